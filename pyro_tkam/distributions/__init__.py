@@ -1,0 +1,5 @@
+"""Pyro distributions whose densities are learned functions."""
+
+from pyro_tkam.distributions.tilted import ExponentiallyTilted
+
+__all__ = ["ExponentiallyTilted"]
