@@ -94,7 +94,7 @@ def mirrored(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
 
     >>> table = torch.tensor([[[1.0], [2.0]]]), torch.tensor([[0.0], [1.0]])
     >>> [part.flatten().tolist() for part in mirrored(*table)]
-    [[1.0, -2.0], [-1.0, 0.0]]
+    [[1.0, -2.0], [-1.0, -0.0]]
     """
     degree = torch.arange(coefficients.shape[1], device=coefficients.device)
     signs = 1 - 2 * (degree % 2).to(coefficients.dtype)
@@ -123,6 +123,7 @@ class _InverseCDF(torch.autograd.Function):
         z, cell = output
         ctx.mark_non_differentiable(cell)
         ctx.save_for_backward(coefficients, edges, z, cell)
+        ctx.save_for_forward(coefficients, edges, z, cell)
 
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -139,6 +140,20 @@ class _InverseCDF(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_edges = _edge_gradient(grad_u, density, local, terms, s, cell, coefficients, edges)
         return grad_u, grad_coefficients, grad_edges
+
+    @staticmethod
+    def jvp(ctx: Any, du: Tensor, dcoefficients: Tensor, dedges: Tensor) -> tuple[Tensor, None]:
+        """Push ``dz = (du - dF(z)) / p(z)`` forward, with ``dF`` at a fixed ``z``."""
+        coefficients, edges, z, cell = ctx.saved_tensors
+        s, width = _position(z, edges, cell)
+        density, mass = series(_local(coefficients, cell), s)
+        _, mass_change = series(_local(dcoefficients, cell), s)
+        masses_change = dedges.diff(dim=0) * coefficients[:, 0] + edges.diff(dim=0) * dcoefficients[:, 0]
+        below = _gather(masses_change.cumsum(0) - masses_change, cell)
+        dstart, dwidth = _gather(dedges[:-1], cell), _gather(dedges.diff(dim=0), cell)
+        change = below + width * mass_change + dwidth * (mass - s * density) - dstart * density
+        solvable = density > 0
+        return torch.where(solvable, (du - change) / torch.where(solvable, density, 1), 0), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:
