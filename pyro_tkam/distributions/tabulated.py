@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import constraints, register_kl
 
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops.bases import Picklable
@@ -63,7 +63,7 @@ class Tabulated(Picklable, TorchDistribution):
 
     def entropy(self) -> Tensor:
         """Return ``-E_p[log p(z)]``, shape ``batch_shape``."""
-        return -self._table.average(self._table.log_density).expand(self.batch_shape)
+        return self._table.entropy().expand(self.batch_shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         """
@@ -91,6 +91,9 @@ class Tabulated(Picklable, TorchDistribution):
         :raises ValueError: with ``validate_args``, for values outside the support.
         """
         self._check(value)
+        return self._masked_log_prob(value)
+
+    def _masked_log_prob(self, value: Tensor) -> Tensor:
         inside = (value >= self.low) & (value <= self.high)
         log_density = self._log_density(torch.where(inside, value, (self.low + self.high) / 2))
         log_prob = torch.where(inside, log_density, -torch.inf)
@@ -160,3 +163,10 @@ class Tabulated(Picklable, TorchDistribution):
 def _broadcasts_to(small: torch.Size, large: torch.Size) -> bool:
     aligned = zip(reversed(small), reversed(large), strict=False)
     return len(small) <= len(large) and all(size in (1, wanted) for size, wanted in aligned)
+
+
+@register_kl(Tabulated, Tabulated)
+def _kl_tabulated_tabulated(p: Tabulated, q: Tabulated) -> Tensor:
+    table = p._table
+    log_density = q._masked_log_prob(table.nodes.flatten(0, 1)).unflatten(0, (-1, len(table.fractions)))
+    return -table.entropy() - table.average(log_density)

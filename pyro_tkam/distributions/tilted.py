@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, register_kl
+from torch.distributions import Distribution
 
 from pyro_tkam.distributions.references import Reference, resolve_reference
 from pyro_tkam.distributions.tabulated import Tabulated
@@ -76,7 +76,7 @@ class ExponentiallyTilted(Tabulated):
         self._warn_of_error(rule.tolerance)
 
     def _tabulate(self, rule: Quadrature) -> Table:
-        low, high = (_aligned(end[None], len(self.batch_shape))[0] for end in torch.broadcast_tensors(self.low, self.high))
+        low, high = (aligned(end[None], len(self.batch_shape))[0] for end in torch.broadcast_tensors(self.low, self.high))
         table = tabulate(self._unnormalized, low, high, self.batch_shape, rule, self._breakpoints())
         if is_concrete(table.log_normalizer):
             self._check_mass(table)
@@ -86,15 +86,10 @@ class ExponentiallyTilted(Tabulated):
         """Return the energy's and the reference's break points, ascending, shape ``(count, *edge_batch)``."""
         knots = getattr(self.energy, "knots", None)
         own = None if knots is None else knots.detach().movedim(-1, 0)
-        cuts = [
-            _aligned(points.to(self.low), len(self.batch_shape))
-            for points in (own, self.reference.breakpoints)
-            if points is not None
-        ]
+        cuts = [points.to(self.low) for points in (own, self.reference.breakpoints) if points is not None]
         if not cuts:
             return None
-        batch = torch.broadcast_shapes(*(points.shape[1:] for points in cuts))
-        points = torch.cat([points.expand(-1, *batch) for points in cuts]).sort(0).values
+        points = merged(cuts, len(self.batch_shape))
         if not all(is_concrete(tensor) for tensor in (points, self.low, self.high)):
             return points
         inside = ((points > self.low) & (points < self.high)).reshape(len(points), -1).any(1)
@@ -141,9 +136,16 @@ class ExponentiallyTilted(Tabulated):
         return self._table.log_normalizer.expand(self.batch_shape)
 
 
-def _aligned(points: Tensor, rank: int) -> Tensor:
+def aligned(points: Tensor, rank: int) -> Tensor:
     """Insert dimensions after the first, so that the rest broadcasts with a batch of that rank."""
     return points.reshape(points.shape[0], *[1] * (rank - points.dim() + 1), *points.shape[1:])
+
+
+def merged(cuts: list[Tensor], rank: int) -> Tensor:
+    """Sort several sets of points, each of shape ``(count, *batch)``, into one for a batch of that rank."""
+    cuts = [aligned(points, rank) for points in cuts]
+    batch = torch.broadcast_shapes(*(points.shape[1:] for points in cuts))
+    return torch.cat([points.expand(-1, *batch) for points in cuts]).sort(0).values
 
 
 def _prototype(energy: Energy, reference: Reference) -> Tensor:
@@ -159,10 +161,3 @@ def _prototype(energy: Energy, reference: Reference) -> Tensor:
     if not value.is_floating_point():
         raise TypeError(f"energy: got a result of dtype {value.dtype}, takes a function to floating tensors")
     return value
-
-
-@register_kl(ExponentiallyTilted, ExponentiallyTilted)
-def _kl_tilted_tilted(p: ExponentiallyTilted, q: ExponentiallyTilted) -> Tensor:
-    table = p._table
-    values = q.log_prob(table.nodes.flatten(0, 1)).unflatten(0, table.nodes.shape[:2])
-    return table.average(table.log_density - values)

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_tkam.ops import inverse_cdf
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops.bases import Picklable
-from pyro_tkam.ops.legendre import analysis_matrix
+from pyro_tkam.ops.legendre import analysis_matrix, synthesis_matrix
 from pyro_tkam.ops.quadrature import Quadrature
 
 
@@ -19,10 +19,8 @@ class Table(Picklable):
     Normalised densities on cells, each the polynomial through its nodes; ``columns`` is the flattened batch.
 
     :param batch_shape: shape of the batch of densities.
+    :param fractions: nodes of one cell, on [0, 1].
     :param edges: cell edges, shape ``(cells + 1, *edge_batch)``; ``edge_batch`` broadcasts to ``batch_shape``.
-    :param nodes: positions, shape ``(cells, nodes, *edge_batch)``.
-    :param weights: weight of each node in an integral, shape ``(cells, nodes, *edge_batch)``.
-    :param values: unnormalised log density at the nodes, shape ``(cells, nodes, *batch_shape)``.
     :param coefficients: Legendre coefficients of the normalised density, shape ``(cells, nodes, columns)``.
     :param log_normalizer: ``log Z``, shape ``batch_shape``.
     :param error: estimated error of the CDF for want of nodes, shape ``batch_shape``.
@@ -30,19 +28,23 @@ class Table(Picklable):
     """
 
     batch_shape: torch.Size
+    fractions: tuple[float, ...]
     edges: Tensor
-    nodes: Tensor
-    weights: Tensor
-    values: Tensor
     coefficients: Tensor
     log_normalizer: Tensor
     error: Tensor
     rounding: Tensor
 
     @property
-    def log_density(self) -> Tensor:
-        """Normalised log density at the nodes, shape ``(cells, nodes, *batch_shape)``."""
-        return self.values - self.log_normalizer
+    def nodes(self) -> Tensor:
+        """Positions, shape ``(cells, nodes, *edge_batch)``."""
+        return _nodes(self.edges, self.fractions)
+
+    @property
+    def density(self) -> Tensor:
+        """Density at the nodes, shape ``(cells, nodes, *batch_shape)``."""
+        values = synthesis_matrix(self.fractions, self.edges) @ self.coefficients
+        return values.clamp_min(0).reshape(*values.shape[:2], *self.batch_shape)
 
     @property
     def edge_columns(self) -> Tensor:
@@ -88,8 +90,36 @@ class Table(Picklable):
         :param values: shape ``(cells, nodes, *batch_shape)``, or what broadcasts to it.
         :return: shape ``batch_shape``.
         """
-        density = self.log_density.exp()
-        return (self.weights * density * torch.where(density > 0, values, 0)).sum((0, 1))
+        weights = analysis_matrix(self.fractions, self.edges)[0].reshape(-1, *[1] * (self.edges.dim() - 1))
+        density = self.density
+        terms = weights * density * torch.where(density > 0, values, 0)
+        return (self.edges.diff(dim=0) * terms.sum(1)).sum(0)
+
+    def entropy(self) -> Tensor:
+        """Return ``-E_p[log p]``, shape ``batch_shape``."""
+        density = self.density
+        return -self.average(torch.where(density > 0, density, 1).log())
+
+    def mixed(self, weights: Tensor) -> "Table":
+        """
+        Return the table of mixtures over the last batch dimension, along which the cells must be the same.
+
+        :param weights: shape ``(*batch, K)``, or what broadcasts with it; they sum to one over ``K``.
+        """
+        components = self.batch_shape or torch.Size((1,))
+        coefficients = (self.coefficients.unflatten(-1, components) * weights).sum(-1)
+        edges = self.edges[..., 0] if self.batch_shape else self.edges
+        batch_shape = coefficients.shape[2:]
+        error, rounding = ((part * weights).sum(-1).detach() for part in (self.error, self.rounding))
+        return Table(
+            batch_shape=batch_shape,
+            fractions=self.fractions,
+            edges=edges.reshape(len(edges), *[1] * (len(batch_shape) + 1 - edges.dim()), *edges.shape[1:]),
+            coefficients=coefficients.reshape(*coefficients.shape[:2], -1),
+            log_normalizer=torch.zeros_like(error),
+            error=error,
+            rounding=rounding,
+        )
 
     def _by_column(self, function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
         """Call a function of (sample, column) matrices; dimensions over which the table is constant are samples."""
@@ -145,33 +175,32 @@ def _integrate(
     log_density: Callable[[Tensor], Tensor], edges: Tensor, batch_shape: torch.Size, rule: Quadrature
 ) -> tuple[Table, Tensor]:
     """Return the table on given cells, and the estimated error of each cell in each column."""
-    widths = edges.diff(dim=0)[:, None]
-    along_nodes = (-1, *[1] * len(batch_shape))
-    fractions = torch.as_tensor(rule.nodes, dtype=edges.dtype, device=edges.device).reshape(along_nodes)
-    nodes = edges[:-1, None] + widths * fractions
-    analysis = analysis_matrix(rule.nodes, edges)
+    nodes = _nodes(edges, rule.nodes)
     values = log_density(nodes.flatten(0, 1)).expand(-1, *batch_shape).unflatten(0, nodes.shape[:2])
     peak = values.detach().amax((0, 1))
     peak = torch.where(peak.isfinite(), peak, 0)
     density = (values - peak).exp().reshape(*nodes.shape[:2], -1)
     columns = _columns(edges, batch_shape)
-    coefficients = analysis @ density
+    coefficients = analysis_matrix(rule.nodes, edges) @ density
     mass = inverse_cdf.cell_masses(coefficients, columns).sum(0)
     coefficients = coefficients / mass
     rounding = torch.finfo(edges.dtype).eps * (4 + peak.abs())
     error = _cell_errors(coefficients.detach(), columns.detach(), rounding.flatten())
     table = Table(
         batch_shape=batch_shape,
+        fractions=rule.nodes,
         edges=edges,
-        nodes=nodes,
-        weights=widths * analysis[0].reshape(along_nodes),
-        values=values,
         coefficients=coefficients,
         log_normalizer=mass.reshape(batch_shape).log() + peak,
         error=error.sum(0).reshape(batch_shape),
         rounding=rounding,
     )
     return table, error
+
+
+def _nodes(edges: Tensor, fractions: tuple[float, ...]) -> Tensor:
+    along_nodes = torch.as_tensor(fractions, dtype=edges.dtype, device=edges.device).reshape(-1, *[1] * (edges.dim() - 1))
+    return edges[:-1, None] + edges.diff(dim=0)[:, None] * along_nodes
 
 
 def _columns(edges: Tensor, batch_shape: torch.Size) -> Tensor:
