@@ -131,8 +131,8 @@ def test_regularisation_empties_a_useless_component():
 
     def fit(strength: float) -> TiltedMixture:
         logits = torch.zeros(3, requires_grad=True)
-        optimiser = torch.optim.Adam([logits], lr=0.1)
-        for _ in range(600):
+        optimiser = torch.optim.Adam([logits], lr=0.3)
+        for _ in range(400):
             optimiser.zero_grad()
             prior = TiltedMixture(logits, parts)
             (strength * prior.regularization() - prior.log_prob(data).mean()).backward()
