@@ -53,6 +53,9 @@ class Density(Protocol):
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate the joint density and its gradient."""
 
+    def expect(self, rows: int) -> None:
+        """Be ready for batches of exactly so many rows."""
+
     def draw_start(self, num: int) -> Tensor:
         """Draw positions ``(num, *local, dim)`` at which chains might start."""
 
@@ -115,8 +118,8 @@ class ModelDensity:
         self._prior_runner: PlateRunner | LoopRunner = PlateRunner(self.terms)
         if not works(self._prior_runner, LoopRunner(self.terms), probe):
             self._prior_runner = LoopRunner(self.terms)
-        self._joint = TracedFunction(self._joint_gradient) if trace_graph else self._joint_gradient
-        self._split = TracedFunction(self._split_gradient) if trace_graph else self._split_gradient
+        self._joint = TracedFunction(self._joint_gradient, trace_graph)
+        self._split = TracedFunction(self._split_gradient, trace_graph)
 
     @property
     def layout(self) -> Layout:
@@ -147,6 +150,11 @@ class ModelDensity:
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate log prior + log likelihood and the gradient; ``rows`` makes no difference."""
         return Point(position, *self._joint(position))
+
+    def expect(self, rows: int) -> None:
+        """Be ready for batches of exactly so many rows; others are padded."""
+        self._joint.expect(rows)
+        self._split.expect(rows)
 
     def split(self, position: Tensor) -> SplitPoint:
         """Evaluate log prior and log likelihood, and both gradients."""

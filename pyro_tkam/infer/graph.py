@@ -12,69 +12,69 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 Function = Callable[[Tensor], tuple[Any, ...]]
 _SMALLEST = 8
+_CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
 
 
 class TracedFunction:
     """A function of a batch, traced once for each batch size, so that handlers and autograd cost nothing afterwards.
 
-    Other sizes than those traced as they are (:meth:`prepare`) are padded to a power of two. Each trace is checked
-    at another input; if tracing fails or the check does, the function itself is called from then on.
+    Sizes other than those expected (:meth:`expect`) are padded to a power of two. Each trace is checked at another
+    input; if tracing or the check fails, the function itself is called from then on, and ``failure`` says why.
 
     :param function: from ``(rows, ...)`` to a tuple of ``(rows, ...)``; each row by itself.
+    :param enabled: False calls the function itself.
 
     >>> traced = TracedFunction(lambda x: (x.square().sum(-1),))
     >>> traced(torch.ones(3, 2))
     (tensor([2., 2., 2.]),)
     """
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, enabled: bool = True) -> None:
         self.function = function
-        self.failure: str | None = None
+        self.failure = None if enabled else "not wanted"
+        self._exact: set[int] = set()
         self._graphs: dict[int, Function] = {}
+
+    def expect(self, rows: int) -> None:
+        """Trace batches of this size as they are, from now on."""
+        self._exact.add(rows)
 
     def __call__(self, batch: Tensor) -> tuple[Any, ...]:
         """Evaluate a batch."""
         rows = len(batch)
-        graph = self._graphs.get(rows)
-        if graph is not None:
-            with torch.no_grad():
-                return tuple(graph(batch))
+        size = self._size(rows)
+        if size not in self._graphs and self.failure is None:
+            self._trace(_pad(batch, size))
         if self.failure is not None:
             return self.function(batch)
-        size = self._size(rows)
-        if size == rows:
-            return self.prepare(batch)
-        padded = torch.cat([batch, batch[-1:].expand(size - rows, *batch.shape[1:])])
-        return tuple(value[:rows] for value in self(padded))
-
-    def prepare(self, batch: Tensor) -> tuple[Any, ...]:
-        """Evaluate a batch, and trace its size as it is."""
-        expected = self.function(batch)
-        if self.failure is None and len(batch) not in self._graphs:
-            self._trace(batch)
-        return expected
+        with torch.no_grad():
+            if size == rows:
+                return tuple(self._graphs[size](batch))
+            return tuple(value[:rows] for value in self._graphs[size](_pad(batch, size)))
 
     def _size(self, rows: int) -> int:
+        # It depends on the sizes expected, not on those seen, so that a resumed run rounds as the first one did.
         power = max(_SMALLEST, 1 << (rows - 1).bit_length())
-        return min([size for size in self._graphs if size >= rows] + [power])
+        return min([size for size in self._exact if size >= rows] + [power])
 
     def _trace(self, batch: Tensor) -> None:
+        # Tracing runs arbitrary user code in an unusual mode; whatever it raises, the plain function still works.
         try:
-            module = make_fx(lambda tensor: self.function(tensor))(batch.detach())
-            graph = _simplified(module)
+            graph = _simplified(make_fx(lambda tensor: self.function(tensor))(batch.detach()))
             other = batch.detach() + torch.linspace(-0.1, 0.1, batch.numel()).to(batch).reshape(batch.shape)
             with torch.no_grad():
                 got = graph(other)
-            matches = all(
-                torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True)
-                for a, b in zip(got, self.function(other), strict=True)
-            )
-            self.failure = None if matches else "the traced function gives other values than the function"
-        # Tracing runs arbitrary user code in an unusual mode; whatever it raises, the plain function still works.
+            if all(torch.allclose(*pair, **_CLOSE) for pair in zip(got, self.function(other), strict=True)):
+                self._graphs[len(batch)] = graph
+            else:
+                self.failure = "the traced operations give other values than the function"
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
-        if self.failure is None:
-            self._graphs[len(batch)] = graph
+
+
+def _pad(batch: Tensor, size: int) -> Tensor:
+    missing = size - len(batch)
+    return torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]) if missing else batch
 
 
 def _simplified(module: fx.GraphModule) -> Function:
@@ -118,7 +118,9 @@ def _fold(module: fx.GraphModule, node: fx.Node) -> None:
     with torch.no_grad():
         args, kwargs = fx.map_arg((node.args, node.kwargs), constant)
         value = cast(Callable[..., Any], node.target)(*args, **kwargs)
+    if not isinstance(value, Tensor):
+        return
     name = f"_folded_{node.name}"
-    setattr(module, name, value)
+    module.register_buffer(name, value, persistent=False)
     with module.graph.inserting_before(node):
         node.replace_all_uses_with(module.graph.get_attr(name))

@@ -41,6 +41,10 @@ class PotentialDensity:
         """Evaluate the log density and its gradient; ``rows`` makes no difference."""
         return Point(position, *self._traced(position))
 
+    def expect(self, rows: int) -> None:
+        """Be ready for batches of exactly so many rows."""
+        self._traced.expect(rows)
+
     def draw_start(self, num: int) -> Tensor:
         """Return the prototype, ``num`` times."""
         return self._prototype.expand(num, -1).clone()
