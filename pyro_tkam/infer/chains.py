@@ -14,8 +14,10 @@ from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 class Mover(Protocol):
     """What moves chains: a kernel."""
 
-    def step(self, point: Point, target: Target, tuning: Tuning, index: int) -> tuple[Point, StepInfo]:
-        """Make step number ``index`` of all rows."""
+    num_unadjusted: int
+
+    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+        """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
 
     def tuning(self, point: Point) -> Tuning:
         """Return the tuning to start with."""
@@ -58,7 +60,9 @@ class Chains:
 
     def step(self) -> StepInfo:
         """Move all chains by one step, and adapt the tuning while they warm up."""
-        point, info = self.kernel.step(self.point, self.density.point, self.tuning, self.index)
+        point, info = self.kernel.step(
+            self.point, self.density.point, self.tuning, self.index >= self.kernel.num_unadjusted
+        )
         if self.index < self.warmup_steps:
             self.tuning = self.adaptation.update(self.tuning, point.position, info)
         self.point, self.last_info = point, info

@@ -185,6 +185,10 @@ class ModelDensity:
         normal = torch.randn_like(self._prototype.expand(num, *self._prototype.shape))
         return normal if self.prior_is_standard_normal else self._prior_runner.draw_prior(normal)
 
+    def improper_sites(self) -> list[str]:
+        """Return the latent sites without a normalisable prior."""
+        return [name for name in self.structure.latent if is_improper(self.structure.trace.nodes[name])]
+
     def offending_site(self, position: Tensor) -> str:
         """Name the first site whose term isn't finite at one position ``(*local, dim)``."""
         trace, coordinates = self.terms.run(self.layout.unflatten(position))

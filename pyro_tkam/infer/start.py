@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,20 +14,22 @@ from pyro_tkam.ops.langevin import Point
 MAX_TRIES = 100
 
 
-def find_start(density: Density, num: int) -> Tensor:
+def find_start(density: Density, num: int, draw: Callable[[int], Tensor] | None = None) -> Tensor:
     """Draw ``num`` positions, anew where the density or its gradient isn't finite.
 
     :param density: what is to be sampled.
     :param num: number of rows.
+    :param draw: draws positions; the density's own way if None.
     :return: positions, ``(num, *local, dim)``.
     :raises ValueError: if 100 draws weren't enough; it names the site.
     """
-    position = density.draw_start(num)
+    draw = draw or density.draw_start
+    position = draw(num)
     for _ in range(MAX_TRIES):
         finite = finite_rows(density.point(position))
         if finite.all():
             return position
-        position = torch.where(finite.reshape(-1, *(1,) * (position.ndim - 1)), position, density.draw_start(num))
+        position = torch.where(finite.reshape(-1, *(1,) * (position.ndim - 1)), position, draw(num))
     return checked_start(density, position, f"no finite start found in {MAX_TRIES} tries")
 
 

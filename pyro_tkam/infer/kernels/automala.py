@@ -27,7 +27,6 @@ class AutoMALA(LangevinKernel):
     :param adapt_to_accepted: start a round with the mean accepted step, instead of the mean step, of the last one.
     :param min_step_size: a search below it rejects.
     :param max_step_size: a search above it rejects.
-    :param num_unadjusted: number of first steps without reversibility check and Metropolis test.
     :param options: see :class:`LangevinKernel`.
     :raises ValueError: unless ``0 < min_step_size <= step_size <= max_step_size``.
 
@@ -51,7 +50,6 @@ class AutoMALA(LangevinKernel):
         adapt_to_accepted: bool = False,
         min_step_size: float = 1e-8,
         max_step_size: float = 1e8,
-        num_unadjusted: int = 0,
         **options: Any,
     ) -> None:
         if not 0 < min_step_size <= step_size <= max_step_size:
@@ -60,13 +58,13 @@ class AutoMALA(LangevinKernel):
                 f"got {min_step_size}, {step_size}, {max_step_size}"
             )
         super().__init__(model, potential_fn, step_size=step_size, **options)
-        self.adapt, self.adapt_to_accepted, self.num_unadjusted = adapt, adapt_to_accepted, num_unadjusted
+        self.adapt, self.adapt_to_accepted = adapt, adapt_to_accepted
         self.limits = (min_step_size, max_step_size)
 
-    def step(self, point: Point, target: Target, tuning: Tuning, index: int) -> tuple[Point, StepInfo]:
-        """Make a step of all rows."""
+    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+        """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
         noise = Noise.draw(point, NUM_UNIFORMS)
-        return automala_step(point, target, tuning, noise, index >= self.num_unadjusted, limits=self.limits)
+        return automala_step(point, target, tuning, noise, adjusted, limits=self.limits)
 
     def adaptation(self, warmup_steps: int) -> Adaptation:
         """Return adaptation between rounds."""

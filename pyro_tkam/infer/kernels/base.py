@@ -36,6 +36,7 @@ class LangevinKernel(MCMCKernel):
     :param max_plate_nesting: number of plate dimensions; found by running the model if None.
     :param init_strategy: where chains start, as in Pyro.
     :param batch_plates: names of plates whose data are sampled independently; found if None.
+    :param num_unadjusted: number of first steps without the Metropolis test.
     :param trace_graph: record the density's tensor operations once (parameters of the model must stay fixed).
     :raises ValueError: if not exactly one of ``model`` and ``potential_fn`` is given, or ``step_size`` isn't positive.
     """
@@ -50,6 +51,7 @@ class LangevinKernel(MCMCKernel):
         max_plate_nesting: int | None = None,
         init_strategy: Callable[[Site], Any] = init_to_uniform,
         batch_plates: Sequence[str] | None = None,
+        num_unadjusted: int = 0,
         trace_graph: bool = True,
     ) -> None:
         if (model is None) == (potential_fn is None):
@@ -57,6 +59,7 @@ class LangevinKernel(MCMCKernel):
         if not 0 < step_size < float("inf"):
             raise ValueError(f"step_size must be positive and finite, got {step_size}")
         self.model, self.potential_fn, self.initial_step_size = model, potential_fn, float(step_size)
+        self.num_unadjusted = num_unadjusted
         self.transforms: dict[str, Transform] | None = dict(transforms) if transforms is not None else None
         self._options: dict[str, Any] = {
             "transforms": transforms,
@@ -70,8 +73,8 @@ class LangevinKernel(MCMCKernel):
         super().__init__()
 
     @abstractmethod
-    def step(self, point: Point, target: Target, tuning: Tuning, index: int) -> tuple[Point, StepInfo]:
-        """Make step number ``index`` of all rows."""
+    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+        """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
 
     @abstractmethod
     def adaptation(self, warmup_steps: int) -> Adaptation:

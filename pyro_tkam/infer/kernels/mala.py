@@ -23,7 +23,6 @@ class MALA(LangevinKernel):
     :param target_accept_prob: acceptance rate to adapt to, in (0, 1).
     :param adapt_step_size: whether ``η`` adapts.
     :param adapt_mass_matrix: whether ``C`` adapts; it starts as the identity.
-    :param num_unadjusted: number of first steps without the Metropolis test.
     :param options: see :class:`LangevinKernel`.
     :raises ValueError: if ``target_accept_prob`` isn't in (0, 1).
 
@@ -46,18 +45,17 @@ class MALA(LangevinKernel):
         target_accept_prob: float = 0.574,
         adapt_step_size: bool = True,
         adapt_mass_matrix: bool = True,
-        num_unadjusted: int = 0,
         **options: Any,
     ) -> None:
         if not 0 < target_accept_prob < 1:
             raise ValueError(f"target_accept_prob must lie in (0, 1), got {target_accept_prob}")
         super().__init__(model, potential_fn, step_size=step_size, **options)
-        self.target_accept_prob, self.num_unadjusted = target_accept_prob, num_unadjusted
+        self.target_accept_prob = target_accept_prob
         self.adapt_step_size, self.adapt_mass_matrix = adapt_step_size, adapt_mass_matrix
 
-    def step(self, point: Point, target: Target, tuning: Tuning, index: int) -> tuple[Point, StepInfo]:
-        """Make a step of all rows."""
-        return mala_step(point, target, tuning, Noise.draw(point, 1), index >= self.num_unadjusted)
+    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+        """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
+        return mala_step(point, target, tuning, Noise.draw(point, 1), adjusted)
 
     def adaptation(self, warmup_steps: int) -> Adaptation:
         """Return dual averaging and Welford variances."""

@@ -41,8 +41,8 @@ class ULA(LangevinKernel):
     ) -> None:
         super().__init__(model, potential_fn, step_size=step_size, **options)
 
-    def step(self, point: Point, target: Target, tuning: Tuning, index: int) -> tuple[Point, StepInfo]:
-        """Make a step of all rows."""
+    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+        """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
         return ula_step(point, target, tuning, Noise.draw(point, 0))
 
     def adaptation(self, warmup_steps: int) -> Adaptation:
