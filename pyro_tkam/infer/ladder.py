@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -71,7 +72,7 @@ def make_ladder(schedule: str | Tensor, num_temperatures: int) -> Ladder:
         raise ValueError(f"num_temperatures must be at least 2, got {num_temperatures}")
     if isinstance(schedule, Tensor):
         return FixedLadder(schedule)
-    named = {
+    named: dict[str, Callable[[], Ladder]] = {
         "adaptive": lambda: AdaptiveLadder(num_temperatures),
         "power": lambda: FixedLadder(schedules.power_law(num_temperatures, START_EXPONENT)),
         "linear": lambda: FixedLadder(schedules.power_law(num_temperatures)),
