@@ -1,0 +1,60 @@
+"""Checks of arguments: each error names the argument, what it got and what it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def known(argument: str, name: str, table: Mapping[str, T]) -> T:
+    """Look a name up, once, at the edge."""
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"{argument} must be one of {', '.join(map(repr, table))}, got {name!r}")
+    return table[name]
+
+
+def integer(argument: str, value: int, at_least: int) -> int:
+    """Check that ``value`` is an integer of at least ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument} must be an int, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{argument} must be at least {at_least}, got {value}")
+    return value
+
+
+def number(argument: str, value: float, above: float = -math.inf) -> float:
+    """Check that ``value`` is a finite number greater than ``above``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{argument} must be a number, got {value!r}")
+    if not math.isfinite(value) or value <= above:
+        bound = "" if above == -math.inf else f" greater than {above:g}"
+        raise ValueError(f"{argument} must be a finite number{bound}, got {value!r}")
+    return float(value)
+
+
+def interval(low: float, high: float) -> tuple[float, float]:
+    """Check that ``low < high``, both finite."""
+    low, high = number("low", low), number("high", high)
+    if low >= high:
+        raise ValueError(f"low must be below high, got low={low:g}, high={high:g}")
+    return low, high
+
+
+def same_dtype(argument: str, value: Tensor, like: Tensor, of: str) -> None:
+    """Check that ``value`` is a tensor of the dtype of ``like``."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{argument} must be a tensor, got {type(value).__name__}")
+    if value.dtype != like.dtype:
+        raise TypeError(f"{argument} must have the dtype of {of}, {like.dtype}, got {value.dtype}")
+
+
+def last_dimension(argument: str, value: Tensor, size: int) -> None:
+    """Check that ``value`` ends in a dimension of ``size``."""
+    if value.dim() == 0 or value.shape[-1] != size:
+        raise ValueError(f"{argument} must have shape (*, {size}), got {tuple(value.shape)}")

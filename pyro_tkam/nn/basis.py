@@ -1,0 +1,79 @@
+"""A basis as a module: it holds the grid and the width, which may be a parameter."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from pyro.nn import PyroModule, PyroParam, pyro_method
+from torch.distributions import constraints
+
+from pyro_tkam.nn import _checks
+from pyro_tkam.ops.bases import BASES, BasisFunctions
+
+
+class Basis(PyroModule):
+    r"""
+    A named basis of univariate functions on a uniform grid over ``[low, high]``.
+
+    :param name: ``"rbf"`` (Gaussians) or ``"bspline"``.
+    :param low: lower end of the grid.
+    :param high: upper end of the grid.
+    :param grid_size: number of RBF centres, or of intervals between a B-spline's knots.
+    :param degree: degree of a B-spline; others ignore it.
+    :param width: width τ relative to the grid step (default: the paper's); None where the basis has none.
+    :param trainable_width: make ``width`` a parameter. The paper's tables train it for RBF and Fourier bases.
+    :raises ValueError: for an unknown name, an empty interval, or sizes or a width the basis can't have.
+
+    >>> Basis("bspline", 0.0, 1.0, grid_size=5, degree=3).bound()(torch.rand(7)).shape
+    torch.Size([7, 8])
+    """
+
+    def __init__(
+        self,
+        name: str,
+        low: float,
+        high: float,
+        *,
+        grid_size: int = 20,
+        degree: int = 3,
+        width: float | None = None,
+        trainable_width: bool = False,
+    ) -> None:
+        super().__init__()
+        kind = _checks.known("basis", name, BASES)
+        self.name = name
+        self.low, self.high = _checks.interval(low, high)
+        grid_size = _checks.integer("grid_size", grid_size, 1)
+        degree = _checks.integer("degree", degree, 0)
+        if kind.default_width is None:
+            if width is not None or trainable_width:
+                raise ValueError(f"basis {name!r} has no width: got width={width}, trainable_width={trainable_width}")
+        else:
+            width = _checks.number("width", kind.default_width if width is None else width, above=kind.smallest_width)
+        self._functions = kind.uniform(self.low, self.high, grid_size, degree, width)
+        self.register_buffer("grid", self._functions.grid)
+        if trainable_width:
+            self.width = PyroParam(self._functions.width, constraint=constraints.greater_than(kind.smallest_width))
+        else:
+            self.register_buffer("width", self._functions.width)
+
+    @property
+    def num_functions(self) -> int:
+        """The number of functions."""
+        return self._functions.num_functions
+
+    @property
+    def has_base(self) -> bool:
+        """Whether an edge adds a base function to the sum."""
+        return self._functions.has_base
+
+    @pyro_method
+    def bound(self) -> BasisFunctions:
+        """Return the functions with their tensors as they are now."""
+        return dataclasses.replace(self._functions, grid=self.grid, width=self.width)
+
+    def starting_coefficients(self, shape: tuple[int, ...], noise_scale: float) -> torch.Tensor:
+        r"""Fit noise :math:`U(-½, ½)·` ``noise_scale`` :math:`/F`; shape ``(*shape, num_functions)``."""
+        noise = (torch.rand(*shape, self.num_functions) - 0.5) * (noise_scale / self.num_functions)
+        return self._functions.start(noise, self.low, self.high)

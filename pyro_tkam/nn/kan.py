@@ -1,0 +1,194 @@
+"""Kolmogorov-Arnold networks: layers of univariate functions on the edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_tkam.nn import _checks
+from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
+
+
+class KANEdges(UnivariateFunctions):
+    r"""
+    One function for every pair of an input and an output, :math:`(*, in) → (*, in, out)`, not summed.
+
+    :ivar coefficients: parameter, ``(out_features, in_features, num_functions)``, as in ``torch.nn.Linear``.
+    :ivar base_weight: parameter, ``(out_features, in_features)``; None for polynomials.
+    :ivar scale: parameter, ``(out_features, 1)``: one for each output, since one for each edge would double the memory
+        traffic of a layer and adds no function to it; None for polynomials.
+
+    :param in_features: number of inputs.
+    :param out_features: number of outputs.
+    :param basis: name of the basis, see :class:`~pyro_tkam.nn.Basis`.
+    :param options: as in :class:`~pyro_tkam.nn.UnivariateFunctions`, here with ``low=-2``, ``high=2``.
+
+    >>> KANEdges(3, 5)(torch.randn(7, 3)).shape
+    torch.Size([7, 3, 5])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        basis: str = "rbf",
+        low: float = -2.0,
+        high: float = 2.0,
+        **options: Any,
+    ) -> None:
+        self.in_features = _checks.integer("in_features", in_features, 1)
+        self.out_features = _checks.integer("out_features", out_features, 1)
+        super().__init__((out_features, in_features), basis, low, high, fan_in=in_features, **options)
+
+    def _scale_shape(self) -> tuple[int, ...]:
+        return (self.out_features, 1)
+
+    def edges(self, s: Tensor) -> Tensor:
+        """Evaluate every edge, ``(*, in_features)`` to ``(*, in_features, out_features)``."""
+        _checks.last_dimension("s", s, self.in_features)
+        return self.bound()(s.unsqueeze(-2)).mT
+
+    def forward(self, s: Tensor) -> Tensor:
+        """
+        Evaluate every edge.
+
+        :param s: shape ``(*, in_features)``.
+        :returns: shape ``(*, in_features, out_features)``.
+        """
+        return self.edges(s)
+
+
+class KANLayer(KANEdges):
+    r"""
+    A layer of a Kolmogorov-Arnold network, :math:`y_o = \sum_i φ_{o,i}(s_i)`: the edges, summed over the inputs.
+
+    Basis values times coefficients is one matrix product. Parameters and options are those of :class:`KANEdges`.
+
+    >>> KANLayer(3, 5, basis="bspline", low=-1.0, high=1.0, grid_size=8)(torch.randn(7, 3)).shape
+    torch.Size([7, 5])
+    """
+
+    def forward(self, s: Tensor) -> Tensor:
+        """
+        Evaluate the layer.
+
+        :param s: shape ``(*, in_features)``.
+        :returns: shape ``(*, out_features)``.
+        """
+        _checks.last_dimension("s", s, self.in_features)
+        return sum_edges(self.bound(), s)
+
+
+def sum_edges(edges: BoundFunctions, s: Tensor) -> Tensor:
+    """
+    Sum functions of a bank of shape ``(out, in)`` over the inputs, by matrix products.
+
+    :param edges: the bank; its scale has shape ``(out, 1)``.
+    :param s: shape ``(*, in)``.
+    :returns: shape ``(*, out)``.
+    """
+    _checks.same_dtype("s", s, edges.coefficients, "the coefficients")
+    total = nn.functional.linear(edges.basis(s).flatten(-2), edges.coefficients.flatten(-2))
+    if edges.scale is not None:
+        total = total * edges.scale.squeeze(-1)
+    if edges.base_weight is not None:
+        total = total + nn.functional.linear(edges.activation(s), edges.base_weight)
+    return total
+
+
+def _unchanged(s: Tensor, low: float, high: float) -> Tensor:
+    return s
+
+
+def _sigmoid_range(s: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.sigmoid(s)
+
+
+def _affine_range(s: Tensor, low: float, high: float) -> Tensor:
+    smallest, largest = s.amin(-1, keepdim=True), s.amax(-1, keepdim=True)
+    return low + (high - low) * ((s - smallest) / (largest - smallest))
+
+
+#: maps of a layer's output to the next grid's interval, by the name that users give
+HIDDEN_RANGES: dict[str, Callable[[Tensor, float, float], Tensor]] = {
+    "none": _unchanged,
+    "sigmoid": _sigmoid_range,
+    "affine": _affine_range,
+}
+
+#: output activations by the name that users give
+OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {"none": torch.clone, "sigmoid": torch.sigmoid}
+
+
+class KAN(PyroModule):
+    r"""
+    A Kolmogorov-Arnold network (Liu et al. 2024; the generator of Raj 2025, arXiv:2506.14167, Eq. 7).
+
+    .. math:: s^{(l+1)}_o = \sum_i φ^{(l)}_{o,i}(s^{(l)}_i)
+
+    Between layers, in this order: layer norm, then the map of ``hidden_range`` to the next grid's interval.
+
+    :param widths: numbers of features from input to output, at least two.
+    :param basis: name of the basis, see :class:`~pyro_tkam.nn.Basis`.
+    :param low: lower end of the first layer's grid.
+    :param high: upper end of the first layer's grid.
+    :param hidden_low: lower end of the other layers' grids.
+    :param hidden_high: upper end of the other layers' grids.
+    :param hidden_range: ``"none"``; ``"sigmoid"``, elementwise; or ``"affine"``, which takes the smallest hidden feature
+        of a datum to ``hidden_low`` and the largest to ``hidden_high``.
+    :param layer_norm: normalise hidden features.
+    :param output: ``"none"`` or ``"sigmoid"`` (for images in [0, 1]).
+    :param options: as in :class:`KANLayer`, for all layers.
+    :raises ValueError: for fewer than two widths, unknown names, or ``hidden_range="affine"`` with one hidden feature.
+
+    >>> KAN([81, 162, 784], basis="rbf", grid_size=20, output="sigmoid")(torch.randn(10, 81)).shape
+    torch.Size([10, 784])
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        basis: str = "rbf",
+        low: float = -2.0,
+        high: float = 2.0,
+        *,
+        hidden_low: float = -2.0,
+        hidden_high: float = 2.0,
+        hidden_range: str = "none",
+        layer_norm: bool = True,
+        output: str = "none",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.widths = [_checks.integer("widths", width, 1) for width in widths]
+        if len(self.widths) < 2:
+            raise ValueError(f"widths must have at least two numbers, input and output, got {list(widths)}")
+        self._to_range = _checks.known("hidden_range", hidden_range, HIDDEN_RANGES)
+        self._output = _checks.known("output", output, OUTPUTS)
+        hidden = self.widths[1:-1]
+        if hidden_range == "affine" and 1 in hidden:
+            raise ValueError(f"hidden_range='affine' needs hidden widths of at least 2, got widths={self.widths}")
+        self._hidden_interval = _checks.interval(hidden_low, hidden_high)
+        intervals = [(low, high)] + [self._hidden_interval] * len(hidden)
+        self.layers = PyroModule[nn.ModuleList](
+            KANLayer(fan_in, fan_out, basis, *interval, **options)
+            for fan_in, fan_out, interval in zip(self.widths[:-1], self.widths[1:], intervals, strict=True)
+        )
+        norm: Callable[[int], nn.Module] = PyroModule[nn.LayerNorm] if layer_norm else PyroModule[nn.Identity]
+        self.norms = PyroModule[nn.ModuleList](norm(width) for width in hidden)
+
+    def forward(self, s: Tensor) -> Tensor:
+        """
+        Evaluate the network.
+
+        :param s: shape ``(*, widths[0])``.
+        :returns: shape ``(*, widths[-1])``.
+        """
+        *hidden, last = self.layers
+        for layer, norm in zip(hidden, self.norms, strict=True):
+            s = self._to_range(norm(layer(s)), *self._hidden_interval)
+        return self._output(last(s))

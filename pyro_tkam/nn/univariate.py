@@ -1,0 +1,165 @@
+"""Banks of univariate functions: the energies of priors and the edges of networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from pyro.nn import PyroModule, pyro_method
+from torch import Tensor, nn
+
+from pyro_tkam.nn import _checks
+from pyro_tkam.nn.basis import Basis
+from pyro_tkam.ops.bases import BasisFunctions, Picklable
+
+#: base functions by the name that users give
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": nn.functional.silu,
+    "tanh": torch.tanh,
+    "identity": torch.clone,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class BoundFunctions(Picklable):
+    r"""
+    Univariate functions with their tensors, :math:`φ(s) = w_b\,\mathrm{act}(s) + w_s \sum_i c_i B_i(s)`: an energy.
+
+    Pure and picklable. Called with ``z`` that broadcasts against ``batch_shape``, it returns the broadcast shape;
+    points shared by all functions, ``(N, 1, …, 1)``, cost ``N`` evaluations of the basis and one matrix product.
+
+    :param basis: the functions :math:`B_i`.
+    :param coefficients: :math:`c`, shape ``(*batch_shape, num_functions)``.
+    :param scale: :math:`w_s`, broadcastable to ``batch_shape``; None for one.
+    :param base_weight: :math:`w_b`, broadcastable to ``batch_shape``; None where there is no base function.
+    :param activation: the base function.
+    """
+
+    basis: BasisFunctions
+    coefficients: Tensor
+    scale: Tensor | None
+    base_weight: Tensor | None
+    activation: Callable[[Tensor], Tensor]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Shape of the bank."""
+        return self.coefficients.shape[:-1]
+
+    @property
+    def knots(self) -> Tensor | None:
+        """Cell edges shared by all functions, sorted, 1-d; None where they are polynomials."""
+        return self.basis.knots
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Values of shape ``broadcast_shapes(z.shape, batch_shape)``."""
+        _checks.same_dtype("z", z, self.coefficients, "the coefficients")
+        total = self.basis.weighted_sum(z, self.coefficients)
+        if self.scale is not None:
+            total = self.scale * total
+        if self.base_weight is not None:
+            total = total + self.base_weight * self.activation(z)
+        return total
+
+
+class UnivariateFunctions(PyroModule):
+    r"""
+    A bank of univariate functions, one for each element of ``batch_shape``.
+
+    .. math:: φ(s) = w_b\,\mathrm{act}(s) + w_s \sum_i c_i B_i(s)
+
+    (Raj 2025, arXiv:2506.14167, Sec. 3.1, after Liu et al. 2024); polynomial bases are the sum alone.
+    Starts: :math:`w_b = (μ + σ_b U(-1, 1))/\sqrt{n}`, :math:`w_s = σ_s/\sqrt{n}`, coefficients fitted to noise
+    :math:`U(-½, ½)·` ``noise_scale`` :math:`/F` with :math:`F` the number of functions.
+
+    :ivar coefficients: parameter, ``(*batch_shape, num_functions)``. Like the two others it may be replaced by a
+        ``PyroSample`` of the same shape.
+    :ivar scale: parameter :math:`w_s`, ``batch_shape``; None for polynomials.
+    :ivar base_weight: parameter :math:`w_b`, ``batch_shape``; None for polynomials.
+
+    :param batch_shape: an int or a tuple: the shape of the bank.
+    :param basis: name of the basis, see :class:`~pyro_tkam.nn.Basis`.
+    :param low: lower end of the grid.
+    :param high: upper end of the grid.
+    :param grid_size: size of the grid, see :class:`~pyro_tkam.nn.Basis`.
+    :param degree: degree of splines and polynomials.
+    :param width: relative width of the basis functions.
+    :param trainable_width: train the width, one for the bank.
+    :param activation: the base function: ``"silu"``, ``"tanh"`` or ``"identity"``.
+    :param fan_in: number :math:`n` of functions that are summed into one output.
+    :param noise_scale: size of the noise that the coefficients start from.
+    :param base_mean: :math:`μ`.
+    :param base_spread: :math:`σ_b`.
+    :param spline_scale: :math:`σ_s`.
+    :raises ValueError: for an unknown name, an empty interval or a size that is too small; says which are known.
+
+    >>> bank = UnivariateFunctions((81, 40), basis="rbf", low=0.0, high=1.0, grid_size=20)
+    >>> energy = bank.bound()
+    >>> energy(torch.linspace(0, 1, 7).reshape(7, 1, 1)).shape
+    torch.Size([7, 81, 40])
+    """
+
+    def __init__(
+        self,
+        batch_shape: int | tuple[int, ...],
+        basis: str = "rbf",
+        low: float = 0.0,
+        high: float = 1.0,
+        grid_size: int = 20,
+        degree: int = 3,
+        *,
+        width: float | None = None,
+        trainable_width: bool = False,
+        activation: str = "silu",
+        fan_in: int = 1,
+        noise_scale: float = 0.1,
+        base_mean: float = 0.0,
+        base_spread: float = 1.0,
+        spline_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        shape = (batch_shape,) if isinstance(batch_shape, int) else tuple(batch_shape)
+        self.batch_shape = torch.Size([_checks.integer("batch_shape", size, 1) for size in shape])
+        self._activation = _checks.known("activation", activation, ACTIVATIONS)
+        unit = 1 / math.sqrt(_checks.integer("fan_in", fan_in, 1))
+        noise_scale = _checks.number("noise_scale", noise_scale)
+        base_mean, base_spread = _checks.number("base_mean", base_mean), _checks.number("base_spread", base_spread)
+        spline_scale = _checks.number("spline_scale", spline_scale)
+        self.basis = Basis(
+            basis, low, high, grid_size=grid_size, degree=degree, width=width, trainable_width=trainable_width
+        )
+        self.coefficients = nn.Parameter(self.basis.starting_coefficients(self.batch_shape, noise_scale))
+        self.scale: Tensor | None = None
+        self.base_weight: Tensor | None = None
+        if self.basis.has_base:
+            base = base_mean + base_spread * (2 * torch.rand(self.batch_shape) - 1)
+            self.base_weight = nn.Parameter(unit * base)
+            self.scale = nn.Parameter(torch.full(self._scale_shape(), unit * spline_scale))
+
+    def _scale_shape(self) -> tuple[int, ...]:
+        return self.batch_shape
+
+    @property
+    def knots(self) -> Tensor | None:
+        """Cell edges shared by all functions, sorted, 1-d; None where they are polynomials."""
+        return self.basis.bound().knots
+
+    @pyro_method
+    def bound(self) -> BoundFunctions:
+        """
+        Read the parameters, once, and return the functions with them: a pure, picklable callable.
+
+        In a Pyro model this registers parameters and draws ``PyroSample`` sites, so call it once in each execution.
+        """
+        return BoundFunctions(self.basis.bound(), self.coefficients, self.scale, self.base_weight, self._activation)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """
+        Evaluate every function, ``bound()(z)``.
+
+        :param z: any shape that broadcasts against ``batch_shape``.
+        :returns: shape ``broadcast_shapes(z.shape, batch_shape)``.
+        """
+        return self.bound()(z)

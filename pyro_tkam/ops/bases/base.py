@@ -1,0 +1,117 @@
+"""What every univariate basis has: values, cell edges, and the weighted sum of its functions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+
+class Picklable:
+    """Mixin: pickles and deep copies hold the values of tensors, not their history or Pyro's marks on them."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes, tensors detached."""
+        return {name: v.detach() if isinstance(v, Tensor) else v for name, v in vars(self).items()}
+
+
+@dataclass(frozen=True, eq=False)
+class BasisFunctions(Picklable, ABC):
+    r"""
+    Functions :math:`B_0, …, B_{F-1}` of one variable, with their tensors: pure, picklable, differentiable.
+
+    :param grid: sorted points of shape ``(*grid_batch, M)``; ``grid_batch`` broadcasts against the shape of ``z``.
+        Their meaning is the subclass's: centres, knots, or the two ends of an interval.
+    :param width: a positive 0-dimensional tensor (model: :math:`τ`), or None where the basis has none.
+    :param degree: the polynomial degree, or the highest frequency.
+    """
+
+    grid: Tensor
+    width: Tensor | None
+    degree: int
+
+    #: starting value of ``width``; None where the basis has no width
+    default_width: ClassVar[float | None] = 1.0
+    #: ``width`` must be above this
+    smallest_width: ClassVar[float] = 0.0
+    #: whether an edge adds a base function to the sum (polynomials stand alone)
+    has_base: ClassVar[bool] = True
+
+    @classmethod
+    @abstractmethod
+    def uniform(cls, low: float, high: float, grid_size: int, degree: int, width: float | None) -> Self:
+        """Make the basis on a uniform grid over ``[low, high]``, in the default dtype."""
+
+    @property
+    @abstractmethod
+    def num_functions(self) -> int:
+        """The number of functions ``F``."""
+
+    @property
+    @abstractmethod
+    def knots(self) -> Tensor | None:
+        """Where the functions are not smooth, or a grid step ends: sorted, ``(*grid_batch, C)``; None if polynomial."""
+
+    @abstractmethod
+    def __call__(self, z: Tensor) -> Tensor:
+        """Values ``(*z.shape, F)`` at ``z``."""
+
+    def start(self, noise: Tensor, low: float, high: float) -> Tensor:
+        """
+        Turn noise into first coefficients: the least-squares fit to it on a uniform grid over ``[low, high]``.
+
+        :param noise: shape ``(*batch, F)``.
+        :returns: coefficients of shape ``(*batch, F)``.
+        """
+        points = torch.linspace(low, high, self.num_functions, dtype=noise.dtype, device=noise.device)
+        return noise @ torch.linalg.pinv(self(points)).mT
+
+    def weighted_sum(self, z: Tensor, coefficients: Tensor) -> Tensor:
+        r"""
+        Sum :math:`\sum_i c_i B_i(z)`, elementwise.
+
+        Along batch dimensions in which ``z`` has size one the basis is evaluated once and contracted by a matrix
+        product, so shared points ``(N, 1, …, 1)`` cost ``N`` evaluations whatever the batch.
+
+        :param z: any shape that broadcasts against ``batch``.
+        :param coefficients: shape ``(*batch, F)``.
+        :returns: shape ``broadcast_shapes(z.shape, batch)``.
+        """
+        batch = coefficients.shape[:-1]
+        own = (1,) * (len(batch) - z.dim()) + tuple(z.shape)
+        z = z.reshape(own)
+        sizes = zip(own[len(own) - len(batch) :], batch, strict=True)
+        shared = [size == 1 < wanted for size, wanted in sizes]
+        if not any(shared):
+            return self.elementwise_sum(z, coefficients)
+        return _contract_shared(self(z), coefficients, shared)
+
+    def elementwise_sum(self, z: Tensor, coefficients: Tensor) -> Tensor:
+        """Sum as in :meth:`weighted_sum`, where every element of ``z`` has functions of its own."""
+        return (self(z) * coefficients).sum(-1)
+
+
+def _contract_shared(values: Tensor, coefficients: Tensor, shared: list[bool]) -> Tensor:
+    """
+    Contract ``(*sample, *own, F)`` with ``(*batch, F)``, where ``own`` is 1 in the ``shared`` dimensions.
+
+    A batch of matrix products: the dimensions that are not shared are its batch.
+    """
+    num_batch = len(shared)
+    sample = values.shape[: values.dim() - 1 - num_batch]
+    kept = [i for i in range(num_batch) if not shared[i]]
+    lost = [i for i in range(num_batch) if shared[i]]
+    own = torch.broadcast_shapes(
+        [values.shape[len(sample) + i] for i in kept], [coefficients.shape[i] for i in kept]
+    )  # sizes of the dimensions that are not shared
+    left = values.reshape(sample.numel(), *[values.shape[len(sample) + i] for i in kept], -1).movedim(0, -2)
+    right = coefficients.permute(*kept, num_batch, *lost).flatten(len(kept) + 1)
+    product = torch.matmul(left, right).movedim(-2, 0)
+    product = product.reshape(*sample, *own, *[coefficients.shape[i] for i in lost])
+    order = [0] * num_batch
+    for position, i in enumerate(kept + lost):
+        order[i] = len(sample) + position
+    return product.permute(*range(len(sample)), *order)
