@@ -47,7 +47,7 @@ class BSplines(BasisFunctions):
     def __call__(self, z: Tensor) -> Tensor:
         """Values ``(*z.shape, G + k)``."""
         cell, t, _ = locate(z, self.grid, self.degree)
-        index = cell.unsqueeze(-1) + torch.arange(self.degree + 1, device=z.device)
+        index = cell.long().unsqueeze(-1) + torch.arange(self.degree + 1, device=z.device)
         padded = t.new_zeros(*cell.shape, self.num_functions + 2 * self.degree)
         padded = padded.scatter(-1, index, torch.stack(cardinal_splines(t, self.degree), -1))
         return padded[..., self.degree : self.degree + self.num_functions]
@@ -82,7 +82,7 @@ def locate(z: Tensor, grid: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor
     place = (z - grid[..., 0]) * rate + degree
     u = place.clamp(0, num_cells)
     cell = u.detach().floor().clamp(max=num_cells - 1)
-    return cell.long(), u - cell, rate * (u == place)
+    return cell.int(), u - cell, rate * (u == place)
 
 
 def cardinal_splines(t: Tensor, degree: int) -> list[Tensor]:
@@ -119,23 +119,24 @@ class LocalFunctions:
         Find the active functions, as rows of a matrix with one block of ``F`` rows for each column of ``z``.
 
         :param z: shape ``(N, K)``.
-        :returns: rows, and values or slopes there, both ``(N, K, k + 1)``; where a function would lie outside of the
+        :returns: rows, and values or slopes there, both ``(N, k + 1, K)``; where a function would lie outside of the
             ``F`` that exist, its value is 0.
         """
         num_functions = grid.shape[-1] - 1 + self.degree
         cell, t, rate = locate(z, grid, self.degree)
-        values = torch.stack((cardinal_slopes if slopes else cardinal_splines)(t, self.degree), -1)
+        values = torch.stack((cardinal_slopes if slopes else cardinal_splines)(t, self.degree), 1)
         if slopes:
-            values *= rate.unsqueeze(-1)
-        function = cell.unsqueeze(-1) + torch.arange(-self.degree, 1, device=z.device)
-        values *= (function >= 0) & (function < num_functions)
-        blocks = torch.arange(z.shape[1], device=z.device).mul_(num_functions).unsqueeze(-1)
-        return function.clamp_(0, num_functions - 1).add_(blocks), values
+            values *= rate.unsqueeze(1)
+        steps = torch.arange(-self.degree, 1, dtype=cell.dtype, device=z.device)
+        function = cell.unsqueeze(1) + steps.unsqueeze(-1)
+        rows = function.clamp(0, num_functions - 1)
+        values *= rows == function
+        blocks = torch.arange(z.shape[1], dtype=cell.dtype, device=z.device).mul_(num_functions)
+        return rows.add_(blocks), values
 
-    def chunks(self, z: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Split the rows of matrices so that what is made for a chunk stays in the cache."""
-        size = max(1, CHUNK // max(1, z.shape[1] * (self.degree + 1)))
-        return zip(z.split(size), *(other.split(size) for other in others), strict=True)
+    def chunks(self, numbers: int, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Split the rows of matrices so that what is made for a chunk, so many numbers a row, stays in the cache."""
+        return zip(*(matrix.split(max(1, CHUNK // max(1, numbers))) for matrix in matrices), strict=True)
 
 
 class SplineSum(LocalFunctions):
@@ -148,9 +149,9 @@ class SplineSum(LocalFunctions):
     def forward(self, z: Tensor, grid: Tensor, coefficients: Tensor) -> Tensor:
         """Gather the coefficients of active functions."""
         result = torch.empty_like(z, memory_format=torch.contiguous_format)
-        for part, out in self.chunks(z, result):
+        for part, out in self.chunks(z.shape[1] * (self.degree + 1), z, result):
             rows, values = self.active(part, grid)
-            torch.sum(values.mul_(coefficients.take(rows)), -1, out=out)
+            torch.sum(values.mul_(coefficients.take(rows.long())), 1, out=out)
         return result
 
     def backward(
@@ -159,13 +160,13 @@ class SplineSum(LocalFunctions):
         """Compute gradients; the grid has none."""
         grad_z = torch.empty_like(z, memory_format=torch.contiguous_format)
         grad_coefficients = torch.zeros_like(coefficients, memory_format=torch.contiguous_format)
-        for part, upper, place in self.chunks(z, grad, grad_z):
+        for part, upper, place in self.chunks(z.shape[1] * (self.degree + 1), z, grad, grad_z):
             if needed[2]:
                 rows, values = self.active(part, grid)
-                grad_coefficients.view(-1).index_add_(0, rows.view(-1), values.mul_(upper.unsqueeze(-1)).view(-1))
+                grad_coefficients.view(-1).index_add_(0, rows.view(-1), values.mul_(upper.unsqueeze(1)).view(-1))
             if needed[0]:
                 rows, slopes = self.active(part, grid, slopes=True)
-                torch.sum(slopes.mul_(coefficients.take(rows)), -1, out=place).mul_(upper)
+                torch.sum(slopes.mul_(coefficients.take(rows.long())), 1, out=place).mul_(upper)
         return grad_z if needed[0] else None, None, grad_coefficients if needed[2] else None
 
 
@@ -179,7 +180,7 @@ class SplineProduct(LocalFunctions):
     def forward(self, s: Tensor, grid: Tensor, weight: Tensor) -> Tensor:
         """Add up the active rows of ``weight``."""
         rows, values = self.active(s, grid)
-        return embedding_bag(rows.flatten(1).int(), weight, per_sample_weights=values.flatten(1), mode="sum")
+        return embedding_bag(rows.flatten(1), weight, per_sample_weights=values.flatten(1), mode="sum")
 
     def backward(
         self, grad: Tensor, needed: Sequence[bool], s: Tensor, grid: Tensor, weight: Tensor
@@ -192,15 +193,15 @@ class SplineProduct(LocalFunctions):
     def _weight_gradient(self, grad: Tensor, s: Tensor, grid: Tensor, num_rows: int) -> Tensor:
         """Add up, for each row of ``weight``, the rows of ``grad`` for which it was active."""
         rows, values = self.active(s, grid)
-        ordered, order = rows.view(-1).int().sort(stable=True)
+        ordered, order = rows.view(-1).sort(stable=True)
         datum = order.div(rows[0].numel(), rounding_mode="floor").int()
         starts = torch.searchsorted(ordered, torch.arange(num_rows, dtype=torch.int32, device=s.device), out_int32=True)
         return embedding_bag(datum, grad, starts, per_sample_weights=values.view(-1)[order], mode="sum")
 
     def _argument_gradient(self, grad: Tensor, s: Tensor, grid: Tensor, weight: Tensor) -> Tensor:
         result = torch.empty_like(s, memory_format=torch.contiguous_format)
-        for part, upper, place in self.chunks(s, grad, result):
+        for part, upper, place in self.chunks(weight.shape[0], s, grad, result):
             rows, slopes = self.active(part, grid, slopes=True)
-            pulled = (upper @ weight.mT).gather(1, rows.flatten(1)).view_as(slopes)
-            torch.sum(slopes.mul_(pulled), -1, out=place)
+            pulled = (upper @ weight.mT).gather(1, rows.flatten(1).long()).view_as(slopes)
+            torch.sum(slopes.mul_(pulled), 1, out=place)
         return result
