@@ -24,17 +24,16 @@ class ClassShares:
         return min(self.by_class) > 0
 
 
-def _network(num_classes: int) -> nn.Module:
+def _network(size: tuple[int, int], num_classes: int) -> nn.Module:
+    quarter = -(-size[0] // 4) * -(-size[1] // 4)
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
+        nn.Conv2d(1, 16, 5, stride=2, padding=2),
         nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
         nn.ReLU(),
-        nn.AdaptiveAvgPool2d(4),
         nn.Flatten(),
         nn.Dropout(0.25),
-        nn.Linear(512, num_classes),
+        nn.Linear(32 * quarter, num_classes),
     )
 
 
@@ -60,7 +59,7 @@ def train_classifier(
         raise ValueError(f"images: got shape {tuple(images.shape)}, takes (num, height, width) of at least 8 × 8")
     if labels.shape != images.shape[:1] or labels.is_floating_point():
         raise ValueError(f"labels: got {labels.dtype} of shape {tuple(labels.shape)}, takes a class for each image")
-    network = _network(int(labels.max()) + 1).to(images)
+    network = _network((images.shape[1], images.shape[2]), int(labels.max()) + 1).to(images)
     steps = epochs * -(-len(images) // batch_size)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)

@@ -38,9 +38,7 @@ def training_curves(
     return axes
 
 
-def _curve(
-    axes: Axes, updates: Sequence[float], values: Sequence[float], window: int, label: str, colour: str
-) -> None:
+def _curve(axes: Axes, updates: Sequence[float], values: Sequence[float], window: int, label: str, colour: str) -> None:
     axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.6)
     window = min(window, len(values))
     sums = [0.0]

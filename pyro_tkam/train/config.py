@@ -75,6 +75,20 @@ class TrainConfig:
                 raise ValueError(f"{name}: got {value}, takes a positive number")
 
     @classmethod
+    def of(cls, content: Any) -> "TrainConfig":
+        """
+        Make a configuration from nested mappings.
+
+        :param content: any of the fields by name, with ``model`` a mapping again.
+        :raises ValueError: for unknown keys and values out of range.
+
+        >>> TrainConfig.of({"updates": 10, "model": {"latent_dim": 3}}).model.latent_dim
+        3
+        """
+        values = _known(cls, content)
+        return cls(**(values | {"model": ModelConfig(**_known(ModelConfig, values.get("model", {})))}))
+
+    @classmethod
     def load(cls, path: Path) -> "TrainConfig":
         """
         Read a configuration that :meth:`save` wrote.
@@ -92,8 +106,7 @@ class TrainConfig:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a YAML file: {error}") from error
         try:
-            values = _known(cls, content)
-            return cls(**(values | {"model": ModelConfig(**_known(ModelConfig, values.get("model", {})))}))
+            return cls.of(content)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is not a configuration: {error}") from error
 

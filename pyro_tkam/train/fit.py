@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
 from pyro_tkam.datasets import as_dataset
@@ -55,22 +56,33 @@ def fit(
     dataset: Dataset[Any] = as_dataset(data)
     batches = SeededBatches(dataset, batch_size, updates, seed)
     files, times = RunFolder(Path(folder)), StepTime()
-    files.path.mkdir(parents=True, exist_ok=True)
     resume = str(files.checkpoint) if files.checkpoint.exists() else None
     save = LastCheckpoint(files.checkpoint, checkpoint_every)
     bar = (ProgressBar(times),) if progress else ()
-    trainer = lightning.Trainer(
-        accelerator=device,
-        devices=1,
+    module.initialize(batches.first())
+    trainer = _trainer(
+        device,
         max_steps=updates,
         gradient_clip_val=clip_norm,
         callbacks=[times, MetricsFile(files.metrics), RandomState(), *bar, *callbacks, save],
-        plugins=[AtomicCheckpoints()],
-        logger=False,
         enable_progress_bar=progress,
-        enable_model_summary=False,
         default_root_dir=files.path,
     )
-    module.initialize(batches.first())
-    trainer.fit(module, batches, ckpt_path=resume)
+    files.path.mkdir(parents=True, exist_ok=True)
+    trainer.fit(module, batches, ckpt_path=resume, weights_only=True)
     return times.median
+
+
+def _trainer(device: str, **options: Any) -> lightning.Trainer:
+    """Make a trainer on one device that keeps no logs and checkpoints of its own."""
+    try:
+        return lightning.Trainer(
+            accelerator=device,
+            devices=1,
+            plugins=[AtomicCheckpoints()],
+            logger=False,
+            enable_model_summary=False,
+            **options,
+        )
+    except (ValueError, MisconfigurationException) as error:
+        raise ValueError(f"device: got {device!r}, takes one that this machine has: {error}") from error

@@ -54,9 +54,13 @@ class ELBOTraining(lightning.LightningModule):
         Evaluate the objective once, as Pyro asks before an optimiser is made: guides make their parameters then.
 
         :param batch: data, shape ``(batch, *event)``.
+        :raises TypeError: for data of another dtype than the parameters'.
         :raises ValueError: for a model without parameters, with parameters that are no module's, and where
             the data do not fit the model.
         """
+        parameter = next(self.parameters(), batch)
+        if parameter.is_floating_point() and batch.dtype != parameter.dtype:
+            raise TypeError(f"data: got {batch.dtype}, takes the dtype of the model's parameters, {parameter.dtype}")
         with torch.no_grad():
             self._loss(batch)
         if not any(parameter.requires_grad for parameter in self.parameters()):

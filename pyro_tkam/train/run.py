@@ -60,7 +60,6 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
 
     files = RunFolder(Path(folder))
     rows, held_out = load_split(config)
-    _claim(files, config)
     pyro.set_rng_seed(config.seed)
     model = build_model(config, tuple(rows.shape[1:]))
     module = ELBOTraining(
@@ -69,6 +68,7 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
         size=len(rows),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config.learning_rate),
     )
+    _claim(files, config)
     seconds = fit(
         module,
         rows,
@@ -90,11 +90,9 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
 
 
 def _claim(files: RunFolder, config: TrainConfig) -> None:
-    """Write the configuration into a new folder; compare it with that of an old one."""
-    if files.config.exists():
-        if TrainConfig.load(files.config) != config:
-            raise ValueError(f"{files.path}: this run has another configuration ({files.config}); take a new folder")
-        return
+    """Write the configuration, unless the folder has a checkpoint of another one."""
+    if files.checkpoint.exists() and TrainConfig.load(files.config) != config:
+        raise ValueError(f"{files.path}: this run has another configuration, {files.config}; take a new folder")
     files.path.mkdir(parents=True, exist_ok=True)
     aside = files.config.with_name("config.yaml.part")
     config.save(aside)
