@@ -143,7 +143,7 @@ def _group_dataset(
             raise ValueError(f"{name} must have the dimensions {names}, got shape {array.shape}")
         data[name] = (names, array)
     dataset = xarray.Dataset(data)
-    return dataset.assign_coords({dim: coords.get(dim, np.arange(size)) for dim, size in dataset.sizes.items()})
+    return dataset.assign_coords({dim: coords.get(str(dim), np.arange(size)) for dim, size in dataset.sizes.items()})
 
 
 def _psis_of_vector(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:

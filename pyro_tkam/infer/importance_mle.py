@@ -1,5 +1,6 @@
 """Maximum likelihood by importance sampling from the prior, as a Pyro ELBO."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -146,26 +147,27 @@ class ImportanceMLE(ELBO):
         """
         particles = self._get_trace(model, guide, args, kwargs)
         log_weights = particles.log_weights
-        weights = self._weights(log_weights)
+        weights, statistics = self._weights(log_weights)
         surrogate = (weights * particles.log_likelihood).sum()
         surrogate = surrogate + (self._prior_weights(weights) * particles.log_prior).sum()
         if particles.log_proposal is not None:
             surrogate = surrogate + (weights * particles.log_proposal).sum()
-        value = self.statistics.log_evidence.sum()
+        value = statistics.log_evidence.sum()
         loss = -particles.scale * (value + surrogate - surrogate.detach())
+        self.statistics = statistics
         warn_if_nan(loss, "loss")
         return loss
 
-    def _weights(self, log_weights: Tensor) -> Tensor:
+    def _weights(self, log_weights: Tensor) -> tuple[Tensor, ImportanceStatistics]:
         """Return normalised weights, shape ``(particles, *local)``, resampled where too few of them count."""
         num = log_weights.shape[0]
         total = log_weights.logsumexp(0)
         weights = (log_weights - total).exp()
         size = 1 / weights.square().sum(0)
-        self.statistics = ImportanceStatistics(total - torch.tensor(num).log(), size)
+        statistics = ImportanceStatistics(total - math.log(num), size)
         poor = size < self.ess_threshold * num
         if not bool(poor.any()):
-            return weights
+            return weights, statistics
         index = self._resample(log_weights.movedim(0, -1)).movedim(-1, 0)
         resampled = torch.zeros_like(weights).scatter_add(0, index, torch.full_like(weights, 1 / num))
-        return torch.where(poor, resampled, weights)
+        return torch.where(poor, resampled, weights), statistics

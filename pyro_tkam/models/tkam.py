@@ -107,9 +107,10 @@ class TKAM(PyroModule):
         prior = TiltedPrior((outer, latent_dim), reference, basis=basis, grid_size=grid_size)
         hidden = [2 * outer] if widths is None else list(widths)
         network = KAN([outer, *hidden, math.prod(shape)], basis=basis, grid_size=grid_size, output=output)
-        plain = ExponentiallyTilted(torch.zeros_like, reference)
-        mean, spread = float(plain.mean) * latent_dim, math.sqrt(float(plain.variance) * latent_dim)
-        generator = KARTGenerator(network, shape, mean=mean, spread=spread)
+        with torch.no_grad():
+            plain = ExponentiallyTilted(torch.zeros_like, reference)
+            mean, variance = float(plain.mean) * latent_dim, float(plain.variance) * latent_dim
+        generator = KARTGenerator(network, shape, mean=mean, spread=math.sqrt(variance))
         return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)), coupling)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
@@ -122,14 +123,15 @@ class TKAM(PyroModule):
         :return: ``x``, or the rows drawn.
         :raises ValueError: for an empty batch, data that are not finite or of another shape, and a missing or
             too small ``size``.
+        :raises TypeError: for data of another dtype than the generator's output.
         """
         rows, size = _sizes(x, size)
         prior = self.prior()
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
             location = self.generator(COUPLINGS[self.coupling](prior))
             likelihood = self.likelihood(location)
-            if x is not None and x.shape[1:] != likelihood.event_shape:
-                raise ValueError(f"x: got rows of shape {tuple(x.shape[1:])}, takes {tuple(likelihood.event_shape)}")
+            if x is not None:
+                _check_rows(x, likelihood.event_shape, location.dtype)
             return pyro.sample("x", likelihood, obs=x)
 
     @torch.no_grad()
@@ -144,6 +146,13 @@ class TKAM(PyroModule):
         _sizes(None, num)
         with pyro.poutine.block(), pyro.plate("data", num):
             return self.generator(COUPLINGS[self.coupling](self.prior()))
+
+
+def _check_rows(x: Tensor, event_shape: torch.Size, dtype: torch.dtype) -> None:
+    if x.shape[1:] != event_shape:
+        raise ValueError(f"x: got rows of shape {tuple(x.shape[1:])}, takes {tuple(event_shape)}")
+    if x.dtype != dtype:
+        raise TypeError(f"x: got dtype {x.dtype}, takes {dtype}, that of the generator's output")
 
 
 def _sizes(x: Tensor | None, size: int | None) -> tuple[int, int]:

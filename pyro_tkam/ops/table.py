@@ -8,8 +8,10 @@ from torch import Tensor
 
 from pyro_tkam.ops import inverse_cdf
 from pyro_tkam.ops._concrete import is_concrete
-from pyro_tkam.ops.legendre import analysis_matrix
+from pyro_tkam.ops.legendre import analysis_matrix, split
 from pyro_tkam.ops.quadrature import Quadrature
+
+MAX_SERIES = 12  # longer series lose digits when they are turned into powers
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Table:
     :param nodes: positions, shape ``(cells, nodes, *edge_batch)``; ``edge_batch`` broadcasts to ``batch_shape``.
     :param log_density: normalised log density at the nodes, shape ``(cells, nodes, *batch_shape)``.
     :param weights: weight of each node in an integral, shape ``(cells, nodes, *edge_batch)``.
-    :param coefficients: Legendre coefficients of the normalised density, shape ``(cells, nodes, columns)``.
+    :param coefficients: Legendre coefficients of the normalised density, shape ``(cells, count, columns)``; with
+        more than 12 nodes a cell, these cells and ``edges`` are pieces of the quadrature's.
     :param log_normalizer: ``log Z``, shape ``batch_shape``.
     :param error: estimated error of the CDF, shape ``batch_shape``.
     """
@@ -148,6 +151,9 @@ def _tabulate(
     mass = inverse_cdf.cell_masses(coefficients, edge_columns).sum(0)
     coefficients = coefficients / mass
     log_normalizer = mass.reshape(batch_shape).log() + peak
+    error = _cdf_error(coefficients.detach(), edge_columns.detach()).reshape(batch_shape)
+    if len(rule.nodes) > MAX_SERIES:
+        coefficients, edge_columns = split(coefficients, edge_columns, MAX_SERIES)
     return Table(
         batch_shape=batch_shape,
         edges=edge_columns,
@@ -156,7 +162,7 @@ def _tabulate(
         weights=widths * analysis[0].reshape(-1, *[1] * low.dim()),
         coefficients=coefficients,
         log_normalizer=log_normalizer,
-        error=_cdf_error(coefficients.detach(), edge_columns.detach()).reshape(batch_shape),
+        error=error,
     )
 
 
