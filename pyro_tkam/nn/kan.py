@@ -43,6 +43,9 @@ class KANEdges(UnivariateFunctions):
         self.in_features = _checks.integer("in_features", in_features, 1)
         self.out_features = _checks.integer("out_features", out_features, 1)
         super().__init__((out_features, in_features), basis, low, high, fan_in=in_features, **options)
+        # The order of memory that the matrix product of a layer reads without a copy: (in, functions, out).
+        order = self.coefficients.detach().permute(1, 2, 0).contiguous().permute(2, 0, 1)
+        self.coefficients = nn.Parameter(order)
 
     def _scale_shape(self) -> tuple[int, ...]:
         return (self.out_features, 1)
@@ -92,7 +95,7 @@ def sum_edges(edges: BoundFunctions, s: Tensor) -> Tensor:
     :returns: shape ``(*, out)``.
     """
     _checks.same_dtype("s", s, edges.coefficients, "the coefficients")
-    total = nn.functional.linear(edges.basis(s).flatten(-2), edges.coefficients.flatten(-2))
+    total = edges.basis.edge_sum(s, edges.coefficients)
     if edges.scale is not None:
         total = total * edges.scale.squeeze(-1)
     if edges.base_weight is not None:

@@ -1,13 +1,12 @@
-"""Exact CDF and inverse CDF of a density given by a Legendre series in each cell."""
+"""Exact CDF and inverse CDF of densities that are a polynomial in each cell."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from pyro_tkam.ops._concrete import is_concrete
-from pyro_tkam.ops.legendre import antiderivatives, series
+from pyro_tkam.ops.legendre import integral_matrix
 
 _NEWTON_STEPS = 2
 _BRACKETED_STEPS = 12
@@ -25,24 +24,21 @@ def cell_masses(coefficients: Tensor, edges: Tensor) -> Tensor:
     return edges.diff(dim=0) * coefficients[:, 0]
 
 
-def _lower_masses(coefficients: Tensor, edges: Tensor) -> Tensor:
-    """Return the mass below every cell."""
+def cdf_coefficients(coefficients: Tensor, edges: Tensor) -> Tensor:
+    """
+    Return the CDF in every cell as a polynomial of the place ``s`` in it, 0 at its start and 1 at its end.
+
+    :param coefficients: Legendre coefficients of the density, shape ``(cells, degree + 1, batch)``.
+    :param edges: cell edges, shape ``(cells + 1, batch)`` or ``(cells + 1, 1)``.
+    :return: coefficients of ``1, s, ..., s^{degree + 1}``, shape ``(cells, degree + 2, batch)``.
+
+    >>> cdf_coefficients(torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5], [1.0]])).squeeze().tolist()
+    [[0.0, 0.5], [0.5, 0.5]]
+    """
     masses = cell_masses(coefficients, edges)
-    return masses.cumsum(0) - masses
-
-
-def _gather(table: Tensor, cell: Tensor) -> Tensor:
-    return table.expand(-1, cell.shape[-1]).gather(0, cell)
-
-
-def _local(coefficients: Tensor, cell: Tensor) -> list[Tensor]:
-    return [_gather(c, cell) for c in coefficients.unbind(1)]
-
-
-def _position(z: Tensor, edges: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where ``z`` lies in its cell, on [0, 1], and the width of that cell."""
-    start, width = _gather(edges[:-1], cell), _gather(edges.diff(dim=0), cell)
-    return ((z - start) / torch.where(width > 0, width, 1)).clamp(0, 1), width
+    below = (masses.cumsum(0) - masses)[:, None]
+    inside = integral_matrix(coefficients.shape[1], coefficients) @ coefficients
+    return torch.cat([below, edges.diff(dim=0)[:, None] * inside], 1)
 
 
 def cdf(z: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
@@ -57,17 +53,16 @@ def cdf(z: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
     >>> cdf(torch.tensor([[0.25]]), torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5], [1.0]]))
     tensor([[0.2500]])
     """
-    inner = edges[1:-1].detach()
-    boundaries = inner.mT.expand(z.shape[-1], -1).contiguous()
-    cell = torch.searchsorted(boundaries, z.detach().mT.contiguous(), right=True).mT
-    s, width = _position(z, edges, cell)
-    _, mass = series(_local(coefficients, cell), s)
-    return _gather(_lower_masses(coefficients, edges), cell) + width * mass
+    cell = _find_cell(edges[1:-1].expand(-1, z.shape[-1]), z)
+    start, width = _ends(edges, cell)
+    s = ((z - start) / torch.where(width > 0, width, 1)).clamp(0, 1)
+    value, _ = _polynomial(_select(cdf_coefficients(coefficients, edges), cell), s)
+    return value
 
 
 def icdf(u: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
     """
-    Solve ``F(z) = u`` exactly in each cell's polynomial, with pathwise derivatives of every order.
+    Solve ``F(z) = u`` in the cell's polynomial, with pathwise derivatives of every order.
 
     ``∂z/∂θ = -(∂F(z; θ)/∂θ) / p(z)`` for the coefficients and the edges, and ``∂z/∂u = 1/p(z)``; where ``p(z)``
     is not positive the derivative is 0.
@@ -80,8 +75,13 @@ def icdf(u: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
     >>> icdf(torch.tensor([[0.25]]), torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5], [1.0]]))
     tensor([[0.2500]])
     """
-    z, _ = _InverseCDF.apply(u, coefficients, edges)
-    return z
+    upper = cell_masses(coefficients, edges).detach().cumsum(0)
+    # The largest u that is drawn lies below the total, so that no cell without mass is ever chosen.
+    inside = u.detach().minimum(torch.nextafter(upper[-1], torch.zeros_like(upper[-1])))
+    cell = _find_cell(upper[:-1], inside)
+    local = _select(cdf_coefficients(coefficients, edges), cell)
+    start, width = _ends(edges, cell)
+    return start + width * _Solve.apply(u, local)
 
 
 def mirrored(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,139 +101,143 @@ def mirrored(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     return coefficients.flip(0) * signs[:, None], -edges.flip(0)
 
 
-class _InverseCDF(torch.autograd.Function):
-    """``z`` and its cell; the backward is made of differentiable operations, so it can be differentiated again."""
+def _find_cell(boundaries: Tensor, value: Tensor) -> Tensor:
+    """Count the boundaries, shape ``(cells - 1, batch)``, that are not above each value, ``(sample, batch)``."""
+    return _Search.apply(boundaries.detach().mT, value.detach().mT).mT
+
+
+class _Search(torch.autograd.Function):
+    """``searchsorted`` in matching rows, with the mapped dimension of ``vmap`` folded into the rows."""
 
     @staticmethod
-    def forward(u: Tensor, coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-        masses = cell_masses(coefficients, edges)
-        upper = masses.cumsum(0)
-        u = u.minimum(torch.nextafter(upper[-1], torch.zeros_like(upper[-1])))  # never a cell without mass
-        boundaries = upper[:-1].mT.contiguous()
-        cell = torch.searchsorted(boundaries, u.mT.contiguous(), right=True).mT.contiguous()
-        local_mass = masses.gather(0, cell)
-        target = (u - (upper.gather(0, cell) - local_mass)).clamp_min(0).minimum(local_mass)
-        start, width = _gather(edges[:-1], cell), _gather(edges.diff(dim=0), cell)
-        s = _solve(_local(coefficients, cell), width, target, local_mass)
-        return start + width * s, cell
+    def forward(boundaries: Tensor, value: Tensor) -> Tensor:
+        return torch.searchsorted(boundaries.contiguous(), value.contiguous(), right=True)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, coefficients, edges = inputs
-        z, cell = output
-        ctx.mark_non_differentiable(cell)
-        ctx.save_for_backward(coefficients, edges, z, cell)
-        ctx.save_for_forward(coefficients, edges, z, cell)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
 
     @staticmethod
-    def backward(ctx: Any, grad_z: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        coefficients, edges, z, cell = ctx.saved_tensors
-        s, width = _position(z, edges, cell)
-        local = _local(coefficients, cell)
-        terms = list(antiderivatives(s, len(local) - 1))
-        density = torch.stack([c * value for c, (value, _) in zip(local, terms, strict=True)]).sum(0)
-        solvable = density > 0
-        grad_u = torch.where(solvable, grad_z / torch.where(solvable, density, 1), 0)
-        grad_coefficients = grad_edges = None
-        if ctx.needs_input_grad[1]:
-            grad_coefficients = _coefficient_gradient(grad_u, terms, width, cell, coefficients, edges)
-        if ctx.needs_input_grad[2]:
-            grad_edges = _edge_gradient(grad_u, density, local, terms, s, cell, coefficients, edges)
-        return grad_u, grad_coefficients, grad_edges
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
+        return None, None
 
     @staticmethod
-    def jvp(ctx: Any, du: Tensor, dcoefficients: Tensor, dedges: Tensor) -> tuple[Tensor, None]:
-        """Push ``dz = (du - dF(z)) / p(z)`` forward, with ``dF`` at a fixed ``z``."""
-        coefficients, edges, z, cell = ctx.saved_tensors
-        s, width = _position(z, edges, cell)
-        density, mass = series(_local(coefficients, cell), s)
-        _, mass_change = series(_local(dcoefficients, cell), s)
-        masses_change = dedges.diff(dim=0) * coefficients[:, 0] + edges.diff(dim=0) * dcoefficients[:, 0]
-        below = _gather(masses_change.cumsum(0) - masses_change, cell)
-        dstart, dwidth = _gather(dedges[:-1], cell), _gather(dedges.diff(dim=0), cell)
-        change = below + width * mass_change + dwidth * (mass - s * density) - dstart * density
-        solvable = density > 0
-        return torch.where(solvable, (du - change) / torch.where(solvable, density, 1), 0), None
+    def jvp(ctx: Any, *tangents: Tensor) -> None:
+        return None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:
-        """Fold the mapped dimension into the batch dimension."""
-        size = info.batch_size
-        moved = [x[..., None] if dim is None else x.movedim(dim, -1) for x, dim in zip(inputs, in_dims, strict=True)]
-        batch = max(x.shape[-2] for x in moved)
-        flat = [x.expand(*x.shape[:-2], batch, size).flatten(-2) for x in moved]
-        z, cell = _InverseCDF.apply(*flat)
-        return (z.unflatten(-1, (batch, size)), cell.unflatten(-1, (batch, size))), (2, 2)
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], *inputs: Tensor) -> tuple[Tensor, int]:
+        rows = [
+            (x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)).flatten(0, 1)
+            for x, dim in zip(inputs, in_dims, strict=True)
+        ]
+        return _Search.apply(*rows).unflatten(0, (info.batch_size, -1)), 0
 
 
-def _above(values: Tensor, cell: Tensor, cells: int) -> Tensor:
-    """Sum, for every cell, the values of the draws that fell in a later one."""
-    histogram = values.new_zeros(cells, values.shape[-1]).scatter_add(0, cell, values)
-    return histogram.flip(0).cumsum(0).flip(0) - histogram
+def _select(table: Tensor, cell: Tensor) -> Tensor:
+    """Pick each draw's polynomial: from ``(cells, k, batch)``, at cells ``(sample, batch)``, ``(k, sample, batch)``."""
+    cells, count, batch = table.shape
+    columns = table.permute(1, 0, 2).reshape(count, cells * batch)
+    index = cell * batch + torch.arange(batch, device=cell.device)
+    return columns.index_select(1, index.flatten()).unflatten(1, cell.shape)
 
 
-def _coefficient_gradient(
-    grad_u: Tensor, terms: list[tuple[Tensor, Tensor]], width: Tensor, cell: Tensor, coefficients: Tensor, edges: Tensor
-) -> Tensor:
-    cells, _, batch = coefficients.shape
-    scaled = -grad_u * width
-    columns = [grad_u.new_zeros(cells, batch).scatter_add(0, cell, scaled * integral) for _, integral in terms]
-    columns[0] = columns[0] - edges.diff(dim=0) * _above(grad_u, cell, cells)
-    return torch.stack(columns, 1)
+def _ends(edges: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the start and the width of each draw's cell."""
+    if edges.shape[1] == 1:
+        start, width = (
+            edges[:-1, 0].index_select(0, cell.flatten()),
+            edges.diff(dim=0)[:, 0].index_select(0, cell.flatten()),
+        )
+        return start.reshape(cell.shape), width.reshape(cell.shape)
+    return edges[:-1].gather(0, cell), edges.diff(dim=0).gather(0, cell)
 
 
-def _edge_gradient(
-    grad_u: Tensor,
-    density: Tensor,
-    local: list[Tensor],
-    terms: list[tuple[Tensor, Tensor]],
-    s: Tensor,
-    cell: Tensor,
-    coefficients: Tensor,
-    edges: Tensor,
-) -> Tensor:
-    """At a fixed ``z``, edges move the masses of the cells below and the place of ``z`` in its own cell."""
-    cells, _, batch = coefficients.shape
-    mass = torch.stack([c * integral for c, (_, integral) in zip(local, terms, strict=True)]).sum(0)
-    zeros = grad_u.new_zeros(cells, batch)
-    by_width = zeros.scatter_add(0, cell, -grad_u * (mass - s * density))
-    by_width = by_width - coefficients[:, 0] * _above(grad_u, cell, cells)
-    by_start = zeros.scatter_add(0, cell, grad_u * density)
-    below = torch.nn.functional.pad(by_width, (0, 0, 1, 0))
-    return (below + torch.nn.functional.pad(by_start - by_width, (0, 0, 0, 1))).sum_to_size(edges.shape)
+def _polynomial(local: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Evaluate ``Σ_j m_j s^j`` and its derivative by Horner's scheme; near ``s = 0`` both keep relative accuracy."""
+    *rest, last = local[1:].unbind(0)
+    slope, mean = torch.zeros_like(s), last.expand(s.shape)
+    for coefficient in reversed(rest):
+        slope = torch.addcmul(mean, slope, s)
+        mean = torch.addcmul(coefficient, mean, s)
+    return torch.addcmul(local[0], mean, s), torch.addcmul(mean, slope, s)
 
 
-def _solve(local: list[Tensor], width: Tensor, target: Tensor, local_mass: Tensor) -> Tensor:
-    """Find ``s`` on [0, 1] with ``width ∫_0^s density = target``: Newton first, a bracket for what is left."""
-    tiny = torch.finfo(target.dtype).tiny
-    scale = width.clamp_min(tiny)
-    target = target / scale
-    s = (target * scale / local_mass.clamp_min(tiny)).clamp(0, 1)
+class _Solve(torch.autograd.Function):
+    """The ``s`` on [0, 1] at which each polynomial equals ``u``; elementwise, differentiable again and again."""
+
+    @staticmethod
+    def forward(u: Tensor, local: Tensor) -> Tensor:
+        return _solve(u, local)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1], output)
+        ctx.save_for_forward(inputs[1], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        local, s = ctx.saved_tensors
+        grad_u = _over_density(grad, local, s)
+        if not ctx.needs_input_grad[1]:
+            return grad_u, None
+        powers = [-grad_u]
+        for _ in range(local.shape[0] - 1):
+            powers.append(powers[-1] * s)
+        return grad_u, torch.stack(powers)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent_u: Tensor, tangent_local: Tensor) -> Tensor:
+        local, s = ctx.saved_tensors
+        moved, _ = _polynomial(tangent_local, s)
+        return _over_density(tangent_u - moved, local, s)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], u: Tensor, local: Tensor) -> tuple[Tensor, int]:
+        u = u.expand(info.batch_size, *u.shape) if in_dims[0] is None else u.movedim(in_dims[0], 0)
+        local = local[:, None] if in_dims[1] is None else local.movedim(in_dims[1], 1)
+        return _Solve.apply(u, local.expand(-1, *u.shape)), 0
+
+
+def _over_density(value: Tensor, local: Tensor, s: Tensor) -> Tensor:
+    _, density = _polynomial(local, s)
+    positive = density > 0
+    return torch.where(positive, value / torch.where(positive, density, 1), 0)
+
+
+def _solve(u: Tensor, local: Tensor) -> Tensor:
+    """Newton's method first, and a bracket for what it leaves."""
+    tiny, eps = torch.finfo(u.dtype).tiny, torch.finfo(u.dtype).eps
+    mass = local[1:].sum(0)
+    below = local[0]
+    inside = torch.cat([torch.zeros_like(below)[None], local[1:]])
+    target = (u - below).clamp_min(0).minimum(mass)
+    s = (target / mass.clamp_min(tiny)).clamp(0, 1)
     for _ in range(_NEWTON_STEPS):
-        density, mass = series(local, s)
-        s = (s - (mass - target) / density.clamp_min(tiny)).clamp(0, 1)
-    tolerance = 2 * torch.finfo(target.dtype).eps * local_mass / scale
+        value, slope = _polynomial(inside, s)
+        s = (s - (value - target) / slope.clamp_min(tiny)).clamp(0, 1)
+    tolerance = 2 * eps * mass
     if not is_concrete(s):
-        return _bracketed(local, target, s, tolerance, _BRACKETED_STEPS)
-    _, mass = series(local, s)
-    open_ = ((mass - target).abs() > tolerance).nonzero(as_tuple=True)
+        return _bracketed(inside, target, s, tolerance, _BRACKETED_STEPS)
+    value, _ = _polynomial(inside, s)
+    open_ = ((value - target).abs() > tolerance).nonzero(as_tuple=True)
     if open_[0].numel() > 0:
-        part = [c[open_] for c in local]
+        part = torch.stack([coefficient[open_] for coefficient in inside])
         s[open_] = _bracketed(part, target[open_], s[open_], tolerance[open_], _MAX_BRACKETED_STEPS)
     return s
 
 
-def _bracketed(local: list[Tensor], target: Tensor, s: Tensor, tolerance: Tensor, steps: int) -> Tensor:
+def _bracketed(local: Tensor, target: Tensor, s: Tensor, tolerance: Tensor, steps: int) -> Tensor:
     """Newton's method kept inside a shrinking bracket; a step that leaves it becomes a bisection."""
     low, high = torch.zeros_like(s), torch.ones_like(s)
     for _ in range(steps):
-        density, mass = series(local, s)
-        residual = mass - target
+        value, slope = _polynomial(local, s)
+        residual = value - target
         done = residual.abs() <= tolerance
         if is_concrete(done) and bool(done.all()):
             break
         low, high = torch.where(residual < 0, s, low), torch.where(residual > 0, s, high)
-        newton = s - residual / density
+        newton = s - residual / slope
         inside = (newton > low) & (newton < high)
         s = torch.where(done, s, torch.where(inside, newton, (low + high) / 2))
     return s

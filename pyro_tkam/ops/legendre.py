@@ -1,6 +1,5 @@
-"""Legendre series on one cell: transform from node values, value and antiderivative."""
+"""Legendre series on one cell: the transforms from node values to it, and from it to its integral."""
 
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -16,6 +15,49 @@ def _vandermonde(nodes: tuple[float, ...]) -> np.ndarray:
 @cache
 def _analysis_matrix(nodes: tuple[float, ...]) -> np.ndarray:
     return np.linalg.inv(_vandermonde(nodes))
+
+
+@cache
+def _integral_matrix(count: int) -> np.ndarray:
+    """Return, in column ``k``, the coefficients of ``s, ..., s^count`` in ``∫_0^s P_k(2r - 1) dr``."""
+    matrix = np.zeros((count, count))
+    shift = np.polynomial.Polynomial([-1.0, 2.0])
+    for k in range(count):
+        powers = np.polynomial.legendre.leg2poly([0.0] * k + [1.0])
+        integral = np.polynomial.Polynomial(powers)(shift).integ().coef[1:]
+        matrix[: len(integral), k] = integral
+    return matrix
+
+
+@cache
+def _split_matrix(count: int, degree_count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return cosine-spaced pieces of [0, 1] and the map from a long series to a short one in each of them."""
+    pieces = (count + 1) // 2
+    ends = (1 - np.cos(np.pi * np.arange(pieces + 1) / pieces)) / 2
+    roots, _ = np.polynomial.legendre.leggauss(degree_count)
+    short = np.linalg.inv(np.polynomial.legendre.legvander(roots, degree_count - 1))
+    places = ends[:-1, None] + np.diff(ends)[:, None] * (roots + 1) / 2
+    return ends, short @ np.polynomial.legendre.legvander(2 * places - 1, count - 1)
+
+
+def split(coefficients: Tensor, edges: Tensor, degree_count: int) -> tuple[Tensor, Tensor]:
+    """
+    Cut every cell into pieces, so that long series become short ones.
+
+    :param coefficients: Legendre coefficients, shape ``(cells, count, batch)``.
+    :param edges: cell edges, shape ``(cells + 1, batch)`` or ``(cells + 1, 1)``.
+    :param degree_count: number of coefficients of the short series.
+    :return: coefficients of shape ``(cells pieces, degree_count, batch)`` and the edges of the pieces.
+
+    >>> [part.shape[0] for part in split(torch.ones(2, 20, 1), torch.tensor([[0.0], [0.5], [1.0]]), 12)]
+    [20, 21]
+    """
+    ends, matrix = (
+        torch.as_tensor(part, dtype=edges.dtype, device=edges.device)
+        for part in _split_matrix(coefficients.shape[1], degree_count)
+    )
+    starts = edges[:-1, None] + edges.diff(dim=0)[:, None] * ends[:-1, None]
+    return (matrix @ coefficients[:, None]).flatten(0, 1), torch.cat([starts.flatten(0, 1), edges[-1:]])
 
 
 def analysis_matrix(nodes: tuple[float, ...], like: Tensor) -> Tensor:
@@ -46,62 +88,16 @@ def synthesis_matrix(nodes: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.as_tensor(_vandermonde(nodes), dtype=like.dtype, device=like.device)
 
 
-def polynomials(s: Tensor, degree: int) -> Iterator[tuple[Tensor, Tensor]]:
+def integral_matrix(count: int, like: Tensor) -> Tensor:
     """
-    Yield ``P_k(2s - 1)`` and ``P_k'(2s - 1)`` for ``k = 0, ..., degree`` by Bonnet's recursion.
+    Return the matrix from a Legendre series to the powers of its integral from the cell's start.
 
-    :param s: positions on [0, 1], any shape.
-    :param degree: the last degree.
-    :return: pairs of tensors shaped as ``s``.
+    :param count: number of Legendre coefficients.
+    :param like: a tensor whose dtype and device the result takes.
+    :return: shape ``(count, count)``; row ``j`` belongs to ``s^{j + 1}``.
 
-    >>> [float(value) for value, slope in polynomials(torch.tensor(1.0), 2)]
-    [1.0, 1.0, 1.0]
+    >>> integral_matrix(2, torch.zeros(()))
+    tensor([[ 1., -1.],
+            [ 0.,  1.]])
     """
-    x = 2 * s - 1
-    previous, value = torch.zeros_like(x), torch.ones_like(x)
-    previous_slope, slope = torch.zeros_like(x), torch.zeros_like(x)
-    for k in range(degree + 1):
-        yield value, slope
-        if k == degree:
-            return
-        previous_slope, slope = slope, previous_slope + (2 * k + 1) * value
-        previous, value = value, ((2 * k + 1) * x * value - k * previous) / (k + 1)
-
-
-def antiderivatives(s: Tensor, degree: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """
-    Yield ``P_k(2s - 1)`` and ``∫_0^s P_k(2r - 1) dr`` for ``k = 0, ..., degree``.
-
-    The integral is formed as ``-2 s (1 - s) P_k'(2s - 1) / (k (k + 1))``, which keeps its relative accuracy as
-    ``s`` goes to 0.
-
-    :param s: positions on [0, 1], any shape.
-    :param degree: the last degree.
-    :return: pairs of tensors shaped as ``s``.
-
-    >>> [round(float(integral), 6) for value, integral in antiderivatives(torch.tensor(0.5), 2)]
-    [0.5, -0.25, -0.0]
-    """
-    bubble = -2 * s * (1 - s)
-    for k, (value, slope) in enumerate(polynomials(s, degree)):
-        yield value, s if k == 0 else bubble * slope / (k * (k + 1))
-
-
-def series(coefficients: list[Tensor], s: Tensor) -> tuple[Tensor, Tensor]:
-    """
-    Evaluate a Legendre series and its antiderivative that vanishes at 0.
-
-    :param coefficients: one tensor a degree, each broadcastable against ``s``.
-    :param s: positions on [0, 1], any shape.
-    :return: ``Σ_k c_k P_k(2s - 1)`` and its integral from 0 to ``s``.
-
-    >>> density, mass = series([torch.tensor(2.0), torch.tensor(2.0)], torch.tensor(0.5))
-    >>> float(density), float(mass)
-    (2.0, 0.5)
-    """
-    density, slopes = coefficients[0], torch.zeros_like(s)
-    for k, (value, slope) in enumerate(polynomials(s, len(coefficients) - 1)):
-        if k > 0:
-            density = density + coefficients[k] * value
-            slopes = slopes + coefficients[k] * slope / (k * (k + 1))
-    return density, s * (coefficients[0] - 2 * (1 - s) * slopes)
+    return torch.as_tensor(_integral_matrix(count), dtype=like.dtype, device=like.device)

@@ -9,14 +9,18 @@ from torch import Tensor
 from pyro_tkam.ops import inverse_cdf
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops.bases import Picklable
-from pyro_tkam.ops.legendre import analysis_matrix, synthesis_matrix
-from pyro_tkam.ops.quadrature import Quadrature
+from pyro_tkam.ops.legendre import analysis_matrix, split, synthesis_matrix
+from pyro_tkam.ops.quadrature import Quadrature, gauss_legendre
+
+MAX_SERIES = 12  # longer series lose digits when they are turned into powers
 
 
 @dataclass(frozen=True, eq=False)
 class Table(Picklable):
     """
     Normalised densities on cells, each the polynomial through its nodes; ``columns`` is the flattened batch.
+
+    Cells with more than 12 nodes are stored in pieces with 12.
 
     :param batch_shape: shape of the batch of densities.
     :param fractions: nodes of one cell, on [0, 1].
@@ -186,9 +190,13 @@ def _integrate(
     coefficients = coefficients / mass
     rounding = torch.finfo(edges.dtype).eps * (4 + peak.abs())
     error = _cell_errors(coefficients.detach(), columns.detach(), rounding.flatten())
+    fractions = rule.nodes
+    if len(fractions) > MAX_SERIES:
+        coefficients, pieces = split(coefficients, edges.reshape(len(edges), -1), MAX_SERIES)
+        fractions, edges = gauss_legendre(MAX_SERIES).nodes, pieces.reshape(-1, *edges.shape[1:])
     table = Table(
         batch_shape=batch_shape,
-        fractions=rule.nodes,
+        fractions=fractions,
         edges=edges,
         coefficients=coefficients,
         log_normalizer=mass.reshape(batch_shape).log() + peak,

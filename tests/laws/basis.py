@@ -35,16 +35,26 @@ def sums_agree_with_values(basis: BasisFunctions, tolerance: float) -> None:
     """However ``z`` broadcasts against the bank, the sum is that of values times coefficients."""
     dtype = basis.grid.dtype
     coefficients = torch.randn(4, 3, basis.num_functions, dtype=dtype)
-    for shape in [(), (3,), (4, 3), (4, 1), (1, 3), (5, 1, 1), (5, 4, 1), (5, 1, 3), (5, 4, 3), (2, 5, 4, 3), (0, 4, 3)]:
+    for shape in [
+        (),
+        (3,),
+        (4, 3),
+        (4, 1),
+        (1, 3),
+        (5, 1, 1),
+        (5, 4, 1),
+        (5, 1, 3),
+        (5, 4, 3),
+        (2, 5, 4, 3),
+        (0, 4, 3),
+    ]:
         z = 1.4 * torch.rand(shape, dtype=dtype) - 0.2
         result = basis.weighted_sum(z, coefficients)
         assert result.shape == torch.broadcast_shapes(shape, (4, 3))
         assert torch.allclose(result, _dense(basis, z, coefficients), rtol=tolerance, atol=tolerance), shape
     z = torch.rand(2, 3, dtype=dtype)
     single = coefficients[:1, :1]
-    assert torch.allclose(
-        basis.weighted_sum(z, single), _dense(basis, z, single), rtol=tolerance, atol=tolerance
-    )
+    assert torch.allclose(basis.weighted_sum(z, single), _dense(basis, z, single), rtol=tolerance, atol=tolerance)
 
 
 def gradients_are_right(basis: BasisFunctions) -> None:
