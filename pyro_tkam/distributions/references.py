@@ -164,7 +164,7 @@ class FromDistribution(_OnInterval):
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors that the distribution holds."""
-        return tuple(_tensors(self.distribution))
+        return tuple(tensors_of(self.distribution))
 
     def log_density(self, z: Tensor) -> Tensor:
         """Return the distribution's log density at ``z``."""
@@ -178,12 +178,13 @@ class FromDistribution(_OnInterval):
 _KINKED_AT_LOCATION = (torch.distributions.Laplace, dist.AsymmetricLaplace)
 
 
-def _tensors(distribution: Distribution) -> Iterator[Tensor]:
+def tensors_of(distribution: Distribution) -> Iterator[Tensor]:
+    """Yield the tensors that a distribution, and those it is made of, hold."""
     for value in vars(distribution).values():
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, Distribution):
-            yield from _tensors(value)
+            yield from tensors_of(value)
 
 
 def _copied(distribution: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:

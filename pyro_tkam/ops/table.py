@@ -12,6 +12,7 @@ from pyro_tkam.ops.bases import Picklable
 from pyro_tkam.ops.legendre import analysis_matrix, split, synthesis_matrix
 from pyro_tkam.ops.quadrature import Quadrature, gauss_legendre
 
+SAFETY = 8  # true errors at kinks and singularities were up to 6 times those that the coefficients suggest
 MAX_SERIES = 12  # longer series lose digits when they are turned into powers
 
 
@@ -167,7 +168,7 @@ def tabulate(
     if rule.tolerance is None or not is_concrete(error):
         return table
     while len(error) < rule.max_cells:
-        cut = _worth_cutting(error, edges.detach(), rule.tolerance)
+        cut = _worth_cutting(error, _columns(edges.detach(), batch_shape), rule.tolerance)
         if not bool(cut.any()):
             break
         edges = _cut(edges, cut)
@@ -188,7 +189,7 @@ def _integrate(
     coefficients = analysis_matrix(rule.nodes, edges) @ density
     mass = inverse_cdf.cell_masses(coefficients, columns).sum(0)
     coefficients = coefficients / mass
-    rounding = torch.finfo(edges.dtype).eps * (4 + peak.abs())
+    rounding = torch.finfo(edges.dtype).eps * (8 + peak.abs())
     error = _cell_errors(coefficients.detach(), columns.detach(), rounding.flatten())
     fractions = rule.nodes
     if len(fractions) > MAX_SERIES:
@@ -220,21 +221,29 @@ def _cell_errors(coefficients: Tensor, edges: Tensor, rounding: Tensor) -> Tenso
     Estimate each cell's part in the error of the CDF from how its Legendre coefficients fall, shape (cells, columns).
 
     The larger of the last two coefficients, times its ratio to the two before (at most 1), stands for the first one
-    left out, which bends the CDF inside the cell; the sum over the cell errs by the coefficient that is as far again. What rounding does to them does not count.
+    left out, which bends the CDF inside the cell; the sum over the cell errs by the coefficient that is as far again. What rounding does to them does not count. All of the mass is in doubt where neighbouring floats are too far apart.
     """
     count = coefficients.shape[1]
     noise = rounding * coefficients.abs().amax(1)
     last = (coefficients[:, -2:].abs().amax(1) - noise).clamp_min(0)
     before = coefficients[:, -4:-2].abs().amax(1) if count >= 4 else last
     ratio = (last / before.clamp_min(torch.finfo(last.dtype).tiny)).clamp(max=1)
-    return edges.diff(dim=0) * last * (ratio / (2 * count + 1) + ratio ** (count / 2))
+    widths = edges.diff(dim=0)
+    error = SAFETY * widths * last * (ratio / (2 * count + 1) + ratio ** (count / 2))
+    return torch.where(_wide(edges), error, widths * coefficients[:, 0])
 
 
 def _worth_cutting(error: Tensor, edges: Tensor, tolerance: float) -> Tensor:
     """Tell which cells have more than their share of the error in any column, and can still be cut."""
-    wide = edges.diff(dim=0) > 64 * torch.finfo(edges.dtype).eps * torch.maximum(edges[:-1].abs(), edges[1:].abs())
     too_much = (error > tolerance / len(error)) & (error.sum(0) > tolerance)
-    return too_much.any(1) & wide.reshape(len(wide), -1).any(1)
+    return (too_much & _wide(edges)).any(1)
+
+
+def _wide(edges: Tensor) -> Tensor:
+    """Tell which cells hold enough different floats to be integrated or cut, shape ``(cells, columns or 1)``."""
+    info = torch.finfo(edges.dtype)
+    spacing = info.eps * torch.maximum(edges[:-1].abs(), edges[1:].abs()).clamp_min(info.tiny / info.eps)
+    return edges.diff(dim=0) > 64 * spacing
 
 
 def _cut(edges: Tensor, cut: Tensor) -> Tensor:
