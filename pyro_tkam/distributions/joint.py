@@ -12,6 +12,7 @@ from torch._C import _functorch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.distributions import Distribution, Independent, biject_to, constraints
 
+from pyro_tkam.distributions.references import copied
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops.estimators import importance
 from pyro_tkam.ops.estimators.estimate import Estimate
@@ -255,10 +256,10 @@ def _joint_reference(reference: Distribution) -> Distribution:
     if not isinstance(reference, Distribution):
         raise TypeError(f"reference: got {type(reference).__name__}, takes a distribution")
     if not reference.event_shape and reference.batch_shape:
-        reference = Independent(reference, 1, validate_args=False)
+        reference = Independent(reference, 1)
     if len(reference.event_shape) != 1 or reference.support.is_discrete:
         raise ValueError(f"reference: got {reference}, takes a continuous distribution of event shape (Q,)")
-    return reference
+    return copied(reference)
 
 
 def _evaluate(log_density: JointFunction, position: Tensor) -> Point:
