@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import pyro
@@ -51,10 +52,11 @@ class ShortRunULA:
         :param start: where the chains start, ``(*rows, Q)``.
         :return: where they end, detached.
         """
-        point = _evaluate(log_density, start)
+        target = _Target(log_density)
+        point = target(start)
         tuning = _tuning(self.step_size, start)
         for _ in range(self.num_steps):
-            point, _ = ula_step(point, lambda at, rows=None: _evaluate(log_density, at), tuning, Noise.draw(point, 0))
+            point, _ = ula_step(point, target, tuning, Noise.draw(point, 0))
         return point.position
 
 
@@ -134,7 +136,7 @@ class JointEnergy(TorchDistribution):
             self.negatives = self._draw_negatives(num_negatives, probe)
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
-    def support(self) -> constraints.Constraint:
+    def support(self) -> constraints.Constraint | None:
         """The reference's."""
         return self.reference.support
 
@@ -147,7 +149,9 @@ class JointEnergy(TorchDistribution):
             raise ValueError(f"energy: got latent parameters {latent}, takes parameters that are not sampled")
         if not isinstance(value, Tensor) or value.shape != middle.shape[:-1]:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"energy: got {got} for z of shape {tuple(middle.shape)}, takes {tuple(middle.shape[:-1])}")
+            raise ValueError(
+                f"energy: got {got} for z of shape {tuple(middle.shape)}, takes {tuple(middle.shape[:-1])}"
+            )
         if is_concrete(value) and not bool(value.isfinite().all()):
             raise ValueError("energy: got values that are not finite at the middle of the support, takes finite ones")
         return value
@@ -164,7 +168,7 @@ class JointEnergy(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """
-        Return ``f(z) + log π0(z)`` up to a constant, ``-(m - stop_grad(m))`` with ``m`` the mean of ``f`` over negatives.
+        Return ``f(z) + log π0(z)`` ``-(m - stop_grad(m))``, with ``m`` the mean of ``f`` over negatives.
 
         :param value: shape ``(*sample, *batch_shape, Q)``.
         :return: that shape without its last dimension.
@@ -187,7 +191,7 @@ class JointEnergy(TorchDistribution):
         """
         transform = biject_to(self.reference.support)
         start = transform.inv(self.reference.sample(torch.Size(sample_shape)))
-        return transform(self.sampler(lambda x: self._unconstrained(x, 1.0), start)).detach()
+        return transform(self.sampler(partial(self._unconstrained, weight=1.0), start)).detach()
 
     def estimate_log_normalizer(
         self, num_particles: int = 1000, num_temperatures: int = 100, step_size: float = 0.1
@@ -212,9 +216,7 @@ class JointEnergy(TorchDistribution):
             with torch.no_grad():
                 log_weights = log_weights + step * self.energy(transform(position))
 
-            def target(at: Tensor, rows: Tensor | None = None, weight: float = index * step) -> Point:
-                return _evaluate(lambda x: self._unconstrained(x, weight), at)
-
+            target = _Target(partial(self._unconstrained, weight=index * step))
             point = target(position)
             position = mala_step(point, target, tuning, Noise.draw(point, 1))[0].position
         return importance(log_weights.movedim(0, -1))
@@ -257,17 +259,23 @@ def _joint_reference(reference: Distribution) -> Distribution:
         raise TypeError(f"reference: got {type(reference).__name__}, takes a distribution")
     if not reference.event_shape and reference.batch_shape:
         reference = Independent(reference, 1)
-    if len(reference.event_shape) != 1 or reference.support.is_discrete:
+    if len(reference.event_shape) != 1 or reference.support is None or reference.support.is_discrete:
         raise ValueError(f"reference: got {reference}, takes a continuous distribution of event shape (Q,)")
     return copied(reference)
 
 
-def _evaluate(log_density: JointFunction, position: Tensor) -> Point:
-    position = position.detach().requires_grad_()
-    with torch.enable_grad():
-        value = log_density(position)
-        (gradient,) = torch.autograd.grad(value.sum(), position)
-    return Point(position.detach(), value.detach(), gradient)
+@dataclass(frozen=True)
+class _Target:
+    """A log density with its gradient, as the Langevin steps want it."""
+
+    log_density: JointFunction
+
+    def __call__(self, position: Tensor, rows: Tensor | None = None) -> Point:
+        position = position.detach().requires_grad_()
+        with torch.enable_grad():
+            value = self.log_density(position)
+            (gradient,) = torch.autograd.grad(value.sum(), position)
+        return Point(position.detach(), value.detach(), gradient)
 
 
 def _tuning(step_size: float, like: Tensor) -> Tuning:

@@ -40,9 +40,7 @@ class TiltedMixture(Tabulated):
 
     _shared: ClassVar[tuple[str, ...]] = (*Tabulated._shared, "log_weights", "components")
 
-    def __init__(
-        self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None
-    ) -> None:
+    def __init__(self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None) -> None:
         if not isinstance(components, ExponentiallyTilted):
             raise TypeError(f"components: got {type(components).__name__}, takes an ExponentiallyTilted")
         _check_logits(logits, components)

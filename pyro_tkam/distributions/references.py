@@ -215,9 +215,7 @@ REFERENCES: dict[str, tuple[Callable[[End, End], Reference], float, float]] = {
 }
 
 
-def resolve_reference(
-    reference: str | Distribution, low: End | None = None, high: End | None = None
-) -> Reference:
+def resolve_reference(reference: str | Distribution, low: End | None = None, high: End | None = None) -> Reference:
     """
     Turn a name or a distribution into a reference on an interval.
 
@@ -275,7 +273,9 @@ def _check_interval(low: End, high: End) -> None:
         return
     for name, end in ends.items():
         if not bool(end.isfinite().all()):
-            raise ValueError(f"{name}: got {end.tolist()}, takes finite numbers (required where the reference has none)")
+            raise ValueError(
+                f"{name}: got {end.tolist()}, takes finite numbers (required where the reference has none)"
+            )
     try:
         ordered = bool((ends["low"] < ends["high"]).all())
     except RuntimeError as error:

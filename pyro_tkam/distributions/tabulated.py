@@ -74,7 +74,9 @@ class Tabulated(Picklable, TorchDistribution):
         """
         batch_shape = torch.Size(batch_shape)
         if not _broadcasts_to(self.batch_shape, batch_shape):
-            raise ValueError(f"batch_shape: got {tuple(batch_shape)}, takes what {tuple(self.batch_shape)} broadcasts to")
+            raise ValueError(
+                f"batch_shape: got {tuple(batch_shape)}, takes what {tuple(self.batch_shape)} broadcasts to"
+            )
         new: Self = self._get_checked_instance(type(self), _instance)
         for name in self._shared:
             setattr(new, name, getattr(self, name))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -78,7 +78,9 @@ class ExponentiallyTilted(Tabulated):
         self._warn_of_error(rule.tolerance)
 
     def _tabulate(self, rule: Quadrature) -> Table:
-        low, high = (aligned(end[None], len(self.batch_shape))[0] for end in torch.broadcast_tensors(self.low, self.high))
+        low, high = (
+            aligned(end[None], len(self.batch_shape))[0] for end in torch.broadcast_tensors(self.low, self.high)
+        )
         table = tabulate(self._unnormalized, low, high, self.batch_shape, rule, self._breakpoints())
         if is_concrete(table.log_normalizer):
             self._check_mass(table)

@@ -47,7 +47,9 @@ class InverseTransformReparam(Reparam):
         quantile = normal_quantile(fn)
         if quantile is None:
             raise ValueError(f"{name}: got {type(fn).__name__}, takes a distribution with an inverse CDF")
-        noise = pyro.sample(f"{name}_noise", _noise(fn).mask(mask), obs=_normal_score(fn, value), infer={"is_observed": False})
+        noise = pyro.sample(
+            f"{name}_noise", _noise(fn).mask(mask), obs=_normal_score(fn, value), infer={"is_observed": False}
+        )
         if value is None:
             value = quantile(noise)
         return {"fn": dist.Delta(value, event_dim=fn.event_dim).mask(False), "value": value, "is_observed": True}

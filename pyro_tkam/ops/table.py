@@ -12,7 +12,7 @@ from pyro_tkam.ops.bases import Picklable
 from pyro_tkam.ops.legendre import analysis_matrix, split, synthesis_matrix
 from pyro_tkam.ops.quadrature import Quadrature, gauss_legendre
 
-SAFETY = 8  # true errors at kinks and singularities were up to 6 times those that the coefficients suggest
+SAFETY = 8  # at kinks and singularities true errors were up to 6 times those that the coefficients suggest
 MAX_SERIES = 12  # longer series lose digits when they are turned into powers
 
 
@@ -208,7 +208,9 @@ def _integrate(
 
 
 def _nodes(edges: Tensor, fractions: tuple[float, ...]) -> Tensor:
-    along_nodes = torch.as_tensor(fractions, dtype=edges.dtype, device=edges.device).reshape(-1, *[1] * (edges.dim() - 1))
+    along_nodes = torch.as_tensor(fractions, dtype=edges.dtype, device=edges.device).reshape(
+        -1, *[1] * (edges.dim() - 1)
+    )
     return edges[:-1, None] + edges.diff(dim=0)[:, None] * along_nodes
 
 
@@ -221,7 +223,8 @@ def _cell_errors(coefficients: Tensor, edges: Tensor, rounding: Tensor) -> Tenso
     Estimate each cell's part in the error of the CDF from how its Legendre coefficients fall, shape (cells, columns).
 
     The larger of the last two coefficients, times its ratio to the two before (at most 1), stands for the first one
-    left out, which bends the CDF inside the cell; the sum over the cell errs by the coefficient that is as far again. What rounding does to them does not count. All of the mass is in doubt where neighbouring floats are too far apart.
+    left out, which bends the CDF inside the cell; the sum over the cell errs by the coefficient that is as far again.
+    What rounding does to them does not count. All of the mass is in doubt where floats are too far apart.
     """
     count = coefficients.shape[1]
     noise = rounding * coefficients.abs().amax(1)
@@ -229,7 +232,8 @@ def _cell_errors(coefficients: Tensor, edges: Tensor, rounding: Tensor) -> Tenso
     before = coefficients[:, -4:-2].abs().amax(1) if count >= 4 else last
     ratio = (last / before.clamp_min(torch.finfo(last.dtype).tiny)).clamp(max=1)
     widths = edges.diff(dim=0)
-    error = SAFETY * widths * last * (ratio / (2 * count + 1) + ratio ** (count / 2))
+    safety = 2 + (SAFETY - 2) * ratio  # little is needed where the coefficients fall fast
+    error = safety * widths * last * (ratio / (2 * count + 1) + ratio ** (count / 2))
     return torch.where(_wide(edges), error, widths * coefficients[:, 0])
 
 

@@ -1,4 +1,4 @@
-"""The distributions as global latents, and energies with latent coefficients, against posteriors known by quadrature."""
+"""Distributions as global latents, and energies with latent coefficients, against posteriors known by quadrature."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ def double(*values: float) -> torch.Tensor:
 PRIORS = {
     "tilted": lambda: ExponentiallyTilted(hump, "gaussian", double(-4.0)[0], double(4.0)[0]),
     "mixture": lambda: TiltedMixture(
-        double(0.5, -0.5), ExponentiallyTilted(lambda z: double(-2.0, 2.0) * z, "gaussian", double(-4.0)[0], double(4.0)[0])
+        double(0.5, -0.5),
+        ExponentiallyTilted(lambda z: double(-2.0, 2.0) * z, "gaussian", double(-4.0)[0], double(4.0)[0]),
     ),
-    "joint": lambda: JointEnergy(lambda z: hump(z).sum(-1), dist.Normal(double(0.0), double(1.0)), sampler=ShortRunULA(3)),
+    "joint": lambda: JointEnergy(
+        lambda z: hump(z).sum(-1), dist.Normal(double(0.0), double(1.0)), sampler=ShortRunULA(3)
+    ),
 }
 
 
@@ -126,6 +129,10 @@ def test_svi_on_the_coefficients_of_an_energy():
 
 def test_latent_coefficients_appear_once_in_the_trace():
     trace = pyro.poutine.trace(Bank()).get_trace(data())
-    assert sorted(name for name, site in trace.nodes.items() if site["type"] == "sample") == ["coefficients", "data", "x"]
+    assert sorted(name for name, site in trace.nodes.items() if site["type"] == "sample") == [
+        "coefficients",
+        "data",
+        "x",
+    ]
     trace.compute_log_prob()
     assert trace.nodes["x"]["log_prob"].shape == (40,)

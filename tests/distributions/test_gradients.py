@@ -111,7 +111,9 @@ def test_torch_func_transforms_agree_with_autograd():
 
     reverse = torch.func.jacrev(draw)(arguments[0], U)
     torch.testing.assert_close(torch.func.jacfwd(draw)(arguments[0], U), reverse)
-    torch.testing.assert_close(torch.func.jacfwd(draw, argnums=1)(arguments[0], U), torch.func.jacrev(draw, 1)(arguments[0], U))
+    torch.testing.assert_close(
+        torch.func.jacfwd(draw, argnums=1)(arguments[0], U), torch.func.jacrev(draw, 1)(arguments[0], U)
+    )
     by_hand = torch.autograd.functional.hessian(lambda c: draw(c, U).sum(), arguments[0])
     torch.testing.assert_close(torch.func.hessian(lambda c: draw(c, U).sum())(arguments[0]), by_hand)
 

@@ -45,7 +45,9 @@ def test_draws_have_the_law_of_the_energy():
 
 
 def test_bounded_references_keep_their_support():
-    prior = JointEnergy(lambda z: 3 * z.sum(-1), dist.Uniform(torch.zeros(2).double(), 1.0), sampler=ShortRunULA(300, 0.05))
+    prior = JointEnergy(
+        lambda z: 3 * z.sum(-1), dist.Uniform(torch.zeros(2).double(), 1.0), sampler=ShortRunULA(300, 0.05)
+    )
     draws = prior.sample((4_000,))
     assert ((draws > 0) & (draws < 1)).all()
     exact = 1 / (1 - math.exp(-3)) - 1 / 3

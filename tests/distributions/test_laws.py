@@ -54,7 +54,11 @@ def tilted(make, reference="uniform", low=None, high=None, **options):
 
 
 def mixture(make, **options):
-    parts = ExponentiallyTilted(Waves(make(0.5, -1.0, 2.0, 1.0, 0.0, -2.0).reshape(2, 3)), "gaussian", validate_args=options.get("validate_args"))
+    parts = ExponentiallyTilted(
+        Waves(make(0.5, -1.0, 2.0, 1.0, 0.0, -2.0).reshape(2, 3)),
+        "gaussian",
+        validate_args=options.get("validate_args"),
+    )
     return TiltedMixture(make(0.0, 1.0, -1.0), parts, **options)
 
 
@@ -64,13 +68,29 @@ CDF = [
     Instance("lognormal", lambda m, **o: tilted(m, "lognormal", **o), energy=(2,)),
     Instance("flat", lambda m, **o: tilted(m, "flat", **o), energy=(2,)),
     Instance("learnable gaussian", lambda m, **o: tilted(m, "learnable_gaussian", **o), energy=(2,)),
-    Instance("own ends", lambda m, **o: tilted(m, "uniform", m(0.0, -1.0), m(1.0, 2.0), **o), energy=(2,), low=(2,), high=(2,)),
-    Instance("laplace", lambda m, **o: tilted(m, dist.Laplace(m(0.1, 0.4), m(1.0, 0.5)), -3.0, 3.0, **o), energy=(2,), reference=(2,)),
+    Instance(
+        "own ends",
+        lambda m, **o: tilted(m, "uniform", m(0.0, -1.0), m(1.0, 2.0), **o),
+        energy=(2,),
+        low=(2,),
+        high=(2,),
+    ),
+    Instance(
+        "laplace",
+        lambda m, **o: tilted(m, dist.Laplace(m(0.1, 0.4), m(1.0, 0.5)), -3.0, 3.0, **o),
+        energy=(2,),
+        reference=(2,),
+    ),
     Instance("mixture", mixture, logits=(3,), components=(2, 3)),
 ]
 JOINT = Instance(
     "joint",
-    lambda m, **o: JointEnergy(Bowl(m(1.0, 0.0, -1.0)), dist.Normal(m(0.0, 0.0, 0.0), m(1.0, 1.0, 1.0)).expand((2, 3)), sampler=ShortRunULA(3), **o),
+    lambda m, **o: JointEnergy(
+        Bowl(m(1.0, 0.0, -1.0)),
+        dist.Normal(m(0.0, 0.0, 0.0), m(1.0, 1.0, 1.0)).expand((2, 3)),
+        sampler=ShortRunULA(3),
+        **o,
+    ),
     reference=(2, 3),
 )
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pyro_tkam.infer.coordinates import normal_quantile
+from pyro_tkam.infer.normal_quantile import normal_quantile
 
 QUANTILES = [
     (dist.Normal(1.0, 2.0), stats.norm(1, 2)),

@@ -112,7 +112,7 @@ def test_masks_stay_on_the_noise():
 
 @pytest.mark.parametrize("fn", [dist.Gamma(2.0, 1.0), dist.Beta(1.0, 2.0), dist.StudentT(3.0), dist.Poisson(1.0)])
 def test_sites_without_an_inverse_cdf_are_refused(fn):
-    with pytest.raises(ValueError, match="z: got .* takes a distribution with an inverse CDF"):
+    with pytest.raises(ValueError, match=r"z: got .* takes a distribution with an inverse CDF"):
         reparam(lambda: pyro.sample("z", fn), WHITE)()
 
 

@@ -1,4 +1,4 @@
-"""Laws of a distribution at home in Pyro, after the checks that Pyro runs on its own; each takes ``make(dtype, device)``."""
+"""Laws of a distribution at home in Pyro, after the checks that Pyro runs on its own."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def draws_lie_in_the_support(make: Make, dtype: torch.dtype) -> None:
 def shapes_are_those_of_torch(make: Make, dtype: torch.dtype) -> None:
     fn = make(dtype)
     z = fn.sample((4, 3))
-    assert z.shape == (4, 3) + fn.batch_shape + fn.event_shape
-    assert fn.log_prob(z).shape == (4, 3) + fn.batch_shape
+    assert z.shape == (4, 3, *fn.batch_shape, *fn.event_shape)
+    assert fn.log_prob(z).shape == (4, 3, *fn.batch_shape)
     assert z.dtype == fn.log_prob(z).dtype == dtype
     assert fn.shape((4,)) == z.shape[:1] + fn.batch_shape + fn.event_shape
 
@@ -87,10 +87,14 @@ def values_of_a_wrong_shape_are_refused(make: Make, dtype: torch.dtype) -> None:
 
 def expansion_shares_and_keeps_the_density(make: Make, dtype: torch.dtype) -> None:
     fn = make(dtype)
-    for larger in (fn.expand_by((2,)), fn.expand((2, *fn.batch_shape)), fn.expand_by((2,)).expand((4, 2, *fn.batch_shape))):
+    for larger in (
+        fn.expand_by((2,)),
+        fn.expand((2, *fn.batch_shape)),
+        fn.expand_by((2,)).expand((4, 2, *fn.batch_shape)),
+    ):
         assert larger.event_shape == fn.event_shape
         z = larger.sample((3,))
-        assert z.shape == (3,) + larger.batch_shape + fn.event_shape
+        assert z.shape == (3, *larger.batch_shape, *fn.event_shape)
         torch.testing.assert_close(larger.log_prob(z), fn.log_prob(z))
         assert z.flatten()[0] != z.flatten()[-1]
     if any(size > 1 for size in fn.batch_shape):
@@ -112,7 +116,9 @@ def copies_are_independent_and_equal(make: Make, dtype: torch.dtype) -> None:
     fn = make(dtype)
     z = fn.sample((3,))
     for other in (copy.deepcopy(fn), pickle.loads(pickle.dumps(fn)), pickle.loads(pickle.dumps(fn.expand_by((2,))))):
-        torch.testing.assert_close(other.log_prob(z[:, None] if other.batch_shape != fn.batch_shape else z).squeeze(), _like(fn, other, z))
+        torch.testing.assert_close(
+            other.log_prob(z[:, None] if other.batch_shape != fn.batch_shape else z).squeeze(), _like(fn, other, z)
+        )
 
 
 def _like(fn, other, z):
@@ -142,10 +148,24 @@ def no_tensor_hides_on_another_device(make: Make, dtype: torch.dtype) -> None:
     with torch.no_grad(), pyro.validation_enabled(False), FakeTensorMode(), WithoutDrivers():
         fn = make(dtype, torch.device("cuda"))
         z = torch.rand((4, *fn.batch_shape, *fn.event_shape), dtype=dtype, device="cuda")
-        results = [z, fn.log_prob(z), fn.expand_by((2,)).log_prob(z[:, None]), fn.to_event(len(fn.batch_shape)).log_prob(z)]
+        results = [
+            z,
+            fn.log_prob(z),
+            fn.expand_by((2,)).log_prob(z[:, None]),
+            fn.to_event(len(fn.batch_shape)).log_prob(z),
+        ]
         if hasattr(fn, "icdf") and hasattr(fn, "quadrature_error"):
             u = torch.rand(z.shape, dtype=dtype, device="cuda")
-            results += [fn.sample(), fn.rsample(), fn.icdf(u), fn.icdf(u, upper=True), fn.cdf(z), fn.mean, fn.variance, fn.entropy()]
+            results += [
+                fn.sample(),
+                fn.rsample(),
+                fn.icdf(u),
+                fn.icdf(u, upper=True),
+                fn.cdf(z),
+                fn.mean,
+                fn.variance,
+                fn.entropy(),
+            ]
             results += [fn.quadrature_error, fn.expectation(torch.sin), torch.distributions.kl_divergence(fn, fn)]
         assert {(r.device.type, r.dtype) for r in results} == {("cuda", dtype)}
 
@@ -179,10 +199,10 @@ def plates_subsampling_and_prediction_work(make: Make, dtype: torch.dtype) -> No
 
     trace = pyro.poutine.trace(model).get_trace()
     trace.compute_log_prob()
-    assert trace.nodes["z"]["value"].shape == (4,) + fn.batch_shape + fn.event_shape
+    assert trace.nodes["z"]["value"].shape == (4, *fn.batch_shape, *fn.event_shape)
     assert trace.nodes["z"]["scale"] == 2.5
     drawn = Predictive(model, num_samples=3)()["z"]
-    assert drawn.shape == (3, 4) + fn.batch_shape + fn.event_shape
+    assert drawn.shape == (3, 4, *fn.batch_shape, *fn.event_shape)
 
 
 def svi_with_autoguides_runs(make: Make, dtype: torch.dtype) -> None:
@@ -200,7 +220,9 @@ def enumeration_of_other_sites_works(make: Make, dtype: torch.dtype) -> None:
     def model():
         z = pyro.sample("z", fn.to_event(len(fn.batch_shape)))
         side = pyro.sample("side", dist.Bernoulli(torch.tensor(0.5, dtype=dtype)))
-        pyro.sample("x", dist.Normal(z.sum() * (2 * side - 1), torch.ones((), dtype=dtype)), obs=torch.ones((), dtype=dtype))
+        pyro.sample(
+            "x", dist.Normal(z.sum() * (2 * side - 1), torch.ones((), dtype=dtype)), obs=torch.ones((), dtype=dtype)
+        )
 
     guide = autoguide.AutoNormal(pyro.poutine.block(model, hide=["side"]))
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), TraceEnum_ELBO(max_plate_nesting=0))
@@ -266,7 +288,11 @@ def draws_map_and_differentiate_twice(make: Make, dtype: torch.dtype) -> None:
     u = torch.rand((4, *fn.batch_shape), dtype=dtype) * 0.9 + 0.05
     slope = torch.func.vmap(torch.func.grad(lambda v: fn.icdf(v).sum()))(u)
     torch.testing.assert_close(slope, 1 / fn.log_prob(fn.icdf(u)).exp(), atol=1e-3, rtol=2e-3)
-    assert torch.func.vmap(torch.func.grad(lambda v: torch.func.grad(lambda w: fn.icdf(w).sum())(v).sum()))(u).isfinite().all()
+    assert (
+        torch.func.vmap(torch.func.grad(lambda v: torch.func.grad(lambda w: fn.icdf(w).sum())(v).sum()))(u)
+        .isfinite()
+        .all()
+    )
 
 
 ALL = [

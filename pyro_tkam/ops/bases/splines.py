@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -105,7 +106,7 @@ def cardinal_splines(t: Tensor, degree: int) -> list[Tensor]:
 def cardinal_slopes(t: Tensor, degree: int) -> list[Tensor]:
     r"""Differentiate :func:`cardinal_splines`: :math:`\partial_t b^d_j = b^{d-1}_{j-1} - b^{d-1}_j`."""
     lower = cardinal_splines(t, degree - 1)
-    return [-lower[0], *(a - b for a, b in zip(lower[:-1], lower[1:], strict=True)), lower[-1]]
+    return [-lower[0], *(a - b for a, b in itertools.pairwise(lower)), lower[-1]]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,86 @@
+"""Variance of three gradients of one expectation: pathwise, score-function and contrastive.
+
+    python -m benchmarks.gradient_variance gradient-variance.png
+
+Each estimates ``∂ E_p[(z - ½)²] / ∂c_i`` for the 20 coefficients of an RBF energy, from one draw: pathwise through the
+inverse CDF; score-function with the exact normaliser, ``h(z) ∇log p(z)``; and contrastive, ``h(z) (∇f(z) - mean ∇f)``
+with the mean over 10 more draws in place of the normaliser (Raj 2025, arXiv:2506.14167, Eq. 18).
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_tkam.distributions import ExponentiallyTilted
+from pyro_tkam.ops.bases import GaussianKernels
+
+NUM_DRAWS, NUM_NEGATIVES, NUM_COEFFICIENTS = 2000, 10, 20
+
+
+def objective(z: Tensor) -> Tensor:
+    """Return ``h(z) = (z - ½)²``."""
+    return (z - 0.5).square()
+
+
+def gradients(coefficients: Tensor, scale: float) -> dict[str, Tensor]:
+    """Return each method's estimates, shape ``(draws, coefficients)``, and the exact gradient."""
+    basis = GaussianKernels.uniform(0.0, 1.0, NUM_COEFFICIENTS, 0, 1.0)
+
+    def prior(c: Tensor) -> ExponentiallyTilted:
+        return ExponentiallyTilted(lambda z: scale * (basis(z.float()) @ c.float()), validate_args=False)
+
+    u = torch.rand(NUM_DRAWS)
+    pathwise = torch.func.jacrev(lambda c: objective(prior(c).icdf(u)))(coefficients)
+    with torch.no_grad():
+        fn = prior(coefficients)
+        z = fn.icdf(u)
+        features = scale * basis(z)
+        expected = torch.stack(
+            [fn.expectation(lambda z, i=i: scale * basis(z)[..., i]) for i in range(NUM_COEFFICIENTS)]
+        )
+        negatives = scale * basis(fn.sample((NUM_DRAWS, NUM_NEGATIVES))).mean(1)
+        weight = objective(z)[:, None]
+    exact = torch.func.jacrev(lambda c: prior(c).expectation(objective))(coefficients)
+    return {
+        "pathwise": pathwise,
+        "score function": weight * (features - expected),
+        "contrastive": weight * (features - negatives),
+        "exact": exact,
+    }
+
+
+def main() -> None:
+    """Draw the variances against the roughness of the energy, and print them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("figure", type=Path, nargs="?", default=Path("gradient-variance.png"), help="PNG to write")
+    options = parser.parse_args()
+    pyro.set_rng_seed(0)
+    coefficients, scales = torch.randn(NUM_COEFFICIENTS), [0.1, 0.2, 0.5, 1.0, 2.0, 4.0]
+    variances: dict[str, list[float]] = {"pathwise": [], "score function": [], "contrastive": []}
+    for scale in scales:
+        found = gradients(coefficients, scale)
+        for name, values in variances.items():
+            values.append(float((found[name] - found["exact"]).square().mean(0).sum() / found["exact"].square().sum()))
+    print(json.dumps({"energy_scale": scales, "relative_variance": variances}, indent=2))
+    draw(options.figure, scales, variances)
+
+
+def draw(path: Path, scales: list[float], variances: dict[str, list[float]]) -> None:
+    """Write the figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for name, values in variances.items():
+        axes.loglog(scales, values, marker="o", label=name)
+    axes.set(xlabel="scale of the energy", ylabel="variance of one draw / squared gradient")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
