@@ -113,7 +113,9 @@ def _sigmoid_range(s: Tensor, low: float, high: float) -> Tensor:
 
 def _affine_range(s: Tensor, low: float, high: float) -> Tensor:
     smallest, largest = s.amin(-1, keepdim=True), s.amax(-1, keepdim=True)
-    return low + (high - low) * ((s - smallest) / (largest - smallest))
+    span = largest - smallest
+    # Equal features go to the middle.
+    return low + (high - low) * torch.where(span > 0, (s - smallest) / torch.where(span > 0, span, 1.0), 0.5)
 
 
 #: maps of a layer's output to the next grid's interval, by the name that users give
@@ -141,8 +143,8 @@ class KAN(PyroModule):
     :param high: upper end of the first layer's grid.
     :param hidden_low: lower end of the other layers' grids.
     :param hidden_high: upper end of the other layers' grids.
-    :param hidden_range: ``"none"``; ``"sigmoid"``, elementwise; or ``"affine"``, which takes the smallest hidden feature
-        of a datum to ``hidden_low`` and the largest to ``hidden_high``.
+    :param hidden_range: ``"none"``; ``"sigmoid"``, elementwise; or ``"affine"``, which takes the smallest hidden
+        feature of a datum to ``hidden_low`` and the largest to ``hidden_high``.
     :param layer_norm: normalise hidden features.
     :param output: ``"none"`` or ``"sigmoid"`` (for images in [0, 1]).
     :param options: as in :class:`KANLayer`, for all layers.

@@ -56,6 +56,7 @@ class BoundFunctions(Picklable):
     def __call__(self, z: Tensor) -> Tensor:
         """Values of shape ``broadcast_shapes(z.shape, batch_shape)``."""
         _checks.same_dtype("z", z, self.coefficients, "the coefficients")
+        _checks.broadcastable("z", z, self.batch_shape)
         total = self.basis.weighted_sum(z, self.coefficients)
         if self.scale is not None:
             total = self.scale * total
@@ -161,5 +162,7 @@ class UnivariateFunctions(PyroModule):
 
         :param z: any shape that broadcasts against ``batch_shape``.
         :returns: shape ``broadcast_shapes(z.shape, batch_shape)``.
+        :raises ValueError: where the shapes do not broadcast.
+        :raises TypeError: for another dtype than that of the coefficients.
         """
         return self.bound()(z)

@@ -35,16 +35,26 @@ def sums_agree_with_values(basis: BasisFunctions, tolerance: float) -> None:
     """However ``z`` broadcasts against the bank, the sum is that of values times coefficients."""
     dtype = basis.grid.dtype
     coefficients = torch.randn(4, 3, basis.num_functions, dtype=dtype)
-    for shape in [(), (3,), (4, 3), (4, 1), (1, 3), (5, 1, 1), (5, 4, 1), (5, 1, 3), (5, 4, 3), (2, 5, 4, 3), (0, 4, 3)]:
+    for shape in [
+        (),
+        (3,),
+        (4, 3),
+        (4, 1),
+        (1, 3),
+        (5, 1, 1),
+        (5, 4, 1),
+        (5, 1, 3),
+        (5, 4, 3),
+        (2, 5, 4, 3),
+        (0, 4, 3),
+    ]:
         z = 1.4 * torch.rand(shape, dtype=dtype) - 0.2
         result = basis.weighted_sum(z, coefficients)
         assert result.shape == torch.broadcast_shapes(shape, (4, 3))
         assert torch.allclose(result, _dense(basis, z, coefficients), rtol=tolerance, atol=tolerance), shape
     z = torch.rand(2, 3, dtype=dtype)
     single = coefficients[:1, :1]
-    assert torch.allclose(
-        basis.weighted_sum(z, single), _dense(basis, z, single), rtol=tolerance, atol=tolerance
-    )
+    assert torch.allclose(basis.weighted_sum(z, single), _dense(basis, z, single), rtol=tolerance, atol=tolerance)
 
 
 def gradients_are_right(basis: BasisFunctions) -> None:
@@ -62,6 +72,28 @@ def gradients_are_right(basis: BasisFunctions) -> None:
         assert gradgradcheck(total, inputs)
         fixed = (z.detach(), *inputs[1:])  # what is not needed is not computed
         assert gradcheck(total, fixed)
+
+
+def layers_are_right(basis: BasisFunctions) -> None:
+    """A layer's product is the sum over its edges; gradients match finite differences, and ``vmap`` a loop."""
+    coefficients = torch.randn(2, 3, basis.num_functions, dtype=torch.double, requires_grad=True)
+    s = (1.2 * torch.rand(4, 3, dtype=torch.double) - 0.1).requires_grad_()
+    inputs = (s, coefficients) if basis.width is None else (s, coefficients, basis.width.clone().requires_grad_())
+
+    def layer(s: Tensor, coefficients: Tensor, *width: Tensor) -> Tensor:
+        return rebound(basis, *width).edge_sum(s, coefficients)
+
+    expected = (basis(s).unsqueeze(1) * coefficients).sum((-1, -2))
+    assert torch.allclose(layer(*inputs), expected)
+    assert gradcheck(layer, inputs)
+    assert gradgradcheck(layer, inputs)
+    for fixed in range(2):  # what is not needed is not computed
+        assert gradcheck(layer, [x.detach() if i == fixed else x for i, x in enumerate(inputs)])
+    pulled = vmap(torch.func.grad(lambda s: layer(s, coefficients).sin().sum()))(s)
+    (together,) = torch.autograd.grad(layer(s, coefficients).sin().sum(), s)
+    assert torch.allclose(pulled, together)
+    many = torch.stack([coefficients, -2 * coefficients])
+    assert torch.allclose(vmap(layer, in_dims=(None, 0))(s, many), torch.stack([expected, -2 * expected]))
 
 
 def maps_over_any_input(basis: BasisFunctions) -> None:
