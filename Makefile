@@ -1,15 +1,18 @@
 # Every target sets up its own virtual environment in .venv when it is absent.
 PYTHON ?= python3
+# ArviZ 1.x needs Python 3.12; a name alone may be a shim that runs nothing.
+PYTHON312 ?= $(firstword $(foreach name,python3.12 python3.13 python3.14 python3,$(shell $(name) -c 'import sys; sys.version_info >= (3, 12) and print("$(name)")' 2>/dev/null)))
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test test-arviz1 lint docs bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train on real digits and draw new ones (about ten minutes on two cores)"
 	@echo "make test    run the tests"
+	@echo "make test-arviz1   run the ArviZ tests under ArviZ 1.x, where there is a Python >= 3.12"
 	@echo "make lint    style, types and import rules"
 	@echo "make docs    build the documentation"
 	@echo "make bench   time and check the package side by side with simpler code"
@@ -35,6 +38,20 @@ demo: $(VENV)/.ready-all
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
+# The ArviZ module needs no torch, so this environment has none.
+ifeq ($(strip $(PYTHON312)),)
+test-arviz1:
+	@echo "skipped: ArviZ 1.x needs Python >= 3.12, and none was found (set PYTHON312 to one)"
+else
+$(VENV)-arviz1/.ready:
+	$(PYTHON312) -m venv $(VENV)-arviz1
+	$(VENV)-arviz1/bin/python -m pip --disable-pip-version-check install --quiet numpy 'arviz>=1' 'h5netcdf[h5py]' pytest
+	@touch $@
+
+test-arviz1: $(VENV)-arviz1/.ready
+	$(VENV)-arviz1/bin/python -m pytest --noconftest tests/test_arviz.py
+endif
+
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +65,4 @@ bench: $(VENV)/.ready-dev
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build dist docs/_build
+	rm -rf $(VENV) $(VENV)-arviz1 build dist docs/_build

@@ -1,0 +1,6 @@
+"""Pyro distributions whose densities are learned functions."""
+
+from pyro_tkam.distributions.isotropic import IsotropicNormal
+from pyro_tkam.distributions.tilted import ExponentiallyTilted
+
+__all__ = ["ExponentiallyTilted", "IsotropicNormal"]

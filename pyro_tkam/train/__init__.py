@@ -1,0 +1,42 @@
+"""Training on Lightning: run folders, checkpoints, configuration. Imported lazily, since Lightning takes seconds."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pyro_tkam._optional import needs
+from pyro_tkam.train.config import ModelConfig, TrainConfig
+from pyro_tkam.train.folder import RunFolder
+
+if TYPE_CHECKING:
+    from pyro_tkam.train.fit import fit
+    from pyro_tkam.train.held_out import HeldOutEvidence, held_out_evidence
+    from pyro_tkam.train.module import ELBOTraining
+    from pyro_tkam.train.run import load_model, train
+
+_HOMES = {
+    "ELBOTraining": "module",
+    "HeldOutEvidence": "held_out",
+    "fit": "fit",
+    "held_out_evidence": "held_out",
+    "load_model": "run",
+    "train": "run",
+}
+
+__all__ = [
+    "ELBOTraining",
+    "HeldOutEvidence",
+    "ModelConfig",
+    "RunFolder",
+    "TrainConfig",
+    "fit",
+    "held_out_evidence",
+    "load_model",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with needs("train"):
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

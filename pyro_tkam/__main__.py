@@ -1,0 +1,166 @@
+"""The command line: ``python -m pyro_tkam --help``. Heavy packages are imported when a command runs, not before."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyro_tkam import __version__
+from pyro_tkam._optional import needs
+from pyro_tkam.train.config import TrainConfig
+from pyro_tkam.train.folder import RunFolder
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+_RUN = "run folder, such as runs/first"
+
+
+def _config_arguments(parser: "ArgumentParser") -> None:
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_class_arguments(TrainConfig)
+
+
+def _config(options: Any) -> TrainConfig:
+    """Return the configuration among the options of a command."""
+    return TrainConfig.of({name: options[name] for name in TrainConfig.__dataclass_fields__})
+
+
+def _train_arguments(parser: "ArgumentParser") -> None:
+    parser.add_argument("run", help=f"new {_RUN}")
+    _config_arguments(parser)
+
+
+def _train(options: Any) -> None:
+    files = RunFolder(Path(options["run"]))
+    if files.checkpoint.exists():
+        raise ValueError(f"{files.path} is a run already: go on with `resume {files.path}`, or take a new folder")
+    _run(_config(options), files)
+
+
+def _resume_arguments(parser: "ArgumentParser") -> None:
+    parser.add_argument("run", help=_RUN)
+
+
+def _resume(options: Any) -> None:
+    files = RunFolder(Path(options["run"]))
+    if not files.path.is_dir():
+        raise FileNotFoundError(f"{files.path}: there is no such run folder")
+    _run(TrainConfig.load(files.config), files)
+
+
+def _run(config: TrainConfig, files: RunFolder) -> None:
+    from pyro_tkam.train import train
+
+    _quiet_lightning()
+    summary = train(config, files.path)
+    if evidence := summary.get("held_out"):
+        value = f"{evidence['log_evidence']:.2f} ± {evidence['standard_error']:.2g}"
+        print(f"held-out log evidence: {value} nats a datum; {evidence['verdict']}")
+    print(f"wrote {files.path}")
+
+
+def _quiet_lightning() -> None:
+    """Keep Lightning's hints off the screen; its import sets the level, so it comes first."""
+    import lightning.pytorch
+
+    logging.getLogger(lightning.pytorch.__name__).setLevel(logging.WARNING)
+
+
+def _sample_arguments(parser: "ArgumentParser") -> None:
+    parser.add_argument("run", help=_RUN)
+    parser.add_argument("--num", type=int, default=64, help="number of samples (default: 64)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    parser.add_argument("--out", default=None, help="file without suffix (default: RUN/samples-NUM)")
+
+
+def _sample(options: Any) -> None:
+    if options["num"] < 1:
+        raise ValueError(f"num: got {options['num']}, takes a whole number of at least 1")
+    import numpy as np
+    import pyro
+
+    from pyro_tkam import plots
+    from pyro_tkam.train import load_model
+    from pyro_tkam.train.pictures import generate
+
+    model = load_model(options["run"])
+    pyro.set_rng_seed(options["seed"])
+    samples = generate(model, options["num"])
+    out = Path(options["out"] or Path(options["run"]) / f"samples-{options['num']}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    np.save(f"{out}.npy", samples.numpy())
+    print(f"wrote {out}.npy, {samples.dtype} of shape {tuple(samples.shape)}")
+    if samples.dim() == 3:
+        plots.save(plots.image_grid(samples), f"{out}.png")
+        print(f"wrote {out}.png")
+
+
+def _demo_arguments(parser: "ArgumentParser") -> None:
+    parser.add_argument("run", nargs="?", default="runs/demo", help="folder to write (default: runs/demo)")
+    _config_arguments(parser)
+
+
+def _demo(options: Any) -> None:
+    from pyro_tkam.train.demo import demo, table
+
+    _quiet_lightning()
+    result = demo(_config(options), options["run"])
+    print(f"\n{table(result)}\n\nwrote {options['run']}: demo.png, curves.png, summary.json and a run folder for each")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: what it is for, its options, and what it does with them."""
+
+    help: str
+    arguments: Callable[["ArgumentParser"], None]
+    run: Callable[[Any], None]
+
+
+COMMANDS = {
+    "train": Command("train a model and write a run folder", _train_arguments, _train),
+    "resume": Command(
+        "go on with a run that was stopped; the metrics are those of one that was not", _resume_arguments, _resume
+    ),
+    "sample": Command("draw from a trained model: a .npy file and a picture", _sample_arguments, _sample),
+    "demo": Command("train both couplings on real digits and compare them", _demo_arguments, _demo),
+}
+
+
+def parser() -> "ArgumentParser":
+    """Return the parser of the whole command line."""
+    with needs("train"):
+        from jsonargparse import ArgumentParser
+    top = ArgumentParser(
+        prog="python -m pyro_tkam", description="Thermodynamic Kolmogorov-Arnold models.", version=__version__
+    )
+    commands = top.add_subcommands(dest="command")
+    for name, command in COMMANDS.items():
+        sub = ArgumentParser(description=command.help)
+        command.arguments(sub)
+        commands.add_subcommand(name, sub, help=command.help)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run a command.
+
+    :param arguments: words of the command line; None takes the process's.
+    :return: 0, or 1 where it failed, after a line on standard error that says why.
+    """
+    top = parser()
+    options = top.parse_args(arguments).as_dict()
+    try:
+        COMMANDS[options["command"]].run(options[options["command"]])
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

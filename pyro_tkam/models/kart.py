@@ -1,0 +1,40 @@
+"""The generator of the Kolmogorov-Arnold representation: an inner sum, then univariate outer functions."""
+
+import math
+
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+
+class KARTGenerator(PyroModule):
+    """
+    ``x̃_o = Σ_q Φ_{q,o}(Σ_p z_{q,p})`` (Raj 2025, arXiv:2506.14167, Eq. 7 and 10).
+
+    The inner sums are shifted and scaled to mean 0 and variance 1 under the reference, where the outer functions'
+    grids lie; this is part of the outer functions' argument and changes nothing of what can be represented.
+
+    :param outer: the outer functions, a module from ``(*, Q)`` to ``(*, D)``.
+    :param data_shape: shape of one datum, of ``D`` elements.
+    :param mean: mean of one sum under the reference.
+    :param spread: standard deviation of one sum under the reference.
+
+    >>> KARTGenerator(nn.Linear(5, 6), (2, 3), mean=1.0, spread=0.4)(torch.rand(7, 5, 2)).shape
+    torch.Size([7, 2, 3])
+    """
+
+    def __init__(self, outer: nn.Module, data_shape: tuple[int, ...], *, mean: float, spread: float) -> None:
+        super().__init__()
+        if not (spread > 0 and math.isfinite(spread) and math.isfinite(mean)):
+            raise ValueError(f"mean, spread: got {mean} and {spread}, takes finite numbers and spread > 0")
+        self.outer, self.data_shape = outer, data_shape
+        self.mean, self.spread = mean, spread
+
+    def forward(self, z: Tensor) -> Tensor:
+        """
+        Generate data.
+
+        :param z: latents, shape ``(*batch, Q, P)``.
+        :return: shape ``(*batch, *data_shape)``.
+        """
+        inner = (z.sum(-1) - self.mean) / self.spread
+        return self.outer(inner).unflatten(-1, self.data_shape)

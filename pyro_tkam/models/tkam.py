@@ -1,0 +1,170 @@
+"""The thermodynamic Kolmogorov-Arnold model as a PyroModule that is a Pyro model."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from pyro_tkam.distributions import ExponentiallyTilted
+from pyro_tkam.models.kart import KARTGenerator
+from pyro_tkam.models.likelihood import GaussianLikelihood
+from pyro_tkam.models.prior import TiltedPrior
+from pyro_tkam.nn import KAN
+
+
+def _independent(prior: Any) -> Tensor:
+    """Draw every latent from its own density; a prior of this kind learns through its log density."""
+    return pyro.sample("z", prior.to_event(len(prior.batch_shape)))
+
+
+def _shared(prior: Any) -> Tensor:
+    """Push one uniform per inner index through all its inverse CDFs; the prior learns pathwise."""
+    uniform = dist.Uniform(prior.low.new_zeros(()), prior.low.new_ones(()))
+    u = pyro.sample("u", uniform.expand(prior.batch_shape[-1:]).to_event(1))
+    return prior.icdf(u.unsqueeze(-2))
+
+
+COUPLINGS: dict[str, Callable[[Any], Tensor]] = {"independent": _independent, "shared": _shared}
+
+
+class TKAM(PyroModule):
+    """
+    A latent variable model: a learned, exactly samplable prior, a generator, and a likelihood around its output.
+
+    ``z ~ Π_{q,p} p_{q,p}`` (``coupling="independent"``; Raj 2025, arXiv:2506.14167, Eq. 9), or ``u ~ U(0, 1)^P`` and
+    ``z_{q,p} = F_{q,p}^{-1}(u_p)`` (``coupling="shared"``, strictly the Kolmogorov-Arnold representation, Eq. 1-3);
+    then ``x ~ likelihood(generator(z))``. Sites: ``"z"`` (or ``"u"``) and ``"x"``, in the plate ``"data"``.
+
+    :param prior: module that returns the current prior when called without arguments, such as ``TiltedPrior``; it
+        may also be any callable that does.
+    :param generator: module from latents ``(*batch, *latent)`` to ``(*batch, *event)``.
+    :param likelihood: module from the generator's output to a distribution of data.
+    :param coupling: ``"independent"`` or ``"shared"``.
+    :raises ValueError: for an unknown coupling.
+    :raises TypeError: for parts that cannot be called.
+
+    >>> model = TKAM.kart(784, latent_dim=4, coupling="shared")
+    >>> model.generate(3).shape
+    torch.Size([3, 784])
+    """
+
+    def __init__(
+        self,
+        prior: Callable[[], Any],
+        generator: Callable[[Tensor], Tensor],
+        likelihood: Callable[[Tensor], Any],
+        coupling: str = "independent",
+    ) -> None:
+        super().__init__()
+        if coupling not in COUPLINGS:
+            raise ValueError(f"coupling: got {coupling!r}, takes one of {sorted(COUPLINGS)}")
+        for name, part in (("prior", prior), ("generator", generator), ("likelihood", likelihood)):
+            if not callable(part):
+                raise TypeError(f"{name}: got {type(part).__name__}, takes a callable")
+        self.coupling = coupling
+        self.prior, self.generator, self.likelihood = prior, generator, likelihood
+
+    @classmethod
+    def kart(
+        cls,
+        data_shape: int | Sequence[int],
+        latent_dim: int = 40,
+        *,
+        coupling: str = "independent",
+        reference: str = "uniform",
+        basis: str = "rbf",
+        grid_size: int = 20,
+        widths: Sequence[int] | None = None,
+        noise_scale: float = 1.0,
+        output: str = "sigmoid",
+    ) -> "TKAM":
+        """
+        Make the model of the representation theorem: ``Q = 2P + 1`` sums of ``P`` latents, and a KAN generator.
+
+        :param data_shape: shape of one datum, an int or a tuple.
+        :param latent_dim: number ``P`` of inner indices.
+        :param coupling: ``"independent"`` or ``"shared"``.
+        :param reference: name of the reference density.
+        :param basis: basis of energies and generator.
+        :param grid_size: grid of both.
+        :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
+        :param noise_scale: standard deviation of the Gaussian likelihood.
+        :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
+        :raises ValueError: for sizes below one and unknown names.
+
+        >>> TKAM.kart((8, 8), latent_dim=3)(size=2).shape
+        torch.Size([2, 8, 8])
+        """
+        shape = (data_shape,) if isinstance(data_shape, int) else tuple(data_shape)
+        if latent_dim < 1 or not shape or min(shape) < 1:
+            raise ValueError(f"data_shape, latent_dim: got {data_shape} and {latent_dim}, takes sizes of at least 1")
+        outer = 2 * latent_dim + 1
+        prior = TiltedPrior((outer, latent_dim), reference, basis=basis, grid_size=grid_size)
+        hidden = [2 * outer] if widths is None else list(widths)
+        network = KAN([outer, *hidden, math.prod(shape)], basis=basis, grid_size=grid_size, output=output)
+        with torch.no_grad():
+            plain = ExponentiallyTilted(torch.zeros_like, reference)
+            mean, variance = float(plain.mean) * latent_dim, float(plain.variance) * latent_dim
+        generator = KARTGenerator(network, shape, mean=mean, spread=math.sqrt(variance))
+        return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)), coupling)
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+        """
+        Run the generative process.
+
+        :param x: a mini-batch of data, shape ``(batch, *event)``, or None to draw some.
+        :param size: with ``x``, the length of the whole data set, by which the plate scales; without, the number
+            of rows to draw.
+        :return: ``x``, or the rows drawn.
+        :raises ValueError: for an empty batch, data that are not finite or of another shape, and a missing or
+            too small ``size``.
+        :raises TypeError: for data of another dtype than the generator's output.
+        """
+        rows, size = _sizes(x, size)
+        prior = self.prior()
+        with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
+            location = self.generator(COUPLINGS[self.coupling](prior))
+            likelihood = self.likelihood(location)
+            if x is not None:
+                _check_rows(x, likelihood.event_shape, location.dtype)
+            return pyro.sample("x", likelihood, obs=x)
+
+    @torch.no_grad()
+    def generate(self, num: int) -> Tensor:
+        """
+        Draw new data without the likelihood's noise: the generator's output at draws of the prior.
+
+        :param num: number of rows.
+        :return: shape ``(num, *event)``.
+        :raises ValueError: for fewer than one row.
+        """
+        _sizes(None, num)
+        with pyro.poutine.block(), pyro.plate("data", num):
+            return self.generator(COUPLINGS[self.coupling](self.prior()))
+
+
+def _check_rows(x: Tensor, event_shape: torch.Size, dtype: torch.dtype) -> None:
+    if x.shape[1:] != event_shape:
+        raise ValueError(f"x: got rows of shape {tuple(x.shape[1:])}, takes {tuple(event_shape)}")
+    if x.dtype != dtype:
+        raise TypeError(f"x: got dtype {x.dtype}, takes {dtype}, that of the generator's output")
+
+
+def _sizes(x: Tensor | None, size: int | None) -> tuple[int, int]:
+    """Check a mini-batch and return its number of rows and that of the whole data."""
+    if x is None:
+        if size is None or size < 1:
+            raise ValueError(f"size: got {size}, takes the number of rows to draw where x is None")
+        return size, size
+    if x.dim() < 2 or len(x) == 0:
+        raise ValueError(f"x: got shape {tuple(x.shape)}, takes a batch of at least one row, (batch, *event)")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("x: got NaN or infinite elements, takes finite data")
+    if size is not None and size < len(x):
+        raise ValueError(f"size: got {size} for a mini-batch of {len(x)} rows, takes at least that")
+    return len(x), len(x) if size is None else size

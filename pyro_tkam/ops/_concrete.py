@@ -1,0 +1,26 @@
+"""Whether a tensor's values may steer Python control flow."""
+
+import torch
+from torch._C import _functorch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+
+def is_concrete(tensor: torch.Tensor) -> bool:
+    """
+    Tell whether Python may branch on the values of a tensor.
+
+    It may not under ``torch.func.vmap``, while a graph is traced (``make_fx``, ``torch.compile``), or on fake tensors.
+
+    :param tensor: any tensor.
+    :return: True where ``bool(tensor.any())`` is allowed.
+
+    >>> is_concrete(torch.ones(2))
+    True
+    """
+    if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+        return False
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_batchedtensor(tensor):
+            return False
+        tensor = _functorch.get_unwrapped(tensor)
+    return True

@@ -1,0 +1,86 @@
+"""Effective sample sizes and standard errors of means of Markov chain draws."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["effective_sample_size", "mean_standard_error"]
+
+#: Chains shorter than this say too little about their autocorrelation.
+MIN_DRAWS = 16
+
+
+def effective_sample_size(draws: Tensor) -> Tensor:
+    """Number of independent draws whose mean is as precise as that of these: ``N / τ``, with split chains.
+
+    ``τ = 1 + 2 Σ_t ρ_t``, cut by Geyer's initial monotone sequence; ``ρ_t`` is relative to the variance within and
+    between chains, so that chains that disagree count for little (Vehtari et al. 2021, arXiv:1903.08008, Eq. 10-13).
+
+    :param draws: a scalar quantity along Markov chains, of shape ``(chain, draw, *batch)``.
+    :return: a tensor of shape ``batch``, in draws; ``N`` where the quantity never varies.
+    :raises ValueError: if there are fewer than 4 draws in a chain.
+
+    >>> _ = torch.manual_seed(0)
+    >>> effective_sample_size(torch.randn(4, 500)) > 1500
+    tensor(True)
+    """
+    if draws.dim() < 2 or draws.shape[1] < 4:
+        raise ValueError(f"draws must have shape (chain, draw, *batch) with 4 draws or more, got {tuple(draws.shape)}")
+    _, time = _variance_and_time(draws)
+    return draws.shape[0] * draws.shape[1] / time
+
+
+def mean_standard_error(draws: Tensor) -> Tensor:
+    """Monte Carlo standard error of the mean of a quantity along Markov chains, ``sqrt(variance · τ / N)``.
+
+    Chains of fewer than 16 draws are too short to see their autocorrelation: for them it is the spread of the
+    chains' means, as chains are independent.
+
+    :param draws: the quantity, of shape ``(chain, draw, *batch)``.
+    :return: a tensor of shape ``batch``, in the unit of the draws.
+    :raises ValueError: if there is a single chain of fewer than 16 draws.
+
+    >>> mean_standard_error(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))  # four chains of one draw
+    tensor(0.6455)
+    """
+    num_chains, num_draws = draws.shape[:2]
+    if num_draws >= MIN_DRAWS:
+        variance, time = _variance_and_time(draws)
+        return (variance * time / (num_chains * num_draws)).sqrt()
+    if num_chains < 2:
+        raise ValueError(f"a standard error needs {MIN_DRAWS} draws in a chain, or 2 chains; got {num_draws} and 1")
+    return draws.mean(1).std(0) / num_chains**0.5
+
+
+def _variance_and_time(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance over all split chains and integrated autocorrelation time ``τ``, each of shape ``batch``."""
+    half = draws.shape[1] // 2
+    chains = torch.cat([draws[:, :half], draws[:, -half:]])
+    covariance = _autocovariance(chains).mean(0)
+    within = covariance[0] * half / (half - 1)
+    variance = covariance[0] + chains.mean(1).var(0)
+    varies = variance > 0
+    correlation = 1 - (within - covariance) / torch.where(varies, variance, 1.0)
+    correlation[0] = 1.0
+    time = _monotone_sequence_time(correlation)
+    shortest = 1 / torch.tensor(float(draws.shape[0] * 2 * half)).log10().item()
+    return variance, torch.where(varies, time.clamp(min=shortest), 1.0)
+
+
+def _autocovariance(chains: Tensor) -> Tensor:
+    """Autocovariance at every lag along dimension 1, by a zero-padded Fourier transform."""
+    length = chains.shape[1]
+    spectrum = torch.fft.rfft(chains - chains.mean(1, keepdim=True), n=2 * length, dim=1)
+    return torch.fft.irfft(spectrum.abs().square(), n=2 * length, dim=1)[:, :length] / length
+
+
+def _monotone_sequence_time(correlation: Tensor) -> Tensor:
+    """Geyer (1992): sum pairs of neighbouring lags while they stay positive, and never let them rise."""
+    num_pairs = correlation.shape[0] // 2
+    even = correlation[0 : 2 * num_pairs : 2]
+    pairs = even + correlation[1 : 2 * num_pairs : 2]
+    kept = (pairs > 0).to(pairs.dtype).cumprod(0)
+    total = (kept * pairs.cummin(0).values).sum(0)
+    # One more even lag, where it is positive, keeps the estimate right for alternating chains.
+    first_dropped = kept.sum(0).long().clamp(max=num_pairs - 1)
+    extra = even.gather(0, first_dropped.unsqueeze(0)).squeeze(0).clamp(min=0)
+    return 2 * total - 1 + torch.where(kept[-1] > 0, torch.zeros_like(extra), extra)

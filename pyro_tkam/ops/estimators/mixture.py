@@ -1,0 +1,185 @@
+"""Mixtures of Gaussians or Student-t distributions, fitted to many sets of draws at once."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+__all__ = ["Mixture", "fit_mixture"]
+
+_NUM_COMPONENTS = (1, 2, 4, 8)
+_DEGREES_OF_FREEDOM = (math.inf, 5.0)  # Gaussian, and one with tails heavy enough to bound most ratios
+_MIN_DRAWS_PER_COMPONENT = 5  # times the dimension plus one
+_MAX_ITERATIONS = 50
+_TOLERANCE = 1e-3  # nats a draw
+
+
+class Mixture(NamedTuple):
+    """A mixture ``Σ_j w_j t_ν(μ_j, L_j L_jᵀ)`` for each batch element; ``ν = inf`` is the Gaussian.
+
+    Shapes: ``log_weights (batch, component)``, ``loc (batch, component, dim)``, ``scale_tril (batch, component, dim,
+    dim)``, ``df (batch,)``.
+    """
+
+    log_weights: Tensor
+    loc: Tensor
+    scale_tril: Tensor
+    df: Tensor
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density at points of shape ``(N, batch, dim)``: shape ``(N, batch)``."""
+        log_joint, _ = _log_joint(self, value.movedim(0, 1))
+        return log_joint.logsumexp(1).mT
+
+    def sample(self, num: int) -> Tensor:
+        """Draws of shape ``(num, batch, dim)``."""
+        batch, _, dim = self.loc.shape
+        component = torch.multinomial(self.log_weights.exp(), num, replacement=True)
+        row = torch.arange(batch, device=self.loc.device).unsqueeze(-1)
+        normal = torch.randn(batch, num, dim, dtype=self.loc.dtype, device=self.loc.device)
+        gaussian = self.df.isinf()
+        half_df = torch.where(gaussian, 1.0, self.df / 2).unsqueeze(-1).expand(batch, num)
+        stretch = (half_df / torch.distributions.Gamma(half_df, 1.0).sample()).sqrt()
+        stretch = torch.where(gaussian.unsqueeze(-1), 1.0, stretch)
+        step = (self.scale_tril[row, component] @ normal.unsqueeze(-1)).squeeze(-1)
+        return (self.loc[row, component] + stretch.unsqueeze(-1) * step).movedim(1, 0)
+
+
+def fit_mixture(draws: Tensor, effective_size: Tensor) -> Mixture:
+    """Fit Gaussian and Student-t mixtures of several sizes by EM, and keep the one with the best BIC.
+
+    :param draws: points of shape ``(N, batch, dim)``.
+    :param effective_size: number of independent draws that the ``N`` are worth, of shape ``(batch,)``.
+    :raises ValueError: if some linear combination of the coordinates does not vary.
+    """
+    draws = draws.movedim(0, 1)  # inside, batches come first
+    num, dim = draws.shape[1:]
+    loc, scale_tril = _moments(draws)
+    white = torch.linalg.solve_triangular(scale_tril, (draws - loc).mT, upper=False).mT
+    sizes = [j for j in _NUM_COMPONENTS if j == 1 or j * _MIN_DRAWS_PER_COMPONENT * (dim + 1) <= num]
+    candidates = [_expectation_maximization(white, j, df) for j in sizes for df in _DEGREES_OF_FREEDOM]
+    scores = torch.stack([_bic(mixture, white, effective_size) for mixture in candidates])
+    best = _select([_padded(mixture, sizes[-1]) for mixture in candidates], scores.argmin(0))
+    return Mixture(
+        best.log_weights,
+        loc + (scale_tril @ best.loc.mT).mT,
+        scale_tril.unsqueeze(1) @ best.scale_tril,
+        best.df,
+    )
+
+
+def _moments(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean ``(batch, 1, dim)`` and Cholesky factor of the covariance, by way of the correlations."""
+    loc = draws.mean(1, keepdim=True)
+    scale = draws.std(1)
+    varies = scale > 0
+    standard = (draws - loc) / torch.where(varies, scale, 1.0).unsqueeze(1)
+    correlation_tril, failed = torch.linalg.cholesky_ex(standard.mT @ standard / (draws.shape[1] - 1))
+    if not varies.all() or failed.any():
+        raise ValueError("draws must vary in every direction; some coordinates are constant or linearly dependent")
+    return loc, scale.unsqueeze(-1) * correlation_tril
+
+
+def _expectation_maximization(draws: Tensor, num_components: int, df: float) -> Mixture:
+    """Maximum likelihood for whitened draws; components with too few draws are dropped."""
+    mixture = _spread_centres(draws, num_components, df)
+    log_joint, distance = _log_joint(mixture, draws)
+    for _ in range(_MAX_ITERATIONS):
+        previous = log_joint.logsumexp(1).mean(-1)
+        mixture = _maximize(draws, log_joint.softmax(1), distance, mixture.df)
+        log_joint, distance = _log_joint(mixture, draws)
+        if (log_joint.logsumexp(1).mean(-1) - previous < _TOLERANCE).all():
+            break
+    return mixture
+
+
+def _spread_centres(draws: Tensor, num_components: int, df: float) -> Mixture:
+    """Start from centres far apart (Arthur and Vassilvitskii 2007) with a common width."""
+    batch, num, dim = draws.shape
+    row = torch.arange(batch, device=draws.device)
+    centres = draws[row, torch.randint(num, (batch,), device=draws.device)].unsqueeze(1)
+    distance = (draws - centres).square().sum(-1)
+    for _ in range(num_components - 1):
+        chosen = torch.multinomial(distance + torch.finfo(draws.dtype).tiny, 1).squeeze(-1)
+        centre = draws[row, chosen].unsqueeze(1)
+        centres = torch.cat([centres, centre], 1)
+        distance = torch.minimum(distance, (draws - centre).square().sum(-1))
+    width = (distance.mean(-1) / dim + _ridge(draws)).sqrt()
+    eye = torch.eye(dim, dtype=draws.dtype, device=draws.device)
+    return Mixture(
+        draws.new_full((batch, num_components), -math.log(num_components)),
+        centres,
+        (width[:, None, None, None] * eye).expand(batch, num_components, dim, dim),
+        draws.new_full((batch,), df),
+    )
+
+
+def _maximize(draws: Tensor, responsibility: Tensor, distance: Tensor, df: Tensor) -> Mixture:
+    """The M step; a Student-t draw counts less the further out it is (Kent, Tyler and Vardi 1994)."""
+    dim = draws.shape[-1]
+    ratio = (1 / df)[:, None, None]
+    weight = responsibility * (1 + ratio * dim) / (1 + ratio * distance)
+    mass = responsibility.sum(-1)
+    alive = mass >= _MIN_DRAWS_PER_COMPONENT * (dim + 1)
+    alive = alive | (mass == mass.amax(-1, keepdim=True))
+    total = torch.where(alive, weight.sum(-1), 1.0)[..., None, None]
+    loc = (weight @ draws).unsqueeze(2) / total
+    centred = draws.unsqueeze(1) - loc
+    covariance = (weight.unsqueeze(-1) * centred).mT @ centred / total
+    eye = torch.eye(dim, dtype=draws.dtype, device=draws.device)
+    covariance = torch.where(alive[..., None, None], covariance + _ridge(draws) * eye, eye)
+    log_weights = torch.where(alive, mass, 0.0).log()
+    return Mixture(log_weights.log_softmax(-1), loc.squeeze(2), torch.linalg.cholesky(covariance), df)
+
+
+def _log_joint(mixture: Mixture, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Log density of each component times its weight, and squared Mahalanobis distances: ``(batch, component, N)``."""
+    dim = value.shape[-1]
+    centred = (value.unsqueeze(1) - mixture.loc.unsqueeze(2)).mT
+    distance = torch.linalg.solve_triangular(mixture.scale_tril, centred, upper=False).square().sum(-2)
+    log_volume = mixture.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    df = mixture.df[:, None, None]
+    finite_df = torch.where(df.isinf(), 1.0, df)
+    student = (
+        torch.lgamma((finite_df + dim) / 2)
+        - torch.lgamma(finite_df / 2)
+        - dim / 2 * (finite_df * math.pi).log()
+        - (finite_df + dim) / 2 * (distance / finite_df).log1p()
+    )
+    gaussian = -(distance + dim * math.log(2 * math.pi)) / 2
+    log_kernel = torch.where(df.isinf(), gaussian, student)
+    return (mixture.log_weights - log_volume).unsqueeze(-1) + log_kernel, distance
+
+
+def _bic(mixture: Mixture, draws: Tensor, effective_size: Tensor) -> Tensor:
+    """Bayesian information criterion with the effective number of draws, of shape ``(batch,)``: small is good."""
+    dim = draws.shape[-1]
+    num_alive = mixture.log_weights.isfinite().sum(-1)
+    num_parameters = num_alive * (1 + dim + dim * (dim + 1) / 2) - 1
+    return num_parameters * effective_size.log() - 2 * effective_size * _log_joint(mixture, draws)[0].logsumexp(1).mean(
+        -1
+    )
+
+
+def _padded(mixture: Mixture, num_components: int) -> Mixture:
+    """The same mixture with more components, all but the first ones of weight zero."""
+    missing = num_components - mixture.loc.shape[1]
+    eye = torch.eye(mixture.loc.shape[-1], dtype=mixture.loc.dtype, device=mixture.loc.device)
+    return Mixture(
+        pad(mixture.log_weights, (0, missing), value=-math.inf),
+        pad(mixture.loc, (0, 0, 0, missing)),
+        torch.cat([mixture.scale_tril, eye.expand(len(mixture.loc), missing, -1, -1)], 1),
+        mixture.df,
+    )
+
+
+def _select(candidates: list[Mixture], best: Tensor) -> Mixture:
+    row = torch.arange(len(best), device=best.device)
+    return Mixture(*(torch.stack(field)[best, row] for field in zip(*candidates, strict=True)))
+
+
+def _ridge(draws: Tensor) -> float:
+    """Smallest variance of a component, relative to that of all draws."""
+    return 10 * torch.finfo(draws.dtype).eps

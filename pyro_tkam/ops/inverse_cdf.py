@@ -1,0 +1,243 @@
+"""Exact CDF and inverse CDF of densities that are a polynomial in each cell."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops.legendre import integral_matrix
+
+_NEWTON_STEPS = 2
+_BRACKETED_STEPS = 12
+_MAX_BRACKETED_STEPS = 80
+
+
+def cell_masses(coefficients: Tensor, edges: Tensor) -> Tensor:
+    """
+    Return the mass of every cell, ``h_c c_{c,0}``.
+
+    :param coefficients: Legendre coefficients of the density, shape ``(cells, degree + 1, batch)``.
+    :param edges: cell edges, shape ``(cells + 1, batch)`` or ``(cells + 1, 1)``.
+    :return: shape ``(cells, batch)``.
+    """
+    return edges.diff(dim=0) * coefficients[:, 0]
+
+
+def cdf_coefficients(coefficients: Tensor, edges: Tensor) -> Tensor:
+    """
+    Return the CDF in every cell as a polynomial of the place ``s`` in it, 0 at its start and 1 at its end.
+
+    :param coefficients: Legendre coefficients of the density, shape ``(cells, degree + 1, batch)``.
+    :param edges: cell edges, shape ``(cells + 1, batch)`` or ``(cells + 1, 1)``.
+    :return: coefficients of ``1, s, ..., s^{degree + 1}``, shape ``(cells, degree + 2, batch)``.
+
+    >>> cdf_coefficients(torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5], [1.0]])).squeeze().tolist()
+    [[0.0, 0.5], [0.5, 0.5]]
+    """
+    masses = cell_masses(coefficients, edges)
+    below = (masses.cumsum(0) - masses)[:, None]
+    inside = integral_matrix(coefficients.shape[1], coefficients) @ coefficients
+    return torch.cat([below, edges.diff(dim=0)[:, None] * inside], 1)
+
+
+def cdf(z: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
+    """
+    Integrate the density from the first edge to ``z``.
+
+    :param z: positions between the first and last edge, shape ``(sample, batch)``.
+    :param coefficients: Legendre coefficients, shape ``(cells, degree + 1, batch)``.
+    :param edges: cell edges, shape ``(cells + 1, batch)`` or ``(cells + 1, 1)``.
+    :return: shape ``(sample, batch)``.
+
+    >>> cdf(torch.tensor([[0.25]]), torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5], [1.0]]))
+    tensor([[0.2500]])
+    """
+    cell = _find_cell(edges[1:-1].expand(-1, z.shape[-1]), z)
+    start, width = _ends(edges, cell)
+    s = ((z - start) / torch.where(width > 0, width, 1)).clamp(0, 1)
+    value, _ = _polynomial(_select(cdf_coefficients(coefficients, edges), cell), s)
+    return value
+
+
+def icdf(u: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
+    """
+    Solve ``F(z) = u`` in the cell's polynomial, with pathwise derivatives of every order.
+
+    ``∂z/∂θ = -(∂F(z; θ)/∂θ) / p(z)`` for the coefficients and the edges, and ``∂z/∂u = 1/p(z)``; where ``p(z)``
+    is not positive the derivative is 0.
+
+    :param u: probabilities on [0, total mass], shape ``(sample, batch)``.
+    :param coefficients: Legendre coefficients of the density, shape ``(cells, degree + 1, batch)``.
+    :param edges: ascending cell edges, shape ``(cells + 1, batch)`` or ``(cells + 1, 1)``.
+    :return: shape ``(sample, batch)``.
+
+    >>> icdf(torch.tensor([[0.25]]), torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5], [1.0]]))
+    tensor([[0.2500]])
+    """
+    upper = cell_masses(coefficients, edges).detach().cumsum(0)
+    # The largest u that is drawn lies below the total, so that no cell without mass is ever chosen.
+    inside = u.detach().minimum(torch.nextafter(upper[-1], torch.zeros_like(upper[-1])))
+    cell = _find_cell(upper[:-1], inside)
+    local = _select(cdf_coefficients(coefficients, edges), cell)
+    start, width = _ends(edges, cell)
+    return start + width * _Solve.apply(u, local)
+
+
+def mirrored(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Return the table of ``-z``, with which the upper tail is inverted from its own end.
+
+    :param coefficients: Legendre coefficients, shape ``(cells, degree + 1, batch)``.
+    :param edges: cell edges, shape ``(cells + 1, batch)`` or ``(cells + 1, 1)``.
+    :return: coefficients and edges of the mirrored density, shaped alike.
+
+    >>> table = torch.tensor([[[1.0], [2.0]]]), torch.tensor([[0.0], [1.0]])
+    >>> [part.flatten().tolist() for part in mirrored(*table)]
+    [[1.0, -2.0], [-1.0, -0.0]]
+    """
+    degree = torch.arange(coefficients.shape[1], device=coefficients.device)
+    signs = 1 - 2 * (degree % 2).to(coefficients.dtype)
+    return coefficients.flip(0) * signs[:, None], -edges.flip(0)
+
+
+def _find_cell(boundaries: Tensor, value: Tensor) -> Tensor:
+    """Count the boundaries, shape ``(cells - 1, batch)``, that are not above each value, ``(sample, batch)``."""
+    return _Search.apply(boundaries.detach().mT, value.detach().mT).mT
+
+
+class _Search(torch.autograd.Function):
+    """``searchsorted`` in matching rows, with the mapped dimension of ``vmap`` folded into the rows."""
+
+    @staticmethod
+    def forward(boundaries: Tensor, value: Tensor) -> Tensor:
+        return torch.searchsorted(boundaries.contiguous(), value.contiguous(), right=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> None:
+        return None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], *inputs: Tensor) -> tuple[Tensor, int]:
+        rows = [
+            (x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)).flatten(0, 1)
+            for x, dim in zip(inputs, in_dims, strict=True)
+        ]
+        return _Search.apply(*rows).unflatten(0, (info.batch_size, -1)), 0
+
+
+def _select(table: Tensor, cell: Tensor) -> Tensor:
+    """Pick each draw's polynomial: from ``(cells, k, batch)``, at cells ``(sample, batch)``, ``(k, sample, batch)``."""
+    cells, count, batch = table.shape
+    columns = table.permute(1, 0, 2).reshape(count, cells * batch)
+    index = cell * batch + torch.arange(batch, device=cell.device)
+    return columns.index_select(1, index.flatten()).unflatten(1, cell.shape)
+
+
+def _ends(edges: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the start and the width of each draw's cell."""
+    if edges.shape[1] == 1:
+        start, width = (
+            edges[:-1, 0].index_select(0, cell.flatten()),
+            edges.diff(dim=0)[:, 0].index_select(0, cell.flatten()),
+        )
+        return start.reshape(cell.shape), width.reshape(cell.shape)
+    return edges[:-1].gather(0, cell), edges.diff(dim=0).gather(0, cell)
+
+
+def _polynomial(local: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Evaluate ``Σ_j m_j s^j`` and its derivative by Horner's scheme; near ``s = 0`` both keep relative accuracy."""
+    *rest, last = local[1:].unbind(0)
+    slope, mean = torch.zeros_like(s), last.expand(s.shape)
+    for coefficient in reversed(rest):
+        slope = torch.addcmul(mean, slope, s)
+        mean = torch.addcmul(coefficient, mean, s)
+    return torch.addcmul(local[0], mean, s), torch.addcmul(mean, slope, s)
+
+
+class _Solve(torch.autograd.Function):
+    """The ``s`` on [0, 1] at which each polynomial equals ``u``; elementwise, differentiable again and again."""
+
+    @staticmethod
+    def forward(u: Tensor, local: Tensor) -> Tensor:
+        return _solve(u, local)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1], output)
+        ctx.save_for_forward(inputs[1], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        local, s = ctx.saved_tensors
+        grad_u = _over_density(grad, local, s)
+        if not ctx.needs_input_grad[1]:
+            return grad_u, None
+        powers = [-grad_u]
+        for _ in range(local.shape[0] - 1):
+            powers.append(powers[-1] * s)
+        return grad_u, torch.stack(powers)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent_u: Tensor, tangent_local: Tensor) -> Tensor:
+        local, s = ctx.saved_tensors
+        moved, _ = _polynomial(tangent_local, s)
+        return _over_density(tangent_u - moved, local, s)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], u: Tensor, local: Tensor) -> tuple[Tensor, int]:
+        u = u.expand(info.batch_size, *u.shape) if in_dims[0] is None else u.movedim(in_dims[0], 0)
+        local = local[:, None] if in_dims[1] is None else local.movedim(in_dims[1], 1)
+        return _Solve.apply(u, local.expand(-1, *u.shape)), 0
+
+
+def _over_density(value: Tensor, local: Tensor, s: Tensor) -> Tensor:
+    _, density = _polynomial(local, s)
+    positive = density > 0
+    return torch.where(positive, value / torch.where(positive, density, 1), 0)
+
+
+def _solve(u: Tensor, local: Tensor) -> Tensor:
+    """Newton's method first, and a bracket for what it leaves."""
+    tiny, eps = torch.finfo(u.dtype).tiny, torch.finfo(u.dtype).eps
+    mass = local[1:].sum(0)
+    below = local[0]
+    inside = torch.cat([torch.zeros_like(below)[None], local[1:]])
+    target = (u - below).clamp_min(0).minimum(mass)
+    s = (target / mass.clamp_min(tiny)).clamp(0, 1)
+    for _ in range(_NEWTON_STEPS):
+        value, slope = _polynomial(inside, s)
+        s = (s - (value - target) / slope.clamp_min(tiny)).clamp(0, 1)
+    tolerance = 2 * eps * mass
+    if not is_concrete(s):
+        return _bracketed(inside, target, s, tolerance, _BRACKETED_STEPS)
+    value, _ = _polynomial(inside, s)
+    open_ = ((value - target).abs() > tolerance).nonzero(as_tuple=True)
+    if open_[0].numel() > 0:
+        part = torch.stack([coefficient[open_] for coefficient in inside])
+        s[open_] = _bracketed(part, target[open_], s[open_], tolerance[open_], _MAX_BRACKETED_STEPS)
+    return s
+
+
+def _bracketed(local: Tensor, target: Tensor, s: Tensor, tolerance: Tensor, steps: int) -> Tensor:
+    """Newton's method kept inside a shrinking bracket; a step that leaves it becomes a bisection."""
+    low, high = torch.zeros_like(s), torch.ones_like(s)
+    for _ in range(steps):
+        value, slope = _polynomial(local, s)
+        residual = value - target
+        done = residual.abs() <= tolerance
+        if is_concrete(done) and bool(done.all()):
+            break
+        low, high = torch.where(residual < 0, s, low), torch.where(residual > 0, s, high)
+        newton = s - residual / slope
+        inside = (newton > low) & (newton < high)
+        s = torch.where(done, s, torch.where(inside, newton, (low + high) / 2))
+    return s

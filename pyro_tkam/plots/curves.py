@@ -1,0 +1,48 @@
+"""Curves of training."""
+
+from collections.abc import Mapping, Sequence
+
+from pyro_tkam.plots.axes import Axes, new_figure
+
+_LABELS = {"loss": "loss (nats a datum)", "ess": "effective draws a datum"}
+
+
+def training_curves(
+    runs: Mapping[str, Mapping[str, Sequence[float]]], axes: Sequence[Axes] | None = None, *, window: int = 50
+) -> Sequence[Axes]:
+    """
+    Draw every metric of training against the number of updates: the values, faint, and their running mean.
+
+    :param runs: for each run's name its columns, among them ``"update"``; see
+        :meth:`pyro_tkam.train.RunFolder.read_metrics`.
+    :param axes: one for each other column; None makes a figure.
+    :param window: updates in a running mean.
+    :return: the axes.
+    :raises ValueError: for no runs, and for another number of axes than there are metrics.
+    """
+    if not runs:
+        raise ValueError("runs: got none, takes at least one")
+    names = [name for name in next(iter(runs.values())) if name != "update"]
+    if axes is None:
+        axes = list(new_figure(4.5 * len(names), 3.2).subplots(1, len(names), squeeze=False)[0])
+    if len(axes) != len(names):
+        raise ValueError(f"axes: got {len(axes)}, takes {len(names)}, one for each of {names}")
+    for name, panel in zip(names, axes, strict=True):
+        for index, (run, columns) in enumerate(runs.items()):
+            _curve(panel, columns["update"], columns[name], window, run, f"C{index}")
+        panel.set_xlabel("update")
+        panel.set_ylabel(_LABELS.get(name, name))
+        panel.spines[["top", "right"]].set_visible(False)
+    if len(runs) > 1:
+        axes[0].legend(frameon=False)
+    return axes
+
+
+def _curve(axes: Axes, updates: Sequence[float], values: Sequence[float], window: int, label: str, colour: str) -> None:
+    axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.6)
+    window = min(window, len(values))
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    means = [(sums[i + window] - sums[i]) / window for i in range(len(values) - window + 1)]
+    axes.plot(updates[window - 1 :], means, color=colour, linewidth=1.5, label=label)

@@ -1,0 +1,39 @@
+"""Grids of images."""
+
+import math
+
+from torch import Tensor
+
+from pyro_tkam.plots.axes import Axes, axes_or_new
+
+
+def image_grid(images: Tensor, axes: Axes | None = None, *, columns: int | None = None, title: str = "") -> Axes:
+    """
+    Show grey images in a grid, white on black, from 0 to 1.
+
+    :param images: shape ``(num, height, width)``.
+    :param axes: where to draw; None makes a figure.
+    :param columns: images a row; None makes the grid square.
+    :param title: a line above.
+    :return: the axes.
+    :raises ValueError: for another shape.
+    """
+    if images.dim() != 3 or images.numel() == 0:
+        raise ValueError(f"images: got shape {tuple(images.shape)}, takes (num, height, width), all at least 1")
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    axes = axes_or_new(axes, columns / 2, rows / 2)
+    axes.imshow(_tile(images.detach().cpu(), rows, columns), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
+    if title:
+        axes.set_title(title, fontsize="medium")
+    return axes
+
+
+def _tile(images: Tensor, rows: int, columns: int) -> Tensor:
+    """Lay images side by side, one pixel apart."""
+    num, height, width = images.shape
+    tiles = images.new_zeros(rows * columns, height + 1, width + 1)
+    tiles[:num, :-1, :-1] = images
+    wide = tiles.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2).flatten(0, 1)
+    return wide[:-1, :-1]

@@ -1,0 +1,77 @@
+"""The order of the data: a function of the seed and the update alone."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset, default_collate
+
+
+class SeededBatches:
+    """
+    Mini-batches of a run, in an order that depends on ``(seed, epoch)`` and on nothing that happened before.
+
+    Every epoch is a permutation of the data; a last, incomplete batch of an epoch is left out. The state is the
+    number of batches handed out, so that iteration goes on in the middle of an epoch.
+
+    :param dataset: a map-style data set; where its items are tuples the datum is the first entry.
+    :param batch_size: rows a batch; at most the data's.
+    :param updates: number of batches in all.
+    :param seed: seed of the permutations; the global generator is neither read nor moved.
+    :raises ValueError: for a batch that the data cannot fill.
+
+    >>> batches = SeededBatches(TensorDataset(torch.arange(4.0)), batch_size=2, updates=3)
+    >>> [batch.shape for batch in batches]
+    [torch.Size([2]), torch.Size([2]), torch.Size([2])]
+    """
+
+    def __init__(self, dataset: Dataset[Any], batch_size: int, updates: int, seed: int = 0) -> None:
+        self.size = len(dataset)  # type: ignore[arg-type]
+        if not 1 <= batch_size <= self.size:
+            raise ValueError(f"batch_size: got {batch_size}, takes 1 to {self.size}, the number of rows")
+        self.dataset, self.batch_size, self.updates, self.seed = dataset, batch_size, updates, seed
+        self._next = 0
+
+    def __len__(self) -> int:
+        return self.updates
+
+    def __iter__(self) -> Iterator[Tensor]:
+        while self._next < self.updates:
+            batch = self._fetch(self.rows(self._next))
+            self._next += 1
+            yield batch
+
+    def first(self) -> Tensor:
+        """Return the first batch of the run."""
+        return self._fetch(self.rows(0))
+
+    def rows(self, update: int) -> Tensor:
+        """
+        Return the indices of a batch.
+
+        :param update: which update, from 0.
+        :return: shape ``(batch_size,)``.
+        """
+        epoch, batch = divmod(update, self.size // self.batch_size)
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+        order = torch.randperm(self.size, generator=generator)
+        return order[batch * self.batch_size :][: self.batch_size]
+
+    def _fetch(self, rows: Tensor) -> Tensor:
+        if isinstance(self.dataset, TensorDataset):
+            return self.dataset[rows][0]
+        items = default_collate([self.dataset[int(row)] for row in rows])
+        return items[0] if isinstance(items, list | tuple) else items
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how far the iteration is."""
+        return {"next": self._next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """
+        Go on from a saved state.
+
+        :param state: what :meth:`state_dict` returned.
+        """
+        self._next = state["next"]

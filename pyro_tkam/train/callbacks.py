@@ -1,0 +1,147 @@
+"""What Lightning lacks for a run that can be killed at any moment and give the same numbers."""
+
+import csv
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from pyro_tkam.train.checkpoints import read_checkpoint, write_checkpoint
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints written aside and renamed, since Lightning's own temporary file may be on another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint, see :func:`~pyro_tkam.train.checkpoints.write_checkpoint`."""
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        """Read a checkpoint, see :func:`~pyro_tkam.train.checkpoints.read_checkpoint`."""
+        return read_checkpoint(Path(path), map_location)
+
+
+class LastCheckpoint(Checkpoint):
+    """
+    Replace one checkpoint file every so many updates and after the last. Its state knows no path: folders may move.
+
+    :param path: the file.
+    :param every: number of updates between checkpoints.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Save where it is time."""
+        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+            trainer.save_checkpoint(self.path)
+
+
+class RandomState(Callback):
+    """Keep torch's generators in the checkpoint, and put them back just before the first batch."""
+
+    def __init__(self) -> None:
+        self._saved: dict[str, Tensor] | None = None
+        self._device = torch.device("cpu")
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Remember on which device the draws are made."""
+        self._device = trainer.strategy.root_device
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the generators of the CPU and of the accelerator."""
+        state = {"cpu": torch.get_rng_state()}
+        if self._device.type != "cpu":
+            state[self._device.type] = torch.get_device_module(self._device).get_rng_state()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state for the first batch, since setting up a run draws numbers too."""
+        self._saved = state_dict
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Put the generators back, once."""
+        if self._saved is None:
+            return
+        torch.set_rng_state(self._saved["cpu"].cpu())
+        if self._device.type in self._saved and self._device.type != "cpu":
+            torch.get_device_module(self._device).set_rng_state(self._saved[self._device.type].cpu())
+        self._saved = None
+
+
+class MetricsFile(Callback):
+    """
+    Write the logged metrics of every update to a CSV file, a row each, before a checkpoint can hold that update.
+
+    A run that goes on from a checkpoint first drops the rows after it. Times are not written: they never repeat.
+
+    :param path: the file.
+    :raises ValueError: on resuming, for a file that lacks rows before the checkpoint.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Drop the rows that come after the checkpoint."""
+        update = trainer.global_step
+        lines = self.path.read_text().splitlines(keepends=True) if update and self.path.is_file() else []
+        if update and (len(lines) < update + 1 or not lines[update].startswith(f"{update},")):
+            raise ValueError(f"{self.path} lacks rows up to update {update}, at which the checkpoint was written")
+        aside = self.path.with_name(self.path.name + ".part")
+        aside.write_text("".join(lines[: update + 1]))
+        aside.replace(self.path)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Append the row of this update."""
+        row = {"update": trainer.global_step, **{k: v.item() for k, v in trainer.callback_metrics.items()}}
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row, lineterminator="\n")
+            if trainer.global_step == 1:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+class StepTime(Callback):
+    """Measure how long updates take, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Stop the clock."""
+        self.seconds.append(time.perf_counter() - self._start)
+
+    @property
+    def median(self) -> float | None:
+        """Median seconds an update, None before the first."""
+        return median(self.seconds) if self.seconds else None
+
+
+class ProgressBar(TQDMProgressBar):
+    """
+    A bar with the logged metrics and the seconds of the last update.
+
+    :param times: the callback that measures.
+    """
+
+    def __init__(self, times: StepTime) -> None:
+        super().__init__(refresh_rate=20)
+        self._times = times
+
+    def get_metrics(self, *args: Any) -> dict[str, Any]:
+        """Return what stands at the end of the bar."""
+        last = {"seconds": f"{self._times.seconds[-1]:.3f}"} if self._times.seconds else {}
+        return {**super().get_metrics(*args), **last}

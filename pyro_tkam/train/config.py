@@ -1,0 +1,132 @@
+"""The configuration of a training run, and its YAML file."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pyro_tkam._optional import needs
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """
+    Options of :meth:`pyro_tkam.models.TKAM.kart`.
+
+    :param latent_dim: number P of inner indices; the model has Q = 2P + 1 outer ones.
+    :param coupling: "shared" (one uniform for each inner index: strictly the Kolmogorov-Arnold representation) or
+        "independent" (a latent for each pair of inner and outer index).
+    :param reference: density that the prior tilts: "uniform", "gaussian", "lognormal", "learnable_gaussian", "flat".
+    :param basis: basis of energies and generator: "rbf" or "bspline".
+    :param grid_size: number of grid points of both.
+    :param widths: hidden widths of the generator; null takes one layer of 2Q.
+    :param noise_scale: standard deviation of the Gaussian likelihood, in units of the data.
+    :param output: last activation of the generator: "sigmoid" for data in [0, 1], or "none".
+    """
+
+    latent_dim: int = 40
+    coupling: str = "shared"
+    reference: str = "uniform"
+    basis: str = "rbf"
+    grid_size: int = 20
+    widths: list[int] | None = None
+    noise_scale: float = 0.6
+    output: str = "sigmoid"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """
+    Everything that decides a training run: with the same numbers it gives the same metrics.
+
+    :param data: data set: "mnist5k" (28 x 28 digits), "digits" (8 x 8 digits), or a .npy or .pt file of floating
+        rows, (num, ...).
+    :param held_out: number of rows held out of training.
+    :param model: the model.
+    :param updates: number of gradient steps.
+    :param batch_size: rows a gradient step.
+    :param num_particles: importance draws a gradient step, shared by the batch.
+    :param learning_rate: step size of Adam.
+    :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; null keeps them.
+    :param checkpoint_every: number of updates between checkpoints.
+    :param seed: seed of everything random.
+    :param device: "auto", "cpu", "gpu", "mps" or another accelerator that Lightning knows.
+    """
+
+    data: str = "mnist5k"
+    held_out: int = 1000
+    model: ModelConfig = field(default_factory=ModelConfig)
+    updates: int = 2000
+    batch_size: int = 100
+    num_particles: int = 100
+    learning_rate: float = 1e-3
+    clip_norm: float | None = None
+    checkpoint_every: int = 200
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch_size", "num_particles", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, takes a whole number of at least 1")
+        for name in ("learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}: got {value}, takes a positive number")
+
+    @classmethod
+    def of(cls, content: Any) -> "TrainConfig":
+        """
+        Make a configuration from nested mappings.
+
+        :param content: any of the fields by name, with ``model`` a mapping again.
+        :raises ValueError: for unknown keys and values out of range.
+
+        >>> TrainConfig.of({"updates": 10, "model": {"latent_dim": 3}}).model.latent_dim
+        3
+        """
+        values = _known(cls, content)
+        return cls(**(values | {"model": ModelConfig(**_known(ModelConfig, values.get("model", {})))}))
+
+    @classmethod
+    def load(cls, path: Path) -> "TrainConfig":
+        """
+        Read a configuration that :meth:`save` wrote.
+
+        :param path: the YAML file.
+        :raises FileNotFoundError: where there is none.
+        :raises ValueError: for what is not YAML or not such a configuration; names the file and the key.
+        """
+        with needs("train"):
+            import yaml
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing")
+        try:
+            content = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a YAML file: {error}") from error
+        try:
+            return cls.of(content)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is not a configuration: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """
+        Write the configuration as YAML.
+
+        :param path: the file to write.
+        """
+        with needs("train"):
+            import yaml
+        path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
+
+
+def _known(kind: type, content: Any) -> dict[str, Any]:
+    """Return a mapping whose keys are all fields of a dataclass."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"got {type(content).__name__}, takes a mapping")
+    names = [entry.name for entry in fields(kind)]
+    unknown = [str(key) for key in content if key not in names]
+    if unknown:
+        raise ValueError(f"unknown key {', '.join(unknown)}; known are {', '.join(names)}")
+    return dict(content)

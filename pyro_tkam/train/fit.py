@@ -1,0 +1,88 @@
+"""Train a Lightning module in a run folder, from its last checkpoint where there is one."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.utils.data import Dataset
+
+from pyro_tkam.datasets import as_dataset
+from pyro_tkam.train.batches import SeededBatches
+from pyro_tkam.train.callbacks import AtomicCheckpoints, LastCheckpoint, MetricsFile, ProgressBar, RandomState, StepTime
+from pyro_tkam.train.folder import RunFolder
+from pyro_tkam.train.module import ELBOTraining
+
+
+def fit(
+    module: ELBOTraining,
+    data: Any,
+    folder: Path | str,
+    *,
+    updates: int = 2000,
+    batch_size: int = 100,
+    seed: int = 0,
+    clip_norm: float | None = None,
+    checkpoint_every: int = 200,
+    device: str = "auto",
+    progress: bool = True,
+    callbacks: tuple[Callback, ...] = (),
+) -> float | None:
+    """
+    Train, and write ``metrics.csv`` and ``checkpoints/last.ckpt`` into a folder.
+
+    Where the folder has a checkpoint, training goes on from it. A run that was killed, at whatever moment, and gone
+    on with gives the metrics of one that was not, to the last digit, on one machine and number of threads.
+
+    :param module: model, guide and objective, as they were at the run's start.
+    :param data: a floating tensor or array of shape ``(num, *event)``, or a map-style ``Dataset``.
+    :param folder: the run folder; made if need be.
+    :param updates: number of gradient steps in all.
+    :param batch_size: rows a gradient step.
+    :param seed: seed of the order of the data; seed the draws with ``pyro.set_rng_seed`` before making the model.
+    :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; None keeps them.
+    :param checkpoint_every: number of updates between checkpoints.
+    :param device: name of a Lightning accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"mps"``, …
+    :param progress: show a progress bar.
+    :param callbacks: further Lightning callbacks.
+    :return: median seconds an update; None where there was nothing left to do.
+    :raises TypeError: for data of another type.
+    :raises ValueError: for data that cannot be trained on, sizes below one, and a folder whose files are damaged.
+    """
+    for name, value in (("updates", updates), ("checkpoint_every", checkpoint_every)):
+        if value < 1:
+            raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
+    dataset: Dataset[Any] = as_dataset(data)
+    batches = SeededBatches(dataset, batch_size, updates, seed)
+    files, times = RunFolder(Path(folder)), StepTime()
+    resume = str(files.checkpoint) if files.checkpoint.exists() else None
+    save = LastCheckpoint(files.checkpoint, checkpoint_every)
+    bar = (ProgressBar(times),) if progress else ()
+    module.initialize(batches.first())
+    trainer = _trainer(
+        device,
+        max_steps=updates,
+        gradient_clip_val=clip_norm,
+        callbacks=[times, MetricsFile(files.metrics), RandomState(), *bar, *callbacks, save],
+        enable_progress_bar=progress,
+        default_root_dir=files.path,
+    )
+    files.path.mkdir(parents=True, exist_ok=True)
+    trainer.fit(module, batches, ckpt_path=resume, weights_only=True)
+    return times.median
+
+
+def _trainer(device: str, **options: Any) -> lightning.Trainer:
+    """Make a trainer on one device that keeps no logs and checkpoints of its own."""
+    try:
+        return lightning.Trainer(
+            accelerator=device,
+            devices=1,
+            plugins=[AtomicCheckpoints()],
+            logger=False,
+            enable_model_summary=False,
+            **options,
+        )
+    except (ValueError, MisconfigurationException) as error:
+        raise ValueError(f"device: got {device!r}, takes one that this machine has: {error}") from error

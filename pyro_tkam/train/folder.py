@@ -1,0 +1,56 @@
+"""The files of a run folder."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """
+    Where everything of a run lies.
+
+    :param path: the folder.
+
+    >>> RunFolder(Path("runs/first")).checkpoint.as_posix()
+    'runs/first/checkpoints/last.ckpt'
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last checkpoint."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics of every update."""
+        return self.path / "metrics.csv"
+
+    @property
+    def summary(self) -> Path:
+        """The numbers of the finished run."""
+        return self.path / "summary.json"
+
+    def read_metrics(self) -> dict[str, list[float]]:
+        """
+        Read the metrics of every update.
+
+        :return: a list for each column of the file, ``"update"`` among them.
+        :raises FileNotFoundError: where there is no such file.
+        :raises ValueError: for a row that is not numbers.
+        """
+        if not self.metrics.is_file():
+            raise FileNotFoundError(f"{self.metrics} is missing")
+        with self.metrics.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        try:
+            return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.metrics} is damaged: {error}") from error

@@ -1,0 +1,96 @@
+"""Evidence of data that a model was not trained on, by prior importance sampling, and whether to believe it."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pyro_tkam._arviz import psis
+from pyro_tkam.infer.particles import draw_particles, structure_of
+
+_RELIABLE_KHAT = 0.7  # Vehtari et al. 2024, arXiv:1507.02646
+
+
+@dataclass(frozen=True)
+class HeldOutEvidence:
+    """
+    Mean log evidence of held-out data, with what it rests on.
+
+    :param log_evidence: mean over the data of ``log (1/S) Σ_s p(x | z_s)``, in nats a datum.
+    :param standard_error: Monte Carlo standard error of that mean, by a jackknife over independent blocks of draws.
+    :param effective_sample_size: mean effective number of draws a datum.
+    :param num_draws: number of draws ``S`` a datum.
+    :param unreliable_share: share of data whose Pareto k̂ is above 0.7.
+    """
+
+    log_evidence: float
+    standard_error: float
+    effective_sample_size: float
+    num_draws: int
+    unreliable_share: float
+
+    @property
+    def reliable(self) -> bool:
+        """Whether at most a twentieth of the data have a k̂ above 0.7."""
+        return self.unreliable_share <= 0.05
+
+    @property
+    def verdict(self) -> str:
+        """The same in plain words."""
+        basis = (
+            f"{self.unreliable_share:.0%} of the data have a Pareto k-hat above {_RELIABLE_KHAT}, and a datum rests on "
+            f"{self.effective_sample_size:.1f} effective draws of {self.num_draws}"
+        )
+        if self.reliable:
+            return f"reliable: {basis}"
+        return f"NOT reliable, and most likely too low: {basis}; its error is understated too"
+
+
+@torch.no_grad()
+def held_out_evidence(
+    model: nn.Module, data: Tensor, *, num_draws: int = 1000, num_blocks: int = 10, diagnosed: int = 100
+) -> HeldOutEvidence:
+    """
+    Estimate the log evidence of data by draws from the model's prior, shared by all data.
+
+    A block's value is exact in expectation before the logarithm; the logarithm's bias is downwards and vanishes only
+    where the effective sample size is large.
+
+    :param model: a Pyro model, ``model(data)``, whose latents and data lie in one plate.
+    :param data: shape ``(num, *event)``.
+    :param num_draws: draws in a block.
+    :param num_blocks: independent blocks, at least 2.
+    :param diagnosed: number of data (the first) for which k̂ is computed.
+    :raises ValueError: for fewer than two blocks or 25 draws in all.
+    """
+    if num_blocks < 2 or num_draws < 1 or num_draws * num_blocks < 25:
+        raise ValueError(f"num_blocks, num_draws: got {num_blocks} and {num_draws}, takes 2 blocks and 25 draws in all")
+    structure = structure_of(model, data)
+    log_weights = torch.stack(
+        [draw_particles(model, None, num_draws, structure, data).log_weights for _ in range(num_blocks)]
+    )
+    total = log_weights.flatten(0, 1)
+    log_evidence = total.logsumexp(0) - math.log(len(total))
+    effective = (2 * total.logsumexp(0) - (2 * total).logsumexp(0)).exp()
+    _, khat = psis(total[:, :diagnosed].T.double().cpu().numpy())
+    return HeldOutEvidence(
+        log_evidence=float(log_evidence.mean()),
+        standard_error=_jackknife_error(log_weights.logsumexp(1)),
+        effective_sample_size=float(effective.mean()),
+        num_draws=len(total),
+        unreliable_share=float(np.mean(khat > _RELIABLE_KHAT)),
+    )
+
+
+def _jackknife_error(block_totals: Tensor) -> float:
+    """
+    Return the standard error of the mean over data of the log of a sum over blocks.
+
+    :param block_totals: log of each block's sum of weights, shape ``(blocks, data)``.
+    """
+    blocks = len(block_totals)
+    others = ~torch.eye(blocks, dtype=torch.bool, device=block_totals.device)
+    without_one = torch.stack([block_totals[keep].logsumexp(0).mean() for keep in others])
+    return float(((blocks - 1) / blocks * (without_one - without_one.mean()).square().sum()).sqrt())

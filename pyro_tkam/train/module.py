@@ -1,0 +1,104 @@
+"""A Pyro objective as a Lightning module."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as lightning
+import pyro
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class ELBOTraining(lightning.LightningModule):
+    """
+    Gradient steps on a Pyro objective, divided by the number of data.
+
+    It works in any ``lightning.Trainer``, and logs ``loss`` (nats a datum) and, where the objective has
+    ``statistics``, ``ess`` (mean effective sample size over the batch).
+
+    :param model: a Pyro model, ``model(batch)``, that is an ``nn.Module``, so that its parameters are its own.
+    :param elbo: a Pyro objective, such as :class:`~pyro_tkam.infer.ImportanceMLE` or ``pyro.infer.Trace_ELBO``.
+    :param guide: a guide that is an ``nn.Module``, or None where the objective needs none.
+    :param size: number of data, passed on as ``model(batch, size=size)``, by which a model scales a mini-batch;
+        None calls ``model(batch)``.
+    :param optimizer: function from parameters to a torch optimiser; the default is Adam of step size 1e-3.
+    :raises TypeError: for a model or guide that is not an ``nn.Module`` and for what is not an ``ELBO``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        elbo: ELBO,
+        guide: nn.Module | None = None,
+        *,
+        size: int | None = None,
+        optimizer: OptimizerFactory | None = None,
+    ) -> None:
+        super().__init__()
+        for name, part in (("model", model), *((("guide", guide),) if guide is not None else ())):
+            if not isinstance(part, nn.Module):
+                raise TypeError(f"{name}: got {type(part).__name__}, takes an nn.Module such as a PyroModule")
+        if not isinstance(elbo, ELBO):
+            raise TypeError(f"elbo: got {type(elbo).__name__}, takes a pyro.infer.ELBO")
+        self.elbo, self.size = elbo, size
+        self.objective = elbo(model, guide)
+        self.make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
+
+    def initialize(self, batch: Tensor) -> None:
+        """
+        Evaluate the objective once, as Pyro asks before an optimiser is made: guides make their parameters then.
+
+        :param batch: data, shape ``(batch, *event)``.
+        :raises TypeError: for data of another dtype than the parameters'.
+        :raises ValueError: for a model without parameters, with parameters that are no module's, and where
+            the data do not fit the model.
+        """
+        parameter = next(self.parameters(), batch)
+        if parameter.is_floating_point() and batch.dtype != parameter.dtype:
+            raise TypeError(f"data: got {batch.dtype}, takes the dtype of the model's parameters, {parameter.dtype}")
+        with torch.no_grad():
+            self._loss(batch)
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise ValueError("model: got no parameter that requires a gradient, takes one with parameters to train")
+
+    def configure_optimizers(self) -> Optimizer:
+        """Return the optimiser of all parameters of model and guide."""
+        return self.make_optimizer(self.parameters())
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """
+        Return the loss of a mini-batch, in nats a datum.
+
+        :param batch: data, shape ``(batch, *event)``.
+        :param batch_idx: unused; Lightning passes it.
+        """
+        loss = self._loss(batch)
+        self.log_dict({"loss": loss.detach(), **self._statistics()}, prog_bar=True)
+        return loss
+
+    def _loss(self, batch: Tensor) -> Tensor:
+        options = {} if self.size is None else {"size": self.size}
+        store = pyro.get_param_store()
+        # Two models of one class share names in Pyro's global store, which would overwrite one by the other.
+        with store.scope():
+            loss = self.objective(batch, **options) / (self.size or len(batch))
+            self._check_owned(store.named_parameters())
+        return loss
+
+    def _check_owned(self, used: Iterable[tuple[str, Tensor]]) -> None:
+        """Refuse parameters that the optimiser does not see."""
+        own = {id(parameter) for parameter in self.parameters()}
+        if lost := [name for name, parameter in used if id(parameter) not in own]:
+            raise ValueError(
+                f"model: {lost} come from pyro.param and would not train; make them PyroParams of a module"
+            )
+
+    def _statistics(self) -> dict[str, Tensor]:
+        statistics = getattr(self.elbo, "statistics", None)
+        size: Any = getattr(statistics, "effective_sample_size", None)
+        return {} if size is None else {"ess": size.mean()}

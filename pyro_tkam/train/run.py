@@ -1,0 +1,141 @@
+"""A whole training run from its configuration, and the way back from a run folder to its model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_tkam.datasets import load_rows, split
+from pyro_tkam.models import TKAM
+from pyro_tkam.train.checkpoints import read_checkpoint
+from pyro_tkam.train.config import TrainConfig
+from pyro_tkam.train.folder import RunFolder
+
+_MODEL_PREFIX = "objective.model."
+
+
+def load_split(config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """
+    Load the data of a run.
+
+    :param config: the run's configuration.
+    :return: rows to train on and rows held out.
+    """
+    rows = load_rows(config.data)
+    train_rows, held_out = split(len(rows), config.held_out, seed=config.seed)
+    return rows[train_rows], rows[held_out]
+
+
+def build_model(config: TrainConfig, data_shape: tuple[int, ...]) -> TKAM:
+    """
+    Make the untrained model of a run.
+
+    :param config: the run's configuration.
+    :param data_shape: shape of one datum.
+    """
+    options = vars(config.model)
+    return TKAM.kart(data_shape, **options)
+
+
+def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> dict[str, Any]:
+    """
+    Train, from the folder's last checkpoint where there is one, and write everything a reader of the run needs.
+
+    The folder gets ``config.yaml``, ``metrics.csv``, ``checkpoints/last.ckpt``, ``summary.json``, ``samples.png``,
+    ``prior.png`` and ``curves.png``.
+
+    :param config: everything that decides the run.
+    :param folder: the run folder. One that exists must have the same configuration.
+    :param progress: show a progress bar.
+    :return: what ``summary.json`` holds.
+    :raises ValueError: for a folder of another configuration or with damaged files.
+    """
+    from pyro_tkam.infer import ImportanceMLE
+    from pyro_tkam.train.fit import fit
+    from pyro_tkam.train.module import ELBOTraining
+    from pyro_tkam.train.pictures import draw_run
+
+    files = RunFolder(Path(folder))
+    rows, held_out = load_split(config)
+    pyro.set_rng_seed(config.seed)
+    model = build_model(config, tuple(rows.shape[1:]))
+    module = ELBOTraining(
+        model,
+        ImportanceMLE(config.num_particles),
+        size=len(rows),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config.learning_rate),
+    )
+    _claim(files, config)
+    seconds = fit(
+        module,
+        rows,
+        files.path,
+        updates=config.updates,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        clip_norm=config.clip_norm,
+        checkpoint_every=config.checkpoint_every,
+        device=config.device,
+        progress=progress,
+    )
+    model = load_model(files.path, data_shape=tuple(rows.shape[1:]))
+    pyro.set_rng_seed(config.seed)
+    summary = {**_last_metrics(files), **_evidence(model, held_out), "seconds_per_update": seconds}
+    draw_run(model, files)
+    files.summary.write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _claim(files: RunFolder, config: TrainConfig) -> None:
+    """Write the configuration, unless the folder has a checkpoint of another one."""
+    if files.checkpoint.exists() and TrainConfig.load(files.config) != config:
+        raise ValueError(f"{files.path}: this run has another configuration, {files.config}; take a new folder")
+    files.path.mkdir(parents=True, exist_ok=True)
+    aside = files.config.with_name("config.yaml.part")
+    config.save(aside)
+    aside.replace(files.config)
+
+
+def _last_metrics(files: RunFolder) -> dict[str, Any]:
+    """Average the training metrics over the last tenth of the run."""
+    columns = files.read_metrics()
+    updates = len(columns["update"])
+    tail = max(1, updates // 10)
+    means = {f"train_{name}": sum(values[-tail:]) / tail for name, values in columns.items() if name != "update"}
+    return {"updates": updates, **means}
+
+
+def _evidence(model: TKAM, held_out: Tensor) -> dict[str, Any]:
+    from pyro_tkam.train.held_out import held_out_evidence
+
+    if len(held_out) == 0:
+        return {}
+    with pyro.get_param_store().scope():
+        evidence = held_out_evidence(model, held_out)
+    return {"held_out": {**vars(evidence), "verdict": evidence.verdict}}
+
+
+def load_model(folder: Path | str, *, data_shape: tuple[int, ...] | None = None) -> TKAM:
+    """
+    Return the trained model of a run folder.
+
+    :param folder: the run folder.
+    :param data_shape: shape of one datum; None asks the run's data.
+    :raises FileNotFoundError: for a missing folder, configuration or checkpoint.
+    :raises ValueError: for a damaged configuration or checkpoint, or one of another model.
+    """
+    files = RunFolder(Path(folder))
+    if not files.path.is_dir():
+        raise FileNotFoundError(f"{files.path}: there is no such run folder")
+    config = TrainConfig.load(files.config)
+    state = read_checkpoint(files.checkpoint)["state_dict"]
+    model = build_model(config, data_shape or tuple(load_rows(config.data).shape[1:]))
+    own = {name.removeprefix(_MODEL_PREFIX): value for name, value in state.items() if name.startswith(_MODEL_PREFIX)}
+    try:
+        model.load_state_dict(own)
+    except RuntimeError as error:
+        raise ValueError(f"{files.checkpoint} is of another model than {files.config} describes: {error}") from error
+    return model

@@ -1,0 +1,63 @@
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pyro_tkam.distributions import IsotropicNormal
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remember the number of elements of the largest tensor that any operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for part in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(part, torch.Tensor):
+                self.numel = max(self.numel, part.untyped_storage().nbytes() // part.element_size())
+        return result
+
+
+@pytest.mark.parametrize("event", [(3,), (2, 4)])
+def test_equals_independent_normals(event: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    loc, scale = torch.randn(5, 1, *event, dtype=torch.float64), torch.tensor(0.7, dtype=torch.float64)
+    ours = IsotropicNormal(loc, scale, len(event)).expand((5, 4))
+    theirs = dist.Normal(loc, scale).expand((5, 4, *event)).to_event(len(event))
+    value = torch.randn(4, *event, dtype=torch.float64)
+    torch.testing.assert_close(ours.log_prob(value), theirs.log_prob(value))
+    torch.testing.assert_close(ours.mean, theirs.mean)
+    torch.testing.assert_close(ours.variance, theirs.variance)
+    assert ours.rsample((2,)).shape == theirs.rsample((2,)).shape
+
+
+def test_scores_all_pairs_without_a_tensor_of_pairs_times_elements() -> None:
+    loc, value = torch.randn(50, 1, 1000), torch.randn(40, 1000)
+    with LargestTensor() as largest:
+        IsotropicNormal(loc, torch.tensor(1.0)).expand((50, 40)).log_prob(value)
+    assert largest.numel <= 50 * 1000
+    with LargestTensor() as largest:
+        dist.Normal(loc, 1.0).expand((50, 40, 1000)).to_event(1).log_prob(value)
+    assert largest.numel == 50 * 40 * 1000  # the measure does see such a tensor
+
+
+def test_draws_have_its_moments() -> None:
+    torch.manual_seed(0)
+    draws = IsotropicNormal(torch.tensor([1.0, -2.0]), torch.tensor(0.5)).sample((100_000,))
+    # five standard errors: false alarms below 3e-6
+    assert (draws.mean(0) - torch.tensor([1.0, -2.0])).abs().max() < 5 * 0.5 / 100_000**0.5
+    assert (draws.std(0) - 0.5).abs().max() < 5 * 0.5 / 200_000**0.5
+
+
+@pytest.mark.parametrize("event_dim", [0, 3])
+def test_refuses_an_event_that_loc_does_not_have(event_dim: int) -> None:
+    with pytest.raises(ValueError, match="event_dim: got"):
+        IsotropicNormal(torch.zeros(2, 3), torch.tensor(1.0), event_dim)
+
+
+def test_refuses_a_scale_that_is_not_positive() -> None:
+    with pytest.raises(ValueError, match="scale"):
+        IsotropicNormal(torch.zeros(2, 3), torch.tensor(-1.0), validate_args=True)

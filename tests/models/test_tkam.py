@@ -1,0 +1,211 @@
+import math
+import pickle
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI, Predictive
+from torch.distributions import Normal
+
+from pyro_tkam.infer import ImportanceMLE
+from pyro_tkam.models import TKAM, GaussianLikelihood, KARTGenerator, TiltedPrior
+
+COUPLINGS = ["independent", "shared"]
+REFERENCES = ["uniform", "gaussian", "lognormal", "learnable_gaussian", "flat"]
+
+
+def small(coupling: str = "independent", **options: object) -> TKAM:
+    return TKAM.kart((2, 3), latent_dim=2, coupling=coupling, grid_size=5, **options)
+
+
+def latents(model: TKAM, num: int) -> torch.Tensor:
+    """Catch what the generator receives."""
+    caught: list[torch.Tensor] = []
+    handle = model.generator.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    model.generate(num)
+    handle.remove()
+    return caught[0]
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_shapes_and_sites(coupling: str, reference: str) -> None:
+    model = small(coupling, reference=reference)
+    assert model.generate(4).shape == (4, 2, 3)
+    assert model(size=4).shape == (4, 2, 3)
+    trace = pyro.poutine.trace(model).get_trace(torch.rand(3, 2, 3), size=12)
+    site = {"independent": "z", "shared": "u"}[coupling]
+    assert set(trace.stochastic_nodes) == {site, "data"}
+    assert trace.observation_nodes == ["x"]
+    assert trace.nodes[site]["value"].shape == {"z": (3, 5, 2), "u": (3, 2)}[site]
+    assert trace.nodes["x"]["scale"] == 4
+
+
+def rank_correlation(z: torch.Tensor) -> torch.Tensor:
+    """Spearman's correlation between the q of each p, shape (P, Q, Q), from z of shape (draws, Q, P)."""
+    ranks = z.argsort(0).argsort(0).double()
+    return torch.stack([torch.corrcoef(ranks[:, :, p].T) for p in range(z.shape[-1])])
+
+
+def test_shared_draws_of_one_inner_index_are_comonotone() -> None:
+    pyro.set_rng_seed(0)
+    correlation = rank_correlation(latents(small("shared"), 4000))
+    # float32 ties apart, every q orders the draws as every other
+    torch.testing.assert_close(correlation, torch.ones_like(correlation), atol=1e-4, rtol=0)
+
+
+def test_independent_draws_are_uncorrelated() -> None:
+    pyro.set_rng_seed(0)
+    correlation = rank_correlation(latents(small("independent"), 4000))
+    off_diagonal = correlation[:, ~torch.eye(5, dtype=torch.bool)]
+    # five standard errors of 40 correlations: false alarms below 3e-5
+    assert off_diagonal.abs().max() < 5 / math.sqrt(4000)
+
+
+def test_independent_draws_are_detached_and_shared_ones_learn_pathwise() -> None:
+    for coupling, pathwise in (("independent", False), ("shared", True)):
+        model = small(coupling)
+        elbo = ImportanceMLE(8)
+        received: list[bool] = []
+        model.generator.register_forward_pre_hook(lambda _, z, received=received: received.append(z[0].requires_grad))
+        elbo(model, None)(torch.rand(4, 2, 3)).backward()
+        assert received[-1] is pathwise
+        assert model.prior.energies.coefficients.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+@pytest.mark.parametrize("reference", ["uniform", "learnable_gaussian"])
+@pytest.mark.parametrize("route", ["svi", "module"])
+def test_every_parameter_is_trained(coupling: str, reference: str, route: str) -> None:
+    pyro.set_rng_seed(0)
+    pyro.clear_param_store()
+    model, x = small(coupling, reference=reference), torch.rand(6, 2, 3)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    elbo = ImportanceMLE(20)
+    if route == "svi":
+        svi = SVI(model, None, pyro.optim.Adam({"lr": 0.01}), loss=elbo)
+        for _ in range(3):
+            svi.step(x)
+    else:
+        loss = elbo(model, None)
+        optimiser = torch.optim.Adam(loss.parameters(), lr=0.01)
+        for _ in range(3):
+            optimiser.zero_grad()
+            loss(x).backward()
+            optimiser.step()
+    stuck = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
+    assert not stuck
+    assert any("energies" in name for name in before)
+    assert any("generator" in name for name in before)
+
+
+def mixture_of_two(num: int, noise: float) -> tuple[torch.Tensor, float]:
+    """Return data ½ N(μ1, σ²I) + ½ N(μ2, σ²I) and the entropy, by quadrature along the line between the centres."""
+    centres = torch.tensor([[-1.0, 0.5], [1.0, -0.5]])
+    x = centres[torch.arange(num) % 2] + noise * torch.randn(num, 2)
+    distance = float((centres[0] - centres[1]).norm())
+    t = torch.linspace(-8 * noise, distance + 8 * noise, 20001, dtype=torch.float64)
+    parts = torch.stack([Normal(0.0, noise).log_prob(t), Normal(distance, noise).log_prob(t)])
+    log_density = parts.logsumexp(0) - math.log(2)
+    along = -torch.trapezoid(log_density.exp() * log_density, t)
+    return x, float(along) + 0.5 * math.log(2 * math.pi * math.e * noise**2)
+
+
+def exact_evidence(model: TKAM, x: torch.Tensor) -> float:
+    """Integrate the likelihood over the latent space, by Gauss-Legendre in u for every latent."""
+    dimensions = 1 if model.coupling == "shared" else 3
+    num = 2000 if dimensions == 1 else 32
+    edges = torch.linspace(0, 1, num + 1)
+    middle = (edges[1:] + edges[:-1]) / 2
+    grid = torch.cartesian_prod(*[middle] * dimensions).reshape(-1, dimensions)
+    with torch.no_grad():
+        z = model.prior().icdf(grid[:, :, None] if dimensions > 1 else grid[:, None, :])
+        likelihood = model.likelihood(model.generator(z)[:, None])
+        return float((likelihood.expand((len(grid), len(x))).log_prob(x).logsumexp(0) - math.log(len(grid))).mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_training_reaches_the_entropy_of_two_gaussians(coupling: str) -> None:
+    """The exact evidence of the trained model comes within 0.05 nats a datum of minus the data's entropy."""
+    pyro.set_rng_seed(0)
+    noise = 0.25
+    x, entropy = mixture_of_two(2000, noise)
+    held_out, _ = mixture_of_two(3000, noise)
+    model = TKAM.kart(2, 1, coupling=coupling, noise_scale=noise, output="none", widths=[])
+    before = exact_evidence(model, held_out)
+    loss = ImportanceMLE(100, ess_threshold=0.0)(model, None)
+    optimiser = torch.optim.Adam(loss.parameters(), lr=0.01)
+    steps = 1500
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        batch = x[torch.randint(len(x), (100,))]
+        optimiser.zero_grad()
+        (loss(batch) / len(batch)).backward()
+        optimiser.step()
+        schedule.step()
+    after = exact_evidence(model, held_out)
+    assert before < -entropy - 0.5
+    assert abs(after + entropy) < 0.05
+
+
+def test_predictive_and_pickling() -> None:
+    model = small("shared")
+    assert Predictive(model, num_samples=3)(size=2)["x"].shape == (3, 2, 2, 3)
+    clone = pickle.loads(pickle.dumps(model))
+    pyro.set_rng_seed(0)
+    first = model.generate(3)
+    pyro.set_rng_seed(0)
+    assert torch.equal(first, clone.generate(3))
+
+
+def test_a_state_dict_round_trip_restores_the_model() -> None:
+    first, second = small(reference="learnable_gaussian"), small(reference="learnable_gaussian")
+    second.load_state_dict(first.state_dict())
+    results = []
+    for model in (first, second):
+        pyro.set_rng_seed(1)
+        results.append(model.generate(3))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: small(coupling="both"), "coupling: got 'both'"),
+        (lambda: TKAM.kart(4, latent_dim=0), "data_shape, latent_dim"),
+        (lambda: TKAM.kart((), latent_dim=2), "data_shape, latent_dim"),
+        (lambda: TKAM.kart(4, 2, reference="cauchy"), "reference: got 'cauchy'"),
+        (lambda: TKAM.kart(4, 2, basis="haar"), "basis"),
+        (lambda: GaussianLikelihood(0.0), "noise_scale: got 0.0"),
+        (lambda: GaussianLikelihood(math.nan), "noise_scale: got nan"),
+        (lambda: TiltedPrior((2, 2), low=1.0, high=0.0), "low, high"),
+        (lambda: KARTGenerator(torch.nn.Identity(), (2,), mean=0.0, spread=0.0), "mean, spread"),
+        (lambda: small()(), "size: got None"),
+        (lambda: small()(size=0), "size: got 0"),
+        (lambda: small().generate(0), "size: got 0"),
+        (lambda: small()(torch.zeros(0, 2, 3)), r"x: got shape \(0, 2, 3\)"),
+        (lambda: small()(torch.zeros(4)), r"x: got shape \(4,\)"),
+        (lambda: small()(torch.full((1, 2, 3), math.nan)), "x: got NaN"),
+        (lambda: small()(torch.full((1, 2, 3), math.inf)), "x: got NaN or infinite"),
+        (lambda: small()(torch.zeros(4, 3, 2)), r"x: got rows of shape \(3, 2\)"),
+        (lambda: small()(torch.zeros(4, 2, 3), size=3), "size: got 3 for a mini-batch of 4"),
+    ],
+)
+def test_refuses_bad_input(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: small()(torch.zeros(4, 2, 3, dtype=torch.float64)), "x: got dtype torch.float64"),
+        (lambda: small()(torch.zeros(4, 2, 3, dtype=torch.int64)), "x: got dtype torch.int64"),
+        (lambda: TKAM(None, torch.nn.Identity(), GaussianLikelihood()), "prior: got NoneType"),
+        (lambda: TKAM(lambda: None, None, GaussianLikelihood()), "generator: got NoneType"),
+    ],
+)
+def test_refuses_wrong_types(call, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        call()
