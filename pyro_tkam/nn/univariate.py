@@ -142,6 +142,10 @@ class UnivariateFunctions(PyroModule):
     def _scale_shape(self) -> tuple[int, ...]:
         return self.batch_shape
 
+    def _in_bank_order(self, coefficients: Tensor) -> Tensor:
+        """View the parameter as ``(*batch_shape, num_functions)``."""
+        return coefficients
+
     @property
     def knots(self) -> Tensor | None:
         """Cell edges shared by all functions, sorted, 1-d; None where they are polynomials."""
@@ -154,7 +158,8 @@ class UnivariateFunctions(PyroModule):
 
         In a Pyro model this registers parameters and draws ``PyroSample`` sites, so call it once in each execution.
         """
-        return BoundFunctions(self.basis.bound(), self.coefficients, self.scale, self.base_weight, self._activation)
+        coefficients = self._in_bank_order(self.coefficients)
+        return BoundFunctions(self.basis.bound(), coefficients, self.scale, self.base_weight, self._activation)
 
     def forward(self, z: Tensor) -> Tensor:
         """

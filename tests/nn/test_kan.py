@@ -44,14 +44,11 @@ def test_edges_are_the_functions_of_the_bank():
             assert torch.allclose(layer(s)[:, i, o], values[:, o, i])
 
 
-def test_layout_that_needs_no_copy_survives():
+def test_parameters_are_contiguous_or_pyro_would_train_copies():
     layer = KANLayer(5, 4)
     layer.load_state_dict(copy.deepcopy(layer.state_dict()))
-    assert layer.coefficients.shape == (4, 5, 20)
-    for other in (layer, copy.deepcopy(layer), copy.deepcopy(layer).double()):
-        assert other.coefficients.permute(1, 2, 0).is_contiguous()
-    layer(torch.randn(3, 5)).sum().backward()
-    assert layer.coefficients.grad.stride() == layer.coefficients.stride()
+    assert layer.coefficients.shape == (5, 20, 4)
+    assert all(parameter.is_contiguous() for parameter in layer.parameters())
 
 
 def test_starts_scale_with_inputs():
