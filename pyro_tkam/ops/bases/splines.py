@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Self
 
 import torch
@@ -105,7 +106,7 @@ def cardinal_splines(t: Tensor, degree: int) -> list[Tensor]:
 def cardinal_slopes(t: Tensor, degree: int) -> list[Tensor]:
     r"""Differentiate :func:`cardinal_splines`: :math:`\partial_t b^d_j = b^{d-1}_{j-1} - b^{d-1}_j`."""
     lower = cardinal_splines(t, degree - 1)
-    return [-lower[0], *(a - b for a, b in zip(lower[:-1], lower[1:], strict=True)), lower[-1]]
+    return [-lower[0], *(a - b for a, b in pairwise(lower)), lower[-1]]
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class SplineSum(LocalFunctions):
 
 
 class SplineProduct(LocalFunctions):
-    """The matrix product of a layer: ``s`` of shape ``(N, in)``, ``weight`` of ``(in * F, out)``, result ``(N, out)``."""
+    """The matrix product of a layer: ``s`` is ``(N, in)``, ``weight`` ``(in * F, out)``, the result ``(N, out)``."""
 
     def plain(self, s: Tensor, grid: Tensor, weight: Tensor) -> Tensor:
         """Evaluate differentiably."""
