@@ -3,7 +3,8 @@
     python -m benchmarks.kan
 
 Layers run on one thread and are timed by its processor seconds, which other load on the machine disturbs least; the
-bank runs on ``--threads`` and is timed by the clock on the wall. Peers (inkan, flashkan) are timed where they are installed.
+bank runs on ``--threads`` and is timed by the clock on the wall. Peers (inkan, flashkan) are timed where they are
+installed.
 """
 
 import importlib.util
