@@ -28,13 +28,14 @@ def prior_densities(
     margin = (high - low) * 1e-6
     z = torch.linspace(low + margin, high - margin, points, dtype=prior.low.dtype, device=prior.low.device)
     column = z.reshape(-1, *(1,) * len(prior.batch_shape))
-    reference = prior.reference.log_density(column).exp().flatten(1)
+    reference = prior.reference.log_density(column).exp().reshape(points, -1)
     reference = reference / torch.trapezoid(reference, z, dim=0)
-    bank = prior.log_prob(column).exp().flatten(1)
+    bank = prior.log_prob(column).exp().reshape(points, -1)
     distance = (bank - reference).abs().mean(0)
     chosen = distance.topk(min(num, len(distance))).indices
-    axes.plot(z.cpu(), bank[:, chosen].cpu(), linewidth=0.9, alpha=0.8)
-    axes.plot(z.cpu(), reference[:, :1].cpu(), color="black", linestyle="--", linewidth=1.5, label="reference")
+    positions = z.cpu().numpy()
+    axes.plot(positions, bank[:, chosen].cpu().numpy(), linewidth=0.9, alpha=0.8)
+    axes.plot(positions, reference[:, :1].cpu().numpy(), color="black", linestyle="--", linewidth=1.5, label="reference")
     axes.set(xlabel="z", ylabel="density", xlim=(low, high), ylim=(0, None), title=title)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -54,7 +54,7 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     :raises ValueError: for a folder of another configuration or with damaged files.
     """
     from pyro_tkam.infer import ImportanceMLE
-    from pyro_tkam.train.fit import fit
+    from pyro_tkam.train.trainer import fit
     from pyro_tkam.train.module import ELBOTraining
     from pyro_tkam.train.pictures import draw_run
 
