@@ -1,10 +1,10 @@
 """Train a small model again and again in forked processes that are killed; run as a script by ``test_trainer.py``.
 
-``killed_runs.py FOLDER SEED``: ``FOLDER/whole`` is trained without a break, ``FOLDER/killed`` with ten kills at random
-moments, one of them while a checkpoint is being written. Prints, as JSON, the signal that ended each process.
+``killed_runs.py FOLDER SEED``: ``FOLDER/whole`` is trained without a break, ``FOLDER/killed-0`` with ten kills at random
+moments, one of them while a checkpoint is being written; should it be done before, ``killed-1`` takes the rest, and so
+on. Prints the number of kills.
 """
 
-import json
 import os
 import random
 import signal
@@ -29,7 +29,7 @@ def train(folder: Path) -> None:
     images = digits().images
     model = TKAM.kart((8, 8), latent_dim=2, coupling="shared", grid_size=5, widths=[8], noise_scale=0.3)
     module = ELBOTraining(model, ImportanceMLE(10), size=len(images))
-    fit(module, images, folder, updates=300, batch_size=64, checkpoint_every=7, clip_norm=1.0, progress=False)
+    fit(module, images, folder, updates=150, batch_size=64, checkpoint_every=7, clip_norm=1.0, progress=False)
 
 
 def break_checkpoints(folder: Path) -> None:
@@ -47,34 +47,42 @@ def break_checkpoints(folder: Path) -> None:
     train(folder)
 
 
-def child(work: Callable[[Path], None], folder: Path, seconds: float | None) -> int:
-    """Run in a forked process, kill it after some seconds, and return the signal that ended it, 0 for none."""
+def killed(work: Callable[[Path], None], folder: Path, seconds: float | None = None) -> bool:
+    """Run in a forked process, kill it after some seconds, and tell whether it was killed before it was done."""
     if (process := os.fork()) == 0:
+        status = 1
         try:
             work(folder)
+            status = 0
         finally:
-            os._exit(0)
+            os._exit(status)
     if seconds is not None:
         time.sleep(seconds)
         os.kill(process, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if code not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"training failed with exit code {code}")
+    return code != 0
 
 
 def main(folder: Path, seed: int) -> None:
     torch.set_num_threads(1)
     start = time.perf_counter()
-    signals = [child(train, folder / "whole", None)]
+    killed(train, folder / "whole")
     training = time.perf_counter() - start
     start = time.perf_counter()
-    child(train, folder / "whole", None)  # nothing is left to do: this is the time to start
+    killed(train, folder / "whole")  # nothing is left to do: this is the time to start
     starting = time.perf_counter() - start
-    moments = random.Random(seed)
-    for kill in range(NUM_KILLS):
-        work = break_checkpoints if kill == NUM_KILLS // 2 else train
-        allowed = None if work is break_checkpoints else moments.uniform(0, starting + 0.15 * training)
-        signals.append(child(work, folder / "killed", allowed))
-    signals.append(child(train, folder / "killed", None))
-    print(json.dumps(signals))
+    moments, kills, number = random.Random(seed), 0, 0
+    while kills < NUM_KILLS:
+        in_checkpoint = kills == NUM_KILLS // 2
+        seconds = None if in_checkpoint else moments.uniform(0, starting + 0.2 * training)
+        if killed(break_checkpoints if in_checkpoint else train, folder / f"killed-{number}", seconds):
+            kills += 1
+        else:
+            number += 1
+    killed(train, folder / f"killed-{number}")
+    print(kills)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,14 @@ def test_two_models_of_one_class_do_not_share_parameters(tmp_path):
     x = torch.full((4, 1), 3.0)
     first, second = Measured(loc=-1.0), Measured(loc=5.0)
     for model in (first, second):
-        fit(ELBOTraining(model, ImportanceMLE(10)), x, tmp_path / str(id(model)), updates=2, batch_size=4, progress=False)
+        fit(
+            ELBOTraining(model, ImportanceMLE(10)),
+            x,
+            tmp_path / str(id(model)),
+            updates=2,
+            batch_size=4,
+            progress=False,
+        )
     assert first.loc.item() < 0 < 4 < second.loc.item()
     assert first.scale.item() != second.scale.item()
     assert len(pyro.get_param_store()) == 0
@@ -77,9 +84,7 @@ def test_a_guide_of_a_mini_batched_model_finds_the_posterior(tmp_path):
     x = 1.0 + torch.randn(200, 1)
     model = Global()
     guide = AutoNormal(model)
-    module = ELBOTraining(
-        model, Trace_ELBO(), guide, size=200, optimizer=lambda p: torch.optim.Adam(p, lr=0.05)
-    )
+    module = ELBOTraining(model, Trace_ELBO(), guide, size=200, optimizer=lambda p: torch.optim.Adam(p, lr=0.05))
     fit(module, x, tmp_path, updates=400, batch_size=50, progress=False)
     assert float(guide.median()["z"]) == pytest.approx(float(x.sum() / 201), abs=0.1)  # posterior sd .07
 
