@@ -139,7 +139,7 @@ def parser() -> "ArgumentParser":
     )
     commands = top.add_subcommands(dest="command")
     for name, command in COMMANDS.items():
-        sub = ArgumentParser(description=command.help)
+        sub = ArgumentParser(description=command.help, allow_abbrev=False)
         command.arguments(sub)
         commands.add_subcommand(name, sub, help=command.help)
     return top

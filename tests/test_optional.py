@@ -9,7 +9,10 @@ from pyro_tkam._optional import needs
 
 
 def test_a_missing_package_names_its_extra():
-    with pytest.raises(ImportError, match=r"absent_package is not installed: pip install 'pyro-tkam\[plots\]'"), needs("plots"):
+    with (
+        pytest.raises(ImportError, match=r"absent_package is not installed: pip install 'pyro-tkam\[plots\]'"),
+        needs("plots"),
+    ):
         import absent_package  # noqa: F401
 
 

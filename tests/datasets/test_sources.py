@@ -42,7 +42,11 @@ def test_a_dataset_is_taken_as_it_is():
     ("data", "error", "message"),
     [
         ([[1.0]], TypeError, "data: got list, takes a tensor"),
-        (torch.zeros(3, 2, dtype=torch.uint8), TypeError, r"data: got torch.uint8, takes floating .*divide bytes by 255"),
+        (
+            torch.zeros(3, 2, dtype=torch.uint8),
+            TypeError,
+            r"data: got torch.uint8, takes floating .*divide bytes by 255",
+        ),
         (np.array([["a"]]), TypeError, "data: got an array of <U1"),
         (torch.zeros(3), ValueError, r"data: got shape \(3,\), takes \(num, \*event\)"),
         (torch.zeros(0, 2), ValueError, r"data: got shape \(0, 2\)"),

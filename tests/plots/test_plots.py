@@ -48,7 +48,9 @@ def test_prior_densities_are_normalised_and_the_most_different_come_first(refere
 def test_training_curves_draw_values_and_running_means():
     updates = np.arange(1.0, 101.0)
     loss = 3.0 - 0.01 * updates
-    panels = plots.training_curves({"a": {"update": updates, "loss": loss}, "b": {"update": updates, "loss": loss}}, window=5)
+    panels = plots.training_curves(
+        {"a": {"update": updates, "loss": loss}, "b": {"update": updates, "loss": loss}}, window=5
+    )
     faint, mean, *_ = panels[0].get_lines()
     np.testing.assert_array_equal(faint.get_ydata(), loss)
     np.testing.assert_allclose(mean.get_ydata(), 3.0 - 0.01 * mean.get_xdata())  # centred: a line stays itself
