@@ -1,5 +1,19 @@
-"""Inference for any Pyro model."""
+"""Inference for any Pyro model: objectives, Langevin kernels, vectorised chains, parallel tempering."""
 
+from pyro_tkam.infer.density import ModelDensity
 from pyro_tkam.infer.importance_mle import ImportanceMLE, ImportanceStatistics
+from pyro_tkam.infer.kernels import MALA, ULA, AutoMALA
+from pyro_tkam.infer.tempering import ParallelTempering, PowerPosteriors
+from pyro_tkam.infer.vectorized import VectorizedMCMC
 
-__all__ = ["ImportanceMLE", "ImportanceStatistics"]
+__all__ = [
+    "MALA",
+    "ULA",
+    "AutoMALA",
+    "ImportanceMLE",
+    "ImportanceStatistics",
+    "ModelDensity",
+    "ParallelTempering",
+    "PowerPosteriors",
+    "VectorizedMCMC",
+]

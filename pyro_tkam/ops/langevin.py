@@ -161,7 +161,7 @@ def mala_step(
     :param target: the log density.
     :param tuning: ``η`` as ``step_size`` and ``s`` as ``scale``.
     :param noise: from :meth:`Noise.draw` with ``num_uniforms >= 1``.
-    :param adjusted: False takes every finite proposal.
+    :param adjusted: False takes every proposal that doesn't diverge.
     :return: the new state and what happened.
 
     >>> import torch
@@ -173,7 +173,7 @@ def mala_step(
     (4,)
     """
     end, ratio = _propose(point, target, tuning, noise)
-    accepted = noise.uniforms[..., 0].log() < ratio if adjusted else torch.isfinite(ratio)
+    accepted = ratio > (noise.uniforms[..., 0].log() if adjusted else -DIVERGENCE_THRESHOLD)
     return _finish(point, end, ratio, accepted, tuning, noise)
 
 

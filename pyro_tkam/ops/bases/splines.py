@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from pyro_tkam.ops.bases.base import BasisFunctions
+from pyro_tkam.ops.bases.twin import evaluate
+
+#: numbers held at a time by a gradient, so that they stay in the cache
+CHUNK = 1 << 20
 
 
 class BSplines(BasisFunctions):
@@ -28,40 +36,54 @@ class BSplines(BasisFunctions):
         return cls(torch.linspace(low, high, grid_size + 1), None, degree)
 
     @property
-    def num_intervals(self) -> int:
-        """The number of grid intervals ``G``."""
-        return self.grid.shape[-1] - 1
-
-    @property
     def num_functions(self) -> int:
         """The number of functions, ``G + k``."""
-        return self.num_intervals + self.degree
+        return self.grid.shape[-1] - 1 + self.degree
 
     @property
     def knots(self) -> Tensor:
         """The knots inside ``[low, high]``."""
         return self.grid
 
-    def active(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        Find the ``k + 1`` functions that are not zero at ``z``.
-
-        :returns: the cell ``e`` of ``z`` among the ``G + 2k`` of the extended grid, shape ``z.shape``, and the values
-            ``(*z.shape, k + 1)`` of the functions ``e - k, …, e`` (those outside ``0 … F - 1`` do not exist).
-        """
-        num_cells = self.num_intervals + 2 * self.degree
-        low, high = self.grid[..., 0], self.grid[..., -1]
-        # Clamped to the ends of the extended grid, where every existing function is zero.
-        u = ((z - low) * (self.num_intervals / (high - low)) + self.degree).clamp(0, num_cells)
-        cell = u.detach().floor().clamp(max=num_cells - 1)
-        return cell.long(), torch.stack(cardinal_splines(u - cell, self.degree), -1)
-
     def __call__(self, z: Tensor) -> Tensor:
         """Values ``(*z.shape, G + k)``."""
-        cell, values = self.active(z)
-        index = cell.unsqueeze(-1) + torch.arange(self.degree + 1, device=z.device)
-        padded = values.new_zeros(*cell.shape, self.num_functions + 2 * self.degree)
-        return padded.scatter(-1, index, values)[..., self.degree : self.degree + self.num_functions]
+        cell, t, _ = locate(z, self.grid, self.degree)
+        index = cell.long().unsqueeze(-1) + torch.arange(self.degree + 1, device=z.device)
+        padded = t.new_zeros(*cell.shape, self.num_functions + 2 * self.degree)
+        padded = padded.scatter(-1, index, torch.stack(cardinal_splines(t, self.degree), -1))
+        return padded[..., self.degree : self.degree + self.num_functions]
+
+    def elementwise_sum(self, z: Tensor, coefficients: Tensor) -> Tensor:
+        """Sum the functions that are not zero."""
+        shape = torch.broadcast_shapes(z.shape, coefficients.shape[:-1])
+        batch = shape[len(shape) - coefficients.dim() + 1 :]
+        rows = z.expand(shape).reshape(-1, batch.numel())
+        weights = coefficients.expand(*batch, -1).reshape(batch.numel(), -1)
+        grid = self.grid if self.grid.dim() == 1 else self.grid.expand(*batch, -1).reshape(batch.numel(), -1)
+        return evaluate(SplineSum(self.degree), rows, grid, weights).reshape(shape)
+
+    def product(self, s: Tensor, weight: Tensor) -> Tensor:
+        """Multiply values with ``weight``, where only the functions that are not zero cost anything."""
+        return evaluate(SplineProduct(self.degree), s, self.grid, weight)
+
+
+def locate(z: Tensor, grid: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Find the cell of ``z`` among the ``G + 2k`` cells of the extended grid.
+
+    Arguments further out are taken to its ends, where every function is zero.
+
+    :returns: the cell ``e``, in which only functions ``e - k, …, e`` are not zero (those outside of ``0 … F - 1`` do
+        not exist); the place in it, in [0, 1]; the derivative of that place
+        with respect to ``z``.
+    """
+    num_intervals = grid.shape[-1] - 1
+    num_cells = num_intervals + 2 * degree
+    rate = num_intervals / (grid[..., -1] - grid[..., 0])
+    place = (z - grid[..., 0]) * rate + degree
+    u = place.clamp(0, num_cells)
+    cell = u.detach().floor().clamp(max=num_cells - 1)
+    return cell.int(), u - cell, rate * (u == place)
 
 
 def cardinal_splines(t: Tensor, degree: int) -> list[Tensor]:
@@ -79,3 +101,108 @@ def cardinal_splines(t: Tensor, degree: int) -> list[Tensor]:
         middle = [(a + b) / d for a, b in zip(rising[:-1], falling[1:], strict=True)]
         values = [falling[0] / d, *middle, rising[-1] / d]
     return values
+
+
+def cardinal_slopes(t: Tensor, degree: int) -> list[Tensor]:
+    r"""Differentiate :func:`cardinal_splines`: :math:`\partial_t b^d_j = b^{d-1}_{j-1} - b^{d-1}_j`."""
+    lower = cardinal_splines(t, degree - 1)
+    return [-lower[0], *(a - b for a, b in pairwise(lower)), lower[-1]]
+
+
+@dataclass(frozen=True)
+class LocalFunctions:
+    """What fast sums of B-splines share: only ``k + 1`` functions are not zero at an argument."""
+
+    degree: int
+
+    def active(self, z: Tensor, grid: Tensor, slopes: bool = False) -> tuple[Tensor, Tensor]:
+        """
+        Find the active functions, as rows of a matrix with one block of ``F`` rows for each column of ``z``.
+
+        :param z: shape ``(N, K)``.
+        :returns: rows, and values or slopes there, both ``(N, k + 1, K)``; where a function would lie outside of the
+            ``F`` that exist, its value is 0.
+        """
+        num_functions = grid.shape[-1] - 1 + self.degree
+        cell, t, rate = locate(z, grid, self.degree)
+        values = torch.stack((cardinal_slopes if slopes else cardinal_splines)(t, self.degree), 1)
+        if slopes:
+            values *= rate.unsqueeze(1)
+        steps = torch.arange(-self.degree, 1, dtype=cell.dtype, device=z.device)
+        function = cell.unsqueeze(1) + steps.unsqueeze(-1)
+        rows = function.clamp(0, num_functions - 1)
+        values *= rows == function
+        blocks = torch.arange(z.shape[1], dtype=cell.dtype, device=z.device).mul_(num_functions)
+        return rows.add_(blocks), values
+
+    def chunks(self, numbers: int, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Split the rows of matrices so that what is made for a chunk, so many numbers a row, stays in the cache."""
+        return zip(*(matrix.split(max(1, CHUNK // max(1, numbers))) for matrix in matrices), strict=True)
+
+
+class SplineSum(LocalFunctions):
+    """Sums with coefficients of their own: ``z`` of shape ``(N, K)``, ``coefficients`` of ``(K, F)``."""
+
+    def plain(self, z: Tensor, grid: Tensor, coefficients: Tensor) -> Tensor:
+        """Evaluate differentiably."""
+        return (BSplines(grid, None, self.degree)(z) * coefficients).sum(-1)
+
+    def forward(self, z: Tensor, grid: Tensor, coefficients: Tensor) -> Tensor:
+        """Gather the coefficients of active functions."""
+        result = torch.empty_like(z, memory_format=torch.contiguous_format)
+        for part, out in self.chunks(z.shape[1] * (self.degree + 1), z, result):
+            rows, values = self.active(part, grid)
+            torch.sum(values.mul_(coefficients.take(rows.long())), 1, out=out)
+        return result
+
+    def backward(
+        self, grad: Tensor, needed: Sequence[bool], z: Tensor, grid: Tensor, coefficients: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        """Compute gradients; the grid has none."""
+        grad_z = torch.empty_like(z, memory_format=torch.contiguous_format)
+        grad_coefficients = torch.zeros_like(coefficients, memory_format=torch.contiguous_format)
+        for part, upper, place in self.chunks(z.shape[1] * (self.degree + 1), z, grad, grad_z):
+            if needed[2]:
+                rows, values = self.active(part, grid)
+                grad_coefficients.view(-1).index_add_(0, rows.view(-1), values.mul_(upper.unsqueeze(1)).view(-1))
+            if needed[0]:
+                rows, slopes = self.active(part, grid, slopes=True)
+                torch.sum(slopes.mul_(coefficients.take(rows.long())), 1, out=place).mul_(upper)
+        return grad_z if needed[0] else None, None, grad_coefficients if needed[2] else None
+
+
+class SplineProduct(LocalFunctions):
+    """The matrix product of a layer: ``s`` is ``(N, in)``, ``weight`` ``(in * F, out)``, the result ``(N, out)``."""
+
+    def plain(self, s: Tensor, grid: Tensor, weight: Tensor) -> Tensor:
+        """Evaluate differentiably."""
+        return BSplines(grid, None, self.degree)(s).flatten(1) @ weight
+
+    def forward(self, s: Tensor, grid: Tensor, weight: Tensor) -> Tensor:
+        """Add up the active rows of ``weight``."""
+        rows, values = self.active(s, grid)
+        return embedding_bag(rows.flatten(1), weight, per_sample_weights=values.flatten(1), mode="sum")
+
+    def backward(
+        self, grad: Tensor, needed: Sequence[bool], s: Tensor, grid: Tensor, weight: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        """Compute gradients; the grid has none."""
+        grad_s = self._argument_gradient(grad.contiguous(), s, grid, weight) if needed[0] else None
+        grad_weight = self._weight_gradient(grad.contiguous(), s, grid, weight.shape[0]) if needed[2] else None
+        return grad_s, None, grad_weight
+
+    def _weight_gradient(self, grad: Tensor, s: Tensor, grid: Tensor, num_rows: int) -> Tensor:
+        """Add up, for each row of ``weight``, the rows of ``grad`` for which it was active."""
+        rows, values = self.active(s, grid)
+        ordered, order = rows.view(-1).sort(stable=True)
+        datum = order.div(rows[0].numel(), rounding_mode="floor").int()
+        starts = torch.searchsorted(ordered, torch.arange(num_rows, dtype=torch.int32, device=s.device), out_int32=True)
+        return embedding_bag(datum, grad, starts, per_sample_weights=values.view(-1)[order], mode="sum")
+
+    def _argument_gradient(self, grad: Tensor, s: Tensor, grid: Tensor, weight: Tensor) -> Tensor:
+        result = torch.empty_like(s, memory_format=torch.contiguous_format)
+        for part, upper, place in self.chunks(weight.shape[0], s, grad, result):
+            rows, slopes = self.active(part, grid, slopes=True)
+            pulled = (upper @ weight.mT).gather(1, rows.flatten(1).long()).view_as(slopes)
+            torch.sum(slopes.mul_(pulled), 1, out=place)
+        return result

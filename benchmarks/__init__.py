@@ -1,0 +1,1 @@
+"""Side-by-side timings and accuracy; each module is a script that prints JSON."""

@@ -1,0 +1,75 @@
+"""Shared by the benchmarks: timing, peak memory, and the JSON that they print."""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+
+def best_of(call: Callable[[], object], repeats: int = 10) -> float:
+    """Return the least wall seconds of several calls, after one to warm up."""
+    call()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def best_side_by_side(calls: dict[str, Callable[[], object]], repeats: int = 10) -> dict[str, float]:
+    """Return the least wall seconds of each call, taking turns so that all meet the same conditions."""
+    best = dict.fromkeys(calls, float("inf"))
+    for call in calls.values():
+        call()
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def peak_memory_mib() -> float:
+    """Return the largest resident size of this process so far, in MiB (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def environment() -> dict[str, Any]:
+    """Return what the figures came from."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pyro": pyro.__version__,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+    }
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """Parse ``--threads``, ``--output`` and ``--short``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--output", type=Path, help="also write the JSON to this file")
+    parser.add_argument("--short", action="store_true", help="fewer repeats")
+    parsed = parser.parse_args()
+    torch.set_num_threads(parsed.threads)
+    return parsed
+
+
+def report(results: dict[str, Any], output: Path | None) -> None:
+    """Print the results as JSON, with the environment, and write them where asked."""
+    text = json.dumps({"environment": environment(), **results}, indent=2)
+    print(text)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text + "\n")

@@ -1,0 +1,91 @@
+"""A batch of chains under way: the one loop body that all samplers share."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from pyro_tkam.infer.adaptation import Adaptation
+from pyro_tkam.infer.density import Density
+from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
+
+
+class Mover(Protocol):
+    """What moves chains: a kernel."""
+
+    num_unadjusted: int
+
+    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+        """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
+
+    def tuning(self, point: Point) -> Tuning:
+        """Return the tuning to start with."""
+
+    def adaptation(self, warmup_steps: int) -> Adaptation:
+        """Return how the tuning changes during warm-up."""
+
+
+class Chains:
+    """Chains of one kernel, with their tuning and its adaptation.
+
+    :param kernel: what moves them.
+    :param density: what they sample.
+    :param point: their state, ``(chains, *local, dim)``.
+    :param tuning: shared by the chains.
+    :param adaptation: changes the tuning during warm-up.
+    :param warmup_steps: length of the warm-up.
+    :param index: number of steps made so far.
+    """
+
+    def __init__(
+        self,
+        kernel: Mover,
+        density: Density,
+        point: Point,
+        tuning: Tuning,
+        adaptation: Adaptation,
+        warmup_steps: int,
+        index: int = 0,
+    ) -> None:
+        self.kernel, self.density, self.point, self.tuning = kernel, density, point, tuning
+        self.adaptation, self.warmup_steps, self.index = adaptation, warmup_steps, index
+        self.last_info: StepInfo | None = None
+
+    @staticmethod
+    def begin(kernel: Mover, density: Density, position: Tensor, warmup_steps: int) -> Chains:
+        """Start chains at positions ``(chains, *local, dim)``."""
+        point = density.point(position)
+        return Chains(kernel, density, point, kernel.tuning(point), kernel.adaptation(warmup_steps), warmup_steps)
+
+    def step(self) -> StepInfo:
+        """Move all chains by one step, and adapt the tuning while they warm up."""
+        point, info = self.kernel.step(
+            self.point, self.density.point, self.tuning, self.index >= self.kernel.num_unadjusted
+        )
+        if self.index < self.warmup_steps:
+            self.tuning = self.adaptation.update(self.tuning, point.position, info)
+        self.point, self.last_info = point, info
+        self.index += 1
+        return info
+
+    def move_to(self, position: Tensor) -> None:
+        """Set the state to positions ``(chains, *local, dim)``."""
+        self.point = self.density.point(position)
+
+    def state(self) -> dict[str, Any]:
+        """Return numbers and tensors from which to go on."""
+        return {
+            "index": self.index,
+            "point": [self.point.position, self.point.log_density, self.point.gradient],
+            "step_size": self.tuning.step_size,
+            "scale": self.tuning.scale,
+            "adaptation": self.adaptation.state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.index = state["index"]
+        self.tuning = Tuning(state["step_size"], state["scale"])
+        self.adaptation.load(state["adaptation"])
+        self.point = Point(*state["point"])

@@ -1,0 +1,222 @@
+"""The log density of a Pyro model, split into prior and likelihood, on batches of flat coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from pyro.infer.autoguide.initialization import init_to_uniform
+from torch import Tensor
+from torch.distributions import Transform
+
+from pyro_tkam.infer.coordinates import Site, StandardNormal, Unconstrained
+from pyro_tkam.infer.graph import TracedFunction
+from pyro_tkam.infer.layout import Layout
+from pyro_tkam.infer.structure import Model, Structure, initial_trace, is_improper, is_plain
+from pyro_tkam.infer.terms import ModelTerms, find_local_plates
+from pyro_tkam.infer.vectorization import RUNNERS, LoopRunner, PlateRunner, choose_runner, works
+from pyro_tkam.ops.batched import Batched
+from pyro_tkam.ops.langevin import Point
+
+
+@dataclass(frozen=True)
+class SplitPoint(Batched):
+    """A position with log prior and log likelihood, each ``(rows, *local)``, and their gradients.
+
+    :param position: coordinates, ``(rows, *local, dim)``.
+    :param log_prior: log prior of the coordinates.
+    :param log_likelihood: log likelihood.
+    :param prior_gradient: ``(rows, *local, dim)``.
+    :param likelihood_gradient: ``(rows, *local, dim)``.
+    """
+
+    position: Tensor
+    log_prior: Tensor
+    log_likelihood: Tensor
+    prior_gradient: Tensor
+    likelihood_gradient: Tensor
+
+
+class Density(Protocol):
+    """What the samplers need of a log density."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where each site lies in a position."""
+
+    @property
+    def transforms(self) -> dict[str, Transform]:
+        """From the sites' values to their unconstrained coordinates."""
+
+    def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
+        """Evaluate the joint density and its gradient."""
+
+    def expect(self, rows: int) -> None:
+        """Be ready for batches of exactly so many rows."""
+
+    def draw_start(self, num: int) -> Tensor:
+        """Draw positions ``(num, *local, dim)`` at which chains might start."""
+
+    def constrain(self, position: Tensor) -> dict[str, Tensor]:
+        """Return the sites' values ``(*lead, ...)`` at positions ``(*lead, *local, dim)``."""
+
+    def offending_site(self, position: Tensor) -> str:
+        """Name what isn't finite at one position ``(*local, dim)``."""
+
+
+class ModelDensity:
+    """Log prior and log likelihood of a Pyro model on positions ``(rows, *local, dim)``.
+
+    A plate is local if every site with a density lies in it and perturbing one datum's latents moves no other
+    datum's terms; then each datum has its own terms, else there is one term a row.
+
+    :param model: a Pyro model.
+    :param args: its arguments.
+    :param kwargs: its keyword arguments.
+    :param transforms: per site, from values to unconstrained coordinates, where they should not be Pyro's.
+    :param init_strategy: where chains start, a Pyro initialisation.
+    :param max_plate_nesting: number of plate dimensions; found by running the model if None.
+    :param batch_plates: names of the local plates; found if None.
+    :param standard_normal: use coordinates with a standard normal prior at sites that have an inverse CDF.
+    :param vectorization: ``"vmap"``, ``"plate"`` or ``"loop"``; chosen by comparison with the loop if None.
+    :param trace_graph: run as a list of tensor operations, recorded once; the model's parameters must not change.
+    :raises NotImplementedError: if the model subsamples.
+    :raises ValueError: if the model has no latent site, a site can't be sampled, or ``batch_plates`` aren't local.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        transforms: Mapping[str, Transform] | None = None,
+        init_strategy: Callable[[Site], Any] = init_to_uniform,
+        max_plate_nesting: int | None = None,
+        batch_plates: Sequence[str] | None = None,
+        standard_normal: bool = False,
+        vectorization: str | None = None,
+        trace_graph: bool = True,
+    ) -> None:
+        if vectorization is not None and vectorization not in RUNNERS:
+            raise ValueError(f"vectorization must be one of {sorted(RUNNERS)} or None, got {vectorization!r}")
+        self._initial_trace = lambda: initial_trace(model, args, dict(kwargs or {}), init_strategy, max_plate_nesting)
+        self._uniform_start = init_strategy is init_to_uniform
+        self.structure = Structure.of(self._initial_trace())
+
+        def make_terms(local: dict[str, tuple[int, int]]) -> ModelTerms:
+            layout = self.structure.layout(local.values(), dict(transforms or {}), standard_normal)
+            return ModelTerms(model, args, dict(kwargs or {}), self.structure, layout)
+
+        self.local_plates = find_local_plates(self.structure, make_terms, batch_plates)
+        self.terms = make_terms(self.local_plates)
+        self._prototype = self.terms.coordinates(self.structure.trace)
+        probe = torch.stack([self._prototype, self._prototype + 0.1])
+        self._runner = RUNNERS[vectorization](self.terms) if vectorization else choose_runner(self.terms, probe)
+        self._prior_runner: PlateRunner | LoopRunner = PlateRunner(self.terms)
+        if not works(self._prior_runner, LoopRunner(self.terms), probe):
+            self._prior_runner = LoopRunner(self.terms)
+        self._joint = TracedFunction(self._joint_gradient, trace_graph)
+        self._split = TracedFunction(self._split_gradient, trace_graph)
+
+    @property
+    def layout(self) -> Layout:
+        """Where each site lies in a position."""
+        return self.terms.layout
+
+    @property
+    def vectorization(self) -> str:
+        """How the model is run at many positions."""
+        return self._runner.name
+
+    @property
+    def transforms(self) -> dict[str, Transform]:
+        """From the sites' values to their unconstrained coordinates, at the sites that use them."""
+        maps = {name: site.coordinate for name, site in self.layout.sites.items()}
+        return {name: each.transform.inv for name, each in maps.items() if isinstance(each, Unconstrained)}
+
+    @property
+    def prior_is_standard_normal(self) -> bool:
+        """Whether the prior of all coordinates is standard normal."""
+        all_normal = all(isinstance(site.coordinate, StandardNormal) for site in self.layout.sites.values())
+        return all_normal and self._only_latent_prior()
+
+    def log_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log prior and log likelihood, each ``(rows, *local)``, differentiable in the position."""
+        return self._runner.log_terms(position)
+
+    def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
+        """Evaluate log prior + log likelihood and the gradient; ``rows`` makes no difference."""
+        return Point(position, *self._joint(position))
+
+    def expect(self, rows: int) -> None:
+        """Be ready for batches of exactly so many rows; others are padded."""
+        self._joint.expect(rows)
+        self._split.expect(rows)
+
+    def split(self, position: Tensor) -> SplitPoint:
+        """Evaluate log prior and log likelihood, and both gradients."""
+        return SplitPoint(position, *self._split(position))
+
+    def constrain(self, position: Tensor) -> dict[str, Tensor]:
+        """Return the sites' values at positions ``(*lead, *local, dim)``, each ``(*lead, *site shape)``."""
+        transforms = self.transforms
+        if len(transforms) == len(self.layout.sites):
+            return {name: transforms[name].inv(value) for name, value in self.layout.unflatten(position).items()}
+        lead = position.shape[: position.ndim - 1 - len(self.layout.local_shape)]
+        values = self._runner.values(position.reshape(-1, *position.shape[len(lead) :]))
+        return {name: value.reshape(*lead, *value.shape[1:]) for name, value in values.items()}
+
+    def draw_start(self, num: int) -> Tensor:
+        """Draw positions ``(num, *local, dim)`` by the initialisation strategy."""
+        if self._uniform_start:
+            return 4 * torch.rand_like(self._prototype.expand(num, *self._prototype.shape)) - 2
+        return torch.stack([self.terms.coordinates(self._initial_trace()[0]) for _ in range(num)])
+
+    def can_sample_prior(self) -> bool:
+        """Tell whether running the model draws from the prior that :meth:`split` scores."""
+        sites = [self.structure.trace.nodes[name] for name in self.structure.latent]
+        return self._only_latent_prior() and all(is_plain(site) and not is_improper(site) for site in sites)
+
+    def sample_prior(self, num: int) -> Tensor:
+        """Draw ``num`` positions from the prior, ``(num, *local, dim)``."""
+        normal = torch.randn_like(self._prototype.expand(num, *self._prototype.shape))
+        return normal if self.prior_is_standard_normal else self._prior_runner.draw_prior(normal)
+
+    def improper_sites(self) -> list[str]:
+        """Return the latent sites without a normalisable prior."""
+        return [name for name in self.structure.latent if is_improper(self.structure.trace.nodes[name])]
+
+    def offending_site(self, position: Tensor) -> str:
+        """Name the first site whose term isn't finite at one position ``(*local, dim)``."""
+        trace, coordinates = self.terms.run(self.layout.unflatten(position))
+        terms = self.terms.site_terms(trace, coordinates)
+        bad = [name for name, term in terms.items() if not torch.isfinite(term).all()]
+        return f"site {bad[0]!r}" if bad else "the gradient"
+
+    def _only_latent_prior(self) -> bool:
+        return self.terms.prior_names == list(self.structure.latent)
+
+    def _joint_gradient(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            position = position.detach().requires_grad_()
+            log_prior, log_likelihood = self.log_terms(position)
+            log_joint = log_prior + log_likelihood
+            gradient = _gradient(log_joint, position)
+        return log_joint.detach(), gradient
+
+    def _split_gradient(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        with torch.enable_grad():
+            position = position.detach().requires_grad_()
+            log_prior, log_likelihood = self.log_terms(position)
+            gradients = _gradient(log_prior, position), _gradient(log_likelihood, position)
+        return log_prior.detach(), log_likelihood.detach(), *gradients
+
+
+def _gradient(value: Tensor, position: Tensor) -> Tensor:
+    """Return the gradient of each row's value; zero where it doesn't depend on the position."""
+    if not value.requires_grad:
+        return torch.zeros_like(position)
+    return torch.autograd.grad(value.sum(), position, retain_graph=True, materialize_grads=True)[0]

@@ -1,0 +1,126 @@
+"""Replaces a function of one tensor by the list of tensor operations that it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx
+from torch._functorch.compile_utils import fx_graph_cse
+from torch.fx.experimental.proxy_tensor import make_fx
+
+Function = Callable[[Tensor], tuple[Any, ...]]
+_SMALLEST = 8
+_CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
+
+
+class TracedFunction:
+    """A function of a batch, traced once for each batch size, so that handlers and autograd cost nothing afterwards.
+
+    Sizes other than those expected (:meth:`expect`) are padded to a power of two. Each trace is checked at another
+    input; if tracing or the check fails, the function itself is called from then on, and ``failure`` says why.
+
+    :param function: from ``(rows, ...)`` to a tuple of ``(rows, ...)``; each row by itself.
+    :param enabled: False calls the function itself.
+
+    >>> traced = TracedFunction(lambda x: (x.square().sum(-1),))
+    >>> traced(torch.ones(3, 2))
+    (tensor([2., 2., 2.]),)
+    """
+
+    def __init__(self, function: Function, enabled: bool = True) -> None:
+        self.function = function
+        self.failure = None if enabled else "not wanted"
+        self._exact: set[int] = set()
+        self._graphs: dict[int, Function] = {}
+
+    def expect(self, rows: int) -> None:
+        """Trace batches of this size as they are, from now on."""
+        self._exact.add(rows)
+
+    def __call__(self, batch: Tensor) -> tuple[Any, ...]:
+        """Evaluate a batch."""
+        rows = len(batch)
+        size = self._size(rows)
+        if size not in self._graphs and self.failure is None:
+            self._trace(_pad(batch, size))
+        if self.failure is not None:
+            return self.function(batch)
+        with torch.no_grad():
+            if size == rows:
+                return tuple(self._graphs[size](batch))
+            return tuple(value[:rows] for value in self._graphs[size](_pad(batch, size)))
+
+    def _size(self, rows: int) -> int:
+        # It depends on the sizes expected, not on those seen, so that a resumed run rounds as the first one did.
+        power = max(_SMALLEST, 1 << (rows - 1).bit_length())
+        return min([size for size in self._exact if size >= rows] + [power])
+
+    def _trace(self, batch: Tensor) -> None:
+        # Tracing runs arbitrary user code in an unusual mode; whatever it raises, the plain function still works.
+        try:
+            graph = _simplified(make_fx(lambda tensor: self.function(tensor))(batch.detach()))
+            other = batch.detach() + torch.linspace(-0.1, 0.1, batch.numel()).to(batch).reshape(batch.shape)
+            with torch.no_grad():
+                got = graph(other)
+            if all(torch.allclose(*pair, **_CLOSE) for pair in zip(got, self.function(other), strict=True)):
+                self._graphs[len(batch)] = graph
+            else:
+                self.failure = "the traced operations give other values than the function"
+        except Exception as error:
+            self.failure = f"{type(error).__name__}: {error}"
+
+
+def _pad(batch: Tensor, size: int) -> Tensor:
+    missing = size - len(batch)
+    return torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]) if missing else batch
+
+
+def _simplified(module: fx.GraphModule) -> Function:
+    """Drop what can be computed once: constants, detached copies, dead and repeated operations."""
+    graph = module.graph
+    if any(_writes(node) for node in graph.nodes):
+        return module.forward
+    aten = torch.ops.aten
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        power_one = node.target is aten.pow.Tensor_Scalar and node.args[1] == 1
+        if power_one or node.target in (aten.detach.default, aten.alias.default):
+            node.replace_all_uses_with(node.args[0])
+        elif all(each.op == "get_attr" for each in node.all_input_nodes) or _only_shape_matters(node):
+            _fold(module, node)
+    graph.eliminate_dead_code()
+    module.graph = fx_graph_cse(graph)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module.forward
+
+
+def _writes(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _only_shape_matters(node: fx.Node) -> bool:
+    return node.target in (torch.ops.aten.ones_like.default, torch.ops.aten.zeros_like.default)
+
+
+def _fold(module: fx.GraphModule, node: fx.Node) -> None:
+    """Replace a node by the constant it computes."""
+
+    def constant(argument: fx.Node) -> Any:
+        if argument.op == "get_attr":
+            return getattr(module, str(argument.target))
+        example = argument.meta["val"]
+        return torch.empty(example.shape, dtype=example.dtype, device=example.device)
+
+    with torch.no_grad():
+        args, kwargs = fx.map_arg((node.args, node.kwargs), constant)
+        value = cast(Callable[..., Any], node.target)(*args, **kwargs)
+    if not isinstance(value, Tensor):
+        return
+    name = f"_folded_{node.name}"
+    module.register_buffer(name, value, persistent=False)
+    with module.graph.inserting_before(node):
+        node.replace_all_uses_with(module.graph.get_attr(name))

@@ -1,0 +1,73 @@
+"""autoMALA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro_tkam.infer.adaptation import Adaptation, NoAdaptation, RoundAdaptation
+from pyro_tkam.infer.kernels.base import LangevinKernel
+from pyro_tkam.infer.potential import Potential
+from pyro_tkam.infer.structure import Model
+from pyro_tkam.ops.automala import NUM_UNIFORMS, automala_step
+from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning
+
+
+class AutoMALA(LangevinKernel):
+    """autoMALA: MALA whose step size is searched anew at each step, reversibly.
+
+    Biron-Lattes et al. 2024, arXiv:2310.16782; Raj 2025, arXiv:2506.14167, Eq. 82-85; see
+    :func:`pyro_tkam.ops.automala.automala_step`. The initial step of the search and the scales of the preconditioner
+    change only between rounds of doubling length during warm-up. The paper's variant for training is
+    ``adapt_to_accepted=True`` with ``min_step_size``, ``max_step_size`` and ``num_unadjusted``.
+
+    :param model: a Pyro model, or
+    :param potential_fn: from unconstrained values by site to the potential energy.
+    :param step_size: leapfrog step with which the first searches start.
+    :param adapt: whether step size and scales adapt.
+    :param adapt_to_accepted: start a round with the mean accepted step, instead of the mean step, of the last one.
+    :param min_step_size: a search below it rejects.
+    :param max_step_size: a search above it rejects.
+    :param options: see :class:`LangevinKernel`.
+    :raises ValueError: unless ``0 < min_step_size <= step_size <= max_step_size``.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> from pyro.infer import MCMC
+    >>> def model():
+    ...     pyro.sample("z", dist.Normal(0.0, 1.0))
+    >>> mcmc = MCMC(AutoMALA(model), num_samples=3, warmup_steps=20, disable_progbar=True)
+    >>> mcmc.run()
+    >>> mcmc.get_samples()["z"].shape
+    torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        model: Model | None = None,
+        potential_fn: Potential | None = None,
+        *,
+        step_size: float = 0.5,
+        adapt: bool = True,
+        adapt_to_accepted: bool = False,
+        min_step_size: float = 1e-8,
+        max_step_size: float = 1e8,
+        **options: Any,
+    ) -> None:
+        if not 0 < min_step_size <= step_size <= max_step_size:
+            raise ValueError(
+                "0 < min_step_size <= step_size <= max_step_size must hold, "
+                f"got {min_step_size}, {step_size}, {max_step_size}"
+            )
+        super().__init__(model, potential_fn, step_size=step_size, **options)
+        self.adapt, self.adapt_to_accepted = adapt, adapt_to_accepted
+        self.limits = (min_step_size, max_step_size)
+
+    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+        """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
+        noise = Noise.draw(point, NUM_UNIFORMS)
+        return automala_step(point, target, tuning, noise, adjusted, limits=self.limits)
+
+    def adaptation(self, warmup_steps: int) -> Adaptation:
+        """Return adaptation between rounds."""
+        if not self.adapt:
+            return NoAdaptation()
+        return RoundAdaptation(warmup_steps, self.adapt_to_accepted, self.limits)

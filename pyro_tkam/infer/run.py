@@ -1,0 +1,178 @@
+"""What runs of many chains share: warm-up, progress, interruption and resumption."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.mcmc.logger import ProgressBar
+from torch import Tensor
+
+
+class BatchRun(ABC):
+    """A run of ``warmup_steps + num_samples`` steps whose records fill one draw at a time.
+
+    :param num_samples: number of draws kept of each chain.
+    :param warmup_steps: number of first steps, dropped; as many as draws if None.
+    :param num_chains: number of chains.
+    :param disable_progbar: show no progress.
+    :raises ValueError: if a number is out of range.
+    """
+
+    def __init__(self, num_samples: int, warmup_steps: int | None, num_chains: int, disable_progbar: bool) -> None:
+        warmup_steps = num_samples if warmup_steps is None else warmup_steps
+        for name, value, least in (
+            ("num_samples", num_samples, 1),
+            ("warmup_steps", warmup_steps, 0),
+            ("num_chains", num_chains, 1),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        self.num_samples, self.warmup_steps, self.num_chains = num_samples, warmup_steps, num_chains
+        self.disable_progbar = disable_progbar
+        self._records: dict[str, Tensor] = {}
+        self._done = 0
+        self._rng: dict[str, Tensor] = {}
+        self._resumed: dict[str, Any] | None = None
+
+    @abstractmethod
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
+        """Set up the chains; return their device."""
+
+    @abstractmethod
+    def _step(self, index: int) -> dict[str, Tensor]:
+        """Make one step and return what to keep of it."""
+
+    @abstractmethod
+    def _state(self) -> dict[str, Any]:
+        """Return the chains' state."""
+
+    @abstractmethod
+    def _load(self, state: dict[str, Any]) -> None:
+        """Restore the chains' state."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Turn the records into results; called at the end and when interrupted."""
+
+    def _status(self) -> dict[str, str]:
+        """Return what the progress bar shows."""
+        return {}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`resume` needs: numbers, strings and tensors, fit for ``torch.save``."""
+        if not self._rng:
+            raise RuntimeError("run() must be called before there is a state")
+        return {
+            "steps": self._done,
+            "warmup_steps": self.warmup_steps,
+            "num_chains": self.num_chains,
+            "rng": self._rng,
+            "chains": self._state(),
+            "records": {name: value[: self.num_draws] for name, value in self._records.items()},
+        }
+
+    @property
+    def num_draws(self) -> int:
+        """Number of draws made so far."""
+        return max(0, self._done - self.warmup_steps)
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Make the next :meth:`run` go on from a state, to the same bits as if it had never stopped.
+
+        :param state: of a run with the same model, data, kernel, chains and warm-up; ``num_samples`` may be larger.
+        :raises ValueError: if the state's numbers of chains or of warm-up steps differ.
+        """
+        for name in ("warmup_steps", "num_chains"):
+            if state[name] != getattr(self, name):
+                raise ValueError(f"state was saved with {name}={state[name]}, but this run has {getattr(self, name)}")
+        self._resumed = state
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        with poutine.block(), pyro.validation_enabled(False):
+            self._records, self._done, self._rng = {}, 0, {}
+            device = self._begin(args, kwargs)
+            if self._resumed is not None:
+                self._restore(self._resumed, device)
+            try:
+                self._loop(device)
+            finally:
+                self._finish()
+
+    def _restore(self, state: dict[str, Any], device: torch.device) -> None:
+        self._load(state["chains"])
+        self._done, self._resumed = state["steps"], None
+        for name, value in state["records"].items():
+            self._records[name] = value.new_empty(self.num_samples, *value.shape[1:])
+            self._records[name][: len(value)] = value[: self.num_samples]
+        _set_rng(state["rng"], device)
+
+    def _loop(self, device: torch.device) -> None:
+        total = self.warmup_steps + self.num_samples
+        bar = ProgressBar(self.warmup_steps, self.num_samples, disable=self.disable_progbar)
+        self._rng = _get_rng(device)
+        with bar, _deferred_interrupt() as interrupted:
+            for index in range(self._done, total):
+                self._keep(index - self.warmup_steps, self._step(index))
+                self._done = index + 1
+                self._rng = _get_rng(device)
+                self._show(bar, index)
+                if interrupted:
+                    raise KeyboardInterrupt
+
+    def _keep(self, draw: int, values: dict[str, Tensor]) -> None:
+        if draw < 0:
+            return
+        if not self._records:
+            self._records = {name: value.new_empty(self.num_samples, *value.shape) for name, value in values.items()}
+        for name, value in values.items():
+            self._records[name][draw] = value
+
+    def _show(self, bar: ProgressBar, index: int) -> None:
+        if not bar.disable:
+            bar.set_description("Warmup" if index < self.warmup_steps else "Sample", refresh=False)
+            if index % 20 == 0:
+                bar.set_postfix(self._status(), refresh=False)
+            bar.update()
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[list[int]]:
+    """Collect the first Ctrl-C in a list, so that a step is never cut in half; the second one acts at once."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: Any) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield caught
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _get_rng(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_rng(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
