@@ -87,7 +87,8 @@ def test_failures_are_one_line_that_says_why(run, capsys, words, message, tmp_pa
     assert not (tmp_path / "new").exists()
 
 
-def test_unknown_options_are_refused(capsys):
+def test_unknown_and_shortened_options_are_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(["train", "new", "--model.latent", "3"])
     assert stop.value.code == 2

@@ -35,7 +35,8 @@ def prior_densities(
     chosen = distance.topk(min(num, len(distance))).indices
     positions = z.cpu().numpy()
     axes.plot(positions, bank[:, chosen].cpu().numpy(), linewidth=0.9, alpha=0.8)
-    axes.plot(positions, reference[:, :1].cpu().numpy(), color="black", linestyle="--", linewidth=1.5, label="reference")
+    plain = reference[:, :1].cpu().numpy()
+    axes.plot(positions, plain, color="black", linestyle="--", linewidth=1.5, label="reference")
     axes.set(xlabel="z", ylabel="density", xlim=(low, high), ylim=(0, None), title=title)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,8 +1,8 @@
 """Train a small model again and again in forked processes that are killed; run as a script by ``test_trainer.py``.
 
-``killed_runs.py FOLDER SEED``: ``FOLDER/whole`` is trained without a break, ``FOLDER/killed-0`` with ten kills at random
-moments, one of them while a checkpoint is being written; should it be done before, ``killed-1`` takes the rest, and so
-on. Prints the number of kills.
+``killed_runs.py FOLDER SEED``: ``FOLDER/whole`` is trained without a break, ``FOLDER/killed-0`` with ten kills at
+random moments, one of them while a checkpoint is being written; should it be done before, ``killed-1`` takes the rest,
+and so on. Prints the number of kills.
 """
 
 import os

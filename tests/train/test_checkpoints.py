@@ -61,5 +61,5 @@ def test_a_part_of_a_checkpoint_is_named(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match="has no state_dict"):
         read_checkpoint(path)
-    with pytest.raises(FileNotFoundError, match="absent.ckpt is missing"):
+    with pytest.raises(FileNotFoundError, match=r"absent.ckpt is missing"):
         read_checkpoint(tmp_path / "absent.ckpt")

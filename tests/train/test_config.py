@@ -30,7 +30,7 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, text, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent.yaml is missing"):
+    with pytest.raises(FileNotFoundError, match=r"absent.yaml is missing"):
         TrainConfig.load(tmp_path / "absent.yaml")
 
 

@@ -114,15 +114,15 @@ def test_what_cannot_be_trained_is_named():
                 pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
 
     x = torch.zeros(4, 1)
-    with pytest.raises(TypeError, match="model: got function, takes an nn.Module"):
+    with pytest.raises(TypeError, match=r"model: got function, takes an nn.Module"):
         ELBOTraining(lambda x: x, ImportanceMLE())
     with pytest.raises(TypeError, match="guide: got int"):
         ELBOTraining(Measured(), ImportanceMLE(), 3)
-    with pytest.raises(TypeError, match="elbo: got ABCMeta, takes a pyro.infer.ELBO"):
+    with pytest.raises(TypeError, match=r"elbo: got ABCMeta, takes a pyro.infer.ELBO"):
         ELBOTraining(Measured(), ImportanceMLE)
     with pytest.raises(ValueError, match=r"model: \['loc'\] come from pyro.param and would not train"):
         ELBOTraining(Bare(), ImportanceMLE()).initialize(x)
-    with pytest.raises(TypeError, match="data: got torch.float64, takes the dtype of the model's parameters"):
+    with pytest.raises(TypeError, match=r"data: got torch.float64, takes the dtype of the model's parameters"):
         ELBOTraining(Measured(), ImportanceMLE()).initialize(x.double())
     with pytest.raises(ValueError, match="model: got no parameter"):
         ELBOTraining(Global(), ImportanceMLE(), size=4).initialize(x)
