@@ -113,6 +113,7 @@ def tabulate(
     :param rule: how to cut and integrate; its tolerance is not pursued where values may not steer control flow.
     :param breakpoints: ascending points at which cells should end, shape ``(count,)``.
 
+    >>> from pyro_tkam.ops.quadrature import gauss_legendre
     >>> table = tabulate(lambda z: -z, torch.tensor(0.0), torch.tensor(1.0), torch.Size(), gauss_legendre(8))
     >>> float(table.log_normalizer.exp())  # 1 - 1/e
     0.632120...

@@ -1,6 +1,7 @@
 """Curves of training."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from pyro_tkam.plots.axes import Axes, new_figure
 
@@ -16,7 +17,7 @@ def training_curves(
     :param runs: for each run's name its columns, among them ``"update"``; see
         :meth:`pyro_tkam.train.RunFolder.read_metrics`.
     :param axes: one for each other column; None makes a figure.
-    :param window: updates in a running mean.
+    :param window: updates in a running mean, at most a tenth of all.
     :return: the axes.
     :raises ValueError: for no runs, and for another number of axes than there are metrics.
     """
@@ -39,10 +40,8 @@ def training_curves(
 
 
 def _curve(axes: Axes, updates: Sequence[float], values: Sequence[float], window: int, label: str, colour: str) -> None:
-    axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.6)
-    window = min(window, len(values))
-    sums = [0.0]
-    for value in values:
-        sums.append(sums[-1] + value)
+    window = max(1, min(window, len(values) // 10))
+    sums = [0.0, *accumulate(values)]
     means = [(sums[i + window] - sums[i]) / window for i in range(len(values) - window + 1)]
-    axes.plot(updates[window - 1 :], means, color=colour, linewidth=1.5, label=label)
+    axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.6)
+    axes.plot(updates[window // 2 :][: len(means)], means, color=colour, linewidth=1.5, label=label)

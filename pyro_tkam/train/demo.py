@@ -73,11 +73,11 @@ def _shares(digits: LabelledImages, rows: Tensor, sets: dict[str, Tensor]) -> di
 
 def _draw(folder: Path, models: dict[str, TKAM], samples: dict[str, Tensor], real: Tensor) -> None:
     """Write the two pictures that show both couplings at once."""
-    figure = plots.new_figure(10.0, 5.6)
-    grids, densities = figure.subplots(2, 3, height_ratios=(3, 2))
-    plots.image_grid(real[:40], grids[0], columns=8, title="real digits, held out")
+    figure = plots.new_figure(10.0, 6.0)
+    grids, densities = figure.subplots(2, 3, height_ratios=(5, 3))
+    plots.image_grid(real[:64], grids[0], columns=8, title="real digits, held out")
     for column, (coupling, model) in enumerate(models.items(), start=1):
-        plots.image_grid(samples[coupling][:40], grids[column], columns=8, title=f'samples, coupling="{coupling}"')
+        plots.image_grid(samples[coupling][:64], grids[column], columns=8, title=f'samples, coupling="{coupling}"')
         with pyro.get_param_store().scope():
             prior = model.prior()
         plots.prior_densities(prior, densities[column], title="learned priors")

@@ -36,8 +36,7 @@ def build_model(config: TrainConfig, data_shape: tuple[int, ...]) -> TKAM:
     :param config: the run's configuration.
     :param data_shape: shape of one datum.
     """
-    options = vars(config.model)
-    return TKAM.kart(data_shape, **options)
+    return TKAM.kart(data_shape, **vars(config.model))
 
 
 def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> dict[str, Any]:
@@ -53,23 +52,34 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     :return: what ``summary.json`` holds.
     :raises ValueError: for a folder of another configuration or with damaged files.
     """
-    from pyro_tkam.infer import ImportanceMLE
-    from pyro_tkam.train.fit import fit
-    from pyro_tkam.train.module import ELBOTraining
     from pyro_tkam.train.pictures import draw_run
 
     files = RunFolder(Path(folder))
     rows, held_out = load_split(config)
+    seconds = _fit(config, rows, files, progress)
+    model = load_model(files.path, data_shape=tuple(rows.shape[1:]))
     pyro.set_rng_seed(config.seed)
-    model = build_model(config, tuple(rows.shape[1:]))
+    summary = {**_last_metrics(files), **_evidence(model, held_out), "seconds_per_update": seconds}
+    draw_run(model, files)
+    files.summary.write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) -> float | None:
+    """Make the model and train it; return the seconds an update took."""
+    from pyro_tkam.infer import ImportanceMLE
+    from pyro_tkam.train.module import ELBOTraining
+    from pyro_tkam.train.trainer import fit
+
+    pyro.set_rng_seed(config.seed)
     module = ELBOTraining(
-        model,
+        build_model(config, tuple(rows.shape[1:])),
         ImportanceMLE(config.num_particles),
         size=len(rows),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config.learning_rate),
     )
     _claim(files, config)
-    seconds = fit(
+    return fit(
         module,
         rows,
         files.path,
@@ -81,12 +91,6 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
         device=config.device,
         progress=progress,
     )
-    model = load_model(files.path, data_shape=tuple(rows.shape[1:]))
-    pyro.set_rng_seed(config.seed)
-    summary = {**_last_metrics(files), **_evidence(model, held_out), "seconds_per_update": seconds}
-    draw_run(model, files)
-    files.summary.write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
 
 
 def _claim(files: RunFolder, config: TrainConfig) -> None:
