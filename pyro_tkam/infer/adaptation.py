@@ -104,7 +104,7 @@ class DualAveragingAdaptation:
 
 
 class RoundAdaptation:
-    """Rounds of doubling length, between which step size and scales change (Biron-Lattes et al. 2024, arXiv:2310.16782).
+    """Rounds of doubling length, between which step size and scales change (Biron-Lattes et al. 2024).
 
     The new initial step is the mean of the steps that the searches chose, times √2 for their coarse grid; the new
     scales are the standard deviations of the round's draws.
