@@ -15,8 +15,9 @@ from pyro.infer.mcmc.util import _guess_max_plate_nesting
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import Transform, biject_to
 
-from pyro_tkam.infer.coordinates import Coordinate, Site, StandardNormal, Unconstrained, normal_quantile
+from pyro_tkam.infer.coordinates import Coordinate, Site, StandardNormal, Unconstrained
 from pyro_tkam.infer.layout import Layout, SiteLayout
+from pyro_tkam.infer.normal_quantile import normal_quantile
 
 Model = Callable[..., Any]
 
