@@ -1,6 +1,7 @@
 """Pyro distributions whose densities are learned functions."""
 
 from pyro_tkam.distributions.isotropic import IsotropicNormal
+from pyro_tkam.distributions.mixture import TiltedMixture
 from pyro_tkam.distributions.tilted import ExponentiallyTilted
 
-__all__ = ["ExponentiallyTilted", "IsotropicNormal"]
+__all__ = ["ExponentiallyTilted", "IsotropicNormal", "TiltedMixture"]

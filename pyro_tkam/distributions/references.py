@@ -1,57 +1,87 @@
-"""Reference densities ``π0`` of the tilted prior, by name (Raj 2025, Sec. 2.2 and Tables 4 to 6)."""
+"""Reference densities ``π0`` of the tilted prior, by name (Raj 2025, Sec. 2.2 and Tables 4 to 6) or distribution."""
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+
+from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops.bases import Picklable
+
+End = float | Tensor
 
 
 class Reference(Protocol):
     """A univariate density on an interval, in the form that the tilted prior needs."""
 
     @property
-    def low(self) -> float | Tensor:
+    def low(self) -> End:
         """Lower end of the interval."""
 
     @property
-    def high(self) -> float | Tensor:
+    def high(self) -> End:
         """Upper end of the interval."""
 
     @property
-    def breakpoints(self) -> tuple[float, ...]:
-        """Points, ascending, at which a quadrature should end a cell."""
+    def breakpoints(self) -> Tensor | None:
+        """Points, ascending, at which a quadrature should end a cell, shape ``(count, *batch)``."""
 
     @property
-    def parameters(self) -> tuple[Tensor, ...]:
-        """Tensors that decide the batch shape, dtype and device."""
+    def batch_shape(self) -> torch.Size:
+        """Batch shape of the density."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Parameters and other tensors; they decide dtype and device."""
 
     def log_density(self, z: Tensor) -> Tensor:
         """Return ``log π0(z)`` for ``z`` in the interval."""
 
 
-@dataclass(frozen=True)
-class Constant:
+@dataclass(frozen=True, eq=False)
+class _OnInterval(Picklable):
     """
-    A constant density: ``1/(high - low)``, or 1 where it is not ``normalized``.
+    What references share.
 
     :param low: lower end of the interval.
     :param high: upper end of the interval.
+    """
+
+    low: End
+    high: End
+
+    @property
+    def breakpoints(self) -> Tensor | None:
+        return None
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.broadcast_shapes(*(tensor.shape for tensor in self.tensors))
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return ()
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(_OnInterval):
+    """
+    A constant density: ``1/(high - low)``, or 1 where it is not ``normalized``.
+
     :param normalized: whether the density integrates to 1.
 
     >>> Constant(0.0, 2.0).log_density(torch.tensor(1.0))
     tensor(-0.6931)
     """
 
-    low: float | Tensor
-    high: float | Tensor
     normalized: bool = True
-    breakpoints: tuple[float, ...] = ()
-    parameters: tuple[Tensor, ...] = ()
 
     def log_density(self, z: Tensor) -> Tensor:
         """Return the logarithm of the constant, shaped as ``z``."""
@@ -60,55 +90,46 @@ class Constant:
         return -torch.as_tensor(self.high - self.low, dtype=z.dtype, device=z.device).log() + torch.zeros_like(z)
 
 
-@dataclass(frozen=True)
-class Gaussian:
+@dataclass(frozen=True, eq=False)
+class Gaussian(_OnInterval):
     """
-    The Gaussian density on an interval.
+    The Gaussian density on an interval, standard where it has no location and scale.
 
-    :param low: lower end of the interval.
-    :param high: upper end of the interval.
-    :param loc: location, a tensor of any batch shape.
-    :param scale: scale, a tensor of any batch shape.
+    :param loc: location, of any batch shape.
+    :param scale: scale, of any batch shape.
 
     >>> Gaussian(-4.0, 4.0).log_density(torch.tensor(0.0))
     tensor(-0.9189)
     """
 
-    low: float | Tensor = -4.0
-    high: float | Tensor = 4.0
     loc: Tensor | None = None
     scale: Tensor | None = None
-    breakpoints: tuple[float, ...] = ()
 
     @property
-    def parameters(self) -> tuple[Tensor, ...]:
-        """Location and scale, where they are tensors."""
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Location and scale, where there are any."""
         return tuple(p for p in (self.loc, self.scale) if p is not None)
 
     def log_density(self, z: Tensor) -> Tensor:
         """Return the logarithm of the Gaussian density at ``z``."""
-        scaled = z if self.loc is None else z - self.loc
-        if self.scale is None:
-            return -0.5 * scaled.square() - 0.5 * math.log(2 * math.pi)
-        return -0.5 * (scaled / self.scale).square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
+        if self.loc is None or self.scale is None:
+            return -0.5 * z.square() - 0.5 * math.log(2 * math.pi)
+        return -0.5 * ((z - self.loc) / self.scale).square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
 
 
-@dataclass(frozen=True)
-class LogNormal:
+@dataclass(frozen=True, eq=False)
+class LogNormal(_OnInterval):
     """
     The standard lognormal density on an interval; cells are graded towards 0, where its scale shrinks.
 
-    :param low: lower end of the interval.
-    :param high: upper end of the interval.
-
-    >>> LogNormal().log_density(torch.tensor(1.0))
+    >>> LogNormal(0.0, 4.0).log_density(torch.tensor(1.0))
     tensor(-0.9189)
     """
 
-    low: float | Tensor = 0.0
-    high: float | Tensor = 4.0
-    breakpoints: tuple[float, ...] = tuple(2.0**-k for k in range(14, -3, -1))
-    parameters: tuple[Tensor, ...] = ()
+    @property
+    def breakpoints(self) -> Tensor:
+        """Powers of two from 2^-14 to 4."""
+        return torch.arange(-14, 3).double().exp2()
 
     def log_density(self, z: Tensor) -> Tensor:
         """Return the logarithm of the lognormal density at ``z``; it falls to minus infinity as ``z`` goes to 0."""
@@ -118,38 +139,73 @@ class LogNormal:
         return torch.where(positive, value, -math.inf)
 
 
-@dataclass(frozen=True)
-class FromDistribution:
+@dataclass(frozen=True, eq=False)
+class FromDistribution(_OnInterval):
     """
     A univariate ``torch.distributions`` object as a reference.
 
-    :param low: lower end of the interval.
-    :param high: upper end of the interval.
-    :param distribution: the density, of empty event shape.
+    :param distribution: the density, of empty event shape; its own validation is off.
     """
 
-    low: float | Tensor
-    high: float | Tensor
     distribution: Distribution
-    breakpoints: tuple[float, ...] = ()
 
     @property
-    def parameters(self) -> tuple[Tensor, ...]:
-        """The distribution's parameters."""
-        return tuple(getattr(self.distribution, name) for name in self.distribution.arg_constraints)
+    def breakpoints(self) -> Tensor | None:
+        """The location of densities that have a kink there."""
+        if isinstance(self.distribution, _KINKED_AT_LOCATION):
+            return self.distribution.loc[None]
+        return None
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The distribution's."""
+        return self.distribution.batch_shape
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that the distribution holds."""
+        return tuple(tensors_of(self.distribution))
 
     def log_density(self, z: Tensor) -> Tensor:
         """Return the distribution's log density at ``z``."""
         return self.distribution.log_prob(z)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes, tensors detached."""
+        return {**super().__getstate__(), "distribution": _copied(self.distribution, Tensor.detach)}
 
-def _learnable_gaussian(low: float | Tensor, high: float | Tensor) -> Reference:
-    """Return a Gaussian whose location and scale are new leaves, found at ``.parameters``."""
+
+_KINKED_AT_LOCATION = (torch.distributions.Laplace, dist.AsymmetricLaplace)
+
+
+def tensors_of(distribution: Distribution) -> Iterator[Tensor]:
+    """Yield the tensors that a distribution, and those it is made of, hold."""
+    for value in vars(distribution).values():
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Distribution):
+            yield from tensors_of(value)
+
+
+def _copied(distribution: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:
+    """Copy a distribution, and those that it is made of, without validation and with changed tensors."""
+    new = copy.copy(distribution)
+    for name, value in vars(distribution).items():
+        if isinstance(value, Distribution):
+            setattr(new, name, _copied(value, change))
+        elif isinstance(value, Tensor):
+            setattr(new, name, change(value))
+    new._validate_args = False
+    return new
+
+
+def _learnable_gaussian(low: End, high: End) -> Reference:
+    """Return a Gaussian whose location and scale are new leaves, found at ``.tensors``."""
     return Gaussian(low, high, torch.zeros((), requires_grad=True), torch.ones((), requires_grad=True))
 
 
 #: How each name becomes a reference, and its default interval.
-REFERENCES: dict[str, tuple[Callable[[float | Tensor, float | Tensor], Reference], float, float]] = {
+REFERENCES: dict[str, tuple[Callable[[End, End], Reference], float, float]] = {
     "uniform": (Constant, 0.0, 1.0),
     "gaussian": (Gaussian, -4.0, 4.0),
     "lognormal": (LogNormal, 0.0, 4.0),
@@ -159,45 +215,69 @@ REFERENCES: dict[str, tuple[Callable[[float | Tensor, float | Tensor], Reference
 
 
 def resolve_reference(
-    reference: str | Distribution, low: float | Tensor | None = None, high: float | Tensor | None = None
+    reference: str | Distribution, low: End | None = None, high: End | None = None
 ) -> Reference:
     """
     Turn a name or a distribution into a reference on an interval.
 
     :param reference: ``"uniform"``, ``"gaussian"``, ``"lognormal"``, ``"learnable_gaussian"``, ``"flat"``, or a
         univariate distribution.
-    :param low: lower end; None takes the reference's own.
-    :param high: upper end; None takes the reference's own.
-    :raises ValueError: for an unknown name, a multivariate distribution, an end that is missing where the
-        reference is unbounded, or ``low >= high``.
-    :raises TypeError: for a reference that is neither a name nor a distribution.
+    :param low: lower end; None takes the reference's own. What lies outside a distribution's support is cut off.
+    :param high: upper end, likewise.
+    :raises ValueError: for an unknown name, a distribution that is multivariate or discrete, an end that is missing
+        where the reference is unbounded, and ``low >= high``.
+    :raises TypeError: for a reference that is neither a name nor a distribution, and ends that are not numbers.
 
     >>> resolve_reference("gaussian").low
     -4.0
     """
-    make, default_low, default_high = _maker(reference)
-    low, high = default_low if low is None else low, default_high if high is None else high
     for name, end in (("low", low), ("high", high)):
-        if not bool(torch.isfinite(torch.as_tensor(end)).all()):
-            raise ValueError(f"{name}: got {end}, takes a finite number (required where the reference is unbounded)")
-    if not bool((torch.as_tensor(low) < torch.as_tensor(high)).all()):
-        raise ValueError(f"low, high: got low={low}, high={high}, takes low < high")
-    return make(low, high)
-
-
-def _maker(
-    reference: str | Distribution,
-) -> tuple[Callable[[float | Tensor, float | Tensor], Reference], float | Tensor, float | Tensor]:
+        if not isinstance(end, float | int | Tensor | None):
+            raise TypeError(f"{name}: got {type(end).__name__}, takes a number, a tensor or None")
     if isinstance(reference, str):
         if reference not in REFERENCES:
             raise ValueError(f"reference: got {reference!r}, takes one of {sorted(REFERENCES)} or a distribution")
-        return REFERENCES[reference]
+        make, default_low, default_high = REFERENCES[reference]
+        low, high = default_low if low is None else low, default_high if high is None else high
+    else:
+        make, low, high = _from_distribution(reference, low, high)
+    _check_interval(low, high)
+    return make(low, high)
+
+
+def _from_distribution(
+    reference: Distribution, low: End | None, high: End | None
+) -> tuple[Callable[[End, End], Reference], End, End]:
     if not isinstance(reference, Distribution):
         raise TypeError(f"reference: got {type(reference).__name__}, takes a name or a univariate distribution")
     if reference.event_shape:
         raise ValueError(f"reference: got event shape {tuple(reference.event_shape)}, takes a univariate distribution")
-    low, high = (
-        getattr(reference.support, "lower_bound", -math.inf),
-        getattr(reference.support, "upper_bound", math.inf),
-    )
-    return partial(FromDistribution, distribution=reference), low, high
+    support = reference.support
+    if support is None or support.is_discrete:
+        raise ValueError(f"reference: got a discrete distribution, {reference}, takes a continuous one")
+    lowest, highest = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
+    low = lowest if low is None else _where(lambda end, bound: end >= bound, low, lowest)
+    high = highest if high is None else _where(lambda end, bound: end <= bound, high, highest)
+    return partial(FromDistribution, distribution=_copied(reference, lambda tensor: tensor)), low, high
+
+
+def _where(inside: Callable[[Any, Any], Any], end: End, bound: End) -> End:
+    """Return the end of an interval where it is inside the bound, else the bound."""
+    if isinstance(end, Tensor) or isinstance(bound, Tensor):
+        return torch.where(inside(end, bound), end, bound)
+    return end if inside(end, bound) else bound
+
+
+def _check_interval(low: End, high: End) -> None:
+    ends = {"low": torch.as_tensor(low), "high": torch.as_tensor(high)}
+    if not all(is_concrete(end) for end in ends.values()):
+        return
+    for name, end in ends.items():
+        if not bool(end.isfinite().all()):
+            raise ValueError(f"{name}: got {end.tolist()}, takes finite numbers (required where the reference has none)")
+    try:
+        ordered = bool((ends["low"] < ends["high"]).all())
+    except RuntimeError as error:
+        raise ValueError(f"low, high: got shapes that do not broadcast, {error}") from error
+    if not ordered:
+        raise ValueError(f"low, high: got low={low}, high={high}, takes low < high inside the reference's support")

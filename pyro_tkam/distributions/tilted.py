@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import Distribution
 
-from pyro_tkam.distributions.references import resolve_reference
+from pyro_tkam.distributions.references import Reference, resolve_reference
+from pyro_tkam.distributions.tabulated import Tabulated
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops.quadrature import Quadrature, default_rule
 from pyro_tkam.ops.table import Table, tabulate
@@ -17,7 +17,7 @@ from pyro_tkam.ops.table import Table, tabulate
 Energy = Callable[[Tensor], Tensor]
 
 
-class ExponentiallyTilted(TorchDistribution):
+class ExponentiallyTilted(Tabulated):
     """
     A univariate reference density tilted by the exponential of an energy, normalised by quadrature.
 
@@ -26,8 +26,8 @@ class ExponentiallyTilted(TorchDistribution):
     order in the parameters of ``f`` and ``π0``, in ``low``, ``high`` and in ``u``.
 
     :param energy: elementwise ``f``: it takes any ``z`` that broadcasts against ``(*sample, *batch)`` and returns
-        the broadcast shape. An attribute ``knots``, of shape ``(count,)``, gives the edges of the cells within
-        which it is smooth.
+        the broadcast shape. An attribute ``knots``, of shape ``(*grid_batch, count)``, gives the edges of the
+        cells within which it is smooth.
     :param reference: ``π0``, a univariate distribution or one of ``"uniform"`` (on [0, 1]), ``"gaussian"`` and
         ``"learnable_gaussian"`` (on [-4, 4]), ``"lognormal"`` (on [0, 4]) and ``"flat"`` (1 on [-1, 1]).
     :param low: lower end, a number or a tensor that broadcasts with the batch; None takes the reference's.
@@ -47,8 +47,7 @@ class ExponentiallyTilted(TorchDistribution):
     torch.Size([3])
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    has_rsample = True
+    _shared: ClassVar[tuple[str, ...]] = (*Tabulated._shared, "energy", "reference")
 
     def __init__(
         self,
@@ -66,173 +65,99 @@ class ExponentiallyTilted(TorchDistribution):
             raise TypeError(f"quadrature: got {type(quadrature).__name__}, takes a Quadrature")
         self.energy = energy
         self.reference = resolve_reference(reference, low, high)
+        like = _prototype(energy, self.reference)
         ends = (self.reference.low, self.reference.high)
-        tensors = [t for t in (*ends, *self.reference.parameters) if isinstance(t, Tensor)]
-        like = _prototype(energy, tensors)
         self.low, self.high = (torch.as_tensor(end, dtype=like.dtype, device=like.device) for end in ends)
-        batch_shape = torch.broadcast_shapes(energy((self.low + self.high) / 2).shape, *(t.shape for t in tensors))
+        middle = (self.low + self.high) / 2
+        batch_shape = torch.broadcast_shapes(energy(middle).shape, middle.shape, self.reference.batch_shape)
         super().__init__(batch_shape, validate_args=validate_args)
-        self._table = self._tabulate(quadrature or default_rule(like.dtype))
+        rule = quadrature or default_rule(like.dtype)
+        self._table = self._tabulate(rule)
+        self._warn_of_error(rule.tolerance)
 
     def _tabulate(self, rule: Quadrature) -> Table:
-        low, high = torch.broadcast_tensors(self.low, self.high)
-        shape = (1,) * (len(self.batch_shape) - low.dim()) + low.shape
-        low, high = low.reshape(shape), high.reshape(shape)
-        table = tabulate(self._log_density, low, high, self.batch_shape, rule, self._breakpoints())
-        if is_concrete(table.log_normalizer) and not bool(table.log_normalizer.isfinite().all()):
-            raise ValueError(self._why_not_finite(table))
+        low, high = (aligned(end[None], len(self.batch_shape))[0] for end in torch.broadcast_tensors(self.low, self.high))
+        table = tabulate(self._unnormalized, low, high, self.batch_shape, rule, self._breakpoints())
+        if is_concrete(table.log_normalizer):
+            self._check_mass(table)
         return table
 
     def _breakpoints(self) -> Tensor | None:
-        """Return the reference's and the energy's break points inside the interval."""
-        cuts = [torch.as_tensor(self.reference.breakpoints, dtype=self.low.dtype, device=self.low.device)]
+        """Return the energy's and the reference's break points, ascending, shape ``(count, *edge_batch)``."""
         knots = getattr(self.energy, "knots", None)
-        if knots is not None:
-            cuts.append(knots.detach())
-        points = torch.cat(cuts).sort().values
-        if is_concrete(points) and is_concrete(self.low) and is_concrete(self.high):
-            points = points[(points > self.low.min()) & (points < self.high.max())]
-        return points if len(points) > 0 else None
+        own = None if knots is None else knots.detach().movedim(-1, 0)
+        cuts = [points.to(self.low) for points in (own, self.reference.breakpoints) if points is not None]
+        if not cuts:
+            return None
+        points = merged(cuts, len(self.batch_shape))
+        if not all(is_concrete(tensor) for tensor in (points, self.low, self.high)):
+            return points
+        inside = ((points > self.low) & (points < self.high)).reshape(len(points), -1).any(1)
+        return points[inside] if bool(inside.any()) else None
 
-    def _log_density(self, z: Tensor) -> Tensor:
+    def _unnormalized(self, z: Tensor) -> Tensor:
         """Return the unnormalised ``f(z) + log π0(z)``."""
         energy = self.energy(z)
-        expected = torch.broadcast_shapes(z.shape, energy.shape)
-        if energy.shape != expected:
+        if energy.shape != torch.broadcast_shapes(z.shape, energy.shape):
             raise ValueError(f"energy: got values of shape {tuple(energy.shape)} for z of shape {tuple(z.shape)}")
-        return energy + self.reference.log_density(z)
+        log_density = energy + self.reference.log_density(z)
+        if log_density.dtype != z.dtype:
+            raise TypeError(f"energy, reference: got values of {log_density.dtype} for z of {z.dtype}, takes one dtype")
+        return log_density
 
-    def _why_not_finite(self, table: Table) -> str:
-        energy = self.energy(table.nodes.flatten(0, 1))
+    def _log_density(self, z: Tensor) -> Tensor:
+        return self._unnormalized(z) - self._table.log_normalizer
+
+    def _check_mass(self, table: Table) -> None:
+        least = math.log(torch.finfo(table.nodes.dtype).tiny)
+        if bool(table.log_normalizer.isfinite().all()) and bool((table.log_normalizer > least).all()):
+            return
+        energy, reference = self.energy(table.nodes.flatten(0, 1)), self.reference.log_density(table.nodes)
         if bool((energy.isnan() | energy.isposinf()).any()):
-            return "energy: got values that are not finite inside the interval, takes finite ones (or -inf)"
-        return f"reference: got no mass on the interval from low={self.low.tolist()} to high={self.high.tolist()}"
+            raise ValueError("energy: got values that are not finite inside the interval, takes finite ones (or -inf)")
+        if bool((reference.isnan() | reference.isposinf()).any()):
+            raise ValueError("reference: got a density that is not finite inside the interval, takes one that is")
+        if bool((reference.amax((0, 1)) < least).any()) or not bool(table.log_normalizer.isfinite().all()):
+            where = f"from low={self.low.tolist()} to high={self.high.tolist()}"
+            raise ValueError(f"reference: got no mass on the interval {where}, takes one with mass under the energy")
 
-    @constraints.dependent_property(is_discrete=False, event_dim=0)
-    def support(self) -> constraints.Constraint:
-        """The closed interval from ``low`` to ``high``."""
-        return constraints.interval(self.low, self.high)
+    @classmethod
+    def infer_shapes(cls, **shapes: torch.Size) -> tuple[torch.Size, torch.Size]:
+        """
+        Return the batch and event shape from the shapes of the arguments.
+
+        :param shapes: batch shapes of ``energy``, ``reference``, ``low`` and ``high``, as far as they are tensors.
+        """
+        return torch.broadcast_shapes(*shapes.values()), torch.Size()
 
     @property
     def log_normalizer(self) -> Tensor:
         """``log Z``, shape ``batch_shape``."""
         return self._table.log_normalizer.expand(self.batch_shape)
 
-    @property
-    def quadrature_error(self) -> Tensor:
-        """Estimated absolute error of the CDF, shape ``batch_shape``."""
-        return self._table.error.expand(self.batch_shape)
 
-    @property
-    def mean(self) -> Tensor:
-        """``E_p[z]``, shape ``batch_shape``."""
-        return self.expectation(lambda z: z)
-
-    @property
-    def variance(self) -> Tensor:
-        """``E_p[(z - E_p[z])²]``, shape ``batch_shape``."""
-        mean = self._table.expectation(lambda z: z)
-        return self.expectation(lambda z: (z - mean).square())
-
-    def expectation(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """
-        Return ``E_p[h(z)]`` by the quadrature that normalises the density.
-
-        :param function: elementwise ``h``; it sees ``z`` of a shape that broadcasts with ``(nodes, *batch)``.
-        :return: shape ``batch_shape``.
-
-        >>> uniform = ExponentiallyTilted(lambda z: 0 * z)
-        >>> print(f"{uniform.expectation(lambda z: z**2):.4f}")
-        0.3333
-        """
-        return self._table.expectation(function).expand(self.batch_shape)
-
-    def entropy(self) -> Tensor:
-        """Return ``-E_p[log p(z)]``, shape ``batch_shape``."""
-        return -self._table.average(self._table.log_density).expand(self.batch_shape)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "ExponentiallyTilted":
-        """
-        Return the distribution with a larger batch shape; the table is shared, not copied.
-
-        :param batch_shape: shape to which ``batch_shape`` broadcasts.
-        """
-        new: ExponentiallyTilted = self._get_checked_instance(ExponentiallyTilted, _instance)
-        new.energy, new.reference, new._table = self.energy, self.reference, self._table
-        new.low, new.high = self.low, self.high
-        batch_shape = torch.Size(batch_shape)
-        torch.broadcast_shapes(self.batch_shape, batch_shape)
-        super(ExponentiallyTilted, new).__init__(batch_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """
-        Return ``f(z) + log π0(z) - log Z``, and minus infinity outside the interval.
-
-        :param value: shape ``(*sample, *batch_shape)``, or what broadcasts with it.
-        :return: the broadcast shape.
-        :raises ValueError: with ``validate_args``, for values outside the support.
-        """
-        if self._validate_args:
-            self._validate_sample(value)
-        inside = (value >= self.low) & (value <= self.high)
-        density = self._log_density(torch.where(inside, value, (self.low + self.high) / 2))
-        log_prob = torch.where(inside, density - self._table.log_normalizer, -math.inf)
-        return log_prob.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
-
-    def cdf(self, value: Tensor) -> Tensor:
-        """
-        Return ``F(z)``: 0 below the interval and 1 above it.
-
-        :param value: shape ``(*sample, *batch_shape)``, or what broadcasts with it.
-        :return: the broadcast shape.
-        """
-        if self._validate_args:
-            self._validate_sample(value)
-        inside = torch.maximum(torch.minimum(value, self.high), self.low)
-        result = self._table.cdf(inside).clamp(0, 1)
-        return result.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
-
-    def icdf(self, value: Tensor, upper: bool = False) -> Tensor:
-        """
-        Return ``F^{-1}(u)``, differentiable in ``u`` and in every parameter.
-
-        :param value: probabilities ``u``, shape ``(*sample, *batch_shape)``, or what broadcasts with it.
-        :param upper: whether ``u`` is the mass above ``z`` instead of that below it.
-        :return: the broadcast shape.
-        :raises ValueError: with ``validate_args``, for probabilities outside [0, 1].
-        """
-        if self._validate_args and is_concrete(value) and not bool(((value >= 0) & (value <= 1)).all()):
-            raise ValueError("value: got probabilities outside [0, 1], takes probabilities")
-        return self._table.icdf(value, upper).expand(torch.broadcast_shapes(value.shape, self.batch_shape))
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """
-        Draw exactly by inverting the CDF, with pathwise gradients (Raj 2025, Eq. 21-25 without their bias).
-
-        :param sample_shape: shape of independent draws.
-        :return: shape ``(*sample_shape, *batch_shape)``.
-        """
-        like = self._table.log_normalizer
-        u = torch.rand(self._extended_shape(sample_shape), dtype=like.dtype, device=like.device)
-        return self.icdf(u.clamp_min(torch.finfo(u.dtype).tiny))
+def aligned(points: Tensor, rank: int) -> Tensor:
+    """Insert dimensions after the first, so that the rest broadcasts with a batch of that rank."""
+    return points.reshape(points.shape[0], *[1] * (rank - points.dim() + 1), *points.shape[1:])
 
 
-def _prototype(energy: Energy, tensors: list[Tensor]) -> Tensor:
+def merged(cuts: list[Tensor], rank: int) -> Tensor:
+    """Sort several sets of points, each of shape ``(count, *batch)``, into one for a batch of that rank."""
+    cuts = [aligned(points, rank) for points in cuts]
+    batch = torch.broadcast_shapes(*(points.shape[1:] for points in cuts))
+    return torch.cat([points.expand(-1, *batch) for points in cuts]).sort(0).values
+
+
+def _prototype(energy: Energy, reference: Reference) -> Tensor:
     """Return a tensor of the dtype and device in which the energy computes."""
     knots = getattr(energy, "knots", None)
     if isinstance(knots, Tensor):
         return knots
+    tensors = [t for t in (reference.low, reference.high, *reference.tensors) if isinstance(t, Tensor)]
     like = max(tensors, key=lambda t: t.dim(), default=torch.zeros(()))
     value = energy(torch.zeros((), dtype=like.dtype, device=like.device))
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise TypeError(f"energy: got a result of type {type(value).__name__}, takes a function to floating tensors")
+    if not isinstance(value, Tensor):
+        raise TypeError(f"energy: got a result of type {type(value).__name__}, takes a function to tensors")
+    if not value.is_floating_point():
+        raise TypeError(f"energy: got a result of dtype {value.dtype}, takes a function to floating tensors")
     return value
-
-
-@register_kl(ExponentiallyTilted, ExponentiallyTilted)
-def _kl_tilted_tilted(p: ExponentiallyTilted, q: ExponentiallyTilted) -> Tensor:
-    table = p._table
-    values = q.log_prob(table.nodes.flatten(0, 1)).unflatten(0, table.nodes.shape[:2])
-    return table.average(table.log_density - values)

@@ -3,6 +3,7 @@
 from pyro_tkam.infer.density import ModelDensity
 from pyro_tkam.infer.importance_mle import ImportanceMLE, ImportanceStatistics
 from pyro_tkam.infer.kernels import MALA, ULA, AutoMALA
+from pyro_tkam.infer.reparam import InverseTransformReparam
 from pyro_tkam.infer.tempering import ParallelTempering, PowerPosteriors
 from pyro_tkam.infer.vectorized import VectorizedMCMC
 
@@ -12,6 +13,7 @@ __all__ = [
     "AutoMALA",
     "ImportanceMLE",
     "ImportanceStatistics",
+    "InverseTransformReparam",
     "ModelDensity",
     "ParallelTempering",
     "PowerPosteriors",

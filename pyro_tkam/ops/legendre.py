@@ -8,10 +8,13 @@ from torch import Tensor
 
 
 @cache
+def _vandermonde(nodes: tuple[float, ...]) -> np.ndarray:
+    return np.polynomial.legendre.legvander(2 * np.asarray(nodes) - 1, len(nodes) - 1)
+
+
+@cache
 def _analysis_matrix(nodes: tuple[float, ...]) -> np.ndarray:
-    """Return the inverse of the Legendre-Vandermonde matrix of nodes given on [0, 1]."""
-    vandermonde = np.polynomial.legendre.legvander(2 * np.asarray(nodes) - 1, len(nodes) - 1)
-    return np.linalg.inv(vandermonde)
+    return np.linalg.inv(_vandermonde(nodes))
 
 
 @cache
@@ -69,6 +72,20 @@ def analysis_matrix(nodes: tuple[float, ...], like: Tensor) -> Tensor:
     tensor([2., 2.], dtype=torch.float64)
     """
     return torch.as_tensor(_analysis_matrix(nodes), dtype=like.dtype, device=like.device)
+
+
+def synthesis_matrix(nodes: tuple[float, ...], like: Tensor) -> Tensor:
+    """
+    Return the matrix that maps Legendre coefficients to the values at the nodes.
+
+    :param nodes: the ``n`` nodes of one cell, on [0, 1].
+    :param like: a tensor whose dtype and device the result takes.
+    :return: shape ``(n, n)``, node first.
+
+    >>> synthesis_matrix((0.25, 0.75), torch.zeros(())) @ torch.tensor([2.0, 2.0])
+    tensor([1., 3.])
+    """
+    return torch.as_tensor(_vandermonde(nodes), dtype=like.dtype, device=like.device)
 
 
 def integral_matrix(count: int, like: Tensor) -> Tensor:

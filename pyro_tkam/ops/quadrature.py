@@ -1,6 +1,7 @@
 """Composite interpolatory quadrature: rules on one cell and the cells of an interval (model of Raj 2025, Eq. 6)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,9 +21,9 @@ class Quadrature:
     :param nodes: distinct nodes of one cell on [0, 1], ascending.
     :param splits: equal cells between two neighbouring break points.
     :param base_cells: equal cells of an interval that comes without break points.
-    :param use_knots: whether knots of the integrand become cell edges.
-    :param tolerance: cells are halved until the estimated error is below it; None keeps the cells as they are.
-    :param max_halvings: halvings after which the error is accepted as it is.
+    :param use_knots: whether break points of the integrand become cell edges.
+    :param tolerance: cells are cut until the estimated error is below it; None keeps the cells as they are.
+    :param max_cells: number of cells from which on the error is accepted as it is.
 
     :raises ValueError: for nodes outside [0, 1] or not ascending, and for counts below one.
 
@@ -35,19 +36,15 @@ class Quadrature:
     base_cells: int = 1
     use_knots: bool = False
     tolerance: float | None = None
-    max_halvings: int = 0
+    max_cells: int = 1024
 
     def __post_init__(self) -> None:
-        inside = np.all(np.diff(self.nodes) > 0) and min(self.nodes, default=-1) >= 0 and max(self.nodes) <= 1
-        if not inside:
+        ascending = all(left < right for left, right in pairwise((-1.0, *self.nodes)))
+        if not self.nodes or not ascending or self.nodes[0] < 0 or self.nodes[-1] > 1:
             raise ValueError(f"nodes: got {self.nodes}, takes ascending numbers of [0, 1]")
         for name in ("splits", "base_cells"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, takes a whole number of at least 1")
-
-    def halved(self) -> "Quadrature":
-        """Return the rule with every cell cut in two and one halving less to go."""
-        return replace(self, splits=2 * self.splits, max_halvings=self.max_halvings - 1)
 
     def edges(self, low: Tensor, high: Tensor, breakpoints: Tensor | None = None) -> Tensor:
         """
@@ -55,8 +52,8 @@ class Quadrature:
 
         :param low: lower ends, shape ``batch``.
         :param high: upper ends, shape ``batch``.
-        :param breakpoints: ascending points shared by the batch, shape ``(count,)``; those outside the interval
-            make cells of no width.
+        :param breakpoints: ascending points, shape ``(count, *batch)``; those outside the interval make cells of
+            no width.
         :return: ascending edges, shape ``(cells + 1, *batch)``.
 
         >>> composite(2).edges(torch.tensor(0.0), torch.tensor(1.0), torch.tensor([0.5]))
@@ -66,20 +63,23 @@ class Quadrature:
             coarse = torch.stack([low, high])
             splits = self.splits * self.base_cells
         else:
-            inner = breakpoints.reshape(-1, *[1] * low.dim())
-            coarse = torch.cat([low[None], torch.minimum(torch.maximum(inner, low), high), high[None]])
+            inner = torch.minimum(torch.maximum(breakpoints, low), high)
+            coarse = torch.cat([low.expand(1, *inner.shape[1:]), inner, high.expand(1, *inner.shape[1:])])
             splits = self.splits
         fractions = torch.arange(splits, dtype=low.dtype, device=low.device) / splits
-        fractions = fractions.reshape(-1, *[1] * low.dim())
         starts, widths = coarse[:-1, None], coarse.diff(dim=0)[:, None]
-        return torch.cat([(starts + widths * fractions).flatten(0, 1), high[None]])
+        inside = starts + widths * fractions.reshape(-1, *[1] * (coarse.dim() - 1))
+        return torch.cat([inside.flatten(0, 1), coarse[-1:]])
 
 
-def _legendre_nodes(count: int) -> tuple[float, ...]:
-    if not 1 <= count <= MAX_NODES:
-        raise ValueError(f"num_nodes: got {count}, takes a whole number from 1 to {MAX_NODES}")
-    roots, _ = np.polynomial.legendre.leggauss(count)
-    return tuple(float(root) for root in (roots + 1) / 2)
+def _checked(num_nodes: int, smallest: int, largest: int = MAX_NODES) -> int:
+    if not smallest <= num_nodes <= largest:
+        raise ValueError(f"num_nodes: got {num_nodes}, takes a whole number from {smallest} to {largest}")
+    return num_nodes
+
+
+def _from_symmetric(nodes: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(node) for node in (nodes + 1) / 2)
 
 
 def gauss_legendre(num_nodes: int) -> Quadrature:
@@ -92,7 +92,63 @@ def gauss_legendre(num_nodes: int) -> Quadrature:
     >>> len(gauss_legendre(100).nodes)
     100
     """
-    return Quadrature(_legendre_nodes(num_nodes))
+    nodes, _ = np.polynomial.legendre.leggauss(_checked(num_nodes, 1))
+    return Quadrature(_from_symmetric(nodes))
+
+
+def gauss_kronrod(num_nodes: int) -> Quadrature:
+    """
+    Return the plain Gauss-Kronrod rule: one cell, ``num_nodes`` Gauss nodes and ``num_nodes + 1`` between them.
+
+    :param num_nodes: number of Gauss nodes; the rule has ``2 num_nodes + 1``.
+    :raises ValueError: for a number of Gauss nodes outside 1 to 100.
+
+    >>> print(f"{gauss_kronrod(7).nodes[-1] * 2 - 1:.6f}")
+    0.991455
+    """
+    off_diagonal = np.sqrt(_kronrod_recurrence(_checked(num_nodes, 1, MAX_NODES // 2)))
+    nodes = np.linalg.eigvalsh(np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1))
+    return Quadrature(_from_symmetric(nodes))
+
+
+def _kronrod_recurrence(n: int) -> np.ndarray:
+    """
+    Return the squared off-diagonal of the Jacobi-Kronrod matrix of the Legendre weight.
+
+    Laurie, "Calculation of Gauss-Kronrod quadrature rules", Math. Comp. 66 (1997), with all ``a_k = 0``: mixed
+    moments are carried along two diagonals; those of the first phase are known, the second yields the rest of ``b``.
+    """
+    b = np.zeros(2 * n + 1)
+    known = np.arange(1, (3 * n + 1) // 2 + 1)
+    b[0], b[known] = 2, known**2 / (4 * known**2 - 1)
+    s, t = np.zeros(n // 2 + 2), np.zeros(n // 2 + 2)
+    t[1] = b[n + 1]
+    for m in range(n - 1):
+        k = np.arange((m + 1) // 2, -1, -1)
+        s[k + 1] = np.cumsum(b[k + n + 1] * s[k] - b[m - k] * s[k + 1])
+        s, t = t, s
+    s[1:] = s[:-1].copy()
+    for m in range(n - 1, 2 * n - 2):
+        k = np.arange(m + 1 - n, (m - 1) // 2 + 1)
+        j = n - 1 - m + k
+        s[j + 1] = np.cumsum(b[m - k] * s[j + 2] - b[k + n + 1] * s[j + 1])
+        if m % 2 == 1:
+            b[(m + 1) // 2 + n + 1] = s[j[-1] + 1] / s[j[-1] + 2]
+        s, t = t, s
+    return b[1:]
+
+
+def trapezium(num_nodes: int) -> Quadrature:
+    """
+    Return the trapezium rule: the integrand is linear between ``num_nodes`` equally spaced nodes, ends included.
+
+    :param num_nodes: number of nodes.
+    :raises ValueError: for less than 2 nodes or more than 200.
+
+    >>> trapezium(100).splits
+    99
+    """
+    return Quadrature((0.0, 1.0), splits=_checked(num_nodes, 2) - 1)
 
 
 def composite(
@@ -101,7 +157,7 @@ def composite(
     *,
     base_cells: int = 32,
     tolerance: float | None = None,
-    max_halvings: int = 0,
+    max_cells: int = 1024,
 ) -> Quadrature:
     """
     Return a composite Gauss-Legendre rule whose cells end at the knots of the integrand.
@@ -109,14 +165,14 @@ def composite(
     :param splits: equal cells between two neighbouring knots.
     :param num_nodes: nodes a cell.
     :param base_cells: cells of an integrand without knots, before splitting.
-    :param tolerance: halve the cells until the estimated error is below it.
-    :param max_halvings: give up after as many halvings.
+    :param tolerance: cut cells until the estimated error is below it.
+    :param max_cells: give up at as many cells.
     :raises ValueError: for counts below one.
 
     >>> composite(2, 8).splits
     2
     """
-    return Quadrature(_legendre_nodes(num_nodes), splits, base_cells, True, tolerance, max_halvings)
+    return Quadrature(gauss_legendre(num_nodes).nodes, splits, base_cells, True, tolerance, max_cells)
 
 
 def default_rule(dtype: torch.dtype) -> Quadrature:
@@ -129,5 +185,5 @@ def default_rule(dtype: torch.dtype) -> Quadrature:
     5e-07
     """
     if dtype == torch.float64:
-        return composite(2, 12, base_cells=16, tolerance=1e-10, max_halvings=6)
-    return composite(2, 8, base_cells=16, tolerance=5e-7, max_halvings=5)
+        return composite(2, 12, base_cells=16, tolerance=1e-10)
+    return composite(1, 8, base_cells=32, tolerance=5e-7)

@@ -1,0 +1,176 @@
+"""Mixtures of exponentially tilted priors with their own exact inverse CDF."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical
+
+from pyro_tkam.distributions.tabulated import Tabulated
+from pyro_tkam.distributions.tilted import ExponentiallyTilted, aligned, merged
+from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops.quadrature import default_rule
+from pyro_tkam.ops.table import Table, tabulate
+
+
+class TiltedMixture(Tabulated):
+    """
+    A mixture of univariate tilted densities, itself univariate.
+
+    ``p(z) = Σ_k w_k p_k(z)`` with ``w = softmax(logits)`` (Raj 2025, arXiv:2506.14167, Eq. 12). Its CDF
+    ``F = Σ_k w_k F_k`` is continuous, so draws are ``F^{-1}(u)``, with pathwise gradients in the weights and in the
+    components, at a cost that does not depend on the number of components. (The paper draws a component first,
+    Eq. 13; see :meth:`sample_component`.) Components on different intervals are mixed on the hull of them all.
+
+    :param logits: unnormalised log weights, shape ``(*batch, K)``; minus infinity leaves a component out.
+    :param components: tilted densities of batch shape ``(*batch, K)``.
+    :param validate_args: whether to check values given to ``log_prob``, ``cdf`` and ``icdf``.
+    :raises ValueError: for logits that are NaN or plus infinity, of which all of one mixture are minus infinity, or
+        whose last dimension is not the components'.
+    :raises TypeError: for components that are not :class:`ExponentiallyTilted`, and mixed dtypes.
+
+    >>> components = ExponentiallyTilted(lambda z: torch.tensor([-8.0, 8.0]) * z)
+    >>> mixture = TiltedMixture(torch.zeros(2), components)
+    >>> print(f"{mixture.mean:.4f} {mixture.icdf(torch.tensor(0.5)):.4f}")
+    0.5000 0.5000
+    >>> mixture.responsibilities(torch.tensor(0.9)).argmax()
+    tensor(1)
+    """
+
+    _shared: ClassVar[tuple[str, ...]] = (*Tabulated._shared, "log_weights", "components")
+
+    def __init__(
+        self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None
+    ) -> None:
+        if not isinstance(components, ExponentiallyTilted):
+            raise TypeError(f"components: got {type(components).__name__}, takes an ExponentiallyTilted")
+        _check_logits(logits, components)
+        self.components = components
+        self.log_weights = logits.log_softmax(-1)
+        batch_shape = torch.broadcast_shapes(logits.shape, components.batch_shape)[:-1]
+        self.low = _last_removed(components.low, torch.amin)
+        self.high = _last_removed(components.high, torch.amax)
+        super().__init__(batch_shape, validate_args=validate_args)
+        self._table = components._table.mixed(self.weights) if self._has_one_grid else self._tabulate()
+
+    @property
+    def weights(self) -> Tensor:
+        """Weights ``w``, shape ``(*batch, K)``."""
+        return self.log_weights.exp()
+
+    @property
+    def _has_one_grid(self) -> bool:
+        """Whether all components have the same cells."""
+        edges = self.components._table.edges
+        return edges.dim() == 1 or edges.shape[-1] == 1
+
+    def _tabulate(self) -> Table:
+        """Tabulate on the hull of intervals that differ between components."""
+        components, rank = self.components, len(self.batch_shape)
+        low, high = (aligned(end[None], rank)[0] for end in (self.low, self.high))
+        ends = torch.stack(torch.broadcast_tensors(components.low, components.high))
+        knots = components._breakpoints()
+        cuts = [points.movedim(-1, 1).flatten(0, 1) for points in (ends, knots) if points is not None]
+        rule = default_rule(low.dtype)
+        return tabulate(self._log_density, low, high, self.batch_shape, rule, merged(cuts, rank))
+
+    def _log_density(self, z: Tensor) -> Tensor:
+        return self._joint(z).logsumexp(-1)
+
+    def _joint(self, z: Tensor) -> Tensor:
+        """Return ``log w_k + log p_k(z)`` for ``z`` inside the interval, with a last dimension of components."""
+        if self._has_one_grid:  # then inside one is inside all
+            shift = self.log_weights - self.components.log_normalizer
+            return self.components._unnormalized(z[..., None]) + shift
+        return self.components._masked_log_prob(z[..., None]) + self.log_weights
+
+    def component_log_prob(self, value: Tensor) -> Tensor:
+        """
+        Return the normalised ``log p_k(z)`` of every component, minus infinity outside its own interval.
+
+        :param value: shape ``(*sample, *batch_shape)``, or what broadcasts with it.
+        :return: that shape with a last dimension ``K``.
+        """
+        self._check(value)
+        return self.components._masked_log_prob(value[..., None])
+
+    def responsibilities(self, value: Tensor) -> Tensor:
+        """
+        Return ``w_k p_k(z) / p(z)``, the posterior of the component's index.
+
+        :param value: values inside the interval, shape ``(*sample, *batch_shape)``, or what broadcasts with it.
+        :return: that shape with a last dimension ``K``, which sums to one.
+        """
+        self._check(value)
+        return self._joint(value).softmax(-1)
+
+    def sample_component(self, sample_shape: Any = ()) -> Tensor:
+        """
+        Draw the index of a component with probabilities ``w`` (Raj 2025, Eq. 13).
+
+        :param sample_shape: shape of independent draws.
+        :return: integers of shape ``(*sample_shape, *batch_shape)``.
+        """
+        log_weights = self.log_weights.expand(*self.batch_shape, -1)
+        return Categorical(logits=log_weights, validate_args=False).sample(torch.Size(sample_shape))
+
+    def regularization(self) -> Tensor:
+        """
+        Return the L1 norm of the unnormalised proportions ``exp(logits)``, in units of the largest of them.
+
+        ``Σ_k w_k / max_k w_k`` is 1 where one component is left and ``K`` where all weigh alike; subtract a multiple
+        of it from the objective to empty components that the data do not need. (The L1 norm of ``w`` is constant.)
+
+        :return: shape ``batch_shape``.
+        """
+        proportions = (self.log_weights - self.log_weights.amax(-1, keepdim=True)).exp()
+        return proportions.sum(-1).expand(self.batch_shape)
+
+    def prune(self, threshold: float) -> "TiltedMixture":
+        """
+        Return the mixture without the components whose weight is below a threshold; the largest always stays.
+
+        :param threshold: smallest weight to keep, from 0 to 1.
+        :raises ValueError: for a threshold outside [0, 1].
+        """
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold: got {threshold}, takes a number from 0 to 1")
+        largest = self.log_weights.amax(-1, keepdim=True)
+        kept = (self.weights >= threshold) | (self.log_weights == largest)
+        logits = torch.where(kept, self.log_weights, -torch.inf)
+        pruned = TiltedMixture(logits, self.components, validate_args=self._validate_args)
+        return pruned.expand(self.batch_shape)
+
+    @classmethod
+    def infer_shapes(cls, **shapes: torch.Size) -> tuple[torch.Size, torch.Size]:
+        """
+        Return the batch and event shape from the shapes of the arguments.
+
+        :param shapes: shape of ``logits`` and batch shape of ``components``.
+        """
+        return torch.broadcast_shapes(*shapes.values())[:-1], torch.Size()
+
+
+def _check_logits(logits: Tensor, components: ExponentiallyTilted) -> None:
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"logits: got {type(logits).__name__}, takes a tensor")
+    if logits.dtype != components.low.dtype:
+        raise TypeError(f"logits: got {logits.dtype}, takes {components.low.dtype}, that of the components")
+    if not components.batch_shape:
+        raise ValueError("components: got batch shape (), takes (*batch, K)")
+    if logits.dim() == 0 or logits.shape[-1] != components.batch_shape[-1]:
+        raise ValueError(
+            f"logits: got shape {tuple(logits.shape)}, takes a last dimension of {components.batch_shape[-1]}, "
+            "one for each component"
+        )
+    if not is_concrete(logits):
+        return
+    if bool((logits.isnan() | logits.isposinf()).any()):
+        raise ValueError("logits: got NaN or plus infinity, takes finite numbers or minus infinity")
+    if bool(logits.isneginf().all(-1).any()):
+        raise ValueError("logits: got a mixture without weight, takes at least one finite number in each")
+
+
+def _last_removed(ends: Tensor, reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
+    return reduce(ends, -1) if ends.dim() > 0 else ends

@@ -1,0 +1,104 @@
+"""The tilted prior against adaptive quadrature that shares no code with it, for every named reference and basis."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+
+from pyro_tkam.distributions import ExponentiallyTilted
+from pyro_tkam.distributions.references import REFERENCES
+from tests.distributions.energies import bank, cuts, integrals, log_reference, true_cdf
+
+BASES = ["rbf", "bspline"]
+#: ``|F(icdf(u)) - u|`` and ``|log Z - log Z_ref|`` that the model asks for
+ACCURACY = {torch.float64: (1e-9, 1e-10), torch.float32: (2e-6, 5e-6)}
+
+every_case = pytest.mark.parametrize(
+    ("reference", "basis", "dtype"), [(r, b, d) for r in REFERENCES for b in BASES for d in ACCURACY], ids=str
+)
+
+
+@every_case
+def test_inverse_cdf_and_normaliser_against_adaptive_quadrature(reference, basis, dtype):
+    double = bank(basis, reference)
+    narrow = copy.deepcopy(double).to(dtype)
+    double = narrow.to(torch.float64) if dtype == torch.float64 else copy.deepcopy(narrow).double()
+    prior = ExponentiallyTilted(narrow.bound(), reference)
+    energy, log_pi = double.bound(), log_reference(reference)
+    u = torch.tensor([1e-6, 0.01, 0.1, 0.3, 0.5, 0.77, 0.9, 0.99, 1 - 1e-6], dtype=dtype)[:, None].expand(-1, 4)
+    with torch.no_grad():
+        z = prior.icdf(u)
+        log_z, cdf = true_cdf(prior, lambda z: energy(z) + log_pi(z), z)
+        cdf_error, log_z_error = ACCURACY[dtype]
+        assert z.dtype == prior.log_normalizer.dtype == dtype
+        assert (cdf - u).abs().max() <= cdf_error
+        assert (prior.log_normalizer - log_z).abs().max() <= log_z_error
+        assert (prior.cdf(z) - cdf).abs().max() <= cdf_error
+        assert ((cdf - u).abs().amax(0) <= prior.quadrature_error + 10 * torch.finfo(dtype).eps).all()
+
+
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize("reference", ["uniform", "gaussian"])
+def test_small_tail_masses_keep_their_relative_accuracy(reference, upper):
+    prior = ExponentiallyTilted(bank("rbf", reference).bound(), reference)
+    energy, log_pi = prior.energy, log_reference(reference)
+    u = torch.tensor([1e-14, 1e-11, 1e-8]).double()[:, None].expand(-1, 4)
+    z = prior.icdf(u, upper=upper).detach()
+    end = prior.high if upper else prior.low
+    distance = (end - z).abs() if upper else z - end
+    sign = -1 if upper else 1
+    first_piece = torch.tensor([0.0, 1e-3]).double()
+    tail = integrals(lambda t: energy(end + sign * t) + log_pi(end + sign * t), first_piece, distance)
+    torch.testing.assert_close(tail / prior.log_normalizer.detach().exp(), u, rtol=1e-4, atol=1e-15)
+
+
+@pytest.mark.parametrize("basis", BASES)
+def test_moments_entropy_and_divergence_against_adaptive_quadrature(basis):
+    prior = ExponentiallyTilted(bank(basis, "gaussian", seed=1).bound(), "gaussian")
+    other = ExponentiallyTilted(bank(basis, "gaussian", seed=2).bound(), "gaussian")
+
+    def average(function):
+        nodes, weights = torch.tensor([4.0] * 4).double()[None], prior.log_prob
+        shift = 50.0  # integrands may be negative; scipy sees exp(log(h + shift))
+        total = integrals(lambda z: weights(z) + (function(z) + shift).log(), cuts(prior), nodes)[0]
+        return total - shift
+
+    with torch.no_grad():
+        mean = average(lambda z: z)
+        torch.testing.assert_close(prior.mean, mean, atol=1e-9, rtol=0)
+        torch.testing.assert_close(prior.variance, average(lambda z: (z - mean) ** 2), atol=1e-9, rtol=0)
+        torch.testing.assert_close(prior.entropy(), -average(prior.log_prob), atol=1e-9, rtol=0)
+        torch.testing.assert_close(prior.expectation(torch.sin), average(torch.sin), atol=1e-9, rtol=0)
+        kl = torch.distributions.kl_divergence(prior, other)
+        torch.testing.assert_close(kl, average(lambda z: prior.log_prob(z) - other.log_prob(z)), atol=1e-9, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_a_million_draws_follow_the_cdf(reference):
+    """Kolmogorov-Smirnov; false alarms: 1e-4 a reference."""
+    functions = bank("rbf", reference, size=1)
+    prior = ExponentiallyTilted(copy.deepcopy(functions).float().bound(), reference)
+    exact = ExponentiallyTilted(functions.bound(), reference)
+    torch.manual_seed(7)
+    with torch.no_grad():
+        u = exact.cdf(prior.sample((1_000_000,)).double().clamp(exact.low, exact.high))
+    assert kstest(u.flatten().numpy(), "uniform").pvalue > 1e-4
+
+
+def test_published_inversion_is_biased():
+    """The control of the accuracy law: linear interpolation between cumulated node weights misses the CDF."""
+    prior = ExponentiallyTilted(bank("rbf", "uniform").bound(), "uniform")
+    nodes, weights = (torch.as_tensor(x) for x in np.polynomial.legendre.leggauss(100))
+    nodes = (nodes + 1) / 2
+    with torch.no_grad():
+        cumulated = (weights[:, None] / 2 * prior.log_prob(nodes[:, None]).exp()).cumsum(0)
+        u = torch.rand(1000, dtype=torch.double)
+        index = torch.searchsorted(cumulated[:, 0].contiguous(), u).clamp(1, 99)
+        below, above = cumulated[index - 1, 0], cumulated[index, 0]
+        z = nodes[index - 1] + (nodes[index] - nodes[index - 1]) * (u - below) / (above - below)
+        assert (prior.cdf(z[:, None].clamp(0, 1))[:, 0] - u).abs().max() > 1e-3

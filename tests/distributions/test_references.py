@@ -1,0 +1,107 @@
+"""Any univariate distribution as the reference: the estimated error bounds the true one, or the table says it is large."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import pytest
+import scipy.stats as stats
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+from torch.distributions import Distribution
+
+from pyro_tkam.distributions import ExponentiallyTilted
+from pyro_tkam.distributions.references import _copied
+
+
+def tensor(value: float) -> torch.Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def kinked() -> dist.MixtureSameFamily:
+    """Two kinks that nothing announces."""
+    weights, locations, scales = torch.tensor([[0.4, 0.6], [-0.3, 1.1], [0.4, 0.2]], dtype=torch.float64)
+    return dist.MixtureSameFamily(dist.Categorical(weights), dist.Laplace(locations, scales))
+
+
+def affine() -> dist.TransformedDistribution:
+    return dist.TransformedDistribution(dist.Normal(tensor(0.0), tensor(1.0)), [dist.transforms.AffineTransform(1.0, 2.0)])
+
+
+#: reference, interval, and the truncated law's CDF by scipy (of a constant energy)
+CASES = {
+    "laplace": (dist.Laplace(tensor(0.3), tensor(0.7)), -3.0, 4.0, stats.laplace(0.3, 0.7).cdf),
+    "asymmetric laplace": (dist.AsymmetricLaplace(tensor(0.3), tensor(0.7), tensor(1.0)), -3.0, 4.0, stats.laplace(0.3, 0.7).cdf),
+    "two laplaces": (kinked(), -3.0, 4.0, lambda z: 0.4 * stats.laplace(-0.3, 0.4).cdf(z) + 0.6 * stats.laplace(1.1, 0.2).cdf(z)),
+    "arcsine": (dist.Beta(tensor(0.5), tensor(0.5)), None, None, stats.beta(0.5, 0.5).cdf),
+    "beta": (dist.Beta(tensor(0.7), tensor(2.0)), 0.0, 1.0, stats.beta(0.7, 2).cdf),
+    "gamma": (dist.Gamma(tensor(0.4), tensor(1.0)), None, 10.0, stats.gamma(0.4).cdf),
+    "steep gamma": (dist.Gamma(tensor(0.02), tensor(1.0)), None, 10.0, stats.gamma(0.02).cdf),
+    "chi2": (dist.Chi2(tensor(1.0)), None, 10.0, stats.chi2(1).cdf),
+    "half normal": (dist.HalfNormal(tensor(1.0)), None, 5.0, stats.halfnorm().cdf),
+    "exponential": (dist.Exponential(tensor(2.0)), None, 5.0, stats.expon(scale=0.5).cdf),
+    "half cauchy": (dist.HalfCauchy(tensor(1.0)), None, 50.0, stats.halfcauchy().cdf),
+    "student": (dist.StudentT(tensor(3.0)), -20.0, 20.0, stats.t(3).cdf),
+    "cauchy": (dist.Cauchy(tensor(0.2), tensor(0.01)), -5.0, 5.0, stats.cauchy(0.2, 0.01).cdf),
+    "narrow normal": (dist.Normal(tensor(0.123), tensor(0.005)), -4.0, 4.0, stats.norm(0.123, 0.005).cdf),
+    "gumbel": (dist.Gumbel(tensor(0.0), tensor(1.0)), -3.0, 8.0, stats.gumbel_r().cdf),
+    "lognormal": (dist.LogNormal(tensor(0.0), tensor(1.0)), None, 4.0, stats.lognorm(1).cdf),
+    "narrow uniform": (dist.Uniform(tensor(0.2), tensor(0.5)), 0.0, 1.0, stats.uniform(0.2, 0.3).cdf),
+    "affine": (affine(), -4.0, 6.0, stats.norm(1, 2).cdf),
+}
+#: cases in which neighbouring floats are too far apart, or too many binades matter, for the default tolerance
+HARD = {"arcsine", "steep gamma"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", CASES)
+def test_the_estimate_bounds_the_error_or_says_that_it_is_large(name, dtype):
+    reference, low, high, law = CASES[name]
+    prior = ExponentiallyTilted(torch.zeros_like, to(reference, dtype), low, high, validate_args=False)
+    u = torch.linspace(0.001, 0.999, 201, dtype=dtype)
+    z = prior.icdf(u)
+    assert z.dtype == dtype
+    lowest, highest = law(float(prior.low)), law(float(prior.high))
+    truth = (torch.from_numpy(law(z.double().numpy())) - lowest) / (highest - lowest)
+    error, estimate = float((truth - u.double()).abs().max()), float(prior.quadrature_error)
+    resolution = float((prior.log_prob(z).exp() * z.abs() * torch.finfo(dtype).eps).max())
+    if name == "steep gamma":
+        assert estimate > 1e-7
+        return
+    assert error <= estimate + 2 * resolution
+    if name not in HARD:
+        assert estimate <= {torch.float64: 1e-9, torch.float32: 1e-5}[dtype]
+
+
+@pytest.mark.parametrize("name", sorted(HARD))
+def test_references_beyond_the_tolerance_warn(name):
+    reference, low, high, _ = CASES[name]
+    with pytest.warns(UserWarning, match="quadrature: the error of the CDF is estimated at"):
+        ExponentiallyTilted(torch.zeros_like, reference, low, high, validate_args=True)
+
+
+def to(reference: Distribution, dtype: torch.dtype) -> Distribution:
+    return _copied(reference, lambda value: value.to(dtype))
+
+
+def test_a_reference_narrower_than_the_interval_cuts_it():
+    prior = ExponentiallyTilted(torch.zeros_like, dist.Uniform(0.2, 0.5), 0.0, 0.4)
+    assert (float(prior.low), float(prior.high)) == pytest.approx((0.2, 0.4))
+    assert prior.support.check(torch.tensor([0.1, 0.3, 0.45])).tolist() == [False, True, False]
+
+
+def test_learned_kinks_have_exact_second_derivatives():
+    def moments(loc, scale):
+        prior = ExponentiallyTilted(torch.sin, dist.Laplace(loc, scale), -2.0, 3.0)
+        return prior.mean, prior.icdf(torch.tensor([0.2, 0.7]).double()), prior.log_normalizer
+
+    inputs = (torch.tensor([0.3]).double().requires_grad_(), torch.tensor([0.8]).double().requires_grad_())
+    assert gradcheck(moments, inputs, atol=1e-6)
+    assert gradgradcheck(moments, inputs, atol=1e-5, rtol=1e-3)
+
+
+def test_validation_of_the_reference_stays_out_of_the_way():
+    reference = dist.Exponential(torch.tensor(1.0), validate_args=True)
+    prior = ExponentiallyTilted(torch.zeros_like, reference, -1.0, 2.0, validate_args=False)
+    assert prior.log_prob(torch.tensor(-0.5)) == -torch.inf
+    assert prior.log_prob(torch.tensor(0.0)).isfinite()
+    assert reference._validate_args
