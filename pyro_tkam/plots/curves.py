@@ -14,6 +14,8 @@ def training_curves(
     """
     Draw every metric of training against the number of updates: the values, faint, and their running mean.
 
+    The vertical axis leaves the first fiftieth of the updates out of view where it is far away.
+
     :param runs: for each run's name its columns, among them ``"update"``; see
         :meth:`pyro_tkam.train.RunFolder.read_metrics`.
     :param axes: one for each other column; None makes a figure.
@@ -31,12 +33,20 @@ def training_curves(
     for name, panel in zip(names, axes, strict=True):
         for index, (run, columns) in enumerate(runs.items()):
             _curve(panel, columns["update"], columns[name], window, run, f"C{index}")
+        panel.set_ylim(*_limits([columns[name] for columns in runs.values()]))
         panel.set_xlabel("update")
         panel.set_ylabel(_LABELS.get(name, name))
         panel.spines[["top", "right"]].set_visible(False)
     if len(runs) > 1:
         axes[0].legend(frameon=False)
     return axes
+
+
+def _limits(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return what to show: all but the first fiftieth, whose fall would flatten the rest."""
+    later = [value for curve in curves for value in curve[len(curve) // 50 :]]
+    margin = 0.05 * (max(later) - min(later)) or 0.5
+    return min(later) - margin, max(later) + margin
 
 
 def _curve(axes: Axes, updates: Sequence[float], values: Sequence[float], window: int, label: str, colour: str) -> None:

@@ -1,6 +1,7 @@
 """A whole training run from its configuration, and the way back from a run folder to its model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,13 @@ def load_split(config: TrainConfig) -> tuple[Tensor, Tensor]:
 
     :param config: the run's configuration.
     :return: rows to train on and rows held out.
+    :raises ValueError: for data of another shape than the configuration says.
     """
     rows = load_rows(config.data)
+    if config.model.data_shape not in (None, list(rows.shape[1:])):
+        raise ValueError(f"model.data_shape: got {config.model.data_shape}, the data have {list(rows.shape[1:])}")
     train_rows, held_out = split(len(rows), config.held_out, seed=config.seed)
     return rows[train_rows], rows[held_out]
-
-
-def build_model(config: TrainConfig, data_shape: tuple[int, ...]) -> TKAM:
-    """
-    Make the untrained model of a run.
-
-    :param config: the run's configuration.
-    :param data_shape: shape of one datum.
-    """
-    return TKAM.kart(data_shape, **vars(config.model))
 
 
 def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> dict[str, Any]:
@@ -56,8 +50,9 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
 
     files = RunFolder(Path(folder))
     rows, held_out = load_split(config)
+    config = replace(config, model=replace(config.model, data_shape=list(rows.shape[1:])))
     seconds = _fit(config, rows, files, progress)
-    model = load_model(files.path, data_shape=tuple(rows.shape[1:]))
+    model = load_model(files.path)
     pyro.set_rng_seed(config.seed)
     summary = {**_last_metrics(files), **_evidence(model, held_out), "seconds_per_update": seconds}
     draw_run(model, files)
@@ -73,7 +68,7 @@ def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) ->
 
     pyro.set_rng_seed(config.seed)
     module = ELBOTraining(
-        build_model(config, tuple(rows.shape[1:])),
+        TKAM.kart(**vars(config.model)),
         ImportanceMLE(config.num_particles),
         size=len(rows),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config.learning_rate),
@@ -122,12 +117,11 @@ def _evidence(model: TKAM, held_out: Tensor) -> dict[str, Any]:
     return {"held_out": {**vars(evidence), "verdict": evidence.verdict}}
 
 
-def load_model(folder: Path | str, *, data_shape: tuple[int, ...] | None = None) -> TKAM:
+def load_model(folder: Path | str) -> TKAM:
     """
     Return the trained model of a run folder.
 
     :param folder: the run folder.
-    :param data_shape: shape of one datum; None asks the run's data.
     :raises FileNotFoundError: for a missing folder, configuration or checkpoint.
     :raises ValueError: for a damaged configuration or checkpoint, or one of another model.
     """
@@ -136,7 +130,9 @@ def load_model(folder: Path | str, *, data_shape: tuple[int, ...] | None = None)
         raise FileNotFoundError(f"{files.path}: there is no such run folder")
     config = TrainConfig.load(files.config)
     state = read_checkpoint(files.checkpoint)["state_dict"]
-    model = build_model(config, data_shape or tuple(load_rows(config.data).shape[1:]))
+    if config.model.data_shape is None:
+        raise ValueError(f"{files.config} lacks model.data_shape, which training records")
+    model = TKAM.kart(**vars(config.model))
     own = {name.removeprefix(_MODEL_PREFIX): value for name, value in state.items() if name.startswith(_MODEL_PREFIX)}
     try:
         model.load_state_dict(own)

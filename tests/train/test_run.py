@@ -20,6 +20,7 @@ SMALL = TrainConfig(
     checkpoint_every=5,
     device="cpu",
 )
+RECORDED = replace(SMALL, model=replace(SMALL.model, data_shape=[8, 8]))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_a_run_folder_is_complete(folder):
     assert names == {
         "config.yaml", "metrics.csv", "checkpoints", "summary.json", "samples.png", "prior.png", "curves.png"
     }  # fmt: skip
-    assert TrainConfig.load(RunFolder(folder).config) == SMALL
+    assert TrainConfig.load(RunFolder(folder).config) == RECORDED
     summary = json.loads(RunFolder(folder).summary.read_text())
     assert summary["updates"] == 12
     assert summary["seconds_per_update"] > 0
@@ -71,6 +72,7 @@ def test_rows_of_a_file_that_are_no_images(tmp_path):
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((60, 3)))
     config = replace(SMALL, data=str(tmp_path / "rows.npy"), held_out=0, batch_size=60, updates=2)
     summary = train(config, tmp_path / "run", progress=False)
+    (tmp_path / "rows.npy").unlink()  # the run folder is enough from here on
     assert "held_out" not in summary
     assert not (tmp_path / "run" / "samples.png").exists()
     assert generate(load_model(tmp_path / "run"), 2).shape == (2, 3)
@@ -79,7 +81,7 @@ def test_rows_of_a_file_that_are_no_images(tmp_path):
 def test_another_configuration_is_refused(folder):
     with pytest.raises(ValueError, match="this run has another configuration"):
         train(replace(SMALL, updates=13), folder, progress=False)
-    assert TrainConfig.load(RunFolder(folder).config) == SMALL
+    assert TrainConfig.load(RunFolder(folder).config) == RECORDED
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,7 @@ def test_another_configuration_is_refused(folder):
         ({"data": "mnist6k"}, "data: got 'mnist6k'"),
         ({"held_out": 1797}, "held_out: got 1797"),
         ({"batch_size": 1698}, "batch_size: got 1698, takes 1 to 1697"),
+        ({"model": ModelConfig(data_shape=[28, 28])}, r"model.data_shape: got \[28, 28\], the data have \[8, 8\]"),
         ({"model": ModelConfig(coupling="both")}, "coupling: got 'both'"),
     ],
 )
@@ -102,11 +105,14 @@ def test_damaged_run_folders_are_named(folder, tmp_path):
         load_model(tmp_path / "absent")
     with pytest.raises(FileNotFoundError, match=r"config.yaml is missing"):
         load_model(tmp_path)
-    SMALL.save(tmp_path / "config.yaml")
+    RECORDED.save(tmp_path / "config.yaml")
     with pytest.raises(FileNotFoundError, match=r"last.ckpt is missing: the run has not come to its first checkpoint"):
         load_model(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     RunFolder(tmp_path).checkpoint.write_bytes(RunFolder(folder).checkpoint.read_bytes())
-    replace(SMALL, model=replace(SMALL.model, latent_dim=3)).save(tmp_path / "config.yaml")
+    SMALL.save(tmp_path / "config.yaml")
+    with pytest.raises(ValueError, match=r"config.yaml lacks model.data_shape"):
+        load_model(tmp_path)
+    replace(SMALL, model=replace(RECORDED.model, latent_dim=3)).save(tmp_path / "config.yaml")
     with pytest.raises(ValueError, match=r"last.ckpt is of another model than .*config.yaml describes"):
         load_model(tmp_path)

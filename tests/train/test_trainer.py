@@ -131,6 +131,12 @@ def test_damaged_folders_are_named_and_left_alone(tmp_path):
     assert files.metrics.read_text() == rows
 
 
+def test_a_checkpoint_of_another_model_is_named(whole):
+    module = ELBOTraining(TKAM.kart(4, latent_dim=3, grid_size=5, widths=[6]), ImportanceMLE(8), size=30)
+    with pytest.raises(ValueError, match=r"checkpoint: objective.model.generator.* in this model"):
+        fit(module, torch.rand(30, 4), whole, updates=99, batch_size=6, progress=False)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
