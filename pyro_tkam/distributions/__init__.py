@@ -1,7 +1,8 @@
 """Pyro distributions whose densities are learned functions."""
 
 from pyro_tkam.distributions.isotropic import IsotropicNormal
+from pyro_tkam.distributions.joint import JointEnergy, PersistentULA, ShortRunULA
 from pyro_tkam.distributions.mixture import TiltedMixture
 from pyro_tkam.distributions.tilted import ExponentiallyTilted
 
-__all__ = ["ExponentiallyTilted", "IsotropicNormal", "TiltedMixture"]
+__all__ = ["ExponentiallyTilted", "IsotropicNormal", "JointEnergy", "PersistentULA", "ShortRunULA", "TiltedMixture"]

@@ -87,7 +87,8 @@ class Constant(_OnInterval):
         """Return the logarithm of the constant, shaped as ``z``."""
         if not self.normalized:
             return torch.zeros_like(z)
-        return -torch.as_tensor(self.high - self.low, dtype=z.dtype, device=z.device).log() + torch.zeros_like(z)
+        width = self.high - self.low
+        return torch.zeros_like(z) - (width.log() if isinstance(width, Tensor) else math.log(width))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +173,7 @@ class FromDistribution(_OnInterval):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes, tensors detached."""
-        return {**super().__getstate__(), "distribution": _copied(self.distribution, Tensor.detach)}
+        return {**super().__getstate__(), "distribution": copied(self.distribution, Tensor.detach)}
 
 
 _KINKED_AT_LOCATION = (torch.distributions.Laplace, dist.AsymmetricLaplace)
@@ -187,12 +188,12 @@ def tensors_of(distribution: Distribution) -> Iterator[Tensor]:
             yield from tensors_of(value)
 
 
-def _copied(distribution: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:
+def copied(distribution: Distribution, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Distribution:
     """Copy a distribution, and those that it is made of, without validation and with changed tensors."""
     new = copy.copy(distribution)
     for name, value in vars(distribution).items():
         if isinstance(value, Distribution):
-            setattr(new, name, _copied(value, change))
+            setattr(new, name, copied(value, change))
         elif isinstance(value, Tensor):
             setattr(new, name, change(value))
     new._validate_args = False
@@ -258,7 +259,7 @@ def _from_distribution(
     lowest, highest = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
     low = lowest if low is None else _where(lambda end, bound: end >= bound, low, lowest)
     high = highest if high is None else _where(lambda end, bound: end <= bound, high, highest)
-    return partial(FromDistribution, distribution=_copied(reference, lambda tensor: tensor)), low, high
+    return partial(FromDistribution, distribution=copied(reference)), low, high
 
 
 def _where(inside: Callable[[Any, Any], Any], end: End, bound: End) -> End:
@@ -269,7 +270,7 @@ def _where(inside: Callable[[Any, Any], Any], end: End, bound: End) -> End:
 
 
 def _check_interval(low: End, high: End) -> None:
-    ends = {"low": torch.as_tensor(low), "high": torch.as_tensor(high)}
+    ends = {name: end if isinstance(end, Tensor) else torch.tensor(end) for name, end in (("low", low), ("high", high))}
     if not all(is_concrete(end) for end in ends.values()):
         return
     for name, end in ends.items():

@@ -66,8 +66,10 @@ class ExponentiallyTilted(Tabulated):
         self.energy = energy
         self.reference = resolve_reference(reference, low, high)
         like = _prototype(energy, self.reference)
-        ends = (self.reference.low, self.reference.high)
-        self.low, self.high = (torch.as_tensor(end, dtype=like.dtype, device=like.device) for end in ends)
+        self.low, self.high = (
+            end.to(like) if isinstance(end, Tensor) else torch.full((), end, dtype=like.dtype, device=like.device)
+            for end in (self.reference.low, self.reference.high)
+        )
         middle = (self.low + self.high) / 2
         batch_shape = torch.broadcast_shapes(energy(middle).shape, middle.shape, self.reference.batch_shape)
         super().__init__(batch_shape, validate_args=validate_args)

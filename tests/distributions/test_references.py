@@ -10,7 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import Distribution
 
 from pyro_tkam.distributions import ExponentiallyTilted
-from pyro_tkam.distributions.references import _copied
+from pyro_tkam.distributions.references import copied
 
 
 def tensor(value: float) -> torch.Tensor:
@@ -80,7 +80,7 @@ def test_references_beyond_the_tolerance_warn(name):
 
 
 def to(reference: Distribution, dtype: torch.dtype) -> Distribution:
-    return _copied(reference, lambda value: value.to(dtype))
+    return copied(reference, lambda value: value.to(dtype))
 
 
 def test_a_reference_narrower_than_the_interval_cuts_it():

@@ -1,0 +1,275 @@
+"""Joint energy priors over several latents: unnormalised, sampled by short-run Langevin dynamics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch._C import _functorch
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.distributions import Distribution, Independent, biject_to, constraints
+
+from pyro_tkam.distributions.references import copied
+from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops.estimators import importance
+from pyro_tkam.ops.estimators.estimate import Estimate
+from pyro_tkam.ops.langevin import Noise, Point, Tuning, mala_step, ula_step
+
+JointFunction = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ShortRunULA:
+    """
+    Short-run unadjusted Langevin dynamics, ``z' = z + η ∇log p(z) + √(2η) ξ`` (Raj 2025, arXiv:2506.14167, Eq. 36).
+
+    :param num_steps: steps from the reference; the paper's tables have 60.
+    :param step_size: ``η``; the paper's tables have 0.16.
+    :raises ValueError: for less than one step and a step size that is not positive.
+
+    >>> ShortRunULA(num_steps=20, step_size=0.1).num_steps
+    20
+    """
+
+    num_steps: int = 60
+    step_size: float = 0.16
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps: got {self.num_steps}, takes at least 1")
+        if not self.step_size > 0:
+            raise ValueError(f"step_size: got {self.step_size}, takes a positive number")
+
+    def __call__(self, log_density: JointFunction, start: Tensor) -> Tensor:
+        """
+        Run chains of ``log_density`` in unconstrained space.
+
+        :param log_density: from ``(*rows, Q)`` to ``(*rows,)``.
+        :param start: where the chains start, ``(*rows, Q)``.
+        :return: where they end, detached.
+        """
+        point = _evaluate(log_density, start)
+        tuning = _tuning(self.step_size, start)
+        for _ in range(self.num_steps):
+            point, _ = ula_step(point, lambda at, rows=None: _evaluate(log_density, at), tuning, Noise.draw(point, 0))
+        return point.position
+
+
+@dataclass
+class PersistentULA:
+    """
+    Langevin chains that go on where the last call of the same shape left them (persistent contrastive divergence).
+
+    :param run: the dynamics of one call.
+
+    >>> PersistentULA(ShortRunULA(num_steps=5)).run.num_steps
+    5
+    """
+
+    run: ShortRunULA = field(default_factory=ShortRunULA)
+    _chains: dict[torch.Size, Tensor] = field(default_factory=dict, repr=False)
+
+    def __call__(self, log_density: JointFunction, start: Tensor) -> Tensor:
+        """
+        Continue the chains; ``start`` is used the first time.
+
+        :param log_density: from ``(*rows, Q)`` to ``(*rows,)``.
+        :param start: where new chains start, ``(*rows, Q)``.
+        :return: where they end, detached.
+        """
+        end = self.run(log_density, self._chains.get(start.shape, start).to(start))
+        self._chains[start.shape] = end
+        return end
+
+
+class JointEnergy(TorchDistribution):
+    """
+    An unnormalised energy prior over ``Q`` latents, ``p(z) ∝ exp(f(z)) Π_q π0(z_q)``.
+
+    (Raj 2025, arXiv:2506.14167, Eq. 14; Pang et al. 2020.) ``log_prob`` is known up to a constant, and its gradient
+    in the parameters of ``f`` carries the negative phase ``-E_p[∇f]`` (Eq. 18), estimated from Langevin draws that
+    are made once, with the distribution, and only if the parameters need gradients. ``f`` must not draw its own
+    parameters: their posterior would need the normaliser.
+
+    :param energy: ``f``, from ``(*, Q)`` to ``(*,)``; a network or any callable.
+    :param reference: ``π0``, a distribution of event shape ``(Q,)``, or univariate of batch shape ``(*batch, Q)``.
+        Chains of a bounded one run in unconstrained coordinates.
+    :param sampler: how draws are made from those of the reference.
+    :param num_negatives: draws for the negative phase.
+    :param validate_args: whether to check values given to ``log_prob``.
+    :raises ValueError: for a reference without latents, an energy of the wrong shape, values that are not finite,
+        and an energy with latent (``PyroSample``) parameters.
+    :raises TypeError: for arguments of another kind.
+
+    >>> prior = JointEnergy(lambda z: -z.square().sum(-1), torch.distributions.Normal(torch.zeros(3), 1.0))
+    >>> prior.event_shape, prior.sample((5,)).shape
+    (torch.Size([3]), torch.Size([5, 3]))
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    has_rsample = False
+
+    def __init__(
+        self,
+        energy: JointFunction,
+        reference: Distribution,
+        *,
+        sampler: ShortRunULA | PersistentULA | None = None,
+        num_negatives: int = 100,
+        validate_args: bool | None = None,
+    ) -> None:
+        if not callable(energy):
+            raise TypeError(f"energy: got {type(energy).__name__}, takes a callable of z")
+        if num_negatives < 1:
+            raise ValueError(f"num_negatives: got {num_negatives}, takes at least 1")
+        self.energy, self.sampler = energy, sampler or ShortRunULA()
+        self.reference = _joint_reference(reference)
+        super().__init__(self.reference.batch_shape, self.reference.event_shape, validate_args=validate_args)
+        probe = self._check_energy()
+        self.negatives = None
+        if torch.is_grad_enabled() and probe.requires_grad:
+            self.negatives = self._draw_negatives(num_negatives, probe)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def support(self) -> constraints.Constraint:
+        """The reference's."""
+        return self.reference.support
+
+    def _check_energy(self) -> Tensor:
+        middle = biject_to(self.reference.support)(torch.zeros_like(self._draw_shape()))
+        with pyro.poutine.block(), pyro.poutine.trace() as tracing:
+            value = self.energy(middle)
+        latent = [name for name, site in tracing.trace.nodes.items() if site["type"] == "sample"]
+        if latent:
+            raise ValueError(f"energy: got latent parameters {latent}, takes parameters that are not sampled")
+        if not isinstance(value, Tensor) or value.shape != middle.shape[:-1]:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"energy: got {got} for z of shape {tuple(middle.shape)}, takes {tuple(middle.shape[:-1])}")
+        if is_concrete(value) and not bool(value.isfinite().all()):
+            raise ValueError("energy: got values that are not finite at the middle of the support, takes finite ones")
+        return value
+
+    def _draw_shape(self) -> Tensor:
+        """Return any tensor shaped as a draw."""
+        return self.reference.mean.expand(self.batch_shape + self.event_shape)
+
+    def _draw_negatives(self, count: int, probe: Tensor) -> Tensor:
+        if _functorch.is_functorch_wrapped_tensor(probe):
+            return self.sample((count,))
+        with temporarily_clear_interpreter_stack():  # vmap would refuse the noise, which all of its elements share
+            return self.sample((count,))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """
+        Return ``f(z) + log π0(z)`` up to a constant, ``-(m - stop_grad(m))`` with ``m`` the mean of ``f`` over negatives.
+
+        :param value: shape ``(*sample, *batch_shape, Q)``.
+        :return: that shape without its last dimension.
+        :raises ValueError: with ``validate_args``, for values outside the support.
+        """
+        if self._validate_args and is_concrete(value):
+            self._validate_sample(value)
+        log_prob = self.energy(value) + self.reference.log_prob(value)
+        if self.negatives is None or not torch.is_grad_enabled():
+            return log_prob
+        mean = self.energy(self.negatives).mean(0)
+        return log_prob - (mean - mean.detach())
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """
+        Draw by running the sampler from the reference; approximate, as it is short and unadjusted.
+
+        :param sample_shape: shape of independent chains.
+        :return: shape ``(*sample_shape, *batch_shape, Q)``, detached.
+        """
+        transform = biject_to(self.reference.support)
+        start = transform.inv(self.reference.sample(torch.Size(sample_shape)))
+        return transform(self.sampler(lambda x: self._unconstrained(x, 1.0), start)).detach()
+
+    def estimate_log_normalizer(
+        self, num_particles: int = 1000, num_temperatures: int = 100, step_size: float = 0.1
+    ) -> Estimate:
+        """
+        Estimate ``log ∫ exp(f) π0`` by annealed importance sampling from the reference (Neal 2001), with MALA moves.
+
+        :param num_particles: independent paths.
+        :param num_temperatures: temperatures, equally spaced from 0 to 1, with one move at each.
+        :param step_size: ``η`` of the moves, in unconstrained coordinates.
+        :return: value and standard error, in nats, shape ``batch_shape``.
+
+        >>> prior = JointEnergy(lambda z: 0 * z.sum(-1), torch.distributions.Normal(torch.zeros(2), 1.0))
+        >>> print(f"{prior.estimate_log_normalizer(10, 3).value:.3f}")
+        0.000
+        """
+        transform = biject_to(self.reference.support)
+        position = transform.inv(self.reference.sample(torch.Size((num_particles,))))
+        tuning, step = _tuning(step_size, position), 1 / (num_temperatures - 1)
+        log_weights = torch.zeros_like(position[..., 0])
+        for index in range(1, num_temperatures):
+            with torch.no_grad():
+                log_weights = log_weights + step * self.energy(transform(position))
+
+            def target(at: Tensor, rows: Tensor | None = None, weight: float = index * step) -> Point:
+                return _evaluate(lambda x: self._unconstrained(x, weight), at)
+
+            point = target(position)
+            position = mala_step(point, target, tuning, Noise.draw(point, 1))[0].position
+        return importance(log_weights.movedim(0, -1))
+
+    def _unconstrained(self, x: Tensor, weight: float) -> Tensor:
+        """Return ``weight f(z) + log π0(z)`` plus the log Jacobian, at unconstrained ``x``."""
+        transform = biject_to(self.reference.support)
+        z = transform(x)
+        jacobian = transform.log_abs_det_jacobian(x, z)
+        extra = jacobian.dim() - (x.dim() - 1)
+        jacobian = jacobian.flatten(-extra).sum(-1) if extra > 0 else jacobian
+        return weight * self.energy(z) + self.reference.log_prob(z) + jacobian
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "JointEnergy":
+        """
+        Return the distribution with a larger batch shape; negatives are shared.
+
+        :param batch_shape: shape to which ``batch_shape`` broadcasts.
+        """
+        new: JointEnergy = self._get_checked_instance(JointEnergy, _instance)
+        new.energy, new.sampler, new.negatives = self.energy, self.sampler, self.negatives
+        new.reference = self.reference.expand(torch.Size(batch_shape))
+        super(JointEnergy, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @classmethod
+    def infer_shapes(cls, **shapes: torch.Size) -> tuple[torch.Size, torch.Size]:
+        """
+        Return the batch and event shape from the shapes of the arguments.
+
+        :param shapes: full shape of a draw from ``reference``; ``energy`` has none.
+        """
+        shape = torch.broadcast_shapes(*shapes.values())
+        return shape[:-1], shape[-1:]
+
+
+def _joint_reference(reference: Distribution) -> Distribution:
+    if not isinstance(reference, Distribution):
+        raise TypeError(f"reference: got {type(reference).__name__}, takes a distribution")
+    if not reference.event_shape and reference.batch_shape:
+        reference = Independent(reference, 1)
+    if len(reference.event_shape) != 1 or reference.support.is_discrete:
+        raise ValueError(f"reference: got {reference}, takes a continuous distribution of event shape (Q,)")
+    return copied(reference)
+
+
+def _evaluate(log_density: JointFunction, position: Tensor) -> Point:
+    position = position.detach().requires_grad_()
+    with torch.enable_grad():
+        value = log_density(position)
+        (gradient,) = torch.autograd.grad(value.sum(), position)
+    return Point(position.detach(), value.detach(), gradient)
+
+
+def _tuning(step_size: float, like: Tensor) -> Tuning:
+    size = torch.tensor(step_size, dtype=like.dtype, device=like.device)
+    return Tuning(size, torch.ones(like.shape[-1], dtype=like.dtype, device=like.device))

@@ -1,0 +1,137 @@
+"""The joint energy prior: Langevin draws, the negative phase, the annealed normaliser, what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.nn import PyroModule, PyroSample
+from torch import nn
+
+from pyro_tkam.distributions import JointEnergy, PersistentULA, ShortRunULA
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    pyro.set_rng_seed(0)
+
+
+def normal(size: int = 2) -> dist.Distribution:
+    return dist.Normal(torch.zeros(size).double(), torch.ones(size).double()).to_event(1)
+
+
+class Tilt(nn.Module):
+    """``f(z) = a·z - b |z|²/2``: the prior is ``N(a/(1 + b), 1/(1 + b))``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Parameter(torch.tensor([1.0, -0.5]).double())
+        self.curve = nn.Parameter(torch.tensor(1.0).double())
+
+    def forward(self, z):
+        return (self.linear * z).sum(-1) - 0.5 * self.curve * z.square().sum(-1)
+
+
+def test_draws_have_the_law_of_the_energy():
+    """Means of 20,000 chains: five standard errors are 0.025; the bias of ULA's variance is 1/(1 - η(1 + b)/2)."""
+    prior = JointEnergy(Tilt(), normal(), sampler=ShortRunULA(100, 0.1), num_negatives=2)
+    draws = prior.sample((20_000,))
+    assert not draws.requires_grad
+    torch.testing.assert_close(draws.mean(0), torch.tensor([0.5, -0.25]).double(), atol=0.03, rtol=0)
+    torch.testing.assert_close(draws.var(0), torch.tensor([0.5 / 0.9] * 2).double(), atol=0.03, rtol=0)
+
+
+def test_bounded_references_keep_their_support():
+    prior = JointEnergy(lambda z: 3 * z.sum(-1), dist.Uniform(torch.zeros(2).double(), 1.0), sampler=ShortRunULA(300, 0.05))
+    draws = prior.sample((4_000,))
+    assert ((draws > 0) & (draws < 1)).all()
+    exact = 1 / (1 - math.exp(-3)) - 1 / 3
+    assert (draws.mean(0) - exact).abs().max() < 0.03
+
+
+def test_gradients_carry_the_negative_phase():
+    """Against the exact gradient of the normalised density; 40,000 negatives, five standard errors are 0.02."""
+    tilt = Tilt()
+    prior = JointEnergy(tilt, normal(), sampler=ShortRunULA(200, 0.02), num_negatives=40_000)
+    data = torch.tensor([[0.3, 0.2], [1.0, -2.0]]).double()
+    gradient = torch.autograd.grad(prior.log_prob(data).sum(), tuple(tilt.parameters()))
+    copy = Tilt()
+    precision = 1 + copy.curve
+    exact = dist.Normal(copy.linear / precision, precision.rsqrt()).to_event(1).log_prob(data)
+    expected = torch.autograd.grad(exact.sum(), tuple(copy.parameters()))
+    for ours, theirs in zip(gradient, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=0.06, rtol=0)
+    torch.testing.assert_close(prior.log_prob(data), tilt(data) + normal().log_prob(data))
+
+
+def test_negatives_are_drawn_only_for_parameters_that_learn():
+    assert JointEnergy(Tilt().requires_grad_(False), normal()).negatives is None
+    with torch.no_grad():
+        assert JointEnergy(Tilt(), normal()).negatives is None
+    assert JointEnergy(Tilt(), normal(), num_negatives=7).negatives.shape == (7, 2)
+
+
+def test_works_under_vmap_and_grad():
+    tilt = Tilt()
+    data = torch.randn(5, 2).double()
+
+    def score(z):
+        return JointEnergy(tilt, normal(), sampler=ShortRunULA(2)).log_prob(z)
+
+    gradient = torch.func.vmap(torch.func.grad(score))(data)
+    torch.testing.assert_close(gradient, (tilt.linear - (1 + tilt.curve) * data).detach())
+
+
+def test_persistent_chains_go_on():
+    sampler = PersistentULA(ShortRunULA(1, 1e-6))
+    prior = JointEnergy(Tilt().requires_grad_(False), normal(), sampler=sampler)
+    first, second = prior.sample((10,)), prior.sample((10,))
+    assert (first - second).abs().max() < 0.02
+    assert (first - prior.sample((11,))[:10]).abs().max() > 0.1
+
+
+def test_annealed_normaliser_is_exact_within_its_error():
+    """Within five standard errors of the closed form, and these below 0.05."""
+    prior = JointEnergy(Tilt(), normal(), num_negatives=2)
+    estimate = prior.estimate_log_normalizer(2000, 50, 0.2)
+    exact = sum(0.5 * a**2 / 2 for a in (1.0, -0.5)) - math.log(2.0)
+    assert estimate.standard_error < 0.05
+    assert abs(float(estimate.value) - exact) < 5 * float(estimate.standard_error)
+
+
+class Latent(PyroModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = PyroSample(dist.Normal(0.0, 1.0))
+
+    def forward(self, z):
+        return (self.slope * z).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"energy": 1.0}, TypeError, "energy: got float"),
+        ({"energy": lambda z: z}, ValueError, r"energy: got \(2,\) for z of shape"),
+        ({"energy": lambda z: 0.0}, ValueError, "energy: got float"),
+        ({"energy": lambda z: z.sum(-1) / 0}, ValueError, "energy: got values that are not finite"),
+        ({"energy": Latent()}, ValueError, r"energy: got latent parameters \['slope'\]"),
+        ({"reference": 1.0}, TypeError, "reference: got float"),
+        ({"reference": dist.Normal(0.0, 1.0)}, ValueError, "reference: got Normal"),
+        ({"reference": dist.Bernoulli(torch.ones(2) / 2)}, ValueError, "reference: got"),
+        ({"num_negatives": 0}, ValueError, "num_negatives: got 0"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        JointEnergy(**{"energy": lambda z: z.sum(-1), "reference": normal(), **arguments})
+
+
+@pytest.mark.parametrize(("options", "message"), [({"num_steps": 0}, "num_steps"), ({"step_size": -1.0}, "step_size")])
+def test_bad_samplers(options, message):
+    with pytest.raises(ValueError, match=message):
+        ShortRunULA(**options)

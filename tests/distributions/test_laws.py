@@ -1,0 +1,94 @@
+"""Every distribution, in both precisions, through the laws of tests/laws/distribution.py."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, ShortRunULA, TiltedMixture
+from tests.laws import distribution as laws
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Waves:
+    """A picklable energy, ``f(z) = c sin(3 z)``."""
+
+    height: Tensor
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.height * torch.sin(3 * z)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bowl:
+    """A picklable joint energy."""
+
+    centre: Tensor
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return -0.5 * (z - self.centre).square().sum(-1)
+
+
+class Instance:
+    """``make(dtype, device, validate_args=…)`` with a name and the shapes of its arguments."""
+
+    def __init__(self, name: str, build: Callable[..., dist.TorchDistribution], **shapes: tuple[int, ...]) -> None:
+        self.name, self.build = name, build
+        self.shapes = {key: torch.Size(shape) for key, shape in shapes.items()}
+
+    def __call__(self, dtype: torch.dtype, device: str | torch.device = "cpu", **options: bool):
+        return self.build(lambda *values: torch.tensor(values, dtype=dtype, device=device), **options)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def tilted(make, reference="uniform", low=None, high=None, **options):
+    return ExponentiallyTilted(Waves(make(0.5, -1.0)), reference, low, high, **options)
+
+
+def mixture(make, **options):
+    parts = ExponentiallyTilted(Waves(make(0.5, -1.0, 2.0, 1.0, 0.0, -2.0).reshape(2, 3)), "gaussian", validate_args=options.get("validate_args"))
+    return TiltedMixture(make(0.0, 1.0, -1.0), parts, **options)
+
+
+CDF = [
+    Instance("uniform", tilted, energy=(2,)),
+    Instance("gaussian", lambda m, **o: tilted(m, "gaussian", **o), energy=(2,), reference=()),
+    Instance("lognormal", lambda m, **o: tilted(m, "lognormal", **o), energy=(2,)),
+    Instance("flat", lambda m, **o: tilted(m, "flat", **o), energy=(2,)),
+    Instance("learnable gaussian", lambda m, **o: tilted(m, "learnable_gaussian", **o), energy=(2,)),
+    Instance("own ends", lambda m, **o: tilted(m, "uniform", m(0.0, -1.0), m(1.0, 2.0), **o), energy=(2,), low=(2,), high=(2,)),
+    Instance("laplace", lambda m, **o: tilted(m, dist.Laplace(m(0.1, 0.4), m(1.0, 0.5)), -3.0, 3.0, **o), energy=(2,), reference=(2,)),
+    Instance("mixture", mixture, logits=(3,), components=(2, 3)),
+]
+JOINT = Instance(
+    "joint",
+    lambda m, **o: JointEnergy(Bowl(m(1.0, 0.0, -1.0)), dist.Normal(m(0.0, 0.0, 0.0), m(1.0, 1.0, 1.0)).expand((2, 3)), sampler=ShortRunULA(3), **o),
+    reference=(2, 3),
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    pyro.set_rng_seed(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("make", [*CDF, JOINT], ids=repr)
+@pytest.mark.parametrize("law", laws.ALL, ids=lambda law: law.__name__)
+def test_law(law, make, dtype):
+    law(make, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("make", CDF, ids=repr)
+@pytest.mark.parametrize("law", laws.WITH_CDF, ids=lambda law: law.__name__)
+def test_law_of_a_cdf(law, make, dtype):
+    law(make, dtype)
