@@ -134,12 +134,17 @@ def _generic(fn: Any) -> Callable[[Tensor], Tensor] | None:
 
 def _clamped_probability(normal: Tensor) -> Tensor:
     info = torch.finfo(normal.dtype)
-    return torch.special.ndtr(normal).clamp(info.tiny, 1 - info.eps / 2)
+    return _cdf(normal).clamp(info.tiny, 1 - info.eps / 2)
+
+
+def _cdf(normal: Tensor) -> Tensor:
+    """Return ``Φ(ε)``; ``torch.special.ndtr`` is 0 from -5.5 on in single precision."""
+    return 0.5 * torch.erfc(-normal / math.sqrt(2))
 
 
 def _tail(normal: Tensor) -> Tensor:
     """Return ``Φ(-|ε|)``, the probability of the nearer tail."""
-    return torch.special.ndtr(-normal.abs())
+    return _cdf(-normal.abs())
 
 
 def _uniform(fn: Any, normal: Tensor) -> Tensor:
@@ -148,8 +153,8 @@ def _uniform(fn: Any, normal: Tensor) -> Tensor:
 
 
 def _half_normal(fn: Any, normal: Tensor) -> Tensor:
-    upper = -torch.special.ndtri(0.5 * torch.special.ndtr(-normal.clamp_min(0)))
-    lower = math.sqrt(2) * torch.special.erfinv(torch.special.ndtr(normal.clamp_max(0)))
+    upper = -torch.special.ndtri(0.5 * _cdf(-normal.clamp_min(0)))
+    lower = math.sqrt(2) * torch.special.erfinv(_cdf(normal.clamp_max(0)))
     return fn.scale * torch.where(normal > 0, upper, lower)
 
 

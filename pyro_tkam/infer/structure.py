@@ -96,9 +96,11 @@ def initial_trace(
     :return: the trace and the number of plate dimensions.
     """
     with poutine.block():
-        nesting = _guess_max_plate_nesting(model, args, kwargs) if nesting is None else nesting
+        init = _explained(init)
+        if nesting is None:
+            nesting = _guess_max_plate_nesting(InitMessenger(init)(model), args, kwargs)
         enumerating = poutine.enum(config_enumerate(model), first_available_dim=-1 - nesting)
-        return poutine.trace(InitMessenger(_explained(init))(enumerating)).get_trace(*args, **kwargs), nesting
+        return poutine.trace(InitMessenger(init)(enumerating)).get_trace(*args, **kwargs), nesting
 
 
 def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:
@@ -163,6 +165,8 @@ def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
     """Make an initialisation name the site at which it can't work."""
 
     def initialise(site: Site) -> Any:
+        if _is_enumerated(site["name"], site):
+            return site["fn"].sample()
         try:
             return init(site)
         except NotImplementedError as error:
