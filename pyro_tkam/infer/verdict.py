@@ -21,13 +21,12 @@ from pyro_tkam.ops.estimators import (
     mean_standard_error,
     pareto_smooth,
     sandwich,
-    thermodynamic,
 )
-from pyro_tkam.ops.schedules import communication_barrier
+from pyro_tkam.ops.schedules import communication_barrier, suggested_number
 from pyro_tkam.ops.tempering import round_trips
 
 KHAT_LIMIT = 0.7
-SWAP_RATE_LIMIT = 0.1
+SWAP_RATE_LIMIT = 0.15
 RHAT_LIMIT = 1.15
 DRIFT_LIMIT = 0.6  # standard deviations between the halves of a run
 STUCK_LIMIT = 0.95  # share of steps that leave a chain where it is
@@ -56,15 +55,7 @@ class TemperedRun:
     @cached_property
     def by_chain(self) -> Tensor:
         """Log likelihoods that chains moved through, ``(chain, draw, (temperature - 1) * data)``."""
-        return self.log_likelihood[1:].flatten(3).movedim(0, -1).flatten(2) if self._data else self._without_data
-
-    @property
-    def _data(self) -> bool:
-        return self.log_likelihood.ndim > 3
-
-    @property
-    def _without_data(self) -> Tensor:
-        return self.log_likelihood[1:].movedim(0, -1)
+        return self.log_likelihood[1:].movedim(0, 2).flatten(2)
 
     @cached_property
     def effective_draws(self) -> Tensor:
@@ -112,20 +103,21 @@ Check = Callable[[TemperedRun], Finding | None]
 
 def stuck_ladder(run: TemperedRun) -> Finding | None:
     """No replica travelled between prior and posterior, and back."""
-    trips, lowest = run.round_trips.min().item(), run.swap_acceptance.min().item()
-    if trips > 0 and lowest >= SWAP_RATE_LIMIT:
+    stuck = run.round_trips == 0
+    if not stuck.any():
         return None
-    seen = f"{trips:.0f} round trips, worst swap rate {lowest:.2f}"
-    return Finding("stuck ladder", seen, "use more temperatures, or run longer")
+    where = f" for {int(stuck.sum())} of {stuck.numel()} data" if stuck.ndim else ""
+    return Finding("stuck ladder", f"no round trip{where}", "use more temperatures, or run longer")
 
 
 def too_few_rungs(run: TemperedRun) -> Finding | None:
     """Neighbouring power posteriors overlap too little."""
-    rungs, lowest = len(run.betas), run.swap_acceptance.min().item()
-    if lowest >= SWAP_RATE_LIMIT and rungs > run.barrier:
+    lowest = run.swap_acceptance.min().item()
+    if lowest >= SWAP_RATE_LIMIT:
         return None
-    seen = f"{rungs} temperatures for a barrier of {run.barrier:.1f}, worst swap rate {lowest:.2f}"
-    return Finding("too few rungs", seen, f"use about {max(rungs + 1, 2 * run.barrier + 1):.0f} temperatures or more")
+    seen = f"worst swap rate {lowest:.2f} of {len(run.betas)} temperatures, barrier {run.barrier:.1f}"
+    wanted = max(len(run.betas) + 1, suggested_number(run.barrier))
+    return Finding("too few rungs", seen, f"use {wanted} temperatures or more")
 
 
 def missed_mode(run: TemperedRun) -> Finding | None:
@@ -139,7 +131,7 @@ def missed_mode(run: TemperedRun) -> Finding | None:
 
 def heavy_tailed_weights(run: TemperedRun) -> Finding | None:
     """Few draws carry a steppingstone."""
-    return _heavy_tailed(run.khat, "use more temperatures") if run.log_likelihood[0, ..., 0].numel() else None
+    return _heavy_tailed(run.khat, "use more temperatures")
 
 
 def non_stationary_rung(run: TemperedRun) -> Finding | None:

@@ -1,0 +1,51 @@
+"""What a model must have so that it has an evidence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.infer.autoguide.initialization import init_to_sample
+from torch import Tensor
+
+from pyro_tkam.infer.coordinates import Site
+from pyro_tkam.infer.structure import Model, initial_trace, is_improper, is_prior, sample_sites
+
+
+def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse a model that has no evidence.
+
+    :raises ValueError: if the model has no likelihood, no data in it, a datum that isn't finite, or an improper prior.
+    """
+    with torch.no_grad():
+        trace, _ = initial_trace(model, args, kwargs, _proper_sample, None)
+    sites = list(sample_sites(trace))
+    improper = [name for name, site in sites if not site["is_observed"] and is_improper(site)]
+    if improper:
+        raise ValueError(_undefined(improper))
+    observed = [(name, site) for name, site in sites if not is_prior(site)]
+    if not observed:
+        raise ValueError("model: got no observed site, takes a model with data: without them there is no evidence")
+    for name, site in observed:
+        value = site["value"]
+        if isinstance(value, Tensor) and not value.isfinite().all() and not isinstance(site["fn"], dist.Unit):
+            raise ValueError(f"model: its observed site {name!r} holds a NaN or an infinity, takes finite data")
+    if all(_is_empty(site) for _, site in observed):
+        raise ValueError(f"model: its observed sites {[name for name, _ in observed]} are empty or all masked")
+
+
+def _proper_sample(site: Site) -> Tensor:
+    if isinstance(site["fn"], dist.ImproperUniform):
+        raise ValueError(_undefined([site["name"]]))
+    return init_to_sample(site)
+
+
+def _undefined(names: list[str]) -> str:
+    return f"model: its sites {names} have improper priors, so its evidence is undefined"
+
+
+def _is_empty(site: Site) -> bool:
+    mask = site["mask"]
+    masked = mask is False or (isinstance(mask, Tensor) and not mask.any())
+    return masked or (isinstance(site["value"], Tensor) and 0 in site["fn"].shape())
