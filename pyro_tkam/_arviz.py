@@ -50,7 +50,7 @@ def psis(log_weights: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float6
         Below 0.7 an estimate from the weights can be trusted; ``-inf`` where the largest weights are all equal.
     :raises ValueError: if there are fewer than 25 weights, or one is NaN or ``+inf``.
     """
-    weights = np.array(log_weights, dtype=np.float64)
+    weights = np.asarray(log_weights, dtype=np.float64)
     if weights.ndim == 0 or weights.shape[-1] < _MIN_PSIS_DRAWS:
         raise ValueError(f"log_weights must have shape (*batch, N) with N >= {_MIN_PSIS_DRAWS}, got {weights.shape}")
     if not np.isfinite(weights.max(-1)).all():

@@ -170,6 +170,15 @@ def doubling_rounds(warmup_steps: int) -> list[int]:
     return ends[::-1]
 
 
+def transient_steps(warmup_steps: int) -> int:
+    """Return the length of the first three rounds, in which chains only have to find where the mass is.
+
+    >>> transient_steps(100)
+    12
+    """
+    return max(doubling_rounds(warmup_steps)[:3], default=0)
+
+
 def stan_windows(warmup_steps: int) -> list[int]:
     """Return the numbers of steps after which a window ends: a first one without, then doubling ones with variances.
 
