@@ -24,6 +24,9 @@ FEWEST_TEMPERATURES, MOST_TEMPERATURES = 6, 32
 NUM_CHAINS = 8
 WARMUP_STEPS = 192
 FIRST_DRAWS = 256
+AIM = 0.6
+"""Share of the target at which to stop, as standard errors are uncertain themselves."""
+
 PROPOSALS = 20_000
 """Proposal draws of the bridge for each half of the posterior draws."""
 
@@ -71,7 +74,7 @@ class AutomaticEvidence:
         sampling = ImportanceSampling(self.kernel.model, self.guide, PILOT_PARTICLES)
         pilot = sampling.run(*self.args, **self.kwargs)
         self.evaluations += PILOT_PARTICLES
-        wanted = PILOT_PARTICLES * (_worst_error(pilot.evidence) / self.target_se) ** 2
+        wanted = PILOT_PARTICLES * (_worst_error(pilot.evidence) / (AIM * self.target_se)) ** 2
         if not self._trusts(pilot) or self.evaluations + wanted > self.max_evaluations:
             return None
         log_weights = [pilot.log_weights]
@@ -96,7 +99,7 @@ class AutomaticEvidence:
             draws = tempering.run(*self.args, **self.kwargs)
             result = bridge_evidence(draws, PROPOSALS)
             result = replace(result, evaluations=self.evaluations + result.evaluations)
-            if result.verdict.trusted and _worst_error(result) <= self.target_se:
+            if result.verdict.trusted and _worst_error(result) <= AIM * self.target_se:
                 return result
             more = self._affordable(result, draws, tempering)
             if more < FIRST_DRAWS // 4:

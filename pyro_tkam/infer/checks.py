@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import pyro.distributions as dist
@@ -28,8 +29,7 @@ def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     if not observed:
         raise ValueError("model: got no observed site, takes a model with data: without them there is no evidence")
     for name, site in observed:
-        value = site["value"]
-        if isinstance(value, Tensor) and not value.isfinite().all() and not isinstance(site["fn"], dist.Unit):
+        if _holds_bad_data(site):
             raise ValueError(f"model: its observed site {name!r} holds a NaN or an infinity, takes finite data")
     if all(_is_empty(site) for _, site in observed):
         raise ValueError(f"model: its observed sites {[name for name, _ in observed]} are empty or all masked")
@@ -45,7 +45,20 @@ def _undefined(names: list[str]) -> str:
     return f"model: its sites {names} have improper priors, so its evidence is undefined"
 
 
+def _holds_bad_data(site: Site) -> bool:
+    """Tell whether a datum that counts isn't finite."""
+    bad = ~torch.as_tensor(site["value"]).isfinite()
+    event_dim = site["fn"].event_dim
+    bad = bad.flatten(bad.ndim - event_dim).any(-1) if event_dim else bad
+    return bool((bad & _mask(site)).any())
+
+
 def _is_empty(site: Site) -> bool:
-    mask = site["mask"]
-    masked = mask is False or (isinstance(mask, Tensor) and not mask.any())
-    return masked or (isinstance(site["value"], Tensor) and 0 in site["fn"].shape())
+    return 0 in site["fn"].batch_shape or not _mask(site).any()
+
+
+def _mask(site: Site) -> Tensor:
+    """Return which data count."""
+    masks = [site["mask"], getattr(site["fn"], "_mask", None)]
+    given = [torch.as_tensor(mask, dtype=torch.bool) for mask in masks if mask is not None]
+    return reduce(torch.logical_and, given, torch.tensor(True))
