@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_tkam.infer.evidence import Evidence, Verdict
 from pyro_tkam.infer.importance_mle import RESAMPLERS, Resampler
-from pyro_tkam.infer.particles import Structure, draw_particles, structure_of
+from pyro_tkam.infer.proposals import Proposal
 from pyro_tkam.infer.verdict import importance_verdict
 from pyro_tkam.ops.estimators import importance, pareto_smooth
 
@@ -23,25 +21,17 @@ class WeightedDraws:
     """Weighted draws of the posterior, per datum where the model's latents are.
 
     :param log_weights: ``log p(x, z_s) - log q(z_s)``, ``(draw, *local)``, in nats.
-    :param values: the drawn sites, each ``(draw, *site shape)``; one datum's worth where all data share the draws.
-    :param shapes: shape of one draw of each site for all data.
-    :param structure: which of the sites' dimensions are local.
+    :param values: the drawn sites, each ``(draw, *plates, *event)``, of size 1 where data share the draws.
+    :param proposal: where they come from.
     :param resampler: turns log weights ``(*local, draw)`` into indices.
     :param ess_threshold: share of effective draws below which :attr:`weights` are those of resampled draws.
-    :param model: the model, with what it was called on.
-    :param args: its arguments.
-    :param kwargs: its keyword arguments.
     """
 
     log_weights: Tensor
     values: dict[str, Tensor]
-    shapes: dict[str, tuple[int, ...]]
-    structure: Structure
+    proposal: Proposal
     resampler: Resampler
     ess_threshold: float
-    model: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
 
     @property
     def num_particles(self) -> int:
@@ -89,12 +79,14 @@ class WeightedDraws:
 
     def _gather(self, name: str, ancestors: Tensor) -> Tensor:
         """Take each datum's own draws of a site ``(draw, *plates, *event)``."""
-        value, rank = self.values[name], -self.structure.particle_dim
+        value, structure = self.values[name], self.proposal.structure
         shape, target = [len(ancestors)] + [1] * (value.ndim - 1), list(value.shape)
-        for size, dim in zip(ancestors.shape[1:], self.structure.local_dims, strict=True):
-            shape[dim + rank], target[dim + rank] = size, size
+        for size, dim in zip(ancestors.shape[1:], structure.local_dims, strict=True):
+            axis = dim - structure.particle_dim
+            shape[axis], target[axis] = size, size
         drawn = value.expand(target).gather(0, ancestors.reshape(shape).expand(target))
-        return drawn.reshape(len(drawn), *self.shapes[name])
+        batch, event = self.proposal.shapes[name]
+        return drawn.reshape(len(drawn), *batch, *event)
 
 
 class ImportanceSampling:
@@ -145,23 +137,10 @@ class ImportanceSampling:
 
         :raises ValueError: if the model has no latent or no observed site, or no weight is finite and positive.
         """
-        structure = structure_of(self.model, *args, **kwargs)
-        particles = draw_particles(self.model, self.guide, self.num_particles, structure, *args, **kwargs)
-        log_weights = _local(particles.log_weights, structure)
+        proposal = Proposal.of(self.model, self.guide, args, kwargs)
+        log_weights, values = proposal.draw(self.num_particles)
         _check(log_weights)
-        with poutine.block():
-            nodes = poutine.trace(self.model).get_trace(*args, **kwargs).nodes
-        return WeightedDraws(
-            log_weights=log_weights,
-            values=particles.values,
-            shapes={name: tuple(nodes[name]["value"].shape) for name in particles.values},
-            structure=structure,
-            resampler=self._resampler,
-            ess_threshold=self.ess_threshold,
-            model=self.model,
-            args=args,
-            kwargs=kwargs,
-        )
+        return WeightedDraws(log_weights, values, proposal, self._resampler, self.ess_threshold)
 
 
 def evidence_of_weights(log_weights: Tensor) -> Evidence:
@@ -181,12 +160,6 @@ def evidence_of_weights(log_weights: Tensor) -> Evidence:
 def effective_draws(log_weights: Tensor) -> Tensor:
     """Return ``1 / Σ w²`` of weights ``(draw, *local)`` when they are normalised, ``(*local)``."""
     return 1 / log_weights.softmax(0).square().sum(0)
-
-
-def _local(log_weights: Tensor, structure: Structure) -> Tensor:
-    """Drop the dimensions of plates that aren't local: ``(draw, *local)``."""
-    dims = [dim for dim in range(structure.particle_dim + 1, 0) if dim not in structure.local_dims]
-    return log_weights.squeeze(dims) if dims else log_weights
 
 
 def _check(log_weights: Tensor) -> None:
