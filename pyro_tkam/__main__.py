@@ -135,11 +135,14 @@ def parser() -> "ArgumentParser":
     with needs("train"):
         from jsonargparse import ArgumentParser
     top = ArgumentParser(
-        prog="python -m pyro_tkam", description="Thermodynamic Kolmogorov-Arnold models.", version=__version__
+        prog="python -m pyro_tkam",
+        description="Train thermodynamic Kolmogorov-Arnold models (T-KAM) and draw from them.",
+        version=__version__,
+        allow_abbrev=False,
     )
     commands = top.add_subcommands(dest="command")
     for name, command in COMMANDS.items():
-        sub = ArgumentParser(description=command.help)
+        sub = ArgumentParser(description=command.help, allow_abbrev=False)
         command.arguments(sub)
         commands.add_subcommand(name, sub, help=command.help)
     return top
@@ -154,8 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     top = parser()
     options = top.parse_args(arguments).as_dict()
+    command = options["command"]
     try:
-        COMMANDS[options["command"]].run(options[options["command"]])
+        COMMANDS[command].run(options[command])
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

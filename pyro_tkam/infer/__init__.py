@@ -1,8 +1,11 @@
 """Inference for any Pyro model: objectives, Langevin kernels, vectorised chains, parallel tempering."""
 
 from pyro_tkam.infer.density import ModelDensity
+from pyro_tkam.infer.evidence import Evidence, Finding, LogBayesFactor, Verdict
+from pyro_tkam.infer.importance import ImportanceSampling, WeightedDraws
 from pyro_tkam.infer.importance_mle import ImportanceMLE, ImportanceStatistics
 from pyro_tkam.infer.kernels import MALA, ULA, AutoMALA
+from pyro_tkam.infer.methods import log_evidence
 from pyro_tkam.infer.reparam import InverseTransformReparam
 from pyro_tkam.infer.tempering import ParallelTempering, PowerPosteriors
 from pyro_tkam.infer.vectorized import VectorizedMCMC
@@ -11,11 +14,18 @@ __all__ = [
     "MALA",
     "ULA",
     "AutoMALA",
+    "Evidence",
+    "Finding",
     "ImportanceMLE",
+    "ImportanceSampling",
     "ImportanceStatistics",
     "InverseTransformReparam",
+    "LogBayesFactor",
     "ModelDensity",
     "ParallelTempering",
     "PowerPosteriors",
     "VectorizedMCMC",
+    "Verdict",
+    "WeightedDraws",
+    "log_evidence",
 ]

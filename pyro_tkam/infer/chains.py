@@ -14,7 +14,8 @@ from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 class Mover(Protocol):
     """What moves chains: a kernel."""
 
-    num_unadjusted: int
+    def unadjusted_steps(self, warmup_steps: int) -> int:
+        """Return the number of first steps without the Metropolis test."""
 
     def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
@@ -50,6 +51,7 @@ class Chains:
     ) -> None:
         self.kernel, self.density, self.point, self.tuning = kernel, density, point, tuning
         self.adaptation, self.warmup_steps, self.index = adaptation, warmup_steps, index
+        self.num_unadjusted = kernel.unadjusted_steps(warmup_steps)
         self.last_info: StepInfo | None = None
 
     @staticmethod
@@ -60,9 +62,7 @@ class Chains:
 
     def step(self) -> StepInfo:
         """Move all chains by one step, and adapt the tuning while they warm up."""
-        point, info = self.kernel.step(
-            self.point, self.density.point, self.tuning, self.index >= self.kernel.num_unadjusted
-        )
+        point, info = self.kernel.step(self.point, self.density.point, self.tuning, self.index >= self.num_unadjusted)
         if self.index < self.warmup_steps:
             self.tuning = self.adaptation.update(self.tuning, point.position, info)
         self.point, self.last_info = point, info

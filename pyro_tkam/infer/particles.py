@@ -55,7 +55,7 @@ class Particles:
         return (self.log_prior + self.log_likelihood - self.log_proposal).detach()
 
 
-def _is_latent(site: dict[str, Any]) -> bool:
+def is_latent(site: dict[str, Any]) -> bool:
     return site["type"] == "sample" and not site["is_observed"] and not isinstance(site["fn"], _Subsample)
 
 
@@ -73,7 +73,7 @@ def structure_of(model: Any, *args: Any, **kwargs: Any) -> Structure:
     with torch.no_grad(), poutine.block():
         sites = poutine.trace(model).get_trace(*args, **kwargs).nodes.values()
     sites = [site for site in sites if _is_stochastic(site)]
-    latent = [site for site in sites if _is_latent(site)]
+    latent = [site for site in sites if is_latent(site)]
     for kind, some in (("latent", latent), ("observed", len(sites) > len(latent))):
         if not some:
             raise ValueError(f"model: got no {kind} site, takes a model with latent and observed sites")
@@ -146,13 +146,13 @@ def draw_particles(
     log_proposal = None
     if guide is not None:
         drawn = _trace(guide, _DrawParticles(num_particles, particle_dim, ()), args, kwargs)
-        log_proposal = _total(drawn, structure, latent=True)
+        log_proposal = total_log_density(drawn, structure, latent=True)
         model = poutine.replay(model, trace=drawn)
     trace = _trace(model, _DrawParticles(num_particles, particle_dim, shared), args, kwargs)
-    latent = {name: site for name, site in trace.nodes.items() if _is_latent(site)}
+    latent = {name: site for name, site in trace.nodes.items() if is_latent(site)}
     return Particles(
-        log_prior=_total(trace, structure, latent=True),
-        log_likelihood=_total(trace, structure, latent=False),
+        log_prior=total_log_density(trace, structure, latent=True),
+        log_likelihood=total_log_density(trace, structure, latent=False),
         log_proposal=log_proposal,
         scale=_plate_scale(next(iter(latent.values())), local),
         values={name: site["value"] for name, site in latent.items()},
@@ -169,14 +169,14 @@ def _plate_scale(site: dict[str, Any], dims: tuple[int, ...]) -> float:
     return math.prod(f.full_size / f.size for f in site["cond_indep_stack"] if f.vectorized and f.dim in dims)
 
 
-def _total(trace: poutine.Trace, structure: Structure, *, latent: bool) -> Tensor:
+def total_log_density(trace: poutine.Trace, structure: Structure, *, latent: bool) -> Tensor:
     """Sum log densities over sites and over all dimensions but the particles and the local plates."""
     rank = -structure.particle_dim
     keep = (structure.particle_dim, *structure.local_dims)
     drop = [dim for dim in range(-rank, 0) if dim not in keep]
     terms = []
     for site in trace.nodes.values():
-        if _is_stochastic(site) and _is_latent(site) == latent:
+        if _is_stochastic(site) and is_latent(site) == latent:
             log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
             scale = site["scale"] / _plate_scale(site, structure.local_dims)
             log_prob = scale_and_mask(log_prob, scale, site["mask"])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.adaptation import doubling_rounds
+from pyro_tkam.infer.adaptation import doubling_rounds, transient_steps
 from pyro_tkam.infer.chains import Mover
 from pyro_tkam.infer.density import ModelDensity
 from pyro_tkam.infer.ladder import Ladder
@@ -15,8 +15,6 @@ from pyro_tkam.infer.start import find_start
 from pyro_tkam.ops.batched import AnyBatched
 from pyro_tkam.ops.langevin import Point, StepInfo, Tuning, open_uniform
 from pyro_tkam.ops.tempering import swap
-
-TRANSIENT_ROUNDS = 3
 
 
 class TemperedTarget:
@@ -69,8 +67,7 @@ class TemperedChains:
         self.kernel, self.density, self.ladder = kernel, density, ladder
         self.num_chains, self.warmup_steps, self.swap_every = num_chains, warmup_steps, swap_every
         self.round_ends = doubling_rounds(warmup_steps)
-        transient = self.round_ends[:TRANSIENT_ROUNDS][-1:]
-        self.num_unadjusted = max([kernel.num_unadjusted, *transient])
+        self.num_unadjusted = max(kernel.unadjusted_steps(warmup_steps), transient_steps(warmup_steps))
         self.exact_prior = density.can_sample_prior()
         self.adaptation = kernel.adaptation(warmup_steps)
         self.index, self.swaps = 0, 0

@@ -10,10 +10,12 @@ from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
 from torch import Tensor
 
 from pyro_tkam.infer.density import ModelDensity
+from pyro_tkam.infer.evidence import Evidence
 from pyro_tkam.infer.kernels import LangevinKernel
 from pyro_tkam.infer.ladder import make_ladder
 from pyro_tkam.infer.run import BatchRun
 from pyro_tkam.infer.tempered import TemperedChains
+from pyro_tkam.infer.tempered_evidence import evidence_from
 from pyro_tkam.ops.schedules import communication_barrier, suggested_number
 from pyro_tkam.ops.tempering import round_trips
 
@@ -64,6 +66,15 @@ class PowerPosteriors:
     def suggested_num_temperatures(self) -> int:
         """Number of temperatures that the barrier asks for."""
         return suggested_number(self.barrier[-1].item())
+
+    def log_evidence(self, method: str = "auto") -> Evidence:
+        """Estimate the log evidence from these draws.
+
+        :param method: ``"steppingstone"``, ``"thermodynamic"``, ``"bar"``, ``"bridge"``, or ``"auto"``: the bridge
+            where it agrees with Bennett's ratio, and that ratio elsewhere.
+        :raises ValueError: if the method is unknown, or there are too few draws.
+        """
+        return evidence_from(self, method)
 
 
 class ParallelTempering(BatchRun):
@@ -142,6 +153,10 @@ class ParallelTempering(BatchRun):
     def diagnostics(self) -> dict[str, Any]:
         """Return effective sample size and split R-hat by site at ``t = 1``."""
         return diagnostics(self._finished().samples)
+
+    def log_evidence(self, method: str = "auto") -> Evidence:
+        """Estimate the log evidence, as :meth:`PowerPosteriors.log_evidence` does."""
+        return self._finished().log_evidence(method)
 
     def summary(self, prob: float = 0.9) -> None:
         """Print means, quantiles and diagnostics of the posterior draws, and how the temperatures mixed.

@@ -1,5 +1,7 @@
 """Do samples look like one class? A small classifier of the real data says."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,16 +14,35 @@ class ClassShares:
     What a classifier thinks of images.
 
     :param confident: share of the images to which it gives one class with a probability above the threshold.
-    :param by_class: share of the images that are confidently of each class; sums to ``confident``.
+    :param confident_by_class: the same for each class; sums to ``confident``.
+    :param by_class: share of the images whose most probable class is each; sums to 1.
     """
 
     confident: float
+    confident_by_class: tuple[float, ...]
     by_class: tuple[float, ...]
 
     @property
     def every_class(self) -> bool:
         """Whether every class appears among the confident ones."""
-        return min(self.by_class) > 0
+        return min(self.confident_by_class) > 0
+
+
+class Committee(nn.Module):
+    """
+    Average the probabilities of several classifiers, since one alone may never be sure of some class.
+
+    :param members: modules to logits.
+    """
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the log of the mean probability, shape ``(num, classes)``."""
+        votes = torch.stack([member(images).log_softmax(-1) for member in self.members])
+        return votes.logsumexp(0) - math.log(len(votes))
 
 
 def _network(size: tuple[int, int], num_classes: int) -> nn.Module:
@@ -38,18 +59,26 @@ def _network(size: tuple[int, int], num_classes: int) -> nn.Module:
 
 
 def train_classifier(
-    images: Tensor, labels: Tensor, *, epochs: int = 8, batch_size: int = 50, learning_rate: float = 2e-3
+    images: Tensor,
+    labels: Tensor,
+    *,
+    members: int = 3,
+    epochs: int = 8,
+    batch_size: int = 50,
+    learning_rate: float = 2e-3,
 ) -> nn.Module:
     """
-    Train a small convolutional classifier by Adam on the cross entropy.
+    Train a committee of small convolutional classifiers by Adam on the cross entropy.
 
     :param images: grey images, shape ``(num, height, width)``, of at least 8 × 8.
     :param labels: their classes from 0, an int64 tensor of shape ``(num,)``.
+    :param members: number of classifiers, each with its own start and order of the images.
     :param epochs: passes over the images.
     :param batch_size: images a step.
     :param learning_rate: step size.
-    :return: a module in evaluation mode, from images ``(num, 1, height, width)`` to logits ``(num, classes)``.
-    :raises ValueError: for other shapes.
+    :return: a module in evaluation mode, from images ``(num, 1, height, width)`` to log probabilities
+        ``(num, classes)``.
+    :raises ValueError: for other shapes, and for no member.
 
     >>> images, labels = torch.rand(20, 8, 8), torch.arange(20) % 2
     >>> train_classifier(images, labels, epochs=1)(images.unsqueeze(1)).shape
@@ -59,6 +88,12 @@ def train_classifier(
         raise ValueError(f"images: got shape {tuple(images.shape)}, takes (num, height, width) of at least 8 × 8")
     if labels.shape != images.shape[:1] or labels.is_floating_point():
         raise ValueError(f"labels: got {labels.dtype} of shape {tuple(labels.shape)}, takes a class for each image")
+    if members < 1:
+        raise ValueError(f"members: got {members}, takes a whole number of at least 1")
+    return Committee(_train_one(images, labels, epochs, batch_size, learning_rate) for _ in range(members)).eval()
+
+
+def _train_one(images: Tensor, labels: Tensor, epochs: int, batch_size: int, learning_rate: float) -> nn.Module:
     network = _network((images.shape[1], images.shape[2]), int(labels.max()) + 1).to(images)
     steps = epochs * -(-len(images) // batch_size)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
@@ -70,7 +105,7 @@ def train_classifier(
             loss.backward()
             optimizer.step()
             schedule.step()
-    return network.eval()
+    return network
 
 
 @torch.no_grad()
@@ -85,8 +120,12 @@ def class_shares(classifier: nn.Module, images: Tensor, *, threshold: float = 0.
     """
     if images.dim() != 3 or len(images) == 0:
         raise ValueError(f"images: got shape {tuple(images.shape)}, takes (num, height, width), at least one")
-    probability, label = classifier(images.unsqueeze(1)).softmax(-1).max(-1)
-    classes = classifier(images[:1].unsqueeze(1)).shape[-1]
-    counts = torch.bincount(label[probability > threshold], minlength=classes)
-    shares = counts.double() / len(images)
-    return ClassShares(float(shares.sum()), tuple(shares.tolist()))
+    probability = classifier(images.unsqueeze(1)).softmax(-1)
+    largest, label = probability.max(-1)
+    sure = largest > threshold
+    confident, likely = (torch.bincount(some, minlength=probability.shape[-1]) for some in (label[sure], label))
+    return ClassShares(
+        confident=float(sure.double().mean()),
+        confident_by_class=tuple((confident.double() / len(images)).tolist()),
+        by_class=tuple((likely.double() / len(images)).tolist()),
+    )

@@ -18,6 +18,7 @@ class KARTGenerator(PyroModule):
     :param mean: mean of one sum under the reference.
     :param spread: standard deviation of one sum under the reference.
 
+    >>> import torch
     >>> KARTGenerator(nn.Linear(5, 6), (2, 3), mean=1.0, spread=0.4)(torch.rand(7, 5, 2)).shape
     torch.Size([7, 2, 3])
     """

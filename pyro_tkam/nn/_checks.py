@@ -58,3 +58,12 @@ def last_dimension(argument: str, value: Tensor, size: int) -> None:
     """Check that ``value`` ends in a dimension of ``size``."""
     if value.dim() == 0 or value.shape[-1] != size:
         raise ValueError(f"{argument} must have shape (*, {size}), got {tuple(value.shape)}")
+
+
+def broadcastable(argument: str, value: Tensor, shape: torch.Size) -> None:
+    """Check that the shape of ``value`` broadcasts against ``shape``."""
+    pairs = zip(reversed(value.shape), reversed(shape), strict=False)
+    if any(a != b and 1 not in (a, b) for a, b in pairs):
+        raise ValueError(
+            f"{argument} must broadcast against batch_shape {tuple(shape)}, got shape {tuple(value.shape)}"
+        )

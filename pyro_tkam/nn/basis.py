@@ -16,12 +16,14 @@ class Basis(PyroModule):
     r"""
     A named basis of univariate functions on a uniform grid over ``[low, high]``.
 
-    :param name: ``"rbf"`` (Gaussians) or ``"bspline"``.
+    :param name: ``"rbf"``, ``"bspline"``, ``"rswaf"``, ``"fourier"``, ``"chebyshev"``, ``"gegenbauer"``,
+        ``"mexican_hat"`` or ``"morlet"``; their formulas are in :mod:`pyro_tkam.ops.bases`.
     :param low: lower end of the grid.
     :param high: upper end of the grid.
-    :param grid_size: number of RBF centres, or of intervals between a B-spline's knots.
-    :param degree: degree of a B-spline; others ignore it.
-    :param width: width τ relative to the grid step (default: the paper's); None where the basis has none.
+    :param grid_size: number of centres (RBF, RSWAF, wavelets), of intervals between the knots of a B-spline, or of
+        Fourier frequencies; polynomials ignore it.
+    :param degree: degree of B-splines and polynomials; others ignore it.
+    :param width: τ (for Gegenbauer polynomials, a). Default 1, for Chebyshev polynomials 1.01; B-splines have none.
     :param trainable_width: make ``width`` a parameter. The paper's tables train it for RBF and Fourier bases.
     :raises ValueError: for an unknown name, an empty interval, or sizes or a width the basis can't have.
 

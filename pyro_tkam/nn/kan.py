@@ -17,7 +17,8 @@ class KANEdges(UnivariateFunctions):
     r"""
     One function for every pair of an input and an output, :math:`(*, in) → (*, in, out)`, not summed.
 
-    :ivar coefficients: parameter, ``(out_features, in_features, num_functions)``, as in ``torch.nn.Linear``.
+    :ivar coefficients: parameter, ``(in_features, num_functions, out_features)``, the order of memory that the matrix
+        product of a layer reads without a copy.
     :ivar base_weight: parameter, ``(out_features, in_features)``; None for polynomials.
     :ivar scale: parameter, ``(out_features, 1)``: one for each output, since one for each edge would double the memory
         traffic of a layer and adds no function to it; None for polynomials.
@@ -43,12 +44,14 @@ class KANEdges(UnivariateFunctions):
         self.in_features = _checks.integer("in_features", in_features, 1)
         self.out_features = _checks.integer("out_features", out_features, 1)
         super().__init__((out_features, in_features), basis, low, high, fan_in=in_features, **options)
-        # The order of memory that the matrix product of a layer reads without a copy: (in, functions, out).
-        order = self.coefficients.detach().permute(1, 2, 0).contiguous().permute(2, 0, 1)
-        self.coefficients = nn.Parameter(order)
+        # Contiguous, or Pyro's parameter store would train a copy of it.
+        self.coefficients = nn.Parameter(self.coefficients.detach().permute(1, 2, 0).contiguous())
 
     def _scale_shape(self) -> tuple[int, ...]:
         return (self.out_features, 1)
+
+    def _in_bank_order(self, coefficients: Tensor) -> Tensor:
+        return coefficients.permute(2, 0, 1)
 
     def edges(self, s: Tensor) -> Tensor:
         """Evaluate every edge, ``(*, in_features)`` to ``(*, in_features, out_features)``."""
@@ -113,7 +116,9 @@ def _sigmoid_range(s: Tensor, low: float, high: float) -> Tensor:
 
 def _affine_range(s: Tensor, low: float, high: float) -> Tensor:
     smallest, largest = s.amin(-1, keepdim=True), s.amax(-1, keepdim=True)
-    return low + (high - low) * ((s - smallest) / (largest - smallest))
+    span = largest - smallest
+    # Equal features go to the middle.
+    return low + (high - low) * torch.where(span > 0, (s - smallest) / torch.where(span > 0, span, 1.0), 0.5)
 
 
 #: maps of a layer's output to the next grid's interval, by the name that users give
@@ -141,8 +146,8 @@ class KAN(PyroModule):
     :param high: upper end of the first layer's grid.
     :param hidden_low: lower end of the other layers' grids.
     :param hidden_high: upper end of the other layers' grids.
-    :param hidden_range: ``"none"``; ``"sigmoid"``, elementwise; or ``"affine"``, which takes the smallest hidden feature
-        of a datum to ``hidden_low`` and the largest to ``hidden_high``.
+    :param hidden_range: ``"none"``; ``"sigmoid"``, elementwise; or ``"affine"``, which takes the smallest hidden
+        feature of a datum to ``hidden_low`` and the largest to ``hidden_high``.
     :param layer_norm: normalise hidden features.
     :param output: ``"none"`` or ``"sigmoid"`` (for images in [0, 1]).
     :param options: as in :class:`KANLayer`, for all layers.

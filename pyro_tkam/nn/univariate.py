@@ -56,6 +56,7 @@ class BoundFunctions(Picklable):
     def __call__(self, z: Tensor) -> Tensor:
         """Values of shape ``broadcast_shapes(z.shape, batch_shape)``."""
         _checks.same_dtype("z", z, self.coefficients, "the coefficients")
+        _checks.broadcastable("z", z, self.batch_shape)
         total = self.basis.weighted_sum(z, self.coefficients)
         if self.scale is not None:
             total = self.scale * total
@@ -141,6 +142,10 @@ class UnivariateFunctions(PyroModule):
     def _scale_shape(self) -> tuple[int, ...]:
         return self.batch_shape
 
+    def _in_bank_order(self, coefficients: Tensor) -> Tensor:
+        """View the parameter as ``(*batch_shape, num_functions)``."""
+        return coefficients
+
     @property
     def knots(self) -> Tensor | None:
         """Cell edges shared by all functions, sorted, 1-d; None where they are polynomials."""
@@ -153,7 +158,8 @@ class UnivariateFunctions(PyroModule):
 
         In a Pyro model this registers parameters and draws ``PyroSample`` sites, so call it once in each execution.
         """
-        return BoundFunctions(self.basis.bound(), self.coefficients, self.scale, self.base_weight, self._activation)
+        coefficients = self._in_bank_order(self.coefficients)
+        return BoundFunctions(self.basis.bound(), coefficients, self.scale, self.base_weight, self._activation)
 
     def forward(self, z: Tensor) -> Tensor:
         """
@@ -161,5 +167,7 @@ class UnivariateFunctions(PyroModule):
 
         :param z: any shape that broadcasts against ``batch_shape``.
         :returns: shape ``broadcast_shapes(z.shape, batch_shape)``.
+        :raises ValueError: where the shapes do not broadcast.
+        :raises TypeError: for another dtype than that of the coefficients.
         """
         return self.bound()(z)

@@ -1,6 +1,7 @@
 """Curves of training."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from pyro_tkam.plots.axes import Axes, new_figure
 
@@ -13,10 +14,12 @@ def training_curves(
     """
     Draw every metric of training against the number of updates: the values, faint, and their running mean.
 
+    The vertical axis leaves the first fiftieth of the updates out of view where it is far away.
+
     :param runs: for each run's name its columns, among them ``"update"``; see
         :meth:`pyro_tkam.train.RunFolder.read_metrics`.
     :param axes: one for each other column; None makes a figure.
-    :param window: updates in a running mean.
+    :param window: updates in a running mean, at most a tenth of all.
     :return: the axes.
     :raises ValueError: for no runs, and for another number of axes than there are metrics.
     """
@@ -30,6 +33,7 @@ def training_curves(
     for name, panel in zip(names, axes, strict=True):
         for index, (run, columns) in enumerate(runs.items()):
             _curve(panel, columns["update"], columns[name], window, run, f"C{index}")
+        panel.set_ylim(*_limits([columns[name] for columns in runs.values()]))
         panel.set_xlabel("update")
         panel.set_ylabel(_LABELS.get(name, name))
         panel.spines[["top", "right"]].set_visible(False)
@@ -38,11 +42,16 @@ def training_curves(
     return axes
 
 
+def _limits(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return what to show: all but the first fiftieth, whose fall would flatten the rest."""
+    later = [value for curve in curves for value in curve[len(curve) // 50 :]]
+    margin = 0.05 * (max(later) - min(later)) or 0.5
+    return min(later) - margin, max(later) + margin
+
+
 def _curve(axes: Axes, updates: Sequence[float], values: Sequence[float], window: int, label: str, colour: str) -> None:
-    axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.6)
-    window = min(window, len(values))
-    sums = [0.0]
-    for value in values:
-        sums.append(sums[-1] + value)
+    window = max(1, min(window, len(values) // 10))
+    sums = [0.0, *accumulate(values)]
     means = [(sums[i + window] - sums[i]) / window for i in range(len(values) - window + 1)]
-    axes.plot(updates[window - 1 :], means, color=colour, linewidth=1.5, label=label)
+    axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.6)
+    axes.plot(updates[window // 2 :][: len(means)], means, color=colour, linewidth=1.5, label=label)

@@ -23,7 +23,8 @@ def image_grid(images: Tensor, axes: Axes | None = None, *, columns: int | None 
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     axes = axes_or_new(axes, columns / 2, rows / 2)
-    axes.imshow(_tile(images.detach().cpu(), rows, columns), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    tiled = _tile(images.detach().cpu(), rows, columns).numpy()
+    axes.imshow(tiled, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
     if title:
         axes.set_title(title, fontsize="medium")

@@ -8,15 +8,15 @@ from pyro_tkam.train.config import ModelConfig, TrainConfig
 from pyro_tkam.train.folder import RunFolder
 
 if TYPE_CHECKING:
-    from pyro_tkam.train.fit import fit
     from pyro_tkam.train.held_out import HeldOutEvidence, held_out_evidence
     from pyro_tkam.train.module import ELBOTraining
     from pyro_tkam.train.run import load_model, train
+    from pyro_tkam.train.trainer import fit
 
 _HOMES = {
     "ELBOTraining": "module",
     "HeldOutEvidence": "held_out",
-    "fit": "fit",
+    "fit": "trainer",
     "held_out_evidence": "held_out",
     "load_model": "run",
     "train": "run",

@@ -13,6 +13,7 @@ class ModelConfig:
     """
     Options of :meth:`pyro_tkam.models.TKAM.kart`.
 
+    :param data_shape: shape of one datum; null takes the data's, and the run folder records it.
     :param latent_dim: number P of inner indices; the model has Q = 2P + 1 outer ones.
     :param coupling: "shared" (one uniform for each inner index: strictly the Kolmogorov-Arnold representation) or
         "independent" (a latent for each pair of inner and outer index).
@@ -24,6 +25,7 @@ class ModelConfig:
     :param output: last activation of the generator: "sigmoid" for data in [0, 1], or "none".
     """
 
+    data_shape: list[int] | None = None
     latent_dim: int = 40
     coupling: str = "shared"
     reference: str = "uniform"

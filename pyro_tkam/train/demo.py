@@ -75,9 +75,9 @@ def _draw(folder: Path, models: dict[str, TKAM], samples: dict[str, Tensor], rea
     """Write the two pictures that show both couplings at once."""
     figure = plots.new_figure(10.0, 5.6)
     grids, densities = figure.subplots(2, 3, height_ratios=(3, 2))
-    plots.image_grid(real[:40], grids[0], columns=8, title="real digits, held out")
+    plots.image_grid(real[:64], grids[0], columns=8, title="real digits, held out")
     for column, (coupling, model) in enumerate(models.items(), start=1):
-        plots.image_grid(samples[coupling][:40], grids[column], columns=8, title=f'samples, coupling="{coupling}"')
+        plots.image_grid(samples[coupling][:64], grids[column], columns=8, title=f'samples, coupling="{coupling}"')
         with pyro.get_param_store().scope():
             prior = model.prior()
         plots.prior_densities(prior, densities[column], title="learned priors")
@@ -98,11 +98,12 @@ def table(result: DemoResult) -> str:
     lines = [f"{'':26}" + "".join(f"{name:>18}" for name in (*COUPLINGS, "held-out digits"))]
     evidence = {name: summary["held_out"] for name, summary in result.summaries.items()}
     rows = {
-        "log evidence a digit": [f"{e['log_evidence']:.1f} ± {e['standard_error']:.1f}" for e in evidence.values()],
+        "log evidence a digit": [f"{e['log_evidence']:.2f} ± {e['standard_error']:.2f}" for e in evidence.values()],
         "effective draws a digit": [f"{e['effective_sample_size']:.1f}" for e in evidence.values()],
         "seconds a step": [_seconds(summary) for summary in result.summaries.values()],
         "one class, p > .9": [f"{share.confident:.0%}" for share in result.shares.values()],
-        "classes that appear": [str(sum(s > 0 for s in share.by_class)) for share in result.shares.values()],
+        "classes among these": [str(sum(s > 0 for s in share.confident_by_class)) for share in result.shares.values()],
+        "rarest class, any p": [f"{min(share.by_class):.1%}" for share in result.shares.values()],
     }
     lines += [f"{name:26}" + "".join(f"{entry:>18}" for entry in entries) for name, entries in rows.items()]
     lines += ["", "Can the log evidence be believed?"]

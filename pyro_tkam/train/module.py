@@ -70,6 +70,19 @@ class ELBOTraining(lightning.LightningModule):
         """Return the optimiser of all parameters of model and guide."""
         return self.make_optimizer(self.parameters())
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """
+        Refuse a checkpoint of another model.
+
+        :param checkpoint: what Lightning read.
+        :raises ValueError: names the first parameter that differs.
+        """
+        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        saved = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        if differing := [name for name in sorted({*own, *saved}) if own.get(name) != saved.get(name)]:
+            name = differing[0]
+            raise ValueError(f"checkpoint: {name} is {saved.get(name)} there and {own.get(name)} in this model")
+
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """
         Return the loss of a mini-batch, in nats a datum.

@@ -1,6 +1,7 @@
 """A whole training run from its configuration, and the way back from a run folder to its model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,13 @@ def load_split(config: TrainConfig) -> tuple[Tensor, Tensor]:
 
     :param config: the run's configuration.
     :return: rows to train on and rows held out.
+    :raises ValueError: for data of another shape than the configuration says.
     """
     rows = load_rows(config.data)
+    if config.model.data_shape not in (None, list(rows.shape[1:])):
+        raise ValueError(f"model.data_shape: got {config.model.data_shape}, the data have {list(rows.shape[1:])}")
     train_rows, held_out = split(len(rows), config.held_out, seed=config.seed)
     return rows[train_rows], rows[held_out]
-
-
-def build_model(config: TrainConfig, data_shape: tuple[int, ...]) -> TKAM:
-    """
-    Make the untrained model of a run.
-
-    :param config: the run's configuration.
-    :param data_shape: shape of one datum.
-    """
-    options = vars(config.model)
-    return TKAM.kart(data_shape, **options)
 
 
 def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> dict[str, Any]:
@@ -53,23 +46,35 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     :return: what ``summary.json`` holds.
     :raises ValueError: for a folder of another configuration or with damaged files.
     """
-    from pyro_tkam.infer import ImportanceMLE
-    from pyro_tkam.train.fit import fit
-    from pyro_tkam.train.module import ELBOTraining
     from pyro_tkam.train.pictures import draw_run
 
     files = RunFolder(Path(folder))
     rows, held_out = load_split(config)
+    config = replace(config, model=replace(config.model, data_shape=list(rows.shape[1:])))
+    seconds = _fit(config, rows, files, progress)
+    model = load_model(files.path)
     pyro.set_rng_seed(config.seed)
-    model = build_model(config, tuple(rows.shape[1:]))
+    summary = {**_last_metrics(files), **_evidence(model, held_out), "seconds_per_update": seconds}
+    draw_run(model, files)
+    files.summary.write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) -> float | None:
+    """Make the model and train it; return the seconds an update took."""
+    from pyro_tkam.infer import ImportanceMLE
+    from pyro_tkam.train.module import ELBOTraining
+    from pyro_tkam.train.trainer import fit
+
+    pyro.set_rng_seed(config.seed)
     module = ELBOTraining(
-        model,
+        TKAM.kart(**vars(config.model)),
         ImportanceMLE(config.num_particles),
         size=len(rows),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config.learning_rate),
     )
     _claim(files, config)
-    seconds = fit(
+    return fit(
         module,
         rows,
         files.path,
@@ -81,12 +86,6 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
         device=config.device,
         progress=progress,
     )
-    model = load_model(files.path, data_shape=tuple(rows.shape[1:]))
-    pyro.set_rng_seed(config.seed)
-    summary = {**_last_metrics(files), **_evidence(model, held_out), "seconds_per_update": seconds}
-    draw_run(model, files)
-    files.summary.write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
 
 
 def _claim(files: RunFolder, config: TrainConfig) -> None:
@@ -118,12 +117,11 @@ def _evidence(model: TKAM, held_out: Tensor) -> dict[str, Any]:
     return {"held_out": {**vars(evidence), "verdict": evidence.verdict}}
 
 
-def load_model(folder: Path | str, *, data_shape: tuple[int, ...] | None = None) -> TKAM:
+def load_model(folder: Path | str) -> TKAM:
     """
     Return the trained model of a run folder.
 
     :param folder: the run folder.
-    :param data_shape: shape of one datum; None asks the run's data.
     :raises FileNotFoundError: for a missing folder, configuration or checkpoint.
     :raises ValueError: for a damaged configuration or checkpoint, or one of another model.
     """
@@ -132,7 +130,9 @@ def load_model(folder: Path | str, *, data_shape: tuple[int, ...] | None = None)
         raise FileNotFoundError(f"{files.path}: there is no such run folder")
     config = TrainConfig.load(files.config)
     state = read_checkpoint(files.checkpoint)["state_dict"]
-    model = build_model(config, data_shape or tuple(load_rows(config.data).shape[1:]))
+    if config.model.data_shape is None:
+        raise ValueError(f"{files.config} lacks model.data_shape, which training records")
+    model = TKAM.kart(**vars(config.model))
     own = {name.removeprefix(_MODEL_PREFIX): value for name, value in state.items() if name.startswith(_MODEL_PREFIX)}
     try:
         model.load_state_dict(own)

@@ -74,6 +74,28 @@ def gradients_are_right(basis: BasisFunctions) -> None:
         assert gradcheck(total, fixed)
 
 
+def layers_are_right(basis: BasisFunctions) -> None:
+    """A layer's product is the sum over its edges; gradients match finite differences, and ``vmap`` a loop."""
+    coefficients = torch.randn(2, 3, basis.num_functions, dtype=torch.double, requires_grad=True)
+    s = (1.2 * torch.rand(4, 3, dtype=torch.double) - 0.1).requires_grad_()
+    inputs = (s, coefficients) if basis.width is None else (s, coefficients, basis.width.clone().requires_grad_())
+
+    def layer(s: Tensor, coefficients: Tensor, *width: Tensor) -> Tensor:
+        return rebound(basis, *width).edge_sum(s, coefficients)
+
+    expected = (basis(s).unsqueeze(1) * coefficients).sum((-1, -2))
+    assert torch.allclose(layer(*inputs), expected)
+    assert gradcheck(layer, inputs)
+    assert gradgradcheck(layer, inputs)
+    for fixed in range(2):  # what is not needed is not computed
+        assert gradcheck(layer, [x.detach() if i == fixed else x for i, x in enumerate(inputs)])
+    pulled = vmap(torch.func.grad(lambda s: layer(s, coefficients).sin().sum()))(s)
+    (together,) = torch.autograd.grad(layer(s, coefficients).sin().sum(), s)
+    assert torch.allclose(pulled, together)
+    many = torch.stack([coefficients, -2 * coefficients])
+    assert torch.allclose(vmap(layer, in_dims=(None, 0))(s, many), torch.stack([expected, -2 * expected]))
+
+
 def maps_over_any_input(basis: BasisFunctions) -> None:
     """``vmap`` over the argument, the coefficients, the width, or all of them equals a loop."""
     z = torch.rand(5, 3, 2, dtype=torch.double)

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import scipy.interpolate
+import scipy.special
 import torch
 
-from pyro_tkam.ops.bases import BASES, BasisFunctions, BSplines, GaussianKernels
-from pyro_tkam.ops.bases.planes import CHUNK
+from pyro_tkam.ops.bases import (
+    BASES,
+    BasisFunctions,
+    BSplines,
+    FourierSeries,
+    GaussianKernels,
+    MexicanHats,
+    MorletWavelets,
+    SwitchKernels,
+    kernels,
+    planes,
+    splines,
+)
 from tests.laws import basis as laws
 
-LOCAL = ["rbf", "bspline"]
+LOCAL = ["rbf", "bspline", "rswaf", "mexican_hat", "morlet"]
+FUSED = ["rbf", "rswaf", "mexican_hat", "morlet", "fourier", "bspline"]
 NAMES = list(BASES)
 
 
@@ -31,6 +46,7 @@ def _seed() -> None:
         laws.values_have_one_entry_a_function,
         laws.functions_are_independent,
         laws.gradients_are_right,
+        laws.layers_are_right,
         laws.maps_over_any_input,
         laws.survives_pickling,
     ],
@@ -79,6 +95,70 @@ def test_spline_laws_of_other_degrees(degree):
         laws.gradients_are_right(basis)
 
 
+def test_switch_closed_form():
+    u = torch.linspace(-3, 3, 7, dtype=torch.double)
+    assert torch.allclose(SwitchKernels.derivative(u, 0), 1 - torch.tanh(u) ** 2)
+    assert torch.allclose(MexicanHats.derivative(u, 0), 0.8673250706 * (1 - u**2) * torch.exp(-(u**2) / 2))
+    assert torch.allclose(MorletWavelets.derivative(u, 0), torch.cos(5 * u) * torch.exp(-(u**2) / 2))
+
+
+@pytest.mark.parametrize("kernel", [GaussianKernels, SwitchKernels, MexicanHats, MorletWavelets])
+def test_kernel_derivatives_of_any_order(kernel):
+    u = torch.linspace(-2, 2, 9, dtype=torch.double, requires_grad=True)
+    for order in range(4):
+        (expected,) = torch.autograd.grad(kernel.derivative(u, order).sum(), u)
+        assert torch.allclose(kernel.derivative(u, order + 1), expected)
+        assert torch.allclose(kernel.overwrite(u.detach().clone(), order + 1), expected)
+
+
+def test_fourier_closed_form():
+    low, high, width = -1.0, 3.0, 1.3
+    basis = laws.cast(FourierSeries.uniform(low, high, 3, 0, width), torch.double)
+    z = torch.linspace(-2, 4, 11, dtype=torch.double)
+    angle = 2 * torch.pi * width * (z - low) / (high - low)
+    expected = [torch.ones_like(z)] + [f(k * angle) for k in (1, 2, 3) for f in (torch.cos, torch.sin)]
+    assert torch.allclose(basis(z), torch.stack(expected, -1), atol=1e-6)  # the width is rounded to float32
+    assert basis.knots.numel() == 13
+
+
+@pytest.mark.parametrize("name", ["chebyshev", "gegenbauer"])
+@pytest.mark.parametrize("degree", [0, 1, 3, 9])
+def test_polynomials_closed_form(name, degree):
+    basis = dataclasses.replace(make(name, degree=degree), width=torch.tensor(1.7, dtype=torch.double))
+    z = torch.linspace(-3, 3, 11, dtype=torch.double)
+    x = torch.tanh(z).numpy()
+    for n in range(degree + 1):
+        exact = (
+            scipy.special.eval_chebyt(n, x / 1.7) if name == "chebyshev" else scipy.special.eval_gegenbauer(n, 1.7, x)
+        )
+        assert torch.allclose(basis(z)[:, n], torch.as_tensor(exact))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_start_reproduces_small_noise(name):
+    basis = make(name, 20)
+    noise = 0.1 / basis.num_functions * (torch.rand(500, basis.num_functions, dtype=torch.double) - 0.5)
+    values = basis.weighted_sum(
+        torch.linspace(0, 1, 99, dtype=torch.double).unsqueeze(-1), basis.start(noise, 0.0, 1.0)
+    )
+    assert values.abs().max() < 0.1  # nothing is amplified
+
+
+def test_start_fits_the_noise():
+    basis = make("bspline", 20)
+    noise = torch.randn(5, basis.num_functions, dtype=torch.double)
+    points = torch.linspace(0, 1, basis.num_functions, dtype=torch.double)
+    fitted = basis(points) @ basis.start(noise, 0.0, 1.0).mT
+    residual = noise.mT - fitted
+    assert torch.allclose(basis(points).mT @ residual, torch.zeros_like(residual), atol=1e-2 * noise.norm())
+    assert residual.norm() < 0.3 * noise.norm()
+
+
+def test_fourier_starts_fall_with_the_square_of_frequency():
+    start = make("fourier", 4).start(torch.ones(9, dtype=torch.double), 0.0, 1.0)
+    assert torch.allclose(1 / start, torch.tensor([1.0, 1, 1, 4, 4, 9, 9, 16, 16], dtype=torch.double))
+
+
 def test_gaussian_closed_form():
     basis = GaussianKernels(torch.tensor([0.0, 0.5, 2.0]), torch.tensor(0.7), 0)
     z = torch.linspace(-1, 3, 9)
@@ -91,7 +171,7 @@ def test_gaussian_closed_form():
 
 def test_sums_larger_than_a_chunk():
     basis = make("rbf", 5)
-    z = torch.rand(3 * CHUNK // 7 + 1, 7, dtype=torch.double)
+    z = torch.rand(3 * planes.CHUNK // 7 + 1, 7, dtype=torch.double)
     coefficients = torch.randn(7, 5, dtype=torch.double, requires_grad=True)
     total = basis.weighted_sum(z, coefficients)
     dense = (basis(z) * coefficients).sum(-1)
@@ -101,15 +181,32 @@ def test_sums_larger_than_a_chunk():
     assert torch.allclose(*gradients)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["rbf", "bspline"])
+def test_chunks_do_not_change_results(name, monkeypatch):
+    basis = make(name)
+    results = []
+    for size in (1 << 20, 40):  # the second makes chunks of one or two rows
+        for module in (kernels, splines, planes):
+            monkeypatch.setattr(module, "CHUNK", size)
+        torch.manual_seed(1)
+        s = torch.randn(7, 3, dtype=torch.double, requires_grad=True)
+        coefficients = torch.randn(2, 3, basis.num_functions, dtype=torch.double, requires_grad=True)
+        total = basis.edge_sum(s, coefficients).sin().sum() + basis.weighted_sum(s, coefficients[0]).cos().sum()
+        results.append([total, *torch.autograd.grad(total, (s, coefficients))])
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b)
+
+
+@pytest.mark.parametrize("name", FUSED)
 def test_nothing_of_the_size_of_all_basis_values_is_kept(name):
-    if name == "bspline":
-        pytest.skip("kept dense")
     basis = make(name)
     kept: list[int] = []
-    z, coefficients = torch.rand(100, 4, dtype=torch.double), torch.randn(4, 6, dtype=torch.double).requires_grad_()
+    z, coefficients = (
+        torch.rand(100, 4, dtype=torch.double),
+        torch.randn(4, basis.num_functions, dtype=torch.double).requires_grad_(),
+    )
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
-        basis.weighted_sum(z, coefficients[:, : basis.num_functions])
+        basis.weighted_sum(z, coefficients)
     assert max(kept) <= z.numel()
 
 

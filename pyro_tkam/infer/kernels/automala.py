@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyro_tkam.infer.adaptation import Adaptation, NoAdaptation, RoundAdaptation
+from pyro_tkam.infer.adaptation import Adaptation, NoAdaptation, RoundAdaptation, transient_steps
 from pyro_tkam.infer.kernels.base import LangevinKernel
 from pyro_tkam.infer.potential import Potential
 from pyro_tkam.infer.structure import Model
@@ -17,8 +17,10 @@ class AutoMALA(LangevinKernel):
 
     Biron-Lattes et al. 2024, arXiv:2310.16782; Raj 2025, arXiv:2506.14167, Eq. 82-85; see
     :func:`pyro_tkam.ops.automala.automala_step`. The initial step of the search and the scales of the preconditioner
-    change only between rounds of doubling length during warm-up. The paper's variant for training is
-    ``adapt_to_accepted=True`` with ``min_step_size``, ``max_step_size`` and ``num_unadjusted``.
+    change only between rounds of doubling length during warm-up. The first three rounds skip reversibility check and
+    Metropolis test (unless ``num_unadjusted`` says otherwise), as a chain that starts in a steep tail would stay
+    there. The paper's variant for training is ``adapt_to_accepted=True`` with ``min_step_size``, ``max_step_size``
+    and ``num_unadjusted``.
 
     :param model: a Pyro model, or
     :param potential_fn: from unconstrained values by site to the potential energy.
@@ -65,6 +67,10 @@ class AutoMALA(LangevinKernel):
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
         noise = Noise.draw(point, NUM_UNIFORMS)
         return automala_step(point, target, tuning, noise, adjusted, limits=self.limits)
+
+    def unadjusted_steps(self, warmup_steps: int) -> int:
+        """Return the length of the first three rounds, unless it was given."""
+        return transient_steps(warmup_steps) if self.num_unadjusted is None else self.num_unadjusted
 
     def adaptation(self, warmup_steps: int) -> Adaptation:
         """Return adaptation between rounds."""

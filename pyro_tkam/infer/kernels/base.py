@@ -36,7 +36,7 @@ class LangevinKernel(MCMCKernel):
     :param max_plate_nesting: number of plate dimensions; found by running the model if None.
     :param init_strategy: where chains start, as in Pyro.
     :param batch_plates: names of plates whose data are sampled independently; found if None.
-    :param num_unadjusted: number of first steps without the Metropolis test.
+    :param num_unadjusted: number of first steps without the Metropolis test; the kernel's own way if None.
     :param trace_graph: record the density's tensor operations once (parameters of the model must stay fixed).
     :raises ValueError: if not exactly one of ``model`` and ``potential_fn`` is given, or ``step_size`` isn't positive.
     """
@@ -51,7 +51,7 @@ class LangevinKernel(MCMCKernel):
         max_plate_nesting: int | None = None,
         init_strategy: Callable[[Site], Any] = init_to_uniform,
         batch_plates: Sequence[str] | None = None,
-        num_unadjusted: int = 0,
+        num_unadjusted: int | None = None,
         trace_graph: bool = True,
     ) -> None:
         if (model is None) == (potential_fn is None):
@@ -75,6 +75,10 @@ class LangevinKernel(MCMCKernel):
     @abstractmethod
     def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
+
+    def unadjusted_steps(self, warmup_steps: int) -> int:
+        """Return the number of first steps without the Metropolis test."""
+        return self.num_unadjusted or 0
 
     @abstractmethod
     def adaptation(self, warmup_steps: int) -> Adaptation:

@@ -63,11 +63,13 @@ class BasisFunctions(Picklable, ABC):
         """
         Turn noise into first coefficients: the least-squares fit to it on a uniform grid over ``[low, high]``.
 
+        Directions that the functions hardly reach are left out, so that the fit does not amplify the noise.
+
         :param noise: shape ``(*batch, F)``.
         :returns: coefficients of shape ``(*batch, F)``.
         """
         points = torch.linspace(low, high, self.num_functions, dtype=noise.dtype, device=noise.device)
-        return noise @ torch.linalg.pinv(self(points)).mT
+        return noise @ torch.linalg.pinv(self(points), rtol=1e-2).mT
 
     def weighted_sum(self, z: Tensor, coefficients: Tensor) -> Tensor:
         r"""
@@ -104,7 +106,7 @@ class BasisFunctions(Picklable, ABC):
         """
         rows = s.reshape(-1, s.shape[-1])
         weight = coefficients.permute(1, 2, 0).flatten(0, 1)
-        return self.product(rows, weight).reshape(*s.shape[:-1], -1)
+        return self.product(rows, weight).reshape(*s.shape[:-1], coefficients.shape[0])
 
     def product(self, s: Tensor, weight: Tensor) -> Tensor:
         """Multiply the values at ``s``, ``(N, in)``, with ``weight``, ``(in * F, out)``: ``(N, out)``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ from torch import Tensor
 from pyro_tkam.ops.bases.base import BasisFunctions
 from pyro_tkam.ops.bases.planes import plane_sum
 from pyro_tkam.ops.bases.twin import evaluate
-
-_MINUS_HALF_LOG2_E = -0.5 * math.log2(math.e)
 
 #: basis values made at a time by a product, so that they stay in the cache
 CHUNK = 1 << 20
@@ -133,35 +130,3 @@ class KernelProduct:
 def _chunks(offsets: Tensor, v: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     size = max(1, CHUNK // max(1, v.shape[1] * offsets.shape[-1]))
     return zip(v.split(size), *(other.split(size) for other in others), strict=True)
-
-
-class GaussianKernels(ShiftedKernel):
-    r"""Gaussian radial basis, :math:`κ(u) = \exp(-u^2/2)` (Li 2024, arXiv:2405.06721)."""
-
-    @staticmethod
-    def derivative(u: Tensor, order: int) -> Tensor:
-        """Evaluate a derivative, a Hermite polynomial times the Gaussian."""
-        return gaussian_derivative(u, order)
-
-    @classmethod
-    def overwrite(cls, u: Tensor, order: int) -> Tensor:
-        """Evaluate a derivative, for low orders in the memory of ``u``."""
-        if order > 1:
-            return cls.derivative(u, order)
-        gaussian = (u * u if order else u.mul_(u)).mul_(_MINUS_HALF_LOG2_E).exp2_()
-        return u.mul_(gaussian).neg_() if order else gaussian
-
-
-def gaussian_derivative(u: Tensor, order: int) -> Tensor:
-    r"""
-    Evaluate :math:`\partial_u^n e^{-u^2/2} = (-1)^n \mathrm{He}_n(u) e^{-u^2/2}`.
-
-    In base two: several times faster than ``exp`` on CPUs, above all where the result underflows.
-    """
-    gaussian = torch.exp2(u.square() * _MINUS_HALF_LOG2_E)
-    if order == 0:
-        return gaussian
-    previous, current = gaussian, -u * gaussian
-    for n in range(1, order):
-        previous, current = current, -(u * current + n * previous)
-    return current

@@ -29,7 +29,7 @@ class PlaneFamily(Protocol):
     """Functions that can be evaluated one after the other."""
 
     def planes(self, v: Tensor, offsets: Tensor | None, order: int) -> Iterator[Tensor]:
-        """Yield derivative ``order`` of each function at ``v``, as tensors that the caller may overwrite."""
+        """Yield derivative ``order`` of each function at ``v``; a plane may change once the next is asked for."""
         ...
 
 
@@ -103,7 +103,9 @@ class _Moments(torch.autograd.Function):
     def forward(v: Tensor, offsets: Tensor | None, weights: Tensor, family: PlaneFamily, order: int) -> Tensor:
         total: list[Tensor] = []
         for part, weight in _chunks(v, weights):
-            sums = [plane.mul_(weight).sum(0) for plane in family.planes(part, offsets, order)]
+            product = torch.empty_like(part)
+            planes = family.planes(part, offsets, order)
+            sums = [torch.mul(plane, weight, out=product).sum(0) for plane in planes]
             total = [a.add_(b) for a, b in zip(total, sums, strict=True)] if total else sums
         return torch.stack(total, -1)
 

@@ -61,6 +61,6 @@ def _plain_gradients(
         values = iter(changed)
         return twin.plain(*(next(values) if need else x for need, x in zip(needed, tensors, strict=True)))
 
-    _, pull_back = torch.func.vjp(of_needed, *(x for need, x in zip(needed, tensors, strict=True) if need))
+    pull_back: Any = torch.func.vjp(of_needed, *(x for need, x in zip(needed, tensors, strict=True) if need))[1]
     gradients = iter(pull_back(grad))
     return tuple(next(gradients) if need else None for need in needed)

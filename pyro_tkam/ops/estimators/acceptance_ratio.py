@@ -62,7 +62,7 @@ def log_ratio(log_lower: Tensor, log_upper: Tensor, log_size_ratio: Tensor | Non
     offset = torch.zeros_like(log_upper[0]) if log_size_ratio is None else log_size_ratio
     low, high = _bracket(log_lower, log_upper, offset)
     centre = ((log_lower.clamp(min=low).mean(0) + log_upper.mean(0)) / 2).clamp(low, high)
-    tolerance = 4 * torch.finfo(centre.dtype).eps
+    tolerance = torch.finfo(centre.dtype).eps ** (2 / 3)  # Newton's next step would be its square
     for _ in range(_MAX_ITERATIONS):
         excess, slope = _imbalance(log_lower, log_upper, offset, centre)
         low, high = torch.where(excess > 0, centre, low), torch.where(excess > 0, high, centre)

@@ -1,5 +1,7 @@
 """Effective sample sizes and standard errors of means of Markov chain draws."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ def effective_sample_size(draws: Tensor) -> Tensor:
     if draws.dim() < 2 or draws.shape[1] < 4:
         raise ValueError(f"draws must have shape (chain, draw, *batch) with 4 draws or more, got {tuple(draws.shape)}")
     _, time = _variance_and_time(draws)
-    return draws.shape[0] * draws.shape[1] / time
+    return draws.shape[0] * 2 * (draws.shape[1] // 2) / time  # an odd draw is in neither half
 
 
 def mean_standard_error(draws: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ def _variance_and_time(draws: Tensor) -> tuple[Tensor, Tensor]:
     correlation = 1 - (within - covariance) / torch.where(varies, variance, 1.0)
     correlation[0] = 1.0
     time = _monotone_sequence_time(correlation)
-    shortest = 1 / torch.tensor(float(draws.shape[0] * 2 * half)).log10().item()
+    shortest = 1 / math.log10(chains.shape[0] * half)
     return variance, torch.where(varies, time.clamp(min=shortest), 1.0)
 
 

@@ -17,6 +17,7 @@ def importance(log_weights: Tensor) -> Estimate:
     :return: value and standard error of shape ``batch``, in nats.
     :raises ValueError: if ``N < 2``, a weight is NaN or ``+inf``, or all of a batch element are ``-inf``.
 
+    >>> import torch
     >>> importance(torch.full((10,), -2.0))
     Estimate(value=tensor(-2.), standard_error=tensor(0.))
     """
@@ -42,6 +43,7 @@ def annealed_log_weights(log_lik: Tensor, betas: Tensor) -> Tensor:
     :return: log weights of shape ``(*batch, chain * draw)``, for :func:`importance` or a resampler.
     :raises TypeError, ValueError: if these are no tempered run.
 
+    >>> import torch
     >>> log_lik = torch.full((3, 4, 100), -2.0)
     >>> annealed_log_weights(log_lik, torch.tensor([0.0, 0.5, 1.0])).shape
     torch.Size([400])

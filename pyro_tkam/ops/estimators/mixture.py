@@ -10,7 +10,8 @@ from torch.nn.functional import pad
 __all__ = ["Mixture", "fit_mixture"]
 
 _NUM_COMPONENTS = (1, 2, 4, 8)
-_DEGREES_OF_FREEDOM = (math.inf, 5.0)  # Gaussian, and one with tails heavy enough to bound most ratios
+_STUDENT_DF = 5.0  # tails heavy enough to bound most ratios
+_NUM_STARTS = 3
 _MIN_DRAWS_PER_COMPONENT = 5  # times the dimension plus one
 _MAX_ITERATIONS = 50
 _TOLERANCE = 1e-3  # nats a draw
@@ -58,10 +59,13 @@ def fit_mixture(draws: Tensor, effective_size: Tensor) -> Mixture:
     num, dim = draws.shape[1:]
     loc, scale_tril = _moments(draws)
     white = torch.linalg.solve_triangular(scale_tril, (draws - loc).mT, upper=False).mT
-    sizes = [j for j in _NUM_COMPONENTS if j == 1 or j * _MIN_DRAWS_PER_COMPONENT * (dim + 1) <= num]
-    candidates = [_expectation_maximization(white, j, df) for j in sizes for df in _DEGREES_OF_FREEDOM]
-    scores = torch.stack([_bic(mixture, white, effective_size) for mixture in candidates])
-    best = _select([_padded(mixture, sizes[-1]) for mixture in candidates], scores.argmin(0))
+    largest = max(1, num // (_MIN_DRAWS_PER_COMPONENT * (dim + 1)))
+    best, score = _fit_size(white, 1, effective_size)
+    for num_components in (size for size in _NUM_COMPONENTS if 1 < size <= largest):
+        candidate, its_score = _fit_size(white, num_components, effective_size)
+        best, score = _select([_padded(best, num_components), candidate], torch.stack([score, its_score]))
+        if (score < its_score).all():
+            break
     return Mixture(
         best.log_weights,
         loc + (scale_tril @ best.loc.mT).mT,
@@ -82,9 +86,24 @@ def _moments(draws: Tensor) -> tuple[Tensor, Tensor]:
     return loc, scale.unsqueeze(-1) * correlation_tril
 
 
-def _expectation_maximization(draws: Tensor, num_components: int, df: float) -> Mixture:
-    """Maximum likelihood for whitened draws; components with too few draws are dropped."""
-    mixture = _spread_centres(draws, num_components, df)
+def _fit_size(draws: Tensor, num_components: int, effective_size: Tensor) -> tuple[Mixture, Tensor]:
+    """The best of some Gaussian mixtures and of the Student-t mixture found from it, with its criterion."""
+    num_starts = _NUM_STARTS if num_components > 1 else 1
+    fits = [_expectation_maximization(draws, _spread_centres(draws, num_components)) for _ in range(num_starts)]
+    gaussian, score = _select(fits, torch.stack([_bic(fit, draws, effective_size) for fit in fits]))
+    student = _expectation_maximization(draws, gaussian._replace(df=torch.full_like(gaussian.df, _STUDENT_DF)))
+    return _select([gaussian, student], torch.stack([score, _bic(student, draws, effective_size)]))
+
+
+def _select(candidates: list[Mixture], scores: Tensor) -> tuple[Mixture, Tensor]:
+    """For each batch element the candidate with the smallest score, and that score."""
+    score, best = scores.min(0)
+    row = torch.arange(len(best), device=best.device)
+    return Mixture(*(torch.stack(field)[best, row] for field in zip(*candidates, strict=True))), score
+
+
+def _expectation_maximization(draws: Tensor, mixture: Mixture) -> Mixture:
+    """Climb to a maximum of the likelihood; components with too few draws are dropped."""
     log_joint, distance = _log_joint(mixture, draws)
     for _ in range(_MAX_ITERATIONS):
         previous = log_joint.logsumexp(1).mean(-1)
@@ -95,8 +114,8 @@ def _expectation_maximization(draws: Tensor, num_components: int, df: float) -> 
     return mixture
 
 
-def _spread_centres(draws: Tensor, num_components: int, df: float) -> Mixture:
-    """Start from centres far apart (Arthur and Vassilvitskii 2007) with a common width."""
+def _spread_centres(draws: Tensor, num_components: int) -> Mixture:
+    """A Gaussian mixture to start from: centres far apart (Arthur and Vassilvitskii 2007), one common width."""
     batch, num, dim = draws.shape
     row = torch.arange(batch, device=draws.device)
     centres = draws[row, torch.randint(num, (batch,), device=draws.device)].unsqueeze(1)
@@ -112,7 +131,7 @@ def _spread_centres(draws: Tensor, num_components: int, df: float) -> Mixture:
         draws.new_full((batch, num_components), -math.log(num_components)),
         centres,
         (width[:, None, None, None] * eye).expand(batch, num_components, dim, dim),
-        draws.new_full((batch,), df),
+        draws.new_full((batch,), math.inf),
     )
 
 
@@ -173,11 +192,6 @@ def _padded(mixture: Mixture, num_components: int) -> Mixture:
         torch.cat([mixture.scale_tril, eye.expand(len(mixture.loc), missing, -1, -1)], 1),
         mixture.df,
     )
-
-
-def _select(candidates: list[Mixture], best: Tensor) -> Mixture:
-    row = torch.arange(len(best), device=best.device)
-    return Mixture(*(torch.stack(field)[best, row] for field in zip(*candidates, strict=True)))
 
 
 def _ridge(draws: Tensor) -> float:

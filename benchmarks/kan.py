@@ -1,0 +1,159 @@
+"""KAN layers 81 → 162 → 784 beside an MLP and the peers on PyPI, and a bank of 81 × 40 functions at 100 draws.
+
+    python -m benchmarks.kan
+
+Layers run on one thread and are timed by its processor seconds, which other load on the machine disturbs least; the
+bank runs on ``--threads`` and is timed by the clock on the wall. Peers (inkan, flashkan) are timed where they are
+installed.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from time import process_time
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.timing import arguments, best_side_by_side, peak_memory_mib, report
+from pyro_tkam.nn import KAN, UnivariateFunctions
+
+WIDTHS = (81, 162, 784)
+GRID_SIZE = 20
+
+
+def _pairs(layer: Callable[[int, int], nn.Module]) -> nn.Module:
+    return nn.Sequential(*(layer(*pair) for pair in pairwise(WIDTHS)))
+
+
+def _ours(basis: str) -> nn.Module:
+    return KAN(WIDTHS, basis, low=-1.0, high=1.0, grid_size=GRID_SIZE, layer_norm=False)
+
+
+def _peer(package: str) -> nn.Module:
+    module = importlib.import_module(package)
+    return _pairs(lambda fan_in, fan_out: module.KANLayer(fan_in, fan_out, grid_size=GRID_SIZE))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": lambda: nn.Sequential(nn.Linear(81, 162), nn.SiLU(), nn.Linear(162, 784)),
+    "rbf": lambda: _ours("rbf"),
+    "bspline": lambda: _ours("bspline"),
+    "inkan": lambda: _peer("inkan"),
+    "flashkan": lambda: _peer("flashkan"),
+}
+INSTALLED = [name for name in NETWORKS if name not in ("inkan", "flashkan") or importlib.util.find_spec(name)]
+
+
+def forward_of(network: nn.Module, x: Tensor) -> Callable[[], None]:
+    """Return a call that evaluates the network without gradients."""
+
+    def forward() -> None:
+        with torch.no_grad():
+            network(x)
+
+    return forward
+
+
+def step_of(network: nn.Module, x: Tensor) -> Callable[[], None]:
+    """Return a call that evaluates the network and the gradients of its parameters."""
+    upper = torch.randn(len(x), WIDTHS[-1])
+
+    def step() -> None:
+        network.zero_grad(set_to_none=True)
+        network(x).backward(upper)
+
+    return step
+
+
+def layers(batch: int, repeats: int) -> dict[str, dict[str, float]]:
+    """Time all networks in turns."""
+    torch.manual_seed(0)
+    x = 2 * torch.rand(batch, WIDTHS[0]) - 1
+    networks = {name: NETWORKS[name]() for name in INSTALLED}
+    steps = best_side_by_side({name: step_of(network, x) for name, network in networks.items()}, repeats, process_time)
+    forwards = best_side_by_side(
+        {name: forward_of(network, x) for name, network in networks.items()}, repeats, process_time
+    )
+    return {
+        name: {
+            "step_seconds": steps[name],
+            "forward_seconds": forwards[name],
+            "step_by_mlp": steps[name] / steps["mlp"],
+            "forward_by_mlp": forwards[name] / forwards["mlp"],
+        }
+        for name in networks
+    }
+
+
+def rise_of_a_step(step: Callable[[], None], module: nn.Module) -> float:
+    """Return by how many MiB a step raises the resident size of this process, gradients included (Linux)."""
+    step()
+    module.zero_grad(set_to_none=True)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = peak_memory_mib()
+    step()
+    return peak_memory_mib() - before
+
+
+def network_rise(name: str) -> float:
+    """Return the rise of a step at batch 1000."""
+    torch.set_num_threads(1)
+    network = NETWORKS[name]()
+    return rise_of_a_step(step_of(network, 2 * torch.rand(1000, WIDTHS[0]) - 1), network)
+
+
+def bank_steps() -> tuple[UnivariateFunctions, dict[str, Callable[[], None]]]:
+    """Return a bank of RBF functions, and calls for its values and gradients: ours, and plain dense PyTorch."""
+    bank = UnivariateFunctions((81, 40), "rbf", grid_size=GRID_SIZE)
+    z, upper = torch.rand(100, 81, 40), torch.randn(100, 81, 40)
+
+    def ours() -> None:
+        bank.zero_grad(set_to_none=True)
+        bank(z).backward(upper)
+
+    def dense() -> None:
+        bank.zero_grad(set_to_none=True)
+        centres = bank.basis.grid
+        values = torch.exp(-0.5 * ((z.unsqueeze(-1) - centres) / (centres[1] - centres[0])) ** 2)
+        total = bank.scale * (values * bank.coefficients).sum(-1) + bank.base_weight * nn.functional.silu(z)
+        total.backward(upper)
+
+    return bank, {"ours": ours, "dense": dense}
+
+
+def bank_rise(name: str) -> float:
+    """Return the rise of a step of the bank."""
+    bank, steps = bank_steps()
+    return rise_of_a_step(steps[name], bank)
+
+
+def in_fresh_process(call: str) -> float:
+    """Return what a function of this module returns in a process whose freed memory goes back at once."""
+    code = f"import benchmarks.kan as kan; print(kan.{call})"
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    return float(done.stdout)
+
+
+def main() -> None:
+    """Time layers and the bank, and measure the memory of a step."""
+    options = arguments(__doc__)
+    repeats = 10 if options.short else 40
+    bank = best_side_by_side(bank_steps()[1], repeats)
+    torch.set_num_threads(1)
+    results = {
+        "layers": {str(batch): layers(batch, repeats) for batch in (100, 1000)},
+        "layers_peak_mib_batch_1000": {name: in_fresh_process(f"network_rise({name!r})") for name in INSTALLED},
+        "bank": {"threads": options.threads, "step_seconds": bank},
+        "bank_peak_mib": {name: in_fresh_process(f"bank_rise({name!r})") for name in bank},
+    }
+    report(results, options.output)
+
+
+if __name__ == "__main__":
+    main()

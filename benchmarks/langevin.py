@@ -1,0 +1,198 @@
+"""Langevin kernels side by side with Pyro's NUTS, and their cost by number of chains; prints JSON.
+
+Every ratio compares two things timed in turn within one run, as the minimum of several repetitions.
+
+    python -m benchmarks.langevin --output langevin.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import arviz
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.infer import MCMC, NUTS
+from pyro.infer.reparam import LocScaleReparam
+from torch import Tensor
+
+from pyro_tkam.infer import MALA, ULA, AutoMALA, ParallelTempering, VectorizedMCMC
+from pyro_tkam.infer.chains import Chains
+from pyro_tkam.infer.start import find_start
+
+KERNELS = {"ULA": ULA, "MALA": MALA, "AutoMALA": AutoMALA}
+EFFECTS = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+ERRORS = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+
+
+def eight_schools_centred() -> None:
+    """Rubin's eight schools."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = pyro.sample("tau", dist.HalfCauchy(5.0))
+    with pyro.plate("schools", 8):
+        theta = pyro.sample("theta", dist.Normal(mu, tau))
+        pyro.sample("y", dist.Normal(theta, ERRORS), obs=EFFECTS)
+
+
+def logistic_regression() -> Callable[[], None]:
+    """Return a logistic regression with 20 coefficients and 500 data."""
+    x = torch.randn(500, 20)
+    y = torch.distributions.Bernoulli(logits=x @ torch.randn(20) * 0.5).sample()
+
+    def model() -> None:
+        w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([20]).to_event(1))
+        with pyro.plate("data", 500):
+            pyro.sample("y", dist.Bernoulli(logits=x @ w), obs=y)
+
+    return model
+
+
+def gaussian_regression() -> Callable[[], None]:
+    """Return a linear regression with 10 coefficients and 50 data."""
+    x = torch.randn(50, 10)
+    y = x @ torch.randn(10) + 0.3 * torch.randn(50)
+
+    def model() -> None:
+        w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([10]).to_event(1))
+        with pyro.plate("data", 50):
+            pyro.sample("y", dist.Normal(x @ w, 0.3), obs=y)
+
+    return model
+
+
+def seconds(function: Callable[[], Any], calls: int) -> float:
+    """Return seconds a call."""
+    begin = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - begin) / calls
+
+
+def chain_cost(model: Callable[[], None], kernel: type, repetitions: int) -> dict[str, float]:
+    """Return the cost of a step of 64 chains over that of one chain, after warm-up."""
+    runs = {}
+    for chains in (1, 64):
+        made = kernel(model, step_size=0.01)
+        density = made.density((), {}, None)
+        density.expect(chains)
+        with pyro.validation_enabled(False):
+            runs[chains] = Chains.begin(made, density, find_start(density, chains), 300)
+            seconds(runs[chains].step, 400)
+    best = dict.fromkeys(runs, float("inf"))
+    with pyro.validation_enabled(False):
+        for _ in range(repetitions):
+            for chains, run in runs.items():
+                best[chains] = min(best[chains], seconds(run.step, 100))
+    return {"one_chain_ms": 1e3 * best[1], "64_chains_ms": 1e3 * best[64], "ratio": best[64] / best[1]}
+
+
+class Counted:
+    """Counts the calls of a model, hence NUTS's gradients."""
+
+    def __init__(self, model: Callable[[], None]) -> None:
+        self.model, self.calls = model, 0
+
+    def __call__(self) -> None:
+        """Run the model."""
+        self.calls += 1
+        self.model()
+
+
+def least_ess(samples: dict[str, Tensor]) -> float:
+    """Return the smallest bulk effective sample size of draws ``(chain, draw, ...)``."""
+    columns = [value.reshape(*value.shape[:2], -1).unbind(-1) for value in samples.values()]
+    return min(float(arviz.ess(column.numpy(), method="bulk")) for each in columns for column in each)
+
+
+def against_nuts(model: Callable[[], None], draws: int) -> dict[str, float]:
+    """Return AutoMALA's effective draws a second and a gradient over those of one NUTS chain, after warm-up."""
+    marks: dict[str, float] = {}
+    counted = Counted(model)
+
+    def mark(kernel: Any, params: Any, stage: str, i: int) -> None:
+        if stage.startswith("Sample") and i == 0:
+            marks.update(time=time.perf_counter(), calls=counted.calls)
+
+    nuts = MCMC(NUTS(counted), draws, 500, hook_fn=mark, disable_progbar=True)
+    nuts.run()
+    nuts_seconds = time.perf_counter() - marks["time"]
+    nuts_ess = least_ess(nuts.get_samples(group_by_chain=True))
+    nuts_gradients = counted.calls - marks["calls"]
+
+    evaluations = 0
+
+    def tally(kernel: Any, params: Any, stage: str, i: int) -> None:
+        nonlocal evaluations
+        if stage == "Sample":
+            if i == 0:
+                marks["auto"] = time.perf_counter()
+            evaluations += int(auto._chains.last_info.evaluations.sum())
+
+    auto = VectorizedMCMC(AutoMALA(model), draws, 500, num_chains=64, hook_fn=tally, disable_progbar=True)
+    auto.run()
+    auto_seconds = time.perf_counter() - marks["auto"]
+    auto_ess = least_ess(auto.get_samples(group_by_chain=True))
+    return {
+        "nuts_ess_per_second": nuts_ess / nuts_seconds,
+        "automala_ess_per_second": auto_ess / auto_seconds,
+        "ess_per_second_ratio": auto_ess / auto_seconds * nuts_seconds / nuts_ess,
+        "nuts_ess_per_gradient": nuts_ess / nuts_gradients,
+        "automala_ess_per_gradient": auto_ess / evaluations,
+        "ess_per_gradient_ratio": auto_ess / evaluations * nuts_gradients / nuts_ess,
+    }
+
+
+def tempering_rate(model: Callable[[], None], kernel: type, repetitions: int) -> float:
+    """Return likelihood and gradient evaluations a second of 16 temperatures with 16 chains, after warm-up."""
+    tempering = ParallelTempering(
+        kernel(model, step_size=0.001), num_temperatures=16, num_chains=16, num_samples=200, disable_progbar=True
+    )
+    tempering.run()
+    chains, best = tempering._chains, 0.0
+    with pyro.validation_enabled(False):
+        for _ in range(repetitions):
+            before, begin = int(chains.evaluations), time.perf_counter()
+            for _ in range(100):
+                chains.step()
+            best = max(best, (int(chains.evaluations) - before) / (time.perf_counter() - begin))
+    return best
+
+
+def run(repetitions: int, draws: int) -> dict[str, Any]:
+    """Run all benchmarks."""
+    pyro.set_rng_seed(0)
+    schools = poutine.reparam(eight_schools_centred, {"theta": LocScaleReparam(0.0)})
+    logistic, gaussian = logistic_regression(), gaussian_regression()
+    return {
+        "threads": torch.get_num_threads(),
+        "cost_of_64_chains": {name: chain_cost(schools, kernel, repetitions) for name, kernel in KERNELS.items()},
+        "against_nuts": {"eight_schools": against_nuts(schools, draws), "logistic_20d": against_nuts(logistic, draws)},
+        "tempering_evaluations_per_second": {
+            name: tempering_rate(gaussian, kernel, repetitions) for name, kernel in KERNELS.items()
+        },
+    }
+
+
+def main() -> None:
+    """Parse the command line and print or write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="file to write instead of standard output")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--draws", type=int, default=1000)
+    options = parser.parse_args()
+    text = json.dumps(run(options.repetitions, options.draws), indent=2)
+    if options.output is None:
+        print(text)
+    else:
+        options.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

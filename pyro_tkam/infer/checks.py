@@ -1,0 +1,64 @@
+"""What a model must have so that it has an evidence."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.infer.autoguide.initialization import init_to_sample
+from torch import Tensor
+
+from pyro_tkam.infer.coordinates import Site
+from pyro_tkam.infer.structure import Model, initial_trace, is_improper, is_prior, sample_sites
+
+
+def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse a model that has no evidence.
+
+    :raises ValueError: if the model has no likelihood, no data in it, a datum that isn't finite, or an improper prior.
+    """
+    with torch.no_grad():
+        trace, _ = initial_trace(model, args, kwargs, _proper_sample, None)
+    sites = list(sample_sites(trace))
+    improper = [name for name, site in sites if not site["is_observed"] and is_improper(site)]
+    if improper:
+        raise ValueError(_undefined(improper))
+    observed = [(name, site) for name, site in sites if not is_prior(site)]
+    if not observed:
+        raise ValueError("model: got no observed site, takes a model with data: without them there is no evidence")
+    for name, site in observed:
+        if _holds_bad_data(site):
+            raise ValueError(f"model: its observed site {name!r} holds a NaN or an infinity, takes finite data")
+    if all(_is_empty(site) for _, site in observed):
+        raise ValueError(f"model: its observed sites {[name for name, _ in observed]} are empty or all masked")
+
+
+def _proper_sample(site: Site) -> Tensor:
+    if isinstance(site["fn"], dist.ImproperUniform):
+        raise ValueError(_undefined([site["name"]]))
+    return init_to_sample(site)
+
+
+def _undefined(names: list[str]) -> str:
+    return f"model: its sites {names} have improper priors, so its evidence is undefined"
+
+
+def _holds_bad_data(site: Site) -> bool:
+    """Tell whether a datum that counts isn't finite."""
+    bad = ~torch.as_tensor(site["value"]).isfinite()
+    event_dim = site["fn"].event_dim
+    bad = bad.flatten(bad.ndim - event_dim).any(-1) if event_dim else bad
+    return bool((bad & _mask(site)).any())
+
+
+def _is_empty(site: Site) -> bool:
+    return 0 in site["fn"].batch_shape or not _mask(site).any()
+
+
+def _mask(site: Site) -> Tensor:
+    """Return which data count."""
+    masks = [site["mask"], getattr(site["fn"], "_mask", None)]
+    given = [torch.as_tensor(mask, dtype=torch.bool) for mask in masks if mask is not None]
+    return reduce(torch.logical_and, given, torch.tensor(True))

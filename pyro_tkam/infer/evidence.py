@@ -1,0 +1,165 @@
+"""What an evidence estimate is: a value, its error, and a diagnosis in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.ops.estimators import Estimate
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with an estimate.
+
+    :param name: its short name, such as ``"missed mode"``.
+    :param seen: what was measured.
+    :param advice: what to change.
+    """
+
+    name: str
+    seen: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.seen}; {self.advice}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an estimate can be trusted, and why.
+
+    :param findings: what is wrong; nothing on a healthy run.
+    :param measures: the numbers that were looked at, by name.
+    :param notes: what else is worth knowing.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    measures: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    @property
+    def names(self) -> set[str]:
+        """Short names of the findings."""
+        return {finding.name for finding in self.findings}
+
+    def __add__(self, other: Verdict) -> Verdict:
+        """Join two verdicts; of measures with one name, the last is kept."""
+        findings = tuple(dict.fromkeys(self.findings + other.findings))
+        notes = tuple(dict.fromkeys(self.notes + other.notes))
+        return Verdict(findings, {**self.measures, **other.measures}, notes)
+
+    def __str__(self) -> str:
+        lines = ["trusted: nothing wrong found" if self.trusted else "not to be trusted"]
+        lines += [f"  {finding}" for finding in self.findings] + [f"  {note}" for note in self.notes]
+        if self.measures:
+            lines.append("  " + ", ".join(f"{name} {value:.3g}" for name, value in self.measures.items()))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class LogBayesFactor:
+    """The difference of two log evidences.
+
+    :param value: nats in favour of the first model.
+    :param standard_error: its Monte Carlo standard error, in nats.
+    :param verdict: of both evidences.
+    """
+
+    value: float
+    standard_error: float
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        return f"log Bayes factor = {self.value:.4f} ± {self.standard_error:.4f} nats\n{self.verdict}"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A log evidence ``log p(x)`` with its Monte Carlo standard error, in nats, and a verdict on it.
+
+    Evidences of independent data add up (``+``); the difference (``-``) of two models' is a log Bayes factor.
+
+    :param value: of all data together.
+    :param standard_error: of ``value``.
+    :param method: how it was estimated.
+    :param verdict: whether to trust it.
+    :param per_datum: ``log p(x_b)``, of the shape of the model's local plates, ``(B,)``; None if there are none.
+    :param per_datum_standard_error: shaped alike.
+    :param evaluations: evaluations of likelihood or gradient that it took.
+
+    >>> first = Evidence(-3.0, 0.03, "bridge", Verdict())
+    >>> print(first - Evidence(-5.0, 0.04, "bridge", Verdict()))
+    log Bayes factor = 2.0000 ± 0.0500 nats
+    trusted: nothing wrong found
+    """
+
+    value: float
+    standard_error: float
+    method: str
+    verdict: Verdict
+    per_datum: Tensor | None = None
+    per_datum_standard_error: Tensor | None = None
+    evaluations: int = 0
+
+    @staticmethod
+    def of(
+        estimate: Estimate,
+        method: str,
+        verdict: Verdict,
+        *,
+        evaluations: int = 0,
+        total_standard_error: float | None = None,
+    ) -> Evidence:
+        """Sum an estimate over its data.
+
+        :param estimate: of shape ``(*local)``.
+        :param method: how it was made.
+        :param verdict: on it.
+        :param evaluations: what it took.
+        :param total_standard_error: of the sum; if None, the data's errors are independent.
+        """
+        value, error = estimate
+        total = math.hypot(*error.flatten().tolist()) if total_standard_error is None else total_standard_error
+        local = (value, error) if value.ndim else (None, None)
+        return Evidence(value.sum(dtype=torch.float64).item(), total, method, verdict, *local, evaluations)
+
+    def __add__(self, other: Evidence) -> Evidence:
+        if not isinstance(other, Evidence):
+            return NotImplemented
+        return Evidence(
+            self.value + other.value,
+            math.hypot(self.standard_error, other.standard_error),
+            self.method if self.method == other.method else f"{self.method} + {other.method}",
+            self.verdict + other.verdict,
+            _joined([self.per_datum, other.per_datum]),
+            _joined([self.per_datum_standard_error, other.per_datum_standard_error]),
+            self.evaluations + other.evaluations,
+        )
+
+    def __sub__(self, other: Evidence) -> LogBayesFactor:
+        if not isinstance(other, Evidence):
+            return NotImplemented
+        error = math.hypot(self.standard_error, other.standard_error)
+        return LogBayesFactor(self.value - other.value, error, self.verdict + other.verdict)
+
+    def __str__(self) -> str:
+        data = "" if self.per_datum is None else f" over {self.per_datum.numel()} data"
+        cost = f", {self.evaluations} evaluations" if self.evaluations else ""
+        head = f"log evidence = {self.value:.4f} ± {self.standard_error:.4f} nats{data} ({self.method}{cost})"
+        return f"{head}\n{self.verdict}"
+
+
+def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:
+    """Join what both have per datum; None unless both have it."""
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if len(known) == 2 else None

@@ -1,0 +1,86 @@
+"""Fourier series on an interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.ops.bases.base import BasisFunctions
+from pyro_tkam.ops.bases.planes import plane_sum
+
+#: cells of the grid in one period of the highest frequency
+_CELLS_A_PERIOD = 4
+
+
+class FourierSeries(BasisFunctions):
+    r"""
+    Constant, cosines and sines, :math:`1, \cos(kθ), \sin(kθ)` for :math:`k = 1…G`, with
+    :math:`θ = 2πτ (s - low)/(high - low)` (after Xu et al. 2024, arXiv:2406.01034).
+
+    ``degree`` is :math:`G`, ``width`` is :math:`τ`; ``grid`` holds uniform points from ``low`` to ``high`` that
+    resolve the highest frequency.
+    """
+
+    width: Tensor
+
+    @classmethod
+    def uniform(cls, low: float, high: float, grid_size: int, degree: int, width: float | None) -> Self:
+        """Make ``grid_size`` frequencies."""
+        grid = torch.linspace(low, high, _CELLS_A_PERIOD * grid_size + 1)
+        return cls(grid, torch.tensor(width), grid_size)
+
+    @property
+    def num_functions(self) -> int:
+        """One constant, and a pair for each frequency."""
+        return 2 * self.degree + 1
+
+    @property
+    def knots(self) -> Tensor:
+        """Cells that resolve the highest frequency."""
+        return self.grid
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Values ``(*z.shape, 2G + 1)``."""
+        angle = self.angle(z).unsqueeze(-1) * self._frequencies(z)
+        pairs = torch.stack((torch.cos(angle), torch.sin(angle)), -1).flatten(-2)
+        return torch.cat((torch.ones_like(z).unsqueeze(-1), pairs), -1)
+
+    def elementwise_sum(self, z: Tensor, coefficients: Tensor) -> Tensor:
+        """Sum the functions plane by plane."""
+        return plane_sum(FourierPlanes(self.degree), self.angle(z), None, coefficients)
+
+    def angle(self, z: Tensor) -> Tensor:
+        """Evaluate ``θ``."""
+        low, high = self.grid[..., 0], self.grid[..., -1]
+        return (z - low) * (2 * math.pi * self.width / (high - low))
+
+    def start(self, noise: Tensor, low: float, high: float) -> Tensor:
+        """Make coefficients fall as one over the frequency squared."""
+        k = self._frequencies(noise).repeat_interleave(2)
+        return noise / torch.cat((torch.ones_like(k[:1]), k)).square()
+
+    def _frequencies(self, like: Tensor) -> Tensor:
+        return torch.arange(1, self.degree + 1, dtype=like.dtype, device=like.device)
+
+
+@dataclass(frozen=True)
+class FourierPlanes:
+    """Constant, cosines and sines of an angle, one after the other, by rotation: no function but the first pair."""
+
+    num_frequencies: int
+
+    def planes(self, v: Tensor, offsets: Tensor | None, order: int) -> Iterator[Tensor]:
+        """Yield a derivative of each function at the angle ``v``."""
+        yield torch.ones_like(v) if order == 0 else torch.zeros_like(v)
+        cos, sin = torch.cos(v), torch.sin(v)
+        real, imag = cos, sin
+        for k in range(1, self.num_frequencies + 1):
+            # A derivative turns the pair by a quarter and multiplies it by k.
+            for plane in ((real, imag), (-imag, real), (-real, -imag), (imag, -real))[order % 4]:
+                yield plane if order == 0 else plane * float(k) ** order
+            real, imag = real * cos - imag * sin, imag * cos + real * sin

@@ -1,0 +1,148 @@
+"""The verdict flags each planted failure of a tempered run, and nothing on healthy ones.
+
+Runs are exact: draws of the power posteriors of ``z ~ N(0, I)``, ``x|z ~ N(z, s² I)``, autocorrelated along chains,
+with every swap accepted. Healthy runs are silent for 20 seeds; the checks' thresholds put a false alarm of one run
+below 1e-3.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+
+from pyro_tkam.infer.verdict import TemperedRun, importance_verdict, tempering_verdict
+from pyro_tkam.ops.schedules import power_law
+from pyro_tkam.ops.tempering import swap
+
+RUNGS, CHAINS, DRAWS, DIM, NOISE = 9, 8, 300, 3, 0.5
+
+
+def exact_run(seed: int, shape: tuple[int, ...] = (), rungs: int = RUNGS, draws: int = DRAWS) -> TemperedRun:
+    generator = torch.Generator().manual_seed(seed)
+    betas = power_law(rungs, 3.0, dtype=torch.float64)
+    precision = (1 + betas / NOISE**2).reshape(-1, 1, 1, *(1,) * len(shape), 1)
+    normal = torch.randn(rungs, CHAINS, draws, *shape, DIM, generator=generator, dtype=torch.float64)
+    for i in range(1, draws):
+        normal[:, :, i] = 0.6 * normal[:, :, i - 1] + 0.8 * normal[:, :, i]
+    mean = betas.reshape(precision.shape) / NOISE**2 / precision
+    z = mean + normal / precision.sqrt()
+    log_likelihood = -((z - 1).square().sum(-1)) / (2 * NOISE**2)
+    return TemperedRun(log_likelihood, betas, all_accepted(log_likelihood, betas), torch.full((rungs - 1,), 0.7))
+
+
+def all_accepted(log_likelihood: torch.Tensor, betas: torch.Tensor) -> torch.Tensor:
+    """The index process when every swap is accepted."""
+    rungs, chains, draws, *shape = log_likelihood.shape
+    replicas = torch.arange(rungs).reshape(-1, 1, *(1,) * len(shape)).repeat(1, chains, *shape)
+    flat, ones, path = torch.zeros(replicas.shape), torch.ones(rungs // 2 + 1, *replicas.shape[1:]) / 2, []
+    for i in range(draws):
+        replicas = swap(flat, betas.float(), ones, odd=bool(i % 2)).apply(replicas)
+        path.append(replicas)
+    return torch.stack(path, 2)
+
+
+def changed(run: TemperedRun, change) -> TemperedRun:
+    log_likelihood = run.log_likelihood.clone()
+    change(log_likelihood)
+    return dataclasses.replace(run, log_likelihood=log_likelihood)
+
+
+def no_round_trips(run: TemperedRun) -> TemperedRun:
+    rungs = torch.arange(RUNGS).reshape(-1, *(1,) * (run.log_likelihood.ndim - 1))
+    return dataclasses.replace(run, replicas=rungs.expand(run.log_likelihood.shape))
+
+
+def rejected_swaps(run: TemperedRun) -> TemperedRun:
+    acceptance = run.swap_acceptance.clone()
+    acceptance[3] = 0.02
+    return dataclasses.replace(run, swap_acceptance=acceptance)
+
+
+def mode_lost_when_cold(run: TemperedRun) -> TemperedRun:
+    def lose(log_likelihood):
+        log_likelihood[-1] -= 6.0  # the last rung sits where the likelihood is lower than its neighbour says
+
+    return changed(run, lose)
+
+
+def first_step_too_long(run: TemperedRun) -> TemperedRun:
+    def stretch(log_likelihood):  # a few prior draws carry the first ratio
+        heavy = torch.rand(log_likelihood[0].shape, generator=torch.Generator().manual_seed(0)).double()
+        log_likelihood[0] = -1.5 * heavy.log() / run.betas[1]
+
+    return changed(run, stretch)
+
+
+def drift(run: TemperedRun) -> TemperedRun:
+    def move(log_likelihood):
+        spread = log_likelihood[4].std()
+        slope = torch.linspace(0, 4, DRAWS).reshape(1, -1, *(1,) * (log_likelihood.ndim - 3))
+        log_likelihood[4] += spread * slope
+
+    return changed(run, move)
+
+
+def one_chain_elsewhere(run: TemperedRun) -> TemperedRun:
+    def move(log_likelihood):
+        log_likelihood[-1, 0] -= 5 * log_likelihood[-1].std()
+
+    return changed(run, move)
+
+
+def chain_at_boundary(run: TemperedRun) -> TemperedRun:
+    def freeze(log_likelihood):
+        log_likelihood[-1, 2] = log_likelihood[-1, 2, :1] + 1e-7 * log_likelihood[-1, 2]
+
+    return changed(run, freeze)
+
+
+def slow_mixing(run: TemperedRun) -> TemperedRun:
+    def slow(log_likelihood):
+        log_likelihood[5] = log_likelihood[5, :, ::60].repeat_interleave(60, 1)
+
+    return changed(run, slow)
+
+
+FAILURES = {
+    "stuck ladder": no_round_trips,
+    "too few rungs": rejected_swaps,
+    "missed mode": mode_lost_when_cold,
+    "heavy-tailed weights": first_step_too_long,
+    "non-stationary rung": drift,
+    "chains in disagreement": one_chain_elsewhere,
+    "stuck chains": chain_at_boundary,
+    "too few draws": slow_mixing,
+}
+
+
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_healthy_runs_are_silent(shape):
+    for seed in range(20):
+        verdict = tempering_verdict(exact_run(seed, shape))
+        assert verdict.trusted, str(verdict)
+        assert str(verdict).startswith("trusted")
+
+
+@pytest.mark.parametrize("shape", [(), (4,)])
+@pytest.mark.parametrize("name", FAILURES)
+def test_each_planted_failure_is_flagged(name, shape):
+    for seed in range(3):
+        verdict = tempering_verdict(FAILURES[name](exact_run(seed, shape)))
+        assert name in verdict.names, str(verdict)
+        assert not verdict.trusted
+        assert name in str(verdict)
+
+
+@pytest.mark.parametrize("name", ["stuck ladder", "too few rungs"])
+def test_failures_of_the_ladder_are_told_apart(name):
+    assert tempering_verdict(FAILURES[name](exact_run(0))).names == {name}
+
+
+def test_a_run_of_few_draws_is_not_diagnosed_but_flagged():
+    assert tempering_verdict(exact_run(0, draws=8)).names == {"too few draws"}
+
+
+def test_importance_weights():
+    assert importance_verdict(torch.tensor([0.2, 0.6]), torch.tensor([300.0, 90.0])).trusted
+    assert importance_verdict(torch.tensor([0.2, 0.9]), torch.tensor([300.0, 90.0])).names == {"heavy-tailed weights"}
+    assert importance_verdict(torch.tensor([0.2, 0.6]), torch.tensor([300.0, 9.0])).names == {"too few draws"}

@@ -1,0 +1,68 @@
+"""Pictures: what is drawn is what was given, on the axes that were given."""
+
+import numpy as np
+import pytest
+import torch
+from pyro.distributions import Normal
+
+from pyro_tkam import plots
+from pyro_tkam.distributions import ExponentiallyTilted
+
+
+def test_image_grid_puts_images_side_by_side(tmp_path):
+    images = torch.arange(5.0).reshape(5, 1, 1).expand(5, 2, 3) / 5
+    axes = plots.image_grid(images, columns=3, title="five")
+    shown = np.asarray(axes.images[0].get_array())
+    assert shown.shape == (2 * 3 - 1, 3 * 4 - 1)
+    np.testing.assert_allclose(shown[0:2, 4:7], 0.2, rtol=1e-6)  # second image
+    np.testing.assert_allclose(shown[3:5, 0:3], 0.6, rtol=1e-6)  # fourth
+    assert axes.get_title() == "five"
+    plots.save(axes, tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_functions_draw_on_the_axes_they_are_given():
+    axes = plots.new_figure().subplots(1, 3)
+    prior = ExponentiallyTilted(lambda z: z, "uniform")
+    run = {"update": [1.0, 2.0], "loss": [3.0, 4.0]}
+    assert plots.image_grid(torch.zeros(2, 3, 3), axes[0]) is axes[0]
+    assert plots.prior_densities(prior, axes[1]) is axes[1]
+    assert plots.training_curves({"run": run}, [axes[2]])[0] is axes[2]
+
+
+@pytest.mark.parametrize("reference", ["uniform", "gaussian", "lognormal", "flat", Normal(0.5, 2.0)])
+def test_prior_densities_are_normalised_and_the_most_different_come_first(reference):
+    slopes = torch.tensor([0.0, 3.0, -1.0])
+    interval = {"low": -1.0, "high": 1.0} if isinstance(reference, Normal) else {}
+    prior = ExponentiallyTilted(lambda z: slopes * z, reference, **interval)
+    axes = plots.prior_densities(prior, num=2, points=2000)
+    steepest, _, dashed = axes.get_lines()
+    for line in axes.get_lines():
+        assert np.trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(1.0, abs=2e-3)
+    z, density = steepest.get_data()
+    expected = prior.log_prob(torch.tensor(z).unsqueeze(-1)).exp()[:, 1]
+    np.testing.assert_allclose(density, expected, rtol=1e-4)
+    np.testing.assert_allclose(np.diff(np.log(density / dashed.get_ydata())).mean(), 3.0 * np.diff(z).mean(), rtol=1e-3)
+
+
+def test_training_curves_draw_values_and_running_means():
+    updates = np.arange(1.0, 101.0)
+    loss = 3.0 - 0.01 * updates
+    panels = plots.training_curves(
+        {"a": {"update": updates, "loss": loss}, "b": {"update": updates, "loss": loss}}, window=5
+    )
+    faint, mean, *_ = panels[0].get_lines()
+    np.testing.assert_array_equal(faint.get_ydata(), loss)
+    np.testing.assert_allclose(mean.get_ydata(), 3.0 - 0.01 * mean.get_xdata())  # centred: a line stays itself
+    assert [text.get_text() for text in panels[0].get_legend().get_texts()] == ["a", "b"]
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match=r"images: got shape \(3, 4\)"):
+        plots.image_grid(torch.zeros(3, 4))
+    with pytest.raises(ValueError, match="num, points: got 0 and 200"):
+        plots.prior_densities(ExponentiallyTilted(lambda z: z), num=0)
+    with pytest.raises(ValueError, match="runs: got none"):
+        plots.training_curves({})
+    with pytest.raises(ValueError, match="axes: got 0, takes 1"):
+        plots.training_curves({"run": {"update": [1.0], "loss": [1.0]}}, [])

@@ -1,0 +1,128 @@
+"""Any Pyro model, guide and objective in Lightning."""
+
+import lightning.pytorch as lightning
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule, PyroParam
+from torch.distributions import constraints
+from torch.utils.data import TensorDataset
+
+from pyro_tkam.infer import ImportanceMLE
+from pyro_tkam.models import TKAM
+from pyro_tkam.train import ELBOTraining, fit
+from pyro_tkam.train.batches import SeededBatches
+
+
+class Measured(PyroModule):
+    """``x ~ N(z, 1)`` with ``z ~ N(loc, scale)``: the evidence is that of N(loc, sqrt(1 + scale²))."""
+
+    def __init__(self, loc=0.0):
+        super().__init__()
+        self.loc = torch.nn.Parameter(torch.tensor(loc))
+        self.scale = PyroParam(torch.tensor(1.0), constraints.positive)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(self.loc, self.scale))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+
+class Global(PyroModule):
+    """One location for all data, known by conjugacy."""
+
+    def forward(self, x, size):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", size, subsample=torch.arange(len(x))):
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+
+def test_every_parameter_of_a_tkam_moves_and_the_loss_falls(tmp_path):
+    pyro.set_rng_seed(0)
+    x = 0.5 + 0.1 * torch.randn(60, 3)
+    model = TKAM.kart(3, latent_dim=2, coupling="shared", reference="learnable_gaussian", grid_size=5)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    fit(ELBOTraining(model, ImportanceMLE(30), size=60), x, tmp_path, updates=60, batch_size=20, progress=False)
+    assert [name for name, value in model.named_parameters() if torch.equal(value, before[name])] == []
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "update,loss,ess"
+    losses = [float(line.split(",")[1]) for line in lines[1:]]
+    assert sum(losses[-10:]) < sum(losses[:10])
+
+
+def test_the_loss_is_the_mean_evidence(tmp_path):
+    pyro.set_rng_seed(0)
+    x = torch.randn(50, 1)
+    module = ELBOTraining(Measured(), ImportanceMLE(20_000))
+    exact = -dist.Normal(0.0, 2**0.5).log_prob(x).mean()
+    assert float(module._loss(x).detach()) == pytest.approx(float(exact), abs=0.03)  # 3 standard errors at these draws
+
+
+def test_two_models_of_one_class_do_not_share_parameters(tmp_path):
+    x = torch.full((4, 1), 3.0)
+    first, second = Measured(loc=-1.0), Measured(loc=5.0)
+    for model in (first, second):
+        fit(
+            ELBOTraining(model, ImportanceMLE(10)),
+            x,
+            tmp_path / str(id(model)),
+            updates=2,
+            batch_size=4,
+            progress=False,
+        )
+    assert first.loc.item() < 0 < 4 < second.loc.item()
+    assert first.scale.item() != second.scale.item()
+    assert len(pyro.get_param_store()) == 0
+
+
+@pytest.mark.slow
+def test_a_guide_of_a_mini_batched_model_finds_the_posterior(tmp_path):
+    pyro.set_rng_seed(0)
+    x = 1.0 + torch.randn(200, 1)
+    model = Global()
+    guide = AutoNormal(model)
+    module = ELBOTraining(model, Trace_ELBO(), guide, size=200, optimizer=lambda p: torch.optim.Adam(p, lr=0.05))
+    fit(module, x, tmp_path, updates=400, batch_size=50, progress=False)
+    assert float(guide.median()["z"]) == pytest.approx(float(x.sum() / 201), abs=0.1)  # posterior sd .07
+
+
+def test_it_works_in_any_lightning_trainer(tmp_path):
+    model = Measured()
+    batches = SeededBatches(TensorDataset(torch.ones(8, 1)), batch_size=4, updates=2)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(ELBOTraining(model, ImportanceMLE(10)), batches)
+    assert model.loc.item() > 0
+
+
+def test_what_cannot_be_trained_is_named():
+    class Bare(PyroModule):
+        def forward(self, x):
+            loc = pyro.param("loc", torch.tensor(0.0))
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(loc, 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+    x = torch.zeros(4, 1)
+    with pytest.raises(TypeError, match=r"model: got function, takes an nn.Module"):
+        ELBOTraining(lambda x: x, ImportanceMLE())
+    with pytest.raises(TypeError, match="guide: got int"):
+        ELBOTraining(Measured(), ImportanceMLE(), 3)
+    with pytest.raises(TypeError, match=r"elbo: got ABCMeta, takes a pyro.infer.ELBO"):
+        ELBOTraining(Measured(), ImportanceMLE)
+    with pytest.raises(ValueError, match=r"model: \['loc'\] come from pyro.param and would not train"):
+        ELBOTraining(Bare(), ImportanceMLE()).initialize(x)
+    with pytest.raises(TypeError, match=r"data: got torch.float64, takes the dtype of the model's parameters"):
+        ELBOTraining(Measured(), ImportanceMLE()).initialize(x.double())
+    with pytest.raises(ValueError, match="model: got no parameter"):
+        ELBOTraining(Global(), ImportanceMLE(), size=4).initialize(x)

@@ -1,0 +1,118 @@
+"""Whole runs from a configuration."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_tkam.train import ModelConfig, RunFolder, TrainConfig, load_model, train
+from pyro_tkam.train.pictures import generate
+
+SMALL = TrainConfig(
+    data="digits",
+    held_out=100,
+    model=ModelConfig(latent_dim=2, grid_size=5, widths=[8], noise_scale=0.3),
+    updates=12,
+    batch_size=50,
+    num_particles=10,
+    checkpoint_every=5,
+    device="cpu",
+)
+RECORDED = replace(SMALL, model=replace(SMALL.model, data_shape=[8, 8]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "first"
+    train(SMALL, path, progress=False)
+    return path
+
+
+def test_a_run_folder_is_complete(folder):
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "config.yaml", "metrics.csv", "checkpoints", "summary.json", "samples.png", "prior.png", "curves.png"
+    }  # fmt: skip
+    assert TrainConfig.load(RunFolder(folder).config) == RECORDED
+    summary = json.loads(RunFolder(folder).summary.read_text())
+    assert summary["updates"] == 12
+    assert summary["seconds_per_update"] > 0
+    assert summary["train_loss"] == RunFolder(folder).read_metrics()["loss"][-1]
+    assert "reliable" in summary["held_out"]["verdict"]
+
+
+def test_the_same_configuration_gives_the_same_run(folder, tmp_path):
+    train(SMALL, tmp_path, progress=False)
+    assert RunFolder(tmp_path).metrics.read_bytes() == RunFolder(folder).metrics.read_bytes()
+    train(replace(SMALL, seed=1), tmp_path / "other", progress=False)
+    assert RunFolder(tmp_path / "other").metrics.read_bytes() != RunFolder(folder).metrics.read_bytes()
+
+
+def test_a_finished_run_is_only_described_again(folder):
+    rows = RunFolder(folder).metrics.read_bytes()
+    before = json.loads(RunFolder(folder).summary.read_text())
+    again = train(SMALL, folder, progress=False)
+    assert again["held_out"] == before["held_out"]
+    assert again["seconds_per_update"] is None
+    assert RunFolder(folder).metrics.read_bytes() == rows
+
+
+def test_the_model_comes_back(folder):
+    one, other = load_model(folder), load_model(folder)
+    torch.manual_seed(0)
+    first = generate(one, 3)
+    assert first.shape == (3, 8, 8)
+    torch.manual_seed(0)
+    assert torch.equal(generate(other, 3), first)
+
+
+def test_rows_of_a_file_that_are_no_images(tmp_path):
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((60, 3)))
+    config = replace(SMALL, data=str(tmp_path / "rows.npy"), held_out=0, batch_size=60, updates=2)
+    summary = train(config, tmp_path / "run", progress=False)
+    (tmp_path / "rows.npy").unlink()  # the run folder is enough from here on
+    assert "held_out" not in summary
+    assert not (tmp_path / "run" / "samples.png").exists()
+    assert generate(load_model(tmp_path / "run"), 2).shape == (2, 3)
+
+
+def test_another_configuration_is_refused(folder):
+    with pytest.raises(ValueError, match="this run has another configuration"):
+        train(replace(SMALL, updates=13), folder, progress=False)
+    assert TrainConfig.load(RunFolder(folder).config) == RECORDED
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"data": "mnist6k"}, "data: got 'mnist6k'"),
+        ({"held_out": 1797}, "held_out: got 1797"),
+        ({"batch_size": 1698}, "batch_size: got 1698, takes 1 to 1697"),
+        ({"model": ModelConfig(data_shape=[28, 28])}, r"model.data_shape: got \[28, 28\], the data have \[8, 8\]"),
+        ({"model": ModelConfig(coupling="both")}, "coupling: got 'both'"),
+    ],
+)
+def test_wrong_options_are_named_and_can_be_corrected(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        train(replace(SMALL, **wrong), tmp_path / "run", progress=False)
+    assert train(replace(SMALL, updates=1), tmp_path / "run", progress=False)["updates"] == 1
+
+
+def test_damaged_run_folders_are_named(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent: there is no such run folder"):
+        load_model(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match=r"config.yaml is missing"):
+        load_model(tmp_path)
+    RECORDED.save(tmp_path / "config.yaml")
+    with pytest.raises(FileNotFoundError, match=r"last.ckpt is missing: the run has not come to its first checkpoint"):
+        load_model(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    RunFolder(tmp_path).checkpoint.write_bytes(RunFolder(folder).checkpoint.read_bytes())
+    SMALL.save(tmp_path / "config.yaml")
+    with pytest.raises(ValueError, match=r"config.yaml lacks model.data_shape"):
+        load_model(tmp_path)
+    replace(SMALL, model=replace(RECORDED.model, latent_dim=3)).save(tmp_path / "config.yaml")
+    with pytest.raises(ValueError, match=r"last.ckpt is of another model than .*config.yaml describes"):
+        load_model(tmp_path)
