@@ -17,6 +17,9 @@ from pyro_tkam.ops.langevin import StepInfo, Tuning
 
 State = dict[str, Any]
 
+GRID_GAIN = 2**0.5
+"""A search on a grid of factors 2 ends on average this far below the step that it looks for."""
+
 
 class Adaptation(Protocol):
     """Changes the tuning of a kernel while it warms up."""
@@ -101,19 +104,20 @@ class DualAveragingAdaptation:
 
 
 class RoundAdaptation:
-    """Rounds of doubling length, between which step size and scales change (Biron-Lattes et al. 2024, Sec. 4).
+    """Rounds of doubling length, between which step size and scales change (Biron-Lattes et al. 2024).
 
-    The new initial step is the mean of the steps that the searches chose; the new scales are the standard
-    deviations of the round's draws.
+    The new initial step is the mean of the steps that the searches chose, times √2 for their coarse grid; the new
+    scales are the standard deviations of the round's draws.
 
     :param warmup_steps: length of the warm-up.
-    :param accepted_only: average the accepted steps alone (Raj 2025, arXiv:2506.14167, Sec. A.6).
+    :param accepted_only: average the accepted steps alone (Raj 2025, arXiv:2506.14167).
     :param limits: smallest and largest step size.
     """
 
     def __init__(self, warmup_steps: int, accepted_only: bool, limits: tuple[float, float]) -> None:
         self.round_ends = doubling_rounds(warmup_steps)
         self.accepted_only, self.limits = accepted_only, limits
+        self.gain = 1.0 if accepted_only else GRID_GAIN
         self._step, self._welford = 0, WelfordCovariance(diagonal=True)
         self._weight: Tensor | float = 0.0
         self._total: Tensor | float = 0.0
@@ -143,7 +147,8 @@ class RoundAdaptation:
 
     def _new_round(self, tuning: Tuning) -> Tuning:
         weight, total = torch.as_tensor(self._weight), torch.as_tensor(self._total)
-        step_size = torch.where(weight > 0, total / weight.clamp_min(1), tuning.step_size).clamp(*self.limits)
+        mean = self.gain * total / weight.clamp_min(1)
+        step_size = torch.where(weight > 0, mean, tuning.step_size).clamp(*self.limits)
         scale = pooled_scale(self._welford) if self._welford.n_samples > 3 else tuning.scale
         self._welford.reset()
         self._weight = self._total = 0.0

@@ -11,6 +11,8 @@ from torch._functorch.compile_utils import fx_graph_cse
 from torch.fx.experimental.proxy_tensor import make_fx
 
 Function = Callable[[Tensor], tuple[Any, ...]]
+aten = torch.ops.aten
+_ONLY_SHAPE_MATTERS = (aten.ones_like.default, aten.zeros_like.default, aten.full_like.default, aten.new_zeros.default)
 _SMALLEST = 8
 _CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
 
@@ -78,18 +80,17 @@ def _pad(batch: Tensor, size: int) -> Tensor:
 
 
 def _simplified(module: fx.GraphModule) -> Function:
-    """Drop what can be computed once: constants, detached copies, dead and repeated operations."""
+    """Drop what can be computed once: constants, copies, dead and repeated operations."""
     graph = module.graph
-    if any(_writes(node) for node in graph.nodes):
+    graph.eliminate_dead_code(lambda node: node.is_impure() or not _is_pure(node))
+    if not all(_is_pure(node) or _made_pure(node) for node in graph.nodes):
         return module.forward
-    aten = torch.ops.aten
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
-        power_one = node.target is aten.pow.Tensor_Scalar and node.args[1] == 1
-        if power_one or node.target in (aten.detach.default, aten.alias.default):
-            node.replace_all_uses_with(node.args[0])
-        elif all(each.op == "get_attr" for each in node.all_input_nodes) or _only_shape_matters(node):
+        if _does_nothing(module, node):
+            node.replace_all_uses_with(cast(fx.Node, node.args[0]))
+        elif all(each.op == "get_attr" for each in node.all_input_nodes) or node.target in _ONLY_SHAPE_MATTERS:
             _fold(module, node)
     graph.eliminate_dead_code()
     module.graph = fx_graph_cse(graph)
@@ -98,12 +99,41 @@ def _simplified(module: fx.GraphModule) -> Function:
     return module.forward
 
 
-def _writes(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+def _is_pure(node: fx.Node) -> bool:
+    return not (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable)
 
 
-def _only_shape_matters(node: fx.Node) -> bool:
-    return node.target in (torch.ops.aten.ones_like.default, torch.ops.aten.zeros_like.default)
+def _made_pure(node: fx.Node) -> bool:
+    """Let a node return a new tensor instead of writing to its input, if nothing else sees that input."""
+    name, overload = str(node.target).split(".")[1:]
+    pure = getattr(getattr(aten, name.rstrip("_"), None), overload, None)
+    source: Any = node.args[0]
+    if pure is None or not isinstance(source, fx.Node) or not isinstance(source.target, torch._ops.OpOverload):
+        return False
+    is_view = source.target._schema.returns[0].alias_info is not None
+    if is_view or any(user is not node and user < node for user in source.users):
+        return False
+    source.replace_all_uses_with(node, lambda user: user is not node)
+    node.target = pure
+    return True
+
+
+def _does_nothing(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Tell whether a node returns its first argument."""
+    if node.target in (aten.detach.default, aten.alias.default):
+        return True
+    if node.target is aten.pow.Tensor_Scalar:
+        return bool(node.args[1] == 1)
+    source: Any = node.args[0] if node.args else None
+    result = node.meta.get("val")
+    before = source.meta.get("val") if isinstance(source, fx.Node) else None
+    if not isinstance(before, Tensor) or not isinstance(result, Tensor):
+        return False
+    same = before.shape == result.shape and before.dtype == result.dtype
+    other: Any = node.args[1] if len(node.args) > 1 else None
+    if node.target is aten.add.Tensor and isinstance(other, fx.Node) and other.op == "get_attr":
+        return same and not node.kwargs and not getattr(module, str(other.target)).any()
+    return same and node.target in (aten.view.default, aten.expand.default)
 
 
 def _fold(module: fx.GraphModule, node: fx.Node) -> None:

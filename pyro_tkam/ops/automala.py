@@ -112,7 +112,7 @@ def automala_step(
     With ``ℓ(j)`` the log Metropolis ratio of a leapfrog step of size ``η_init 2^j`` and sorted uniforms ``a < b``:
     ``j = 0`` if ``log a < ℓ(0) < log b``; else ``j`` falls until ``ℓ(j) > log a``, or rises until ``ℓ(j) < log b``
     and steps back one. The same search from the proposal, momentum flipped, must return the same ``j``; then the
-    Metropolis test (Raj 2025, arXiv:2506.14167, Eq. 82-85; Biron-Lattes et al. 2024, Algorithms 1 and 2).
+    Metropolis test (Raj 2025, arXiv:2506.14167, Eq. 82-85; Biron-Lattes et al. 2024).
     The reverse search is run only where the Metropolis test accepts, which changes nothing but the cost.
 
     :param point: current state.
@@ -255,6 +255,9 @@ class _Check(Batched):
         return replace(self, result=verdict, active=self.active & passes & ~ended)
 
 
+_FEWEST_ROWS = 96
+"""Batches that are not worth making smaller: an evaluation of so few rows costs what one row costs."""
+
 _AnyScan = TypeVar("_AnyScan", _Search, _Check)
 
 
@@ -265,7 +268,7 @@ def _drive(scan: _AnyScan, target: Target, rows: Tensor | None = None) -> _AnySc
         count = int(busy.sum())
         if count == 0:
             return scan
-        if 2 * count <= busy.numel():
+        if 2 * count <= busy.numel() and busy.numel() > _FEWEST_ROWS:
             keep = busy.nonzero().squeeze(-1)
             part = _drive(scan.take(keep), target, keep if rows is None else rows[keep])
             return replace(scan, result=scan.result.put(keep, part.result))

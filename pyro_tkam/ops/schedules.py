@@ -1,6 +1,6 @@
 """Ladders of inverse temperatures ``0 = t_0 < ... < t_K = 1`` and how well they communicate.
 
-Sources: Raj 2025, arXiv:2506.14167, Eq. 38 and Sec. A.6 (power law, cycles); Syed et al. 2022, arXiv:1905.02939
+Sources: Raj 2025, arXiv:2506.14167, Sec. 3.5 (power law, cycles); Syed et al. 2022, arXiv:1905.02939
 (communication barrier, equal rejection).
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def power_law(num: int, exponent: float = 1.0, *, dtype: torch.dtype | None = None) -> Tensor:
-    """Return the ladder ``t_k = (k / K)^r`` with ``K = num - 1`` (Raj 2025, arXiv:2506.14167, Sec. 3.3).
+    """Return the ladder ``t_k = (k / K)^r`` with ``K = num - 1`` (Raj 2025, arXiv:2506.14167, Sec. 3.5).
 
     :param num: number of temperatures, at least 2.
     :param exponent: ``r > 0``; above 1 the rungs crowd near the prior.
@@ -34,7 +34,7 @@ def power_law(num: int, exponent: float = 1.0, *, dtype: torch.dtype | None = No
 def cyclic_exponent(step: int, total: int, start: float, end: float, cycles: float = 0) -> float:
     """Return the exponent ``r(i) = r_0 + (r_1 - r_0)/2 (1 - cos(2π (N_c + ½) i/N))`` of a training step.
 
-    Raj 2025, arXiv:2506.14167, Eq. 38; with no cycles it goes from ``start`` to ``end`` once.
+    Raj 2025, arXiv:2506.14167, Sec. 3.5; with no cycles it goes from ``start`` to ``end`` once.
 
     :param step: ``i``, from 0 to ``total``.
     :param total: ``N > 0``, number of steps.
@@ -55,7 +55,7 @@ def cyclic_exponent(step: int, total: int, start: float, end: float, cycles: flo
 
 
 def communication_barrier(rejections: Tensor) -> Tensor:
-    """Return the barrier ``Λ(t_k)``, the cumulated rejection between neighbours (Syed et al. 2022, Eq. 19).
+    """Return the barrier ``Λ(t_k)``, the cumulated rejection between neighbours (Syed et al. 2022).
 
     :param rejections: mean swap rejection of rungs ``k, k + 1``, ``(K,)``.
     :return: ``Λ`` at each rung, from 0, ``(K + 1,)``; its last entry is the barrier of the ladder.
@@ -70,7 +70,7 @@ def suggested_number(barrier: float) -> int:
     """Return the number of temperatures ``2Λ + 1``, rounded up, that makes most round trips per evaluation.
 
     :param barrier: ``Λ``, the last entry of :func:`communication_barrier`.
-    :return: at least 2 (Syed et al. 2022, Sec. 5.3).
+    :return: at least 2 (Syed et al. 2022).
     :raises ValueError: if ``barrier`` is negative or not finite.
 
     >>> suggested_number(3.2)
@@ -84,7 +84,7 @@ def suggested_number(barrier: float) -> int:
 def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tensor:
     """Return the ladder with equal rejection between neighbours, from the rejections seen on another one.
 
-    ``Λ(t)`` is interpolated by a monotone cubic and inverted at equal steps (Syed et al. 2022, Algorithm 2).
+    ``Λ(t)`` is interpolated by a monotone cubic and inverted at equal steps (Syed et al. 2022).
 
     :param betas: rising inverse temperatures from 0 to 1, ``(K + 1,)``.
     :param rejections: mean swap rejection of neighbours, in ``[0, 1]``, ``(K,)``.

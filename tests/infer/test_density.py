@@ -187,6 +187,21 @@ def test_graph_equals_the_function_at_every_size(rows: int) -> None:
     assert traced.failure is None
 
 
+def test_graph_keeps_what_operations_in_place_mean() -> None:
+    def writing(x: Tensor) -> tuple[Tensor, ...]:
+        y = x * 2
+        early, view = y + 1, y[:, :1]
+        y.add_(3)
+        z = x + 1
+        z.masked_fill_(x > 0, -5.0)
+        return early.sum(-1), y.sum(-1), view.sum(-1), z.sum(-1)
+
+    traced, x = TracedFunction(writing), torch.randn(8, 3)
+    for got, expected in zip(traced(x), writing(x), strict=True):
+        torch.testing.assert_close(got, expected)
+    assert traced.failure is None
+
+
 def test_start_is_searched_and_a_hopeless_one_names_its_site() -> None:
     def half(z_min: float) -> None:
         z = pyro.sample("z", dist.Normal(0.0, 1.0))

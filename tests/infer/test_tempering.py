@@ -55,6 +55,7 @@ def steppingstone(result: PowerPosteriors) -> tuple[Tensor, Tensor]:
     return forward.sum(), -reverse.sum()
 
 
+@pytest.mark.slow
 @every_kernel
 def test_evidence_of_a_conjugate_regression(kernel: type) -> None:
     """Forward and reverse estimates bracket the exact value; a wrong swap or kernel moves them by whole nats."""
@@ -86,6 +87,7 @@ def test_evidence_of_a_conjugate_regression(kernel: type) -> None:
     tempering.summary()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [MALA, AutoMALA])
 @pytest.mark.parametrize("exact_prior", [True, False])
 def test_tempering_leaves_all_power_posteriors_invariant(kernel: type, exact_prior: bool) -> None:
@@ -113,6 +115,7 @@ def test_the_test_above_would_see_labels_mixed_up() -> None:
     assert min(stats.kstest(rung.numpy(), stats.chi2(2).cdf).pvalue for rung in whitened) < 1e-10
 
 
+@pytest.mark.slow
 def test_the_barrier_is_that_of_theory() -> None:
     """λ(t) = c/(1 + ct) Γ(d/2 + 1/2) / (√π Γ(d/2)), so Λ = log(1 + c) Γ(d/2 + 1/2) / (√π Γ(d/2))."""
     dim, precision = 6, 30.0
@@ -152,6 +155,7 @@ def test_recorded_likelihoods_belong_to_recorded_positions() -> None:
     torch.testing.assert_close(result.samples["theta"], result.density.constrain(result.positions)["theta"][-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "exact"), [(gamma_prior, True), (mixture, False)])
 def test_priors_without_standard_normal_coordinates(model, exact: bool) -> None:
     data = ROWS if model is mixture else torch.tensor([0.3, 1.2, 0.7])

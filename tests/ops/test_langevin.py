@@ -107,7 +107,7 @@ def test_leapfrog_is_an_involution_after_a_flip() -> None:
 
 
 def plain_search(start: Start, target: Example) -> list[int]:
-    """The published search of one row after another (Biron-Lattes et al. 2024, Algorithm 2), without any batching."""
+    """The published search of one row after another (Biron-Lattes et al. 2024), without any batching."""
 
     def ratio(row: int, exponent: int) -> float:
         one = start.take(torch.tensor([row]))
@@ -173,13 +173,13 @@ def test_data_of_a_batch_move_as_they_would_alone(step) -> None:
 def test_rows_keep_their_own_target(step) -> None:
     """A target that depends on the row gives the same as one call a row, so rows are told right when compacted."""
     torch.manual_seed(11)
-    centers = 100.0 * torch.arange(16).double().unsqueeze(-1)
+    centers = 100.0 * torch.arange(512).double().unsqueeze(-1)
 
     def target(position: Tensor, rows: Tensor | None = None) -> Point:
         gap = position - (centers if rows is None else centers[rows])
         return Point(position, -0.5 * gap.square().sum(-1), -gap)
 
-    point = target(centers + torch.randn(16, 2).double())
+    point = target(centers + torch.randn(512, 2).double())
     for _ in range(20):
         point, _ = step(
             point, target, Tuning(torch.tensor(0.05).double(), torch.ones(2).double()), Noise.draw(point, NUM_UNIFORMS)
