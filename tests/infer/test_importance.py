@@ -61,9 +61,7 @@ def test_the_error_of_the_total_counts_that_data_share_draws():
     assert runs[0].standard_error == pytest.approx(math.sqrt(5) * independent, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("model", "way"), [(latent, "_plated"), (shared, "_vmapped"), (looping, "_looped")]
-)
+@pytest.mark.parametrize(("model", "way"), [(latent, "_plated"), (shared, "_vmapped"), (looping, "_looped")])
 def test_each_model_takes_the_fastest_way_that_is_right(model, way):
     proposal = Proposal.of(model, None, (DATA,), {})
     ways = ("_plated", "_vmapped", "_looped")
@@ -126,7 +124,11 @@ def test_discrete_latents_are_drawn():
 
 @pytest.mark.parametrize(
     ("options", "name"),
-    [({"num_particles": 3}, "num_particles"), ({"resampler": "x"}, "resampler"), ({"ess_threshold": 2}, "ess_threshold")],
+    [
+        ({"num_particles": 3}, "num_particles"),
+        ({"resampler": "x"}, "resampler"),
+        ({"ess_threshold": 2}, "ess_threshold"),
+    ],
 )
 def test_bad_options(options, name):
     with pytest.raises(ValueError, match=name):
