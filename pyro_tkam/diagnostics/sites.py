@@ -100,7 +100,8 @@ def _all_at_once(run: Run, values: dict[str, Tensor]) -> dict[str, Tensor] | Non
         batched = torch.func.vmap(run)(values)
     except Exception:
         return None
-    return batched if all(torch.allclose(batched[name][0], first[name], rtol=1e-4, atol=1e-4) for name in first) else None
+    agrees = all(torch.allclose(batched[name][0], first[name], rtol=1e-4, atol=1e-4, equal_nan=True) for name in first)
+    return batched if agrees else None
 
 
 def _log_prob(site: Site) -> Tensor:

@@ -19,8 +19,11 @@ def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
     :raises ValueError: if the model has no likelihood, no data in it, a datum that isn't finite, or an improper prior.
     """
-    with torch.no_grad():
-        trace, _ = initial_trace(model, args, kwargs, _proper_sample, None)
+    try:
+        with torch.no_grad():
+            trace, _ = initial_trace(model, args, kwargs, _proper_sample, None)
+    except ZeroDivisionError as error:  # Pyro's, for a plate of size zero
+        raise ValueError("model: its data are empty or all masked, as a plate has size zero") from error
     sites = list(sample_sites(trace))
     improper = [name for name, site in sites if not site["is_observed"] and is_improper(site)]
     if improper:

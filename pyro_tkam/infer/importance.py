@@ -131,7 +131,6 @@ class ImportanceSampling:
         self.ess_threshold = ess_threshold
         self._resampler = RESAMPLERS[resampler]
 
-    @torch.no_grad()
     def run(self, *args: Any, **kwargs: Any) -> WeightedDraws:
         """Draw and weigh on the model's arguments.
 

@@ -8,6 +8,8 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_tkam.infer.particles import Structure, draw_particles, is_latent, structure_of, total_log_density
@@ -49,7 +51,9 @@ class Proposal:
 
     def draw(self, num: int) -> Draws:
         """Draw and weigh."""
-        return next(drawn for way in (self._plated, self._vmapped, self._looped) if (drawn := way(num)) is not None)
+        ways = (self._plated, self._vmapped, self._looped)
+        with torch.no_grad(), pyro.validation_enabled(False):
+            return next(drawn for way in ways if (drawn := way(num)) is not None)
 
     def _plated(self, num: int) -> Draws | None:
         """Draw all at once; None if that fails, or scores a draw otherwise than the model does on its own."""
@@ -65,8 +69,7 @@ class Proposal:
 
     def _vmapped(self, num: int) -> Draws | None:
         try:
-            with pyro.validation_enabled(False):
-                return self._padded(torch.func.vmap(self._one, randomness="different")(torch.arange(num)))
+            return self._padded(torch.func.vmap(self._one, randomness="different")(torch.arange(num)))
         except Exception:
             return None
 
@@ -79,7 +82,7 @@ class Proposal:
     def _one(self, _: Any = None) -> Draws:
         """Draw once: log weight ``(1, *local)`` and values ``(*site shape)``."""
         model, log_proposal = self.model, None
-        with poutine.block():
+        with poutine.block(), _DrawDetached():
             if self.guide is not None:
                 drawn = poutine.trace(self.guide).get_trace(*self.args, **self.kwargs)
                 log_proposal = total_log_density(drawn, self.structure, latent=True)
@@ -116,6 +119,14 @@ class Proposal:
         """Drop the dimensions of plates that aren't local: ``(draw, *local)``."""
         dims = [dim for dim in range(self.structure.particle_dim + 1, 0) if dim not in self.structure.local_dims]
         return log_weights.squeeze(dims) if dims else log_weights
+
+
+class _DrawDetached(Messenger):
+    """Draws by ``sample``, as ``vmap`` can't take the random numbers of ``rsample``."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not (msg["done"] or msg["is_observed"]) and isinstance(msg["fn"], TorchDistributionMixin):
+            msg["value"], msg["done"] = msg["fn"].sample(), True
 
 
 def _shape(site: Any) -> tuple[torch.Size, torch.Size]:

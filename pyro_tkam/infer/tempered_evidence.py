@@ -26,15 +26,35 @@ CHUNK = 16_384
 
 
 class TemperedDraws(Protocol):
-    """What :class:`PowerPosteriors` offers."""
+    """What is asked of a tempered run; :class:`PowerPosteriors` has it."""
 
-    betas: Tensor
-    log_likelihood: Tensor
-    replicas: Tensor
-    positions: Tensor
-    swap_acceptance: Tensor
-    evaluations: int
-    density: ModelDensity
+    @property
+    def betas(self) -> Tensor:
+        """Inverse temperatures, ``(temperature,)``."""
+
+    @property
+    def log_likelihood(self) -> Tensor:
+        """``(temperature, chain, draw, *local)``."""
+
+    @property
+    def replicas(self) -> Tensor:
+        """Which replica is at each rung, of the same shape."""
+
+    @property
+    def positions(self) -> Tensor:
+        """Coordinates; the last are those at ``t = 1``, ``(chain, draw, *local, dim)``."""
+
+    @property
+    def swap_acceptance(self) -> Tensor:
+        """Mean swap acceptance of neighbours."""
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations that the run took."""
+
+    @property
+    def density(self) -> ModelDensity:
+        """The log density that the positions belong to."""
 
 
 def steppingstone_evidence(draws: TemperedDraws) -> Evidence:
@@ -114,7 +134,7 @@ def log_joint(density: ModelDensity) -> Callable[[Tensor], Tensor]:
     @torch.no_grad()
     def evaluate(positions: Tensor) -> Tensor:
         with poutine.block(), pyro.validation_enabled(False):
-            parts = [sum(density.log_terms(chunk)) for chunk in positions.split(rows)]
+            parts = [torch.stack(density.log_terms(chunk)).sum(0) for chunk in positions.split(rows)]
         return torch.cat(parts).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
     return evaluate

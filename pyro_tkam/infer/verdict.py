@@ -195,7 +195,7 @@ def tempering_verdict(run: TemperedRun) -> Verdict:
     :param run: its arrays.
     :return: the findings and what they rest on.
     """
-    num_chains, num_draws = run.by_chain.shape[:2]
+    num_draws = run.by_chain.shape[1]
     if num_draws < FEWEST_DRAWS:
         seen = f"{num_draws} draws in a chain are too few to diagnose"
         return Verdict((Finding("too few draws", seen, "raise num_samples"),))

@@ -2,7 +2,27 @@
 
 from pyro_tkam.plots.axes import new_figure, save
 from pyro_tkam.plots.curves import training_curves
+from pyro_tkam.plots.evidence import (
+    evidence_curve,
+    importance_weights,
+    index_process,
+    ladders,
+    power_posteriors,
+    swap_rates,
+)
 from pyro_tkam.plots.images import image_grid
 from pyro_tkam.plots.priors import prior_densities
 
-__all__ = ["image_grid", "new_figure", "prior_densities", "save", "training_curves"]
+__all__ = [
+    "evidence_curve",
+    "image_grid",
+    "importance_weights",
+    "index_process",
+    "ladders",
+    "new_figure",
+    "power_posteriors",
+    "prior_densities",
+    "save",
+    "swap_rates",
+    "training_curves",
+]

@@ -1,0 +1,245 @@
+"""Log evidences against closed forms, and what has no evidence.
+
+Estimates are asked to be within 4.5 standard errors plus a margin, so a test of one estimate fails falsely with
+probability below 1e-5; seeds are fixed all the same.
+"""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer.autoguide import AutoNormal, init_to_value
+
+from pyro_tkam.infer import AutoMALA, Evidence, ParallelTempering, Verdict, log_evidence
+
+TEMPERED = ("steppingstone", "thermodynamic", "bar", "bridge")
+
+
+def regression(inputs, targets):
+    """Written without a thought for batching."""
+    weights = pyro.sample("weights", dist.Normal(torch.zeros(inputs.shape[1]), 1.0).to_event(1))
+    with pyro.plate("data", len(targets)):
+        pyro.sample("y", dist.Normal(inputs @ weights, 0.5), obs=targets)
+
+
+def regression_problem(num: int, dim: int):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(num, dim, generator=generator)
+    targets = inputs @ torch.randn(dim, generator=generator) + 0.5 * torch.randn(num, generator=generator)
+    covariance = inputs.double() @ inputs.double().T + 0.25 * torch.eye(num, dtype=torch.float64)
+    exact = torch.distributions.MultivariateNormal(torch.zeros(num).double(), covariance).log_prob(targets.double())
+    return (inputs, targets), exact.item()
+
+
+def two_modes():
+    z = pyro.sample("z", dist.Uniform(-10 * torch.ones(2), 10.0).to_event(1))
+    modes = [dist.Normal(loc, scale).log_prob(z).sum(-1) for loc, scale in ((-5.0, 0.5), (5.0, 0.3))]
+    pyro.factor("likelihood", torch.logaddexp(*modes) - math.log(2))
+
+
+def latent(data):
+    """``z`` in R² for each datum, ``x|z ~ N(z, s²)``: ``x ~ N(0, 1 + s²)``."""
+    with pyro.plate("data", len(data)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 0.3).to_event(1), obs=data)
+
+
+LATENT_DATA = torch.tensor([[0.0, 0.0], [1.0, -0.5], [2.5, 0.3]])
+LATENT_EXACT = dist.Normal(0.0, math.sqrt(1.09)).log_prob(LATENT_DATA).sum(-1)
+
+
+def assert_close(evidence: Evidence, exact: float, margin: float = 0.002) -> None:
+    error = abs(evidence.value - exact)
+    assert error < 4.5 * evidence.standard_error + margin, f"exact {exact}\n{evidence}"
+
+
+@pytest.mark.slow
+def test_auto_on_regression():
+    data, exact = regression_problem(50, 10)
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(regression, *data)
+    assert_close(evidence, exact)
+    assert evidence.verdict.trusted, str(evidence)
+    assert evidence.standard_error < 0.01
+    assert evidence.evaluations <= 400_000
+
+
+@pytest.mark.slow
+def test_auto_on_two_separated_modes():
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(two_modes)
+    assert_close(evidence, -2 * math.log(20))
+    assert evidence.verdict.trusted, str(evidence)
+    assert evidence.method == "bridge"
+
+
+def test_auto_trusts_the_prior_where_the_data_say_little():
+    data, exact = regression_problem(2, 2)
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(regression, *data, target_se=0.02)
+    assert evidence.method == "importance"
+    assert_close(evidence, exact)
+
+
+def test_auto_says_when_the_budget_ends():
+    data, _ = regression_problem(50, 10)
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(regression, *data, target_se=1e-5, max_evaluations=20_000)
+    assert "target not reached" in evidence.verdict.names
+
+
+@pytest.mark.parametrize("method", TEMPERED)
+def test_tempered_methods_per_datum(method):
+    pyro.set_rng_seed(1)
+    evidence = log_evidence(latent, LATENT_DATA, method=method, num_temperatures=8, num_samples=200)
+    assert_close(evidence, LATENT_EXACT.sum().item(), margin=0.02)
+    assert evidence.per_datum.shape == evidence.per_datum_standard_error.shape == (3,)
+    margin = 0.02  # of the trapezium
+    assert ((evidence.per_datum - LATENT_EXACT).abs() < 4.5 * evidence.per_datum_standard_error + margin).all()
+
+
+@pytest.mark.parametrize("method", ["importance", "ais"])
+def test_importance_methods_per_datum(method):
+    pyro.set_rng_seed(0)
+    options = {"importance": {"num_particles": 20_000}, "ais": {"num_particles": 200, "steps_between": 3}}[method]
+    evidence = log_evidence(latent, LATENT_DATA, method=method, **options)
+    assert_close(evidence, LATENT_EXACT.sum().item())
+    assert ((evidence.per_datum - LATENT_EXACT).abs() < 4.5 * evidence.per_datum_standard_error).all()
+
+
+def test_a_missed_mode_shows_between_bridge_and_ladder():
+    """Keep the draws at t = 1 to one of two equal modes: the bridge loses log 2, and says so."""
+    pyro.set_rng_seed(0)
+    tempering = ParallelTempering(
+        AutoMALA(two_modes), num_temperatures=8, num_samples=300, num_chains=8, disable_progbar=True
+    )
+    draws = tempering.run()
+    draws.positions[-1] = draws.positions[-1].abs()
+    evidence = draws.log_evidence("bridge")
+    assert "missed mode" in evidence.verdict.names
+    assert draws.log_evidence("auto").method == "bar"
+
+
+def test_factors_count_as_data_and_model_kwargs_are_passed():
+    def model(*, shift):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.factor("likelihood", -0.5 * (z - shift).square())
+
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(model, method="importance", model_kwargs={"shift": 1.0}, num_particles=50_000)
+    assert_close(evidence, -0.25 - 0.5 * math.log(2))
+
+
+def test_a_guide_makes_few_draws_enough():
+    def guide(data):
+        with pyro.plate("data", len(data)):
+            scale = 0.3 / math.sqrt(1.09)
+            pyro.sample("z", dist.Normal(data / 1.09, 1.1 * scale).to_event(1))
+
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(latent, LATENT_DATA, guide=guide)
+    assert_close(evidence, LATENT_EXACT.sum().item())
+    assert evidence.method == "importance"
+    assert "guide" in str(evidence.verdict)
+
+
+def test_autoguides_work():
+    guide = AutoNormal(latent, init_loc_fn=init_to_value(values={"z": LATENT_DATA / 1.09}), init_scale=0.32)
+    pyro.set_rng_seed(0)
+    guide(LATENT_DATA)
+    evidence = log_evidence(latent, LATENT_DATA, method="importance", guide=guide, num_particles=50_000)
+    assert_close(evidence, LATENT_EXACT.sum().item())
+
+
+def test_evidences_add_up_and_compare():
+    first = Evidence(-3.0, 0.3, "bar", Verdict(), torch.tensor([-1.0, -2.0]), torch.tensor([0.1, 0.2]), 10)
+    second = Evidence(-4.0, 0.4, "bar", Verdict(), torch.tensor([-4.0]), torch.tensor([0.4]), 5)
+    total = first + second
+    assert (total.value, total.standard_error, total.evaluations) == (-7.0, 0.5, 15)
+    assert total.per_datum.tolist() == [-1.0, -2.0, -4.0]
+    factor = first - second
+    assert (factor.value, factor.standard_error) == (1.0, 0.5)
+    assert "±" in str(total)
+
+
+def improper():
+    z = pyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), ()))
+    pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.0))
+
+
+def flat():
+    z = pyro.sample("z", dist.Normal(0.0, 1.0).mask(False))
+    pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.0))
+
+
+def unobserved():
+    pyro.sample("z", dist.Normal(0.0, 1.0))
+
+
+def observing(value, mask=True):
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(value)):
+            pyro.sample("x", dist.Normal(z, 1.0).mask(torch.as_tensor(mask)), obs=value)
+
+    return model
+
+
+def impossible():
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.factor("likelihood", z * 0 - math.inf)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (improper, "improper priors, so its evidence is undefined"),
+        (flat, "improper priors, so its evidence is undefined"),
+        (unobserved, "no observed site"),
+        (observing(torch.tensor([0.0, math.nan])), "'x' holds a NaN"),
+        (observing(torch.zeros(0)), "empty or all masked"),
+        (observing(torch.zeros(3), mask=[False] * 3), "empty or all masked"),
+    ],
+)
+@pytest.mark.parametrize("method", ["auto", "importance", "ais", "bar"])
+def test_models_without_an_evidence(model, message, method):
+    with pytest.raises(ValueError, match=message):
+        log_evidence(model, method=method)
+
+
+@pytest.mark.parametrize("method", ["auto", "importance", "bar"])
+def test_an_impossible_likelihood(method):
+    with pytest.raises(ValueError, match=r"zero at every draw|not finite"):
+        log_evidence(impossible, method=method)
+
+
+def test_missing_data_may_be_masked():
+    data, mask = torch.tensor([0.3, math.nan]), torch.tensor([True, False])
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(observing(data, mask), method="importance", num_particles=20_000)
+    assert_close(evidence, dist.Normal(0.0, math.sqrt(2)).log_prob(data[0]).item())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "harmonic mean"}, "method must be one of"),
+        ({"method": "bar", "num_temperatures": 1}, "num_temperatures must be at least 2"),
+        ({"method": "bar", "schedule": torch.tensor([0.0, 0.5, 0.5, 1.0])}, "schedule must rise strictly"),
+        ({"method": "bar", "num_chains": 0}, "num_chains"),
+        ({"target_se": 0.0}, "target_se must be positive"),
+        ({"max_evaluations": 10}, "max_evaluations must be at least"),
+        ({"method": "ais", "num_particles": 2}, "num_particles must be at least"),
+        ({"method": "importance", "resampler": "lottery"}, "resampler"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        log_evidence(latent, LATENT_DATA, **options)
+
+
+def test_an_option_of_another_method_is_refused():
+    with pytest.raises(TypeError, match="num_temperatures"):
+        log_evidence(latent, LATENT_DATA, method="importance", num_temperatures=4)
