@@ -37,7 +37,8 @@ def prior_densities(
     axes.plot(positions, bank[:, chosen].cpu().numpy(), linewidth=0.9, alpha=0.8)
     plain = reference[:, :1].cpu().numpy()
     axes.plot(positions, plain, color="black", linestyle="--", linewidth=1.5, label="reference")
-    axes.set(xlabel="z", ylabel="density", xlim=(low, high), ylim=(0, None), title=title)
+    axes.set(xlabel="z", ylabel="density", xlim=(low, high), ylim=(0, None))
+    axes.set_title(title, fontsize="medium")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return axes

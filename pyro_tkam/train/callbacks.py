@@ -13,6 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from pyro_tkam.train.checkpoints import read_checkpoint, write_checkpoint
+from pyro_tkam.train.folder import write_text
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -95,9 +96,7 @@ class MetricsFile(Callback):
         lines = self.path.read_text().splitlines(keepends=True) if update and self.path.is_file() else []
         if update and (len(lines) < update + 1 or not lines[update].startswith(f"{update},")):
             raise ValueError(f"{self.path} lacks rows up to update {update}, at which the checkpoint was written")
-        aside = self.path.with_name(self.path.name + ".part")
-        aside.write_text("".join(lines[: update + 1]))
-        aside.replace(self.path)
+        write_text(self.path, "".join(lines[: update + 1]))
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Append the row of this update."""

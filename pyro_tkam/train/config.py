@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_tkam._optional import needs
+from pyro_tkam.train.folder import write_text
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class TrainConfig:
         """
         with needs("train"):
             import yaml
-        path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
+        write_text(path, yaml.safe_dump(asdict(self), sort_keys=False))
 
 
 def _known(kind: type, content: Any) -> dict[str, Any]:

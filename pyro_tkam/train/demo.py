@@ -13,7 +13,7 @@ from pyro_tkam.datasets import DATASETS, LabelledImages, split
 from pyro_tkam.metrics import ClassShares, class_shares, train_classifier
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.config import TrainConfig
-from pyro_tkam.train.folder import RunFolder
+from pyro_tkam.train.folder import RunFolder, write_text
 from pyro_tkam.train.pictures import generate
 from pyro_tkam.train.run import load_model, train
 
@@ -44,10 +44,12 @@ def demo(config: TrainConfig, folder: Path | str, *, num_samples: int = 1000, pr
     :param folder: where to write.
     :param num_samples: number of samples that the classifier sees.
     :param progress: show progress bars.
-    :raises ValueError: for data without labels.
+    :raises ValueError: for data without labels or nothing held out.
     """
     if config.data not in DATASETS:
         raise ValueError(f"data: got {config.data!r}, takes one of {sorted(DATASETS)}: the demo needs labels")
+    if config.held_out < 1:
+        raise ValueError(f"held_out: got {config.held_out}, takes at least 1: the demo compares with held-out digits")
     folder = Path(folder)
     summaries, models = {}, {}
     for coupling in COUPLINGS:
@@ -62,7 +64,7 @@ def demo(config: TrainConfig, folder: Path | str, *, num_samples: int = 1000, pr
     _draw(folder, models, samples, digits.images[held_out])
     result = DemoResult(summaries, shares)
     written = {"runs": summaries, "classifier": {name: vars(share) for name, share in shares.items()}}
-    (folder / "summary.json").write_text(json.dumps(written, indent=2) + "\n")
+    write_text(folder / "summary.json", json.dumps(written, indent=2) + "\n")
     return result
 
 

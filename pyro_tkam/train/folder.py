@@ -5,6 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+def write_text(path: Path, text: str) -> None:
+    """
+    Replace a file so that a reader sees the old text or the new one, never a part.
+
+    :param path: the file.
+    :param text: its new content.
+    """
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(text)
+    aside.replace(path)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """

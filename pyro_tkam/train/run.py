@@ -13,7 +13,7 @@ from pyro_tkam.datasets import load_rows, split
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.checkpoints import read_checkpoint
 from pyro_tkam.train.config import TrainConfig
-from pyro_tkam.train.folder import RunFolder
+from pyro_tkam.train.folder import RunFolder, write_text
 
 _MODEL_PREFIX = "objective.model."
 
@@ -54,9 +54,10 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     seconds = _fit(config, rows, files, progress)
     model = load_model(files.path)
     pyro.set_rng_seed(config.seed)
+    seconds = _earlier_seconds(files) if seconds is None else seconds
     summary = {**_last_metrics(files), **_evidence(model, held_out), "seconds_per_update": seconds}
     draw_run(model, files)
-    files.summary.write_text(json.dumps(summary, indent=2) + "\n")
+    write_text(files.summary, json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -93,9 +94,12 @@ def _claim(files: RunFolder, config: TrainConfig) -> None:
     if files.checkpoint.exists() and TrainConfig.load(files.config) != config:
         raise ValueError(f"{files.path}: this run has another configuration, {files.config}; take a new folder")
     files.path.mkdir(parents=True, exist_ok=True)
-    aside = files.config.with_name("config.yaml.part")
-    config.save(aside)
-    aside.replace(files.config)
+    config.save(files.config)
+
+
+def _earlier_seconds(files: RunFolder) -> float | None:
+    """Return the time of an update as an earlier summary of a finished run has it."""
+    return json.loads(files.summary.read_text())["seconds_per_update"] if files.summary.is_file() else None
 
 
 def _last_metrics(files: RunFolder) -> dict[str, Any]:

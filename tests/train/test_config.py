@@ -17,7 +17,7 @@ def test_a_configuration_comes_back_from_its_file(tmp_path):
         ("updates: [", "is not a YAML file"),
         ("just words", "got str, takes a mapping"),
         ("update: 3", "unknown key update; known are data, held_out"),
-        ("model: {latent: 3}", "unknown key latent; known are latent_dim"),
+        ("model: {latent: 3}", "unknown key latent; known are data_shape, latent_dim"),
         ("model: 3", "got int, takes a mapping"),
         ("updates: 0", "updates: got 0, takes a whole number of at least 1"),
     ],
@@ -25,7 +25,7 @@ def test_a_configuration_comes_back_from_its_file(tmp_path):
 def test_what_is_wrong_in_a_file_is_named(tmp_path, text, message):
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=rf"config\.yaml is not a .*{message}|config.yaml {message}"):
+    with pytest.raises(ValueError, match=rf"config\.yaml .*{message}"):
         TrainConfig.load(path)
 
 

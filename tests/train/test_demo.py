@@ -34,6 +34,8 @@ def test_the_demo_compares_both_couplings(tmp_path):
         assert (tmp_path / name).stat().st_size > 1000
 
 
-def test_the_demo_needs_labels(tmp_path):
+def test_the_demo_needs_labels_and_held_out_digits(tmp_path):
+    with pytest.raises(ValueError, match="held_out: got 0"):
+        demo(replace(SMALL, held_out=0), tmp_path)
     with pytest.raises(ValueError, match=r"data: got 'rows.npy', takes one of \['digits', 'mnist5k'\]"):
         demo(replace(SMALL, data="rows.npy"), tmp_path)

@@ -34,7 +34,6 @@ def test_the_mean_and_its_error_are_right():
     assert "NOT" not in found[0].verdict
 
 
-@pytest.mark.filterwarnings("default:overflow encountered:RuntimeWarning")  # ArviZ, for the longest tails
 def test_a_narrow_posterior_is_called_unreliable():
     pyro.set_rng_seed(0)
     model, exact = linear(400, 0.1)
