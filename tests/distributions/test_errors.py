@@ -40,7 +40,6 @@ def flat(z):
         ({"reference": Normal(torch.zeros(2).double(), 1.0), "low": 0.0, "high": torch.ones(2, 2)}, TypeError, "dtype"),
         ({"quadrature": 100}, TypeError, "quadrature: got int"),
     ],
-    ids=str,
 )
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):

@@ -126,7 +126,6 @@ class Latent(PyroModule):
         ({"reference": dist.Bernoulli(torch.ones(2) / 2)}, ValueError, "reference: got"),
         ({"num_negatives": 0}, ValueError, "num_negatives: got 0"),
     ],
-    ids=str,
 )
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):

@@ -175,7 +175,6 @@ def test_weights_of_zero_leave_components_out():
         ((torch.zeros(4), torch.distributions.Normal(torch.zeros(4), 1.0)), TypeError, "components: got Normal"),
         ((torch.zeros(1), ExponentiallyTilted(lambda z: 0 * z)), ValueError, "components: got batch shape"),
     ],
-    ids=str,
 )
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
