@@ -4,6 +4,7 @@ import pyro_tkam
 
 project = "pyro-tkam"
 author = "The pyro-tkam developers"
+project_copyright = "the pyro-tkam developers"
 release = version = pyro_tkam.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
@@ -13,5 +14,11 @@ html_title = f"pyro-tkam {release}"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the :param: lines say it in words
-autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "imported-members": True,
+    "show-inheritance": True,
+    # Our own base classes' methods belong to the page; those of the hosts' classes are in the hosts' manuals.
+    "inherited-members": "TorchDistribution,TorchDistributionMixin,Distribution,Module,object,PyroModule,ELBO,MCMCKernel,Reparam,LightningModule,tuple",
+}
 python_use_unqualified_type_names = True
