@@ -70,7 +70,7 @@ def test_results_go_to_arviz(kernel: type) -> None:
 
 
 @every_kernel
-@pytest.mark.filterwarnings("ignore:num_chains=2 is more than:UserWarning")
+@pytest.mark.filterwarnings("default:num_chains=2 is more than:UserWarning")
 def test_chains_can_run_one_after_another(kernel: type) -> None:
     initial = {"a_mean": torch.tensor([-3.0, 3.0]), "scale": torch.tensor([0.0, 1.0])}
     mcmc = MCMC(
