@@ -14,11 +14,15 @@ html_title = f"pyro-tkam {release}"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the :param: lines say it in words
+HOSTS = [
+    "TorchDistribution", "TorchDistributionMixin", "Distribution", "PyroModule", "Module", "ELBO", "MCMCKernel",
+    "Reparam", "LightningModule", "tuple", "object",
+]  # fmt: skip
 autodoc_default_options = {
     "members": True,
     "imported-members": True,
     "show-inheritance": True,
     # Our own base classes' methods belong to the page; those of the hosts' classes are in the hosts' manuals.
-    "inherited-members": "TorchDistribution,TorchDistributionMixin,Distribution,Module,object,PyroModule,ELBO,MCMCKernel,Reparam,LightningModule,tuple",
+    "inherited-members": ",".join(HOSTS),
 }
 python_use_unqualified_type_names = True

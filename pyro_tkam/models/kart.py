@@ -1,4 +1,4 @@
-"""The generator of the Kolmogorov-Arnold representation: an inner sum, then univariate outer functions."""
+"""Generators: a network on latents in its own units, and that of the Kolmogorov-Arnold representation."""
 
 import math
 
@@ -6,20 +6,18 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 
-class KARTGenerator(PyroModule):
+class LatentGenerator(PyroModule):
     """
-    ``x̃_o = Σ_q Φ_{q,o}(Σ_p z_{q,p})`` (Raj 2025, arXiv:2506.14167, Eq. 7 and 10).
+    A network on latents that are shifted and scaled to mean 0 and variance 1, where its grids lie.
 
-    The inner sums are shifted and scaled to mean 0 and variance 1 under the reference, where the outer functions'
-    grids lie; this is part of the outer functions' argument and changes nothing of what can be represented.
-
-    :param outer: the outer functions, a module from ``(*, Q)`` to ``(*, D)``.
+    :param outer: a module from ``(*, Q)`` to ``(*, D)``.
     :param data_shape: shape of one datum, of ``D`` elements.
-    :param mean: mean of one sum under the reference.
-    :param spread: standard deviation of one sum under the reference.
+    :param mean: mean of one latent under the reference.
+    :param spread: standard deviation of one latent under the reference.
+    :raises ValueError: for a spread that is not positive and numbers that are not finite.
 
     >>> import torch
-    >>> KARTGenerator(nn.Linear(5, 6), (2, 3), mean=1.0, spread=0.4)(torch.rand(7, 5, 2)).shape
+    >>> LatentGenerator(nn.Linear(5, 6), (2, 3), mean=0.5, spread=0.3)(torch.rand(7, 5)).shape
     torch.Size([7, 2, 3])
     """
 
@@ -34,8 +32,35 @@ class KARTGenerator(PyroModule):
         """
         Generate data.
 
+        :param z: latents, shape ``(*batch, Q)``.
+        :return: shape ``(*batch, *data_shape)``.
+        """
+        return self.outer((z - self.mean) / self.spread).unflatten(-1, self.data_shape)
+
+
+class KARTGenerator(LatentGenerator):
+    """
+    ``x̃_o = Σ_q Φ_{q,o}(Σ_p z_{q,p})`` (Raj 2025, arXiv:2506.14167, Eq. 7 and 10).
+
+    The shift and the scale of the inner sums are part of the outer functions' argument; they change nothing of what
+    can be represented.
+
+    :param outer: the outer functions, a module from ``(*, Q)`` to ``(*, D)``.
+    :param data_shape: shape of one datum, of ``D`` elements.
+    :param mean: mean of one inner sum under the reference.
+    :param spread: standard deviation of one inner sum under the reference.
+    :raises ValueError: for a spread that is not positive and numbers that are not finite.
+
+    >>> import torch
+    >>> KARTGenerator(nn.Linear(5, 6), (2, 3), mean=1.0, spread=0.4)(torch.rand(7, 5, 2)).shape
+    torch.Size([7, 2, 3])
+    """
+
+    def forward(self, z: Tensor) -> Tensor:
+        """
+        Generate data.
+
         :param z: latents, shape ``(*batch, Q, P)``.
         :return: shape ``(*batch, *data_shape)``.
         """
-        inner = (z.sum(-1) - self.mean) / self.spread
-        return self.outer(inner).unflatten(-1, self.data_shape)
+        return super().forward(z.sum(-1))

@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 from pyro.nn import PyroModule, PyroParam
+from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, constraints
 
-from pyro_tkam.distributions import ExponentiallyTilted
+from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, PersistentULA, ShortRunULA, TiltedMixture
 from pyro_tkam.distributions.references import resolve_reference
 from pyro_tkam.nn import UnivariateFunctions
 from pyro_tkam.ops.quadrature import Quadrature
@@ -60,3 +61,50 @@ class TiltedPrior(PyroModule):
         reference = Normal(self.loc, self.scale) if learned else self._reference
         energy = self.energies.bound()
         return ExponentiallyTilted(energy, reference, self.low, self.high, quadrature=self.quadrature)
+
+
+class MixturePrior(PyroModule):
+    """
+    Mixtures of a bank's densities, ``p_q(z) = Σ_p w_{q,p} p_{q,p}(z)`` (Raj 2025, arXiv:2506.14167, Eq. 12).
+
+    :param components: a bank of batch shape ``(*batch, num_components)``.
+
+    >>> MixturePrior(TiltedPrior((5, 3)))().batch_shape
+    torch.Size([5])
+    """
+
+    def __init__(self, components: TiltedPrior) -> None:
+        super().__init__()
+        self.components = components
+        self.logits = nn.Parameter(torch.zeros(components.energies.batch_shape))
+
+    def forward(self) -> TiltedMixture:
+        """Return the current distribution, of batch shape ``batch``."""
+        return TiltedMixture(self.logits, self.components())
+
+
+class JointPrior(PyroModule):
+    """
+    A joint energy over standard normal latents (Raj 2025, arXiv:2506.14167, Eq. 14).
+
+    :param energy: module from ``(*, Q)`` to ``(*, 1)``.
+    :param latent_dim: number ``Q`` of latents.
+    :param sampler: see :class:`~pyro_tkam.distributions.JointEnergy`; None takes its default.
+
+    >>> JointPrior(nn.Linear(4, 1), 4)().event_shape
+    torch.Size([4])
+    """
+
+    loc: Tensor
+
+    def __init__(
+        self, energy: nn.Module, latent_dim: int, *, sampler: ShortRunULA | PersistentULA | None = None
+    ) -> None:
+        super().__init__()
+        self.energy, self.sampler = energy, sampler
+        self.register_buffer("loc", torch.zeros(latent_dim))
+
+    def forward(self) -> JointEnergy:
+        """Return the current distribution, of event shape ``(Q,)``."""
+        reference = Normal(self.loc, torch.ones_like(self.loc))
+        return JointEnergy(lambda z: self.energy(z).squeeze(-1), reference, sampler=self.sampler)

@@ -10,10 +10,10 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_tkam.distributions import ExponentiallyTilted
-from pyro_tkam.models.kart import KARTGenerator
+from pyro_tkam.distributions import ExponentiallyTilted, PersistentULA, ShortRunULA
+from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import GaussianLikelihood
-from pyro_tkam.models.prior import TiltedPrior
+from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior
 from pyro_tkam.nn import KAN
 
 
@@ -100,18 +100,95 @@ class TKAM(PyroModule):
         >>> TKAM.kart((8, 8), latent_dim=3)(size=2).shape
         torch.Size([2, 8, 8])
         """
-        shape = (data_shape,) if isinstance(data_shape, int) else tuple(data_shape)
-        if latent_dim < 1 or not shape or min(shape) < 1:
-            raise ValueError(f"data_shape, latent_dim: got {data_shape} and {latent_dim}, takes sizes of at least 1")
+        shape = _data_shape(data_shape, latent_dim)
         outer = 2 * latent_dim + 1
         prior = TiltedPrior((outer, latent_dim), reference, basis=basis, grid_size=grid_size)
         hidden = [2 * outer] if widths is None else list(widths)
         network = KAN([outer, *hidden, math.prod(shape)], basis=basis, grid_size=grid_size, output=output)
-        with torch.no_grad():
-            plain = ExponentiallyTilted(torch.zeros_like, reference)
-            mean, variance = float(plain.mean) * latent_dim, float(plain.variance) * latent_dim
-        generator = KARTGenerator(network, shape, mean=mean, spread=math.sqrt(variance))
+        mean, variance = _moments(reference)
+        spread = math.sqrt(variance * latent_dim)
+        generator = KARTGenerator(network, shape, mean=mean * latent_dim, spread=spread)
         return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)), coupling)
+
+    @classmethod
+    def mixture(
+        cls,
+        data_shape: int | Sequence[int],
+        latent_dim: int = 81,
+        num_components: int = 40,
+        *,
+        reference: str = "uniform",
+        basis: str = "rbf",
+        grid_size: int = 20,
+        widths: Sequence[int] | None = None,
+        noise_scale: float = 1.0,
+        output: str = "sigmoid",
+    ) -> "TKAM":
+        """
+        Make the model whose sum over inner indices has moved from the generator into the prior, as a mixture (Eq. 12).
+
+        :param data_shape: shape of one datum, an int or a tuple.
+        :param latent_dim: number ``Q`` of latents.
+        :param num_components: number ``P`` of components of each latent's mixture.
+        :param reference: name of the reference density.
+        :param basis: basis of energies and generator.
+        :param grid_size: grid of both.
+        :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
+        :param noise_scale: standard deviation of the Gaussian likelihood.
+        :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
+        :raises ValueError: for sizes below one and unknown names.
+
+        >>> TKAM.mixture((8, 8), latent_dim=5, num_components=3)(size=2).shape
+        torch.Size([2, 8, 8])
+        """
+        shape = _data_shape(data_shape, min(latent_dim, num_components))
+        prior = MixturePrior(TiltedPrior((latent_dim, num_components), reference, basis=basis, grid_size=grid_size))
+        hidden = [2 * latent_dim] if widths is None else list(widths)
+        network = KAN([latent_dim, *hidden, math.prod(shape)], basis=basis, grid_size=grid_size, output=output)
+        mean, variance = _moments(reference)
+        generator = LatentGenerator(network, shape, mean=mean, spread=math.sqrt(variance))
+        return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)))
+
+    @classmethod
+    def deep(
+        cls,
+        data_shape: int | Sequence[int],
+        latent_dim: int = 100,
+        *,
+        sampler: ShortRunULA | PersistentULA | None = None,
+        basis: str = "rbf",
+        grid_size: int = 20,
+        energy_widths: Sequence[int] | None = None,
+        widths: Sequence[int] | None = None,
+        noise_scale: float = 1.0,
+        output: str = "sigmoid",
+    ) -> "TKAM":
+        """
+        Make the model with one multilayer energy over all latents, sampled by Langevin dynamics (Eq. 14).
+
+        :param data_shape: shape of one datum, an int or a tuple.
+        :param latent_dim: number ``Q`` of latents; their reference is standard normal.
+        :param sampler: see :class:`~pyro_tkam.distributions.JointEnergy`; None takes its default.
+        :param basis: basis of energy and generator.
+        :param grid_size: grid of both.
+        :param energy_widths: hidden widths of the energy; None takes one layer of ``2 Q``.
+        :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
+        :param noise_scale: standard deviation of the Gaussian likelihood.
+        :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
+        :raises ValueError: for sizes below one and unknown names.
+
+        >>> TKAM.deep((8, 8), latent_dim=5)(size=2).shape
+        torch.Size([2, 8, 8])
+        """
+        shape = _data_shape(data_shape, latent_dim)
+        default = [2 * latent_dim]
+        energy_hidden = default if energy_widths is None else list(energy_widths)
+        hidden = default if widths is None else list(widths)
+        energy = KAN([latent_dim, *energy_hidden, 1], basis=basis, grid_size=grid_size)
+        network = KAN([latent_dim, *hidden, math.prod(shape)], basis=basis, grid_size=grid_size, output=output)
+        generator = LatentGenerator(network, shape, mean=0.0, spread=1.0)
+        prior = JointPrior(energy, latent_dim, sampler=sampler)
+        return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)))
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         """
@@ -146,6 +223,20 @@ class TKAM(PyroModule):
         _sizes(None, num)
         with pyro.poutine.block(), pyro.plate("data", num):
             return self.generator(COUPLINGS[self.coupling](self.prior()))
+
+
+def _data_shape(data_shape: int | Sequence[int], latent_dim: int) -> tuple[int, ...]:
+    shape = (data_shape,) if isinstance(data_shape, int) else tuple(data_shape)
+    if latent_dim < 1 or not shape or min(shape) < 1:
+        raise ValueError(f"data_shape, latent_dim: got {data_shape} and {latent_dim}, takes sizes of at least 1")
+    return shape
+
+
+def _moments(reference: str) -> tuple[float, float]:
+    """Return mean and variance of a reference density on its interval."""
+    with torch.no_grad():
+        plain = ExponentiallyTilted(torch.zeros_like, reference)
+        return float(plain.mean), float(plain.variance)
 
 
 def _check_rows(x: Tensor, event_shape: torch.Size, dtype: torch.dtype) -> None:

@@ -7,6 +7,7 @@ import torch
 from pyro.infer import SVI, Predictive
 from torch.distributions import Normal
 
+from pyro_tkam.distributions import ShortRunULA
 from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.models import TKAM, GaussianLikelihood, KARTGenerator, TiltedPrior
 
@@ -16,6 +17,29 @@ REFERENCES = ["uniform", "gaussian", "lognormal", "learnable_gaussian", "flat"]
 
 def small(coupling: str = "independent", **options: object) -> TKAM:
     return TKAM.kart((2, 3), latent_dim=2, coupling=coupling, grid_size=5, **options)
+
+
+def mixture() -> TKAM:
+    return TKAM.mixture((2, 3), latent_dim=3, num_components=2, grid_size=5)
+
+
+def deep() -> TKAM:
+    return TKAM.deep((2, 3), latent_dim=3, grid_size=5, sampler=ShortRunULA(num_steps=3))
+
+
+@pytest.mark.parametrize("make", [mixture, deep])
+def test_presets_with_other_priors_draw_and_train_every_parameter(make) -> None:
+    pyro.set_rng_seed(0)
+    pyro.clear_param_store()
+    model, x = make(), torch.rand(6, 2, 3)
+    assert model.generate(4).shape == model(size=4).shape == (4, 2, 3)
+    trace = pyro.poutine.trace(model).get_trace(x)
+    assert trace.nodes["z"]["value"].shape == (6, 3)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    svi = SVI(model, None, pyro.optim.Adam({"lr": 0.01}), loss=ImportanceMLE(20))
+    for _ in range(3):
+        svi.step(x)
+    assert not [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
 
 
 def latents(model: TKAM, num: int) -> torch.Tensor:
@@ -175,6 +199,8 @@ def test_a_state_dict_round_trip_restores_the_model() -> None:
         (lambda: small(coupling="both"), "coupling: got 'both'"),
         (lambda: TKAM.kart(4, latent_dim=0), "data_shape, latent_dim"),
         (lambda: TKAM.kart((), latent_dim=2), "data_shape, latent_dim"),
+        (lambda: TKAM.mixture(4, latent_dim=0), "data_shape, latent_dim"),
+        (lambda: TKAM.deep(4, latent_dim=0), "data_shape, latent_dim"),
         (lambda: TKAM.kart(4, 2, reference="cauchy"), "reference: got 'cauchy'"),
         (lambda: TKAM.kart(4, 2, basis="haar"), "basis"),
         (lambda: GaussianLikelihood(0.0), "noise_scale: got 0.0"),
