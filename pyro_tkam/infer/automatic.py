@@ -10,6 +10,7 @@ import torch
 from pyro_tkam.infer.evidence import Evidence, Finding, Verdict
 from pyro_tkam.infer.importance import ImportanceSampling, WeightedDraws, evidence_of_weights
 from pyro_tkam.infer.kernels import LangevinKernel
+from pyro_tkam.infer.scouts import NUM_SCOUTS, Scouts
 from pyro_tkam.infer.tempered_evidence import bridge_evidence
 from pyro_tkam.infer.tempering import ParallelTempering, PowerPosteriors
 
@@ -97,8 +98,7 @@ class AutomaticEvidence:
         tempering = self._tempering(num_temperatures, FIRST_DRAWS, WARMUP_STEPS)
         while True:
             draws = tempering.run(*self.args, **self.kwargs)
-            result = bridge_evidence(draws, PROPOSALS)
-            result = replace(result, evaluations=self.evaluations + result.evaluations)
+            result = self._bridge(draws)
             if result.verdict.trusted and _worst_error(result) <= AIM * self.target_se:
                 return result
             more = self._affordable(result, draws, tempering)
@@ -107,6 +107,16 @@ class AutomaticEvidence:
             state = tempering.state
             tempering = self._tempering(num_temperatures, tempering.num_samples + more, WARMUP_STEPS)
             tempering.resume(state)
+
+    def _bridge(self, draws: PowerPosteriors) -> Evidence:
+        """Bridge at ``t = 1``, with the draws of modes that the tempered chains have missed, if there are any."""
+        scouts = Scouts(self.kernel, draws.density)
+        unseen = scouts.unseen(draws.positions[-1])
+        result = bridge_evidence(draws, PROPOSALS, unseen)
+        note = f"{len(unseen)} of {NUM_SCOUTS} scouts found modes that hardly any tempered chain visits; they are counted"
+        verdict = result.verdict + Verdict(notes=(note,) if len(unseen) else ())
+        evaluations = self.evaluations + scouts.evaluations + result.evaluations
+        return replace(result, verdict=verdict, evaluations=evaluations)
 
     def _tempering(self, num_temperatures: int, num_samples: int, warmup_steps: int) -> ParallelTempering:
         return ParallelTempering(
