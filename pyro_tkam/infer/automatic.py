@@ -28,6 +28,8 @@ FIRST_DRAWS = 256
 AIM = 0.6
 """Share of the target at which to stop, as standard errors are uncertain themselves."""
 
+MISSED_SIGMAS = 4.0
+
 PROPOSALS = 20_000
 """Proposal draws of the bridge for each half of the posterior draws."""
 
@@ -109,14 +111,20 @@ class AutomaticEvidence:
             tempering.resume(state)
 
     def _bridge(self, draws: PowerPosteriors) -> Evidence:
-        """Bridge at ``t = 1``, with the draws of modes that the tempered chains have missed, if there are any."""
+        """Bridge at ``t = 1``; with the draws of modes that tempered chains have missed, if these change the result."""
         scouts = Scouts(self.kernel, draws.density)
         unseen = scouts.unseen(draws.positions[-1])
-        result = bridge_evidence(draws, PROPOSALS, unseen)
-        note = f"{len(unseen)} of {NUM_SCOUTS} scouts found modes that hardly any tempered chain visits; they are counted"
-        verdict = result.verdict + Verdict(notes=(note,) if len(unseen) else ())
-        evaluations = self.evaluations + scouts.evaluations + result.evaluations
-        return replace(result, verdict=verdict, evaluations=evaluations)
+        result = bridge_evidence(draws, PROPOSALS)
+        spent = self.evaluations + scouts.evaluations
+        if len(unseen):
+            joined = bridge_evidence(draws, PROPOSALS, unseen)
+            spent += joined.evaluations - draws.evaluations
+            difference = joined - result
+            if abs(difference.value) > MISSED_SIGMAS * difference.standard_error:
+                seen = f"{len(unseen)} of {NUM_SCOUTS} climbing chains found modes worth {difference.value:.2f} nats"
+                finding = Finding("missed mode", seen, "they are counted, but use more chains and temperatures")
+                result = replace(joined, verdict=joined.verdict + Verdict((finding,)), evaluations=result.evaluations)
+        return replace(result, evaluations=spent + result.evaluations)
 
     def _tempering(self, num_temperatures: int, num_samples: int, warmup_steps: int) -> ParallelTempering:
         return ParallelTempering(

@@ -76,9 +76,7 @@ def bar_evidence(draws: TemperedDraws) -> Evidence:
     return Evidence.of(estimate, "bar", run_verdict(draws), evaluations=draws.evaluations)
 
 
-def bridge_evidence(
-    draws: TemperedDraws, num_proposals: int | None = None, unseen: Tensor | None = None
-) -> Evidence:
+def bridge_evidence(draws: TemperedDraws, num_proposals: int | None = None, unseen: Tensor | None = None) -> Evidence:
     """Return bridge sampling from the draws at ``t = 1``, checked against Bennett's ratio along the ladder.
 
     :param draws: a tempered run.
