@@ -10,6 +10,7 @@ import torch
 from pyro_tkam.infer.evidence import Evidence, Finding, Verdict
 from pyro_tkam.infer.importance import ImportanceSampling, WeightedDraws, evidence_of_weights
 from pyro_tkam.infer.kernels import LangevinKernel
+from pyro_tkam.infer.scouts import NUM_SCOUTS, Scouts
 from pyro_tkam.infer.tempered_evidence import bridge_evidence
 from pyro_tkam.infer.tempering import ParallelTempering, PowerPosteriors
 
@@ -26,6 +27,8 @@ WARMUP_STEPS = 192
 FIRST_DRAWS = 256
 AIM = 0.6
 """Share of the target at which to stop, as standard errors are uncertain themselves."""
+
+MISSED_SIGMAS = 4.0
 
 PROPOSALS = 20_000
 """Proposal draws of the bridge for each half of the posterior draws."""
@@ -97,8 +100,7 @@ class AutomaticEvidence:
         tempering = self._tempering(num_temperatures, FIRST_DRAWS, WARMUP_STEPS)
         while True:
             draws = tempering.run(*self.args, **self.kwargs)
-            result = bridge_evidence(draws, PROPOSALS)
-            result = replace(result, evaluations=self.evaluations + result.evaluations)
+            result = self._bridge(draws)
             if result.verdict.trusted and _worst_error(result) <= AIM * self.target_se:
                 return result
             more = self._affordable(result, draws, tempering)
@@ -107,6 +109,22 @@ class AutomaticEvidence:
             state = tempering.state
             tempering = self._tempering(num_temperatures, tempering.num_samples + more, WARMUP_STEPS)
             tempering.resume(state)
+
+    def _bridge(self, draws: PowerPosteriors) -> Evidence:
+        """Bridge at ``t = 1``; with the draws of modes that tempered chains have missed, if these change the result."""
+        scouts = Scouts(self.kernel, draws.density)
+        unseen = scouts.unseen(draws.positions[-1])
+        result = bridge_evidence(draws, PROPOSALS)
+        spent = self.evaluations + scouts.evaluations
+        if len(unseen):
+            joined = bridge_evidence(draws, PROPOSALS, unseen)
+            spent += joined.evaluations - draws.evaluations
+            difference = joined - result
+            if abs(difference.value) > MISSED_SIGMAS * difference.standard_error:
+                seen = f"{len(unseen)} of {NUM_SCOUTS} climbing chains found modes worth {difference.value:.2f} nats"
+                finding = Finding("missed mode", seen, "they are counted, but use more chains and temperatures")
+                result = replace(joined, verdict=joined.verdict + Verdict((finding,)), evaluations=result.evaluations)
+        return replace(result, evaluations=spent + result.evaluations)
 
     def _tempering(self, num_temperatures: int, num_samples: int, warmup_steps: int) -> ParallelTempering:
         return ParallelTempering(

@@ -130,8 +130,10 @@ class Evidence:
         """
         value, error = estimate
         total = math.hypot(*error.flatten().tolist()) if total_standard_error is None else total_standard_error
-        local = (value, error) if value.ndim else (None, None)
-        return Evidence(value.sum(dtype=torch.float64).item(), total, method, verdict, *local, evaluations)
+        per_datum, per_datum_error = (value, error) if value.ndim else (None, None)
+        return Evidence(
+            value.sum(dtype=torch.float64).item(), total, method, verdict, per_datum, per_datum_error, evaluations
+        )
 
     def __add__(self, other: Evidence) -> Evidence:
         if not isinstance(other, Evidence):

@@ -76,15 +76,17 @@ def bar_evidence(draws: TemperedDraws) -> Evidence:
     return Evidence.of(estimate, "bar", run_verdict(draws), evaluations=draws.evaluations)
 
 
-def bridge_evidence(draws: TemperedDraws, num_proposals: int | None = None) -> Evidence:
+def bridge_evidence(draws: TemperedDraws, num_proposals: int | None = None, unseen: Tensor | None = None) -> Evidence:
     """Return bridge sampling from the draws at ``t = 1``, checked against Bennett's ratio along the ladder.
 
     :param draws: a tempered run.
     :param num_proposals: draws of the proposal for each half of the draws; by default as many as it has.
+    :param unseen: further draws at ``t = 1``, of modes that the run has missed, ``(chain, draw, *local, dim)``.
     """
+    positions = draws.positions[-1] if unseen is None else torch.cat([draws.positions[-1], unseen])
     along = bar(_log_likelihood(draws), draws.betas)
-    estimate = bridge(draws.positions[-1], log_joint(draws.density), num_proposals=num_proposals)
-    num_chains, num_draws, *_ = draws.positions[-1].shape
+    estimate = bridge(positions, log_joint(draws.density), num_proposals=num_proposals)
+    num_chains, num_draws, *_ = positions.shape
     proposed = 2 * (num_proposals or num_chains * (num_draws // 2))
     verdict = run_verdict(draws) + _agreement(estimate, along)
     evaluations = draws.evaluations + proposed + num_chains * num_draws

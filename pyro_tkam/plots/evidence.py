@@ -105,9 +105,8 @@ def power_posteriors(
     span = (values.min().item(), values.max().item())
     for beta, each in zip(betas.tolist(), values, strict=True):
         colour = (beta**0.5, 0.2, 1 - beta**0.5)
-        axes.hist(
-            _array(each.flatten()), bins, range=span, density=True, histtype="step", color=colour, label=f"{beta:.2g}"
-        )
+        style = {"histtype": "step", "color": colour, "label": f"{beta:.2g}"}
+        axes.hist(_array(each.flatten()), bins, range=span, density=True, **style)
     axes.legend(title="t", frameon=False, fontsize="x-small")
     return _labelled(axes, label, "density")
 
