@@ -1,8 +1,8 @@
 """The verdict flags each planted failure of a tempered run, and nothing on healthy ones.
 
 Runs are exact: draws of the power posteriors of ``z ~ N(0, I)``, ``x|z ~ N(z, s² I)``, autocorrelated along chains,
-with every swap accepted. Healthy runs are silent for 20 seeds; the checks' thresholds put a false alarm of one run
-below 1e-3.
+with every swap accepted. Healthy runs are silent for each of 20 fixed seeds, which bounds the rate of false alarms by
+14% with 95% confidence.
 """
 
 import dataclasses
