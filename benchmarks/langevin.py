@@ -7,11 +7,8 @@ Every ratio compares two things timed in turn within one run, as the minimum of 
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import arviz
@@ -23,6 +20,7 @@ from pyro.infer import MCMC, NUTS
 from pyro.infer.reparam import LocScaleReparam
 from torch import Tensor
 
+from benchmarks.timing import arguments, report
 from pyro_tkam.infer import MALA, ULA, AutoMALA, ParallelTempering, VectorizedMCMC
 from pyro_tkam.infer.chains import Chains
 from pyro_tkam.infer.start import find_start
@@ -171,7 +169,6 @@ def run(repetitions: int, draws: int) -> dict[str, Any]:
     schools = poutine.reparam(eight_schools_centred, {"theta": LocScaleReparam(0.0)})
     logistic, gaussian = logistic_regression(), gaussian_regression()
     return {
-        "threads": torch.get_num_threads(),
         "cost_of_64_chains": {name: chain_cost(schools, kernel, repetitions) for name, kernel in KERNELS.items()},
         "against_nuts": {"eight_schools": against_nuts(schools, draws), "logistic_20d": against_nuts(logistic, draws)},
         "tempering_evaluations_per_second": {
@@ -181,17 +178,10 @@ def run(repetitions: int, draws: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Parse the command line and print or write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="file to write instead of standard output")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--draws", type=int, default=1000)
-    options = parser.parse_args()
-    text = json.dumps(run(options.repetitions, options.draws), indent=2)
-    if options.output is None:
-        print(text)
-    else:
-        options.output.write_text(text + "\n")
+    """Run everything and report it."""
+    options = arguments(__doc__)
+    repetitions, draws = (3, 300) if options.short else (6, 1000)
+    report(run(repetitions, draws), options.output)
 
 
 if __name__ == "__main__":
