@@ -3,6 +3,7 @@
 from pyro_tkam.infer.density import ModelDensity
 from pyro_tkam.infer.evidence import Evidence, Finding, LogBayesFactor, Verdict
 from pyro_tkam.infer.importance import ImportanceSampling, WeightedDraws
+from pyro_tkam.infer.importance_elbo import ImportanceWeightedELBO
 from pyro_tkam.infer.importance_mle import ImportanceMLE, ImportanceStatistics
 from pyro_tkam.infer.kernels import MALA, ULA, AutoMALA
 from pyro_tkam.infer.methods import log_evidence
@@ -19,6 +20,7 @@ __all__ = [
     "ImportanceMLE",
     "ImportanceSampling",
     "ImportanceStatistics",
+    "ImportanceWeightedELBO",
     "InverseTransformReparam",
     "LogBayesFactor",
     "ModelDensity",

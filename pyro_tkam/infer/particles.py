@@ -99,28 +99,36 @@ def _same_along(site: dict[str, Any], dims: tuple[int, ...]) -> bool:
 class _DrawParticles(Messenger):
     """Draw every latent site once a particle, with one value for all data along ``shared_dims``."""
 
-    def __init__(self, num_particles: int, particle_dim: int, shared_dims: tuple[int, ...]) -> None:
+    def __init__(
+        self, num_particles: int, particle_dim: int, shared_dims: tuple[int, ...], reparameterised: bool = False
+    ) -> None:
         super().__init__()
         self.num_particles, self.particle_dim, self.shared_dims = num_particles, particle_dim, shared_dims
+        self.reparameterised = reparameterised
 
     def _pyro_sample(self, msg: Any) -> None:
         fn = msg["fn"]
         if msg["done"] or msg["is_observed"] or not isinstance(fn, TorchDistributionMixin):
             return
-        with torch.no_grad():
+        if self.reparameterised and not fn.has_rsample:
+            raise ValueError(
+                f"guide: got site {msg['name']!r} without rsample, takes sites that can be reparameterised"
+            )
+        with torch.set_grad_enabled(self.reparameterised and torch.is_grad_enabled()):
             msg["value"] = self._draw(fn)
         msg["done"] = True
 
     def _draw(self, fn: Any) -> Tensor:
+        draw = fn.rsample if self.reparameterised else fn.sample
         rank = -self.particle_dim
         batch = (1,) * (rank - len(fn.batch_shape)) + tuple(fn.batch_shape)
         shared = [dim + rank for dim in self.shared_dims]
         if batch[0] == self.num_particles:  # it already depends on the particles
-            value = fn.sample().reshape(batch + tuple(fn.event_shape))
+            value = draw().reshape(batch + tuple(fn.event_shape))
             return value[tuple(slice(1) if i in shared else slice(None) for i in range(rank))]
         copies = math.prod(batch[i] for i in shared)
         rounds = math.ceil(self.num_particles / copies)
-        value = fn.sample((rounds,)).reshape((rounds, *batch[1:], *fn.event_shape))
+        value = draw((rounds,)).reshape((rounds, *batch[1:], *fn.event_shape))
         value = value.movedim(shared, tuple(range(1, 1 + len(shared)))).flatten(0, len(shared))
         for i in sorted(shared):
             value = value.unsqueeze(i)
@@ -128,7 +136,13 @@ class _DrawParticles(Messenger):
 
 
 def draw_particles(
-    model: Any, guide: Any, num_particles: int, structure: Structure, *args: Any, **kwargs: Any
+    model: Any,
+    guide: Any,
+    num_particles: int,
+    structure: Structure,
+    *args: Any,
+    reparameterised: bool = False,
+    **kwargs: Any,
 ) -> Particles:
     """
     Draw the latent sites from the prior, or from a guide, and score them.
@@ -140,12 +154,14 @@ def draw_particles(
     :param guide: a Pyro guide, or None to draw from the prior.
     :param num_particles: how many draws.
     :param structure: what :func:`structure_of` found for this model.
+    :param reparameterised: draw from the guide by ``rsample``.
+    :raises ValueError: for a site that should be reparameterised and cannot be.
     """
     local, particle_dim = structure.local_dims, structure.particle_dim
     shared = local if guide is None and structure.exchangeable else ()
     log_proposal = None
     if guide is not None:
-        drawn = _trace(guide, _DrawParticles(num_particles, particle_dim, ()), args, kwargs)
+        drawn = _trace(guide, _DrawParticles(num_particles, particle_dim, (), reparameterised), args, kwargs)
         log_proposal = total_log_density(drawn, structure, latent=True)
         model = poutine.replay(model, trace=drawn)
     trace = _trace(model, _DrawParticles(num_particles, particle_dim, shared), args, kwargs)
