@@ -9,6 +9,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
@@ -69,7 +70,7 @@ class BoundModel:
 
     def score(self, position: Tensor) -> Particles:
         """Score positions ``(rows, *local, dim)``; the model's parameters carry gradients and are seen by handlers."""
-        with torch.no_grad():
+        with torch.no_grad(), poutine.block():
             values = self.density.constrain(position)
         return score_particles(self.model, values, self.structure, self.args, self.kwargs)
 

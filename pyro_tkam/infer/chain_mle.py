@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.util import warn_if_nan
 from torch import Tensor
 
@@ -132,10 +133,10 @@ class ChainMLE(MaximumLikelihood):
         """Run the chains and return where they end."""
         if guide is not None:
             raise ValueError(f"guide: got {guide!r}, takes None: chains start from the prior")
-        self._bind(model, args, kwargs)
-        assert self._bound is not None
-        with self._bound.frozen():
-            return self._sample(self._bound)
+        with poutine.block():
+            self._bound = self._bind(model, args, kwargs)
+            with self._bound.frozen():
+                return self._sample(self._bound)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """
@@ -164,14 +165,12 @@ class ChainMLE(MaximumLikelihood):
     def _sample(self, bound: BoundModel) -> PosteriorDraws:
         """Run the chains."""
 
-    def _bind(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._bound is None:
-            self._bound = BoundModel(model, self.kernel, args, kwargs)
-        elif self._bound.model is model:
-            self._bound = self._bound.rebind(args, kwargs)
-        else:
-            self._bound = BoundModel(model, self.kernel, args, kwargs)
-            self._forget()
+    def _bind(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundModel:
+        if self._bound is not None and self._bound.model is model:
+            return self._bound.rebind(args, kwargs)
+        if self._bound is not None:
+            self._forget()  # what it carries belongs to another model
+        return BoundModel(model, self.kernel, args, kwargs)
 
     def _advance(self, draws: PosteriorDraws) -> None:
         self.step += 1

@@ -12,6 +12,7 @@ from torch.distributions import Normal
 
 from pyro_tkam.distributions import ShortRunULA
 from pyro_tkam.infer import MALA, ULA, AutoMALA, ImportanceMLE, LangevinMLE, SteppingstoneMLE
+from pyro_tkam.infer.bound import BoundModel
 from pyro_tkam.models import TKAM
 from pyro_tkam.ops.estimators import steppingstone
 from pyro_tkam.ops.schedules import cyclic_exponent, power_law
@@ -36,7 +37,6 @@ OBJECTIVES: dict[str, Callable[[int], LangevinMLE | SteppingstoneMLE]] = {
     ),
 }
 every_objective = pytest.mark.parametrize("name", OBJECTIVES)
-COUPLINGS = {"shared": {"coupling": "shared"}, "independent": {"coupling": "independent"}}
 
 
 @every_objective
@@ -49,10 +49,10 @@ def test_the_gradient_is_that_of_the_evidence(name: str) -> None:
 
 def fixed_sample_gradient(x: Tensor, loc: float, slope: float, noise: float) -> dict[str, Tensor]:
     """Differentiate the steppingstone value with its draws, here exact ones, held fixed: the error to avoid."""
-    betas = power_law(30, 2.0, dtype=x.dtype)
+    betas = power_law(200, 2.0, dtype=x.dtype)
     precision = 1 + betas[:, None] * slope**2 / noise**2
     mean = (loc + betas[:, None] * slope * x / noise**2) / precision
-    z = mean[:, None, None] + torch.randn(30, 1, 4000, len(x), dtype=x.dtype) / precision[:, None, None].sqrt()
+    z = mean[:, None, None] + torch.randn(200, 1, 4000, len(x), dtype=x.dtype) / precision[:, None, None].sqrt()
     parameters = torch.tensor([loc, slope, noise], dtype=x.dtype).requires_grad_()
     value = -steppingstone(Normal(parameters[1] * z, parameters[2]).log_prob(x), betas).value.sum()
     (gradient,) = torch.autograd.grad(value, parameters)
@@ -72,26 +72,29 @@ def test_the_gradient_of_a_fixed_sample_value_is_caught() -> None:
 
 @pytest.mark.slow
 def test_the_bias_of_ula_is_of_the_order_of_its_step_size() -> None:
-    """40,000 chains at equilibrium: standard errors are below 4% of the smaller bias (false alarms below 1e-4)."""
+    """At equilibrium the variance, here 1/2, is too large by a factor ``1 / (1 - η)``, which the noise's gradient sees.
+
+    With 40,000 chains the standard error is 0.025, so that 0.1 is missed less than once in 10,000 times.
+    """
     pyro.set_rng_seed(0)
-    bias = {}
     for step_size in (0.1, 0.2, 0.4):
-        found = gradient_of(LangevinMLE(ULA, step_size=step_size, num_steps=int(8 / step_size), num_chains=40_000))
-        bias[step_size] = float(found["noise"] - exact()[1]["noise"])
-    assert 1.6 < bias[0.2] / bias[0.1] < 2.7
-    assert 1.6 < bias[0.4] / bias[0.2] < 2.7
+        found = gradient_of(LangevinMLE(ULA, step_size=step_size, num_steps=int(4 / step_size), num_chains=40_000))
+        bias = found["noise"] - exact()[1]["noise"]
+        assert abs(bias + len(X) * 0.5 * step_size / (1 - step_size)) < 0.1
 
 
 @pytest.mark.parametrize("tempered", [False, True])
 def test_the_bias_falls_with_the_number_of_steps(tempered: bool) -> None:
-    """From the prior, where the slope's gradient is off by more than itself, to equilibrium (2,000 chains)."""
+    """From the prior, where the slope's gradient is far off, to equilibrium (2,000 chains)."""
     pyro.set_rng_seed(0)
     make = partial(SteppingstoneMLE, num_temperatures=3) if tempered else LangevinMLE
     errors = []
     for num_steps in (2, 8, 32):
         found = gradient_of(make(ULA, step_size=0.05, num_steps=num_steps, num_chains=2000))
         errors.append(abs(float(found["slope"] / exact()[1]["slope"]) - 1))
-    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+    assert errors[0] > 2 * errors[1]
+    assert errors[0] > 0.1
+    assert errors[2] < 0.04  # three standard errors
 
 
 @pytest.mark.parametrize("estimator", ["steppingstone", "thermodynamic"])
@@ -146,27 +149,29 @@ def test_every_parameter_moves(kind: str, name: str) -> None:
     assert [key for key, value in model.named_parameters() if torch.equal(value, before[key])] == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("coupling", COUPLINGS)
-def test_importance_and_langevin_agree_on_a_small_model(coupling: str) -> None:
-    """Fisher's identity holds for the site's own value, ``z`` or ``u``; the gradients agree to 7% of their norm.
-
-    Both have Monte Carlo errors of about 2% (20,000 draws; 3,000 chains for each of three data).
-    """
-    x = torch.tensor([[0.2, 0.5, 0.9], [0.7, 0.4, 0.3], [0.5, 0.6, 0.5]])
-    gradients = []
-    for objective in (
-        ImportanceMLE(20_000, ess_threshold=0.0),
-        LangevinMLE(MALA, step_size=0.3, num_steps=60, num_chains=3000),
-    ):
-        pyro.set_rng_seed(2)
-        pyro.clear_param_store()
-        model = TKAM.kart(3, latent_dim=1, grid_size=4, widths=[4], noise_scale=0.4, **COUPLINGS[coupling])
-        objective(model, None)(x).backward()
-        gradients.append({key: value.grad for key, value in model.named_parameters()})
-    for part in ("prior", "generator"):
-        one, other = (torch.cat([g.flatten() for key, g in each.items() if part in key]) for each in gradients)
-        assert (one - other).norm() < 0.07 * one.norm(), part
+@pytest.mark.parametrize("coupling", ["shared", "independent"])
+def test_the_scores_are_those_of_the_draws_themselves(coupling: str) -> None:
+    """At fixed ``z`` the prior learns through its density, at fixed ``u`` through the likelihood; never both."""
+    model, x = MODELS[coupling](), torch.rand(5, 3)
+    bound = BoundModel(model, ULA(model), (x,), {})
+    position, weights = bound.draw_prior(4), torch.rand(4, 5)
+    with bound.frozen():
+        (drawn,) = bound.density.constrain(position).values()
+    particles = bound.score(position)
+    (weights * (particles.log_prior + particles.log_likelihood)).sum().backward()
+    found = {name: value.grad for name, value in model.named_parameters()}
+    model.zero_grad()
+    prior = model.prior()
+    if coupling == "shared":
+        assert ((drawn > 0) & (drawn < 1)).all()
+        z, log_prior = prior.icdf(drawn.unsqueeze(-2)), torch.zeros(())
+    else:
+        z, log_prior = drawn, prior.log_prob(drawn).sum((-1, -2))
+    log_likelihood = Normal(model.generator(z), 0.3).log_prob(x).sum(-1)
+    torch.testing.assert_close(particles.log_likelihood, log_likelihood)
+    (weights * (log_prior + log_likelihood)).sum().backward()
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(found[name], value.grad, rtol=1e-3, atol=1e-3)
 
 
 def test_svi_trains() -> None:
@@ -174,7 +179,7 @@ def test_svi_trains() -> None:
     svi = pyro.infer.SVI(conjugate, None, pyro.optim.Adam({"lr": 0.1}), loss=SteppingstoneMLE(step_size=0.1))
     losses = [svi.step(X) for _ in range(30)]
     assert sum(losses[-5:]) < sum(losses[:5])
-    assert all(float(pyro.param(name)) != value for name, value in START.items())
+    assert all(pyro.param(name).item() != value for name, value in START.items())
     assert svi.evaluate_loss(X) > 0
 
 
@@ -254,7 +259,7 @@ def test_two_models_share_nothing() -> None:
 
     def nested(x: Tensor) -> None:
         with pyro.plate("columns", 1, dim=-1), pyro.plate("rows", len(x), dim=-2):
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            z = pyro.sample("z", dist.Normal(torch.zeros((), dtype=x.dtype), 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, None])
 
     for make in (*SHORT.values(), lambda: ImportanceMLE(10)):
@@ -319,7 +324,7 @@ def test_persistent_chains_go_on(tempered: bool) -> None:
         (lambda: LangevinMLE(step_size=-1.0), ValueError, "step_size must be positive"),
         (lambda: LangevinMLE(ULA(conjugate), step_size=0.1), ValueError, r"options: got \['step_size'\]"),
         (lambda: LangevinMLE("ula"), TypeError, "kernel: got 'ula'"),
-        (lambda: LangevinMLE(dict), TypeError, "kernel: got"),
+        (lambda: LangevinMLE(lambda model: 3), TypeError, "kernel: got"),
         (lambda: SteppingstoneMLE(estimator="ais"), ValueError, "estimator: got 'ais'"),
         (lambda: SteppingstoneMLE(gradient="first"), ValueError, "gradient: got 'first'"),
         (lambda: SteppingstoneMLE(gradient="reweighted"), ValueError, "num_chains: got 1"),
@@ -348,9 +353,9 @@ def test_refuses_models_that_chains_cannot_sample() -> None:
             pyro.sample("x", dist.Normal(z.roll(1, -1), 1.0), obs=x)
 
     with pytest.raises(ValueError, match=r"discrete latent sites \('k',\)"):
-        LangevinMLE().loss(discrete, None, X)
+        LangevinMLE().loss(discrete, None, X.float())
     with pytest.raises(ValueError, match="couples its data"):
-        LangevinMLE().loss(coupled, None, X)
+        LangevinMLE().loss(coupled, None, X.float())
     with pytest.raises(ValueError, match="model: got no observed site"):
         LangevinMLE().loss(lambda: pyro.sample("z", dist.Normal(0.0, 1.0)), None)
 
