@@ -6,8 +6,10 @@ from pyro_tkam.infer.importance import ImportanceSampling, WeightedDraws
 from pyro_tkam.infer.importance_elbo import ImportanceWeightedELBO
 from pyro_tkam.infer.importance_mle import ImportanceMLE, ImportanceStatistics
 from pyro_tkam.infer.kernels import MALA, ULA, AutoMALA
+from pyro_tkam.infer.langevin_mle import LangevinMLE
 from pyro_tkam.infer.methods import log_evidence
 from pyro_tkam.infer.reparam import InverseTransformReparam
+from pyro_tkam.infer.steppingstone_mle import SteppingstoneMLE
 from pyro_tkam.infer.tempering import ParallelTempering, PowerPosteriors
 from pyro_tkam.infer.vectorized import VectorizedMCMC
 
@@ -22,10 +24,12 @@ __all__ = [
     "ImportanceStatistics",
     "ImportanceWeightedELBO",
     "InverseTransformReparam",
+    "LangevinMLE",
     "LogBayesFactor",
     "ModelDensity",
     "ParallelTempering",
     "PowerPosteriors",
+    "SteppingstoneMLE",
     "VectorizedMCMC",
     "Verdict",
     "WeightedDraws",

@@ -135,6 +135,23 @@ class _DrawParticles(Messenger):
         return value[: self.num_particles]
 
 
+class _SetParticles(Messenger):
+    """Set every latent site to given values, the particles left of all plates."""
+
+    def __init__(self, values: dict[str, Tensor], particle_dim: int) -> None:
+        super().__init__()
+        self.values, self.particle_dim = values, particle_dim
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or msg["name"] not in self.values:
+            return
+        value, event_dim = self.values[msg["name"]].detach(), msg["fn"].event_dim
+        batch = value.shape[1 : value.dim() - event_dim]
+        missing = -self.particle_dim - 1 - len(batch)
+        msg["value"] = value.reshape((len(value), *(1,) * missing, *value.shape[1:]))
+        msg["done"] = True
+
+
 def draw_particles(
     model: Any,
     guide: Any,
@@ -165,12 +182,31 @@ def draw_particles(
         log_proposal = total_log_density(drawn, structure, latent=True)
         model = poutine.replay(model, trace=drawn)
     trace = _trace(model, _DrawParticles(num_particles, particle_dim, shared), args, kwargs)
+    return _scored(trace, structure, log_proposal)
+
+
+def score_particles(
+    model: Any, values: dict[str, Tensor], structure: Structure, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Particles:
+    """
+    Score given values of the latent sites; the densities carry the gradient of the parameters, the values none.
+
+    :param model: a Pyro model.
+    :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``.
+    :param structure: what :func:`structure_of` found for this model.
+    :param args: the model's arguments.
+    :param kwargs: its keyword arguments.
+    """
+    return _scored(_trace(model, _SetParticles(values, structure.particle_dim), args, kwargs), structure, None)
+
+
+def _scored(trace: poutine.Trace, structure: Structure, log_proposal: Tensor | None) -> Particles:
     latent = {name: site for name, site in trace.nodes.items() if is_latent(site)}
     return Particles(
         log_prior=total_log_density(trace, structure, latent=True),
         log_likelihood=total_log_density(trace, structure, latent=False),
         log_proposal=log_proposal,
-        scale=_plate_scale(next(iter(latent.values())), local),
+        scale=plate_scale(next(iter(latent.values())), structure.local_dims),
         values={name: site["value"] for name, site in latent.items()},
     )
 
@@ -180,7 +216,7 @@ def _trace(fn: Any, messenger: Messenger, args: Any, kwargs: Any) -> poutine.Tra
         return poutine.trace(fn).get_trace(*args, **kwargs)
 
 
-def _plate_scale(site: dict[str, Any], dims: tuple[int, ...]) -> float:
+def plate_scale(site: dict[str, Any], dims: tuple[int, ...]) -> float:
     """Return by how much mini-batching scales a site, in the given plates."""
     return math.prod(f.full_size / f.size for f in site["cond_indep_stack"] if f.vectorized and f.dim in dims)
 
@@ -194,7 +230,7 @@ def total_log_density(trace: poutine.Trace, structure: Structure, *, latent: boo
     for site in trace.nodes.values():
         if _is_stochastic(site) and is_latent(site) == latent:
             log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-            scale = site["scale"] / _plate_scale(site, structure.local_dims)
+            scale = site["scale"] / plate_scale(site, structure.local_dims)
             log_prob = scale_and_mask(log_prob, scale, site["mask"])
             log_prob = log_prob.reshape((1,) * (rank - log_prob.dim()) + log_prob.shape)
             terms.append(log_prob.sum(drop) if drop else log_prob)
