@@ -157,7 +157,7 @@ def _make(num: int, resolution: int, refinement: int, seed: int) -> tuple[Any, A
 def _read(path: Path) -> tuple[Any, Any] | None:
     """Return the arrays of a kept file, or None where there is none or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return kept["permeability"], kept["pressure"]
     except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError):
         return None
