@@ -74,5 +74,5 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
     with needs("metrics"):
         from torchmetrics.image.kid import poly_mmd
     size = min(len(real), len(generated))
-    chosen = [some[torch.randperm(len(some), device=some.device)[:size]] for some in (real, generated)]
-    return float(poly_mmd(*chosen))
+    real, generated = (some[torch.randperm(len(some), device=some.device)[:size]] for some in (real, generated))
+    return float(poly_mmd(real, generated))
