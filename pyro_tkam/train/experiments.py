@@ -11,6 +11,8 @@ from pyro_tkam import datasets, infer
 from pyro_tkam.metrics import SAMPLE_SIZES
 from pyro_tkam.models import TKAM
 
+__all__ = ["DATA", "EXPERIMENTS", "PRESETS", "Experiment", "Images", "Scale", "chosen"]
+
 
 @dataclass(frozen=True)
 class Images:

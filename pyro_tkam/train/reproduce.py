@@ -2,6 +2,8 @@
 
 import json
 import platform
+from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from pyro_tkam.train.held_out import held_out_evidence
 from pyro_tkam.train.module import ELBOTraining
 from pyro_tkam.train.pictures import generate
 from pyro_tkam.train.trainer import fit
+
+__all__ = ["draw", "measure", "merge_results", "reproduce", "table"]
 
 
 def reproduce(
@@ -42,10 +46,12 @@ def reproduce(
     :param seed: seed of everything random.
     :param progress: show a progress bar.
     :return: what ``result.json`` holds.
-    :raises ValueError: for a scale that the experiment has not, and for missing data.
+    :raises ValueError: for a scale that the experiment has not, missing data, and a folder with another run.
     """
     settings, folder = experiment.scale(scale), Path(folder)
     images = settings.images(data)
+    described = _described(experiment, scale, seed)
+    _claim(folder / "experiment.json", described)
     pyro.set_rng_seed(seed)
     model = experiment.model(settings, images)
     seconds = _fit(model, experiment, settings, images, folder, seed, progress)
@@ -53,17 +59,34 @@ def reproduce(
     pyro.set_rng_seed(seed)
     samples = generate(model, sum(settings.sizes))
     result = {
-        "name": experiment.name,
-        "scale": scale,
-        "seed": seed,
-        "settings": {**vars(settings), "model": dict(settings.model), "objective": dict(settings.objective)},
+        **described,
         "versions": {"pyro-tkam": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "seconds_per_update": seconds,
+        "seconds_per_update": _earlier_seconds(folder) if seconds is None else seconds,
         "measured": measure(model, samples, images, settings.sizes),
     }
     draw(model, samples, images, folder)
     write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _described(experiment: Experiment, scale: str, seed: int) -> dict[str, Any]:
+    """Return everything that decides a run, as JSON gives it back."""
+    described = {"name": experiment.name, "scale": scale, "seed": seed, "settings": asdict(experiment.scale(scale))}
+    return dict(json.loads(json.dumps(described)))
+
+
+def _claim(path: Path, described: dict[str, Any]) -> None:
+    """Write what decides the run, unless the folder holds another one."""
+    if path.is_file() and json.loads(path.read_text()) != described:
+        raise ValueError(f"folder: {path.parent} holds another run, see {path.name}; take a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(described, indent=2) + "\n")
+
+
+def _earlier_seconds(folder: Path) -> float | None:
+    """Return the time of an update as an earlier result of a finished run has it."""
+    path = folder / "result.json"
+    return json.loads(path.read_text())["seconds_per_update"] if path.is_file() else None
 
 
 def _fit(
@@ -143,3 +166,42 @@ def draw(model: TKAM, samples: Tensor, images: Images, folder: Path) -> None:
         prior = model.prior()
     if len(prior.event_shape) == 0:
         plots.save(plots.prior_components(prior)[0], folder / "priors.png")
+
+
+def merge_results(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """
+    Add results to a JSON file, in place of earlier ones of the same experiments.
+
+    :param path: the file; made if need be.
+    :param results: results by the experiment's name.
+    :raises ValueError: for a file that holds no such results.
+    """
+    try:
+        earlier = json.loads(path.read_text()) if path.is_file() else {}
+        merged = {**earlier, **results}
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"output: {path} holds no results: {error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(merged, indent=1) + "\n")
+
+
+_COLUMNS = {
+    "evidence/dim": "log_evidence_per_dimension",
+    "Fréchet": "frechet",
+    "(of data)": "frechet_of_data",
+    "variance": "variance_ratio",
+    "reconstruction": "reconstruction_error",
+    "closer": "closer_than_held_out",
+}
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """
+    Return results as text, a row an experiment.
+
+    :param results: results by the experiment's name.
+    """
+    lines = [f"{'':28}" + "".join(f"{name:>16}" for name in _COLUMNS)]
+    for name, result in results.items():
+        lines.append(f"{name:28}" + "".join(f"{result['measured'][key]:16.4g}" for key in _COLUMNS.values()))
+    return "\n".join(lines)
