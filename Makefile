@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-arviz1 lint docs bench clean
+.PHONY: demo test test-arviz1 lint docs bench package clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test-arviz1   run the ArviZ tests under ArviZ 1.x, where there is a Python >= 3.12"
 	@echo "make lint    style, types and import rules"
 	@echo "make docs    build the documentation"
+	@echo "make package   build the sdist and the wheel, and check what is in them"
 	@echo "make bench   time and check the package side by side with simpler code"
 
 $(VENV)/bin/python:
@@ -63,6 +64,11 @@ docs: $(VENV)/.ready-docs
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python -m benchmarks
+
+package: $(VENV)/.ready-dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python .ci/check_package.py dist
 
 clean:
 	rm -rf $(VENV) $(VENV)-arviz1 build dist docs/_build

@@ -1,13 +1,18 @@
 """Configuration of the documentation."""
 
+import sys
+from pathlib import Path
+
 import pyro_tkam
+
+sys.path.insert(0, str(Path(__file__).parent))  # for reproduction_tables
 
 project = "pyro-tkam"
 author = "The pyro-tkam developers"
 project_copyright = "the pyro-tkam developers"
 release = version = pyro_tkam.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode", "reproduction_tables"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"pyro-tkam {release}"
