@@ -1,6 +1,7 @@
 """Distributions of data around the generator's output."""
 
 import math
+from typing import ClassVar
 
 import torch
 from pyro.nn import PyroModule, PyroParam
@@ -23,6 +24,9 @@ class Likelihood(PyroModule):
     :raises ValueError: for a negative number.
     """
 
+    #: whether data are integers instead of numbers of the output's dtype
+    takes_integers: ClassVar[bool] = False
+
     def __init__(self, event_dim: int = 1) -> None:
         super().__init__()
         if event_dim < 0:
@@ -35,6 +39,15 @@ class Likelihood(PyroModule):
 
         :param output: the generator's output.
         :return: shape ``(*batch, *event)``.
+        """
+        return self(output).mean
+
+    def expected(self, output: Tensor) -> Tensor:
+        """
+        Return what can be averaged over latents: a mean, or the probabilities of symbols.
+
+        :param output: the generator's output.
+        :return: shape ``(*batch, *event)``, for symbols with a last dimension of classes.
         """
         return self(output).mean
 
@@ -120,6 +133,8 @@ class CategoricalLikelihood(Likelihood):
     torch.Size([3])
     """
 
+    takes_integers = True
+
     def forward(self, logits: Tensor) -> PairwiseCategorical:
         """
         Return the distribution of data.
@@ -136,3 +151,12 @@ class CategoricalLikelihood(Likelihood):
         :return: integers of shape ``(*batch, *event)``.
         """
         return output.argmax(-1)
+
+    def expected(self, output: Tensor) -> Tensor:
+        """
+        Return the probabilities of the symbols.
+
+        :param output: the generator's output.
+        :return: shape ``(*batch, *event, num_classes)``.
+        """
+        return output.softmax(-1)
