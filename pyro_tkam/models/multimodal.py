@@ -8,6 +8,7 @@ import torch
 from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.distributions import Categorical
 
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models.likelihood import Likelihood
@@ -177,8 +178,8 @@ class MultimodalTKAM(PyroModule):
         :return: by name, shape ``(batch, *event)``.
         """
         draws = ImportanceSampling(self, guide, num_particles).run(x, observed=observed)
-        pick = int(torch.randint(num_particles, ()))
-        outputs = self._outputs({name: value[pick] for name, value in draws.samples.items()})
+        pick = Categorical(logits=draws.log_weights.mT).sample()
+        outputs = self._outputs({name: _picked(value, pick) for name, value in draws.values.items()})
         return {name: self.likelihoods[name].noiseless(output) for name, output in outputs.items()}
 
     def _outputs(self, values: Data) -> dict[str, Tensor]:
@@ -196,8 +197,14 @@ def average(weights: Tensor, values: Tensor) -> Tensor:
     :return: shape ``(batch, *event)``.
     """
     if values.shape[1] == 1:
-        return (weights.mT @ values.flatten(1)).unflatten(1, values.shape[2:]) if values.dim() > 2 else weights.mT @ values
+        return torch.tensordot(weights, values.squeeze(1), dims=([0], [0]))
     return torch.einsum("sb,sb...->b...", weights, values)
+
+
+def _picked(values: Tensor, index: Tensor) -> Tensor:
+    """Take a draw for each datum from ``(draw, batch, *event)``, or ``(draw, 1, *event)`` where data share them."""
+    rows = torch.arange(len(index), device=index.device)
+    return values[index, rows if values.shape[1] > 1 else 0]
 
 
 def _filled(name: str, value: Tensor, mask: Tensor, event_shape: torch.Size) -> Tensor:
