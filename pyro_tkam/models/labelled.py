@@ -29,7 +29,8 @@ class LabelledTKAM(PyroModule):
     :param prior: the coupled prior.
     :param generator: module from latents ``(*batch, Q)`` to the likelihood's argument.
     :param likelihood: from the generator's output to a distribution of data.
-    :param label_weight: factor of ``log p(y | z)``: above 1 where few of many data have a label.
+    :param label_weight: factor of ``log p(y | z)``: with a guide, above 1 where few of many data have a label. Without
+        a guide leave it at 1: it would sharpen the importance weights too.
     :raises ValueError: for a weight that is not positive.
 
     >>> from pyro_tkam.models import GaussianLikelihood

@@ -125,8 +125,10 @@ class MultimodalTKAM(PyroModule):
         for name, value in x.items():
             mask = observed.get(name, torch.ones(rows, dtype=torch.bool, device=value.device))
             if mask.dtype != torch.bool or mask.shape != (rows,):
-                raise ValueError(f"observed: got {mask.dtype} of shape {tuple(mask.shape)} for {name!r}, takes "
-                                 f"booleans of shape ({rows},)")
+                raise ValueError(
+                    f"observed: got {mask.dtype} of shape {tuple(mask.shape)} for {name!r}, takes "
+                    f"booleans of shape ({rows},)"
+                )
             masks[name] = mask
         if not bool(torch.stack(list(masks.values())).any(0).all()):
             raise ValueError("observed: got rows without any modality, takes at least one in each")

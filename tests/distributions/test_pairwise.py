@@ -98,9 +98,9 @@ def test_refuses_a_symbol_outside_the_classes(symbol: int) -> None:
 
 
 def test_refuses_wrong_arguments() -> None:
-    with pytest.raises(TypeError, match="value: got torch.float32, takes integers"):
+    with pytest.raises(TypeError, match=r"value: got torch\.float32, takes integers"):
         PairwiseCategorical(torch.zeros(3, 6)).log_prob(torch.zeros(3))
     with pytest.raises(ValueError, match="event_dim: got 2"):
         PairwiseCategorical(torch.zeros(3, 6), 2)
-    with pytest.raises(TypeError, match="logits: got torch.int64"):
+    with pytest.raises(TypeError, match=r"logits: got torch\.int64"):
         PairwiseBernoulli(torch.zeros(3, dtype=torch.int64))

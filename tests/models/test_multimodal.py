@@ -107,7 +107,11 @@ def test_completions_come_from_the_posterior() -> None:
 def test_draws_of_all_modalities() -> None:
     fn = model(latents=3)
     drawn, generated = fn(size=5), fn.generate(5)
-    assert {name: tuple(value.shape) for name, value in drawn.items()} == {"image": (5, 2), "bits": (5, 4), "label": (5,)}
+    assert {name: tuple(value.shape) for name, value in drawn.items()} == {
+        "image": (5, 2),
+        "bits": (5, 4),
+        "label": (5,),
+    }
     assert {name: value.shape for name, value in generated.items()} == {name: v.shape for name, v in drawn.items()}
     trace = pyro.poutine.trace(fn).get_trace(X, size=12)
     assert set(trace.observation_nodes) == {"image", "label"}  # a modality left out has no site
