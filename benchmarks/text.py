@@ -79,7 +79,7 @@ def make_model(num_classes: int) -> TKAM:
 
 
 def train_model(model: TKAM, symbols: torch.Tensor, minutes: float, particles: int, batch: int) -> int:
-    """Train by importance MLE for some minutes of processor time, with a rate that falls to zero; return the number of updates."""
+    """Train by importance MLE for some minutes of processor time, with a falling rate; return the updates."""
     loss = ImportanceMLE(particles)(model, None)
     optimizer = torch.optim.AdamW(loss.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05)
     start, updates = time.process_time(), 0

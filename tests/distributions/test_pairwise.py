@@ -1,4 +1,4 @@
-"""Every likelihood of independent elements against torch's own, on all pairs and without a tensor of pairs × elements."""
+"""Every likelihood of independent elements against torch's own, on all pairs, with no tensor of pairs × elements."""
 
 import math
 
