@@ -1,5 +1,6 @@
 """Models: a learned prior, a generator and a likelihood as one Pyro model."""
 
+from pyro_tkam.models.guide import AmortisedGuide
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.labelled import LabelledTKAM
 from pyro_tkam.models.likelihood import (
@@ -16,6 +17,7 @@ from pyro_tkam.models.tkam import TKAM
 
 __all__ = [
     "TKAM",
+    "AmortisedGuide",
     "BernoulliLikelihood",
     "CategoricalLikelihood",
     "ContinuousBernoulliLikelihood",
