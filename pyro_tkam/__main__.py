@@ -98,6 +98,16 @@ def _sample(options: Any) -> None:
         print(f"wrote {out}.png")
 
 
+def _report_arguments(parser: "ArgumentParser") -> None:
+    parser.add_argument("run", help=_RUN)
+
+
+def _report(options: Any) -> None:
+    from pyro_tkam.train import report
+
+    print(f"wrote {report(options['run'])}")
+
+
 def _demo_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("run", nargs="?", default="runs/demo", help="folder to write (default: runs/demo)")
     _config_arguments(parser)
@@ -154,6 +164,7 @@ COMMANDS = {
         "go on with a run that was stopped; the metrics are those of one that was not", _resume_arguments, _resume
     ),
     "sample": Command("draw from a trained model: a .npy file and a picture", _sample_arguments, _sample),
+    "report": Command("write one page that shows a run: report.html", _report_arguments, _report),
     "demo": Command("train both couplings on real digits and compare them", _demo_arguments, _demo),
     "reproduce": Command("run experiments of the paper and measure them", _reproduce_arguments, _reproduce),
 }
