@@ -13,6 +13,7 @@ from pyro_tkam.ops.bases import Picklable
 LogDensity = Callable[[Tensor], Tensor]
 
 SMALLEST_EXPONENT = 0.005  # beyond it most of the mass lies nearer to the end than any float
+NUM_GRADES = 8  # the last cell, of 8^-8, is what derivatives in an exponent are accurate to
 LARGEST_EXPONENT = 0.99  # from here on a pole is too weak to need a coordinate of its own
 
 
@@ -119,8 +120,12 @@ class Stretched(Plain):
         return zero, zero + 1
 
     def cuts(self, points: Tensor | None) -> Tensor:
-        """Return the points and the middle, where the two halves meet."""
-        half = torch.full_like(self.lower, 0.5)[None]
+        """Return the points, the middle, where the halves meet, and a grading for derivatives, which go as log w."""
+        powers = 0.5 * torch.tensor(8.0, dtype=self.low.dtype, device=self.low.device) ** -torch.arange(
+            NUM_GRADES, device=self.low.device
+        )
+        grades = torch.cat([powers.flip(0), 1 - powers[1:]])
+        half = grades.reshape(-1, *[1] * self.lower.dim()).expand(-1, *self.lower.shape)
         if points is None:
             return half
         inside = self.inverse(torch.minimum(torch.maximum(points, self.low), self.high)).detach()

@@ -73,6 +73,7 @@ class TiltedMixture(Tabulated):
         components, rank = self.components, len(self.batch_shape)
         low, high = (aligned(end[None], rank)[0] for end in (self.low, self.high))
         ends = torch.stack(torch.broadcast_tensors(components.low, components.high))
+        ends = ends if ends.dim() > 1 else ends[:, None]
         knots = components._breakpoints()
         cuts = [points.movedim(-1, 1).flatten(0, 1) for points in (ends, knots) if points is not None]
         rule = default_rule(low.dtype)
@@ -80,8 +81,8 @@ class TiltedMixture(Tabulated):
         singular = None if part is None else lambda z: part(z[..., None]).logsumexp(-1)
         self._coordinate = coordinate_for(singular, low, high)
         density = self._coordinate.pulled_back(self._log_density)
-        cuts = self._coordinate.cuts(merged(cuts, rank))
-        return tabulate(density, *self._coordinate.ends, self.batch_shape, rule, cuts)
+        edges = self._coordinate.cuts(merged(cuts, rank))
+        return tabulate(density, *self._coordinate.ends, self.batch_shape, rule, edges)
 
     def _log_density(self, z: Tensor) -> Tensor:
         return self._joint(z).logsumexp(-1)
