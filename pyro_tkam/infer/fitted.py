@@ -1,0 +1,139 @@
+"""Importance sampling from a mixture that is fitted to tempered draws, and to modes that these have missed."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pyro_tkam.infer.evidence import Evidence, Finding, Verdict
+from pyro_tkam.infer.kernels import LangevinKernel
+from pyro_tkam.infer.scouts import Scouts
+from pyro_tkam.infer.tempered_evidence import TemperedDraws, agreement, along_ladder, log_joint, run_verdict
+from pyro_tkam.infer.verdict import importance_verdict
+from pyro_tkam.ops.estimators import Estimate, effective_sample_size, importance, pareto_smooth
+from pyro_tkam.ops.estimators.mixture import fit_mixture
+from pyro_tkam.ops.estimators.population import refine, with_component
+
+NUM_REFINEMENTS = 4
+REFINEMENT_DRAWS = 3000
+MOST_SEARCHES = 3
+SURPRISE = 5.0
+"""Nats by which a posterior may be denser than its proposal at a place before that counts as missed."""
+
+BEARING = {"too few rungs"}
+"""Findings on a tempered run that count against an estimate which only takes its proposal from it."""
+
+GAIN_SIGMAS, LEAST_GAIN = 4.0, 0.03
+"""Standard errors and nats by which a search must change the evidence to call for another one."""
+
+
+class FittedProposal:
+    """A mixture for each datum, close to its posterior.
+
+    It is fitted to the draws at ``t = 1`` and refined by its own weighted draws, which know the modes' shares of the
+    mass even where chains don't. Climbs from the prior then look for places that it misses; components are added
+    there until a new search finds nothing.
+
+    :param kernel: what moves the scouts.
+    :param draws: a tempered run.
+    """
+
+    def __init__(self, kernel: LangevinKernel, draws: TemperedDraws) -> None:
+        density = draws.density
+        self.local, self.dim = density.layout.local_shape, density.layout.dim
+        self._own_evaluations = 0
+        self._log_joint = log_joint(density)
+        self._run_verdict, self._along = run_verdict(draws), along_ladder(draws)
+        self._scouts = Scouts(kernel, density)
+        positions = draws.positions[-1].flatten(2, -2) if self.local else draws.positions[-1].unsqueeze(2)
+        log_density = (draws.log_prior[-1] + draws.log_likelihood[-1]).reshape(positions.shape[:-1])
+        self.mixture = fit_mixture(positions.flatten(0, 1), effective_sample_size(log_density))
+        self._refine()
+        self.gain = 0.0
+        self.complete = self._search()
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations so far, those of the scouts included."""
+        return self._own_evaluations + self._scouts.evaluations
+
+    def weigh(self, num: int) -> Tensor:
+        """Return log weights of new draws, ``(num, *local)``."""
+        points = self.mixture.sample(num)
+        return (self._density(points) - self.mixture.log_prob(points)).reshape(num, *self.local)
+
+    def evidence(self, log_weights: Tensor) -> Evidence:
+        """Average weights ``(num, *local)`` of :meth:`weigh`."""
+        by_datum = log_weights.movedim(0, -1)
+        estimate, weights = importance(by_datum), by_datum.softmax(-1)
+        verdict = importance_verdict(pareto_smooth(by_datum).khat, 1 / weights.square().sum(-1))
+        # Weights are right about what the mixture covers, so only an evidence below the ladder's lacks something.
+        verdict = verdict + agreement(estimate, self._along, one_sided=True)
+        verdict = verdict + self.search_verdict(counted=True) + self._of_run()
+        return Evidence.of(estimate, "fitted importance", verdict, evaluations=self.evaluations)
+
+    def search_verdict(self, *, counted: bool) -> Verdict:
+        """Tell whether modes were missed.
+
+        :param counted: whether an estimate counts those that were found.
+        """
+        if not self.complete:
+            seen = f"each of {MOST_SEARCHES} searches from the prior found more mass"
+            return Verdict((Finding("missed mode", seen, "use a guide or another parametrisation"),))
+        if self.gain == 0:
+            return Verdict()
+        seen = f"climbs from the prior found modes that chains had missed, worth {self.gain:.2f} nats"
+        if counted:
+            return Verdict(notes=(f"{seen}; they are counted",))
+        return Verdict((Finding("missed mode", seen, "use more chains and temperatures"),))
+
+    def _of_run(self) -> Verdict:
+        """Return what of the tempered run's verdict bears on weights from a proposal; the rest are notes."""
+        bearing = tuple(each for each in self._run_verdict.findings if each.name in BEARING)
+        others = tuple(each for each in self._run_verdict.findings if each.name not in BEARING)
+        return Verdict(bearing, notes=tuple(f"the tempered run alone: {each}" for each in others))
+
+    def _search(self) -> bool:
+        """Add what climbs find; tell whether the last search left the evidence as it was."""
+        before = self._pilot()
+        for _ in range(MOST_SEARCHES):
+            scouts = self._scouts.search(
+                lambda positions, level=before.value: self._surprise(positions, level), SURPRISE
+            )
+            if scouts is None or not self._add(scouts, before.value):
+                return True
+            self._refine()
+            after = self._pilot()
+            gain = after.value - before.value
+            error = (after.standard_error.square() + before.standard_error.square()).sqrt()
+            gained = (gain.abs() > GAIN_SIGMAS * error) & (gain.abs() > LEAST_GAIN)
+            if not gained.any():
+                return True
+            self.gain = max(self.gain, gain.max().item())
+            before = after
+        return False
+
+    def _add(self, scouts: Tensor, level: Tensor) -> bool:
+        """Add a component for each chain that stays where the proposal is too thin; tell whether there was one."""
+        added = False
+        for chain in scouts:
+            missed = self._surprise(chain, level).median(0).values > SURPRISE
+            if missed.any():
+                points = chain.reshape(len(chain), -1, self.dim)
+                self.mixture, added = with_component(self.mixture, points, missed.flatten()), True
+        return added
+
+    def _pilot(self) -> Estimate:
+        return importance(self.weigh(REFINEMENT_DRAWS).movedim(0, -1))
+
+    def _surprise(self, positions: Tensor, level: Tensor) -> Tensor:
+        """Return log ratios of posterior and proposal at positions ``(num, *local, dim)``."""
+        points = positions.reshape(len(positions), -1, self.dim)
+        return (self._density(points) - self.mixture.log_prob(points)).reshape(len(points), *self.local) - level
+
+    def _refine(self) -> None:
+        self.mixture = refine(self.mixture, self._density, REFINEMENT_DRAWS, NUM_REFINEMENTS)
+
+    def _density(self, points: Tensor) -> Tensor:
+        """Return the log joint density of points ``(num, data, dim)``, and count them."""
+        self._own_evaluations += len(points)
+        return self._log_joint(points.reshape(len(points), *self.local, self.dim)).reshape(points.shape[:-1])
