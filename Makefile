@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-arviz1 lint docs bench clean
+.PHONY: demo test test-arviz1 lint docs bench bench-full clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make lint    style, types and import rules"
 	@echo "make docs    build the documentation"
 	@echo "make bench   time and check the package side by side with simpler code"
+	@echo "make bench-full    errors and calibration of evidences over many seeds (hours)"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +64,10 @@ docs: $(VENV)/.ready-docs
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python -m benchmarks
+
+bench-full: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence --full --threads 1 --output docs/results/evidence_calibration.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence --fresh --threads 1 --output docs/results/evidence_fresh.json
 
 clean:
 	rm -rf $(VENV) $(VENV)-arviz1 build dist docs/_build

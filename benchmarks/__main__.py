@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_SCRIPTS = {"__main__", "timing", "gradient_variance"}
+NOT_SCRIPTS = {"__main__", "timing", "gradient_variance", "problems", "fresh_problems", "peers"}
 
 for module in pkgutil.iter_modules([str(HERE)]):
     if module.name not in NOT_SCRIPTS:

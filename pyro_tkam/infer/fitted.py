@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pyro_tkam.infer.evidence import Evidence, Finding, Verdict
 from pyro_tkam.infer.kernels import LangevinKernel
-from pyro_tkam.infer.scouts import Scouts
+from pyro_tkam.infer.scouts import Known, Scouts
 from pyro_tkam.infer.tempered_evidence import TemperedDraws, agreement, along_ladder, log_joint, run_verdict
 from pyro_tkam.infer.verdict import importance_verdict
 from pyro_tkam.ops.estimators import Estimate, effective_sample_size, importance, pareto_smooth
@@ -16,8 +16,11 @@ from pyro_tkam.ops.estimators.population import refine, with_component
 NUM_REFINEMENTS = 4
 REFINEMENT_DRAWS = 3000
 MOST_SEARCHES = 3
-SURPRISE = 5.0
-"""Nats by which a posterior may be denser than its proposal at a place before that counts as missed."""
+TYPICAL_DRAWS, TYPICAL_SHARE = 1000, 0.05
+"""Draws of the mixture, and the share of them that lies where its density is too small to be typical."""
+
+FEW_CLIMBS = 3
+"""Climbs to a mode below which finding it was luck."""
 
 BEARING = {"too few rungs"}
 """Findings on a tempered run that count against an estimate which only takes its proposal from it."""
@@ -48,7 +51,7 @@ class FittedProposal:
         log_density = (draws.log_prior[-1] + draws.log_likelihood[-1]).reshape(positions.shape[:-1])
         self.mixture = fit_mixture(positions.flatten(0, 1), effective_sample_size(log_density))
         self._refine()
-        self.gain = 0.0
+        self.gain, self.luck = 0.0, 0
         self.complete = self._search()
 
     @property
@@ -76,15 +79,17 @@ class FittedProposal:
 
         :param counted: whether an estimate counts those that were found.
         """
+        advice = "use a guide or another parametrisation, or more chains and temperatures"
         if not self.complete:
-            seen = f"each of {MOST_SEARCHES} searches from the prior found more mass"
-            return Verdict((Finding("missed mode", seen, "use a guide or another parametrisation"),))
+            return Verdict((Finding("missed mode", f"each of {MOST_SEARCHES} searches found more mass", advice),))
         if self.gain == 0:
             return Verdict()
         seen = f"climbs from the prior found modes that chains had missed, worth {self.gain:.2f} nats"
-        if counted:
+        if self.luck:
+            seen += f", but only {self.luck} of {self._scouts.climbs} climbs ended there: others may be left"
+        elif counted:
             return Verdict(notes=(f"{seen}; they are counted",))
-        return Verdict((Finding("missed mode", seen, "use more chains and temperatures"),))
+        return Verdict((Finding("missed mode", seen, advice),))
 
     def _of_run(self) -> Verdict:
         """Return what of the tempered run's verdict bears on weights from a proposal; the rest are notes."""
@@ -96,39 +101,45 @@ class FittedProposal:
         """Add what climbs find; tell whether the last search left the evidence as it was."""
         before = self._pilot()
         for _ in range(MOST_SEARCHES):
-            scouts = self._scouts.search(
-                lambda positions, level=before.value: self._surprise(positions, level), SURPRISE
-            )
-            if scouts is None or not self._add(scouts, before.value):
+            known = self._known(before.value)
+            scouts = self._scouts.search(known)
+            if scouts is None or not self._add(scouts, known):
                 return True
             self._refine()
             after = self._pilot()
             gain = after.value - before.value
             error = (after.standard_error.square() + before.standard_error.square()).sqrt()
-            gained = (gain.abs() > GAIN_SIGMAS * error) & (gain.abs() > LEAST_GAIN)
-            if not gained.any():
+            if not ((gain.abs() > GAIN_SIGMAS * error) & (gain.abs() > LEAST_GAIN)).any():
                 return True
             self.gain = max(self.gain, gain.max().item())
+            if self._scouts.num_unseen < FEW_CLIMBS:
+                self.luck = self._scouts.num_unseen
             before = after
         return False
 
-    def _add(self, scouts: Tensor, level: Tensor) -> bool:
+    def _known(self, level: Tensor) -> Known:
+        """Return the mixture times an evidence ``(*local)``."""
+
+        def log_density(positions: Tensor) -> Tensor:
+            points = positions.reshape(len(positions), -1, self.dim)
+            return self.mixture.log_prob(points).reshape(len(points), *self.local) + level
+
+        draws = self.mixture.sample(TYPICAL_DRAWS).reshape(TYPICAL_DRAWS, *self.local, self.dim)
+        return Known(log_density, log_density(draws).quantile(TYPICAL_SHARE, 0))
+
+    def _add(self, scouts: Tensor, known: Known) -> bool:
         """Add a component for each chain that stays where the proposal is too thin; tell whether there was one."""
         added = False
         for chain in scouts:
-            missed = self._surprise(chain, level).median(0).values > SURPRISE
+            points = chain.reshape(len(chain), -1, self.dim)
+            log_posterior = self._density(points).reshape(len(chain), *self.local)
+            missed = known.misses(chain, log_posterior).float().mean(0) > 0.5
             if missed.any():
-                points = chain.reshape(len(chain), -1, self.dim)
                 self.mixture, added = with_component(self.mixture, points, missed.flatten()), True
         return added
 
     def _pilot(self) -> Estimate:
         return importance(self.weigh(REFINEMENT_DRAWS).movedim(0, -1))
-
-    def _surprise(self, positions: Tensor, level: Tensor) -> Tensor:
-        """Return log ratios of posterior and proposal at positions ``(num, *local, dim)``."""
-        points = positions.reshape(len(positions), -1, self.dim)
-        return (self._density(points) - self.mixture.log_prob(points)).reshape(len(points), *self.local) - level
 
     def _refine(self) -> None:
         self.mixture = refine(self.mixture, self._density, REFINEMENT_DRAWS, NUM_REFINEMENTS)

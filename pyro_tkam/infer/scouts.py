@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,17 +11,42 @@ from torch import Tensor
 from pyro_tkam.infer.chains import Chains
 from pyro_tkam.infer.density import ModelDensity
 from pyro_tkam.infer.kernels import LangevinKernel
+from pyro_tkam.ops.batched import choose
 from pyro_tkam.ops.langevin import Point
 
 NUM_CLIMBERS = 512
+"""Climbs at a time; those that arrive make room for others."""
 FEWEST_CLIMBERS = 16
-NUM_CLIMBS = 50
+NUM_CLIMBS = 48
+ROUND = 6
+"""Steps between looks at who has arrived."""
+NUM_ROUNDS = 24
 NUM_SCOUTS = 8
 WARMUP_STEPS = 64
 NUM_DRAWS = 96
+SURPRISE = 5.0
+"""Nats by which a posterior may be denser than its proposal at a place before that counts as missed."""
 
-Surprise = Callable[[Tensor], Tensor]
-"""From positions ``(num, *local, dim)`` to log ratios ``(num, *local)`` of posterior density and proposal."""
+
+@dataclass(frozen=True)
+class Known:
+    """A proposal, on the scale of the posterior's unnormalised density.
+
+    :param log_density: from positions ``(num, *local, dim)`` to log densities ``(num, *local)``, in nats.
+    :param typical: log density below which few of its draws lie, ``(*local)``.
+    """
+
+    log_density: Callable[[Tensor], Tensor]
+    typical: Tensor
+
+    def misses(self, position: Tensor, log_posterior: Tensor) -> Tensor:
+        """Tell where a posterior is far denser."""
+        return log_posterior - self.log_density(position) > SURPRISE
+
+    def covers(self, position: Tensor, log_posterior: Tensor) -> Tensor:
+        """Tell where most of its own draws are, and a posterior is not far denser."""
+        log_known = self.log_density(position)
+        return (log_known >= self.typical) & (log_posterior - log_known <= SURPRISE)
 
 
 class Scouts:
@@ -32,44 +58,62 @@ class Scouts:
 
     def __init__(self, kernel: LangevinKernel, density: ModelDensity) -> None:
         self.kernel, self.density = kernel, density
-        data = max(1, torch.Size(density.layout.local_shape).numel())
+        data = torch.Size(density.layout.local_shape).numel()
         self.num_climbers = max(FEWEST_CLIMBERS, NUM_CLIMBERS // data)
         self.evaluations = 0
+        self.climbs = self.num_unseen = 0
 
-    def search(self, surprise: Surprise, limit: float) -> Tensor | None:
-        """Return draws of chains, ``(scout, draw, *local, dim)``, that start far apart at surprising places.
+    def search(self, known: Known) -> Tensor | None:
+        """Return draws of chains, ``(scout, draw, *local, dim)``, that start far apart where a proposal misses mass.
 
-        :param surprise: how much denser the posterior is than a proposal.
-        :param limit: from where on that is surprising; None is returned if no climb ends above it.
+        :param known: the proposal.
+        :return: None if no climb ends at such a place.
         """
-        point = self._climb()
-        unseen = (surprise(point.position) > limit) & point.log_density.isfinite()
-        self.evaluations += self.num_climbers
-        return self._explore(self._far_apart(point, unseen)) if unseen.any() else None
+        position, log_density = self._climb(known)
+        self.num_unseen = int((log_density > -torch.inf).sum(0).amax()) if len(position) else 0
+        return self._explore(self._far_apart(position, log_density)) if self.num_unseen else None
 
-    def _climb(self) -> Point:
-        """Climb from prior draws by gradient steps; the step grows after a rise, and shrinks after a fall."""
-        draw = self.density.sample_prior if self.density.can_sample_prior() else self.density.draw_start
+    def _climb(self, known: Known) -> tuple[Tensor, Tensor]:
+        """Climb from prior draws; return where the proposal misses mass at the end, and log densities there."""
         self.density.expect(self.num_climbers)
-        point = self.density.point(draw(self.num_climbers))
+        point = self._start()
         step = torch.full_like(point.log_density, 0.1)
-        for _ in range(NUM_CLIMBS):
-            ahead = self.density.point(point.position + step[..., None] * point.gradient)
-            higher = ahead.log_density > point.log_density
-            step = step * torch.where(higher, 1.5, 0.3)
-            point = point.map(lambda old, new, rise=higher: torch.where(_like(rise, old), new, old), ahead)
-        self.evaluations += self.num_climbers * (NUM_CLIMBS + 1)
-        return point
+        age = torch.zeros_like(step)
+        ends = []
+        for _ in range(NUM_ROUNDS):
+            for _ in range(ROUND):
+                point, step = self._step(point, step)
+            age = age + ROUND
+            done = known.covers(point.position, point.log_density) | (age >= NUM_CLIMBS)
+            unseen = done & known.misses(point.position, point.log_density) & point.log_density.isfinite()
+            rows = unseen.reshape(len(unseen), -1).any(1)
+            ends.append((point.position[rows], torch.where(unseen, point.log_density, -torch.inf)[rows]))
+            self.climbs += int(done.sum())
+            point = choose(done, self._start(), point)
+            step, age = torch.where(done, 0.1, step), torch.where(done, 0.0, age)
+        positions, log_densities = zip(*ends, strict=True)
+        return torch.cat(positions), torch.cat(log_densities)
 
-    def _far_apart(self, point: Point, unseen: Tensor) -> Tensor:
-        """Choose the highest of the unseen ends, then again and again the one farthest from those chosen."""
-        position = point.position
-        best = torch.where(unseen, point.log_density, -torch.inf).argmax(0, keepdim=True)
-        chosen, distance = [], torch.full_like(point.log_density, torch.inf)
+    def _start(self) -> Point:
+        draw = self.density.sample_prior if self.density.can_sample_prior() else self.density.draw_start
+        self.evaluations += self.num_climbers
+        return self.density.point(draw(self.num_climbers))
+
+    def _step(self, point: Point, step: Tensor) -> tuple[Point, Tensor]:
+        """Follow the gradient; the step grows after a rise, and shrinks after a fall."""
+        self.evaluations += self.num_climbers
+        ahead = self.density.point(point.position + step[..., None] * point.gradient)
+        higher = ahead.log_density > point.log_density
+        return choose(higher, ahead, point), step * torch.where(higher, 1.5, 0.3)
+
+    def _far_apart(self, position: Tensor, log_density: Tensor) -> Tensor:
+        """Choose the highest end, then again and again the one farthest from those chosen, for each datum."""
+        best = log_density.argmax(0, keepdim=True)
+        chosen, distance = [], torch.full_like(log_density, torch.inf)
         for _ in range(NUM_SCOUTS):
             chosen.append(position.gather(0, best[..., None].expand(1, *position.shape[1:])))
             distance = torch.minimum(distance, (position - chosen[-1]).square().sum(-1))
-            best = torch.where(unseen, distance, -1.0).argmax(0, keepdim=True)
+            best = torch.where(log_density > -torch.inf, distance, -1.0).argmax(0, keepdim=True)
         return torch.cat(chosen)
 
     def _explore(self, start: Tensor) -> Tensor:
@@ -83,7 +127,3 @@ class Scouts:
             if index >= WARMUP_STEPS:
                 positions.append(chains.point.position)
         return torch.stack(positions, 1)
-
-
-def _like(rise: Tensor, values: Tensor) -> Tensor:
-    return rise.reshape(*rise.shape, *(1,) * (values.ndim - rise.ndim))
