@@ -98,6 +98,22 @@ def _sample(options: Any) -> None:
         print(f"wrote {out}.png")
 
 
+def _evidence_arguments(parser: "ArgumentParser") -> None:
+    parser.add_argument("run", help=_RUN)
+    parser.add_argument("--num", type=int, default=1000, help="number of held-out data (default: 1000)")
+    parser.add_argument("--checked", type=int, default=20, help="data that are tempered as a check (default: 20)")
+    parser.add_argument("--most_tempered", type=int, default=40, help="data that may fall back to it (default: 40)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+
+
+def _evidence(options: Any) -> None:
+    from pyro_tkam.train.evidence import evidence_of_run
+
+    folder = options["run"]
+    print(evidence_of_run(folder, **{name: options[name] for name in ("num", "checked", "most_tempered", "seed")}))
+    print(f"wrote {folder}/evidence.json and {folder}/evidence.nc")
+
+
 def _demo_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("run", nargs="?", default="runs/demo", help="folder to write (default: runs/demo)")
     _config_arguments(parser)
@@ -126,6 +142,9 @@ COMMANDS = {
         "go on with a run that was stopped; the metrics are those of one that was not", _resume_arguments, _resume
     ),
     "sample": Command("draw from a trained model: a .npy file and a picture", _sample_arguments, _sample),
+    "evidence": Command(
+        "estimate the evidence of each held-out datum, and check it by tempering", _evidence_arguments, _evidence
+    ),
     "demo": Command("train both couplings on real digits and compare them", _demo_arguments, _demo),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from pyro_tkam.infer.density import ModelDensity
 from pyro_tkam.infer.evidence import Evidence, Finding, Verdict
 from pyro_tkam.infer.kernels import LangevinKernel
 from pyro_tkam.infer.scouts import Known, Scouts
@@ -29,28 +30,56 @@ GAIN_SIGMAS, LEAST_GAIN = 4.0, 0.03
 """Standard errors and nats by which a search must change the evidence to call for another one."""
 
 
-class FittedProposal:
-    """A mixture for each datum, close to its posterior.
+class MixtureProposal:
+    """A mixture for each datum, fitted to draws of its posterior and refined by its own weighted draws.
 
-    It is fitted to the draws at ``t = 1`` and refined by its own weighted draws, which know the modes' shares of the
-    mass even where chains don't. Climbs from the prior then look for places that it misses; components are added
-    there until a new search finds nothing.
+    :param density: the posterior's.
+    :param positions: draws, ``(chain, draw, *local, dim)``.
+    :param log_density: log joint density at the draws, ``(chain, draw, *local)``, in nats.
+    """
+
+    def __init__(self, density: ModelDensity, positions: Tensor, log_density: Tensor) -> None:
+        self.local, self.dim = density.layout.local_shape, density.layout.dim
+        self._own_evaluations = 0
+        self._log_joint = log_joint(density)
+        points = positions.reshape(*positions.shape[:2], -1, self.dim)
+        effective = effective_sample_size(log_density.reshape(points.shape[:-1]))
+        self.mixture = fit_mixture(points.flatten(0, 1), effective)
+        self._refine()
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations so far."""
+        return self._own_evaluations
+
+    def weigh(self, num: int) -> Tensor:
+        """Return log weights of new draws, ``(num, *local)``."""
+        points = self.mixture.sample(num)
+        return (self._density(points) - self.mixture.log_prob(points)).reshape(num, *self.local)
+
+    def _refine(self) -> None:
+        self.mixture = refine(self.mixture, self._density, REFINEMENT_DRAWS, NUM_REFINEMENTS)
+
+    def _density(self, points: Tensor) -> Tensor:
+        """Return the log joint density of points ``(num, data, dim)``, and count them."""
+        self._own_evaluations += len(points)
+        return self._log_joint(points.reshape(len(points), *self.local, self.dim)).reshape(points.shape[:-1])
+
+
+class FittedProposal(MixtureProposal):
+    """A mixture fitted to the draws of a tempered run at ``t = 1``, and to modes that these have missed.
+
+    Its weighted draws know the modes' shares of the mass even where chains don't. Climbs from the prior look for
+    places that it misses; components are added there until a new search finds nothing.
 
     :param kernel: what moves the scouts.
     :param draws: a tempered run.
     """
 
     def __init__(self, kernel: LangevinKernel, draws: TemperedDraws) -> None:
-        density = draws.density
-        self.local, self.dim = density.layout.local_shape, density.layout.dim
-        self._own_evaluations = 0
-        self._log_joint = log_joint(density)
+        self._scouts = Scouts(kernel, draws.density)
         self._run_verdict, self._along = run_verdict(draws), along_ladder(draws)
-        self._scouts = Scouts(kernel, density)
-        positions = draws.positions[-1].flatten(2, -2) if self.local else draws.positions[-1].unsqueeze(2)
-        log_density = (draws.log_prior[-1] + draws.log_likelihood[-1]).reshape(positions.shape[:-1])
-        self.mixture = fit_mixture(positions.flatten(0, 1), effective_sample_size(log_density))
-        self._refine()
+        super().__init__(draws.density, draws.positions[-1], draws.log_prior[-1] + draws.log_likelihood[-1])
         self.gain, self.luck = 0.0, 0
         self.complete = self._search()
 
@@ -58,11 +87,6 @@ class FittedProposal:
     def evaluations(self) -> int:
         """Evaluations so far, those of the scouts included."""
         return self._own_evaluations + self._scouts.evaluations
-
-    def weigh(self, num: int) -> Tensor:
-        """Return log weights of new draws, ``(num, *local)``."""
-        points = self.mixture.sample(num)
-        return (self._density(points) - self.mixture.log_prob(points)).reshape(num, *self.local)
 
     def evidence(self, log_weights: Tensor) -> Evidence:
         """Average weights ``(num, *local)`` of :meth:`weigh`."""
@@ -140,11 +164,3 @@ class FittedProposal:
 
     def _pilot(self) -> Estimate:
         return importance(self.weigh(REFINEMENT_DRAWS).movedim(0, -1))
-
-    def _refine(self) -> None:
-        self.mixture = refine(self.mixture, self._density, REFINEMENT_DRAWS, NUM_REFINEMENTS)
-
-    def _density(self, points: Tensor) -> Tensor:
-        """Return the log joint density of points ``(num, data, dim)``, and count them."""
-        self._own_evaluations += len(points)
-        return self._log_joint(points.reshape(len(points), *self.local, self.dim)).reshape(points.shape[:-1])
