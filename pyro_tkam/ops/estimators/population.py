@@ -59,7 +59,7 @@ def with_component(mixture: Mixture, draws: Tensor, where: Tensor) -> Mixture:
     eye = torch.eye(draws.shape[-1], dtype=draws.dtype, device=draws.device)
     correlation = torch.lerp(standard.mT @ standard / (len(draws) - 1), eye, _SHRINKAGE)
     scale_tril = scale.unsqueeze(-1) * torch.linalg.cholesky(correlation)
-    number = mixture.log_weights.isfinite().sum(-1, keepdim=True)
+    number = mixture.log_weights.isfinite().sum(-1, keepdim=True).to(draws.dtype)
     log_weights = torch.cat([mixture.log_weights + (number / (number + 1)).log(), -(number + 1).log()], -1)
     return Mixture(
         torch.where(where.unsqueeze(-1), log_weights, pad(mixture.log_weights, (0, 1), value=-torch.inf)),
