@@ -23,6 +23,9 @@ TYPICAL_DRAWS, TYPICAL_SHARE = 1000, 0.05
 FEW_CLIMBS = 3
 """Climbs to a mode below which finding it was luck."""
 
+RULE_OF_THREE = 3.0
+"""What has a chance of three in so many tries is missed by all of them one time in twenty."""
+
 BEARING = {"too few rungs"}
 """Findings on a tempered run that count against an estimate which only takes its proposal from it."""
 
@@ -106,13 +109,16 @@ class FittedProposal(MixtureProposal):
         advice = "use a guide or another parametrisation, or more chains and temperatures"
         if not self.complete:
             return Verdict((Finding("missed mode", f"each of {MOST_SEARCHES} searches found more mass", advice),))
+        climbs = self._scouts.climbs
+        share = RULE_OF_THREE / climbs
+        reach = f"{climbs} climbs from the prior sought modes; one to which under {share:.1g} of them lead may be missing"
         if self.gain == 0:
-            return Verdict()
+            return Verdict(notes=(reach,))
         seen = f"climbs from the prior found modes that chains had missed, worth {self.gain:.2f} nats"
         if self.luck:
-            seen += f", but only {self.luck} of {self._scouts.climbs} climbs ended there: others may be left"
+            seen += f", but only {self.luck} of {climbs} climbs ended there: others may be left"
         elif counted:
-            return Verdict(notes=(f"{seen}; they are counted",))
+            return Verdict(notes=(f"{seen}; they are counted", reach))
         return Verdict((Finding("missed mode", seen, advice),))
 
     def _of_run(self) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,12 @@ CHUNK = 50
 """Data whose chains run together."""
 TEMPERING: dict[str, Any] = {"num_temperatures": 12, "num_samples": 250, "warmup_steps": 250, "num_chains": 4}
 AGREEMENT_SIGMAS = 4.0
-METHODS = ("prior", "fitted", "tempering")
+METHOD_WORDS = {
+    "prior": "draws from the prior",
+    "fitted": "draws from a mixture fitted to each datum",
+    "tempering": "tempering",
+}
+METHODS = tuple(METHOD_WORDS)
 
 
 @dataclass(frozen=True)
@@ -103,16 +109,19 @@ class EvidenceReport:
 
     def __str__(self) -> str:
         numbers = self.summary()
-        ways = ", ".join(f"{count} by {name}" for name, count in numbers["methods"].items() if count)
-        head = (
-            f"log evidence {numbers['log_evidence']:.3f} ± {numbers['standard_error']:.2g} nats a datum (Monte Carlo)"
-        )
-        lines = [f"{head}, over {numbers['num']} data: {ways}", f"trusted: {numbers['trusted']} of {numbers['num']}"]
+        ways = ", ".join(f"{count} by {METHOD_WORDS[name]}" for name, count in numbers["methods"].items() if count)
+        error = numbers["standard_error"]
+        lines = [
+            f"log evidence: {numbers['log_evidence']:.3f} ± {error:.2g} nats a datum (Monte Carlo error)",
+            f"estimated for {numbers['num']} held-out data: {ways}",
+        ]
         if numbers["checked"]:
             found = f"{numbers['agreeing']} of {numbers['checked']} agree within {AGREEMENT_SIGMAS:.0f} standard errors"
             lines.append(f"cross-check by tempering: {found}, mean difference {numbers['mean_difference']:+.3f} nats")
-        if numbers["trusted"] < numbers["num"]:
-            lines.append("NOT to be trusted as a whole: the others' evidences are most likely too low")
+        untrusted = numbers["num"] - numbers["trusted"]
+        lines.append(f"trusted: {numbers['trusted']} of {numbers['num']}")
+        if untrusted:
+            lines.append(f"NOT to be trusted as a whole: the other {untrusted} are most likely too low")
         return "\n".join(lines)
 
     def write(self, files: RunFolder) -> None:
@@ -147,6 +156,11 @@ def per_datum_evidence(model: nn.Module, data: Tensor, *, checked: int = 20, mos
     if len(data) == 0 or checked < 0 or most_tempered < 0:
         raise ValueError(f"data, checked, most_tempered: got {len(data)} data, {checked} and {most_tempered}")
     model.requires_grad_(False)
+    with getattr(model, "holding_prior", nullcontext)():
+        return _in_turn(model, data, checked, most_tempered)
+
+
+def _in_turn(model: nn.Module, data: Tensor, checked: int, most_tempered: int) -> EvidenceReport:
     result = _by_prior(model, data)
     for rows in _chunks(_untrusted(result)):
         result = result.replaced(rows, _by_mixture(model, data[rows]))
