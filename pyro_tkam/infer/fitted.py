@@ -111,7 +111,9 @@ class FittedProposal(MixtureProposal):
             return Verdict((Finding("missed mode", f"each of {MOST_SEARCHES} searches found more mass", advice),))
         climbs = self._scouts.climbs
         share = RULE_OF_THREE / climbs
-        reach = f"{climbs} climbs from the prior sought modes; one to which under {share:.1g} of them lead may be missing"
+        reach = (
+            f"{climbs} climbs from the prior sought modes; one to which under {share:.1g} of them lead may be missing"
+        )
         if self.gain == 0:
             return Verdict(notes=(reach,))
         seen = f"climbs from the prior found modes that chains had missed, worth {self.gain:.2f} nats"

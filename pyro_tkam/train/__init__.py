@@ -8,6 +8,7 @@ from pyro_tkam.train.config import ChainConfig, ModelConfig, TrainConfig
 from pyro_tkam.train.folder import RunFolder
 
 if TYPE_CHECKING:
+    from pyro_tkam.train.archive import training_to_arviz
     from pyro_tkam.train.held_out import HeldOutEvidence, held_out_evidence
     from pyro_tkam.train.module import ELBOTraining
     from pyro_tkam.train.page import report
@@ -22,6 +23,7 @@ _HOMES = {
     "load_model": "run",
     "report": "page",
     "train": "run",
+    "training_to_arviz": "archive",
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "load_model",
     "report",
     "train",
+    "training_to_arviz",
 ]
 
 

@@ -28,7 +28,7 @@ NUM_CHAINS = 4
 WARMUP_STEPS = 128
 CHAIN_DRAWS = 128
 PROPOSALS = 4000
-CHUNK = 50
+CHUNK = 150
 """Data whose chains run together."""
 TEMPERING: dict[str, Any] = {"num_temperatures": 12, "num_samples": 250, "warmup_steps": 250, "num_chains": 4}
 AGREEMENT_SIGMAS = 4.0
@@ -206,7 +206,8 @@ def _by_prior(model: nn.Module, data: Tensor) -> PerDatum:
 def _by_mixture(model: nn.Module, data: Tensor) -> PerDatum:
     """Fit a mixture to short chains of each datum that start at the best of some prior draws."""
     kernel = AutoMALA(model)
-    density = ModelDensity(model, (data,), standard_normal=True)
+    # vmap would forgo the priors' faster gradients.
+    density = ModelDensity(model, (data,), standard_normal=True, preferred=("plate", "vmap"))
     with pyro.poutine.block(), pyro.validation_enabled(False):
         drawn = density.sample_prior(CANDIDATES)
         with torch.no_grad():

@@ -50,6 +50,11 @@ class RunFolder:
         """The numbers of the finished run."""
         return self.path / "summary.json"
 
+    @property
+    def training(self) -> Path:
+        """The metrics, and the evidence of held-out data, for ArviZ."""
+        return self.path / "training.nc"
+
     def read_metrics(self) -> dict[str, list[float]]:
         """
         Read the metrics of every update.

@@ -9,8 +9,10 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_tkam._arviz import save
 from pyro_tkam.datasets import load_rows, split
 from pyro_tkam.models import TKAM
+from pyro_tkam.train.archive import training_to_arviz
 from pyro_tkam.train.checkpoints import read_checkpoint
 from pyro_tkam.train.config import TrainConfig
 from pyro_tkam.train.folder import RunFolder, write_text
@@ -38,7 +40,7 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     Train, from the folder's last checkpoint where there is one, and write everything a reader of the run needs.
 
     The folder gets ``config.yaml``, ``metrics.csv``, ``checkpoints/last.ckpt``, ``summary.json``, ``samples.png``,
-    ``prior.png`` and ``curves.png``.
+    ``prior.png``, ``curves.png`` and ``training.nc``.
 
     :param config: everything that decides the run.
     :param folder: the run folder. One that exists must have the same configuration.
@@ -58,6 +60,7 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     summary = {**_last_metrics(files), **_evidence(model, held_out), "seconds_per_update": seconds}
     draw_run(model, files)
     write_text(files.summary, json.dumps(summary, indent=2) + "\n")
+    save(training_to_arviz(files), files.training)
     return summary
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_tkam.train import ModelConfig, RunFolder, TrainConfig, load_model, train
+from pyro_tkam.diagnostics import load, to_arviz
+from pyro_tkam.train import ModelConfig, RunFolder, TrainConfig, load_model, train, training_to_arviz
 from pyro_tkam.train.pictures import generate
 
 SMALL = TrainConfig(
@@ -115,3 +116,18 @@ def test_damaged_run_folders_are_named(folder, tmp_path):
     replace(SMALL, model=replace(RECORDED.model, latent_dim=3)).save(tmp_path / "config.yaml")
     with pytest.raises(ValueError, match=r"last.ckpt is of another model than .*config.yaml describes"):
         load_model(tmp_path)
+
+
+def test_a_finished_run_is_there_for_arviz(folder):
+    kept = load(folder / "training.nc")
+    files = RunFolder(folder)
+    assert kept["training"]["update"].values.tolist() == files.read_metrics()["update"]
+    np.testing.assert_allclose(kept["training"]["loss"].values, files.read_metrics()["loss"])
+    held_out = json.loads(files.summary.read_text())["held_out"]
+    assert kept.attrs["log_evidence"] == pytest.approx(held_out["log_evidence"])
+    assert to_arviz(files)["training"]["loss"].sizes == {"update": SMALL.updates}
+
+
+def test_arviz_needs_a_finished_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="summary"):
+        training_to_arviz(RunFolder(tmp_path))
