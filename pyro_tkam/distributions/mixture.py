@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical
 
+from pyro_tkam.distributions.references import Reference
 from pyro_tkam.distributions.tabulated import Tabulated
 from pyro_tkam.distributions.tilted import ExponentiallyTilted, aligned, merged
 from pyro_tkam.ops._concrete import is_concrete
@@ -56,6 +57,11 @@ class TiltedMixture(Tabulated):
     def weights(self) -> Tensor:
         """Weights ``w``, shape ``(*batch, K)``."""
         return self.log_weights.exp()
+
+    @property
+    def reference(self) -> Reference:
+        """The reference density of the components."""
+        return self.components.reference
 
     @property
     def _has_one_grid(self) -> bool:
