@@ -48,11 +48,16 @@ class Particles:
     values: dict[str, Tensor]
 
     @property
-    def log_weights(self) -> Tensor:
-        """Unnormalised log importance weights, shape ``(particles, *local)``, without gradients."""
+    def log_importance(self) -> Tensor:
+        """Unnormalised log importance weights, shape ``(particles, *local)``."""
         if self.log_proposal is None:
-            return self.log_likelihood.detach()
-        return (self.log_prior + self.log_likelihood - self.log_proposal).detach()
+            return self.log_likelihood
+        return self.log_prior + self.log_likelihood - self.log_proposal
+
+    @property
+    def log_weights(self) -> Tensor:
+        """The same without gradients."""
+        return self.log_importance.detach()
 
 
 def is_latent(site: dict[str, Any]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -54,7 +56,7 @@ def test_the_bound_rises_to_the_evidence_with_more_particles_for_every_datum():
     gaps = [float(exact(X)) - bound for bound in bounds]
     assert gaps[0] > gaps[1] > gaps[2] > gaps[3] > -0.01
     # KL(N(m, 1.5² σ²) ‖ N(m, σ²)) for three data
-    assert gaps[0] == pytest.approx(3 * (0.5 * (1.5**2 - 1) - torch.tensor(1.5).log()), abs=0.08)
+    assert gaps[0] == pytest.approx(3 * (0.5 * (1.5**2 - 1) - math.log(1.5)), abs=0.08)
 
 
 def test_the_gradient_is_that_of_the_bound():
@@ -78,12 +80,12 @@ def test_svi_learns_the_posterior():
     pyro.set_rng_seed(2)
     pyro.param("shift", torch.tensor(1.0))
     pyro.param("scale", torch.tensor(2.0), constraint=dist.constraints.positive)
-    fixed = pyro.poutine.block(pyro.poutine.condition(model, {}), hide=["loc"])
+    fixed = pyro.poutine.block(model, hide=["loc"])
     svi = pyro.infer.SVI(fixed, guide, pyro.optim.Adam({"lr": 0.03}), loss=ImportanceWeightedELBO(5))
     for _ in range(300):
         svi.step(X)
-    assert abs(float(pyro.param("shift"))) < 0.15
-    assert float(pyro.param("scale")) == pytest.approx(1, abs=0.15)
+    assert abs(float(pyro.param("shift").detach())) < 0.15
+    assert float(pyro.param("scale").detach()) == pytest.approx(1, abs=0.15)
 
 
 def test_bad_input():

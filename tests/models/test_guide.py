@@ -75,7 +75,7 @@ def test_the_bound_of_a_trained_guide_comes_close_to_the_exact_evidence():
     prior = TiltedPrior((1,), "gaussian")
     torch.nn.init.normal_(prior.energies.coefficients)
     generator = nn.Linear(1, 3)
-    model = TKAM(prior, generator, GaussianLikelihood(0.5)).requires_grad_(False)
+    model = TKAM(prior, generator, GaussianLikelihood(0.5)).requires_grad_(False).eval()
     with torch.no_grad():
         x = model(size=200).clone()
         likelihood = dist.Normal(generator(torch.linspace(-4, 4, 2001)[:, None]), 0.5)
