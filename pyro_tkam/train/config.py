@@ -91,9 +91,11 @@ class TrainConfig:
     :param batch_size: rows a gradient step.
     :param objective: how posterior draws are made: "importance", "langevin" (chains at the posterior),
         "automala" (the same by that kernel), "steppingstone" or "thermodynamic" (tempered chains; the loss is that
-        estimate of the evidence).
-    :param num_particles: draws of the objective "importance" a gradient step, shared by the batch.
-    :param chains: options of the other objectives.
+        estimate of the evidence), "amortised" (a guide network and the evidence lower bound), "iwae" (the same with
+        the importance-weighted bound) or "wake" (the same, the guide learning from weighted draws).
+    :param num_particles: draws a gradient step; those of "importance" are shared by the batch, those of "iwae" and
+        "wake" are each datum's own.
+    :param chains: options of the objectives that run chains.
     :param learning_rate: step size of Adam.
     :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; null keeps them.
     :param checkpoint_every: number of updates between checkpoints.

@@ -7,8 +7,17 @@ from typing import Any
 from pyro.infer import ELBO
 from torch import nn
 
-from pyro_tkam.infer import MALA, ULA, AutoMALA, ImportanceMLE, LangevinMLE, SteppingstoneMLE
+from pyro_tkam.infer import (
+    MALA,
+    ULA,
+    AutoMALA,
+    ImportanceMLE,
+    ImportanceWeightedELBO,
+    LangevinMLE,
+    SteppingstoneMLE,
+)
 from pyro_tkam.infer.kernels import LangevinKernel
+from pyro_tkam.models import AmortisedGuide
 from pyro_tkam.ops.schedules import cyclic_exponent
 from pyro_tkam.train.config import TrainConfig
 
@@ -18,6 +27,10 @@ Objective = Callable[[TrainConfig, nn.Module], tuple[ELBO, nn.Module | None]]
 
 def _importance(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
     return ImportanceMLE(config.num_particles), None
+
+
+def _amortised(make: Callable[[int], ELBO], config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
+    return make(config.num_particles), AmortisedGuide(model)
 
 
 def _langevin(kernel: str | None, config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
@@ -59,6 +72,9 @@ KERNELS: dict[str, tuple[type[LangevinKernel], tuple[str, ...]]] = {
 
 OBJECTIVES: dict[str, Objective] = {
     "importance": _importance,
+    "amortised": partial(_amortised, lambda _: ImportanceWeightedELBO(1)),
+    "iwae": partial(_amortised, ImportanceWeightedELBO),
+    "wake": partial(_amortised, ImportanceMLE),
     "langevin": partial(_langevin, None),
     "automala": partial(_langevin, "automala"),
     "steppingstone": partial(_tempered, "steppingstone"),
