@@ -53,6 +53,9 @@ class Density(Protocol):
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate the joint density and its gradient."""
 
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate the joint density alone."""
+
     def expect(self, rows: int) -> None:
         """Be ready for batches of exactly so many rows."""
 
@@ -119,6 +122,7 @@ class ModelDensity:
         if not works(self._prior_runner, LoopRunner(self.terms), probe):
             self._prior_runner = LoopRunner(self.terms)
         self._joint = TracedFunction(self._joint_gradient, trace_graph)
+        self._values = TracedFunction(self._split_values, trace_graph)
         self._split = TracedFunction(self._split_gradient, trace_graph)
 
     @property
@@ -151,14 +155,23 @@ class ModelDensity:
         """Evaluate log prior + log likelihood and the gradient; ``rows`` makes no difference."""
         return Point(position, *self._joint(position))
 
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate log prior + log likelihood; ``rows`` makes no difference."""
+        log_prior, log_likelihood = self.split_values(position)
+        return log_prior + log_likelihood
+
     def expect(self, rows: int) -> None:
         """Be ready for batches of exactly so many rows; others are padded."""
-        self._joint.expect(rows)
-        self._split.expect(rows)
+        for traced in (self._joint, self._split, self._values):
+            traced.expect(rows)
 
     def split(self, position: Tensor) -> SplitPoint:
         """Evaluate log prior and log likelihood, and both gradients."""
         return SplitPoint(position, *self._split(position))
+
+    def split_values(self, position: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate log prior and log likelihood alone."""
+        return self._values(position)
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
         """Return the sites' values at positions ``(*lead, *local, dim)``, each ``(*lead, *site shape)``."""
@@ -198,6 +211,10 @@ class ModelDensity:
 
     def _only_latent_prior(self) -> bool:
         return self.terms.prior_names == list(self.structure.latent)
+
+    def _split_values(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return self.log_terms(position)
 
     def _joint_gradient(self, position: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

@@ -36,15 +36,22 @@ class TemperedTarget:
         parts = (split.log_prior, split.log_likelihood, split.prior_gradient, split.likelihood_gradient)
         return self.temper(position, parts, rows)
 
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate the log density alone."""
+        log_prior, log_likelihood = self.density.split_values(position)
+        return _combined(log_prior, log_likelihood, self.betas if rows is None else self.betas[rows])
+
     def temper(self, position: Tensor, parts: tuple[Tensor, ...], rows: Tensor | None = None) -> Point:
         """Combine the parts at the rows' temperatures; at ``t = 0`` the likelihood may be anything."""
         log_prior, log_likelihood, prior_gradient, likelihood_gradient = parts
         betas = self.betas if rows is None else self.betas[rows]
-        cold = betas > 0
-        log_density = torch.where(cold, torch.addcmul(log_prior, betas, log_likelihood), log_prior)
-        betas, cold = betas.unsqueeze(-1), cold.unsqueeze(-1)
-        gradient = torch.where(cold, torch.addcmul(prior_gradient, betas, likelihood_gradient), prior_gradient)
+        log_density = _combined(log_prior, log_likelihood, betas)
+        gradient = _combined(prior_gradient, likelihood_gradient, betas.unsqueeze(-1))
         return Point(position, log_density, gradient, parts)
+
+
+def _combined(prior: Tensor, likelihood: Tensor, betas: Tensor) -> Tensor:
+    return torch.where(betas > 0, torch.addcmul(prior, betas, likelihood), prior)
 
 
 class TemperedChains:

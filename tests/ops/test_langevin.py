@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_tkam.ops import automala
 from pyro_tkam.ops.automala import NUM_UNIFORMS, Start, automala_step, check_reverse, draw_dynamics, search
 from pyro_tkam.ops.langevin import Noise, Point, Tuning, leapfrog, log_ratio, mala_step, ula_step
-from tests.laws.kernel import EXAMPLES, Example, funnel, gaussian, leaves_invariant, smallest_p, two_modes
+from tests.laws.kernel import EXAMPLES, Example, Rows, funnel, gaussian, leaves_invariant, smallest_p, two_modes
 
 STEPS = {"mala": (mala_step, 1), "automala": (automala_step, NUM_UNIFORMS)}
 LIMITS = (1e-8, 1e8)
@@ -48,7 +48,7 @@ def test_the_law_rejects_automala_without_reversibility_check(monkeypatch: pytes
     torch.manual_seed(4)
 
     def unchecked(start: Start, found: automala.Found, target: object, needed: Tensor) -> automala.Verdict:
-        return automala.Verdict(found.exponent, torch.ones_like(needed), torch.zeros_like(found.evaluations))
+        return automala.Verdict(found.exponent, torch.ones_like(needed), found.cost)
 
     monkeypatch.setattr(automala, "check_reverse", unchecked)
     assert smallest_p(partial(move, "automala", 0.5), funnel(), steps=10) < 1e-6
@@ -60,7 +60,7 @@ def test_the_law_rejects_a_reverse_search_from_another_step(monkeypatch: pytest.
     def from_the_found_step(start: Start, found: automala.Found, target: object, needed: Tensor) -> automala.Verdict:
         dynamics = replace(start.dynamics, step_size=start.dynamics.step_size * found.exponent.exp2())
         back = search(Start(found.end, -found.momentum, dynamics), target)
-        return automala.Verdict(found.exponent, (back.exponent == 0) | ~needed, found.evaluations)
+        return automala.Verdict(found.exponent, (back.exponent == 0) | ~needed, found.cost)
 
     monkeypatch.setattr(automala, "check_reverse", from_the_found_step)
     assert smallest_p(partial(move, "automala", 0.5), funnel(), steps=10) < 1e-6
@@ -111,7 +111,7 @@ def plain_search(start: Start, target: Example) -> list[int]:
 
     def ratio(row: int, exponent: int) -> float:
         one = start.take(torch.tensor([row]))
-        return one.trial(one.dynamics.step_size * 2.0**exponent, target, None)[2].item()
+        return one.trial(one.dynamics.step_size * 2.0**exponent, target, torch.tensor([True]))[2].item()
 
     found = []
     for row in range(len(start.momentum)):
@@ -175,7 +175,8 @@ def test_rows_keep_their_own_target(step) -> None:
     torch.manual_seed(11)
     centers = 100.0 * torch.arange(512).double().unsqueeze(-1)
 
-    def target(position: Tensor, rows: Tensor | None = None) -> Point:
+    @Rows
+    def target(position: Tensor, rows: Tensor | None) -> Point:
         gap = position - (centers if rows is None else centers[rows])
         return Point(position, -0.5 * gap.square().sum(-1), -gap)
 
@@ -192,7 +193,8 @@ def test_rows_keep_their_own_target(step) -> None:
 def test_nan_is_rejected_and_counted_as_divergence(step, adjusted: bool) -> None:
     torch.manual_seed(12)
 
-    def target(position: Tensor, rows: Tensor | None = None) -> Point:
+    @Rows
+    def target(position: Tensor, rows: Tensor | None) -> Point:
         bad = position[..., 0] > 0.5
         log_density = torch.where(bad, torch.nan, -0.5 * position.square().sum(-1))
         return Point(position, log_density, torch.where(bad.unsqueeze(-1), torch.nan, -position))
