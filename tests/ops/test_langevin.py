@@ -147,6 +147,52 @@ def test_batched_search_and_check_equal_the_published_ones(step_size: float) -> 
     assert 0 < agrees.sum() < 200
 
 
+class Counting:
+    """Counts the rows evaluated; ``blind`` hides the density, so that every trial needs its gradient."""
+
+    def __init__(self, example: Example, blind: bool) -> None:
+        self.example, self.blind, self.evaluations, self.screenings = example, blind, 0, 0
+
+    def __call__(self, position: Tensor, rows: Tensor | None = None) -> Point:
+        self.evaluations += len(position)
+        return self.example(position)
+
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        self.screenings += len(position)
+        return torch.full_like(position[..., 0], 1e30) if self.blind else self.example.log_density(position)
+
+
+@pytest.mark.parametrize("step_size", [0.02, 0.5, 8.0])
+def test_leaving_out_gradients_changes_nothing_but_the_cost(step_size: float) -> None:
+    torch.manual_seed(14)
+    example = gaussian(10)
+    point = example(example.draw(500))
+    noise, tuning = Noise.draw(point, NUM_UNIFORMS), Tuning(torch.tensor(step_size), torch.ones(10))
+    targets = Counting(example, blind=False), Counting(example, blind=True)
+    (end, info), (plain_end, plain_info) = (automala_step(point, target, tuning, noise) for target in targets)
+    assert torch.equal(end.position, plain_end.position)
+    assert torch.equal(info.reversible, plain_info.reversible)
+    assert torch.equal(info.screenings, plain_info.screenings)
+    saved = plain_info.evaluations - info.evaluations
+    assert (saved >= 0).all()
+    assert (saved <= info.screenings).all()
+    if step_size == 0.5:
+        assert saved.sum() > 0.2 * plain_info.evaluations.sum()
+
+
+def test_evaluations_are_counted() -> None:
+    """A batch of one row is evaluated exactly when the row needs it."""
+    torch.manual_seed(15)
+    target = Counting(gaussian(3), blind=False)
+    point = target(target.example.draw(1))
+    for _ in range(50):
+        target.evaluations = target.screenings = 0
+        point, info = automala_step(
+            point, target, Tuning(torch.tensor(0.3), torch.ones(3)), Noise.draw(point, NUM_UNIFORMS)
+        )
+        assert (target.evaluations, target.screenings) == (int(info.evaluations), int(info.screenings))
+
+
 @pytest.mark.parametrize("step", [ula_step, mala_step, automala_step])
 def test_data_of_a_batch_move_as_they_would_alone(step) -> None:
     torch.manual_seed(10)
