@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pyro_tkam._optional import needs
-from pyro_tkam.train.config import ModelConfig, TrainConfig
+from pyro_tkam.train.config import ChainConfig, ModelConfig, TrainConfig
 from pyro_tkam.train.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ChainConfig",
     "ELBOTraining",
     "HeldOutEvidence",
     "ModelConfig",
