@@ -85,14 +85,21 @@ class Start(Batched):
 
 @dataclass(frozen=True)
 class Cost(Batched):
-    """Evaluations so far: of density and gradient, and of the density alone, each ``(rows, *local)``."""
+    """Evaluations so far, each ``(rows, *local)``.
+
+    :param evaluations: of density and gradient that a datum needed.
+    :param screenings: of the density alone that a datum needed.
+    :param of_row: of either kind that any datum of the row needed.
+    """
 
     evaluations: Tensor
     screenings: Tensor
+    of_row: Tensor
 
     def plus(self, evaluated: Tensor, screened: Tensor) -> Cost:
         """Add one where a mask holds."""
-        return Cost(self.evaluations + evaluated, self.screenings + screened)
+        of_row = self.of_row + _any_datum(evaluated) + _any_datum(screened)
+        return Cost(self.evaluations + evaluated, self.screenings + screened, of_row)
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,7 @@ def automala_step(
         step_size=start.dynamics.step_size * found.exponent.exp2(),
         evaluations=cost.evaluations,
         screenings=cost.screenings,
+        row_evaluations=cost.of_row,
     )
     return choose(accepted, found.end, point), info
 
@@ -211,9 +219,9 @@ def search(start: Start, target: Target) -> Found:
     dynamics = start.dynamics
     always = torch.ones_like(start.point.log_density, dtype=torch.bool)
     end, momentum, ratio = start.trial(dynamics.step_size, target, always)
-    found = Found(
-        end, momentum, ratio, torch.zeros_like(ratio), always, Cost(always.long(), torch.zeros_like(always).long())
-    )
+    once = always.long()
+    cost = Cost(once, torch.zeros_like(once), once)
+    found = Found(end, momentum, ratio, torch.zeros_like(ratio), always, cost)
     rises, falls = ratio >= dynamics.log_high, ratio <= dynamics.log_low
     scan = _Search(start, found, rises, rises | falls)
     while scan.active.any():
@@ -319,6 +327,11 @@ def _finite(needed: Tensor, value: Tensor) -> Tensor:
 
 def _few_rows(needed: Tensor) -> Tensor | None:
     """Return the rows at which anything is needed, if they are at most half of all."""
-    busy = needed.reshape(needed.shape[0], -1).any(-1)
-    rows = busy.nonzero().squeeze(-1)
+    busy = _any_datum(needed)
+    rows = busy.reshape(-1).nonzero().squeeze(-1)
     return rows if 2 * len(rows) <= len(busy) else None
+
+
+def _any_datum(mask: Tensor) -> Tensor:
+    """Tell of each row whether a mask holds at any of its data, ``(rows, 1, ...)``."""
+    return mask if mask.ndim == 1 else mask.flatten(1).any(1).reshape(-1, *(1,) * (mask.ndim - 1))

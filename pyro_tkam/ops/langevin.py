@@ -87,6 +87,7 @@ class StepInfo(Batched):
     :param step_size: step size used.
     :param evaluations: number of evaluations of density and gradient, of each row and datum.
     :param screenings: number of evaluations of the density without its gradient.
+    :param row_evaluations: number of evaluations of either kind that the row needed, with all its data at once.
     """
 
     acceptance_rate: Tensor
@@ -97,6 +98,12 @@ class StepInfo(Batched):
     step_size: Tensor
     evaluations: Tensor
     screenings: Tensor
+    row_evaluations: Tensor
+
+    @property
+    def total_evaluations(self) -> Tensor:
+        """Evaluations of the target by all rows, with or without gradient, each of a row with all its data."""
+        return self.row_evaluations.reshape(len(self.row_evaluations), -1)[:, 0].sum()
 
 
 def open_uniform(shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -198,6 +205,7 @@ def _propose(point: Point, target: Target, tuning: Tuning, noise: Noise) -> tupl
 def _finish(
     point: Point, end: Point, ratio: Tensor, accepted: Tensor, tuning: Tuning, noise: Noise
 ) -> tuple[Point, StepInfo]:
+    once = torch.ones_like(accepted, dtype=torch.int64)
     info = StepInfo(
         acceptance_rate=ratio.exp().clamp(max=1),
         accepted=accepted,
@@ -205,7 +213,8 @@ def _finish(
         reversible=torch.ones_like(accepted),
         energy=kinetic(noise.momentum) - point.log_density,
         step_size=tuning.step_size.expand_as(ratio),
-        evaluations=torch.ones_like(accepted, dtype=torch.int64),
-        screenings=torch.zeros_like(accepted, dtype=torch.int64),
+        evaluations=once,
+        screenings=torch.zeros_like(once),
+        row_evaluations=once,
     )
     return choose(accepted, end, point), info

@@ -191,6 +191,21 @@ def test_evaluations_are_counted() -> None:
             point, target, Tuning(torch.tensor(0.3), torch.ones(3)), Noise.draw(point, NUM_UNIFORMS)
         )
         assert (target.evaluations, target.screenings) == (int(info.evaluations), int(info.screenings))
+        assert target.evaluations + target.screenings == info.total_evaluations
+
+
+def test_a_row_is_charged_while_any_of_its_data_is_evaluated() -> None:
+    """More than the largest count of a datum: one may need a long search and another a long check."""
+    torch.manual_seed(16)
+    target, more = Counting(gaussian(3), blind=False), 0
+    point = target(target.example.draw(4)[None])
+    tuning = Tuning(torch.tensor([0.03, 0.1, 0.5, 3.0]), torch.ones(3))
+    for _ in range(100):
+        target.evaluations = target.screenings = 0
+        point, info = automala_step(point, target, tuning, Noise.draw(point, NUM_UNIFORMS))
+        assert target.evaluations + target.screenings == info.total_evaluations
+        more += int(info.total_evaluations > (info.evaluations + info.screenings).amax(1))
+    assert more > 0
 
 
 @pytest.mark.parametrize("step", [ula_step, mala_step, automala_step])
