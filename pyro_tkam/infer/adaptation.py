@@ -18,9 +18,10 @@ from pyro_tkam.ops.langevin import StepInfo, Tuning
 
 State = dict[str, Any]
 
-GAIN = 1.1
-"""Of the mean step: searches from slightly above it end where they start most often, which is cheapest (measured on
-normal targets of 2 to 50 dimensions)."""
+GAIN = 1.15
+"""Of the mean step: searches from slightly above it end where they start most often, which is cheapest. On standard
+normal targets of 10, 20 and 50 dimensions, with gains from 1 to 1.3, squared jumps per evaluation of either kind are
+within 3% of the best gain's, and per gradient within 7%."""
 
 DENSITY_FRAME = IdentityFrame()
 

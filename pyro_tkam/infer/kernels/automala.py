@@ -25,8 +25,8 @@ class AutoMALA(LangevinKernel):
     :func:`pyro_tkam.ops.automala.automala_step`. The initial step of the search and the scales of the preconditioner
     change only between rounds of doubling length during warm-up. The first three rounds skip reversibility check and
     Metropolis test (unless ``num_unadjusted`` says otherwise), as a chain that starts in a steep tail would stay
-    there. The paper's variant for training is ``adapt_to_accepted=True`` with ``min_step_size``, ``max_step_size``
-    and ``num_unadjusted``.
+    there. The paper's variant for training is ``adapt_to_accepted=True`` and ``standardise=False`` with
+    ``min_step_size``, ``max_step_size`` and ``num_unadjusted``.
 
     Where chains share one law (no local data, no temperatures), the published kernel runs in coordinates
     ``y = L⁻¹(z - μ)``, in which the draws of the last round have mean 0 and covariance 1, so that the three kinds of
@@ -39,7 +39,8 @@ class AutoMALA(LangevinKernel):
     :param adapt: whether step size and scales adapt.
     :param adapt_to_accepted: start a round with the mean accepted step, instead of the mean step, of the last one.
     :param min_step_size: a search below it rejects.
-    :param max_step_size: a search above it rejects; both in the units of the coordinates in which the kernel runs.
+    :param max_step_size: a search above it rejects. Both are lengths in the coordinates in which the kernel runs:
+        after the first round of a standardised run, in standard deviations.
     :param standardise: whether these are standardised, for up to 256 dimensions.
     :param options: see :class:`LangevinKernel`.
     :raises ValueError: unless ``0 < min_step_size <= step_size <= max_step_size``.
