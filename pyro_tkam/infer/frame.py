@@ -116,9 +116,12 @@ class Moments:
         """Return a frame in which what was seen in ``frame`` is standardised, and the old standard deviations.
 
         Correlations are shrunk to the old frame's (none), the more so the fewer draws there are for each dimension:
-        a short run leaves the frame as it is, and frames of successive rounds converge.
+        a short run leaves the frame as it is, and frames of successive rounds converge. The frame also stays where
+        draws lie so far out that their covariance overflows.
         """
         covariance, mean = torch.as_tensor(self.scatter) / max(1, self.count - 1), torch.as_tensor(self.mean)
+        if not covariance.isfinite().all():
+            return frame, torch.ones_like(mean)
         variance, dim = covariance.diagonal(), len(mean)
         scale = (self.count * variance + 5e-3).div(self.count + 5).sqrt()
         effective = self.count / DRAWS_PER_EFFECTIVE_DRAW

@@ -1,7 +1,19 @@
 """Pyro modules: banks of univariate functions and the networks made of them."""
 
 from pyro_tkam.nn.basis import Basis
+from pyro_tkam.nn.conv import ConvGenerator
 from pyro_tkam.nn.kan import KAN, KANEdges, KANLayer
+from pyro_tkam.nn.sequence import DecoderCache, SequenceGenerator
 from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
 
-__all__ = ["KAN", "Basis", "BoundFunctions", "KANEdges", "KANLayer", "UnivariateFunctions"]
+__all__ = [
+    "KAN",
+    "Basis",
+    "BoundFunctions",
+    "ConvGenerator",
+    "DecoderCache",
+    "KANEdges",
+    "KANLayer",
+    "SequenceGenerator",
+    "UnivariateFunctions",
+]

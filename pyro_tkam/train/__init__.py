@@ -10,6 +10,7 @@ from pyro_tkam.train.folder import RunFolder
 if TYPE_CHECKING:
     from pyro_tkam.train.held_out import HeldOutEvidence, held_out_evidence
     from pyro_tkam.train.module import ELBOTraining
+    from pyro_tkam.train.page import report
     from pyro_tkam.train.run import load_model, train
     from pyro_tkam.train.trainer import fit
 
@@ -19,6 +20,7 @@ _HOMES = {
     "fit": "trainer",
     "held_out_evidence": "held_out",
     "load_model": "run",
+    "report": "page",
     "train": "run",
 }
 
@@ -32,6 +34,7 @@ __all__ = [
     "fit",
     "held_out_evidence",
     "load_model",
+    "report",
     "train",
 ]
 

@@ -125,6 +125,14 @@ def test_few_draws_give_a_usable_frame(rows: int, dim: int) -> None:
     assert torch.isfinite(frame.inner(torch.ones(2, dim))).all()
 
 
+def test_draws_whose_covariance_overflows_leave_the_frame() -> None:
+    moments, frame = Moments(), skewed(3)
+    moments.add(1e30 * torch.randn(10, 3))
+    same, scale = moments.standardised(frame)
+    assert same is frame
+    assert torch.equal(scale, torch.ones(3))
+
+
 def correlated() -> None:
     z = pyro.sample("z", dist.Normal(0.0, 1.0))
     pyro.sample("w", dist.Normal(100 * z, 0.5))
