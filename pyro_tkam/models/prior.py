@@ -9,7 +9,7 @@ from torch.distributions import Distribution, Normal, constraints
 
 from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, PersistentULA, ShortRunULA, TiltedMixture
 from pyro_tkam.distributions.references import resolve_reference
-from pyro_tkam.nn import UnivariateFunctions
+from pyro_tkam.nn import GridUpdate, UnivariateFunctions
 from pyro_tkam.ops.quadrature import Quadrature
 
 
@@ -63,6 +63,26 @@ class TiltedPrior(PyroModule):
         return ExponentiallyTilted(energy, reference, self.low, self.high, quadrature=self.quadrature)
 
 
+    def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
+        """
+        Move the knots of the energies to where the latents are; the interval stays.
+
+        Energies that differ only in the last of several batch dimensions share a grid, and so the nodes of their
+        tables.
+
+        :param samples: latents, shape ``(N, *batch_shape)``.
+        :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for ``widen``.
+        :return: one update.
+
+        >>> prior = TiltedPrior((5, 2))
+        >>> prior.update_grid(prior().sample((100,)))[0].accepted
+        True
+        """
+        if len(self.energies.batch_shape) > 1:
+            samples = samples.movedim(-1, 1).flatten(0, 1).unsqueeze(-1)
+        return (self.energies.update_grid(samples, **options),)
+
+
 class MixturePrior(PyroModule):
     """
     Mixtures of a bank's densities, ``p_q(z) = Σ_p w_{q,p} p_{q,p}(z)`` (Raj 2025, arXiv:2506.14167, Eq. 12).
@@ -81,6 +101,16 @@ class MixturePrior(PyroModule):
     def forward(self) -> TiltedMixture:
         """Return the current distribution, of batch shape ``batch``."""
         return TiltedMixture(self.logits, self.components())
+
+    def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
+        """
+        Move the knots to where the latents are; the components of one mixture share a grid.
+
+        :param samples: latents, shape ``(N, *batch)``.
+        :param options: as in :meth:`TiltedPrior.update_grid`.
+        :return: one update.
+        """
+        return self.components.update_grid(samples.unsqueeze(-1), **options)
 
 
 class JointPrior(PyroModule):
@@ -108,3 +138,25 @@ class JointPrior(PyroModule):
         """Return the current distribution, of event shape ``(Q,)``."""
         reference = Normal(self.loc, torch.ones_like(self.loc))
         return JointEnergy(lambda z: self.energy(z).squeeze(-1), reference, sampler=self.sampler)
+
+    def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
+        """
+        Update the grids of the energy, where it has any.
+
+        :param samples: latents, shape ``(N, Q)``.
+        :param options: as in :meth:`pyro_tkam.nn.KAN.update_grid`.
+        :return: one update for each layer.
+        """
+        return update_grids(self.energy, samples, **options)
+
+
+def update_grids(part: Any, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
+    """
+    Update the grids of a part of a model.
+
+    :param part: anything; what has no ``update_grid`` has no grid.
+    :param samples: its inputs.
+    :param options: passed on.
+    """
+    update = getattr(part, "update_grid", None)
+    return () if update is None else update(samples, **options)

@@ -13,8 +13,8 @@ from torch import Tensor
 from pyro_tkam.distributions import ExponentiallyTilted, PersistentULA, ShortRunULA
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import GaussianLikelihood
-from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior
-from pyro_tkam.nn import KAN
+from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
+from pyro_tkam.nn import KAN, GridUpdate
 
 
 def _independent(prior: Any) -> Tensor:
@@ -223,6 +223,21 @@ class TKAM(PyroModule):
         _sizes(None, num)
         with pyro.poutine.block(), pyro.plate("data", num):
             return self.generator(COUPLINGS[self.coupling](self.prior()))
+
+    @torch.no_grad()
+    def update_grid(self, num_samples: int = 100, **options: Any) -> tuple[GridUpdate, ...]:
+        """
+        Update the grids of prior and generator from draws of the prior.
+
+        :param num_samples: number of draws.
+        :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for ``widen``.
+        :return: one update for each bank of functions; parts without grids have none.
+        :raises ValueError: for less than one draw, and see there.
+        """
+        _sizes(None, num_samples)
+        with pyro.poutine.block(), pyro.plate("data", num_samples):
+            z = COUPLINGS[self.coupling](self.prior())
+            return update_grids(self.prior, z, **options) + update_grids(self.generator, z, **options)
 
 
 def _data_shape(data_shape: int | Sequence[int], latent_dim: int) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """Pyro modules: banks of univariate functions and the networks made of them."""
 
 from pyro_tkam.nn.basis import Basis
+from pyro_tkam.nn.grids import GridUpdate
 from pyro_tkam.nn.kan import KAN, KANEdges, KANLayer
 from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
 
-__all__ = ["KAN", "Basis", "BoundFunctions", "KANEdges", "KANLayer", "UnivariateFunctions"]
+__all__ = ["KAN", "Basis", "BoundFunctions", "GridUpdate", "KANEdges", "KANLayer", "UnivariateFunctions"]

@@ -10,6 +10,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks
+from pyro_tkam.nn.grids import GridUpdate
 from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
 
 
@@ -52,6 +53,9 @@ class KANEdges(UnivariateFunctions):
 
     def _in_bank_order(self, coefficients: Tensor) -> Tensor:
         return coefficients.permute(2, 0, 1)
+
+    def _from_bank_order(self, coefficients: Tensor) -> Tensor:
+        return coefficients.permute(1, 2, 0).contiguous()
 
     def edges(self, s: Tensor) -> Tensor:
         """Evaluate every edge, ``(*, in_features)`` to ``(*, in_features, out_features)``."""
@@ -188,6 +192,31 @@ class KAN(PyroModule):
         )
         norm: Callable[[int], nn.Module] = PyroModule[nn.LayerNorm] if layer_norm else PyroModule[nn.Identity]
         self.norms = PyroModule[nn.ModuleList](norm(width) for width in hidden)
+
+    def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
+        """
+        Update the grid of every layer in turn, with the inputs that it gets from the updated layers before.
+
+        Each input of a layer gets a grid of its own. The interval of the first layer stays; those of the others are
+        widened to hold their inputs where ``hidden_range`` does not bound them.
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``.
+        :param options: as in :meth:`KANLayer.update_grid`, except for ``widen``.
+        :return: one for each layer.
+        :raises ValueError: see :meth:`KANLayer.update_grid`.
+        :raises TypeError: likewise.
+
+        >>> [update.accepted for update in KAN([3, 5, 2]).update_grid(torch.randn(100, 3))]
+        [True, True]
+        """
+        updates, widen = [], False
+        with torch.no_grad():
+            for layer, hidden in zip(self.layers, [*self.norms, None], strict=True):
+                updates.append(layer.update_grid(samples, widen=widen, **options))
+                if hidden is not None:
+                    samples = self._to_range(hidden(layer(samples)), *self._hidden_interval)
+                    widen = self._to_range is _unchanged
+        return tuple(updates)
 
     def forward(self, s: Tensor) -> Tensor:
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pyro.nn import PyroModule, pyro_method
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks
 from pyro_tkam.nn.basis import Basis
+from pyro_tkam.nn.grids import GridUpdate, update_grid
 from pyro_tkam.ops.bases import BasisFunctions, Picklable
 
 #: base functions by the name that users give
@@ -50,7 +52,7 @@ class BoundFunctions(Picklable):
 
     @property
     def knots(self) -> Tensor | None:
-        """Cell edges shared by all functions, sorted, 1-d; None where they are polynomials."""
+        """Cell edges, ascending, ``(*grid_batch, count)``; None where the functions are polynomials."""
         return self.basis.knots
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -146,10 +148,72 @@ class UnivariateFunctions(PyroModule):
         """View the parameter as ``(*batch_shape, num_functions)``."""
         return coefficients
 
+    def _from_bank_order(self, coefficients: Tensor) -> Tensor:
+        """Undo :meth:`_in_bank_order`, in memory of its own."""
+        return coefficients.contiguous()
+
+    def replace_coefficients(self, coefficients: Tensor) -> None:
+        """
+        Put other coefficients into the parameter, which stays the same object for optimisers and Pyro.
+
+        :param coefficients: shape ``(*batch_shape, num_functions)``.
+        """
+        self.coefficients.data = self._from_bank_order(coefficients.detach().to(self.coefficients))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}coefficients")
+        # A refined grid has more functions; of everything else another shape is an error.
+        if "coefficients" in self._parameters and saved is not None and saved.dim() == self.coefficients.dim():
+            shape = self._in_bank_order(saved).shape
+            if shape[:-1] == self.batch_shape and f"{prefix}basis.grid" in state_dict:
+                self.replace_coefficients(self.coefficients.new_empty(shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     @property
     def knots(self) -> Tensor | None:
-        """Cell edges shared by all functions, sorted, 1-d; None where they are polynomials."""
+        """Cell edges, ascending, ``(*grid_batch, count)``; None where the functions are polynomials."""
         return self.basis.bound().knots
+
+    def update_grid(
+        self,
+        samples: Tensor | None = None,
+        *,
+        grid_size: int | None = None,
+        uniform_share: float = 0.05,
+        widen: bool = False,
+        max_change: float = math.inf,
+    ) -> GridUpdate:
+        r"""
+        Move the knots to where the arguments are, and fit the coefficients anew.
+
+        New knots are :math:`ρ · \text{uniform} + (1 - ρ) · \text{quantiles}` of the samples; new coefficients are the
+        least-squares optimum over the samples and the whole interval. Where the old functions lie in the new space
+        (splines on knots that contain the old ones, polynomials) they stay; else ``error`` says what changed.
+        Polynomials and Fourier series have no inner knots: for them only the ends count, and they change only where
+        a series is widened. The parameter stays the same object, but an optimiser's moments are of the old
+        coordinates: drop ``optimizer.state[bank.coefficients]``, as the trainer's callback does.
+
+        :param samples: arguments, shape ``(N, *grid_batch)``, where ``grid_batch`` broadcasts to ``batch_shape``:
+            dimensions of size one, or missing ones, share a grid. None keeps the knots, for ``grid_size`` to refine.
+        :param grid_size: size of the new grid, see :class:`~pyro_tkam.nn.Basis`; None keeps it. Without samples a
+            multiple of the old one refines a spline exactly.
+        :param uniform_share: :math:`ρ`, from 0 to 1.
+        :param widen: let the interval grow to hold all samples; otherwise those outside count as its ends.
+        :param max_change: refuse an update after which the functions differ by more, root mean squares over the
+            points of the fit, relative to that of the functions.
+        :return: what happened; a refused update leaves everything as it was.
+        :raises ValueError: for samples that are not finite, of another shape, or all equal, for ``uniform_share``
+            outside [0, 1], and where knots would coincide.
+        :raises TypeError: for samples of another dtype, and for coefficients that are random.
+
+        >>> bank = UnivariateFunctions(3, "bspline", grid_size=5)
+        >>> update = bank.update_grid(torch.rand(100, 3) ** 2)
+        >>> update.accepted, bank.knots.shape
+        (True, torch.Size([3, 6]))
+        >>> bool(bank.update_grid(grid_size=10).change < 1e-5)
+        True
+        """
+        return update_grid(self, samples, grid_size, uniform_share, widen, max_change)
 
     @pyro_method
     def bound(self) -> BoundFunctions:

@@ -38,6 +38,25 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class GridConfig:
+    """
+    When and how grids follow the latents, see :class:`pyro_tkam.train.GridUpdates`.
+
+    :param every: number of updates before the first; then the interval grows.
+    :param decay: each interval is 2 - decay times the last.
+    :param num_samples: draws of the prior that place the knots.
+    :param uniform_share: share of the uniform grid in the new one.
+    :param max_change: refuse an update after which functions differ by more, relative to their size.
+    """
+
+    every: int = 100
+    decay: float = 0.999
+    num_samples: int = 100
+    uniform_share: float = 0.05
+    max_change: float = 0.1
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """
     Everything that decides a training run: with the same numbers it gives the same metrics.
@@ -52,6 +71,7 @@ class TrainConfig:
     :param learning_rate: step size of Adam.
     :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; null keeps them.
     :param checkpoint_every: number of updates between checkpoints.
+    :param grid_updates: schedule of grid updates; null keeps the grids.
     :param seed: seed of everything random.
     :param device: "auto", "cpu", "gpu", "mps" or another accelerator that Lightning knows.
     """
@@ -65,6 +85,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     clip_norm: float | None = None
     checkpoint_every: int = 200
+    grid_updates: GridConfig | None = None
     seed: int = 0
     device: str = "auto"
 
@@ -89,7 +110,10 @@ class TrainConfig:
         3
         """
         values = _known(cls, content)
-        return cls(**(values | {"model": ModelConfig(**_known(ModelConfig, values.get("model", {})))}))
+        values["model"] = ModelConfig(**_known(ModelConfig, values.get("model", {})))
+        if values.get("grid_updates") is not None:
+            values["grid_updates"] = GridConfig(**_known(GridConfig, values["grid_updates"]))
+        return cls(**values)
 
     @classmethod
     def load(cls, path: Path) -> "TrainConfig":

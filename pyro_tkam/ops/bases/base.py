@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -73,6 +73,10 @@ class BasisFunctions(Picklable, ABC):
     @abstractmethod
     def num_knots(cls, grid_size: int) -> int:
         """The number of points that place a grid; two where only its ends do."""
+
+    def cast(self, dtype: torch.dtype) -> Self:
+        """Return the basis in another precision."""
+        return replace(self, grid=self.grid.to(dtype), width=None if self.width is None else self.width.to(dtype))
 
     @property
     @abstractmethod

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_tkam.ops._points import aligned
 from pyro_tkam.ops.bases.base import BasisFunctions
 
 #: points a cell, old or new, at which a fit is made
 _POINTS_A_CELL = 4
 #: points for each function, equally spaced over the whole interval
 _POINTS_A_FUNCTION = 4
+#: singular values below this share of the largest are left out of a fit
+_TOLERANCE = 1e-4
 
 
 def quantile_knots(samples: Tensor, low: Tensor, high: Tensor, num: int, uniform_share: float) -> Tensor:
@@ -97,27 +100,39 @@ def quadratic(matrix: Tensor, vectors: Tensor) -> Tensor:
     return (torch.einsum("...fg,...g->...f", matrix, vectors) * vectors).sum(-1).clamp_min(0)
 
 
-def refit(old: BasisFunctions, new: BasisFunctions, samples: Tensor | None, tolerance: float) -> Refit:
+def refit(old: BasisFunctions, new: BasisFunctions, samples: Tensor | None) -> Refit:
     """
     Fit the functions of ``old`` by those of ``new``.
 
+    Directions that the new functions hardly reach keep the old coefficients (or zero, where their number changes), so
+    that none becomes huge; functions that did not move are kept exactly.
+
     :param samples: further points of the fit, shape ``(N, *grid_batch)``.
-    :param tolerance: singular values of the new basis below this share of the largest are left out.
     """
     points = _points(old, new, samples)
     before, after = (basis(points).movedim(0, -2) for basis in (old, new))
-    transform = torch.linalg.pinv(after, rtol=tolerance) @ before
+    size = (after.shape[-1], before.shape[-1])
+    start = torch.eye(*size, dtype=before.dtype, device=before.device) * (size[0] == size[1])
+    transform = start + _solve(after, before - after @ start)
     residual = after @ transform - before
     return Refit(transform, residual.mT @ residual / len(points), points, before.movedim(-2, 0))
 
 
+def _solve(matrix: Tensor, target: Tensor) -> Tensor:
+    """Solve a least-squares problem, without singular values below a share of the largest."""
+    values, vectors = torch.linalg.eigh(matrix.mT @ matrix)
+    kept = values > _TOLERANCE**2 * values[..., -1:]
+    inverse = torch.where(kept, 1 / torch.where(kept, values, 1.0), 0.0)
+    return vectors @ (inverse.unsqueeze(-1) * (vectors.mT @ (matrix.mT @ target)))
+
+
 def _points(old: BasisFunctions, new: BasisFunctions, samples: Tensor | None) -> Tensor:
     """Return the points of a fit, shape ``(T, *grid_batch)``."""
-    per_cell = max(_POINTS_A_CELL, old.degree + 1 if old.knots is not None else 0)
     count = _POINTS_A_FUNCTION * max(old.num_functions, new.num_functions)
     grids = [(basis.placed[..., [0, -1]], count) for basis in (old, new)]
-    grids += [(basis.knots, per_cell * (basis.knots.shape[-1] - 1)) for basis in (old, new) if basis.knots is not None]
+    cells = [basis.knots for basis in (old, new) if basis.knots is not None]
+    grids += [(knots, _POINTS_A_CELL * (knots.shape[-1] - 1)) for knots in cells]
     parts = [refined_knots(grid, num + 1).movedim(-1, 0) for grid, num in grids]
     parts += [] if samples is None else [samples]
     batch = torch.broadcast_shapes(*(part.shape[1:] for part in parts))
-    return torch.cat([part.expand(-1, *batch) for part in parts])
+    return torch.cat([aligned(part, len(batch)).expand(-1, *batch) for part in parts])
