@@ -1,5 +1,6 @@
 """Tilted priors whose energies are learned univariate functions."""
 
+import copy
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.distributions import Distribution, Normal, constraints
 from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, PersistentULA, ShortRunULA, TiltedMixture
 from pyro_tkam.distributions.references import resolve_reference
 from pyro_tkam.nn import GridUpdate, UnivariateFunctions
+from pyro_tkam.nn.pruning import select
 from pyro_tkam.ops.quadrature import Quadrature
 
 
@@ -101,6 +103,31 @@ class MixturePrior(PyroModule):
     def forward(self) -> TiltedMixture:
         """Return the current distribution, of batch shape ``batch``."""
         return TiltedMixture(self.logits, self.components())
+
+    def prune(self, threshold: float) -> "MixturePrior":
+        """
+        Return a smaller prior without the components whose weight is below a threshold; the largest always stays.
+
+        Every mixture keeps as many places as the one with most components; places left over have no weight.
+
+        :param threshold: smallest weight to keep, from 0 to 1.
+        :raises ValueError: for a threshold outside [0, 1].
+
+        >>> prior = MixturePrior(TiltedPrior((5, 3)))
+        >>> with torch.no_grad():
+        ...     prior.logits[:, 1] = -20.0
+        >>> prior.prune(1e-3).logits.shape
+        torch.Size([5, 2])
+        """
+        with torch.no_grad():
+            logits = self().prune(threshold).log_weights
+            count = int(logits.isfinite().sum(-1).max())
+            logits, index = (part[..., :count] for part in logits.sort(-1, descending=True))
+        pruned = copy.deepcopy(self)
+        pruned.logits = nn.Parameter(logits.contiguous())
+        others = torch.meshgrid(*(torch.arange(size) for size in index.shape), indexing="ij")[:-1]
+        select(pruned.components.energies, *(other.to(index.device) for other in others), index)
+        return pruned
 
     def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
         """

@@ -108,17 +108,9 @@ def _hull(low: Tensor, high: Tensor, batch: torch.Size) -> tuple[Tensor, Tensor]
 
 def _errors(functions: BoundFunctions, fit: Refit) -> tuple[Tensor, float]:
     """Return each function's change, and that of all relative to their size (root mean squares)."""
-    scaled = functions.coefficients.double()
-    if functions.scale is not None:
-        scaled = scaled * functions.scale.double().unsqueeze(-1)
-    values, weights = fit.values, scaled
-    if functions.base_weight is not None:
-        base = functions.base_weight.double().expand(functions.batch_shape)
-        values = torch.cat((values, functions.activation(fit.points).unsqueeze(-1)), -1)
-        weights = torch.cat((weights, base.unsqueeze(-1)), -1)
-    values = values.movedim(0, -2)
+    values, weights = functions.features(fit.points).movedim(0, -2), functions.weights.double()
     size = quadratic(values.mT @ values / values.shape[-2], weights)
-    error = fit.mean_square(scaled)
+    error = fit.mean_square(weights[..., : functions.basis.num_functions])
     total = error.sum()
     change = float((total / size.sum()).sqrt()) if total > 0 else 0.0
     return error.sqrt(), change

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
-from pyro_tkam.nn import _checks
+from pyro_tkam.nn import _checks, pruning, regularizers
 from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.grids import GridUpdate, update_grid
 from pyro_tkam.ops.bases import BasisFunctions, Picklable
@@ -54,6 +54,19 @@ class BoundFunctions(Picklable):
     def knots(self) -> Tensor | None:
         """Cell edges, ascending, ``(*grid_batch, count)``; None where the functions are polynomials."""
         return self.basis.knots
+
+    @property
+    def weights(self) -> Tensor:
+        """What multiplies :meth:`features`: ``w_s c`` and, where there is a base function, ``w_b``."""
+        weights = self.coefficients if self.scale is None else self.scale.unsqueeze(-1) * self.coefficients
+        if self.base_weight is None:
+            return weights
+        return torch.cat((weights, self.base_weight.expand(self.batch_shape).unsqueeze(-1)), -1)
+
+    def features(self, z: Tensor) -> Tensor:
+        """Evaluate what the functions are sums of, the basis and the base function: ``(*z.shape, features)``."""
+        values = self.basis.cast(z.dtype)(z)
+        return values if self.base_weight is None else torch.cat((values, self.activation(z).unsqueeze(-1)), -1)
 
     def __call__(self, z: Tensor) -> Tensor:
         """Values of shape ``broadcast_shapes(z.shape, batch_shape)``."""
@@ -214,6 +227,48 @@ class UnivariateFunctions(PyroModule):
         True
         """
         return update_grid(self, samples, grid_size, uniform_share, widen, max_change)
+
+    def regularization(
+        self, samples: Tensor | None = None, *, l1: float = 1.0, entropy: float = 1.0, smoothness: float = 0.0
+    ) -> Tensor:
+        r"""
+        Return a penalty on the functions, to be added to a loss.
+
+        With :math:`|φ|` the mean absolute value of a function over the samples and :math:`p = |φ| / \sum |φ|`,
+
+        .. math:: λ_1 \sum |φ| - λ_2 \sum p \log p + λ_3 \sum \int φ''(s)^2 ds
+
+        (the first two after Liu et al. 2024, arXiv:2404.19756; the third smooths any basis, by quadrature).
+
+        :param samples: arguments as for :meth:`update_grid`; None takes equally spaced ones of the grid's interval.
+        :param l1: :math:`λ_1`.
+        :param entropy: :math:`λ_2`.
+        :param smoothness: :math:`λ_3`.
+        :return: a scalar.
+        :raises ValueError: for ``smoothness`` of splines of degree 1, which have no second derivative.
+
+        >>> UnivariateFunctions(3).regularization(smoothness=0.1).shape
+        torch.Size([])
+        """
+        functions = self.bound()
+        total = regularizers.sparsity(functions, samples, l1, entropy)
+        return total + smoothness * regularizers.curvature(functions).sum() if smoothness else total
+
+    def prune(self, threshold: float, samples: Tensor | None = None) -> Self:
+        """
+        Return a copy in which functions of a mean absolute value below a threshold are zero.
+
+        :param threshold: smallest mean absolute value to keep.
+        :param samples: arguments as for :meth:`regularization`.
+        :raises ValueError: for a negative threshold, and for one that keeps no function.
+
+        >>> bank = UnivariateFunctions(3)
+        >>> torch.nn.init.zeros_(bank.base_weight[:2]).shape
+        torch.Size([2])
+        >>> bank.prune(0.03).base_weight.count_nonzero()
+        tensor(1)
+        """
+        return pruning.prune_functions(self, threshold, samples)
 
     @pyro_method
     def bound(self) -> BoundFunctions:

@@ -74,6 +74,11 @@ class BasisFunctions(Picklable, ABC):
     def num_knots(cls, grid_size: int) -> int:
         """The number of points that place a grid; two where only its ends do."""
 
+    @property
+    def has_curvature(self) -> bool:
+        """Whether second derivatives are functions, so that their squares have integrals."""
+        return True
+
     def cast(self, dtype: torch.dtype) -> Self:
         """Return the basis in another precision."""
         return replace(self, grid=self.grid.to(dtype), width=None if self.width is None else self.width.to(dtype))

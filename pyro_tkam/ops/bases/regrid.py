@@ -72,13 +72,11 @@ class Refit:
     :param transform: :math:`A`, shape ``(*grid_batch, F', F)``.
     :param remainder: mean over the points of the outer products of :math:`B' A - B`, shape ``(*grid_batch, F, F)``.
     :param points: where the fit was made, shape ``(T, *grid_batch)``.
-    :param values: :math:`B` there, shape ``(T, *grid_batch, F)``.
     """
 
     transform: Tensor
     remainder: Tensor
     points: Tensor
-    values: Tensor
 
     def coefficients(self, old: Tensor) -> Tensor:
         """Fit functions of the old coefficients ``(*batch, F)``: ``(*batch, F')``."""
@@ -115,7 +113,7 @@ def refit(old: BasisFunctions, new: BasisFunctions, samples: Tensor | None) -> R
     start = torch.eye(*size, dtype=before.dtype, device=before.device) * (size[0] == size[1])
     transform = start + _solve(after, before - after @ start)
     residual = after @ transform - before
-    return Refit(transform, residual.mT @ residual / len(points), points, before.movedim(-2, 0))
+    return Refit(transform, residual.mT @ residual / len(points), points)
 
 
 def _solve(matrix: Tensor, target: Tensor) -> Tensor:

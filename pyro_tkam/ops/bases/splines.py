@@ -49,6 +49,11 @@ class BSplines(BasisFunctions):
         return self.grid
 
     @property
+    def has_curvature(self) -> bool:
+        """Whether the degree is at least 2."""
+        return self.degree >= 2
+
+    @property
     def grid_size(self) -> int:
         """The number of intervals."""
         return self.grid.shape[-1] - 1
