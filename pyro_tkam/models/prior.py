@@ -10,8 +10,10 @@ from torch.distributions import Distribution, Normal, constraints
 
 from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, PersistentULA, ShortRunULA, TiltedMixture
 from pyro_tkam.distributions.references import resolve_reference
-from pyro_tkam.nn import GridUpdate, UnivariateFunctions
+from pyro_tkam.models.knowledge import MOMENTS, LogDensity, fit_tilt
+from pyro_tkam.nn import Candidate, GridUpdate, UnivariateFunctions, fit_formulas
 from pyro_tkam.nn.pruning import select
+from pyro_tkam.nn.symbolic import NUM_ARGUMENTS
 from pyro_tkam.ops.quadrature import Quadrature
 
 
@@ -64,7 +66,6 @@ class TiltedPrior(PyroModule):
         energy = self.energies.bound()
         return ExponentiallyTilted(energy, reference, self.low, self.high, quadrature=self.quadrature)
 
-
     def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
         """
         Move the knots of the energies to where the latents are; the interval stays.
@@ -83,6 +84,60 @@ class TiltedPrior(PyroModule):
         if len(self.energies.batch_shape) > 1:
             samples = samples.movedim(-1, 1).flatten(0, 1).unsqueeze(-1)
         return (self.energies.update_grid(samples, **options),)
+
+    def fit(
+        self,
+        samples: Tensor | None = None,
+        *,
+        density: Distribution | LogDensity | None = None,
+        formula: Any = None,
+        ridge: float = 1e-6,
+    ) -> None:
+        """
+        Start from what is known: fit the densities to samples, to a density or to a formula.
+
+        See :func:`pyro_tkam.models.knowledge.fit_tilt`. Base functions are set to zero, scales to one. Give one of
+        the three; what lacks batch dimensions is fitted by all densities alike.
+
+        :param samples: values inside the interval, shape ``(N,)`` or ``(N, *batch)``.
+        :param density: a distribution, or an elementwise function from ``z`` to its log density up to a constant.
+        :param formula: a density up to a factor, as text that ``sympy`` reads or an expression of it in one variable.
+        :param ridge: penalty on squared coefficients, in nats; larger ones keep closer to the reference.
+        :raises ValueError: unless one of the three is given, for samples outside the interval, and for a target
+            without mass on it.
+
+        >>> prior = TiltedPrior((), "gaussian", basis="bspline")
+        >>> prior.fit(formula="exp(-(z - 1)**2 / 0.5) + exp(-(z + 1)**2 / 0.5)")
+        >>> round(float(prior().variance.detach()), 2)
+        1.25
+        """
+        targets = {"samples": samples, "density": density, "formula": formula}
+        given = [name for name, target in targets.items() if target is not None]
+        if len(given) != 1:
+            raise ValueError(f"samples, density, formula: got {given or 'none'}, takes one of them")
+        if samples is not None and not bool(((samples >= self.low) & (samples <= self.high)).all()):
+            raise ValueError(f"samples: got values outside [{self.low:g}, {self.high:g}], takes values inside")
+        moments = MOMENTS[given[0]](targets[given[0]])
+        with torch.no_grad():
+            fit_tilt(self.energies, self().reference, moments, ridge)
+
+    def symbolic(self, index: tuple[int, ...] = (), **options: Any) -> list[Candidate]:
+        """
+        Find formulas for the logarithm of one density, the best first.
+
+        :param index: which density, a place in ``batch_shape``.
+        :param options: ``library`` and ``num_candidates`` of :func:`pyro_tkam.nn.fit_formulas`.
+        :raises ValueError: for a place outside of the bank and for unknown names.
+        """
+        shape = self.energies.batch_shape
+        if len(index) != len(shape) or not all(-size <= i < size for i, size in zip(index, shape, strict=True)):
+            raise ValueError(f"index: got {index}, takes a place in batch_shape {tuple(shape)}")
+        with torch.no_grad():
+            density = self()
+            places = (torch.arange(NUM_ARGUMENTS).to(density.low) + 0.5) / NUM_ARGUMENTS
+            z = torch.lerp(density.low, density.high, places)
+            values = density.log_prob(z.reshape(-1, *[1] * len(shape)))[:, *index]
+        return fit_formulas(z, values, **options)
 
 
 class MixturePrior(PyroModule):

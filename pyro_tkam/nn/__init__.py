@@ -3,6 +3,17 @@
 from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.grids import GridUpdate
 from pyro_tkam.nn.kan import KAN, KANEdges, KANLayer
+from pyro_tkam.nn.symbolic import Candidate, fit_formulas
 from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
 
-__all__ = ["KAN", "Basis", "BoundFunctions", "GridUpdate", "KANEdges", "KANLayer", "UnivariateFunctions"]
+__all__ = [
+    "KAN",
+    "Basis",
+    "BoundFunctions",
+    "Candidate",
+    "GridUpdate",
+    "KANEdges",
+    "KANLayer",
+    "UnivariateFunctions",
+    "fit_formulas",
+]

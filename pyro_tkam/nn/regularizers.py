@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from pyro_tkam.ops._points import aligned
+from pyro_tkam.ops.bases import BasisFunctions
 from pyro_tkam.ops.bases.regrid import quadratic, refined_knots
 from pyro_tkam.ops.quadrature import composite
 
@@ -61,10 +62,7 @@ def curvature(functions: BoundFunctions) -> Tensor:
     basis = functions.basis
     if not basis.has_curvature:
         raise ValueError(f"smoothness needs splines of degree at least 2, got degree {basis.degree}")
-    low, high = basis.placed[..., 0], basis.placed[..., -1]
-    knots = None if basis.knots is None else basis.knots.movedim(-1, 0)
-    edges = composite(4, _NODES_A_CELL).edges(low, high, knots)
-    nodes, weights = _gauss_legendre(edges)
+    nodes, weights = quadrature_points(basis)
     second = second_derivative(functions.features, nodes).movedim(0, -2)
     return quadratic((second.mT * weights.movedim(0, -1).unsqueeze(-2)) @ second, functions.weights)
 
@@ -84,8 +82,11 @@ def second_derivative(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor
     return jvp(slope, (z,), (ones,))[1]
 
 
-def _gauss_legendre(edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Return nodes and weights in all cells, both ``(nodes, *grid_batch)``."""
+def quadrature_points(basis: BasisFunctions) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights that integrate over the grid's interval, both ``(nodes, *grid_batch)``."""
+    low, high = basis.placed[..., 0], basis.placed[..., -1]
+    knots = None if basis.knots is None else basis.knots.movedim(-1, 0)
+    edges = composite(4, _NODES_A_CELL).edges(low, high, knots)
     places, weights = (torch.as_tensor(x).to(edges) for x in np.polynomial.legendre.leggauss(_NODES_A_CELL))
     shape = (-1, *[1] * (edges.dim() - 1))
     starts, widths = edges[:-1, None], edges.diff(dim=0)[:, None]

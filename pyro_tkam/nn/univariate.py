@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from pyro_tkam.nn import _checks, pruning, regularizers
 from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.grids import GridUpdate, update_grid
+from pyro_tkam.nn.symbolic import NUM_ARGUMENTS, Candidate, fit_formulas
 from pyro_tkam.ops.bases import BasisFunctions, Picklable
+from pyro_tkam.ops.bases.regrid import refined_knots
 
 #: base functions by the name that users give
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -253,6 +255,40 @@ class UnivariateFunctions(PyroModule):
         functions = self.bound()
         total = regularizers.sparsity(functions, samples, l1, entropy)
         return total + smoothness * regularizers.curvature(functions).sum() if smoothness else total
+
+    def symbolic(
+        self,
+        index: tuple[int, ...],
+        samples: Tensor | None = None,
+        *,
+        library: Sequence[str] | None = None,
+        num_candidates: int = 5,
+    ) -> list[Candidate]:
+        """
+        Find formulas for one function, the best first.
+
+        :param index: which function, a place in ``batch_shape``.
+        :param samples: its arguments, shape ``(N,)``; None takes equally spaced ones of its grid's interval.
+        :param library: names of functions, see :data:`pyro_tkam.nn.symbolic.FORMS`; None takes all.
+        :param num_candidates: number of formulas.
+        :raises ValueError: for a place outside of the bank and for unknown names.
+
+        >>> bank = UnivariateFunctions((2, 3), activation="tanh", noise_scale=0.0)
+        >>> [best, *_] = bank.symbolic((1, 2))
+        >>> best.name
+        'tanh'
+        """
+        index = tuple(index)
+        shape = self.batch_shape
+        if len(index) != len(shape) or not all(-size <= i < size for i, size in zip(index, shape, strict=True)):
+            raise ValueError(f"index must be a place in batch_shape {tuple(shape)}, got {index}")
+        functions = self.bound()
+        if samples is None:
+            ends = functions.basis.placed[..., [0, -1]]
+            samples = refined_knots(ends.expand(*shape, 2)[index], NUM_ARGUMENTS)
+        with torch.no_grad():
+            values = functions(samples.reshape(-1, *[1] * len(shape)))[:, *index]
+        return fit_formulas(samples, values, library, num_candidates)
 
     def prune(self, threshold: float, samples: Tensor | None = None) -> Self:
         """
