@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from pyro_tkam._optional import needs
 from pyro_tkam.distributions.references import Reference
 from pyro_tkam.nn import UnivariateFunctions
 from pyro_tkam.nn.regularizers import quadrature_points
+from pyro_tkam.nn.symbolic import formula_function
 from pyro_tkam.ops._points import aligned
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -48,13 +48,7 @@ def of_density(density: Distribution | LogDensity) -> Moments:
 
 def of_formula(formula: Any) -> Moments:
     """Integrate the features against a density that a formula gives up to a factor."""
-    with needs("symbolic"):
-        import sympy
-    expression = sympy.sympify(formula)
-    symbols = sorted(expression.free_symbols, key=str)
-    if len(symbols) != 1:
-        raise ValueError(f"formula: got {formula} with variables {symbols}, takes one variable")
-    function = sympy.lambdify(symbols, expression, modules=[_TORCH, torch])
+    function = formula_function(formula)
 
     def log_density(z: Tensor) -> Tensor:
         values = function(z)
@@ -64,8 +58,6 @@ def of_formula(formula: Any) -> Moments:
 
     return of_density(log_density)
 
-
-_TORCH = {"Abs": torch.abs, "ln": torch.log, "Max": torch.maximum, "Min": torch.minimum}
 
 #: what a target expects, by the name of the argument that gives it
 MOMENTS: dict[str, Callable[[Any], Moments]] = {

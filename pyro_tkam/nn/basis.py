@@ -34,6 +34,8 @@ class Basis(PyroModule):
     torch.Size([7, 8])
     """
 
+    grid: torch.Tensor
+
     def __init__(
         self,
         name: str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,8 +85,7 @@ def _zero_others(bank: UnivariateFunctions, kept: Tensor) -> None:
 
 def _drop_nodes(layers: nn.ModuleList, number: int, kept: Tensor, following: Tensor) -> Tensor:
     """Remove outputs of a layer that the next does not read, in both; return which edges of the layer stay."""
-    layer: KANLayer = layers[number]
-    reader: KANLayer = layers[number + 1]
+    layer, reader = (cast("KANLayer", layers[i]) for i in (number, number + 1))
     nodes = following.any(0).nonzero().squeeze(-1)
     if not bool(kept[nodes].any()):
         raise ValueError(f"threshold empties layer {number}: no edge of it reaches a node that the next layer reads")

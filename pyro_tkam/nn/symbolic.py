@@ -24,13 +24,13 @@ _STEPS = 60
 
 @dataclass(frozen=True)
 class Form:
-    """
+    r"""
     A function of the library.
 
     :param function: :math:`g`, elementwise on tensors.
     :param formula: its expression in ``u``, for sympy.
     :param complexity: how much it counts among candidates that fit alike, at least the number of free parameters of
-        :math:`a\\,g(bx + c) + d`: two where the four are redundant as for a line, three as for an exponential.
+        :math:`a\,g(bx + c) + d`: two where the four are redundant as for a line, three as for an exponential.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -95,6 +95,27 @@ class Candidate:
         a, b, c, d = (sympy.Float(value, digits) if value else sympy.Integer(0) for value in self.parameters)
         inner = sympy.sympify(FORMS[self.name].formula).subs("u", b * sympy.Symbol(symbol) + c)
         return a * inner + d
+
+
+def formula_function(formula: Any) -> Callable[[Tensor], Tensor]:
+    """
+    Return a formula in one variable as a function of tensors.
+
+    :param formula: text that ``sympy`` reads, or an expression of it.
+    :raises ValueError: for more or fewer variables than one.
+    :raises ImportError: without ``sympy``; names the extra to install.
+
+    >>> formula_function("z**2 + 1")(torch.tensor([1.0, 2.0]))
+    tensor([2., 5.])
+    """
+    with needs("symbolic"):
+        import sympy
+    expression = sympy.sympify(formula)
+    symbols = sorted(expression.free_symbols, key=str)
+    if len(symbols) != 1:
+        raise ValueError(f"formula must have one variable, got {formula} with {symbols}")
+    function: Callable[[Tensor], Tensor] = sympy.lambdify(symbols, expression, modules=[{"Abs": torch.abs}, torch])
+    return function
 
 
 def fit_formulas(
@@ -195,6 +216,6 @@ def _linearised(
     """Return residuals ``(starts, N)`` and the model's derivatives in its parameters ``(starts, N, 4)``."""
     a, b, c, d = parameters.unsqueeze(-1).unbind(1)
     u = b * x + c
-    g, slope = torch.func.jvp(function, (u,), (torch.ones_like(u),))
+    g, slope, *_ = torch.func.jvp(function, (u,), (torch.ones_like(u),))
     jacobian = torch.stack((g, a * slope * x, a * slope, torch.ones_like(g)), -1)
     return y - (a * g + d), jacobian

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -95,7 +97,7 @@ def local_slopes(z: Tensor, knots: Tensor, cell: Tensor, degree: int) -> list[Te
     around = _neighbours(knots, cell, degree)
     lower = local_splines(z, knots, cell, degree, degree - 1)
     shares = [degree * v / (b - a) for v, a, b in zip(lower, around[:degree], around[degree:], strict=True)]
-    middle = [a - b for a, b in zip(shares[:-1], shares[1:], strict=True)]
+    middle = [a - b for a, b in pairwise(shares)]
     return [-shares[0], *middle, shares[-1]]
 
 
