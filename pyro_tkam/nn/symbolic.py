@@ -18,8 +18,8 @@ NUM_ARGUMENTS = 200
 #: scales and shifts, in units of the samples' half range, from which fits start
 _SCALES = (0.3, 0.6, 1.0, 1.6, 2.5, 4.0, 6.0, 9.0)
 _SHIFTS = tuple(i / 2 for i in range(-8, 9))
-_STARTS = 24
-_STEPS = 60
+_STARTS = 32
+_STEPS = 120
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def _cell(z: Tensor, knots: Tensor, degree: int) -> Tensor:
         found = torch.bucketize(z, knots, right=True)
     else:
         batch = z.shape[z.dim() - rank :]
-        rows = knots.expand(*batch, -1).reshape(batch.numel(), -1)
+        rows = knots.expand(*batch, -1).reshape(batch.numel(), -1).contiguous()
         columns = z.reshape(-1, batch.numel()).mT.contiguous()
         found = torch.searchsorted(rows, columns, right=True).mT.contiguous().reshape(z.shape)
     return (found - 1 - degree).clamp(0, knots.shape[-1] - 2 - 2 * degree).int()
