@@ -97,7 +97,8 @@ class TiltedPrior(PyroModule):
         Start from what is known: fit the densities to samples, to a density or to a formula.
 
         See :func:`pyro_tkam.models.knowledge.fit_tilt`. Base functions are set to zero, scales to one. Give one of
-        the three; what lacks batch dimensions is fitted by all densities alike.
+        the three; what lacks batch dimensions is fitted by all densities alike. Fit the prior of a model as
+        ``model.prior.fit(...)``, since Pyro lets no module become part of another after it was read.
 
         :param samples: values inside the interval, shape ``(N,)`` or ``(N, *batch)``.
         :param density: a distribution, or an elementwise function from ``z`` to its log density up to a constant.
