@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 
 import pytest
 import torch
@@ -141,7 +142,7 @@ def smoothness_is_the_integral(basis: str) -> None:
             at = torch.tensor(z, dtype=torch.double)
             return float(torch.autograd.functional.hessian(lambda t: bank(t)[i], at)) ** 2
 
-        pairs = list(zip(cuts[:-1], cuts[1:], strict=True))
+        pairs = list(itertools.pairwise(cuts))
         exact = sum(quad(integrand, a, b, args=(i,), epsrel=1e-6)[0] for i in range(2) for a, b in pairs)
         assert float(penalty.detach()) == pytest.approx(exact, rel=1e-4)
         (gradient,) = torch.autograd.grad(penalty, bank.coefficients)
