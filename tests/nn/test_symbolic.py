@@ -74,7 +74,7 @@ def test_an_edge_of_a_layer(update):
 
 def test_bad_input():
     x = torch.linspace(0, 1, 20)
-    with pytest.raises(ValueError, match="library must be one of 'linear', 'square', .*got 'sine'"):
+    with pytest.raises(ValueError, match=r"library must be one of 'linear', 'square', .*got 'sine'"):
         fit_formulas(x, x, ["sine"])
     with pytest.raises(ValueError, match=r"x, y must be of one shape .*got \(20,\), \(19,\)"):
         fit_formulas(x, x[1:])
