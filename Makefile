@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-arviz1 lint docs bench clean
+.PHONY: demo test test-arviz1 lint docs docs-full bench bench-full package clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,8 +14,11 @@ help:
 	@echo "make test    run the tests"
 	@echo "make test-arviz1   run the ArviZ tests under ArviZ 1.x, where there is a Python >= 3.12"
 	@echo "make lint    style, types and import rules"
-	@echo "make docs    build the documentation"
-	@echo "make bench   time and check the package side by side with simpler code"
+	@echo "make docs    build the documentation, its tutorials on small settings"
+	@echo "make docs-full   build it with the tutorials in full (some twenty minutes)"
+	@echo "make package   build the sdist and the wheel, and check what is in them"
+	@echo "make bench   time and check the package side by side with simpler code, in short"
+	@echo "make bench-full   the same with all repeats"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -61,8 +64,19 @@ lint: $(VENV)/.ready-dev
 docs: $(VENV)/.ready-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
+docs-full: export PYRO_TKAM_FULL = 1
+docs-full: docs
+
 bench: $(VENV)/.ready-dev
 	$(BIN)/python -m benchmarks
 
+bench-full: $(VENV)/.ready-dev
+	$(BIN)/python -m benchmarks --full
+
+package: $(VENV)/.ready-dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python .ci/check_package.py dist
+
 clean:
-	rm -rf $(VENV) $(VENV)-arviz1 build dist docs/_build
+	rm -rf $(VENV) $(VENV)-arviz1 build dist docs/_build docs/tutorials

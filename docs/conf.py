@@ -1,13 +1,26 @@
 """Configuration of the documentation."""
 
+import os
+import sys
+from pathlib import Path
+
 import pyro_tkam
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the extensions beside this file
 
 project = "pyro-tkam"
 author = "The pyro-tkam developers"
 project_copyright = "the pyro-tkam developers"
 release = version = pyro_tkam.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+    "benchmark_tables",
+    "reproduction_tables",
+]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"pyro-tkam {release}"
@@ -26,3 +39,16 @@ autodoc_default_options = {
     "inherited-members": ",".join(HOSTS),
 }
 python_use_unqualified_type_names = True
+
+if "PYRO_TKAM_FULL" not in os.environ:  # `make docs-full` trains the tutorials' models in full
+    os.environ["PYRO_TKAM_SMALL"] = "1"
+sphinx_gallery_conf = {
+    "examples_dirs": "../tutorials",
+    "gallery_dirs": "tutorials",
+    "filename_pattern": r"/\d\d_",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "remove_config_comments": True,
+}

@@ -98,6 +98,16 @@ def _sample(options: Any) -> None:
         print(f"wrote {out}.png")
 
 
+def _report_arguments(parser: "ArgumentParser") -> None:
+    parser.add_argument("run", help=_RUN)
+
+
+def _report(options: Any) -> None:
+    from pyro_tkam.train import report
+
+    print(f"wrote {report(options['run'])}")
+
+
 def _demo_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("run", nargs="?", default="runs/demo", help="folder to write (default: runs/demo)")
     _config_arguments(parser)
@@ -109,6 +119,34 @@ def _demo(options: Any) -> None:
     _quiet_lightning()
     result = demo(_config(options), options["run"])
     print(f"\n{table(result)}\n\nwrote {options['run']}: demo.png, curves.png, summary.json and a run folder for each")
+
+
+def _reproduce_arguments(parser: "ArgumentParser") -> None:
+    parser.add_argument("name", help="experiment, or the start of several: digits, darcy, patches, digits-uniform, …")
+    parser.add_argument("--scale", default="small", help="small (minutes, offline) or paper (default: small)")
+    parser.add_argument("--folder", default="runs/reproduce", help="where to write (default: runs/reproduce)")
+    parser.add_argument("--data", default=None, help="folder with published data files, or where made data are kept")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    parser.add_argument("--output", default=None, help="JSON file into which the results are merged")
+
+
+def _reproduce(options: Any) -> None:
+    from pyro_tkam.train.experiments import chosen
+    from pyro_tkam.train.reproduce import merge_results, reproduce, table
+
+    rows = chosen(options["name"])
+    for row in rows:
+        row.scale(options["scale"])  # so that nothing runs before all of them can
+    _quiet_lightning()
+    data = None if options["data"] is None else Path(options["data"])
+    results = {}
+    for row in rows:
+        folder = Path(options["folder"]) / options["scale"] / row.name
+        print(f"{row.name}, scale {options['scale']}: {folder}")
+        results[row.name] = reproduce(row, options["scale"], folder, data=data, seed=options["seed"])
+        if options["output"] is not None:
+            merge_results(Path(options["output"]), results)
+    print(table(results))
 
 
 @dataclass(frozen=True)
@@ -126,7 +164,9 @@ COMMANDS = {
         "go on with a run that was stopped; the metrics are those of one that was not", _resume_arguments, _resume
     ),
     "sample": Command("draw from a trained model: a .npy file and a picture", _sample_arguments, _sample),
+    "report": Command("write one page that shows a run: report.html", _report_arguments, _report),
     "demo": Command("train both couplings on real digits and compare them", _demo_arguments, _demo),
+    "reproduce": Command("run experiments of the paper and measure them", _reproduce_arguments, _reproduce),
 }
 
 

@@ -1,6 +1,33 @@
-"""Small real data sets, and the way from any tensor, array or Dataset to training."""
+"""Small real data sets, a solver that makes one, texts, and the way from any tensor, array or Dataset to training."""
 
+from pyro_tkam.datasets.flow import DarcyFields, darcy, gaussian_fields, solve_darcy
 from pyro_tkam.datasets.images import DATASETS, LabelledImages, digits, mnist5k
-from pyro_tkam.datasets.sources import as_dataset, load_rows, split
+from pyro_tkam.datasets.photographs import PHOTOGRAPHS, colour_patches
+from pyro_tkam.datasets.published import cifar10, fashion_mnist, mnist, svhn
+from pyro_tkam.datasets.sources import SOURCES, as_dataset, load_rows, split
+from pyro_tkam.datasets.text import Text, encode, king_james, text
 
-__all__ = ["DATASETS", "LabelledImages", "as_dataset", "digits", "load_rows", "mnist5k", "split"]
+__all__ = [
+    "DATASETS",
+    "PHOTOGRAPHS",
+    "SOURCES",
+    "DarcyFields",
+    "LabelledImages",
+    "Text",
+    "as_dataset",
+    "cifar10",
+    "colour_patches",
+    "darcy",
+    "digits",
+    "encode",
+    "fashion_mnist",
+    "gaussian_fields",
+    "king_james",
+    "load_rows",
+    "mnist",
+    "mnist5k",
+    "solve_darcy",
+    "split",
+    "svhn",
+    "text",
+]

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from pyro_tkam.datasets.images import DATASETS
+from pyro_tkam.datasets.flow import darcy
+from pyro_tkam.datasets.images import digits, mnist5k
+from pyro_tkam.datasets.photographs import colour_patches
 
 
 def as_dataset(data: Tensor | NDArray[Any] | Dataset[Any]) -> Dataset[Any]:
@@ -83,20 +85,36 @@ def _read_pt(path: Path) -> Any:
 READERS: dict[str, Callable[[Path], Any]] = {".npy": _read_npy, ".pt": _read_pt}
 
 
+def _pressures() -> Tensor:
+    """Return Darcy pressures in units of the largest one, so that they lie between 0 and 1."""
+    pressure = darcy().pressure
+    return pressure / pressure.max()
+
+
+#: rows to train on by the name that users give
+SOURCES: dict[str, Callable[[], Tensor]] = {
+    "mnist5k": lambda: mnist5k().images,
+    "digits": lambda: digits().images,
+    "darcy": _pressures,
+    "patches": lambda: colour_patches().images,
+}
+
+
 def load_rows(source: str) -> Tensor:
     """
     Load data by a data set's name or from a file.
 
-    :param source: ``"mnist5k"``, ``"digits"``, or the path of a ``.npy`` or ``.pt`` file with a floating array.
+    :param source: ``"mnist5k"``, ``"digits"``, ``"darcy"`` (pressures, scaled to [0, 1]), ``"patches"`` (of colour
+        photographs), or the path of a ``.npy`` or ``.pt`` file with a floating array.
     :return: rows in the default dtype, shape ``(num, *event)``.
     :raises ValueError: for an unknown name, a file that cannot be read, and what :func:`as_dataset` refuses.
     :raises FileNotFoundError: for a file that is not there.
     """
-    if source in DATASETS:
-        return DATASETS[source]().images
+    if source in SOURCES:
+        return SOURCES[source]()
     path = Path(source)
     if path.suffix not in READERS:
-        raise ValueError(f"data: got {source!r}, takes one of {sorted(DATASETS)} or a file {' or '.join(READERS)}")
+        raise ValueError(f"data: got {source!r}, takes one of {sorted(SOURCES)} or a file {' or '.join(READERS)}")
     if not path.is_file():
         raise FileNotFoundError(f"data: there is no file {source}")
     try:

@@ -2,7 +2,20 @@
 
 from pyro_tkam.distributions.isotropic import IsotropicNormal
 from pyro_tkam.distributions.joint import JointEnergy, PersistentULA, ShortRunULA
+from pyro_tkam.distributions.labelled import LabelledTilted
 from pyro_tkam.distributions.mixture import TiltedMixture
+from pyro_tkam.distributions.pairwise import PairwiseBernoulli, PairwiseCategorical, PairwiseContinuousBernoulli
 from pyro_tkam.distributions.tilted import ExponentiallyTilted
 
-__all__ = ["ExponentiallyTilted", "IsotropicNormal", "JointEnergy", "PersistentULA", "ShortRunULA", "TiltedMixture"]
+__all__ = [
+    "ExponentiallyTilted",
+    "IsotropicNormal",
+    "JointEnergy",
+    "LabelledTilted",
+    "PairwiseBernoulli",
+    "PairwiseCategorical",
+    "PairwiseContinuousBernoulli",
+    "PersistentULA",
+    "ShortRunULA",
+    "TiltedMixture",
+]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from pyro.infer.autoguide.initialization import init_to_uniform
+from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Transform
 
+from pyro_tkam.distributions import JointEnergy
 from pyro_tkam.infer.coordinates import Site, StandardNormal, Unconstrained
 from pyro_tkam.infer.graph import TracedFunction
 from pyro_tkam.infer.layout import Layout
-from pyro_tkam.infer.structure import Model, Structure, initial_trace, is_improper, is_plain
+from pyro_tkam.infer.structure import Model, Structure, initial_trace, is_improper, is_plain, unwrapped
 from pyro_tkam.infer.terms import ModelTerms, find_local_plates
 from pyro_tkam.infer.vectorization import RUNNERS, LoopRunner, PlateRunner, choose_runner, works
 from pyro_tkam.ops.batched import Batched
@@ -102,24 +105,55 @@ class ModelDensity:
     ) -> None:
         if vectorization is not None and vectorization not in RUNNERS:
             raise ValueError(f"vectorization must be one of {sorted(RUNNERS)} or None, got {vectorization!r}")
-        self._initial_trace = lambda: initial_trace(model, args, dict(kwargs or {}), init_strategy, max_plate_nesting)
-        self._uniform_start = init_strategy is init_to_uniform
-        self.structure = Structure.of(self._initial_trace())
-
-        def make_terms(local: dict[str, tuple[int, int]]) -> ModelTerms:
-            layout = self.structure.layout(local.values(), dict(transforms or {}), standard_normal)
-            return ModelTerms(model, args, dict(kwargs or {}), self.structure, layout)
-
-        self.local_plates = find_local_plates(self.structure, make_terms, batch_plates)
-        self.terms = make_terms(self.local_plates)
+        self._model, self._init_strategy = model, init_strategy
+        self._transforms, self._standard_normal = dict(transforms or {}), standard_normal
+        self._trace_graph = trace_graph
+        self._run_once(args, dict(kwargs or {}), max_plate_nesting)
+        self.local_plates = find_local_plates(self.structure, self._make_terms, batch_plates)
+        self.terms = self._make_terms(self.local_plates)
         self._prototype = self.terms.coordinates(self.structure.trace)
         probe = torch.stack([self._prototype, self._prototype + 0.1])
         self._runner = RUNNERS[vectorization](self.terms) if vectorization else choose_runner(self.terms, probe)
         self._prior_runner: PlateRunner | LoopRunner = PlateRunner(self.terms)
         if not works(self._prior_runner, LoopRunner(self.terms), probe):
             self._prior_runner = LoopRunner(self.terms)
-        self._joint = TracedFunction(self._joint_gradient, trace_graph)
-        self._split = TracedFunction(self._split_gradient, trace_graph)
+        self._record_graphs()
+
+    def rebind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelDensity:
+        """Return the density of the same model at other arguments and at its parameters' present values.
+
+        What was found out about its plates and about how to run it is kept; the model runs once.
+
+        :param args: its arguments.
+        :param kwargs: its keyword arguments.
+        :raises ValueError: if a local plate is gone.
+        """
+        new = copy(self)
+        new._run_once(args, dict(kwargs), self.structure.max_plate_nesting)
+        plates = new.structure.plates()
+        if missing := [name for name in self.local_plates if name not in plates]:
+            raise ValueError(f"model changed between calls: its plates {missing} no longer hold every site")
+        new.local_plates = {name: plates[name] for name in self.local_plates}
+        new.terms = new._make_terms(new.local_plates)
+        new._prototype = new.terms.coordinates(new.structure.trace)
+        new._runner, new._prior_runner = type(self._runner)(new.terms), type(self._prior_runner)(new.terms)
+        new._record_graphs()
+        return new
+
+    def _run_once(self, args: tuple[Any, ...], kwargs: dict[str, Any], nesting: int | None) -> None:
+        self._args, self._kwargs, self._nesting = args, kwargs, nesting
+        self.structure = Structure.of(self._initial_trace())
+
+    def _initial_trace(self) -> tuple[Trace, int]:
+        return initial_trace(self._model, self._args, self._kwargs, self._init_strategy, self._nesting)
+
+    def _make_terms(self, local: dict[str, tuple[int, int]]) -> ModelTerms:
+        layout = self.structure.layout(local.values(), self._transforms, self._standard_normal)
+        return ModelTerms(self._model, self._args, self._kwargs, self.structure, layout)
+
+    def _record_graphs(self) -> None:
+        self._joint = TracedFunction(self._joint_gradient, self._trace_graph)
+        self._split = TracedFunction(self._split_gradient, self._trace_graph)
 
     @property
     def layout(self) -> Layout:
@@ -171,7 +205,7 @@ class ModelDensity:
 
     def draw_start(self, num: int) -> Tensor:
         """Draw positions ``(num, *local, dim)`` by the initialisation strategy."""
-        if self._uniform_start:
+        if self._init_strategy is init_to_uniform:
             return 4 * torch.rand_like(self._prototype.expand(num, *self._prototype.shape)) - 2
         return torch.stack([self.terms.coordinates(self._initial_trace()[0]) for _ in range(num)])
 
@@ -184,6 +218,11 @@ class ModelDensity:
         """Draw ``num`` positions from the prior, ``(num, *local, dim)``."""
         normal = torch.randn_like(self._prototype.expand(num, *self._prototype.shape))
         return normal if self.prior_is_standard_normal else self._prior_runner.draw_prior(normal)
+
+    def draws_prior_exactly(self) -> bool:
+        """Tell whether :meth:`sample_prior` is no Markov chain itself, as that of a joint energy is."""
+        nodes = self.structure.trace.nodes
+        return not any(isinstance(unwrapped(nodes[name]["fn"]), JointEnergy) for name in self.structure.latent)
 
     def improper_sites(self) -> list[str]:
         """Return the latent sites without a normalisable prior."""

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro.infer import ELBO
-from pyro.infer.util import torch_item
 from pyro.util import warn_if_nan
 from torch import Tensor
 
+from pyro_tkam.infer.objective import MaximumLikelihood
 from pyro_tkam.infer.particles import Particles, Structure, draw_particles, structure_of
 from pyro_tkam.ops import resampling
 
@@ -49,8 +48,13 @@ class ImportanceStatistics:
     log_evidence: Tensor
     effective_sample_size: Tensor
 
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """Mean effective sample size, as ``ess``."""
+        return {"ess": self.effective_sample_size.mean()}
 
-class ImportanceMLE(ELBO):
+
+class ImportanceMLE(MaximumLikelihood):
     """
     Negative log marginal likelihood, with the posterior's expectations by self-normalised importance sampling.
 
@@ -70,8 +74,6 @@ class ImportanceMLE(ELBO):
     :param log_prior_gradient: ``"quadrature"`` differentiates the normalised log density; ``"contrastive"``
         replaces the normaliser's gradient by its average over the draws.
     :raises ValueError: for an unknown name, fewer than one particle, or a threshold outside [0, 1].
-
-    The object remembers the plates of the model that it saw first: make one for each model.
 
     >>> import pyro, torch, pyro.distributions as dist
     >>> def model(x):
@@ -106,36 +108,12 @@ class ImportanceMLE(ELBO):
         self.statistics: ImportanceStatistics | None = None
         self._resample = RESAMPLERS[resampler]
         self._prior_weights = LOG_PRIOR_GRADIENTS[log_prior_gradient]
-        self._structure: Structure | None = None
+        self._seen: tuple[Any, Structure] | None = None
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:
-        if self._structure is None:
-            self._structure = structure_of(model, *args, **kwargs)
-        return draw_particles(model, guide, self.num_particles, self._structure, *args, **kwargs)
-
-    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """
-        Estimate the negative log marginal likelihood of the data.
-
-        :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
-        :param guide: a guide, or None for draws from the prior.
-        :return: nats, scaled from the mini-batch to all data.
-        """
-        with torch.no_grad():
-            return float(self.differentiable_loss(model, guide, *args, **kwargs))
-
-    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """
-        Estimate the negative log marginal likelihood and add its gradient to the parameters'.
-
-        :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
-        :param guide: a guide, or None for draws from the prior.
-        :return: nats, scaled from the mini-batch to all data.
-        """
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            loss.backward(retain_graph=self.retain_graph)
-        return float(torch_item(loss))
+        if self._seen is None or self._seen[0] is not model:
+            self._seen = model, structure_of(model, *args, **kwargs)
+        return draw_particles(model, guide, self.num_particles, self._seen[1], *args, **kwargs)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """

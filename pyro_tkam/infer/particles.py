@@ -48,11 +48,16 @@ class Particles:
     values: dict[str, Tensor]
 
     @property
-    def log_weights(self) -> Tensor:
-        """Unnormalised log importance weights, shape ``(particles, *local)``, without gradients."""
+    def log_importance(self) -> Tensor:
+        """Unnormalised log importance weights, shape ``(particles, *local)``."""
         if self.log_proposal is None:
-            return self.log_likelihood.detach()
-        return (self.log_prior + self.log_likelihood - self.log_proposal).detach()
+            return self.log_likelihood
+        return self.log_prior + self.log_likelihood - self.log_proposal
+
+    @property
+    def log_weights(self) -> Tensor:
+        """The same without gradients."""
+        return self.log_importance.detach()
 
 
 def is_latent(site: dict[str, Any]) -> bool:
@@ -99,36 +104,67 @@ def _same_along(site: dict[str, Any], dims: tuple[int, ...]) -> bool:
 class _DrawParticles(Messenger):
     """Draw every latent site once a particle, with one value for all data along ``shared_dims``."""
 
-    def __init__(self, num_particles: int, particle_dim: int, shared_dims: tuple[int, ...]) -> None:
+    def __init__(
+        self, num_particles: int, particle_dim: int, shared_dims: tuple[int, ...], reparameterised: bool = False
+    ) -> None:
         super().__init__()
         self.num_particles, self.particle_dim, self.shared_dims = num_particles, particle_dim, shared_dims
+        self.reparameterised = reparameterised
 
     def _pyro_sample(self, msg: Any) -> None:
         fn = msg["fn"]
         if msg["done"] or msg["is_observed"] or not isinstance(fn, TorchDistributionMixin):
             return
-        with torch.no_grad():
+        if self.reparameterised and not fn.has_rsample:
+            raise ValueError(
+                f"guide: got site {msg['name']!r} without rsample, takes sites that can be reparameterised"
+            )
+        with torch.set_grad_enabled(self.reparameterised and torch.is_grad_enabled()):
             msg["value"] = self._draw(fn)
         msg["done"] = True
 
     def _draw(self, fn: Any) -> Tensor:
+        draw = fn.rsample if self.reparameterised else fn.sample
         rank = -self.particle_dim
         batch = (1,) * (rank - len(fn.batch_shape)) + tuple(fn.batch_shape)
         shared = [dim + rank for dim in self.shared_dims]
         if batch[0] == self.num_particles:  # it already depends on the particles
-            value = fn.sample().reshape(batch + tuple(fn.event_shape))
+            value = draw().reshape(batch + tuple(fn.event_shape))
             return value[tuple(slice(1) if i in shared else slice(None) for i in range(rank))]
         copies = math.prod(batch[i] for i in shared)
         rounds = math.ceil(self.num_particles / copies)
-        value = fn.sample((rounds,)).reshape((rounds, *batch[1:], *fn.event_shape))
+        value = draw((rounds,)).reshape((rounds, *batch[1:], *fn.event_shape))
         value = value.movedim(shared, tuple(range(1, 1 + len(shared)))).flatten(0, len(shared))
         for i in sorted(shared):
             value = value.unsqueeze(i)
         return value[: self.num_particles]
 
 
+class _SetParticles(Messenger):
+    """Set every latent site to given values, the particles left of all plates."""
+
+    def __init__(self, values: dict[str, Tensor], particle_dim: int) -> None:
+        super().__init__()
+        self.values, self.particle_dim = values, particle_dim
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or msg["name"] not in self.values:
+            return
+        value, event_dim = self.values[msg["name"]].detach(), msg["fn"].event_dim
+        batch = value.shape[1 : value.dim() - event_dim]
+        missing = -self.particle_dim - 1 - len(batch)
+        msg["value"] = value.reshape((len(value), *(1,) * missing, *value.shape[1:]))
+        msg["done"] = True
+
+
 def draw_particles(
-    model: Any, guide: Any, num_particles: int, structure: Structure, *args: Any, **kwargs: Any
+    model: Any,
+    guide: Any,
+    num_particles: int,
+    structure: Structure,
+    *args: Any,
+    reparameterised: bool = False,
+    **kwargs: Any,
 ) -> Particles:
     """
     Draw the latent sites from the prior, or from a guide, and score them.
@@ -140,21 +176,42 @@ def draw_particles(
     :param guide: a Pyro guide, or None to draw from the prior.
     :param num_particles: how many draws.
     :param structure: what :func:`structure_of` found for this model.
+    :param reparameterised: draw from the guide by ``rsample``.
+    :raises ValueError: for a site that should be reparameterised and cannot be.
     """
     local, particle_dim = structure.local_dims, structure.particle_dim
     shared = local if guide is None and structure.exchangeable else ()
     log_proposal = None
     if guide is not None:
-        drawn = _trace(guide, _DrawParticles(num_particles, particle_dim, ()), args, kwargs)
+        drawn = _trace(guide, _DrawParticles(num_particles, particle_dim, (), reparameterised), args, kwargs)
         log_proposal = total_log_density(drawn, structure, latent=True)
         model = poutine.replay(model, trace=drawn)
     trace = _trace(model, _DrawParticles(num_particles, particle_dim, shared), args, kwargs)
+    return _scored(trace, structure, log_proposal)
+
+
+def score_particles(
+    model: Any, values: dict[str, Tensor], structure: Structure, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Particles:
+    """
+    Score given values of the latent sites; the densities carry the gradient of the parameters, the values none.
+
+    :param model: a Pyro model.
+    :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``.
+    :param structure: what :func:`structure_of` found for this model.
+    :param args: the model's arguments.
+    :param kwargs: its keyword arguments.
+    """
+    return _scored(_trace(model, _SetParticles(values, structure.particle_dim), args, kwargs), structure, None)
+
+
+def _scored(trace: poutine.Trace, structure: Structure, log_proposal: Tensor | None) -> Particles:
     latent = {name: site for name, site in trace.nodes.items() if is_latent(site)}
     return Particles(
         log_prior=total_log_density(trace, structure, latent=True),
         log_likelihood=total_log_density(trace, structure, latent=False),
         log_proposal=log_proposal,
-        scale=_plate_scale(next(iter(latent.values())), local),
+        scale=plate_scale(next(iter(latent.values())), structure.local_dims),
         values={name: site["value"] for name, site in latent.items()},
     )
 
@@ -164,7 +221,7 @@ def _trace(fn: Any, messenger: Messenger, args: Any, kwargs: Any) -> poutine.Tra
         return poutine.trace(fn).get_trace(*args, **kwargs)
 
 
-def _plate_scale(site: dict[str, Any], dims: tuple[int, ...]) -> float:
+def plate_scale(site: dict[str, Any], dims: tuple[int, ...]) -> float:
     """Return by how much mini-batching scales a site, in the given plates."""
     return math.prod(f.full_size / f.size for f in site["cond_indep_stack"] if f.vectorized and f.dim in dims)
 
@@ -178,7 +235,7 @@ def total_log_density(trace: poutine.Trace, structure: Structure, *, latent: boo
     for site in trace.nodes.values():
         if _is_stochastic(site) and is_latent(site) == latent:
             log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-            scale = site["scale"] / _plate_scale(site, structure.local_dims)
+            scale = site["scale"] / plate_scale(site, structure.local_dims)
             log_prob = scale_and_mask(log_prob, scale, site["mask"])
             log_prob = log_prob.reshape((1,) * (rank - log_prob.dim()) + log_prob.shape)
             terms.append(log_prob.sum(drop) if drop else log_prob)

@@ -113,10 +113,15 @@ def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:
 
 def is_prior(site: Site) -> bool:
     """Tell whether a site counts as prior: a latent one, a ``Delta``, or one that is marked so."""
-    fn = site["fn"]
+    is_delta = isinstance(unwrapped(site["fn"]), dist.Delta)
+    return not site["is_observed"] or is_delta or bool(site["infer"].get("is_prior"))
+
+
+def unwrapped(fn: Any) -> Any:
+    """Return the distribution inside ``Independent``, ``expand`` and ``mask``."""
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
-    return not site["is_observed"] or isinstance(fn, dist.Delta) or bool(site["infer"].get("is_prior"))
+    return fn
 
 
 def refuse_subsampling(trace: poutine.Trace) -> None:

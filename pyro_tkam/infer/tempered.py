@@ -68,20 +68,21 @@ class TemperedChains:
         self.num_chains, self.warmup_steps, self.swap_every = num_chains, warmup_steps, swap_every
         self.round_ends = doubling_rounds(warmup_steps)
         self.num_unadjusted = max(kernel.unadjusted_steps(warmup_steps), transient_steps(warmup_steps))
-        self.exact_prior = density.can_sample_prior()
         self.adaptation = kernel.adaptation(warmup_steps)
         self.index, self.swaps = 0, 0
         self.evaluations: Tensor | int = 0
         betas = ladder.start()
+        can_sample = density.can_sample_prior()
+        self.exact_prior = can_sample and density.draws_prior_exactly()
         self.num_drawn = num_chains * self.exact_prior
         density.expect(len(betas) * num_chains - self.num_drawn)
         density.expect(num_chains)
         position = find_start(
-            density, len(betas) * num_chains, density.sample_prior if self.exact_prior else density.draw_start
+            density, len(betas) * num_chains, density.sample_prior if can_sample else density.draw_start
         )
         self._set_betas(betas.to(position))
         self.point = self._target(position)
-        self._set_tuning(kernel.tuning(self._by_chain(self.point.map(lambda each: each[self.num_drawn :]))))
+        self.set_tuning(kernel.tuning(self._by_chain(self.point.map(lambda each: each[self.num_drawn :]))))
         rungs = torch.arange(len(betas), device=position.device).repeat_interleave(num_chains)
         ones = torch.ones_like(self.point.log_density, dtype=torch.int64)
         self.replicas = ones * rungs.reshape(-1, *(1,) * (ones.ndim - 1))
@@ -93,7 +94,7 @@ class TemperedChains:
         if self.index < self.warmup_steps:
             by_chain = self._by_chain(info)
             positions = self._by_chain(moved).position
-            self._set_tuning(self.adaptation.update(self.tuning, positions, by_chain))
+            self.set_tuning(self.adaptation.update(self.tuning, positions, by_chain))
         self.point = self._join(moved)
         self.evaluations = self.evaluations + _row_evaluations(info)
         if (self.index + 1) % self.swap_every == 0:
@@ -142,6 +143,15 @@ class TemperedChains:
         """View rows ``(temperature * chain, ...)`` as ``(temperature, chain, ...)``."""
         return values.unflatten(0, (-1, self.num_chains))
 
+    def set_tuning(self, tuning: Tuning) -> None:
+        """Set step sizes ``(rungs, *local)`` and scales ``(rungs, *local, dim)`` of the rungs that are moved."""
+        self.tuning = tuning
+        self._row_tuning = tuning.map(lambda each: each.repeat_interleave(self.num_chains, 0))
+
+    def move_to(self, position: Tensor) -> None:
+        """Set the state to positions ``(rows, *local, dim)``."""
+        self.point = self._target(position)
+
     def state(self) -> dict[str, Any]:
         """Return numbers and tensors from which to go on."""
         return {
@@ -160,7 +170,7 @@ class TemperedChains:
         """Go on from a state."""
         self.index, self.swaps, self.evaluations = state["index"], state["swaps"], state["evaluations"]
         self._set_betas(state["betas"])
-        self._set_tuning(Tuning(*state["tuning"]))
+        self.set_tuning(Tuning(*state["tuning"]))
         position, *parts = state["point"]
         self.point = self._target.temper(position, tuple(parts))
         self.replicas = state["replicas"]
@@ -173,10 +183,6 @@ class TemperedChains:
         self._target = TemperedTarget(self.density, rows)
         self._drawn_target = TemperedTarget(self.density, rows[: self.num_drawn])
         self._moved_target = TemperedTarget(self.density, rows[self.num_drawn :])
-
-    def _set_tuning(self, tuning: Tuning) -> None:
-        self.tuning = tuning
-        self._row_tuning = tuning.map(lambda each: each.repeat_interleave(self.num_chains, 0))
 
     def _by_chain(self, rows: AnyBatched) -> AnyBatched:
         return rows.map(lambda each: self.by_rung(each).transpose(0, 1))

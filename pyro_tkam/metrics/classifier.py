@@ -45,16 +45,17 @@ class Committee(nn.Module):
         return votes.logsumexp(0) - math.log(len(votes))
 
 
-def _network(size: tuple[int, int], num_classes: int) -> nn.Module:
-    quarter = -(-size[0] // 4) * -(-size[1] // 4)
+def convolutions(channels: int, height: int, width: int, out_features: int) -> nn.Sequential:
+    """Return a small network from images ``(num, channels, height, width)`` to ``(num, out_features)``."""
+    quarter = -(-height // 4) * -(-width // 4)
     return nn.Sequential(
-        nn.Conv2d(1, 16, 5, stride=2, padding=2),
+        nn.Conv2d(channels, 16, 5, stride=2, padding=2),
         nn.ReLU(),
         nn.Conv2d(16, 32, 3, stride=2, padding=1),
         nn.ReLU(),
         nn.Flatten(),
         nn.Dropout(0.25),
-        nn.Linear(32 * quarter, num_classes),
+        nn.Linear(32 * quarter, out_features),
     )
 
 
@@ -90,22 +91,27 @@ def train_classifier(
         raise ValueError(f"labels: got {labels.dtype} of shape {tuple(labels.shape)}, takes a class for each image")
     if members < 1:
         raise ValueError(f"members: got {members}, takes a whole number of at least 1")
-    return Committee(_train_one(images, labels, epochs, batch_size, learning_rate) for _ in range(members)).eval()
+    num_classes = int(labels.max()) + 1
+    networks = [convolutions(1, images.shape[1], images.shape[2], num_classes).to(images) for _ in range(members)]
+    for network in networks:
+        fit_classes(network, images.unsqueeze(1), labels, epochs, batch_size, learning_rate)
+    return Committee(networks).eval()
 
 
-def _train_one(images: Tensor, labels: Tensor, epochs: int, batch_size: int, learning_rate: float) -> nn.Module:
-    network = _network((images.shape[1], images.shape[2]), int(labels.max()) + 1).to(images)
+def fit_classes(
+    network: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch_size: int, learning_rate: float
+) -> None:
+    """Train a network to logits by Adam on the cross entropy, in a new order of the images every epoch."""
     steps = epochs * -(-len(images) // batch_size)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     for _ in range(epochs):
         for rows in torch.randperm(len(images), device=images.device).split(batch_size):
-            loss = nn.functional.cross_entropy(network(images[rows].unsqueeze(1)), labels[rows])
+            loss = nn.functional.cross_entropy(network(images[rows]), labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-    return network
 
 
 @torch.no_grad()

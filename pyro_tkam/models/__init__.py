@@ -1,16 +1,37 @@
 """Models: a learned prior, a generator and a likelihood as one Pyro model."""
 
+from pyro_tkam.models.guide import AmortisedGuide
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
-from pyro_tkam.models.likelihood import GaussianLikelihood
-from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior
+from pyro_tkam.models.labelled import LabelledTKAM
+from pyro_tkam.models.likelihood import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    ContinuousBernoulliLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+)
+from pyro_tkam.models.multimodal import Heads, MultimodalTKAM
+from pyro_tkam.models.prior import JointPrior, LabelledPrior, MixturePrior, TiltedPrior
+from pyro_tkam.models.sequence import DecodedSequence, SequenceLikelihood
 from pyro_tkam.models.tkam import TKAM
 
 __all__ = [
     "TKAM",
+    "AmortisedGuide",
+    "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "ContinuousBernoulliLikelihood",
+    "DecodedSequence",
     "GaussianLikelihood",
+    "Heads",
     "JointPrior",
     "KARTGenerator",
+    "LabelledPrior",
+    "LabelledTKAM",
     "LatentGenerator",
+    "Likelihood",
     "MixturePrior",
+    "MultimodalTKAM",
+    "SequenceLikelihood",
     "TiltedPrior",
 ]

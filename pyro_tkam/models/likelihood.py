@@ -1,20 +1,64 @@
 """Distributions of data around the generator's output."""
 
 import math
+from typing import ClassVar
 
 import torch
-from pyro.nn import PyroModule
+from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
+from torch.distributions import constraints
 
-from pyro_tkam.distributions import IsotropicNormal
+from pyro_tkam.distributions import (
+    IsotropicNormal,
+    PairwiseBernoulli,
+    PairwiseCategorical,
+    PairwiseContinuousBernoulli,
+)
 
 
-class GaussianLikelihood(PyroModule):
+class Likelihood(PyroModule):
+    """
+    From the generator's output to a distribution of data.
+
+    :param event_dim: number of dimensions of one datum.
+    :raises ValueError: for a negative number.
+    """
+
+    #: whether data are integers instead of numbers of the output's dtype
+    takes_integers: ClassVar[bool] = False
+
+    def __init__(self, event_dim: int = 1) -> None:
+        super().__init__()
+        if event_dim < 0:
+            raise ValueError(f"event_dim: got {event_dim}, takes a number of dimensions")
+        self.event_dim = event_dim
+
+    def noiseless(self, output: Tensor) -> Tensor:
+        """
+        Return what a datum looks like without the likelihood's noise: its mean.
+
+        :param output: the generator's output.
+        :return: shape ``(*batch, *event)``.
+        """
+        return self(output).mean
+
+    def expected(self, output: Tensor) -> Tensor:
+        """
+        Return what can be averaged over latents: a mean, or the probabilities of symbols.
+
+        :param output: the generator's output.
+        :return: shape ``(*batch, *event)``, for symbols with a last dimension of classes.
+        """
+        return self(output).mean
+
+
+class GaussianLikelihood(Likelihood):
     """
     ``x = x̃ + σ ε`` with standard normal noise in every element (Raj 2025, arXiv:2506.14167, Eq. 20).
 
     :param noise_scale: the standard deviation ``σ``, in units of the data.
     :param event_dim: number of dimensions of one datum.
+    :param learned: make ``noise_scale`` a parameter, which starts from the value given.
     :raises ValueError: for a scale that is not positive and finite.
 
     >>> GaussianLikelihood(0.5)(torch.zeros(4, 3)).event_shape
@@ -23,12 +67,14 @@ class GaussianLikelihood(PyroModule):
 
     noise_scale: Tensor
 
-    def __init__(self, noise_scale: float = 1.0, event_dim: int = 1) -> None:
-        super().__init__()
+    def __init__(self, noise_scale: float = 1.0, event_dim: int = 1, *, learned: bool = False) -> None:
+        super().__init__(event_dim)
         if not (noise_scale > 0 and math.isfinite(noise_scale)):
             raise ValueError(f"noise_scale: got {noise_scale}, takes a positive finite number")
-        self.event_dim = event_dim
-        self.register_buffer("noise_scale", torch.tensor(float(noise_scale)))
+        if learned:
+            self.noise_scale = PyroParam(torch.tensor(float(noise_scale)), constraints.positive)
+        else:
+            self.register_buffer("noise_scale", torch.tensor(float(noise_scale)))
 
     def forward(self, location: Tensor) -> IsotropicNormal:
         """
@@ -37,3 +83,80 @@ class GaussianLikelihood(PyroModule):
         :param location: the generator's output ``x̃``, shape ``(*batch, *event)``.
         """
         return IsotropicNormal(location, self.noise_scale.to(location.dtype), self.event_dim)
+
+
+class BernoulliLikelihood(Likelihood):
+    """
+    Bits with probabilities ``sigmoid(output)``.
+
+    :param event_dim: number of dimensions of one datum.
+
+    >>> BernoulliLikelihood()(torch.zeros(4, 3)).mean[0]
+    tensor([0.5000, 0.5000, 0.5000])
+    """
+
+    def forward(self, logits: Tensor) -> PairwiseBernoulli:
+        """
+        Return the distribution of data.
+
+        :param logits: the generator's output, shape ``(*batch, *event)``; it needs no output activation.
+        """
+        return PairwiseBernoulli(logits, self.event_dim)
+
+
+class ContinuousBernoulliLikelihood(Likelihood):
+    """
+    Brightnesses in [0, 1] of a continuous Bernoulli distribution with these logits.
+
+    :param event_dim: number of dimensions of one datum.
+
+    >>> ContinuousBernoulliLikelihood()(torch.zeros(4, 3)).mean[0]
+    tensor([0.5000, 0.5000, 0.5000])
+    """
+
+    def forward(self, logits: Tensor) -> PairwiseContinuousBernoulli:
+        """
+        Return the distribution of data.
+
+        :param logits: the generator's output, shape ``(*batch, *event)``; it needs no output activation.
+        """
+        return PairwiseContinuousBernoulli(logits, self.event_dim)
+
+
+class CategoricalLikelihood(Likelihood):
+    """
+    A symbol at every position, with probabilities ``softmax(output)``; with ``event_dim=0`` one label.
+
+    :param event_dim: number of dimensions of one datum.
+
+    >>> CategoricalLikelihood()(torch.zeros(4, 3, 7)).event_shape
+    torch.Size([3])
+    """
+
+    takes_integers = True
+
+    def forward(self, logits: Tensor) -> PairwiseCategorical:
+        """
+        Return the distribution of data.
+
+        :param logits: the generator's output, shape ``(*batch, *event, num_classes)``.
+        """
+        return PairwiseCategorical(logits, self.event_dim)
+
+    def noiseless(self, output: Tensor) -> Tensor:
+        """
+        Return the most probable symbols.
+
+        :param output: the generator's output.
+        :return: integers of shape ``(*batch, *event)``.
+        """
+        return output.argmax(-1)
+
+    def expected(self, output: Tensor) -> Tensor:
+        """
+        Return the probabilities of the symbols.
+
+        :param output: the generator's output.
+        :return: shape ``(*batch, *event, num_classes)``.
+        """
+        return output.softmax(-1)

@@ -8,7 +8,14 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, constraints
 
-from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, PersistentULA, ShortRunULA, TiltedMixture
+from pyro_tkam.distributions import (
+    ExponentiallyTilted,
+    JointEnergy,
+    LabelledTilted,
+    PersistentULA,
+    ShortRunULA,
+    TiltedMixture,
+)
 from pyro_tkam.distributions.references import resolve_reference
 from pyro_tkam.models.knowledge import MOMENTS, LogDensity, fit_tilt
 from pyro_tkam.nn import Candidate, GridUpdate, UnivariateFunctions, fit_formulas
@@ -194,6 +201,31 @@ class MixturePrior(PyroModule):
         :return: one update.
         """
         return self.components.update_grid(samples.unsqueeze(-1), **options)
+
+
+class LabelledPrior(PyroModule):
+    """
+    A label coupled to univariate latents by energies, see :class:`~pyro_tkam.distributions.LabelledTilted`.
+
+    :param num_labels: number of labels.
+    :param latent_dim: number ``Q`` of latents.
+    :param reference: as in :class:`TiltedPrior`.
+    :param options: further options of :class:`TiltedPrior`.
+
+    >>> LabelledPrior(10, 5)().event_shape
+    torch.Size([5])
+    """
+
+    def __init__(
+        self, num_labels: int, latent_dim: int, reference: str | Distribution = "gaussian", **options: Any
+    ) -> None:
+        super().__init__()
+        self.components = TiltedPrior((num_labels, latent_dim), reference, **options)
+        self.logits = nn.Parameter(torch.zeros(num_labels))
+
+    def forward(self) -> LabelledTilted:
+        """Return the current distribution, of event shape ``(Q,)``."""
+        return LabelledTilted(self.logits, self.components())
 
 
 class JointPrior(PyroModule):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_tkam.distributions import ExponentiallyTilted, PersistentULA, ShortRunULA
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
-from pyro_tkam.models.likelihood import GaussianLikelihood
+from pyro_tkam.models.likelihood import GaussianLikelihood, Likelihood
 from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
 from pyro_tkam.nn import KAN, GridUpdate
 
@@ -208,13 +208,14 @@ class TKAM(PyroModule):
             location = self.generator(COUPLINGS[self.coupling](prior))
             likelihood = self.likelihood(location)
             if x is not None:
-                _check_rows(x, likelihood.event_shape, location.dtype)
+                _check_rows(x, likelihood.event_shape, None if _takes_integers(self.likelihood) else location.dtype)
             return pyro.sample("x", likelihood, obs=x)
 
     @torch.no_grad()
     def generate(self, num: int) -> Tensor:
         """
-        Draw new data without the likelihood's noise: the generator's output at draws of the prior.
+        Draw new data without the likelihood's noise: its mean at draws of the prior, for a Gaussian the generator's
+        output. Texts are drawn, since they have no mean.
 
         :param num: number of rows.
         :return: shape ``(num, *event)``.
@@ -222,7 +223,8 @@ class TKAM(PyroModule):
         """
         _sizes(None, num)
         with pyro.poutine.block(), pyro.plate("data", num):
-            return self.generator(COUPLINGS[self.coupling](self.prior()))
+            output = self.generator(COUPLINGS[self.coupling](self.prior()))
+        return self.likelihood.noiseless(output) if isinstance(self.likelihood, Likelihood) else output
 
     @torch.no_grad()
     def update_grid(self, num_samples: int = 100, **options: Any) -> tuple[GridUpdate, ...]:
@@ -254,10 +256,15 @@ def _moments(reference: str) -> tuple[float, float]:
         return float(plain.mean), float(plain.variance)
 
 
-def _check_rows(x: Tensor, event_shape: torch.Size, dtype: torch.dtype) -> None:
+def _takes_integers(likelihood: Any) -> bool:
+    return isinstance(likelihood, Likelihood) and likelihood.takes_integers
+
+
+def _check_rows(x: Tensor, event_shape: torch.Size, dtype: torch.dtype | None) -> None:
+    """Check data against the likelihood; without a dtype they are integers, which the likelihood checks itself."""
     if x.shape[1:] != event_shape:
         raise ValueError(f"x: got rows of shape {tuple(x.shape[1:])}, takes {tuple(event_shape)}")
-    if x.dtype != dtype:
+    if dtype is not None and x.dtype != dtype:
         raise TypeError(f"x: got dtype {x.dtype}, takes {dtype}, that of the generator's output")
 
 

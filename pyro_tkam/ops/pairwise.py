@@ -1,7 +1,38 @@
-"""Squared distances between all pairs of two batches, by one matrix product."""
+"""Inner products and squared distances between all pairs of two batches, by one matrix product."""
 
 import torch
 from torch import Tensor
+
+
+def inner_product(left: Tensor, right: Tensor) -> Tensor:
+    """
+    Return ``Σ_d left_d right_d`` over the last dimension, without a tensor of all pairs times ``d``.
+
+    Where the two batches broadcast against each other, the sums are one matrix product.
+
+    :param left: shape ``(*batch_left, d)``.
+    :param right: shape ``(*batch_right, d)``.
+    :return: shape ``broadcast(batch_left, batch_right)``.
+
+    >>> inner_product(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]), torch.tensor([[3.0, 4.0], [1.0, 1.0]]))
+    tensor([[3., 1.],
+            [7., 2.]])
+    """
+    shape = torch.broadcast_shapes(left.shape[:-1], right.shape[:-1])
+    if not _broadcasts(shape, left, right):
+        return (left * right).sum(-1)
+    rank, size = len(shape), left.shape[-1]
+    left = left.reshape((1,) * (rank + 1 - left.dim()) + left.shape)
+    right = right.reshape((1,) * (rank + 1 - right.dim()) + right.shape)
+    rows = [i for i in range(rank) if right.shape[i] == 1]
+    columns = [i for i in range(rank) if left.shape[i] == 1 and i not in rows]
+    both = [i for i in range(rank) if i not in rows and i not in columns]
+    order = both + rows + columns
+    common = [shape[i] for i in both]
+    left = left.permute(*order, rank).reshape(*common, -1, size)
+    right = right.permute(*order, rank).reshape(*common, -1, size)
+    product = (left @ right.mT).reshape([shape[i] for i in order])
+    return product.permute([order.index(i) for i in range(rank)])
 
 
 def squared_distance(left: Tensor, right: Tensor) -> Tensor:
@@ -19,23 +50,14 @@ def squared_distance(left: Tensor, right: Tensor) -> Tensor:
     tensor([[25.,  2.],
             [13.,  0.]])
     """
-    shape = torch.broadcast_shapes(left.shape[:-1], right.shape[:-1])
-    if shape.numel() <= max(left.shape[:-1].numel(), right.shape[:-1].numel()):
+    if not _broadcasts(torch.broadcast_shapes(left.shape[:-1], right.shape[:-1]), left, right):
         return (left - right).square().sum(-1)
-    rank, size = len(shape), left.shape[-1]
-    left = left.reshape((1,) * (rank + 1 - left.dim()) + left.shape)
-    right = right.reshape((1,) * (rank + 1 - right.dim()) + right.shape)
-    rows = [i for i in range(rank) if right.shape[i] == 1]
-    columns = [i for i in range(rank) if left.shape[i] == 1 and i not in rows]
-    both = [i for i in range(rank) if i not in rows and i not in columns]
-    order = both + rows + columns
-    left_sizes, right_sizes = ([t.shape[i] for i in order] for t in (left, right))
-    pairs = [len(both), len(both) + len(rows)]
-    left = left.permute(*order, rank).reshape(*left_sizes[: pairs[0]], -1, size)
-    right = right.permute(*order, rank).reshape(*right_sizes[: pairs[0]], -1, size)
-    centre = right.detach().mean(tuple(range(len(both) + 1)))
+    centre = right.detach().flatten(0, -2).mean(0)
     left, right = left - centre, right - centre
-    cross = left @ right.mT
-    squares = left.square().sum(-1)[..., :, None] + right.square().sum(-1)[..., None, :]
-    distance = (squares - 2 * cross).clamp_min(0).reshape([shape[i] for i in order])
-    return distance.permute([order.index(i) for i in range(rank)])
+    squares = left.square().sum(-1) + right.square().sum(-1)
+    return (squares - 2 * inner_product(left, right)).clamp_min(0)
+
+
+def _broadcasts(shape: torch.Size, left: Tensor, right: Tensor) -> bool:
+    """Tell whether there are more pairs than rows in either batch."""
+    return shape.numel() > max(left.shape[:-1].numel(), right.shape[:-1].numel())

@@ -189,8 +189,8 @@ def _integrate(
     coefficients = analysis_matrix(rule.nodes, edges) @ density
     mass = inverse_cdf.cell_masses(coefficients, columns).sum(0)
     coefficients = coefficients / mass
-    rounding = torch.finfo(edges.dtype).eps * (8 + peak.abs())
-    error = _cell_errors(coefficients.detach(), columns.detach(), rounding.flatten())
+    noise = _noise(density.detach(), peak.flatten(), columns.detach()) / mass.detach()
+    error = _cell_errors(coefficients.detach(), columns.detach(), noise)
     fractions = rule.nodes
     if len(fractions) > MAX_SERIES:
         coefficients, pieces = split(coefficients, edges.reshape(len(edges), -1), MAX_SERIES)
@@ -202,7 +202,7 @@ def _integrate(
         coefficients=coefficients,
         log_normalizer=mass.reshape(batch_shape).log() + peak,
         error=error.sum(0).reshape(batch_shape),
-        rounding=rounding,
+        rounding=_rounding(noise, columns.detach()).reshape(batch_shape),
     )
     return table, error
 
@@ -218,19 +218,41 @@ def _columns(edges: Tensor, batch_shape: torch.Size) -> Tensor:
     return edges.expand(-1, *batch_shape).flatten(1) if edges[0].numel() > 1 else edges.reshape(-1, 1)
 
 
-def _cell_errors(coefficients: Tensor, edges: Tensor, rounding: Tensor) -> Tensor:
+def _noise(density: Tensor, offset: Tensor, edges: Tensor) -> Tensor:
+    """
+    Estimate how far rounding moves the density, known up to ``exp(offset)``, in each cell, shape (cells, columns).
+
+    The log density is rounded in proportion to its size, and its argument in proportion to the argument's.
+    """
+    info = torch.finfo(edges.dtype)
+    lowest, highest = density.aminmax(dim=1)
+    log_density = torch.where(highest > 0, highest.log() + offset, 0)
+    distance = torch.maximum(edges[:-1].abs(), edges[1:].abs()) / edges.diff(dim=0).clamp_min(info.tiny)  # in cells
+    return info.eps * (highest * (4 + log_density.abs()) + (highest - lowest) * distance)
+
+
+def _rounding(noise: Tensor, edges: Tensor) -> Tensor:
+    """
+    Estimate how far rounding moves the CDF, shape (columns,).
+
+    Rounding adds at most half of its step; a density that errs by a share δ moves the CDF by at most 2u(1 - u)δ.
+    """
+    return torch.finfo(edges.dtype).eps + (edges.diff(dim=0) * noise).sum(0) / 4
+
+
+def _cell_errors(coefficients: Tensor, edges: Tensor, noise: Tensor) -> Tensor:
     """
     Estimate each cell's part in the error of the CDF from how its Legendre coefficients fall, shape (cells, columns).
 
-    The larger of the last two coefficients, times its ratio to the two before (at most 1), stands for the first one
-    left out, which bends the CDF inside the cell; the sum over the cell errs by the coefficient that is as far again.
+    The larger of the last two coefficients, times the mean ratio by which pairs of them fall (at most 1), stands for
+    the first one left out, which bends the CDF inside the cell; the sum over the cell errs by the one as far again.
     What rounding does to them does not count. All of the mass is in doubt where floats are too far apart.
     """
     count = coefficients.shape[1]
-    noise = rounding * coefficients.abs().amax(1)
     last = (coefficients[:, -2:].abs().amax(1) - noise).clamp_min(0)
-    before = coefficients[:, -4:-2].abs().amax(1) if count >= 4 else last
-    ratio = (last / before.clamp_min(torch.finfo(last.dtype).tiny)).clamp(max=1)
+    pairs = max(count // 2 - 2, 0)
+    before = coefficients[:, count - 2 * pairs - 2 : count - 2 * pairs].abs().amax(1)
+    ratio = (last / before.clamp_min(torch.finfo(last.dtype).tiny)).clamp(max=1) ** (1 / max(pairs, 1))
     widths = edges.diff(dim=0)
     safety = 2 + (SAFETY - 2) * ratio  # little is needed where the coefficients fall fast
     error = safety * widths * last * (ratio / (2 * count + 1) + ratio ** (count / 2))

@@ -11,7 +11,7 @@ from pyro_tkam.plots.evidence import (
     swap_rates,
 )
 from pyro_tkam.plots.images import image_grid
-from pyro_tkam.plots.priors import prior_densities
+from pyro_tkam.plots.priors import prior_components, prior_densities
 
 __all__ = [
     "evidence_curve",
@@ -21,6 +21,7 @@ __all__ = [
     "ladders",
     "new_figure",
     "power_posteriors",
+    "prior_components",
     "prior_densities",
     "save",
     "swap_rates",

@@ -9,17 +9,20 @@ from pyro_tkam.plots.axes import Axes, axes_or_new
 
 def image_grid(images: Tensor, axes: Axes | None = None, *, columns: int | None = None, title: str = "") -> Axes:
     """
-    Show grey images in a grid, white on black, from 0 to 1.
+    Show images in a grid, from 0 to 1: grey ones white on black, others in colour.
 
-    :param images: shape ``(num, height, width)``.
+    :param images: shape ``(num, height, width)`` or ``(num, 3, height, width)``.
     :param axes: where to draw; None makes a figure.
     :param columns: images a row; None makes the grid square.
     :param title: a line above.
     :return: the axes.
     :raises ValueError: for another shape.
     """
-    if images.dim() != 3 or images.numel() == 0:
-        raise ValueError(f"images: got shape {tuple(images.shape)}, takes (num, height, width), all at least 1")
+    if images.numel() == 0 or not (images.dim() == 3 or (images.dim() == 4 and images.shape[1] == 3)):
+        raise ValueError(
+            f"images: got shape {tuple(images.shape)}, takes (num, height, width) or (num, 3, height, width), all at "
+            "least 1"
+        )
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     axes = axes_or_new(axes, columns / 2, rows / 2)
@@ -32,9 +35,10 @@ def image_grid(images: Tensor, axes: Axes | None = None, *, columns: int | None 
 
 
 def _tile(images: Tensor, rows: int, columns: int) -> Tensor:
-    """Lay images side by side, one pixel apart."""
-    num, height, width = images.shape
-    tiles = images.new_zeros(rows * columns, height + 1, width + 1)
-    tiles[:num, :-1, :-1] = images
-    wide = tiles.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2).flatten(0, 1)
-    return wide[:-1, :-1]
+    """Lay images side by side, one pixel apart, channels last."""
+    num, *channels, height, width = images.shape
+    tiles = images.new_zeros(rows * columns, *channels, height + 1, width + 1)
+    tiles[:num, ..., :-1, :-1] = images
+    grid = tiles.unflatten(0, (rows, columns)).movedim((0, 1), (-4, -2))
+    wide = grid.flatten(-2).flatten(-3, -2)[..., :-1, :-1]
+    return wide.movedim(0, -1).clamp(0, 1) if channels else wide

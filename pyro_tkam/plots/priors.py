@@ -1,9 +1,12 @@
 """Learned univariate priors beside their references."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
-from pyro_tkam.distributions import ExponentiallyTilted
-from pyro_tkam.plots.axes import Axes, axes_or_new
+from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
+from pyro_tkam.plots.axes import Axes, axes_or_new, new_figure
 
 
 @torch.no_grad()
@@ -24,21 +27,61 @@ def prior_densities(
     if num < 1 or points < 2:
         raise ValueError(f"num, points: got {num} and {points}, takes at least 1 and 2")
     axes = axes_or_new(axes, 5.0, 3.2)
+    positions, bank, reference = _curves(prior, prior.reference, points)
+    chosen = (bank - reference).abs().mean(0).topk(min(num, bank.shape[1])).indices
+    axes.plot(positions, bank[:, chosen], linewidth=0.9, alpha=0.8)
+    axes.plot(positions, reference[:, :1], color="black", linestyle="--", linewidth=1.5, label="reference")
+    axes.set_title(title, fontsize="medium")
+    axes.legend(frameon=False)
+    return _dressed(axes, positions)
+
+
+@torch.no_grad()
+def prior_components(
+    prior: ExponentiallyTilted | TiltedMixture, axes: Sequence[Axes] | None = None, *, num: int = 3, points: int = 200
+) -> Sequence[Axes]:
+    """
+    Draw the first learned densities of a bank, one a panel, beside their reference (Raj 2025, Sec. A.9).
+
+    :param prior: a bank of univariate densities, or of mixtures of them, of any batch shape, on one reference.
+    :param axes: one for each density; None makes a figure.
+    :param num: number of densities, the first of the bank's flattened batch.
+    :param points: points a curve.
+    :return: the axes.
+    :raises ValueError: for fewer than two points, and for another number of axes than there are densities.
+    """
+    if num < 1 or points < 2:
+        raise ValueError(f"num, points: got {num} and {points}, takes at least 1 and 2")
+    source = prior.components if isinstance(prior, TiltedMixture) else prior
+    positions, bank, reference = _curves(prior, source.reference, points)
+    num = min(num, bank.shape[1])
+    if axes is None:
+        axes = list(new_figure(3.2 * num, 2.6).subplots(1, num, squeeze=False)[0])
+    if len(axes) != num:
+        raise ValueError(f"axes: got {len(axes)}, takes {num}, one for each density")
+    for index, panel in enumerate(axes):
+        panel.fill_between(positions, bank[:, index], alpha=0.3)
+        panel.plot(positions, bank[:, index], label="learned")
+        panel.plot(positions, reference[:, 0], color="black", linestyle="--", linewidth=1.2, label="reference")
+        panel.set_title(f"component {index + 1}", fontsize="medium")
+        _dressed(panel, positions)
+    axes[0].legend(frameon=False)
+    return axes
+
+
+def _curves(prior: Any, reference: Any, points: int) -> tuple[Any, Any, Any]:
+    """Return positions ``(points,)``, densities and their normalised references, ``(points, densities)``."""
     low, high = float(prior.low.min()), float(prior.high.max())
     margin = (high - low) * 1e-6
     z = torch.linspace(low + margin, high - margin, points, dtype=prior.low.dtype, device=prior.low.device)
     column = z.reshape(-1, *(1,) * len(prior.batch_shape))
-    reference = prior.reference.log_density(column).exp().reshape(points, -1)
-    reference = reference / torch.trapezoid(reference, z, dim=0)
+    plain = reference.log_density(column).exp().reshape(points, -1)
+    plain = plain / torch.trapezoid(plain, z, dim=0)
     bank = prior.log_prob(column).exp().reshape(points, -1)
-    distance = (bank - reference).abs().mean(0)
-    chosen = distance.topk(min(num, len(distance))).indices
-    positions = z.cpu().numpy()
-    axes.plot(positions, bank[:, chosen].cpu().numpy(), linewidth=0.9, alpha=0.8)
-    plain = reference[:, :1].cpu().numpy()
-    axes.plot(positions, plain, color="black", linestyle="--", linewidth=1.5, label="reference")
-    axes.set(xlabel="z", ylabel="density", xlim=(low, high), ylim=(0, None))
-    axes.set_title(title, fontsize="medium")
-    axes.legend(frameon=False)
+    return z.cpu(), bank.cpu(), plain.cpu()
+
+
+def _dressed(axes: Axes, positions: Any) -> Axes:
+    axes.set(xlabel="z", ylabel="density", xlim=(float(positions[0]), float(positions[-1])), ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     return axes

@@ -4,13 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pyro_tkam._optional import needs
-from pyro_tkam.train.config import GridConfig, ModelConfig, TrainConfig
+from pyro_tkam.train.config import ChainConfig, GridConfig, ModelConfig, TrainConfig
 from pyro_tkam.train.folder import RunFolder
 
 if TYPE_CHECKING:
     from pyro_tkam.train.grid_updates import GridUpdates
     from pyro_tkam.train.held_out import HeldOutEvidence, held_out_evidence
     from pyro_tkam.train.module import ELBOTraining
+    from pyro_tkam.train.page import report
     from pyro_tkam.train.run import load_model, train
     from pyro_tkam.train.trainer import fit
 
@@ -21,10 +22,12 @@ _HOMES = {
     "fit": "trainer",
     "held_out_evidence": "held_out",
     "load_model": "run",
+    "report": "page",
     "train": "run",
 }
 
 __all__ = [
+    "ChainConfig",
     "ELBOTraining",
     "GridConfig",
     "GridUpdates",
@@ -35,6 +38,7 @@ __all__ = [
     "fit",
     "held_out_evidence",
     "load_model",
+    "report",
     "train",
 ]
 

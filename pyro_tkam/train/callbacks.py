@@ -8,7 +8,8 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, TQDMProgressBar
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -41,7 +42,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Save where it is time."""
-        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+        is_last = trainer.global_step == trainer.max_steps or trainer.should_stop
+        if is_last or trainer.global_step % self.every == 0:
             trainer.save_checkpoint(self.path)
 
 
@@ -106,6 +108,47 @@ class MetricsFile(Callback):
             if trainer.global_step == 1:
                 writer.writeheader()
             writer.writerow(row)
+
+
+class StopEarly(EarlyStopping):
+    """
+    Lightning's ``EarlyStopping`` on the mean loss of blocks of updates, since a run has no epochs.
+
+    A run that was stopped stays so: started again, it ends where it was.
+
+    :param patience: number of blocks without a new best after which to stop.
+    :param block: number of updates in a block.
+    """
+
+    def __init__(self, patience: int, block: int = 100) -> None:
+        super().__init__("loss", patience=patience, check_on_train_epoch_end=False)
+        self.block = block
+        self._losses: list[float] = []
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has stopped the run."""
+        return self.stopping_reason != EarlyStoppingReason.NOT_STOPPED
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stop a run that was stopped before."""
+        trainer.should_stop = self.stopped
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Check where a block ends."""
+        self._losses.append(trainer.callback_metrics["loss"].item())
+        if len(self._losses) == self.block:
+            trainer.should_stop, _ = self._evaluate_stopping_criteria(torch.tensor(self._losses).mean())
+            self._losses.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return Lightning's state and the losses of the block."""
+        return {**super().state_dict(), "losses": list(self._losses)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state."""
+        super().load_state_dict(state_dict)
+        self._losses = list(state_dict["losses"])
 
 
 class StepTime(Callback):

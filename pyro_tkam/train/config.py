@@ -57,21 +57,56 @@ class GridConfig:
 
 
 @dataclass(frozen=True)
+class ChainConfig:
+    """
+    Options of the objectives that sample the posterior by chains; see :class:`~pyro_tkam.infer.LangevinMLE`.
+
+    :param step_size: of the kernel; "automala" starts with it and then carries its mean accepted step.
+    :param min_step_size: smallest step of "automala".
+    :param max_step_size: largest step of "automala".
+    :param num_unadjusted: first steps of "automala" without the Metropolis test.
+    :param num_steps: steps of a chain in one update.
+    :param num_chains: chains of each datum, and of each temperature.
+    :param num_temperatures: temperatures of "steppingstone" and "thermodynamic", 0 and 1 among them.
+    :param first_exponent: exponent of the ladder's power law at the first update.
+    :param last_exponent: exponent at the last update.
+    :param cycles: full cycles of the exponent between them.
+    """
+
+    step_size: float = 0.01
+    min_step_size: float = 1e-4
+    max_step_size: float = 2.0
+    num_unadjusted: int = 5
+    num_steps: int = 20
+    num_chains: int = 1
+    num_temperatures: int = 5
+    first_exponent: float = 4.0
+    last_exponent: float = 1.0
+    cycles: int = 0
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """
     Everything that decides a training run: with the same numbers it gives the same metrics.
 
-    :param data: data set: "mnist5k" (28 x 28 digits), "digits" (8 x 8 digits), or a .npy or .pt file of floating
-        rows, (num, ...).
+    :param data: data set: "mnist5k" (28 x 28 digits), "digits" (8 x 8 digits), "darcy" (32 x 32 pressures), "patches"
+        (3 x 16 x 16, of colour photographs), or a .npy or .pt file of floating rows,
+        (num, ...).
     :param held_out: number of rows held out of training.
     :param model: the model.
     :param updates: number of gradient steps.
     :param batch_size: rows a gradient step.
-    :param num_particles: importance draws a gradient step, shared by the batch.
+    :param objective: how posterior draws are made: "importance", "langevin" (unadjusted), "automala",
+        "steppingstone" or "thermodynamic" (tempered chains; the loss is that estimate of the evidence).
+    :param num_particles: draws of the objective "importance" a gradient step, shared by the batch.
+    :param chains: options of the other objectives.
     :param learning_rate: step size of Adam.
     :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; null keeps them.
     :param checkpoint_every: number of updates between checkpoints.
     :param grid_updates: schedule of grid updates; null keeps the grids.
+    :param patience: stop after so many blocks of 100 updates whose mean loss is no new best; null never stops early.
+    :param tensorboard: also write the metrics for TensorBoard, into the folder "tensorboard".
     :param seed: seed of everything random.
     :param device: "auto", "cpu", "gpu", "mps" or another accelerator that Lightning knows.
     """
@@ -81,18 +116,23 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     updates: int = 2000
     batch_size: int = 100
+    objective: str = "importance"
     num_particles: int = 100
+    chains: ChainConfig = field(default_factory=ChainConfig)
     learning_rate: float = 1e-3
     clip_norm: float | None = None
     checkpoint_every: int = 200
     grid_updates: GridConfig | None = None
+    patience: int | None = None
+    tensorboard: bool = False
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch_size", "num_particles", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, takes a whole number of at least 1")
+        for name in ("updates", "batch_size", "num_particles", "checkpoint_every", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -103,17 +143,17 @@ class TrainConfig:
         """
         Make a configuration from nested mappings.
 
-        :param content: any of the fields by name, with ``model`` a mapping again.
+        :param content: any of the fields by name, with ``model`` and ``chains`` mappings again.
         :raises ValueError: for unknown keys and values out of range.
 
         >>> TrainConfig.of({"updates": 10, "model": {"latent_dim": 3}}).model.latent_dim
         3
         """
         values = _known(cls, content)
-        values["model"] = ModelConfig(**_known(ModelConfig, values.get("model", {})))
+        parts = {name: kind(**_known(kind, values.get(name, {}))) for name, kind in _PARTS.items()}
         if values.get("grid_updates") is not None:
-            values["grid_updates"] = GridConfig(**_known(GridConfig, values["grid_updates"]))
-        return cls(**values)
+            parts["grid_updates"] = GridConfig(**_known(GridConfig, values["grid_updates"]))
+        return cls(**(values | parts))
 
     @classmethod
     def load(cls, path: Path) -> "TrainConfig":
@@ -146,6 +186,9 @@ class TrainConfig:
         with needs("train"):
             import yaml
         write_text(path, yaml.safe_dump(asdict(self), sort_keys=False))
+
+
+_PARTS: dict[str, type] = {"model": ModelConfig, "chains": ChainConfig}
 
 
 def _known(kind: type, content: Any) -> dict[str, Any]:

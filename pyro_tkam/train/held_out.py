@@ -23,6 +23,7 @@ class HeldOutEvidence:
     :param effective_sample_size: mean effective number of draws a datum.
     :param num_draws: number of draws ``S`` a datum.
     :param unreliable_share: share of data whose Pareto k̂ is above 0.7.
+    :param num_dimensions: number of elements of a datum.
     """
 
     log_evidence: float
@@ -30,6 +31,12 @@ class HeldOutEvidence:
     effective_sample_size: float
     num_draws: int
     unreliable_share: float
+    num_dimensions: int
+
+    @property
+    def per_dimension(self) -> float:
+        """The log evidence in nats an element of a datum, which compares data of different sizes."""
+        return self.log_evidence / self.num_dimensions
 
     @property
     def reliable(self) -> bool:
@@ -82,6 +89,7 @@ def held_out_evidence(
         effective_sample_size=float(effective.mean()),
         num_draws=len(total),
         unreliable_share=float(np.mean(khat > _RELIABLE_KHAT)),
+        num_dimensions=data[0].numel(),
     )
 
 

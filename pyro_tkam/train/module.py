@@ -11,6 +11,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pyro_tkam.infer.objective import MaximumLikelihood
 from pyro_tkam.nn import Basis
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -20,8 +21,8 @@ class ELBOTraining(lightning.LightningModule):
     """
     Gradient steps on a Pyro objective, divided by the number of data.
 
-    It works in any ``lightning.Trainer``, and logs ``loss`` (nats a datum) and, where the objective has
-    ``statistics``, ``ess`` (mean effective sample size over the batch).
+    It works in any ``lightning.Trainer``, and logs ``loss`` (nats a datum) and the ``statistics``
+    of the objective, such as ``ess`` (mean effective sample size over the batch).
 
     :param model: a Pyro model, ``model(batch)``, that is an ``nn.Module``, so that its parameters are its own.
     :param elbo: a Pyro objective, such as :class:`~pyro_tkam.infer.ImportanceMLE` or ``pyro.infer.Trace_ELBO``.
@@ -75,9 +76,18 @@ class ELBOTraining(lightning.LightningModule):
         """Return the optimiser of all parameters of model and guide."""
         return self.make_optimizer(self.parameters())
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """
+        Keep what the objective carries from one update to the next.
+
+        :param checkpoint: what Lightning will write.
+        """
+        if isinstance(self.elbo, MaximumLikelihood):
+            checkpoint["objective"] = self.elbo.state_dict()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """
-        Refuse a checkpoint of another model.
+        Refuse a checkpoint of another model, and give the objective its state back.
 
         :param checkpoint: what Lightning read.
         :raises ValueError: names the first parameter that differs.
@@ -91,6 +101,8 @@ class ELBOTraining(lightning.LightningModule):
         if differing := [name for name in sorted({*own, *saved}) if own.get(name) != saved.get(name)]:
             name = differing[0]
             raise ValueError(f"checkpoint: {name} is {saved.get(name)} there and {own.get(name)} in this model")
+        if isinstance(self.elbo, MaximumLikelihood):
+            self.elbo.load_state_dict(checkpoint["objective"])
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """
@@ -123,6 +135,5 @@ class ELBOTraining(lightning.LightningModule):
             )
 
     def _statistics(self) -> dict[str, Tensor]:
-        statistics = getattr(self.elbo, "statistics", None)
-        size: Any = getattr(statistics, "effective_sample_size", None)
-        return {} if size is None else {"ess": size.mean()}
+        statistics = self.elbo.statistics if isinstance(self.elbo, MaximumLikelihood) else None
+        return {} if statistics is None else statistics.metrics

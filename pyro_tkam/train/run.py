@@ -63,15 +63,18 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
 
 def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) -> float | None:
     """Make the model and train it; return the seconds an update took."""
-    from pyro_tkam.infer import ImportanceMLE
     from pyro_tkam.train.grid_updates import GridUpdates
     from pyro_tkam.train.module import ELBOTraining
+    from pyro_tkam.train.objectives import make_objective
     from pyro_tkam.train.trainer import fit
 
     pyro.set_rng_seed(config.seed)
+    model = TKAM.kart(**vars(config.model))
+    elbo, guide = make_objective(config, model)
     module = ELBOTraining(
-        TKAM.kart(**vars(config.model)),
-        ImportanceMLE(config.num_particles),
+        model,
+        elbo,
+        guide,
         size=len(rows),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config.learning_rate),
     )
@@ -86,6 +89,8 @@ def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) ->
         clip_norm=config.clip_norm,
         checkpoint_every=config.checkpoint_every,
         callbacks=() if config.grid_updates is None else (GridUpdates(**vars(config.grid_updates)),),
+        patience=config.patience,
+        tensorboard=config.tensorboard,
         device=config.device,
         progress=progress,
     )

@@ -1,16 +1,27 @@
 """Train a Lightning module in a run folder, from its last checkpoint where there is one."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
+from pyro_tkam._optional import needs
 from pyro_tkam.datasets import as_dataset
 from pyro_tkam.train.batches import SeededBatches
-from pyro_tkam.train.callbacks import AtomicCheckpoints, LastCheckpoint, MetricsFile, ProgressBar, RandomState, StepTime
+from pyro_tkam.train.callbacks import (
+    AtomicCheckpoints,
+    LastCheckpoint,
+    MetricsFile,
+    ProgressBar,
+    RandomState,
+    StepTime,
+    StopEarly,
+)
 from pyro_tkam.train.folder import RunFolder
 from pyro_tkam.train.module import ELBOTraining
 
@@ -25,6 +36,8 @@ def fit(
     seed: int = 0,
     clip_norm: float | None = None,
     checkpoint_every: int = 200,
+    patience: int | None = None,
+    tensorboard: bool = False,
     device: str = "auto",
     progress: bool = True,
     callbacks: tuple[Callback, ...] = (),
@@ -43,44 +56,54 @@ def fit(
     :param seed: seed of the order of the data; seed the draws with ``pyro.set_rng_seed`` before making the model.
     :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; None keeps them.
     :param checkpoint_every: number of updates between checkpoints.
+    :param patience: stop after so many blocks of 100 updates whose mean loss is no new best; None never stops early.
+    :param tensorboard: also write the metrics for TensorBoard, into ``tensorboard`` in the folder.
     :param device: name of a Lightning accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"mps"``, …
     :param progress: show a progress bar.
     :param callbacks: further Lightning callbacks.
     :return: median seconds an update; None where there was nothing left to do.
+    :raises ImportError: for ``tensorboard`` where it is not installed.
     :raises TypeError: for data of another type.
     :raises ValueError: for data that cannot be trained on, sizes below one, and a folder whose files are damaged.
     """
-    for name, value in (("updates", updates), ("checkpoint_every", checkpoint_every)):
-        if value < 1:
+    for name, value in (("updates", updates), ("checkpoint_every", checkpoint_every), ("patience", patience)):
+        if value is not None and value < 1:
             raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
     dataset: Dataset[Any] = as_dataset(data)
     batches = SeededBatches(dataset, batch_size, updates, seed)
     files, times = RunFolder(Path(folder)), StepTime()
     resume = str(files.checkpoint) if files.checkpoint.exists() else None
     save = LastCheckpoint(files.checkpoint, checkpoint_every)
-    bar = (ProgressBar(times),) if progress else ()
+    optional = [*([ProgressBar(times)] if progress else []), *([StopEarly(patience)] if patience else [])]
     module.initialize(batches.first())
     trainer = _trainer(
         device,
         max_steps=updates,
         gradient_clip_val=clip_norm,
-        callbacks=[times, MetricsFile(files.metrics), RandomState(), *bar, *callbacks, save],
+        callbacks=[times, MetricsFile(files.metrics), RandomState(), *optional, *callbacks, save],
         enable_progress_bar=progress,
         default_root_dir=files.path,
+        logger=_tensorboard(files.path) if tensorboard else False,
+        log_every_n_steps=1,
     )
     files.path.mkdir(parents=True, exist_ok=True)
     trainer.fit(module, batches, ckpt_path=resume, weights_only=True)
     return times.median
 
 
+def _tensorboard(folder: Path) -> TensorBoardLogger:
+    with needs("tensorboard"):
+        import_module("tensorboard")
+    return TensorBoardLogger(folder, name="", version="tensorboard")
+
+
 def _trainer(device: str, **options: Any) -> lightning.Trainer:
-    """Make a trainer on one device that keeps no logs and checkpoints of its own."""
+    """Make a trainer on one device that keeps no checkpoints of its own."""
     try:
         return lightning.Trainer(
             accelerator=device,
             devices=1,
             plugins=[AtomicCheckpoints()],
-            logger=False,
             enable_model_summary=False,
             **options,
         )

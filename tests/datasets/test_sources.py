@@ -89,7 +89,9 @@ def test_rows_from_names_and_files(tmp_path):
 
 
 def test_files_that_are_no_data_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"data: got 'mnist6k', takes one of \['digits', 'mnist5k'\] or a file .npy"):
+    with pytest.raises(
+        ValueError, match=r"data: got 'mnist6k', takes one of \['darcy', .*'mnist5k', .*\] or a file .npy"
+    ):
         load_rows("mnist6k")
     with pytest.raises(FileNotFoundError, match="there is no file"):
         load_rows(str(tmp_path / "absent.npy"))

@@ -41,6 +41,23 @@ def test_inverse_cdf_and_normaliser_against_adaptive_quadrature(reference, basis
         assert ((cdf - u).abs().amax(0) <= prior.quadrature_error + 10 * torch.finfo(dtype).eps).all()
 
 
+@pytest.mark.parametrize(("energy_scale", "largest"), [(0.1, 1e-6), (1.0, 1.5e-6), (5.0, 5e-6), (20.0, 2e-5)])
+@pytest.mark.parametrize("reference", ["uniform", "gaussian", "lognormal"])
+def test_error_estimate_bounds_the_error_of_the_cdf_in_float32_and_is_not_idle(reference, energy_scale, largest):
+    narrow = bank("rbf", reference)
+    with torch.no_grad():
+        narrow.coefficients.copy_(energy_scale * torch.randn_like(narrow.coefficients))
+    narrow = narrow.float()
+    prior = ExponentiallyTilted(narrow.bound(), reference)
+    exact = ExponentiallyTilted(copy.deepcopy(narrow).double().bound(), reference)
+    assert (exact.quadrature_error < 1e-9).all()
+    with torch.no_grad():
+        z = prior.icdf(torch.linspace(0.001, 0.999, 199)[:, None])
+        error = (prior.cdf(z) - exact.cdf(z.double())).abs().amax(0)
+    assert (error <= prior.quadrature_error).all()
+    assert (prior.quadrature_error <= largest).all()
+
+
 @pytest.mark.parametrize("upper", [False, True])
 @pytest.mark.parametrize("reference", ["uniform", "gaussian"])
 def test_small_tail_masses_keep_their_relative_accuracy(reference, upper):

@@ -1,24 +1,9 @@
 import pyro.distributions as dist
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_tkam.distributions import IsotropicNormal
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remember the number of elements of the largest tensor that any operation returns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for part in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(part, torch.Tensor):
-                self.numel = max(self.numel, part.untyped_storage().nbytes() // part.element_size())
-        return result
+from tests.laws.memory import LargestTensor
 
 
 @pytest.mark.parametrize("event", [(3,), (2, 4)])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from pyro_tkam.infer.adaptation import Adaptation, NoAdaptation, RoundAdaptation, transient_steps
 from pyro_tkam.infer.kernels.base import LangevinKernel
 from pyro_tkam.infer.potential import Potential
@@ -71,6 +74,12 @@ class AutoMALA(LangevinKernel):
     def unadjusted_steps(self, warmup_steps: int) -> int:
         """Return the length of the first three rounds, unless it was given."""
         return transient_steps(warmup_steps) if self.num_unadjusted is None else self.num_unadjusted
+
+    def carried_step_size(self, step_size: Tensor, mean_accepted: Tensor) -> Tensor:
+        """Return the mean accepted step, within the limits (Raj 2025, arXiv:2506.14167); the old one without any."""
+        if not self.adapt:
+            return step_size
+        return torch.where(mean_accepted.isnan(), step_size, mean_accepted).clamp(*self.limits)
 
     def adaptation(self, warmup_steps: int) -> Adaptation:
         """Return adaptation between rounds."""

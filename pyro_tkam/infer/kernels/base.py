@@ -80,6 +80,14 @@ class LangevinKernel(MCMCKernel):
         """Return the number of first steps without the Metropolis test."""
         return self.num_unadjusted or 0
 
+    def carried_step_size(self, step_size: Tensor, mean_accepted: Tensor) -> Tensor:
+        """Return the step size of the next training iteration.
+
+        :param step_size: that of the last one, any shape.
+        :param mean_accepted: mean of its accepted steps, of that shape; NaN where none was accepted.
+        """
+        return step_size
+
     @abstractmethod
     def adaptation(self, warmup_steps: int) -> Adaptation:
         """Return how the tuning changes during warm-up."""

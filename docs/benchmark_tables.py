@@ -1,0 +1,80 @@
+"""The directive ``benchmark``: a table that is rendered from a committed result of ``benchmarks/``."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
+
+RESULTS = Path(__file__).parent / "results"
+Row = tuple[object, ...]
+
+
+def _training_step(results: Any) -> Iterable[Row]:
+    yield "P", '``"independent"``, s', '``"shared"``, s', "published, s"
+    steps = results["gradient_step"]
+    for independent, shared in zip(steps["independent"], steps["shared"], strict=True):
+        seconds = (independent["seconds"], shared["seconds"], independent["published_seconds"])
+        yield independent["latent_dim"], *(f"{each:.3f}" for each in seconds)
+
+
+def _draws(results: Any) -> Iterable[Row]:
+    yield "energies", "time, as a ratio", "error of our CDF", "error of theirs"
+    for name, key in (("as they start", "independent"), ("coefficients of size one", "independent_rough")):
+        case = results[key]
+        errors = (f"{case[each]:.0e}" for each in ("exact_cdf_error", "published_cdf_error"))
+        yield name, f"{case['ratio']:.1f}", *errors
+
+
+def _mixture(results: Any) -> Iterable[Row]:
+    yield "components", "table, ms", "100 draws, ms", "log-probability and gradient of them, ms"
+    for case in results["mixture"]:
+        names = ("table_seconds", "draw_seconds", "log_prob_and_gradient_seconds")
+        yield case["num_components"], *(f"{1000 * case[name]:.1f}" for name in names)
+
+
+#: tables by name: the file they are rendered from, and how
+TABLES = {
+    "training_step": ("training_step", _training_step),
+    "draws": ("distributions", _draws),
+    "mixture": ("distributions", _mixture),
+}
+
+
+def rendered(name: str) -> list[str]:
+    """
+    Return a table as lines of reStructuredText, with the machine and the versions that it came from.
+
+    :param name: one of ``TABLES``.
+    :raises ValueError: for another name.
+    """
+    if name not in TABLES:
+        raise ValueError(f"benchmark: got {name!r}, takes one of {sorted(TABLES)}")
+    file, rows_of = TABLES[name]
+    results = json.loads((RESULTS / f"{file}.json").read_text())
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in rows_of(results):
+        lines += [f"   {'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
+    machine = results["environment"]
+    origin = f"{machine['cores']} cores, {machine['threads']} threads ({machine['machine']}); "
+    versions = f"Python {machine['python']}, PyTorch {machine['torch']}, Pyro {machine['pyro']}"
+    return [*lines, "", f"*{origin}{versions}: ``docs/results/{file}.json``.*", ""]
+
+
+class Benchmark(Directive):
+    """``.. benchmark:: name``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[Any]:
+        """Parse the table in place."""
+        self.state_machine.insert_input(StringList(rendered(self.arguments[0]), source="benchmark"), "benchmark")
+        return []
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register the directive."""
+    app.add_directive("benchmark", Benchmark)
+    return {"parallel_read_safe": True}

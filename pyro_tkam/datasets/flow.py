@@ -1,0 +1,163 @@
+"""Steady flow through a random porous medium (Darcy), solved by finite differences."""
+
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_tkam._optional import needs
+from pyro_tkam.datasets.cache import cache_folder, write_whole
+
+Array = NDArray[np.float64]
+
+#: permeability where the Gaussian field is positive, and where it is not (Li et al. 2021, arXiv:2010.08895)
+PERMEABILITIES = (12.0, 3.0)
+_INVERSE_LENGTH = 3.0  # the 9 = 3² of the covariance
+_MAKER = 1  # raised when the numbers change, so that no old cache is read
+
+
+class DarcyFields(NamedTuple):
+    """
+    Media and the pressure of the fluid in them, on grids over the unit square that include its boundary.
+
+    :param permeability: shape ``(num, resolution, resolution)``, dimensionless.
+    :param pressure: shape ``(num, resolution, resolution)``, dimensionless; 0 on the boundary.
+    """
+
+    permeability: Tensor
+    pressure: Tensor
+
+
+def gaussian_fields(num: int, resolution: int, *, generator: torch.Generator | None = None) -> Tensor:
+    r"""
+    Draw Gaussian fields with mean 0 and covariance :math:`(-Δ + 9I)^{-2}`, zero slope at the boundary.
+
+    The field is a sum of cosines, ``Σ_{jk} ξ_jk cos(πjx) cos(πky) c_j c_k / (π²(j² + k²) + 9)``, without the
+    constant one, cut at the grid's frequencies; ``c_0 = 1`` and ``c_j = √2`` make the cosines orthonormal (Li et al.
+    2021, arXiv:2010.08895, Sec. A.3).
+
+    :param num: number of fields.
+    :param resolution: points a side, the boundary included.
+    :param generator: source of the random numbers; None takes torch's own.
+    :return: float64, shape ``(num, resolution, resolution)``.
+
+    >>> gaussian_fields(2, 9).shape
+    torch.Size([2, 9, 9])
+    """
+    frequencies = torch.arange(resolution, dtype=torch.float64)
+    points = torch.linspace(0, 1, resolution, dtype=torch.float64)
+    cosines = torch.cos(torch.pi * points.unsqueeze(-1) * frequencies)
+    cosines[:, 1:] *= 2**0.5
+    squares = (torch.pi * frequencies).square()
+    scale = 1 / (squares.unsqueeze(-1) + squares + _INVERSE_LENGTH**2)
+    scale[0, 0] = 0
+    noise = torch.randn(num, resolution, resolution, dtype=torch.float64, generator=generator)
+    return cosines @ (noise * scale) @ cosines.T
+
+
+def solve_darcy(permeability: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
+    r"""
+    Solve :math:`-∇·(a ∇u) = f` on the unit square with ``u = 0`` on its boundary (Raj 2025, arXiv:2506.14167, Eq. 39).
+
+    Five-point finite volumes: the permeability of a face is the harmonic mean of its two nodes', which keeps the flux
+    continuous across jumps; second-order where ``a`` is smooth.
+
+    :param permeability: ``a > 0`` at the nodes of a grid that includes the boundary, shape ``(num, n, n)``.
+    :param forcing: ``f`` at the same nodes, or one number.
+    :return: the pressure ``u``, float64, of the same shape.
+    :raises ValueError: for another shape, fewer than three points a side, and permeabilities that are not positive.
+    :raises ImportError: without the extra ``datasets``.
+
+    >>> u = solve_darcy(torch.ones(1, 33, 33))
+    >>> round(float(u[0, 16, 16]), 3)  # the series gives 0.0737
+    0.074
+    """
+    if permeability.dim() != 3 or permeability.shape[1] != permeability.shape[2] or permeability.shape[1] < 3:
+        raise ValueError(f"permeability: got shape {tuple(permeability.shape)}, takes (num, n, n) with n at least 3")
+    if not bool(((permeability > 0) & torch.isfinite(permeability)).all()):
+        raise ValueError("permeability: got elements that are not positive and finite")
+    a = permeability.detach().double().cpu().numpy()
+    f = np.broadcast_to(torch.as_tensor(forcing).detach().double().cpu().numpy(), a.shape)
+    pressure = np.zeros_like(a)
+    for index in range(len(a)):  # a sparse factorisation takes one matrix at a time
+        pressure[index, 1:-1, 1:-1] = _solve_one(a[index], f[index])
+    return torch.as_tensor(pressure, device=permeability.device)
+
+
+def _solve_one(a: Array, forcing: Array) -> Array:
+    with needs("datasets"):
+        from scipy.sparse import diags_array
+        from scipy.sparse.linalg import spsolve
+    inner = len(a) - 2
+    across = _harmonic(a[:-1, 1:-1], a[1:, 1:-1])  # faces between rows, (n - 1, n - 2)
+    along = _harmonic(a[1:-1, :-1], a[1:-1, 1:])  # faces between columns, (n - 2, n - 1)
+    centre = across[:-1] + across[1:] + along[:, :-1] + along[:, 1:]
+    right = -along[:, 1:].copy()
+    right[:, -1] = 0  # the last node of a row is no neighbour of the next row's first
+    sideways, down = right.ravel()[:-1], -across[1:-1].ravel()
+    matrix = diags_array(
+        [down, sideways, centre.ravel(), sideways, down], offsets=[-inner, -1, 0, 1, inner], format="csc"
+    )
+    step = 1 / (len(a) - 1)
+    solution: Array = spsolve(matrix, step**2 * forcing[1:-1, 1:-1].ravel(), permc_spec="MMD_AT_PLUS_A")
+    return solution.reshape(inner, inner)
+
+
+def _harmonic(first: Array, second: Array) -> Array:
+    return 2 * first * second / (first + second)
+
+
+def darcy(
+    num: int = 1000, resolution: int = 32, *, refinement: int = 2, seed: int = 0, folder: Path | str | None = None
+) -> DarcyFields:
+    """
+    Load Darcy flows in random media of two materials; they are solved once and then read from a file.
+
+    The permeability is 12 where a draw of :func:`gaussian_fields` is positive and 3 elsewhere, the forcing is 1, and
+    the equation is solved on a finer grid, of which every ``refinement``-th point is kept (Li et al. 2021,
+    arXiv:2010.08895, who solve on 421 × 421; the data of Raj 2025, arXiv:2506.14167, Sec. 4.2).
+
+    :param num: number of media.
+    :param resolution: points a side, the boundary included.
+    :param refinement: how many times finer the grid of the solver is.
+    :param seed: which media; the global generator is neither read nor moved.
+    :param folder: where to keep the file; None takes the user's cache, see
+        :func:`~pyro_tkam.datasets.cache.cache_folder`.
+    :return: fields in the default dtype.
+    :raises ValueError: for numbers below one and grids of fewer than three points.
+    :raises ImportError: without the extra ``datasets``.
+    """
+    for name, value, least in (("num", num, 1), ("resolution", resolution, 3), ("refinement", refinement, 1)):
+        if value < least:
+            raise ValueError(f"{name}: got {value}, takes a whole number of at least {least}")
+    name = f"darcy-{_MAKER}-{num}-of-{resolution}x{refinement}-seed-{seed}.npz"
+    path = (cache_folder() if folder is None else Path(folder)) / name
+    arrays = _read(path)
+    if arrays is None:
+        arrays = _make(num, resolution, refinement, seed)
+        kept = arrays
+        write_whole(path, lambda file: np.savez_compressed(file, permeability=kept[0], pressure=kept[1]))
+    dtype = torch.get_default_dtype()
+    return DarcyFields(torch.as_tensor(arrays[0]).to(dtype), torch.as_tensor(arrays[1]).to(dtype))
+
+
+def _make(num: int, resolution: int, refinement: int, seed: int) -> tuple[Any, Any]:
+    fine = (resolution - 1) * refinement + 1
+    fields = gaussian_fields(num, fine, generator=torch.Generator().manual_seed(seed))
+    positive, other = PERMEABILITIES
+    permeability = torch.where(fields > 0, positive, other).double()
+    kept = (slice(None), slice(None, None, refinement), slice(None, None, refinement))
+    return permeability[kept].numpy(), solve_darcy(permeability)[kept].numpy()
+
+
+def _read(path: Path) -> tuple[Any, Any] | None:
+    """Return the arrays of a kept file, or None where there is none or it is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            return kept["permeability"], kept["pressure"]
+    except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError):
+        return None

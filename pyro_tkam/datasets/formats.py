@@ -1,0 +1,107 @@
+"""Readers of the formats in which image data sets are published."""
+
+import gzip
+import hashlib
+import pickle
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyro_tkam._optional import needs
+
+_IDX_BYTES = 0x08  # the code of unsigned bytes in an idx header
+
+
+def check_md5(path: Path, expected: str) -> None:
+    """
+    Compare a file with its published checksum.
+
+    :param path: the file.
+    :param expected: its MD5 sum in hexadecimal.
+    :raises ValueError: where they differ.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != expected:
+        raise ValueError(f"{path}: its MD5 sum is {found}, the published file's {expected}; fetch it again")
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """
+    Read an array of bytes in the idx format of MNIST, whole or gzipped.
+
+    :param path: the file; the suffix ``.gz`` says that it is gzipped.
+    :raises ValueError: for another format, and a file that is cut or too long.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is no gzip file: {error}") from error
+    if len(content) < 4 or content[:3] != bytes((0, 0, _IDX_BYTES)):
+        raise ValueError(f"{path} is no idx file of bytes: it starts with {content[:4].hex(' ')}")
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise ValueError(f"{path} is cut: its header has {len(content)} of {start} bytes")
+    shape = struct.unpack(f">{content[3]}I", content[4:start])
+    if len(content) - start != int(np.prod(shape, dtype=np.int64)):
+        raise ValueError(f"{path} has {len(content) - start} bytes of data, its header says {shape}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # a buffer of bytes is read-only
+
+
+def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """
+    Read images ``X`` and classes ``y`` of a MATLAB file of SVHN, in which class 10 is the digit 0.
+
+    :param path: the file.
+    :return: shapes ``(num, 3, height, width)`` and ``(num,)``.
+    :raises ValueError: for another content.
+    :raises ImportError: without the extra ``datasets``.
+    """
+    with needs("datasets"):
+        from scipy.io import loadmat
+    try:
+        content = loadmat(path)
+        pixels, labels = content["X"], content["y"].ravel()
+    except (ValueError, KeyError, TypeError, zlib.error) as error:
+        raise ValueError(f"{path} is no MATLAB file with X and y: {error}") from error
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2:] != (3, len(labels)):
+        raise ValueError(f"{path}: X is {pixels.dtype} of shape {pixels.shape} for {len(labels)} classes")
+    return pixels.transpose(3, 2, 0, 1), labels.astype(np.int64) % 10
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that makes NumPy arrays and plain containers, and calls nothing else that a file may name."""
+
+    allowed = frozenset({("numpy", "ndarray"), ("numpy", "dtype"), ("numpy._core.multiarray", "_reconstruct"),
+                         ("_codecs", "encode")})  # fmt: skip
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy.core", "numpy._core")
+        if (module, name) not in self.allowed:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which a batch of CIFAR-10 has no need of")
+        if module == "numpy._core.multiarray":
+            return np.ndarray.__reduce__(np.empty(0))[0]  # under whichever name this NumPy has it
+        return super().find_class(module, name)
+
+
+def read_cifar_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """
+    Read a batch of CIFAR-10, which is a pickle, without running code that a file may carry.
+
+    :param path: the file.
+    :return: images ``(num, 3, 32, 32)`` and classes ``(num,)``.
+    :raises ValueError: for another content, and a pickle that names anything but arrays.
+    """
+    try:
+        with path.open("rb") as file:
+            content = _ArraysOnly(file, encoding="latin1").load()
+        pixels, labels = content["data"], np.asarray(content["labels"], np.int64)
+    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ValueError(f"{path} is no batch of CIFAR-10: {error}") from error
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3072):
+        raise ValueError(f"{path}: its data are no bytes of shape ({len(labels)}, 3072)")
+    return pixels.reshape(-1, 3, 32, 32), labels

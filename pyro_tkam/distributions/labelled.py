@@ -1,0 +1,156 @@
+"""A label coupled to univariate latents: given the label the latents are independent tilted densities."""
+
+from typing import Any, ClassVar, Self
+
+import torch
+from pyro.distributions import Distribution, TorchDistribution
+from torch import Tensor
+from torch.distributions import Categorical, constraints
+
+from pyro_tkam.distributions.tilted import ExponentiallyTilted
+from pyro_tkam.ops.symbols import check_symbols
+
+
+class LabelledTilted(TorchDistribution):
+    """
+    Latents coupled to a label ``y`` by label energies, with the label summed out.
+
+    ``p(z, y) = w_y Π_q p_{y,q}(z_q)`` with ``w = softmax(logits)`` and ``p_{y,q} ∝ exp(f_{y,q}) π0``, the symbol-vector
+    coupling ``p(z, y) ∝ exp(Σ_q f_{y,q}(z_q) + b_y) Π_q π0(z_q)`` of Pang and Wu 2021 (arXiv:2108.11556), with energies
+    of single latents, as Raj 2025 (arXiv:2506.14167, Sec. 5.2) asks for. Each ``p_{y,q}`` is normalised, so that draws
+    are exact, given the label or not, and ``p(y | z)`` is a softmax of energies.
+
+    :param logits: unnormalised log probabilities of the labels, shape ``(num_labels,)``.
+    :param components: tilted densities of batch shape ``(num_labels, Q)``.
+    :param validate_args: whether to check values given to ``log_prob``.
+    :raises TypeError: for components that are not :class:`ExponentiallyTilted`.
+    :raises ValueError: for components of another shape.
+
+    >>> tilts = torch.tensor([-8.0, 8.0])[:, None]
+    >>> prior = LabelledTilted(torch.zeros(2), ExponentiallyTilted(lambda z: tilts * z).expand((2, 3)))
+    >>> prior.event_shape, prior.sample((5,)).shape, prior.given(torch.tensor([0, 1])).sample().shape
+    (torch.Size([3]), torch.Size([5, 3]), torch.Size([2, 3]))
+    >>> prior.label_logits(torch.full((3,), 0.9)).exp().argmax()
+    tensor(1)
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    has_rsample = False
+
+    def __init__(self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None) -> None:
+        if not isinstance(components, ExponentiallyTilted):
+            raise TypeError(f"components: got {type(components).__name__}, takes an ExponentiallyTilted")
+        if len(components.batch_shape) != 2 or logits.shape != components.batch_shape[:1]:
+            raise ValueError(
+                f"logits, components: got shape {tuple(logits.shape)} and batch shape {tuple(components.batch_shape)}, "
+                "takes (num_labels,) and (num_labels, Q)"
+            )
+        self.log_weights, self.components = logits.log_softmax(-1), components
+        super().__init__(torch.Size(), components.batch_shape[1:], validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def support(self) -> constraints.Constraint:
+        """The box between the components' ends."""
+        low, high = self.components.low, self.components.high
+        return constraints.independent(constraints.interval(low.amin(), high.amax()), 1)
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels."""
+        return len(self.log_weights)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        """
+        Return the distribution with a larger batch shape; the table is shared, not copied.
+
+        :param batch_shape: shape of the batch.
+        """
+        new: Self = self._get_checked_instance(LabelledTilted, _instance)
+        new.log_weights, new.components = self.log_weights, self.components
+        super(LabelledTilted, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def _joint(self, z: Tensor) -> Tensor:
+        """Return ``log p(z, y)`` for every label, with a last dimension of labels."""
+        return self.components.log_prob(z.unsqueeze(-2)).sum(-1) + self.log_weights
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """
+        Return ``log p(z) = log Σ_y w_y Π_q p_{y,q}(z_q)``.
+
+        :param value: shape ``(*sample, *batch, Q)``.
+        :return: shape ``(*sample, *batch)``.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        log_prob = self._joint(value).logsumexp(-1)
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+    def label_logits(self, value: Tensor) -> Tensor:
+        """
+        Return ``log p(y | z)``.
+
+        :param value: latents, shape ``(*batch, Q)``.
+        :return: shape ``(*batch, num_labels)``; its exponentials sum to one.
+        """
+        return self._joint(value).log_softmax(-1)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """
+        Draw labels, forget them, and return the latents drawn given them.
+
+        :param sample_shape: shape of independent draws.
+        :return: shape ``(*sample_shape, *batch, Q)``.
+        """
+        shape = torch.Size(sample_shape) + self.batch_shape
+        labels = Categorical(logits=self.log_weights, validate_args=False).sample(shape)
+        return self.given(labels).sample()
+
+    def given(self, label: Tensor) -> Distribution:
+        """
+        Return ``p(z | y)``, exact to sample and normalised.
+
+        :param label: integers from 0 to ``num_labels - 1``, any shape ``batch``.
+        :return: a distribution of batch shape ``batch`` and event shape ``(Q,)``.
+        :raises ValueError: for a label outside the classes.
+        :raises TypeError: for labels that are not integers.
+        """
+        check_symbols("label", label, self.num_labels)
+        return _GivenLabel(self, label)
+
+
+class _GivenLabel(TorchDistribution):
+    """``p(z | y)`` of :class:`LabelledTilted` for a batch of labels, with pathwise gradients."""
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    has_rsample = True
+
+    def __init__(self, prior: LabelledTilted, label: Tensor) -> None:
+        self.prior, self.label = prior, label
+        super().__init__(label.shape, prior.event_shape, validate_args=prior._validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def support(self) -> constraints.Constraint:
+        """The prior's."""
+        return self.prior.support
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "_GivenLabel":
+        return _GivenLabel(self.prior, self.label.expand(batch_shape))
+
+    def _own(self, of_all: Tensor) -> Tensor:
+        """Take each row's own label from ``(*sample, *batch, num_labels, Q)``."""
+        index = self.label[..., None, None].expand(*of_all.shape[:-2], 1, of_all.shape[-1])
+        return of_all.gather(-2, index).squeeze(-2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        shape = torch.broadcast_shapes(value.shape, self.label.shape + self.event_shape)
+        return self._own(self.prior.components.log_prob(value.expand(shape).unsqueeze(-2))).sum(-1)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        components = self.prior.components
+        shape = self._extended_shape(sample_shape)
+        u = torch.rand(shape, dtype=components.low.dtype, device=components.low.device)
+        return self._own(components.icdf(u.clamp_min(torch.finfo(u.dtype).tiny).unsqueeze(-2)))

@@ -1,0 +1,78 @@
+"""Distances between two sets of images in a space of features, by ``torchmetrics``."""
+
+import torch
+from torch import Tensor, nn
+
+from pyro_tkam._optional import needs
+
+
+class _Given(nn.Module):
+    """A feature network for what is features already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def _check(real: Tensor, generated: Tensor) -> None:
+    for name, features in (("real", real), ("generated", generated)):
+        if features.dim() != 2 or len(features) < 2:
+            raise ValueError(f"{name}: got shape {tuple(features.shape)}, takes (num, num_features) with num above 1")
+        if not bool(features.isfinite().all()):
+            raise ValueError(f"{name}: got features that are NaN or infinite")
+    if real.shape[1] != generated.shape[1]:
+        raise ValueError(f"generated: got {generated.shape[1]} features, takes {real.shape[1]} like the real images")
+
+
+def frechet_distance(real: Tensor, generated: Tensor) -> float:
+    r"""
+    Return the Fréchet distance of two normal distributions with the moments of two sets of features.
+
+    :math:`|μ_1 - μ_2|^2 + \mathrm{tr}(Σ_1 + Σ_2 - 2 (Σ_1 Σ_2)^{1/2})` (Heusel et al. 2017, arXiv:1706.08500). It is
+    biased upwards with the number of images; see :func:`extrapolate`. Features of :func:`embed` are float64, which
+    the square root needs.
+
+    :param real: features of real images, shape ``(num, num_features)``.
+    :param generated: features of generated images, shape ``(num, num_features)``.
+    :raises ValueError: for other shapes and features that are not finite.
+    :raises ImportError: without the extra ``metrics``.
+
+    >>> import torch
+    >>> features = torch.randn(100, 3, dtype=torch.float64)
+    >>> round(frechet_distance(features, features + 2), 6)
+    12.0
+    """
+    _check(real, generated)
+    with needs("metrics"):
+        from torchmetrics.image.fid import FrechetInceptionDistance
+    metric = FrechetInceptionDistance(feature=_Given(real.shape[1])).to(real.device)
+    metric.update(real, real=True)
+    metric.update(generated, real=False)
+    return float(metric.compute())
+
+
+def kernel_distance(real: Tensor, generated: Tensor) -> float:
+    r"""
+    Return the squared maximum mean discrepancy of two sets of features, without bias.
+
+    The kernel is :math:`(x·y / d + 1)^3` (Bińkowski et al. 2018, arXiv:1801.01401). Of the larger set as many are used
+    as the smaller has, chosen at random.
+
+    :param real: features of real images, shape ``(num, d)``.
+    :param generated: features of generated images, shape ``(num, d)``.
+    :raises ValueError: for other shapes and features that are not finite.
+    :raises ImportError: without the extra ``metrics``.
+
+    >>> import torch
+    >>> kernel_distance(torch.zeros(5, 1), torch.ones(5, 1))
+    7.0
+    """
+    _check(real, generated)
+    with needs("metrics"):
+        from torchmetrics.image.kid import poly_mmd
+    size = min(len(real), len(generated))
+    real, generated = (some[torch.randperm(len(some), device=some.device)[:size]] for some in (real, generated))
+    return float(poly_mmd(real, generated))

@@ -1,0 +1,66 @@
+"""Errors and spreads in the units of the data."""
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.models import TKAM
+
+
+@torch.no_grad()
+def reconstruction_error(model: TKAM, data: Tensor, *, num_draws: int = 1000) -> float:
+    r"""
+    Return the mean squared error of the posterior mean of the generator's output, an element.
+
+    :math:`\frac{1}{BD} \sum_b |x_b - E[\tilde x | x_b]|^2`, with the posterior expectation by self-normalised
+    importance sampling from the prior, which is shared by the data (Raj 2025, arXiv:2506.14167, Eq. 26-28). With few
+    effective draws it is the error of the nearest of ``num_draws`` samples, an upper bound.
+
+    :param model: the model.
+    :param data: shape ``(num, *event)``.
+    :param num_draws: draws from the prior.
+
+    >>> import pyro
+    >>> pyro.set_rng_seed(0)
+    >>> 0 < reconstruction_error(TKAM.kart((8, 8), latent_dim=2), torch.rand(3, 8, 8), num_draws=30) < 1
+    True
+    """
+    locations = model.generate(num_draws)
+    weights = model.likelihood(locations.unsqueeze(1)).log_prob(data).softmax(0)
+    means = (weights.T @ locations.flatten(1)).unflatten(-1, data.shape[1:])
+    return float((data - means).square().mean())
+
+
+def unpaired_error(samples: Tensor, data: Tensor) -> float:
+    r"""
+    Return the mean squared difference between a sample and a datum that have nothing to do with each other.
+
+    :math:`\frac1D (|\bar x - \bar{\tilde x}|^2 + \mathrm{tr} Σ_x + \mathrm{tr} Σ_{\tilde x})`, over all pairs. The
+    "test MSE" of the training logs of Raj 2025 (arXiv:2506.14167) is of this kind. It is no measure of quality: perfect
+    samples have twice the data's variance, and a model that always draws the mean image has once, the least possible.
+
+    :param samples: shape ``(num, *event)``.
+    :param data: shape ``(num, *event)``.
+
+    >>> unpaired_error(torch.zeros(3, 2), torch.ones(5, 2))
+    1.0
+    """
+    offset = samples.mean(0) - data.mean(0)
+    return float((offset.square() + samples.var(0, correction=0) + data.var(0, correction=0)).mean())
+
+
+def variance_ratio(samples: Tensor, data: Tensor) -> float:
+    """
+    Return the total variance of samples over that of data: about 1 where they vary alike, 0 for one mean image.
+
+    :param samples: shape ``(num, *event)``, at least two.
+    :param data: shape ``(num, *event)``, at least two, not all alike.
+    :raises ValueError: for data that do not vary.
+
+    >>> x = torch.randn(10, 3)
+    >>> round(variance_ratio(2 * x, x), 4)
+    4.0
+    """
+    spread = data.var(0).sum()
+    if not spread > 0:
+        raise ValueError(f"data: got variance {float(spread)}, takes data that vary")
+    return float(samples.var(0).sum() / spread)

@@ -1,0 +1,110 @@
+"""Data with a class: a label coupled to the latents, known in some rows, none or all."""
+
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_tkam.distributions import LabelledTilted
+from pyro_tkam.infer import ImportanceSampling
+from pyro_tkam.models.likelihood import Likelihood
+from pyro_tkam.models.multimodal import average
+from pyro_tkam.models.prior import LabelledPrior
+from pyro_tkam.ops.symbols import check_symbols
+
+
+class LabelledTKAM(PyroModule):
+    """
+    A model whose prior couples the latents to a label: ``p(x, y, z) = p(z) p(y | z) p(x | z)``.
+
+    The prior ``p(z) = Σ_y w_y p(z | y)`` and ``p(y | z)`` come from the same label energies (the symbol-vector
+    coupling of Pang and Wu 2021, arXiv:2108.11556; Raj 2025, arXiv:2506.14167, Sec. 5.2), so that data without a label
+    train prior and generator too, draws given a label are exact, and ``p(y | x) = E[p(y | z) | x]``. Sites: ``"z"``,
+    ``"label"`` and ``"x"``, in the plate ``"data"``.
+
+    :param prior: the coupled prior.
+    :param generator: module from latents ``(*batch, Q)`` to the likelihood's argument.
+    :param likelihood: from the generator's output to a distribution of data.
+    :param label_weight: factor of ``log p(y | z)``: with a guide, above 1 where few of many data have a label. Without
+        a guide leave it at 1: it would sharpen the importance weights too.
+    :raises ValueError: for a weight that is not positive.
+
+    >>> from pyro_tkam.models import GaussianLikelihood
+    >>> model = LabelledTKAM(LabelledPrior(3, 5), nn.Linear(5, 8), GaussianLikelihood(0.5))
+    >>> model.generate(torch.tensor([0, 0, 2])).shape
+    torch.Size([3, 8])
+    >>> model.classify(torch.randn(4, 8), num_particles=100).shape
+    torch.Size([4, 3])
+    """
+
+    def __init__(
+        self, prior: LabelledPrior, generator: nn.Module, likelihood: Likelihood, *, label_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        if not label_weight > 0:
+            raise ValueError(f"label_weight: got {label_weight}, takes a positive number")
+        self.prior, self.generator, self.likelihood = prior, generator, likelihood
+        self.label_weight = label_weight
+
+    def forward(self, x: Tensor, label: Tensor | None = None, size: int | None = None) -> None:
+        """
+        Score data.
+
+        :param x: a mini-batch, shape ``(batch, *event)``.
+        :param label: their classes, integers of shape ``(batch,)``, and -1 where there is none; None for no labels.
+        :param size: length of the whole data set, by which the plate scales.
+        :raises ValueError: for labels outside the classes, and data that are empty, not finite or of another shape.
+        :raises TypeError: for labels that are not integers.
+        """
+        prior: LabelledTilted = self.prior()
+        label = self._checked(label, len(x), prior.num_labels)
+        if len(x) == 0 or not bool(torch.isfinite(x).all()):
+            raise ValueError(f"x: got shape {tuple(x.shape)}, takes at least one row of finite data")
+        with pyro.plate("data", size or len(x), subsample=torch.arange(len(x)) if len(x) < (size or 0) else None):
+            z = pyro.sample("z", prior)
+            if label is not None:
+                with poutine.mask(mask=label >= 0), poutine.scale(scale=self.label_weight):
+                    pyro.sample("label", dist.Categorical(logits=prior.label_logits(z)), obs=label.clamp_min(0))
+            likelihood = self.likelihood(self.generator(z))
+            if x.shape[1:] != likelihood.event_shape:
+                raise ValueError(f"x: got rows of {tuple(x.shape[1:])}, takes {tuple(likelihood.event_shape)}")
+            pyro.sample("x", likelihood, obs=x)
+
+    @staticmethod
+    def _checked(label: Tensor | None, rows: int, num_labels: int) -> Tensor | None:
+        if label is None:
+            return None
+        if label.shape != (rows,):
+            raise ValueError(f"label: got shape {tuple(label.shape)}, takes ({rows},), one for each row of x")
+        check_symbols("label", torch.where(label == -1, 0, label), num_labels)
+        return label
+
+    @torch.no_grad()
+    def generate(self, label: Tensor) -> Tensor:
+        """
+        Draw data of given classes without the likelihood's noise: exact draws of ``p(z | y)``, and the generator.
+
+        :param label: integers of shape ``(num,)``.
+        :return: shape ``(num, *event)``.
+        :raises ValueError: for a label outside the classes.
+        """
+        with poutine.block():
+            return self.likelihood.noiseless(self.generator(self.prior().given(label).sample()))
+
+    @torch.no_grad()
+    def classify(self, x: Tensor, *, num_particles: int = 10_000, guide: Any = None) -> Tensor:
+        """
+        Return ``p(y | x)``, the posterior mean of ``p(y | z)`` by importance sampling.
+
+        :param x: shape ``(batch, *event)``.
+        :param num_particles: number of draws.
+        :param guide: a guide that takes ``x``; None draws from the prior, once for all data.
+        :return: shape ``(batch, num_labels)``; rows sum to one.
+        """
+        draws = ImportanceSampling(self, guide, num_particles).run(x)
+        with poutine.block():
+            return average(draws.weights, self.prior().label_logits(draws.values["z"]).exp())

@@ -1,0 +1,219 @@
+"""Several kinds of data from one latent, any of which may be missing."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.distributions import Categorical
+
+from pyro_tkam.infer import ImportanceSampling
+from pyro_tkam.models.likelihood import Likelihood
+from pyro_tkam.models.tkam import COUPLINGS
+
+Data = Mapping[str, Tensor]
+
+
+class Heads(PyroModule):
+    """
+    One generator for each modality, on features they share.
+
+    :param heads: modules from features to each modality's output, by its name.
+    :param trunk: module from latents to features; None hands the latents on.
+
+    >>> heads = Heads({"image": nn.Linear(8, 64), "label": nn.Linear(8, 10)}, trunk=nn.Linear(5, 8))
+    >>> {name: tuple(output.shape) for name, output in heads(torch.randn(3, 5)).items()}
+    {'image': (3, 64), 'label': (3, 10)}
+    """
+
+    def __init__(self, heads: Mapping[str, nn.Module], trunk: nn.Module | None = None) -> None:
+        super().__init__()
+        self.trunk = PyroModule[nn.Identity]() if trunk is None else trunk
+        self.heads = PyroModule[nn.ModuleDict](dict(heads))
+
+    def forward(self, z: Tensor) -> dict[str, Tensor]:
+        """
+        Generate all modalities.
+
+        :param z: latents, as the trunk takes them.
+        """
+        features = self.trunk(z)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+class MultimodalTKAM(PyroModule):
+    """
+    Data ``x = (x_1, …, x_M)`` of several kinds, independent given one latent: ``log p(x | z) = Σ_m log p(x_m | z)``.
+
+    A modality that a datum lacks drops out of its sum; the latent is inferred from the others, and the missing one
+    generated from it (the multimodal data of Raj 2025, arXiv:2506.14167, Sec. 5.2). Sites: ``"z"`` (or ``"u"``) and
+    one of each modality's name, in the plate ``"data"``.
+
+    :param prior: module that returns the current prior when called without arguments.
+    :param generator: module from latents to a dictionary of outputs, such as :class:`Heads`.
+    :param likelihoods: from each output to a distribution, by the modality's name.
+    :param coupling: ``"independent"`` or ``"shared"``.
+    :raises ValueError: for an unknown coupling and no modality.
+
+    >>> from pyro_tkam.models import CategoricalLikelihood, GaussianLikelihood, MixturePrior, TiltedPrior
+    >>> generator = Heads({"image": nn.Linear(5, 64), "label": nn.Linear(5, 10)})
+    >>> likelihoods = {"image": GaussianLikelihood(0.5), "label": CategoricalLikelihood(event_dim=0)}
+    >>> model = MultimodalTKAM(MixturePrior(TiltedPrior((5, 3))), generator, likelihoods)
+    >>> model.conditional({"image": torch.rand(7, 64)}, num_particles=100)["label"].shape
+    torch.Size([7, 10])
+    """
+
+    def __init__(
+        self,
+        prior: Callable[[], Any],
+        generator: Callable[[Tensor], dict[str, Tensor]],
+        likelihoods: Mapping[str, Likelihood],
+        coupling: str = "independent",
+    ) -> None:
+        super().__init__()
+        if coupling not in COUPLINGS:
+            raise ValueError(f"coupling: got {coupling!r}, takes one of {sorted(COUPLINGS)}")
+        if not likelihoods:
+            raise ValueError("likelihoods: got none, takes one for each modality")
+        self.prior, self.generator, self.coupling = prior, generator, coupling
+        self.likelihoods = PyroModule[nn.ModuleDict](dict(likelihoods))
+
+    def forward(
+        self, x: Data | None = None, size: int | None = None, observed: Data | None = None
+    ) -> dict[str, Tensor]:
+        """
+        Run the generative process.
+
+        :param x: a mini-batch of each modality, ``(batch, *event)``, by name, or None to draw all. A name that is
+            left out is missing in every row.
+        :param size: with ``x``, the length of the whole data set; without, the number of rows to draw.
+        :param observed: by name, which rows have a modality, booleans of shape ``(batch,)``; names left out are there
+            in all rows. What ``x`` holds in other rows is not looked at.
+        :return: the modalities that are observed or drawn.
+        :raises ValueError: for names that are no modality, different numbers of rows, masks of another shape, rows
+            without any modality, observed values that are not finite or of another shape.
+        """
+        masks = {} if x is None else self._masks(x, observed or {})
+        rows = size if x is None else len(next(iter(x.values())))
+        if not rows or (x is not None and size is not None and size < rows):
+            raise ValueError(f"size: got {size} for {rows} rows, takes a number of rows, at least those of x")
+        names = self.likelihoods if x is None else x
+        found = {}
+        with pyro.plate("data", size or rows, subsample=torch.arange(rows) if rows < (size or rows) else None):
+            outputs = self.generator(COUPLINGS[self.coupling](self.prior()))
+            for name in names:
+                fn, value = self.likelihoods[name](outputs[name]), None
+                if x is not None:
+                    value = _filled(name, x[name], masks[name], fn.event_shape)
+                with poutine.mask(mask=masks.get(name, True)):
+                    found[name] = pyro.sample(name, fn, obs=value)
+        return found
+
+    def _masks(self, x: Data, observed: Data) -> dict[str, Tensor]:
+        """Check names, rows and masks, and return a mask for every modality given."""
+        for argument, mapping, known in (("x", x, self.likelihoods), ("observed", observed, x)):
+            if unknown := sorted(set(mapping) - set(known)):
+                raise ValueError(f"{argument}: got {unknown[0]!r}, takes names out of {sorted(known)}")
+        sizes = {name: len(value) for name, value in x.items()}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"x: got {sizes} rows, takes at least one modality, and as many rows of each")
+        rows = next(iter(sizes.values()))
+        masks = {}
+        for name, value in x.items():
+            mask = observed.get(name, torch.ones(rows, dtype=torch.bool, device=value.device))
+            if mask.dtype != torch.bool or mask.shape != (rows,):
+                raise ValueError(
+                    f"observed: got {mask.dtype} of shape {tuple(mask.shape)} for {name!r}, takes "
+                    f"booleans of shape ({rows},)"
+                )
+            masks[name] = mask
+        if not bool(torch.stack(list(masks.values())).any(0).all()):
+            raise ValueError("observed: got rows without any modality, takes at least one in each")
+        return masks
+
+    @torch.no_grad()
+    def generate(self, num: int) -> dict[str, Tensor]:
+        """
+        Draw new data of all modalities without the likelihoods' noise.
+
+        :param num: number of rows.
+        """
+        with poutine.block(), pyro.plate("data", num):
+            outputs = self.generator(COUPLINGS[self.coupling](self.prior()))
+        return {name: self.likelihoods[name].noiseless(output) for name, output in outputs.items()}
+
+    @torch.no_grad()
+    def conditional(
+        self, x: Data, observed: Data | None = None, *, num_particles: int = 10_000, guide: Any = None
+    ) -> dict[str, Tensor]:
+        """
+        Return every modality's posterior mean given those observed: for labels and symbols, their probabilities.
+
+        ``E[x_m | x] = Σ_s w_s E[x_m | z_s]``, with the weights of importance sampling.
+
+        :param x: observed modalities, as in :meth:`forward`.
+        :param observed: which rows have them, as in :meth:`forward`.
+        :param num_particles: number of draws.
+        :param guide: a guide that takes the model's arguments; None draws from the prior, once for all data.
+        :return: by name, shape ``(batch, *event)``, with a last dimension of classes for categorical modalities.
+        """
+        draws = ImportanceSampling(self, guide, num_particles).run(x, observed=observed)
+        outputs = self._outputs(draws.values)
+        return {
+            name: average(draws.weights, self.likelihoods[name].expected(output)) for name, output in outputs.items()
+        }
+
+    @torch.no_grad()
+    def complete(
+        self, x: Data, observed: Data | None = None, *, num_particles: int = 10_000, guide: Any = None
+    ) -> dict[str, Tensor]:
+        """
+        Draw every modality once from its posterior given those observed, without the likelihoods' noise.
+
+        :param x: observed modalities, as in :meth:`forward`.
+        :param observed: which rows have them, as in :meth:`forward`.
+        :param num_particles: number of draws to choose from.
+        :param guide: as in :meth:`conditional`.
+        :return: by name, shape ``(batch, *event)``.
+        """
+        draws = ImportanceSampling(self, guide, num_particles).run(x, observed=observed)
+        pick = Categorical(logits=draws.log_weights.mT).sample()
+        outputs = self._outputs({name: _picked(value, pick) for name, value in draws.values.items()})
+        return {name: self.likelihoods[name].noiseless(output) for name, output in outputs.items()}
+
+    def _outputs(self, values: Data) -> dict[str, Tensor]:
+        """Generate from given values of the latent site."""
+        with poutine.block(), poutine.condition(data=dict(values)):
+            return self.generator(COUPLINGS[self.coupling](self.prior()))
+
+
+def average(weights: Tensor, values: Tensor) -> Tensor:
+    """
+    Return weighted means over draws.
+
+    :param weights: shape ``(draw, batch)``, summing to one over the draws.
+    :param values: shape ``(draw, batch, *event)``, or ``(draw, 1, *event)`` where data share the draws.
+    :return: shape ``(batch, *event)``.
+    """
+    if values.shape[1] == 1:
+        return torch.tensordot(weights, values.squeeze(1), dims=([0], [0]))
+    return torch.einsum("sb,sb...->b...", weights, values)
+
+
+def _picked(values: Tensor, index: Tensor) -> Tensor:
+    """Take a draw for each datum from ``(draw, batch, *event)``, or ``(draw, 1, *event)`` where data share them."""
+    rows = torch.arange(len(index), device=index.device)
+    return values[index, rows if values.shape[1] > 1 else 0]
+
+
+def _filled(name: str, value: Tensor, mask: Tensor, event_shape: torch.Size) -> Tensor:
+    """Check a modality and put zeros, which every likelihood takes, where it is missing."""
+    if value.shape[1:] != event_shape:
+        raise ValueError(f"{name}: got rows of shape {tuple(value.shape[1:])}, takes {tuple(event_shape)}")
+    value = torch.where(mask.reshape(-1, *[1] * len(event_shape)), value, torch.zeros_like(value))
+    if not bool(torch.isfinite(value).all()):
+        raise ValueError(f"{name}: got NaN or infinite elements in observed rows, takes finite data")
+    return value

@@ -1,0 +1,112 @@
+"""Sequences from a latent: the distribution of a decoder that reads what it has written."""
+
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_tkam.models.likelihood import Likelihood
+from pyro_tkam.nn import SequenceGenerator
+
+
+class DecodedSequence(TorchDistribution):
+    """
+    Sequences of a decoder, ``log p(x | z) = Σ_t log p(x_t | x_{<t}, z)``.
+
+    Scoring is one pass over all positions; drawing goes token by token, from a cache.
+
+    :param decoder: the decoder.
+    :param z: latents, shape ``(*batch, Q)``.
+    :param length: number of tokens of an event; None takes the decoder's ``max_length``.
+
+    >>> decoder = SequenceGenerator(3, num_classes=7, max_length=5, width=8, num_heads=2, num_layers=1)
+    >>> fn = DecodedSequence(decoder, torch.randn(4, 1, 3))
+    >>> fn.event_shape, fn.expand((4, 2)).log_prob(torch.zeros(2, 5, dtype=torch.int64)).shape
+    (torch.Size([5]), torch.Size([4, 2]))
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(self, decoder: SequenceGenerator, z: Tensor, length: int | None = None) -> None:
+        self.decoder, self.z = decoder, z
+        event = torch.Size([decoder.max_length if length is None else length])
+        super().__init__(z.shape[:-1], event, validate_args=False)
+
+    @constraints.dependent_property(is_discrete=True)
+    def support(self) -> constraints.Constraint:
+        """Sequences of integers from 0 to one less than the size of the alphabet."""
+        return constraints.independent(constraints.integer_interval(0, self.decoder.num_classes - 1), 1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "DecodedSequence":
+        """
+        Return the distribution with a larger batch shape; nothing is copied.
+
+        :param batch_shape: shape to which ``batch_shape`` broadcasts.
+        """
+        new: DecodedSequence = self._get_checked_instance(DecodedSequence, _instance)
+        new.decoder, new.z = self.decoder, self.z
+        super(DecodedSequence, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """
+        Return the log probability of sequences.
+
+        :param value: integers, shape ``(*sample, *batch, length)``, or what broadcasts with it.
+        :return: shape ``(*sample, *batch)``, in nats a sequence.
+        :raises ValueError: for sequences longer than the decoder's, and tokens outside its alphabet.
+        :raises TypeError: for tokens that are not integers.
+        """
+        log_probs = self.decoder(self.z, value).log_softmax(-1)
+        tokens = value.expand(log_probs.shape[:-1]).unsqueeze(-1)
+        log_prob = log_probs.gather(-1, tokens).sum((-1, -2))
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """
+        Draw sequences.
+
+        :param sample_shape: shape of independent draws.
+        :return: integers of shape ``(*sample_shape, *batch, length)``.
+        """
+        z = self.z.expand(torch.Size(sample_shape) + self.batch_shape + self.z.shape[-1:])
+        return self.decoder.sample(z, self.event_shape[0])
+
+
+class SequenceLikelihood(Likelihood):
+    """
+    Sequences of a decoder that attends to the latent and reads the tokens before each position.
+
+    In a ``TKAM`` the generator then hands on the latent, ``torch.nn.Identity()``, since the decoder reads data too.
+
+    :param decoder: the decoder.
+
+    >>> likelihood = SequenceLikelihood(SequenceGenerator(3, 7, 5, width=8, num_heads=2, num_layers=1))
+    >>> likelihood.noiseless(torch.randn(2, 3)).shape
+    torch.Size([2, 5])
+    """
+
+    takes_integers = True
+
+    def __init__(self, decoder: SequenceGenerator) -> None:
+        super().__init__(event_dim=1)
+        self.decoder = decoder
+
+    def forward(self, z: Tensor) -> DecodedSequence:
+        """
+        Return the distribution of sequences.
+
+        :param z: latents, shape ``(*batch, Q)``.
+        """
+        return DecodedSequence(self.decoder, z)
+
+    def noiseless(self, output: Tensor) -> Tensor:
+        """
+        Draw sequences: they have no mean.
+
+        :param output: latents, shape ``(*batch, Q)``.
+        :return: integers of shape ``(*batch, max_length)``.
+        """
+        return self(output).sample()

@@ -1,0 +1,117 @@
+"""A generator of images by transposed convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_tkam.nn import _checks
+from pyro_tkam.nn.kan import OUTPUTS
+
+
+class ConvGenerator(PyroModule):
+    r"""
+    Transposed convolutions from a latent to an image, with leaky rectifiers between them.
+
+    The latent is an image of one pixel; layer ``l`` maps a side of ``n`` pixels to
+    :math:`(n - 1)·\mathrm{stride}_l - 2·\mathrm{padding}_l + \mathrm{kernel}_l`. :meth:`svhn` and :meth:`cifar10` are
+    the networks of the paper's tables (Raj 2025, arXiv:2506.14167).
+
+    :param latent_dim: number of latents ``Q``.
+    :param channels: channels after each layer; the last are the image's.
+    :param kernel_sizes: side of each layer's kernel.
+    :param strides: stride of each layer.
+    :param paddings: padding of each layer.
+    :param batch_norm: normalise hidden channels over the batch.
+    :param negative_slope: slope of the rectifier below zero.
+    :param output: ``"none"`` or ``"sigmoid"`` (for images in [0, 1]).
+    :raises ValueError: for sequences of different lengths and sizes below one, and layers that leave no pixel.
+
+    >>> import torch
+    >>> ConvGenerator(5, channels=(8, 1), kernel_sizes=(4, 4), strides=(1, 2), paddings=(0, 1))(torch.rand(7, 5)).shape
+    torch.Size([7, 1, 8, 8])
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        channels: Sequence[int],
+        kernel_sizes: Sequence[int],
+        strides: Sequence[int],
+        paddings: Sequence[int],
+        *,
+        batch_norm: bool = False,
+        negative_slope: float = 0.2,
+        output: str = "sigmoid",
+    ) -> None:
+        super().__init__()
+        self.latent_dim = _checks.integer("latent_dim", latent_dim, 1)
+        self._output = _checks.known("output", output, OUTPUTS)
+        specs = {"kernel_sizes": kernel_sizes, "strides": strides, "paddings": paddings}
+        for name, values in specs.items():
+            if len(values) != len(channels) or not channels:
+                raise ValueError(f"{name}: got {len(values)} for {len(channels)} channels, takes one for each layer")
+        self.data_shape = _image_shape(channels, kernel_sizes, strides, paddings)
+        sizes = [self.latent_dim, *channels]
+        layers: list[nn.Module] = []
+        for i, options in enumerate(zip(kernel_sizes, strides, paddings, strict=True)):
+            if i:
+                layers += [nn.BatchNorm2d(sizes[i])] if batch_norm else []
+                layers.append(nn.LeakyReLU(negative_slope))
+            layers.append(nn.ConvTranspose2d(sizes[i], sizes[i + 1], *options))
+        self.layers = PyroModule[nn.Sequential](*layers)
+
+    @classmethod
+    def svhn(cls, latent_dim: int, **options: bool | float | str) -> ConvGenerator:
+        """
+        Make the paper's network for SVHN, to images of shape ``(3, 32, 32)``.
+
+        :param latent_dim: number of latents.
+        :param options: ``batch_norm``, ``negative_slope``, ``output``.
+
+        >>> ConvGenerator.svhn(10).data_shape
+        (3, 32, 32)
+        """
+        return cls(latent_dim, (512, 256, 128, 3), (4, 4, 4, 4), (1, 2, 2, 2), (0, 1, 1, 1), **options)  # type: ignore[arg-type]
+
+    @classmethod
+    def cifar10(cls, latent_dim: int, **options: bool | float | str) -> ConvGenerator:
+        """
+        Make the paper's network for CIFAR-10, to images of shape ``(3, 32, 32)``.
+
+        :param latent_dim: number of latents.
+        :param options: ``batch_norm``, ``negative_slope``, ``output``.
+
+        >>> ConvGenerator.cifar10(10).data_shape
+        (3, 32, 32)
+        """
+        return cls(latent_dim, (1024, 512, 256, 3), (8, 4, 4, 3), (1, 2, 2, 1), (0, 1, 1, 1), **options)  # type: ignore[arg-type]
+
+    def forward(self, z: Tensor) -> Tensor:
+        """
+        Generate images.
+
+        :param z: latents, shape ``(*batch, Q)``.
+        :returns: shape ``(*batch, channels, height, width)``.
+        """
+        _checks.last_dimension("z", z, self.latent_dim)
+        images = self.layers(z.reshape(-1, self.latent_dim, 1, 1))
+        return self._output(images).reshape(*z.shape[:-1], *self.data_shape)
+
+
+def _image_shape(
+    channels: Sequence[int], kernel_sizes: Sequence[int], strides: Sequence[int], paddings: Sequence[int]
+) -> tuple[int, int, int]:
+    """Check sizes and return the image's shape."""
+    side = 1
+    for kernel, stride, padding in zip(kernel_sizes, strides, paddings, strict=True):
+        _checks.integer("kernel_sizes", kernel, 1)
+        _checks.integer("strides", stride, 1)
+        _checks.integer("paddings", padding, 0)
+        side = (side - 1) * stride - 2 * padding + kernel
+        if side < 1:
+            raise ValueError(f"kernel_sizes, strides, paddings: got layers that leave a side of {side} pixels")
+    _checks.integer("channels", min(channels), 1)
+    return channels[-1], side, side

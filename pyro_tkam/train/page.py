@@ -1,0 +1,105 @@
+"""One page that shows a run: self-contained, so that it can be mailed."""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from pyro_tkam import __version__
+from pyro_tkam.train.config import TrainConfig
+from pyro_tkam.train.folder import RunFolder, write_text
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+_UNFINISHED = "<p>Not there: the run has not finished.</p>"
+
+
+def report(folder: Path | str) -> Path:
+    """
+    Write ``report.html`` into a run folder: configuration, curves, samples, priors, evidence and verdict.
+
+    Pictures are part of the file, everything is escaped, and nothing is computed anew. A run that has not finished
+    has a report of what there is.
+
+    :param folder: the run folder.
+    :return: the file.
+    :raises FileNotFoundError: for a missing folder or configuration.
+    :raises ValueError: for a damaged configuration, metrics or summary.
+    """
+    files = RunFolder(Path(folder))
+    if not files.path.is_dir():
+        raise FileNotFoundError(f"{files.path}: there is no such run folder")
+    config = TrainConfig.load(files.config)
+    summary = _summary(files)
+    page = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=escape(files.path.resolve().name),
+        state=_state(files, config),
+        evidence=_evidence(summary),
+        curves=_picture(files.path / "curves.png", "metrics of every update"),
+        metrics=_table({name: value for name, value in summary.items() if name != "held_out"}),
+        samples=_picture(files.path / "samples.png", "samples of the trained model"),
+        priors=_picture(files.path / "prior.png", "learned prior densities beside their reference"),
+        configuration=_table(_flat(asdict(config))),
+        version=__version__,
+    )
+    written = files.path / "report.html"
+    write_text(written, page)
+    return written
+
+
+def _summary(files: RunFolder) -> dict[str, Any]:
+    """Read the summary of a run; nothing where it has not finished."""
+    if not files.summary.is_file():
+        return {}
+    try:
+        summary = json.loads(files.summary.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{files.summary} is damaged: {error}") from error
+    if not isinstance(summary, dict):
+        raise ValueError(f"{files.summary} is damaged: it holds a {type(summary).__name__}, not names and numbers")
+    return summary
+
+
+def _state(files: RunFolder, config: TrainConfig) -> str:
+    done = len(files.read_metrics().get("update", ())) if files.metrics.is_file() else 0
+    return f"<p>{done} of {config.updates} updates on {escape(config.data)}.</p>"
+
+
+def _evidence(summary: Mapping[str, Any]) -> str:
+    evidence = summary.get("held_out")
+    if not summary:
+        return _UNFINISHED
+    if evidence is None:
+        return "<p>Not estimated: no data were held out.</p>"
+    verdict = str(evidence["verdict"])
+    kind = "verdict reliable" if verdict.startswith("reliable") else "verdict"
+    value = f"{evidence['log_evidence']:.2f} ± {evidence['standard_error']:.2g} nats a held-out datum"
+    return f'<div class="{kind}"><p><strong>{escape(value)}</strong></p><p>{escape(verdict)}</p></div>'
+
+
+def _picture(path: Path, alternative: str) -> str:
+    """Return a picture as part of the page."""
+    if not path.is_file():
+        return "<p>No picture.</p>"
+    content = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f'<img alt="{escape(alternative)}" src="data:image/png;base64,{content}">'
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name the entries of nested options as the command line does."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    rows = (f"<tr><th>{escape(name)}</th><td>{escape(_text(value))}</td></tr>" for name, value in values.items())
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else "-" if value is None else str(value)

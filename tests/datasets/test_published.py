@@ -1,0 +1,201 @@
+"""Published data sets, from small files of the same formats."""
+
+import gzip
+import hashlib
+import pickle
+import struct
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+
+from pyro_tkam.datasets import cifar10, fashion_mnist, mnist, published, svhn
+
+
+def idx(array):
+    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_mnist(folder, pixels, labels, prefix="train", zipped=True):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in (("images-idx3", pixels), ("labels-idx1", labels)):
+        content = idx(array)
+        path = folder / f"{prefix}-{name}-ubyte{'.gz' if zipped else ''}"
+        path.write_bytes(gzip.compress(content) if zipped else content)
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
+
+
+LABELS = np.array([3, 1, 4, 1, 5], np.uint8)
+COLOURS = np.random.default_rng(1).integers(0, 256, (5, 3072), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("load", "kind"), [(mnist, "MNIST"), (fashion_mnist, "FashionMNIST")], ids=["mnist", "fashion"]
+)
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_idx_files(tmp_path, pixels, load, kind, inside, zipped):
+    folder = tmp_path / kind / "raw" if inside else tmp_path
+    write_mnist(folder, pixels, LABELS, zipped=zipped)
+    write_mnist(folder, pixels[::-1].copy(), LABELS, prefix="t10k", zipped=zipped)
+    data = load(tmp_path, verify=False)
+    torch.testing.assert_close(data.images, torch.as_tensor(pixels).float() / 255)
+    assert data.images.dtype == torch.get_default_dtype()
+    assert data.labels.tolist() == LABELS.tolist()
+    torch.testing.assert_close(load(tmp_path, train=False, verify=False).images, data.images.flip(0))
+
+
+def test_svhn_files(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 4), dtype=np.uint8)
+    savemat(tmp_path / "test_32x32.mat", {"X": images, "y": np.array([[10], [1], [9], [2]], np.uint8)})
+    data = svhn(tmp_path, train=False, verify=False)
+    assert data.images.shape == (4, 3, 32, 32)
+    assert float(data.images[2, 1, 7, 11]) == pytest.approx(images[7, 11, 1, 2] / 255)
+    assert data.labels.tolist() == [0, 1, 9, 2]
+
+
+def write_cifar(folder, names, data=COLOURS, labels=(0, 9, 3, 3, 1)):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        content = {"batch_label": "x", "labels": list(labels), "data": data, "filenames": ["a.png"] * len(labels)}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+
+
+def test_cifar_files(tmp_path):
+    write_cifar(tmp_path / "cifar-10-batches-py", [f"data_batch_{i}" for i in range(1, 6)])
+    data = cifar10(tmp_path, verify=False)
+    assert data.images.shape == (25, 3, 32, 32)
+    torch.testing.assert_close(data.images[6], torch.as_tensor(COLOURS[1].reshape(3, 32, 32)).float() / 255)
+    assert data.labels[:5].tolist() == [0, 9, 3, 3, 1]
+
+
+# What Python 2 and NumPy of 2009 wrote: byte strings, and arrays under the old module's name.
+OLD_ARRAY = (
+    b"\x80\x02}q\x00(U\x06labelsq\x01]q\x02K\x07aU\x04dataq\x03cnumpy.core.multiarray\n_reconstruct\nq\x04cnumpy\nndarray\n"
+    b"q\x05K\x00\x85U\x01b\x87Rq\x06(K\x01K\x01M\x00\x0c\x86cnumpy\ndtype\nq\x07U\x02u1K\x00K\x01\x87Rq\x08(K\x03U\x01|NNNJ"
+    b"\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T\x00\x0c\x00\x00" + bytes(range(256)) * 12 + b"tbu."
+)
+
+
+def test_a_batch_as_python_2_wrote_it(tmp_path):
+    (tmp_path / "test_batch").write_bytes(OLD_ARRAY)
+    data = cifar10(tmp_path, train=False, verify=False)
+    assert data.labels.tolist() == [7]
+    torch.testing.assert_close(data.images.flatten()[:256], torch.arange(256) / 255)
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("this must not be printed",))
+
+
+class EvilArray:
+    def __reduce__(self):
+        return (np.fromfile, ("/etc/passwd", np.uint8))
+
+
+@pytest.mark.parametrize("evil", [Evil(), EvilArray(), torch.nn.Linear], ids=["print", "numpy function", "class"])
+def test_a_pickle_cannot_run_code(tmp_path, capsys, evil):
+    write_cifar(tmp_path, ["test_batch"], data=evil)
+    with pytest.raises(ValueError, match="no batch of CIFAR-10: it names "):
+        cifar10(tmp_path, train=False, verify=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_checksums_are_compared(tmp_path, pixels, monkeypatch):
+    write_mnist(tmp_path, pixels, LABELS)
+    with pytest.raises(
+        ValueError, match=r"train-images-idx3-ubyte.gz: its MD5 sum is \w{32}, the published file's f68b"
+    ):
+        mnist(tmp_path)
+    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(tmp_path.iterdir())}
+    monkeypatch.setattr(published, "_MNIST", sums)
+    assert len(mnist(tmp_path).images) == 5
+    write_cifar(tmp_path, ["test_batch"])
+    with pytest.raises(ValueError, match="test_batch: its MD5 sum"):
+        cifar10(tmp_path, train=False)
+
+
+def test_missing_files_are_named_offline(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"MNIST: train-images-idx3-ubyte.gz, train-labels.* not found in .*raw"
+    ):
+        mnist(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"SVHN: train_32x32.mat not found in .*Put the published files there"):
+        svhn(tmp_path)
+
+
+def torchvision_that(fetch):
+    """Return the two modules of a stand-in for torchvision whose MNIST does something with its folder."""
+    package, datasets = types.ModuleType("torchvision"), types.ModuleType("torchvision.datasets")
+    package.datasets, datasets.MNIST = datasets, fetch
+    return {"torchvision": package, "torchvision.datasets": datasets}
+
+
+def test_torchvision_fetches_what_is_missing(tmp_path, pixels, monkeypatch):
+    asked = []
+
+    def fetch(root, *, download, train):
+        asked.append((root, download, train))
+        write_mnist(tmp_path / "MNIST" / "raw", pixels, LABELS)
+
+    for name, module in torchvision_that(fetch).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    assert len(mnist(tmp_path, verify=False, download=True).images) == 5
+    assert len(mnist(tmp_path, verify=False, download=True).images) == 5
+    assert asked == [(str(tmp_path), True, True)]
+
+
+def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
+    def fetch(root, **options):
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+
+    for name, module in torchvision_that(fetch).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with pytest.raises(OSError, match=r"MNIST could not be downloaded \(Error .*\); put its published files into"):
+        mnist(tmp_path, download=True)
+
+
+def test_without_torchvision_its_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(ImportError, match=r"pip install 'pyro-tkam\[download\]'"):
+        mnist(tmp_path, download=True)
+
+
+def test_damaged_files_are_named(tmp_path, pixels):
+    name = "train-images-idx3-ubyte"
+    whole = idx(pixels)
+    write_mnist(tmp_path, pixels, LABELS, zipped=False)
+    for content, message in (
+        (whole[:-1], "has 119 bytes of data, its header says"),
+        (whole + b"x", "has 121 bytes of data"),
+        (whole[:9], "is cut: its header has 9 of 16 bytes"),
+        (b"\x00\x00\x0d" + whole[3:], "is no idx file of bytes"),
+        (b"", "is no idx file"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            mnist(tmp_path)
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(whole)[:-20])
+    with pytest.raises(ValueError, match="is no gzip file"):
+        mnist(tmp_path, verify=False)
+    (tmp_path / "train_32x32.mat").write_bytes(b"x" * 200)
+    with pytest.raises(ValueError, match="is no MATLAB file with X and y"):
+        svhn(tmp_path, verify=False)
+    for content in (b"", b"x", pickle.dumps([1]), pickle.dumps({"labels": [1], "data": np.zeros((1, 3))})):
+        (tmp_path / "test_batch").write_bytes(content)
+        with pytest.raises(ValueError, match=r"test_batch.* batch of CIFAR-10|test_batch: its data are no bytes"):
+            cifar10(tmp_path, train=False, verify=False)
+
+
+def test_images_and_labels_must_belong_together(tmp_path, pixels):
+    write_mnist(tmp_path, pixels, LABELS[:4], zipped=False)
+    with pytest.raises(ValueError, match=r"its images are \(5, 4, 6\) and its classes \(4,\)"):
+        mnist(tmp_path)

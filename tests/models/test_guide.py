@@ -1,0 +1,104 @@
+"""The guide network: it fits every coupling, its parameters train, and it finds a posterior known by quadrature."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO
+from pyro_tkam.models import TKAM, AmortisedGuide, GaussianLikelihood, TiltedPrior
+
+MODELS = {
+    "shared": lambda: TKAM.kart(6, 2, coupling="shared"),
+    "independent": lambda: TKAM.kart(6, 2),
+    "mixture": lambda: TKAM.mixture(6, 4, 3),
+    "deep": lambda: TKAM.deep(6, 4),
+}
+OBJECTIVES = {
+    "trace": pyro.infer.Trace_ELBO,
+    "several traces": lambda: pyro.infer.Trace_ELBO(num_particles=3, vectorize_particles=True),
+    "importance weighted": lambda: ImportanceWeightedELBO(4),
+    "wake": lambda: ImportanceMLE(4),
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_parameter_of_model_and_guide_trains(kind, objective):
+    pyro.set_rng_seed(0)
+    model = MODELS[kind]()
+    guide = AmortisedGuide(model, hidden=(8,))
+    loss = OBJECTIVES[objective]()(model, guide)
+    x = torch.rand(5, 6)
+    loss(x, size=20)
+    before = {name: value.detach().clone() for name, value in loss.named_parameters()}
+    optimizer = torch.optim.Adam(loss.parameters(), 0.05)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss(x, size=20).backward()
+        optimizer.step()
+    still = [name for name, value in loss.named_parameters() if torch.equal(value, before[name])]
+    assert not still
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_pyros_own_objectives_take_it(kind):
+    model = MODELS[kind]()
+    guide = AmortisedGuide(model, hidden=(8,))
+    for loss in (
+        pyro.infer.RenyiELBO(alpha=0, num_particles=2, vectorize_particles=True, max_plate_nesting=1),
+        pyro.infer.ReweightedWakeSleep(num_particles=2, vectorize_particles=True, max_plate_nesting=1),
+    ):
+        value = pyro.infer.SVI(model, guide, pyro.optim.Adam({}), loss=loss).step(torch.rand(5, 6))
+        assert torch.as_tensor(value).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_draws_lie_in_the_prior_support(kind):
+    model = MODELS[kind]()
+    guide = AmortisedGuide(model)
+    with torch.no_grad():
+        guide.encoder[-1].weight.mul_(1000)
+        z = guide(torch.rand(50, 6))
+        prior = pyro.poutine.trace(model).get_trace(size=1).nodes[guide.site]["fn"]
+        assert prior.support.check(z).all()
+        assert guide.posterior(torch.rand(50, 6)).log_prob(z).isfinite().all()
+
+
+@pytest.mark.slow
+def test_the_bound_of_a_trained_guide_comes_close_to_the_exact_evidence():
+    """One latent, so that quadrature over the prior gives the evidence of every datum."""
+    pyro.set_rng_seed(0)
+    prior = TiltedPrior((1,), "gaussian")
+    torch.nn.init.normal_(prior.energies.coefficients)
+    generator = nn.Linear(1, 3)
+    model = TKAM(prior, generator, GaussianLikelihood(0.5)).requires_grad_(False).eval()
+    with torch.no_grad():
+        x = model(size=200).clone()
+        likelihood = dist.Normal(generator(torch.linspace(-4, 4, 2001)[:, None]), 0.5)
+        joint = prior().log_prob(torch.linspace(-4, 4, 2001)[:, None]) + likelihood.log_prob(x[:, None]).sum(-1, True)[
+            ..., 0
+        ].unsqueeze(-1)
+        evidence = float((joint.logsumexp(1) + torch.tensor(8 / 2000).log()).mean())
+    guide = AmortisedGuide(model, hidden=(32,))
+    loss = pyro.infer.Trace_ELBO()(model, guide)
+    optimizer = torch.optim.Adam(guide.parameters(), 5e-3)
+    for _ in range(600):
+        optimizer.zero_grad()
+        loss(x).backward()
+        optimizer.step()
+    bound = -ImportanceWeightedELBO(50).loss(model, guide, x) / len(x)
+    assert evidence - 0.05 < bound < evidence + 0.02
+
+
+def test_a_model_with_two_latent_sites_is_refused():
+    def two(x: torch.Tensor | None = None, size: int = 1) -> None:
+        with pyro.plate("data", size):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0)) + pyro.sample("w", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    with pytest.raises(ValueError, match=r"model: got latent sites \['z', 'w'\]"):
+        AmortisedGuide(two)

@@ -1,0 +1,60 @@
+"""The site documents every public object, its anchors exist, and its tables render."""
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import pyro_tkam
+
+DOCS = Path(__file__).parents[1] / "docs"
+PACKAGES = ["distributions", "nn", "infer", "models", "datasets", "diagnostics", "metrics", "plots", "train"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_object_is_documented(package):
+    assert f".. automodule:: pyro_tkam.{package}\n" in (DOCS / "api.rst").read_text()
+    module = importlib.import_module(f"pyro_tkam.{package}")
+    for name in module.__all__:
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), f"{package}.{name} has no docstring, so the reference leaves it out"
+
+
+def test_every_module_with_public_names_is_listed_here():
+    public = {each.name for each in pkgutil.iter_modules(pyro_tkam.__path__) if not each.name.startswith("_")}
+    assert public == {*PACKAGES, "ops"}
+
+
+def test_every_anchor_that_is_cited_exists():
+    anchors = set()
+    cited = set()
+    for page in DOCS.glob("*.rst"):
+        anchors |= set(re.findall(r"^\.\. _([\w-]+):$", page.read_text(), flags=re.MULTILINE))
+    for source in [*Path(pyro_tkam.__file__).parent.rglob("*.py"), *DOCS.glob("*.rst")]:
+        cited |= set(re.findall(r":ref:`(?:[^`<]*<)?([\w-]+)>?`", source.read_text()))
+    assert cited <= anchors
+
+
+def benchmark_tables():
+    spec = importlib.util.spec_from_file_location("benchmark_tables", DOCS / "benchmark_tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_table_of_the_performance_page_renders_from_a_committed_result():
+    pytest.importorskip("docutils")
+    tables = benchmark_tables()
+    used = re.findall(r"^\.\. benchmark:: (\w+)$", (DOCS / "performance.rst").read_text(), flags=re.MULTILINE)
+    assert used
+    for name in used:
+        text = "\n".join(tables.rendered(name))
+        assert "list-table" in text
+        assert re.search(r"PyTorch \d+\.\d+", text)
+    with pytest.raises(ValueError, match="takes one of"):
+        tables.rendered("absent")

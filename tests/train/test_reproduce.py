@@ -1,0 +1,156 @@
+"""The experiments of the paper: their registry, a short run, and what is concluded from results."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pyro_tkam.__main__ import main
+from pyro_tkam.metrics import SAMPLE_SIZES
+from pyro_tkam.train.experiments import DATA, EXPERIMENTS, PRESETS, Scale, chosen
+from pyro_tkam.train.findings import CLAIMS, findings
+from pyro_tkam.train.reproduce import merge_results, reproduce, table
+
+TINY = Scale(
+    data="darcy",
+    training=60,
+    held_out=20,
+    updates=3,
+    batch_size=10,
+    model={"latent_dim": 2, "grid_size": 4, "widths": [4], "noise_scale": 0.2, "coupling": "shared"},
+    objective={"num_particles": 5},
+    sizes=(30, 40, 50),
+)
+
+
+def tiny(name="darcy-uniform-rbf"):
+    return replace(EXPERIMENTS[name], scales={"small": TINY})
+
+
+def test_every_experiment_can_be_made():
+    for name, row in EXPERIMENTS.items():
+        assert row.name == name
+        assert row.preset in PRESETS
+        for scale in row.scales.values():
+            assert scale.data in DATA
+            assert scale.batch_size <= scale.training
+            assert scale.held_out >= 25
+    paper = EXPERIMENTS["digits-lognormal-fourier"].scales["paper"]
+    assert (paper.updates, paper.batch_size, paper.training) == (2000, 100, 20_000)
+    assert paper.sizes == SAMPLE_SIZES
+    model = EXPERIMENTS["digits-lognormal-fourier"].model(paper, DATA["darcy"](None, 3, 2))
+    assert model.prior().batch_shape == (81, 40)
+    darcy = EXPERIMENTS["darcy-uniform-rbf"].scales["paper"]
+    assert (darcy.updates, darcy.batch_size, darcy.model["noise_scale"]) == (12_000, 50, 0.1)
+
+
+def test_names_and_their_starts():
+    assert len(chosen("digits")) == len(chosen("darcy")) == 6
+    assert [row.name for row in chosen("darcy-uniform-rbf")] == ["darcy-uniform-rbf"]
+    with pytest.raises(ValueError, match="name: got 'digit', takes one of"):
+        chosen("digit")
+    with pytest.raises(ValueError, match=r"scale: got 'huge', takes one of \['paper', 'small'\]"):
+        chosen("digits")[0].scale("huge")
+    with pytest.raises(ValueError, match="which this version has not"):
+        replace(EXPERIMENTS["patches-deep-se"], objective="AbsentMLE").scale("small")
+    with pytest.raises(ValueError, match="data: got no folder"):
+        EXPERIMENTS["fashion-uniform-rbf"].scales["paper"].images(None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reproduce")
+    return folder, reproduce(tiny(), "small", folder / "run", data=folder, progress=False)
+
+
+def test_a_run_measures_and_draws(run):
+    folder, result = run
+    measured = result["measured"]
+    assert measured["log_evidence_per_dimension"] == pytest.approx(measured["log_evidence"] / 1024)
+    assert measured["frechet_of_data"] < measured["frechet"]
+    assert measured["variance_ratio"] < 0.5  # three updates
+    assert measured["features"] == "principal components"
+    assert json.loads((folder / "run" / "result.json").read_text())["measured"] == measured
+    for name in ("samples.png", "priors.png"):
+        assert (folder / "run" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_run_gives_its_results_again(run):
+    folder, result = run
+    again = reproduce(tiny(), "small", folder / "run", data=folder, progress=False)
+    assert again["measured"] == result["measured"]
+    assert again["seconds_per_update"] == result["seconds_per_update"]
+    with pytest.raises(ValueError, match=r"folder: .*run holds another run, see experiment.json"):
+        reproduce(tiny(), "small", folder / "run", data=folder, seed=1, progress=False)
+
+
+def test_results_are_merged_and_tabulated(run, tmp_path):
+    path = tmp_path / "new" / "results.json"
+    merge_results(path, {"a": {"measured": 1}, "b": {"measured": 2}})
+    merge_results(path, {"b": {"measured": 3}})
+    assert json.loads(path.read_text()) == {"a": {"measured": 1}, "b": {"measured": 3}}
+    text = table({"darcy-uniform-rbf": run[1]})
+    assert f"{run[1]['measured']['frechet']:.4g}" in text
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match=r"output: .*results.json holds no results"):
+        merge_results(path, {})
+
+
+def results(**figures):
+    """Return results in which every claim holds, but for the given figures of experiments."""
+    made = {}
+    for name in EXPERIMENTS:
+        collapsed, fourier = "lognormal" in name, name.endswith("fourier")
+        frechet = 5.0 + ("uniform" not in name) * 1.0 + 3 * ("deep" in name) + name.endswith("-se")
+        measured = {"frechet": frechet, "variance_ratio": (0.2 if collapsed else 0.7) + 0.1 * fourier}
+        made[name] = {"seconds_per_update": 1.0 + name.endswith("-se"), "measured": measured}
+    for name, (figure, value) in figures.items():
+        made[name.replace("_", "-")]["measured"][figure] = value
+    return made
+
+
+def test_claims_that_hold():
+    assert [finding.holds for finding in findings(results())] == [True] * len(CLAIMS)
+
+
+@pytest.mark.parametrize(
+    ("row", "figure", "value", "claim"),
+    [
+        ("digits_lognormal_rbf", "variance_ratio", 0.6, 0),
+        ("digits_gaussian_fourier", "frechet", 1.0, 1),
+        ("darcy_gaussian_rbf", "frechet", 11.0, 2),
+        ("darcy_lognormal_rbf", "variance_ratio", 0.9, 3),
+        ("patches_deep_mle", "frechet", 1.0, 4),
+        ("patches_mixture_se", "frechet", 1.0, 5),
+    ],
+)
+def test_claims_that_do_not_hold(row, figure, value, claim):
+    found = findings(results(**{row: (figure, value)}))
+    assert found[claim].holds is False
+    assert all(finding.holds for finding in found[:claim])
+
+
+def test_a_claim_of_missing_runs_is_open():
+    some = {name: row for name, row in results().items() if not name.startswith("patches")}
+    assert [finding.holds for finding in findings(some)] == [True, True, True, True, None, None]
+
+
+def test_the_command_line_runs_an_experiment(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(EXPERIMENTS, "darcy-uniform-rbf", tiny())
+    words = ["reproduce", "darcy-uniform-rbf", "--folder", str(tmp_path / "runs"), "--data", str(tmp_path)]
+    assert main([*words, "--output", str(tmp_path / "all.json")]) == 0
+    assert "darcy-uniform-rbf" in json.loads((tmp_path / "all.json").read_text())
+    assert (tmp_path / "runs" / "small" / "darcy-uniform-rbf" / "result.json").is_file()
+    assert "evidence/dim" in capsys.readouterr().out
+    assert main(["reproduce", "absent"]) == 1
+    assert "error: name: got 'absent'" in capsys.readouterr().err
+
+
+def test_colour_pictures(tmp_path):
+    from pyro_tkam import plots
+
+    images = torch.rand(5, 3, 2, 4)
+    shown = plots.image_grid(images, columns=3).images[0].get_array()
+    assert shown.shape == (5, 14, 3)
+    torch.testing.assert_close(torch.as_tensor(shown)[3:5, 5:9], images[4].movedim(0, -1))

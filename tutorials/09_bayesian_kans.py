@@ -1,0 +1,109 @@
+"""
+Bayesian KANs
+=============
+
+*How sure can one be of a curve that was learned from few data?*
+
+A Kolmogorov-Arnold network is made of curves, and a curve that is fitted is one answer among many. Replace its
+coefficients by random variables, and Pyro's inference returns them all.
+"""
+
+# %%
+# The data and the model
+# ----------------------
+#
+# 442 patients with diabetes: how far the disease has progressed after a year, against body mass index, blood pressure
+# and a blood lipid (Efron et al. 2004). One layer of a KAN is an additive model: :math:`y = \sum_i φ_i(x_i)` plus
+# noise.
+
+import os
+
+import pyro
+import pyro.distributions as dist
+import torch
+from matplotlib import pyplot
+from pyro.infer import MCMC, NUTS, Predictive
+from pyro.nn import PyroModule, PyroSample
+from sklearn.datasets import load_diabetes
+
+from pyro_tkam.nn import KANLayer
+
+SMALL = "PYRO_TKAM_SMALL" in os.environ  # set where only the code is checked
+
+pyro.set_rng_seed(0)
+features, progression = (torch.as_tensor(each).float() for each in load_diabetes(return_X_y=True))
+NAMES = ["body mass index", "blood pressure", "log triglycerides"]
+inputs = features[:, [2, 3, 8]]
+inputs = (inputs / inputs.std(0)).clamp(-2.5, 2.5)
+target = (progression - progression.mean()) / progression.std()
+order = torch.randperm(len(target))
+train, test = order[100:], order[:100]
+
+# %%
+# ``coefficients`` is an ordinary parameter of a layer, ``(in, functions, out)``. Assigning a ``PyroSample`` makes it
+# random. ``base_spread=0`` starts, and here keeps, the layer without its other parameters' randomness: what is left is
+# a sum of six bumps for each feature.
+
+
+class AdditiveModel(PyroModule):
+    """A layer with random coefficients, and noise of unknown size."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = KANLayer(3, 1, "rbf", low=-2.5, high=2.5, grid_size=6, base_spread=0.0)
+        shape = self.layer.coefficients.shape
+        self.layer.coefficients = PyroSample(dist.Normal(0.0, 0.5).expand(shape).to_event(3))
+        self.noise = PyroSample(dist.HalfNormal(1.0))
+
+    def forward(self, x, y=None):
+        noise = self.noise
+        mean = self.layer(x).squeeze(-1)
+        with pyro.plate("patients", len(x)):
+            return pyro.sample("y", dist.Normal(mean, noise), obs=y)
+
+
+# %%
+# Bumps that overlap make coefficients that are strongly correlated, which is what NUTS is for. (A Langevin kernel,
+# which takes one short step at a time, would need a hundred times as many of them here.)
+
+model = AdditiveModel()
+steps = 60 if SMALL else 300
+mcmc = MCMC(NUTS(model, max_tree_depth=5 if SMALL else 6), num_samples=steps, warmup_steps=steps, disable_progbar=True)
+mcmc.run(inputs[train], target[train])
+diagnostics = mcmc.diagnostics()
+worst = max(float(diagnostics[name]["r_hat"].max()) for name in ("layer.coefficients", "noise"))
+print(f"worst R-hat {worst:.3f}")
+assert worst < (1.5 if SMALL else 1.1)
+
+# %%
+# The intervals mean what they say: nine in ten of the held-out patients lie in their 90% interval, give or take what a
+# hundred patients allow.
+
+draws = mcmc.get_samples()
+predicted = Predictive(model, draws)(inputs[test])["y"]
+low, high = predicted.quantile(torch.tensor([0.05, 0.95]), 0)
+covered = ((target[test] > low) & (target[test] < high)).float().mean()
+error = (predicted.mean(0) - target[test]).square().mean()
+print(f"{covered:.0%} of held-out patients in their 90% interval; {1 - error / target[test].var():.0%} explained")
+assert 0.8 <= covered <= 0.98
+
+# %%
+# And here are the curves, one for each feature, with all of their uncertainty: wide where there are few patients.
+
+axis = torch.linspace(-2.5, 2.5, 101)
+with torch.no_grad():
+    basis = model.layer.basis.bound()(axis)  # (points, functions)
+    scale = model.layer.scale.squeeze()
+    curves = scale * torch.einsum("pf,sif->sip", basis, draws["layer.coefficients"].squeeze(-1))
+curves = curves - curves.mean(-1, keepdim=True)  # a constant may move from one curve to another
+bands = curves.quantile(torch.tensor([0.05, 0.5, 0.95]), 0)
+figure, panels = pyplot.subplots(1, 3, figsize=(10, 3), sharey=True, layout="constrained")
+for panel, name, column, (lower, middle, upper) in zip(panels, NAMES, inputs[train].T, bands.unbind(1), strict=True):
+    panel.fill_between(axis, lower, upper, alpha=0.3, linewidth=0)
+    panel.plot(axis, middle)
+    panel.plot(column, torch.full_like(column, -1.6), "|", color="black", markersize=5, alpha=0.3)
+    panel.set_xlabel(f"{name} (standardised)")
+panels[0].set_ylabel("effect on progression")
+width = (bands[2] - bands[0]).mean(0)
+assert width[-1] > 1.5 * width[50], "the bands open towards the ends, where there are few patients"
+assert (bands[1, 0, 70] - bands[1, 0, 30]) > 0.3, "progression rises with body mass index"
