@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import jvp
 
 from pyro_tkam.ops._points import aligned
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 #: equally spaced arguments over an interval, where none are given
 _NUM_POINTS = 64
 _NODES_A_CELL = 8
+
+
+def _plain_silu(z: Tensor) -> Tensor:
+    return z * torch.sigmoid(z)
+
+
+#: base functions of which torch has no second forward derivative, in operations of which it has
+_TWICE_DIFFERENTIABLE: dict[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = {nn.functional.silu: _plain_silu}
 
 
 def mean_sizes(functions: BoundFunctions, samples: Tensor | None = None) -> Tensor:
@@ -63,7 +72,8 @@ def curvature(functions: BoundFunctions) -> Tensor:
     if not basis.has_curvature:
         raise ValueError(f"smoothness needs splines of degree at least 2, got degree {basis.degree}")
     nodes, weights = quadrature_points(basis)
-    second = second_derivative(functions.features, nodes).movedim(0, -2)
+    smooth = replace(functions, activation=_TWICE_DIFFERENTIABLE.get(functions.activation, functions.activation))
+    second = second_derivative(smooth.features, nodes).movedim(0, -2)
     return quadratic((second.mT * weights.movedim(0, -1).unsqueeze(-2)) @ second, functions.weights)
 
 

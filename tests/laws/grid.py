@@ -145,8 +145,10 @@ def smoothness_is_the_integral(basis: str) -> None:
         pairs = list(itertools.pairwise(cuts))
         exact = sum(quad(integrand, a, b, args=(i,), epsrel=1e-6)[0] for i in range(2) for a, b in pairs)
         assert float(penalty.detach()) == pytest.approx(exact, rel=1e-4)
-        (gradient,) = torch.autograd.grad(penalty, bank.coefficients)
-        assert gradient.abs().sum() > 0
+        gradients = torch.autograd.grad(penalty, [p for p in bank.parameters() if p.requires_grad])
+        assert all(gradient.abs().sum() > 0 for gradient in gradients)
+        with torch.no_grad():
+            assert bank.regularization(l1=0.0, entropy=0.0, smoothness=1.0) == penalty
         bank.update_grid(skewed(50))
 
 
