@@ -1,6 +1,5 @@
 """Tilted priors whose energies are learned univariate functions."""
 
-import copy
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from pyro_tkam.distributions import (
 from pyro_tkam.distributions.references import resolve_reference
 from pyro_tkam.models.knowledge import MOMENTS, LogDensity, fit_tilt
 from pyro_tkam.nn import Candidate, GridUpdate, UnivariateFunctions, fit_formulas
+from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.pruning import select
 from pyro_tkam.nn.symbolic import NUM_ARGUMENTS
 from pyro_tkam.ops.quadrature import Quadrature
@@ -104,8 +104,8 @@ class TiltedPrior(PyroModule):
         Start from what is known: fit the densities to samples, to a density or to a formula.
 
         See :func:`pyro_tkam.models.knowledge.fit_tilt`. Base functions are set to zero, scales to one. Give one of
-        the three; what lacks batch dimensions is fitted by all densities alike. Fit the prior of a model as
-        ``model.prior.fit(...)``, since Pyro lets no module become part of another after it was read.
+        the three; what lacks batch dimensions is fitted by all densities alike. A prior may become part of a model
+        after it was fitted, but, as Pyro has it, not after it was called.
 
         :param samples: values inside the interval, shape ``(N,)`` or ``(N, *batch)``.
         :param density: a distribution, or an elementwise function from ``z`` to its log density up to a constant.
@@ -126,7 +126,7 @@ class TiltedPrior(PyroModule):
         if samples is not None and not bool(((samples >= self.low) & (samples <= self.high)).all()):
             raise ValueError(f"samples: got values outside [{self.low:g}, {self.high:g}], takes values inside")
         moments = MOMENTS[given[0]](targets[given[0]])
-        with torch.no_grad():
+        with torch.no_grad(), unseen(self):
             fit_tilt(self.energies, self().reference, moments, ridge)
 
     def symbolic(self, index: tuple[int, ...] = (), **options: Any) -> list[Candidate]:
@@ -140,7 +140,7 @@ class TiltedPrior(PyroModule):
         shape = self.energies.batch_shape
         if len(index) != len(shape) or not all(-size <= i < size for i, size in zip(index, shape, strict=True)):
             raise ValueError(f"index: got {index}, takes a place in batch_shape {tuple(shape)}")
-        with torch.no_grad():
+        with torch.no_grad(), unseen(self):
             density = self()
             places = (torch.arange(NUM_ARGUMENTS).to(density.low) + 0.5) / NUM_ARGUMENTS
             z = torch.lerp(density.low, density.high, places)
@@ -182,11 +182,11 @@ class MixturePrior(PyroModule):
         >>> prior.prune(1e-3).logits.shape
         torch.Size([5, 2])
         """
-        with torch.no_grad():
+        with torch.no_grad(), unseen(self):
             logits = self().prune(threshold).log_weights
             count = int(logits.isfinite().sum(-1).max())
             logits, index = (part[..., :count] for part in logits.sort(-1, descending=True))
-        pruned = copy.deepcopy(self)
+        pruned = unseen_copy(self)
         pruned.logits = nn.Parameter(logits.contiguous())
         others = torch.meshgrid(*(torch.arange(size) for size in index.shape), indexing="ij")[:-1]
         select(pruned.components.energies, *(other.to(index.device) for other in others), index)

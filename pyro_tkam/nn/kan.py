@@ -10,6 +10,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks, pruning
+from pyro_tkam.nn._unseen import unseen
 from pyro_tkam.nn.grids import GridUpdate
 from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
 
@@ -219,7 +220,7 @@ class KAN(PyroModule):
         [True, True]
         """
         updates: list[GridUpdate] = []
-        with torch.no_grad():
+        with torch.no_grad(), unseen(self):
             for layer, inputs in self.layer_inputs(samples):
                 widen = bool(updates) and self._to_range is _unchanged
                 updates.append(layer.update_grid(inputs, widen=widen, **options))
@@ -260,8 +261,9 @@ class KAN(PyroModule):
         Return a smaller network without the edges of a mean absolute value below a threshold.
 
         A hidden node goes when all edges that leave it have gone. Layer norm and ``hidden_range="affine"`` let a node
-        act on the others of its layer: then all nodes stay, and edges are zero. Where what goes contributed nothing,
-        the outputs stay equal within rounding.
+        act on the others of its layer: then all nodes stay. Edges between nodes that stay become zero; no mask holds
+        them there: further training may bring them back. Where what goes contributed nothing, the outputs stay equal
+        within rounding.
 
         :param threshold: smallest mean absolute value of an edge to keep.
         :param samples: inputs as for :meth:`regularization`.
@@ -270,7 +272,8 @@ class KAN(PyroModule):
         >>> KAN([3, 20, 2], layer_norm=False).prune(0.02).widths[0]
         3
         """
-        return pruning.prune_network(self, threshold, samples)
+        with unseen(self):
+            return pruning.prune_network(self, threshold, samples)
 
     def forward(self, s: Tensor) -> Tensor:
         """

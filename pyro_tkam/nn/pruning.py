@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks
+from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.regularizers import mean_sizes
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Bank = TypeVar("Bank", bound="UnivariateFunctions")
 def prune_functions(bank: Bank, threshold: float, samples: Tensor | None) -> Bank:
     """Return a copy in which small functions are zero."""
     kept = _kept(bank, threshold, samples, "bank")
-    pruned = copy.deepcopy(bank)
+    pruned = unseen_copy(bank)
     _zero_others(pruned, kept)
     return pruned
 
@@ -32,7 +32,7 @@ def prune_network(network: KAN, threshold: float, samples: Tensor | None) -> KAN
     """Return a copy without small edges, and without the hidden nodes that no edge leaves."""
     inputs = [(layer, None) for layer in network.layers] if samples is None else network.layer_inputs(samples)
     kept = [_kept(layer, threshold, s, f"layer {number}") for number, (layer, s) in enumerate(inputs)]
-    pruned = copy.deepcopy(network)
+    pruned = unseen_copy(network)
     for layer, mask in zip(pruned.layers, kept, strict=True):
         _zero_others(layer, mask)
     if network.has_independent_nodes:
@@ -61,7 +61,8 @@ def select(bank: UnivariateFunctions, *index: Tensor) -> None:
         own = grid.expand(*old, -1)[index]
         own = own[(0,) * (len(old) + 1 - grid.dim())]
         shared = tuple(slice(1) if size == 1 else slice(None) for size in grid.shape[:-1])
-        functions = bank.basis.bound()
+        with unseen(bank):
+            functions = bank.basis.bound()
         bank.basis.place(functions.from_grid(own[shared].contiguous(), functions.width, functions.degree))
 
 

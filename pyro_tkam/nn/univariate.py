@@ -12,6 +12,7 @@ from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks, pruning, regularizers
+from pyro_tkam.nn._unseen import unseen
 from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.grids import GridUpdate, update_grid
 from pyro_tkam.nn.symbolic import NUM_ARGUMENTS, Candidate, fit_formulas
@@ -228,7 +229,8 @@ class UnivariateFunctions(PyroModule):
         >>> bool(bank.update_grid(grid_size=10).change < 1e-5)
         True
         """
-        return update_grid(self, samples, grid_size, uniform_share, widen, max_change)
+        with unseen(self):
+            return update_grid(self, samples, grid_size, uniform_share, widen, max_change)
 
     def regularization(
         self, samples: Tensor | None = None, *, l1: float = 1.0, entropy: float = 1.0, smoothness: float = 0.0
@@ -282,7 +284,8 @@ class UnivariateFunctions(PyroModule):
         shape = self.batch_shape
         if len(index) != len(shape) or not all(-size <= i < size for i, size in zip(index, shape, strict=True)):
             raise ValueError(f"index must be a place in batch_shape {tuple(shape)}, got {index}")
-        functions = self.bound()
+        with unseen(self):
+            functions = self.bound()
         if samples is None:
             ends = functions.basis.placed[..., [0, -1]]
             samples = refined_knots(ends.expand(*shape, 2)[index], NUM_ARGUMENTS)
@@ -294,6 +297,8 @@ class UnivariateFunctions(PyroModule):
         """
         Return a copy in which functions of a mean absolute value below a threshold are zero.
 
+        No mask holds them there: further training may bring them back.
+
         :param threshold: smallest mean absolute value to keep.
         :param samples: arguments as for :meth:`regularization`.
         :raises ValueError: for a negative threshold, and for one that keeps no function.
@@ -304,7 +309,8 @@ class UnivariateFunctions(PyroModule):
         >>> bank.prune(0.03).base_weight.count_nonzero()
         tensor(1)
         """
-        return pruning.prune_functions(self, threshold, samples)
+        with unseen(self):
+            return pruning.prune_functions(self, threshold, samples)
 
     @pyro_method
     def bound(self) -> BoundFunctions:

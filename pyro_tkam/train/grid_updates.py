@@ -1,6 +1,5 @@
 """Grid updates by schedule."""
 
-import math
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -20,7 +19,7 @@ class GridUpdates(Callback):
     :param decay: each interval is ``2 - decay`` times the last; 1 keeps it.
     :param num_samples: draws of the prior that place the knots.
     :param uniform_share: see :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`.
-    :param max_change: see there; a refused update is skipped.
+    :param max_change: see there; a refused update is skipped. ``math.inf`` refuses none.
     :raises ValueError: for ``every`` or ``num_samples`` below one and ``decay`` outside (0, 1].
 
     >>> GridUpdates(every=100, decay=0.5).due(100)
@@ -33,7 +32,7 @@ class GridUpdates(Callback):
         decay: float = 0.999,
         num_samples: int = 100,
         uniform_share: float = 0.05,
-        max_change: float = math.inf,
+        max_change: float = 0.1,
     ) -> None:
         for name, value in (("every", every), ("num_samples", num_samples)):
             if value < 1:

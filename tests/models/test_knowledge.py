@@ -119,7 +119,7 @@ def test_a_learned_prior_moves_to_another_generator():
     second = TKAM.kart((3, 4), latent_dim=2, grid_size=5, widths=[7])
     second.prior.load_state_dict(first.prior.state_dict())
     second.prior.requires_grad_(False)
-    z = torch.rand(7, 5, 2)
+    z = torch.rand(7, 5, 2)  # the second's table would warn of an error of its CDF above its tolerance
     assert torch.equal(second.prior().log_prob(z), first.prior().log_prob(z))
     optimizer = torch.optim.Adam([p for p in second.parameters() if p.requires_grad], lr=0.01)
     before = second.generator.outer.layers[0].coefficients.detach().clone()
@@ -127,6 +127,53 @@ def test_a_learned_prior_moves_to_another_generator():
     optimizer.step()
     assert torch.equal(second.prior().log_prob(z), first.prior().log_prob(z))
     assert not torch.equal(second.generator.outer.layers[0].coefficients, before)
+
+
+def nothing(prior):
+    return prior
+
+
+def fitted(prior):
+    prior.fit(formula="z*(1 - z)")
+    return prior
+
+
+def updated(prior):
+    prior.update_grid(torch.rand(50, 3))
+    return prior
+
+
+def read(prior):
+    prior.symbolic((1,))
+    return prior
+
+
+def pruned_mixture(prior):
+    mixture = MixturePrior(TiltedPrior((3, 2)))
+    mixture.update_grid(torch.rand(50, 3))
+    mixture()
+    return mixture.prune(0.1)
+
+
+@pytest.mark.parametrize("prepare", [nothing, fitted, updated, read, pruned_mixture], ids=lambda f: f.__name__)
+def test_a_prepared_prior_becomes_part_of_a_model(prepare):
+    """Pyro attaches no module that has run; names outside of the model would take over another's parameters."""
+    pyro.set_rng_seed(0)
+    prior = prepare(TiltedPrior((3,)))
+    pyro.clear_param_store()
+    expected = {f"prior.{name}": value.clone() for name, value in prior.state_dict().items()}
+    model = TKAM(prior, torch.nn.Linear(3, 4), GaussianLikelihood(0.1))
+    ImportanceMLE(8)(model, None)(torch.rand(6, 4)).backward()
+    state = model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in expected.items())
+
+
+def test_two_fitted_priors_are_strangers():
+    first, second = TiltedPrior(()), TiltedPrior(())
+    first.fit(formula="z")
+    second.fit(formula="1 - z")
+    assert list(pyro.get_param_store()) == []
+    assert float(first().mean.detach()) == pytest.approx(2 / 3, abs=1e-3)
 
 
 def test_a_pruned_mixture_is_smaller_and_equal():
