@@ -55,7 +55,7 @@ def test_refused_updates_change_nothing(tmp_path):
 
 
 def test_a_penalty_is_part_of_the_loss(tmp_path):
-    """Smoothing by hand: a strong penalty on the energies' curvature leaves less of it."""
+    """With a strong penalty on the energies' curvature less of it is left than without."""
     rough = [
         float(
             run(tmp_path / str(weight), penalty=lambda model, weight=weight: weight * curvature(model))[0]
