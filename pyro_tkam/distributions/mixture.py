@@ -10,8 +10,9 @@ from torch.distributions import Categorical
 from pyro_tkam.distributions.coordinates import coordinate_for
 from pyro_tkam.distributions.references import Reference
 from pyro_tkam.distributions.tabulated import Tabulated
-from pyro_tkam.distributions.tilted import ExponentiallyTilted, aligned, merged
+from pyro_tkam.distributions.tilted import ExponentiallyTilted, merged
 from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops._points import aligned
 from pyro_tkam.ops.quadrature import default_rule
 from pyro_tkam.ops.table import Table, tabulate
 

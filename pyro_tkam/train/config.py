@@ -47,6 +47,25 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class GridConfig:
+    """
+    When and how grids follow the latents, see :class:`pyro_tkam.train.GridUpdates`.
+
+    :param every: number of updates before the first; then the interval grows.
+    :param decay: each interval is 2 - decay times the last.
+    :param num_samples: draws of the prior that place the knots.
+    :param uniform_share: share of the uniform grid in the new one.
+    :param max_change: refuse an update after which functions differ by more, relative to their size.
+    """
+
+    every: int = 100
+    decay: float = 0.999
+    num_samples: int = 100
+    uniform_share: float = 0.05
+    max_change: float = 0.1
+
+
+@dataclass(frozen=True)
 class ChainConfig:
     """
     Options of the objectives that sample the posterior by chains; see :class:`~pyro_tkam.infer.LangevinMLE`.
@@ -99,6 +118,7 @@ class TrainConfig:
     :param learning_rate: step size of Adam.
     :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; null keeps them.
     :param checkpoint_every: number of updates between checkpoints.
+    :param grid_updates: schedule of grid updates; null keeps the grids.
     :param patience: stop after so many blocks of 100 updates whose mean loss is no new best; null never stops early.
     :param tensorboard: also write the metrics for TensorBoard, into the folder "tensorboard".
     :param seed: seed of everything random.
@@ -116,6 +136,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     clip_norm: float | None = None
     checkpoint_every: int = 200
+    grid_updates: GridConfig | None = None
     patience: int | None = None
     tensorboard: bool = False
     seed: int = 0
@@ -144,6 +165,8 @@ class TrainConfig:
         """
         values = _known(cls, content)
         parts = {name: kind(**_known(kind, values.get(name, {}))) for name, kind in _PARTS.items()}
+        if values.get("grid_updates") is not None:
+            parts["grid_updates"] = GridConfig(**_known(GridConfig, values["grid_updates"]))
         return cls(**(values | parts))
 
     @classmethod

@@ -64,6 +64,7 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
 
 def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) -> float | None:
     """Make the model and train it; return the seconds an update took."""
+    from pyro_tkam.train.grid_updates import GridUpdates
     from pyro_tkam.train.module import ELBOTraining
     from pyro_tkam.train.objectives import make_objective
     from pyro_tkam.train.trainer import fit
@@ -88,6 +89,7 @@ def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) ->
         seed=config.seed,
         clip_norm=config.clip_norm,
         checkpoint_every=config.checkpoint_every,
+        callbacks=() if config.grid_updates is None else (GridUpdates(**vars(config.grid_updates)),),
         patience=config.patience,
         tensorboard=config.tensorboard,
         device=config.device,
