@@ -63,8 +63,8 @@ class AdditiveModel(PyroModule):
 
 
 # %%
-# Bumps that overlap make coefficients that are correlated. ``full_mass=True`` lets NUTS learn those correlations while it
-# warms up.
+# Bumps that overlap make coefficients that are correlated. ``full_mass=True`` lets NUTS learn those correlations while
+# it warms up.
 
 model = AdditiveModel()
 steps = 150 if SMALL else 500
