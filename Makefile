@@ -18,7 +18,7 @@ help:
 	@echo "make docs-full   build it with the tutorials in full (some twenty minutes)"
 	@echo "make package   build the sdist and the wheel, and check what is in them"
 	@echo "make bench   time and check the package side by side with simpler code, in short"
-	@echo "make bench-full   the same with all repeats"
+	@echo "make bench-full   the same with all repeats, and the calibration of evidences (hours)"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -73,6 +73,8 @@ bench: $(VENV)/.ready-dev
 
 bench-full: $(VENV)/.ready-dev
 	$(BIN)/python -m benchmarks --full
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence --full --threads 1 --output docs/results/evidence_calibration.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence --fresh --threads 1 --output docs/results/evidence_fresh.json
 
 package: $(VENV)/.ready-dev
 	rm -rf dist

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_SCRIPTS = {"__main__", "timing", "gradient_variance"}
+NOT_SCRIPTS = {"__main__", "timing", "gradient_variance", "problems", "fresh_problems", "peers"}
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--full", action="store_true", help="all repeats, where the default is the short form")

@@ -1,163 +1,117 @@
-"""Accuracy of ``log_evidence``: root mean squared error in nats over seeds, evaluations and seconds of each problem."""
+"""Accuracy of ``log_evidence``, beside peers where they are installed: errors in nats over seeds, and what they cost.
+
+``--full`` takes 40 seeds, for the calibration of the standard errors; ``--fresh`` measures random problems on which
+nothing was tuned instead of the usual ones; ``--peers`` runs dynesty, nautilus and UltraNest beside them.
+"""
 
 import math
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pyro
-import pyro.distributions as dist
 import torch
-from torch import Tensor
 
+from benchmarks.fresh_problems import FRESH
+from benchmarks.peers import PEERS
+from benchmarks.problems import PROBLEMS, Problem
 from benchmarks.timing import arguments, report
-from pyro_tkam.infer import log_evidence
+from pyro_tkam.infer import AutoMALA, ParallelTempering, log_evidence
 
-Model = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A model and its log evidence, in nats, exact or by quadrature."""
-
-    model: Model
-    exact: float
+Result = dict[str, float | bool | str]
+Method = Callable[[Problem], list[Result]]
 
 
-def regression() -> Problem:
-    """Conjugate linear regression with 10 coefficients and 50 data."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(50, 10, generator=generator)
-    targets = inputs @ torch.randn(10, generator=generator) + 0.5 * torch.randn(50, generator=generator)
-
-    def model() -> None:
-        weights = pyro.sample("weights", dist.Normal(torch.zeros(10), 1.0).to_event(1))
-        with pyro.plate("data", 50):
-            pyro.sample("y", dist.Normal(inputs @ weights, 0.5), obs=targets)
-
-    covariance = (inputs @ inputs.T).double() + 0.25 * torch.eye(50, dtype=torch.float64)
-    exact = torch.distributions.MultivariateNormal(torch.zeros(50).double(), covariance).log_prob(targets.double())
-    return Problem(model, exact.item())
+def automatic(problem: Problem) -> list[Result]:
+    """``method="auto"`` with its default options."""
+    evidence = log_evidence(problem.model)
+    return [
+        {
+            "method": evidence.method,
+            "error": evidence.value - problem.exact,
+            "standard_error": evidence.standard_error,
+            "evaluations": evidence.evaluations,
+            "trusted": evidence.verdict.trusted,
+        }
+    ]
 
 
-def two_gaussians() -> Problem:
-    """Two well separated modes of unequal width in a box."""
-
-    def model() -> None:
-        z = pyro.sample("z", dist.Uniform(-10 * torch.ones(2), 10.0).to_event(1))
-        modes = [dist.Normal(loc, scale).log_prob(z).sum(-1) for loc, scale in ((-5.0, 0.5), (5.0, 0.3))]
-        pyro.factor("likelihood", torch.logaddexp(*modes) - math.log(2))
-
-    return Problem(model, -2 * math.log(20))
-
-
-def latent_variable() -> Problem:
-    """One datum ``x = W sigmoid(z) + noise`` with ``z`` in R²; the integral by a fine grid."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(20, 2, generator=generator)
-    datum = weight @ torch.sigmoid(torch.tensor([1.0, -0.5])) + 0.1 * torch.randn(20, generator=generator)
-
-    def model() -> None:
-        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-        pyro.sample("x", dist.Normal(weight @ torch.sigmoid(z), 0.1).to_event(1), obs=datum)
-
-    def log_joint(z: Tensor) -> Tensor:
-        mean = torch.sigmoid(z) @ weight.double().T
-        prior = dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
-        return prior + dist.Normal(mean, 0.1).log_prob(datum.double()).sum(-1)
-
-    return Problem(model, _on_grid(log_joint, (-7, 7), (-7, 7)))
+def along_the_ladder(problem: Problem) -> list[Result]:
+    """Bennett's ratio and the middle of the sandwich, from one tempered run of nearly 400k evaluations."""
+    tempering = ParallelTempering(
+        AutoMALA(problem.model),
+        num_temperatures=16,
+        num_samples=450,
+        warmup_steps=250,
+        num_chains=8,
+        disable_progbar=True,
+    )
+    draws = tempering.run()
+    lower = draws.log_evidence("steppingstone")
+    middle = lower.value + lower.verdict.measures["sandwich gap"] / 2
+    values = {"bar": draws.log_evidence("bar").value, "sandwich": middle}
+    return [
+        {"method": name, "error": value - problem.exact, "evaluations": draws.evaluations}
+        for name, value in values.items()
+    ]
 
 
-def eight_schools() -> Problem:
-    """Eight schools, non-centred; effects are integrated exactly, location and scale on a grid."""
-    effects = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
-    errors = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
-
-    def model() -> None:
-        location = pyro.sample("location", dist.Normal(0.0, 5.0))
-        scale = pyro.sample("scale", dist.HalfCauchy(5.0))
-        with pyro.plate("schools", 8):
-            deviation = pyro.sample("deviation", dist.Normal(0.0, 1.0))
-            pyro.sample("effect", dist.Normal(location + scale * deviation, errors), obs=effects)
-
-    def log_joint(point: Tensor) -> Tensor:
-        location, log_scale = point.unbind(-1)
-        scale = log_scale.exp()
-        spread = (scale[..., None].square() + errors.double().square()).sqrt()
-        likelihood = dist.Normal(location[..., None], spread).log_prob(effects.double()).sum(-1)
-        return likelihood + dist.Normal(0.0, 5.0).log_prob(location) + dist.HalfCauchy(5.0).log_prob(scale) + log_scale
-
-    return Problem(model, _on_grid(log_joint, (-40, 40), (-16, 14)))
-
-
-def banana() -> Problem:
-    """A curved ridge: ``y - x²`` and ``x`` are observed with noise; the integral by a fine grid."""
-
-    def model() -> None:
-        z = pyro.sample("z", dist.Normal(torch.zeros(2), 3.0).to_event(1))
-        pyro.sample("x", dist.Normal(z[..., 0], 1.0), obs=torch.tensor(0.5))
-        pyro.sample("ridge", dist.Normal(z[..., 1] - z[..., 0].square(), 0.1), obs=torch.tensor(0.0))
-
-    def log_joint(z: Tensor) -> Tensor:
-        prior = dist.Normal(0.0, 3.0).log_prob(z).sum(-1)
-        x, y = z.unbind(-1)
-        return prior + dist.Normal(x, 1.0).log_prob(torch.tensor(0.5)) + dist.Normal(y - x**2, 0.1).log_prob(x * 0)
-
-    return Problem(model, _on_grid(log_joint, (-6, 6), (-12, 20)))
-
-
-def suppressed_mode() -> Problem:
-    """Two modes in 8 dimensions with equal mass, one of them narrow, so that it has no mass while hot."""
-    wide, narrow = dist.Normal(-1.0, 1.0), dist.Normal(1.5, 0.4)
-
-    def model() -> None:
-        z = pyro.sample("z", dist.Normal(torch.zeros(8), 2.0).to_event(1))
-        pyro.factor("likelihood", torch.logaddexp(wide.log_prob(z).sum(-1), narrow.log_prob(z).sum(-1)))
-
-    masses = [8 * dist.Normal(0.0, math.hypot(2.0, each.scale)).log_prob(each.loc.double()) for each in (wide, narrow)]
-    return Problem(model, torch.logaddexp(*masses).item())
-
-
-PROBLEMS = (regression, two_gaussians, latent_variable, eight_schools, banana, suppressed_mode)
-
-
-def _on_grid(log_joint: Callable[[Tensor], Tensor], first: tuple[int, int], second: tuple[int, int]) -> float:
-    """Integrate in two dimensions by the trapezium rule, whose error vanishes fast for integrands that do."""
-    axes = [torch.linspace(*span, 3001, dtype=torch.float64) for span in (first, second)]
-    cell = (axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0])
-    rows = [log_joint(torch.cartesian_prod(chunk, axes[1])).logsumexp(0) for chunk in axes[0].split(300)]
-    return (torch.stack(rows).logsumexp(0) + cell.log()).item()
-
-
-def measure(problem: Problem, num_seeds: int, method: str) -> dict[str, object]:
-    """Run a problem with several seeds."""
-    runs, seconds = [], []
-    for seed in range(num_seeds):
+def measure(problem: Problem, method: Method, seeds: range) -> dict[str, list[Result]]:
+    """Run a method with several seeds; return its results by name."""
+    results: dict[str, list[Result]] = {}
+    for seed in seeds:
         pyro.set_rng_seed(seed)
-        start = time.perf_counter()
-        runs.append(log_evidence(problem.model, method=method))
-        seconds.append(time.perf_counter() - start)
-    errors = torch.tensor([run.value - problem.exact for run in runs])
-    scaled = errors / torch.tensor([run.standard_error for run in runs])
+        wall, process = time.perf_counter(), time.process_time()
+        found = method(problem)
+        seconds = {"seconds": time.perf_counter() - wall, "process_seconds": time.process_time() - process}
+        for each in found:
+            results.setdefault(str(each["method"]), []).append({"seed": seed, **each, **seconds})
+    return results
+
+
+def summary(runs: list[Result]) -> dict[str, float | int]:
+    """Summarise the runs of one method on one problem."""
+    errors = torch.tensor([run["error"] for run in runs])
     return {
+        "runs": len(runs),
         "rmse": errors.square().mean().sqrt().item(),
         "largest_error": errors.abs().max().item(),
-        "rms_error_over_standard_error": scaled.square().mean().sqrt().item(),
-        "evaluations": max(run.evaluations for run in runs),
-        "seconds": sorted(seconds)[len(seconds) // 2],
-        "methods": sorted({run.method for run in runs}),
-        "trusted": sum(run.verdict.trusted for run in runs),
-        "findings": sorted(set().union(*(run.verdict.names for run in runs))),
+        "most_evaluations": max(run["evaluations"] for run in runs),
+        "process_seconds": sorted(run["process_seconds"] for run in runs)[len(runs) // 2],
+        "seconds": sorted(run["seconds"] for run in runs)[len(runs) // 2],
+        "trusted": sum(run.get("trusted", True) for run in runs),
     }
+
+
+def calibration(runs: list[Result]) -> dict[str, float | int]:
+    """Quantiles of ``|error| / standard error``: 1.96 at 95% where errors are normal and known."""
+    scaled = torch.tensor([abs(run["error"]) / run["standard_error"] for run in runs])
+    quantiles = scaled.quantile(torch.tensor([0.5, 0.95])).tolist()
+    return {"runs": len(runs), "median": quantiles[0], "quantile_95": quantiles[1], "largest": scaled.max().item()}
 
 
 def main() -> None:
     """Measure all problems."""
-    options = arguments(__doc__)
-    num_seeds = 2 if options.short else 10
-    results = {make.__name__: measure(make(), num_seeds, "auto") for make in PROBLEMS}
-    report({"seeds": num_seeds, "auto": results}, options.output)
+    options = arguments(__doc__, ("--full", "--fresh", "--peers"))
+    seeds = range(2 if options.short else 40 if options.full else 10)
+    problems = FRESH if options.fresh else {make.__name__: make for make in PROBLEMS}
+    methods: list[Method] = [automatic] if options.full or options.fresh else [automatic, along_the_ladder]
+    table, pooled = {}, []
+    for name, make in problems.items():
+        problem = make()
+        runs = {}
+        for method in methods + (list(PEERS.values()) if options.peers else []):
+            runs |= measure(problem, method, seeds)
+        table[name] = {each: summary(found) for each, found in runs.items()}
+        pooled += [run for found in runs.values() for run in found if "trusted" in run]
+        print(name, table[name], file=sys.stderr, flush=True)
+    trusted = [run for run in pooled if run["trusted"]]
+    overall = {
+        "rmse_of_trusted": math.sqrt(sum(run["error"] ** 2 for run in trusted) / len(trusted)),
+        "calibration_of_all": calibration(pooled),
+        "calibration_of_trusted": calibration(trusted),
+    }
+    report({"seeds": len(seeds), "problems": table, "auto": overall}, options.output)
 
 
 if __name__ == "__main__":

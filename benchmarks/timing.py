@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,14 @@ def environment() -> dict[str, Any]:
     }
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """Parse ``--threads``, ``--output`` and ``--short``."""
+def arguments(description: str | None, flags: Sequence[str] = ()) -> argparse.Namespace:
+    """Parse ``--threads``, ``--output``, ``--short`` and a benchmark's own flags."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--output", type=Path, help="also write the JSON to this file")
     parser.add_argument("--short", action="store_true", help="fewer repeats")
+    for flag in flags:
+        parser.add_argument(flag, action="store_true")
     parsed = parser.parse_args()
     torch.set_num_threads(parsed.threads)
     return parsed

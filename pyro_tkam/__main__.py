@@ -108,6 +108,22 @@ def _report(options: Any) -> None:
     print(f"wrote {report(options['run'])}")
 
 
+def _evidence_arguments(parser: "ArgumentParser") -> None:
+    parser.add_argument("run", help=_RUN)
+    parser.add_argument("--num", type=int, default=1000, help="number of held-out data (default: 1000)")
+    parser.add_argument("--checked", type=int, default=20, help="data that are tempered as a check (default: 20)")
+    parser.add_argument("--most_tempered", type=int, default=40, help="data that may fall back to it (default: 40)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+
+
+def _evidence(options: Any) -> None:
+    from pyro_tkam.train.evidence import evidence_of_run
+
+    folder = options["run"]
+    print(evidence_of_run(folder, **{name: options[name] for name in ("num", "checked", "most_tempered", "seed")}))
+    print(f"wrote {folder}/evidence.json and {folder}/evidence.nc")
+
+
 def _demo_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("run", nargs="?", default="runs/demo", help="folder to write (default: runs/demo)")
     _config_arguments(parser)
@@ -164,6 +180,9 @@ COMMANDS = {
         "go on with a run that was stopped; the metrics are those of one that was not", _resume_arguments, _resume
     ),
     "sample": Command("draw from a trained model: a .npy file and a picture", _sample_arguments, _sample),
+    "evidence": Command(
+        "estimate the evidence of each held-out datum, and check it by tempering", _evidence_arguments, _evidence
+    ),
     "report": Command("write one page that shows a run: report.html", _report_arguments, _report),
     "demo": Command("train both couplings on real digits and compare them", _demo_arguments, _demo),
     "reproduce": Command("run experiments of the paper and measure them", _reproduce_arguments, _reproduce),

@@ -1,9 +1,12 @@
 """The command line, in this process."""
 
+import json
+
 import numpy as np
 import pytest
 
 from pyro_tkam.__main__ import COMMANDS, main
+from pyro_tkam._arviz import load
 from pyro_tkam.train import RunFolder, TrainConfig
 
 OPTIONS = """\
@@ -93,3 +96,16 @@ def test_unknown_and_shortened_options_are_refused(capsys, tmp_path, monkeypatch
         main(["train", "new", "--model.latent", "3"])
     assert stop.value.code == 2
     assert "model.latent" in capsys.readouterr().err
+
+
+def test_evidence_of_every_held_out_datum(run, capsys):
+    assert main(["evidence", str(run), "--num", "6", "--checked", "2", "--most_tempered", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "over 6 data" in text
+    assert "trusted:" in text
+    content = json.loads((run / "evidence.json").read_text())
+    assert content["num"] == len(content["per_datum"]["value"]) == 6
+    stored = load(run / "evidence.nc")["evidence"]["log_evidence_value"]
+    np.testing.assert_allclose(stored.values, content["per_datum"]["value"], rtol=1e-6)
+    assert main(["evidence", str(run), "--num", "0"]) == 1
+    assert "num" in capsys.readouterr().err

@@ -268,14 +268,18 @@ def _joint_reference(reference: Distribution) -> Distribution:
 class _Target:
     """A log density with its gradient, as the Langevin steps want it."""
 
-    log_density: JointFunction
+    function: JointFunction
 
     def __call__(self, position: Tensor, rows: Tensor | None = None) -> Point:
         position = position.detach().requires_grad_()
         with torch.enable_grad():
-            value = self.log_density(position)
+            value = self.function(position)
             (gradient,) = torch.autograd.grad(value.sum(), position)
         return Point(position.detach(), value.detach(), gradient)
+
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        with torch.no_grad():
+            return self.function(position)
 
 
 def _tuning(step_size: float, like: Tensor) -> Tuning:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical
 
+from pyro_tkam.distributions.coordinates import coordinate_for
+from pyro_tkam.distributions.references import Reference
 from pyro_tkam.distributions.tabulated import Tabulated
 from pyro_tkam.distributions.tilted import ExponentiallyTilted, aligned, merged
 from pyro_tkam.ops._concrete import is_concrete
@@ -50,12 +52,21 @@ class TiltedMixture(Tabulated):
         self.low = _last_removed(components.low, torch.amin)
         self.high = _last_removed(components.high, torch.amax)
         super().__init__(batch_shape, validate_args=validate_args)
-        self._table = components._table.mixed(self.weights) if self._has_one_grid else self._tabulate()
+        if self._has_one_grid:
+            self._coordinate = components._coordinate.without_last()
+            self._table = components._table.mixed(self.weights)
+        else:
+            self._table = self._tabulate()
 
     @property
     def weights(self) -> Tensor:
         """Weights ``w``, shape ``(*batch, K)``."""
         return self.log_weights.exp()
+
+    @property
+    def reference(self) -> Reference:
+        """The reference density of the components."""
+        return self.components.reference
 
     @property
     def _has_one_grid(self) -> bool:
@@ -68,10 +79,16 @@ class TiltedMixture(Tabulated):
         components, rank = self.components, len(self.batch_shape)
         low, high = (aligned(end[None], rank)[0] for end in (self.low, self.high))
         ends = torch.stack(torch.broadcast_tensors(components.low, components.high))
+        ends = ends if ends.dim() > 1 else ends[:, None]
         knots = components._breakpoints()
         cuts = [points.movedim(-1, 1).flatten(0, 1) for points in (ends, knots) if points is not None]
         rule = default_rule(low.dtype)
-        return tabulate(self._log_density, low, high, self.batch_shape, rule, merged(cuts, rank))
+        part = components.reference.singular_part
+        singular = None if part is None else lambda z: part(z[..., None]).logsumexp(-1)
+        self._coordinate = coordinate_for(singular, low, high)
+        density = self._coordinate.pulled_back(self._log_density)
+        edges = self._coordinate.cuts(merged(cuts, rank))
+        return tabulate(density, *self._coordinate.ends, self.batch_shape, rule, edges)
 
     def _log_density(self, z: Tensor) -> Tensor:
         return self._joint(z).logsumexp(-1)

@@ -41,6 +41,10 @@ class Reference(Protocol):
     def tensors(self) -> tuple[Tensor, ...]:
         """Parameters and other tensors; they decide dtype and device."""
 
+    @property
+    def singular_part(self) -> Callable[[Tensor], Tensor] | None:
+        """``log_density`` where it may have poles at the ends of the interval, else None."""
+
     def log_density(self, z: Tensor) -> Tensor:
         """Return ``log π0(z)`` for ``z`` in the interval."""
 
@@ -68,6 +72,10 @@ class _OnInterval(Picklable):
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         return ()
+
+    @property
+    def singular_part(self) -> Callable[[Tensor], Tensor] | None:
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +164,11 @@ class FromDistribution(_OnInterval):
         if isinstance(self.distribution, _KINKED_AT_LOCATION):
             return self.distribution.loc[None]
         return None
+
+    @property
+    def singular_part(self) -> Callable[[Tensor], Tensor]:
+        """The log density, since nothing is known about it."""
+        return self.log_density
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -9,6 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 
+from pyro_tkam.distributions.coordinates import Coordinate
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops.bases import Picklable
 from pyro_tkam.ops.table import Table
@@ -20,16 +21,17 @@ class Tabulated(Picklable, TorchDistribution):
 
     Draws are ``F^{-1}(u)``, exact to the accuracy of the table, with pathwise gradients of every order.
 
-    A subclass sets ``low``, ``high`` and ``_table`` and has ``_log_density``; ``_shared`` names what instances that
-    :meth:`expand` makes share with the first.
+    A subclass sets ``low``, ``high``, ``_coordinate`` and the ``_table`` in it, and has ``_log_density``; ``_shared``
+    names what instances that :meth:`expand` makes share with the first.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = True
     low: Tensor
     high: Tensor
+    _coordinate: Coordinate
     _table: Table
-    _shared: ClassVar[tuple[str, ...]] = ("low", "high", "_table")
+    _shared: ClassVar[tuple[str, ...]] = ("low", "high", "_coordinate", "_table")
 
     @constraints.dependent_property(is_discrete=False, event_dim=0)
     def support(self) -> constraints.Constraint:
@@ -38,8 +40,15 @@ class Tabulated(Picklable, TorchDistribution):
 
     @property
     def quadrature_error(self) -> Tensor:
-        """Estimated absolute error of the CDF, shape ``batch_shape``."""
-        return (self._table.error + self._table.rounding).expand(self.batch_shape)
+        """
+        Estimated absolute error of the CDF, shape ``batch_shape``.
+
+        It includes the mass of draws that floats cannot tell from an end of the interval where the density has a pole.
+        """
+        return (self._table.error + self._table.rounding + self._unreachable()).expand(self.batch_shape)
+
+    def _unreachable(self) -> Tensor:
+        return self._coordinate.unreachable(self._table.cdf)
 
     @property
     def mean(self) -> Tensor:
@@ -49,7 +58,7 @@ class Tabulated(Picklable, TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """``E_p[(z - E_p[z])²]``, shape ``batch_shape``."""
-        mean = self._table.expectation(lambda z: z)
+        mean = self._table.expectation(self._coordinate.place)
         return self.expectation(lambda z: (z - mean).square())
 
     def expectation(self, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -59,11 +68,15 @@ class Tabulated(Picklable, TorchDistribution):
         :param function: elementwise ``h``; it sees ``z`` of a shape that broadcasts with ``(nodes, *batch)``.
         :return: shape ``batch_shape``.
         """
-        return self._table.expectation(function).expand(self.batch_shape)
+        in_place = self._table.expectation(lambda w: function(self._coordinate.place(w)))
+        return in_place.expand(self.batch_shape)
 
     def entropy(self) -> Tensor:
         """Return ``-E_p[log p(z)]``, shape ``batch_shape``."""
-        return self._table.entropy().expand(self.batch_shape)
+        return self._entropy().expand(self.batch_shape)
+
+    def _entropy(self) -> Tensor:
+        return self._table.entropy() + self._table.expectation(self._coordinate.log_slope)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         """
@@ -115,7 +128,7 @@ class Tabulated(Picklable, TorchDistribution):
         """
         self._check(value)
         inside = torch.maximum(torch.minimum(value, self.high), self.low)
-        result = self._table.cdf(inside).clamp(0, 1)
+        result = self._table.cdf(self._coordinate.inverse(inside)).clamp(0, 1)
         return result.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
 
     def icdf(self, value: Tensor, upper: bool = False) -> Tensor:
@@ -130,7 +143,8 @@ class Tabulated(Picklable, TorchDistribution):
         if self._validate_args and is_concrete(value) and not bool(((value >= 0) & (value <= 1)).all()):
             raise ValueError("value: got probabilities outside [0, 1], takes probabilities")
         self._check_dtype(value)
-        return self._table.icdf(value, upper).expand(torch.broadcast_shapes(value.shape, self.batch_shape))
+        place = self._coordinate.place(self._table.icdf(value, upper))
+        return place.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """
@@ -155,9 +169,18 @@ class Tabulated(Picklable, TorchDistribution):
     def _warn_of_error(self, tolerance: float | None) -> None:
         """With ``validate_args``, warn if the table misses the tolerance of its rule."""
         error = self._table.error
-        if self._validate_args and tolerance is not None and is_concrete(error) and bool((error > tolerance).any()):
+        if not self._validate_args or tolerance is None or not is_concrete(error):
+            return
+        lost, half_the_digits = self._unreachable(), torch.finfo(error.dtype).eps ** 0.5
+        if bool((error > tolerance).any()):
             warnings.warn(
                 f"quadrature: the error of the CDF is estimated at {float(error.max()):.1e}, above {tolerance:.1e}",
+                stacklevel=3,
+            )
+        if bool((lost > half_the_digits).any()):
+            warnings.warn(
+                f"reference: a mass of {float(lost.max()):.1e} lies nearer to an end of the interval than the next "
+                f"{error.dtype}",
                 stacklevel=3,
             )
 
@@ -169,6 +192,4 @@ def _broadcasts_to(small: torch.Size, large: torch.Size) -> bool:
 
 @register_kl(Tabulated, Tabulated)
 def _kl_tabulated_tabulated(p: Tabulated, q: Tabulated) -> Tensor:
-    table = p._table
-    log_density = q._masked_log_prob(table.nodes.flatten(0, 1)).unflatten(0, (-1, len(table.fractions)))
-    return -table.entropy() - table.average(log_density)
+    return -p._entropy() - p._table.expectation(lambda w: q._masked_log_prob(p._coordinate.place(w)))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from pyro_tkam.distributions.coordinates import coordinate_for
 from pyro_tkam.distributions.references import Reference, resolve_reference
 from pyro_tkam.distributions.tabulated import Tabulated
 from pyro_tkam.ops._concrete import is_concrete
@@ -81,7 +82,11 @@ class ExponentiallyTilted(Tabulated):
         low, high = (
             aligned(end[None], len(self.batch_shape))[0] for end in torch.broadcast_tensors(self.low, self.high)
         )
-        table = tabulate(self._unnormalized, low, high, self.batch_shape, rule, self._breakpoints())
+        singular = self.reference.singular_part if rule.use_knots else None
+        self._coordinate = coordinate_for(singular, low, high)
+        density = self._coordinate.pulled_back(self._unnormalized)
+        cuts = self._coordinate.cuts(self._breakpoints())
+        table = tabulate(density, *self._coordinate.ends, self.batch_shape, rule, cuts)
         if is_concrete(table.log_normalizer):
             self._check_mass(table)
         return table
@@ -116,12 +121,13 @@ class ExponentiallyTilted(Tabulated):
         least = math.log(torch.finfo(table.nodes.dtype).tiny)
         if bool(table.log_normalizer.isfinite().all()) and bool((table.log_normalizer > least).all()):
             return
-        energy, reference = self.energy(table.nodes.flatten(0, 1)), self.reference.log_density(table.nodes)
+        places = self._coordinate.place(table.nodes.flatten(0, 1))
+        energy, reference = self.energy(places), self.reference.log_density(places)
         if bool((energy.isnan() | energy.isposinf()).any()):
             raise ValueError("energy: got values that are not finite inside the interval, takes finite ones (or -inf)")
         if bool((reference.isnan() | reference.isposinf()).any()):
             raise ValueError("reference: got a density that is not finite inside the interval, takes one that is")
-        if bool((reference.amax((0, 1)) < least).any()) or not bool(table.log_normalizer.isfinite().all()):
+        if bool((reference.amax(0) < least).any()) or not bool(table.log_normalizer.isfinite().all()):
             where = f"from low={self.low.tolist()} to high={self.high.tolist()}"
             raise ValueError(f"reference: got no mass on the interval {where}, takes one with mass under the energy")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import Any
 
@@ -40,7 +40,8 @@ class BoundModel:
         with torch.no_grad():
             self.structure = structure_of(model, *args, **kwargs)
             self.kernel.model = _WithoutScale(self.structure.local_dims)(model)
-            density = self.kernel.density(args, kwargs, None, standard_normal=True, trace_graph=False)
+            options = {"preferred": ("plate", "vmap"), "trace_graph": False}  # vmap would forgo faster gradients
+            density = self.kernel.density(args, kwargs, None, standard_normal=True, **options)
         assert isinstance(density, ModelDensity)
         if density.structure.enumerated:
             raise ValueError(f"model: got discrete latent sites {density.structure.enumerated}, takes continuous ones")
@@ -76,14 +77,21 @@ class BoundModel:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Differentiate no parameter, so that a prior draws no negatives for gradients that nobody asks for."""
+        """
+        Hold the parameters while chains move.
+
+        None is differentiated, so that a prior draws no negatives for gradients that nobody asks for. A model with a
+        context manager ``holding_prior()`` is asked to make its prior once.
+        """
         own = self.model.parameters() if isinstance(self.model, nn.Module) else ()
         stored = (parameter for _, parameter in pyro.get_param_store().named_parameters())
         learned = [parameter for parameter in {*own, *stored} if parameter.requires_grad]
         for parameter in learned:
             parameter.requires_grad_(False)
+        holding = getattr(self.model, "holding_prior", nullcontext)
         try:
-            yield
+            with holding():
+                yield
         finally:
             for parameter in learned:
                 parameter.requires_grad_(True)

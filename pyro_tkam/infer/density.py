@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import torch
 from pyro.infer.autoguide.initialization import init_to_uniform
-from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Transform
 
@@ -17,7 +16,7 @@ from pyro_tkam.distributions import JointEnergy
 from pyro_tkam.infer.coordinates import Site, StandardNormal, Unconstrained
 from pyro_tkam.infer.graph import TracedFunction
 from pyro_tkam.infer.layout import Layout
-from pyro_tkam.infer.structure import Model, Structure, initial_trace, is_improper, is_plain, unwrapped
+from pyro_tkam.infer.structure import Model, Structure, centred_like, initial_trace, is_improper, is_plain, unwrapped
 from pyro_tkam.infer.terms import ModelTerms, find_local_plates
 from pyro_tkam.infer.vectorization import RUNNERS, LoopRunner, PlateRunner, choose_runner, works
 from pyro_tkam.ops.batched import Batched
@@ -56,6 +55,9 @@ class Density(Protocol):
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate the joint density and its gradient."""
 
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate the joint density alone."""
+
     def expect(self, rows: int) -> None:
         """Be ready for batches of exactly so many rows."""
 
@@ -84,6 +86,7 @@ class ModelDensity:
     :param batch_plates: names of the local plates; found if None.
     :param standard_normal: use coordinates with a standard normal prior at sites that have an inverse CDF.
     :param vectorization: ``"vmap"``, ``"plate"`` or ``"loop"``; chosen by comparison with the loop if None.
+    :param preferred: the order in which they are tried then.
     :param trace_graph: run as a list of tensor operations, recorded once; the model's parameters must not change.
     :raises NotImplementedError: if the model subsamples.
     :raises ValueError: if the model has no latent site, a site can't be sampled, or ``batch_plates`` aren't local.
@@ -101,6 +104,7 @@ class ModelDensity:
         batch_plates: Sequence[str] | None = None,
         standard_normal: bool = False,
         vectorization: str | None = None,
+        preferred: Sequence[str] = ("vmap", "plate"),
         trace_graph: bool = True,
     ) -> None:
         if vectorization is not None and vectorization not in RUNNERS:
@@ -108,12 +112,14 @@ class ModelDensity:
         self._model, self._init_strategy = model, init_strategy
         self._transforms, self._standard_normal = dict(transforms or {}), standard_normal
         self._trace_graph = trace_graph
-        self._run_once(args, dict(kwargs or {}), max_plate_nesting)
+        self._run_once(args, dict(kwargs or {}), max_plate_nesting, init_strategy)
         self.local_plates = find_local_plates(self.structure, self._make_terms, batch_plates)
         self.terms = self._make_terms(self.local_plates)
         self._prototype = self.terms.coordinates(self.structure.trace)
         probe = torch.stack([self._prototype, self._prototype + 0.1])
-        self._runner = RUNNERS[vectorization](self.terms) if vectorization else choose_runner(self.terms, probe)
+        self._runner = (
+            RUNNERS[vectorization](self.terms) if vectorization else choose_runner(self.terms, probe, preferred)
+        )
         self._prior_runner: PlateRunner | LoopRunner = PlateRunner(self.terms)
         if not works(self._prior_runner, LoopRunner(self.terms), probe):
             self._prior_runner = LoopRunner(self.terms)
@@ -122,14 +128,14 @@ class ModelDensity:
     def rebind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelDensity:
         """Return the density of the same model at other arguments and at its parameters' present values.
 
-        What was found out about its plates and about how to run it is kept; the model runs once.
+        What was found out about its plates and about how to run it is kept; the model runs once, without a draw.
 
         :param args: its arguments.
         :param kwargs: its keyword arguments.
         :raises ValueError: if a local plate is gone.
         """
         new = copy(self)
-        new._run_once(args, dict(kwargs), self.structure.max_plate_nesting)
+        new._run_once(args, dict(kwargs), self.structure.max_plate_nesting, centred_like(self.structure.trace))
         plates = new.structure.plates()
         if missing := [name for name in self.local_plates if name not in plates]:
             raise ValueError(f"model changed between calls: its plates {missing} no longer hold every site")
@@ -140,12 +146,11 @@ class ModelDensity:
         new._record_graphs()
         return new
 
-    def _run_once(self, args: tuple[Any, ...], kwargs: dict[str, Any], nesting: int | None) -> None:
+    def _run_once(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], nesting: int | None, init: Callable[[Site], Any]
+    ) -> None:
         self._args, self._kwargs, self._nesting = args, kwargs, nesting
-        self.structure = Structure.of(self._initial_trace())
-
-    def _initial_trace(self) -> tuple[Trace, int]:
-        return initial_trace(self._model, self._args, self._kwargs, self._init_strategy, self._nesting)
+        self.structure = Structure.of(initial_trace(self._model, args, kwargs, init, nesting))
 
     def _make_terms(self, local: dict[str, tuple[int, int]]) -> ModelTerms:
         layout = self.structure.layout(local.values(), self._transforms, self._standard_normal)
@@ -154,6 +159,7 @@ class ModelDensity:
     def _record_graphs(self) -> None:
         self._joint = TracedFunction(self._joint_gradient, self._trace_graph)
         self._split = TracedFunction(self._split_gradient, self._trace_graph)
+        self._values = TracedFunction(self._split_values, self._trace_graph)
 
     @property
     def layout(self) -> Layout:
@@ -185,14 +191,23 @@ class ModelDensity:
         """Evaluate log prior + log likelihood and the gradient; ``rows`` makes no difference."""
         return Point(position, *self._joint(position))
 
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate log prior + log likelihood; ``rows`` makes no difference."""
+        log_prior, log_likelihood = self.split_values(position)
+        return log_prior + log_likelihood
+
     def expect(self, rows: int) -> None:
         """Be ready for batches of exactly so many rows; others are padded."""
-        self._joint.expect(rows)
-        self._split.expect(rows)
+        for traced in (self._joint, self._split, self._values):
+            traced.expect(rows)
 
     def split(self, position: Tensor) -> SplitPoint:
         """Evaluate log prior and log likelihood, and both gradients."""
         return SplitPoint(position, *self._split(position))
+
+    def split_values(self, position: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate log prior and log likelihood alone."""
+        return self._values(position)
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
         """Return the sites' values at positions ``(*lead, *local, dim)``, each ``(*lead, *site shape)``."""
@@ -207,7 +222,8 @@ class ModelDensity:
         """Draw positions ``(num, *local, dim)`` by the initialisation strategy."""
         if self._init_strategy is init_to_uniform:
             return 4 * torch.rand_like(self._prototype.expand(num, *self._prototype.shape)) - 2
-        return torch.stack([self.terms.coordinates(self._initial_trace()[0]) for _ in range(num)])
+        run = (self._model, self._args, self._kwargs, self._init_strategy, self._nesting)
+        return torch.stack([self.terms.coordinates(initial_trace(*run)[0]) for _ in range(num)])
 
     def can_sample_prior(self) -> bool:
         """Tell whether running the model draws from the prior that :meth:`split` scores."""
@@ -237,6 +253,10 @@ class ModelDensity:
 
     def _only_latent_prior(self) -> bool:
         return self.terms.prior_names == list(self.structure.latent)
+
+    def _split_values(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return self.log_terms(position)
 
     def _joint_gradient(self, position: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

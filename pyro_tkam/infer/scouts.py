@@ -1,6 +1,9 @@
-"""A search for modes that tempered chains have missed."""
+"""A search for modes that a proposal lacks."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,18 +11,46 @@ from torch import Tensor
 from pyro_tkam.infer.chains import Chains
 from pyro_tkam.infer.density import ModelDensity
 from pyro_tkam.infer.kernels import LangevinKernel
+from pyro_tkam.ops.batched import choose
 from pyro_tkam.ops.langevin import Point
 
 NUM_CLIMBERS = 512
-NUM_CLIMBS = 50
+"""Climbs at a time; those that arrive make room for others."""
+FEWEST_CLIMBERS = 16
+NUM_CLIMBS = 48
+ROUND = 6
+"""Steps between looks at who has arrived."""
+NUM_ROUNDS = 24
 NUM_SCOUTS = 8
 WARMUP_STEPS = 64
-FEWEST_SHARE = 0.1
-"""Share of the draws near a scout below which it has found something that they have not."""
+NUM_DRAWS = 96
+SURPRISE = 5.0
+"""Nats by which a posterior may be denser than its proposal at a place before that counts as missed."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A proposal, on the scale of the posterior's unnormalised density.
+
+    :param log_density: from positions ``(num, *local, dim)`` to log densities ``(num, *local)``, in nats.
+    :param typical: log density below which few of its draws lie, ``(*local)``.
+    """
+
+    log_density: Callable[[Tensor], Tensor]
+    typical: Tensor
+
+    def misses(self, position: Tensor, log_posterior: Tensor) -> Tensor:
+        """Tell where a posterior is far denser."""
+        return log_posterior - self.log_density(position) > SURPRISE
+
+    def covers(self, position: Tensor, log_posterior: Tensor) -> Tensor:
+        """Tell where most of its own draws are, and a posterior is not far denser."""
+        log_known = self.log_density(position)
+        return (log_known >= self.typical) & (log_posterior - log_known <= SURPRISE)
 
 
 class Scouts:
-    """Chains at ``t = 1`` that start far apart, where prior draws arrive when they climb the posterior density.
+    """Chains at ``t = 1`` that start where prior draws arrive when they climb the posterior density.
 
     :param kernel: what moves the chains.
     :param density: the posterior's.
@@ -27,61 +58,72 @@ class Scouts:
 
     def __init__(self, kernel: LangevinKernel, density: ModelDensity) -> None:
         self.kernel, self.density = kernel, density
+        data = torch.Size(density.layout.local_shape).numel()
+        self.num_climbers = max(FEWEST_CLIMBERS, NUM_CLIMBERS // data)
         self.evaluations = 0
+        self.climbs = self.num_unseen = 0
 
-    def unseen(self, draws: Tensor) -> Tensor:
-        """Return the chains of scouts that sit where hardly any draw is, ``(scout, draw, *local, dim)``.
+    def search(self, known: Known) -> Tensor | None:
+        """Return draws of chains, ``(scout, draw, *local, dim)``, that start far apart where a proposal misses mass.
 
-        :param draws: posterior draws ``(chain, draw, *local, dim)``; scouts make as many in a chain.
+        :param known: the proposal.
+        :return: None if no climb ends at such a place.
         """
-        positions = self._explore(self._far_apart(self._climb()), draws.shape[1])
-        return positions[_share_nearby(positions, draws.flatten(0, 1)) < FEWEST_SHARE]
+        position, log_density = self._climb(known)
+        self.num_unseen = int((log_density > -torch.inf).sum(0).amax()) if len(position) else 0
+        return self._explore(self._far_apart(position, log_density)) if self.num_unseen else None
 
-    def _climb(self) -> Point:
-        """Climb from prior draws by gradient steps; the step grows after a rise, and shrinks after a fall."""
-        draw = self.density.sample_prior if self.density.can_sample_prior() else self.density.draw_start
-        self.density.expect(NUM_CLIMBERS)
-        point = self.density.point(draw(NUM_CLIMBERS))
+    def _climb(self, known: Known) -> tuple[Tensor, Tensor]:
+        """Climb from prior draws; return where the proposal misses mass at the end, and log densities there."""
+        self.density.expect(self.num_climbers)
+        point = self._start()
         step = torch.full_like(point.log_density, 0.1)
-        for _ in range(NUM_CLIMBS):
-            ahead = self.density.point(point.position + step[..., None] * point.gradient)
-            higher = ahead.log_density > point.log_density
-            step = step * torch.where(higher, 1.5, 0.3)
-            point = point.map(lambda old, new, rise=higher: torch.where(_like(rise, old), new, old), ahead)
-        self.evaluations += NUM_CLIMBERS * (NUM_CLIMBS + 1)
-        return point
+        age = torch.zeros_like(step)
+        ends = []
+        for _ in range(NUM_ROUNDS):
+            for _ in range(ROUND):
+                point, step = self._step(point, step)
+            age = age + ROUND
+            done = known.covers(point.position, point.log_density) | (age >= NUM_CLIMBS)
+            unseen = done & known.misses(point.position, point.log_density) & point.log_density.isfinite()
+            rows = unseen.reshape(len(unseen), -1).any(1)
+            ends.append((point.position[rows], torch.where(unseen, point.log_density, -torch.inf)[rows]))
+            self.climbs += int(done.sum())
+            point = choose(done, self._start(), point)
+            step, age = torch.where(done, 0.1, step), torch.where(done, 0.0, age)
+        positions, log_densities = zip(*ends, strict=True)
+        return torch.cat(positions), torch.cat(log_densities)
 
-    def _far_apart(self, point: Point) -> Tensor:
+    def _start(self) -> Point:
+        draw = self.density.sample_prior if self.density.can_sample_prior() else self.density.draw_start
+        self.evaluations += self.num_climbers
+        return self.density.point(draw(self.num_climbers))
+
+    def _step(self, point: Point, step: Tensor) -> tuple[Point, Tensor]:
+        """Follow the gradient; the step grows after a rise, and shrinks after a fall."""
+        self.evaluations += self.num_climbers
+        ahead = self.density.point(point.position + step[..., None] * point.gradient)
+        higher = ahead.log_density > point.log_density
+        return choose(higher, ahead, point), step * torch.where(higher, 1.5, 0.3)
+
+    def _far_apart(self, position: Tensor, log_density: Tensor) -> Tensor:
         """Choose the highest end, then again and again the one farthest from those chosen, for each datum."""
-        position, finite = point.position, point.log_density.isfinite()
-        best = point.log_density.nan_to_num(-torch.inf).argmax(0, keepdim=True)
-        chosen, distance = [], torch.full_like(point.log_density, torch.inf)
+        best = log_density.argmax(0, keepdim=True)
+        chosen, distance = [], torch.full_like(log_density, torch.inf)
         for _ in range(NUM_SCOUTS):
             chosen.append(position.gather(0, best[..., None].expand(1, *position.shape[1:])))
             distance = torch.minimum(distance, (position - chosen[-1]).square().sum(-1))
-            best = torch.where(finite, distance, -1.0).argmax(0, keepdim=True)
+            best = torch.where(log_density > -torch.inf, distance, -1.0).argmax(0, keepdim=True)
         return torch.cat(chosen)
 
-    def _explore(self, start: Tensor, num_draws: int) -> Tensor:
+    def _explore(self, start: Tensor) -> Tensor:
         """Run chains from the chosen ends."""
         self.density.expect(NUM_SCOUTS)
         chains = Chains.begin(self.kernel, self.density, start, WARMUP_STEPS)
         positions = []
-        for index in range(WARMUP_STEPS + num_draws):
+        for index in range(WARMUP_STEPS + NUM_DRAWS):
             info = chains.step()
-            self.evaluations += int(info.evaluations.reshape(NUM_SCOUTS, -1).amax(1).sum())
+            self.evaluations += int(info.total_evaluations)
             if index >= WARMUP_STEPS:
-                positions.append(chains.point.position)
+                positions.append(chains.position)
         return torch.stack(positions, 1)
-
-
-def _share_nearby(scouts: Tensor, draws: Tensor) -> Tensor:
-    """Share of the draws ``(draw, *local, dim)`` where each scout's own are, of the worst datum, ``(scout,)``."""
-    centre, scale = scouts.mean(1, keepdim=True), scouts.std(1, keepdim=True).clamp_min(1e-6)
-    reach = ((scouts - centre) / scale).square().sum(-1).amax(1, keepdim=True)
-    near = ((draws - centre) / scale).square().sum(-1) <= 2 * reach
-    return near.to(draws).mean(1).reshape(len(scouts), -1).amin(1)
-
-
-def _like(rise: Tensor, values: Tensor) -> Tensor:
-    return rise.reshape(*rise.shape, *(1,) * (values.ndim - rise.ndim))

@@ -13,6 +13,7 @@ from pyro.infer import config_enumerate
 from pyro.infer.autoguide.initialization import InitMessenger
 from pyro.infer.mcmc.util import _guess_max_plate_nesting
 from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
 from torch.distributions import Transform, biject_to
 
 from pyro_tkam.infer.coordinates import Coordinate, Site, StandardNormal, Unconstrained
@@ -102,6 +103,21 @@ def initial_trace(
             nesting = _guess_max_plate_nesting(InitMessenger(init)(model), args, kwargs)
         enumerating = poutine.enum(config_enumerate(model), first_available_dim=-1 - nesting)
         return poutine.trace(InitMessenger(init)(enumerating)).get_trace(*args, **kwargs), nesting
+
+
+def centred_like(trace: poutine.Trace) -> Callable[[Site], Any]:
+    """Make an initialisation at the centre of supports, which draws nothing: priors may be slow to draw from.
+
+    :param trace: a run of the same model, which tells dtypes and devices.
+    """
+
+    def initialise(site: Site) -> Tensor:
+        transform = biject_to(site["fn"].support)
+        shape = transform.inverse_shape(site["fn"].shape())
+        centre: Tensor = transform(trace.nodes[site["name"]]["value"].new_zeros(shape))
+        return centre
+
+    return initialise
 
 
 def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:

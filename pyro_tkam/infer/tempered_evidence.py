@@ -37,6 +37,10 @@ class TemperedDraws(Protocol):
         """``(temperature, chain, draw, *local)``."""
 
     @property
+    def log_prior(self) -> Tensor:
+        """Log prior of the coordinates, of the same shape."""
+
+    @property
     def replicas(self) -> Tensor:
         """Which replica is at each rung, of the same shape."""
 
@@ -72,24 +76,16 @@ def thermodynamic_evidence(draws: TemperedDraws) -> Evidence:
 
 def bar_evidence(draws: TemperedDraws) -> Evidence:
     """Return Bennett's acceptance ratio along the ladder."""
-    estimate = bar(_log_likelihood(draws), draws.betas)
-    return Evidence.of(estimate, "bar", run_verdict(draws), evaluations=draws.evaluations)
+    return Evidence.of(along_ladder(draws), "bar", run_verdict(draws), evaluations=draws.evaluations)
 
 
-def bridge_evidence(draws: TemperedDraws, num_proposals: int | None = None, unseen: Tensor | None = None) -> Evidence:
-    """Return bridge sampling from the draws at ``t = 1``, checked against Bennett's ratio along the ladder.
-
-    :param draws: a tempered run.
-    :param num_proposals: draws of the proposal for each half of the draws; by default as many as it has.
-    :param unseen: further draws at ``t = 1``, of modes that the run has missed, ``(chain, draw, *local, dim)``.
-    """
-    positions = draws.positions[-1] if unseen is None else torch.cat([draws.positions[-1], unseen])
-    along = bar(_log_likelihood(draws), draws.betas)
-    estimate = bridge(positions, log_joint(draws.density), num_proposals=num_proposals)
+def bridge_evidence(draws: TemperedDraws) -> Evidence:
+    """Return bridge sampling from the draws at ``t = 1``, checked against Bennett's ratio along the ladder."""
+    positions = draws.positions[-1]
+    estimate = bridge(positions, log_joint(draws.density))
     num_chains, num_draws, *_ = positions.shape
-    proposed = 2 * (num_proposals or num_chains * (num_draws // 2))
-    verdict = run_verdict(draws) + _agreement(estimate, along)
-    evaluations = draws.evaluations + proposed + num_chains * num_draws
+    verdict = run_verdict(draws) + agreement(estimate, along_ladder(draws))
+    evaluations = draws.evaluations + num_chains * (num_draws + 2 * (num_draws // 2))
     return Evidence.of(estimate, "bridge", verdict, evaluations=evaluations)
 
 
@@ -128,6 +124,11 @@ def run_verdict(draws: TemperedDraws) -> Verdict:
     return tempering_verdict(TemperedRun(log_likelihood, draws.betas, draws.replicas, draws.swap_acceptance))
 
 
+def along_ladder(draws: TemperedDraws) -> Estimate:
+    """Return Bennett's acceptance ratio along the ladder."""
+    return bar(_log_likelihood(draws), draws.betas)
+
+
 def log_joint(density: ModelDensity) -> Callable[[Tensor], Tensor]:
     """Return the log joint density of positions ``(num, *local, dim)``, without gradients; NaN counts as ``-inf``."""
     data = math.prod(density.layout.local_shape)
@@ -148,11 +149,17 @@ def _log_likelihood(draws: TemperedDraws) -> Tensor:
     return torch.cat([torch.where(prior.isnan(), -torch.inf, prior), draws.log_likelihood[1:]])
 
 
-def _agreement(bridged: Estimate, along: Estimate) -> Verdict:
-    """Compare the bridge, which sees ``t = 1`` alone, with an estimate along the whole ladder."""
-    difference = (bridged.value - along.value).abs()
-    error = (bridged.standard_error.square() + along.standard_error.square()).sqrt()
-    measures = {"bridge against bar": difference.max().item()}
+def agreement(estimate: Estimate, along: Estimate, *, one_sided: bool = False) -> Verdict:
+    """Compare an estimate at ``t = 1`` alone with one along the whole ladder.
+
+    :param estimate: of the evidence.
+    :param along: of the same.
+    :param one_sided: only object to an estimate that is too low.
+    """
+    difference = along.value - estimate.value
+    difference = difference if one_sided else difference.abs()
+    error = (estimate.standard_error.square() + along.standard_error.square()).sqrt()
+    measures = {"bar against it": difference.max().item()}
     apart = (difference > AGREEMENT_SIGMAS * error) & (difference > AGREEMENT_LIMIT)
     if not apart.any():
         return Verdict(measures=measures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import pyro
@@ -91,11 +92,12 @@ class LoopRunner:
 RUNNERS: dict[str, type[Runner]] = {each.name: each for each in (VmapRunner, PlateRunner, LoopRunner)}
 
 
-def choose_runner(terms: ModelTerms, position: Tensor) -> Runner:
+def choose_runner(terms: ModelTerms, position: Tensor, preferred: Sequence[str] = ("vmap", "plate")) -> Runner:
     """Return the first runner that agrees with the loop.
 
     :param terms: the model.
     :param position: where to compare, ``(rows, *local, dim)``.
+    :param preferred: names of the runners to try, in order.
     :raises ValueError: if the model gives other values when it is run again.
     """
     loop = LoopRunner(terms)
@@ -104,7 +106,7 @@ def choose_runner(terms: ModelTerms, position: Tensor) -> Runner:
             "model gives another log density at the same values of its latent sites; "
             "it must not draw random numbers outside pyro.sample"
         )
-    batched: list[Runner] = [VmapRunner(terms), PlateRunner(terms)]
+    batched = (RUNNERS[name](terms) for name in preferred)
     return next((runner for runner in batched if works(runner, loop, position)), loop)
 
 

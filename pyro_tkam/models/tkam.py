@@ -1,7 +1,8 @@
 """The thermodynamic Kolmogorov-Arnold model as a PyroModule that is a Pyro model."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -52,6 +53,8 @@ class TKAM(PyroModule):
     >>> model.generate(3).shape
     torch.Size([3, 784])
     """
+
+    _held: Any = None  # the prior, while runs of the model share it
 
     def __init__(
         self,
@@ -203,13 +206,30 @@ class TKAM(PyroModule):
         :raises TypeError: for data of another dtype than the generator's output.
         """
         rows, size = _sizes(x, size)
-        prior = self.prior()
+        prior = self.prior() if self._held is None else self._held
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
             location = self.generator(COUPLINGS[self.coupling](prior))
             likelihood = self.likelihood(location)
             if x is not None:
                 _check_rows(x, likelihood.event_shape, None if _takes_integers(self.likelihood) else location.dtype)
             return pyro.sample("x", likelihood, obs=x)
+
+    @contextmanager
+    def holding_prior(self) -> Iterator[None]:
+        """
+        Make the prior once, without gradients of its parameters, for all runs of the model inside.
+
+        Parameters of the prior must not change inside. Where they are random (``PyroSample``), each run makes its
+        own prior as it does outside.
+        """
+        with torch.no_grad(), pyro.poutine.block(), pyro.poutine.trace() as tracer:
+            prior = self.prior()
+        sites = tracer.trace.nodes.values()
+        self._held = None if any(site["type"] == "sample" for site in sites) else prior
+        try:
+            yield
+        finally:
+            self._held = None
 
     @torch.no_grad()
     def generate(self, num: int) -> Tensor:

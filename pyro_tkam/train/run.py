@@ -14,6 +14,7 @@ from pyro_tkam.models import TKAM
 from pyro_tkam.train.checkpoints import read_checkpoint
 from pyro_tkam.train.config import TrainConfig
 from pyro_tkam.train.folder import RunFolder, write_text
+from pyro_tkam.train.presets import make_model
 
 _MODEL_PREFIX = "objective.model."
 
@@ -68,7 +69,7 @@ def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) ->
     from pyro_tkam.train.trainer import fit
 
     pyro.set_rng_seed(config.seed)
-    model = TKAM.kart(**vars(config.model))
+    model = make_model(config.model)
     elbo, guide = make_objective(config, model)
     module = ELBOTraining(
         model,
@@ -141,7 +142,7 @@ def load_model(folder: Path | str) -> TKAM:
     state = read_checkpoint(files.checkpoint)["state_dict"]
     if config.model.data_shape is None:
         raise ValueError(f"{files.config} lacks model.data_shape, which training records")
-    model = TKAM.kart(**vars(config.model))
+    model = make_model(config.model)
     own = {name.removeprefix(_MODEL_PREFIX): value for name, value in state.items() if name.startswith(_MODEL_PREFIX)}
     try:
         model.load_state_dict(own)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.autograd import grad, gradcheck, gradgradcheck
@@ -92,7 +94,14 @@ def _same_derivatives(value, exact, parameter):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradients_are_finite_where_the_density_vanishes(dtype):
     slope = torch.ones(2, dtype=dtype, requires_grad=True)
-    gap = ExponentiallyTilted(lambda z: torch.where((z - 0.5).abs() < 0.25, -torch.inf, slope * z))
+
+    def energy(z):
+        return torch.where((z - 0.5).abs() < 0.25, -torch.inf, slope * z)
+
+    # Nothing announces the jumps, so that they are in doubt by the least width of a cell, in float32 above 5e-7.
+    doubt = pytest.warns(UserWarning, match="estimated at 9") if dtype == torch.float32 else nullcontext()
+    with doubt:
+        gap = ExponentiallyTilted(energy)
     u = torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=dtype)[:, None].expand(-1, 2).clone().requires_grad_()
     z = gap.icdf(u)
     assert z.isfinite().all()

@@ -72,7 +72,25 @@ def test_auto_on_two_separated_modes():
     evidence = log_evidence(two_modes)
     assert_close(evidence, -2 * math.log(20))
     assert evidence.verdict.trusted, str(evidence)
-    assert evidence.method == "bridge"
+    assert evidence.method == "fitted importance"
+
+
+def narrow_and_wide():
+    """A mode of equal mass that is narrow, so that it has none while hot."""
+    z = pyro.sample("z", dist.Normal(torch.zeros(8), 2.0).to_event(1))
+    modes = [dist.Normal(loc, scale).log_prob(z).sum(-1) for loc, scale in ((-1.0, 1.0), (1.5, 0.4))]
+    pyro.factor("likelihood", torch.logaddexp(*modes))
+
+
+@pytest.mark.slow
+def test_auto_on_a_mode_suppressed_while_hot():
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(narrow_and_wide)
+    masses = [8 * dist.Normal(0.0, math.hypot(2.0, s)).log_prob(torch.tensor(m)) for m, s in ((-1.0, 1.0), (1.5, 0.4))]
+    assert_close(evidence, torch.logaddexp(*masses).item())
+    assert evidence.verdict.trusted, str(evidence)
+    assert evidence.standard_error < 0.01
+    assert evidence.evaluations <= 400_000
 
 
 def test_auto_trusts_the_prior_where_the_data_say_little():

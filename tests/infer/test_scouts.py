@@ -1,4 +1,4 @@
-"""Scouts find a mode that draws have lost, and nothing where the draws are complete."""
+"""Scouts find a mode that a proposal lacks, and nothing where it is complete."""
 
 import math
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pyro_tkam.infer import AutoMALA, ModelDensity
-from pyro_tkam.infer.scouts import Scouts
+from pyro_tkam.infer.scouts import Known, Scouts
 
 LOCS, SCALE = (-4.0, 4.0), 0.5
 
@@ -19,13 +19,23 @@ def model():
     pyro.factor("likelihood", torch.logaddexp(*modes) - math.log(2))
 
 
-@pytest.mark.parametrize(("visited", "found"), [((-1, 1), False), ((-1,), True)])
-def test_only_modes_that_draws_have_lost_are_found(visited, found):
+@pytest.mark.parametrize(("signs", "found"), [((-1, 1), False), ((-1,), True)])
+def test_only_modes_that_a_proposal_lacks_are_found(signs, found):
     pyro.set_rng_seed(0)
     density = ModelDensity(model)
     narrowed = 1 / (1 + SCALE**2 / 9)
-    side = torch.tensor(visited).float()[torch.arange(800) % len(visited)].reshape(4, 200, 1)
-    draws = side * 4.0 * narrowed + SCALE * narrowed**0.5 * torch.randn(4, 200, 2)
-    unseen = Scouts(AutoMALA(model), density).unseen(draws)
-    assert (len(unseen) > 0) == found
-    assert (unseen.mean((1, 2)) > 2).all()  # the lost mode, and no other
+    modes = [dist.Normal(4.0 * sign * narrowed, SCALE * narrowed**0.5) for sign in signs]
+    evidence = 2 * dist.Normal(0.0, math.hypot(3.0, SCALE)).log_prob(torch.tensor(4.0))
+
+    def log_density(position):
+        heights = torch.stack([mode.log_prob(position).sum(-1) for mode in modes])
+        return heights.logsumexp(0) - math.log(2) + evidence
+
+    typical = log_density(modes[0].sample((1000, 2))).quantile(0.05)
+    scouts = Scouts(AutoMALA(model), density)
+    unseen = scouts.search(Known(log_density, typical))
+    assert (unseen is not None) == found
+    assert scouts.climbs > 500
+    if unseen is not None:
+        assert scouts.num_unseen > 100
+        assert (unseen.mean((1, 2)) > 2).all()  # the lost mode, and no other

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["Mixture", "fit_mixture"]
+__all__ = ["Mixture", "component_log_joint", "fit_mixture", "maximize"]
 
 _NUM_COMPONENTS = (1, 2, 4, 8)
-_STUDENT_DF = 5.0  # tails heavy enough to bound most ratios
+STUDENT_DF = 5.0  # tails heavy enough to bound most ratios
 _NUM_STARTS = 3
-_MIN_DRAWS_PER_COMPONENT = 5  # times the dimension plus one
+MIN_DRAWS_PER_COMPONENT = 5  # times the dimension plus one
 _MAX_ITERATIONS = 50
 _TOLERANCE = 1e-3  # nats a draw
 
@@ -31,7 +31,7 @@ class Mixture(NamedTuple):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density at points of shape ``(N, batch, dim)``: shape ``(N, batch)``."""
-        log_joint, _ = _log_joint(self, value.movedim(0, 1))
+        log_joint, _ = component_log_joint(self, value.movedim(0, 1))
         return log_joint.logsumexp(1).mT
 
     def sample(self, num: int) -> Tensor:
@@ -59,7 +59,7 @@ def fit_mixture(draws: Tensor, effective_size: Tensor) -> Mixture:
     num, dim = draws.shape[1:]
     loc, scale_tril = _moments(draws)
     white = torch.linalg.solve_triangular(scale_tril, (draws - loc).mT, upper=False).mT
-    largest = max(1, num // (_MIN_DRAWS_PER_COMPONENT * (dim + 1)))
+    largest = max(1, num // (MIN_DRAWS_PER_COMPONENT * (dim + 1)))
     best, score = _fit_size(white, 1, effective_size)
     for num_components in (size for size in _NUM_COMPONENTS if 1 < size <= largest):
         candidate, its_score = _fit_size(white, num_components, effective_size)
@@ -91,7 +91,7 @@ def _fit_size(draws: Tensor, num_components: int, effective_size: Tensor) -> tup
     num_starts = _NUM_STARTS if num_components > 1 else 1
     fits = [_expectation_maximization(draws, _spread_centres(draws, num_components)) for _ in range(num_starts)]
     gaussian, score = _select(fits, torch.stack([_bic(fit, draws, effective_size) for fit in fits]))
-    student = _expectation_maximization(draws, gaussian._replace(df=torch.full_like(gaussian.df, _STUDENT_DF)))
+    student = _expectation_maximization(draws, gaussian._replace(df=torch.full_like(gaussian.df, STUDENT_DF)))
     return _select([gaussian, student], torch.stack([score, _bic(student, draws, effective_size)]))
 
 
@@ -104,11 +104,11 @@ def _select(candidates: list[Mixture], scores: Tensor) -> tuple[Mixture, Tensor]
 
 def _expectation_maximization(draws: Tensor, mixture: Mixture) -> Mixture:
     """Climb to a maximum of the likelihood; components with too few draws are dropped."""
-    log_joint, distance = _log_joint(mixture, draws)
+    log_joint, distance = component_log_joint(mixture, draws)
     for _ in range(_MAX_ITERATIONS):
         previous = log_joint.logsumexp(1).mean(-1)
-        mixture = _maximize(draws, log_joint.softmax(1), distance, mixture.df)
-        log_joint, distance = _log_joint(mixture, draws)
+        mixture = maximize(draws, log_joint.softmax(1), distance, mixture.df)
+        log_joint, distance = component_log_joint(mixture, draws)
         if (log_joint.logsumexp(1).mean(-1) - previous < _TOLERANCE).all():
             break
     return mixture
@@ -135,13 +135,13 @@ def _spread_centres(draws: Tensor, num_components: int) -> Mixture:
     )
 
 
-def _maximize(draws: Tensor, responsibility: Tensor, distance: Tensor, df: Tensor) -> Mixture:
+def maximize(draws: Tensor, responsibility: Tensor, distance: Tensor, df: Tensor) -> Mixture:
     """The M step; a Student-t draw counts less the further out it is (Kent, Tyler and Vardi 1994)."""
     dim = draws.shape[-1]
     ratio = (1 / df)[:, None, None]
     weight = responsibility * (1 + ratio * dim) / (1 + ratio * distance)
     mass = responsibility.sum(-1)
-    alive = mass >= _MIN_DRAWS_PER_COMPONENT * (dim + 1)
+    alive = mass >= MIN_DRAWS_PER_COMPONENT * (dim + 1)
     alive = alive | (mass == mass.amax(-1, keepdim=True))
     total = torch.where(alive, weight.sum(-1), 1.0)[..., None, None]
     loc = (weight @ draws).unsqueeze(2) / total
@@ -153,7 +153,7 @@ def _maximize(draws: Tensor, responsibility: Tensor, distance: Tensor, df: Tenso
     return Mixture(log_weights.log_softmax(-1), loc.squeeze(2), torch.linalg.cholesky(covariance), df)
 
 
-def _log_joint(mixture: Mixture, value: Tensor) -> tuple[Tensor, Tensor]:
+def component_log_joint(mixture: Mixture, value: Tensor) -> tuple[Tensor, Tensor]:
     """Log density of each component times its weight, and squared Mahalanobis distances: ``(batch, component, N)``."""
     dim = value.shape[-1]
     centred = (value.unsqueeze(1) - mixture.loc.unsqueeze(2)).mT
@@ -177,9 +177,8 @@ def _bic(mixture: Mixture, draws: Tensor, effective_size: Tensor) -> Tensor:
     dim = draws.shape[-1]
     num_alive = mixture.log_weights.isfinite().sum(-1)
     num_parameters = num_alive * (1 + dim + dim * (dim + 1) / 2) - 1
-    return num_parameters * effective_size.log() - 2 * effective_size * _log_joint(mixture, draws)[0].logsumexp(1).mean(
-        -1
-    )
+    log_likelihood = component_log_joint(mixture, draws)[0].logsumexp(1).mean(-1)
+    return num_parameters * effective_size.log() - 2 * effective_size * log_likelihood
 
 
 def _padded(mixture: Mixture, num_components: int) -> Mixture:

@@ -1,0 +1,179 @@
+"""Samples of digits: this package's models beside a variational autoencoder and a latent energy prior.
+
+    python -m benchmarks.quality
+
+All decoders have widths 81, 162, 784 and take the same number of updates of 100 digits by Adam. The measure is the
+Fréchet distance between 4,000 samples and the 4,000 digits trained on, in the features of a small classifier of
+them; held-out digits give its floor. The latent energy prior is that of Pang et al. 2020 (arXiv:2006.08205).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from benchmarks.timing import arguments, report
+from pyro_tkam.datasets import mnist5k, split
+from pyro_tkam.infer import ImportanceMLE
+from pyro_tkam.metrics import class_shares, classifier_features, embed, frechet_distance, train_classifier
+from pyro_tkam.models import TKAM, AmortisedGuide
+
+BATCH, LATENTS, RATE = 100, 81, 1e-3
+Sampler = Callable[[int], Tensor]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model in training: one update, and how to draw from it."""
+
+    update: Callable[[Tensor], None]
+    generate: Sampler
+
+
+def decoder() -> nn.Module:
+    """Return the perceptron of the baselines."""
+    return nn.Sequential(nn.Linear(LATENTS, 162), nn.SiLU(), nn.Linear(162, 784), nn.Sigmoid())
+
+
+def descend(loss: Callable[[Tensor], Tensor], parameters: Iterator[nn.Parameter]) -> Callable[[Tensor], None]:
+    """Return an update of Adam."""
+    optimizer = torch.optim.Adam(parameters, RATE)
+
+    def update(x: Tensor) -> None:
+        optimizer.zero_grad()
+        loss(x).backward()
+        optimizer.step()
+
+    return update
+
+
+def autoencoder(noise_scale: float = 0.3) -> Contender:
+    """A variational autoencoder with a standard normal prior (Kingma & Welling 2014)."""
+    encoder = nn.Sequential(nn.Linear(784, 256), nn.SiLU(), nn.Linear(256, 2 * LATENTS))
+    network = nn.ModuleList([encoder, decoder()])
+
+    def loss(x: Tensor) -> Tensor:
+        mean, log_scale = encoder(x).chunk(2, -1)
+        z = mean + log_scale.exp() * torch.randn_like(mean)
+        divergence = (0.5 * (mean.square() + (2 * log_scale).exp() - 1) - log_scale).sum(-1)
+        return ((x - network[1](z)).square().sum(-1) / (2 * noise_scale**2) + divergence).mean()
+
+    return Contender(descend(loss, network.parameters()), lambda num: network[1](torch.randn(num, LATENTS)))
+
+
+def latent_energy(noise_scale: float = 0.3) -> Contender:
+    """Pang et al. 2020: a perceptron's energy over Gaussian latents, 60 prior and 20 posterior Langevin steps."""
+    energy = nn.Sequential(nn.Linear(LATENTS, 200), nn.GELU(), nn.Linear(200, 200), nn.GELU(), nn.Linear(200, 1))
+    network = nn.ModuleList([energy, decoder()])
+
+    def log_prior(z: Tensor) -> Tensor:
+        return energy(z).squeeze(-1) - 0.5 * z.square().sum(-1)
+
+    def log_joint(z: Tensor, x: Tensor) -> Tensor:
+        return log_prior(z) - (x - network[1](z)).square().sum(-1) / (2 * noise_scale**2)
+
+    def langevin(log_density: Callable[[Tensor], Tensor], num: int, steps: int, step: float) -> Tensor:
+        z = torch.randn(num, LATENTS)
+        for _ in range(steps):
+            z = z.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(log_density(z).sum(), z)
+            z = z + 0.5 * step**2 * gradient + step * torch.randn_like(z)
+        return z.detach()
+
+    def loss(x: Tensor) -> Tensor:
+        negative = langevin(log_prior, len(x), 60, 0.4)
+        positive = langevin(lambda z: log_joint(z, x), len(x), 20, 0.1)
+        return (
+            (energy(negative).mean() - energy(positive).mean())
+            - log_joint(positive, x).mean()
+            + log_prior(positive).mean()
+        )
+
+    return Contender(
+        descend(loss, network.parameters()), lambda num: network[1](langevin(log_prior, num, 60, 0.4)).detach()
+    )
+
+
+def shared(num_particles: int, noise_scale: float = 0.6) -> Contender:
+    """Strict Kolmogorov-Arnold model by importance sampling."""
+    model = TKAM.kart(784, 40, coupling="shared", noise_scale=noise_scale)
+    objective = ImportanceMLE(num_particles)(model, None)
+    return Contender(descend(objective, model.parameters()), model.generate)
+
+
+def amortised(noise_scale: float = 0.5) -> Contender:
+    """Mixture prior with a guide network."""
+    model = TKAM.mixture(784, LATENTS, 40, noise_scale=noise_scale)
+    guide = AmortisedGuide(model)
+    objective = pyro.infer.Trace_ELBO(max_plate_nesting=1)(model, guide)
+    return Contender(descend(objective, objective.parameters()), model.generate)
+
+
+CONTENDERS: dict[str, Callable[[], Contender]] = {
+    "vae": autoencoder,
+    "vae, noise 0.5": lambda: autoencoder(0.5),
+    "latent energy": latent_energy,
+    "shared, 100 draws": lambda: shared(100),
+    "shared, 400 draws": lambda: shared(400),
+    "amortised mixture": amortised,
+}
+
+
+def batches(x: Tensor, updates: int) -> Iterator[Tensor]:
+    """Yield shuffled mini-batches."""
+    count = 0
+    while True:
+        for rows in torch.randperm(len(x)).split(BATCH):
+            if count == updates:
+                return
+            count += 1
+            yield x[rows]
+
+
+def measure(name: str, seed: int, updates: int, x: Tensor, features: nn.Module, classifier: nn.Module) -> dict:
+    """Train one contender and judge its samples."""
+    pyro.set_rng_seed(seed)
+    pyro.clear_param_store()
+    contender = CONTENDERS[name]()
+    start = time.process_time()
+    for batch in batches(x, updates):
+        contender.update(batch)
+    trained = time.process_time()
+    many = contender.generate(10_000).detach()
+    seconds = time.process_time() - trained
+    samples = many[: len(x)].reshape(-1, 28, 28)
+    real = embed(features, x.reshape(-1, 28, 28))
+    return {
+        "name": name,
+        "seed": seed,
+        "updates": updates,
+        "frechet": frechet_distance(real, embed(features, samples)),
+        "confident": class_shares(classifier, samples[:1000]).confident,
+        "cpu_seconds_per_update": (trained - start) / updates,
+        "cpu_seconds_for_10000_samples": seconds,
+    }
+
+
+def main() -> None:
+    """Train every contender with every seed."""
+    options = arguments(__doc__)
+    seeds, updates = (range(1), 200) if options.short else (range(3), 2000)
+    data = mnist5k()
+    rows, held_out = split(len(data.images), 1000, seed=0)
+    images, x = data.images[rows], data.images[rows].flatten(1)
+    torch.manual_seed(0)
+    features = classifier_features(images, data.labels[rows])
+    classifier = train_classifier(images, data.labels[rows])
+    floor = frechet_distance(embed(features, images), embed(features, data.images[held_out]))
+    runs: list[dict] = []
+    for seed in seeds:
+        for name in CONTENDERS:
+            runs.append(measure(name, seed, updates, x, features, classifier))
+            report({"held_out_frechet": floor, "runs": runs}, options.output)
+
+
+if __name__ == "__main__":
+    main()
