@@ -1,6 +1,7 @@
 """Joint energy priors over several latents: unnormalised, sampled by short-run Langevin dynamics."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -274,17 +275,26 @@ def _refuse_latent(names: list[str]) -> None:
 
 def _sites_behind(value: Tensor) -> list[str]:
     """Return the sample sites of the model being traced on which a tensor depends, as far as gradients tell."""
-    sites = {
-        name: site["value"]
-        for handler in _PYRO_STACK
-        if isinstance(handler, TraceMessenger)
-        for name, site in handler.trace.nodes.items()
-        if site["type"] == "sample" and isinstance(site["value"], Tensor) and site["value"].requires_grad
-    }
+    value = _without_vmap(value)
+    sites: dict[str, Tensor] = {}
+    for handler in _PYRO_STACK:
+        if isinstance(handler, TraceMessenger):
+            drawn = {name: site["value"] for name, site in handler.trace.nodes.items() if site["type"] == "sample"}
+            sites |= {name: _without_vmap(each) for name, each in drawn.items() if isinstance(each, Tensor)}
+    sites = {name: each for name, each in sites.items() if each.requires_grad}
     if not sites or not value.requires_grad:
         return []
-    slopes = torch.autograd.grad(value.sum(), tuple(sites.values()), retain_graph=True, allow_unused=True)
+    wrapped = _functorch.is_functorch_wrapped_tensor(value)
+    with nullcontext() if wrapped else temporarily_clear_interpreter_stack():
+        slopes = torch.autograd.grad(value.sum(), tuple(sites.values()), retain_graph=True, allow_unused=True)
     return [name for name, slope in zip(sites, slopes, strict=True) if slope is not None]
+
+
+def _without_vmap(tensor: Tensor) -> Tensor:
+    """Return what vmap maps over, since its slices don't tell whether that requires gradients."""
+    while _functorch.is_batchedtensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
 
 
 @dataclass(frozen=True)

@@ -167,9 +167,7 @@ def from_closure(site: bool):
 
 INFERENCES = {
     "nuts": lambda model: MCMC(NUTS(model, max_tree_depth=2), 2, 2, disable_progbar=True).run(),
-    "svi": lambda model: SVI(
-        model, autoguide.AutoNormal(model), pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()
-    ).step(),
+    "svi": lambda model: SVI(model, autoguide.AutoNormal(model), pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step(),
     "langevin": lambda model: VectorizedMCMC(MALA(model), 2, 2, num_chains=2, disable_progbar=True).run(),
 }
 
@@ -180,6 +178,18 @@ def test_latent_parameters_drawn_before_are_refused(name, make):
     with pytest.raises(ValueError, match=r"energy: got latent parameters \['(bank\.)?coefficients'\]"):
         INFERENCES[name](make(site=True))
     INFERENCES[name](make(site=False))
+
+
+def test_latent_parameters_are_refused_inside_transforms():
+    def log_joint(slope):
+        with pyro.poutine.trace(), pyro.poutine.condition(data={"slope": slope}):
+            found = pyro.sample("slope", dist.Normal(0.0, 1.0))
+            return JointEnergy(lambda z: found * z.sum(-1), normal()).log_prob(torch.ones(2).double())
+
+    slope_of = torch.func.grad(log_joint)
+    for call, slopes in ((slope_of, torch.ones(())), (torch.func.vmap(slope_of), torch.ones(3))):
+        with pytest.raises(ValueError, match=r"energy: got latent parameters \['slope'\]"):
+            call(slopes)
 
 
 @pytest.mark.parametrize(("options", "message"), [({"num_steps": 0}, "num_steps"), ({"step_size": -1.0}, "step_size")])
