@@ -63,6 +63,7 @@ lint: $(VENV)/.ready-dev
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python .ci/check_links.py docs/_build/html
 
 docs-full: export PYRO_TKAM_FULL = 1
 docs-full: docs

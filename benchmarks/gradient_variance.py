@@ -1,6 +1,6 @@
 """Variance of three gradients of one expectation: pathwise, score-function and contrastive.
 
-    python -m benchmarks.gradient_variance gradient-variance.png
+    python -m benchmarks.gradient_variance gradient-variance.png --output gradient_variance.json
 
 Each estimates ``∂ E_p[(z - ½)²] / ∂c_i`` for the 20 coefficients of an RBF energy, from one draw: pathwise through the
 inverse CDF; score-function with the exact normaliser, ``h(z) ∇log p(z)``; and contrastive, ``h(z) (∇f(z) - mean ∇f)``
@@ -8,13 +8,13 @@ with the mean over 10 more draws in place of the normaliser (Raj 2025, arXiv:250
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import pyro
 import torch
 from torch import Tensor
 
+from benchmarks.timing import report
 from pyro_tkam.distributions import ExponentiallyTilted
 from pyro_tkam.ops.bases import GaussianKernels
 
@@ -57,6 +57,7 @@ def main() -> None:
     """Draw the variances against the roughness of the energy, and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("figure", type=Path, nargs="?", default=Path("gradient-variance.png"), help="PNG to write")
+    parser.add_argument("--output", type=Path, help="also write the JSON to this file")
     options = parser.parse_args()
     pyro.set_rng_seed(0)
     coefficients, scales = torch.randn(NUM_COEFFICIENTS), [0.1, 0.2, 0.5, 1.0, 2.0, 4.0]
@@ -65,20 +66,26 @@ def main() -> None:
         found = gradients(coefficients, scale)
         for name, values in variances.items():
             values.append(float((found[name] - found["exact"]).square().mean(0).sum() / found["exact"].square().sum()))
-    print(json.dumps({"energy_scale": scales, "relative_variance": variances}, indent=2))
+    report({"energy_scale": scales, "relative_variance": variances}, options.output)
     draw(options.figure, scales, variances)
 
 
 def draw(path: Path, scales: list[float], variances: dict[str, list[float]]) -> None:
     """Write the figure."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
-    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
     axes = figure.subplots()
-    for name, values in variances.items():
-        axes.loglog(scales, values, marker="o", label=name)
+    for (name, values), marker in zip(variances.items(), "os^", strict=True):
+        axes.loglog(scales, values, marker=marker, label=name)
     axes.set(xlabel="scale of the energy", ylabel="variance of one draw / squared gradient")
-    axes.legend(frameon=False)
+    for axis, ticks in ((axes.xaxis, scales), (axes.yaxis, [2, 5, 10, 20])):
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_minor_locator(NullLocator())
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper center")
     figure.savefig(path, dpi=150)
 
 

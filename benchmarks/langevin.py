@@ -1,6 +1,7 @@
 """Langevin kernels side by side with Pyro's NUTS, and their cost by number of chains; prints JSON.
 
-Every ratio compares two things timed in turn within one run, as the minimum of several repetitions.
+Every ratio compares two things timed in turn within one run: as the minimum of several repetitions, or for effective
+draws as their total. An evaluation is one of the density, with or without its gradient.
 
     python -m benchmarks.langevin --output langevin.json
 """
@@ -8,7 +9,9 @@ Every ratio compares two things timed in turn within one run, as the minimum of 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import arviz
@@ -24,8 +27,11 @@ from benchmarks.timing import arguments, report
 from pyro_tkam.infer import MALA, ULA, AutoMALA, ParallelTempering, VectorizedMCMC
 from pyro_tkam.infer.chains import Chains
 from pyro_tkam.infer.start import find_start
+from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 
 KERNELS = {"ULA": ULA, "MALA": MALA, "AutoMALA": AutoMALA}
+WARMUP_STEPS = 500
+UNITS = ("gradient", "evaluation", "wall_second", "process_second")
 EFFECTS = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 ERRORS = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 
@@ -91,16 +97,29 @@ def chain_cost(model: Callable[[], None], kernel: type, repetitions: int) -> dic
     return {"one_chain_ms": 1e3 * best[1], "64_chains_ms": 1e3 * best[64], "ratio": best[64] / best[1]}
 
 
-class Counted:
-    """Counts the calls of a model, hence NUTS's gradients."""
+class CountedModel:
+    """A model that counts its runs, hence NUTS's gradients."""
 
     def __init__(self, model: Callable[[], None]) -> None:
-        self.model, self.calls = model, 0
+        self.model, self.gradients, self.screenings = model, 0, 0
 
     def __call__(self) -> None:
         """Run the model."""
-        self.calls += 1
+        self.gradients += 1
         self.model()
+
+
+class CountedAutoMALA(AutoMALA):
+    """AutoMALA that counts what its searches need: gradients, and densities without a gradient."""
+
+    gradients, screenings = 0, 0
+
+    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+        """Make a step and count."""
+        moved, info = super().step(point, target, tuning, adjusted)
+        self.gradients += int(info.evaluations.sum())
+        self.screenings += int(info.screenings.sum())
+        return moved, info
 
 
 def least_ess(samples: dict[str, Tensor]) -> float:
@@ -109,57 +128,58 @@ def least_ess(samples: dict[str, Tensor]) -> float:
     return min(float(arviz.ess(column.numpy(), method="bulk")) for each in columns for column in each)
 
 
-def against_nuts(model: Callable[[], None], draws: int) -> dict[str, float]:
-    """Return AutoMALA's effective draws a second and a gradient over those of one NUTS chain, after warm-up."""
-    marks: dict[str, float] = {}
-    counted = Counted(model)
+def spent(make: Callable[[Callable[..., None]], Any], counted: CountedModel | CountedAutoMALA) -> Counter[str]:
+    """Run what is made with a hook; return effective draws after warm-up and what they took."""
+    marks: list[Counter[str]] = []
 
     def mark(kernel: Any, params: Any, stage: str, i: int) -> None:
-        if stage.startswith("Sample") and i == 0:
-            marks.update(time=time.perf_counter(), calls=counted.calls)
+        if stage == "Warmup" and i == WARMUP_STEPS - 1:
+            marks.append(so_far())
 
-    nuts = MCMC(NUTS(counted), draws, 500, hook_fn=mark, disable_progbar=True)
-    nuts.run()
-    nuts_seconds = time.perf_counter() - marks["time"]
-    nuts_ess = least_ess(nuts.get_samples(group_by_chain=True))
-    nuts_gradients = counted.calls - marks["calls"]
+    def so_far() -> Counter[str]:
+        calls = {"gradient": counted.gradients, "evaluation": counted.gradients + counted.screenings}
+        return Counter({**calls, "wall_second": time.perf_counter(), "process_second": time.process_time()})
 
-    evaluations = 0
+    mcmc = make(mark)
+    mcmc.run()
+    result = so_far()
+    result.subtract(marks[0])
+    result["effective_draw"] = least_ess(mcmc.get_samples(group_by_chain=True))
+    return result
 
-    def tally(kernel: Any, params: Any, stage: str, i: int) -> None:
-        nonlocal evaluations
-        if stage == "Sample":
-            if i == 0:
-                marks["auto"] = time.perf_counter()
-            evaluations += int(auto._chains.last_info.evaluations.sum())
 
-    auto = VectorizedMCMC(AutoMALA(model), draws, 500, num_chains=64, hook_fn=tally, disable_progbar=True)
-    auto.run()
-    auto_seconds = time.perf_counter() - marks["auto"]
-    auto_ess = least_ess(auto.get_samples(group_by_chain=True))
-    return {
-        "nuts_ess_per_second": nuts_ess / nuts_seconds,
-        "automala_ess_per_second": auto_ess / auto_seconds,
-        "ess_per_second_ratio": auto_ess / auto_seconds * nuts_seconds / nuts_ess,
-        "nuts_ess_per_gradient": nuts_ess / nuts_gradients,
-        "automala_ess_per_gradient": auto_ess / evaluations,
-        "ess_per_gradient_ratio": auto_ess / evaluations * nuts_gradients / nuts_ess,
+def against_nuts(model: Callable[[], None], draws: int, repetitions: int) -> dict[str, dict[str, float]]:
+    """Return effective draws of one NUTS chain and of 64 AutoMALA chains, run in turn, by what they took."""
+    totals: dict[str, Counter[str]] = {"nuts": Counter(), "automala": Counter()}
+    for _ in range(repetitions):
+        counted = CountedModel(model)
+        nuts = partial(MCMC, NUTS(counted), draws, WARMUP_STEPS, disable_progbar=True)
+        totals["nuts"].update(spent(lambda hook, make=nuts: make(hook_fn=hook), counted))
+        kernel = CountedAutoMALA(model)
+        auto = partial(VectorizedMCMC, kernel, draws, WARMUP_STEPS, num_chains=64, disable_progbar=True)
+        totals["automala"].update(spent(lambda hook, make=auto: make(hook_fn=hook), kernel))
+    rates = {
+        name: {f"ess_per_{unit}": total["effective_draw"] / total[unit] for unit in UNITS}
+        for name, total in totals.items()
     }
+    ratio = {unit: rates["automala"][unit] / rates["nuts"][unit] for unit in rates["nuts"]}
+    return rates | {"ratio": ratio}
 
 
-def tempering_rate(model: Callable[[], None], kernel: type, repetitions: int) -> float:
-    """Return likelihood and gradient evaluations a second of 16 temperatures with 16 chains, after warm-up."""
+def tempering_rate(model: Callable[[], None], kernel: type, repetitions: int) -> dict[str, float]:
+    """Return evaluations a second, with or without gradient, of 16 temperatures with 16 chains, after warm-up."""
     tempering = ParallelTempering(
         kernel(model, step_size=0.001), num_temperatures=16, num_chains=16, num_samples=200, disable_progbar=True
     )
     tempering.run()
-    chains, best = tempering._chains, 0.0
+    chains, best = tempering._chains, {"evaluations": 0.0, "gradients": 0.0}
     with pyro.validation_enabled(False):
         for _ in range(repetitions):
             before, begin = int(chains.evaluations), time.perf_counter()
-            for _ in range(100):
-                chains.step()
-            best = max(best, (int(chains.evaluations) - before) / (time.perf_counter() - begin))
+            screenings = sum(int(chains.step().screenings.sum()) for _ in range(100))
+            elapsed, evaluations = time.perf_counter() - begin, int(chains.evaluations) - before
+            rates = {"evaluations": evaluations / elapsed, "gradients": (evaluations - screenings) / elapsed}
+            best = max(best, rates, key=lambda each: each["evaluations"])
     return best
 
 
@@ -170,8 +190,11 @@ def run(repetitions: int, draws: int) -> dict[str, Any]:
     logistic, gaussian = logistic_regression(), gaussian_regression()
     return {
         "cost_of_64_chains": {name: chain_cost(schools, kernel, repetitions) for name, kernel in KERNELS.items()},
-        "against_nuts": {"eight_schools": against_nuts(schools, draws), "logistic_20d": against_nuts(logistic, draws)},
-        "tempering_evaluations_per_second": {
+        "against_nuts": {
+            "eight_schools": against_nuts(schools, draws, repetitions),
+            "logistic_20d": against_nuts(logistic, draws, repetitions),
+        },
+        "tempering_per_second": {
             name: tempering_rate(gaussian, kernel, repetitions) for name, kernel in KERNELS.items()
         },
     }

@@ -60,7 +60,7 @@ def rendered(name: str) -> list[str]:
     machine = results["environment"]
     origin = f"{machine['cores']} cores, {machine['threads']} threads ({machine['machine']}); "
     versions = f"Python {machine['python']}, PyTorch {machine['torch']}, Pyro {machine['pyro']}"
-    return [*lines, "", f"*{origin}{versions}: ``docs/results/{file}.json``.*", ""]
+    return [*lines, "", f"*{origin}{versions}:* ``docs/results/{file}.json``", ""]
 
 
 class Benchmark(Directive):

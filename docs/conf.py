@@ -24,6 +24,8 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"pyro-tkam {release}"
+html_static_path = ["_static"]
+html_css_files = ["gallery.css"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the :param: lines say it in words
@@ -50,5 +52,6 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
+    "thumbnail_size": (600, 240),
     "remove_config_comments": True,
 }

@@ -67,7 +67,7 @@ with pyro.get_param_store().scope():
 effective = objective.statistics.effective_sample_size.mean()
 print(f"importance: {losses['importance'][-1]:.1f} nats an image, {effective:.1f} of 100 draws count for an image")
 assert losses["importance"][-1] < losses["importance"][0] - 10
-assert effective < 50
+assert effective < 10
 
 # %%
 # Of a hundred draws only a few explain an image. Training bears that well, since each image pulls at the draws that are
@@ -114,7 +114,8 @@ for name, draws in (("importance, by 5000 prior draws", by_prior), ("amortised, 
     size = draws.effective_sample_size.median()
     print(f"{name}: {draws.evidence.value / len(held_out):.1f} nats an image, {size:.0f} effective draws")
     print(f"  {draws.verdict}")
-assert not by_prior.verdict.trusted, "draws from the prior are too few for the value, and the verdict says so"
+assert not by_prior.verdict.trusted
+assert not by_guide.verdict.trusted
 share = {
     name: draws.effective_sample_size.median() / draws.num_particles
     for name, draws in (("prior", by_prior), ("guide", by_guide))

@@ -109,12 +109,12 @@ for name, width in (("alike", None), ("different", 10.0)):
 widths = [5.0, 20.0] if SMALL else [2.0, 5.0, 10.0, 20.0, 40.0]
 by_width = [log_evidence(different, model_kwargs={"width": width}) - evidence["alike"] for width in widths]
 
-figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-left.errorbar(widths, [each.value for each in by_width], [2 * each.standard_error for each in by_width], fmt="o")
-left.plot(widths, [exact(width) - exact(None) for width in widths], color="0.5", label="exact")
-left.axhline(0, color="0.8", zorder=0)
-left.set(xlabel="width of the prior on the scatter", ylabel="log Bayes factor for 'different'", xscale="log")
-left.legend(frameon=False)
+figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+axes.errorbar(widths, [each.value for each in by_width], [2 * each.standard_error for each in by_width], fmt="o")
+axes.plot(widths, [exact(width) - exact(None) for width in widths], color="0.5", label="exact")
+axes.axhline(0, color="0.8", zorder=0)
+axes.set(xlabel="width of the prior on the scatter", ylabel="log Bayes factor for 'different'", xscale="log")
+axes.legend(frameon=False)
 assert by_width[-1].value < by_width[0].value, "a vaguer prior on the scatter is penalised"
 
 # %%
@@ -131,7 +131,7 @@ tempering = ParallelTempering(
     AutoMALA(different), num_temperatures=8, num_samples=200 if SMALL else 1000, num_chains=4, disable_progbar=True
 )
 draws = tempering.run()
-plots.evidence_curve(draws, right, exact=exact(10.0))
+plots.evidence_curve(draws, exact=exact(10.0))
 for method in ("thermodynamic", "steppingstone", "bar", "bridge"):
     estimate = draws.log_evidence(method)
     print(f"{method:14} {estimate.value:.3f} ± {estimate.standard_error:.3f}")
@@ -146,7 +146,7 @@ for method in ("thermodynamic", "steppingstone", "bar", "bridge"):
 
 data = to_arviz(tempering, evidence=evidence["different"])
 summary = arviz.summary(data, var_names=["location", "scatter"])
-print(summary)
+print(summary.to_string())
 print({name: data.attrs[name] for name in ("log_evidence", "log_evidence_standard_error")})
 assert 3 < float(data["posterior"]["location"].mean()) < 10
 assert data.attrs["log_evidence"] == evidence["different"].value

@@ -1,6 +1,7 @@
 """Joint energy priors over several latents: unnormalised, sampled by short-run Langevin dynamics."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -8,6 +9,8 @@ from typing import Any, ClassVar
 import pyro
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
 from torch._C import _functorch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
@@ -93,8 +96,10 @@ class JointEnergy(TorchDistribution):
 
     (Raj 2025, arXiv:2506.14167, Eq. 14; Pang et al. 2020.) ``log_prob`` is known up to a constant, and its gradient
     in the parameters of ``f`` carries the negative phase ``-E_p[∇f]`` (Eq. 18), estimated from Langevin draws that
-    are made once, with the distribution, and only if the parameters need gradients. ``f`` must not draw its own
-    parameters: their posterior would need the normaliser.
+    are made once, with the distribution, and only if the parameters need gradients. ``f`` must not have latent
+    parameters: their posterior would need the normaliser. Those that ``f`` draws are always refused; those drawn
+    earlier in a model (``PyroSample`` read by ``bound()``, a coefficient in a closure) as soon as inference takes
+    gradients in them: NUTS, HMC, Langevin kernels and SVI with reparameterised guides.
 
     :param energy: ``f``, from ``(*, Q)`` to ``(*,)``; a network or any callable.
     :param reference: ``π0``, a distribution of event shape ``(Q,)``, or univariate of batch shape ``(*batch, Q)``.
@@ -103,7 +108,7 @@ class JointEnergy(TorchDistribution):
     :param num_negatives: draws for the negative phase.
     :param validate_args: whether to check values given to ``log_prob``.
     :raises ValueError: for a reference without latents, an energy of the wrong shape, values that are not finite,
-        and an energy with latent (``PyroSample``) parameters.
+        and an energy with latent parameters.
     :raises TypeError: for arguments of another kind.
 
     >>> prior = JointEnergy(lambda z: -z.square().sum(-1), torch.distributions.Normal(torch.zeros(3), 1.0))
@@ -144,9 +149,7 @@ class JointEnergy(TorchDistribution):
         middle = biject_to(self.reference.support)(torch.zeros_like(self._draw_shape()))
         with pyro.poutine.block(), pyro.poutine.trace() as tracing:
             value = self.energy(middle)
-        latent = [name for name, site in tracing.trace.nodes.items() if site["type"] == "sample"]
-        if latent:
-            raise ValueError(f"energy: got latent parameters {latent}, takes parameters that are not sampled")
+        _refuse_latent([name for name, site in tracing.trace.nodes.items() if site["type"] == "sample"])
         if not isinstance(value, Tensor) or value.shape != middle.shape[:-1]:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
@@ -154,6 +157,7 @@ class JointEnergy(TorchDistribution):
             )
         if is_concrete(value) and not bool(value.isfinite().all()):
             raise ValueError("energy: got values that are not finite at the middle of the support, takes finite ones")
+        _refuse_latent(_sites_behind(value))
         return value
 
     def _draw_shape(self) -> Tensor:
@@ -264,18 +268,51 @@ def _joint_reference(reference: Distribution) -> Distribution:
     return copied(reference)
 
 
+def _refuse_latent(names: list[str]) -> None:
+    if names:
+        raise ValueError(f"energy: got latent parameters {names}, takes parameters that are not sampled")
+
+
+def _sites_behind(value: Tensor) -> list[str]:
+    """Return the sample sites of the model being traced on which a tensor depends, as far as gradients tell."""
+    value = _without_vmap(value)
+    sites: dict[str, Tensor] = {}
+    for handler in _PYRO_STACK:
+        if isinstance(handler, TraceMessenger):
+            drawn = {name: site["value"] for name, site in handler.trace.nodes.items() if site["type"] == "sample"}
+            sites |= {name: _without_vmap(each) for name, each in drawn.items() if isinstance(each, Tensor)}
+    sites = {name: each for name, each in sites.items() if each.requires_grad}
+    if not sites or not value.requires_grad:
+        return []
+    wrapped = _functorch.is_functorch_wrapped_tensor(value)
+    with nullcontext() if wrapped else temporarily_clear_interpreter_stack():
+        slopes = torch.autograd.grad(value.sum(), tuple(sites.values()), retain_graph=True, allow_unused=True)
+    return [name for name, slope in zip(sites, slopes, strict=True) if slope is not None]
+
+
+def _without_vmap(tensor: Tensor) -> Tensor:
+    """Return what vmap maps over, since its slices don't tell whether that requires gradients."""
+    while _functorch.is_batchedtensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
+
+
 @dataclass(frozen=True)
 class _Target:
     """A log density with its gradient, as the Langevin steps want it."""
 
-    log_density: JointFunction
+    function: JointFunction
 
     def __call__(self, position: Tensor, rows: Tensor | None = None) -> Point:
         position = position.detach().requires_grad_()
         with torch.enable_grad():
-            value = self.log_density(position)
+            value = self.function(position)
             (gradient,) = torch.autograd.grad(value.sum(), position)
         return Point(position.detach(), value.detach(), gradient)
+
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        with torch.no_grad():
+            return self.function(position)
 
 
 def _tuning(step_size: float, like: Tensor) -> Tuning:

@@ -71,6 +71,15 @@ class LabelledTilted(TorchDistribution):
         new._validate_args = self._validate_args
         return new
 
+    @classmethod
+    def infer_shapes(cls, **shapes: torch.Size) -> tuple[torch.Size, torch.Size]:
+        """
+        Return the batch and event shape from the shapes of the arguments.
+
+        :param shapes: shape of ``logits``, and the batch shape of ``components``.
+        """
+        return torch.Size(), shapes["components"][1:]
+
     def _joint(self, z: Tensor) -> Tensor:
         """Return ``log p(z, y)`` for every label, with a last dimension of labels."""
         return self.components.log_prob(z.unsqueeze(-2)).sum(-1) + self.log_weights

@@ -8,9 +8,11 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from pyro_tkam.distributions.coordinates import coordinate_for
+from pyro_tkam.distributions.references import Reference
 from pyro_tkam.distributions.tabulated import Tabulated
-from pyro_tkam.distributions.tilted import ExponentiallyTilted, aligned, merged
+from pyro_tkam.distributions.tilted import ExponentiallyTilted, merged
 from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops._points import aligned
 from pyro_tkam.ops.quadrature import default_rule
 from pyro_tkam.ops.table import Table, tabulate
 
@@ -61,6 +63,11 @@ class TiltedMixture(Tabulated):
     def weights(self) -> Tensor:
         """Weights ``w``, shape ``(*batch, K)``."""
         return self.log_weights.exp()
+
+    @property
+    def reference(self) -> Reference:
+        """The reference density of the components."""
+        return self.components.reference
 
     @property
     def _has_one_grid(self) -> bool:

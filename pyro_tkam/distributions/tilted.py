@@ -12,6 +12,7 @@ from pyro_tkam.distributions.coordinates import coordinate_for
 from pyro_tkam.distributions.references import Reference, resolve_reference
 from pyro_tkam.distributions.tabulated import Tabulated
 from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops._points import aligned
 from pyro_tkam.ops.quadrature import Quadrature, default_rule
 from pyro_tkam.ops.table import Table, tabulate
 
@@ -144,11 +145,6 @@ class ExponentiallyTilted(Tabulated):
     def log_normalizer(self) -> Tensor:
         """``log Z``, shape ``batch_shape``."""
         return self._table.log_normalizer.expand(self.batch_shape)
-
-
-def aligned(points: Tensor, rank: int) -> Tensor:
-    """Insert dimensions after the first, so that the rest broadcasts with a batch of that rank."""
-    return points.reshape(points.shape[0], *[1] * (rank - points.dim() + 1), *points.shape[1:])
 
 
 def merged(cuts: list[Tensor], rank: int) -> Tensor:

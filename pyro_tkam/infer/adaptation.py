@@ -13,16 +13,25 @@ from pyro.ops.dual_averaging import DualAveraging
 from pyro.ops.welford import WelfordCovariance
 from torch import Tensor
 
+from pyro_tkam.infer.frame import AffineFrame, Frame, IdentityFrame, Moments
 from pyro_tkam.ops.langevin import StepInfo, Tuning
 
 State = dict[str, Any]
 
-GRID_GAIN = 2**0.5
-"""A search on a grid of factors 2 ends on average this far below the step that it looks for."""
+GAIN = 1.15
+"""Of the mean step: searches from slightly above it end where they start most often, which is cheapest. On standard
+normal targets of 10, 20 and 50 dimensions, with gains from 1 to 1.3, squared jumps per evaluation of either kind are
+within 3% of the best gain's, and per gradient within 7%."""
+
+DENSITY_FRAME = IdentityFrame()
 
 
 class Adaptation(Protocol):
-    """Changes the tuning of a kernel while it warms up."""
+    """Changes the tuning of a kernel, and the frame in which it runs, while it warms up."""
+
+    @property
+    def frame(self) -> Frame:
+        """Coordinates of the positions that it is given next."""
 
     def update(self, tuning: Tuning, position: Tensor, info: StepInfo) -> Tuning:
         """Return the tuning of the next step, given the last one's positions ``(chains, *rest, dim)`` and outcome."""
@@ -36,6 +45,8 @@ class Adaptation(Protocol):
 
 class NoAdaptation:
     """Keeps the tuning."""
+
+    frame = DENSITY_FRAME
 
     def update(self, tuning: Tuning, position: Tensor, info: StepInfo) -> Tuning:
         """Return the same tuning."""
@@ -57,6 +68,8 @@ class DualAveragingAdaptation:
     :param adapt_step_size: whether the step size adapts.
     :param adapt_scale: whether the preconditioner adapts.
     """
+
+    frame = DENSITY_FRAME
 
     def __init__(self, warmup_steps: int, target: float, adapt_step_size: bool, adapt_scale: bool) -> None:
         self.target, self.warmup_steps = target, warmup_steps
@@ -106,18 +119,20 @@ class DualAveragingAdaptation:
 class RoundAdaptation:
     """Rounds of doubling length, between which step size and scales change (Biron-Lattes et al. 2024).
 
-    The new initial step is the mean of the steps that the searches chose, times √2 for their coarse grid; the new
-    scales are the standard deviations of the round's draws.
+    The new initial step is a little more than the mean of the steps that the searches chose; the new scales are the
+    standard deviations of the round's draws.
 
     :param warmup_steps: length of the warm-up.
-    :param accepted_only: average the accepted steps alone (Raj 2025, arXiv:2506.14167).
+    :param accepted_only: start from the mean of the accepted steps alone (Raj 2025, arXiv:2506.14167).
     :param limits: smallest and largest step size.
     """
+
+    frame: Frame = DENSITY_FRAME
 
     def __init__(self, warmup_steps: int, accepted_only: bool, limits: tuple[float, float]) -> None:
         self.round_ends = doubling_rounds(warmup_steps)
         self.accepted_only, self.limits = accepted_only, limits
-        self.gain = 1.0 if accepted_only else GRID_GAIN
+        self.gain = 1.0 if accepted_only else GAIN
         self._step, self._welford = 0, WelfordCovariance(diagonal=True)
         self._weight: Tensor | float = 0.0
         self._total: Tensor | float = 0.0
@@ -128,8 +143,11 @@ class RoundAdaptation:
         counted = info.accepted if self.accepted_only else torch.ones_like(info.accepted)
         self._weight = self._weight + counted.sum(0)
         self._total = self._total + (info.step_size * counted).sum(0)
-        self._welford.update(position)
-        return self._new_round(tuning) if self._step in self.round_ends else tuning
+        self._observe(position)
+        if self._step not in self.round_ends:
+            return tuning
+        tuning = self._rescaled(replace(tuning, step_size=self._mean_step(tuning)))
+        return replace(tuning, step_size=tuning.step_size.clamp(*self.limits))
 
     def state(self) -> State:
         """Return numbers and tensors from which to go on."""
@@ -145,14 +163,50 @@ class RoundAdaptation:
         self._step, self._weight, self._total = state["step"], state["weight"], state["total"]
         vars(self._welford).update(state["welford"])
 
-    def _new_round(self, tuning: Tuning) -> Tuning:
+    def _mean_step(self, tuning: Tuning) -> Tensor:
         weight, total = torch.as_tensor(self._weight), torch.as_tensor(self._total)
+        self._weight = self._total = 0.0
         mean = self.gain * total / weight.clamp_min(1)
-        step_size = torch.where(weight > 0, mean, tuning.step_size).clamp(*self.limits)
+        return torch.where(weight > 0, mean, tuning.step_size).to(tuning.step_size.dtype)
+
+    def _observe(self, position: Tensor) -> None:
+        self._welford.update(position)
+
+    def _rescaled(self, tuning: Tuning) -> Tuning:
         scale = pooled_scale(self._welford) if self._welford.n_samples > 3 else tuning.scale
         self._welford.reset()
-        self._weight = self._total = 0.0
-        return Tuning(step_size.to(tuning.step_size.dtype), scale)
+        return replace(tuning, scale=scale)
+
+
+class FrameAdaptation(RoundAdaptation):
+    """Rounds between which the frame changes instead of the scales, for chains ``(chains, dim)`` of one law.
+
+    In the new frame the round's draws are standardised, hence all scales are 1, and the step is as long as before.
+    """
+
+    def __init__(self, warmup_steps: int, accepted_only: bool, limits: tuple[float, float]) -> None:
+        super().__init__(warmup_steps, accepted_only, limits)
+        self._moments = Moments()
+
+    def state(self) -> State:
+        """Return numbers and tensors from which to go on."""
+        frame = {} if self.frame is DENSITY_FRAME else vars(self.frame)
+        return super().state() | {"moments": vars(self._moments).copy(), "frame": frame}
+
+    def load(self, state: State) -> None:
+        """Go on from a state."""
+        super().load(state)
+        vars(self._moments).update(state["moments"])
+        self.frame = AffineFrame(**state["frame"]) if state["frame"] else DENSITY_FRAME
+
+    def _observe(self, position: Tensor) -> None:
+        self._moments.add(position)
+
+    def _rescaled(self, tuning: Tuning) -> Tuning:
+        frame = self.frame if isinstance(self.frame, AffineFrame) else AffineFrame.identity(tuning.scale)
+        self.frame, scale = self._moments.standardised(frame)
+        self._moments = Moments()
+        return replace(tuning, step_size=tuning.step_size / scale.log().mean().exp())
 
 
 def pooled_scale(welford: WelfordCovariance) -> Tensor:

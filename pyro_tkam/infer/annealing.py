@@ -79,7 +79,7 @@ class Annealing:
             target, interval = self._target(beta), index // self.steps_between
             tuning = pilot.tuning.map(lambda each, k=interval: each[k].expand(self.num_particles, *each.shape[1:]))
             point, info = self.kernel.step(target.temper(point.position, point.parts), target, tuning, True)
-            self.evaluations += int(info.evaluations.reshape(self.num_particles, -1).amax(1).sum())
+            self.evaluations += int(info.total_evaluations)
             log_likelihood.append(point.parts[1])
         return torch.stack(log_likelihood), betas
 

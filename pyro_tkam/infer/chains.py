@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyro_tkam.infer.adaptation import Adaptation
 from pyro_tkam.infer.density import Density
+from pyro_tkam.infer.frame import FramedTarget
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 
 
@@ -23,8 +24,8 @@ class Mover(Protocol):
     def tuning(self, point: Point) -> Tuning:
         """Return the tuning to start with."""
 
-    def adaptation(self, warmup_steps: int) -> Adaptation:
-        """Return how the tuning changes during warm-up."""
+    def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
+        """Return how the tuning changes during warm-up, and the frame if all chains share one ``dim``-d law."""
 
 
 class Chains:
@@ -32,7 +33,7 @@ class Chains:
 
     :param kernel: what moves them.
     :param density: what they sample.
-    :param point: their state, ``(chains, *local, dim)``.
+    :param point: their state in the frame of the adaptation, ``(chains, *local, dim)``.
     :param tuning: shared by the chains.
     :param adaptation: changes the tuning during warm-up.
     :param warmup_steps: length of the warm-up.
@@ -53,25 +54,36 @@ class Chains:
         self.adaptation, self.warmup_steps, self.index = adaptation, warmup_steps, index
         self.num_unadjusted = kernel.unadjusted_steps(warmup_steps)
         self.last_info: StepInfo | None = None
+        self._target = FramedTarget(density, adaptation.frame)
 
     @staticmethod
     def begin(kernel: Mover, density: Density, position: Tensor, warmup_steps: int) -> Chains:
         """Start chains at positions ``(chains, *local, dim)``."""
         point = density.point(position)
-        return Chains(kernel, density, point, kernel.tuning(point), kernel.adaptation(warmup_steps), warmup_steps)
+        dim = None if density.layout.local_shape else density.layout.dim
+        return Chains(kernel, density, point, kernel.tuning(point), kernel.adaptation(warmup_steps, dim), warmup_steps)
+
+    @property
+    def position(self) -> Tensor:
+        """Where the chains are, in the coordinates of the density, ``(chains, *local, dim)``."""
+        return self._target.frame.outer(self.point.position)
 
     def step(self) -> StepInfo:
-        """Move all chains by one step, and adapt the tuning while they warm up."""
-        point, info = self.kernel.step(self.point, self.density.point, self.tuning, self.index >= self.num_unadjusted)
+        """Move all chains by one step, and adapt tuning and frame while they warm up."""
+        self.point, info = self.kernel.step(self.point, self._target, self.tuning, self.index >= self.num_unadjusted)
         if self.index < self.warmup_steps:
-            self.tuning = self.adaptation.update(self.tuning, point.position, info)
-        self.point, self.last_info = point, info
+            self.tuning = self.adaptation.update(self.tuning, self.point.position, info)
+            if self.adaptation.frame is not self._target.frame:
+                position = self.position
+                self._target = FramedTarget(self.density, self.adaptation.frame)
+                self.move_to(position)
+        self.last_info = info
         self.index += 1
         return info
 
     def move_to(self, position: Tensor) -> None:
         """Set the state to positions ``(chains, *local, dim)``."""
-        self.point = self.density.point(position)
+        self.point = self._target(self._target.frame.inner(position))
 
     def state(self) -> dict[str, Any]:
         """Return numbers and tensors from which to go on."""
@@ -88,4 +100,5 @@ class Chains:
         self.index = state["index"]
         self.tuning = Tuning(state["step_size"], state["scale"])
         self.adaptation.load(state["adaptation"])
+        self._target = FramedTarget(self.density, self.adaptation.frame)
         self.point = Point(*state["point"])

@@ -55,6 +55,9 @@ class Density(Protocol):
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate the joint density and its gradient."""
 
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate the joint density alone."""
+
     def expect(self, rows: int) -> None:
         """Be ready for batches of exactly so many rows."""
 
@@ -156,6 +159,7 @@ class ModelDensity:
     def _record_graphs(self) -> None:
         self._joint = TracedFunction(self._joint_gradient, self._trace_graph)
         self._split = TracedFunction(self._split_gradient, self._trace_graph)
+        self._values = TracedFunction(self._split_values, self._trace_graph)
 
     @property
     def layout(self) -> Layout:
@@ -187,14 +191,23 @@ class ModelDensity:
         """Evaluate log prior + log likelihood and the gradient; ``rows`` makes no difference."""
         return Point(position, *self._joint(position))
 
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate log prior + log likelihood; ``rows`` makes no difference."""
+        log_prior, log_likelihood = self.split_values(position)
+        return log_prior + log_likelihood
+
     def expect(self, rows: int) -> None:
         """Be ready for batches of exactly so many rows; others are padded."""
-        self._joint.expect(rows)
-        self._split.expect(rows)
+        for traced in (self._joint, self._split, self._values):
+            traced.expect(rows)
 
     def split(self, position: Tensor) -> SplitPoint:
         """Evaluate log prior and log likelihood, and both gradients."""
         return SplitPoint(position, *self._split(position))
+
+    def split_values(self, position: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate log prior and log likelihood alone."""
+        return self._values(position)
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
         """Return the sites' values at positions ``(*lead, *local, dim)``, each ``(*lead, *site shape)``."""
@@ -240,6 +253,10 @@ class ModelDensity:
 
     def _only_latent_prior(self) -> bool:
         return self.terms.prior_names == list(self.structure.latent)
+
+    def _split_values(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return self.log_terms(position)
 
     def _joint_gradient(self, position: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

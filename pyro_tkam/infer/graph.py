@@ -108,14 +108,17 @@ def _made_pure(node: fx.Node) -> bool:
     name, overload = str(node.target).split(".")[1:]
     pure = getattr(getattr(aten, name.rstrip("_"), None), overload, None)
     source: Any = node.args[0]
-    if pure is None or not isinstance(source, fx.Node) or not isinstance(source.target, torch._ops.OpOverload):
+    if pure is None or not isinstance(source, fx.Node):
         return False
-    is_view = source.target._schema.returns[0].alias_info is not None
-    if is_view or any(user is not node and user < node for user in source.users):
+    if _is_view(source) or any(user is not node and user < node and _is_view(user) for user in source.users):
         return False
-    source.replace_all_uses_with(node, lambda user: user is not node)
+    source.replace_all_uses_with(node, lambda user: node < user)
     node.target = pure
     return True
+
+
+def _is_view(node: fx.Node) -> bool:
+    return not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.returns[0].alias_info is not None
 
 
 def _does_nothing(module: fx.GraphModule, node: fx.Node) -> bool:

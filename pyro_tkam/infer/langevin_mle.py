@@ -71,5 +71,5 @@ class LangevinMLE(ChainMLE):
         infos = [chains.step() for _ in range(self.num_steps)]
         next_step_size, statistics = self._summary(step_size, infos, None, None)
         weights = torch.full_like(chains.point.log_density, 1 / self.num_chains)
-        position = chains.point.position
+        position = chains.position
         return PosteriorDraws(position, weights, prior, position, next_step_size, statistics)

@@ -36,14 +36,20 @@ class PotentialDensity:
         self.layout = Layout(sites, (), ())
         self._prototype = self.layout.flatten(prototype)
         self._traced = TracedFunction(self._log_density_gradient)
+        self._traced_value = TracedFunction(lambda each: (self._log_density(each),))
 
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate the log density and its gradient; ``rows`` makes no difference."""
         return Point(position, *self._traced(position))
 
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate the log density alone."""
+        return torch.as_tensor(self._traced_value(position)[0])
+
     def expect(self, rows: int) -> None:
         """Be ready for batches of exactly so many rows."""
         self._traced.expect(rows)
+        self._traced_value.expect(rows)
 
     def draw_start(self, num: int) -> Tensor:
         """Return the prototype, ``num`` times."""
@@ -62,9 +68,12 @@ class PotentialDensity:
         inverse = self.transforms[name].inv if name in self.transforms else transforms.identity_transform
         return SiteLayout(tuple(value.shape), value.ndim, Unconstrained(inverse))
 
+    def _log_density(self, position: Tensor) -> Tensor:
+        return torch.func.vmap(lambda each: -self.potential_fn(self.layout.unflatten(each)))(position)
+
     def _log_density_gradient(self, position: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             position = position.detach().requires_grad_()
-            log_density = torch.func.vmap(lambda each: -self.potential_fn(self.layout.unflatten(each)))(position)
+            log_density = self._log_density(position)
             (gradient,) = torch.autograd.grad(log_density.sum(), position)
         return log_density.detach(), gradient

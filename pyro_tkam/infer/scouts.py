@@ -123,7 +123,7 @@ class Scouts:
         positions = []
         for index in range(WARMUP_STEPS + NUM_DRAWS):
             info = chains.step()
-            self.evaluations += int(info.evaluations.reshape(NUM_SCOUTS, -1).amax(1).sum())
+            self.evaluations += int(info.total_evaluations)
             if index >= WARMUP_STEPS:
-                positions.append(chains.point.position)
+                positions.append(chains.position)
         return torch.stack(positions, 1)

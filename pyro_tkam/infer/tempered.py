@@ -36,15 +36,22 @@ class TemperedTarget:
         parts = (split.log_prior, split.log_likelihood, split.prior_gradient, split.likelihood_gradient)
         return self.temper(position, parts, rows)
 
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate the log density alone."""
+        log_prior, log_likelihood = self.density.split_values(position)
+        return _combined(log_prior, log_likelihood, self.betas if rows is None else self.betas[rows])
+
     def temper(self, position: Tensor, parts: tuple[Tensor, ...], rows: Tensor | None = None) -> Point:
         """Combine the parts at the rows' temperatures; at ``t = 0`` the likelihood may be anything."""
         log_prior, log_likelihood, prior_gradient, likelihood_gradient = parts
         betas = self.betas if rows is None else self.betas[rows]
-        cold = betas > 0
-        log_density = torch.where(cold, torch.addcmul(log_prior, betas, log_likelihood), log_prior)
-        betas, cold = betas.unsqueeze(-1), cold.unsqueeze(-1)
-        gradient = torch.where(cold, torch.addcmul(prior_gradient, betas, likelihood_gradient), prior_gradient)
+        log_density = _combined(log_prior, log_likelihood, betas)
+        gradient = _combined(prior_gradient, likelihood_gradient, betas.unsqueeze(-1))
         return Point(position, log_density, gradient, parts)
+
+
+def _combined(prior: Tensor, likelihood: Tensor, betas: Tensor) -> Tensor:
+    return torch.where(betas > 0, torch.addcmul(prior, betas, likelihood), prior)
 
 
 class TemperedChains:
@@ -70,7 +77,6 @@ class TemperedChains:
         self.num_unadjusted = max(kernel.unadjusted_steps(warmup_steps), transient_steps(warmup_steps))
         self.adaptation = kernel.adaptation(warmup_steps)
         self.index, self.swaps = 0, 0
-        self.evaluations: Tensor | int = 0
         betas = ladder.start()
         can_sample = density.can_sample_prior()
         self.exact_prior = can_sample and density.draws_prior_exactly()
@@ -82,6 +88,7 @@ class TemperedChains:
         )
         self._set_betas(betas.to(position))
         self.point = self._target(position)
+        self.evaluations: Tensor | int = 2 * len(position)  # one to find a start, one there
         self.set_tuning(kernel.tuning(self._by_chain(self.point.map(lambda each: each[self.num_drawn :]))))
         rungs = torch.arange(len(betas), device=position.device).repeat_interleave(num_chains)
         ones = torch.ones_like(self.point.log_density, dtype=torch.int64)
@@ -96,7 +103,7 @@ class TemperedChains:
             positions = self._by_chain(moved).position
             self.set_tuning(self.adaptation.update(self.tuning, positions, by_chain))
         self.point = self._join(moved)
-        self.evaluations = self.evaluations + _row_evaluations(info)
+        self.evaluations = self.evaluations + info.total_evaluations
         if (self.index + 1) % self.swap_every == 0:
             self._swap()
         self.index += 1
@@ -190,8 +197,3 @@ class TemperedChains:
     def _forget_rejections(self) -> None:
         self._accepted = self.betas.new_zeros(len(self.betas) - 1)
         self._tried = torch.zeros_like(self._accepted)
-
-
-def _row_evaluations(info: StepInfo) -> Tensor:
-    """Count evaluations of the model: a row is evaluated as long as one of its data is."""
-    return info.evaluations.reshape(len(info.evaluations), -1).amax(1).sum()

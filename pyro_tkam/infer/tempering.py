@@ -33,7 +33,7 @@ class PowerPosteriors:
     :param positions: coordinates, ``(temperature, chain, draw, *local, dim)``; of ``t = 1`` only, unless all were kept.
     :param swap_acceptance: mean swap acceptance of neighbours, ``(temperature - 1,)``.
     :param sample_stats: statistics of the draws at ``t = 1``, each ``(chain, draw, *local)``.
-    :param evaluations: evaluations of likelihood and gradient, warm-up included.
+    :param evaluations: evaluations of the likelihood, with or without its gradient, by all rows, warm-up included.
     :param density: the model's log density, which ``positions`` belong to.
     """
 

@@ -118,11 +118,10 @@ class VectorizedMCMC(BatchRun):
         info = self._chains.step()
         if self.hook_fn is not None:
             warm = index < self.warmup_steps
-            params = self._chains.density.layout.unflatten(self._chains.point.position)
+            params = self._chains.density.layout.unflatten(self._chains.position)
             self.hook_fn(self.kernel, params, "Warmup" if warm else "Sample", index - (not warm) * self.warmup_steps)
-        point = self._chains.point
         statistics = {name: getattr(info, name) for name in STATISTICS}
-        return {"position": point.position, "lp": point.log_density} | statistics
+        return {"position": self._chains.position, "lp": self._chains.point.log_density} | statistics
 
     def _state(self) -> dict[str, Any]:
         return self._chains.state()

@@ -1,9 +1,13 @@
 """Generators: a network on latents in its own units, and that of the Kolmogorov-Arnold representation."""
 
 import math
+from typing import Any
 
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+
+from pyro_tkam.models.prior import update_grids
+from pyro_tkam.nn import GridUpdate
 
 
 class LatentGenerator(PyroModule):
@@ -32,10 +36,24 @@ class LatentGenerator(PyroModule):
         """
         Generate data.
 
-        :param z: latents, shape ``(*batch, Q)``.
+        :param z: latents, shape ``(*batch, Q)``; with inner indices ``(*batch, Q, P)``.
         :return: shape ``(*batch, *data_shape)``.
         """
-        return self.outer((z - self.mean) / self.spread).unflatten(-1, self.data_shape)
+        return self.outer(self._arguments(z)).unflatten(-1, self.data_shape)
+
+    def _arguments(self, z: Tensor) -> Tensor:
+        """Return the network's inputs, shape ``(*batch, Q)``."""
+        return (z - self.mean) / self.spread
+
+    def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
+        """
+        Update the grids of the network, where it has any.
+
+        :param samples: latents, as for a call.
+        :param options: as in :meth:`pyro_tkam.nn.KAN.update_grid`.
+        :return: one update for each layer.
+        """
+        return update_grids(self.outer, self._arguments(samples), **options)
 
 
 class KARTGenerator(LatentGenerator):
@@ -56,11 +74,6 @@ class KARTGenerator(LatentGenerator):
     torch.Size([7, 2, 3])
     """
 
-    def forward(self, z: Tensor) -> Tensor:
-        """
-        Generate data.
-
-        :param z: latents, shape ``(*batch, Q, P)``.
-        :return: shape ``(*batch, *data_shape)``.
-        """
-        return super().forward(z.sum(-1))
+    def _arguments(self, z: Tensor) -> Tensor:
+        """Sum the latents, shape ``(*batch, Q, P)``, over inner indices."""
+        return super()._arguments(z.sum(-1))

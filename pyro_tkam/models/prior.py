@@ -16,7 +16,11 @@ from pyro_tkam.distributions import (
     TiltedMixture,
 )
 from pyro_tkam.distributions.references import resolve_reference
-from pyro_tkam.nn import UnivariateFunctions
+from pyro_tkam.models.knowledge import MOMENTS, LogDensity, fit_tilt
+from pyro_tkam.nn import Candidate, GridUpdate, UnivariateFunctions, fit_formulas
+from pyro_tkam.nn._unseen import unseen, unseen_copy
+from pyro_tkam.nn.pruning import select
+from pyro_tkam.nn.symbolic import NUM_ARGUMENTS
 from pyro_tkam.ops.quadrature import Quadrature
 
 
@@ -69,6 +73,80 @@ class TiltedPrior(PyroModule):
         energy = self.energies.bound()
         return ExponentiallyTilted(energy, reference, self.low, self.high, quadrature=self.quadrature)
 
+    def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
+        """
+        Move the knots of the energies to where the latents are; the interval stays.
+
+        Energies that differ only in the last of several batch dimensions share a grid, and so the nodes of their
+        tables.
+
+        :param samples: latents, shape ``(N, *batch_shape)``.
+        :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for ``widen``.
+        :return: one update.
+
+        >>> prior = TiltedPrior((5, 2))
+        >>> prior.update_grid(prior().sample((100,)))[0].accepted
+        True
+        """
+        if len(self.energies.batch_shape) > 1:
+            samples = samples.movedim(-1, 1).flatten(0, 1).unsqueeze(-1)
+        return (self.energies.update_grid(samples, **options),)
+
+    def fit(
+        self,
+        samples: Tensor | None = None,
+        *,
+        density: Distribution | LogDensity | None = None,
+        formula: Any = None,
+        ridge: float = 1e-6,
+    ) -> None:
+        """
+        Start from what is known: fit the densities to samples, to a density or to a formula.
+
+        See :func:`pyro_tkam.models.knowledge.fit_tilt`. Base functions are set to zero, scales to one. Give one of
+        the three; what lacks batch dimensions is fitted by all densities alike. A prior may become part of a model
+        after it was fitted, but, as Pyro has it, not after it was called.
+
+        :param samples: values inside the interval, shape ``(N,)`` or ``(N, *batch)``.
+        :param density: a distribution, or an elementwise function from ``z`` to its log density up to a constant.
+        :param formula: a density up to a factor, as text that ``sympy`` reads or an expression of it in one variable.
+        :param ridge: penalty on squared coefficients, in nats; larger ones keep closer to the reference.
+        :raises ValueError: unless one of the three is given, for samples outside the interval, and for a target
+            without mass on it.
+
+        >>> prior = TiltedPrior((), "gaussian", basis="bspline")
+        >>> prior.fit(formula="exp(-(z - 1)**2 / 0.5) + exp(-(z + 1)**2 / 0.5)")
+        >>> round(float(prior().variance.detach()), 2)
+        1.25
+        """
+        targets = {"samples": samples, "density": density, "formula": formula}
+        given = [name for name, target in targets.items() if target is not None]
+        if len(given) != 1:
+            raise ValueError(f"samples, density, formula: got {given or 'none'}, takes one of them")
+        if samples is not None and not bool(((samples >= self.low) & (samples <= self.high)).all()):
+            raise ValueError(f"samples: got values outside [{self.low:g}, {self.high:g}], takes values inside")
+        moments = MOMENTS[given[0]](targets[given[0]])
+        with torch.no_grad(), unseen(self):
+            fit_tilt(self.energies, self().reference, moments, ridge)
+
+    def symbolic(self, index: tuple[int, ...] = (), **options: Any) -> list[Candidate]:
+        """
+        Find formulas for the logarithm of one density, the best first.
+
+        :param index: which density, a place in ``batch_shape``.
+        :param options: ``library`` and ``num_candidates`` of :func:`pyro_tkam.nn.fit_formulas`.
+        :raises ValueError: for a place outside of the bank and for unknown names.
+        """
+        shape = self.energies.batch_shape
+        if len(index) != len(shape) or not all(-size <= i < size for i, size in zip(index, shape, strict=True)):
+            raise ValueError(f"index: got {index}, takes a place in batch_shape {tuple(shape)}")
+        with torch.no_grad(), unseen(self):
+            density = self()
+            places = (torch.arange(NUM_ARGUMENTS).to(density.low) + 0.5) / NUM_ARGUMENTS
+            z = torch.lerp(density.low, density.high, places)
+            values = density.log_prob(z.reshape(-1, *[1] * len(shape)))[:, *index]
+        return fit_formulas(z, values, **options)
+
 
 class MixturePrior(PyroModule):
     """
@@ -88,6 +166,41 @@ class MixturePrior(PyroModule):
     def forward(self) -> TiltedMixture:
         """Return the current distribution, of batch shape ``batch``."""
         return TiltedMixture(self.logits, self.components())
+
+    def prune(self, threshold: float) -> "MixturePrior":
+        """
+        Return a smaller prior without the components whose weight is below a threshold; the largest always stays.
+
+        Every mixture keeps as many places as the one with most components; places left over have no weight.
+
+        :param threshold: smallest weight to keep, from 0 to 1.
+        :raises ValueError: for a threshold outside [0, 1].
+
+        >>> prior = MixturePrior(TiltedPrior((5, 3)))
+        >>> with torch.no_grad():
+        ...     prior.logits[:, 1] = -20.0
+        >>> prior.prune(1e-3).logits.shape
+        torch.Size([5, 2])
+        """
+        with torch.no_grad(), unseen(self):
+            logits = self().prune(threshold).log_weights
+            count = int(logits.isfinite().sum(-1).max())
+            logits, index = (part[..., :count] for part in logits.sort(-1, descending=True))
+        pruned = unseen_copy(self)
+        pruned.logits = nn.Parameter(logits.contiguous())
+        others = torch.meshgrid(*(torch.arange(size) for size in index.shape), indexing="ij")[:-1]
+        select(pruned.components.energies, *(other.to(index.device) for other in others), index)
+        return pruned
+
+    def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
+        """
+        Move the knots to where the latents are; the components of one mixture share a grid.
+
+        :param samples: latents, shape ``(N, *batch)``.
+        :param options: as in :meth:`TiltedPrior.update_grid`.
+        :return: one update.
+        """
+        return self.components.update_grid(samples.unsqueeze(-1), **options)
 
 
 class LabelledPrior(PyroModule):
@@ -140,3 +253,25 @@ class JointPrior(PyroModule):
         """Return the current distribution, of event shape ``(Q,)``."""
         reference = Normal(self.loc, torch.ones_like(self.loc))
         return JointEnergy(lambda z: self.energy(z).squeeze(-1), reference, sampler=self.sampler)
+
+    def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
+        """
+        Update the grids of the energy, where it has any.
+
+        :param samples: latents, shape ``(N, Q)``.
+        :param options: as in :meth:`pyro_tkam.nn.KAN.update_grid`.
+        :return: one update for each layer.
+        """
+        return update_grids(self.energy, samples, **options)
+
+
+def update_grids(part: Any, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
+    """
+    Update the grids of a part of a model.
+
+    :param part: anything; what has no ``update_grid`` has no grid.
+    :param samples: its inputs.
+    :param options: passed on.
+    """
+    update = getattr(part, "update_grid", None)
+    return () if update is None else update(samples, **options)

@@ -14,8 +14,8 @@ from torch import Tensor
 from pyro_tkam.distributions import ExponentiallyTilted, PersistentULA, ShortRunULA
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import GaussianLikelihood, Likelihood
-from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior
-from pyro_tkam.nn import KAN
+from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
+from pyro_tkam.nn import KAN, GridUpdate
 
 
 def _independent(prior: Any) -> Tensor:
@@ -245,6 +245,21 @@ class TKAM(PyroModule):
         with pyro.poutine.block(), pyro.plate("data", num):
             output = self.generator(COUPLINGS[self.coupling](self.prior()))
         return self.likelihood.noiseless(output) if isinstance(self.likelihood, Likelihood) else output
+
+    @torch.no_grad()
+    def update_grid(self, num_samples: int = 100, **options: Any) -> tuple[GridUpdate, ...]:
+        """
+        Update the grids of prior and generator from draws of the prior.
+
+        :param num_samples: number of draws.
+        :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for ``widen``.
+        :return: one update for each bank of functions; parts without grids have none.
+        :raises ValueError: for less than one draw, and see there.
+        """
+        _sizes(None, num_samples)
+        with pyro.poutine.block(), pyro.plate("data", num_samples):
+            z = COUPLINGS[self.coupling](self.prior())
+            return update_grids(self.prior, z, **options) + update_grids(self.generator, z, **options)
 
 
 def _data_shape(data_shape: int | Sequence[int], latent_dim: int) -> tuple[int, ...]:

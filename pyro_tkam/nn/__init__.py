@@ -2,18 +2,23 @@
 
 from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.conv import ConvGenerator
+from pyro_tkam.nn.grids import GridUpdate
 from pyro_tkam.nn.kan import KAN, KANEdges, KANLayer
 from pyro_tkam.nn.sequence import DecoderCache, SequenceGenerator
+from pyro_tkam.nn.symbolic import Candidate, fit_formulas
 from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
 
 __all__ = [
     "KAN",
     "Basis",
     "BoundFunctions",
+    "Candidate",
     "ConvGenerator",
     "DecoderCache",
+    "GridUpdate",
     "KANEdges",
     "KANLayer",
     "SequenceGenerator",
     "UnivariateFunctions",
+    "fit_formulas",
 ]

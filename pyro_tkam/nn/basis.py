@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from pyro.nn import PyroModule, PyroParam, pyro_method
@@ -14,7 +15,9 @@ from pyro_tkam.ops.bases import BASES, BasisFunctions
 
 class Basis(PyroModule):
     r"""
-    A named basis of univariate functions on a uniform grid over ``[low, high]``.
+    A named basis of univariate functions on a grid over ``[low, high]``, at first a uniform one.
+
+    The grid is a buffer: a checkpoint holds it as an update left it.
 
     :param name: ``"rbf"``, ``"bspline"``, ``"rswaf"``, ``"fourier"``, ``"chebyshev"``, ``"gegenbauer"``,
         ``"mexican_hat"`` or ``"morlet"``; their formulas are in :mod:`pyro_tkam.ops.bases`.
@@ -30,6 +33,8 @@ class Basis(PyroModule):
     >>> Basis("bspline", 0.0, 1.0, grid_size=5, degree=3).bound()(torch.rand(7)).shape
     torch.Size([7, 8])
     """
+
+    grid: torch.Tensor
 
     def __init__(
         self,
@@ -59,6 +64,17 @@ class Basis(PyroModule):
             self.width = PyroParam(self._functions.width, constraint=constraints.greater_than(kind.smallest_width))
         else:
             self.register_buffer("width", self._functions.width)
+
+    def place(self, functions: BasisFunctions) -> None:
+        """Take over the grid of functions of the same kind."""
+        self.grid = functions.grid.to(self.grid)
+        self._functions = dataclasses.replace(functions, grid=self.grid, width=self._functions.width)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}grid")
+        if saved is not None:
+            self.place(self._functions.from_grid(saved, self._functions.width, self._functions.degree))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def num_functions(self) -> int:

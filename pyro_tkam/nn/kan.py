@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_tkam.nn import _checks
+from pyro_tkam.nn import _checks, pruning
+from pyro_tkam.nn._unseen import unseen
+from pyro_tkam.nn.grids import GridUpdate
 from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
 
 
@@ -41,17 +43,29 @@ class KANEdges(UnivariateFunctions):
         high: float = 2.0,
         **options: Any,
     ) -> None:
-        self.in_features = _checks.integer("in_features", in_features, 1)
-        self.out_features = _checks.integer("out_features", out_features, 1)
-        super().__init__((out_features, in_features), basis, low, high, fan_in=in_features, **options)
+        shape = _checks.integer("out_features", out_features, 1), _checks.integer("in_features", in_features, 1)
+        super().__init__(shape, basis, low, high, fan_in=in_features, **options)
         # Contiguous, or Pyro's parameter store would train a copy of it.
         self.coefficients = nn.Parameter(self.coefficients.detach().permute(1, 2, 0).contiguous())
+
+    @property
+    def in_features(self) -> int:
+        """The number of inputs."""
+        return self.batch_shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """The number of outputs."""
+        return self.batch_shape[0]
 
     def _scale_shape(self) -> tuple[int, ...]:
         return (self.out_features, 1)
 
     def _in_bank_order(self, coefficients: Tensor) -> Tensor:
         return coefficients.permute(2, 0, 1)
+
+    def _from_bank_order(self, coefficients: Tensor) -> Tensor:
+        return coefficients.permute(1, 2, 0).contiguous()
 
     def edges(self, s: Tensor) -> Tensor:
         """Evaluate every edge, ``(*, in_features)`` to ``(*, in_features, out_features)``."""
@@ -188,6 +202,78 @@ class KAN(PyroModule):
         )
         norm: Callable[[int], nn.Module] = PyroModule[nn.LayerNorm] if layer_norm else PyroModule[nn.Identity]
         self.norms = PyroModule[nn.ModuleList](norm(width) for width in hidden)
+
+    def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
+        """
+        Update the grid of every layer in turn, with the inputs that it gets from the updated layers before.
+
+        Each input of a layer gets a grid of its own. The interval of the first layer stays; those of the others are
+        widened to hold their inputs where ``hidden_range`` does not bound them.
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``.
+        :param options: as in :meth:`KANLayer.update_grid`, except for ``widen``.
+        :return: one for each layer.
+        :raises ValueError: see :meth:`KANLayer.update_grid`.
+        :raises TypeError: likewise.
+
+        >>> [update.accepted for update in KAN([3, 5, 2]).update_grid(torch.randn(100, 3))]
+        [True, True]
+        """
+        updates: list[GridUpdate] = []
+        with torch.no_grad(), unseen(self):
+            for layer, inputs in self.layer_inputs(samples):
+                widen = bool(updates) and self._to_range is _unchanged
+                updates.append(layer.update_grid(inputs, widen=widen, **options))
+        return tuple(updates)
+
+    def layer_inputs(self, samples: Tensor) -> Iterator[tuple[KANLayer, Tensor]]:
+        """
+        Yield every layer with its inputs; a layer may be changed before the next is asked for.
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``.
+        """
+        for layer, norm in zip(self.layers, [*self.norms, None], strict=True):
+            yield layer, samples
+            if norm is not None:
+                samples = self._to_range(norm(layer(samples)), *self._hidden_interval)
+
+    @property
+    def has_independent_nodes(self) -> bool:
+        """Whether a hidden feature changes nothing but what its own edges add up to."""
+        elementwise = self._to_range is not _affine_range
+        return elementwise and not any(isinstance(norm, nn.LayerNorm) for norm in self.norms)
+
+    def regularization(self, samples: Tensor | None = None, **options: float) -> Tensor:
+        """
+        Return the sum of the layers' penalties.
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``; None measures every function on the interval
+            of its grid.
+        :param options: as in :meth:`KANLayer.regularization`.
+        :return: a scalar.
+        :raises ValueError: see there.
+        """
+        inputs = ((layer, None) for layer in self.layers) if samples is None else self.layer_inputs(samples)
+        return torch.stack([layer.regularization(s, **options) for layer, s in inputs]).sum()
+
+    def prune(self, threshold: float, samples: Tensor | None = None) -> KAN:
+        """
+        Return a smaller network without the edges of a mean absolute value below a threshold.
+
+        A hidden node goes when all edges that leave it have gone. Layer norm and ``hidden_range="affine"`` let a node
+        act on the others of its layer: then all nodes stay. Edges between nodes that stay become zero; no mask holds
+        them there: further training may bring them back. Where what goes contributed nothing, the outputs stay equal
+        within rounding.
+
+        :param threshold: smallest mean absolute value of an edge to keep.
+        :param samples: inputs as for :meth:`regularization`.
+        :raises ValueError: for a negative threshold, and for one that empties a layer.
+
+        >>> KAN([3, 20, 2], layer_norm=False).prune(0.02).widths[0]
+        3
+        """
+        with unseen(self):
+            return pruning.prune_network(self, threshold, samples)
 
     def forward(self, s: Tensor) -> Tensor:
         """

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
-from pyro_tkam.nn import _checks
+from pyro_tkam.nn import _checks, pruning, regularizers
+from pyro_tkam.nn._unseen import unseen
 from pyro_tkam.nn.basis import Basis
+from pyro_tkam.nn.grids import GridUpdate, update_grid
+from pyro_tkam.nn.symbolic import NUM_ARGUMENTS, Candidate, fit_formulas
 from pyro_tkam.ops.bases import BasisFunctions, Picklable
+from pyro_tkam.ops.bases.regrid import refined_knots
 
 #: base functions by the name that users give
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -50,8 +55,21 @@ class BoundFunctions(Picklable):
 
     @property
     def knots(self) -> Tensor | None:
-        """Cell edges shared by all functions, sorted, 1-d; None where they are polynomials."""
+        """Cell edges, ascending, ``(*grid_batch, count)``; None where the functions are polynomials."""
         return self.basis.knots
+
+    @property
+    def weights(self) -> Tensor:
+        """What multiplies :meth:`features`: ``w_s c`` and, where there is a base function, ``w_b``."""
+        weights = self.coefficients if self.scale is None else self.scale.unsqueeze(-1) * self.coefficients
+        if self.base_weight is None:
+            return weights
+        return torch.cat((weights, self.base_weight.expand(self.batch_shape).unsqueeze(-1)), -1)
+
+    def features(self, z: Tensor) -> Tensor:
+        """Evaluate what the functions are sums of, the basis and the base function: ``(*z.shape, features)``."""
+        values = self.basis.cast(z.dtype)(z)
+        return values if self.base_weight is None else torch.cat((values, self.activation(z).unsqueeze(-1)), -1)
 
     def __call__(self, z: Tensor) -> Tensor:
         """Values of shape ``broadcast_shapes(z.shape, batch_shape)``."""
@@ -146,10 +164,153 @@ class UnivariateFunctions(PyroModule):
         """View the parameter as ``(*batch_shape, num_functions)``."""
         return coefficients
 
+    def _from_bank_order(self, coefficients: Tensor) -> Tensor:
+        """Undo :meth:`_in_bank_order`, in memory of its own."""
+        return coefficients.contiguous()
+
+    def replace_coefficients(self, coefficients: Tensor) -> None:
+        """
+        Put other coefficients into the parameter, which stays the same object for optimisers and Pyro.
+
+        :param coefficients: shape ``(*batch_shape, num_functions)``.
+        """
+        self.coefficients.data = self._from_bank_order(coefficients.detach().to(self.coefficients))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}coefficients")
+        # A refined grid has more functions; of everything else another shape is an error.
+        if "coefficients" in self._parameters and saved is not None and saved.dim() == self.coefficients.dim():
+            shape = self._in_bank_order(saved).shape
+            if shape[:-1] == self.batch_shape and f"{prefix}basis.grid" in state_dict:
+                self.replace_coefficients(self.coefficients.new_empty(shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     @property
     def knots(self) -> Tensor | None:
-        """Cell edges shared by all functions, sorted, 1-d; None where they are polynomials."""
+        """Cell edges, ascending, ``(*grid_batch, count)``; None where the functions are polynomials."""
         return self.basis.bound().knots
+
+    def update_grid(
+        self,
+        samples: Tensor | None = None,
+        *,
+        grid_size: int | None = None,
+        uniform_share: float = 0.05,
+        widen: bool = False,
+        max_change: float = math.inf,
+    ) -> GridUpdate:
+        r"""
+        Move the knots to where the arguments are, and fit the coefficients anew.
+
+        New knots are :math:`ρ · \text{uniform} + (1 - ρ) · \text{quantiles}` of the samples; new coefficients are the
+        least-squares optimum over the samples and the whole interval. Where the old functions lie in the new space
+        (splines on knots that contain the old ones, polynomials) they stay; else ``error`` says what changed.
+        Polynomials and Fourier series have no inner knots: for them only the ends count, and they change only where
+        a series is widened. The parameter stays the same object, but an optimiser's moments are of the old
+        coordinates: drop ``optimizer.state[bank.coefficients]``, as the trainer's callback does.
+
+        :param samples: arguments, shape ``(N, *grid_batch)``, where ``grid_batch`` broadcasts to ``batch_shape``:
+            dimensions of size one, or missing ones, share a grid. None keeps the knots, for ``grid_size`` to refine.
+        :param grid_size: size of the new grid, see :class:`~pyro_tkam.nn.Basis`; None keeps it. Without samples a
+            multiple of the old one refines a spline exactly.
+        :param uniform_share: :math:`ρ`, from 0 to 1.
+        :param widen: let the interval grow to hold all samples; otherwise those outside count as its ends.
+        :param max_change: refuse an update after which the functions differ by more, root mean squares over the
+            points of the fit, relative to that of the functions.
+        :return: what happened; a refused update leaves everything as it was.
+        :raises ValueError: for samples that are not finite, of another shape, or all equal, for ``uniform_share``
+            outside [0, 1], and where knots would coincide.
+        :raises TypeError: for samples of another dtype, and for coefficients that are random.
+
+        >>> bank = UnivariateFunctions(3, "bspline", grid_size=5)
+        >>> update = bank.update_grid(torch.rand(100, 3) ** 2)
+        >>> update.accepted, bank.knots.shape
+        (True, torch.Size([3, 6]))
+        >>> bool(bank.update_grid(grid_size=10).change < 1e-5)
+        True
+        """
+        with unseen(self):
+            return update_grid(self, samples, grid_size, uniform_share, widen, max_change)
+
+    def regularization(
+        self, samples: Tensor | None = None, *, l1: float = 1.0, entropy: float = 1.0, smoothness: float = 0.0
+    ) -> Tensor:
+        r"""
+        Return a penalty on the functions, to be added to a loss.
+
+        With :math:`|φ|` the mean absolute value of a function over the samples and :math:`p = |φ| / \sum |φ|`,
+
+        .. math:: λ_1 \sum |φ| - λ_2 \sum p \log p + λ_3 \sum \int φ''(s)^2 ds
+
+        (the first two after Liu et al. 2024, arXiv:2404.19756; the third smooths any basis, by quadrature).
+
+        :param samples: arguments as for :meth:`update_grid`; None takes equally spaced ones of the grid's interval.
+        :param l1: :math:`λ_1`.
+        :param entropy: :math:`λ_2`.
+        :param smoothness: :math:`λ_3`.
+        :return: a scalar.
+        :raises ValueError: for ``smoothness`` of splines of degree 1, which have no second derivative.
+
+        >>> UnivariateFunctions(3).regularization(smoothness=0.1).shape
+        torch.Size([])
+        """
+        functions = self.bound()
+        total = regularizers.sparsity(functions, samples, l1, entropy)
+        return total + smoothness * regularizers.curvature(functions).sum() if smoothness else total
+
+    def symbolic(
+        self,
+        index: tuple[int, ...],
+        samples: Tensor | None = None,
+        *,
+        library: Sequence[str] | None = None,
+        num_candidates: int = 5,
+    ) -> list[Candidate]:
+        """
+        Find formulas for one function, the best first.
+
+        :param index: which function, a place in ``batch_shape``.
+        :param samples: its arguments, shape ``(N,)``; None takes equally spaced ones of its grid's interval.
+        :param library: names of functions, see :data:`pyro_tkam.nn.symbolic.FORMS`; None takes all.
+        :param num_candidates: number of formulas.
+        :raises ValueError: for a place outside of the bank and for unknown names.
+
+        >>> bank = UnivariateFunctions((2, 3), activation="tanh", noise_scale=0.0)
+        >>> [best, *_] = bank.symbolic((1, 2))
+        >>> best.name
+        'tanh'
+        """
+        index = tuple(index)
+        shape = self.batch_shape
+        if len(index) != len(shape) or not all(-size <= i < size for i, size in zip(index, shape, strict=True)):
+            raise ValueError(f"index must be a place in batch_shape {tuple(shape)}, got {index}")
+        with unseen(self):
+            functions = self.bound()
+        if samples is None:
+            ends = functions.basis.placed[..., [0, -1]]
+            samples = refined_knots(ends.expand(*shape, 2)[index], NUM_ARGUMENTS)
+        with torch.no_grad():
+            values = functions(samples.reshape(-1, *[1] * len(shape)))[:, *index]
+        return fit_formulas(samples, values, library, num_candidates)
+
+    def prune(self, threshold: float, samples: Tensor | None = None) -> Self:
+        """
+        Return a copy in which functions of a mean absolute value below a threshold are zero.
+
+        No mask holds them there: further training may bring them back.
+
+        :param threshold: smallest mean absolute value to keep.
+        :param samples: arguments as for :meth:`regularization`.
+        :raises ValueError: for a negative threshold, and for one that keeps no function.
+
+        >>> bank = UnivariateFunctions(3)
+        >>> torch.nn.init.zeros_(bank.base_weight[:2]).shape
+        torch.Size([2])
+        >>> bank.prune(0.03).base_weight.count_nonzero()
+        tensor(1)
+        """
+        with unseen(self):
+            return pruning.prune_functions(self, threshold, samples)
 
     @pyro_method
     def bound(self) -> BoundFunctions:

@@ -1,12 +1,13 @@
 """Batched steps of autoMALA (Biron-Lattes et al. 2024, arXiv:2310.16782; Raj 2025, arXiv:2506.14167, Eq. 82-85).
 
-Each row and datum searches its own step size; rows whose search has ended are not evaluated again.
+Each row and datum searches its own step size. The target is evaluated only at the rows that need it, and without its
+gradient where the density alone shows that a longer step fails.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,9 +20,9 @@ from pyro_tkam.ops.langevin import (
     StepInfo,
     Target,
     Tuning,
+    drift,
+    kick,
     kinetic,
-    leapfrog,
-    log_ratio,
 )
 
 NUM_UNIFORMS = 5
@@ -58,10 +59,47 @@ class Start(Batched):
     momentum: Tensor
     dynamics: Dynamics
 
-    def trial(self, step_size: Tensor, target: Target, rows: Tensor | None) -> tuple[Point, Tensor, Tensor]:
-        """Make one leapfrog step: its end, the momentum there and ``ℓ``."""
-        end, momentum = leapfrog(self.point, self.momentum, step_size, self.dynamics.scale, target, rows)
-        return end, momentum, log_ratio(self.point, self.momentum, end, momentum)
+    @cached_property
+    def energy(self) -> Tensor:
+        """Energy at the start, ``(rows, *local)``."""
+        return kinetic(self.momentum) - self.point.log_density
+
+    def trial(self, step_size: Tensor, target: Target, needed: Tensor) -> tuple[Point, Tensor, Tensor]:
+        """Make one leapfrog step: its end, the momentum there and ``ℓ``, which is ``-inf`` where it isn't needed."""
+        position, middle, stride = drift(self.point, self.momentum, step_size, self.dynamics.scale)
+        rows = _few_rows(needed)
+        end = target(position) if rows is None else self.point.put(rows, target(position[rows], rows))
+        momentum = kick(middle, stride, end.gradient)
+        return end, momentum, _finite(needed, self.energy - kinetic(momentum) + end.log_density)
+
+    def bound(self, step_size: Tensor, target: Target, needed: Tensor) -> Tensor:
+        """Bound ``ℓ`` from above by leaving out the energy of the last momentum; ``inf`` where it isn't needed."""
+        position, _, _ = drift(self.point, self.momentum, step_size, self.dynamics.scale)
+        rows = _few_rows(needed)
+        if rows is None:
+            value = target.log_density(position)
+        else:
+            value = self.energy.index_copy(0, rows, target.log_density(position[rows], rows))
+        return torch.where(needed, _finite(needed, self.energy + value), torch.inf)
+
+
+@dataclass(frozen=True)
+class Cost(Batched):
+    """Evaluations so far, each ``(rows, *local)``.
+
+    :param evaluations: of density and gradient that a datum needed.
+    :param screenings: of the density alone that a datum needed.
+    :param of_row: of either kind that any datum of the row needed.
+    """
+
+    evaluations: Tensor
+    screenings: Tensor
+    of_row: Tensor
+
+    def plus(self, evaluated: Tensor, screened: Tensor) -> Cost:
+        """Add one where a mask holds."""
+        of_row = self.of_row + _any_datum(evaluated) + _any_datum(screened)
+        return Cost(self.evaluations + evaluated, self.screenings + screened, of_row)
 
 
 @dataclass(frozen=True)
@@ -73,7 +111,7 @@ class Found(Batched):
     :param log_ratio: ``ℓ(exponent)``, ``(rows, *local)``.
     :param exponent: ``j``, whole numbers in the dtype of the positions, ``(rows, *local)``.
     :param inside: False where the search left its limits.
-    :param evaluations: gradient evaluations so far, ``(rows, *local)``.
+    :param cost: evaluations so far.
     """
 
     end: Point
@@ -81,7 +119,7 @@ class Found(Batched):
     log_ratio: Tensor
     exponent: Tensor
     inside: Tensor
-    evaluations: Tensor
+    cost: Cost
 
 
 @dataclass(frozen=True)
@@ -90,12 +128,12 @@ class Verdict(Batched):
 
     :param exponent: the ``j`` that is tried next, ``(rows, *local)``.
     :param agrees: False once the reverse search is known to return another step.
-    :param evaluations: gradient evaluations so far, ``(rows, *local)``.
+    :param cost: evaluations so far.
     """
 
     exponent: Tensor
     agrees: Tensor
-    evaluations: Tensor
+    cost: Cost
 
 
 def automala_step(
@@ -113,7 +151,8 @@ def automala_step(
     ``j = 0`` if ``log a < ℓ(0) < log b``; else ``j`` falls until ``ℓ(j) > log a``, or rises until ``ℓ(j) < log b``
     and steps back one. The same search from the proposal, momentum flipped, must return the same ``j``; then the
     Metropolis test (Raj 2025, arXiv:2506.14167, Eq. 82-85; Biron-Lattes et al. 2024).
-    The reverse search is run only where the Metropolis test accepts, which changes nothing but the cost.
+    Nothing but the cost is changed by running the reverse search only where the Metropolis test accepts, and by leaving
+    out the gradient of a trial that fails even with ``m' = 0``: of a rising search's last one, as a rule.
 
     :param point: current state.
     :param target: the log density.
@@ -126,20 +165,22 @@ def automala_step(
     start = Start(point, noise.momentum, draw_dynamics(point, tuning, noise, limits))
     found = search(start, target)
     accepted = finite = found.inside & torch.isfinite(found.log_ratio)
-    reversible, evaluations = torch.ones_like(finite), found.evaluations
+    reversible, cost = torch.ones_like(finite), found.cost
     if adjusted:
         passed = finite & (noise.uniforms[..., 0].log() < found.log_ratio)
         verdict = check_reverse(start, found, target, passed)
-        reversible, evaluations = verdict.agrees, evaluations + verdict.evaluations
+        reversible, cost = verdict.agrees, verdict.cost
         accepted = passed & reversible
     info = StepInfo(
         acceptance_rate=found.log_ratio.exp().clamp(max=1) * (found.inside & reversible),
         accepted=accepted,
         diverging=found.log_ratio < -DIVERGENCE_THRESHOLD,
         reversible=reversible,
-        energy=kinetic(noise.momentum) - point.log_density,
+        energy=start.energy,
         step_size=start.dynamics.step_size * found.exponent.exp2(),
-        evaluations=evaluations,
+        evaluations=cost.evaluations,
+        screenings=cost.screenings,
+        row_evaluations=cost.of_row,
     )
     return choose(accepted, found.end, point), info
 
@@ -176,11 +217,16 @@ def search(start: Start, target: Target) -> Found:
     :return: the leapfrog step at which each search ended.
     """
     dynamics = start.dynamics
-    end, momentum, ratio = start.trial(dynamics.step_size, target, None)
-    always = torch.ones_like(ratio, dtype=torch.bool)
-    found = Found(end, momentum, ratio, torch.zeros_like(ratio), always, always.long())
+    always = torch.ones_like(start.point.log_density, dtype=torch.bool)
+    end, momentum, ratio = start.trial(dynamics.step_size, target, always)
+    once = always.long()
+    cost = Cost(once, torch.zeros_like(once), once)
+    found = Found(end, momentum, ratio, torch.zeros_like(ratio), always, cost)
     rises, falls = ratio >= dynamics.log_high, ratio <= dynamics.log_low
-    return _drive(_Search(start, found, rises, rises | falls), target).result
+    scan = _Search(start, found, rises, rises | falls)
+    while scan.active.any():
+        scan = scan.advance(target)
+    return scan.found
 
 
 def check_reverse(start: Start, found: Found, target: Target, needed: Tensor) -> Verdict:
@@ -193,54 +239,63 @@ def check_reverse(start: Start, found: Found, target: Target, needed: Tensor) ->
     :param found: where it ended.
     :param target: the log density.
     :param needed: where an answer is wanted, ``(rows, *local)``.
-    :return: ``agrees`` is False only where the searches differ (and were compared).
+    :return: ``agrees`` is False only where the searches differ (and were compared); its cost is that of both searches.
     """
     dynamics, exponent, back = start.dynamics, found.exponent, -found.log_ratio
     falls = exponent < 0
     rises = (exponent > 0) | ((exponent == 0) & (back >= dynamics.log_high))
     agrees = torch.where(rises, back >= dynamics.log_high, back > dynamics.log_low)
     first = torch.where(exponent == 0, 1.0, torch.zeros_like(exponent))
-    verdict = Verdict(first, agrees | ~needed, torch.zeros_like(found.evaluations))
+    verdict = Verdict(first, agrees | ~needed, found.cost)
     reverse = Start(found.end, -found.momentum, dynamics)
-    return _drive(_Check(reverse, verdict, exponent, rises, needed & agrees & (rises | falls)), target).result
+    scan = _Check(reverse, verdict, exponent, rises, needed & agrees & (rises | falls))
+    while scan.active.any():
+        scan = scan.advance(target)
+    return scan.verdict
 
 
 @dataclass(frozen=True)
-class _Search(Batched):
+class _Search:
     start: Start
-    result: Found
+    found: Found
     rises: Tensor
     active: Tensor
 
-    def advance(self, target: Target, rows: Tensor | None) -> _Search:
+    def advance(self, target: Target) -> _Search:
         """Try the next exponent: a falling search moves and may end there, a rising one ends without moving."""
-        found, dynamics = self.result, self.start.dynamics
+        found, dynamics = self.found, self.start.dynamics
         exponent = found.exponent + torch.where(self.rises, 1.0, -1.0)
         step_size = dynamics.step_size * exponent.exp2()
         outside = self.active & dynamics.forbids(step_size)
         active = self.active & ~outside
-        end, momentum, ratio = self.start.trial(step_size, target, rows)
+        needed, cost = _screened(self.start, step_size, target, active, self.rises, found.cost)
+        found = replace(found, inside=found.inside & ~outside, cost=cost)
+        if not needed.any():
+            return replace(self, found=found, active=needed)
+        end, momentum, ratio = self.start.trial(step_size, target, needed)
         enough = ratio >= dynamics.log_high
-        trial = Found(end, momentum, ratio, exponent, found.inside, found.evaluations)
+        trial = Found(end, momentum, ratio, exponent, found.inside, cost)
         found = choose(active & (enough | ~self.rises), trial, found)
-        found = replace(found, inside=found.inside & ~outside, evaluations=found.evaluations + active)
         active = active & torch.where(self.rises, enough, ratio <= dynamics.log_low)
-        return _Search(self.start, found, self.rises, active)
+        return replace(self, found=found, active=active)
 
 
 @dataclass(frozen=True)
-class _Check(Batched):
+class _Check:
     start: Start
-    result: Verdict
+    verdict: Verdict
     aim: Tensor
     rises: Tensor
     active: Tensor
 
-    def advance(self, target: Target, rows: Tensor | None) -> _Check:
+    def advance(self, target: Target) -> _Check:
         """Try the next exponent: the search must go on before the one it aims at, and end behind it."""
-        exponent, dynamics = self.result.exponent, self.start.dynamics
+        exponent, dynamics = self.verdict.exponent, self.start.dynamics
         step_size = dynamics.step_size * exponent.exp2()
-        _, _, ratio = self.start.trial(step_size, target, rows)
+        needed, cost = _screened(self.start, step_size, target, self.active, self.rises, self.verdict.cost)
+        ratio = torch.full_like(exponent, -torch.inf)
+        if needed.any():
+            _, _, ratio = self.start.trial(step_size, target, needed)
         goes_on = torch.where(self.rises, ratio >= dynamics.log_high, ratio <= dynamics.log_low)
         behind = exponent > self.aim
         passes = torch.where(self.rises & behind, ~goes_on, goes_on) & ~dynamics.forbids(step_size)
@@ -248,28 +303,35 @@ class _Check(Batched):
         at_aim = following == self.aim
         verdict = Verdict(
             exponent=torch.where(at_aim & self.rises, following + 1, following),
-            agrees=self.result.agrees & (passes | ~self.active),
-            evaluations=self.result.evaluations + self.active,
+            agrees=self.verdict.agrees & (passes | ~self.active),
+            cost=cost,
         )
         ended = torch.where(self.rises, behind, at_aim)
-        return replace(self, result=verdict, active=self.active & passes & ~ended)
+        return replace(self, verdict=verdict, active=self.active & passes & ~ended)
 
 
-_FEWEST_ROWS = 96
-"""Batches that are not worth making smaller: an evaluation of so few rows costs what one row costs."""
+def _screened(
+    start: Start, step_size: Tensor, target: Target, active: Tensor, rises: Tensor, cost: Cost
+) -> tuple[Tensor, Cost]:
+    """Tell where a trial must be made: not where ``ℓ`` is too low for a rising search whatever the gradient."""
+    screened = active & rises
+    needed = active
+    if screened.any():
+        needed = active & (start.bound(step_size, target, screened) >= start.dynamics.log_high)
+    return needed, cost.plus(needed, screened)
 
-_AnyScan = TypeVar("_AnyScan", _Search, _Check)
+
+def _finite(needed: Tensor, value: Tensor) -> Tensor:
+    return torch.where(needed & torch.isfinite(value), value, -torch.inf)
 
 
-def _drive(scan: _AnyScan, target: Target, rows: Tensor | None = None) -> _AnyScan:
-    """Advance a scan until no row is active, on ever fewer rows."""
-    while True:
-        busy = scan.active.reshape(scan.active.shape[0], -1).any(-1)
-        count = int(busy.sum())
-        if count == 0:
-            return scan
-        if 2 * count <= busy.numel() and busy.numel() > _FEWEST_ROWS:
-            keep = busy.nonzero().squeeze(-1)
-            part = _drive(scan.take(keep), target, keep if rows is None else rows[keep])
-            return replace(scan, result=scan.result.put(keep, part.result))
-        scan = scan.advance(target, rows)
+def _few_rows(needed: Tensor) -> Tensor | None:
+    """Return the rows at which anything is needed, if they are at most half of all."""
+    busy = _any_datum(needed)
+    rows = busy.reshape(-1).nonzero().squeeze(-1)
+    return rows if 2 * len(rows) <= len(busy) else None
+
+
+def _any_datum(mask: Tensor) -> Tensor:
+    """Tell of each row whether a mask holds at any of its data, ``(rows, 1, ...)``."""
+    return mask if mask.ndim == 1 else mask.flatten(1).any(1).reshape(-1, *(1,) * (mask.ndim - 1))

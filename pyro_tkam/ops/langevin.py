@@ -41,6 +41,9 @@ class Target(Protocol):
     def __call__(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate positions ``(n, *local, dim)`` that belong to the batch's rows ``rows`` (None: to all of them)."""
 
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate the log density alone, ``(n, *local)``; only a search for a step size asks for it."""
+
 
 @dataclass(frozen=True)
 class Tuning(Batched):
@@ -82,7 +85,9 @@ class StepInfo(Batched):
     :param reversible: False where a reverse search was run and chose another step.
     :param energy: Hamiltonian ``-log pi(z) + |m|^2 / 2`` at the start of the step.
     :param step_size: step size used.
-    :param evaluations: number of gradient evaluations of each row and datum.
+    :param evaluations: number of evaluations of density and gradient, of each row and datum.
+    :param screenings: number of evaluations of the density without its gradient.
+    :param row_evaluations: number of evaluations of either kind that the row needed, with all its data at once.
     """
 
     acceptance_rate: Tensor
@@ -92,6 +97,13 @@ class StepInfo(Batched):
     energy: Tensor
     step_size: Tensor
     evaluations: Tensor
+    screenings: Tensor
+    row_evaluations: Tensor
+
+    @property
+    def total_evaluations(self) -> Tensor:
+        """Evaluations of the target by all rows, with or without gradient, each of a row with all its data."""
+        return self.row_evaluations.reshape(len(self.row_evaluations), -1)[:, 0].sum()
 
 
 def open_uniform(shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -99,9 +111,7 @@ def open_uniform(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.rand(shape, dtype=like.dtype, device=like.device).clamp_min(torch.finfo(like.dtype).tiny)
 
 
-def leapfrog(
-    start: Point, momentum: Tensor, step_size: Tensor, scale: Tensor, target: Target, rows: Tensor | None = None
-) -> tuple[Point, Tensor]:
+def leapfrog(start: Point, momentum: Tensor, step_size: Tensor, scale: Tensor, target: Target) -> tuple[Point, Tensor]:
     """Make one leapfrog step with whitened momentum ``p = s m`` and mass ``M = s^-2``.
 
     ``p½ = p + ε/2 s ∇``, ``z' = z + ε s p½``, ``p' = p½ + ε/2 s ∇'``.
@@ -111,13 +121,23 @@ def leapfrog(
     :param step_size: leapfrog step ``ε``, ``(rows, *local)``.
     :param scale: ``s``, ``(rows, *local, dim)``.
     :param target: the log density.
-    :param rows: which rows of the batch these are, passed on to ``target``.
     :return: the end point and the momentum there.
     """
+    position, middle, stride = drift(start, momentum, step_size, scale)
+    end = target(position)
+    return end, kick(middle, stride, end.gradient)
+
+
+def drift(start: Point, momentum: Tensor, step_size: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a leapfrog step's end ``z'``, its momentum half-way ``p½`` and its stride ``ε s``."""
     stride = step_size.unsqueeze(-1) * scale
-    middle = torch.addcmul(momentum, stride, start.gradient, value=0.5)
-    end = target(torch.addcmul(start.position, stride, middle), rows)
-    return end, torch.addcmul(middle, stride, end.gradient, value=0.5)
+    middle = kick(momentum, stride, start.gradient)
+    return torch.addcmul(start.position, stride, middle), middle, stride
+
+
+def kick(momentum: Tensor, stride: Tensor, gradient: Tensor) -> Tensor:
+    """Return ``p + ε/2 s ∇``."""
+    return torch.addcmul(momentum, stride, gradient, value=0.5)
 
 
 def kinetic(momentum: Tensor) -> Tensor:
@@ -185,6 +205,7 @@ def _propose(point: Point, target: Target, tuning: Tuning, noise: Noise) -> tupl
 def _finish(
     point: Point, end: Point, ratio: Tensor, accepted: Tensor, tuning: Tuning, noise: Noise
 ) -> tuple[Point, StepInfo]:
+    once = torch.ones_like(accepted, dtype=torch.int64)
     info = StepInfo(
         acceptance_rate=ratio.exp().clamp(max=1),
         accepted=accepted,
@@ -192,6 +213,8 @@ def _finish(
         reversible=torch.ones_like(accepted),
         energy=kinetic(noise.momentum) - point.log_density,
         step_size=tuning.step_size.expand_as(ratio),
-        evaluations=torch.ones_like(accepted, dtype=torch.int64),
+        evaluations=once,
+        screenings=torch.zeros_like(once),
+        row_evaluations=once,
     )
     return choose(accepted, end, point), info

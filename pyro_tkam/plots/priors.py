@@ -11,7 +11,12 @@ from pyro_tkam.plots.axes import Axes, axes_or_new, new_figure
 
 @torch.no_grad()
 def prior_densities(
-    prior: ExponentiallyTilted, axes: Axes | None = None, *, num: int = 12, points: int = 200, title: str = ""
+    prior: ExponentiallyTilted | TiltedMixture,
+    axes: Axes | None = None,
+    *,
+    num: int = 12,
+    points: int = 200,
+    title: str = "",
 ) -> Axes:
     """
     Draw the learned densities that differ most from the reference, in colour, over the reference, dashed.

@@ -4,11 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pyro_tkam._optional import needs
-from pyro_tkam.train.config import ChainConfig, ModelConfig, TrainConfig
+from pyro_tkam.train.config import ChainConfig, GridConfig, ModelConfig, TrainConfig
 from pyro_tkam.train.folder import RunFolder
 
 if TYPE_CHECKING:
     from pyro_tkam.train.archive import training_to_arviz
+    from pyro_tkam.train.grid_updates import GridUpdates
     from pyro_tkam.train.held_out import HeldOutEvidence, held_out_evidence
     from pyro_tkam.train.module import ELBOTraining
     from pyro_tkam.train.page import report
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ELBOTraining": "module",
+    "GridUpdates": "grid_updates",
     "HeldOutEvidence": "held_out",
     "fit": "trainer",
     "held_out_evidence": "held_out",
@@ -29,6 +31,8 @@ _HOMES = {
 __all__ = [
     "ChainConfig",
     "ELBOTraining",
+    "GridConfig",
+    "GridUpdates",
     "HeldOutEvidence",
     "ModelConfig",
     "RunFolder",

@@ -12,29 +12,57 @@ from pyro_tkam.train.folder import write_text
 @dataclass(frozen=True)
 class ModelConfig:
     """
-    Options of :meth:`pyro_tkam.models.TKAM.kart`.
+    Options of the presets of :class:`pyro_tkam.models.TKAM`; those of other presets keep their defaults.
 
+    :param preset: "kart" (the representation theorem), "mixture" (a mixture for each latent) or "deep" (one energy of
+        all latents).
     :param data_shape: shape of one datum; null takes the data's, and the run folder records it.
-    :param latent_dim: number P of inner indices; the model has Q = 2P + 1 outer ones.
-    :param coupling: "shared" (one uniform for each inner index: strictly the Kolmogorov-Arnold representation) or
-        "independent" (a latent for each pair of inner and outer index).
-    :param reference: density that the prior tilts: "uniform", "gaussian", "lognormal", "learnable_gaussian", "flat".
+    :param latent_dim: of "kart", number P of inner indices, with Q = 2P + 1 outer ones; of the others, number Q of
+        latents.
+    :param num_components: of "mixture", number P of components of each latent.
+    :param coupling: of "kart", "shared" (one uniform for each inner index: strictly the Kolmogorov-Arnold
+        representation) or "independent" (a latent for each pair of inner and outer index).
+    :param reference: density that the prior tilts, except of "deep": "uniform", "gaussian", "lognormal",
+        "learnable_gaussian", "flat".
     :param basis: basis of energies and generator: "rbf" or "bspline".
     :param grid_size: number of grid points of both.
+    :param energy_widths: of "deep", hidden widths of the energy; null takes one layer of 2Q.
     :param widths: hidden widths of the generator; null takes one layer of 2Q.
     :param noise_scale: standard deviation of the Gaussian likelihood, in units of the data.
     :param output: last activation of the generator: "sigmoid" for data in [0, 1], or "none".
     """
 
+    preset: str = "kart"
     data_shape: list[int] | None = None
     latent_dim: int = 40
+    num_components: int = 40
     coupling: str = "shared"
     reference: str = "uniform"
     basis: str = "rbf"
     grid_size: int = 20
+    energy_widths: list[int] | None = None
     widths: list[int] | None = None
     noise_scale: float = 0.6
     output: str = "sigmoid"
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """
+    When and how grids follow the latents, see :class:`pyro_tkam.train.GridUpdates`.
+
+    :param every: number of updates before the first; then the interval grows.
+    :param decay: each interval is 2 - decay times the last.
+    :param num_samples: draws of the prior that place the knots.
+    :param uniform_share: share of the uniform grid in the new one.
+    :param max_change: refuse an update after which functions differ by more, relative to their size.
+    """
+
+    every: int = 100
+    decay: float = 0.999
+    num_samples: int = 100
+    uniform_share: float = 0.05
+    max_change: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,6 +70,7 @@ class ChainConfig:
     """
     Options of the objectives that sample the posterior by chains; see :class:`~pyro_tkam.infer.LangevinMLE`.
 
+    :param kernel: "ula", "mala" or "automala"; the objective "automala" always takes the last.
     :param step_size: of the kernel; "automala" starts with it and then carries its mean accepted step.
     :param min_step_size: smallest step of "automala".
     :param max_step_size: largest step of "automala".
@@ -54,6 +83,7 @@ class ChainConfig:
     :param cycles: full cycles of the exponent between them.
     """
 
+    kernel: str = "ula"
     step_size: float = 0.01
     min_step_size: float = 1e-4
     max_step_size: float = 2.0
@@ -78,13 +108,17 @@ class TrainConfig:
     :param model: the model.
     :param updates: number of gradient steps.
     :param batch_size: rows a gradient step.
-    :param objective: how posterior draws are made: "importance", "langevin" (unadjusted), "automala",
-        "steppingstone" or "thermodynamic" (tempered chains; the loss is that estimate of the evidence).
-    :param num_particles: draws of the objective "importance" a gradient step, shared by the batch.
-    :param chains: options of the other objectives.
+    :param objective: how posterior draws are made: "importance", "langevin" (chains at the posterior),
+        "automala" (the same by that kernel), "steppingstone" or "thermodynamic" (tempered chains; the loss is that
+        estimate of the evidence), "amortised" (a guide network and the evidence lower bound), "iwae" (the same with
+        the importance-weighted bound) or "wake" (the same, the guide learning from weighted draws).
+    :param num_particles: draws a gradient step; those of "importance" are shared by the batch, those of "iwae" and
+        "wake" are each datum's own.
+    :param chains: options of the objectives that run chains.
     :param learning_rate: step size of Adam.
     :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; null keeps them.
     :param checkpoint_every: number of updates between checkpoints.
+    :param grid_updates: schedule of grid updates; null keeps the grids.
     :param patience: stop after so many blocks of 100 updates whose mean loss is no new best; null never stops early.
     :param tensorboard: also write the metrics for TensorBoard, into the folder "tensorboard".
     :param seed: seed of everything random.
@@ -102,6 +136,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     clip_norm: float | None = None
     checkpoint_every: int = 200
+    grid_updates: GridConfig | None = None
     patience: int | None = None
     tensorboard: bool = False
     seed: int = 0
@@ -130,6 +165,8 @@ class TrainConfig:
         """
         values = _known(cls, content)
         parts = {name: kind(**_known(kind, values.get(name, {}))) for name, kind in _PARTS.items()}
+        if values.get("grid_updates") is not None:
+            parts["grid_updates"] = GridConfig(**_known(GridConfig, values["grid_updates"]))
         return cls(**(values | parts))
 
     @classmethod

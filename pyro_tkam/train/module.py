@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pyro_tkam.infer.objective import MaximumLikelihood
+from pyro_tkam.nn import Basis
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -29,6 +30,8 @@ class ELBOTraining(lightning.LightningModule):
     :param size: number of data, passed on as ``model(batch, size=size)``, by which a model scales a mini-batch;
         None calls ``model(batch)``.
     :param optimizer: function from parameters to a torch optimiser; the default is Adam of step size 1e-3.
+    :param penalty: function from the model to a scalar that is added to the loss, in nats a datum: of its functions,
+        such as ``lambda model: 1e-3 * model.prior.energies.regularization(smoothness=1.0)``, or of its outputs.
     :raises TypeError: for a model or guide that is not an ``nn.Module`` and for what is not an ``ELBO``.
     """
 
@@ -40,6 +43,7 @@ class ELBOTraining(lightning.LightningModule):
         *,
         size: int | None = None,
         optimizer: OptimizerFactory | None = None,
+        penalty: Callable[[nn.Module], Tensor] | None = None,
     ) -> None:
         super().__init__()
         for name, part in (("model", model), *((("guide", guide),) if guide is not None else ())):
@@ -47,7 +51,7 @@ class ELBOTraining(lightning.LightningModule):
                 raise TypeError(f"{name}: got {type(part).__name__}, takes an nn.Module such as a PyroModule")
         if not isinstance(elbo, ELBO):
             raise TypeError(f"elbo: got {type(elbo).__name__}, takes a pyro.infer.ELBO")
-        self.elbo, self.size = elbo, size
+        self.elbo, self.size, self.penalty = elbo, size, penalty
         self.objective = elbo(model, guide)
         self.make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
 
@@ -88,8 +92,12 @@ class ELBOTraining(lightning.LightningModule):
         :param checkpoint: what Lightning read.
         :raises ValueError: names the first parameter that differs.
         """
-        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
-        saved = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        # Grids take the saved shape: an update may have given each function its own.
+        grids = {f"{name}.grid" for name, part in self.named_modules() if isinstance(part, Basis)}
+        own, saved = (
+            {name: tuple(value.shape) for name, value in state.items() if name not in grids}
+            for state in (self.state_dict(), checkpoint["state_dict"])
+        )
         if differing := [name for name in sorted({*own, *saved}) if own.get(name) != saved.get(name)]:
             name = differing[0]
             raise ValueError(f"checkpoint: {name} is {saved.get(name)} there and {own.get(name)} in this model")
@@ -113,6 +121,8 @@ class ELBOTraining(lightning.LightningModule):
         # Two models of one class share names in Pyro's global store, which would overwrite one by the other.
         with store.scope():
             loss = self.objective(batch, **options) / (self.size or len(batch))
+            if self.penalty is not None:
+                loss = loss + self.penalty(self.objective.model)
             self._check_owned(store.named_parameters())
         return loss
 

@@ -7,7 +7,17 @@ from typing import Any
 from pyro.infer import ELBO
 from torch import nn
 
-from pyro_tkam.infer import ULA, AutoMALA, ImportanceMLE, LangevinMLE, SteppingstoneMLE
+from pyro_tkam.infer import (
+    MALA,
+    ULA,
+    AutoMALA,
+    ImportanceMLE,
+    ImportanceWeightedELBO,
+    LangevinMLE,
+    SteppingstoneMLE,
+)
+from pyro_tkam.infer.kernels import LangevinKernel
+from pyro_tkam.models import AmortisedGuide
 from pyro_tkam.ops.schedules import cyclic_exponent
 from pyro_tkam.train.config import TrainConfig
 
@@ -19,13 +29,12 @@ def _importance(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module 
     return ImportanceMLE(config.num_particles), None
 
 
-def _langevin(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
-    return LangevinMLE(ULA, **_lengths(config), step_size=config.chains.step_size), None
+def _amortised(make: Callable[[int], ELBO], config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
+    return make(config.num_particles), AmortisedGuide(model)
 
 
-def _automala(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
-    names = ("step_size", "min_step_size", "max_step_size", "num_unadjusted")
-    return LangevinMLE(AutoMALA, **_lengths(config), **{name: getattr(config.chains, name) for name in names}), None
+def _langevin(kernel: str | None, config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
+    return LangevinMLE(**_chains(kernel or config.chains.kernel, config)), None
 
 
 def _tempered(estimator: str, config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
@@ -37,25 +46,37 @@ def _tempered(estimator: str, config: TrainConfig, model: nn.Module) -> tuple[EL
         end=chains.last_exponent,
         cycles=chains.cycles,
     )
-    elbo = SteppingstoneMLE(
-        ULA,
-        estimator=estimator,
-        num_temperatures=chains.num_temperatures,
-        exponent=exponent,
-        **_lengths(config),
-        step_size=chains.step_size,
-    )
-    return elbo, None
+    options: dict[str, Any] = {
+        "estimator": estimator,
+        "num_temperatures": chains.num_temperatures,
+        "exponent": exponent,
+    }
+    return SteppingstoneMLE(**_chains(chains.kernel, config), **options), None
 
 
-def _lengths(config: TrainConfig) -> dict[str, Any]:
-    return {"num_steps": config.chains.num_steps, "num_chains": config.chains.num_chains}
+def _chains(kernel: str, config: TrainConfig) -> dict[str, Any]:
+    """Return the kernel of a name with the options that it reads, and the numbers of steps and chains."""
+    if kernel not in KERNELS:
+        raise ValueError(f"chains.kernel: got {kernel!r}, takes one of {sorted(KERNELS)}")
+    made, own = KERNELS[kernel]
+    names = ("num_steps", "num_chains", "step_size", *own)
+    return {"kernel": made} | {name: getattr(config.chains, name) for name in names}
 
+
+KERNELS: dict[str, tuple[type[LangevinKernel], tuple[str, ...]]] = {
+    "ula": (ULA, ()),
+    "mala": (MALA, ()),
+    "automala": (AutoMALA, ("min_step_size", "max_step_size", "num_unadjusted")),
+}
+"""Kernels of the chains, and their options beside the step size."""
 
 OBJECTIVES: dict[str, Objective] = {
     "importance": _importance,
-    "langevin": _langevin,
-    "automala": _automala,
+    "amortised": partial(_amortised, lambda _: ImportanceWeightedELBO(1)),
+    "iwae": partial(_amortised, ImportanceWeightedELBO),
+    "wake": partial(_amortised, ImportanceMLE),
+    "langevin": partial(_langevin, None),
+    "automala": partial(_langevin, "automala"),
     "steppingstone": partial(_tempered, "steppingstone"),
     "thermodynamic": partial(_tempered, "thermodynamic"),
 }

@@ -4,6 +4,7 @@ import pyro
 import torch
 
 from pyro_tkam import plots
+from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.folder import RunFolder
 
@@ -21,7 +22,7 @@ def generate(model: TKAM, num: int) -> torch.Tensor:
 
 def draw_run(model: TKAM, files: RunFolder, num: int = 64) -> None:
     """
-    Write ``samples.png`` (where a datum is an image), ``prior.png`` and ``curves.png``.
+    Write ``samples.png`` (where a datum is an image), ``prior.png`` (where it is univariate) and ``curves.png``.
 
     :param model: the trained model.
     :param files: the run folder.
@@ -32,5 +33,6 @@ def draw_run(model: TKAM, files: RunFolder, num: int = 64) -> None:
         plots.save(plots.image_grid(samples), files.path / "samples.png")
     with pyro.get_param_store().scope():
         prior = model.prior()
-    plots.save(plots.prior_densities(prior), files.path / "prior.png")
+    if isinstance(prior, ExponentiallyTilted | TiltedMixture):
+        plots.save(plots.prior_densities(prior), files.path / "prior.png")
     plots.save(plots.training_curves({"run": files.read_metrics()})[0], files.path / "curves.png")

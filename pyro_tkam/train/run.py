@@ -16,6 +16,7 @@ from pyro_tkam.train.archive import training_to_arviz
 from pyro_tkam.train.checkpoints import read_checkpoint
 from pyro_tkam.train.config import TrainConfig
 from pyro_tkam.train.folder import RunFolder, write_text
+from pyro_tkam.train.presets import make_model
 
 _MODEL_PREFIX = "objective.model."
 
@@ -66,12 +67,13 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
 
 def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) -> float | None:
     """Make the model and train it; return the seconds an update took."""
+    from pyro_tkam.train.grid_updates import GridUpdates
     from pyro_tkam.train.module import ELBOTraining
     from pyro_tkam.train.objectives import make_objective
     from pyro_tkam.train.trainer import fit
 
     pyro.set_rng_seed(config.seed)
-    model = TKAM.kart(**vars(config.model))
+    model = make_model(config.model)
     elbo, guide = make_objective(config, model)
     module = ELBOTraining(
         model,
@@ -90,6 +92,7 @@ def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) ->
         seed=config.seed,
         clip_norm=config.clip_norm,
         checkpoint_every=config.checkpoint_every,
+        callbacks=() if config.grid_updates is None else (GridUpdates(**vars(config.grid_updates)),),
         patience=config.patience,
         tensorboard=config.tensorboard,
         device=config.device,
@@ -144,7 +147,7 @@ def load_model(folder: Path | str) -> TKAM:
     state = read_checkpoint(files.checkpoint)["state_dict"]
     if config.model.data_shape is None:
         raise ValueError(f"{files.config} lacks model.data_shape, which training records")
-    model = TKAM.kart(**vars(config.model))
+    model = make_model(config.model)
     own = {name.removeprefix(_MODEL_PREFIX): value for name, value in state.items() if name.startswith(_MODEL_PREFIX)}
     try:
         model.load_state_dict(own)

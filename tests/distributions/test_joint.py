@@ -8,10 +8,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO, autoguide
 from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
 from pyro_tkam.distributions import JointEnergy, PersistentULA, ShortRunULA
+from pyro_tkam.infer import MALA, VectorizedMCMC
+from pyro_tkam.nn import UnivariateFunctions
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +133,63 @@ class Latent(PyroModule):
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         JointEnergy(**{"energy": lambda z: z.sum(-1), "reference": normal(), **arguments})
+
+
+def from_bank(site: bool):
+    """A model whose joint energy has coefficients that a bank read before: a ``PyroSample``, or a parameter."""
+    bank = UnivariateFunctions(2, low=-3.0, high=3.0, grid_size=4)
+    if site:
+        bank.coefficients = PyroSample(dist.Normal(torch.zeros(2, 4), 1.0).to_event(2))
+
+    def model():
+        free = pyro.sample("free", dist.Normal(0.0, 1.0))
+        energy = bank.bound()
+        reference = dist.Normal(torch.zeros(2), 1.0)
+        z = pyro.sample("z", JointEnergy(lambda z: energy(z).sum(-1), reference, sampler=ShortRunULA(2)))
+        pyro.sample("x", dist.Normal(z.sum() + free, 1.0), obs=torch.tensor(0.3))
+
+    return model
+
+
+def from_closure(site: bool):
+    """A model whose joint energy closes over twice a coefficient: a latent one, or a parameter."""
+
+    def model():
+        free = pyro.sample("free", dist.Normal(0.0, 1.0))
+        start = torch.tensor(0.5)
+        slope = 2 * (pyro.sample("coefficients", dist.Normal(0.0, 1.0)) if site else pyro.param("slope", start))
+        reference = dist.Normal(torch.zeros(2), 1.0)
+        z = pyro.sample("z", JointEnergy(lambda z: slope * z.sum(-1), reference, sampler=ShortRunULA(2)))
+        pyro.sample("x", dist.Normal(z.sum() + free, 1.0), obs=torch.tensor(0.3))
+
+    return model
+
+
+INFERENCES = {
+    "nuts": lambda model: MCMC(NUTS(model, max_tree_depth=2), 2, 2, disable_progbar=True).run(),
+    "svi": lambda model: SVI(model, autoguide.AutoNormal(model), pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step(),
+    "langevin": lambda model: VectorizedMCMC(MALA(model), 2, 2, num_chains=2, disable_progbar=True).run(),
+}
+
+
+@pytest.mark.parametrize("make", [from_bank, from_closure])
+@pytest.mark.parametrize("name", INFERENCES)
+def test_latent_parameters_drawn_before_are_refused(name, make):
+    with pytest.raises(ValueError, match=r"energy: got latent parameters \['(bank\.)?coefficients'\]"):
+        INFERENCES[name](make(site=True))
+    INFERENCES[name](make(site=False))
+
+
+def test_latent_parameters_are_refused_inside_transforms():
+    def log_joint(slope):
+        with pyro.poutine.trace(), pyro.poutine.condition(data={"slope": slope}):
+            found = pyro.sample("slope", dist.Normal(0.0, 1.0))
+            return JointEnergy(lambda z: found * z.sum(-1), normal()).log_prob(torch.ones(2).double())
+
+    slope_of = torch.func.grad(log_joint)
+    for call, slopes in ((slope_of, torch.ones(())), (torch.func.vmap(slope_of), torch.ones(3))):
+        with pytest.raises(ValueError, match=r"energy: got latent parameters \['slope'\]"):
+            call(slopes)
 
 
 @pytest.mark.parametrize(("options", "message"), [({"num_steps": 0}, "num_steps"), ({"step_size": -1.0}, "step_size")])

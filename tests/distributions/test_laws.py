@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, ShortRunULA, TiltedMixture
+from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, LabelledTilted, ShortRunULA, TiltedMixture
 from tests.laws import distribution as laws
 
 
@@ -53,13 +53,24 @@ def tilted(make, reference="uniform", low=None, high=None, **options):
     return ExponentiallyTilted(Waves(make(0.5, -1.0)), reference, low, high, **options)
 
 
+def bank(make, **options):
+    return ExponentiallyTilted(Waves(make(0.5, -1.0, 2.0, 1.0, 0.0, -2.0).reshape(2, 3)), "gaussian", **options)
+
+
 def mixture(make, **options):
-    parts = ExponentiallyTilted(
-        Waves(make(0.5, -1.0, 2.0, 1.0, 0.0, -2.0).reshape(2, 3)),
-        "gaussian",
-        validate_args=options.get("validate_args"),
-    )
-    return TiltedMixture(make(0.0, 1.0, -1.0), parts, **options)
+    return TiltedMixture(make(0.0, 1.0, -1.0), bank(make, **options), **options)
+
+
+def labelled(make, **options):
+    return LabelledTilted(make(0.0, 1.0), bank(make, **options), **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class HiddenFactory(ShortRunULA):
+    """A sampler with the fault that the law of devices looks for."""
+
+    def __call__(self, log_density: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+        return super().__call__(log_density, start) + torch.zeros(3, dtype=start.dtype)
 
 
 CDF = [
@@ -83,16 +94,19 @@ CDF = [
     ),
     Instance("mixture", mixture, logits=(3,), components=(2, 3)),
 ]
-JOINT = Instance(
-    "joint",
-    lambda m, **o: JointEnergy(
-        Bowl(m(1.0, 0.0, -1.0)),
-        dist.Normal(m(0.0, 0.0, 0.0), m(1.0, 1.0, 1.0)).expand((2, 3)),
-        sampler=ShortRunULA(3),
-        **o,
-    ),
-    reference=(2, 3),
-)
+
+SHORT = ShortRunULA(3)
+
+
+def joint(make, sampler=SHORT, **options):
+    reference = dist.Normal(make(0.0, 0.0, 0.0), make(1.0, 1.0, 1.0)).expand((2, 3))
+    return JointEnergy(Bowl(make(1.0, 0.0, -1.0)), reference, sampler=sampler, **options)
+
+
+OTHERS = [
+    Instance("joint", joint, reference=(2, 3)),
+    Instance("labelled", labelled, logits=(2,), components=(2, 3)),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +115,7 @@ def _seed() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("make", [*CDF, JOINT], ids=repr)
+@pytest.mark.parametrize("make", [*CDF, *OTHERS], ids=repr)
 @pytest.mark.parametrize("law", laws.ALL, ids=lambda law: law.__name__)
 def test_law(law, make, dtype):
     law(make, dtype)
@@ -112,3 +126,9 @@ def test_law(law, make, dtype):
 @pytest.mark.parametrize("law", laws.WITH_CDF, ids=lambda law: law.__name__)
 def test_law_of_a_cdf(law, make, dtype):
     law(make, dtype)
+
+
+def test_the_law_of_devices_finds_a_hidden_factory_call():
+    faulty = Instance("faulty", lambda m, **o: joint(m, HiddenFactory(3), **o))
+    with pytest.raises((AssertionError, RuntimeError)):
+        laws.draws_follow_no_default_device(faulty, torch.float32)

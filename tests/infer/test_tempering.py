@@ -87,6 +87,23 @@ def test_evidence_of_a_conjugate_regression(kernel: type) -> None:
     tempering.summary()
 
 
+@every_kernel
+@pytest.mark.parametrize("exact_prior", [True, False])
+def test_every_evaluation_of_the_likelihood_is_counted(kernel: type, exact_prior: bool) -> None:
+    """Of at most two rows, exactly those are evaluated that need it."""
+    density = ModelDensity(scale_family, (2, 9.0), standard_normal=True)
+    density.can_sample_prior = lambda: exact_prior  # type: ignore[method-assign]
+    rows = []
+    for name in ("point", "split", "split_values"):
+        monitored = getattr(density, name)
+        setattr(density, name, lambda position, *rest, real=monitored: rows.append(len(position)) or real(position))
+    ladder = make_ladder(torch.tensor([0.0, 1.0]), 2)
+    tempered = TemperedChains(kernel(scale_family, step_size=0.2), density, ladder, 1, 0, 1)
+    for _ in range(50):
+        tempered.step()
+    assert tempered.evaluations == sum(rows)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", [MALA, AutoMALA])
 @pytest.mark.parametrize("exact_prior", [True, False])

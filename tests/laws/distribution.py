@@ -170,6 +170,17 @@ def no_tensor_hides_on_another_device(make: Make, dtype: torch.dtype) -> None:
         assert {(r.device.type, r.dtype) for r in results} == {("cuda", dtype)}
 
 
+def draws_follow_no_default_device(make: Make, dtype: torch.dtype) -> None:
+    """Where the default device is another, a tensor made without a device would meet real ones, or be the result."""
+    fn = make(dtype)
+    with torch.device("meta"):
+        z = fn.sample((3,))
+        results = [z, fn.log_prob(z), fn.expand_by((2,)).sample()]
+        if fn.has_rsample:
+            results.append(fn.rsample())
+    assert {(result.device.type, result.dtype) for result in results} == {("cpu", dtype)}
+
+
 def validation_is_the_users_choice(make: Make, dtype: torch.dtype) -> None:
     wrong = torch.full(make(dtype).sample().shape, torch.nan, dtype=dtype)
     with pytest.raises(ValueError, match="support"):
@@ -306,6 +317,7 @@ ALL = [
     unconstrained_coordinates_cover_the_support,
     log_prob_maps_and_differentiates_twice,
     no_tensor_hides_on_another_device,
+    draws_follow_no_default_device,
     validation_is_the_users_choice,
     plates_subsampling_and_prediction_work,
     svi_with_autoguides_runs,

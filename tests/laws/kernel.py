@@ -23,16 +23,35 @@ class Example:
 
     name: str
     dim: int
-    log_density: Callable[[Tensor], Tensor]
+    function: Callable[[Tensor], Tensor]
     draw: Callable[[int], Tensor]
 
     def __call__(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate it, as a target of the steps."""
         with torch.enable_grad():
             position = position.detach().requires_grad_()
-            value = self.log_density(position)
+            value = self.function(position)
             (gradient,) = torch.autograd.grad(value.sum(), position)
         return Point(position.detach(), value.detach(), gradient)
+
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate it without its gradient."""
+        return self.function(position)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A target made of a function of positions and rows to points."""
+
+    function: Callable[[Tensor, Tensor | None], Point]
+
+    def __call__(self, position: Tensor, rows: Tensor | None = None) -> Point:
+        """Evaluate it."""
+        return self.function(position, rows)
+
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate it without its gradient."""
+        return self.function(position, rows).log_density
 
 
 def gaussian(dim: int) -> Example:

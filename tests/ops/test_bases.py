@@ -86,6 +86,74 @@ def test_spline_of_any_degree(degree, grid_size):
         assert torch.allclose(basis(z)[:, i], expected, atol=1e-12)
 
 
+def irregular(degree: int = 3, batch: tuple[int, ...] = ()) -> BasisFunctions:
+    """B-splines on six steps whose lengths differ up to tenfold, with the ends 0 and 1."""
+    steps = torch.rand(*batch, 6, dtype=torch.double) + 0.1
+    grid = torch.nn.functional.pad(steps.cumsum(-1) / steps.sum(-1, keepdim=True), (1, 0))
+    return BSplines.from_grid(grid, None, degree)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4, 7])
+def test_irregular_spline_of_any_degree(degree):
+    basis = irregular(degree)
+    laws.sums_to_one(basis, 0.0, 1.0)
+    laws.sums_agree_with_values(basis, 1e-12)
+    laws.zero_far_outside(basis)
+    z = torch.linspace(-0.8, 1.8, 301, dtype=torch.double)
+    outside = torch.arange(1, degree + 1).double() / 6
+    knots = torch.cat([-outside.flip(0), basis.grid, 1 + outside])
+    for i in range(basis.num_functions):
+        element = scipy.interpolate.BSpline.basis_element(knots[i : i + degree + 2].numpy(), extrapolate=False)
+        assert torch.allclose(basis(z)[:, i], torch.as_tensor(element(z.numpy())).nan_to_num(), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        laws.values_have_one_entry_a_function,
+        laws.functions_are_independent,
+        laws.gradients_are_right,
+        laws.layers_are_right,
+        laws.maps_over_any_input,
+        laws.survives_pickling,
+        laws.finite_far_outside,
+    ],
+    ids=lambda law: law.__name__,
+)
+def test_law_of_irregular_splines(law):
+    law(irregular())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_grids_of_their_own(name):
+    """A basis with a grid for each input agrees with one basis for each of them, gradients included."""
+    low, high = torch.tensor([0.0, -1.0, 0.2]).double(), torch.tensor([1.0, 2.0, 0.7]).double()
+    single = make(name)
+    knots = torch.lerp(low[:, None], high[:, None], torch.rand(3, single.placed.shape[-1]).double().sort(-1).values)
+    together = single.moved(knots, single.grid_size)
+    apart = [single.moved(own, single.grid_size) for own in knots]
+    s = (1.2 * torch.randn(7, 3, dtype=torch.double)).requires_grad_()
+    coefficients = torch.randn(2, 3, single.num_functions, dtype=torch.double, requires_grad=True)
+    expected = sum((apart[i](s[:, i]) @ coefficients[:, i].mT) for i in range(3))
+    for result in (together.edge_sum(s, coefficients), together.weighted_sum(s[:, None], coefficients).sum(-1)):
+        assert torch.allclose(result, expected)
+        gradients = zip(
+            torch.autograd.grad(result.sin().sum(), (s, coefficients), retain_graph=True),
+            torch.autograd.grad(expected.sin().sum(), (s, coefficients), retain_graph=True),
+            strict=True,
+        )
+        assert all(torch.allclose(a, b) for a, b in gradients)
+    assert torch.allclose(together.weighted_sum(s, coefficients[0]).sum(-1), expected[:, 0])
+    shared = together.weighted_sum(s[:, :1, None], coefficients)  # one argument for all, values that differ
+    assert torch.allclose(shared[:, 1, 2], (apart[2](s[:, 0]) * coefficients[1, 2]).sum(-1))
+
+
+def test_splines_on_equal_steps_stay_fast():
+    basis = make("bspline", 10)
+    assert type(basis.moved(torch.linspace(-2, 3, 8, dtype=torch.double), 7)) is BSplines
+    assert type(basis.moved(torch.linspace(0, 1, 8, dtype=torch.double) ** 2, 7)) is not BSplines
+
+
 @pytest.mark.parametrize("degree", [1, 2, 4])
 def test_spline_laws_of_other_degrees(degree):
     basis = make("bspline", 5, degree)

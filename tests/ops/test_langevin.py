@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_tkam.ops import automala
 from pyro_tkam.ops.automala import NUM_UNIFORMS, Start, automala_step, check_reverse, draw_dynamics, search
 from pyro_tkam.ops.langevin import Noise, Point, Tuning, leapfrog, log_ratio, mala_step, ula_step
-from tests.laws.kernel import EXAMPLES, Example, funnel, gaussian, leaves_invariant, smallest_p, two_modes
+from tests.laws.kernel import EXAMPLES, Example, Rows, funnel, gaussian, leaves_invariant, smallest_p, two_modes
 
 STEPS = {"mala": (mala_step, 1), "automala": (automala_step, NUM_UNIFORMS)}
 LIMITS = (1e-8, 1e8)
@@ -48,7 +48,7 @@ def test_the_law_rejects_automala_without_reversibility_check(monkeypatch: pytes
     torch.manual_seed(4)
 
     def unchecked(start: Start, found: automala.Found, target: object, needed: Tensor) -> automala.Verdict:
-        return automala.Verdict(found.exponent, torch.ones_like(needed), torch.zeros_like(found.evaluations))
+        return automala.Verdict(found.exponent, torch.ones_like(needed), found.cost)
 
     monkeypatch.setattr(automala, "check_reverse", unchecked)
     assert smallest_p(partial(move, "automala", 0.5), funnel(), steps=10) < 1e-6
@@ -60,7 +60,7 @@ def test_the_law_rejects_a_reverse_search_from_another_step(monkeypatch: pytest.
     def from_the_found_step(start: Start, found: automala.Found, target: object, needed: Tensor) -> automala.Verdict:
         dynamics = replace(start.dynamics, step_size=start.dynamics.step_size * found.exponent.exp2())
         back = search(Start(found.end, -found.momentum, dynamics), target)
-        return automala.Verdict(found.exponent, (back.exponent == 0) | ~needed, found.evaluations)
+        return automala.Verdict(found.exponent, (back.exponent == 0) | ~needed, found.cost)
 
     monkeypatch.setattr(automala, "check_reverse", from_the_found_step)
     assert smallest_p(partial(move, "automala", 0.5), funnel(), steps=10) < 1e-6
@@ -111,7 +111,7 @@ def plain_search(start: Start, target: Example) -> list[int]:
 
     def ratio(row: int, exponent: int) -> float:
         one = start.take(torch.tensor([row]))
-        return one.trial(one.dynamics.step_size * 2.0**exponent, target, None)[2].item()
+        return one.trial(one.dynamics.step_size * 2.0**exponent, target, torch.tensor([True]))[2].item()
 
     found = []
     for row in range(len(start.momentum)):
@@ -147,6 +147,67 @@ def test_batched_search_and_check_equal_the_published_ones(step_size: float) -> 
     assert 0 < agrees.sum() < 200
 
 
+class Counting:
+    """Counts the rows evaluated; ``blind`` hides the density, so that every trial needs its gradient."""
+
+    def __init__(self, example: Example, blind: bool) -> None:
+        self.example, self.blind, self.evaluations, self.screenings = example, blind, 0, 0
+
+    def __call__(self, position: Tensor, rows: Tensor | None = None) -> Point:
+        self.evaluations += len(position)
+        return self.example(position)
+
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        self.screenings += len(position)
+        return torch.full_like(position[..., 0], 1e30) if self.blind else self.example.log_density(position)
+
+
+@pytest.mark.parametrize("step_size", [0.02, 0.5, 8.0])
+def test_leaving_out_gradients_changes_nothing_but_the_cost(step_size: float) -> None:
+    torch.manual_seed(14)
+    example = gaussian(10)
+    point = example(example.draw(500))
+    noise, tuning = Noise.draw(point, NUM_UNIFORMS), Tuning(torch.tensor(step_size), torch.ones(10))
+    targets = Counting(example, blind=False), Counting(example, blind=True)
+    (end, info), (plain_end, plain_info) = (automala_step(point, target, tuning, noise) for target in targets)
+    assert torch.equal(end.position, plain_end.position)
+    assert torch.equal(info.reversible, plain_info.reversible)
+    assert torch.equal(info.screenings, plain_info.screenings)
+    saved = plain_info.evaluations - info.evaluations
+    assert (saved >= 0).all()
+    assert (saved <= info.screenings).all()
+    if step_size == 0.5:
+        assert saved.sum() > 0.2 * plain_info.evaluations.sum()
+
+
+def test_evaluations_are_counted() -> None:
+    """A batch of one row is evaluated exactly when the row needs it."""
+    torch.manual_seed(15)
+    target = Counting(gaussian(3), blind=False)
+    point = target(target.example.draw(1))
+    for _ in range(50):
+        target.evaluations = target.screenings = 0
+        point, info = automala_step(
+            point, target, Tuning(torch.tensor(0.3), torch.ones(3)), Noise.draw(point, NUM_UNIFORMS)
+        )
+        assert (target.evaluations, target.screenings) == (int(info.evaluations), int(info.screenings))
+        assert target.evaluations + target.screenings == info.total_evaluations
+
+
+def test_a_row_is_charged_while_any_of_its_data_is_evaluated() -> None:
+    """More than the largest count of a datum: one may need a long search and another a long check."""
+    torch.manual_seed(16)
+    target, more = Counting(gaussian(3), blind=False), 0
+    point = target(target.example.draw(4)[None])
+    tuning = Tuning(torch.tensor([0.03, 0.1, 0.5, 3.0]), torch.ones(3))
+    for _ in range(100):
+        target.evaluations = target.screenings = 0
+        point, info = automala_step(point, target, tuning, Noise.draw(point, NUM_UNIFORMS))
+        assert target.evaluations + target.screenings == info.total_evaluations
+        more += int(info.total_evaluations > (info.evaluations + info.screenings).amax(1))
+    assert more > 0
+
+
 @pytest.mark.parametrize("step", [ula_step, mala_step, automala_step])
 def test_data_of_a_batch_move_as_they_would_alone(step) -> None:
     torch.manual_seed(10)
@@ -175,7 +236,8 @@ def test_rows_keep_their_own_target(step) -> None:
     torch.manual_seed(11)
     centers = 100.0 * torch.arange(512).double().unsqueeze(-1)
 
-    def target(position: Tensor, rows: Tensor | None = None) -> Point:
+    @Rows
+    def target(position: Tensor, rows: Tensor | None) -> Point:
         gap = position - (centers if rows is None else centers[rows])
         return Point(position, -0.5 * gap.square().sum(-1), -gap)
 
@@ -192,7 +254,8 @@ def test_rows_keep_their_own_target(step) -> None:
 def test_nan_is_rejected_and_counted_as_divergence(step, adjusted: bool) -> None:
     torch.manual_seed(12)
 
-    def target(position: Tensor, rows: Tensor | None = None) -> Point:
+    @Rows
+    def target(position: Tensor, rows: Tensor | None) -> Point:
         bad = position[..., 0] > 0.5
         log_density = torch.where(bad, torch.nan, -0.5 * position.square().sum(-1))
         return Point(position, log_density, torch.where(bad.unsqueeze(-1), torch.nan, -position))

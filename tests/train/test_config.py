@@ -17,7 +17,7 @@ def test_a_configuration_comes_back_from_its_file(tmp_path):
         ("updates: [", "is not a YAML file"),
         ("just words", "got str, takes a mapping"),
         ("update: 3", "unknown key update; known are data, held_out"),
-        ("model: {latent: 3}", "unknown key latent; known are data_shape, latent_dim"),
+        ("model: {latent: 3}", "unknown key latent; known are preset, data_shape, latent_dim"),
         ("model: 3", "got int, takes a mapping"),
         ("updates: 0", "updates: got 0, takes a whole number of at least 1"),
     ],

@@ -10,7 +10,7 @@ from pyro_tkam.models import TKAM
 from pyro_tkam.train import ChainConfig, ELBOTraining, ModelConfig, RunFolder, TrainConfig, fit, train
 from pyro_tkam.train.callbacks import StopEarly
 from pyro_tkam.train.checkpoints import read_checkpoint
-from pyro_tkam.train.objectives import OBJECTIVES, make_objective
+from pyro_tkam.train.objectives import KERNELS, OBJECTIVES, make_objective
 from tests.train.test_trainer import Crash
 
 CONFIG = TrainConfig(
@@ -59,6 +59,16 @@ def test_without_the_objectives_state_the_numbers_differ(tmp_path, monkeypatch):
     assert one.metrics.read_bytes() != other.metrics.read_bytes()
 
 
+@pytest.mark.parametrize("objective", ["langevin", "thermodynamic"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_kernel_is_chosen_by_name(kernel, objective):
+    config = replace(CONFIG, objective=objective, chains=ChainConfig(kernel=kernel, step_size=0.3, max_step_size=0.7))
+    elbo, _ = make_objective(config, TKAM.kart(4, latent_dim=2, grid_size=5))
+    assert type(elbo.kernel) is KERNELS[kernel][0]
+    assert elbo.kernel.initial_step_size == 0.3
+    assert kernel != "automala" or elbo.kernel.limits == (1e-4, 0.7)
+
+
 def test_the_metrics_name_what_the_chains_did(tmp_path):
     run(tmp_path, "steppingstone")
     columns = RunFolder(tmp_path).read_metrics()
@@ -85,6 +95,7 @@ def test_a_whole_run_from_the_flag(tmp_path):
     ("options", "message"),
     [
         ({"objective": "elbo"}, "objective: got 'elbo', takes one of \\['automala', 'importance', 'langevin'"),
+        ({"objective": "langevin", "chains": ChainConfig(kernel="nuts")}, "chains.kernel: got 'nuts', takes one of"),
         ({"objective": "langevin", "chains": ChainConfig(num_steps=0)}, "num_steps: got 0"),
         ({"objective": "langevin", "chains": ChainConfig(step_size=0.0)}, "step_size must be positive"),
         ({"objective": "steppingstone", "chains": ChainConfig(num_temperatures=1)}, "num must be at least 2"),

@@ -78,6 +78,19 @@ def test_rows_of_a_file_that_are_no_images(tmp_path):
     assert generate(load_model(tmp_path / "run"), 2).shape == (2, 3)
 
 
+@pytest.mark.parametrize("preset", ["mixture", "deep"])
+def test_other_presets_train_and_come_back(preset, tmp_path):
+    config = replace(SMALL, model=replace(SMALL.model, preset=preset), updates=2)
+    assert train(config, tmp_path / "run", progress=False)["held_out"]["num_draws"] > 0
+    assert generate(load_model(tmp_path / "run"), 2).shape == (2, 8, 8)
+    assert (tmp_path / "run" / "prior.png").exists() == (preset == "mixture")
+
+
+def test_an_old_configuration_is_that_of_kart(tmp_path):
+    (tmp_path / "config.yaml").write_text("model: {latent_dim: 3, coupling: independent}")
+    assert TrainConfig.load(tmp_path / "config.yaml").model.preset == "kart"
+
+
 def test_another_configuration_is_refused(folder):
     with pytest.raises(ValueError, match="this run has another configuration"):
         train(replace(SMALL, updates=13), folder, progress=False)
@@ -91,6 +104,8 @@ def test_another_configuration_is_refused(folder):
         ({"held_out": 1797}, "held_out: got 1797"),
         ({"batch_size": 1698}, "batch_size: got 1698, takes 1 to 1697"),
         ({"model": ModelConfig(data_shape=[28, 28])}, r"model.data_shape: got \[28, 28\], the data have \[8, 8\]"),
+        ({"model": ModelConfig(preset="flow")}, "model.preset: got 'flow', takes one of"),
+        ({"model": ModelConfig(preset="deep", reference="gaussian")}, "model.reference: got 'gaussian', which preset"),
         ({"model": ModelConfig(coupling="both")}, "coupling: got 'both'"),
     ],
 )

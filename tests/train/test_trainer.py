@@ -154,10 +154,11 @@ def test_wrong_options_are_named_before_anything_is_written(tmp_path, options, m
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-def test_a_run_that_is_killed_ten_times_gives_the_same_numbers(tmp_path):
+@pytest.mark.parametrize(("objective", "updates"), [("importance", 150), ("automala", 60)])
+def test_a_run_that_is_killed_ten_times_gives_the_same_numbers(tmp_path, objective, updates):
     script = Path(__file__).with_name("killed_runs.py")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(script), str(tmp_path), "0"],
+        [sys.executable, "-W", "ignore", str(script), str(tmp_path), "0", objective, str(updates)],
         check=True,
         capture_output=True,
         text=True,
@@ -166,7 +167,7 @@ def test_a_run_that_is_killed_ten_times_gives_the_same_numbers(tmp_path):
     )
     assert done.stdout.splitlines()[-1] == "10"
     whole = RunFolder(tmp_path / "whole")
-    assert whole.read_metrics()["update"] == list(range(1, 151))
+    assert whole.read_metrics()["update"] == list(range(1, updates + 1))
     state = read_checkpoint(whole.checkpoint)["state_dict"]
     for folder in tmp_path.glob("killed-*"):
         files = RunFolder(folder)

@@ -7,12 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.adaptation import Adaptation, NoAdaptation, RoundAdaptation, transient_steps
+from pyro_tkam.infer.adaptation import Adaptation, FrameAdaptation, NoAdaptation, RoundAdaptation, transient_steps
 from pyro_tkam.infer.kernels.base import LangevinKernel
 from pyro_tkam.infer.potential import Potential
 from pyro_tkam.infer.structure import Model
 from pyro_tkam.ops.automala import NUM_UNIFORMS, automala_step
 from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning
+
+LARGEST_FRAME = 256
+"""Dimensions up to which a full covariance is worth its ``dim²`` operations a step."""
 
 
 class AutoMALA(LangevinKernel):
@@ -22,8 +25,13 @@ class AutoMALA(LangevinKernel):
     :func:`pyro_tkam.ops.automala.automala_step`. The initial step of the search and the scales of the preconditioner
     change only between rounds of doubling length during warm-up. The first three rounds skip reversibility check and
     Metropolis test (unless ``num_unadjusted`` says otherwise), as a chain that starts in a steep tail would stay
-    there. The paper's variant for training is ``adapt_to_accepted=True`` with ``min_step_size``, ``max_step_size``
-    and ``num_unadjusted``.
+    there. The paper's variant for training is ``adapt_to_accepted=True`` and ``standardise=False`` with
+    ``min_step_size``, ``max_step_size`` and ``num_unadjusted``.
+
+    Where chains share one law (no local data, no temperatures), the published kernel runs in coordinates
+    ``y = L⁻¹(z - μ)``, in which the draws of the last round have mean 0 and covariance 1, so that the three kinds of
+    preconditioner agree and correlations don't slow it down. This is a change of variables between rounds; within a
+    round, nothing but the coordinates differs from a run without it.
 
     :param model: a Pyro model, or
     :param potential_fn: from unconstrained values by site to the potential energy.
@@ -31,7 +39,9 @@ class AutoMALA(LangevinKernel):
     :param adapt: whether step size and scales adapt.
     :param adapt_to_accepted: start a round with the mean accepted step, instead of the mean step, of the last one.
     :param min_step_size: a search below it rejects.
-    :param max_step_size: a search above it rejects.
+    :param max_step_size: a search above it rejects. Both are lengths in the coordinates in which the kernel runs:
+        after the first round of a standardised run, in standard deviations.
+    :param standardise: whether these are standardised, for up to 256 dimensions.
     :param options: see :class:`LangevinKernel`.
     :raises ValueError: unless ``0 < min_step_size <= step_size <= max_step_size``.
 
@@ -55,6 +65,7 @@ class AutoMALA(LangevinKernel):
         adapt_to_accepted: bool = False,
         min_step_size: float = 1e-8,
         max_step_size: float = 1e8,
+        standardise: bool = True,
         **options: Any,
     ) -> None:
         if not 0 < min_step_size <= step_size <= max_step_size:
@@ -63,7 +74,7 @@ class AutoMALA(LangevinKernel):
                 f"got {min_step_size}, {step_size}, {max_step_size}"
             )
         super().__init__(model, potential_fn, step_size=step_size, **options)
-        self.adapt, self.adapt_to_accepted = adapt, adapt_to_accepted
+        self.adapt, self.adapt_to_accepted, self.standardise = adapt, adapt_to_accepted, standardise
         self.limits = (min_step_size, max_step_size)
 
     def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
@@ -81,8 +92,10 @@ class AutoMALA(LangevinKernel):
             return step_size
         return torch.where(mean_accepted.isnan(), step_size, mean_accepted).clamp(*self.limits)
 
-    def adaptation(self, warmup_steps: int) -> Adaptation:
-        """Return adaptation between rounds."""
+    def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
+        """Return adaptation between rounds, of the frame too where that is wanted and possible."""
         if not self.adapt:
             return NoAdaptation()
+        if self.standardise and dim is not None and dim <= LARGEST_FRAME:
+            return FrameAdaptation(warmup_steps, self.adapt_to_accepted, self.limits)
         return RoundAdaptation(warmup_steps, self.adapt_to_accepted, self.limits)

@@ -89,8 +89,8 @@ class LangevinKernel(MCMCKernel):
         return step_size
 
     @abstractmethod
-    def adaptation(self, warmup_steps: int) -> Adaptation:
-        """Return how the tuning changes during warm-up."""
+    def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
+        """Return how the tuning changes during warm-up, and the frame if all chains share one ``dim``-d law."""
 
     def tuning(self, point: Point) -> Tuning:
         """Return the tuning to start with, for a point whose first dimension is the chains'."""
@@ -146,7 +146,7 @@ class LangevinKernel(MCMCKernel):
             self._accepted += info.acceptance_rate.mean().item()
             if info.diverging.any():
                 self._divergences.append(sampled - 1)
-        self._last_params = chains.density.layout.unflatten(chains.point.position[0])
+        self._last_params = chains.density.layout.unflatten(chains.position[0])
         return self._last_params
 
     @property

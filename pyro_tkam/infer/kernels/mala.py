@@ -57,7 +57,7 @@ class MALA(LangevinKernel):
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
         return mala_step(point, target, tuning, Noise.draw(point, 1), adjusted)
 
-    def adaptation(self, warmup_steps: int) -> Adaptation:
+    def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
         """Return dual averaging and Welford variances."""
         return DualAveragingAdaptation(
             warmup_steps, self.target_accept_prob, self.adapt_step_size, self.adapt_mass_matrix

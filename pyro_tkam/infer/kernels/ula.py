@@ -45,6 +45,6 @@ class ULA(LangevinKernel):
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
         return ula_step(point, target, tuning, Noise.draw(point, 0))
 
-    def adaptation(self, warmup_steps: int) -> Adaptation:
+    def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
         """Return no adaptation: a fixed step is what defines the bias."""
         return NoAdaptation()

@@ -3,6 +3,7 @@
 from pyro_tkam.ops.bases.base import BasisFunctions, Picklable
 from pyro_tkam.ops.bases.bumps import GaussianKernels, MexicanHats, MorletWavelets, SwitchKernels
 from pyro_tkam.ops.bases.fourier import FourierSeries
+from pyro_tkam.ops.bases.irregular import IrregularBSplines
 from pyro_tkam.ops.bases.kernels import ShiftedKernel
 from pyro_tkam.ops.bases.polynomials import ChebyshevPolynomials, GegenbauerPolynomials, Polynomials
 from pyro_tkam.ops.bases.splines import BSplines
@@ -27,6 +28,7 @@ __all__ = [
     "FourierSeries",
     "GaussianKernels",
     "GegenbauerPolynomials",
+    "IrregularBSplines",
     "MexicanHats",
     "MorletWavelets",
     "Picklable",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -45,6 +45,44 @@ class BasisFunctions(Picklable, ABC):
     def uniform(cls, low: float, high: float, grid_size: int, degree: int, width: float | None) -> Self:
         """Make the basis on a uniform grid over ``[low, high]``, in the default dtype."""
 
+    @classmethod
+    def from_grid(cls, grid: Tensor, width: Tensor | None, degree: int) -> Self:
+        """Make the basis on a grid as :attr:`grid` holds it, whatever its steps."""
+        return cls(grid, width, degree)
+
+    def moved(self, knots: Tensor, grid_size: int) -> Self:
+        """
+        Make the basis of the same kind and width on other knots.
+
+        :param knots: ascending, shape ``(*grid_batch, num_knots(grid_size))``.
+        :param grid_size: what :meth:`uniform` takes.
+        """
+        return self.from_grid(knots, self.width, self.degree)
+
+    @property
+    @abstractmethod
+    def placed(self) -> Tensor:
+        """The knots that :meth:`moved` places, ascending: ``(*grid_batch, num_knots(grid_size))``."""
+
+    @property
+    @abstractmethod
+    def grid_size(self) -> int:
+        """What :meth:`uniform` was given."""
+
+    @classmethod
+    @abstractmethod
+    def num_knots(cls, grid_size: int) -> int:
+        """The number of points that place a grid; two where only its ends do."""
+
+    @property
+    def has_curvature(self) -> bool:
+        """Whether second derivatives are functions, so that their squares have integrals."""
+        return True
+
+    def cast(self, dtype: torch.dtype) -> Self:
+        """Return the basis in another precision."""
+        return replace(self, grid=self.grid.to(dtype), width=None if self.width is None else self.width.to(dtype))
+
     @property
     @abstractmethod
     def num_functions(self) -> int:
@@ -84,6 +122,7 @@ class BasisFunctions(Picklable, ABC):
         """
         num_batch = coefficients.dim() - 1
         z = z.reshape((1,) * (num_batch - z.dim()) + tuple(z.shape))
+        z = z.expand(torch.broadcast_shapes(z.shape, self.grid.shape[:-1]))  # where grids differ, so do values
         sizes = zip(z.shape[z.dim() - num_batch :], coefficients.shape[:-1], strict=True)
         shared = [size == 1 < wanted for size, wanted in sizes]
         if any(shared):

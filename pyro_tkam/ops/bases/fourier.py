@@ -34,6 +34,31 @@ class FourierSeries(BasisFunctions):
         grid = torch.linspace(low, high, _CELLS_A_PERIOD * grid_size + 1)
         return cls(grid, torch.tensor(width), grid_size)
 
+    @classmethod
+    def from_grid(cls, grid: Tensor, width: Tensor | None, degree: int) -> Self:
+        """Make the frequencies that the grid resolves."""
+        return cls(grid, width, (grid.shape[-1] - 1) // _CELLS_A_PERIOD)
+
+    def moved(self, knots: Tensor, grid_size: int) -> Self:
+        """Make ``grid_size`` frequencies between other ends."""
+        places = torch.linspace(0, 1, _CELLS_A_PERIOD * grid_size + 1, dtype=knots.dtype, device=knots.device)
+        return self.from_grid(torch.lerp(knots[..., :1], knots[..., 1:], places), self.width, grid_size)
+
+    @property
+    def placed(self) -> Tensor:
+        """The two ends."""
+        return self.grid[..., [0, -1]]
+
+    @property
+    def grid_size(self) -> int:
+        """The number of frequencies."""
+        return self.degree
+
+    @classmethod
+    def num_knots(cls, grid_size: int) -> int:
+        """Two: only the ends matter."""
+        return 2
+
     @property
     def num_functions(self) -> int:
         """One constant, and a pair for each frequency."""

@@ -34,6 +34,21 @@ class ShiftedKernel(BasisFunctions):
             raise ValueError(f"grid_size must be at least 2 centres, got {grid_size}")
         return cls(torch.linspace(low, high, grid_size), torch.tensor(width), degree)
 
+    @property
+    def placed(self) -> Tensor:
+        """The centres."""
+        return self.grid
+
+    @property
+    def grid_size(self) -> int:
+        """The number of centres."""
+        return self.grid.shape[-1]
+
+    @classmethod
+    def num_knots(cls, grid_size: int) -> int:
+        """The number of centres."""
+        return grid_size
+
     @staticmethod
     @abstractmethod
     def derivative(u: Tensor, order: int) -> Tensor:

@@ -27,6 +27,21 @@ class Polynomials(BasisFunctions):
         return cls(torch.tensor([low, high]), torch.tensor(width), degree)
 
     @property
+    def placed(self) -> Tensor:
+        """The two ends."""
+        return self.grid
+
+    @property
+    def grid_size(self) -> int:
+        """One: there is no grid."""
+        return 1
+
+    @classmethod
+    def num_knots(cls, grid_size: int) -> int:
+        """Two: the ends."""
+        return 2
+
+    @property
     def num_functions(self) -> int:
         """The degree plus one."""
         return self.degree + 1

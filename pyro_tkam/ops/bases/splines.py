@@ -1,4 +1,4 @@
-"""B-splines of any degree on a uniform grid."""
+"""B-splines of any degree; those here are fast because their grid is uniform."""
 
 from __future__ import annotations
 
@@ -35,6 +35,34 @@ class BSplines(BasisFunctions):
             raise ValueError(f"degree of a B-spline must be at least 1, got {degree}")
         return cls(torch.linspace(low, high, grid_size + 1), None, degree)
 
+    @classmethod
+    def from_grid(cls, grid: Tensor, width: Tensor | None, degree: int) -> BSplines:
+        """Make splines on a grid; those of a grid with unequal steps are slower."""
+        # They are made of the functions of this module.
+        from pyro_tkam.ops.bases.irregular import IrregularBSplines
+
+        return (BSplines if is_uniform(grid) else IrregularBSplines)(grid, width, degree)
+
+    @property
+    def placed(self) -> Tensor:
+        """The ends of the intervals."""
+        return self.grid
+
+    @property
+    def has_curvature(self) -> bool:
+        """Whether the degree is at least 2."""
+        return self.degree >= 2
+
+    @property
+    def grid_size(self) -> int:
+        """The number of intervals."""
+        return self.grid.shape[-1] - 1
+
+    @classmethod
+    def num_knots(cls, grid_size: int) -> int:
+        """The number of ends of intervals."""
+        return grid_size + 1
+
     @property
     def num_functions(self) -> int:
         """The number of functions, ``G + k``."""
@@ -45,13 +73,26 @@ class BSplines(BasisFunctions):
         """The knots inside ``[low, high]``."""
         return self.grid
 
+    @property
+    def _sum(self) -> type[SplineSum]:
+        return SplineSum
+
+    @property
+    def _product(self) -> type[SplineProduct]:
+        return SplineProduct
+
     def __call__(self, z: Tensor) -> Tensor:
         """Values ``(*z.shape, G + k)``."""
-        cell, t, _ = locate(z, self.grid, self.degree)
+        cell, values = self._local(z)
         index = cell.long().unsqueeze(-1) + torch.arange(self.degree + 1, device=z.device)
-        padded = t.new_zeros(*cell.shape, self.num_functions + 2 * self.degree)
-        padded = padded.scatter(-1, index, torch.stack(cardinal_splines(t, self.degree), -1))
+        padded = z.new_zeros(*cell.shape, self.num_functions + 2 * self.degree)
+        padded = padded.scatter(-1, index, torch.stack(values, -1))
         return padded[..., self.degree : self.degree + self.num_functions]
+
+    def _local(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Find the cell of ``z`` and the values of the functions active in it."""
+        cell, t, _ = locate(z, self.grid, self.degree)
+        return cell, cardinal_splines(t, self.degree)
 
     def elementwise_sum(self, z: Tensor, coefficients: Tensor) -> Tensor:
         """Sum the functions that are not zero."""
@@ -60,11 +101,19 @@ class BSplines(BasisFunctions):
         rows = z.expand(shape).reshape(-1, batch.numel())
         weights = coefficients.expand(*batch, -1).reshape(batch.numel(), -1)
         grid = self.grid if self.grid.dim() == 1 else self.grid.expand(*batch, -1).reshape(batch.numel(), -1)
-        return evaluate(SplineSum(self.degree), rows, grid, weights).reshape(shape)
+        return evaluate(self._sum(self.degree), rows, grid, weights).reshape(shape)
 
     def product(self, s: Tensor, weight: Tensor) -> Tensor:
         """Multiply values with ``weight``, where only the functions that are not zero cost anything."""
-        return evaluate(SplineProduct(self.degree), s, self.grid, weight)
+        return evaluate(self._product(self.degree), s, self.grid, weight)
+
+
+def is_uniform(grid: Tensor) -> bool:
+    """Tell whether the steps of every grid are equal within rounding."""
+    ends = grid[..., :1], grid[..., -1:]
+    places = torch.linspace(0, 1, grid.shape[-1], dtype=grid.dtype, device=grid.device)
+    rounding = 8 * torch.finfo(grid.dtype).eps * torch.maximum(ends[0].abs(), ends[1].abs())
+    return bool(((grid - torch.lerp(*ends, places)).abs() <= rounding).all())
 
 
 def locate(z: Tensor, grid: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,16 +173,23 @@ class LocalFunctions:
             ``F`` that exist, its value is 0.
         """
         num_functions = grid.shape[-1] - 1 + self.degree
-        cell, t, rate = locate(z, grid, self.degree)
-        values = torch.stack((cardinal_slopes if slopes else cardinal_splines)(t, self.degree), 1)
-        if slopes:
-            values *= rate.unsqueeze(1)
+        cell, values = self.local(z, grid, slopes)
         steps = torch.arange(-self.degree, 1, dtype=cell.dtype, device=z.device)
         function = cell.unsqueeze(1) + steps.unsqueeze(-1)
         rows = function.clamp(0, num_functions - 1)
         values *= rows == function
         blocks = torch.arange(z.shape[1], dtype=cell.dtype, device=z.device).mul_(num_functions)
         return rows.add_(blocks), values
+
+    def local(self, z: Tensor, grid: Tensor, slopes: bool) -> tuple[Tensor, Tensor]:
+        """Find the cell ``(N, K)`` and the values or slopes ``(N, k + 1, K)`` of the functions active in it."""
+        cell, t, rate = locate(z, grid, self.degree)
+        values = torch.stack((cardinal_slopes if slopes else cardinal_splines)(t, self.degree), 1)
+        return cell, values.mul_(rate.unsqueeze(1)) if slopes else values
+
+    def dense(self, z: Tensor, grid: Tensor) -> Tensor:
+        """Evaluate every function differentiably, ``(N, K, F)``."""
+        return BSplines(grid, None, self.degree)(z)
 
     def chunks(self, numbers: int, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Split the rows of matrices so that what is made for a chunk, so many numbers a row, has a bounded size."""
@@ -145,7 +201,7 @@ class SplineSum(LocalFunctions):
 
     def plain(self, z: Tensor, grid: Tensor, coefficients: Tensor) -> Tensor:
         """Evaluate differentiably."""
-        return (BSplines(grid, None, self.degree)(z) * coefficients).sum(-1)
+        return (self.dense(z, grid) * coefficients).sum(-1)
 
     def forward(self, z: Tensor, grid: Tensor, coefficients: Tensor) -> Tensor:
         """Gather the coefficients of active functions."""
@@ -176,7 +232,7 @@ class SplineProduct(LocalFunctions):
 
     def plain(self, s: Tensor, grid: Tensor, weight: Tensor) -> Tensor:
         """Evaluate differentiably."""
-        return BSplines(grid, None, self.degree)(s).flatten(1) @ weight
+        return self.dense(s, grid).flatten(1) @ weight
 
     def forward(self, s: Tensor, grid: Tensor, weight: Tensor) -> Tensor:
         """Add up the active rows of ``weight``."""

@@ -1,0 +1,129 @@
+"""Prior knowledge: tilted densities fitted to samples, a density or a formula before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from pyro_tkam.distributions.references import Reference
+from pyro_tkam.nn import UnivariateFunctions
+from pyro_tkam.nn.regularizers import quadrature_points
+from pyro_tkam.nn.symbolic import formula_function
+from pyro_tkam.ops._points import aligned
+
+LogDensity = Callable[[Tensor], Tensor]
+Features = Callable[[Tensor], Tensor]
+#: from the features, nodes ``(n, *batch)`` and weights to what the target expects of the features, ``(*batch, F)``
+Moments = Callable[[Features, Tensor, Tensor], Tensor]
+
+_NEWTON_STEPS = 60
+_STEP_SIZES = (1.0, 0.5, 0.2, 0.05, 0.01)
+
+
+def of_samples(samples: Tensor) -> Moments:
+    """Average the features over samples, shape ``(N, *batch)``."""
+
+    def moments(features: Features, nodes: Tensor, weights: Tensor) -> Tensor:
+        return features(aligned(samples, nodes.dim() - 1).to(nodes)).mean(0)
+
+    return moments
+
+
+def of_density(density: Distribution | LogDensity) -> Moments:
+    """Integrate the features against a distribution, or a log density up to a constant."""
+    log_density: LogDensity = density.log_prob if isinstance(density, Distribution) else density
+
+    def moments(features: Features, nodes: Tensor, weights: Tensor) -> Tensor:
+        logits = log_density(nodes) + weights.log()
+        if bool(logits.isnan().any() | logits.isposinf().any()) or bool(logits.isneginf().all(0).any()):
+            raise ValueError("density: got no mass, or values that are not finite, on the prior's interval")
+        return torch.einsum("n...,n...f->...f", logits.softmax(0), features(nodes))
+
+    return moments
+
+
+def of_formula(formula: Any) -> Moments:
+    """Integrate the features against a density that a formula gives up to a factor."""
+    function = formula_function(formula)
+
+    def log_density(z: Tensor) -> Tensor:
+        values = function(z)
+        if bool((values < 0).any()):
+            raise ValueError(f"formula: got {formula}, which is negative on the prior's interval, takes a density")
+        return values.log()
+
+    return of_density(log_density)
+
+
+#: what a target expects, by the name of the argument that gives it
+MOMENTS: dict[str, Callable[[Any], Moments]] = {
+    "samples": of_samples,
+    "density": of_density,
+    "formula": of_formula,
+}
+
+
+def fit_tilt(energies: UnivariateFunctions, reference: Reference, moments: Moments, ridge: float) -> None:
+    r"""
+    Fit a bank of energies so that the densities ``exp(f) π0 / Z`` are nearest to a target.
+
+    With the energy :math:`f = θ · B` the densities are an exponential family, and the least Kullback-Leibler
+    divergence from the target (for samples: the greatest likelihood) solves a concave problem,
+
+    .. math:: \max_θ\; θ · E_{\text{target}}[B] - \log \int e^{θ · B} π_0 - \tfrac12 λ |θ|^2,
+
+    by Newton's method with the integrals, and so the normaliser, by quadrature, in float64.
+
+    :param energies: the bank, which is changed in place: base functions become zero, scales one.
+    :param reference: :math:`π_0`.
+    :param moments: the target's expectations of the features.
+    :param ridge: :math:`λ`, positive.
+    :raises ValueError: for a ridge that is not positive, and what ``moments`` raises.
+    """
+    if not ridge > 0:
+        raise ValueError(f"ridge: got {ridge}, takes a positive number")
+    functions = energies.bound()
+    basis, batch = functions.basis.cast(torch.float64), functions.batch_shape
+    nodes, weights = (aligned(part, len(batch)) for part in quadrature_points(basis))
+    target = moments(basis, nodes, weights).expand(*batch, -1)
+    offset = reference.log_density(nodes.to(functions.coefficients)).double() + weights.log()
+    energies.replace_coefficients(_maximize(basis(nodes), offset, target, ridge))
+    if energies.scale is not None and energies.base_weight is not None:
+        energies.scale.data.fill_(1.0)
+        energies.base_weight.data.fill_(0.0)
+
+
+def _maximize(features: Tensor, offset: Tensor, target: Tensor, ridge: float) -> Tensor:
+    """
+    Run Newton's method, all densities at once, and return ``θ`` of the shape of ``target``.
+
+    :param features: at the nodes, shape ``(n, *grid_batch, F)``.
+    :param offset: log of reference density times weight, shape ``(n, *reference_batch)``.
+    """
+    products = (features.unsqueeze(-1) * features.unsqueeze(-2)).flatten(-2)
+    diagonal = ridge * torch.eye(target.shape[-1], dtype=target.dtype, device=target.device)
+
+    def logits(theta: Tensor) -> Tensor:
+        return offset + torch.einsum("n...f,...f->n...", features, theta)
+
+    def objective(theta: Tensor) -> Tensor:
+        return (theta * target).sum(-1) - logits(theta).logsumexp(0) - 0.5 * ridge * theta.square().sum(-1)
+
+    theta = torch.zeros_like(target)
+    for _ in range(_NEWTON_STEPS):
+        density = logits(theta).softmax(0)
+        mean = torch.einsum("n...,n...f->...f", density, features)
+        second = torch.einsum("n...,n...f->...f", density, products).unflatten(-1, diagonal.shape)
+        covariance = second - mean.unsqueeze(-1) * mean.unsqueeze(-2)
+        step = torch.linalg.solve(covariance + diagonal, (target - mean - ridge * theta).unsqueeze(-1)).squeeze(-1)
+        # The best of several lengths, none among them.
+        steps = torch.stack([theta + length * step for length in (*_STEP_SIZES, 0.0)])
+        best = torch.stack([objective(each) for each in steps]).argmax(0)
+        theta = steps.gather(0, best[None, ..., None].expand(1, *theta.shape)).squeeze(0)
+        if bool((best == len(_STEP_SIZES)).all()):
+            break
+    return theta

@@ -1,0 +1,104 @@
+"""Penalties on functions: how large, how many and how rough they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import jvp
+
+from pyro_tkam.ops._points import aligned
+from pyro_tkam.ops.bases import BasisFunctions
+from pyro_tkam.ops.bases.regrid import quadratic, refined_knots
+from pyro_tkam.ops.quadrature import composite
+
+if TYPE_CHECKING:
+    from pyro_tkam.nn.univariate import BoundFunctions
+
+#: equally spaced arguments over an interval, where none are given
+_NUM_POINTS = 64
+_NODES_A_CELL = 8
+
+
+def _plain_silu(z: Tensor) -> Tensor:
+    return z * torch.sigmoid(z)
+
+
+#: base functions of which torch has no second forward derivative, in operations of which it has
+_TWICE_DIFFERENTIABLE: dict[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = {nn.functional.silu: _plain_silu}
+
+
+def mean_sizes(functions: BoundFunctions, samples: Tensor | None = None) -> Tensor:
+    """
+    Return the mean absolute value of every function, shape ``batch_shape``.
+
+    :param samples: shape ``(N, *grid_batch)``; None takes equally spaced arguments of the grid's interval.
+    """
+    if samples is None:
+        samples = refined_knots(functions.basis.placed[..., [0, -1]], _NUM_POINTS).movedim(-1, 0)
+    return functions(aligned(samples, len(functions.batch_shape))).abs().mean(0)
+
+
+def sparsity(functions: BoundFunctions, samples: Tensor | None, l1: float, entropy: float) -> Tensor:
+    """Return the weighted sum of the L1 norm and the entropy of the functions' sizes, a scalar."""
+    sizes = mean_sizes(functions, samples)
+    return l1 * sizes.sum() + entropy * entropy_of(sizes)
+
+
+def entropy_of(sizes: Tensor) -> Tensor:
+    """
+    Return the entropy of sizes as shares of their sum; sizes of zero add nothing, to the value and to gradients.
+
+    >>> entropy_of(torch.tensor([1.0, 1.0, 0.0]))
+    tensor(0.6931)
+    """
+    total = sizes.sum()
+    shares = sizes / torch.where(total > 0, total, 1.0)
+    logs = torch.where(shares > 0, shares, 1.0).log()
+    return -(shares * logs).sum()
+
+
+def curvature(functions: BoundFunctions) -> Tensor:
+    r"""
+    Return :math:`\int f''(s)^2 ds` over the grid's interval, by Gauss-Legendre quadrature, shape ``batch_shape``.
+
+    :raises ValueError: for splines of degree 1.
+    """
+    basis = functions.basis
+    if not basis.has_curvature:
+        raise ValueError(f"smoothness needs splines of degree at least 2, got degree {basis.degree}")
+    nodes, weights = quadrature_points(basis)
+    smooth = replace(functions, activation=_TWICE_DIFFERENTIABLE.get(functions.activation, functions.activation))
+    second = second_derivative(smooth.features, nodes).movedim(0, -2)
+    return quadratic((second.mT * weights.movedim(0, -1).unsqueeze(-2)) @ second, functions.weights)
+
+
+def second_derivative(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """
+    Differentiate an elementwise function twice; its values may have a further dimension.
+
+    >>> second_derivative(lambda z: z**3, torch.tensor([1.0, 2.0]))
+    tensor([ 6., 12.])
+    """
+    ones = torch.ones_like(z)
+
+    def slope(z: Tensor) -> Tensor:
+        return jvp(function, (z,), (ones,))[1]
+
+    return jvp(slope, (z,), (ones,))[1]
+
+
+def quadrature_points(basis: BasisFunctions) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights that integrate over the grid's interval, both ``(nodes, *grid_batch)``."""
+    low, high = basis.placed[..., 0], basis.placed[..., -1]
+    knots = None if basis.knots is None else basis.knots.movedim(-1, 0)
+    edges = composite(4, _NODES_A_CELL).edges(low, high, knots)
+    places, weights = (torch.as_tensor(x).to(edges) for x in np.polynomial.legendre.leggauss(_NODES_A_CELL))
+    shape = (-1, *[1] * (edges.dim() - 1))
+    starts, widths = edges[:-1, None], edges.diff(dim=0)[:, None]
+    nodes = starts + widths * (places.reshape(shape) + 1) / 2
+    return nodes.flatten(0, 1), (widths * weights.reshape(shape) / 2).flatten(0, 1)

@@ -1,0 +1,73 @@
+"""Grid updates by schedule."""
+
+from typing import Any
+
+import lightning.pytorch as lightning
+import pyro
+from lightning.pytorch.callbacks import Callback
+
+
+class GridUpdates(Callback):
+    """
+    Move the grids of a model to where its latents are, ever more rarely.
+
+    It calls ``update_grid`` of the trained module's model after ``every`` updates and then after intervals that grow
+    by the factor ``2 - decay``. Coefficients that were fitted anew lose their state in the optimiser, whose moments
+    are of the old coordinates: Adam starts afresh for them. The schedule is part of the checkpoint.
+
+    :param every: number of updates before the first.
+    :param decay: each interval is ``2 - decay`` times the last; 1 keeps it.
+    :param num_samples: draws of the prior that place the knots.
+    :param uniform_share: see :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`.
+    :param max_change: see there; a refused update is skipped. ``math.inf`` refuses none.
+    :raises ValueError: for ``every`` or ``num_samples`` below one and ``decay`` outside (0, 1].
+
+    >>> GridUpdates(every=100, decay=0.5).due(100)
+    True
+    """
+
+    def __init__(
+        self,
+        every: int = 100,
+        decay: float = 0.999,
+        num_samples: int = 100,
+        uniform_share: float = 0.05,
+        max_change: float = 0.1,
+    ) -> None:
+        for name, value in (("every", every), ("num_samples", num_samples)):
+            if value < 1:
+                raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
+        if not 0 < decay <= 1:
+            raise ValueError(f"decay: got {decay}, takes a number above 0 and up to 1")
+        self.decay, self.num_samples = decay, num_samples
+        self.options = {"uniform_share": uniform_share, "max_change": max_change}
+        self._interval, self._next = float(every), float(every)
+
+    def due(self, update: int) -> bool:
+        """
+        Tell whether the grids are updated after an update of the parameters.
+
+        :param update: which, from 1.
+        """
+        return update >= round(self._next)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *_: Any) -> None:
+        """Update the grids where it is time."""
+        if not self.due(trainer.global_step):
+            return
+        with pyro.get_param_store().scope():
+            updates = pl_module.objective.model.update_grid(self.num_samples, **self.options)
+        for optimizer in trainer.optimizers:
+            for update in updates:
+                if update.accepted:
+                    optimizer.state.pop(update.parameter, None)
+        self._interval *= 2 - self.decay
+        self._next += self._interval
+
+    def state_dict(self) -> dict[str, float]:
+        """Return where the schedule is."""
+        return {"interval": self._interval, "next": self._next}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Go on from a saved state."""
+        self._interval, self._next = state_dict["interval"], state_dict["next"]

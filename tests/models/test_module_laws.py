@@ -1,0 +1,70 @@
+"""Every module that owns parameters, through the laws of tests/laws/module.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyro_tkam.distributions import ShortRunULA
+from pyro_tkam.models import (
+    TKAM,
+    AmortisedGuide,
+    GaussianLikelihood,
+    JointPrior,
+    LabelledPrior,
+    LabelledTKAM,
+    MixturePrior,
+    TiltedPrior,
+)
+from pyro_tkam.nn import KAN, ConvGenerator, KANEdges, KANLayer, UnivariateFunctions
+from tests.laws import module as laws
+
+SMALL = {"grid_size": 4}
+SHORT = ShortRunULA(num_steps=3)
+
+
+def evaluate(module):
+    return module(torch.rand(4, 3))
+
+
+def draw(prior):
+    return prior().sample((4,))
+
+
+def generate(model):
+    return model.generate(4)
+
+
+def guided():
+    return AmortisedGuide(TKAM.mixture(3, 2, 2, **SMALL), hidden=(5,))
+
+
+MODULES = {
+    "functions": (lambda: UnivariateFunctions(3, **SMALL), evaluate),
+    "polynomials": (lambda: UnivariateFunctions(3, "chebyshev", trainable_width=True), evaluate),
+    "edges": (lambda: KANEdges(3, 2, **SMALL), evaluate),
+    "layer": (lambda: KANLayer(3, 2, "bspline", **SMALL), evaluate),
+    "widths": (lambda: KANLayer(3, 2, trainable_width=True, **SMALL), evaluate),
+    "network": (lambda: KAN([3, 4, 2], **SMALL), evaluate),
+    "images": (lambda: ConvGenerator(3, (4, 1), (4, 4), (1, 2), (0, 1)), evaluate),
+    "tilted": (lambda: TiltedPrior((3, 2), "gaussian", **SMALL), draw),
+    "learned reference": (lambda: TiltedPrior(3, "learnable_gaussian", **SMALL), draw),
+    "mixture": (lambda: MixturePrior(TiltedPrior((3, 2), **SMALL)), draw),
+    "labelled": (lambda: LabelledPrior(2, 3, **SMALL), draw),
+    "joint": (lambda: JointPrior(KAN([3, 4, 1], **SMALL), 3, sampler=SHORT), draw),
+    "kart": (lambda: TKAM.kart((2, 2), 2, **SMALL), generate),
+    "kart, shared": (lambda: TKAM.kart((2, 2), 2, coupling="shared", **SMALL), generate),
+    "mixture model": (lambda: TKAM.mixture((2, 2), 3, 2, **SMALL), generate),
+    "deep model": (lambda: TKAM.deep((2, 2), 3, sampler=SHORT, **SMALL), generate),
+    "labelled model": (
+        lambda: LabelledTKAM(LabelledPrior(2, 3, **SMALL), KAN([3, 4], **SMALL), GaussianLikelihood(0.5)),
+        lambda model: model.generate(torch.tensor([0, 1, 1])),
+    ),
+    "guide": (guided, evaluate),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("law", laws.ALL, ids=lambda law: law.__name__)
+def test_law(law, name):
+    law(*MODULES[name])

@@ -1,0 +1,99 @@
+"""Grid updates by schedule: when, what happens to the optimiser, and that a run that stopped goes on."""
+
+import pyro
+import pytest
+import torch
+
+from pyro_tkam.infer import ImportanceMLE
+from pyro_tkam.models import TKAM
+from pyro_tkam.nn import Basis
+from pyro_tkam.train import ELBOTraining, GridConfig, GridUpdates, RunFolder, TrainConfig, fit, load_model, train
+from pyro_tkam.train.checkpoints import read_checkpoint
+
+
+def run(folder, updates=9, **options):
+    pyro.set_rng_seed(1)
+    x = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
+    model = TKAM.kart(4, latent_dim=2, grid_size=5, widths=[6], noise_scale=0.2)
+    module = ELBOTraining(model, ImportanceMLE(8), size=30, penalty=options.pop("penalty", None))
+    schedule = GridUpdates(**({"every": 3, "decay": 0.5, "num_samples": 30} | options))
+    fit(module, x, folder, updates=updates, batch_size=6, checkpoint_every=4, progress=False, callbacks=(schedule,))
+    return model, read_checkpoint(RunFolder(folder).checkpoint)
+
+
+def test_a_run_with_updates_that_stopped_goes_on_to_the_same_numbers(tmp_path):
+    _, whole = run(tmp_path / "whole")
+    run(tmp_path / "parts", updates=5)
+    _, parts = run(tmp_path / "parts")
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, parts["state_dict"][name]), name
+    assert whole["state_dict"]["objective.model.prior.energies.basis.grid"].shape == (5, 1, 5)
+    assert whole["state_dict"]["objective.model.generator.outer.layers.0.basis.grid"].shape == (5, 5)
+
+
+def test_intervals_grow_by_two_minus_decay(tmp_path):
+    """Updates 3, then 4.5 and 6.75 later: after 3, 8 (7.5) and 14 (14.25)."""
+    schedule = GridUpdates(every=3, decay=0.5)
+    assert [schedule.due(update) for update in (2, 3)] == [False, True]
+    _, checkpoint = run(tmp_path, updates=9)
+    assert checkpoint["callbacks"]["GridUpdates"] == {"interval": 6.75, "next": 14.25}
+
+
+def test_the_optimiser_starts_afresh_for_new_coefficients(tmp_path):
+    model, checkpoint = run(tmp_path, updates=4, every=3)
+    states = checkpoint["optimizer_states"][0]["state"]  # by the parameter's number, in order of their last start
+    counts = {name: float(states[i]["step"]) for i, (name, _) in enumerate(model.named_parameters())}
+    assert len(counts) == len(states)
+    assert [count for name, count in counts.items() if name.endswith("coefficients")] == [1, 1, 1]
+    assert {count for name, count in counts.items() if not name.endswith("coefficients")} == {4}
+
+
+def test_refused_updates_change_nothing(tmp_path):
+    model, checkpoint = run(tmp_path, updates=4, max_change=1e-12)
+    assert all(basis.grid.dim() == 1 for basis in model.modules() if isinstance(basis, Basis))
+    assert {float(state["step"]) for state in checkpoint["optimizer_states"][0]["state"].values()} == {4}
+
+
+def test_a_penalty_is_part_of_the_loss(tmp_path):
+    """With a strong penalty on the energies' curvature less of it is left than without."""
+    rough = [
+        float(
+            run(tmp_path / str(weight), penalty=lambda model, weight=weight: weight * curvature(model))[0]
+            .prior.energies.regularization(l1=0.0, entropy=0.0, smoothness=1.0)
+            .detach()
+        )
+        for weight in (0.0, 10.0)
+    ]
+    assert rough[1] < rough[0]
+
+
+def curvature(model):
+    return model.prior.energies.regularization(l1=0.0, entropy=0.0, smoothness=1.0)
+
+
+def test_a_configured_run_loads_again(tmp_path):
+    config = TrainConfig.of(
+        {
+            "data": "digits",
+            "updates": 3,
+            "batch_size": 10,
+            "num_particles": 5,
+            "model": {"latent_dim": 2, "grid_size": 5},
+            "grid_updates": {"every": 2},
+        }
+    )
+    assert config.grid_updates == GridConfig(every=2)
+    config.save(tmp_path / "config.yaml")
+    assert TrainConfig.load(tmp_path / "config.yaml") == config
+    train(config, tmp_path / "run", progress=False)
+    assert load_model(tmp_path / "run").prior.energies.basis.grid.dim() == 3
+
+
+def test_bad_schedules():
+    for options, message in (
+        ({"every": 0}, "every: got 0"),
+        ({"num_samples": 0}, "num_samples: got 0"),
+        ({"decay": 0.0}, "decay: got 0.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            GridUpdates(**options)
