@@ -101,7 +101,7 @@ def test_unknown_and_shortened_options_are_refused(capsys, tmp_path, monkeypatch
 def test_evidence_of_every_held_out_datum(run, capsys):
     assert main(["evidence", str(run), "--num", "6", "--checked", "2", "--most_tempered", "1"]) == 0
     text = capsys.readouterr().out
-    assert "over 6 data" in text
+    assert "estimated for 6 held-out data" in text
     assert "trusted:" in text
     content = json.loads((run / "evidence.json").read_text())
     assert content["num"] == len(content["per_datum"]["value"]) == 6

@@ -106,8 +106,8 @@ class Stretched(Plain):
     :param upper: exponent at the upper end.
 
     >>> squares = Stretched(*torch.tensor([0.0, 2.0, 0.5, 1.0]))
-    >>> squares.place(torch.tensor([0.0, 0.25, 0.5, 1.0]))
-    tensor([0.0000, 0.2500, 1.0000, 2.0000])
+    >>> squares.place(torch.tensor([0.25, 0.5, 1.0]))
+    tensor([0.2500, 1.0000, 2.0000])
     """
 
     lower: Tensor

@@ -94,7 +94,7 @@ def test_a_whole_run_from_the_flag(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "elbo"}, "objective: got 'elbo', takes one of \\['automala', 'importance', 'langevin'"),
+        ({"objective": "elbo"}, "objective: got 'elbo', takes one of \\['amortised', 'automala', 'importance', 'iwae'"),
         ({"objective": "langevin", "chains": ChainConfig(kernel="nuts")}, "chains.kernel: got 'nuts', takes one of"),
         ({"objective": "langevin", "chains": ChainConfig(num_steps=0)}, "num_steps: got 0"),
         ({"objective": "langevin", "chains": ChainConfig(step_size=0.0)}, "step_size must be positive"),

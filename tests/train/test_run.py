@@ -34,7 +34,8 @@ def folder(tmp_path_factory):
 def test_a_run_folder_is_complete(folder):
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "config.yaml", "metrics.csv", "checkpoints", "summary.json", "samples.png", "prior.png", "curves.png"
+        "config.yaml", "metrics.csv", "checkpoints", "summary.json", "samples.png", "prior.png", "curves.png",
+        "training.nc",
     }  # fmt: skip
     assert TrainConfig.load(RunFolder(folder).config) == RECORDED
     summary = json.loads(RunFolder(folder).summary.read_text())
