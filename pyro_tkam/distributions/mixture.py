@@ -89,7 +89,9 @@ class TiltedMixture(Tabulated):
         self._coordinate = coordinate_for(singular, low, high)
         density = self._coordinate.pulled_back(self._log_density)
         edges = self._coordinate.cuts(merged(cuts, rank))
-        return tabulate(density, *self._coordinate.ends, self.batch_shape, rule, edges)
+        terms = components._magnitude
+        magnitude = None if terms is None else terms.expand(components.batch_shape).amax(-1)
+        return tabulate(density, *self._coordinate.ends, self.batch_shape, rule, edges, magnitude)
 
     def _log_density(self, z: Tensor) -> Tensor:
         return self._joint(z).logsumexp(-1)

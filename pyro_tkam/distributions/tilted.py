@@ -29,7 +29,8 @@ class ExponentiallyTilted(Tabulated):
 
     :param energy: elementwise ``f``: it takes any ``z`` that broadcasts against ``(*sample, *batch)`` and returns
         the broadcast shape. An attribute ``knots``, of shape ``(*grid_batch, count)``, gives the edges of the
-        cells within which it is smooth.
+        cells within which it is smooth, and one ``magnitude``, broadcastable to the batch, the size of the largest
+        terms that it sums where those cancel.
     :param reference: ``π0``, a univariate distribution or one of ``"uniform"`` (on [0, 1]), ``"gaussian"`` and
         ``"learnable_gaussian"`` (on [-4, 4]), ``"lognormal"`` (on [0, 4]) and ``"flat"`` (1 on [-1, 1]).
     :param low: lower end, a number or a tensor that broadcasts with the batch; None takes the reference's.
@@ -87,10 +88,15 @@ class ExponentiallyTilted(Tabulated):
         self._coordinate = coordinate_for(singular, low, high)
         density = self._coordinate.pulled_back(self._unnormalized)
         cuts = self._coordinate.cuts(self._breakpoints())
-        table = tabulate(density, *self._coordinate.ends, self.batch_shape, rule, cuts)
+        table = tabulate(density, *self._coordinate.ends, self.batch_shape, rule, cuts, self._magnitude)
         if is_concrete(table.log_normalizer):
             self._check_mass(table)
         return table
+
+    @property
+    def _magnitude(self) -> Tensor | None:
+        magnitude: Tensor | None = getattr(self.energy, "magnitude", None)
+        return magnitude
 
     def _breakpoints(self) -> Tensor | None:
         """Return the energy's and the reference's break points, ascending, shape ``(count, *edge_batch)``."""

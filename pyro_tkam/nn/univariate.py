@@ -66,6 +66,11 @@ class BoundFunctions(Picklable):
             return weights
         return torch.cat((weights, self.base_weight.expand(self.batch_shape).unsqueeze(-1)), -1)
 
+    @property
+    def magnitude(self) -> Tensor:
+        """Size of the largest weight, shape ``batch_shape``: sums of such terms are rounded in proportion to it."""
+        return self.weights.detach().abs().amax(-1)
+
     def features(self, z: Tensor) -> Tensor:
         """Evaluate what the functions are sums of, the basis and the base function: ``(*z.shape, features)``."""
         values = self.basis.cast(z.dtype)(z)

@@ -146,6 +146,7 @@ def tabulate(
     batch_shape: torch.Size,
     rule: Quadrature,
     breakpoints: Tensor | None = None,
+    magnitude: Tensor | None = None,
 ) -> Table:
     """
     Tabulate unnormalised densities, cutting cells until the estimated error is below the rule's tolerance.
@@ -157,6 +158,8 @@ def tabulate(
     :param batch_shape: shape of the batch of densities.
     :param rule: how to cut and integrate; its tolerance is not pursued where values may not steer control flow.
     :param breakpoints: ascending points at which cells should end, shape ``(count, *edge_batch)``.
+    :param magnitude: size of the largest terms of which the log density is a sum, broadcastable to ``batch_shape``:
+        it is rounded in proportion to them, however they cancel. None where it is no larger than the sum.
 
     >>> from pyro_tkam.ops.quadrature import gauss_legendre
     >>> table = tabulate(lambda z: -z, torch.tensor(0.0), torch.tensor(1.0), torch.Size(), gauss_legendre(8))
@@ -164,7 +167,9 @@ def tabulate(
     0.6321
     """
     edges = rule.edges(low, high, breakpoints)
-    table, error = _integrate(log_density, edges, batch_shape, rule)
+    terms = torch.zeros((), dtype=low.dtype, device=low.device) if magnitude is None else magnitude.detach()
+    terms = terms.expand(batch_shape).flatten()
+    table, error = _integrate(log_density, edges, batch_shape, rule, terms)
     if rule.tolerance is None or not is_concrete(error):
         return table
     while len(error) < rule.max_cells:
@@ -172,12 +177,12 @@ def tabulate(
         if not bool(cut.any()):
             break
         edges = _cut(edges, cut)
-        table, error = _integrate(log_density, edges, batch_shape, rule)
+        table, error = _integrate(log_density, edges, batch_shape, rule, terms)
     return table
 
 
 def _integrate(
-    log_density: Callable[[Tensor], Tensor], edges: Tensor, batch_shape: torch.Size, rule: Quadrature
+    log_density: Callable[[Tensor], Tensor], edges: Tensor, batch_shape: torch.Size, rule: Quadrature, terms: Tensor
 ) -> tuple[Table, Tensor]:
     """Return the table on given cells, and the estimated error of each cell in each column."""
     nodes = _nodes(edges, rule.nodes)
@@ -189,7 +194,7 @@ def _integrate(
     coefficients = analysis_matrix(rule.nodes, edges) @ density
     mass = inverse_cdf.cell_masses(coefficients, columns).sum(0)
     coefficients = coefficients / mass
-    noise = _noise(density.detach(), peak.flatten(), columns.detach()) / mass.detach()
+    noise = _noise(density.detach(), peak.flatten(), terms, columns.detach()) / mass.detach()
     error = _cell_errors(coefficients.detach(), columns.detach(), noise)
     error = error + _hidden_errors(coefficients.detach(), columns.detach(), noise, rule.nodes)
     fractions = rule.nodes
@@ -219,17 +224,18 @@ def _columns(edges: Tensor, batch_shape: torch.Size) -> Tensor:
     return edges.expand(-1, *batch_shape).flatten(1) if edges[0].numel() > 1 else edges.reshape(-1, 1)
 
 
-def _noise(density: Tensor, offset: Tensor, edges: Tensor) -> Tensor:
+def _noise(density: Tensor, offset: Tensor, terms: Tensor, edges: Tensor) -> Tensor:
     """
     Estimate how far rounding moves the density, known up to ``exp(offset)``, in each cell, shape (cells, columns).
 
-    The log density is rounded in proportion to its size, and its argument in proportion to the argument's.
+    The log density is rounded in proportion to its size or that of the terms which it sums, and its argument in
+    proportion to the argument's.
     """
     info = torch.finfo(edges.dtype)
     lowest, highest = density.aminmax(dim=1)
     log_density = torch.where(highest > 0, highest.log() + offset, 0)
     distance = torch.maximum(edges[:-1].abs(), edges[1:].abs()) / edges.diff(dim=0).clamp_min(info.tiny)  # in cells
-    return info.eps * (highest * (4 + log_density.abs()) + (highest - lowest) * distance)
+    return info.eps * (highest * (4 + torch.maximum(log_density.abs(), terms)) + (highest - lowest) * distance)
 
 
 def _rounding(noise: Tensor, edges: Tensor) -> Tensor:

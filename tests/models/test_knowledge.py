@@ -206,8 +206,10 @@ def test_tables_stay_accurate_after_a_grid_update(basis):
         model.update_grid(50)
         single, double = model.prior(), copy.deepcopy(model.prior).double()()
         z = torch.linspace(0, 1, 401).reshape(-1, 1, 1)
-        # float32 rounds energies of up to 20 and their arguments by 1e-6 or so
-        torch.testing.assert_close(single.cdf(z).double(), double.cdf(z.double()), atol=5e-6, rtol=0)
+        # terms of up to 300 cancel in the energy, so that float32 rounds it by 1e-5 or so
+        error = (single.cdf(z).double() - double.cdf(z.double())).abs().amax(0)
+        assert (error <= single.quadrature_error).all()
+        assert (error < 5e-6).all()
     energy = copy.deepcopy(model.prior.energies).double().bound()
     fine = ExponentiallyTilted(energy, low=0.0, high=1.0, quadrature=composite(8, 12))
     torch.testing.assert_close(double.cdf(z.double()), fine.cdf(z.double()), atol=1e-9, rtol=0)
