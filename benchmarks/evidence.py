@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import torch
@@ -18,7 +19,7 @@ from benchmarks.problems import PROBLEMS, Problem
 from benchmarks.timing import arguments, report
 from pyro_tkam.infer import AutoMALA, ParallelTempering, log_evidence
 
-Result = dict[str, float | bool | str]
+Result = dict[str, Any]
 Method = Callable[[Problem], list[Result]]
 
 
@@ -99,7 +100,7 @@ def main() -> None:
     table, pooled = {}, []
     for name, make in problems.items():
         problem = make()
-        runs = {}
+        runs: dict[str, list[Result]] = {}
         for method in methods + (list(PEERS.values()) if options.peers else []):
             runs |= measure(problem, method, seeds)
         table[name] = {each: summary(found) for each, found in runs.items()}

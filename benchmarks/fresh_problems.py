@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -65,7 +66,10 @@ def squares(dim: int, noise: float, seed: int) -> Problem:
         z = pyro.sample("z", dist.Normal(torch.zeros(dim), 1.0).to_event(1))
         pyro.sample("x", dist.Normal(z.square(), noise).to_event(1), obs=data)
 
-    return Problem(model, sum(_on_line(lambda z, x=x: dist.Normal(z.square(), noise).log_prob(x)) for x in data))
+    def log_likelihood(x: Tensor, z: Tensor) -> Tensor:
+        return dist.Normal(z.square(), noise).log_prob(x)
+
+    return Problem(model, sum(_on_line(partial(log_likelihood, x)) for x in data))
 
 
 def funnel(dim: int, seed: int) -> Problem:

@@ -8,6 +8,7 @@ with the mean over 10 more draws in place of the normaliser (Raj 2025, arXiv:250
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import pyro
@@ -33,15 +34,16 @@ def gradients(coefficients: Tensor, scale: float) -> dict[str, Tensor]:
     def prior(c: Tensor) -> ExponentiallyTilted:
         return ExponentiallyTilted(lambda z: scale * (basis(z.float()) @ c.float()), validate_args=False)
 
+    def feature(i: int, z: Tensor) -> Tensor:
+        return scale * basis(z)[..., i]
+
     u = torch.rand(NUM_DRAWS)
     pathwise = torch.func.jacrev(lambda c: objective(prior(c).icdf(u)))(coefficients)
     with torch.no_grad():
         fn = prior(coefficients)
         z = fn.icdf(u)
         features = scale * basis(z)
-        expected = torch.stack(
-            [fn.expectation(lambda z, i=i: scale * basis(z)[..., i]) for i in range(NUM_COEFFICIENTS)]
-        )
+        expected = torch.stack([fn.expectation(partial(feature, i)) for i in range(NUM_COEFFICIENTS)])
         negatives = scale * basis(fn.sample((NUM_DRAWS, NUM_NEGATIVES))).mean(1)
         weight = objective(z)[:, None]
     exact = torch.func.jacrev(lambda c: prior(c).expectation(objective))(coefficients)

@@ -111,6 +111,9 @@ def bank_steps() -> tuple[UnivariateFunctions, dict[str, Callable[[], None]]]:
     """Return a bank of RBF functions, and calls for its values and gradients: ours, and plain dense PyTorch."""
     bank = UnivariateFunctions((81, 40), "rbf", grid_size=GRID_SIZE)
     z, upper = torch.rand(100, 81, 40), torch.randn(100, 81, 40)
+    assert bank.scale is not None
+    assert bank.base_weight is not None
+    scale, base_weight = bank.scale, bank.base_weight
 
     def ours() -> None:
         bank.zero_grad(set_to_none=True)
@@ -120,7 +123,7 @@ def bank_steps() -> tuple[UnivariateFunctions, dict[str, Callable[[], None]]]:
         bank.zero_grad(set_to_none=True)
         centres = bank.basis.grid
         values = torch.exp(-0.5 * ((z.unsqueeze(-1) - centres) / (centres[1] - centres[0])) ** 2)
-        total = bank.scale * (values * bank.coefficients).sum(-1) + bank.base_weight * nn.functional.silu(z)
+        total = scale * (values * bank.coefficients).sum(-1) + base_weight * nn.functional.silu(z)
         total.backward(upper)
 
     return bank, {"ours": ours, "dense": dense}

@@ -94,7 +94,7 @@ def fit(x: Tensor, label: Tensor, updates: int, label_weight: float) -> tuple[La
 @torch.no_grad()
 def predict(model: LabelledTKAM, guide: Encoder, x: Tensor, draws: int = 20) -> Tensor:
     """Return the most probable class, averaged over draws of the guide."""
-    votes = 0
+    votes = torch.zeros(())
     for _ in range(draws):
         with pyro.poutine.trace() as tracing:
             guide(x)

@@ -9,7 +9,6 @@ draws as their total. An evaluation is one of the density, with or without its g
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -128,39 +127,41 @@ def least_ess(samples: dict[str, Tensor]) -> float:
     return min(float(arviz.ess(column.numpy(), method="bulk")) for each in columns for column in each)
 
 
-def spent(make: Callable[[Callable[..., None]], Any], counted: CountedModel | CountedAutoMALA) -> Counter[str]:
+def spent(make: Callable[..., Any], counted: CountedModel | CountedAutoMALA) -> dict[str, float]:
     """Run what is made with a hook; return effective draws after warm-up and what they took."""
-    marks: list[Counter[str]] = []
+    marks: list[dict[str, float]] = []
 
     def mark(kernel: Any, params: Any, stage: str, i: int) -> None:
         if stage == "Warmup" and i == WARMUP_STEPS - 1:
             marks.append(so_far())
 
-    def so_far() -> Counter[str]:
+    def so_far() -> dict[str, float]:
         calls = {"gradient": counted.gradients, "evaluation": counted.gradients + counted.screenings}
-        return Counter({**calls, "wall_second": time.perf_counter(), "process_second": time.process_time()})
+        return {**calls, "wall_second": time.perf_counter(), "process_second": time.process_time()}
 
-    mcmc = make(mark)
+    mcmc = make(hook_fn=mark)
     mcmc.run()
-    result = so_far()
-    result.subtract(marks[0])
-    result["effective_draw"] = least_ess(mcmc.get_samples(group_by_chain=True))
-    return result
+    result = {unit: amount - marks[0][unit] for unit, amount in so_far().items()}
+    return result | {"effective_draw": least_ess(mcmc.get_samples(group_by_chain=True))}
 
 
 def against_nuts(model: Callable[[], None], draws: int, repetitions: int) -> dict[str, dict[str, float]]:
     """Return effective draws of one NUTS chain and of 64 AutoMALA chains, run in turn, by what they took."""
-    totals: dict[str, Counter[str]] = {"nuts": Counter(), "automala": Counter()}
+    runs: dict[str, list[dict[str, float]]] = {"nuts": [], "automala": []}
     for _ in range(repetitions):
         counted = CountedModel(model)
         nuts = partial(MCMC, NUTS(counted), draws, WARMUP_STEPS, disable_progbar=True)
-        totals["nuts"].update(spent(lambda hook, make=nuts: make(hook_fn=hook), counted))
+        runs["nuts"].append(spent(nuts, counted))
         kernel = CountedAutoMALA(model)
         auto = partial(VectorizedMCMC, kernel, draws, WARMUP_STEPS, num_chains=64, disable_progbar=True)
-        totals["automala"].update(spent(lambda hook, make=auto: make(hook_fn=hook), kernel))
+        runs["automala"].append(spent(auto, kernel))
+
+    def total(own: list[dict[str, float]], unit: str) -> float:
+        return sum(run[unit] for run in own)
+
     rates = {
-        name: {f"ess_per_{unit}": total["effective_draw"] / total[unit] for unit in UNITS}
-        for name, total in totals.items()
+        name: {f"ess_per_{unit}": total(own, "effective_draw") / total(own, unit) for unit in UNITS}
+        for name, own in runs.items()
     }
     ratio = {unit: rates["automala"][unit] / rates["nuts"][unit] for unit in rates["nuts"]}
     return rates | {"ratio": ratio}

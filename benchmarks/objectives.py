@@ -8,8 +8,11 @@ do the prior draws at which the posterior's chains start. Published: Raj 2025 (a
 1650 with 20 CPU threads.
 """
 
+from collections.abc import Callable
+
 import pyro
 import torch
+from torch import nn
 
 from benchmarks.timing import arguments, best_of, report
 from pyro_tkam.distributions import ShortRunULA
@@ -22,7 +25,7 @@ GENERATION = 0.0239
 BATCH, NUM_STEPS, STEP_SIZE = 100, 20, 0.01
 
 
-def step_of(model: TKAM, objective):
+def step_of(model: TKAM, objective: Callable[..., nn.Module]) -> Callable[[], None]:
     """Return a call that takes one gradient of the loss."""
     loss = objective(model, None)
     x = torch.rand(BATCH, 784)

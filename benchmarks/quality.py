@@ -10,6 +10,7 @@ them; held-out digits give its floor. The latent energy prior is that of Pang et
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import torch
@@ -133,7 +134,9 @@ def batches(x: Tensor, updates: int) -> Iterator[Tensor]:
             yield x[rows]
 
 
-def measure(name: str, seed: int, updates: int, x: Tensor, features: nn.Module, classifier: nn.Module) -> dict:
+def measure(
+    name: str, seed: int, updates: int, x: Tensor, features: nn.Module, classifier: nn.Module
+) -> dict[str, Any]:
     """Train one contender and judge its samples."""
     pyro.set_rng_seed(seed)
     pyro.clear_param_store()
@@ -168,7 +171,7 @@ def main() -> None:
     features = classifier_features(images, data.labels[rows])
     classifier = train_classifier(images, data.labels[rows])
     floor = frechet_distance(embed(features, images), embed(features, data.images[held_out]))
-    runs: list[dict] = []
+    runs: list[dict[str, Any]] = []
     for seed in seeds:
         for name in CONTENDERS:
             runs.append(measure(name, seed, updates, x, features, classifier))

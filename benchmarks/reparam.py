@@ -19,7 +19,7 @@ import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS
 
-from benchmarks.langevin import Counted, least_ess
+from benchmarks.langevin import CountedModel, least_ess
 from benchmarks.timing import arguments, report
 from pyro_tkam.distributions import ExponentiallyTilted
 from pyro_tkam.infer import InverseTransformReparam
@@ -46,16 +46,16 @@ def efficiency(model: Callable[[], None], seed: int, draws: int) -> float:
     Bulk effective sample sizes use ranks, so they are those of ``z`` and of its noise alike.
     """
     pyro.set_rng_seed(seed)
-    counted, before = Counted(model), []
+    counted, before = CountedModel(model), []
 
     def mark(kernel: Any, params: Any, stage: str, i: int) -> None:
         if stage.startswith("Sample") and i == 0:
-            before.append(counted.calls)
+            before.append(counted.gradients)
 
     mcmc = MCMC(NUTS(counted, max_tree_depth=MAX_TREE_DEPTH), draws, WARMUP, hook_fn=mark, disable_progbar=True)
     with pyro.validation_enabled(False):
         mcmc.run()
-    return least_ess(mcmc.get_samples(group_by_chain=True)) / (counted.calls - before[0])
+    return least_ess(mcmc.get_samples(group_by_chain=True)) / (counted.gradients - before[0])
 
 
 def compare(seeds: range, draws: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def best_of(call: Callable[[], object], repeats: int = 10) -> float:
 
 
 def best_side_by_side(
-    calls: dict[str, Callable[[], object]], repeats: int = 10, clock: Callable[[], float] = time.perf_counter
+    calls: Mapping[str, Callable[[], object]], repeats: int = 10, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
     """Return the least seconds (wall, by default) of each call, taking turns so that all meet the same conditions."""
     best = dict.fromkeys(calls, float("inf"))

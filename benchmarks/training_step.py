@@ -7,6 +7,7 @@ The published seconds are those of Raj 2025 (arXiv:2506.14167, Sec. A.2) on a GT
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pyro
 import torch
@@ -19,7 +20,7 @@ PUBLISHED = {10: 0.2504, 20: 0.4758, 30: 0.8555, 40: 1.5108, 50: 2.1609}
 NUM_PARTICLES = BATCH = 100
 
 
-def step_of(latent_dim: int, coupling: str):
+def step_of(latent_dim: int, coupling: str) -> Callable[[], None]:
     """Return a call that takes one gradient of the loss."""
     pyro.set_rng_seed(0)
     model = TKAM.kart(784, latent_dim, coupling=coupling)

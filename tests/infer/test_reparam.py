@@ -6,12 +6,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO, autoguide
+from pyro.infer import SVI, Predictive, Trace_ELBO, autoguide
 from pyro.infer.autoguide.initialization import InitMessenger, init_to_value
 from pyro.poutine import condition, reparam, trace
 from scipy.stats import kstest, norm
 
-from pyro_tkam._arviz import ess
+from benchmarks.reparam import compare
 from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
 from pyro_tkam.infer import MALA, InverseTransformReparam, VectorizedMCMC
 from pyro_tkam.infer.normal_quantile import normal_quantile
@@ -162,27 +162,9 @@ def test_langevin_chains_run_on_it():
 
 @pytest.mark.slow
 def test_nuts_mixes_better_on_the_noise_of_a_rough_energy():
-    """Effective draws a gradient, over all latents and two seeds; three times as many when this was written."""
+    """
+    The smallest effective sample size a gradient, by three seeds.
 
-    def run(model, site: str, seed: int) -> tuple[float, int]:
-        pyro.set_rng_seed(seed)
-        kernel = NUTS(model, max_tree_depth=5)
-        mcmc = MCMC(kernel, num_samples=150, warmup_steps=80, disable_progbar=True)
-        calls = 0
-        plain = pyro.ops.integrator.potential_grad
-
-        def counted(*arguments):
-            nonlocal calls
-            calls += 1
-            return plain(*arguments)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pyro.ops.integrator.potential_grad", counted)
-            mcmc.run()
-        return float(ess(mcmc.get_samples()[site][None].numpy()).sum()), calls
-
-    def efficiency(model, site: str) -> float:
-        draws, calls = (sum(part) for part in zip(*(run(model, site, seed) for seed in (1, 2)), strict=True))
-        return draws / calls
-
-    assert efficiency(reparam(posterior_model, WHITE), "z_noise") > efficiency(posterior_model, "z")
+    Over 9 other seeds the log ratio was 3.3 with a spread of 1.2, all positive; false alarm: 1e-5 if it is normal.
+    """
+    assert compare(range(3), 100)["log_ratio"] > 0.3
