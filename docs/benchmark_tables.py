@@ -35,11 +35,27 @@ def _mixture(results: Any) -> Iterable[Row]:
         yield case["num_components"], *(f"{1000 * case[name]:.1f}" for name in names)
 
 
+def _chains(results: Any) -> Iterable[Row]:
+    yield "kernel", "1 chain, ms a step", "64 chains, ms a step", "ratio", "tempering, 1000 evaluations a second"
+    for kernel, cost in results["cost_of_64_chains"].items():
+        times = (f"{cost[each]:.2f}" for each in ("one_chain_ms", "64_chains_ms", "ratio"))
+        yield kernel, *times, f"{results['tempering_per_second'][kernel]['evaluations'] / 1000:.0f}"
+
+
+def _against_nuts(results: Any) -> Iterable[Row]:
+    yield "model", "a second", "a processor second", "a gradient", "an evaluation, with or without gradient"
+    units = ("ess_per_wall_second", "ess_per_process_second", "ess_per_gradient", "ess_per_evaluation")
+    for name, model in (("eight schools", "eight_schools"), ("logistic regression, 20-d", "logistic_20d")):
+        yield name, *(f"{results['against_nuts'][model]['ratio'][unit]:.2g}" for unit in units)
+
+
 #: tables by name: the file they are rendered from, and how
 TABLES = {
     "training_step": ("training_step", _training_step),
     "draws": ("distributions", _draws),
     "mixture": ("distributions", _mixture),
+    "chains": ("langevin", _chains),
+    "against_nuts": ("langevin", _against_nuts),
 }
 
 
