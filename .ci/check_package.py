@@ -29,8 +29,8 @@ def check_wheel(wheel: Path) -> str:
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         version = str(email.message_from_bytes(archive.read(metadata))["Version"])
     info = metadata.removesuffix("METADATA")
-    source = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pyro_tkam").rglob("*.py")}
-    expected = source | {"pyro_tkam/py.typed"}
+    files = (path for path in (ROOT / "pyro_tkam").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    expected = {path.relative_to(ROOT).as_posix() for path in files}
     found = {name for name in names if not name.startswith(info)}
     if found != expected:
         raise SystemExit(f"{wheel.name}: differs from the source in {sorted(found ^ expected)}")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.timing import arguments, report
 from pyro_tkam.datasets import mnist5k, split
-from pyro_tkam.infer import ImportanceMLE
+from pyro_tkam.infer import ULA, ImportanceMLE, LangevinMLE
 from pyro_tkam.metrics import class_shares, classifier_features, embed, frechet_distance, train_classifier
 from pyro_tkam.models import TKAM, AmortisedGuide
 
@@ -113,6 +113,13 @@ def amortised(noise_scale: float = 0.5) -> Contender:
     return Contender(descend(objective, objective.parameters()), model.generate)
 
 
+def langevin(noise_scale: float = 0.3) -> Contender:
+    """Mixture prior with the posterior steps of the latent energy prior; its own draws need no chain."""
+    model = TKAM.mixture(784, LATENTS, 40, noise_scale=noise_scale)
+    objective = LangevinMLE(ULA, num_steps=20, step_size=0.005)(model, None)
+    return Contender(descend(objective, model.parameters()), model.generate)
+
+
 CONTENDERS: dict[str, Callable[[], Contender]] = {
     "vae": autoencoder,
     "vae, noise 0.5": lambda: autoencoder(0.5),
@@ -120,6 +127,7 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "shared, 100 draws": lambda: shared(100),
     "shared, 400 draws": lambda: shared(400),
     "amortised mixture": amortised,
+    "Langevin mixture": langevin,
 }
 
 

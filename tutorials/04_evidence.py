@@ -131,7 +131,8 @@ tempering = ParallelTempering(
     AutoMALA(different), num_temperatures=8, num_samples=200 if SMALL else 1000, num_chains=4, disable_progbar=True
 )
 draws = tempering.run()
-plots.evidence_curve(draws, exact=exact(10.0))
+_, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+plots.evidence_curve(draws, axes, exact=exact(10.0))
 for method in ("thermodynamic", "steppingstone", "bar", "bridge"):
     estimate = draws.log_evidence(method)
     print(f"{method:14} {estimate.value:.3f} ± {estimate.standard_error:.3f}")
