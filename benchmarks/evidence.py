@@ -17,7 +17,7 @@ from benchmarks.fresh_problems import FRESH
 from benchmarks.peers import PEERS
 from benchmarks.problems import PROBLEMS, Problem
 from benchmarks.timing import arguments, report
-from pyro_tkam.infer import AutoMALA, ParallelTempering, log_evidence
+from pyro_tkam.infer import MALA, ParallelTempering, log_evidence
 
 Result = dict[str, Any]
 Method = Callable[[Problem], list[Result]]
@@ -40,10 +40,10 @@ def automatic(problem: Problem) -> list[Result]:
 def along_the_ladder(problem: Problem) -> list[Result]:
     """Bennett's ratio and the middle of the sandwich, from one tempered run of nearly 400k evaluations."""
     tempering = ParallelTempering(
-        AutoMALA(problem.model),
+        MALA(problem.model),
         num_temperatures=16,
-        num_samples=450,
-        warmup_steps=250,
+        num_samples=2200,
+        warmup_steps=700,
         num_chains=8,
         disable_progbar=True,
     )
