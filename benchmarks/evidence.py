@@ -40,7 +40,7 @@ def automatic(problem: Problem) -> list[Result]:
 def along_the_ladder(problem: Problem) -> list[Result]:
     """Bennett's ratio and the middle of the sandwich, from one tempered run of nearly 400k evaluations."""
     tempering = ParallelTempering(
-        MALA(problem.model),
+        MALA(problem.model, target_accept_prob=0.8),
         num_temperatures=16,
         num_samples=2200,
         warmup_steps=700,

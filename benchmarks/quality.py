@@ -22,16 +22,17 @@ from pyro_tkam.infer import ULA, ImportanceMLE, LangevinMLE
 from pyro_tkam.metrics import class_shares, classifier_features, embed, frechet_distance, train_classifier
 from pyro_tkam.models import TKAM, AmortisedGuide
 
-BATCH, LATENTS, RATE = 100, 81, 1e-3
+NUM_DATA, BATCH, LATENTS, RATE = 4000, 100, 81, 1e-3
 Sampler = Callable[[int], Tensor]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A model in training: one update, and how to draw from it."""
+    """A model in training: one update of a batch, how to draw, and what hears which rows come next."""
 
     update: Callable[[Tensor], None]
     generate: Sampler
+    choose: Callable[[Tensor], None] = lambda rows: None
 
 
 def decoder() -> nn.Module:
@@ -113,11 +114,34 @@ def amortised(noise_scale: float = 0.5) -> Contender:
     return Contender(descend(objective, objective.parameters()), model.generate)
 
 
-def langevin(noise_scale: float = 0.3) -> Contender:
-    """Mixture prior with the posterior steps of the latent energy prior; its own draws need no chain."""
+class RememberedChains:
+    """Langevin objective whose chains of each datum go on where they ended when it was last in a batch."""
+
+    def __init__(self, model: TKAM, objective: LangevinMLE) -> None:
+        self.model, self.objective = model, objective
+        self.positions = torch.full((1, NUM_DATA, LATENTS), torch.nan)
+        self.rows = torch.empty(0, dtype=torch.int64)
+
+    def choose(self, rows: Tensor) -> None:
+        """Hear which data come next."""
+        self.rows = rows
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the loss."""
+        chains = self.positions[:, self.rows]
+        state = self.objective.state_dict()
+        self.objective.load_state_dict(state | {"chains": None if chains.isnan().any() else chains})
+        loss: Tensor = self.objective.differentiable_loss(self.model, None, x)
+        self.positions[:, self.rows] = self.objective.state_dict()["chains"]
+        return loss
+
+
+def langevin(num_steps: int, noise_scale: float = 0.3) -> Contender:
+    """Mixture prior with persistent chains at the posterior; its own draws need no chain."""
     model = TKAM.mixture(784, LATENTS, 40, noise_scale=noise_scale)
-    objective = LangevinMLE(ULA, num_steps=20, step_size=0.005)(model, None)
-    return Contender(descend(objective, model.parameters()), model.generate)
+    chains = LangevinMLE(ULA, num_steps=num_steps, step_size=0.005, persistent=True)
+    objective = RememberedChains(model, chains)
+    return Contender(descend(objective, model.parameters()), model.generate, objective.choose)
 
 
 CONTENDERS: dict[str, Callable[[], Contender]] = {
@@ -125,21 +149,22 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "vae, noise 0.5": lambda: autoencoder(0.5),
     "latent energy": latent_energy,
     "shared, 100 draws": lambda: shared(100),
-    "shared, 400 draws": lambda: shared(400),
     "amortised mixture": amortised,
-    "Langevin mixture": langevin,
+    "Langevin mixture, 2 steps": lambda: langevin(2),
+    "Langevin mixture, 5 steps": lambda: langevin(5),
+    "shared, 400 draws": lambda: shared(400),
 }
 
 
-def batches(x: Tensor, updates: int) -> Iterator[Tensor]:
-    """Yield shuffled mini-batches."""
+def batches(num: int, updates: int) -> Iterator[Tensor]:
+    """Yield the rows of shuffled mini-batches."""
     count = 0
     while True:
-        for rows in torch.randperm(len(x)).split(BATCH):
+        for rows in torch.randperm(num).split(BATCH):
             if count == updates:
                 return
             count += 1
-            yield x[rows]
+            yield rows
 
 
 def measure(
@@ -150,8 +175,9 @@ def measure(
     pyro.clear_param_store()
     contender = CONTENDERS[name]()
     start = time.process_time()
-    for batch in batches(x, updates):
-        contender.update(batch)
+    for rows in batches(len(x), updates):
+        contender.choose(rows)
+        contender.update(x[rows])
     trained = time.process_time()
     many = contender.generate(10_000).detach()
     seconds = time.process_time() - trained
