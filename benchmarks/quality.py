@@ -46,8 +46,6 @@ def decoder() -> nn.Module:
 
 
 def descend(loss: Loss, *groups: tuple[Iterable[nn.Parameter], float]) -> Callable[[Tensor], None]:
-    loss: Callable[[Tensor], Tensor], *groups: tuple[Iterable[nn.Parameter], float]
-) -> Callable[[Tensor], None]:
     """Return an update of Adam; groups of parameters have step sizes of their own."""
     optimizer = torch.optim.Adam([{"params": list(parameters), "lr": rate} for parameters, rate in groups])
 
