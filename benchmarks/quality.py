@@ -107,7 +107,7 @@ def latent_energy(noise_scale: float = 0.3) -> Contender:
 
 def by_importance(make: Callable[..., TKAM], latents: int, num_particles: int, **options: Any) -> Contender:
     """A model trained by importance sampling from its prior."""
-    model = make(784, latents, grid_size=GRID, noise_scale=0.6, **options)
+    model = make(784, latents, noise_scale=0.6, **options)
     objective = ImportanceMLE(num_particles)(model, None)
     return Contender(descend(objective, (model.parameters(), RATE)), model.generate)
 
@@ -142,7 +142,7 @@ class RememberedChains:
         return loss
 
 
-def langevin(num_steps: int, noise_scale: float = 0.3) -> Contender:
+def langevin(num_steps: int, noise_scale: float = 0.5) -> Contender:
     """Mixture prior with persistent chains at the posterior; its own draws need no chain."""
     model = TKAM.mixture(784, LATENTS, grid_size=GRID, noise_scale=noise_scale)
     chains = LangevinMLE(ULA, num_steps=num_steps, step_size=0.005, persistent=True)
@@ -155,8 +155,8 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "vae, noise 0.5": lambda: autoencoder(0.5),
     "latent energy": latent_energy,
     "amortised mixture": amortised,
-    "mixture, 100 draws": lambda: by_importance(TKAM.mixture, LATENTS, 100),
-    "deep, 100 draws": lambda: by_importance(TKAM.deep, LATENTS, 100),
+    "mixture, 100 draws": lambda: by_importance(TKAM.mixture, LATENTS, 100, grid_size=GRID),
+    "deep, 100 draws": lambda: by_importance(TKAM.deep, LATENTS, 100, grid_size=GRID),
     "shared, 100 draws": lambda: by_importance(TKAM.kart, 40, 100, coupling="shared"),
     "shared, 400 draws": lambda: by_importance(TKAM.kart, 40, 400, coupling="shared"),
     "Langevin mixture": lambda: langevin(5),
