@@ -158,8 +158,8 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "mixture, 100 draws": lambda: by_importance(TKAM.mixture, LATENTS, 100, grid_size=GRID),
     "deep, 100 draws": lambda: by_importance(TKAM.deep, LATENTS, 100, grid_size=GRID),
     "shared, 100 draws": lambda: by_importance(TKAM.kart, 40, 100, coupling="shared"),
-    "shared, 400 draws": lambda: by_importance(TKAM.kart, 40, 400, coupling="shared"),
     "Langevin mixture": lambda: langevin(5),
+    "shared, 400 draws": lambda: by_importance(TKAM.kart, 40, 400, coupling="shared"),
 }
 LONG = ("vae", "vae, noise 0.5", "amortised mixture")
 """Those that are also trained four times as long."""
@@ -221,9 +221,9 @@ def main() -> None:
     floor = frechet_distance(embed(features, images), embed(features, data.images[held_out]))
     runs = earlier(options.output) if options.resume else []
     done = {(run["name"], run["seed"], run["updates"]) for run in runs}
-    lengths = [(name, updates) for name in CONTENDERS] + [(name, 4 * updates) for name in LONG]
-    for seed in seeds:
-        for name, length in lengths:
+    lengths = [(name, 4 * updates) for name in LONG] + [(name, updates) for name in CONTENDERS]
+    for name, length in lengths:
+        for seed in seeds:
             if (name, seed, length) not in done:
                 runs.append(measure(name, seed, length, x, features, classifier))
                 report({"held_out_frechet": floor, "runs": runs}, options.output)
