@@ -28,8 +28,7 @@ class AmortisedGuide(PyroModule):
     :param encoder: another network, from data ``(batch, *event)`` to ``(batch, 2 * latents)``.
     :raises ValueError: for a model with several latent sites, or none.
 
-    >>> from pyro_tkam.ops._precision import at_least_single
-    from pyro_tkam.models import TKAM
+    >>> from pyro_tkam.models import TKAM
     >>> model = TKAM.mixture(6, latent_dim=4, num_components=3)
     >>> guide = AmortisedGuide(model)
     >>> guide(torch.rand(5, 6)).shape

@@ -113,7 +113,6 @@ def sum_edges(edges: BoundFunctions, s: Tensor) -> Tensor:
     :returns: shape ``(*, out)``.
     """
     s = at_least_single(s)
-    s = at_least_single(s)
     _checks.same_dtype("s", s, edges.coefficients, "the coefficients")
     total = edges.basis.edge_sum(s, edges.coefficients)
     if edges.scale is not None:

@@ -13,7 +13,8 @@ from pyro_tkam.infer.kernels import AutoMALA
 from pyro_tkam.models import TKAM, AmortisedGuide
 from pyro_tkam.train import ELBOTraining, GridUpdates, fit
 
-SIZE, UPDATES = 30, 7
+SIZE, UPDATES, BATCH = 30, 7, 6
+PARTICLES = 2 * BATCH  # a multiple of each process's rows, so that an update moves the generator equally far
 
 
 class Gradients(Callback):
@@ -40,16 +41,16 @@ class Crash(Callback):
 
 
 def make(objective, guide=None, size=SIZE):
-    """Make a model in double precision and its objective; weights stay as they are, for that draws no numbers."""
+    """Make a model in double precision and its objective."""
     pyro.set_rng_seed(1)
     model = TKAM.kart(4, latent_dim=2, grid_size=5, widths=[6], noise_scale=0.3).double()
     return ELBOTraining(model, objective(), guide and guide(model).double(), size=size)
 
 
 RUNS = {
-    "importance": partial(make, partial(ImportanceMLE, 8, ess_threshold=0.0)),
-    "unscaled": partial(make, partial(ImportanceMLE, 8, ess_threshold=0.0), size=None),
-    "resampled": partial(make, partial(ImportanceMLE, 8, ess_threshold=1.0)),
+    "importance": partial(make, partial(ImportanceMLE, PARTICLES, ess_threshold=0.0)),
+    "unscaled": partial(make, partial(ImportanceMLE, PARTICLES, ess_threshold=0.0), size=None),
+    "resampled": partial(make, partial(ImportanceMLE, PARTICLES, ess_threshold=1.0)),
     "automala": partial(make, partial(LangevinMLE, AutoMALA, num_steps=2)),
     "iwae": partial(make, partial(ImportanceWeightedELBO, 2), AmortisedGuide),
 }
@@ -64,7 +65,7 @@ def run(name, folder, devices=1, shares_draws=None, crash=False):
         torch.rand(SIZE, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
         folder,
         updates=UPDATES,
-        batch_size=6,
+        batch_size=BATCH,
         checkpoint_every=4,
         device="cpu",
         devices=devices,
