@@ -125,8 +125,8 @@ class TrainConfig:
     :param device: "auto", "cpu", "gpu", "mps" or another accelerator that Lightning knows.
     :param devices: number of processes on each machine, a device each; they share the batches.
     :param num_nodes: number of machines.
-    :param precision: "32-true", or "bf16-mixed" or "16-mixed" for networks in half precision; tables of the prior and
-        log densities stay in single.
+    :param precision: "32-true", or "bf16-mixed" for matrix products of networks in half precision; tables of the prior
+        and log densities stay in single.
     """
 
     data: str = "mnist5k"
@@ -210,7 +210,7 @@ class TrainConfig:
         write_text(path, yaml.safe_dump(asdict(self), sort_keys=False))
 
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("32-true", "bf16-mixed")
 """Names, as Lightning has them, of the precisions in which a run computes."""
 
 

@@ -66,8 +66,8 @@ def fit(
     :param devices: number of processes on each machine, a device each, among which Lightning's DDP shares the batches.
         It starts them by running the same script again, so that everything around this call runs in each.
     :param num_nodes: number of machines, on each of which the script is started.
-    :param precision: ``"32-true"``, which keeps the model's dtype, or ``"bf16-mixed"`` or ``"16-mixed"``, in which
-        networks compute in half precision; tables of the prior and log densities stay in single.
+    :param precision: ``"32-true"``, which keeps the model's dtype, or ``"bf16-mixed"``, which computes matrix products
+        of networks in half precision; tables of the prior and log densities stay in single.
     :param progress: show a progress bar.
     :param callbacks: further Lightning callbacks.
     :return: median seconds an update; None where there was nothing left to do.
