@@ -48,6 +48,7 @@ class Tabulated(Picklable, TorchDistribution):
         """
         return (self._table.error + self._table.rounding + self._unreachable()).expand(self.batch_shape)
 
+    @in_full_precision
     def _unreachable(self) -> Tensor:
         return self._coordinate.unreachable(self._table.cdf)
 

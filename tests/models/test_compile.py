@@ -7,6 +7,7 @@ from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.models import TKAM
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of torch.compile itself
 @pytest.mark.parametrize("basis", ["rbf", "bspline"])
 def test_a_compiled_generator_has_the_same_gradients(basis):
     """Without code generation, since a machine may lack a C++ compiler."""

@@ -35,14 +35,14 @@ class Parameters(Callback):
         torch.save(dict(pl_module.named_parameters()), path)
 
 
-class Crashed(Exception):
-    pass
+class CrashError(Exception):
+    """Stands for whatever stops a run."""
 
 
 class Crash(Callback):
     def on_train_batch_start(self, trainer, *_):
         if trainer.global_step == 5:
-            raise Crashed
+            raise CrashError
 
 
 def make(objective, guide=None, size=SIZE):
@@ -84,7 +84,7 @@ def main(folder):
         run(name, folder / name, devices=2)
     run("importance", folder / "apart", devices=2, shares_draws=False)
     for name in ("importance", "resampled", "automala"):
-        with suppress(Crashed):
+        with suppress(CrashError):
             run(name, folder / f"{name}-resumed", devices=2, crash=True)
         run(name, folder / f"{name}-resumed", devices=2)
 
