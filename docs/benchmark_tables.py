@@ -1,8 +1,10 @@
 """The directive ``benchmark``: a table that is rendered from a committed result of ``benchmarks/``."""
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from docutils.parsers.rst import Directive
@@ -49,6 +51,39 @@ def _against_nuts(results: Any) -> Iterable[Row]:
         yield name, *(f"{results['against_nuts'][model]['ratio'][unit]:.2g}" for unit in units)
 
 
+def _evidence(results: Any) -> Iterable[Row]:
+    yield "problem", "``auto``", "its evaluations", "its time, s", "BAR", "sandwich"
+    for name, methods in results["problems"].items():
+        automatic = [case for method, case in methods.items() if method not in ("bar", "sandwich")]
+        error = math.sqrt(sum(case["runs"] * case["rmse"] ** 2 for case in automatic) / results["seeds"])
+        evaluations = max(case["most_evaluations"] for case in automatic)
+        seconds = max(case["seconds"] for case in automatic)
+        ladder = (f"{methods[each]['rmse']:.3f}" for each in ("bar", "sandwich"))
+        yield name.replace("_", " "), f"{error:.4f}", f"{evaluations:,}", f"{seconds:.1f}", *ladder
+
+
+def _calibration(results: Any) -> Iterable[Row]:
+    yield "runs", "number", "median", "95% point", "largest"
+    for name, key in (("all", "calibration_of_all"), ("trusted by their verdict", "calibration_of_trusted")):
+        case = results["auto"][key]
+        yield name, case["runs"], *(f"{case[each]:.2f}" for each in ("median", "quantile_95", "largest"))
+
+
+def _fresh(results: Any) -> Iterable[Row]:
+    yield "family", "problems", "runs", "trusted", "median RMSE", "largest RMSE"
+    families: dict[str, list[list[Any]]] = {}
+    for name, methods in results["problems"].items():
+        families.setdefault(name.split("(")[0], []).append(list(methods.values()))
+    for family, problems in families.items():
+        runs = sum(case["runs"] for methods in problems for case in methods)
+        trusted = sum(case["trusted"] for methods in problems for case in methods)
+        errors = [
+            math.sqrt(sum(case["runs"] * case["rmse"] ** 2 for case in methods) / sum(case["runs"] for case in methods))
+            for methods in problems
+        ]
+        yield family.replace("_", " "), len(problems), runs, trusted, f"{median(errors):.4f}", f"{max(errors):.4f}"
+
+
 #: tables by name: the file they are rendered from, and how
 TABLES = {
     "training_step": ("training_step", _training_step),
@@ -56,6 +91,9 @@ TABLES = {
     "mixture": ("distributions", _mixture),
     "chains": ("langevin", _chains),
     "against_nuts": ("langevin", _against_nuts),
+    "evidence": ("evidence", _evidence),
+    "evidence_calibration": ("evidence_calibration", _calibration),
+    "evidence_fresh": ("evidence_fresh", _fresh),
 }
 
 

@@ -64,10 +64,15 @@ class BoundModel:
         return plate_scale(trace.nodes[self.density.structure.latent[0]], self.structure.local_dims) != 1
 
     def draw_prior(self, num: int) -> Tensor:
-        """Draw positions ``(num, *local, dim)`` of finite density from the prior, or where it can't be drawn from."""
+        """Draw positions ``(num, *local, dim)`` from the prior, or as chains start where it can't be drawn from."""
         density = self.density
         with torch.no_grad():
-            return find_start(density, num, density.sample_prior if density.can_sample_prior() else None)
+            return density.sample_prior(num) if density.can_sample_prior() else density.draw_start(num)
+
+    def draw_start(self, num: int) -> Tensor:
+        """Draw positions like :meth:`draw_prior`, anew where their density isn't finite."""
+        with torch.no_grad():
+            return find_start(self.density, num, self.draw_prior)
 
     def score(self, position: Tensor) -> Particles:
         """Score positions ``(rows, *local, dim)``; the model's parameters carry gradients and are seen by handlers."""

@@ -179,11 +179,9 @@ class ChainMLE(MaximumLikelihood):
 
     def _start(self, bound: BoundModel, drawn: Tensor) -> Tensor:
         """Return where chains start: at draws from the prior, or where persistent ones ended."""
-        if not self.persistent:
-            return drawn
-        if bound.is_mini_batch:
+        if self.persistent and bound.is_mini_batch:
             raise ValueError("persistent: got a mini-batch, takes all data in each call: chains belong to data")
-        if self._last is None:
+        if not self.persistent or self._last is None:
             return drawn
         if self._last.shape != drawn.shape:
             raise ValueError(f"persistent: chains have shape {tuple(self._last.shape)}, data need {tuple(drawn.shape)}")

@@ -64,7 +64,9 @@ class LangevinMLE(ChainMLE):
         super().__init__(kernel, num_steps, num_chains, log_prior_gradient, persistent, options)
 
     def _sample(self, bound: BoundModel) -> PosteriorDraws:
-        prior = bound.draw_prior(self.num_chains)
+        # Chains that go on need no check of where they would have started.
+        draw = bound.draw_start if self._last is None else bound.draw_prior
+        prior = draw(self.num_chains)
         chains = Chains.begin(bound.kernel, bound.density, self._start(bound, prior), warmup_steps=0)
         step_size = self._carried(1, prior)
         chains.tuning = replace(chains.tuning, step_size=step_size[0].expand_as(chains.tuning.step_size))
