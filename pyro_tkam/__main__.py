@@ -56,6 +56,8 @@ def _run(config: TrainConfig, files: RunFolder) -> None:
 
     _quiet_lightning()
     summary = train(config, files.path)
+    if not summary:  # one of several processes, and not the first
+        return
     if evidence := summary.get("held_out"):
         value = f"{evidence['log_evidence']:.2f} ± {evidence['standard_error']:.2g}"
         print(f"held-out log evidence: {value} nats a datum; {evidence['verdict']}")

@@ -8,6 +8,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.pairwise import squared_distance
 
 
@@ -32,6 +33,7 @@ class IsotropicNormal(TorchDistribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"scale": constraints.positive}
     has_rsample = True
 
+    @in_full_precision
     def __init__(self, loc: Tensor, scale: Tensor, event_dim: int = 1, *, validate_args: bool | None = None) -> None:
         if not 1 <= event_dim <= loc.dim():
             raise ValueError(f"event_dim: got {event_dim}, takes 1 to {loc.dim()}, the rank of loc")
@@ -69,6 +71,7 @@ class IsotropicNormal(TorchDistribution):
         new._validate_args = self._validate_args
         return new
 
+    @in_full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """
         Return the log density.

@@ -18,6 +18,7 @@ from torch.distributions import Distribution, Independent, biject_to, constraint
 
 from pyro_tkam.distributions.references import copied
 from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.estimators import importance
 from pyro_tkam.ops.estimators.estimate import Estimate
 from pyro_tkam.ops.langevin import Noise, Point, Tuning, mala_step, ula_step
@@ -119,6 +120,7 @@ class JointEnergy(TorchDistribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = False
 
+    @in_full_precision
     def __init__(
         self,
         energy: JointFunction,
@@ -170,6 +172,7 @@ class JointEnergy(TorchDistribution):
         with temporarily_clear_interpreter_stack():  # vmap would refuse the noise, which all of its elements share
             return self.sample((count,))
 
+    @in_full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """
         Return ``f(z) + log π0(z)`` ``-(m - stop_grad(m))``, with ``m`` the mean of ``f`` over negatives.
@@ -186,6 +189,7 @@ class JointEnergy(TorchDistribution):
         mean = self.energy(self.negatives).mean(0)
         return log_prob - (mean - mean.detach())
 
+    @in_full_precision
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """
         Draw by running the sampler from the reference; approximate, as it is short and unadjusted.
@@ -197,6 +201,7 @@ class JointEnergy(TorchDistribution):
         start = transform.inv(self.reference.sample(torch.Size(sample_shape)))
         return transform(self.sampler(partial(self._unconstrained, weight=1.0), start)).detach()
 
+    @in_full_precision
     def estimate_log_normalizer(
         self, num_particles: int = 1000, num_temperatures: int = 100, step_size: float = 0.1
     ) -> Estimate:

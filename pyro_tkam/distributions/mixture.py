@@ -13,6 +13,7 @@ from pyro_tkam.distributions.tabulated import Tabulated
 from pyro_tkam.distributions.tilted import ExponentiallyTilted, merged
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._points import aligned
+from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.quadrature import default_rule
 from pyro_tkam.ops.table import Table, tabulate
 
@@ -43,6 +44,7 @@ class TiltedMixture(Tabulated):
 
     _shared: ClassVar[tuple[str, ...]] = (*Tabulated._shared, "log_weights", "components")
 
+    @in_full_precision
     def __init__(self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None) -> None:
         if not isinstance(components, ExponentiallyTilted):
             raise TypeError(f"components: got {type(components).__name__}, takes an ExponentiallyTilted")
@@ -103,6 +105,7 @@ class TiltedMixture(Tabulated):
             return self.components._unnormalized(z[..., None]) + shift
         return self.components._masked_log_prob(z[..., None]) + self.log_weights
 
+    @in_full_precision
     def component_log_prob(self, value: Tensor) -> Tensor:
         """
         Return the normalised ``log p_k(z)`` of every component, minus infinity outside its own interval.
@@ -113,6 +116,7 @@ class TiltedMixture(Tabulated):
         self._check(value)
         return self.components._masked_log_prob(value[..., None])
 
+    @in_full_precision
     def responsibilities(self, value: Tensor) -> Tensor:
         """
         Return ``w_k p_k(z) / p(z)``, the posterior of the component's index.

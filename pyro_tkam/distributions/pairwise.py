@@ -7,6 +7,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, ContinuousBernoulli, Distribution, constraints
 
+from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.pairwise import inner_product
 from pyro_tkam.ops.symbols import check_symbols
 
@@ -24,6 +25,7 @@ class _PairwiseFamily(TorchDistribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     _element_dim: ClassVar[int] = 0
 
+    @in_full_precision
     def __init__(self, logits: Tensor, event_dim: int = 1, *, validate_args: bool | None = None) -> None:
         if not isinstance(logits, Tensor) or not logits.is_floating_point():
             raise TypeError(f"logits: got {getattr(logits, 'dtype', type(logits).__name__)}, takes a floating tensor")
@@ -58,6 +60,7 @@ class _PairwiseFamily(TorchDistribution):
         new._validate_args = self._validate_args
         return new
 
+    @in_full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """
         Return the log probability (density) of whole events.

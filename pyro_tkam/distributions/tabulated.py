@@ -11,6 +11,7 @@ from torch.distributions import constraints, register_kl
 
 from pyro_tkam.distributions.coordinates import Coordinate
 from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.bases import Picklable
 from pyro_tkam.ops.table import Table
 
@@ -47,6 +48,7 @@ class Tabulated(Picklable, TorchDistribution):
         """
         return (self._table.error + self._table.rounding + self._unreachable()).expand(self.batch_shape)
 
+    @in_full_precision
     def _unreachable(self) -> Tensor:
         return self._coordinate.unreachable(self._table.cdf)
 
@@ -56,11 +58,13 @@ class Tabulated(Picklable, TorchDistribution):
         return self.expectation(lambda z: z)
 
     @property
+    @in_full_precision
     def variance(self) -> Tensor:
         """``E_p[(z - E_p[z])²]``, shape ``batch_shape``."""
         mean = self._table.expectation(self._coordinate.place)
         return self.expectation(lambda z: (z - mean).square())
 
+    @in_full_precision
     def expectation(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """
         Return ``E_p[h(z)]`` by the quadrature that normalises the density.
@@ -75,6 +79,7 @@ class Tabulated(Picklable, TorchDistribution):
         """Return ``-E_p[log p(z)]``, shape ``batch_shape``."""
         return self._entropy().expand(self.batch_shape)
 
+    @in_full_precision
     def _entropy(self) -> Tensor:
         return self._table.entropy() + self._table.expectation(self._coordinate.log_slope)
 
@@ -97,6 +102,7 @@ class Tabulated(Picklable, TorchDistribution):
         new._validate_args = self._validate_args
         return new
 
+    @in_full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """
         Return ``log p(z)``, and minus infinity outside the interval.
@@ -118,6 +124,7 @@ class Tabulated(Picklable, TorchDistribution):
         """Return the normalised log density at ``z`` inside the interval."""
         raise NotImplementedError
 
+    @in_full_precision
     def cdf(self, value: Tensor) -> Tensor:
         """
         Return ``F(z)``: 0 below the interval and 1 above it.
@@ -131,6 +138,7 @@ class Tabulated(Picklable, TorchDistribution):
         result = self._table.cdf(self._coordinate.inverse(inside)).clamp(0, 1)
         return result.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
 
+    @in_full_precision
     def icdf(self, value: Tensor, upper: bool = False) -> Tensor:
         """
         Return ``F^{-1}(u)``, differentiable in ``u`` and in every parameter.
@@ -191,5 +199,6 @@ def _broadcasts_to(small: torch.Size, large: torch.Size) -> bool:
 
 
 @register_kl(Tabulated, Tabulated)
+@in_full_precision
 def _kl_tabulated_tabulated(p: Tabulated, q: Tabulated) -> Tensor:
     return -p._entropy() - p._table.expectation(lambda w: q._masked_log_prob(p._coordinate.place(w)))

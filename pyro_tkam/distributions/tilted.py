@@ -13,6 +13,7 @@ from pyro_tkam.distributions.references import Reference, resolve_reference
 from pyro_tkam.distributions.tabulated import Tabulated
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._points import aligned
+from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.quadrature import Quadrature, default_rule
 from pyro_tkam.ops.table import Table, tabulate
 
@@ -52,6 +53,7 @@ class ExponentiallyTilted(Tabulated):
 
     _shared: ClassVar[tuple[str, ...]] = (*Tabulated._shared, "energy", "reference")
 
+    @in_full_precision
     def __init__(
         self,
         energy: Energy,

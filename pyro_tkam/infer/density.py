@@ -19,6 +19,7 @@ from pyro_tkam.infer.layout import Layout
 from pyro_tkam.infer.structure import Model, Structure, centred_like, initial_trace, is_improper, is_plain, unwrapped
 from pyro_tkam.infer.terms import ModelTerms, find_local_plates
 from pyro_tkam.infer.vectorization import RUNNERS, LoopRunner, PlateRunner, choose_runner, works
+from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.batched import Batched
 from pyro_tkam.ops.langevin import Point
 
@@ -274,6 +275,7 @@ class ModelDensity:
         return log_prior.detach(), log_likelihood.detach(), *gradients
 
 
+@in_full_precision
 def _gradient(value: Tensor, position: Tensor) -> Tensor:
     """Return the gradient of each row's value; zero where it doesn't depend on the position."""
     if not value.requires_grad:

@@ -12,6 +12,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
+from pyro_tkam.ops._precision import at_least_single
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -234,7 +236,7 @@ def total_log_density(trace: poutine.Trace, structure: Structure, *, latent: boo
     terms = []
     for site in trace.nodes.values():
         if _is_stochastic(site) and is_latent(site) == latent:
-            log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+            log_prob = at_least_single(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
             scale = site["scale"] / plate_scale(site, structure.local_dims)
             log_prob = scale_and_mask(log_prob, scale, site["mask"])
             log_prob = log_prob.reshape((1,) * (rank - log_prob.dim()) + log_prob.shape)

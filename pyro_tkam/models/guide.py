@@ -12,6 +12,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Normal, Transform
 
+from pyro_tkam.ops._precision import at_least_single
+
 
 class AmortisedGuide(PyroModule):
     """
@@ -78,7 +80,7 @@ class AmortisedGuide(PyroModule):
 
         :param x: data, shape ``(batch, *event)``.
         """
-        location, log_scale = self.encoder(x).unflatten(-1, (2, *self.latent_shape)).unbind(1)
+        location, log_scale = at_least_single(self.encoder(x)).unflatten(-1, (2, *self.latent_shape)).unbind(1)
         base = Normal(location, log_scale.exp(), validate_args=False)
         transforms: list[Transform] = []
         if self.low is not None and self.high is not None:

@@ -16,6 +16,7 @@ from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import GaussianLikelihood, Likelihood
 from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
 from pyro_tkam.nn import KAN, GridUpdate
+from pyro_tkam.ops._precision import at_least_single
 
 
 def _independent(prior: Any) -> Tensor:
@@ -208,7 +209,7 @@ class TKAM(PyroModule):
         rows, size = _sizes(x, size)
         prior = self.prior() if self._held is None else self._held
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
-            location = self.generator(COUPLINGS[self.coupling](prior))
+            location = at_least_single(self.generator(COUPLINGS[self.coupling](prior)))
             likelihood = self.likelihood(location)
             if x is not None:
                 _check_rows(x, likelihood.event_shape, None if _takes_integers(self.likelihood) else location.dtype)

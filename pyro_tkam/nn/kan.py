@@ -13,6 +13,7 @@ from pyro_tkam.nn import _checks, pruning
 from pyro_tkam.nn._unseen import unseen
 from pyro_tkam.nn.grids import GridUpdate
 from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
+from pyro_tkam.ops._precision import at_least_single
 
 
 class KANEdges(UnivariateFunctions):
@@ -111,6 +112,7 @@ def sum_edges(edges: BoundFunctions, s: Tensor) -> Tensor:
     :param s: shape ``(*, in)``.
     :returns: shape ``(*, out)``.
     """
+    s = at_least_single(s)
     _checks.same_dtype("s", s, edges.coefficients, "the coefficients")
     total = edges.basis.edge_sum(s, edges.coefficients)
     if edges.scale is not None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
 
@@ -13,10 +13,11 @@ class SeededBatches:
     Mini-batches of a run, in an order that depends on ``(seed, epoch)`` and on nothing that happened before.
 
     Every epoch is a permutation of the data; a last, incomplete batch of an epoch is left out. The state is the
-    number of batches handed out, so that iteration goes on in the middle of an epoch.
+    number of batches handed out, so that iteration goes on in the middle of an epoch. Where several processes train
+    together, iteration gives each an equal share of every batch.
 
     :param dataset: a map-style data set; where its items are tuples the datum is the first entry.
-    :param batch_size: rows a batch; at most the data's.
+    :param batch_size: rows a batch, of all processes together; at most the data's.
     :param updates: number of batches in all.
     :param seed: seed of the permutations; the global generator is neither read nor moved.
     :raises ValueError: for a batch that the data cannot fill.
@@ -38,12 +39,12 @@ class SeededBatches:
 
     def __iter__(self) -> Iterator[Tensor]:
         while self._next < self.updates:
-            batch = self._fetch(self.rows(self._next))
+            batch = self._fetch(_own_share(self.rows(self._next)))
             self._next += 1
             yield batch
 
     def first(self) -> Tensor:
-        """Return the first batch of the run."""
+        """Return the first batch of the run, that of all processes."""
         return self._fetch(self.rows(0))
 
     def rows(self, update: int) -> Tensor:
@@ -75,3 +76,10 @@ class SeededBatches:
         :param state: what :meth:`state_dict` returned.
         """
         self._next = state["next"]
+
+
+def _own_share(rows: Tensor) -> Tensor:
+    """Return every so manyth row, beginning with this process's rank; all of them in a single process."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return rows
+    return rows[distributed.get_rank() :: distributed.get_world_size()]

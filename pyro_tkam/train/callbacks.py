@@ -48,7 +48,12 @@ class LastCheckpoint(Checkpoint):
 
 
 class RandomState(Callback):
-    """Keep torch's generators in the checkpoint, and put them back just before the first batch."""
+    """
+    Keep torch's generators in the checkpoint, and put them back just before the first batch.
+
+    Where several processes train together, all have the generators of the first between updates. In an update they
+    draw alike if the objective shares its draws among all data, and from streams of their own otherwise.
+    """
 
     def __init__(self) -> None:
         self._saved: dict[str, Tensor] | None = None
@@ -69,21 +74,38 @@ class RandomState(Callback):
         """Keep the state for the first batch, since setting up a run draws numbers too."""
         self._saved = state_dict
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Put the generators back, once."""
-        if self._saved is None:
-            return
-        torch.set_rng_state(self._saved["cpu"].cpu())
-        if self._device.type in self._saved and self._device.type != "cpu":
-            torch.get_device_module(self._device).set_rng_state(self._saved[self._device.type].cpu())
-        self._saved = None
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Let all processes begin alike."""
+        self._share(trainer)
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, *_: Any) -> None:
+        """Put the generators back, once; then part those that are to differ."""
+        if self._saved is not None:
+            self._put_back(self._saved)
+            self._saved = None
+        if trainer.global_rank > 0 and not pl_module.shares_draws:
+            torch.manual_seed(int(torch.randint(2**63 - 1, (trainer.global_rank,))[-1]))
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Let all processes go on alike, in grid updates to begin with."""
+        self._share(trainer)
+
+    def _share(self, trainer: lightning.Trainer) -> None:
+        if trainer.world_size > 1:
+            self._put_back(trainer.strategy.broadcast(self.state_dict()))
+
+    def _put_back(self, state: dict[str, Tensor]) -> None:
+        torch.set_rng_state(state["cpu"].cpu())
+        if self._device.type in state and self._device.type != "cpu":
+            torch.get_device_module(self._device).set_rng_state(state[self._device.type].cpu())
 
 
 class MetricsFile(Callback):
     """
     Write the logged metrics of every update to a CSV file, a row each, before a checkpoint can hold that update.
 
-    A run that goes on from a checkpoint first drops the rows after it. Times are not written: they never repeat.
+    A run that goes on from a checkpoint first drops the rows after it. Times are not written: they never repeat. Of
+    several processes the first writes.
 
     :param path: the file.
     :raises ValueError: on resuming, for a file that lacks rows before the checkpoint.
@@ -94,6 +116,8 @@ class MetricsFile(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Drop the rows that come after the checkpoint."""
+        if not trainer.is_global_zero:
+            return
         update = trainer.global_step
         lines = self.path.read_text().splitlines(keepends=True) if update and self.path.is_file() else []
         if update and (len(lines) < update + 1 or not lines[update].startswith(f"{update},")):
@@ -102,6 +126,8 @@ class MetricsFile(Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Append the row of this update."""
+        if not trainer.is_global_zero:
+            return
         row = {"update": trainer.global_step, **{k: v.item() for k, v in trainer.callback_metrics.items()}}
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, row, lineterminator="\n")
@@ -114,7 +140,8 @@ class StopEarly(EarlyStopping):
     """
     Lightning's ``EarlyStopping`` on the mean loss of blocks of updates, since a run has no epochs.
 
-    A run that was stopped stays so: started again, it ends where it was.
+    A run that was stopped stays so: started again, it ends where it was. Several processes decide alike, as the loss
+    that is logged is their mean.
 
     :param patience: number of blocks without a new best after which to stop.
     :param block: number of updates in a block.

@@ -107,7 +107,7 @@ class TrainConfig:
     :param held_out: number of rows held out of training.
     :param model: the model.
     :param updates: number of gradient steps.
-    :param batch_size: rows a gradient step.
+    :param batch_size: rows a gradient step, of all processes together.
     :param objective: how posterior draws are made: "importance", "langevin" (chains at the posterior),
         "automala" (the same by that kernel), "steppingstone" or "thermodynamic" (tempered chains; the loss is that
         estimate of the evidence), "amortised" (a guide network and the evidence lower bound), "iwae" (the same with
@@ -123,6 +123,10 @@ class TrainConfig:
     :param tensorboard: also write the metrics for TensorBoard, into the folder "tensorboard".
     :param seed: seed of everything random.
     :param device: "auto", "cpu", "gpu", "mps" or another accelerator that Lightning knows.
+    :param devices: number of processes on each machine, a device each; they share the batches.
+    :param num_nodes: number of machines.
+    :param precision: "32-true", or "bf16-mixed" for matrix products of networks in half precision; tables of the prior
+        and log densities stay in single.
     """
 
     data: str = "mnist5k"
@@ -141,6 +145,9 @@ class TrainConfig:
     tensorboard: bool = False
     seed: int = 0
     device: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    precision: str = "32-true"
 
     def __post_init__(self) -> None:
         for name in ("updates", "batch_size", "num_particles", "checkpoint_every", "patience"):
@@ -151,6 +158,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name}: got {value}, takes a positive number")
+        check_hardware(self.batch_size, self.devices, self.num_nodes, self.precision)
 
     @classmethod
     def of(cls, content: Any) -> "TrainConfig":
@@ -200,6 +208,29 @@ class TrainConfig:
         with needs("train"):
             import yaml
         write_text(path, yaml.safe_dump(asdict(self), sort_keys=False))
+
+
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Names, as Lightning has them, of the precisions in which a run computes."""
+
+
+def check_hardware(batch_size: int, devices: int, num_nodes: int, precision: str) -> None:
+    """
+    Refuse what processes cannot share and precisions that are not known.
+
+    :param batch_size: rows of a batch, of all processes together.
+    :param devices: number of processes on each machine.
+    :param num_nodes: number of machines.
+    :param precision: one of :data:`PRECISIONS`.
+    :raises ValueError: names the argument.
+    """
+    for name, value in (("devices", devices), ("num_nodes", num_nodes)):
+        if value < 1:
+            raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
+    if batch_size % (devices * num_nodes):
+        raise ValueError(f"batch_size: got {batch_size}, takes a multiple of the {devices * num_nodes} processes")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: got {precision!r}, takes one of {list(PRECISIONS)}")
 
 
 _PARTS: dict[str, type] = {"model": ModelConfig, "chains": ChainConfig}

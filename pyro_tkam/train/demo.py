@@ -44,12 +44,14 @@ def demo(config: TrainConfig, folder: Path | str, *, num_samples: int = 1000, pr
     :param folder: where to write.
     :param num_samples: number of samples that the classifier sees.
     :param progress: show progress bars.
-    :raises ValueError: for data without labels or nothing held out.
+    :raises ValueError: for data without labels, nothing held out, or several processes.
     """
     if config.data not in DATASETS:
         raise ValueError(f"data: got {config.data!r}, takes one of {sorted(DATASETS)}: the demo needs labels")
     if config.held_out < 1:
         raise ValueError(f"held_out: got {config.held_out}, takes at least 1: the demo compares with held-out digits")
+    if (config.devices, config.num_nodes) != (1, 1):
+        raise ValueError(f"devices: got {config.devices} on {config.num_nodes} machines, takes 1: the demo is small")
     folder = Path(folder)
     summaries, models = {}, {}
     for coupling in COUPLINGS:

@@ -11,6 +11,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.infer.objective import MaximumLikelihood
 from pyro_tkam.nn import Basis
 
@@ -52,6 +53,8 @@ class ELBOTraining(lightning.LightningModule):
         if not isinstance(elbo, ELBO):
             raise TypeError(f"elbo: got {type(elbo).__name__}, takes a pyro.infer.ELBO")
         self.elbo, self.size, self.penalty = elbo, size, penalty
+        #: whether the data of a batch share their draws: then processes that share a batch draw alike
+        self.shares_draws = guide is None and isinstance(elbo, ImportanceMLE)
         self.objective = elbo(model, guide)
         self.make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
 
@@ -112,8 +115,13 @@ class ELBOTraining(lightning.LightningModule):
         :param batch_idx: unused; Lightning passes it.
         """
         loss = self._loss(batch)
-        self.log_dict({"loss": loss.detach(), **self._statistics()}, prog_bar=True)
+        self.log_dict({"loss": loss.detach(), **self._statistics()}, prog_bar=True, sync_dist=True)
         return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Let every process carry on what the objective of the first does, as a checkpoint would."""
+        if self.trainer.world_size > 1 and isinstance(self.elbo, MaximumLikelihood):
+            self.elbo.load_state_dict(self.trainer.strategy.broadcast(self.elbo.state_dict()))
 
     def _loss(self, batch: Tensor) -> Tensor:
         options = {} if self.size is None else {"size": self.size}

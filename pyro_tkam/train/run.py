@@ -46,7 +46,8 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     :param config: everything that decides the run.
     :param folder: the run folder. One that exists must have the same configuration.
     :param progress: show a progress bar.
-    :return: what ``summary.json`` holds.
+    :return: what ``summary.json`` holds. Where several processes train together, the first does what comes after
+        training, and the others return nothing at once.
     :raises ValueError: for a folder of another configuration or with damaged files.
     """
     from pyro_tkam.train.pictures import draw_run
@@ -55,6 +56,8 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     rows, held_out = load_split(config)
     config = replace(config, model=replace(config.model, data_shape=list(rows.shape[1:])))
     seconds = _fit(config, rows, files, progress)
+    if not _is_first_process():
+        return {}
     model = load_model(files.path)
     pyro.set_rng_seed(config.seed)
     seconds = _earlier_seconds(files) if seconds is None else seconds
@@ -67,6 +70,8 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
 
 def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) -> float | None:
     """Make the model and train it; return the seconds an update took."""
+    from lightning.pytorch.callbacks import LambdaCallback
+
     from pyro_tkam.train.grid_updates import GridUpdates
     from pyro_tkam.train.module import ELBOTraining
     from pyro_tkam.train.objectives import make_objective
@@ -82,7 +87,12 @@ def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) ->
         size=len(rows),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config.learning_rate),
     )
-    _claim(files, config)
+    _check_claim(files, config)
+    # Which of several processes is the first is known only once they have started.
+    claim = LambdaCallback(
+        on_fit_start=lambda trainer, _: config.save(files.config) if trainer.is_global_zero else None
+    )
+    grids = () if config.grid_updates is None else (GridUpdates(**vars(config.grid_updates)),)
     return fit(
         module,
         rows,
@@ -92,20 +102,27 @@ def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) ->
         seed=config.seed,
         clip_norm=config.clip_norm,
         checkpoint_every=config.checkpoint_every,
-        callbacks=() if config.grid_updates is None else (GridUpdates(**vars(config.grid_updates)),),
+        callbacks=(claim, *grids),
         patience=config.patience,
         tensorboard=config.tensorboard,
         device=config.device,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        precision=config.precision,
         progress=progress,
     )
 
 
-def _claim(files: RunFolder, config: TrainConfig) -> None:
-    """Write the configuration, unless the folder has a checkpoint of another one."""
+def _is_first_process() -> bool:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return bool(rank_zero_only.rank == 0)
+
+
+def _check_claim(files: RunFolder, config: TrainConfig) -> None:
+    """Refuse a folder that has a checkpoint of another configuration."""
     if files.checkpoint.exists() and TrainConfig.load(files.config) != config:
         raise ValueError(f"{files.path}: this run has another configuration, {files.config}; take a new folder")
-    files.path.mkdir(parents=True, exist_ok=True)
-    config.save(files.config)
 
 
 def _earlier_seconds(files: RunFolder) -> float | None:

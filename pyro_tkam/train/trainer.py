@@ -22,6 +22,7 @@ from pyro_tkam.train.callbacks import (
     StepTime,
     StopEarly,
 )
+from pyro_tkam.train.config import check_hardware
 from pyro_tkam.train.folder import RunFolder
 from pyro_tkam.train.module import ELBOTraining
 
@@ -39,6 +40,9 @@ def fit(
     patience: int | None = None,
     tensorboard: bool = False,
     device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    precision: str = "32-true",
     progress: bool = True,
     callbacks: tuple[Callback, ...] = (),
 ) -> float | None:
@@ -52,23 +56,30 @@ def fit(
     :param data: a floating tensor or array of shape ``(num, *event)``, or a map-style ``Dataset``.
     :param folder: the run folder; made if need be.
     :param updates: number of gradient steps in all.
-    :param batch_size: rows a gradient step.
+    :param batch_size: rows a gradient step, of all processes together.
     :param seed: seed of the order of the data; seed the draws with ``pyro.set_rng_seed`` before making the model.
     :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; None keeps them.
     :param checkpoint_every: number of updates between checkpoints.
     :param patience: stop after so many blocks of 100 updates whose mean loss is no new best; None never stops early.
     :param tensorboard: also write the metrics for TensorBoard, into ``tensorboard`` in the folder.
     :param device: name of a Lightning accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"mps"``, …
+    :param devices: number of processes on each machine, a device each, among which Lightning's DDP shares the batches.
+        It starts them by running the same script again, so that everything around this call runs in each.
+    :param num_nodes: number of machines, on each of which the script is started.
+    :param precision: ``"32-true"``, which keeps the model's dtype, or ``"bf16-mixed"``, which computes matrix products
+        of networks in half precision; tables of the prior and log densities stay in single.
     :param progress: show a progress bar.
     :param callbacks: further Lightning callbacks.
     :return: median seconds an update; None where there was nothing left to do.
     :raises ImportError: for ``tensorboard`` where it is not installed.
     :raises TypeError: for data of another type.
-    :raises ValueError: for data that cannot be trained on, sizes below one, and a folder whose files are damaged.
+    :raises ValueError: for data that cannot be trained on, sizes below one, a batch that the processes cannot share,
+        an unknown precision, and a folder whose files are damaged.
     """
     for name, value in (("updates", updates), ("checkpoint_every", checkpoint_every), ("patience", patience)):
         if value is not None and value < 1:
             raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
+    check_hardware(batch_size, devices, num_nodes, precision)
     dataset: Dataset[Any] = as_dataset(data)
     batches = SeededBatches(dataset, batch_size, updates, seed)
     files, times = RunFolder(Path(folder)), StepTime()
@@ -78,6 +89,9 @@ def fit(
     module.initialize(batches.first())
     trainer = _trainer(
         device,
+        devices=devices,
+        num_nodes=num_nodes,
+        precision=precision,
         max_steps=updates,
         gradient_clip_val=clip_norm,
         callbacks=[times, MetricsFile(files.metrics), RandomState(), *optional, *callbacks, save],
@@ -98,14 +112,15 @@ def _tensorboard(folder: Path) -> TensorBoardLogger:
 
 
 def _trainer(device: str, **options: Any) -> lightning.Trainer:
-    """Make a trainer on one device that keeps no checkpoints of its own."""
+    """Make a trainer that keeps no checkpoints of its own."""
     try:
         return lightning.Trainer(
             accelerator=device,
-            devices=1,
             plugins=[AtomicCheckpoints()],
             enable_model_summary=False,
             **options,
         )
     except (ValueError, MisconfigurationException) as error:
-        raise ValueError(f"device: got {device!r}, takes one that this machine has: {error}") from error
+        raise ValueError(
+            f"device: got {device!r} and devices={options['devices']}, takes what this machine has: {error}"
+        ) from error

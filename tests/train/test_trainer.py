@@ -116,6 +116,17 @@ def test_a_short_gradient_norm_changes_the_run(whole, tmp_path):
     assert RunFolder(whole).metrics.read_bytes() != RunFolder(tmp_path).metrics.read_bytes()
 
 
+def test_a_run_in_half_precision_stays_near_and_resumes(whole, tmp_path):
+    run(tmp_path / "half", precision="bf16-mixed")
+    single, half = (RunFolder(folder).read_metrics()["loss"] for folder in (whole, tmp_path / "half"))
+    assert half != single
+    assert half == pytest.approx(single, abs=0.05)
+    with pytest.raises(RuntimeError, match="crash"):
+        run(tmp_path / "broken", 6, precision="bf16-mixed")
+    run(tmp_path / "broken", precision="bf16-mixed")
+    assert_same(tmp_path / "half", tmp_path / "broken")
+
+
 def test_damaged_folders_are_named_and_left_alone(tmp_path):
     with pytest.raises(RuntimeError, match="crash"):
         run(tmp_path, 6)
