@@ -109,8 +109,10 @@ prior = models["mixture"].prior()
 with torch.no_grad():
     z = prior.sample((4000,))
     uniform = prior.cdf(z)
-print(f"the mixture's distribution function at its own draws: mean {uniform.mean():.3f}, standard deviation "
-      f"{uniform.std():.3f} (uniform numbers have 0.500 and 0.289)")
+print(
+    f"the mixture's distribution function at its own draws: mean {uniform.mean():.3f}, standard deviation "
+    f"{uniform.std():.3f} (uniform numbers have 0.500 and 0.289)"
+)
 assert abs(uniform.mean() - 0.5) < 0.01
 assert abs(uniform.std() - 12**-0.5) < 0.01
 

@@ -113,7 +113,7 @@ def measure(model, guide):
     divergence = (posterior.log_prob(z) - model.prior().log_prob(z).sum(-1)).mean() / LENGTH / math.log(2)
     by_position = []
     for latent in (z, z.roll(1, 0)):
-        logits = torch.cat([model.likelihood.decoder(*pair) for pair in zip(latent.split(250), windows.split(250))])
+        logits = model.likelihood.decoder(latent, windows)
         loss = nn.functional.cross_entropy(logits.mT, windows, reduction="none") / math.log(2)
         by_position.append(loss.mean(0))
     own, other = by_position
@@ -124,8 +124,8 @@ runs = {hidden: train(hidden) for hidden in (0.0, 0.6)}
 found = {hidden: measure(*run) for hidden, run in runs.items()}
 for hidden, (bound, divergence, own, other) in found.items():
     print(
-        f"{hidden:.0%} hidden: {bound:.3f} bits a character, of which {divergence:.3f} for the latent; the letters cost "
-        f"{own.mean():.3f} with the own latent and {other.mean():.3f} with another's"
+        f"{hidden:.0%} hidden: {bound:.3f} bits a character, of which {divergence:.3f} for the latent; "
+        f"the letters cost {own.mean():.3f} with the own latent and {other.mean():.3f} with another's"
     )
 
 # %%
