@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from docutils.parsers.rst import Directive
@@ -84,6 +84,35 @@ def _fresh(results: Any) -> Iterable[Row]:
         yield family.replace("_", " "), len(problems), runs, trusted, f"{median(errors):.4f}", f"{max(errors):.4f}"
 
 
+def _quality(results: Any) -> Iterable[Row]:
+    yield "model", "updates", "seeds", "Fréchet distance", "over the better VAE", "s an update", "s for 10,000"
+    groups: dict[tuple[str, int], list[Any]] = {}
+    for run in results["runs"]:
+        groups.setdefault((run["name"], run["updates"]), []).append(run)
+
+    def average(key: tuple[str, int], measure: str) -> float:
+        return mean(run[measure] for run in groups[key])
+
+    for name, updates in sorted(groups, key=lambda key: (key[1], average(key, "frechet"))):
+        best = min(average(key, "frechet") for key in groups if key[0].startswith("vae") and key[1] == updates)
+        distance = average((name, updates), "frechet")
+        times = (average((name, updates), f"cpu_seconds_{each}") for each in ("per_update", "for_10000_samples"))
+        seconds = (f"{each:.2g}" for each in times)
+        yield name, updates, len(groups[name, updates]), f"{distance:.2f}", f"{distance / best:.2f}", *seconds
+
+
+def _steppingstone(results: Any) -> Iterable[Row]:
+    yield "temperatures", '``"shared"``, s', "published, s"
+    for case in results["steppingstone"]:
+        yield case["temperatures"], f"{case['shared']:.2f}", f"{case['published_seconds']:.2f}"
+
+
+def _prior_steps(results: Any) -> Iterable[Row]:
+    yield "prior Langevin steps", "s", "published, s"
+    for case in results["prior_langevin_steps"]:
+        yield case["steps"], f"{case['seconds']:.2f}", f"{case['published_seconds']:.2f}"
+
+
 #: tables by name: the file they are rendered from, and how
 TABLES = {
     "training_step": ("training_step", _training_step),
@@ -94,6 +123,9 @@ TABLES = {
     "evidence": ("evidence", _evidence),
     "evidence_calibration": ("evidence_calibration", _calibration),
     "evidence_fresh": ("evidence_fresh", _fresh),
+    "quality": ("quality", _quality),
+    "steppingstone": ("objectives", _steppingstone),
+    "prior_steps": ("objectives", _prior_steps),
 }
 
 

@@ -1,0 +1,123 @@
+"""What is known of the evidence of each of many data, and what is said of the whole."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from pyro_tkam._arviz import from_groups, save
+from pyro_tkam.train.folder import RunFolder, write_text
+
+AGREEMENT_SIGMAS = 4.0
+METHOD_WORDS = {
+    "prior": "draws from the prior",
+    "fitted": "draws from a mixture fitted to each datum",
+    "tempering": "tempering",
+}
+METHODS = tuple(METHOD_WORDS)
+
+
+@dataclass(frozen=True)
+class PerDatum:
+    """Log evidence of each datum, in nats.
+
+    :param value: ``log p(x_b)``, ``(num,)``.
+    :param standard_error: shaped alike.
+    :param khat: Pareto k-hat of importance weights; NaN where there are none.
+    :param method: index into ``METHODS``.
+    :param trusted: whether the estimate's diagnosis found nothing wrong.
+    """
+
+    value: Tensor
+    standard_error: Tensor
+    khat: Tensor
+    method: Tensor
+    trusted: Tensor
+
+    def replaced(self, rows: Tensor, other: PerDatum) -> PerDatum:
+        """Return a copy with some rows taken from another."""
+        return PerDatum(*(old.index_copy(0, rows, new) for old, new in zip(_fields(self), _fields(other), strict=True)))
+
+    def take(self, rows: Tensor) -> PerDatum:
+        """Return some rows."""
+        return PerDatum(*(each[rows] for each in _fields(self)))
+
+
+@dataclass(frozen=True)
+class EvidenceReport:
+    """Evidence of held-out data, with a cross-check by tempering.
+
+    :param data: of each datum.
+    :param checked: the rows that were estimated by tempering, too.
+    :param tempered: what it gave for them.
+    """
+
+    data: PerDatum
+    checked: Tensor
+    tempered: PerDatum
+
+    @property
+    def difference(self) -> Tensor:
+        """Tempering minus the cheaper method, at the checked rows, in nats."""
+        return self.tempered.value - self.data.value[self.checked]
+
+    @property
+    def agrees(self) -> Tensor:
+        """Whether the two are within four standard errors, at the checked rows."""
+        own = self.data.standard_error[self.checked]
+        error = (own.square() + self.tempered.standard_error.square()).sqrt()
+        return self.difference.abs() <= AGREEMENT_SIGMAS * error
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers of the whole."""
+        data = self.data
+        num = len(data.value)
+        return {
+            "num": num,
+            "log_evidence": data.value.mean().item(),
+            "standard_error": math.hypot(*data.standard_error.tolist()) / num,
+            "spread_over_data": data.value.std().item() / num**0.5 if num > 1 else None,
+            "trusted": int(data.trusted.sum()),
+            "methods": {name: int((data.method == index).sum()) for index, name in enumerate(METHODS)},
+            "checked": len(self.checked),
+            "agreeing": int(self.agrees.sum()),
+            "mean_difference": self.difference.mean().item() if len(self.checked) else None,
+        }
+
+    def __str__(self) -> str:
+        numbers = self.summary()
+        ways = ", ".join(f"{count} by {METHOD_WORDS[name]}" for name, count in numbers["methods"].items() if count)
+        error = numbers["standard_error"]
+        lines = [
+            f"log evidence: {numbers['log_evidence']:.3f} ± {error:.2g} nats a datum (Monte Carlo error)",
+            f"estimated for {numbers['num']} held-out data: {ways}",
+        ]
+        if numbers["checked"]:
+            found = f"{numbers['agreeing']} of {numbers['checked']} agree within {AGREEMENT_SIGMAS:.0f} standard errors"
+            lines.append(f"cross-check by tempering: {found}, mean difference {numbers['mean_difference']:+.3f} nats")
+        untrusted = numbers["num"] - numbers["trusted"]
+        lines.append(f"trusted: {numbers['trusted']} of {numbers['num']}")
+        if untrusted:
+            lines.append(f"NOT to be trusted as a whole: the other {untrusted} are most likely too low")
+        return "\n".join(lines)
+
+    def write(self, files: RunFolder) -> None:
+        """Write ``evidence.json`` and ``evidence.nc`` into a run folder."""
+        columns = dict(zip(PerDatum.__dataclass_fields__, _fields(self.data), strict=True))
+        rows = {name: column.tolist() for name, column in columns.items()}
+        rows["method"] = [METHODS[index] for index in rows["method"]]
+        rows["khat"] = [None if math.isnan(khat) else khat for khat in rows["khat"]]
+        check = {"rows": self.checked.tolist(), "tempering": self.tempered.value.tolist()}
+        content = {**self.summary(), "per_datum": rows, "cross_check": check}
+        write_text(files.path / "evidence.json", json.dumps(content, indent=2) + "\n")
+        groups = {"evidence": {f"log_evidence_{name}": each.numpy() for name, each in columns.items()}}
+        attributes = {"log_evidence": self.summary()["log_evidence"], "methods": ", ".join(METHODS)}
+        save(from_groups(groups, sample_dims={"evidence": ("data",)}, attrs=attributes), files.path / "evidence.nc")
+
+
+def _fields(data: PerDatum) -> tuple[Tensor, ...]:
+    return (data.value, data.standard_error, data.khat, data.method, data.trusted)
