@@ -156,9 +156,9 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "latent energy": latent_energy,
     "amortised mixture": amortised,
     "mixture, 100 draws": lambda: by_importance(TKAM.mixture, LATENTS, 100, grid_size=GRID),
-    "deep, 100 draws": lambda: by_importance(TKAM.deep, LATENTS, 100, grid_size=GRID),
     "shared, 100 draws": lambda: by_importance(TKAM.kart, 40, 100, coupling="shared"),
     "Langevin mixture": lambda: langevin(5),
+    "deep, 100 draws": lambda: by_importance(TKAM.deep, LATENTS, 100, grid_size=GRID),
     "shared, 400 draws": lambda: by_importance(TKAM.kart, 40, 400, coupling="shared"),
 }
 LONG = ("vae", "vae, noise 0.5", "amortised mixture")
