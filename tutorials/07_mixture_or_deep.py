@@ -15,16 +15,16 @@ import time
 import pyro
 import torch
 from matplotlib import pyplot
+from pyro.infer import Trace_ELBO
 
 from pyro_tkam import plots
 from pyro_tkam.datasets import colour_patches, split
 from pyro_tkam.distributions import ShortRunULA
-from pyro_tkam.infer import ULA, LangevinMLE
 from pyro_tkam.metrics import embed, frechet_distance, principal_features
-from pyro_tkam.models import TKAM
+from pyro_tkam.models import TKAM, AmortisedGuide
 
 SMALL = "PYRO_TKAM_SMALL" in os.environ  # set where only the code is checked
-UPDATES = 8 if SMALL else 300
+UPDATES = 8 if SMALL else 1500
 LATENTS = 41
 
 patches = colour_patches(16).images
@@ -37,7 +37,7 @@ real = embed(features, training)
 # Two models with the same generator. The mixture sums 20 tilted densities for each latent and normalises them by
 # quadrature; the deep prior is ``exp(f(z)) N(z; 0, I)`` with a network ``f`` of all latents, known up to a constant.
 
-shape, common = (3, 16, 16), {"basis": "chebyshev", "noise_scale": 0.3}
+shape, common = (3, 16, 16), {"grid_size": 8, "noise_scale": 0.15}
 
 
 def mixture():
@@ -51,16 +51,18 @@ def deep(num_steps=40):
 
 
 def train(make):
-    """Train by chains of 20 unadjusted Langevin steps at each patch's posterior; return model and seconds an update."""
+    """Train with a guide network by the evidence lower bound; return the model and its seconds an update."""
     pyro.set_rng_seed(0)
     model = make()
-    loss = LangevinMLE(ULA, num_steps=20, step_size=0.01)(model, None)
-    optimizer = torch.optim.Adam(loss.parameters(), 1e-3)
+    loss = Trace_ELBO(max_plate_nesting=1)(model, AmortisedGuide(model))
+    optimizer = torch.optim.Adam(loss.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES)
     start = time.perf_counter()
     for _ in range(UPDATES):
         optimizer.zero_grad()
-        (loss(training[torch.randint(len(training), (50,))]) / 50).backward()
+        (loss(training[torch.randint(len(training), (100,))]) / 100).backward()
         optimizer.step()
+        schedule.step()
     return model, (time.perf_counter() - start) / UPDATES
 
 
