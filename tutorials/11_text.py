@@ -5,8 +5,8 @@ Text, and whether its latent says anything
 *A sequence model with a latent learns to write. Does its latent hold anything about the text, and how would one know?*
 
 A decoder that reads what it has written can do without a latent: it predicts the next letter from the letters before.
-Training then may well leave the latent idle, which no sample shows and the loss does not tell. This tutorial measures
-it, and makes the latent work by hiding letters from the decoder.
+Training then may well leave the latent idle, which no sample shows and the loss does not tell (Bowman et al. 2016,
+arXiv:1511.06349). This tutorial measures it, and checks the measure on a decoder that cannot read.
 """
 
 # %%
@@ -76,12 +76,13 @@ def make_model():
     return model, AmortisedGuide(model, encoder=encoder)
 
 
-def train(hidden):
+def train(blind, floor):
     """
     Maximise the evidence lower bound.
 
-    A share ``hidden`` of the letters that the decoder reads is replaced by random ones. The divergence of the guide
-    from the prior counts little at first, so that the latent is tried before it is paid for.
+    A blind decoder reads random letters in place of its own. For the first hundred updates the divergence of the guide
+    from the prior counts little, so that the latent is tried before it is paid for; afterwards ``floor`` nats a window
+    are free.
     """
     model, guide = make_model()
     decoder = model.likelihood.decoder
@@ -90,59 +91,78 @@ def train(hidden):
     start = process_time()
     for update in range(UPDATES):
         rows = training[torch.randint(len(training) - LENGTH + 1, (BATCH, 1)) + torch.arange(LENGTH)]
-        noise = torch.randint(size, rows.shape)
-        read = torch.where(torch.rand(rows.shape) < hidden, noise, rows)
+        read = torch.randint(size, rows.shape) if blind else rows
         posterior = guide.posterior(rows)
         z = posterior.rsample()
-        divergence = posterior.log_prob(z) - model.prior().log_prob(z).sum(-1)
+        divergence = (posterior.log_prob(z) - model.prior().log_prob(z).sum(-1)).mean()
         misfit = nn.functional.cross_entropy(decoder(z, read).flatten(0, 1), rows.flatten()) * LENGTH
         optimizer.zero_grad()
-        (misfit + min(1.0, 0.05 + 1.5 * update / UPDATES) * divergence.mean()).backward()
+        (misfit + (divergence.clamp_min(floor) if update >= 100 else 0.1 * divergence)).backward()
         nn.utils.clip_grad_norm_(guide.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    print(f"trained with {hidden:.0%} hidden in {process_time() - start:.0f} s")
+    print(f"trained in {process_time() - start:.0f} s")
     return model, guide
 
 
+# %%
+# Two numbers tell whether the latent is used: the divergence, which is what the guide says about a window, and what the
+# letters cost with another window's latent rather than the own one.
+
+
 @torch.no_grad()
-def measure(model, guide):
-    """Return bits a character of the bound, and at each position with the own latent and with another window's."""
+def measure(model, guide, blind):
+    """Return bits a character: of the divergence, and of the letters with the own and with another's latent."""
     posterior = guide.posterior(windows)
     z = posterior.sample()
     divergence = (posterior.log_prob(z) - model.prior().log_prob(z).sum(-1)).mean() / LENGTH / math.log(2)
-    by_position = []
-    for latent in (z, z.roll(1, 0)):
-        logits = model.likelihood.decoder(latent, windows)
-        loss = nn.functional.cross_entropy(logits.mT, windows, reduction="none") / math.log(2)
-        by_position.append(loss.mean(0))
-    own, other = by_position
-    return (own.mean() + divergence).item(), divergence.item(), own, other
+    read = torch.randint(size, windows.shape) if blind else windows
+    own, other = (
+        nn.functional.cross_entropy(model.likelihood.decoder(latent, read).mT, windows, reduction="none").mean(0)
+        / math.log(2)
+        for latent in (z, z.roll(1, 0))
+    )
+    return divergence.item(), own, other
 
 
-runs = {hidden: train(hidden) for hidden in (0.0, 0.6)}
-found = {hidden: measure(*run) for hidden, run in runs.items()}
-for hidden, (bound, divergence, own, other) in found.items():
+runs = {"reads": train(blind=False, floor=0.0), "blind": train(blind=True, floor=8.0)}
+found = {name: measure(*run, blind=name == "blind") for name, run in runs.items()}
+for name, (divergence, own, other) in found.items():
     print(
-        f"{hidden:.0%} hidden: {bound:.3f} bits a character, of which {divergence:.3f} for the latent; "
-        f"the letters cost {own.mean():.3f} with the own latent and {other.mean():.3f} with another's"
+        f"{name}: letters {own.mean():.3f} bits with the own latent, {other.mean():.3f} with another's; "
+        f"divergence {divergence:.3f} bits a character"
     )
 
-# %%
 figure, axes = pyplot.subplots(figsize=(7, 3.4), layout="constrained")
-for hidden, (_, _, own, other) in found.items():
-    axes.plot(other - own, label=f"{hidden:.0%} of the letters hidden in training")
+for name, (_, own, other) in found.items():
+    axes.plot(other - own, label=f"decoder {name}" if name == "reads" else "blind decoder")
 axes.axhline(0, color="black", linewidth=0.5)
 axes.set(xlabel="position in the window", ylabel="bits that the own latent saves")
 axes.legend(frameon=False)
 
 # %%
-# What they write, each with one latent twice and then another:
+# The blind decoder shows that the measure works: its latent is all it has, and another window's costs it a tenth of a
+# bit a letter or more. The decoder that reads saves nothing by its latent, and the guide says nothing. It writes better
+# than counts of three letters all the same:
 
-for hidden, (model, _) in runs.items():
-    pyro.set_rng_seed(2)
-    with torch.no_grad():
-        z = model.prior().sample((2,))[[0, 0, 1]]
-        print(f"{hidden:.0%} hidden:")
-        for row in model.likelihood(z).sample():
-            print("   ", repr(data.decode(row)))
+saved = {name: (other - own).mean().item() for name, (_, own, other) in found.items()}
+bound = found["reads"][1].mean().item() + found["reads"][0]
+print(f"evidence bound {bound:.2f} bits a character, counts of three letters {counted[3]:.2f}")
+assert SMALL or abs(saved["reads"]) < 0.02
+assert SMALL or saved["blind"] > 0.08
+assert SMALL or bound < counted[3] - 0.3
+
+# %%
+# What it writes, with one latent twice and then another:
+
+writer = runs["reads"][0]
+with torch.no_grad():
+    z = writer.prior().sample((2,))[[0, 0, 1]]
+    for row in writer.likelihood(z).sample():
+        print(repr(data.decode(row)))
+
+# %%
+# Words and turns of the book, and no matter that a latent would decide. So read an idle latent off the divergence before
+# you interpret it. What helps where a latent is wanted: a decoder that sees less, a floor under the divergence, or data
+# whose parts share something that letters nearby do not tell. (Trained for four minutes, the larger model of
+# ``benchmarks/text.py`` needs 1.64 bits a character, and counts of five letters 1.66.)
