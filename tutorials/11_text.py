@@ -135,7 +135,7 @@ for name, (divergence, own, other) in found.items():
 
 figure, axes = pyplot.subplots(figsize=(7, 3.4), layout="constrained")
 for name, (_, own, other) in found.items():
-    axes.plot(other - own, label=f"decoder {name}" if name == "reads" else "blind decoder")
+    axes.plot(other - own, label="decoder that reads" if name == "reads" else "blind decoder")
 axes.axhline(0, color="black", linewidth=0.5)
 axes.set(xlabel="position in the window", ylabel="bits that the own latent saves")
 axes.legend(frameon=False)
@@ -162,7 +162,7 @@ with torch.no_grad():
         print(repr(data.decode(row)))
 
 # %%
-# Words and turns of the book, and no matter that a latent would decide. So read an idle latent off the divergence before
-# you interpret it. What helps where a latent is wanted: a decoder that sees less, a floor under the divergence, or data
-# whose parts share something that letters nearby do not tell. (Trained for four minutes, the larger model of
+# Words and turns of the book, and no matter that a latent would decide. So read an idle latent off the divergence
+# before you interpret it. What helps where a latent is wanted: a decoder that sees less, a floor under the divergence,
+# or data whose parts share something that letters nearby do not tell. (Trained for four minutes, the larger model of
 # ``benchmarks/text.py`` needs 1.64 bits a character, and counts of five letters 1.66.)
