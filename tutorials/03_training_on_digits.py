@@ -78,8 +78,8 @@ assert effective < 10
 # --------
 #
 # A chain for each image walks from a draw of the prior towards numbers that explain it, by the gradient of the log
-# density and noise, and the gradient of the parameters is taken where it ends. A chain of ten steps costs some ten
-# times as much as an update above. Its loss is another quantity: the misfit at the chains' ends, no evidence.
+# density and noise, and the gradient of the parameters is taken where it ends. An update with chains of ten steps costs
+# several times as much as one above. Its loss is another quantity: the misfit at the chains' ends, no evidence.
 
 by_langevin = new_model()
 with pyro.get_param_store().scope():
@@ -144,8 +144,7 @@ assert share["guide"] > 3 * share["prior"], "a draw of the guide is worth severa
 # believed for every image, the verdicts say so, and two values that are too low by unknown amounts must not be
 # compared. (Tempering is the way to a reliable one, see :doc:`04_evidence`.) What the guide buys is an inference of
 # every image's numbers; what it costs is another network, and images whose posterior it gets wrong. For the samples,
-# look at them. Those of the Langevin run vary least: in ten steps a chain does not get far from the prior, so that the
-# network learns what many images share.
+# look at them.
 
 with pyro.get_param_store().scope():
     samples = {"importance": by_importance.generate(64)}
