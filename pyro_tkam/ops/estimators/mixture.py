@@ -150,7 +150,16 @@ def maximize(draws: Tensor, responsibility: Tensor, distance: Tensor, df: Tensor
     eye = torch.eye(dim, dtype=draws.dtype, device=draws.device)
     covariance = torch.where(alive[..., None, None], covariance + _ridge(draws) * eye, eye)
     log_weights = torch.where(alive, mass, 0.0).log()
-    return Mixture(log_weights.log_softmax(-1), loc.squeeze(2), torch.linalg.cholesky(covariance), df)
+    return Mixture(log_weights.log_softmax(-1), loc.squeeze(2), _cholesky(covariance), df)
+
+
+def _cholesky(covariance: Tensor) -> Tensor:
+    """Factorise; where rounding leaves a matrix without a factor, only its diagonal counts."""
+    scale_tril, failed = torch.linalg.cholesky_ex(covariance)
+    if not failed.any():
+        return scale_tril
+    uncorrelated = covariance.diagonal(dim1=-2, dim2=-1).sqrt().diag_embed()
+    return torch.where(failed[..., None, None] > 0, uncorrelated, scale_tril)
 
 
 def component_log_joint(mixture: Mixture, value: Tensor) -> tuple[Tensor, Tensor]:

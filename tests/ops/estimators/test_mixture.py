@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_tkam.ops.estimators.mixture import Mixture, fit_mixture
+from pyro_tkam.ops.estimators.mixture import Mixture, fit_mixture, maximize
 
 DOUBLE = torch.float64
 
@@ -72,3 +72,16 @@ def test_maximum_likelihood_of_one_gaussian_is_its_moments():
     covariance = mixture.scale_tril[0, 0] @ mixture.scale_tril[0, 0].T
     torch.testing.assert_close(mixture.loc[0, 0], draws.mean((0, 1)))
     torch.testing.assert_close(covariance, draws[:, 0].T.cov(correction=0), rtol=1e-8, atol=1e-8)
+
+
+def test_draws_whose_covariance_rounds_to_a_singular_one():
+    # In single precision the ridge is lost beside variances of a hundred; the other element must not notice.
+    torch.manual_seed(0)
+    on_a_line = 10 * torch.randn(1, 200, 1) * torch.randn(8)
+    draws = torch.cat([on_a_line, torch.randn(1, 200, 8)])
+    one, nothing = torch.ones(2, 1, 200), torch.zeros(2, 1, 200)
+    fitted = maximize(draws, one, nothing, torch.full((2,), math.inf))
+    alone = maximize(draws[1:], one[1:], nothing[1:], torch.full((1,), math.inf))
+    torch.testing.assert_close(fitted.scale_tril[1], alone.scale_tril[0])
+    torch.testing.assert_close(fitted.scale_tril[0, 0].diag(), draws[0].std(0, correction=0), rtol=1e-4, atol=0)
+    assert fitted.log_prob(draws.movedim(0, 1)).isfinite().all()
