@@ -84,6 +84,31 @@ def _fresh(results: Any) -> Iterable[Row]:
         yield family.replace("_", " "), len(problems), runs, trusted, f"{median(errors):.4f}", f"{max(errors):.4f}"
 
 
+def _per_datum(results: Any) -> Iterable[Row]:
+    yield "latents", "digits", "trusted", "log evidence, nats", "its Monte Carlo error", "median k-hat", "s a digit"
+    for case in results["models"]:
+        value, error = f"{case['log_evidence']:.2f}", f"{case['standard_error']:.4f}"
+        khat, seconds = f"{case['khat_quantiles'][1]:.2f}", f"{case['cpu_seconds'] / case['num']:.1f}"
+        yield case["latents"], case["num"], case["trusted"], value, error, khat, seconds
+
+
+def _per_datum_against(results: Any) -> Iterable[Row]:
+    yield "latents", "method", "mean difference", "root mean square", "its standard error", "within 3 joint errors"
+    names = {"bar": "BAR", "ais": "annealed importance sampling", "guide": "importance sampling from the guide"}
+    measures = ("mean_difference", "root_mean_square_difference", "mean_standard_error")
+    for case in results["models"]:
+        for method, found in case["against"].items():
+            within = f"{found['within_3_standard_errors'] * case['checked']:.0f} of {case['checked']}"
+            yield case["latents"], names.get(method, method), *(f"{found[each]:.3f}" for each in measures), within
+
+
+def _labels(results: Any) -> Iterable[Row]:
+    yield "draw of labels", "model", "logistic regression", "samples of the class asked for", "held-out digits"
+    measures = ("accuracy", "logistic_regression", "right_class_samples", "judge_on_held_out")
+    for name, run in [*enumerate(results["runs"], 1), ("mean", results["mean"])]:
+        yield name, *(f"{100 * run[each]:.1f} %" for each in measures)
+
+
 def _quality(results: Any) -> Iterable[Row]:
     yield "model", "updates", "seeds", "Fréchet distance", "over the better VAE", "s an update", "s for 10,000"
     groups: dict[tuple[str, int], list[Any]] = {}
@@ -123,6 +148,9 @@ TABLES = {
     "evidence": ("evidence", _evidence),
     "evidence_calibration": ("evidence_calibration", _calibration),
     "evidence_fresh": ("evidence_fresh", _fresh),
+    "per_datum": ("per_datum", _per_datum),
+    "per_datum_against": ("per_datum", _per_datum_against),
+    "labels": ("labels", _labels),
     "quality": ("quality", _quality),
     "steppingstone": ("objectives", _steppingstone),
     "prior_steps": ("objectives", _prior_steps),

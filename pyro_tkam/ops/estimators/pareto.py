@@ -27,7 +27,8 @@ def pareto_smooth(log_weights: Tensor) -> ParetoSmoothed:
 
     :param log_weights: log importance weights of shape ``(*batch, N)``, in nats; ``-inf`` is a weight of 0.
     :return: smoothed log weights of the same shape, and ``k̂`` of shape ``batch``: ``-inf`` where the largest
-        weights are all equal, and ``+inf`` where fewer than 5 others stand out, too few to fit.
+        weights are all equal, and ``+inf`` where fewer than 5 others stand out, too few to fit, or a quarter of those
+        that do is so small beside the largest that the fit overflows.
     :raises ValueError: if ``N < 25``, a weight is NaN or ``+inf``, or all of a batch element are ``-inf``.
 
     >>> _ = torch.manual_seed(0)
@@ -74,7 +75,7 @@ def _fit_generalised_pareto(tail: Tensor) -> tuple[Tensor, Tensor]:
     scale = -shape / rate
     shape = (count * shape + 10 * 0.5) / (count + 10)
     no_fit = torch.where(count > 0, float("inf"), -float("inf")).to(tail.dtype)
-    return torch.where(fits, shape, no_fit), scale
+    return torch.where(fits, shape.nan_to_num(nan=float("inf"), posinf=float("inf")), no_fit), scale
 
 
 def _mean_log(rates: Tensor, tail: Tensor, count: Tensor) -> Tensor:

@@ -67,6 +67,17 @@ def test_weights_without_a_tail():
     assert not smoothed.isnan().any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [3, 60, 300, 3000])
+def test_khat_of_weights_that_overflow_the_fit_is_large(dtype, spread):
+    torch.manual_seed(0)
+    log_weights = (spread * torch.randn(50, 4000, dtype=torch.float64)).to(dtype)
+    smoothed, khat = pareto_smooth(log_weights)
+    assert (khat > 0.7).all()  # NaN fails
+    assert not smoothed.isnan().any()
+    assert (smoothed <= log_weights.amax(-1, keepdim=True)).all()
+
+
 def test_ties_with_the_cutoff_are_no_part_of_the_tail():
     torch.manual_seed(0)
     log_weights = torch.cat([torch.full((950,), -1.0, dtype=DOUBLE), heavy_tailed(0.5, (50,))])
