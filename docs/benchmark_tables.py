@@ -62,6 +62,17 @@ def _evidence(results: Any) -> Iterable[Row]:
         yield name.replace("_", " "), f"{error:.4f}", f"{evaluations:,}", f"{seconds:.1f}", *ladder
 
 
+def _peers(results: Any) -> Iterable[Row]:
+    peers = ("dynesty", "nautilus", "ultranest")
+    yield "problem", "``auto``", *peers
+    for name, methods in results["problems"].items():
+        own = [case for method, case in methods.items() if method not in (*peers, "bar", "sandwich")]
+        error = math.sqrt(sum(case["runs"] * case["rmse"] ** 2 for case in own) / results["seeds"])
+        cells = [(error, max(case["process_seconds"] for case in own))]
+        cells += [(methods[each]["rmse"], methods[each]["process_seconds"]) for each in peers if each in methods]
+        yield name.replace("_", " "), *(f"{rmse:.4f} ({seconds:.0f} s)" for rmse, seconds in cells)
+
+
 def _calibration(results: Any) -> Iterable[Row]:
     yield "runs", "number", "median", "95% point", "largest"
     for name, key in (("all", "calibration_of_all"), ("trusted by their verdict", "calibration_of_trusted")):
@@ -98,7 +109,7 @@ def _per_datum_against(results: Any) -> Iterable[Row]:
     measures = ("mean_difference", "root_mean_square_difference", "mean_standard_error")
     for case in results["models"]:
         for method, found in case["against"].items():
-            within = f"{found['within_3_standard_errors'] * case['checked']:.0f} of {case['checked']}"
+            within = f"{found['within_3_standard_errors'] * case['compared']:.0f} of {case['compared']}"
             yield case["latents"], names.get(method, method), *(f"{found[each]:.3f}" for each in measures), within
 
 
@@ -146,6 +157,7 @@ TABLES = {
     "chains": ("langevin", _chains),
     "against_nuts": ("langevin", _against_nuts),
     "evidence": ("evidence", _evidence),
+    "evidence_peers": ("evidence_peers", _peers),
     "evidence_calibration": ("evidence_calibration", _calibration),
     "evidence_fresh": ("evidence_fresh", _fresh),
     "per_datum": ("per_datum", _per_datum),
