@@ -11,6 +11,8 @@ from pyro_tkam.ops.legendre import integral_matrix
 _NEWTON_STEPS = 2
 _BRACKETED_STEPS = 12
 _MAX_BRACKETED_STEPS = 80
+_PIECE = 2**16  # draws that are solved at a time: what a core's cache holds of them and their polynomials
+_MAX_COUNTED = 64  # boundaries that are counted faster than they are searched
 
 
 def cell_masses(coefficients: Tensor, edges: Tensor) -> Tensor:
@@ -76,12 +78,18 @@ def icdf(u: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
     tensor([[0.2500]])
     """
     upper = cell_masses(coefficients, edges).detach().cumsum(0)
+    polynomials = cdf_coefficients(coefficients, edges)
     # The largest u that is drawn lies below the total, so that no cell without mass is ever chosen.
-    inside = u.detach().minimum(torch.nextafter(upper[-1], torch.zeros_like(upper[-1])))
-    cell = _find_cell(upper[:-1], inside)
-    local = _select(cdf_coefficients(coefficients, edges), cell)
-    start, width = _ends(edges, cell)
-    return start + width * _Solve.apply(u, local)
+    largest = torch.nextafter(upper[-1], torch.zeros_like(upper[-1]))
+
+    def solved(part: Tensor) -> Tensor:
+        cell = _find_cell(upper[:-1], part.detach().minimum(largest))
+        start, width = _ends(edges, cell)
+        return start + width * _Solve.apply(part, _select(polynomials, cell))
+
+    if not is_concrete(u) or u.requires_grad or polynomials.requires_grad:
+        return solved(u)
+    return torch.cat([solved(part) for part in u.split(_rows(u))])  # no more memory than the result takes
 
 
 def mirrored(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,6 +109,11 @@ def mirrored(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     return coefficients.flip(0) * signs[:, None], -edges.flip(0)
 
 
+def _rows(value: Tensor) -> int:
+    """Return how many rows of ``(sample, columns)`` make a piece."""
+    return max(_PIECE // max(value.shape[-1], 1), 1)
+
+
 def _find_cell(boundaries: Tensor, value: Tensor) -> Tensor:
     """Count the boundaries, shape ``(cells - 1, batch)``, that are not above each value, ``(sample, batch)``."""
     return _Search.apply(boundaries.detach().mT, value.detach().mT).mT
@@ -111,7 +124,9 @@ class _Search(torch.autograd.Function):
 
     @staticmethod
     def forward(boundaries: Tensor, value: Tensor) -> Tensor:
-        return torch.searchsorted(boundaries.contiguous(), value.contiguous(), right=True)
+        if boundaries.shape[-1] > _MAX_COUNTED:
+            return torch.searchsorted(boundaries.contiguous(), value.contiguous(), right=True)
+        return _count(boundaries.mT, value.mT).mT
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -132,6 +147,18 @@ class _Search(torch.autograd.Function):
             for x, dim in zip(inputs, in_dims, strict=True)
         ]
         return _Search.apply(*rows).unflatten(0, (info.batch_size, -1)), 0
+
+
+def _count(boundaries: Tensor, value: Tensor) -> Tensor:
+    """Count boundaries, shape ``(count, columns)``, not above each value, ``(sample, columns)``, without branches."""
+    return torch.cat([_count_piece(boundaries, part) for part in value.split(_rows(value))])
+
+
+def _count_piece(boundaries: Tensor, value: Tensor) -> Tensor:
+    total, is_above = torch.zeros_like(value), torch.empty_like(value)
+    for boundary in boundaries:
+        total += torch.ge(value, boundary, out=is_above)
+    return total.to(torch.int64)
 
 
 def _select(table: Tensor, cell: Tensor) -> Tensor:
@@ -206,6 +233,14 @@ def _over_density(value: Tensor, local: Tensor, s: Tensor) -> Tensor:
 
 
 def _solve(u: Tensor, local: Tensor) -> Tensor:
+    """Solve every polynomial, a piece that fits the cache at a time."""
+    if not is_concrete(u):
+        return _solve_piece(u, local)
+    pieces = zip(u.flatten().split(_PIECE), local.flatten(1).split(_PIECE, 1), strict=True)
+    return torch.cat([_solve_piece(*piece) for piece in pieces]).reshape(u.shape)
+
+
+def _solve_piece(u: Tensor, local: Tensor) -> Tensor:
     """Newton's method first, and a bracket for what it leaves."""
     tiny, eps = torch.finfo(u.dtype).tiny, torch.finfo(u.dtype).eps
     mass = local[1:].sum(0)
