@@ -3,10 +3,11 @@
     python -m benchmarks.kan
 
 Layers run on one thread and are timed by its processor seconds, which other load on the machine disturbs least; the
-bank runs on ``--threads`` and is timed by the clock on the wall. Peers (inkan, flashkan) are timed where they are
-installed.
+bank runs on ``--threads`` and is timed by the clock on the wall. The peers are timed where they are installed:
+``pip install inkan flashkan``.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -46,7 +47,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "inkan": lambda: _peer("inkan"),
     "flashkan": lambda: _peer("flashkan"),
 }
-INSTALLED = [name for name in NETWORKS if name not in ("inkan", "flashkan") or importlib.util.find_spec(name)]
+PEERS = [name for name in ("inkan", "flashkan") if importlib.util.find_spec(name)]
+INSTALLED = ["mlp", "rbf", "bspline", *PEERS]
 
 
 def forward_of(network: nn.Module, x: Tensor) -> Callable[[], None]:
@@ -88,6 +90,12 @@ def layers(batch: int, repeats: int) -> dict[str, dict[str, float]]:
         }
         for name in networks
     }
+
+
+def beside_peers(timed: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Return the B-splines' times over the best peer's."""
+    measures = ("step_seconds", "forward_seconds")
+    return {each: timed["bspline"][each] / min(timed[peer][each] for peer in PEERS) for each in measures}
 
 
 def rise_of_a_step(step: Callable[[], None], module: nn.Module) -> float:
@@ -149,8 +157,11 @@ def main() -> None:
     repeats = 10 if options.short else 40
     bank = best_side_by_side(bank_steps()[1], repeats)
     torch.set_num_threads(1)
+    timed = {str(batch): layers(batch, repeats) for batch in (100, 1000)}
     results = {
-        "layers": {str(batch): layers(batch, repeats) for batch in (100, 1000)},
+        "peers": {name: importlib.metadata.version(name) for name in PEERS},
+        "layers": timed,
+        "bspline_by_best_peer": {batch: beside_peers(times) for batch, times in timed.items()} if PEERS else None,
         "layers_peak_mib_batch_1000": {name: in_fresh_process(f"network_rise({name!r})") for name in INSTALLED},
         "bank": {"threads": options.threads, "step_seconds": bank},
         "bank_peak_mib": {name: in_fresh_process(f"bank_rise({name!r})") for name in bank},

@@ -120,6 +120,33 @@ def _labels(results: Any) -> Iterable[Row]:
         yield name, *(f"{100 * run[each]:.1f} %" for each in measures)
 
 
+def _multimodal(results: Any) -> Iterable[Row]:
+    yield "seen", "label right", "the other half: error", "by linear regression", "by the mean half"
+    found, percent = results["mean"], "{:.1f} %".format
+    yield "both halves", percent(100 * found["label_from_upper_and_lower"]), "", "", ""
+    for half, other in (("upper", "lower"), ("lower", "upper")):
+        errors = (f"{found[f'{other}_by_{name}']:.3f}" for name in ("model", "linear", "mean"))
+        yield f"{half} half", percent(100 * found[f"label_from_{half}"]), *errors
+
+
+def _text(results: Any) -> Iterable[Row]:
+    yield "model", "updates", "bits a character"
+    yield "interpolated 5-gram", "", f"{results['five_gram']['bits']:.3f}"
+    for seed, run in enumerate(results["runs"]):
+        yield f"sequence model, seed {seed}", f"{run['updates']:,}", f"{run['bits']:.3f}"
+
+
+def _kan(results: Any) -> Iterable[Row]:
+    yield "network", "batch", "step over the MLP's", "forward over the MLP's", "memory of a step, MiB"
+    names = {"mlp": "perceptron", "rbf": "this package, RBF", "bspline": "this package, cubic B-spline"}
+    peak = results["layers_peak_mib_batch_1000"]
+    for batch, timed in results["layers"].items():
+        for name, times in timed.items():
+            label = names.get(name) or f"{name} {results['peers'][name]}, cubic B-spline"
+            memory = f"{peak[name]:.0f}" if batch == "1000" else ""
+            yield label, batch, f"{times['step_by_mlp']:.1f}", f"{times['forward_by_mlp']:.1f}", memory
+
+
 def _quality(results: Any) -> Iterable[Row]:
     yield "model", "updates", "seeds", "Fréchet distance", "over the better VAE", "s an update", "s for 10,000"
     groups: dict[tuple[str, int], list[Any]] = {}
@@ -163,6 +190,9 @@ TABLES = {
     "per_datum": ("per_datum", _per_datum),
     "per_datum_against": ("per_datum", _per_datum_against),
     "labels": ("labels", _labels),
+    "multimodal": ("multimodal", _multimodal),
+    "text": ("text", _text),
+    "kan": ("kan", _kan),
     "quality": ("quality", _quality),
     "steppingstone": ("objectives", _steppingstone),
     "prior_steps": ("objectives", _prior_steps),
