@@ -205,6 +205,22 @@ def observing(value, mask=True):
     return model
 
 
+def half_line():
+    """``x|z ~ N(z, 1)`` and ``z > 0`` observed: the likelihood is zero on half of the prior."""
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("x", dist.Normal(z, 0.5), obs=torch.tensor(1.0))
+    pyro.factor("positive", torch.where(z > 0, 0.0, -math.inf))
+
+
+@pytest.mark.parametrize("method", ["steppingstone", "bar", "bridge"])
+def test_a_constraint_is_no_missed_mode(method):
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(half_line, method=method, num_temperatures=8, num_samples=300)
+    above = dist.Normal(0.0, 1.0).cdf(torch.tensor(0.8 / math.sqrt(0.2)))  # of the posterior without the constraint
+    assert_close(evidence, (dist.Normal(0.0, math.sqrt(1.25)).log_prob(torch.tensor(1.0)) + above.log()).item())
+    assert evidence.verdict.trusted, str(evidence)
+
+
 def impossible():
     z = pyro.sample("z", dist.Normal(0.0, 1.0))
     pyro.factor("likelihood", z * 0 - math.inf)
