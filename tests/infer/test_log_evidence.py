@@ -187,9 +187,25 @@ def improper():
     pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.0))
 
 
+    summed = sum([first, second, first])
+    assert (summed.value, summed.per_datum.shape, summed.evaluations) == (-10.0, (5,), 25)
+    with pytest.raises(TypeError):
+        1 + first
 def flat():
     z = pyro.sample("z", dist.Normal(0.0, 1.0).mask(False))
     pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.0))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "joined"),
+    [((2, 3), (4, 3), (6, 3)), ((2, 3), (2, 5), (16,)), ((2,), (2, 3), (8,))],
+)
+def test_data_of_several_plates_add_up(first, second, joined):
+    parts = [torch.arange(float(math.prod(shape))).reshape(shape) for shape in (first, second)]
+    total = sum(Evidence(part.sum().item(), 0.1, "bar", Verdict(), part, part + 1) for part in parts)
+    assert total.per_datum.shape == total.per_datum_standard_error.shape == joined
+    torch.testing.assert_close(total.per_datum.flatten(), torch.cat([part.flatten() for part in parts]))
+    assert total.value == total.per_datum.sum()
 
 
 def unobserved():
