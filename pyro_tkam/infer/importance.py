@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_tkam.infer.checks import check_prior
 from pyro_tkam.infer.evidence import Evidence, Verdict
 from pyro_tkam.infer.importance_mle import RESAMPLERS, Resampler
 from pyro_tkam.infer.proposals import Proposal
@@ -135,8 +136,10 @@ class ImportanceSampling:
     def run(self, *args: Any, **kwargs: Any) -> WeightedDraws:
         """Draw and weigh on the model's arguments.
 
-        :raises ValueError: if the model has no latent or no observed site, or no weight is finite and positive.
+        :raises ValueError: if the model has no latent or no observed site, an improper prior, or no weight is finite
+            and positive.
         """
+        check_prior(self.model, args, kwargs)
         proposal = Proposal.of(self.model, self.guide, args, kwargs)
         log_weights, values = proposal.draw(self.num_particles)
         _check(log_weights)

@@ -172,7 +172,10 @@ class ParallelTempering(BatchRun):
         density = self.kernel.density(args, kwargs, None, standard_normal=self.standard_normal)
         assert isinstance(density, ModelDensity)
         if density.improper_sites():
-            raise ValueError(f"sites {density.improper_sites()} have improper priors, from which tempering can't start")
+            raise ValueError(
+                f"model: its sites {density.improper_sites()} have improper priors, from which tempering can't start, and "
+                "so its evidence is undefined"
+            )
         self._chains = TemperedChains(
             self.kernel, density, self._ladder, self.num_chains, self.warmup_steps, self.swap_every
         )

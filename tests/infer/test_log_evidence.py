@@ -5,14 +5,24 @@ probability below 1e-5; seeds are fixed all the same.
 """
 
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer.autoguide import AutoNormal, init_to_value
 
-from pyro_tkam.infer import AutoMALA, Evidence, ParallelTempering, Verdict, log_evidence
+from pyro_tkam.infer import (
+    AutoMALA,
+    Evidence,
+    ImportanceSampling,
+    ParallelTempering,
+    Verdict,
+    VectorizedMCMC,
+    log_evidence,
+)
 
 TEMPERED = ("steppingstone", "thermodynamic", "bar", "bridge")
 
@@ -177,23 +187,13 @@ def test_evidences_add_up_and_compare():
     total = first + second
     assert (total.value, total.standard_error, total.evaluations) == (-7.0, 0.5, 15)
     assert total.per_datum.tolist() == [-1.0, -2.0, -4.0]
-    factor = first - second
-    assert (factor.value, factor.standard_error) == (1.0, 0.5)
-    assert "±" in str(total)
-
-
-def improper():
-    z = pyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), ()))
-    pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.0))
-
-
     summed = sum([first, second, first])
     assert (summed.value, summed.per_datum.shape, summed.evaluations) == (-10.0, (5,), 25)
     with pytest.raises(TypeError):
         1 + first
-def flat():
-    z = pyro.sample("z", dist.Normal(0.0, 1.0).mask(False))
-    pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.0))
+    factor = first - second
+    assert (factor.value, factor.standard_error) == (1.0, 0.5)
+    assert "±" in str(total)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +206,61 @@ def test_data_of_several_plates_add_up(first, second, joined):
     assert total.per_datum.shape == total.per_datum_standard_error.shape == joined
     torch.testing.assert_close(total.per_datum.flatten(), torch.cat([part.flatten() for part in parts]))
     assert total.value == total.per_datum.sum()
+
+
+def improper():
+    z = pyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), ()))
+    pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.0))
+
+
+def with_prior(prior, site_mask=True):
+    def model():
+        with poutine.mask(mask=site_mask):
+            z = pyro.sample("z", prior)
+        pyro.sample("x", dist.Normal(z.sum(), 1.0), obs=torch.tensor(0.0))
+
+    return model
+
+
+PAIR = dist.Normal(torch.zeros(2), 1.0)
+SOME = torch.tensor([True, False])
+IMPROPER = {
+    "improper": improper,
+    "improper pair": with_prior(dist.ImproperUniform(dist.constraints.real, (2,), ()).to_event(1)),
+    "mask": with_prior(dist.Normal(0.0, 1.0).mask(False)),
+    "tensor mask": with_prior(dist.Normal(0.0, 1.0).mask(torch.tensor(False))),
+    "mask inside an event": with_prior(PAIR.mask(False).to_event(1)),
+    "mask of some inside an event": with_prior(PAIR.mask(SOME).to_event(1)),
+    "site mask": with_prior(dist.Normal(0.0, 1.0), False),
+    "tensor site mask": with_prior(dist.Normal(0.0, 1.0), torch.tensor(False)),
+    "site mask of some": with_prior(PAIR, SOME),
+}
+
+
+@pytest.mark.parametrize("model", IMPROPER.values(), ids=IMPROPER.keys())
+def test_improper_priors_leave_the_evidence_undefined(model):
+    def guide():
+        pyro.sample("z", PAIR.to_event(1))
+
+    runs = [partial(log_evidence, model, method=method) for method in ("auto", "importance", "ais", "bar")]
+    for run in (*runs, ImportanceSampling(model).run, ImportanceSampling(model, guide).run):
+        with pytest.raises(ValueError, match=r"'z'\] have improper priors, so its evidence is undefined"):
+            run()
+    with pytest.raises(ValueError, match=r"'z'.* improper prior"):
+        ParallelTempering(AutoMALA(model), num_samples=5, disable_progbar=True).run()
+
+
+def test_a_flat_prior_can_be_sampled_without_tempering():
+    pyro.set_rng_seed(0)
+    mcmc = VectorizedMCMC(AutoMALA(IMPROPER["tensor mask"]), num_samples=200, num_chains=4, disable_progbar=True)
+    mcmc.run()
+    assert abs(mcmc.get_samples()["z"].std() - 1) < 0.2  # of N(0, 1), by 500 effective draws: 6 standard errors
+
+
+def test_masks_that_hide_nothing_are_proper():
+    pyro.set_rng_seed(0)
+    model = with_prior(dist.Normal(0.0, 1.0).mask(torch.tensor(True)), torch.tensor(True))
+    assert_close(log_evidence(model), -0.5 * math.log(4 * math.pi))
 
 
 def unobserved():
@@ -245,8 +300,6 @@ def impossible():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (improper, "improper priors, so its evidence is undefined"),
-        (flat, "improper priors, so its evidence is undefined"),
         (unobserved, "no observed site"),
         (observing(torch.tensor([0.0, math.nan])), "'x' holds a NaN"),
         (observing(torch.zeros(0)), "empty or all masked"),
