@@ -122,7 +122,7 @@ class EvidenceReport:
         untrusted = numbers["num"] - numbers["trusted"]
         lines.append(f"trusted: {numbers['trusted']} of {numbers['num']}")
         if numbers["confirmed"] is False:
-            lines.append("NOT to be trusted: the cross-check disagrees beyond chance, so unchecked data are in doubt too")
+            lines.append("NOT to be trusted: the cross-check disagrees beyond chance, so all data are in doubt")
         elif untrusted:
             lines.append(f"NOT to be trusted as a whole: the other {untrusted} are most likely too low")
         return "\n".join(lines)
