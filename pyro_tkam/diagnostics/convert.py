@@ -30,7 +30,8 @@ def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
     dimensions. It survives netCDF (:func:`save`, :func:`load`).
 
     :param result: a run :class:`VectorizedMCMC` or :class:`ParallelTempering`, :class:`PowerPosteriors`, or
-        :class:`WeightedDraws`, whose posterior is resampled into one chain.
+        :class:`WeightedDraws`, whose posterior is resampled into one chain: all its draws count alike, and
+        ``log_weight`` is the weight by which each of them was chosen.
     :param evidence: kept as attributes ``log_evidence``, ``log_evidence_standard_error``, ``log_evidence_method``
         and ``log_evidence_verdict``; weighted draws bring their own.
     :raises TypeError: for another result.
@@ -95,7 +96,7 @@ def _weighted(result: WeightedDraws, *, evidence: Evidence | None = None) -> Con
     sites = ModelSites.of(proposal.model, proposal.args, proposal.kwargs)
     groups: dict[str, Group] = {
         "posterior": {name: value[None] for name, value in result.samples.items()},
-        "sample_stats": {"log_weight": result.log_weights[None]},
+        "sample_stats": {"log_weight": result.log_weights.gather(0, result.ancestors)[None]},
     }
     return _with_model(groups, sites, _plates_at(sites, proposal.structure.local_dims), evidence or result.evidence)
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.infer.autoguide.initialization import init_to_sample
+from pyro import poutine
+from pyro.infer.autoguide.initialization import InitMessenger, init_to_sample
 from torch import Tensor
 
 from pyro_tkam.infer.coordinates import Site
-from pyro_tkam.infer.structure import Model, initial_trace, is_improper, is_prior, sample_sites
+from pyro_tkam.infer.structure import Model, initial_trace, is_improper, is_prior, sample_sites, unwrapped
 
 
 def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -25,9 +26,7 @@ def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     except ZeroDivisionError as error:  # Pyro's, for a plate of size zero
         raise ValueError("model: its data are empty or all masked, as a plate has size zero") from error
     sites = list(sample_sites(trace))
-    improper = [name for name, site in sites if not site["is_observed"] and is_improper(site)]
-    if improper:
-        raise ValueError(_undefined(improper))
+    _refuse_improper(sites)
     observed = [(name, site) for name, site in sites if not is_prior(site)]
     if not observed:
         raise ValueError("model: got no observed site, takes a model with data: without them there is no evidence")
@@ -38,14 +37,26 @@ def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         raise ValueError(f"model: its observed sites {[name for name, _ in observed]} are empty or all masked")
 
 
+def check_prior(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse a model whose prior has no normaliser.
+
+    :raises ValueError: if it has none.
+    """
+    with torch.no_grad(), poutine.block():
+        trace = poutine.trace(InitMessenger(_proper_sample)(model)).get_trace(*args, **kwargs)
+    _refuse_improper(list(sample_sites(trace)))
+
+
+def _refuse_improper(sites: list[tuple[str, Site]]) -> None:
+    improper = [name for name, site in sites if not site["is_observed"] and is_improper(site)]
+    if improper:
+        raise ValueError(f"model: its sites {improper} have improper priors, so its evidence is undefined")
+
+
 def _proper_sample(site: Site) -> Tensor:
-    if isinstance(site["fn"], dist.ImproperUniform):
-        raise ValueError(_undefined([site["name"]]))
+    if isinstance(unwrapped(site["fn"]), dist.ImproperUniform):
+        _refuse_improper([(site["name"], site)])
     return init_to_sample(site)
-
-
-def _undefined(names: list[str]) -> str:
-    return f"model: its sites {names} have improper priors, so its evidence is undefined"
 
 
 def _holds_bad_data(site: Site) -> bool:

@@ -87,7 +87,9 @@ class LogBayesFactor:
 class Evidence:
     """A log evidence ``log p(x)`` with its Monte Carlo standard error, in nats, and a verdict on it.
 
-    Evidences of independent data add up (``+``); the difference (``-``) of two models' is a log Bayes factor.
+    Evidences of independent data add up (``+``, ``sum``), one's data after the other's: along the first plate where the
+    others have equal sizes, and as one row of all data where they don't. The difference (``-``) of two models' is a
+    log Bayes factor.
 
     :param value: of all data together.
     :param standard_error: of ``value``.
@@ -148,6 +150,10 @@ class Evidence:
             self.evaluations + other.evaluations,
         )
 
+    def __radd__(self, other: int) -> Evidence:
+        """Let ``sum`` start from 0."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
     def __sub__(self, other: Evidence) -> LogBayesFactor:
         if not isinstance(other, Evidence):
             return NotImplemented
@@ -162,6 +168,9 @@ class Evidence:
 
 
 def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:
-    """Join what both have per datum; None unless both have it."""
+    """Join what both have per datum, flat if their shapes differ beyond the first plate; None unless both have it."""
     known = [part for part in parts if part is not None]
-    return torch.cat(known) if len(known) == 2 else None
+    if len(known) < 2:
+        return None
+    alike = len({part.shape[1:] for part in known}) == 1
+    return torch.cat(known if alike else [part.flatten() for part in known])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from pyro_tkam.infer.budget import Budget
 from pyro_tkam.infer.density import ModelDensity
 from pyro_tkam.infer.evidence import Evidence, Finding, Verdict
 from pyro_tkam.infer.kernels import LangevinKernel
@@ -11,14 +12,25 @@ from pyro_tkam.infer.scouts import Known, Scouts
 from pyro_tkam.infer.tempered_evidence import TemperedDraws, agreement, along_ladder, log_joint, run_verdict
 from pyro_tkam.infer.verdict import importance_verdict
 from pyro_tkam.ops.estimators import Estimate, effective_sample_size, importance, pareto_smooth
-from pyro_tkam.ops.estimators.mixture import fit_mixture
+from pyro_tkam.ops.estimators.mixture import MIN_DRAWS_PER_COMPONENT, fit_mixture
 from pyro_tkam.ops.estimators.population import refine, with_component
 
 NUM_REFINEMENTS = 4
-REFINEMENT_DRAWS = 3000
+REFINEMENT_DRAWS, REFINEMENT_SHARE = 3000, 0.15
+"""Draws in a round, and the share of what is left of a budget that the rounds and a look at the result may take."""
+
 MOST_SEARCHES = 3
 TYPICAL_DRAWS, TYPICAL_SHARE = 1000, 0.05
 """Draws of the mixture, and the share of them that lies where its density is too small to be typical."""
+
+FEWEST_WEIGHTS = 25
+"""Draws from which a k-hat can be told."""
+
+FEWEST_SCOUTED = 4
+"""Draws of a chain that can tell where it stays."""
+
+FEWEST_CLIMBS = 300
+"""Climbs below which a search says little: of 300, one in twenty misses a mode to which 1% of them lead."""
 
 FEW_CLIMBS = 3
 """Climbs to a mode below which finding it was luck."""
@@ -39,33 +51,37 @@ class MixtureProposal:
     :param density: the posterior's.
     :param positions: draws, ``(chain, draw, *local, dim)``.
     :param log_density: log joint density at the draws, ``(chain, draw, *local)``, in nats.
+    :param budget: counts its evaluations, and limits its refinement; None sets no limit.
     """
 
-    def __init__(self, density: ModelDensity, positions: Tensor, log_density: Tensor) -> None:
+    def __init__(
+        self, density: ModelDensity, positions: Tensor, log_density: Tensor, budget: Budget | None = None
+    ) -> None:
         self.local, self.dim = density.layout.local_shape, density.layout.dim
-        self._own_evaluations = 0
+        self.budget = Budget() if budget is None else budget
         self._log_joint = log_joint(density)
         points = positions.reshape(*positions.shape[:2], -1, self.dim)
         effective = effective_sample_size(log_density.reshape(points.shape[:-1]))
         self.mixture = fit_mixture(points.flatten(0, 1), effective)
-        self._refine()
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluations so far."""
-        return self._own_evaluations
+        self.refine()
 
     def weigh(self, num: int) -> Tensor:
         """Return log weights of new draws, ``(num, *local)``."""
         points = self.mixture.sample(num)
         return (self._density(points) - self.mixture.log_prob(points)).reshape(num, *self.local)
 
-    def _refine(self) -> None:
-        self.mixture = refine(self.mixture, self._density, REFINEMENT_DRAWS, NUM_REFINEMENTS)
+    def refine(self) -> None:
+        """Move the mixture by its own weighted draws; it stays as it is where the budget allows too few of them."""
+        num = self._num_draws()
+        if num >= max(FEWEST_WEIGHTS, MIN_DRAWS_PER_COMPONENT * (self.dim + 1)):
+            self.mixture = refine(self.mixture, self._density, num, NUM_REFINEMENTS)
+
+    def _num_draws(self) -> int:
+        return self.budget.affords(REFINEMENT_DRAWS, each=NUM_REFINEMENTS + 1, share=REFINEMENT_SHARE)
 
     def _density(self, points: Tensor) -> Tensor:
         """Return the log joint density of points ``(num, data, dim)``, and count them."""
-        self._own_evaluations += len(points)
+        self.budget.spend(len(points))
         return self._log_joint(points.reshape(len(points), *self.local, self.dim)).reshape(points.shape[:-1])
 
 
@@ -77,19 +93,16 @@ class FittedProposal(MixtureProposal):
 
     :param kernel: what moves the scouts.
     :param draws: a tempered run.
+    :param budget: counts its evaluations, and limits refinement and searches.
     """
 
-    def __init__(self, kernel: LangevinKernel, draws: TemperedDraws) -> None:
-        self._scouts = Scouts(kernel, draws.density)
+    def __init__(self, kernel: LangevinKernel, draws: TemperedDraws, budget: Budget) -> None:
+        self._scouts = Scouts(kernel, draws.density, budget)
         self._run_verdict, self._along = run_verdict(draws), along_ladder(draws)
-        super().__init__(draws.density, draws.positions[-1], draws.log_prior[-1] + draws.log_likelihood[-1])
+        log_density = draws.log_prior[-1] + draws.log_likelihood[-1]
+        super().__init__(draws.density, draws.positions[-1], log_density, budget)
         self.gain, self.luck = 0.0, 0
         self.complete = self._search()
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluations so far, those of the scouts included."""
-        return self._own_evaluations + self._scouts.evaluations
 
     def evidence(self, log_weights: Tensor) -> Evidence:
         """Average weights ``(num, *local)`` of :meth:`weigh`."""
@@ -99,7 +112,7 @@ class FittedProposal(MixtureProposal):
         # Weights are right about what the mixture covers, so only an evidence below the ladder's lacks something.
         verdict = verdict + agreement(estimate, self._along, one_sided=True)
         verdict = verdict + self.search_verdict(counted=True) + self._of_run()
-        return Evidence.of(estimate, "fitted importance", verdict, evaluations=self.evaluations)
+        return Evidence.of(estimate, "fitted importance", verdict, evaluations=self.budget.spent)
 
     def search_verdict(self, *, counted: bool) -> Verdict:
         """Tell whether modes were missed.
@@ -107,9 +120,12 @@ class FittedProposal(MixtureProposal):
         :param counted: whether an estimate counts those that were found.
         """
         advice = "use a guide or another parametrisation, or more chains and temperatures"
-        if not self.complete:
-            return Verdict((Finding("missed mode", f"each of {MOST_SEARCHES} searches found more mass", advice),))
         climbs = self._scouts.climbs
+        if climbs < FEWEST_CLIMBS:
+            seen = f"the budget allowed {climbs} climbs from the prior"
+            return Verdict((Finding("short search for modes", seen, "raise max_evaluations"),))
+        if not self.complete:
+            return Verdict((Finding("missed mode", "each search found more mass, and no other was made", advice),))
         share = RULE_OF_THREE / climbs
         reach = (
             f"{climbs} climbs from the prior sought modes; one to which under {share:.1g} of them lead may be missing"
@@ -135,9 +151,13 @@ class FittedProposal(MixtureProposal):
         for _ in range(MOST_SEARCHES):
             known = self._known(before.value)
             scouts = self._scouts.search(known)
-            if scouts is None or not self._add(scouts, known):
+            if scouts is None:
+                return self._scouts.num_climbers > 0
+            if scouts.shape[1] < FEWEST_SCOUTED:
+                return False
+            if not self._add(scouts, known):
                 return True
-            self._refine()
+            self.refine()
             after = self._pilot()
             gain = after.value - before.value
             error = (after.standard_error.square() + before.standard_error.square()).sqrt()
@@ -171,4 +191,4 @@ class FittedProposal(MixtureProposal):
         return added
 
     def _pilot(self) -> Estimate:
-        return importance(self.weigh(REFINEMENT_DRAWS).movedim(0, -1))
+        return importance(self.weigh(max(FEWEST_WEIGHTS, self._num_draws())).movedim(0, -1))

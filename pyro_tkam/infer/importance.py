@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_tkam.infer.checks import check_prior
 from pyro_tkam.infer.evidence import Evidence, Verdict
 from pyro_tkam.infer.importance_mle import RESAMPLERS, Resampler
 from pyro_tkam.infer.proposals import Proposal
@@ -45,7 +46,7 @@ class WeightedDraws:
         few = self.effective_sample_size < self.ess_threshold * self.num_particles
         if not few.any():
             return weights
-        counts = torch.zeros_like(weights).scatter_add(0, self._ancestors(), torch.ones_like(weights))
+        counts = torch.zeros_like(weights).scatter_add(0, self.ancestors, torch.ones_like(weights))
         return torch.where(few, counts / self.num_particles, weights)
 
     @cached_property
@@ -71,10 +72,11 @@ class WeightedDraws:
     @cached_property
     def samples(self) -> dict[str, Tensor]:
         """Equally weighted posterior draws by site, resampled, each ``(draw, *site shape)``."""
-        ancestors = self._ancestors()
-        return {name: self._gather(name, ancestors) for name in self.values}
+        return {name: self._gather(name, self.ancestors) for name in self.values}
 
-    def _ancestors(self) -> Tensor:
+    @cached_property
+    def ancestors(self) -> Tensor:
+        """Which of the weighted draws each of :attr:`samples` is, ``(draw, *local)``."""
         return self.resampler(self.log_weights.movedim(0, -1)).movedim(-1, 0)
 
     def _gather(self, name: str, ancestors: Tensor) -> Tensor:
@@ -134,8 +136,10 @@ class ImportanceSampling:
     def run(self, *args: Any, **kwargs: Any) -> WeightedDraws:
         """Draw and weigh on the model's arguments.
 
-        :raises ValueError: if the model has no latent or no observed site, or no weight is finite and positive.
+        :raises ValueError: if the model has no latent or no observed site, an improper prior, or no weight is finite
+            and positive.
         """
+        check_prior(self.model, args, kwargs)
         proposal = Proposal.of(self.model, self.guide, args, kwargs)
         log_weights, values = proposal.draw(self.num_particles)
         _check(log_weights)

@@ -36,8 +36,9 @@ def log_evidence(
 ) -> Evidence:
     """Estimate ``log p(x) = log ∫ p(x|z) p(z) dz`` of a Pyro model, with its standard error and a diagnosis.
 
-    ``"auto"`` averages over prior draws where the data say little; elsewhere it tempers until the standard error of a
-    bridge at ``t = 1`` reaches ``target_se``, and says so if the budget ends first. Where all latents lie in the plates
+    ``"auto"`` averages over prior draws where the data say little; elsewhere it tempers, and weighs a mixture fitted to
+    the draws or bridges to ``t = 1``, until the standard error reaches ``target_se``. It never takes more than
+    ``max_evaluations``, and says so if these end first. Where all latents lie in the plates
     of the data, the evidence is per datum too.
 
     :param model: a Pyro model with observed sites, called on ``args``.
@@ -46,9 +47,10 @@ def log_evidence(
         ``"bar"`` (Bennett's ratio) or ``"bridge"``.
     :param model_kwargs: the model's keyword arguments.
     :param kernel: moves tempered chains; :class:`AutoMALA` of the model if None.
-    :param options: for ``"auto"``: ``target_se`` (nats, 0.01), ``max_evaluations`` (400000), ``guide``. For
-        ``"importance"``: those of :class:`ImportanceSampling`. For ``"ais"``: ``num_particles`` (500),
-        ``steps_between`` (10), ``warmup_steps`` (128). For the others: those of :class:`ParallelTempering`.
+    :param options: for ``"auto"``: ``target_se`` (nats, 0.01), ``max_evaluations`` (400000; at least 20000) and
+        ``guide`` (weighed where a fitted mixture can't be, if the tempered run agrees). For ``"importance"``: those of
+        :class:`ImportanceSampling`. For ``"ais"``: ``num_particles`` (500), ``steps_between`` (10), ``warmup_steps``
+        (128). For the others: those of :class:`ParallelTempering`.
     :return: value and standard error in nats, with a verdict.
     :raises ValueError: if the method is unknown, an option is out of range, or the model has no data, a datum that
         isn't finite, an improper prior, or a likelihood that is zero wherever the prior draws.

@@ -62,6 +62,10 @@ class BatchRun(ABC):
     def _finish(self) -> None:
         """Turn the records into results; called at the end and when interrupted."""
 
+    def _must_stop(self) -> bool:
+        """Tell whether no further step may be made."""
+        return False
+
     def _status(self) -> dict[str, str]:
         """Return what the progress bar shows."""
         return {}
@@ -121,6 +125,8 @@ class BatchRun(ABC):
         self._rng = _get_rng(device)
         with bar, _deferred_interrupt() as interrupted:
             for index in range(self._done, total):
+                if self._must_stop():
+                    break
                 self._keep(index - self.warmup_steps, self._step(index))
                 self._done = index + 1
                 self._rng = _get_rng(device)

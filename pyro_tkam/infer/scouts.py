@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_tkam.infer.budget import Budget
 from pyro_tkam.infer.chains import Chains
 from pyro_tkam.infer.density import ModelDensity
 from pyro_tkam.infer.kernels import LangevinKernel
@@ -21,9 +22,14 @@ NUM_CLIMBS = 48
 ROUND = 6
 """Steps between looks at who has arrived."""
 NUM_ROUNDS = 24
+CLIMBER_EVALUATIONS = 1 + NUM_ROUNDS * (ROUND + 1)
+CLIMB_SHARE = 0.6
+"""Share of what is left of a budget that a search may climb with."""
+
 NUM_SCOUTS = 8
-WARMUP_STEPS = 64
-NUM_DRAWS = 96
+NUM_STEPS, WARMUP_SHARE = 160, 0.4
+EXPLORE_SHARE, STEP_EVALUATIONS = 0.4, 10
+"""Share of what is left of a budget that chains may take, and a cautious guess of what a step of one takes."""
 SURPRISE = 5.0
 """Nats by which a posterior may be denser than its proposal at a place before that counts as missed."""
 
@@ -54,21 +60,27 @@ class Scouts:
 
     :param kernel: what moves the chains.
     :param density: the posterior's.
+    :param budget: counts their evaluations, and limits them.
     """
 
-    def __init__(self, kernel: LangevinKernel, density: ModelDensity) -> None:
-        self.kernel, self.density = kernel, density
+    def __init__(self, kernel: LangevinKernel, density: ModelDensity, budget: Budget) -> None:
+        self.kernel, self.density, self.budget = kernel, density, budget
         data = torch.Size(density.layout.local_shape).numel()
-        self.num_climbers = max(FEWEST_CLIMBERS, NUM_CLIMBERS // data)
-        self.evaluations = 0
+        self.most_climbers = max(FEWEST_CLIMBERS, NUM_CLIMBERS // data)
+        self.num_climbers = 0
         self.climbs = self.num_unseen = 0
 
     def search(self, known: Known) -> Tensor | None:
         """Return draws of chains, ``(scout, draw, *local, dim)``, that start far apart where a proposal misses mass.
 
+        Where the budget is short, fewer climb, and chains are shorter; both may come to nothing.
+
         :param known: the proposal.
         :return: None if no climb ends at such a place.
         """
+        self.num_climbers = self.budget.affords(self.most_climbers, each=CLIMBER_EVALUATIONS, share=CLIMB_SHARE)
+        if self.num_climbers == 0:
+            return None
         position, log_density = self._climb(known)
         self.num_unseen = int((log_density > -torch.inf).sum(0).amax()) if len(position) else 0
         return self._explore(self._far_apart(position, log_density)) if self.num_unseen else None
@@ -96,12 +108,12 @@ class Scouts:
 
     def _start(self) -> Point:
         draw = self.density.sample_prior if self.density.can_sample_prior() else self.density.draw_start
-        self.evaluations += self.num_climbers
+        self.budget.spend(self.num_climbers)
         return self.density.point(draw(self.num_climbers))
 
     def _step(self, point: Point, step: Tensor) -> tuple[Point, Tensor]:
         """Follow the gradient; the step grows after a rise, and shrinks after a fall."""
-        self.evaluations += self.num_climbers
+        self.budget.spend(self.num_climbers)
         ahead = self.density.point(point.position + step[..., None] * point.gradient)
         higher = ahead.log_density > point.log_density
         return choose(higher, ahead, point), step * torch.where(higher, 1.5, 0.3)
@@ -118,12 +130,13 @@ class Scouts:
 
     def _explore(self, start: Tensor) -> Tensor:
         """Run chains from the chosen ends."""
+        num_steps = self.budget.affords(NUM_STEPS, each=STEP_EVALUATIONS * NUM_SCOUTS, share=EXPLORE_SHARE)
+        warmup_steps = int(WARMUP_SHARE * num_steps)
         self.density.expect(NUM_SCOUTS)
-        chains = Chains.begin(self.kernel, self.density, start, WARMUP_STEPS)
-        positions = []
-        for index in range(WARMUP_STEPS + NUM_DRAWS):
-            info = chains.step()
-            self.evaluations += int(info.total_evaluations)
-            if index >= WARMUP_STEPS:
-                positions.append(chains.position)
-        return torch.stack(positions, 1)
+        chains = Chains.begin(self.kernel, self.density, start, warmup_steps)
+        positions = [start[:, None][:, :0]]
+        for index in range(num_steps):
+            self.budget.spend(int(chains.step().total_evaluations))
+            if index >= warmup_steps:
+                positions.append(chains.position[:, None])
+        return torch.cat(positions, 1)

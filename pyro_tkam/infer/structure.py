@@ -135,9 +135,14 @@ def is_prior(site: Site) -> bool:
 
 def unwrapped(fn: Any) -> Any:
     """Return the distribution inside ``Independent``, ``expand`` and ``mask``."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
-        fn = fn.base_dist
+    while fn is not (inner := _one_layer_off(fn)):
+        fn = inner
     return fn
+
+
+def _one_layer_off(fn: Any) -> Any:
+    layers = dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution
+    return fn.base_dist if isinstance(fn, layers) else fn
 
 
 def refuse_subsampling(trace: poutine.Trace) -> None:
@@ -152,8 +157,8 @@ def refuse_subsampling(trace: poutine.Trace) -> None:
 
 
 def is_improper(site: Site) -> bool:
-    """Tell whether a latent site has no normalisable prior."""
-    return _is_masked(site) or isinstance(site["fn"], dist.ImproperUniform)
+    """Tell whether a latent site has no normalisable prior: it never had one, or a mask takes a part of it away."""
+    return isinstance(unwrapped(site["fn"]), dist.ImproperUniform) or _is_partly_masked(site)
 
 
 def _is_deterministic(site: Site) -> bool:
@@ -165,10 +170,19 @@ def _is_masked(site: Site) -> bool:
     return site["mask"] is False or (isinstance(fn, dist.MaskedDistribution) and fn._mask is False)
 
 
+def _is_partly_masked(site: Site) -> bool:
+    """Tell whether a mask, of the site or anywhere inside its distribution, is false somewhere."""
+    fn, masks = site["fn"], [site["mask"]]
+    while fn is not (inner := _one_layer_off(fn)):
+        masks.append(getattr(fn, "_mask", None))
+        fn = inner
+    return not all(torch.as_tensor(mask).all() for mask in masks if mask is not None)
+
+
 def is_plain(site: Site) -> bool:
     """Tell whether a site is neither scaled nor masked, so that its distribution is its prior."""
     scale, mask = site["scale"], site["mask"]
-    return mask is None and not isinstance(scale, torch.Tensor) and scale == 1.0 and not _is_masked(site)
+    return mask is None and not isinstance(scale, torch.Tensor) and scale == 1.0 and not _is_partly_masked(site)
 
 
 def _is_enumerated(name: str, site: Site) -> bool:

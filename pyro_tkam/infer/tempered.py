@@ -89,6 +89,7 @@ class TemperedChains:
         self._set_betas(betas.to(position))
         self.point = self._target(position)
         self.evaluations: Tensor | int = 2 * len(position)  # one to find a start, one there
+        self.dearest_step = torch.zeros((), dtype=torch.int64, device=position.device)
         self.set_tuning(kernel.tuning(self._by_chain(self.point.map(lambda each: each[self.num_drawn :]))))
         rungs = torch.arange(len(betas), device=position.device).repeat_interleave(num_chains)
         ones = torch.ones_like(self.point.log_density, dtype=torch.int64)
@@ -104,6 +105,7 @@ class TemperedChains:
             self.set_tuning(self.adaptation.update(self.tuning, positions, by_chain))
         self.point = self._join(moved)
         self.evaluations = self.evaluations + info.total_evaluations
+        self.dearest_step = torch.maximum(self.dearest_step, info.total_evaluations.long() + self.num_drawn)
         if (self.index + 1) % self.swap_every == 0:
             self._swap()
         self.index += 1
@@ -165,6 +167,7 @@ class TemperedChains:
             "index": self.index,
             "swaps": self.swaps,
             "evaluations": int(self.evaluations),
+            "dearest_step": int(self.dearest_step),
             "betas": self.betas,
             "point": [self.point.position, *self.point.parts],
             "replicas": self.replicas,
@@ -176,6 +179,7 @@ class TemperedChains:
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.index, self.swaps, self.evaluations = state["index"], state["swaps"], state["evaluations"]
+        self.dearest_step = torch.full_like(self.dearest_step, state["dearest_step"])
         self._set_betas(state["betas"])
         self.set_tuning(Tuning(*state["tuning"]))
         position, *parts = state["point"]

@@ -83,10 +83,30 @@ def bridge_evidence(draws: TemperedDraws) -> Evidence:
     """Return bridge sampling from the draws at ``t = 1``, checked against Bennett's ratio along the ladder."""
     positions = draws.positions[-1]
     estimate = bridge(positions, log_joint(draws.density))
-    num_chains, num_draws, *_ = positions.shape
     verdict = run_verdict(draws) + agreement(estimate, along_ladder(draws))
-    evaluations = draws.evaluations + num_chains * (num_draws + 2 * (num_draws // 2))
+    evaluations = draws.evaluations + bridge_evaluations(draws)
     return Evidence.of(estimate, "bridge", verdict, evaluations=evaluations)
+
+
+def bridge_evaluations(draws: TemperedDraws) -> int:
+    """Return how many evaluations a bridge takes beside those of the run: its draws, and as many of the proposals."""
+    num_chains, num_draws, *_ = draws.positions[-1].shape
+    return num_chains * (num_draws + 2 * (num_draws // 2))
+
+
+def guide_verdict(guided: Evidence, bridged: Evidence, draws: TemperedDraws) -> Verdict:
+    """Compare an estimate from a guide, which may miss a mode without a trace, with two from a tempered run."""
+    estimate, others = _estimate_of(guided), (along_ladder(draws), _estimate_of(bridged))
+    verdicts = [agreement(estimate, other, limit=0.0) for other in others]
+    error = AGREEMENT_SIGMAS * min(other.standard_error.max().item() for other in others)
+    reach = f"a mode of which the guide knows nothing may be missing, worth less than {error:.2g} nats"
+    return verdicts[1] + verdicts[0] + Verdict(notes=(reach,))
+
+
+def _estimate_of(evidence: Evidence) -> Estimate:
+    if evidence.per_datum is None or evidence.per_datum_standard_error is None:
+        return Estimate(torch.tensor(evidence.value), torch.tensor(evidence.standard_error))
+    return Estimate(evidence.per_datum, evidence.per_datum_standard_error)
 
 
 def best_evidence(draws: TemperedDraws) -> Evidence:
@@ -149,18 +169,21 @@ def _log_likelihood(draws: TemperedDraws) -> Tensor:
     return torch.cat([torch.where(prior.isnan(), -torch.inf, prior), draws.log_likelihood[1:]])
 
 
-def agreement(estimate: Estimate, along: Estimate, *, one_sided: bool = False) -> Verdict:
+def agreement(
+    estimate: Estimate, along: Estimate, *, one_sided: bool = False, limit: float = AGREEMENT_LIMIT
+) -> Verdict:
     """Compare an estimate at ``t = 1`` alone with one along the whole ladder.
 
     :param estimate: of the evidence.
     :param along: of the same.
     :param one_sided: only object to an estimate that is too low.
+    :param limit: nats by which they may differ, whatever their errors say.
     """
     difference = along.value - estimate.value
     difference = difference if one_sided else difference.abs()
     error = (estimate.standard_error.square() + along.standard_error.square()).sqrt()
     measures = {"bar against it": difference.max().item()}
-    apart = (difference > AGREEMENT_SIGMAS * error) & (difference > AGREEMENT_LIMIT)
+    apart = (difference > AGREEMENT_SIGMAS * error) & (difference > limit)
     if not apart.any():
         return Verdict(measures=measures)
     seen = f"draws at t = 1 and the ladder give evidences that differ by {difference[apart].max():.2f} nats"

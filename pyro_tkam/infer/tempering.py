@@ -19,6 +19,9 @@ from pyro_tkam.infer.tempered_evidence import evidence_from
 from pyro_tkam.ops.schedules import communication_barrier, suggested_number
 from pyro_tkam.ops.tempering import round_trips
 
+STEP_MARGIN = 3
+"""Times the dearest step so far that must be left of the evaluations for another step."""
+
 STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible")
 
 
@@ -94,6 +97,7 @@ class ParallelTempering(BatchRun):
     :param swap_every: number of steps between swaps.
     :param standard_normal: use coordinates with a standard normal prior where sites have them.
     :param keep_all: keep the draws of all temperatures, not only those of ``t = 1``.
+    :param max_evaluations: number of evaluations before which to stop, maybe with fewer draws; None sets no limit.
     :param disable_progbar: show no progress.
     :raises TypeError: if ``kernel`` isn't a Langevin kernel.
     :raises ValueError: if the kernel has no model, or a number or schedule is out of range.
@@ -122,6 +126,7 @@ class ParallelTempering(BatchRun):
         swap_every: int = 1,
         standard_normal: bool = True,
         keep_all: bool = False,
+        max_evaluations: int | None = None,
         disable_progbar: bool = False,
     ) -> None:
         super().__init__(num_samples, warmup_steps, num_chains, disable_progbar)
@@ -132,18 +137,22 @@ class ParallelTempering(BatchRun):
         if swap_every < 1:
             raise ValueError(f"swap_every must be at least 1, got {swap_every}")
         self.kernel, self.swap_every, self.keep_all = kernel, swap_every, keep_all
-        self.standard_normal = standard_normal
+        self.standard_normal, self.max_evaluations = standard_normal, max_evaluations
         self._ladder = make_ladder(schedule, num_temperatures)
         self.result: PowerPosteriors | None = None
 
     def run(self, *args: Any, **kwargs: Any) -> PowerPosteriors:
         """Run on the model's arguments.
 
-        :raises ValueError: if a site's prior is improper.
+        :raises ValueError: if a site's prior is improper, or ``max_evaluations`` ends the warm-up.
         :raises KeyboardInterrupt: after Ctrl-C, between two steps; the draws made so far are kept in ``result``.
         """
         self.result = None
         self._run(args, kwargs)
+        if self.num_draws == 0:
+            raise ValueError(
+                f"max_evaluations must be enough for a warm-up of {self.warmup_steps} steps, got {self.max_evaluations}"
+            )
         return self._finished()
 
     def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> dict[str, Tensor]:
@@ -172,11 +181,19 @@ class ParallelTempering(BatchRun):
         density = self.kernel.density(args, kwargs, None, standard_normal=self.standard_normal)
         assert isinstance(density, ModelDensity)
         if density.improper_sites():
-            raise ValueError(f"sites {density.improper_sites()} have improper priors, from which tempering can't start")
+            raise ValueError(
+                f"model: its sites {density.improper_sites()} have improper priors, from which tempering can't start, "
+                "so its evidence is undefined"
+            )
         self._chains = TemperedChains(
             self.kernel, density, self._ladder, self.num_chains, self.warmup_steps, self.swap_every
         )
         return self._chains.point.position.device
+
+    def _must_stop(self) -> bool:
+        if self.max_evaluations is None:
+            return False
+        return int(self._chains.evaluations + STEP_MARGIN * self._chains.dearest_step) > self.max_evaluations
 
     def _step(self, index: int) -> dict[str, Tensor]:
         chains = self._chains

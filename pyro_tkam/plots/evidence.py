@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_tkam.infer.importance import WeightedDraws
 from pyro_tkam.infer.tempering import PowerPosteriors
-from pyro_tkam.ops.estimators import thermodynamic
 from pyro_tkam.ops.schedules import power_law
 from pyro_tkam.plots.axes import Axes, axes_or_new
 
@@ -17,21 +17,24 @@ def evidence_curve(draws: PowerPosteriors, axes: Axes | None = None, *, exact: f
     """
     Draw the mean log likelihood over ``t`` with the trapezoids whose area is the log evidence (Raj 2025, Fig. 5).
 
-    :param draws: a tempered run; where it is per datum, the curve is their sum's.
+    :param draws: a tempered run; where it is per datum, the curve is their sum's. Where the likelihood is zero on a
+        part of the prior, the mean at ``t = 0`` is ``-inf``; the curve starts at the next rung, and the title says so.
     :param axes: where to draw; None makes a figure.
     :param exact: the log evidence, in nats, where it is known.
     :return: the axes.
     """
     axes = axes_or_new(axes)
-    betas = _array(draws.betas)
     total = draws.log_likelihood.flatten(3).sum(-1) if draws.log_likelihood.ndim > 3 else draws.log_likelihood
-    means = _array(total.mean((1, 2)))
+    averages = total.mean((1, 2))
+    known = averages.isfinite()
+    betas, means = _array(draws.betas[known]), _array(averages[known])
     for k in range(len(betas) - 1):
         axes.fill_between(betas[k : k + 2], means[k : k + 2], color=f"C{k % 2}", alpha=0.25, linewidth=0)
     axes.plot(betas, means, "o-", color="black", markersize=3, linewidth=1)
-    area = thermodynamic(total, draws.betas).value.item()
-    known = "" if exact is None else f", exactly {exact:.2f}"
-    axes.set_title(f"area {area:.2f} nats{known}", fontsize="medium")
+    area = torch.trapezoid(averages[known], draws.betas[known]).item()
+    lacking = "" if known.all() else f" from t = {betas[0]:.2g}, as the mean at 0 is -inf"
+    truth = "" if exact is None else f", exactly {exact:.2f}"
+    axes.set_title(f"area {area:.2f} nats{lacking}{truth}", fontsize="medium")
     return _labelled(axes, "t", "mean log likelihood (nats)")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def per_datum_evidence(model: nn.Module, data: Tensor, *, checked: int = 20, mos
     In turn, for the data that the last method could not be trusted on: draws from the prior that all data share;
     a mixture fitted to short chains of each datum, in coordinates in which the prior is standard normal, and refined
     by its own weights; tempering. A unimodal proposal may miss a mode without a trace in its weights, so some data are
-    estimated by tempering as well.
+    estimated by tempering as well; those on which it disagrees are not trusted. The model is left as it was.
 
     :param model: a Pyro model, ``model(data)``, whose latents and data lie in one plate.
     :param data: shape ``(num, *event)``.
@@ -48,9 +49,20 @@ def per_datum_evidence(model: nn.Module, data: Tensor, *, checked: int = 20, mos
     """
     if len(data) == 0 or checked < 0 or most_tempered < 0:
         raise ValueError(f"data, checked, most_tempered: got {len(data)} data, {checked} and {most_tempered}")
-    model.requires_grad_(False)
-    with getattr(model, "holding_prior", nullcontext)():
+    with _frozen(model), getattr(model, "holding_prior", nullcontext)():
         return _in_turn(model, data, checked, most_tempered)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Keep a model's parameters from asking for gradients, for a while."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _in_turn(model: nn.Module, data: Tensor, checked: int, most_tempered: int) -> EvidenceReport:
@@ -60,7 +72,7 @@ def _in_turn(model: nn.Module, data: Tensor, checked: int, most_tempered: int) -
     for rows in _chunks(_untrusted(result)[:most_tempered]):
         result = result.replaced(rows, _by_tempering(model, data[rows]))
     cheap = (result.trusted & (result.method < METHODS.index("tempering"))).nonzero().squeeze(-1)[:checked]
-    return EvidenceReport(result, cheap, _by_tempering(model, data[cheap]) if len(cheap) else result.take(cheap))
+    return EvidenceReport.of(result, cheap, _by_tempering(model, data[cheap]) if len(cheap) else result.take(cheap))
 
 
 def evidence_of_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +13,12 @@ from pyro_tkam._arviz import from_groups, save
 from pyro_tkam.train.folder import RunFolder, write_text
 
 AGREEMENT_SIGMAS = 4.0
+FALSE_DISAGREEMENT = 0.001
+"""Chance that a sound datum's two estimates differ by so much, with room for errors of the standard errors."""
+
+BEYOND_CHANCE = 0.01
+"""Chance below which so many disagreements are no accident."""
+
 METHOD_WORDS = {
     "prior": "draws from the prior",
     "fitted": "draws from a mixture fitted to each datum",
@@ -49,9 +55,9 @@ class PerDatum:
 
 @dataclass(frozen=True)
 class EvidenceReport:
-    """Evidence of held-out data, with a cross-check by tempering.
+    """Evidence of held-out data, with a cross-check by tempering; see :meth:`of`.
 
-    :param data: of each datum.
+    :param data: of each datum; those that the cross-check disagrees on are not trusted.
     :param checked: the rows that were estimated by tempering, too.
     :param tempered: what it gave for them.
     """
@@ -59,6 +65,13 @@ class EvidenceReport:
     data: PerDatum
     checked: Tensor
     tempered: PerDatum
+
+    @staticmethod
+    def of(data: PerDatum, checked: Tensor, tempered: PerDatum) -> EvidenceReport:
+        """Compare, and take the trust from data on which the two disagree."""
+        report = EvidenceReport(data, checked, tempered)
+        trusted = data.trusted.index_copy(0, checked, data.trusted[checked] & report.agrees)
+        return replace(report, data=replace(data, trusted=trusted))
 
     @property
     def difference(self) -> Tensor:
@@ -71,6 +84,12 @@ class EvidenceReport:
         own = self.data.standard_error[self.checked]
         error = (own.square() + self.tempered.standard_error.square()).sqrt()
         return self.difference.abs() <= AGREEMENT_SIGMAS * error
+
+    @property
+    def confirmed(self) -> bool | None:
+        """Whether no more checks disagree than by chance; None without checks."""
+        num, disagreeing = len(self.checked), int((~self.agrees).sum())
+        return _chance_of_as_many(disagreeing, num) > BEYOND_CHANCE if num else None
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers of the whole."""
@@ -85,6 +104,7 @@ class EvidenceReport:
             "methods": {name: int((data.method == index).sum()) for index, name in enumerate(METHODS)},
             "checked": len(self.checked),
             "agreeing": int(self.agrees.sum()),
+            "confirmed": self.confirmed,
             "mean_difference": self.difference.mean().item() if len(self.checked) else None,
         }
 
@@ -101,7 +121,9 @@ class EvidenceReport:
             lines.append(f"cross-check by tempering: {found}, mean difference {numbers['mean_difference']:+.3f} nats")
         untrusted = numbers["num"] - numbers["trusted"]
         lines.append(f"trusted: {numbers['trusted']} of {numbers['num']}")
-        if untrusted:
+        if numbers["confirmed"] is False:
+            lines.append("NOT to be trusted: the cross-check disagrees beyond chance, so all data are in doubt")
+        elif untrusted:
             lines.append(f"NOT to be trusted as a whole: the other {untrusted} are most likely too low")
         return "\n".join(lines)
 
@@ -117,6 +139,12 @@ class EvidenceReport:
         groups = {"evidence": {f"log_evidence_{name}": each.numpy() for name, each in columns.items()}}
         attributes = {"log_evidence": self.summary()["log_evidence"], "methods": ", ".join(METHODS)}
         save(from_groups(groups, sample_dims={"evidence": ("data",)}, attrs=attributes), files.path / "evidence.nc")
+
+
+def _chance_of_as_many(disagreeing: int, num: int) -> float:
+    """Return how likely so many or more of ``num`` sound data disagree: a binomial tail."""
+    p = FALSE_DISAGREEMENT
+    return 1 - sum(math.comb(num, k) * p**k * (1 - p) ** (num - k) for k in range(disagreeing))
 
 
 def _fields(data: PerDatum) -> tuple[Tensor, ...]:

@@ -93,6 +93,15 @@ def test_log_likelihood_is_that_of_each_datum(results, name):
     np.testing.assert_allclose(container["log_likelihood"]["x"].values, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("model", [shared, local])
+def test_log_weights_belong_to_the_resampled_draws(results, model):
+    """Of draws from the prior, a weight is the likelihood."""
+    container = to_arviz(results["weighted", model])
+    of_each = container["log_likelihood"]["x"].values
+    weights = container["sample_stats"]["log_weight"].values
+    np.testing.assert_allclose(weights, of_each if model is local else of_each.sum(-1), rtol=1e-4, atol=1e-4)
+
+
 def test_tempering_group(results):
     run = results["tempering", shared]
     group = to_arviz(run)["tempering"]

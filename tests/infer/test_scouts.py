@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pyro_tkam.infer import AutoMALA, ModelDensity
+from pyro_tkam.infer.budget import Budget
 from pyro_tkam.infer.scouts import Known, Scouts
 
 LOCS, SCALE = (-4.0, 4.0), 0.5
@@ -32,10 +33,23 @@ def test_only_modes_that_a_proposal_lacks_are_found(signs, found):
         return heights.logsumexp(0) - math.log(2) + evidence
 
     typical = log_density(modes[0].sample((1000, 2))).quantile(0.05)
-    scouts = Scouts(AutoMALA(model), density)
+    budget = Budget()
+    scouts = Scouts(AutoMALA(model), density, budget)
     unseen = scouts.search(Known(log_density, typical))
     assert (unseen is not None) == found
     assert scouts.climbs > 500
+    assert budget.spent > 512 * 48
     if unseen is not None:
         assert scouts.num_unseen > 100
         assert (unseen.mean((1, 2)) > 2).all()  # the lost mode, and no other
+
+
+@pytest.mark.parametrize(("total", "climbs"), [(5000, True), (100, False)])
+def test_a_budget_is_kept(total, climbs):
+    """Nothing is known, so that each climb ends at something new."""
+    pyro.set_rng_seed(0)
+    budget = Budget(total)
+    scouts = Scouts(AutoMALA(model), ModelDensity(model), budget)
+    found = scouts.search(Known(lambda position: torch.full(position.shape[:-1], -1e3), torch.tensor(0.0)))
+    assert budget.spent <= total
+    assert (scouts.climbs > 0) == (found is not None) == climbs

@@ -22,12 +22,18 @@ def exact_run(seed: int, shape: tuple[int, ...] = (), rungs: int = RUNGS, draws:
     betas = power_law(rungs, 3.0, dtype=torch.float64)
     precision = (1 + betas / NOISE**2).reshape(-1, 1, 1, *(1,) * len(shape), 1)
     normal = torch.randn(rungs, CHAINS, draws, *shape, DIM, generator=generator, dtype=torch.float64)
-    for i in range(1, draws):
-        normal[:, :, i] = 0.6 * normal[:, :, i - 1] + 0.8 * normal[:, :, i]
+    normal = autocorrelated(normal)
     mean = betas.reshape(precision.shape) / NOISE**2 / precision
     z = mean + normal / precision.sqrt()
     log_likelihood = -((z - 1).square().sum(-1)) / (2 * NOISE**2)
     return TemperedRun(log_likelihood, betas, all_accepted(log_likelihood, betas), torch.full((rungs - 1,), 0.7))
+
+
+def autocorrelated(normal: torch.Tensor) -> torch.Tensor:
+    """Make chains ``(temperature, chain, draw, ...)`` of independent normals."""
+    for i in range(1, normal.shape[2]):
+        normal[:, :, i] = 0.6 * normal[:, :, i - 1] + 0.8 * normal[:, :, i]
+    return normal
 
 
 def all_accepted(log_likelihood: torch.Tensor, betas: torch.Tensor) -> torch.Tensor:
@@ -39,6 +45,21 @@ def all_accepted(log_likelihood: torch.Tensor, betas: torch.Tensor) -> torch.Ten
         replicas = swap(flat, betas.float(), ones, odd=bool(i % 2)).apply(replicas)
         path.append(replicas)
     return torch.stack(path, 2)
+
+
+def cut_run(seed: int) -> TemperedRun:
+    """The same with ``z_1 > 0`` observed too: the likelihood is zero on half of the prior."""
+    run = exact_run(seed)
+    generator = torch.Generator().manual_seed(1000 + seed)
+    z = autocorrelated(torch.randn(RUNGS, CHAINS, DRAWS, generator=generator, dtype=torch.float64))
+    precision = (1 + run.betas / NOISE**2).reshape(-1, 1, 1)
+    mean = run.betas.reshape(-1, 1, 1) / NOISE**2 / precision
+    above = torch.special.ndtr(mean[1:] * precision[1:].sqrt())  # quantiles of the normals cut off at 0
+    cut = mean[1:] - torch.special.ndtri(above * torch.special.ndtr(-z[1:])) / precision[1:].sqrt()
+    z = torch.cat([z[:1], cut])
+    extra = torch.where(z > 0, -((z - 1).square()) / (2 * NOISE**2), -torch.inf)
+    acceptance = run.swap_acceptance * torch.cat([torch.tensor([0.5]), torch.ones(RUNGS - 2)])
+    return dataclasses.replace(run, log_likelihood=run.log_likelihood + extra, swap_acceptance=acceptance)
 
 
 def changed(run: TemperedRun, change) -> TemperedRun:
@@ -121,6 +142,14 @@ def test_healthy_runs_are_silent(shape):
         verdict = tempering_verdict(exact_run(seed, shape))
         assert verdict.trusted, str(verdict)
         assert str(verdict).startswith("trusted")
+
+
+def test_a_likelihood_that_is_zero_on_half_of_the_prior_is_healthy():
+    """Without the share of possible draws, the gap of the first pair is log 2."""
+    for seed in range(20):
+        verdict = tempering_verdict(cut_run(seed))
+        assert verdict.trusted, str(verdict)
+        assert verdict.measures["largest sandwich gap of a pair"] < 0.3
 
 
 @pytest.mark.parametrize("shape", [(), (4,)])

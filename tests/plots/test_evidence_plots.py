@@ -1,5 +1,7 @@
 """Plots of tempered runs and weights draw the right numbers on the axes that they are given."""
 
+import dataclasses
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -34,6 +36,16 @@ def test_evidence_curve(draws):
     assert len(axes.collections) == 3
     assert abs(float(axes.get_title().split()[1]) - total) < 0.2
     assert "-2.50" in axes.get_title()
+
+
+def test_evidence_curve_without_a_mean_at_the_prior(draws):
+    log_likelihood = draws.log_likelihood.clone()
+    log_likelihood[0, 0, 0] = -torch.inf
+    axes = plots.evidence_curve(dataclasses.replace(draws, log_likelihood=log_likelihood), exact=-2.5)
+    (curve,) = axes.lines
+    np.testing.assert_allclose(curve.get_xdata(), draws.betas[1:], rtol=1e-6)
+    assert len(axes.collections) == 2
+    assert f"from t = {draws.betas[1]:.2g}, as the mean at 0 is -inf, exactly -2.50" in axes.get_title()
 
 
 def test_axes_are_used_and_returned(draws):

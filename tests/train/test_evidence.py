@@ -1,6 +1,7 @@
 """Evidence of each datum by the cheapest method that its diagnosis trusts."""
 
 import math
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
@@ -10,6 +11,7 @@ import torch
 from pyro_tkam.infer import log_evidence
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.evidence import METHODS, per_datum_evidence
+from pyro_tkam.train.per_datum import EvidenceReport, PerDatum
 
 
 class Gaussian(torch.nn.Module):
@@ -67,6 +69,53 @@ def test_all_methods_agree_on_a_tkam():
     for name, (value, error) in {**estimates, "fitted": (fitted.value, fitted.standard_error)}.items():
         joint = (error.square() + exact.per_datum_standard_error.square()).sqrt()
         assert ((value - exact.per_datum).abs() < 5 * joint + 0.05).all(), name
+
+
+def report_with(num_disagreeing: int) -> EvidenceReport:
+    """Twenty of 30 data checked, of which some differ by 7 standard errors."""
+    num, rows = 30, torch.arange(20)
+    known = PerDatum(
+        torch.zeros(num),
+        torch.full((num,), 0.1),
+        torch.zeros(num),
+        torch.zeros(num, dtype=torch.int64),
+        torch.ones(num, dtype=torch.bool),
+    )
+    tempered = known.take(rows)
+    tempered.value[:num_disagreeing] = 1.0
+    return EvidenceReport.of(known, rows, tempered)
+
+
+@pytest.mark.parametrize(("num_disagreeing", "confirmed"), [(0, True), (1, True), (2, False), (20, False)])
+def test_what_the_cross_check_disagrees_on_is_not_trusted(num_disagreeing, confirmed):
+    report = report_with(num_disagreeing)
+    assert report.summary()["confirmed"] is confirmed
+    assert report.data.trusted.tolist() == [False] * num_disagreeing + [True] * (30 - num_disagreeing)
+    assert ("NOT to be trusted" in str(report)) == (num_disagreeing > 0)
+    assert ("the cross-check disagrees beyond chance" in str(report)) == (not confirmed)
+
+
+def test_without_checks_nothing_is_confirmed():
+    none = torch.arange(0)
+    data = report_with(0).data
+    assert EvidenceReport.of(data, none, data.take(none)).summary()["confirmed"] is None
+
+
+class Learned(Gaussian):
+    """The same with a parameter that is trained, and one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.trained = torch.nn.Parameter(torch.zeros(1))
+        self.fixed = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+
+
+@pytest.mark.parametrize("datum", [0.3, math.nan])
+def test_the_model_is_left_as_it_was(datum):
+    model = Learned()
+    with pytest.raises(ValueError, match="NaN") if math.isnan(datum) else nullcontext():
+        per_datum_evidence(model, torch.tensor([[datum]]), checked=0)
+    assert [each.requires_grad for each in model.parameters()] == [True, False]
 
 
 @pytest.mark.parametrize(("data", "options"), [(torch.zeros(0, 2), {}), (torch.zeros(2, 2), {"checked": -1})])

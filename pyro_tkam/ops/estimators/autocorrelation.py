@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_tkam.ops.estimators.checks import check_tensor
+
 __all__ = ["effective_sample_size", "mean_standard_error"]
 
 #: Chains shorter than this say too little about their autocorrelation.
@@ -19,12 +21,14 @@ def effective_sample_size(draws: Tensor) -> Tensor:
 
     :param draws: a scalar quantity along Markov chains, of shape ``(chain, draw, *batch)``.
     :return: a tensor of shape ``batch``, in draws; ``N`` where the quantity never varies.
+    :raises TypeError: if the draws are no tensor.
     :raises ValueError: if there are fewer than 4 draws in a chain.
 
     >>> _ = torch.manual_seed(0)
     >>> effective_sample_size(torch.randn(4, 500)) > 1500
     tensor(True)
     """
+    check_tensor("draws", draws)
     if draws.dim() < 2 or draws.shape[1] < 4:
         raise ValueError(f"draws must have shape (chain, draw, *batch) with 4 draws or more, got {tuple(draws.shape)}")
     _, time = _variance_and_time(draws)
@@ -39,11 +43,13 @@ def mean_standard_error(draws: Tensor) -> Tensor:
 
     :param draws: the quantity, of shape ``(chain, draw, *batch)``.
     :return: a tensor of shape ``batch``, in the unit of the draws.
+    :raises TypeError: if the draws are no tensor.
     :raises ValueError: if there is a single chain of fewer than 16 draws.
 
     >>> mean_standard_error(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))  # four chains of one draw
     tensor(0.6455)
     """
+    check_tensor("draws", draws)
     num_chains, num_draws = draws.shape[:2]
     if num_draws >= MIN_DRAWS:
         variance, time = _variance_and_time(draws)

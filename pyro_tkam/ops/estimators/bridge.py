@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyro_tkam.ops.estimators.acceptance_ratio import LogRatio, log_ratio
 from pyro_tkam.ops.estimators.autocorrelation import effective_sample_size, mean_standard_error
+from pyro_tkam.ops.estimators.checks import check_tensor
 from pyro_tkam.ops.estimators.estimate import Estimate
 from pyro_tkam.ops.estimators.mixture import Mixture, fit_mixture
 
@@ -29,7 +30,7 @@ def bridge(draws: Tensor, log_density: Callable[[Tensor], Tensor], *, num_propos
         coordinates, of shape ``(num, *batch)``, in nats; ``-inf`` is a density of 0.
     :param num_proposals: proposal draws for each half; by default as many as it has draws.
     :return: value and standard error of shape ``batch``, in nats.
-    :raises TypeError: if the draws are not floating-point numbers.
+    :raises TypeError: if the draws are no tensor of floating-point numbers.
     :raises ValueError: if there are too few draws, they do not vary in every direction, or the log density is NaN,
         ``+inf``, ``-inf`` at a draw, or of the wrong shape.
 
@@ -95,6 +96,7 @@ def _shared_error(difference: Tensor, held_gaps: Tensor) -> Tensor:
 
 
 def _check(draws: Tensor, num_proposals: int | None) -> None:
+    check_tensor("draws", draws)
     if not draws.is_floating_point():
         raise TypeError(f"draws must be floating-point numbers, got {draws.dtype}")
     if draws.dim() < 3 or draws.numel() == 0:

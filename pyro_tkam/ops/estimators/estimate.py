@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pyro_tkam.ops.estimators.autocorrelation import mean_standard_error
+from pyro_tkam.ops.estimators.checks import check_tensor
 
 __all__ = ["Estimate", "check_ladder", "log_mean_exp", "relative", "with_standard_error"]
 
@@ -47,9 +48,11 @@ def check_ladder(log_lik: Tensor, betas: Tensor) -> Tensor:
         some may be ``-inf``.
     :param betas: inverse temperatures of shape ``(temperature,)`` or ``(temperature, *batch)``.
     :return: ``betas`` of shape ``(temperature, 1, 1, *batch)``, or with ones for ``batch``.
-    :raises TypeError: if a tensor is not of floating-point numbers, or the two have different dtypes.
+    :raises TypeError: if either is no tensor of floating-point numbers, or the two have different dtypes.
     :raises ValueError: if shapes disagree, the ladder does not rise strictly from 0 to 1, or values are impossible.
     """
+    check_tensor("log_lik", log_lik)
+    check_tensor("betas", betas)
     if not log_lik.is_floating_point() or betas.dtype != log_lik.dtype:
         raise TypeError(f"log_lik and betas must have one floating dtype, got {log_lik.dtype} and {betas.dtype}")
     if log_lik.dim() < 3 or log_lik.numel() == 0:

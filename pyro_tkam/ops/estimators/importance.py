@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from pyro_tkam.ops.estimators.checks import check_tensor
 from pyro_tkam.ops.estimators.estimate import Estimate, check_ladder, log_mean_exp, relative
 
 __all__ = ["annealed_log_weights", "importance"]
@@ -15,12 +16,14 @@ def importance(log_weights: Tensor) -> Estimate:
 
     :param log_weights: ``log p(x, z_i) - log q(z_i)`` of shape ``(*batch, N)``, in nats; ``-inf`` is a weight of 0.
     :return: value and standard error of shape ``batch``, in nats.
+    :raises TypeError: if the weights are no tensor.
     :raises ValueError: if ``N < 2``, a weight is NaN or ``+inf``, or all of a batch element are ``-inf``.
 
     >>> import torch
     >>> importance(torch.full((10,), -2.0))
     Estimate(value=tensor(-2.), standard_error=tensor(0.))
     """
+    check_tensor("log_weights", log_weights)
     if log_weights.dim() == 0 or log_weights.shape[-1] < 2 or log_weights.numel() == 0:
         raise ValueError(f"log_weights must have shape (*batch, N) with N >= 2, got {tuple(log_weights.shape)}")
     if not log_weights.amax(-1).isfinite().all():

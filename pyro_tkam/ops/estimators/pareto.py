@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_tkam.ops.estimators.checks import check_tensor
+
 __all__ = ["ParetoSmoothed", "pareto_smooth"]
 
 _MIN_TAIL = 5
@@ -29,12 +31,14 @@ def pareto_smooth(log_weights: Tensor) -> ParetoSmoothed:
     :return: smoothed log weights of the same shape, and ``k̂`` of shape ``batch``: ``-inf`` where the largest
         weights are all equal, and ``+inf`` where fewer than 5 others stand out, too few to fit, or a quarter of those
         that do is so small beside the largest that the fit overflows.
+    :raises TypeError: if the weights are no tensor.
     :raises ValueError: if ``N < 25``, a weight is NaN or ``+inf``, or all of a batch element are ``-inf``.
 
     >>> _ = torch.manual_seed(0)
     >>> bool(pareto_smooth(0.3 * torch.randn(1000)).khat < 0.7)
     True
     """
+    check_tensor("log_weights", log_weights)
     num = log_weights.shape[-1] if log_weights.dim() else 0
     if num < 5 * _MIN_TAIL or log_weights.numel() == 0:
         raise ValueError(f"log_weights must have shape (*batch, N) with N >= 25, got {tuple(log_weights.shape)}")

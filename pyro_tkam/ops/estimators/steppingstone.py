@@ -40,7 +40,9 @@ def steppingstone(log_lik: Tensor, betas: Tensor) -> Estimate:
 def reverse_steppingstone(log_lik: Tensor, betas: Tensor) -> Estimate:
     """Log evidence as a product of ratios, each estimated on its upper rung; too large in expectation.
 
-    ``- Σ_k log mean_i exp(-Δt_k L(z_i^(k+1)))``.
+    ``- Σ_k log mean_i exp(-Δt_k L(z_i^(k+1))) + log mean_i 1[L(z_i^(0)) > -∞]``. The last term is 0 unless the
+    likelihood is zero on a part of the prior. Where it is, draws at ``t_1`` never see that part: the first mean is of
+    ``E_1[exp(-t_1 L)] = ∫_{L > -∞} p(z) dz / Z_1 = P(L > -∞) / Z_1``, and draws at ``t = 0`` estimate the ``P``.
 
     Arguments, result and errors are those of :func:`steppingstone`.
 
@@ -80,4 +82,7 @@ def _forward(log_lik: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
 def _reverse(log_lik: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
     log_weights = -betas.diff(dim=0) * log_lik[1:]
     log_means = log_mean_exp(log_weights, (1, 2))
-    return -log_means.sum(0), -relative(log_weights, log_means[:, None, None])
+    possible = (log_lik[:1] > -torch.inf).to(log_lik)
+    share = possible.mean((1, 2), keepdim=True)
+    influence = torch.cat([possible / share - 1, -relative(log_weights, log_means[:, None, None])])
+    return share.log().sum((0, 1, 2)) - log_means.sum(0), influence

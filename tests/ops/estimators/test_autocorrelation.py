@@ -46,6 +46,12 @@ def test_too_few_draws():
         mean_standard_error(torch.randn(1, 15))
 
 
+@pytest.mark.parametrize("function", [effective_sample_size, mean_standard_error])
+def test_lists_are_refused(function):
+    with pytest.raises(TypeError, match="draws must be one tensor, of chains that are equally long, got list"):
+        function([torch.randn(20), torch.randn(19)])
+
+
 def test_float32_stays_float32():
     draws = torch.randn(4, 100, 2)
     assert effective_sample_size(draws).dtype == torch.float32

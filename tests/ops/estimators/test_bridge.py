@@ -146,5 +146,7 @@ def test_bad_input(draws, log_density, message):
 def test_other_bad_input():
     with pytest.raises(TypeError, match="floating-point"):
         bridge(torch.ones(4, 20, 2, dtype=torch.long), good)
+    with pytest.raises(TypeError, match="draws must be one tensor, of chains that are equally long, got list"):
+        bridge([torch.randn(20, 2), torch.randn(19, 2)], good)
     with pytest.raises(ValueError, match="num_proposals must be 2 or more"):
         bridge(torch.randn(4, 20, 2), good, num_proposals=1)

@@ -107,3 +107,5 @@ def test_weights_that_are_none_are_refused(estimator):
     for empty in (torch.zeros(0), torch.zeros(0, 50), torch.tensor(1.0)):
         with pytest.raises(ValueError, match="log_weights must have shape"):
             estimator(empty)
+    with pytest.raises(TypeError, match="log_weights must be one tensor, of chains that are equally long, got list"):
+        estimator([torch.zeros(50), torch.zeros(49)])

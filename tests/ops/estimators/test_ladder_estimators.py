@@ -177,6 +177,31 @@ def test_impossible_prior_draws_have_weight_zero():
         thermodynamic(impossible, betas)
 
 
+def log_lik_of_half_a_line(betas, shape):
+    """``z ~ N(0, 1)``, ``L = -z`` for ``z > 0`` and ``-inf`` elsewhere: exact draws ``(temperature, *shape)``.
+
+    With ``Φ`` the normal CDF, ``Z_t = ∫_{z > 0} N(z; 0, 1) exp(-t z) dz = exp(t²/2) Φ(-t)``, and power posteriors are
+    the normal ``N(-t, 1)`` cut off below 0.
+    """
+    above = torch.special.ndtr(-betas[1:]).reshape(-1, 1, 1, 1)
+    uniform = torch.rand(len(betas) - 1, *shape, dtype=torch.float64)
+    cut = -torch.special.ndtri(above * uniform) - betas[1:].reshape(-1, 1, 1, 1)
+    z = torch.cat([torch.randn(1, *shape, dtype=torch.float64), cut])
+    return torch.where(z > 0, -z, -math.inf)
+
+
+def test_reverse_steppingstones_count_the_part_of_the_prior_that_is_impossible():
+    torch.manual_seed(0)
+    betas = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
+    log_lik = log_lik_of_half_a_line(betas, (4, 200, REPLICATIONS))
+    exact = 0.5 + torch.special.log_ndtr(torch.tensor(-1.0, dtype=torch.float64))
+    _, upper, gap = sandwich(log_lik, betas)
+    torch.testing.assert_close(upper, reverse_steppingstone(log_lik, betas))
+    for estimate, truth in ((upper, exact), (gap, torch.tensor(0.0))):
+        errors_are_calibrated(estimate, truth)
+        assert (estimate.value.mean() - truth).abs() < 0.005  # bias of the logs; without the share it is log 2
+
+
 @pytest.mark.parametrize(
     ("shape", "betas", "message"),
     [
@@ -223,6 +248,15 @@ def test_impossible_log_likelihoods_are_refused(estimator, rung, value, message)
 def test_too_few_draws_are_refused(estimator):
     with pytest.raises(ValueError, match="16 draws in a chain, or 2 chains"):
         estimator(torch.zeros(3, 1, 15), torch.tensor([0.0, 0.5, 1.0]))
+
+
+@pytest.mark.parametrize("name", ["log_lik", "betas"])
+@every_estimator
+def test_lists_are_refused(estimator, name):
+    arguments = {"log_lik": torch.zeros(3, 4, 20), "betas": torch.tensor([0.0, 0.5, 1.0])}
+    ragged = [torch.zeros(4, 20), torch.zeros(4, 19), torch.zeros(4, 20)]
+    with pytest.raises(TypeError, match=f"{name} must be one tensor, of chains that are equally long, got list"):
+        estimator(**(arguments | {name: ragged}))
 
 
 @every_estimator

@@ -1,0 +1,43 @@
+"""How many evaluations of a model may still be made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass
+class Budget:
+    """A number of evaluations of likelihood or gradient, and how many of them are spent.
+
+    :param total: how many may be made in all.
+    :param spent: how many have been made.
+    :param kept: how many are kept for later.
+
+    >>> budget = Budget(1000)
+    >>> budget.spend(200)
+    >>> budget.left, budget.affords(500, each=2), budget.affords(500, each=2, share=0.5)
+    (800, 400, 200)
+    """
+
+    total: float = math.inf
+    spent: int = 0
+    kept: int = 0
+
+    @property
+    def left(self) -> float:
+        """How many may still be made, without those that are kept."""
+        return self.total - self.spent - self.kept
+
+    def spend(self, evaluations: int) -> None:
+        """Count evaluations."""
+        self.spent += evaluations
+
+    def affords(self, wanted: int, *, each: float = 1, share: float = 1.0) -> int:
+        """Return how many of ``wanted`` things a share of what is left pays for.
+
+        :param wanted: the most.
+        :param each: what one of them takes, in evaluations.
+        :param share: of what is left.
+        """
+        return max(0, int(min(wanted, share * self.left / each)))
