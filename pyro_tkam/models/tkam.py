@@ -232,20 +232,22 @@ class TKAM(PyroModule):
         finally:
             self._held = None
 
-    @torch.no_grad()
-    def generate(self, num: int) -> Tensor:
+    def generate(self, num: int, *, differentiable: bool = False) -> Tensor:
         """
         Draw new data without the likelihood's noise: its mean at draws of the prior, for a Gaussian the generator's
         output. Texts are drawn, since they have no mean.
 
         :param num: number of rows.
+        :param differentiable: keep the graph, for a penalty on what is generated: gradients reach the generator, and
+            through exact draws the prior.
         :return: shape ``(num, *event)``.
         :raises ValueError: for fewer than one row.
         """
         _sizes(None, num)
-        with pyro.poutine.block(), pyro.plate("data", num):
-            output = self.generator(COUPLINGS[self.coupling](self.prior()))
-        return self.likelihood.noiseless(output) if isinstance(self.likelihood, Likelihood) else output
+        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+            with pyro.poutine.block(), pyro.plate("data", num):
+                output = self.generator(COUPLINGS[self.coupling](self.prior()))
+            return self.likelihood.noiseless(output) if isinstance(self.likelihood, Likelihood) else output
 
     @torch.no_grad()
     def update_grid(self, num_samples: int = 100, **options: Any) -> tuple[GridUpdate, ...]:

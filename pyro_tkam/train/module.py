@@ -32,7 +32,8 @@ class ELBOTraining(lightning.LightningModule):
         None calls ``model(batch)``.
     :param optimizer: function from parameters to a torch optimiser; the default is Adam of step size 1e-3.
     :param penalty: function from the model to a scalar that is added to the loss, in nats a datum: of its functions,
-        such as ``lambda model: 1e-3 * model.prior.energies.regularization(smoothness=1.0)``, or of its outputs.
+        such as ``lambda model: 1e-3 * model.prior.energies.regularization(smoothness=1.0)``, or of its outputs, drawn
+        by ``model.generate(8, differentiable=True)``: other draws have no gradient.
     :raises TypeError: for a model or guide that is not an ``nn.Module`` and for what is not an ``ELBO``.
     """
 

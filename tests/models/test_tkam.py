@@ -42,6 +42,22 @@ def test_presets_with_other_priors_draw_and_train_every_parameter(make) -> None:
     assert not [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
 
 
+@pytest.mark.parametrize("make", [small, mixture, lambda: small("shared")])
+def test_generated_data_have_gradients_where_asked(make) -> None:
+    model = make()
+    pyro.set_rng_seed(0)
+    plain = model.generate(4)
+    pyro.set_rng_seed(0)
+    data = model.generate(4, differentiable=True)
+    assert not plain.requires_grad
+    assert torch.equal(data, plain)
+    data.square().sum().backward()
+    for part in (model.prior, model.generator):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+    with torch.no_grad():
+        assert not model.generate(4, differentiable=True).requires_grad
+
+
 def latents(model: TKAM, num: int) -> torch.Tensor:
     """Catch what the generator receives."""
     caught: list[torch.Tensor] = []
