@@ -16,6 +16,7 @@ from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import GaussianLikelihood, Likelihood
 from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
 from pyro_tkam.nn import KAN, GridUpdate
+from pyro_tkam.nn.univariate import all_or_none
 from pyro_tkam.ops._precision import at_least_single
 
 
@@ -206,13 +207,13 @@ class TKAM(PyroModule):
             too small ``size``.
         :raises TypeError: for data of another dtype than the generator's output.
         """
-        rows, size = _sizes(x, size)
+        rows, size = check_sizes(x, size)
         prior = self.prior() if self._held is None else self._held
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
             location = at_least_single(self.generator(COUPLINGS[self.coupling](prior)))
             likelihood = self.likelihood(location)
             if x is not None:
-                _check_rows(x, likelihood.event_shape, None if _takes_integers(self.likelihood) else location.dtype)
+                check_rows(x, likelihood.event_shape, None if takes_integers(self.likelihood) else location.dtype)
             return pyro.sample("x", likelihood, obs=x)
 
     @contextmanager
@@ -243,7 +244,7 @@ class TKAM(PyroModule):
         :return: shape ``(num, *event)``.
         :raises ValueError: for fewer than one row.
         """
-        _sizes(None, num)
+        check_sizes(None, num)
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             with pyro.poutine.block(), pyro.plate("data", num):
                 output = self.generator(COUPLINGS[self.coupling](self.prior()))
@@ -252,15 +253,15 @@ class TKAM(PyroModule):
     @torch.no_grad()
     def update_grid(self, num_samples: int = 100, **options: Any) -> tuple[GridUpdate, ...]:
         """
-        Update the grids of prior and generator from draws of the prior.
+        Update the grids of prior and generator from draws of the prior: all of them, or where it raises none.
 
         :param num_samples: number of draws.
         :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for ``widen``.
         :return: one update for each bank of functions; parts without grids have none.
         :raises ValueError: for less than one draw, and see there.
         """
-        _sizes(None, num_samples)
-        with pyro.poutine.block(), pyro.plate("data", num_samples):
+        check_sizes(None, num_samples)
+        with all_or_none(self), pyro.poutine.block(), pyro.plate("data", num_samples):
             z = COUPLINGS[self.coupling](self.prior())
             return update_grids(self.prior, z, **options) + update_grids(self.generator, z, **options)
 
@@ -279,19 +280,19 @@ def _moments(reference: str) -> tuple[float, float]:
         return float(plain.mean), float(plain.variance)
 
 
-def _takes_integers(likelihood: Any) -> bool:
+def takes_integers(likelihood: Any) -> bool:
     return isinstance(likelihood, Likelihood) and likelihood.takes_integers
 
 
-def _check_rows(x: Tensor, event_shape: torch.Size, dtype: torch.dtype | None) -> None:
+def check_rows(x: Tensor, event_shape: torch.Size, dtype: torch.dtype | None, name: str = "x") -> None:
     """Check data against the likelihood; without a dtype they are integers, which the likelihood checks itself."""
     if x.shape[1:] != event_shape:
-        raise ValueError(f"x: got rows of shape {tuple(x.shape[1:])}, takes {tuple(event_shape)}")
+        raise ValueError(f"{name}: got rows of shape {tuple(x.shape[1:])}, takes {tuple(event_shape)}")
     if dtype is not None and x.dtype != dtype:
-        raise TypeError(f"x: got dtype {x.dtype}, takes {dtype}, that of the generator's output")
+        raise TypeError(f"{name}: got dtype {x.dtype}, takes {dtype}, that of the generator's output")
 
 
-def _sizes(x: Tensor | None, size: int | None) -> tuple[int, int]:
+def check_sizes(x: Tensor | None, size: int | None) -> tuple[int, int]:
     """Check a mini-batch and return its number of rows and that of the whole data."""
     if x is None:
         if size is None or size < 1:

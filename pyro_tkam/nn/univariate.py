@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -337,3 +338,22 @@ class UnivariateFunctions(PyroModule):
         :raises TypeError: for another dtype than that of the coefficients.
         """
         return self.bound()(z)
+
+
+@contextmanager
+def all_or_none(module: nn.Module) -> Iterator[None]:
+    """
+    Put the grids and coefficients of all banks of a module back where an update inside raises.
+
+    An update hands a bank new tensors, so that the old ones need no copy.
+    """
+    banks = [part for part in module.modules() if isinstance(part, UnivariateFunctions)]
+    learned = [bank for bank in banks if isinstance(bank._parameters.get("coefficients"), nn.Parameter)]
+    before = [(bank, bank.basis.placed, bank.coefficients.data) for bank in learned]
+    try:
+        yield
+    except BaseException:
+        for bank, functions, coefficients in before:
+            bank.basis.place(functions)
+            bank.coefficients.data = coefficients
+        raise

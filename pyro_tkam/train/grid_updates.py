@@ -6,6 +6,8 @@ import lightning.pytorch as lightning
 import pyro
 from lightning.pytorch.callbacks import Callback
 
+from pyro_tkam.nn.grids import EqualSamplesError, GridUpdate
+
 
 class GridUpdates(Callback):
     """
@@ -19,7 +21,8 @@ class GridUpdates(Callback):
     :param decay: each interval is ``2 - decay`` times the last; 1 keeps it.
     :param num_samples: draws of the prior that place the knots.
     :param uniform_share: see :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`.
-    :param max_change: see there; a refused update is skipped. ``math.inf`` refuses none.
+    :param max_change: see there; a refused update is skipped, and so is one at which all inputs of a layer are equal,
+        as where a hidden layer has collapsed. ``math.inf`` refuses none.
     :raises ValueError: for ``every`` or ``num_samples`` below one and ``decay`` outside (0, 1].
 
     >>> GridUpdates(every=100, decay=0.5).due(100)
@@ -55,14 +58,19 @@ class GridUpdates(Callback):
         """Update the grids where it is time."""
         if not self.due(trainer.global_step):
             return
-        with pyro.get_param_store().scope():
-            updates = pl_module.objective.model.update_grid(self.num_samples, **self.options)
-        for optimizer in trainer.optimizers:
-            for update in updates:
+        for update in self._updates(pl_module.objective.model):
+            for optimizer in trainer.optimizers:
                 if update.accepted:
                     optimizer.state.pop(update.parameter, None)
         self._interval *= 2 - self.decay
         self._next += self._interval
+
+    def _updates(self, model: Any) -> tuple[GridUpdate, ...]:
+        with pyro.get_param_store().scope():
+            try:
+                return model.update_grid(self.num_samples, **self.options)
+            except EqualSamplesError:
+                return ()
 
     def state_dict(self) -> dict[str, float]:
         """Return where the schedule is."""

@@ -1,3 +1,4 @@
+import copy
 import math
 import pickle
 
@@ -207,6 +208,19 @@ def test_a_state_dict_round_trip_restores_the_model() -> None:
         pyro.set_rng_seed(1)
         results.append(model.generate(3))
     assert torch.equal(*results)
+
+
+def test_a_grid_update_that_fails_changes_nothing() -> None:
+    """The generator's hidden layer puts out nothing; wrong version: the prior's grid had moved already."""
+    pyro.set_rng_seed(0)
+    model = small()
+    with torch.no_grad():
+        model.generator.outer.layers[0].coefficients.zero_()
+        model.generator.outer.layers[0].base_weight.zero_()
+    state = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="samples must differ"):
+        model.update_grid(50)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(

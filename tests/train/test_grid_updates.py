@@ -54,6 +54,20 @@ def test_refused_updates_change_nothing(tmp_path):
     assert {float(state["step"]) for state in checkpoint["optimizer_states"][0]["state"].values()} == {4}
 
 
+def test_an_update_of_a_collapsed_layer_is_skipped(tmp_path):
+    """A hidden layer that puts out zeros ends no run, and the schedule goes on."""
+    pyro.set_rng_seed(1)
+    model = TKAM.kart(4, latent_dim=2, grid_size=5, widths=[6])
+    first = model.generator.outer.layers[0]
+    for parameter in first.parameters():
+        torch.nn.init.zeros_(parameter)
+    schedule = GridUpdates(every=2, num_samples=30)
+    module = ELBOTraining(model, ImportanceMLE(8), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    fit(module, torch.rand(30, 4), tmp_path, updates=3, batch_size=6, progress=False, callbacks=(schedule,))
+    assert all(basis.grid.dim() == 1 for basis in model.modules() if isinstance(basis, Basis))
+    assert not schedule.due(3)
+
+
 def test_a_penalty_is_part_of_the_loss(tmp_path):
     """With a strong penalty on the energies' curvature less of it is left than without."""
     rough = [
