@@ -174,21 +174,34 @@ class UnivariateFunctions(PyroModule):
         """Undo :meth:`_in_bank_order`, in memory of its own."""
         return coefficients.contiguous()
 
+    def functions_shape(self, coefficients: Tensor) -> tuple[int, ...]:
+        """
+        Return the shape of the bank that coefficients in the parameter's order belong to, whatever their basis.
+
+        :param coefficients: of this or another grid; of another number of dimensions they belong to no bank, and their
+            own shape is returned.
+        """
+        if coefficients.dim() != len(self.batch_shape) + 1:
+            return tuple(coefficients.shape)
+        return tuple(self._in_bank_order(coefficients).shape[:-1])
+
     def replace_coefficients(self, coefficients: Tensor) -> None:
         """
         Put other coefficients into the parameter, which stays the same object for optimisers and Pyro.
 
         :param coefficients: shape ``(*batch_shape, num_functions)``.
         """
-        self.coefficients.data = self._from_bank_order(coefficients.detach().to(self.coefficients))
+        replacement = self._from_bank_order(coefficients.detach().to(self.coefficients))
+        if replacement.shape != self.coefficients.shape:
+            self.coefficients.grad = None
+        self.coefficients.data = replacement
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}coefficients")
         # A refined grid has more functions; of everything else another shape is an error.
-        if "coefficients" in self._parameters and saved is not None and saved.dim() == self.coefficients.dim():
-            shape = self._in_bank_order(saved).shape
-            if shape[:-1] == self.batch_shape and f"{prefix}basis.grid" in state_dict:
-                self.replace_coefficients(self.coefficients.new_empty(shape))
+        with_grid = saved is not None and f"{prefix}basis.grid" in state_dict
+        if with_grid and "coefficients" in self._parameters and self.functions_shape(saved) == self.batch_shape:
+            self.replace_coefficients(torch.empty_like(self._in_bank_order(saved)))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.infer.objective import MaximumLikelihood
-from pyro_tkam.nn import Basis
+from pyro_tkam.nn import Basis, UnivariateFunctions
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -96,17 +96,23 @@ class ELBOTraining(lightning.LightningModule):
         :param checkpoint: what Lightning read.
         :raises ValueError: names the first parameter that differs.
         """
-        # Grids take the saved shape: an update may have given each function its own.
-        grids = {f"{name}.grid" for name, part in self.named_modules() if isinstance(part, Basis)}
-        own, saved = (
-            {name: tuple(value.shape) for name, value in state.items() if name not in grids}
-            for state in (self.state_dict(), checkpoint["state_dict"])
-        )
+        own, saved = (self._fixed_shapes(state) for state in (self.state_dict(), checkpoint["state_dict"]))
         if differing := [name for name in sorted({*own, *saved}) if own.get(name) != saved.get(name)]:
             name = differing[0]
             raise ValueError(f"checkpoint: {name} is {saved.get(name)} there and {own.get(name)} in this model")
         if isinstance(self.elbo, MaximumLikelihood):
             self.elbo.load_state_dict(checkpoint["objective"])
+
+    def _fixed_shapes(self, state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes that updates of grids leave alone: not those of grids, nor numbers of functions on them."""
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+        for name, part in self.named_modules():
+            if isinstance(part, Basis):
+                shapes.pop(f"{name}.grid", None)
+            coefficients = state.get(f"{name}.coefficients")
+            if isinstance(part, UnivariateFunctions) and coefficients is not None and f"{name}.basis.grid" in state:
+                shapes[f"{name}.coefficients"] = part.functions_shape(coefficients)
+        return shapes
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """

@@ -210,6 +210,22 @@ def test_a_state_dict_round_trip_restores_the_model() -> None:
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("make", [small, mixture, deep])
+def test_a_refined_model_draws_nearly_the_same_and_trains_on(make) -> None:
+    pyro.set_rng_seed(0)
+    model, data = make(), []
+    for refine in (True, False):
+        pyro.set_rng_seed(1)
+        data.append(model.generate(200))
+        if refine:
+            assert all(update.accepted for update in model.update_grid(100, grid_size=10))
+    assert (data[1] - data[0]).square().mean() < 0.1 * data[0].var()
+    coefficients = {name: p for name, p in model.named_parameters() if name.endswith("coefficients")}
+    assert all(10 in p.shape for p in coefficients.values())
+    ImportanceMLE(10)(model, None)(torch.rand(4, 2, 3)).backward()
+    assert all(p.grad.abs().sum() > 0 for p in coefficients.values())
+
+
 def test_a_grid_update_that_fails_changes_nothing() -> None:
     """The generator's hidden layer puts out nothing; wrong version: the prior's grid had moved already."""
     pyro.set_rng_seed(0)

@@ -113,6 +113,22 @@ def test_a_network_keeps_what_it_computes_nearly():
     assert [update.accepted for update in net.update_grid(s, max_change=1e-12)] == [False, False]
 
 
+def test_a_network_is_refined():
+    """On uniform knots that contain the old ones every layer keeps its functions, with more of them to learn."""
+    net = KAN([3, 8, 2], "bspline", grid_size=5, hidden_range="sigmoid")
+    for layer in net.layers:
+        torch.nn.init.normal_(layer.coefficients, std=0.3)
+    s = 4 * torch.rand(200, 3) - 2
+    before = net(s).detach()
+    net(s).sum().backward()  # gradients of the old shape are dropped
+    updates = net.update_grid(s, grid_size=10, uniform_share=1.0)
+    assert [update.accepted for update in updates] == [True, True]
+    assert [layer.coefficients.shape for layer in net.layers] == [(3, 13, 8), (8, 13, 2)]
+    torch.testing.assert_close(net(s), before, atol=1e-4, rtol=0)
+    net(s).sum().backward()
+    assert all(layer.coefficients.grad.shape == layer.coefficients.shape for layer in net.layers)
+
+
 def test_a_bounded_hidden_range_is_not_widened():
     net = KAN([3, 8, 2], hidden_range="sigmoid")
     net.update_grid(torch.randn(50, 3))

@@ -143,8 +143,8 @@ def test_weights_are_in_single_precision(preset):
     with half():
         particles = draw_particles(model, None, 8, structure_of(model, x), x)
         assert particles.log_weights.dtype == particles.log_prior.dtype == torch.float32
-        guide = None if preset == "sequence" else AmortisedGuide(model)  # its encoder reads numbers
-        for objective, guide in ((ImportanceMLE(8), guide), (LangevinMLE(step_size=0.1), None)):
+        amortised = None if preset == "sequence" else AmortisedGuide(model)  # its encoder reads numbers
+        for objective, guide in ((ImportanceMLE(8), amortised), (LangevinMLE(step_size=0.1), None)):
             loss = objective(model, guide)(x)
             assert loss.dtype == torch.float32
             loss.backward()
