@@ -268,11 +268,15 @@ class UnivariateFunctions(PyroModule):
         :param entropy: :math:`λ_2`.
         :param smoothness: :math:`λ_3`.
         :return: a scalar.
-        :raises ValueError: for ``smoothness`` of splines of degree 1, which have no second derivative.
+        :raises ValueError: for ``smoothness`` of splines of degree 1, which have no second derivative, for samples that
+            are none or not finite, and for weights that are not finite.
+        :raises TypeError: for weights that are not numbers.
 
         >>> UnivariateFunctions(3).regularization(smoothness=0.1).shape
         torch.Size([])
         """
+        l1, entropy = _checks.number("l1", l1), _checks.number("entropy", entropy)
+        smoothness = _checks.number("smoothness", smoothness)
         functions = self.bound()
         total = regularizers.sparsity(functions, samples, l1, entropy)
         return total + smoothness * regularizers.curvature(functions).sum() if smoothness else total
@@ -320,7 +324,8 @@ class UnivariateFunctions(PyroModule):
 
         :param threshold: smallest mean absolute value to keep.
         :param samples: arguments as for :meth:`regularization`.
-        :raises ValueError: for a negative threshold, and for one that keeps no function.
+        :raises ValueError: for a negative threshold, one that keeps no function, and samples as in
+            :meth:`regularization`.
 
         >>> bank = UnivariateFunctions(3)
         >>> torch.nn.init.zeros_(bank.base_weight[:2]).shape

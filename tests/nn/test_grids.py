@@ -219,6 +219,23 @@ def test_sparsity_by_hand():
     assert float(entropy_of(torch.zeros(3))) == 0
 
 
+@pytest.mark.parametrize("make", [lambda: UnivariateFunctions(3), lambda: KAN([3, 4, 2])])
+@pytest.mark.parametrize(
+    ("samples", "options", "message"),
+    [
+        (torch.rand(0, 3), {}, r"samples must be finite, at least one, got shape \(0, 3\)"),
+        (torch.full((5, 3), math.nan), {}, "samples must be finite, at least one"),
+        (torch.tensor(1.0), {}, r"samples must .*, got shape \(\)"),
+        (None, {"l1": math.nan}, "l1 must be a finite number, got nan"),
+        (None, {"entropy": math.inf}, "entropy must be a finite number, got inf"),
+        (None, {"smoothness": math.nan}, "smoothness must be a finite number, got nan"),
+    ],
+)
+def test_penalties_refuse_what_would_make_them_nan(make, samples, options, message):
+    with pytest.raises(ValueError, match=message):
+        make().regularization(samples, **options)
+
+
 def test_fourier_smoothness_closed_form():
     bank = UnivariateFunctions(1, "fourier", grid_size=3).double()
     with torch.no_grad():

@@ -76,6 +76,8 @@ def test_bad_input():
     x = torch.linspace(0, 1, 20)
     with pytest.raises(ValueError, match=r"library must be one of 'linear', 'square', .*got 'sine'"):
         fit_formulas(x, x, ["sine"])
+    with pytest.raises(ValueError, match=r"library must name at least one of 'linear', .*got \[\]"):
+        fit_formulas(x, x, [])
     with pytest.raises(ValueError, match=r"x, y must be of one shape .*got \(20,\), \(19,\)"):
         fit_formulas(x, x[1:])
     with pytest.raises(ValueError, match="x, y must be finite, and x must vary"):
