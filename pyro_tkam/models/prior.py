@@ -275,3 +275,14 @@ def update_grids(part: Any, samples: Tensor, **options: Any) -> tuple[GridUpdate
     """
     update = getattr(part, "update_grid", None)
     return () if update is None else update(samples, **options)
+
+
+def prune_part(part: Any, threshold: float) -> Any:
+    """
+    Prune a part of a model.
+
+    :param part: anything; what has no ``prune`` stays as it is.
+    :param threshold: passed on.
+    """
+    prune = getattr(part, "prune", None)
+    return part if prune is None else prune(threshold)

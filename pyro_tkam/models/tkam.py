@@ -14,8 +14,9 @@ from torch import Tensor
 from pyro_tkam.distributions import ExponentiallyTilted, PersistentULA, ShortRunULA
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import GaussianLikelihood, Likelihood
-from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
+from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, prune_part, update_grids
 from pyro_tkam.nn import KAN, GridUpdate
+from pyro_tkam.nn._unseen import unseen_copy
 from pyro_tkam.nn.univariate import all_or_none
 from pyro_tkam.ops._precision import at_least_single
 
@@ -87,6 +88,7 @@ class TKAM(PyroModule):
         widths: Sequence[int] | None = None,
         noise_scale: float = 1.0,
         output: str = "sigmoid",
+        layer_norm: bool = True,
     ) -> "TKAM":
         """
         Make the model of the representation theorem: ``Q = 2P + 1`` sums of ``P`` latents, and a KAN generator.
@@ -100,6 +102,7 @@ class TKAM(PyroModule):
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
+        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden nodes out.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.kart((8, 8), latent_dim=3)(size=2).shape
@@ -108,8 +111,9 @@ class TKAM(PyroModule):
         shape = _data_shape(data_shape, latent_dim)
         outer = 2 * latent_dim + 1
         prior = TiltedPrior((outer, latent_dim), reference, basis=basis, grid_size=grid_size)
+        options: dict[str, Any] = {"basis": basis, "grid_size": grid_size, "layer_norm": layer_norm}
         hidden = [2 * outer] if widths is None else list(widths)
-        network = KAN([outer, *hidden, math.prod(shape)], basis=basis, grid_size=grid_size, output=output)
+        network = KAN([outer, *hidden, math.prod(shape)], output=output, **options)
         mean, variance = _moments(reference)
         spread = math.sqrt(variance * latent_dim)
         generator = KARTGenerator(network, shape, mean=mean * latent_dim, spread=spread)
@@ -128,6 +132,7 @@ class TKAM(PyroModule):
         widths: Sequence[int] | None = None,
         noise_scale: float = 1.0,
         output: str = "sigmoid",
+        layer_norm: bool = True,
     ) -> "TKAM":
         """
         Make the model whose sum over inner indices has moved from the generator into the prior, as a mixture (Eq. 12).
@@ -141,6 +146,7 @@ class TKAM(PyroModule):
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
+        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden nodes out.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.mixture((8, 8), latent_dim=5, num_components=3)(size=2).shape
@@ -148,8 +154,9 @@ class TKAM(PyroModule):
         """
         shape = _data_shape(data_shape, min(latent_dim, num_components))
         prior = MixturePrior(TiltedPrior((latent_dim, num_components), reference, basis=basis, grid_size=grid_size))
+        options: dict[str, Any] = {"basis": basis, "grid_size": grid_size, "layer_norm": layer_norm}
         hidden = [2 * latent_dim] if widths is None else list(widths)
-        network = KAN([latent_dim, *hidden, math.prod(shape)], basis=basis, grid_size=grid_size, output=output)
+        network = KAN([latent_dim, *hidden, math.prod(shape)], output=output, **options)
         mean, variance = _moments(reference)
         generator = LatentGenerator(network, shape, mean=mean, spread=math.sqrt(variance))
         return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)))
@@ -167,6 +174,7 @@ class TKAM(PyroModule):
         widths: Sequence[int] | None = None,
         noise_scale: float = 1.0,
         output: str = "sigmoid",
+        layer_norm: bool = True,
     ) -> "TKAM":
         """
         Make the model with one multilayer energy over all latents, sampled by Langevin dynamics (Eq. 14).
@@ -180,6 +188,7 @@ class TKAM(PyroModule):
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
+        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden nodes out.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.deep((8, 8), latent_dim=5)(size=2).shape
@@ -189,8 +198,9 @@ class TKAM(PyroModule):
         default = [2 * latent_dim]
         energy_hidden = default if energy_widths is None else list(energy_widths)
         hidden = default if widths is None else list(widths)
-        energy = KAN([latent_dim, *energy_hidden, 1], basis=basis, grid_size=grid_size)
-        network = KAN([latent_dim, *hidden, math.prod(shape)], basis=basis, grid_size=grid_size, output=output)
+        options: dict[str, Any] = {"basis": basis, "grid_size": grid_size, "layer_norm": layer_norm}
+        energy = KAN([latent_dim, *energy_hidden, 1], **options)
+        network = KAN([latent_dim, *hidden, math.prod(shape)], output=output, **options)
         generator = LatentGenerator(network, shape, mean=0.0, spread=1.0)
         prior = JointPrior(energy, latent_dim, sampler=sampler)
         return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)))
@@ -264,6 +274,26 @@ class TKAM(PyroModule):
         with all_or_none(self), pyro.poutine.block(), pyro.plate("data", num_samples):
             z = COUPLINGS[self.coupling](self.prior())
             return update_grids(self.prior, z, **options) + update_grids(self.generator, z, **options)
+
+    def prune(self, threshold: float) -> "TKAM":
+        """
+        Return a smaller model: the generator without small edges and unread nodes, a mixture without light components.
+
+        See :meth:`pyro_tkam.nn.KAN.prune` and :meth:`MixturePrior.prune`; parts without such a method are copied.
+        Where what goes contributed nothing, the model stays equal within rounding.
+
+        :param threshold: smallest mean absolute value of an edge, and smallest weight of a component, to keep.
+        :raises ValueError: for a threshold that is negative, empties a layer or, with a mixture, is above 1.
+
+        >>> model = TKAM.mixture(4, latent_dim=3, num_components=5, layer_norm=False)
+        >>> with torch.no_grad():
+        ...     model.prior.logits[:, 2:] = -20.0
+        >>> model.prune(1e-6).prior.logits.shape
+        torch.Size([3, 2])
+        """
+        pruned = unseen_copy(self)
+        pruned.prior, pruned.generator = (prune_part(part, threshold) for part in (pruned.prior, pruned.generator))
+        return pruned
 
 
 def _data_shape(data_shape: int | Sequence[int], latent_dim: int) -> tuple[int, ...]:

@@ -266,7 +266,8 @@ class KAN(PyroModule):
         A hidden node goes when all edges that leave it have gone. Layer norm and ``hidden_range="affine"`` let a node
         act on the others of its layer: then all nodes stay. Edges between nodes that stay become zero; no mask holds
         them there: further training may bring them back. Where what goes contributed nothing, the outputs stay equal
-        within rounding.
+        within rounding. A node that no edge enters stays if edges leave it: it is a constant, which the next layer
+        adds, and layers have no bias to take it over. Inputs stay too, read or not.
 
         :param threshold: smallest mean absolute value of an edge to keep.
         :param samples: inputs as for :meth:`regularization`.

@@ -210,6 +210,42 @@ def test_a_state_dict_round_trip_restores_the_model() -> None:
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("ran", [False, True])
+@pytest.mark.parametrize("preset", ["kart", "mixture", "deep"])
+def test_a_pruned_model_is_smaller_and_equal(preset: str, ran: bool) -> None:
+    pyro.set_rng_seed(0)
+    sizes = {"mixture": {"num_components": 4}}.get(preset, {})
+    model = getattr(TKAM, preset)((2, 3), 2, grid_size=5, widths=[8], layer_norm=False, **sizes)
+    reader = model.generator.outer.layers[1]
+    with torch.no_grad():
+        reader.coefficients[3] = 0.0
+        reader.base_weight[:, 3] = 0.0
+        if preset == "mixture":
+            model.prior.logits[:, 1] = -30.0
+    if ran:
+        ImportanceMLE(5)(model, None)(torch.rand(4, 2, 3))
+    pruned, results = model.prune(1e-7), []
+    assert pruned.generator.outer.widths[1] == 7
+    if preset == "mixture":
+        assert pruned.prior.logits.shape == (2, 3)
+    for each in (model, pruned):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(1)
+        results.append(each.generate(20))
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=0)
+    pyro.clear_param_store()
+    ImportanceMLE(5)(pruned, None)(torch.rand(4, 2, 3)).backward()
+    assert all(p.grad is not None for p in pruned.parameters())
+    assert model.generator.outer.widths[1] == 8
+
+
+def test_with_layer_norm_nodes_stay() -> None:
+    model = TKAM.mixture(4, 3, 2, grid_size=5)
+    assert model.prune(0.01).generator.outer.widths == model.generator.outer.widths
+    with pytest.raises(ValueError, match="threshold: got 1000"):
+        model.prune(1000.0)
+
+
 @pytest.mark.parametrize("make", [small, mixture, deep])
 def test_a_refined_model_draws_nearly_the_same_and_trains_on(make) -> None:
     pyro.set_rng_seed(0)
