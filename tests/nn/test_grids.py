@@ -44,7 +44,9 @@ def test_law(name, law):
     law(name)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "morlet"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "morlet" else []) for name in NAMES]
+)
 def test_smoothness(name):
     laws.smoothness_is_the_integral(name)
 
