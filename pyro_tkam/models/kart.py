@@ -1,13 +1,14 @@
 """Generators: a network on latents in its own units, and that of the Kolmogorov-Arnold representation."""
 
 import math
-from typing import Any
+from typing import Any, Self
 
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_tkam.models.prior import update_grids
+from pyro_tkam.models.prior import prune_part, update_grids
 from pyro_tkam.nn import GridUpdate
+from pyro_tkam.nn._unseen import unseen_copy
 
 
 class LatentGenerator(PyroModule):
@@ -54,6 +55,17 @@ class LatentGenerator(PyroModule):
         :return: one update for each layer.
         """
         return update_grids(self.outer, self._arguments(samples), **options)
+
+    def prune(self, threshold: float) -> Self:
+        """
+        Return a generator with the network pruned, where it can be.
+
+        :param threshold: see :meth:`pyro_tkam.nn.KAN.prune`.
+        :raises ValueError: see there.
+        """
+        pruned = unseen_copy(self)
+        pruned.outer = prune_part(pruned.outer, threshold)
+        return pruned
 
 
 class KARTGenerator(LatentGenerator):

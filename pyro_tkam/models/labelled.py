@@ -14,6 +14,8 @@ from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.multimodal import average
 from pyro_tkam.models.prior import LabelledPrior
+from pyro_tkam.models.tkam import check_rows, check_sizes, takes_integers
+from pyro_tkam.ops._precision import at_least_single
 from pyro_tkam.ops.symbols import check_symbols
 
 
@@ -57,21 +59,21 @@ class LabelledTKAM(PyroModule):
         :param x: a mini-batch, shape ``(batch, *event)``.
         :param label: their classes, integers of shape ``(batch,)``, and -1 where there is none; None for no labels.
         :param size: length of the whole data set, by which the plate scales.
-        :raises ValueError: for labels outside the classes, and data that are empty, not finite or of another shape.
-        :raises TypeError: for labels that are not integers.
+        :raises ValueError: for labels outside the classes, data that are empty, not finite or of another shape, and a
+            ``size`` below the number of rows.
+        :raises TypeError: for labels that are not integers, and data of another dtype than the generator's output.
         """
+        rows, size = check_sizes(x, size)
         prior: LabelledTilted = self.prior()
-        label = self._checked(label, len(x), prior.num_labels)
-        if len(x) == 0 or not bool(torch.isfinite(x).all()):
-            raise ValueError(f"x: got shape {tuple(x.shape)}, takes at least one row of finite data")
-        with pyro.plate("data", size or len(x), subsample=torch.arange(len(x)) if len(x) < (size or 0) else None):
+        label = self._checked(label, rows, prior.num_labels)
+        with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
             z = pyro.sample("z", prior)
             if label is not None:
                 with poutine.mask(mask=label >= 0), poutine.scale(scale=self.label_weight):
                     pyro.sample("label", dist.Categorical(logits=prior.label_logits(z)), obs=label.clamp_min(0))
-            likelihood = self.likelihood(self.generator(z))
-            if x.shape[1:] != likelihood.event_shape:
-                raise ValueError(f"x: got rows of {tuple(x.shape[1:])}, takes {tuple(likelihood.event_shape)}")
+            location = at_least_single(self.generator(z))
+            likelihood = self.likelihood(location)
+            check_rows(x, likelihood.event_shape, None if takes_integers(self.likelihood) else location.dtype)
             pyro.sample("x", likelihood, obs=x)
 
     @staticmethod

@@ -12,7 +12,8 @@ from torch.distributions import Categorical
 
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models.likelihood import Likelihood
-from pyro_tkam.models.tkam import COUPLINGS
+from pyro_tkam.models.tkam import COUPLINGS, check_rows, check_sizes, takes_integers
+from pyro_tkam.ops._precision import at_least_single
 
 Data = Mapping[str, Tensor]
 
@@ -95,6 +96,7 @@ class MultimodalTKAM(PyroModule):
         :return: the modalities that are observed or drawn.
         :raises ValueError: for names that are no modality, different numbers of rows, masks of another shape, rows
             without any modality, observed values that are not finite or of another shape.
+        :raises TypeError: for values of another dtype than the generator's output.
         """
         masks = {} if x is None else self._masks(x, observed or {})
         rows = size if x is None else len(next(iter(x.values())))
@@ -105,9 +107,11 @@ class MultimodalTKAM(PyroModule):
         with pyro.plate("data", size or rows, subsample=torch.arange(rows) if rows < (size or rows) else None):
             outputs = self.generator(COUPLINGS[self.coupling](self.prior()))
             for name in names:
-                fn, value = self.likelihoods[name](outputs[name]), None
+                likelihood, output, value = self.likelihoods[name], at_least_single(outputs[name]), None
+                fn = likelihood(output)
                 if x is not None:
-                    value = _filled(name, x[name], masks[name], fn.event_shape)
+                    check_rows(x[name], fn.event_shape, None if takes_integers(likelihood) else output.dtype, name)
+                    value = _filled(name, x[name], masks[name])
                 with poutine.mask(mask=masks.get(name, True)):
                     found[name] = pyro.sample(name, fn, obs=value)
         return found
@@ -140,7 +144,9 @@ class MultimodalTKAM(PyroModule):
         Draw new data of all modalities without the likelihoods' noise.
 
         :param num: number of rows.
+        :raises ValueError: for fewer than one row.
         """
+        check_sizes(None, num)
         with poutine.block(), pyro.plate("data", num):
             outputs = self.generator(COUPLINGS[self.coupling](self.prior()))
         return {name: self.likelihoods[name].noiseless(output) for name, output in outputs.items()}
@@ -209,11 +215,9 @@ def _picked(values: Tensor, index: Tensor) -> Tensor:
     return values[index, rows if values.shape[1] > 1 else 0]
 
 
-def _filled(name: str, value: Tensor, mask: Tensor, event_shape: torch.Size) -> Tensor:
-    """Check a modality and put zeros, which every likelihood takes, where it is missing."""
-    if value.shape[1:] != event_shape:
-        raise ValueError(f"{name}: got rows of shape {tuple(value.shape[1:])}, takes {tuple(event_shape)}")
-    value = torch.where(mask.reshape(-1, *[1] * len(event_shape)), value, torch.zeros_like(value))
+def _filled(name: str, value: Tensor, mask: Tensor) -> Tensor:
+    """Put zeros, which every likelihood takes, where a modality is missing, and check what is there."""
+    value = torch.where(mask.reshape(-1, *[1] * (value.dim() - 1)), value, torch.zeros_like(value))
     if not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name}: got NaN or infinite elements in observed rows, takes finite data")
     return value

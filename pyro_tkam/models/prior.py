@@ -1,5 +1,6 @@
 """Tilted priors whose energies are learned univariate functions."""
 
+import math
 from typing import Any
 
 import torch
@@ -137,15 +138,8 @@ class TiltedPrior(PyroModule):
         :param options: ``library`` and ``num_candidates`` of :func:`pyro_tkam.nn.fit_formulas`.
         :raises ValueError: for a place outside of the bank and for unknown names.
         """
-        shape = self.energies.batch_shape
-        if len(index) != len(shape) or not all(-size <= i < size for i, size in zip(index, shape, strict=True)):
-            raise ValueError(f"index: got {index}, takes a place in batch_shape {tuple(shape)}")
         with torch.no_grad(), unseen(self):
-            density = self()
-            places = (torch.arange(NUM_ARGUMENTS).to(density.low) + 0.5) / NUM_ARGUMENTS
-            z = torch.lerp(density.low, density.high, places)
-            values = density.log_prob(z.reshape(-1, *[1] * len(shape)))[:, *index]
-        return fit_formulas(z, values, **options)
+            return _formulas(self(), self.low, self.high, index, **options)
 
 
 class MixturePrior(PyroModule):
@@ -166,6 +160,44 @@ class MixturePrior(PyroModule):
     def forward(self) -> TiltedMixture:
         """Return the current distribution, of batch shape ``batch``."""
         return TiltedMixture(self.logits, self.components())
+
+    def fit(self, samples: Tensor | None = None, *, noise_scale: float = 0.1, **options: Any) -> None:
+        """
+        Start from what is known: fit every mixture to samples, to a density or to a formula.
+
+        All components of a mixture are fitted to its target, so that the mixture is that target whatever its weights,
+        which stay. Noise then tells the components apart, or training would keep them equal. A target for each
+        component goes to ``components.fit``.
+
+        :param samples: values inside the interval, shape ``(N,)`` or ``(N, *batch)``.
+        :param noise_scale: coefficients move by ``U(-½, ½)`` times this, divided by their number.
+        :param options: ``density``, ``formula`` and ``ridge`` of :meth:`TiltedPrior.fit`.
+        :raises ValueError: as there, and for a noise scale that is negative or not finite.
+
+        >>> prior = MixturePrior(TiltedPrior((2, 5), "gaussian"))
+        >>> prior.fit(formula="exp(-(z - 1)**2)")
+        >>> prior().mean.detach().round(decimals=2)
+        tensor([1., 1.])
+        """
+        if not 0 <= noise_scale < math.inf:
+            raise ValueError(f"noise_scale: got {noise_scale}, takes a finite number of at least 0")
+        if samples is not None and samples.dim() > 1:
+            samples = samples.unsqueeze(-1)
+        self.components.fit(samples, **options)
+        coefficients = self.components.energies.coefficients.detach()
+        noise = noise_scale / coefficients.shape[-1] * (torch.rand_like(coefficients) - 0.5)
+        self.components.energies.replace_coefficients(coefficients + noise)
+
+    def symbolic(self, index: tuple[int, ...] = (), **options: Any) -> list[Candidate]:
+        """
+        Find formulas for the logarithm of one mixture's density, the best first.
+
+        :param index: which mixture, a place in ``batch``.
+        :param options: ``library`` and ``num_candidates`` of :func:`pyro_tkam.nn.fit_formulas`.
+        :raises ValueError: for a place outside of the prior and for unknown names.
+        """
+        with torch.no_grad(), unseen(self):
+            return _formulas(self(), self.components.low, self.components.high, index, **options)
 
     def prune(self, threshold: float) -> "MixturePrior":
         """
@@ -227,6 +259,23 @@ class LabelledPrior(PyroModule):
         """Return the current distribution, of event shape ``(Q,)``."""
         return LabelledTilted(self.logits, self.components())
 
+    def fit(self, samples: Tensor | None = None, **options: Any) -> None:
+        """
+        Start from what is known: fit the latents' densities given each label to samples, a density or a formula.
+
+        :param samples: values inside the interval, of shape ``(N,)``; ``(N, Q)``, for all labels alike; or
+            ``(N, num_labels, Q)``.
+        :param options: ``density``, ``formula`` and ``ridge`` of :meth:`TiltedPrior.fit`; a density may return values
+            of shape ``(*, num_labels, Q)``.
+        :raises ValueError: as there.
+
+        >>> prior = LabelledPrior(3, 2)
+        >>> prior.fit(density=torch.distributions.Normal(torch.tensor([[-1.0], [0.5], [1.0]]), 0.5))
+        >>> prior.components().mean[:, 0].detach().round(decimals=2)
+        tensor([-1.0000,  0.5000,  1.0000])
+        """
+        self.components.fit(samples, **options)
+
 
 class JointPrior(PyroModule):
     """
@@ -265,6 +314,17 @@ class JointPrior(PyroModule):
         return update_grids(self.energy, samples, **options)
 
 
+def _formulas(
+    density: ExponentiallyTilted | TiltedMixture, low: float, high: float, index: tuple[int, ...], **options: Any
+) -> list[Candidate]:
+    """Find formulas for the log density at one place of a batch."""
+    shape = density.batch_shape
+    if len(index) != len(shape) or not all(-size <= i < size for i, size in zip(index, shape, strict=True)):
+        raise ValueError(f"index: got {index}, takes a place in batch_shape {tuple(shape)}")
+    z = low + (high - low) * (torch.arange(NUM_ARGUMENTS).to(density.low) + 0.5) / NUM_ARGUMENTS
+    return fit_formulas(z, density.log_prob(z.reshape(-1, *[1] * len(shape)))[:, *index], **options)
+
+
 def update_grids(part: Any, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
     """
     Update the grids of a part of a model.
@@ -275,3 +335,14 @@ def update_grids(part: Any, samples: Tensor, **options: Any) -> tuple[GridUpdate
     """
     update = getattr(part, "update_grid", None)
     return () if update is None else update(samples, **options)
+
+
+def prune_part(part: Any, threshold: float) -> Any:
+    """
+    Prune a part of a model.
+
+    :param part: anything; what has no ``prune`` stays as it is.
+    :param threshold: passed on.
+    """
+    prune = getattr(part, "prune", None)
+    return part if prune is None else prune(threshold)

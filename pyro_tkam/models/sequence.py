@@ -9,6 +9,7 @@ from torch.distributions import constraints
 
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.nn import SequenceGenerator
+from pyro_tkam.ops._precision import at_least_single
 
 
 class DecodedSequence(TorchDistribution):
@@ -59,7 +60,7 @@ class DecodedSequence(TorchDistribution):
         :raises ValueError: for sequences longer than the decoder's, and tokens outside its alphabet.
         :raises TypeError: for tokens that are not integers.
         """
-        log_probs = self.decoder(self.z, value).log_softmax(-1)
+        log_probs = at_least_single(self.decoder(self.z, value)).log_softmax(-1)
         tokens = value.expand(log_probs.shape[:-1]).unsqueeze(-1)
         log_prob = log_probs.gather(-1, tokens).sum((-1, -2))
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))

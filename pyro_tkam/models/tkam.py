@@ -14,8 +14,10 @@ from torch import Tensor
 from pyro_tkam.distributions import ExponentiallyTilted, PersistentULA, ShortRunULA
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import GaussianLikelihood, Likelihood
-from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
+from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, prune_part, update_grids
 from pyro_tkam.nn import KAN, GridUpdate
+from pyro_tkam.nn._unseen import unseen_copy
+from pyro_tkam.nn.univariate import all_or_none
 from pyro_tkam.ops._precision import at_least_single
 
 
@@ -86,6 +88,7 @@ class TKAM(PyroModule):
         widths: Sequence[int] | None = None,
         noise_scale: float = 1.0,
         output: str = "sigmoid",
+        layer_norm: bool = True,
     ) -> "TKAM":
         """
         Make the model of the representation theorem: ``Q = 2P + 1`` sums of ``P`` latents, and a KAN generator.
@@ -99,6 +102,7 @@ class TKAM(PyroModule):
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
+        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden nodes out.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.kart((8, 8), latent_dim=3)(size=2).shape
@@ -107,8 +111,9 @@ class TKAM(PyroModule):
         shape = _data_shape(data_shape, latent_dim)
         outer = 2 * latent_dim + 1
         prior = TiltedPrior((outer, latent_dim), reference, basis=basis, grid_size=grid_size)
+        options: dict[str, Any] = {"basis": basis, "grid_size": grid_size, "layer_norm": layer_norm}
         hidden = [2 * outer] if widths is None else list(widths)
-        network = KAN([outer, *hidden, math.prod(shape)], basis=basis, grid_size=grid_size, output=output)
+        network = KAN([outer, *hidden, math.prod(shape)], output=output, **options)
         mean, variance = _moments(reference)
         spread = math.sqrt(variance * latent_dim)
         generator = KARTGenerator(network, shape, mean=mean * latent_dim, spread=spread)
@@ -127,6 +132,7 @@ class TKAM(PyroModule):
         widths: Sequence[int] | None = None,
         noise_scale: float = 1.0,
         output: str = "sigmoid",
+        layer_norm: bool = True,
     ) -> "TKAM":
         """
         Make the model whose sum over inner indices has moved from the generator into the prior, as a mixture (Eq. 12).
@@ -140,6 +146,7 @@ class TKAM(PyroModule):
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
+        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden nodes out.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.mixture((8, 8), latent_dim=5, num_components=3)(size=2).shape
@@ -147,8 +154,9 @@ class TKAM(PyroModule):
         """
         shape = _data_shape(data_shape, min(latent_dim, num_components))
         prior = MixturePrior(TiltedPrior((latent_dim, num_components), reference, basis=basis, grid_size=grid_size))
+        options: dict[str, Any] = {"basis": basis, "grid_size": grid_size, "layer_norm": layer_norm}
         hidden = [2 * latent_dim] if widths is None else list(widths)
-        network = KAN([latent_dim, *hidden, math.prod(shape)], basis=basis, grid_size=grid_size, output=output)
+        network = KAN([latent_dim, *hidden, math.prod(shape)], output=output, **options)
         mean, variance = _moments(reference)
         generator = LatentGenerator(network, shape, mean=mean, spread=math.sqrt(variance))
         return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)))
@@ -166,6 +174,7 @@ class TKAM(PyroModule):
         widths: Sequence[int] | None = None,
         noise_scale: float = 1.0,
         output: str = "sigmoid",
+        layer_norm: bool = True,
     ) -> "TKAM":
         """
         Make the model with one multilayer energy over all latents, sampled by Langevin dynamics (Eq. 14).
@@ -179,6 +188,7 @@ class TKAM(PyroModule):
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
+        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden nodes out.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.deep((8, 8), latent_dim=5)(size=2).shape
@@ -188,8 +198,9 @@ class TKAM(PyroModule):
         default = [2 * latent_dim]
         energy_hidden = default if energy_widths is None else list(energy_widths)
         hidden = default if widths is None else list(widths)
-        energy = KAN([latent_dim, *energy_hidden, 1], basis=basis, grid_size=grid_size)
-        network = KAN([latent_dim, *hidden, math.prod(shape)], basis=basis, grid_size=grid_size, output=output)
+        options: dict[str, Any] = {"basis": basis, "grid_size": grid_size, "layer_norm": layer_norm}
+        energy = KAN([latent_dim, *energy_hidden, 1], **options)
+        network = KAN([latent_dim, *hidden, math.prod(shape)], output=output, **options)
         generator = LatentGenerator(network, shape, mean=0.0, spread=1.0)
         prior = JointPrior(energy, latent_dim, sampler=sampler)
         return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)))
@@ -206,13 +217,13 @@ class TKAM(PyroModule):
             too small ``size``.
         :raises TypeError: for data of another dtype than the generator's output.
         """
-        rows, size = _sizes(x, size)
+        rows, size = check_sizes(x, size)
         prior = self.prior() if self._held is None else self._held
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
             location = at_least_single(self.generator(COUPLINGS[self.coupling](prior)))
             likelihood = self.likelihood(location)
             if x is not None:
-                _check_rows(x, likelihood.event_shape, None if _takes_integers(self.likelihood) else location.dtype)
+                check_rows(x, likelihood.event_shape, None if takes_integers(self.likelihood) else location.dtype)
             return pyro.sample("x", likelihood, obs=x)
 
     @contextmanager
@@ -232,35 +243,57 @@ class TKAM(PyroModule):
         finally:
             self._held = None
 
-    @torch.no_grad()
-    def generate(self, num: int) -> Tensor:
+    def generate(self, num: int, *, differentiable: bool = False) -> Tensor:
         """
         Draw new data without the likelihood's noise: its mean at draws of the prior, for a Gaussian the generator's
         output. Texts are drawn, since they have no mean.
 
         :param num: number of rows.
+        :param differentiable: keep the graph, for a penalty on what is generated: gradients reach the generator, and
+            through exact draws the prior.
         :return: shape ``(num, *event)``.
         :raises ValueError: for fewer than one row.
         """
-        _sizes(None, num)
-        with pyro.poutine.block(), pyro.plate("data", num):
-            output = self.generator(COUPLINGS[self.coupling](self.prior()))
-        return self.likelihood.noiseless(output) if isinstance(self.likelihood, Likelihood) else output
+        check_sizes(None, num)
+        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+            with pyro.poutine.block(), pyro.plate("data", num):
+                output = self.generator(COUPLINGS[self.coupling](self.prior()))
+            return self.likelihood.noiseless(output) if isinstance(self.likelihood, Likelihood) else output
 
     @torch.no_grad()
     def update_grid(self, num_samples: int = 100, **options: Any) -> tuple[GridUpdate, ...]:
         """
-        Update the grids of prior and generator from draws of the prior.
+        Update the grids of prior and generator from draws of the prior: all of them, or where it raises none.
 
         :param num_samples: number of draws.
         :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for ``widen``.
         :return: one update for each bank of functions; parts without grids have none.
         :raises ValueError: for less than one draw, and see there.
         """
-        _sizes(None, num_samples)
-        with pyro.poutine.block(), pyro.plate("data", num_samples):
+        check_sizes(None, num_samples)
+        with all_or_none(self), pyro.poutine.block(), pyro.plate("data", num_samples):
             z = COUPLINGS[self.coupling](self.prior())
             return update_grids(self.prior, z, **options) + update_grids(self.generator, z, **options)
+
+    def prune(self, threshold: float) -> "TKAM":
+        """
+        Return a smaller model: the generator without small edges and unread nodes, a mixture without light components.
+
+        See :meth:`pyro_tkam.nn.KAN.prune` and :meth:`MixturePrior.prune`; parts without such a method are copied.
+        Where what goes contributed nothing, the model stays equal within rounding.
+
+        :param threshold: smallest mean absolute value of an edge, and smallest weight of a component, to keep.
+        :raises ValueError: for a threshold that is negative, empties a layer or, with a mixture, is above 1.
+
+        >>> model = TKAM.mixture(4, latent_dim=3, num_components=5, layer_norm=False)
+        >>> with torch.no_grad():
+        ...     model.prior.logits[:, 2:] = -20.0
+        >>> model.prune(1e-6).prior.logits.shape
+        torch.Size([3, 2])
+        """
+        pruned = unseen_copy(self)
+        pruned.prior, pruned.generator = (prune_part(part, threshold) for part in (pruned.prior, pruned.generator))
+        return pruned
 
 
 def _data_shape(data_shape: int | Sequence[int], latent_dim: int) -> tuple[int, ...]:
@@ -277,19 +310,19 @@ def _moments(reference: str) -> tuple[float, float]:
         return float(plain.mean), float(plain.variance)
 
 
-def _takes_integers(likelihood: Any) -> bool:
+def takes_integers(likelihood: Any) -> bool:
     return isinstance(likelihood, Likelihood) and likelihood.takes_integers
 
 
-def _check_rows(x: Tensor, event_shape: torch.Size, dtype: torch.dtype | None) -> None:
+def check_rows(x: Tensor, event_shape: torch.Size, dtype: torch.dtype | None, name: str = "x") -> None:
     """Check data against the likelihood; without a dtype they are integers, which the likelihood checks itself."""
     if x.shape[1:] != event_shape:
-        raise ValueError(f"x: got rows of shape {tuple(x.shape[1:])}, takes {tuple(event_shape)}")
+        raise ValueError(f"{name}: got rows of shape {tuple(x.shape[1:])}, takes {tuple(event_shape)}")
     if dtype is not None and x.dtype != dtype:
-        raise TypeError(f"x: got dtype {x.dtype}, takes {dtype}, that of the generator's output")
+        raise TypeError(f"{name}: got dtype {x.dtype}, takes {dtype}, that of the generator's output")
 
 
-def _sizes(x: Tensor | None, size: int | None) -> tuple[int, int]:
+def check_sizes(x: Tensor | None, size: int | None) -> tuple[int, int]:
     """Check a mini-batch and return its number of rows and that of the whole data."""
     if x is None:
         if size is None or size < 1:

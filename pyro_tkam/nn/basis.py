@@ -65,6 +65,11 @@ class Basis(PyroModule):
         else:
             self.register_buffer("width", self._functions.width)
 
+    @property
+    def placed(self) -> BasisFunctions:
+        """The functions on the present grid, which :meth:`place` can bring back."""
+        return dataclasses.replace(self._functions, grid=self.grid)
+
     def place(self, functions: BasisFunctions) -> None:
         """Take over the grid of functions of the same kind."""
         self.grid = functions.grid.to(self.grid)

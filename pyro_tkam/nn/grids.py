@@ -33,6 +33,10 @@ class GridUpdate:
     parameter: nn.Parameter
 
 
+class EqualSamplesError(ValueError):
+    """Samples that are all equal, which cannot place a grid."""
+
+
 @torch.no_grad()
 def update_grid(
     bank: UnivariateFunctions,
@@ -84,7 +88,9 @@ def _checked(
     if not bool(samples.isfinite().all()):
         raise ValueError("samples must be finite, got NaN or infinite ones")
     if bool((samples == samples[0]).all()):
-        raise ValueError(f"samples must differ to place a grid, got {len(samples)} equal ones for every function")
+        raise EqualSamplesError(
+            f"samples must differ to place a grid, got {len(samples)} equal ones for every function"
+        )
     return functions
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyro_tkam.nn import _checks, pruning
 from pyro_tkam.nn._unseen import unseen
 from pyro_tkam.nn.grids import GridUpdate
-from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
+from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions, all_or_none
 from pyro_tkam.ops._precision import at_least_single
 
 
@@ -210,7 +210,8 @@ class KAN(PyroModule):
         Update the grid of every layer in turn, with the inputs that it gets from the updated layers before.
 
         Each input of a layer gets a grid of its own. The interval of the first layer stays; those of the others are
-        widened to hold their inputs where ``hidden_range`` does not bound them.
+        widened to hold their inputs where ``hidden_range`` does not bound them. Where it raises at one layer, none
+        has changed.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
         :param options: as in :meth:`KANLayer.update_grid`, except for ``widen``.
@@ -222,7 +223,7 @@ class KAN(PyroModule):
         [True, True]
         """
         updates: list[GridUpdate] = []
-        with torch.no_grad(), unseen(self):
+        with torch.no_grad(), unseen(self), all_or_none(self):
             for layer, inputs in self.layer_inputs(samples):
                 widen = bool(updates) and self._to_range is _unchanged
                 updates.append(layer.update_grid(inputs, widen=widen, **options))
@@ -265,7 +266,8 @@ class KAN(PyroModule):
         A hidden node goes when all edges that leave it have gone. Layer norm and ``hidden_range="affine"`` let a node
         act on the others of its layer: then all nodes stay. Edges between nodes that stay become zero; no mask holds
         them there: further training may bring them back. Where what goes contributed nothing, the outputs stay equal
-        within rounding.
+        within rounding. A node that no edge enters stays if edges leave it: it is a constant, which the next layer
+        adds, and layers have no bias to take it over. Inputs stay too, read or not.
 
         :param threshold: smallest mean absolute value of an edge to keep.
         :param samples: inputs as for :meth:`regularization`.

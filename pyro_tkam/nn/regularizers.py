@@ -37,7 +37,13 @@ def mean_sizes(functions: BoundFunctions, samples: Tensor | None = None) -> Tens
     Return the mean absolute value of every function, shape ``batch_shape``.
 
     :param samples: shape ``(N, *grid_batch)``; None takes equally spaced arguments of the grid's interval.
+    :raises ValueError: for samples that are none or not finite.
     """
+    if samples is not None and (samples.dim() == 0 or len(samples) == 0 or not bool(samples.isfinite().all())):
+        bad = int((~samples.isfinite()).sum())
+        raise ValueError(
+            f"samples must be finite, at least one, got shape {tuple(samples.shape)} with {bad} not finite"
+        )
     if samples is None:
         samples = refined_knots(functions.basis.placed[..., [0, -1]], _NUM_POINTS).movedim(-1, 0)
     return functions(aligned(samples, len(functions.batch_shape))).abs().mean(0)

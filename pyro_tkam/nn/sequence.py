@@ -9,6 +9,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks
+from pyro_tkam.ops._precision import at_least_single
 from pyro_tkam.ops.symbols import check_symbols
 
 
@@ -191,7 +192,8 @@ class SequenceGenerator(PyroModule):
         cache = self.start(z)
         for _ in range(length):
             logits, cache = self.step(cache)
-            cache = self.append(cache, torch.distributions.Categorical(logits=logits, validate_args=False).sample())
+            symbols = torch.distributions.Categorical(logits=at_least_single(logits), validate_args=False)
+            cache = self.append(cache, symbols.sample())
         return cache.tokens
 
     def _check_length(self, length: int) -> None:

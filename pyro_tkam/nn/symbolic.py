@@ -131,7 +131,8 @@ def fit_formulas(
     :param y: values, shape ``(N,)``.
     :param library: names out of :data:`FORMS`; None takes them all.
     :param num_candidates: number of formulas to return.
-    :raises ValueError: for unknown names, shapes that differ, fewer than five points and values that are not finite.
+    :raises ValueError: for no or unknown names, shapes that differ, fewer than five points and values that are not
+        finite.
 
     >>> x = torch.linspace(-1, 2, 50)
     >>> [best, *_] = fit_formulas(x, 3 * torch.exp(-2 * x) + 1)
@@ -139,6 +140,8 @@ def fit_formulas(
     ('exp', 1.0)
     """
     names = list(FORMS) if library is None else list(library)
+    if not names:
+        raise ValueError(f"library must name at least one of {', '.join(map(repr, FORMS))}, got {library!r}")
     forms = [_checks.known("library", name, FORMS) for name in names]
     num_candidates = _checks.integer("num_candidates", num_candidates, 1)
     if x.shape != y.shape or x.dim() != 1 or len(x) < 5:

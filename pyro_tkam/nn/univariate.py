@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -173,21 +174,34 @@ class UnivariateFunctions(PyroModule):
         """Undo :meth:`_in_bank_order`, in memory of its own."""
         return coefficients.contiguous()
 
+    def functions_shape(self, coefficients: Tensor) -> tuple[int, ...]:
+        """
+        Return the shape of the bank that coefficients in the parameter's order belong to, whatever their basis.
+
+        :param coefficients: of this or another grid; of another number of dimensions they belong to no bank, and their
+            own shape is returned.
+        """
+        if coefficients.dim() != len(self.batch_shape) + 1:
+            return tuple(coefficients.shape)
+        return tuple(self._in_bank_order(coefficients).shape[:-1])
+
     def replace_coefficients(self, coefficients: Tensor) -> None:
         """
         Put other coefficients into the parameter, which stays the same object for optimisers and Pyro.
 
         :param coefficients: shape ``(*batch_shape, num_functions)``.
         """
-        self.coefficients.data = self._from_bank_order(coefficients.detach().to(self.coefficients))
+        replacement = self._from_bank_order(coefficients.detach().to(self.coefficients))
+        if replacement.shape != self.coefficients.shape:
+            self.coefficients.grad = None
+        self.coefficients.data = replacement
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}coefficients")
         # A refined grid has more functions; of everything else another shape is an error.
-        if "coefficients" in self._parameters and saved is not None and saved.dim() == self.coefficients.dim():
-            shape = self._in_bank_order(saved).shape
-            if shape[:-1] == self.batch_shape and f"{prefix}basis.grid" in state_dict:
-                self.replace_coefficients(self.coefficients.new_empty(shape))
+        with_grid = saved is not None and f"{prefix}basis.grid" in state_dict
+        if with_grid and "coefficients" in self._parameters and self.functions_shape(saved) == self.batch_shape:
+            self.replace_coefficients(torch.empty_like(self._in_bank_order(saved)))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
@@ -254,11 +268,15 @@ class UnivariateFunctions(PyroModule):
         :param entropy: :math:`λ_2`.
         :param smoothness: :math:`λ_3`.
         :return: a scalar.
-        :raises ValueError: for ``smoothness`` of splines of degree 1, which have no second derivative.
+        :raises ValueError: for ``smoothness`` of splines of degree 1, which have no second derivative, for samples that
+            are none or not finite, and for weights that are not finite.
+        :raises TypeError: for weights that are not numbers.
 
         >>> UnivariateFunctions(3).regularization(smoothness=0.1).shape
         torch.Size([])
         """
+        l1, entropy = _checks.number("l1", l1), _checks.number("entropy", entropy)
+        smoothness = _checks.number("smoothness", smoothness)
         functions = self.bound()
         total = regularizers.sparsity(functions, samples, l1, entropy)
         return total + smoothness * regularizers.curvature(functions).sum() if smoothness else total
@@ -306,7 +324,8 @@ class UnivariateFunctions(PyroModule):
 
         :param threshold: smallest mean absolute value to keep.
         :param samples: arguments as for :meth:`regularization`.
-        :raises ValueError: for a negative threshold, and for one that keeps no function.
+        :raises ValueError: for a negative threshold, one that keeps no function, and samples as in
+            :meth:`regularization`.
 
         >>> bank = UnivariateFunctions(3)
         >>> torch.nn.init.zeros_(bank.base_weight[:2]).shape
@@ -337,3 +356,22 @@ class UnivariateFunctions(PyroModule):
         :raises TypeError: for another dtype than that of the coefficients.
         """
         return self.bound()(z)
+
+
+@contextmanager
+def all_or_none(module: nn.Module) -> Iterator[None]:
+    """
+    Put the grids and coefficients of all banks of a module back where an update inside raises.
+
+    An update hands a bank new tensors, so that the old ones need no copy.
+    """
+    banks = [part for part in module.modules() if isinstance(part, UnivariateFunctions)]
+    learned = [bank for bank in banks if isinstance(bank._parameters.get("coefficients"), nn.Parameter)]
+    before = [(bank, bank.basis.placed, bank.coefficients.data) for bank in learned]
+    try:
+        yield
+    except BaseException:
+        for bank, functions, coefficients in before:
+            bank.basis.place(functions)
+            bank.coefficients.data = coefficients
+        raise

@@ -6,6 +6,8 @@ import lightning.pytorch as lightning
 import pyro
 from lightning.pytorch.callbacks import Callback
 
+from pyro_tkam.nn.grids import EqualSamplesError, GridUpdate
+
 
 class GridUpdates(Callback):
     """
@@ -19,8 +21,12 @@ class GridUpdates(Callback):
     :param decay: each interval is ``2 - decay`` times the last; 1 keeps it.
     :param num_samples: draws of the prior that place the knots.
     :param uniform_share: see :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`.
-    :param max_change: see there; a refused update is skipped. ``math.inf`` refuses none.
-    :raises ValueError: for ``every`` or ``num_samples`` below one and ``decay`` outside (0, 1].
+    :param max_change: see there; a refused update is skipped, and so is one at which all inputs of a layer are equal,
+        as where a hidden layer has collapsed. ``math.inf`` refuses none.
+    :param grid_size: size of the grids from the first update on, see :class:`~pyro_tkam.nn.Basis`: a larger one refines
+        them. None keeps the size.
+    :raises ValueError: for ``every`` or ``num_samples`` below one, ``decay`` outside (0, 1], ``grid_size`` below two,
+        and at the start of a run for a ``grid_size`` in several processes, which exchange gradients of a fixed shape.
 
     >>> GridUpdates(every=100, decay=0.5).due(100)
     True
@@ -33,6 +39,7 @@ class GridUpdates(Callback):
         num_samples: int = 100,
         uniform_share: float = 0.05,
         max_change: float = 0.1,
+        grid_size: int | None = None,
     ) -> None:
         for name, value in (("every", every), ("num_samples", num_samples)):
             if value < 1:
@@ -40,7 +47,10 @@ class GridUpdates(Callback):
         if not 0 < decay <= 1:
             raise ValueError(f"decay: got {decay}, takes a number above 0 and up to 1")
         self.decay, self.num_samples = decay, num_samples
-        self.options = {"uniform_share": uniform_share, "max_change": max_change}
+        if grid_size is not None and grid_size < 2:
+            raise ValueError(f"grid_size: got {grid_size}, takes a whole number of at least 2, or None")
+        self.grid_size = grid_size
+        self.options = {"uniform_share": uniform_share, "max_change": max_change, "grid_size": grid_size}
         self._interval, self._next = float(every), float(every)
 
     def due(self, update: int) -> bool:
@@ -51,18 +61,28 @@ class GridUpdates(Callback):
         """
         return update >= round(self._next)
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Refuse refinement in several processes."""
+        if self.grid_size is not None and trainer.world_size > 1:
+            raise ValueError(f"grid_size: got {self.grid_size} in {trainer.world_size} processes, takes None there")
+
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *_: Any) -> None:
         """Update the grids where it is time."""
         if not self.due(trainer.global_step):
             return
-        with pyro.get_param_store().scope():
-            updates = pl_module.objective.model.update_grid(self.num_samples, **self.options)
-        for optimizer in trainer.optimizers:
-            for update in updates:
+        for update in self._updates(pl_module.objective.model):
+            for optimizer in trainer.optimizers:
                 if update.accepted:
                     optimizer.state.pop(update.parameter, None)
         self._interval *= 2 - self.decay
         self._next += self._interval
+
+    def _updates(self, model: Any) -> tuple[GridUpdate, ...]:
+        with pyro.get_param_store().scope():
+            try:
+                return model.update_grid(self.num_samples, **self.options)
+            except EqualSamplesError:
+                return ()
 
     def state_dict(self) -> dict[str, float]:
         """Return where the schedule is."""

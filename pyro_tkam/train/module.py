@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.infer.objective import MaximumLikelihood
-from pyro_tkam.nn import Basis
+from pyro_tkam.nn import Basis, UnivariateFunctions
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -32,7 +32,8 @@ class ELBOTraining(lightning.LightningModule):
         None calls ``model(batch)``.
     :param optimizer: function from parameters to a torch optimiser; the default is Adam of step size 1e-3.
     :param penalty: function from the model to a scalar that is added to the loss, in nats a datum: of its functions,
-        such as ``lambda model: 1e-3 * model.prior.energies.regularization(smoothness=1.0)``, or of its outputs.
+        such as ``lambda model: 1e-3 * model.prior.energies.regularization(smoothness=1.0)``, or of its outputs, drawn
+        by ``model.generate(8, differentiable=True)``: other draws have no gradient.
     :raises TypeError: for a model or guide that is not an ``nn.Module`` and for what is not an ``ELBO``.
     """
 
@@ -95,17 +96,23 @@ class ELBOTraining(lightning.LightningModule):
         :param checkpoint: what Lightning read.
         :raises ValueError: names the first parameter that differs.
         """
-        # Grids take the saved shape: an update may have given each function its own.
-        grids = {f"{name}.grid" for name, part in self.named_modules() if isinstance(part, Basis)}
-        own, saved = (
-            {name: tuple(value.shape) for name, value in state.items() if name not in grids}
-            for state in (self.state_dict(), checkpoint["state_dict"])
-        )
+        own, saved = (self._fixed_shapes(state) for state in (self.state_dict(), checkpoint["state_dict"]))
         if differing := [name for name in sorted({*own, *saved}) if own.get(name) != saved.get(name)]:
             name = differing[0]
             raise ValueError(f"checkpoint: {name} is {saved.get(name)} there and {own.get(name)} in this model")
         if isinstance(self.elbo, MaximumLikelihood):
             self.elbo.load_state_dict(checkpoint["objective"])
+
+    def _fixed_shapes(self, state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes that updates of grids leave alone: not those of grids, nor numbers of functions on them."""
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+        for name, part in self.named_modules():
+            if isinstance(part, Basis):
+                shapes.pop(f"{name}.grid", None)
+            coefficients = state.get(f"{name}.coefficients")
+            if isinstance(part, UnivariateFunctions) and coefficients is not None and f"{name}.basis.grid" in state:
+                shapes[f"{name}.coefficients"] = part.functions_shape(coefficients)
+        return shapes
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """

@@ -168,6 +168,10 @@ def test_refuses_bad_input() -> None:
         model(torch.zeros(2, 5))
     with pytest.raises(ValueError, match="finite data"):
         model(torch.full((2, 2), math.nan))
+    with pytest.raises(ValueError, match="size: got 2 for a mini-batch of 3 rows"):
+        model(torch.zeros(3, 2), size=2)
+    with pytest.raises(TypeError, match=r"x: got dtype torch\.float64, takes torch\.float32"):
+        model(torch.zeros(2, 2, dtype=torch.float64))
     with pytest.raises(ValueError, match="label_weight: got 0"):
         LabelledTKAM(model.prior, model.generator, model.likelihood, label_weight=0.0)
     with pytest.raises(TypeError, match="components: got Normal"):

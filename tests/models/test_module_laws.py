@@ -9,14 +9,18 @@ from pyro_tkam.distributions import ShortRunULA
 from pyro_tkam.models import (
     TKAM,
     AmortisedGuide,
+    BernoulliLikelihood,
     GaussianLikelihood,
+    Heads,
     JointPrior,
     LabelledPrior,
     LabelledTKAM,
     MixturePrior,
+    MultimodalTKAM,
+    SequenceLikelihood,
     TiltedPrior,
 )
-from pyro_tkam.nn import KAN, ConvGenerator, KANEdges, KANLayer, UnivariateFunctions
+from pyro_tkam.nn import KAN, ConvGenerator, KANEdges, KANLayer, SequenceGenerator, UnivariateFunctions
 from tests.laws import module as laws
 
 SMALL = {"grid_size": 4}
@@ -37,6 +41,16 @@ def generate(model):
 
 def guided():
     return AmortisedGuide(TKAM.mixture(3, 2, 2, **SMALL), hidden=(5,))
+
+
+def decoder():
+    return SequenceGenerator(3, 7, 5, width=8, num_heads=2, num_layers=1)
+
+
+def multimodal():
+    heads = Heads({"image": KAN([3, 4], **SMALL), "bits": torch.nn.Linear(3, 2)})
+    likelihoods = {"image": GaussianLikelihood(0.5, learned=True), "bits": BernoulliLikelihood()}
+    return MultimodalTKAM(MixturePrior(TiltedPrior((3, 2), **SMALL)), heads, likelihoods)
 
 
 MODULES = {
@@ -60,6 +74,13 @@ MODULES = {
         lambda: LabelledTKAM(LabelledPrior(2, 3, **SMALL), KAN([3, 4], **SMALL), GaussianLikelihood(0.5)),
         lambda model: model.generate(torch.tensor([0, 1, 1])),
     ),
+    "texts": (decoder, lambda module: module(torch.rand(4, 3), torch.zeros(4, 5, dtype=torch.int64))),
+    "learned noise": (lambda: GaussianLikelihood(0.5, learned=True), lambda module: module(torch.rand(4, 3)).sample()),
+    "text likelihood": (
+        lambda: SequenceLikelihood(decoder()),
+        lambda module: module(torch.rand(4, 3)).log_prob(torch.zeros(4, 5, dtype=torch.int64)),
+    ),
+    "multimodal model": (multimodal, lambda model: torch.cat(list(model.generate(4).values()), -1)),
     "guide": (guided, evaluate),
 }
 

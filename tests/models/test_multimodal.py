@@ -133,9 +133,17 @@ def test_draws_of_all_modalities() -> None:
         (lambda: ImportanceMLE(5).loss(model(), None, {"label": X["label"] + 1}), "value: got 3, takes classes"),
         (lambda: model()(), "size: got None"),
         (lambda: model()(X, size=2), "size: got 2 for 3 rows"),
+        (lambda: model().generate(0), "size: got 0"),
         (lambda: MultimodalTKAM(None, None, {}), "likelihoods: got none"),
     ],
 )
 def test_refuses_bad_input(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_refuses_another_dtype() -> None:
+    with pytest.raises(TypeError, match=r"image: got dtype torch\.float64, takes torch\.float32"):
+        model()({"image": X["image"].double(), "label": X["label"]})
+    with pytest.raises(TypeError, match=r"value: got torch\.float32"):
+        ImportanceMLE(5).loss(model(), None, {"label": X["label"].float()})

@@ -1,3 +1,4 @@
+import copy
 import math
 import pickle
 
@@ -40,6 +41,22 @@ def test_presets_with_other_priors_draw_and_train_every_parameter(make) -> None:
     for _ in range(3):
         svi.step(x)
     assert not [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
+
+
+@pytest.mark.parametrize("make", [small, mixture, lambda: small("shared")])
+def test_generated_data_have_gradients_where_asked(make) -> None:
+    model = make()
+    pyro.set_rng_seed(0)
+    plain = model.generate(4)
+    pyro.set_rng_seed(0)
+    data = model.generate(4, differentiable=True)
+    assert not plain.requires_grad
+    assert torch.equal(data, plain)
+    data.square().sum().backward()
+    for part in (model.prior, model.generator):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+    with torch.no_grad():
+        assert not model.generate(4, differentiable=True).requires_grad
 
 
 def latents(model: TKAM, num: int) -> torch.Tensor:
@@ -191,6 +208,71 @@ def test_a_state_dict_round_trip_restores_the_model() -> None:
         pyro.set_rng_seed(1)
         results.append(model.generate(3))
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("ran", [False, True])
+@pytest.mark.parametrize("preset", ["kart", "mixture", "deep"])
+def test_a_pruned_model_is_smaller_and_equal(preset: str, ran: bool) -> None:
+    pyro.set_rng_seed(0)
+    sizes = {"mixture": {"num_components": 4}}.get(preset, {})
+    model = getattr(TKAM, preset)((2, 3), 2, grid_size=5, widths=[8], layer_norm=False, **sizes)
+    reader = model.generator.outer.layers[1]
+    with torch.no_grad():
+        reader.coefficients[3] = 0.0
+        reader.base_weight[:, 3] = 0.0
+        if preset == "mixture":
+            model.prior.logits[:, 1] = -30.0
+    if ran:
+        ImportanceMLE(5)(model, None)(torch.rand(4, 2, 3))
+    pruned, results = model.prune(1e-7), []
+    assert pruned.generator.outer.widths[1] == 7
+    if preset == "mixture":
+        assert pruned.prior.logits.shape == (2, 3)
+    for each in (model, pruned):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(1)
+        results.append(each.generate(20))
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=0)
+    pyro.clear_param_store()
+    ImportanceMLE(5)(pruned, None)(torch.rand(4, 2, 3)).backward()
+    assert all(p.grad is not None for p in pruned.parameters())
+    assert model.generator.outer.widths[1] == 8
+
+
+def test_with_layer_norm_nodes_stay() -> None:
+    model = TKAM.mixture(4, 3, 2, grid_size=5)
+    assert model.prune(0.01).generator.outer.widths == model.generator.outer.widths
+    with pytest.raises(ValueError, match="threshold: got 1000"):
+        model.prune(1000.0)
+
+
+@pytest.mark.parametrize("make", [small, mixture, deep])
+def test_a_refined_model_draws_nearly_the_same_and_trains_on(make) -> None:
+    pyro.set_rng_seed(0)
+    model, data = make(), []
+    for refine in (True, False):
+        pyro.set_rng_seed(1)
+        data.append(model.generate(200))
+        if refine:
+            assert all(update.accepted for update in model.update_grid(100, grid_size=10))
+    assert (data[1] - data[0]).square().mean() < 0.1 * data[0].var()
+    coefficients = {name: p for name, p in model.named_parameters() if name.endswith("coefficients")}
+    assert all(10 in p.shape for p in coefficients.values())
+    ImportanceMLE(10)(model, None)(torch.rand(4, 2, 3)).backward()
+    assert all(p.grad.abs().sum() > 0 for p in coefficients.values())
+
+
+def test_a_grid_update_that_fails_changes_nothing() -> None:
+    """The generator's hidden layer puts out nothing; wrong version: the prior's grid had moved already."""
+    pyro.set_rng_seed(0)
+    model = small()
+    with torch.no_grad():
+        model.generator.outer.layers[0].coefficients.zero_()
+        model.generator.outer.layers[0].base_weight.zero_()
+    state = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="samples must differ"):
+        model.update_grid(50)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_an_edge_of_a_layer(update):
     with torch.no_grad():  # edge (1, 0) is sin(2s) as nearly as splines go
         layer.base_weight[1, 0] = 0.0
         values = layer.basis.bound()(z)[:, 0]
-        solution = torch.linalg.lstsq(values, torch.sin(2 * z[:, :1])).solution
+        solution = torch.linalg.lstsq(values, torch.sin(2 * z[:, :1]), driver="gelsd").solution
         layer.coefficients[0, :, 1] = solution.squeeze(-1) / layer.scale[1, 0]
     best = layer.symbolic((1, 0))[0]
     assert best.name == "sin"
@@ -76,6 +76,8 @@ def test_bad_input():
     x = torch.linspace(0, 1, 20)
     with pytest.raises(ValueError, match=r"library must be one of 'linear', 'square', .*got 'sine'"):
         fit_formulas(x, x, ["sine"])
+    with pytest.raises(ValueError, match=r"library must name at least one of 'linear', .*got \[\]"):
+        fit_formulas(x, x, [])
     with pytest.raises(ValueError, match=r"x, y must be of one shape .*got \(20,\), \(19,\)"):
         fit_formulas(x, x[1:])
     with pytest.raises(ValueError, match="x, y must be finite, and x must vary"):

@@ -7,8 +7,8 @@ import torch
 from pyro_tkam.distributions import IsotropicNormal, JointEnergy, PairwiseBernoulli
 from pyro_tkam.infer import ImportanceMLE, LangevinMLE
 from pyro_tkam.infer.particles import draw_particles, structure_of
-from pyro_tkam.models import TKAM, AmortisedGuide, MixturePrior, TiltedPrior
-from pyro_tkam.nn import KAN
+from pyro_tkam.models import TKAM, AmortisedGuide, DecodedSequence, MixturePrior, SequenceLikelihood, TiltedPrior
+from pyro_tkam.nn import KAN, SequenceGenerator
 from pyro_tkam.ops import table
 from pyro_tkam.ops._precision import in_full_precision
 
@@ -97,6 +97,26 @@ def test_a_joint_energy_is_the_same_to_the_bit():
     torch.testing.assert_close(value, log_prob(), rtol=0, atol=0)
 
 
+def test_texts_are_scored_and_drawn_in_single_precision(monkeypatch):
+    """What the half-precision decoder says is summed in single precision: the wrong version is off by rounding."""
+    torch.manual_seed(0)
+    decoder = SequenceGenerator(3, 7, 9, width=8, num_heads=2, num_layers=1)
+    z, tokens, seen = torch.randn(5, 1, 3), torch.randint(7, (4, 9)), []
+    fn = DecodedSequence(decoder, z)
+    make = torch.distributions.Categorical
+    monkeypatch.setattr(
+        torch.distributions, "Categorical", lambda logits, **options: seen.append(logits.dtype) or make(logits=logits)
+    )
+    with half():
+        value, logits = fn.log_prob(tokens), decoder(z, tokens)
+        fn.sample()
+    assert logits.dtype == torch.bfloat16
+    assert value.dtype == torch.float32
+    exact = logits.double().log_softmax(-1).gather(-1, tokens.expand(5, 4, 9).unsqueeze(-1)).sum((-1, -2))
+    torch.testing.assert_close(value.double(), exact, rtol=1e-6, atol=0)
+    assert set(seen) == {torch.float32}
+
+
 @pytest.mark.parametrize("basis", ["rbf", "bspline", "chebyshev", "fourier"])
 def test_networks_do_compute_in_half_precision(basis):
     torch.manual_seed(0)
@@ -107,14 +127,24 @@ def test_networks_do_compute_in_half_precision(basis):
     torch.testing.assert_close(output.float(), network(s), rtol=0.1, atol=0.05)
 
 
-@pytest.mark.parametrize("preset", ["kart", "mixture", "deep"])
+def of_images(preset):
+    return getattr(TKAM, preset)(16, latent_dim=3), torch.rand(5, 16)
+
+
+def of_texts():
+    decoder = SequenceGenerator(3, 7, 9, width=8, num_heads=2, num_layers=1)
+    return TKAM(TiltedPrior(3, "gaussian"), torch.nn.Identity(), SequenceLikelihood(decoder))
+
+
+@pytest.mark.parametrize("preset", ["kart", "mixture", "deep", "sequence"])
 def test_weights_are_in_single_precision(preset):
     pyro.set_rng_seed(0)
-    model, x = getattr(TKAM, preset)(16, latent_dim=3), torch.rand(5, 16)
+    model, x = (of_texts(), torch.randint(7, (5, 9))) if preset == "sequence" else of_images(preset)
     with half():
         particles = draw_particles(model, None, 8, structure_of(model, x), x)
         assert particles.log_weights.dtype == particles.log_prior.dtype == torch.float32
-        for objective, guide in ((ImportanceMLE(8), AmortisedGuide(model)), (LangevinMLE(step_size=0.1), None)):
+        amortised = None if preset == "sequence" else AmortisedGuide(model)  # its encoder reads numbers
+        for objective, guide in ((ImportanceMLE(8), amortised), (LangevinMLE(step_size=0.1), None)):
             loss = objective(model, guide)(x)
             assert loss.dtype == torch.float32
             loss.backward()

@@ -31,6 +31,25 @@ def test_a_run_with_updates_that_stopped_goes_on_to_the_same_numbers(tmp_path):
     assert whole["state_dict"]["objective.model.generator.outer.layers.0.basis.grid"].shape == (5, 5)
 
 
+def test_a_run_that_refines_goes_on_in_a_fresh_model(tmp_path):
+    """It stopped after its grids of 5 became 9, and the model that resumes has 5 again."""
+    _, whole = run(tmp_path / "whole", grid_size=9)
+    model, _ = run(tmp_path / "parts", updates=5, grid_size=9)
+    assert model.prior.energies.coefficients.shape == (5, 2, 9)
+    _, parts = run(tmp_path / "parts", grid_size=9)
+    assert all(torch.equal(value, parts["state_dict"][name]) for name, value in whole["state_dict"].items())
+
+
+def test_a_checkpoint_of_other_functions_is_refused():
+    """A bank may have any number of functions on its grid, but not be another bank."""
+    module = ELBOTraining(TKAM.kart(4, latent_dim=2, grid_size=5), ImportanceMLE(8))
+    name = "objective.model.prior.energies.coefficients"
+    for shape in ((5, 3, 9), (5, 9)):
+        state = module.state_dict() | {name: torch.zeros(shape)}
+        with pytest.raises(ValueError, match=rf"checkpoint: {name} is \(5, .*\) there and \(5, 2\) in this model"):
+            module.on_load_checkpoint({"state_dict": state})
+
+
 def test_intervals_grow_by_two_minus_decay(tmp_path):
     """Updates 3, then 4.5 and 6.75 later: after 3, 8 (7.5) and 14 (14.25)."""
     schedule = GridUpdates(every=3, decay=0.5)
@@ -52,6 +71,20 @@ def test_refused_updates_change_nothing(tmp_path):
     model, checkpoint = run(tmp_path, updates=4, max_change=1e-12)
     assert all(basis.grid.dim() == 1 for basis in model.modules() if isinstance(basis, Basis))
     assert {float(state["step"]) for state in checkpoint["optimizer_states"][0]["state"].values()} == {4}
+
+
+def test_an_update_of_a_collapsed_layer_is_skipped(tmp_path):
+    """A hidden layer that puts out zeros ends no run, and the schedule goes on."""
+    pyro.set_rng_seed(1)
+    model = TKAM.kart(4, latent_dim=2, grid_size=5, widths=[6])
+    first = model.generator.outer.layers[0]
+    for parameter in first.parameters():
+        torch.nn.init.zeros_(parameter)
+    schedule = GridUpdates(every=2, num_samples=30)
+    module = ELBOTraining(model, ImportanceMLE(8), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    fit(module, torch.rand(30, 4), tmp_path, updates=3, batch_size=6, progress=False, callbacks=(schedule,))
+    assert all(basis.grid.dim() == 1 for basis in model.modules() if isinstance(basis, Basis))
+    assert not schedule.due(3)
 
 
 def test_a_penalty_is_part_of_the_loss(tmp_path):
@@ -94,6 +127,7 @@ def test_bad_schedules():
         ({"every": 0}, "every: got 0"),
         ({"num_samples": 0}, "num_samples: got 0"),
         ({"decay": 0.0}, "decay: got 0.0"),
+        ({"grid_size": 1}, "grid_size: got 1"),
     ):
         with pytest.raises(ValueError, match=message):
             GridUpdates(**options)
