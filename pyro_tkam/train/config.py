@@ -24,7 +24,8 @@ class ModelConfig:
         representation) or "independent" (a latent for each pair of inner and outer index).
     :param reference: density that the prior tilts, except of "deep": "uniform", "gaussian", "lognormal",
         "learnable_gaussian", "flat".
-    :param basis: basis of energies and generator: "rbf" or "bspline".
+    :param basis: basis of energies and generator: "rbf", "bspline", "rswaf", "fourier", "chebyshev", "gegenbauer",
+        "mexican_hat" or "morlet".
     :param grid_size: number of grid points of both.
     :param energy_widths: of "deep", hidden widths of the energy; null takes one layer of 2Q.
     :param widths: hidden widths of the generator; null takes one layer of 2Q.
@@ -111,7 +112,8 @@ class TrainConfig:
     :param objective: how posterior draws are made: "importance", "langevin" (chains at the posterior),
         "automala" (the same by that kernel), "steppingstone" or "thermodynamic" (tempered chains; the loss is that
         estimate of the evidence), "amortised" (a guide network and the evidence lower bound), "iwae" (the same with
-        the importance-weighted bound) or "wake" (the same, the guide learning from weighted draws).
+        the importance-weighted bound), "wake" (the same, the guide learning from weighted draws) or "refined" (chains
+        that start at the guide's draws; model and guide learn from their ends).
     :param num_particles: draws a gradient step; those of "importance" are shared by the batch, those of "iwae" and
         "wake" are each datum's own.
     :param chains: options of the objectives that run chains.

@@ -37,6 +37,10 @@ def _langevin(kernel: str | None, config: TrainConfig, model: nn.Module) -> tupl
     return LangevinMLE(**_chains(kernel or config.chains.kernel, config)), None
 
 
+def _refined(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
+    return LangevinMLE(**_chains(config.chains.kernel, config)), AmortisedGuide(model)
+
+
 def _tempered(estimator: str, config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
     chains = config.chains
     exponent = partial(
@@ -75,6 +79,7 @@ OBJECTIVES: dict[str, Objective] = {
     "amortised": partial(_amortised, lambda _: ImportanceWeightedELBO(1)),
     "iwae": partial(_amortised, ImportanceWeightedELBO),
     "wake": partial(_amortised, ImportanceMLE),
+    "refined": _refined,
     "langevin": partial(_langevin, None),
     "automala": partial(_langevin, "automala"),
     "steppingstone": partial(_tempered, "steppingstone"),

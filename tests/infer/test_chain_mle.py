@@ -332,7 +332,7 @@ def test_persistent_chains_go_on(tempered: bool) -> None:
         (lambda: SteppingstoneMLE(swap_every=0), ValueError, "swap_every: got 0"),
         (lambda: SteppingstoneMLE(num_temperatures=1), ValueError, "num must be at least 2"),
         (lambda: SteppingstoneMLE(exponent=0.0), ValueError, "exponent must be positive"),
-        (lambda: LangevinMLE().loss(conjugate, conjugate, X), ValueError, "guide: got"),
+        (lambda: SteppingstoneMLE().loss(conjugate, conjugate, X), ValueError, "guide: got"),
     ],
 )
 def test_refuses_bad_options(make: Callable[[], object], error: type[Exception], message: str) -> None:
