@@ -19,8 +19,10 @@ class AmortisedGuide(PyroModule):
     """
     ``q(z|x) = T(N(μ(x), σ²(x)))`` with ``μ, log σ`` from a network and ``T`` onto the interval of the prior.
 
-    It serves any objective that takes a guide: ``pyro.infer.Trace_ELBO``, ``RenyiELBO(alpha=0)`` (importance-weighted
-    autoencoders), ``ReweightedWakeSleep``, and those of this package (Kingma & Welling 2014, arXiv:1312.6114).
+    It serves any objective that takes a guide (Kingma & Welling 2014, arXiv:1312.6114): ``pyro.infer.Trace_ELBO``, and
+    :class:`~pyro_tkam.infer.ImportanceWeightedELBO`, :class:`~pyro_tkam.infer.ImportanceMLE` (wake),
+    :class:`~pyro_tkam.infer.WakeSleepMLE` and :class:`~pyro_tkam.infer.LangevinMLE` (refined). With ``pyro.infer.SVI``,
+    though not with :class:`~pyro_tkam.train.ELBOTraining`, also ``RenyiELBO`` and ``ReweightedWakeSleep``.
 
     :param model: a :class:`~pyro_tkam.models.TKAM`, or another model with ``model(size=1)``, a plate ``"data"``, one
         latent site in it and one observed site ``"x"``.

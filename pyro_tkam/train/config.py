@@ -112,10 +112,11 @@ class TrainConfig:
     :param objective: how posterior draws are made: "importance", "langevin" (chains at the posterior),
         "automala" (the same by that kernel), "steppingstone" or "thermodynamic" (tempered chains; the loss is that
         estimate of the evidence), "amortised" (a guide network and the evidence lower bound), "iwae" (the same with
-        the importance-weighted bound), "wake" (the same, the guide learning from weighted draws) or "refined" (chains
-        that start at the guide's draws; model and guide learn from their ends).
-    :param num_particles: draws a gradient step; those of "importance" are shared by the batch, those of "iwae" and
-        "wake" are each datum's own.
+        the importance-weighted bound), "wake" (the same, the guide learning from weighted draws), "wake-sleep" (the
+        guide learning from draws of the model instead) or "refined" (chains that start at the guide's draws; model and
+        guide learn from their ends).
+    :param num_particles: draws a gradient step; those of "importance" are shared by the batch, those of "iwae", "wake"
+        and "wake-sleep" are each datum's own.
     :param chains: options of the objectives that run chains.
     :param learning_rate: step size of Adam.
     :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; null keeps them.

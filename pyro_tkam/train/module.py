@@ -17,6 +17,12 @@ from pyro_tkam.nn import Basis
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
+#: what to take in the place of Pyro's objectives that return no loss to differentiate
+_INSTEAD = {
+    "RenyiELBO": "pyro_tkam.infer.ImportanceWeightedELBO (its alpha=0, datum by datum)",
+    "ReweightedWakeSleep": "pyro_tkam.infer.ImportanceMLE with a guide (wake) or WakeSleepMLE (wake and sleep)",
+}
+
 
 class ELBOTraining(lightning.LightningModule):
     """
@@ -26,14 +32,17 @@ class ELBOTraining(lightning.LightningModule):
     of the objective, such as ``ess`` (mean effective sample size over the batch).
 
     :param model: a Pyro model, ``model(batch)``, that is an ``nn.Module``, so that its parameters are its own.
-    :param elbo: a Pyro objective, such as :class:`~pyro_tkam.infer.ImportanceMLE` or ``pyro.infer.Trace_ELBO``.
+    :param elbo: a Pyro objective with a ``differentiable_loss``, such as :class:`~pyro_tkam.infer.ImportanceMLE` or
+        ``pyro.infer.Trace_ELBO``. Pyro's ``RenyiELBO``, ``ReweightedWakeSleep`` and ``TraceGraph_ELBO`` have none; see
+        :class:`~pyro_tkam.infer.ImportanceWeightedELBO` and :class:`~pyro_tkam.infer.WakeSleepMLE` instead.
     :param guide: a guide that is an ``nn.Module``, or None where the objective needs none.
     :param size: number of data, passed on as ``model(batch, size=size)``, by which a model scales a mini-batch;
         None calls ``model(batch)``.
     :param optimizer: function from parameters to a torch optimiser; the default is Adam of step size 1e-3.
     :param penalty: function from the model to a scalar that is added to the loss, in nats a datum: of its functions,
         such as ``lambda model: 1e-3 * model.prior.energies.regularization(smoothness=1.0)``, or of its outputs.
-    :raises TypeError: for a model or guide that is not an ``nn.Module`` and for what is not an ``ELBO``.
+    :raises TypeError: for a model or guide that is not an ``nn.Module`` and for what is not an ``ELBO``, or one without
+        a ``differentiable_loss``.
     """
 
     def __init__(
@@ -52,6 +61,11 @@ class ELBOTraining(lightning.LightningModule):
                 raise TypeError(f"{name}: got {type(part).__name__}, takes an nn.Module such as a PyroModule")
         if not isinstance(elbo, ELBO):
             raise TypeError(f"elbo: got {type(elbo).__name__}, takes a pyro.infer.ELBO")
+        if not hasattr(elbo, "differentiable_loss"):
+            raise TypeError(
+                f"elbo: got {type(elbo).__name__}, which has no differentiable_loss; takes one that has, such as "
+                f"{_INSTEAD.get(type(elbo).__name__, 'pyro.infer.Trace_ELBO')}"
+            )
         self.elbo, self.size, self.penalty = elbo, size, penalty
         #: whether the data of a batch share their draws: then processes that share a batch draw alike
         self.shares_draws = guide is None and isinstance(elbo, ImportanceMLE)

@@ -15,6 +15,7 @@ from pyro_tkam.infer import (
     ImportanceWeightedELBO,
     LangevinMLE,
     SteppingstoneMLE,
+    WakeSleepMLE,
 )
 from pyro_tkam.infer.kernels import LangevinKernel
 from pyro_tkam.models import AmortisedGuide
@@ -79,6 +80,7 @@ OBJECTIVES: dict[str, Objective] = {
     "amortised": partial(_amortised, lambda _: ImportanceWeightedELBO(1)),
     "iwae": partial(_amortised, ImportanceWeightedELBO),
     "wake": partial(_amortised, ImportanceMLE),
+    "wake-sleep": partial(_amortised, WakeSleepMLE),
     "refined": _refined,
     "langevin": partial(_langevin, None),
     "automala": partial(_langevin, "automala"),
