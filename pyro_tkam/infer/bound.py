@@ -11,6 +11,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
@@ -115,12 +116,13 @@ class BoundModel:
         """
         Hold the parameters while chains move.
 
-        None is differentiated, so that a prior draws no negatives for gradients that nobody asks for. A model with a
+        None is differentiated, so that a prior draws no negatives for gradients that nobody asks for; those of torch's
+        own modules stay as they are, since Pyro warns of a module whose parameters require none. A model with a
         context manager ``holding_prior()`` is asked to make its prior once.
 
         :param guide: what chains start from; its parameters, which no step of a chain reads, are left alone.
         """
-        kept = set(guide.parameters()) if isinstance(guide, nn.Module) else set()
+        kept = {*_plain(self.model), *(guide.parameters() if isinstance(guide, nn.Module) else ())}
         own = self.model.parameters() if isinstance(self.model, nn.Module) else ()
         stored = (parameter for _, parameter in pyro.get_param_store().named_parameters())
         learned = [parameter for parameter in {*own, *stored} - kept if parameter.requires_grad]
@@ -133,6 +135,13 @@ class BoundModel:
         finally:
             for parameter in learned:
                 parameter.requires_grad_(True)
+
+
+def _plain(model: Any) -> Iterator[nn.Parameter]:
+    """Iterate over the parameters of modules that are not Pyro's."""
+    for module in model.modules() if isinstance(model, nn.Module) else ():
+        if not isinstance(module, PyroModule):
+            yield from module.parameters(recurse=False)
 
 
 class _WithoutScale(Messenger):

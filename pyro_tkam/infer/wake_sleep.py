@@ -81,7 +81,7 @@ def dream(
 
 def _replaced(arguments: Mapping[str, Any], data: dict[str, Site]) -> dict[str, Any]:
     """Put what was drawn in the place of the arguments of these names; sites that are used are taken out."""
-    replaced = {}
+    replaced: dict[str, Any] = {}
     for name, value in arguments.items():
         if isinstance(value, Mapping):
             replaced[name] = _replaced(value, data)

@@ -50,27 +50,30 @@ class LabelledTKAM(PyroModule):
         self.prior, self.generator, self.likelihood = prior, generator, likelihood
         self.label_weight = label_weight
 
-    def forward(self, x: Tensor, label: Tensor | None = None, size: int | None = None) -> None:
+    def forward(self, x: Tensor | None = None, label: Tensor | None = None, size: int | None = None) -> None:
         """
-        Score data.
+        Score data, or draw some.
 
-        :param x: a mini-batch, shape ``(batch, *event)``.
+        :param x: a mini-batch, shape ``(batch, *event)``; None draws ``size`` rows.
         :param label: their classes, integers of shape ``(batch,)``, and -1 where there is none; None for no labels.
         :param size: length of the whole data set, by which the plate scales.
         :raises ValueError: for labels outside the classes, and data that are empty, not finite or of another shape.
         :raises TypeError: for labels that are not integers.
         """
         prior: LabelledTilted = self.prior()
-        label = self._checked(label, len(x), prior.num_labels)
-        if len(x) == 0 or not bool(torch.isfinite(x).all()):
+        rows = size if x is None else len(x)
+        if not rows:
+            raise ValueError(f"size: got {size} for {rows} rows, takes a number of rows, at least those of x")
+        if x is not None and not bool(torch.isfinite(x).all()):
             raise ValueError(f"x: got shape {tuple(x.shape)}, takes at least one row of finite data")
-        with pyro.plate("data", size or len(x), subsample=torch.arange(len(x)) if len(x) < (size or 0) else None):
+        label = self._checked(label, rows, prior.num_labels)
+        with pyro.plate("data", size or rows, subsample=torch.arange(rows) if rows < (size or 0) else None):
             z = pyro.sample("z", prior)
             if label is not None:
                 with poutine.mask(mask=label >= 0), poutine.scale(scale=self.label_weight):
                     pyro.sample("label", dist.Categorical(logits=prior.label_logits(z)), obs=label.clamp_min(0))
             likelihood = self.likelihood(self.generator(z))
-            if x.shape[1:] != likelihood.event_shape:
+            if x is not None and x.shape[1:] != likelihood.event_shape:
                 raise ValueError(f"x: got rows of {tuple(x.shape[1:])}, takes {tuple(likelihood.event_shape)}")
             pyro.sample("x", likelihood, obs=x)
 

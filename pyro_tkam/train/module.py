@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.infer.objective import MaximumLikelihood
 from pyro_tkam.nn import Basis
+from pyro_tkam.train.batches import tensors
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -31,7 +32,8 @@ class ELBOTraining(lightning.LightningModule):
     It works in any ``lightning.Trainer``, and logs ``loss`` (nats a datum) and the ``statistics``
     of the objective, such as ``ess`` (mean effective sample size over the batch).
 
-    :param model: a Pyro model, ``model(batch)``, that is an ``nn.Module``, so that its parameters are its own.
+    :param model: a Pyro model, ``model(batch)``, that is an ``nn.Module``, so that its parameters are its own. A batch
+        is a tensor or a dictionary of tensors; where it is a tuple, ``model(*batch)`` is called.
     :param elbo: a Pyro objective with a ``differentiable_loss``, such as :class:`~pyro_tkam.infer.ImportanceMLE` or
         ``pyro.infer.Trace_ELBO``. Pyro's ``RenyiELBO``, ``ReweightedWakeSleep`` and ``TraceGraph_ELBO`` have none; see
         :class:`~pyro_tkam.infer.ImportanceWeightedELBO` and :class:`~pyro_tkam.infer.WakeSleepMLE` instead.
@@ -72,18 +74,19 @@ class ELBOTraining(lightning.LightningModule):
         self.objective = elbo(model, guide)
         self.make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
 
-    def initialize(self, batch: Tensor) -> None:
+    def initialize(self, batch: Any) -> None:
         """
         Evaluate the objective once, as Pyro asks before an optimiser is made: guides make their parameters then.
 
-        :param batch: data, shape ``(batch, *event)``.
-        :raises TypeError: for data of another dtype than the parameters'.
+        :param batch: data, shape ``(batch, *event)``, or tuples and dictionaries of such.
+        :raises TypeError: for floating data of another dtype than the parameters'.
         :raises ValueError: for a model without parameters, with parameters that are no module's, and where
             the data do not fit the model.
         """
-        parameter = next(self.parameters(), batch)
-        if parameter.is_floating_point() and batch.dtype != parameter.dtype:
-            raise TypeError(f"data: got {batch.dtype}, takes the dtype of the model's parameters, {parameter.dtype}")
+        own = next((parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()), None)
+        for each in tensors(batch):
+            if own is not None and each.is_floating_point() and each.dtype != own:
+                raise TypeError(f"data: got {each.dtype}, takes the dtype of the model's parameters, {own}")
         with torch.no_grad():
             self._loss(batch)
         if not any(parameter.requires_grad for parameter in self.parameters()):
@@ -121,11 +124,11 @@ class ELBOTraining(lightning.LightningModule):
         if isinstance(self.elbo, MaximumLikelihood):
             self.elbo.load_state_dict(checkpoint["objective"])
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """
         Return the loss of a mini-batch, in nats a datum.
 
-        :param batch: data, shape ``(batch, *event)``.
+        :param batch: data, shape ``(batch, *event)``, or tuples and dictionaries of such.
         :param batch_idx: unused; Lightning passes it.
         """
         loss = self._loss(batch)
@@ -137,12 +140,14 @@ class ELBOTraining(lightning.LightningModule):
         if self.trainer.world_size > 1 and isinstance(self.elbo, MaximumLikelihood):
             self.elbo.load_state_dict(self.trainer.strategy.broadcast(self.elbo.state_dict()))
 
-    def _loss(self, batch: Tensor) -> Tensor:
+    def _loss(self, batch: Any) -> Tensor:
         options = {} if self.size is None else {"size": self.size}
+        arguments = batch if isinstance(batch, list | tuple) else (batch,)
+        rows = len(next(tensors(batch)))
         store = pyro.get_param_store()
         # Two models of one class share names in Pyro's global store, which would overwrite one by the other.
         with store.scope():
-            loss = self.objective(batch, **options) / (self.size or len(batch))
+            loss = self.objective(*arguments, **options) / (self.size or rows)
             if self.penalty is not None:
                 loss = loss + self.penalty(self.objective.model)
             self._check_owned(store.named_parameters())
