@@ -4,7 +4,7 @@ from pyro_tkam.datasets.flow import DarcyFields, darcy, gaussian_fields, solve_d
 from pyro_tkam.datasets.images import DATASETS, LabelledImages, digits, mnist5k
 from pyro_tkam.datasets.photographs import PHOTOGRAPHS, colour_patches
 from pyro_tkam.datasets.published import cifar10, fashion_mnist, mnist, svhn
-from pyro_tkam.datasets.sources import SOURCES, as_dataset, load_rows, split
+from pyro_tkam.datasets.sources import SOURCES, RowsOf, as_dataset, load_rows, split
 from pyro_tkam.datasets.text import Text, encode, king_james, text
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "SOURCES",
     "DarcyFields",
     "LabelledImages",
+    "RowsOf",
     "Text",
     "as_dataset",
     "cifar10",

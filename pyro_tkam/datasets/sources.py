@@ -1,13 +1,12 @@
 """From what users have (tensors, arrays, Datasets, files) to a Dataset to train on."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
@@ -15,15 +14,18 @@ from pyro_tkam.datasets.flow import darcy
 from pyro_tkam.datasets.images import digits, mnist5k
 from pyro_tkam.datasets.photographs import colour_patches
 
+_INTEGERS = (torch.int64, torch.bool)
 
-def as_dataset(data: Tensor | NDArray[Any] | Dataset[Any]) -> Dataset[Any]:
+
+def as_dataset(data: Any) -> Dataset[Any]:
     """
-    Return data as a torch ``Dataset`` whose items are ``(datum, ...)`` or ``datum``.
+    Return data as a torch ``Dataset``.
 
-    :param data: a floating tensor or array of shape ``(num, *event)``, whose dtype is kept, or any map-style
-        ``Dataset``, which is returned as it is.
-    :raises TypeError: for other types, and for data that are not floating point.
-    :raises ValueError: for no rows, rows without an event dimension, and elements that are not finite.
+    :param data: a tensor or array of shape ``(num, *event)``, whose dtype is kept: floating, or integers for symbols; a
+        tuple or dictionary of such, see :class:`RowsOf`; or any map-style ``Dataset``, which is returned as it is.
+    :raises TypeError: for other types and dtypes, such as bytes.
+    :raises ValueError: for no rows, rows without an event dimension (but in a tuple or dictionary), different numbers
+        of rows, and elements that are not finite.
 
     >>> len(as_dataset(np.zeros((4, 3))))
     4
@@ -34,19 +36,75 @@ def as_dataset(data: Tensor | NDArray[Any] | Dataset[Any]) -> Dataset[Any]:
         if len(data) == 0:
             raise ValueError("data: got an empty Dataset, takes at least one item")
         return data
-    return TensorDataset(_rows("data", data))
+    if isinstance(data, tuple | Mapping):
+        return RowsOf(data)
+    return TensorDataset(_rows("data", data, integers=True))
 
 
-def _rows(name: str, data: Any) -> Tensor:
+class RowsOf(Dataset[Any]):
+    """
+    Rows of several tensors at once; an item has the structure of the data.
+
+    :param data: a tuple or dictionary of tensors or arrays, or of further ones, all with as many rows. Integers stand
+        for symbols and classes, Booleans for masks; a tensor of shape ``(num,)`` holds a number a row.
+    :raises TypeError: for other types.
+    :raises ValueError: for nothing, different numbers of rows, and elements that are not finite.
+
+    >>> rows = RowsOf(({"image": torch.rand(4, 2), "label": torch.arange(4)}, torch.tensor([0, -1, 1, -1])))
+    >>> rows[1][0]["label"], rows[torch.tensor([0, 2])][1]
+    (tensor(1), tensor([0, 1]))
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._data = _checked_tree("data", data)
+        sizes = {name: len(rows) for name, rows in _leaves("data", self._data)}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"data: got rows {sizes}, takes at least one tensor, and as many rows of each")
+        self._size = next(iter(sizes.values()))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: Any) -> Any:
+        return _mapped(lambda rows: rows[index], self._data)
+
+
+def _mapped(fn: Callable[[Tensor], Tensor], data: Any) -> Any:
+    """Apply a function to every tensor of tuples and dictionaries."""
+    if isinstance(data, dict):
+        return {name: _mapped(fn, part) for name, part in data.items()}
+    return tuple(_mapped(fn, part) for part in data) if isinstance(data, tuple) else fn(data)
+
+
+def _leaves(name: str, data: Any) -> Iterator[tuple[str, Tensor]]:
+    """Iterate over the tensors of tuples and dictionaries, and their names."""
+    if not isinstance(data, tuple | dict):
+        yield name, data
+        return
+    for key, part in data.items() if isinstance(data, dict) else enumerate(data):
+        yield from _leaves(f"{name}[{key!r}]", part)
+
+
+def _checked_tree(name: str, data: Any) -> Any:
+    """Check the tensors of tuples and dictionaries."""
+    if isinstance(data, Mapping):
+        return {key: _checked_tree(f"{name}[{key!r}]", part) for key, part in data.items()}
+    if isinstance(data, tuple):
+        return tuple(_checked_tree(f"{name}[{index}]", part) for index, part in enumerate(data))
+    return _rows(name, data, integers=True, least_dim=1)
+
+
+def _rows(name: str, data: Any, *, integers: bool = False, least_dim: int = 2) -> Tensor:
     """Check rows of data and return them as a tensor."""
     if not isinstance(data, Tensor | np.ndarray):
         raise TypeError(f"{name}: got {type(data).__name__}, takes a tensor, a NumPy array or a Dataset")
     if isinstance(data, np.ndarray) and data.dtype.kind not in "fiub":
         raise TypeError(f"{name}: got an array of {data.dtype}, takes floating point numbers")
     rows = torch.as_tensor(data)
-    if not rows.is_floating_point():
-        raise TypeError(f"{name}: got {rows.dtype}, takes floating point numbers (divide bytes by 255)")
-    if rows.dim() < 2 or rows.numel() == 0:
+    if not rows.is_floating_point() and not (integers and rows.dtype in _INTEGERS):
+        others = ", or 64-bit integers for symbols" if integers else ""
+        raise TypeError(f"{name}: got {rows.dtype}, takes floating point numbers (divide bytes by 255){others}")
+    if rows.dim() < least_dim or rows.numel() == 0:
         raise ValueError(f"{name}: got shape {tuple(rows.shape)}, takes (num, *event), both of at least one")
     if not bool(torch.isfinite(rows).all()):
         raise ValueError(f"{name}: got NaN or infinite elements, takes finite data")

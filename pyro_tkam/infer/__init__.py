@@ -12,6 +12,7 @@ from pyro_tkam.infer.reparam import InverseTransformReparam
 from pyro_tkam.infer.steppingstone_mle import SteppingstoneMLE
 from pyro_tkam.infer.tempering import ParallelTempering, PowerPosteriors
 from pyro_tkam.infer.vectorized import VectorizedMCMC
+from pyro_tkam.infer.wake_sleep import WakeSleepMLE
 
 __all__ = [
     "MALA",
@@ -32,6 +33,7 @@ __all__ = [
     "SteppingstoneMLE",
     "VectorizedMCMC",
     "Verdict",
+    "WakeSleepMLE",
     "WeightedDraws",
     "log_evidence",
 ]

@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import copy
+from functools import partial
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyro_tkam.infer.coordinates import StandardNormal
 from pyro_tkam.infer.density import ModelDensity
 from pyro_tkam.infer.kernels import LangevinKernel
-from pyro_tkam.infer.particles import Particles, plate_scale, score_particles, structure_of
+from pyro_tkam.infer.normal_quantile import normal_score
+from pyro_tkam.infer.particles import (
+    Particles,
+    draw_from_guide,
+    plate_scale,
+    score_guide,
+    score_particles,
+    structure_of,
+)
 from pyro_tkam.infer.start import find_start
 
 
@@ -69,10 +80,24 @@ class BoundModel:
         with torch.no_grad():
             return density.sample_prior(num) if density.can_sample_prior() else density.draw_start(num)
 
-    def draw_start(self, num: int) -> Tensor:
-        """Draw positions like :meth:`draw_prior`, anew where their density isn't finite."""
+    def draw_guide(self, guide: Any, num: int) -> Tensor:
+        """Draw positions ``(num, *local, dim)`` from a guide that takes the model's arguments."""
+        with torch.no_grad(), poutine.block():
+            trace = draw_from_guide(self.model, guide, num, self.structure, self.args, self.kwargs)
+            sites, shapes = self.density.layout.sites, self.density.structure.trace.nodes
+            scores = {
+                name: normal_score(trace.nodes[name]["fn"], trace.nodes[name]["value"])
+                for name, site in sites.items()
+                if isinstance(site.coordinate, StandardNormal)
+            }
+            known = {name: each.reshape(num, *shapes[name]["value"].shape) for name, each in scores.items()}
+            return self.density.terms.coordinates(trace, known, (num,))
+
+    def draw_start(self, num: int, guide: Any = None) -> Tensor:
+        """Draw positions from the prior, or from a guide if there is one, anew where their density isn't finite."""
+        draw = self.draw_prior if guide is None else partial(self.draw_guide, guide)
         with torch.no_grad():
-            return find_start(self.density, num, self.draw_prior)
+            return find_start(self.density, num, draw)
 
     def score(self, position: Tensor) -> Particles:
         """Score positions ``(rows, *local, dim)``; the model's parameters carry gradients and are seen by handlers."""
@@ -80,17 +105,27 @@ class BoundModel:
             values = self.density.constrain(position)
         return score_particles(self.model, values, self.structure, self.args, self.kwargs)
 
+    def score_guide(self, guide: Any, position: Tensor) -> Tensor:
+        """Return the guide's log density at positions ``(rows, *local, dim)``, in the sites' own coordinates."""
+        with torch.no_grad(), poutine.block():
+            values = self.density.constrain(position)
+        return score_guide(guide, values, self.structure, self.args, self.kwargs)
+
     @contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self, guide: Any = None) -> Iterator[None]:
         """
         Hold the parameters while chains move.
 
-        None is differentiated, so that a prior draws no negatives for gradients that nobody asks for. A model with a
+        None is differentiated, so that a prior draws no negatives for gradients that nobody asks for; those of torch's
+        own modules stay as they are, since Pyro warns of a module whose parameters require none. A model with a
         context manager ``holding_prior()`` is asked to make its prior once.
+
+        :param guide: what chains start from; its parameters, which no step of a chain reads, are left alone.
         """
+        kept = {*_plain(self.model), *(guide.parameters() if isinstance(guide, nn.Module) else ())}
         own = self.model.parameters() if isinstance(self.model, nn.Module) else ()
         stored = (parameter for _, parameter in pyro.get_param_store().named_parameters())
-        learned = [parameter for parameter in {*own, *stored} if parameter.requires_grad]
+        learned = [parameter for parameter in {*own, *stored} - kept if parameter.requires_grad]
         for parameter in learned:
             parameter.requires_grad_(False)
         holding = getattr(self.model, "holding_prior", nullcontext)
@@ -100,6 +135,13 @@ class BoundModel:
         finally:
             for parameter in learned:
                 parameter.requires_grad_(True)
+
+
+def _plain(model: Any) -> Iterator[nn.Parameter]:
+    """Iterate over the parameters of modules that are not Pyro's."""
+    for module in model.modules() if isinstance(model, nn.Module) else ():
+        if not isinstance(module, PyroModule):
+            yield from module.parameters(recurse=False)
 
 
 class _WithoutScale(Messenger):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro import poutine
@@ -51,7 +51,7 @@ class PosteriorDraws:
 
     :param posterior: ``(rows, *local, dim)``.
     :param weights: of these, ``(rows, *local)``, summing to one over the rows.
-    :param prior: draws of the prior, ``(rows, *local, dim)``.
+    :param prior: draws of the prior, ``(rows, *local, dim)``; None where chains start elsewhere and none are needed.
     :param last: where every chain ended, from which persistent ones go on.
     :param next_step_size: step size to carry to the next training step, ``(rungs,)``.
     :param statistics: what the chains say of themselves.
@@ -59,7 +59,7 @@ class PosteriorDraws:
 
     posterior: Tensor
     weights: Tensor
-    prior: Tensor
+    prior: Tensor | None
     last: Tensor
     next_step_size: Tensor
     statistics: ChainStatistics
@@ -71,6 +71,7 @@ def _quadrature(bound: BoundModel, draws: PosteriorDraws) -> tuple[Particles, Te
 
 
 def _contrastive(bound: BoundModel, draws: PosteriorDraws) -> tuple[Particles, Tensor]:
+    assert draws.prior is not None
     rows = len(draws.posterior)
     both = bound.score(torch.cat([draws.posterior, draws.prior]))
     log_prior = both.log_prior.expand(both.log_likelihood.shape)
@@ -88,6 +89,9 @@ class ChainMLE(MaximumLikelihood):
 
     Training steps are counted, step sizes carried and persistent chains moved only by calls that take gradients.
     """
+
+    #: whether chains may start from a guide
+    takes_guide: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -108,6 +112,7 @@ class ChainMLE(MaximumLikelihood):
         super().__init__(num_particles=num_chains)
         self.kernel = _configured(kernel, options)
         self.num_steps, self.num_chains, self.persistent = num_steps, num_chains, persistent
+        self.log_prior_gradient = log_prior_gradient
         self._score = LOG_PRIOR_GRADIENTS[log_prior_gradient]
         self._bound: BoundModel | None = None
         self._forget()
@@ -131,21 +136,24 @@ class ChainMLE(MaximumLikelihood):
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> PosteriorDraws:
         """Run the chains and return where they end."""
-        if guide is not None:
+        if guide is not None and not self.takes_guide:
             raise ValueError(f"guide: got {guide!r}, takes None: chains start from the prior")
+        if guide is not None and self.persistent:
+            raise ValueError("persistent: got True with a guide, takes False: chains start from the guide each time")
         with poutine.block():
             self._bound = self._bind(model, args, kwargs)
-            with self._bound.frozen():
-                return self._sample(self._bound)
+            with self._bound.frozen(guide):
+                return self._sample(self._bound, guide)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """
         Return the value as a scalar whose gradient is the estimated gradient of the negative log evidence.
 
         :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
-        :param guide: None.
+        :param guide: None, or a guide where the objective takes one.
         :return: nats, scaled from the mini-batch to all data.
-        :raises ValueError: for a guide, a model that chains can't sample, and persistent chains of a mini-batch.
+        :raises ValueError: for a guide that is not taken, a model that chains can't sample, and persistent chains of
+            a mini-batch.
         """
         draws = self._get_trace(model, guide, args, kwargs)
         assert self._bound is not None
@@ -154,6 +162,8 @@ class ChainMLE(MaximumLikelihood):
         evidence = draws.statistics.log_evidence
         value = log_likelihood.detach() if evidence is None else evidence.sum()
         surrogate = log_likelihood + log_prior
+        if guide is not None:
+            surrogate = surrogate + (draws.weights * self._bound.score_guide(guide, draws.posterior)).sum()
         loss = -particles.scale * (value + surrogate - surrogate.detach())
         self.statistics = draws.statistics
         if torch.is_grad_enabled():
@@ -162,8 +172,8 @@ class ChainMLE(MaximumLikelihood):
         return loss
 
     @abstractmethod
-    def _sample(self, bound: BoundModel) -> PosteriorDraws:
-        """Run the chains."""
+    def _sample(self, bound: BoundModel, guide: Any) -> PosteriorDraws:
+        """Run the chains, from the guide's draws if there is one."""
 
     def _bind(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundModel:
         if self._bound is not None and self._bound.model is model:

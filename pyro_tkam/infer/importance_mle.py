@@ -65,7 +65,8 @@ class ImportanceMLE(MaximumLikelihood):
 
     Works as ``SVI(model, None, optim, loss=ImportanceMLE())`` and, with a torch optimiser, as
     ``ImportanceMLE()(model, None)(*args).backward()``. With a guide the draws come from it, one set a datum, and
-    the guide learns by the same weights, ``-Σ w ∇ log q(z|x)`` (reweighted wake-sleep's wake phase).
+    the guide learns by the same weights, ``-Σ w ∇ log q(z|x)`` (reweighted wake-sleep's wake phase; the sleep phase is
+    in :class:`WakeSleepMLE`).
 
     :param num_particles: number of draws ``S``.
     :param resampler: ``"residual"``, ``"multinomial"``, ``"systematic"`` or ``"stratified"``.
@@ -128,13 +129,20 @@ class ImportanceMLE(MaximumLikelihood):
         weights, statistics = self._weights(log_weights)
         surrogate = (weights * particles.log_likelihood).sum()
         surrogate = surrogate + (self._prior_weights(weights) * particles.log_prior).sum()
-        if particles.log_proposal is not None:
-            surrogate = surrogate + (weights * particles.log_proposal).sum()
+        if guide is not None:
+            surrogate = surrogate + self._guide_score(weights, particles, model, guide, args, kwargs)
         value = statistics.log_evidence.sum()
         loss = -particles.scale * (value + surrogate - surrogate.detach())
         self.statistics = statistics
         warn_if_nan(loss, "loss")
         return loss
+
+    def _guide_score(
+        self, weights: Tensor, particles: Particles, model: Any, guide: Any, args: Any, kwargs: Any
+    ) -> Tensor:
+        """Return the log density by which the guide learns."""
+        assert particles.log_proposal is not None
+        return (weights * particles.log_proposal).sum()
 
     def _weights(self, log_weights: Tensor) -> tuple[Tensor, ImportanceStatistics]:
         """Return normalised weights, shape ``(particles, *local)``, resampled where too few of them count."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyro_tkam.infer.bound import BoundModel
 from pyro_tkam.infer.chain_mle import ChainMLE, KernelFactory, PosteriorDraws
@@ -25,7 +26,13 @@ class LangevinMLE(ChainMLE):
     The *value* is ``-Σ_b E[log p(x_b | z)]``, as there is no evidence in draws of the posterior alone: it is below
     the negative log evidence by ``KL(p(z|x) ‖ p(z))`` and must not be compared with that of other objectives.
 
-    Works as ``SVI(model, None, optim, loss=LangevinMLE(ULA, step_size=0.1))`` and, with a torch optimiser, as
+    With a *guide* the chains refine its draws: from ``z_0 ~ q(z | x_b)``, detached, ``num_steps`` steps on ``p(z |
+    x_b)`` lead to ``z_K``, at which the model learns as above. The guide learns by ``-Σ_b E[∇ log q(z_K | x_b)]``, the
+    gradient of ``KL(q_K ‖ q)`` from the law of the chains' ends, held fixed, to the guide (amortised MCMC; Li, Turner &
+    Liu 2017, arXiv:1702.08343; chains that start at an encoder: Hoffman 2017, PMLR 70:1510). This is wake-sleep's wake
+    phase with refined draws instead of weighted ones, and is at rest where the steps no longer change the law.
+
+    Works as ``SVI(model, guide, optim, loss=LangevinMLE(ULA, step_size=0.1))`` and, with a torch optimiser, as
     ``LangevinMLE(...)(model, None)(*args).backward()``.
 
     :param kernel: :class:`ULA`, :class:`MALA` or :class:`AutoMALA`, or one that is made, whose model is not used.
@@ -34,8 +41,9 @@ class LangevinMLE(ChainMLE):
     :param num_steps: steps of each chain.
     :param num_chains: chains of each datum.
     :param log_prior_gradient: ``"quadrature"`` differentiates the normalised log density; ``"contrastive"``
-        subtracts its average over the prior draws at which the chains started.
-    :param persistent: go on where the chains of the last training step ended; every call must get the same data.
+        subtracts its average over as many prior draws, those at which the chains started unless there is a guide.
+    :param persistent: go on where the chains of the last training step ended; every call must get the same data,
+        and no guide.
     :param options: of the kernel, such as ``step_size``.
     :raises ValueError: for an unknown name, numbers below one, and options that the kernel refuses.
     :raises TypeError: for another kernel.
@@ -51,6 +59,8 @@ class LangevinMLE(ChainMLE):
     >>> loss = svi.step(torch.ones(5))
     """
 
+    takes_guide = True
+
     def __init__(
         self,
         kernel: KernelFactory | LangevinKernel = ULA,
@@ -63,15 +73,23 @@ class LangevinMLE(ChainMLE):
     ) -> None:
         super().__init__(kernel, num_steps, num_chains, log_prior_gradient, persistent, options)
 
-    def _sample(self, bound: BoundModel) -> PosteriorDraws:
-        # Chains that go on need no check of where they would have started.
-        draw = bound.draw_start if self._last is None else bound.draw_prior
-        prior = draw(self.num_chains)
-        chains = Chains.begin(bound.kernel, bound.density, self._start(bound, prior), warmup_steps=0)
-        step_size = self._carried(1, prior)
+    def _sample(self, bound: BoundModel, guide: Any) -> PosteriorDraws:
+        start, prior = self._beginning(bound, guide)
+        chains = Chains.begin(bound.kernel, bound.density, start, warmup_steps=0)
+        step_size = self._carried(1, start)
         chains.tuning = replace(chains.tuning, step_size=step_size[0].expand_as(chains.tuning.step_size))
         infos = [chains.step() for _ in range(self.num_steps)]
         next_step_size, statistics = self._summary(step_size, infos, None, None)
         weights = torch.full_like(chains.point.log_density, 1 / self.num_chains)
         position = chains.position
         return PosteriorDraws(position, weights, prior, position, next_step_size, statistics)
+
+    def _beginning(self, bound: BoundModel, guide: Any) -> tuple[Tensor, Tensor | None]:
+        """Return where the chains start, and draws of the prior where there are any."""
+        if guide is not None:
+            needed = self.log_prior_gradient == "contrastive"
+            return bound.draw_start(self.num_chains, guide), bound.draw_prior(self.num_chains) if needed else None
+        # Chains that go on need no check of where they would have started.
+        draw = bound.draw_start if self._last is None else bound.draw_prior
+        prior = draw(self.num_chains)
+        return self._start(bound, prior), prior

@@ -207,6 +207,45 @@ def score_particles(
     return _scored(_trace(model, _SetParticles(values, structure.particle_dim), args, kwargs), structure, None)
 
 
+def draw_from_guide(
+    model: Any, guide: Any, num: int, structure: Structure, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> poutine.Trace:
+    """
+    Draw from a guide and run the model at these draws.
+
+    :param model: a Pyro model.
+    :param guide: a Pyro guide that draws all latent sites.
+    :param num: number of draws, which lie left of all plates.
+    :param structure: what :func:`structure_of` found for this model.
+    :param args: the arguments of both.
+    :param kwargs: their keyword arguments.
+    :return: the model's trace.
+    :raises ValueError: names the latent sites that the guide lacks.
+    """
+    drawn = _trace(guide, _DrawParticles(num, structure.particle_dim, ()), args, kwargs)
+    trace = _trace(poutine.replay(model, trace=drawn), _DrawParticles(num, structure.particle_dim, ()), args, kwargs)
+    lacking = [name for name, site in trace.nodes.items() if is_latent(site) and name not in drawn.nodes]
+    if lacking:
+        raise ValueError(f"guide: got none of the sites {lacking}, takes a guide that draws every latent site")
+    return trace
+
+
+def score_guide(
+    guide: Any, values: dict[str, Tensor], structure: Structure, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    """
+    Return ``log q(z|x)`` of given values, which carry no gradient, ``(particles, *local)`` or what broadcasts to it.
+
+    :param guide: a Pyro guide.
+    :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``.
+    :param structure: what :func:`structure_of` found for the model.
+    :param args: the guide's arguments.
+    :param kwargs: its keyword arguments.
+    """
+    trace = _trace(guide, _SetParticles(values, structure.particle_dim), args, kwargs)
+    return total_log_density(trace, structure, latent=True)
+
+
 def _scored(trace: poutine.Trace, structure: Structure, log_proposal: Tensor | None) -> Particles:
     latent = {name: site for name, site in trace.nodes.items() if is_latent(site)}
     return Particles(

@@ -98,7 +98,7 @@ class SteppingstoneMLE(ChainMLE):
         super().__init__(kernel, num_steps, num_chains, log_prior_gradient, persistent, options)
         self._estimate, self._posterior = ESTIMATORS[estimator], GRADIENTS[gradient]
 
-    def _sample(self, bound: BoundModel) -> PosteriorDraws:
+    def _sample(self, bound: BoundModel, guide: Any) -> PosteriorDraws:
         betas = power_law(self.num_temperatures, self.exponent(self.step), dtype=torch.float64)
         chains = TemperedChains(bound.kernel, bound.density, FixedLadder(betas), self.num_chains, 0, self.swap_every)
         chains.move_to(self._start(bound, chains.point.position))

@@ -1,6 +1,7 @@
 """A guide network: the posterior of every datum's latents in one pass."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Normal, Transform
 
+from pyro_tkam.infer.particles import is_latent
 from pyro_tkam.ops._precision import at_least_single
 
 
@@ -19,14 +21,21 @@ class AmortisedGuide(PyroModule):
     """
     ``q(z|x) = T(N(μ(x), σ²(x)))`` with ``μ, log σ`` from a network and ``T`` onto the interval of the prior.
 
-    It serves any objective that takes a guide: ``pyro.infer.Trace_ELBO``, ``RenyiELBO(alpha=0)`` (importance-weighted
-    autoencoders), ``ReweightedWakeSleep``, and those of this package (Kingma & Welling 2014, arXiv:1312.6114).
+    It serves any objective that takes a guide (Kingma & Welling 2014, arXiv:1312.6114): ``pyro.infer.Trace_ELBO``, and
+    :class:`~pyro_tkam.infer.ImportanceWeightedELBO`, :class:`~pyro_tkam.infer.ImportanceMLE` (wake),
+    :class:`~pyro_tkam.infer.WakeSleepMLE` and :class:`~pyro_tkam.infer.LangevinMLE` (refined). With ``pyro.infer.SVI``,
+    though not with :class:`~pyro_tkam.train.ELBOTraining`, also ``RenyiELBO`` and ``ReweightedWakeSleep``.
 
-    :param model: a :class:`~pyro_tkam.models.TKAM`, or another model with ``model(size=1)``, a plate ``"data"``, one
+    It takes the arguments of the model, and reads ``x``: of a :class:`~pyro_tkam.models.LabelledTKAM` not the labels.
+
+    :param model: a :class:`~pyro_tkam.models.TKAM`, :class:`~pyro_tkam.models.LabelledTKAM` or
+        :class:`~pyro_tkam.models.MultimodalTKAM`, or another model with ``model(size=1)``, a plate ``"data"``, one
         latent site in it and one observed site ``"x"``.
     :param hidden: widths of the hidden layers of the network, a multilayer perceptron with SiLU.
-    :param encoder: another network, from data ``(batch, *event)`` to ``(batch, 2 * latents)``.
-    :raises ValueError: for a model with several latent sites, or none.
+    :param encoder: another network, from data ``(batch, *event)`` to ``(batch, 2 * latents)``. Integers need one, such
+        as ``nn.Sequential(nn.Embedding(num_classes, 16), nn.Flatten(), nn.Linear(16 * length, 2 * latents))``, and so
+        do several modalities: it is called with their dictionary, and with ``observed`` where some are missing.
+    :raises ValueError: for a model with several latent sites, or none, and for no encoder where one is needed.
 
     >>> from pyro_tkam.models import TKAM
     >>> model = TKAM.mixture(6, latent_dim=4, num_components=3)
@@ -43,14 +52,8 @@ class AmortisedGuide(PyroModule):
         super().__init__()
         with torch.no_grad(), pyro.get_param_store().scope():
             sites = pyro.poutine.trace(model).get_trace(size=1).nodes
-        latents = [
-            name
-            for name, site in sites.items()
-            if site["type"] == "sample"
-            and name != "x"
-            and not site["is_observed"]
-            and "_Subsample" not in repr(site["fn"])
-        ]
+        data = list(getattr(model, "likelihoods", ("x",)))
+        latents = [name for name, site in sites.items() if is_latent(site) and name not in data]
         if len(latents) != 1:
             raise ValueError(f"model: got latent sites {latents}, takes one with a single latent site")
         self.site = latents[0]
@@ -59,33 +62,57 @@ class AmortisedGuide(PyroModule):
         for name, bound in (("low", "lower_bound"), ("high", "upper_bound")):
             end = getattr(getattr(support, "base_constraint", support), bound, None)
             self.register_buffer(name, None if end is None else torch.as_tensor(end).to(value))
-        size = value[0].numel()
-        self.encoder = encoder or _perceptron(sites["x"]["value"][0].numel(), hidden, 2 * size).to(value)
+        self._arguments = tuple(signature(getattr(model, "forward", model)).parameters)
+        outputs = 2 * value[0].numel()
+        if encoder is None:
+            _check_floating({name: sites[name]["value"] for name in data}, outputs)
+            encoder = _perceptron(sites["x"]["value"][0].numel(), hidden, outputs).to(value)
+        self.encoder = encoder
 
-    def forward(self, x: Tensor, size: int | None = None) -> Tensor:
+    def forward(self, x: Any, *others: Any, **named: Any) -> Tensor:
         """
         Draw the latents of a mini-batch.
 
-        :param x: data, shape ``(batch, *event)``.
-        :param size: length of the whole data set, as the model takes it.
+        :param x: data, shape ``(batch, *event)``, or a dictionary of such.
+        :param others: the model's further arguments, in its order.
+        :param named: the same by name. ``size`` is read, the length of the whole data set, and ``observed``.
         :return: shape ``(batch, *latent)``.
         """
-        rows = len(x)
-        with pyro.plate("data", size or rows, subsample=torch.arange(rows) if rows < (size or rows) else None):
-            return pyro.sample(self.site, self.posterior(x))
+        given = {**dict(zip(self._arguments[1:], others, strict=False)), **named}
+        rows = len(next(iter(x.values()))) if isinstance(x, Mapping) else len(x)
+        size = given.get("size") or rows
+        with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
+            return pyro.sample(self.site, self.posterior(x, given.get("observed")))
 
-    def posterior(self, x: Tensor) -> Any:
+    def posterior(self, x: Any, observed: Mapping[str, Tensor] | None = None) -> Any:
         """
         Return ``q(z|x)``, of batch shape ``(batch,)``.
 
-        :param x: data, shape ``(batch, *event)``.
+        :param x: data, shape ``(batch, *event)``, or a dictionary of such.
+        :param observed: which rows have a modality, by name; passed on to the encoder if given.
         """
-        location, log_scale = at_least_single(self.encoder(x)).unflatten(-1, (2, *self.latent_shape)).unbind(1)
+        output = self.encoder(x) if observed is None else self.encoder(x, observed)
+        location, log_scale = at_least_single(output).unflatten(-1, (2, *self.latent_shape)).unbind(1)
         base = Normal(location, log_scale.exp(), validate_args=False)
         transforms: list[Transform] = []
         if self.low is not None and self.high is not None:
             transforms = [SigmoidTransform(cache_size=1), AffineTransform(self.low, self.high - self.low, cache_size=1)]
         return TransformedDistribution(base, transforms).to_event(len(self.latent_shape))
+
+
+def _check_floating(data: dict[str, Tensor], outputs: int) -> None:
+    """Refuse data that a perceptron can't read."""
+    if len(data) > 1 or "x" not in data:
+        raise ValueError(
+            f"encoder: got None for the modalities {sorted(data)}, takes a network from their dictionary to "
+            f"(batch, {outputs})"
+        )
+    if not data["x"].is_floating_point():
+        raise ValueError(
+            f"encoder: got None for data of {data['x'].dtype}, takes a network from integers "
+            f"(batch, {', '.join(map(str, data['x'].shape[1:]))}) to (batch, {outputs}), such as an nn.Embedding, "
+            "an nn.Flatten and an nn.Linear"
+        )
 
 
 def _perceptron(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Module:

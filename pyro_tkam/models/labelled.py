@@ -52,11 +52,11 @@ class LabelledTKAM(PyroModule):
         self.prior, self.generator, self.likelihood = prior, generator, likelihood
         self.label_weight = label_weight
 
-    def forward(self, x: Tensor, label: Tensor | None = None, size: int | None = None) -> None:
+    def forward(self, x: Tensor | None = None, label: Tensor | None = None, size: int | None = None) -> None:
         """
-        Score data.
+        Score data, or draw some.
 
-        :param x: a mini-batch, shape ``(batch, *event)``.
+        :param x: a mini-batch, shape ``(batch, *event)``; None draws ``size`` rows.
         :param label: their classes, integers of shape ``(batch,)``, and -1 where there is none; None for no labels.
         :param size: length of the whole data set, by which the plate scales.
         :raises ValueError: for labels outside the classes, data that are empty, not finite or of another shape, and a
@@ -73,7 +73,9 @@ class LabelledTKAM(PyroModule):
                     pyro.sample("label", dist.Categorical(logits=prior.label_logits(z)), obs=label.clamp_min(0))
             location = at_least_single(self.generator(z))
             likelihood = self.likelihood(location)
-            check_rows(x, likelihood.event_shape, None if takes_integers(self.likelihood) else location.dtype)
+            if x is not None:
+                dtype = None if takes_integers(self.likelihood) else location.dtype
+                check_rows(x, likelihood.event_shape, dtype)
             pyro.sample("x", likelihood, obs=x)
 
     @staticmethod

@@ -83,16 +83,16 @@ class MultimodalTKAM(PyroModule):
         self.likelihoods = PyroModule[nn.ModuleDict](dict(likelihoods))
 
     def forward(
-        self, x: Data | None = None, size: int | None = None, observed: Data | None = None
+        self, x: Data | None = None, observed: Data | None = None, size: int | None = None
     ) -> dict[str, Tensor]:
         """
         Run the generative process.
 
         :param x: a mini-batch of each modality, ``(batch, *event)``, by name, or None to draw all. A name that is
             left out is missing in every row.
-        :param size: with ``x``, the length of the whole data set; without, the number of rows to draw.
         :param observed: by name, which rows have a modality, booleans of shape ``(batch,)``; names left out are there
             in all rows. What ``x`` holds in other rows is not looked at.
+        :param size: with ``x``, the length of the whole data set; without, the number of rows to draw.
         :return: the modalities that are observed or drawn.
         :raises ValueError: for names that are no modality, different numbers of rows, masks of another shape, rows
             without any modality, observed values that are not finite or of another shape.

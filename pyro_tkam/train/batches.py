@@ -1,11 +1,13 @@
 """The order of the data: a function of the seed and the update alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 from torch.utils.data import Dataset, TensorDataset, default_collate
+
+from pyro_tkam.datasets import RowsOf
 
 
 class SeededBatches:
@@ -16,7 +18,8 @@ class SeededBatches:
     number of batches handed out, so that iteration goes on in the middle of an epoch. Where several processes train
     together, iteration gives each an equal share of every batch.
 
-    :param dataset: a map-style data set; where its items are tuples the datum is the first entry.
+    :param dataset: a map-style data set. Batches have the structure of its items: a tensor, or a tuple or dictionary of
+        tensors; a tuple of one is that one.
     :param batch_size: rows a batch, of all processes together; at most the data's.
     :param updates: number of batches in all.
     :param seed: seed of the permutations; the global generator is neither read nor moved.
@@ -37,13 +40,13 @@ class SeededBatches:
     def __len__(self) -> int:
         return self.updates
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:
         while self._next < self.updates:
             batch = self._fetch(_own_share(self.rows(self._next)))
             self._next += 1
             yield batch
 
-    def first(self) -> Tensor:
+    def first(self) -> Any:
         """Return the first batch of the run, that of all processes."""
         return self._fetch(self.rows(0))
 
@@ -59,11 +62,12 @@ class SeededBatches:
         order = torch.randperm(self.size, generator=generator)
         return order[batch * self.batch_size :][: self.batch_size]
 
-    def _fetch(self, rows: Tensor) -> Tensor:
-        if isinstance(self.dataset, TensorDataset):
-            return self.dataset[rows][0]
-        items = default_collate([self.dataset[int(row)] for row in rows])
-        return items[0] if isinstance(items, list | tuple) else items
+    def _fetch(self, rows: Tensor) -> Any:
+        whole = isinstance(self.dataset, TensorDataset | RowsOf)
+        batch = self.dataset[rows] if whole else default_collate([self.dataset[int(row)] for row in rows])
+        if not isinstance(batch, list | tuple):
+            return batch
+        return batch[0] if len(batch) == 1 else tuple(batch)
 
     def state_dict(self) -> dict[str, int]:
         """Return how far the iteration is."""
@@ -76,6 +80,22 @@ class SeededBatches:
         :param state: what :meth:`state_dict` returned.
         """
         self._next = state["next"]
+
+
+def tensors(batch: Any) -> Iterator[Tensor]:
+    """
+    Iterate over the tensors of a batch.
+
+    :param batch: a tensor, or tuples, lists and dictionaries of them.
+    """
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for part in batch.values():
+            yield from tensors(part)
+    elif isinstance(batch, list | tuple):
+        for part in batch:
+            yield from tensors(part)
 
 
 def _own_share(rows: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ class ModelConfig:
         representation) or "independent" (a latent for each pair of inner and outer index).
     :param reference: density that the prior tilts, except of "deep": "uniform", "gaussian", "lognormal",
         "learnable_gaussian", "flat".
-    :param basis: basis of energies and generator: "rbf" or "bspline".
+    :param basis: basis of energies and generator: "rbf", "bspline", "rswaf", "fourier", "chebyshev", "gegenbauer",
+        "mexican_hat" or "morlet".
     :param grid_size: number of grid points of both.
     :param energy_widths: of "deep", hidden widths of the energy; null takes one layer of 2Q.
     :param widths: hidden widths of the generator; null takes one layer of 2Q.
@@ -111,9 +112,11 @@ class TrainConfig:
     :param objective: how posterior draws are made: "importance", "langevin" (chains at the posterior),
         "automala" (the same by that kernel), "steppingstone" or "thermodynamic" (tempered chains; the loss is that
         estimate of the evidence), "amortised" (a guide network and the evidence lower bound), "iwae" (the same with
-        the importance-weighted bound) or "wake" (the same, the guide learning from weighted draws).
-    :param num_particles: draws a gradient step; those of "importance" are shared by the batch, those of "iwae" and
-        "wake" are each datum's own.
+        the importance-weighted bound), "wake" (the same, the guide learning from weighted draws), "wake-sleep" (the
+        guide learning from draws of the model instead) or "refined" (chains that start at the guide's draws; model and
+        guide learn from their ends).
+    :param num_particles: draws a gradient step; those of "importance" are shared by the batch, those of "iwae", "wake"
+        and "wake-sleep" are each datum's own.
     :param chains: options of the objectives that run chains.
     :param learning_rate: step size of Adam.
     :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; null keeps them.

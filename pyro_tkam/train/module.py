@@ -14,8 +14,15 @@ from torch.optim import Optimizer
 from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.infer.objective import MaximumLikelihood
 from pyro_tkam.nn import Basis, UnivariateFunctions
+from pyro_tkam.train.batches import tensors
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+#: what to take in the place of Pyro's objectives that return no loss to differentiate
+_INSTEAD = {
+    "RenyiELBO": "pyro_tkam.infer.ImportanceWeightedELBO (its alpha=0, datum by datum)",
+    "ReweightedWakeSleep": "pyro_tkam.infer.ImportanceMLE with a guide (wake) or WakeSleepMLE (wake and sleep)",
+}
 
 
 class ELBOTraining(lightning.LightningModule):
@@ -25,8 +32,11 @@ class ELBOTraining(lightning.LightningModule):
     It works in any ``lightning.Trainer``, and logs ``loss`` (nats a datum) and the ``statistics``
     of the objective, such as ``ess`` (mean effective sample size over the batch).
 
-    :param model: a Pyro model, ``model(batch)``, that is an ``nn.Module``, so that its parameters are its own.
-    :param elbo: a Pyro objective, such as :class:`~pyro_tkam.infer.ImportanceMLE` or ``pyro.infer.Trace_ELBO``.
+    :param model: a Pyro model, ``model(batch)``, that is an ``nn.Module``, so that its parameters are its own. A batch
+        is a tensor or a dictionary of tensors; where it is a tuple, ``model(*batch)`` is called.
+    :param elbo: a Pyro objective with a ``differentiable_loss``, such as :class:`~pyro_tkam.infer.ImportanceMLE` or
+        ``pyro.infer.Trace_ELBO``. Pyro's ``RenyiELBO``, ``ReweightedWakeSleep`` and ``TraceGraph_ELBO`` have none; see
+        :class:`~pyro_tkam.infer.ImportanceWeightedELBO` and :class:`~pyro_tkam.infer.WakeSleepMLE` instead.
     :param guide: a guide that is an ``nn.Module``, or None where the objective needs none.
     :param size: number of data, passed on as ``model(batch, size=size)``, by which a model scales a mini-batch;
         None calls ``model(batch)``.
@@ -34,7 +44,8 @@ class ELBOTraining(lightning.LightningModule):
     :param penalty: function from the model to a scalar that is added to the loss, in nats a datum: of its functions,
         such as ``lambda model: 1e-3 * model.prior.energies.regularization(smoothness=1.0)``, or of its outputs, drawn
         by ``model.generate(8, differentiable=True)``: other draws have no gradient.
-    :raises TypeError: for a model or guide that is not an ``nn.Module`` and for what is not an ``ELBO``.
+    :raises TypeError: for a model or guide that is not an ``nn.Module`` and for what is not an ``ELBO``, or one without
+        a ``differentiable_loss``.
     """
 
     def __init__(
@@ -53,24 +64,30 @@ class ELBOTraining(lightning.LightningModule):
                 raise TypeError(f"{name}: got {type(part).__name__}, takes an nn.Module such as a PyroModule")
         if not isinstance(elbo, ELBO):
             raise TypeError(f"elbo: got {type(elbo).__name__}, takes a pyro.infer.ELBO")
+        if not hasattr(elbo, "differentiable_loss"):
+            raise TypeError(
+                f"elbo: got {type(elbo).__name__}, which has no differentiable_loss; takes one that has, such as "
+                f"{_INSTEAD.get(type(elbo).__name__, 'pyro.infer.Trace_ELBO')}"
+            )
         self.elbo, self.size, self.penalty = elbo, size, penalty
         #: whether the data of a batch share their draws: then processes that share a batch draw alike
         self.shares_draws = guide is None and isinstance(elbo, ImportanceMLE)
         self.objective = elbo(model, guide)
         self.make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
 
-    def initialize(self, batch: Tensor) -> None:
+    def initialize(self, batch: Any) -> None:
         """
         Evaluate the objective once, as Pyro asks before an optimiser is made: guides make their parameters then.
 
-        :param batch: data, shape ``(batch, *event)``.
-        :raises TypeError: for data of another dtype than the parameters'.
+        :param batch: data, shape ``(batch, *event)``, or tuples and dictionaries of such.
+        :raises TypeError: for floating data of another dtype than the parameters'.
         :raises ValueError: for a model without parameters, with parameters that are no module's, and where
             the data do not fit the model.
         """
-        parameter = next(self.parameters(), batch)
-        if parameter.is_floating_point() and batch.dtype != parameter.dtype:
-            raise TypeError(f"data: got {batch.dtype}, takes the dtype of the model's parameters, {parameter.dtype}")
+        own = next((parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()), None)
+        for each in tensors(batch):
+            if own is not None and each.is_floating_point() and each.dtype != own:
+                raise TypeError(f"data: got {each.dtype}, takes the dtype of the model's parameters, {own}")
         with torch.no_grad():
             self._loss(batch)
         if not any(parameter.requires_grad for parameter in self.parameters()):
@@ -114,11 +131,11 @@ class ELBOTraining(lightning.LightningModule):
                 shapes[f"{name}.coefficients"] = part.functions_shape(coefficients)
         return shapes
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """
         Return the loss of a mini-batch, in nats a datum.
 
-        :param batch: data, shape ``(batch, *event)``.
+        :param batch: data, shape ``(batch, *event)``, or tuples and dictionaries of such.
         :param batch_idx: unused; Lightning passes it.
         """
         loss = self._loss(batch)
@@ -130,12 +147,14 @@ class ELBOTraining(lightning.LightningModule):
         if self.trainer.world_size > 1 and isinstance(self.elbo, MaximumLikelihood):
             self.elbo.load_state_dict(self.trainer.strategy.broadcast(self.elbo.state_dict()))
 
-    def _loss(self, batch: Tensor) -> Tensor:
+    def _loss(self, batch: Any) -> Tensor:
         options = {} if self.size is None else {"size": self.size}
+        arguments = batch if isinstance(batch, list | tuple) else (batch,)
+        rows = len(next(tensors(batch)))
         store = pyro.get_param_store()
         # Two models of one class share names in Pyro's global store, which would overwrite one by the other.
         with store.scope():
-            loss = self.objective(batch, **options) / (self.size or len(batch))
+            loss = self.objective(*arguments, **options) / (self.size or rows)
             if self.penalty is not None:
                 loss = loss + self.penalty(self.objective.model)
             self._check_owned(store.named_parameters())

@@ -15,6 +15,7 @@ from pyro_tkam.infer import (
     ImportanceWeightedELBO,
     LangevinMLE,
     SteppingstoneMLE,
+    WakeSleepMLE,
 )
 from pyro_tkam.infer.kernels import LangevinKernel
 from pyro_tkam.models import AmortisedGuide
@@ -35,6 +36,10 @@ def _amortised(make: Callable[[int], ELBO], config: TrainConfig, model: nn.Modul
 
 def _langevin(kernel: str | None, config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
     return LangevinMLE(**_chains(kernel or config.chains.kernel, config)), None
+
+
+def _refined(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
+    return LangevinMLE(**_chains(config.chains.kernel, config)), AmortisedGuide(model)
 
 
 def _tempered(estimator: str, config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
@@ -75,6 +80,8 @@ OBJECTIVES: dict[str, Objective] = {
     "amortised": partial(_amortised, lambda _: ImportanceWeightedELBO(1)),
     "iwae": partial(_amortised, ImportanceWeightedELBO),
     "wake": partial(_amortised, ImportanceMLE),
+    "wake-sleep": partial(_amortised, WakeSleepMLE),
+    "refined": _refined,
     "langevin": partial(_langevin, None),
     "automala": partial(_langevin, "automala"),
     "steppingstone": partial(_tempered, "steppingstone"),

@@ -53,7 +53,9 @@ def fit(
     on with gives the metrics of one that was not, to the last digit, on one machine and number of threads.
 
     :param module: model, guide and objective, as they were at the run's start.
-    :param data: a floating tensor or array of shape ``(num, *event)``, or a map-style ``Dataset``.
+    :param data: a tensor or array of shape ``(num, *event)``, floating or 64-bit integers; a tuple or dictionary of
+        such; or a map-style ``Dataset`` of tensors, tuples or dictionaries. A mini-batch has the same structure. It is
+        the model's first argument, but a tuple its first arguments: labels are given as ``(x, label)``.
     :param folder: the run folder; made if need be.
     :param updates: number of gradient steps in all.
     :param batch_size: rows a gradient step, of all processes together.

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from pyro_tkam.datasets import as_dataset, digits, load_rows, split
+from pyro_tkam.datasets import RowsOf, as_dataset, digits, load_rows, split
 
 
 class Squares(Dataset):
@@ -38,9 +38,26 @@ def test_a_dataset_is_taken_as_it_is():
     assert as_dataset(dataset) is dataset
 
 
+def test_symbols_labels_and_masks_keep_their_values():
+    symbols = torch.arange(6).reshape(3, 2)
+    assert torch.equal(as_dataset(symbols)[1][0], symbols[1])
+    dataset = as_dataset(({"image": np.zeros((3, 2)), "label": symbols[:, 0]}, symbols[:, 1] > 1))
+    assert isinstance(dataset, RowsOf)
+    assert len(dataset) == 3
+    data, mask = dataset[torch.tensor([2, 0])]
+    assert data["image"].dtype == torch.float64
+    assert data["label"].tolist() == [4, 0]
+    assert mask.tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
+        ((), ValueError, r"data: got rows \{\}, takes at least one tensor"),
+        ((torch.zeros(3, 2), torch.zeros(2)), ValueError, r"data: got rows {'data\[0\]': 3, 'data\[1\]': 2}"),
+        ({"image": torch.full((2, 2), torch.nan)}, ValueError, r"data\['image'\]: got NaN"),
+        ({"image": torch.zeros(2, 2, dtype=torch.uint8)}, TypeError, r"data\['image'\]: got torch.uint8"),
+        (({"label": "a"},), TypeError, r"data\[0\]\['label'\]: got str"),
         ([[1.0]], TypeError, "data: got list, takes a tensor"),
         (
             torch.zeros(3, 2, dtype=torch.uint8),

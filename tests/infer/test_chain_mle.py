@@ -13,7 +13,7 @@ from torch.distributions import Normal
 from pyro_tkam.distributions import ShortRunULA
 from pyro_tkam.infer import MALA, ULA, AutoMALA, ImportanceMLE, LangevinMLE, SteppingstoneMLE
 from pyro_tkam.infer.bound import BoundModel
-from pyro_tkam.models import TKAM
+from pyro_tkam.models import TKAM, GaussianLikelihood, TiltedPrior
 from pyro_tkam.ops.estimators import steppingstone
 from pyro_tkam.ops.schedules import cyclic_exponent, power_law
 from tests.laws.objective import START, X, check_gradient, conjugate, exact, gradient_of
@@ -147,6 +147,17 @@ def test_every_parameter_moves(kind: str, name: str) -> None:
         loss(x, size=50).backward()
         optimiser.step()
     assert [key for key, value in model.named_parameters() if torch.equal(value, before[key])] == []
+
+
+def test_networks_that_are_not_pyros_train_without_a_warning() -> None:
+    """Pyro warns of a module whose parameters require no gradient, and here a warning is an error."""
+    pyro.set_rng_seed(0)
+    generator = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.SiLU(), torch.nn.Linear(4, 3))
+    model = TKAM(TiltedPrior(2, "gaussian", grid_size=5), generator, GaussianLikelihood(0.5))
+    loss = LangevinMLE(ULA, step_size=0.01, num_steps=2)(model, None)
+    for _ in range(2):
+        loss(torch.rand(4, 3)).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("coupling", ["shared", "independent"])
@@ -332,7 +343,7 @@ def test_persistent_chains_go_on(tempered: bool) -> None:
         (lambda: SteppingstoneMLE(swap_every=0), ValueError, "swap_every: got 0"),
         (lambda: SteppingstoneMLE(num_temperatures=1), ValueError, "num must be at least 2"),
         (lambda: SteppingstoneMLE(exponent=0.0), ValueError, "exponent must be positive"),
-        (lambda: LangevinMLE().loss(conjugate, conjugate, X), ValueError, "guide: got"),
+        (lambda: SteppingstoneMLE().loss(conjugate, conjugate, X), ValueError, "guide: got"),
     ],
 )
 def test_refuses_bad_options(make: Callable[[], object], error: type[Exception], message: str) -> None:

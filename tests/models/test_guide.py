@@ -8,8 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO
-from pyro_tkam.models import TKAM, AmortisedGuide, GaussianLikelihood, TiltedPrior
+from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO, LangevinMLE, WakeSleepMLE
+from pyro_tkam.models import (
+    TKAM,
+    AmortisedGuide,
+    CategoricalLikelihood,
+    GaussianLikelihood,
+    Heads,
+    LabelledPrior,
+    LabelledTKAM,
+    MixturePrior,
+    MultimodalTKAM,
+    TiltedPrior,
+)
 
 MODELS = {
     "shared": lambda: TKAM.kart(6, 2, coupling="shared"),
@@ -92,6 +103,86 @@ def test_the_bound_of_a_trained_guide_comes_close_to_the_exact_evidence():
         optimizer.step()
     bound = -ImportanceWeightedELBO(50).loss(model, guide, x) / len(x)
     assert evidence - 0.05 < bound < evidence + 0.02
+
+
+def labelled() -> LabelledTKAM:
+    return LabelledTKAM(LabelledPrior(3, 2, grid_size=5), nn.Linear(2, 6), GaussianLikelihood(0.5))
+
+
+def multimodal() -> MultimodalTKAM:
+    likelihoods = {"image": GaussianLikelihood(0.3), "label": CategoricalLikelihood(event_dim=0)}
+    heads = Heads({"image": nn.Linear(2, 6), "label": nn.Linear(2, 3)})
+    return MultimodalTKAM(MixturePrior(TiltedPrior((2, 2), grid_size=5)), heads, likelihoods)
+
+
+def symbols() -> TKAM:
+    generator = nn.Sequential(nn.Linear(2, 20), nn.Unflatten(-1, (5, 4)))
+    return TKAM(TiltedPrior((2,), grid_size=5), generator, CategoricalLikelihood())
+
+
+class Both(nn.Module):
+    """Reads an image and a label, with zeros and a class of its own where they are missing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.label = nn.Linear(6, 4), nn.Embedding(4, 4)
+
+    def forward(self, x: dict[str, torch.Tensor], observed: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+        missing = ~(observed or {}).get("label", torch.ones(len(x["image"]), dtype=torch.bool))
+        return self.image(x["image"]) + self.label(torch.where(missing, 3, x["label"]))
+
+
+LABEL = torch.tensor([0, 2, -1, 1, -1])
+DATA = {"image": torch.rand(5, 6), "label": LABEL.clamp_min(0)}
+OTHERS = {
+    "labelled": (labelled, None, (torch.rand(5, 6), LABEL)),
+    "unlabelled": (labelled, None, (torch.rand(5, 6),)),
+    "multimodal": (multimodal, Both, (DATA,)),
+    "missing": (multimodal, Both, (DATA, {"label": LABEL >= 0})),
+    "symbols": (
+        symbols,
+        lambda: nn.Sequential(nn.Embedding(4, 3), nn.Flatten(), nn.Linear(15, 4)),
+        (torch.randint(4, (5, 5)),),
+    ),
+}
+
+
+@pytest.mark.parametrize("objective", [*OBJECTIVES, "sleep", "refined"])
+@pytest.mark.parametrize("kind", OTHERS)
+def test_labels_modalities_and_symbols_have_guides_too(kind, objective):
+    pyro.set_rng_seed(0)
+    make, encoder, data = OTHERS[kind]
+    model = make()
+    guide = AmortisedGuide(model, hidden=(8,), encoder=encoder and encoder())
+    elbo = {**OBJECTIVES, "sleep": lambda: WakeSleepMLE(4), "refined": lambda: LangevinMLE(num_steps=2)}[objective]()
+    loss = elbo(model, guide)
+    loss(*data, size=20)
+    before = {name: value.detach().clone() for name, value in loss.named_parameters()}
+    optimizer = torch.optim.Adam(loss.parameters(), 0.05)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss(*data, size=20).backward()
+        optimizer.step()
+    still = [name for name, value in loss.named_parameters() if torch.equal(value, before[name])]
+    assert not still
+
+
+def test_the_whole_datas_size_is_read_wherever_it_stands():
+    for make, encoder, data in OTHERS.values():
+        guide = AmortisedGuide(make(), hidden=(8,), encoder=encoder and encoder())
+        padding = [None] * (guide._arguments.index("size") - len(data))
+        for others, named in (((*data[1:], *padding, 20), {}), (data[1:], {"size": 20})):
+            trace = pyro.poutine.trace(guide).get_trace(data[0], *others, **named)
+            assert trace.nodes["z"]["scale"] == 4
+
+
+def test_where_an_encoder_is_needed_it_is_asked_for():
+    with pytest.raises(
+        ValueError, match=r"encoder: got None for data of torch.int64, takes .* \(batch, 5\) to \(batch, 4"
+    ):
+        AmortisedGuide(symbols())
+    with pytest.raises(ValueError, match=r"encoder: got None for the modalities \['image', 'label'\], takes a network"):
+        AmortisedGuide(multimodal())
 
 
 def test_a_model_with_two_latent_sites_is_refused():

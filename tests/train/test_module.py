@@ -5,7 +5,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import Trace_ELBO
+from pyro.infer import RenyiELBO, ReweightedWakeSleep, Trace_ELBO, TraceGraph_ELBO
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroParam
 from torch.distributions import constraints
@@ -163,6 +163,14 @@ def test_what_cannot_be_trained_is_named():
         ELBOTraining(Measured(), ImportanceMLE(), 3)
     with pytest.raises(TypeError, match=r"elbo: got ABCMeta, takes a pyro.infer.ELBO"):
         ELBOTraining(Measured(), ImportanceMLE)
+    for elbo, instead in (
+        (RenyiELBO(), "ImportanceWeightedELBO"),
+        (ReweightedWakeSleep(), "WakeSleepMLE"),
+        (TraceGraph_ELBO(), "Trace_ELBO"),
+    ):
+        name = type(elbo).__name__
+        with pytest.raises(TypeError, match=f"elbo: got {name}, which has no differentiable_loss; .*{instead}"):
+            ELBOTraining(Measured(), elbo)
     with pytest.raises(ValueError, match=r"model: \['loc'\] come from pyro.param and would not train"):
         ELBOTraining(Bare(), ImportanceMLE()).initialize(x)
     with pytest.raises(TypeError, match=r"data: got torch.float64, takes the dtype of the model's parameters"):
