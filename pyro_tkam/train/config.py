@@ -24,7 +24,8 @@ class ModelConfig:
         representation) or "independent" (a latent for each pair of inner and outer index).
     :param reference: density that the prior tilts, except of "deep": "uniform", "gaussian", "lognormal",
         "learnable_gaussian", "flat".
-    :param basis: basis of energies and generator: "rbf" or "bspline".
+    :param basis: basis of energies and generator: "rbf", "bspline", "rswaf", "fourier", "chebyshev", "gegenbauer",
+        "mexican_hat" or "morlet".
     :param grid_size: number of grid points of both.
     :param energy_widths: of "deep", hidden widths of the energy; null takes one layer of 2Q.
     :param widths: hidden widths of the generator; null takes one layer of 2Q.
@@ -102,8 +103,7 @@ class TrainConfig:
     Everything that decides a training run: with the same numbers it gives the same metrics.
 
     :param data: data set: "mnist5k" (28 x 28 digits), "digits" (8 x 8 digits), "darcy" (32 x 32 pressures), "patches"
-        (3 x 16 x 16, of colour photographs), or a .npy or .pt file of floating rows,
-        (num, ...).
+        (3 x 16 x 16, of colour photographs), or a .npy or .pt file of floating rows, (num, ...).
     :param held_out: number of rows held out of training.
     :param model: the model.
     :param updates: number of gradient steps.
