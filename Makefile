@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    train on real digits and draw new ones (about ten minutes on two cores)"
+	@echo "make demo    train on real digits and draw new ones (about ten minutes on two cores, installing included)"
 	@echo "make test    run the tests"
 	@echo "make test-arviz1   run the ArviZ tests under ArviZ 1.x, where there is a Python >= 3.12"
 	@echo "make lint    style, types and import rules"
@@ -64,6 +64,7 @@ lint: $(VENV)/.ready-dev
 docs: $(VENV)/.ready-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 	$(BIN)/python .ci/check_links.py docs/_build/html
+	$(BIN)/python .ci/check_reference.py docs/_build/html
 
 docs-full: export PYRO_TKAM_FULL = 1
 docs-full: docs

@@ -31,7 +31,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the :param: lines say it in words
 HOSTS = [
     "TorchDistribution", "TorchDistributionMixin", "Distribution", "PyroModule", "Module", "ELBO", "MCMCKernel",
-    "Reparam", "LightningModule", "tuple", "object",
+    "Reparam", "LightningModule", "_DeviceDtypeModuleMixin", "HyperparametersMixin", "ModelHooks", "DataHooks",
+    "CheckpointHooks", "Callback", "tuple", "object",
 ]  # fmt: skip
 autodoc_default_options = {
     "members": True,

@@ -95,7 +95,7 @@ def _sample(options: Any) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     np.save(f"{out}.npy", samples.numpy())
     print(f"wrote {out}.npy, {samples.dtype} of shape {tuple(samples.shape)}")
-    if samples.dim() == 3:
+    if plots.are_images(samples):
         plots.save(plots.image_grid(samples), f"{out}.png")
         print(f"wrote {out}.png")
 

@@ -7,6 +7,7 @@ import pytest
 
 from pyro_tkam.__main__ import COMMANDS, main
 from pyro_tkam._arviz import load
+from pyro_tkam.ops.bases import BASES
 from pyro_tkam.train import RunFolder, TrainConfig
 
 OPTIONS = """\
@@ -88,6 +89,13 @@ def test_failures_are_one_line_that_says_why(run, capsys, words, message, tmp_pa
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "new").exists()
+
+
+def test_the_help_names_every_basis(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert all(f'"{name}"' in text for name in BASES)
 
 
 def test_unknown_and_shortened_options_are_refused(capsys, tmp_path, monkeypatch):

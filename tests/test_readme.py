@@ -1,31 +1,70 @@
-"""The README's examples run as they stand."""
+"""The README's examples run as they stand, and what it says of the package is true."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pyro
+import pytest
+
+from pyro_tkam.datasets import SOURCES
 
 README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text()
+PROJECT = tomllib.loads((README.parent / "pyproject.toml").read_text())["project"]
 
 
-def test_the_examples_of_the_readme_run():
-    example, training = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert len(example.splitlines()) <= 12
+@pytest.fixture(scope="module")
+def names():
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    assert len(blocks) == 3
+    assert len(blocks[0].splitlines()) <= 12
     pyro.set_rng_seed(0)
-    pyro.clear_param_store()
-    names: dict[str, object] = {}
-    exec(compile(example + training, str(README), "exec"), names)
+    with pyro.get_param_store().scope():
+        content: dict[str, object] = {}
+        exec(compile("".join(blocks), str(README), "exec"), content)
+        yield content
+
+
+def test_the_prior_of_the_readme_learns(names):
     losses = names["losses"]
     assert sum(losses[-10:]) < sum(losses[:10])
     two_modes = names["prior"]().log_prob(names["torch"].tensor([[-2.0], [0.0], [2.0]])).exp()
     assert (two_modes[0] > two_modes[1]).all()
     assert (two_modes[2] > two_modes[1]).all()
-    pyro.clear_param_store()
+
+
+def test_the_evidence_of_the_readme_is_right_and_arrives_in_arviz(names):
+    evidence, data = names["evidence"], names["data"]
+    assert evidence.verdict.trusted
+    assert abs(evidence.value - -31.432) < max(5 * evidence.standard_error, 0.02)  # by a grid, as in the tutorial
+    assert data.attrs["log_evidence"] == evidence.value
+    summary = names["arviz"].summary(data, var_names=["location", "scatter"])
+    assert (summary["r_hat"] < 1.1).all()
 
 
 def test_what_the_readme_points_to_is_there():
-    links = re.findall(r"\]\(((?!http)[^)]+)\)", README.read_text())
+    links = re.findall(r"\]\(((?!http)[^)]+)\)", TEXT)
     assert links
     for link in links:
         assert (README.parent / link).is_file()
     assert (README.parent / "docs" / "images" / "demo.png").stat().st_size < 300_000
+
+
+def test_the_badges_are_true():
+    label = dict(re.findall(r"\[!\[([^:\]]+?):? ([^\]]+)\]\(docs/images/badge-\w+\.svg\)\]", TEXT))
+    assert label["Licence"] == PROJECT["license"]
+    assert label["Python"].replace("≥ ", ">=") == PROJECT["requires-python"]
+    assert PROJECT["urls"]["Paper"] == f"https://arxiv.org/abs/{label['arXiv']}"
+    for name, value in (("licence", "Licence"), ("python", "Python"), ("paper", "arXiv")):
+        assert f">{label[value]}<" in (README.parent / "docs" / "images" / f"badge-{name}.svg").read_text()
+
+
+def test_the_readme_and_the_makefile_agree_on_the_time_of_the_demo():
+    for text in (TEXT, (README.parent / "Makefile").read_text()):
+        assert "about ten minutes on two cores, installing included" in text
+
+
+def test_the_readme_names_every_data_set():
+    line = re.search(r"`train` takes `--data` \(([^)]*)\)", TEXT)
+    assert set(SOURCES) <= set(re.findall(r"`(\w+)`", line.group(1)))

@@ -5,7 +5,7 @@ from pyro_tkam.infer.evidence import Evidence, Finding, LogBayesFactor, Verdict
 from pyro_tkam.infer.importance import ImportanceSampling, WeightedDraws
 from pyro_tkam.infer.importance_elbo import ImportanceWeightedELBO
 from pyro_tkam.infer.importance_mle import ImportanceMLE, ImportanceStatistics
-from pyro_tkam.infer.kernels import MALA, ULA, AutoMALA
+from pyro_tkam.infer.kernels import MALA, ULA, AutoMALA, LangevinKernel
 from pyro_tkam.infer.langevin_mle import LangevinMLE
 from pyro_tkam.infer.methods import log_evidence
 from pyro_tkam.infer.reparam import InverseTransformReparam
@@ -25,6 +25,7 @@ __all__ = [
     "ImportanceStatistics",
     "ImportanceWeightedELBO",
     "InverseTransformReparam",
+    "LangevinKernel",
     "LangevinMLE",
     "LogBayesFactor",
     "ModelDensity",

@@ -10,14 +10,16 @@ from pyro_tkam.plots.evidence import (
     power_posteriors,
     swap_rates,
 )
-from pyro_tkam.plots.images import image_grid
-from pyro_tkam.plots.priors import prior_components, prior_densities
+from pyro_tkam.plots.images import are_images, image_grid
+from pyro_tkam.plots.priors import joint_marginals, prior_components, prior_densities
 
 __all__ = [
+    "are_images",
     "evidence_curve",
     "image_grid",
     "importance_weights",
     "index_process",
+    "joint_marginals",
     "ladders",
     "new_figure",
     "power_posteriors",

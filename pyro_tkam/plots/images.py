@@ -7,6 +7,15 @@ from torch import Tensor
 from pyro_tkam.plots.axes import Axes, axes_or_new
 
 
+def are_images(data: Tensor) -> bool:
+    """
+    Tell whether :func:`image_grid` can show data.
+
+    :param data: shape ``(num, *event)``.
+    """
+    return data.numel() > 0 and (data.dim() == 3 or (data.dim() == 4 and data.shape[1] == 3))
+
+
 def image_grid(images: Tensor, axes: Axes | None = None, *, columns: int | None = None, title: str = "") -> Axes:
     """
     Show images in a grid, from 0 to 1: grey ones white on black, others in colour.
@@ -18,7 +27,7 @@ def image_grid(images: Tensor, axes: Axes | None = None, *, columns: int | None 
     :return: the axes.
     :raises ValueError: for another shape.
     """
-    if images.numel() == 0 or not (images.dim() == 3 or (images.dim() == 4 and images.shape[1] == 3)):
+    if not are_images(images):
         raise ValueError(
             f"images: got shape {tuple(images.shape)}, takes (num, height, width) or (num, 3, height, width), all at "
             "least 1"

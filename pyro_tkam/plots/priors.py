@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
+from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, TiltedMixture
 from pyro_tkam.plots.axes import Axes, axes_or_new, new_figure
 
 
@@ -60,17 +60,54 @@ def prior_components(
     source = prior.components if isinstance(prior, TiltedMixture) else prior
     positions, bank, reference = _curves(prior, source.reference, points)
     num = min(num, bank.shape[1])
-    if axes is None:
-        axes = list(new_figure(3.2 * num, 2.6).subplots(1, num, squeeze=False)[0])
-    if len(axes) != num:
-        raise ValueError(f"axes: got {len(axes)}, takes {num}, one for each density")
-    for index, panel in enumerate(axes):
+    panels = _panels(axes, num, "density")
+    for index, panel in enumerate(panels):
         panel.fill_between(positions, bank[:, index], alpha=0.3)
         panel.plot(positions, bank[:, index], label="learned")
         panel.plot(positions, reference[:, 0], color="black", linestyle="--", linewidth=1.2, label="reference")
         panel.set_title(f"component {index + 1}", fontsize="medium")
         _dressed(panel, positions)
-    axes[0].legend(frameon=False)
+    panels[0].legend(frameon=False)
+    return panels
+
+
+@torch.no_grad()
+def joint_marginals(
+    prior: JointEnergy, axes: Sequence[Axes] | None = None, *, num: int = 3, draws: int = 2000, bins: int = 40
+) -> Sequence[Axes]:
+    """
+    Draw the first marginals of a joint prior, histograms of draws, beside N(0, 1), which it tilts in the presets.
+
+    :param prior: a joint prior; draws of it are those of its chains.
+    :param axes: one for each marginal; None makes a figure.
+    :param num: number of marginals.
+    :param draws: draws in a histogram.
+    :param bins: bars of a histogram.
+    :return: the axes.
+    :raises ValueError: for less than one marginal, draw or bar, and for another number of axes than there are marginals.
+    """
+    if min(num, draws, bins) < 1:
+        raise ValueError(f"num, draws, bins: got {num}, {draws} and {bins}, takes at least 1")
+    latents = prior.sample((draws,)).flatten(1).cpu()
+    num = min(num, latents.shape[1])
+    panels = _panels(axes, num, "marginal")
+    for index, panel in enumerate(panels):
+        panel.hist(latents[:, index].numpy(), bins, density=True, alpha=0.4, label="draws")
+        low, high = panel.get_xlim()
+        z = torch.linspace(min(low, -4.0), max(high, 4.0), 200)
+        panel.plot(z, (-z.square() / 2).exp() / (2 * torch.pi) ** 0.5, "k--", linewidth=1.2, label="N(0, 1)")
+        panel.set_title(f"latent {index + 1}", fontsize="medium")
+        _dressed(panel, z)
+    panels[0].legend(frameon=False)
+    return panels
+
+
+def _panels(axes: Sequence[Axes] | None, num: int, what: str) -> Sequence[Axes]:
+    """Return one panel for each of so many things."""
+    if axes is None:
+        axes = list(new_figure(3.2 * num, 2.6).subplots(1, num, squeeze=False)[0])
+    if len(axes) != num:
+        raise ValueError(f"axes: got {len(axes)}, takes {num}, one for each {what}")
     return axes
 
 

@@ -103,8 +103,7 @@ class TrainConfig:
     Everything that decides a training run: with the same numbers it gives the same metrics.
 
     :param data: data set: "mnist5k" (28 x 28 digits), "digits" (8 x 8 digits), "darcy" (32 x 32 pressures), "patches"
-        (3 x 16 x 16, of colour photographs), or a .npy or .pt file of floating rows,
-        (num, ...).
+        (3 x 16 x 16, of colour photographs), or a .npy or .pt file of floating rows, (num, ...).
     :param held_out: number of rows held out of training.
     :param model: the model.
     :param updates: number of gradient steps.

@@ -68,6 +68,7 @@ DATA: dict[str, Callable[[Path | None, int, int], Images]] = {
     "fashion_mnist": _published(datasets.fashion_mnist),
 }
 
+#: constructors of models by the name of the preset
 PRESETS: dict[str, Callable[..., TKAM]] = {"kart": TKAM.kart, "mixture": TKAM.mixture, "deep": TKAM.deep}
 
 

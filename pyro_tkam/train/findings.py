@@ -115,6 +115,7 @@ def _tempering_does_not_pay(results: Results) -> bool:
     return all(distance(p, "mle") <= distance(p, "se") and seconds(p, "mle") < seconds(p, "se") for p in _PRIORS)
 
 
+#: the published findings that our runs can decide, in the order of the paper
 CLAIMS = (
     Claim(
         "4.1",

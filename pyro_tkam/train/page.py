@@ -12,6 +12,7 @@ from typing import Any
 from pyro_tkam import __version__
 from pyro_tkam.train.config import TrainConfig
 from pyro_tkam.train.folder import RunFolder, write_text
+from pyro_tkam.train.per_datum import METHOD_WORDS
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _UNFINISHED = "<p>Not there: the run has not finished.</p>"
@@ -21,6 +22,7 @@ def report(folder: Path | str) -> Path:
     """
     Write ``report.html`` into a run folder: configuration, curves, samples, priors, evidence and verdict.
 
+    The evidence of each datum is shown where ``python -m pyro_tkam evidence`` was run.
     Pictures are part of the file, everything is escaped, and nothing is computed anew. A run that has not finished
     has a report of what there is.
 
@@ -33,15 +35,15 @@ def report(folder: Path | str) -> Path:
     if not files.path.is_dir():
         raise FileNotFoundError(f"{files.path}: there is no such run folder")
     config = TrainConfig.load(files.config)
-    summary = _summary(files)
+    summary = _numbers(files.summary)
     page = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(files.path.resolve().name),
         state=_state(files, config),
-        evidence=_evidence(summary),
+        evidence=_evidence(summary) + _per_datum(_numbers(files.path / "evidence.json")),
         curves=_picture(files.path / "curves.png", "metrics of every update"),
         metrics=_table({name: value for name, value in summary.items() if name != "held_out"}),
         samples=_picture(files.path / "samples.png", "samples of the trained model"),
-        priors=_picture(files.path / "prior.png", "learned prior densities beside their reference"),
+        priors=_picture(files.path / "prior.png", "the learned prior beside its reference"),
         configuration=_table(_flat(asdict(config))),
         version=__version__,
     )
@@ -50,17 +52,17 @@ def report(folder: Path | str) -> Path:
     return written
 
 
-def _summary(files: RunFolder) -> dict[str, Any]:
-    """Read the summary of a run; nothing where it has not finished."""
-    if not files.summary.is_file():
+def _numbers(path: Path) -> dict[str, Any]:
+    """Read names and numbers from a JSON file; nothing where there is none."""
+    if not path.is_file():
         return {}
     try:
-        summary = json.loads(files.summary.read_text())
+        content = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{files.summary} is damaged: {error}") from error
-    if not isinstance(summary, dict):
-        raise ValueError(f"{files.summary} is damaged: it holds a {type(summary).__name__}, not names and numbers")
-    return summary
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds a {type(content).__name__}, not names and numbers")
+    return content
 
 
 def _state(files: RunFolder, config: TrainConfig) -> str:
@@ -78,6 +80,19 @@ def _evidence(summary: Mapping[str, Any]) -> str:
     kind = "verdict reliable" if verdict.startswith("reliable") else "verdict"
     value = f"{evidence['log_evidence']:.2f} ± {evidence['standard_error']:.2g} nats a held-out datum"
     return f'<div class="{kind}"><p><strong>{escape(value)}</strong></p><p>{escape(verdict)}</p></div>'
+
+
+def _per_datum(evidence: Mapping[str, Any]) -> str:
+    """Show what ``python -m pyro_tkam evidence`` found, if it was run."""
+    if not evidence:
+        return ""
+    value = f"{evidence['log_evidence']:.3f} ± {evidence['standard_error']:.2g} nats a datum"
+    ways = ", ".join(f"{count} by {METHOD_WORDS[name]}" for name, count in evidence["methods"].items() if count)
+    rows = {"estimated": ways, "trusted": f"{evidence['trusted']} of {evidence['num']}"}
+    if evidence["checked"]:
+        rows["agree with tempering"] = f"{evidence['agreeing']} of {evidence['checked']}"
+    kind = "verdict reliable" if evidence["trusted"] == evidence["num"] else "verdict"
+    return f'<div class="{kind}"><p><strong>{escape(value)}</strong>, each by itself</p>{_table(rows)}</div>'
 
 
 def _picture(path: Path, alternative: str) -> str:

@@ -4,7 +4,7 @@ import pyro
 import torch
 
 from pyro_tkam import plots
-from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
+from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, TiltedMixture
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.folder import RunFolder
 
@@ -22,17 +22,21 @@ def generate(model: TKAM, num: int) -> torch.Tensor:
 
 def draw_run(model: TKAM, files: RunFolder, num: int = 64) -> None:
     """
-    Write ``samples.png`` (where a datum is an image), ``prior.png`` (where it is univariate) and ``curves.png``.
+    Write ``samples.png`` (where a datum is an image), ``prior.png`` and ``curves.png``.
+
+    Of univariate priors the densities are drawn, of joint ones the first marginals of draws.
 
     :param model: the trained model.
     :param files: the run folder.
     :param num: number of samples.
     """
     samples = generate(model, num)
-    if samples.dim() == 3:
+    if plots.are_images(samples):
         plots.save(plots.image_grid(samples), files.path / "samples.png")
     with pyro.get_param_store().scope():
         prior = model.prior()
+        if isinstance(prior, JointEnergy):
+            plots.save(plots.joint_marginals(prior)[0], files.path / "prior.png")
     if isinstance(prior, ExponentiallyTilted | TiltedMixture):
         plots.save(plots.prior_densities(prior), files.path / "prior.png")
     plots.save(plots.training_curves({"run": files.read_metrics()})[0], files.path / "curves.png")

@@ -6,7 +6,7 @@ import torch
 from pyro.distributions import Normal
 
 from pyro_tkam import plots
-from pyro_tkam.distributions import ExponentiallyTilted
+from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy
 
 
 def test_image_grid_puts_images_side_by_side(tmp_path):
@@ -43,6 +43,20 @@ def test_prior_densities_are_normalised_and_the_most_different_come_first(refere
     expected = prior.log_prob(torch.tensor(z).unsqueeze(-1)).exp()[:, 1]
     np.testing.assert_allclose(density, expected, rtol=1e-4)
     np.testing.assert_allclose(np.diff(np.log(density / dashed.get_ydata())).mean(), 3.0 * np.diff(z).mean(), rtol=1e-3)
+
+
+def test_marginals_of_a_joint_prior_are_histograms_of_its_draws():
+    torch.manual_seed(0)
+    prior = JointEnergy(lambda z: 3.0 * z[..., 1], Normal(torch.zeros(2), torch.ones(2)))
+    panels = plots.joint_marginals(prior, num=3, draws=500, bins=20)
+    means = []
+    for axes in panels:
+        heights = np.array([bar.get_height() * bar.get_width() for bar in axes.patches])
+        assert heights.sum() == pytest.approx(1.0, abs=1e-6)
+        means.append(heights @ [bar.get_x() + bar.get_width() / 2 for bar in axes.patches])
+        (dashed,) = axes.get_lines()
+        assert np.trapezoid(dashed.get_ydata(), dashed.get_xdata()) == pytest.approx(1.0, abs=1e-3)
+    np.testing.assert_allclose(means, [0.0, 3.0], atol=0.3)  # the tilt moves the second latent; 6 standard errors
 
 
 def test_training_curves_draw_values_and_running_means():

@@ -2,12 +2,15 @@
 
 import base64
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 from pyro_tkam.__main__ import main
 from pyro_tkam.train import ModelConfig, RunFolder, TrainConfig, report, train
+from pyro_tkam.train.per_datum import EvidenceReport, PerDatum
 
 CONFIG = TrainConfig(
     data="digits",
@@ -88,12 +91,40 @@ def test_a_run_without_held_out_data_has_no_evidence(tmp_path):
     assert "no data were held out" in report(files.path).read_text()
 
 
-@pytest.mark.parametrize("text", ["{", "[1, 2]"])
-def test_a_damaged_summary_is_named(tmp_path, text):
+@pytest.mark.slow
+def test_colour_samples_and_the_marginals_of_a_deep_prior_are_shown(tmp_path):
+    model = ModelConfig(preset="deep", latent_dim=2, grid_size=5, widths=[8])
+    config = replace(CONFIG, data="patches", objective="langevin", updates=1, model=model, held_out=0)
+    train(config, tmp_path / "run", progress=False)
+    assert main(["sample", str(tmp_path / "run"), "--num", "4"]) == 0
+    page = Page(report(tmp_path / "run").read_text())
+    assert len(page.references) == 3
+    assert "No picture" not in page.text
+    assert (tmp_path / "run" / "samples-4.png").is_file()
+
+
+def test_the_evidence_of_each_datum_is_shown_where_it_was_estimated(tmp_path):
     files = unfinished(tmp_path)
     TrainConfig().save(files.config)
-    files.summary.write_text(text)
-    with pytest.raises(ValueError, match=r"summary\.json is damaged"):
+    assert "each by itself" not in report(files.path).read_text()
+    own = PerDatum(
+        torch.tensor([-2.0, -3.0]), torch.full((2,), 0.1), torch.zeros(2), torch.tensor([0, 1]), torch.tensor([1, 0])
+    )
+    EvidenceReport(own, torch.tensor([0]), own.take(torch.tensor([0]))).write(files)
+    page = Page(report(files.path).read_text())
+    assert "-2.500 ± 0.071 nats a datum" in page.text
+    assert "1 by draws from the prior, 1 by draws from a mixture fitted to each datum" in page.text
+    assert "1 of 2" in page.text
+    assert "1 of 1" in page.text
+
+
+@pytest.mark.parametrize("name", ["summary", "evidence"])
+@pytest.mark.parametrize("text", ["{", "[1, 2]"])
+def test_damaged_numbers_are_named(tmp_path, name, text):
+    files = unfinished(tmp_path)
+    TrainConfig().save(files.config)
+    (files.path / f"{name}.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"{name}\.json is damaged"):
         report(files.path)
 
 
