@@ -1,6 +1,7 @@
 """Run an experiment of the paper: train, measure, and draw what the paper draws."""
 
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,12 +17,13 @@ from pyro_tkam import __version__, metrics, plots
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.experiments import Experiment, Images, Scale
 from pyro_tkam.train.folder import write_text
+from pyro_tkam.train.grid_updates import GridUpdates
 from pyro_tkam.train.held_out import held_out_evidence
 from pyro_tkam.train.module import ELBOTraining
 from pyro_tkam.train.pictures import generate
 from pyro_tkam.train.trainer import fit
 
-__all__ = ["draw", "measure", "merge_results", "reproduce", "table"]
+__all__ = ["draw", "environment", "measure", "merge_results", "reproduce", "table"]
 
 
 def reproduce(
@@ -60,13 +62,31 @@ def reproduce(
     samples = generate(model, sum(settings.sizes))
     result = {
         **described,
-        "versions": {"pyro-tkam": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "environment": environment(),
         "seconds_per_update": _earlier_seconds(folder) if seconds is None else seconds,
         "measured": measure(model, samples, images, settings.sizes),
     }
     draw(model, samples, images, folder)
     write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     return result
+
+
+def environment() -> dict[str, Any]:
+    """
+    Return the machine, its threads and the versions that figures come from.
+
+    >>> sorted(environment())
+    ['cores', 'machine', 'pyro', 'pyro-tkam', 'python', 'threads', 'torch']
+    """
+    return {
+        "pyro-tkam": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pyro": pyro.__version__,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+    }
 
 
 def _described(experiment: Experiment, scale: str, seed: int) -> dict[str, Any]:
@@ -100,7 +120,8 @@ def _fit(
         optimizer=partial(torch.optim.Adam, lr=settings.learning_rate),
     )
     options: dict[str, Any] = {"updates": settings.updates, "batch_size": settings.batch_size, "seed": seed}
-    return fit(module, images.training, folder, progress=progress, **options)
+    grids = () if settings.grid_updates is None else (GridUpdates(**settings.grid_updates),)
+    return fit(module, images.training, folder, progress=progress, callbacks=grids, **options)
 
 
 def measure(model: TKAM, samples: Tensor, images: Images, sizes: tuple[int, ...]) -> dict[str, Any]:
