@@ -11,7 +11,7 @@ from pyro_tkam.plots.evidence import (
     swap_rates,
 )
 from pyro_tkam.plots.images import image_grid
-from pyro_tkam.plots.priors import prior_components, prior_densities
+from pyro_tkam.plots.priors import prior_components, prior_densities, prior_marginals
 
 __all__ = [
     "evidence_curve",
@@ -23,6 +23,7 @@ __all__ = [
     "power_posteriors",
     "prior_components",
     "prior_densities",
+    "prior_marginals",
     "save",
     "swap_rates",
     "training_curves",

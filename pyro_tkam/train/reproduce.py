@@ -12,6 +12,7 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from pyro_tkam import __version__, metrics, plots
 from pyro_tkam.models import TKAM
@@ -39,7 +40,8 @@ def reproduce(
     Train a row of the paper's results and measure it; a run that was killed goes on where it was.
 
     The folder gets ``result.json``, ``samples.png``, ``priors.png`` (the first three components beside their
-    reference, as in the paper's Sec. A.9) and the files of :func:`~pyro_tkam.train.fit`.
+    reference, as in the paper's Sec. A.9; of a deep prior, marginals of its draws) and the files of
+    :func:`~pyro_tkam.train.fit`.
 
     :param experiment: the row.
     :param scale: ``"small"`` or ``"paper"``.
@@ -171,7 +173,8 @@ def _distances(samples: Tensor, images: Images, sizes: tuple[int, ...]) -> dict[
 
 def draw(model: TKAM, samples: Tensor, images: Images, folder: Path) -> None:
     """
-    Write ``samples.png``, beside real images, and ``priors.png`` where the prior has univariate components.
+    Write ``samples.png``, beside real images, and ``priors.png``: the first three components of the prior beside their
+    reference, or marginals of 2,000 draws where it has no components.
 
     :param model: the trained model.
     :param samples: draws of it.
@@ -185,8 +188,11 @@ def draw(model: TKAM, samples: Tensor, images: Images, folder: Path) -> None:
     figure.savefig(folder / "samples.png", dpi=100)
     with pyro.get_param_store().scope():
         prior = model.prior()
-    if len(prior.event_shape) == 0:
-        plots.save(plots.prior_components(prior)[0], folder / "priors.png")
+        if len(prior.event_shape) == 0:
+            panels = plots.prior_components(prior)
+        else:
+            panels = plots.prior_marginals(prior.sample((2000,)), Normal(0.0, 1.0))
+    plots.save(panels[0], folder / "priors.png")
 
 
 def merge_results(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
