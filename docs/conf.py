@@ -19,7 +19,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
     "benchmark_tables",
-    "reproduction_tables",
+    "reproduction_directive",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"

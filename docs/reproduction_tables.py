@@ -1,20 +1,22 @@
-"""Sphinx directives that lay our results beside the published ones, from the JSON files in ``docs/results``."""
+"""Tables that lay our results beside the published ones, from the JSON files in ``docs/results``, as text."""
 
 import json
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from docutils import nodes
-from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
+from pyro_tkam.train.experiments import EXPERIMENTS
+from pyro_tkam.train.findings import Comparison, Finding, findings
 
-from pyro_tkam.train.findings import findings
-
-HERE = Path(__file__).parent
-OURS = HERE / "results" / "reproduction.json"
-PUBLISHED = HERE / "results" / "published.json"
+RESULTS = Path(__file__).parent / "results"
+OURS = RESULTS / "reproduction.json"
+PUBLISHED = RESULTS / "published.json"
 
 VERDICTS = {True: "holds here too", False: "**does not hold here**", None: "not run"}
+NOTHING = "–"
+
+Results = Mapping[str, Mapping[str, Any]]
 
 
 def grid(header: list[str], rows: list[list[str]]) -> str:
@@ -36,111 +38,192 @@ def grid(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
-
-
-def results_table(prefix: str) -> str:
+def number(value: float | None) -> str:
     """
-    Return the table of the experiments whose name starts with a word.
+    Return four digits of a number.
 
-    :param prefix: the word, such as ``"digits"``.
+    >>> number(0.12345), number(4358.0), number(None)
+    ('0.1235', '4358', '–')
     """
-    ours, published = json.loads(OURS.read_text()), json.loads(PUBLISHED.read_text())["rows"]
+    if value is None:
+        return NOTHING
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _named(prefix: str, results: Results) -> Results:
+    """Return the results whose names start with a word, in the order of the experiments."""
+    return {name: results[name] for name in EXPERIMENTS if name.startswith(f"{prefix}-") and name in results}
+
+
+def quality_table(prefix: str, ours: Results) -> str:
+    """
+    Return what our runs of some experiments measured.
+
+    :param prefix: the word with which the experiments' names start.
+    :param ours: results of all experiments.
+    """
     header = [
-        "experiment", "Fréchet (95 %)", "kernel", "variance ratio", "reconstruction", "evidence a dimension",
-        "unpaired error", "published unpaired error", "closer",
+        "experiment", "Fréchet (95 %)", "kernel", "variance ratio", "reconstruction", "evidence a dimension", "closer",
     ]  # fmt: skip
-    rows = [
-        _row(name, result["measured"], published.get(name, {}))
-        for name, result in ours.items()
-        if name.startswith(f"{prefix}-")
-    ]
-    return grid(header, rows) if rows else "No run of these experiments is recorded yet."
+    return grid(header, [_quality(name, result["measured"]) for name, result in _named(prefix, ours).items()])
 
 
-def _row(name: str, measured: dict[str, Any], published: dict[str, float]) -> list[str]:
+def _quality(name: str, measured: Mapping[str, Any]) -> list[str]:
     low, high = measured["frechet_interval"]
     trust = "" if measured["evidence_reliable"] else " (not reliable)"
     return [
         f"``{name}``",
         f"{measured['frechet']:.2f} ({low:.2f} to {high:.2f})",
-        _number(measured["kernel"]),
-        _number(measured["variance_ratio"]),
-        _number(measured["reconstruction_error"]),
+        number(measured["kernel"]),
+        number(measured["variance_ratio"]),
+        number(measured["reconstruction_error"]),
         f"{measured['log_evidence_per_dimension']:.4f}{trust}",
-        _number(measured["unpaired_error"]),
-        _number(published.get("unpaired_error")),
         f"{measured['closer_than_held_out']:.2f}",
     ]
 
 
-def data_line(prefix: str) -> str:
+#: columns of the published table, each from an experiment's name, our result (or nothing) and the published figures
+_COLUMNS: dict[str, Callable[[str, Mapping[str, Any], Mapping[str, float]], float | None]] = {
+    "unpaired error, ours": lambda name, ours, theirs: ours.get("measured", {}).get("unpaired_error"),
+    "published unpaired error": lambda name, ours, theirs: theirs.get("unpaired_error"),
+    "published FID": lambda name, ours, theirs: theirs.get("fid_infinity"),
+    "published KID": lambda name, ours, theirs: theirs.get("kid_infinity"),
+    "seconds an update, ours": lambda name, ours, theirs: ours.get("seconds_per_update"),
+    "published seconds an update": lambda name, ours, theirs: _an_update(name, theirs.get("seconds_total")),
+    "published seconds in total": lambda name, ours, theirs: theirs.get("seconds_total"),
+}
+
+
+def _an_update(name: str, total: float | None) -> float | None:
+    return None if total is None else total / EXPERIMENTS[name].scales["paper"].updates
+
+
+def published_table(prefix: str, ours: Results, published: Results) -> str:
     """
-    Return what the data themselves score, and how the runs were made.
+    Return every published figure of some experiments, with ours of the same kind; columns without any are left out.
 
     :param prefix: the word with which the experiments' names start.
+    :param ours: results of all experiments.
+    :param published: published figures of all experiments.
     """
-    ours = json.loads(OURS.read_text())
-    result = next((result for name, result in ours.items() if name.startswith(f"{prefix}-")), None)
-    if result is None:
-        return ""
+    names = _named(prefix, {**published, **ours})
+    found = {
+        header: [column(name, ours.get(name, {}), published.get(name, {})) for name in names]
+        for header, column in _COLUMNS.items()
+    }
+    kept = {header: values for header, values in found.items() if any(value is not None for value in values)}
+    rows = [[f"``{name}``", *(number(values[i]) for values in kept.values())] for i, name in enumerate(names)]
+    return grid(["experiment", *kept], rows)
+
+
+def data_line(prefix: str, ours: Results) -> str:
+    """
+    Return what the data themselves score, how the runs were made and on what machine.
+
+    :param prefix: the word with which the experiments' names start.
+    :param ours: results of all experiments.
+    """
+    results = _named(prefix, ours)
+    result = next(iter(results.values()))
     measured, settings = result["measured"], result["settings"]
     return (
         f"Settings: {settings['training']} images to train on, {settings['held_out']} held out, "
         f"{settings['updates']} updates of {settings['batch_size']} images, "
-        f"P = {settings['model']['latent_dim']}, noise scale {settings['model']['noise_scale']}, one seed. "
+        f"{settings['model']['latent_dim']} latents, noise scale {settings['model']['noise_scale']}, one seed. "
         f"Training images beside held-out ones: Fréchet distance {measured['frechet_of_data']:.2f}, "
-        f"kernel {_number(measured['kernel_of_data'])}, unpaired error {_number(measured['unpaired_error_of_data'])}. "
-        f"Features: {measured['features']}."
+        f"kernel {number(measured['kernel_of_data'])}, unpaired error {number(measured['unpaired_error_of_data'])}. "
+        f"Features: {measured['features']}. {_machines(results)}"
     )
 
 
-def findings_table() -> str:
-    """Return what the paper found and whether our runs find it too."""
-    rows = [
-        [found.claim.section, found.claim.text, found.claim.measure, VERDICTS[found.holds]]
-        for found in findings(json.loads(OURS.read_text()))
-    ]
-    return grid(["section", "published finding", "decided by", "our runs"], rows)
+def _machines(results: Results) -> str:
+    """Return where results come from, as far as they say."""
+    rows: dict[str, list[str]] = {}
+    for name, result in results.items():
+        rows.setdefault(_machine(result.get("environment")), []).append(f"``{name}``")
+    return " ".join(f"{machine}: {', '.join(names) if len(rows) > 1 else 'all'}." for machine, names in rows.items())
 
 
-def published_table(prefix: str) -> str:
+def _machine(environment: Mapping[str, Any] | None) -> str:
+    if environment is None:
+        return "Machine not recorded"
+    return (
+        f"On {environment['cores']} cores, threads: {environment['threads']} ({environment['machine']}), "
+        f"Python {environment['python']}, PyTorch {environment['torch']}, Pyro {environment['pyro']}"
+    )
+
+
+def verdict(found: Finding) -> str:
     """
-    Return published distances of a data set that none of our runs has.
+    Return what our runs say of a claim.
 
-    :param prefix: the word with which the experiments' names start.
+    :param found: the claim with their figures.
     """
-    published = json.loads(PUBLISHED.read_text())["rows"]
+    count = f" ({sum(each.holds for each in found.comparisons)} of {len(found.comparisons)})"
+    return VERDICTS[found.holds] + (count if found.comparisons else "")
+
+
+def _compared(comparison: Comparison) -> str:
+    low, high = number(comparison.low), number(comparison.high)
+    return f"{comparison.about}: {low} {'<' if comparison.holds else '≥'} {high}"
+
+
+def findings_table(ours: Results) -> str:
+    """
+    Return what the paper found, the figures that decide it here, and what they say.
+
+    :param ours: results of all experiments.
+    """
+    found = findings(ours)
     rows = [
-        [f"``{name}``", *(_number(row.get(key)) for key in ("fid_infinity", "kid_infinity", "unpaired_error"))]
-        for name, row in published.items()
-        if name.startswith(f"{prefix}-")
+        [
+            each.claim.section,
+            each.claim.text,
+            each.claim.measure,
+            "; ".join(map(_compared, each.comparisons)) or NOTHING,
+            verdict(each),
+        ]
+        for each in found
     ]
-    return grid(["experiment", "FID", "KID", "unpaired error"], rows)
+    decided = [each for each in found if each.holds is not None]
+    holding = sum(bool(each.holds) for each in decided)
+    line = (
+        f"Of {len(found)} published findings our recorded runs decide {len(decided)}: "
+        f"{holding} as the paper does, {len(decided) - holding} otherwise."
+    )
+    return f"{grid(['section', 'published finding', 'decided by', 'figures', 'our runs'], rows)}\n\n{line}"
 
 
-class ReproductionTable(SphinxDirective):
-    """``.. reproduction:: digits`` and its like."""
+def experiments_table(prefix: str, ours: Results, published: Results) -> str:
+    """
+    Return all tables of the experiments whose names start with a word.
 
-    required_arguments = 1
-    tables: ClassVar[dict[str, Any]] = {
-        "findings": findings_table,
-        "digits": lambda: f"{results_table('digits')}\n\n{data_line('digits')}",
-        "darcy": lambda: f"{results_table('darcy')}\n\n{data_line('darcy')}",
-        "patches": lambda: f"{results_table('patches')}\n\n{data_line('patches')}",
-        "svhn": lambda: published_table("svhn"),
-        "cifar10": lambda: published_table("cifar10"),
-    }
-
-    def run(self) -> list[nodes.Node]:
-        """Return the table's nodes."""
-        self.env.note_dependency(str(OURS))
-        self.env.note_dependency(str(PUBLISHED))
-        return self.parse_text_to_nodes(self.tables[self.arguments[0]]())
+    :param prefix: the word, such as ``"digits"``.
+    :param ours: results of all experiments.
+    :param published: published figures of all experiments.
+    """
+    parts = [published_table(prefix, ours, published)]
+    if _named(prefix, ours):
+        parts = [quality_table(prefix, ours), *parts, data_line(prefix, ours)]
+    return "\n\n".join(parts)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the directive."""
-    app.add_directive("reproduction", ReproductionTable)
-    return {"parallel_read_safe": True}
+TABLES: dict[str, Callable[[Results, Results], str]] = {
+    "findings": lambda ours, published: findings_table(ours),
+    **{
+        prefix: partial(experiments_table, prefix)
+        for prefix in ("digits", "fashion", "darcy", "patches", "svhn", "cifar10")
+    },
+}
+
+
+def rendered(name: str) -> str:
+    """
+    Return a table from the committed results.
+
+    :param name: one of ``TABLES``.
+    :raises ValueError: for another name.
+    """
+    if name not in TABLES:
+        raise ValueError(f"reproduction: got {name!r}, takes one of {sorted(TABLES)}")
+    return TABLES[name](json.loads(OURS.read_text()), json.loads(PUBLISHED.read_text())["rows"])

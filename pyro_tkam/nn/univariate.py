@@ -197,7 +197,7 @@ class UnivariateFunctions(PyroModule):
         self.coefficients.data = replacement
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f"{prefix}coefficients")
+        saved: Any = state_dict.get(f"{prefix}coefficients")
         # A refined grid has more functions; of everything else another shape is an error.
         with_grid = saved is not None and f"{prefix}basis.grid" in state_dict
         if with_grid and "coefficients" in self._parameters and self.functions_shape(saved) == self.batch_shape:

@@ -11,7 +11,7 @@ from pyro_tkam.plots.evidence import (
     swap_rates,
 )
 from pyro_tkam.plots.images import are_images, image_grid
-from pyro_tkam.plots.priors import joint_marginals, prior_components, prior_densities
+from pyro_tkam.plots.priors import prior_components, prior_densities, prior_marginals
 
 __all__ = [
     "are_images",
@@ -19,12 +19,12 @@ __all__ = [
     "image_grid",
     "importance_weights",
     "index_process",
-    "joint_marginals",
     "ladders",
     "new_figure",
     "power_posteriors",
     "prior_components",
     "prior_densities",
+    "prior_marginals",
     "save",
     "swap_rates",
     "training_curves",

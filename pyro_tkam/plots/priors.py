@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributions import Distribution
 
-from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, TiltedMixture
+from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
 from pyro_tkam.plots.axes import Axes, axes_or_new, new_figure
 
 
@@ -59,8 +61,7 @@ def prior_components(
         raise ValueError(f"num, points: got {num} and {points}, takes at least 1 and 2")
     source = prior.components if isinstance(prior, TiltedMixture) else prior
     positions, bank, reference = _curves(prior, source.reference, points)
-    num = min(num, bank.shape[1])
-    panels = _panels(axes, num, "density")
+    panels = _panels(axes, min(num, bank.shape[1]))
     for index, panel in enumerate(panels):
         panel.fill_between(positions, bank[:, index], alpha=0.3)
         panel.plot(positions, bank[:, index], label="learned")
@@ -72,42 +73,44 @@ def prior_components(
 
 
 @torch.no_grad()
-def joint_marginals(
-    prior: JointEnergy, axes: Sequence[Axes] | None = None, *, num: int = 3, draws: int = 2000, bins: int = 40
+def prior_marginals(
+    draws: Tensor, reference: Distribution, axes: Sequence[Axes] | None = None, *, num: int = 3, bins: int = 40
 ) -> Sequence[Axes]:
     """
-    Draw the first marginals of a joint prior, histograms of draws, beside N(0, 1), which it tilts in the presets.
+    Draw the first marginals of a joint prior, whose densities are not known, as histograms beside its reference.
 
-    :param prior: a joint prior; draws of it are those of its chains.
+    :param draws: of the prior, shape ``(N, Q)``.
+    :param reference: univariate, of every latent.
     :param axes: one for each marginal; None makes a figure.
-    :param num: number of marginals.
-    :param draws: draws in a histogram.
+    :param num: number of marginals, the first.
     :param bins: bars of a histogram.
     :return: the axes.
-    :raises ValueError: for less than one marginal, draw or bar, and for another number of axes than there are marginals.
+    :raises ValueError: for draws of another shape, numbers below one, and another number of axes than marginals.
     """
-    if min(num, draws, bins) < 1:
-        raise ValueError(f"num, draws, bins: got {num}, {draws} and {bins}, takes at least 1")
-    latents = prior.sample((draws,)).flatten(1).cpu()
-    num = min(num, latents.shape[1])
-    panels = _panels(axes, num, "marginal")
+    if num < 1 or bins < 1:
+        raise ValueError(f"num, bins: got {num} and {bins}, takes at least 1 of both")
+    if draws.dim() != 2 or draws.numel() == 0:
+        raise ValueError(f"draws: got shape {tuple(draws.shape)}, takes (N, Q), both of at least one")
+    panels = _panels(axes, min(num, draws.shape[1]))
+    shown = draws[:, : len(panels)].detach().cpu()
+    reach = max(4.0, float(shown.abs().max()))
+    positions = torch.linspace(-reach, reach, 200, dtype=shown.dtype)
+    plain = reference.log_prob(positions).exp()
     for index, panel in enumerate(panels):
-        panel.hist(latents[:, index].numpy(), bins, density=True, alpha=0.4, label="draws")
-        low, high = panel.get_xlim()
-        z = torch.linspace(min(low, -4.0), max(high, 4.0), 200)
-        panel.plot(z, (-z.square() / 2).exp() / (2 * torch.pi) ** 0.5, "k--", linewidth=1.2, label="N(0, 1)")
+        panel.hist(shown[:, index].numpy(), bins, range=(-reach, reach), density=True, alpha=0.5, label="draws")
+        panel.plot(positions, plain, color="black", linestyle="--", linewidth=1.2, label="reference")
         panel.set_title(f"latent {index + 1}", fontsize="medium")
-        _dressed(panel, z)
+        _dressed(panel, positions)
     panels[0].legend(frameon=False)
     return panels
 
 
-def _panels(axes: Sequence[Axes] | None, num: int, what: str) -> Sequence[Axes]:
-    """Return one panel for each of so many things."""
+def _panels(axes: Sequence[Axes] | None, num: int) -> Sequence[Axes]:
+    """Return the axes, or those of a new figure, where there is one for each density."""
     if axes is None:
-        axes = list(new_figure(3.2 * num, 2.6).subplots(1, num, squeeze=False)[0])
+        return list(new_figure(3.2 * num, 2.6).subplots(1, num, squeeze=False)[0])
     if len(axes) != num:
-        raise ValueError(f"axes: got {len(axes)}, takes {num}, one for each {what}")
+        raise ValueError(f"axes: got {len(axes)}, takes {num}, one for each density")
     return axes
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from torch import Tensor
 from pyro_tkam import datasets, infer
 from pyro_tkam.metrics import SAMPLE_SIZES
 from pyro_tkam.models import TKAM
+from pyro_tkam.ops.schedules import cyclic_exponent
+from pyro_tkam.train import presets
+from pyro_tkam.train.convolutional import conv_deep, conv_mixture
 
 __all__ = ["DATA", "EXPERIMENTS", "PRESETS", "Experiment", "Images", "Scale", "chosen"]
 
@@ -52,7 +56,7 @@ def _patches(folder: Path | None, training: int, held_out: int) -> Images:
 def _published(load: Callable[..., datasets.LabelledImages]) -> Callable[[Path | None, int, int], Images]:
     def images(folder: Path | None, training: int, held_out: int) -> Images:
         if folder is None:
-            raise ValueError("data: got no folder, takes the one with the published files of this data set")
+            raise ValueError(f"data: got no folder, takes the one with the published files of {load.__name__}")
         (train, labels), test = load(folder), load(folder, train=False).images
         return Images(train[:training], test[:held_out], labels[:training])
 
@@ -66,10 +70,16 @@ DATA: dict[str, Callable[[Path | None, int, int], Images]] = {
     "patches": _patches,
     "mnist": _published(datasets.mnist),
     "fashion_mnist": _published(datasets.fashion_mnist),
+    "svhn": _published(datasets.svhn),
+    "cifar10": _published(datasets.cifar10),
 }
 
 #: constructors of models by the name of the preset
-PRESETS: dict[str, Callable[..., TKAM]] = {"kart": TKAM.kart, "mixture": TKAM.mixture, "deep": TKAM.deep}
+PRESETS: dict[str, Callable[..., TKAM]] = {
+    **presets.PRESETS,
+    "conv_mixture": conv_mixture,
+    "conv_deep": conv_deep,
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,8 @@ class Scale:
     :param batch_size: images a gradient step.
     :param learning_rate: step size of Adam.
     :param model: options of the preset.
-    :param objective: options of the objective.
+    :param objective: options of the objective; an ``exponent`` of two numbers falls from one to the other.
+    :param grid_updates: options of :class:`~pyro_tkam.train.GridUpdates`; None leaves the grids.
     :param sizes: sample sizes of the extrapolated distances.
     """
 
@@ -96,6 +107,7 @@ class Scale:
     learning_rate: float = 1e-3
     model: Mapping[str, Any] = field(default_factory=dict)
     objective: Mapping[str, Any] = field(default_factory=dict)
+    grid_updates: Mapping[str, Any] | None = None
     sizes: tuple[int, ...] = SAMPLE_SIZES
 
     def images(self, folder: Path | None) -> Images:
@@ -158,10 +170,15 @@ class Experiment:
 
         :param scale: the settings.
         """
-        return getattr(infer, self.objective)(**scale.objective)
+        options = dict(scale.objective)
+        if "exponent" in options:
+            start, end = options["exponent"]
+            options["exponent"] = partial(cyclic_exponent, total=scale.updates, start=start, end=end)
+        return getattr(infer, self.objective)(**options)
 
 
-_REFERENCES = ("uniform", "gaussian", "lognormal")
+# The paper's name of the flat reference is ebm.
+_REFERENCES = ("uniform", "gaussian", "lognormal", "flat")
 # The paper's names are RBF and FFT; its Fourier bases have 50 frequencies.
 _BASES = {"rbf": {"basis": "rbf", "grid_size": 20}, "fourier": {"basis": "fourier", "grid_size": 50}}
 _SMALL_BASES = {"rbf": {"basis": "rbf", "grid_size": 20}, "fourier": {"basis": "fourier", "grid_size": 20}}
@@ -182,6 +199,12 @@ def _kart(data: str, small: str | None, reference: str, basis: str) -> Experimen
             batch_size=draws,
             model={**own, "latent_dim": 40, **_BASES[basis]},
             objective={"num_particles": draws},
+            grid_updates={
+                "every": 100,
+                "decay": 0.999,
+                "uniform_share": 0.05,
+                "num_samples": 100 if darcy else 50,
+            },
         )
     }
     if small is not None:
@@ -225,6 +248,33 @@ def _patch(prior: str, training: str) -> Experiment:
     return Experiment(f"patches-{prior}-{training}", "4.3", prior, objective, {"small": small})
 
 
+_COLOUR_MODELS = {
+    "mixture": {"latent_dim": 201, "num_components": 100, "reference": "gaussian"},
+    "deep": {"latent_dim": 100, "energy_widths": [200, 200], "prior_steps": 60, "prior_step_size": 0.16},
+}
+_POSTERIOR_STEPS = {"svhn": 20, "cifar10": 40}
+
+
+def _colour(data: str, prior: str, training: str) -> Experiment:
+    """Return a row of Sec. 4.3, with the paper's convolutional generator."""
+    steps: dict[str, dict[str, Any]] = {
+        "mle": {"num_steps": _POSTERIOR_STEPS[data]},
+        "se": {"num_steps": 20, "num_temperatures": 5, "swap_every": 1, "exponent": [4.0, 1.0]},
+    }
+    paper = Scale(
+        data=data,
+        training=40_000,
+        held_out=1000,
+        updates=8000,
+        batch_size=100,
+        learning_rate=5e-4,
+        model={**_COLOUR_MODELS[prior], "generator": data, "degree": 3, "noise_scale": 0.3},
+        objective={**steps[training], "step_size": 0.01},
+    )
+    objective, _ = _PATCH_OBJECTIVES[training]
+    return Experiment(f"{data}-{prior}-{training}", "4.3", f"conv_{prior}", objective, {"paper": paper})
+
+
 _SOURCES = (("mnist", "mnist5k"), ("fashion_mnist", None), ("darcy", "darcy"))
 
 #: every experiment by its name
@@ -233,6 +283,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     for row in (
         *(_kart(data, small, r, b) for data, small in _SOURCES for r in _REFERENCES for b in _BASES),
         *(_patch(prior, training) for prior in _PATCH_MODELS for training in _PATCH_OBJECTIVES),
+        *(_colour(d, p, t) for d in _POSTERIOR_STEPS for p in _COLOUR_MODELS for t in _PATCH_OBJECTIVES),
     )
 }
 

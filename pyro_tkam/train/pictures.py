@@ -2,11 +2,14 @@
 
 import pyro
 import torch
+from pyro.distributions import Normal
 
 from pyro_tkam import plots
 from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, TiltedMixture
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.folder import RunFolder
+
+NUM_DRAWS = 2000  # of a joint prior, for its marginals
 
 
 def generate(model: TKAM, num: int) -> torch.Tensor:
@@ -36,7 +39,8 @@ def draw_run(model: TKAM, files: RunFolder, num: int = 64) -> None:
     with pyro.get_param_store().scope():
         prior = model.prior()
         if isinstance(prior, JointEnergy):
-            plots.save(plots.joint_marginals(prior)[0], files.path / "prior.png")
+            panels = plots.prior_marginals(prior.sample((NUM_DRAWS,)), Normal(0.0, 1.0))
+            plots.save(panels[0], files.path / "prior.png")
     if isinstance(prior, ExponentiallyTilted | TiltedMixture):
         plots.save(plots.prior_densities(prior), files.path / "prior.png")
     plots.save(plots.training_curves({"run": files.read_metrics()})[0], files.path / "curves.png")

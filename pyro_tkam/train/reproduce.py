@@ -1,6 +1,7 @@
 """Run an experiment of the paper: train, measure, and draw what the paper draws."""
 
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,17 +12,19 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from pyro_tkam import __version__, metrics, plots
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.experiments import Experiment, Images, Scale
 from pyro_tkam.train.folder import write_text
+from pyro_tkam.train.grid_updates import GridUpdates
 from pyro_tkam.train.held_out import held_out_evidence
 from pyro_tkam.train.module import ELBOTraining
 from pyro_tkam.train.pictures import generate
 from pyro_tkam.train.trainer import fit
 
-__all__ = ["draw", "measure", "merge_results", "reproduce", "table"]
+__all__ = ["draw", "environment", "measure", "merge_results", "reproduce", "table"]
 
 
 def reproduce(
@@ -37,7 +40,8 @@ def reproduce(
     Train a row of the paper's results and measure it; a run that was killed goes on where it was.
 
     The folder gets ``result.json``, ``samples.png``, ``priors.png`` (the first three components beside their
-    reference, as in the paper's Sec. A.9) and the files of :func:`~pyro_tkam.train.fit`.
+    reference, as in the paper's Sec. A.9; of a deep prior, marginals of its draws) and the files of
+    :func:`~pyro_tkam.train.fit`.
 
     :param experiment: the row.
     :param scale: ``"small"`` or ``"paper"``.
@@ -60,13 +64,31 @@ def reproduce(
     samples = generate(model, sum(settings.sizes))
     result = {
         **described,
-        "versions": {"pyro-tkam": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "environment": environment(),
         "seconds_per_update": _earlier_seconds(folder) if seconds is None else seconds,
         "measured": measure(model, samples, images, settings.sizes),
     }
     draw(model, samples, images, folder)
     write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     return result
+
+
+def environment() -> dict[str, Any]:
+    """
+    Return the machine, its threads and the versions that figures come from.
+
+    >>> sorted(environment())
+    ['cores', 'machine', 'pyro', 'pyro-tkam', 'python', 'threads', 'torch']
+    """
+    return {
+        "pyro-tkam": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pyro": pyro.__version__,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+    }
 
 
 def _described(experiment: Experiment, scale: str, seed: int) -> dict[str, Any]:
@@ -100,7 +122,8 @@ def _fit(
         optimizer=partial(torch.optim.Adam, lr=settings.learning_rate),
     )
     options: dict[str, Any] = {"updates": settings.updates, "batch_size": settings.batch_size, "seed": seed}
-    return fit(module, images.training, folder, progress=progress, **options)
+    grids = () if settings.grid_updates is None else (GridUpdates(**settings.grid_updates),)
+    return fit(module, images.training, folder, progress=progress, callbacks=grids, **options)
 
 
 def measure(model: TKAM, samples: Tensor, images: Images, sizes: tuple[int, ...]) -> dict[str, Any]:
@@ -150,7 +173,8 @@ def _distances(samples: Tensor, images: Images, sizes: tuple[int, ...]) -> dict[
 
 def draw(model: TKAM, samples: Tensor, images: Images, folder: Path) -> None:
     """
-    Write ``samples.png``, beside real images, and ``priors.png`` where the prior has univariate components.
+    Write ``samples.png``, beside real images, and ``priors.png``: the first three components of the prior beside their
+    reference, or marginals of 2,000 draws where it has no components.
 
     :param model: the trained model.
     :param samples: draws of it.
@@ -164,8 +188,11 @@ def draw(model: TKAM, samples: Tensor, images: Images, folder: Path) -> None:
     figure.savefig(folder / "samples.png", dpi=100)
     with pyro.get_param_store().scope():
         prior = model.prior()
-    if len(prior.event_shape) == 0:
-        plots.save(plots.prior_components(prior)[0], folder / "priors.png")
+        if len(prior.event_shape) == 0:
+            panels = plots.prior_components(prior)
+        else:
+            panels = plots.prior_marginals(prior.sample((2000,)), Normal(0.0, 1.0))
+    plots.save(panels[0], folder / "priors.png")
 
 
 def merge_results(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -33,6 +33,7 @@ def pixels():
 
 
 LABELS = np.array([3, 1, 4, 1, 5], np.uint8)
+BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
 COLOURS = np.random.default_rng(1).integers(0, 256, (5, 3072), dtype=np.uint8)
 
 
@@ -52,9 +53,14 @@ def test_idx_files(tmp_path, pixels, load, kind, inside, zipped):
     torch.testing.assert_close(load(tmp_path, train=False, verify=False).images, data.images.flip(0))
 
 
-def test_svhn_files(tmp_path):
+def write_svhn(folder, name="test_32x32.mat"):
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 4), dtype=np.uint8)
-    savemat(tmp_path / "test_32x32.mat", {"X": images, "y": np.array([[10], [1], [9], [2]], np.uint8)})
+    savemat(folder / name, {"X": images, "y": np.array([[10], [1], [9], [2]], np.uint8)})
+    return images
+
+
+def test_svhn_files(tmp_path):
+    images = write_svhn(tmp_path)
     data = svhn(tmp_path, train=False, verify=False)
     assert data.images.shape == (4, 3, 32, 32)
     assert float(data.images[2, 1, 7, 11]) == pytest.approx(images[7, 11, 1, 2] / 255)
@@ -69,7 +75,7 @@ def write_cifar(folder, names, data=COLOURS, labels=(0, 9, 3, 3, 1)):
 
 
 def test_cifar_files(tmp_path):
-    write_cifar(tmp_path / "cifar-10-batches-py", [f"data_batch_{i}" for i in range(1, 6)])
+    write_cifar(tmp_path / "cifar-10-batches-py", BATCHES)
     data = cifar10(tmp_path, verify=False)
     assert data.images.shape == (25, 3, 32, 32)
     torch.testing.assert_close(data.images[6], torch.as_tensor(COLOURS[1].reshape(3, 32, 32)).float() / 255)
@@ -109,18 +115,36 @@ def test_a_pickle_cannot_run_code(tmp_path, capsys, evil):
     assert capsys.readouterr().out == ""
 
 
-def test_checksums_are_compared(tmp_path, pixels, monkeypatch):
-    write_mnist(tmp_path, pixels, LABELS)
-    with pytest.raises(
-        ValueError, match=r"train-images-idx3-ubyte.gz: its MD5 sum is \w{32}, the published file's f68b"
-    ):
-        mnist(tmp_path)
+@pytest.mark.parametrize(
+    ("load", "table", "write", "first", "num"),
+    [
+        (mnist, "_MNIST", lambda folder, pixels: write_mnist(folder, pixels, LABELS), "train-images.*gz", 5),
+        (fashion_mnist, "_FASHION", lambda folder, pixels: write_mnist(folder, pixels, LABELS), "train-images.*gz", 5),
+        (svhn, "_SVHN", lambda folder, _: write_svhn(folder, "train_32x32.mat"), "train_32x32.mat", 4),
+        (cifar10, "_CIFAR10", lambda folder, _: write_cifar(folder, BATCHES), "data_batch_1", 25),
+    ],
+    ids=["mnist", "fashion", "svhn", "cifar10"],
+)
+def test_checksums_are_compared(tmp_path, pixels, monkeypatch, load, table, write, first, num):
+    write(tmp_path, pixels)
+    published_sum = next(iter(getattr(published, table).values()))
+    with pytest.raises(ValueError, match=rf"{first}: its MD5 sum is \w{{32}}, the published file's {published_sum}"):
+        load(tmp_path)
     sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(tmp_path.iterdir())}
-    monkeypatch.setattr(published, "_MNIST", sums)
-    assert len(mnist(tmp_path).images) == 5
-    write_cifar(tmp_path, ["test_batch"])
-    with pytest.raises(ValueError, match="test_batch: its MD5 sum"):
-        cifar10(tmp_path, train=False)
+    monkeypatch.setattr(published, table, sums)
+    assert len(load(tmp_path).images) == num
+    last = sorted(tmp_path.iterdir())[-1]  # every file is compared, not the first alone
+    monkeypatch.setitem(sums, last.name, "0" * 32)
+    with pytest.raises(ValueError, match=rf"{last.name}: its MD5 sum is \w{{32}}, the published file's 0{{32}}"):
+        load(tmp_path)
+
+
+def test_no_two_published_files_share_a_checksum():
+    tables = [published._MNIST, published._FASHION, published._SVHN, published._CIFAR10]
+    sums = [each for table in tables for each in table.values()]
+    assert [len(table) for table in tables] == [4, 4, 2, 6]
+    assert len(set(sums)) == len(sums)
+    assert all(len(each) == 32 and set(each) <= set("0123456789abcdef") for each in sums)
 
 
 def test_missing_files_are_named_offline(tmp_path):
@@ -130,12 +154,21 @@ def test_missing_files_are_named_offline(tmp_path):
         mnist(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"SVHN: train_32x32.mat not found in .*Put the published files there"):
         svhn(tmp_path)
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"CIFAR10: data_batch_1, .*data_batch_5 not found in .* or .*cifar-10-batches-py\. Put the published",
+    ):
+        cifar10(tmp_path)
+    write_cifar(tmp_path, BATCHES[:3] + BATCHES[4:])
+    with pytest.raises(FileNotFoundError, match="CIFAR10: data_batch_4 not found in"):
+        cifar10(tmp_path, verify=False)
 
 
-def torchvision_that(fetch):
-    """Return the two modules of a stand-in for torchvision whose MNIST does something with its folder."""
+def torchvision_that(fetch, kind="MNIST"):
+    """Return the two modules of a stand-in for torchvision whose data set does something with its folder."""
     package, datasets = types.ModuleType("torchvision"), types.ModuleType("torchvision.datasets")
-    package.datasets, datasets.MNIST = datasets, fetch
+    package.datasets = datasets
+    setattr(datasets, kind, fetch)
     return {"torchvision": package, "torchvision.datasets": datasets}
 
 
@@ -151,6 +184,35 @@ def test_torchvision_fetches_what_is_missing(tmp_path, pixels, monkeypatch):
     assert len(mnist(tmp_path, verify=False, download=True).images) == 5
     assert len(mnist(tmp_path, verify=False, download=True).images) == 5
     assert asked == [(str(tmp_path), True, True)]
+
+
+@pytest.mark.parametrize(
+    ("load", "kind", "write", "options"),
+    [
+        (svhn, "SVHN", lambda folder: write_svhn(folder), {"split": "test"}),
+        (
+            cifar10,
+            "CIFAR10",
+            lambda folder: write_cifar(folder / "cifar-10-batches-py", ["test_batch"]),
+            {"train": False},
+        ),
+    ],
+    ids=["svhn", "cifar10"],
+)
+def test_torchvision_fetches_colour_images(tmp_path, monkeypatch, load, kind, write, options):
+    """It is asked once, for the split that is missing, in the words of each of its classes."""
+    asked = []
+
+    def fetch(root, **given):
+        asked.append((root, given))
+        write(tmp_path)
+
+    for name, module in torchvision_that(fetch, kind).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    first = load(tmp_path, train=False, verify=False, download=True)
+    assert first.images.shape[1:] == (3, 32, 32)
+    assert torch.equal(load(tmp_path, train=False, verify=False, download=True).images, first.images)
+    assert asked == [(str(tmp_path), {"download": True, **options})]
 
 
 def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):

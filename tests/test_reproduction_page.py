@@ -1,0 +1,208 @@
+"""The page of results: every published row is on it, tables render, and its words are those of the recorded results."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pyro_tkam.train.experiments import EXPERIMENTS
+from pyro_tkam.train.findings import findings
+
+DOCS = Path(__file__).parents[1] / "docs"
+OURS = json.loads((DOCS / "results" / "reproduction.json").read_text())
+PUBLISHED = json.loads((DOCS / "results" / "published.json").read_text())["rows"]
+PAGE = (DOCS / "reproduction.rst").read_text()
+
+
+@pytest.fixture(scope="module")
+def tables():
+    spec = importlib.util.spec_from_file_location("reproduction_tables", DOCS / "reproduction_tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def cells(text):
+    """Return a list-table's rows by their first cell."""
+    rows = [re.split(r"\n     - ", row) for row in re.split(r"^   \* - ", text.split("\n\n   * - ", 1)[1], flags=re.M)]
+    return {row[0].strip(): [cell.split("\n")[0].strip() for cell in row[1:]] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("data", "kinds", "rows"),
+    [
+        *((data, {"seconds_total", "unpaired_error"}, 8) for data in ("digits", "fashion", "darcy")),
+        *(
+            (data, {"seconds_total", "unpaired_error", "fid_infinity", "kid_infinity"}, 4)
+            for data in ("svhn", "cifar10")
+        ),
+    ],
+)
+def test_every_published_figure_is_recorded(data, kinds, rows):
+    """The training logs have 16 figures of each of three data sets, the paper and they 16 of each of two others."""
+    found = {name: row for name, row in PUBLISHED.items() if name.startswith(f"{data}-")}
+    assert len(found) == rows
+    assert set(found) == {name for name in EXPERIMENTS if name.startswith(f"{data}-")}
+    assert all(set(row) == kinds for row in found.values())
+
+
+def test_no_published_row_is_of_something_else():
+    assert len(PUBLISHED) == 3 * 8 + 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "figure", "value"),
+    [
+        ("svhn-mixture-mle", "fid_infinity", 81.02),
+        ("svhn-deep-se", "kid_infinity", 0.132),
+        ("cifar10-mixture-se", "fid_infinity", 180.0),
+        ("cifar10-deep-se", "seconds_total", 461328.0),
+        ("cifar10-deep-mle", "kid_infinity", 0.178),
+        ("digits-flat-fourier", "unpaired_error", 0.10347),
+        ("digits-flat-rbf", "seconds_total", 2557.0),
+        ("digits-gaussian-rbf", "unpaired_error", 0.1046),
+        ("fashion-flat-rbf", "unpaired_error", 0.17074),
+        ("fashion-flat-fourier", "seconds_total", 4361.0),
+        ("fashion-lognormal-fourier", "unpaired_error", 0.14054),
+        ("darcy-flat-fourier", "unpaired_error", 0.01984),
+        ("darcy-flat-rbf", "seconds_total", 13933.0),
+        ("darcy-uniform-rbf", "seconds_total", 12630.0),
+    ],
+)
+def test_published_figures_as_the_paper_and_its_logs_have_them(name, figure, value):
+    assert PUBLISHED[name][figure] == value
+
+
+def test_every_table_is_on_the_page_and_no_other(tables):
+    assert re.findall(r"^\.\. reproduction:: (\w+)$", PAGE, flags=re.MULTILINE) == list(tables.TABLES)
+    with pytest.raises(ValueError, match="reproduction: got 'absent', takes one of"):
+        tables.rendered("absent")
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion", "darcy", "patches", "svhn", "cifar10"])
+def test_a_table_has_every_published_row_with_its_figures_beside_ours(name, tables):
+    text = tables.published_table(name, OURS, PUBLISHED)
+    assert text in tables.rendered(name)
+    (header, *columns), *rows = ([first, *rest] for first, rest in cells(text).items())
+    assert header == "experiment"
+    expected = [row for row in EXPERIMENTS if row.startswith(f"{name}-")]
+    assert [first for first, *_ in rows] == [f"``{row}``" for row in expected]
+    for row, (_, *shown) in zip(expected, rows, strict=True):
+        figures = dict(zip(columns, shown, strict=True))
+        ours, theirs = OURS.get(row), PUBLISHED.get(row, {})
+        wanted = {
+            "published unpaired error": theirs.get("unpaired_error"),
+            "published FID": theirs.get("fid_infinity"),
+            "published KID": theirs.get("kid_infinity"),
+            "published seconds in total": theirs.get("seconds_total"),
+            "unpaired error, ours": ours and ours["measured"]["unpaired_error"],
+            "seconds an update, ours": ours and ours["seconds_per_update"],
+        }
+        for column, value in wanted.items():
+            if value is None:
+                assert figures.get(column, "–") == "–"
+            else:
+                assert float(figures[column]) == pytest.approx(value, rel=6e-4)
+        if theirs:
+            updates = {"digits": 2000, "fashion": 2000, "darcy": 12_000}.get(name, 8000)
+            per_update = float(figures["published seconds an update"])
+            assert per_update == pytest.approx(theirs["seconds_total"] / updates, rel=6e-4)
+
+
+@pytest.mark.parametrize("name", ["digits", "darcy", "patches"])
+def test_a_table_has_all_that_our_runs_measured(name, tables):
+    text = tables.quality_table(name, OURS)
+    assert text in tables.rendered(name)
+    shown = cells(text)
+    for row, result in OURS.items():
+        if row.startswith(f"{name}-"):
+            frechet, kernel, variance, reconstruction, evidence, closer = shown[f"``{row}``"]
+            measured = result["measured"]
+            assert float(frechet.split(" ")[0]) == pytest.approx(measured["frechet"], abs=0.006)
+            assert float(kernel) == pytest.approx(measured["kernel"], rel=6e-4)
+            assert float(variance) == pytest.approx(measured["variance_ratio"], rel=6e-4)
+            assert float(reconstruction) == pytest.approx(measured["reconstruction_error"], rel=6e-4)
+            assert evidence.endswith("(not reliable)") is not measured["evidence_reliable"]
+            assert float(closer) == pytest.approx(measured["closer_than_held_out"], abs=0.006)
+
+
+def test_a_table_says_where_its_figures_come_from(tables):
+    result = OURS["digits-uniform-rbf"]
+    assert "Machine not recorded: all." in tables.data_line("digits", {"digits-uniform-rbf": result})
+    machine = {"cores": 2, "threads": 1, "machine": "x86_64", "python": "3.11", "torch": "2.13", "pyro": "1.9"}
+    both = {"digits-uniform-rbf": result, "digits-flat-rbf": {**result, "environment": machine}}
+    line = tables.data_line("digits", both)
+    assert "Machine not recorded: ``digits-uniform-rbf``." in line
+    assert "On 2 cores, threads: 1 (x86_64), Python 3.11, PyTorch 2.13, Pyro 1.9: ``digits-flat-rbf``." in line
+
+
+def test_the_verdicts_on_the_page_are_those_of_the_recorded_results(tables):
+    text = tables.rendered("findings")
+    rows = text.split("\n   * - ")[2:]
+    found = findings(OURS)
+    assert len(rows) == len(found)
+    for row, finding in zip(rows, found, strict=True):
+        section, claim, measure, figures, verdict = (part.split("\n")[0] for part in row.split("\n     - "))
+        assert (section, claim, measure) == (finding.claim.section, finding.claim.text, finding.claim.measure)
+        if finding.holds is None:
+            assert (figures, verdict) == ("–", "not run")
+            continue
+        holding = sum(each.holds for each in finding.comparisons)
+        word = "holds here too" if finding.holds else "**does not hold here**"
+        assert verdict == f"{word} ({holding} of {len(finding.comparisons)})"
+        for shown, each in zip(figures.split("; "), finding.comparisons, strict=True):
+            about, low, sign, high = shown.split(" ")
+            assert about == f"{each.about}:"
+            assert sign == ("<" if each.low < each.high else "≥")
+            assert [float(low), float(high)] == pytest.approx([each.low, each.high], rel=6e-4)
+
+
+#: What the page says in words, finding by finding, of the recorded results.
+IN_WORDS = [
+    ("**Lognormal references do not collapse.**", [False, False]),
+    ("**Uniform references do not give the best digits.**", [False, False]),
+    ("**Fashion-MNIST** is not run here", []),
+    ("**Fashion-MNIST** is not run here", []),
+    ("**On Darcy pressures references are alike with RBF functions, not with Fourier ones**", [True, False]),
+    ("**Fourier bases vary more than RBF ones with two references of three.**", [True, False, True]),
+    ("**The deep prior is better than the mixture**, under both objectives", [False, False]),
+    ("**Steppingstone training is better than plain maximum likelihood**, with both priors", [False, False]),
+    ("it **is dearer**, as the\n  paper says", [True, True]),
+]
+
+
+def test_the_words_of_the_page_are_those_of_the_recorded_results():
+    for (words, comparisons), finding in zip(IN_WORDS, findings(OURS), strict=True):
+        assert words in PAGE
+        assert [each.holds for each in finding.comparisons] == comparisons, finding.claim.text
+
+
+def test_further_words_of_the_page_and_the_readme():
+    def figure(name, of):
+        return OURS[name]["measured"][of]
+
+    variance = {name: figure(name, "variance_ratio") for name in OURS}
+    distance = {name: figure(name, "frechet") for name in OURS}
+    for basis in ("rbf", "fourier"):  # "vary least of the three with either basis"
+        others = min(variance[f"digits-{reference}-{basis}"] for reference in ("uniform", "gaussian"))
+        assert variance[f"digits-lognormal-{basis}"] < others
+    assert variance["digits-lognormal-rbf"] > 0.9 * variance["digits-gaussian-rbf"]  # "hardly less"
+    assert variance["digits-lognormal-fourier"] > 0.5 * variance["digits-gaussian-fourier"]
+    three = ("uniform", "gaussian", "lognormal")
+    assert min(three, key=lambda each: distance[f"digits-{each}-rbf"]) == "gaussian"
+    assert min(three, key=lambda each: distance[f"digits-{each}-fourier"]) == "lognormal"
+    assert max(three, key=lambda each: distance[f"digits-{each}-fourier"]) == "uniform"
+    assert variance["darcy-uniform-fourier"] > 1  # "they vary more than the data"
+    for prior in ("mixture", "deep"):  # "about twice the time an update"
+        ratio = OURS[f"patches-{prior}-se"]["seconds_per_update"] / OURS[f"patches-{prior}-mle"]["seconds_per_update"]
+        assert 1.7 < ratio < 2.4
+    cheaper = PUBLISHED["cifar10-mixture-mle"]["seconds_total"] / PUBLISHED["cifar10-deep-mle"]["seconds_total"]
+    assert 1.8 < cheaper < 2.2
+    assert "most of what the paper found in words comes out otherwise" in " ".join(PAGE_OF_README.split())
+    holds = [each.holds for each in findings(OURS)]
+    assert holds.count(False) > holds.count(True)
+
+
+PAGE_OF_README = (DOCS.parent / "README.md").read_text()
