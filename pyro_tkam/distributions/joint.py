@@ -90,6 +90,18 @@ class PersistentULA:
         self._chains[start.shape] = end
         return end
 
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        """Return where the chains are."""
+        return {"chains": list(self._chains.values())}
+
+    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
+        """
+        Go on from a state.
+
+        :param state: what :meth:`state_dict` returned.
+        """
+        self._chains = {chains.shape: chains for chains in state["chains"]}
+
 
 class JointEnergy(TorchDistribution):
     """

@@ -1,4 +1,4 @@
-"""Checkpoint files that are always whole: written aside, then renamed."""
+"""Checkpoint files that are always whole, written aside and then renamed, and say what wrote them."""
 
 import os
 import pickle
@@ -7,6 +7,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+import pyro_tkam
+
+FORMAT = 1
+"""Number of the layout of checkpoints; it grows with every change after which older ones cannot be gone on from."""
+
+
+def stamp(objective: str) -> dict[str, Any]:
+    """
+    Return what a checkpoint says of itself.
+
+    :param objective: name of the objective.
+    """
+    return {
+        "pyro_tkam_format": FORMAT,
+        "pyro_tkam_version": pyro_tkam.__version__,
+        "pyro_tkam_objective": objective,
+    }
+
+
+def check_stamp(content: dict[str, Any], objective: str) -> None:
+    """
+    Refuse a checkpoint that another version or objective wrote: going on from it would give other numbers.
+
+    :param content: the checkpoint.
+    :param objective: name of the objective that would go on.
+    :raises ValueError: names what differs, what it is and what is taken.
+    """
+    for name, wanted in stamp(objective).items():
+        if content.get(name) != wanted:
+            raise ValueError(
+                f"checkpoint: got {name} {content.get(name)!r}, takes {wanted!r}; take a new folder, or go on with "
+                "what wrote it"
+            )
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:

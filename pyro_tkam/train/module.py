@@ -11,10 +11,14 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pyro_tkam.distributions import PersistentULA
 from pyro_tkam.infer import ImportanceMLE
+from pyro_tkam.infer.chain_mle import ChainMLE
 from pyro_tkam.infer.objective import MaximumLikelihood
 from pyro_tkam.nn import Basis, UnivariateFunctions
 from pyro_tkam.train.batches import tensors
+from pyro_tkam.train.callbacks import RandomState
+from pyro_tkam.train.checkpoints import check_stamp, stamp
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -99,26 +103,57 @@ class ELBOTraining(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """
-        Keep what the objective carries from one update to the next.
+        Keep what objective and persistent chains carry from one update to the next, and say what writes it.
 
         :param checkpoint: what Lightning will write.
         """
-        if isinstance(self.elbo, MaximumLikelihood):
-            checkpoint["objective"] = self.elbo.state_dict()
+        checkpoint.update(stamp(_name(self.elbo)), carried=self._carried())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """
-        Refuse a checkpoint of another model, and give the objective its state back.
+        Refuse a checkpoint of another version, objective or model, and give back what it carries.
 
         :param checkpoint: what Lightning read.
-        :raises ValueError: names the first parameter that differs.
+        :raises ValueError: before anything is loaded; names what differs, or the first parameter that does.
         """
+        check_stamp(checkpoint, _name(self.elbo))
+        self._check_carried(checkpoint)
         own, saved = (self._fixed_shapes(state) for state in (self.state_dict(), checkpoint["state_dict"]))
         if differing := [name for name in sorted({*own, *saved}) if own.get(name) != saved.get(name)]:
             name = differing[0]
             raise ValueError(f"checkpoint: {name} is {saved.get(name)} there and {own.get(name)} in this model")
+        self._carry_on(checkpoint["carried"])
+
+    def _samplers(self) -> dict[str, PersistentULA]:
+        """Return the persistent chains of priors by the module that has them."""
+        found = {name: getattr(part, "sampler", None) for name, part in self.named_modules()}
+        return {name: sampler for name, sampler in found.items() if isinstance(sampler, PersistentULA)}
+
+    def _carried(self) -> dict[str, Any]:
+        """Return what goes from one update to the next beside parameters."""
+        objective = self.elbo.state_dict() if isinstance(self.elbo, MaximumLikelihood) else {}
+        return {"objective": objective, **{name: each.state_dict() for name, each in self._samplers().items()}}
+
+    def _carry_on(self, carried: dict[str, Any]) -> None:
         if isinstance(self.elbo, MaximumLikelihood):
-            self.elbo.load_state_dict(checkpoint["objective"])
+            self.elbo.load_state_dict(carried["objective"])
+        for name, sampler in self._samplers().items():
+            sampler.load_state_dict(carried[name])
+
+    def _check_carried(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that lacks a state to go on from."""
+        own, saved = self._carried(), checkpoint.get("carried") or {}
+        for name, state in own.items():
+            if name not in saved or saved[name].keys() != state.keys():
+                got = sorted(saved[name]) if name in saved else "none"
+                raise ValueError(f"checkpoint: got {got} as the state of {name}, takes {sorted(state)}")
+        callbacks = self.trainer.callbacks if self._trainer is not None else []
+        for key in [each.state_key for each in callbacks if isinstance(each, RandomState)]:
+            if key not in checkpoint["callbacks"]:
+                raise ValueError(
+                    f"checkpoint: got the states of {sorted(checkpoint['callbacks'])}, takes that of {key} too, "
+                    "without which random numbers would not go on; pyro_tkam.train.fit writes it"
+                )
 
     def _fixed_shapes(self, state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
         """Return the shapes that updates of grids leave alone: not those of grids, nor numbers of functions on them."""
@@ -143,9 +178,9 @@ class ELBOTraining(lightning.LightningModule):
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Let every process carry on what the objective of the first does, as a checkpoint would."""
-        if self.trainer.world_size > 1 and isinstance(self.elbo, MaximumLikelihood):
-            self.elbo.load_state_dict(self.trainer.strategy.broadcast(self.elbo.state_dict()))
+        """Let every process carry on what the first does, as a checkpoint would."""
+        if self.trainer.world_size > 1:
+            self._carry_on(self.trainer.strategy.broadcast(self._carried()))
 
     def _loss(self, batch: Any) -> Tensor:
         options = {} if self.size is None else {"size": self.size}
@@ -171,3 +206,9 @@ class ELBOTraining(lightning.LightningModule):
     def _statistics(self) -> dict[str, Tensor]:
         statistics = self.elbo.statistics if isinstance(self.elbo, MaximumLikelihood) else None
         return {} if statistics is None else statistics.metrics
+
+
+def _name(elbo: ELBO) -> str:
+    """Return the name of an objective's class, with that of its kernel where it runs chains."""
+    kernel = f" with {type(elbo.kernel).__name__}" if isinstance(elbo, ChainMLE) else ""
+    return type(elbo).__name__ + kernel

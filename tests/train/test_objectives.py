@@ -1,15 +1,19 @@
 """Every objective through the trainer: by name, resumed to the bit, stopped early, logged."""
 
+import copy
 from dataclasses import replace
 
 import pyro
 import pytest
 import torch
 
+from pyro_tkam import __version__
+from pyro_tkam.distributions import PersistentULA, ShortRunULA
+from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.models import TKAM
 from pyro_tkam.train import ChainConfig, ELBOTraining, ModelConfig, RunFolder, TrainConfig, fit, train
 from pyro_tkam.train.callbacks import StopEarly
-from pyro_tkam.train.checkpoints import read_checkpoint
+from pyro_tkam.train.checkpoints import read_checkpoint, write_checkpoint
 from pyro_tkam.train.objectives import KERNELS, OBJECTIVES, make_objective
 from tests.train.test_trainer import Crash
 
@@ -22,15 +26,21 @@ CONFIG = TrainConfig(
 )
 
 
-def run(folder, objective, crash=None, **options):
+DATA = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
+
+
+def make(objective):
     pyro.set_rng_seed(1)
-    x = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
     model = TKAM.kart(4, latent_dim=2, coupling="shared", grid_size=5, widths=[6], noise_scale=0.2)
     elbo, guide = make_objective(replace(CONFIG, objective=objective), model)
-    module = ELBOTraining(model, elbo, guide, size=30)
+    return ELBOTraining(model, elbo, guide, size=30)
+
+
+def run(folder, objective, crash=None, **options):
+    module = make(objective)
     options = {"updates": 4, "batch_size": 6, "checkpoint_every": 2, "progress": False} | options
-    fit(module, x, folder, callbacks=() if crash is None else (Crash(crash),), **options)
-    return elbo
+    fit(module, DATA, folder, callbacks=() if crash is None else (Crash(crash),), **options)
+    return module.elbo
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -57,6 +67,55 @@ def test_without_the_objectives_state_the_numbers_differ(tmp_path, monkeypatch):
     run(tmp_path / "broken", "automala")
     one, other = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken")
     assert one.metrics.read_bytes() != other.metrics.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("automala", "importance", "objective 'LangevinMLE with AutoMALA', takes 'ImportanceMLE'"),
+        ("importance", "automala", "objective 'ImportanceMLE', takes 'LangevinMLE with AutoMALA'"),
+        ("langevin", "automala", "objective 'LangevinMLE with ULA', takes 'LangevinMLE with AutoMALA'"),
+        ("wake", "wake-sleep", "objective 'ImportanceMLE', takes 'WakeSleepMLE'"),
+        ("importance", "wake", r"objective.guide.encoder.1.bias is None there"),
+    ],
+)
+def test_a_run_of_another_objective_is_named_and_left_alone(first, second, message, tmp_path):
+    with pytest.raises(RuntimeError, match="crash"):
+        run(tmp_path, first, crash=3)
+    files = RunFolder(tmp_path)
+    before = files.metrics.read_bytes(), files.checkpoint.read_bytes()
+    with pytest.raises(ValueError, match=f"checkpoint: .*{message}"):
+        run(tmp_path, second)
+    assert (files.metrics.read_bytes(), files.checkpoint.read_bytes()) == before
+    run(tmp_path, first)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("pyro_tkam_format"), "got pyro_tkam_format None, takes 1"),
+        (lambda c: c.update(pyro_tkam_format=99), "got pyro_tkam_format 99, takes 1"),
+        (lambda c: c.update(pyro_tkam_version="0.0.1"), f"got pyro_tkam_version '0.0.1', takes '{__version__}'"),
+        (lambda c: c.pop("pyro_tkam_objective"), "got pyro_tkam_objective None, takes 'LangevinMLE with AutoMALA'"),
+        (lambda c: c.pop("carried"), r"got none as the state of objective, takes \['chains', 'step', 'step_size'\]"),
+        (lambda c: c["carried"]["objective"].pop("step"), r"got \['chains', 'step_size'\] as the state of objective"),
+        (lambda c: c["callbacks"].pop("RandomState"), r"got the states of \[.*\], takes that of RandomState too"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_named_before_anything_is_loaded(change, message, tmp_path):
+    with pytest.raises(RuntimeError, match="crash"):
+        run(tmp_path, "automala", crash=3)
+    files = RunFolder(tmp_path)
+    content = read_checkpoint(files.checkpoint)
+    change(content)
+    write_checkpoint(content, files.checkpoint)
+    module = make("automala")
+    module.initialize(DATA[:6])
+    before = copy.deepcopy(module.state_dict()), module.elbo.state_dict()
+    with pytest.raises(ValueError, match=f"checkpoint: {message}"):
+        fit(module, DATA, tmp_path, updates=4, batch_size=6, progress=False)
+    assert all(torch.equal(value, before[0][name]) for name, value in module.state_dict().items())
+    assert module.elbo.state_dict() == before[1]
 
 
 @pytest.mark.parametrize("objective", ["langevin", "thermodynamic"])
@@ -134,5 +193,32 @@ def test_a_run_that_crashed_stops_where_the_whole_one_does(tmp_path, monkeypatch
 
 def test_tensorboard_gets_the_metrics(tmp_path):
     pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     run(tmp_path, "importance", tensorboard=True)
-    assert list((tmp_path / "tensorboard").glob("events.*"))
+    written = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    columns = RunFolder(tmp_path).read_metrics()
+    for name in ("loss", "ess"):
+        assert [event.value for event in written.Scalars(name)] == pytest.approx(columns[name], rel=1e-6)
+
+
+def deep(folder, crash=None):
+    pyro.set_rng_seed(1)
+    x = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
+    sampler = PersistentULA(ShortRunULA(num_steps=3))
+    model = TKAM.deep(4, latent_dim=2, grid_size=5, widths=[6], energy_widths=[3], sampler=sampler)
+    options = {"updates": 4, "batch_size": 6, "checkpoint_every": 2, "progress": False}
+    fit(ELBOTraining(model, ImportanceMLE(8)), x, folder, callbacks=() if crash is None else (Crash(crash),), **options)
+
+
+def test_persistent_chains_of_a_prior_go_on(tmp_path, monkeypatch):
+    """And without their state the numbers differ."""
+    deep(tmp_path / "whole")
+    whole = RunFolder(tmp_path / "whole").metrics.read_bytes()
+    for name in ("kept", "forgotten"):
+        with pytest.raises(RuntimeError, match="crash"):
+            deep(tmp_path / name, crash=3)
+        if name == "forgotten":
+            monkeypatch.setattr(PersistentULA, "load_state_dict", lambda self, state: None)
+        deep(tmp_path / name)
+        assert (RunFolder(tmp_path / name).metrics.read_bytes() == whole) == (name == "kept")
