@@ -27,7 +27,7 @@ def objective(z: Tensor) -> Tensor:
     return (z - 0.5).square()
 
 
-def gradients(coefficients: Tensor, scale: float) -> dict[str, Tensor]:
+def gradients(coefficients: Tensor, scale: float, num_draws: int = NUM_DRAWS) -> dict[str, Tensor]:
     """Return each method's estimates, shape ``(draws, coefficients)``, and the exact gradient."""
     basis = GaussianKernels.uniform(0.0, 1.0, NUM_COEFFICIENTS, 0, 1.0)
 
@@ -37,14 +37,14 @@ def gradients(coefficients: Tensor, scale: float) -> dict[str, Tensor]:
     def feature(i: int, z: Tensor) -> Tensor:
         return scale * basis(z)[..., i]
 
-    u = torch.rand(NUM_DRAWS)
+    u = torch.rand(num_draws)
     pathwise = torch.func.jacrev(lambda c: objective(prior(c).icdf(u)))(coefficients)
     with torch.no_grad():
         fn = prior(coefficients)
         z = fn.icdf(u)
         features = scale * basis(z)
         expected = torch.stack([fn.expectation(partial(feature, i)) for i in range(NUM_COEFFICIENTS)])
-        negatives = scale * basis(fn.sample((NUM_DRAWS, NUM_NEGATIVES))).mean(1)
+        negatives = scale * basis(fn.sample((num_draws, NUM_NEGATIVES))).mean(1)
         weight = objective(z)[:, None]
     exact = torch.func.jacrev(lambda c: prior(c).expectation(objective))(coefficients)
     return {
@@ -58,18 +58,20 @@ def gradients(coefficients: Tensor, scale: float) -> dict[str, Tensor]:
 def main() -> None:
     """Draw the variances against the roughness of the energy, and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("figure", type=Path, nargs="?", default=Path("gradient-variance.png"), help="PNG to write")
+    parser.add_argument("figure", type=Path, nargs="?", help="PNG to write")
     parser.add_argument("--output", type=Path, help="also write the JSON to this file")
+    parser.add_argument("--short", action="store_true", help="fewer draws")
     options = parser.parse_args()
     pyro.set_rng_seed(0)
     coefficients, scales = torch.randn(NUM_COEFFICIENTS), [0.1, 0.2, 0.5, 1.0, 2.0, 4.0]
     variances: dict[str, list[float]] = {"pathwise": [], "score function": [], "contrastive": []}
     for scale in scales:
-        found = gradients(coefficients, scale)
+        found = gradients(coefficients, scale, 200 if options.short else NUM_DRAWS)
         for name, values in variances.items():
             values.append(float((found[name] - found["exact"]).square().mean(0).sum() / found["exact"].square().sum()))
     report({"energy_scale": scales, "relative_variance": variances}, options.output)
-    draw(options.figure, scales, variances)
+    if options.figure is not None:
+        draw(options.figure, scales, variances)
 
 
 def draw(path: Path, scales: list[float], variances: dict[str, list[float]]) -> None:

@@ -45,6 +45,14 @@ def peak_memory_mib() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+def processor() -> str:
+    """Return the processor's model where the system tells it, else its kind."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
 def environment() -> dict[str, Any]:
     """Return what the figures came from."""
     return {
@@ -54,6 +62,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
+        "processor": processor(),
     }
 
 

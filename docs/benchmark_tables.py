@@ -22,6 +22,12 @@ def _training_step(results: Any) -> Iterable[Row]:
         yield independent["latent_dim"], *(f"{each:.3f}" for each in seconds)
 
 
+def _memory(results: Any) -> Iterable[Row]:
+    yield "coupling", "MiB"
+    for coupling, mib in results["peak_mib"].items():
+        yield f'``"{coupling}"``', f"{mib:.0f}"
+
+
 def _draws(results: Any) -> Iterable[Row]:
     yield "energies", "time, as a ratio", "error of our CDF", "error of theirs"
     for name, key in (("as they start", "independent"), ("coefficients of size one", "independent_rough")):
@@ -170,6 +176,11 @@ def _steppingstone(results: Any) -> Iterable[Row]:
         yield case["temperatures"], f"{case['shared']:.2f}", f"{case['published_seconds']:.2f}"
 
 
+def _generation(results: Any) -> Iterable[Row]:
+    yield "s", "published, s"
+    yield tuple(f"{results['generation'][each]:.3f}" for each in ("seconds", "published_seconds"))
+
+
 def _prior_steps(results: Any) -> Iterable[Row]:
     yield "prior Langevin steps", "s", "published, s"
     for case in results["prior_langevin_steps"]:
@@ -179,6 +190,7 @@ def _prior_steps(results: Any) -> Iterable[Row]:
 #: tables by name: the file they are rendered from, and how
 TABLES = {
     "training_step": ("training_step", _training_step),
+    "memory": ("training_step", _memory),
     "draws": ("distributions", _draws),
     "mixture": ("distributions", _mixture),
     "chains": ("langevin", _chains),
@@ -195,6 +207,7 @@ TABLES = {
     "kan": ("kan", _kan),
     "quality": ("quality", _quality),
     "steppingstone": ("objectives", _steppingstone),
+    "generation": ("objectives", _generation),
     "prior_steps": ("objectives", _prior_steps),
 }
 
@@ -214,7 +227,7 @@ def rendered(name: str) -> list[str]:
     for row in rows_of(results):
         lines += [f"   {'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
     machine = results["environment"]
-    origin = f"{machine['cores']} cores, {machine['threads']} threads ({machine['machine']}); "
+    origin = f"{machine['cores']} cores, {machine['threads']} threads ({machine.get('processor', machine['machine'])}); "
     versions = f"Python {machine['python']}, PyTorch {machine['torch']}, Pyro {machine['pyro']}"
     return [*lines, "", f"*{origin}{versions}:* ``docs/results/{file}.json``", ""]
 

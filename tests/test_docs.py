@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import json
 import pkgutil
 import re
 from pathlib import Path
@@ -56,8 +57,22 @@ def benchmark_tables():
     return module
 
 
+def test_figures_in_the_prose_of_the_performance_page_are_those_of_committed_results():
+    text = " ".join((DOCS / "performance.rst").read_text().split())
+    ratio = json.loads((DOCS / "results" / "reparam.json").read_text())
+    found = f"{ratio['log_ratio']:.1f} ± {ratio['log_ratio_standard_error']:.1f}"
+    assert f"smallest bulk effective sample size a gradient is {found} ({ratio['settings']['seeds']} seeds" in text
+    variances = json.loads((DOCS / "results" / "gradient_variance.json").read_text())
+    by_scale = zip(*variances["relative_variance"].values(), strict=True)
+    pathwise, excess = zip(*((path / score, contrast / score - 1) for path, score, contrast in by_scale), strict=True)
+    assert [f"{each:.1f}" for each in pathwise[:3]] == ["0.3", "0.3", "0.4"]
+    assert 0.8 < pathwise[3] < 1.2
+    assert "Up to scale 0.5 the pathwise gradient has a third of the variance" in text
+    assert f"it has {pathwise[4]:.0f} and {pathwise[5]:.0f} times as much" in text
+    assert f"contrastive gradient is {100 * min(excess):.0f} to {100 * max(excess):.0f} % above" in text
+
+
 def test_every_table_of_the_performance_page_renders_from_a_committed_result():
-    pytest.importorskip("docutils")
     tables = benchmark_tables()
     used = re.findall(r"^\.\. benchmark:: (\w+)$", (DOCS / "performance.rst").read_text(), flags=re.MULTILINE)
     assert used
