@@ -256,7 +256,7 @@ _POSTERIOR_STEPS = {"svhn": 20, "cifar10": 40}
 
 def _colour(data: str, prior: str, training: str) -> Experiment:
     """Return a row of Sec. 4.3, with the paper's convolutional generator."""
-    steps = {
+    steps: dict[str, dict[str, Any]] = {
         "mle": {"num_steps": _POSTERIOR_STEPS[data]},
         "se": {"num_steps": 20, "num_temperatures": 5, "swap_every": 1, "exponent": [4.0, 1.0]},
     }
