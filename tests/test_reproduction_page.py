@@ -195,6 +195,10 @@ def test_further_words_of_the_page_and_the_readme():
     assert min(three, key=lambda each: distance[f"digits-{each}-fourier"]) == "lognormal"
     assert max(three, key=lambda each: distance[f"digits-{each}-fourier"]) == "uniform"
     assert variance["darcy-uniform-fourier"] > 1  # "they vary more than the data"
+    others = max(distance[f"darcy-{each}-fourier"] for each in ("gaussian", "lognormal"))
+    assert min(distance["darcy-uniform-fourier"], distance["darcy-flat-fourier"]) > 2 * others  # "far from the others"
+    assert min(variance["darcy-uniform-fourier"], variance["darcy-flat-fourier"]) > 1
+    assert {name for name, row in EXPERIMENTS.items() if "small" in row.scales} == set(OURS)
     for prior in ("mixture", "deep"):  # "about twice the time an update"
         ratio = OURS[f"patches-{prior}-se"]["seconds_per_update"] / OURS[f"patches-{prior}-mle"]["seconds_per_update"]
         assert 1.7 < ratio < 2.4

@@ -101,7 +101,7 @@ def prior_marginals(
         panel.plot(positions, plain, color="black", linestyle="--", linewidth=1.2, label="reference")
         panel.set_title(f"latent {index + 1}", fontsize="medium")
         _dressed(panel, positions)
-    panels[0].legend(frameon=False)
+    panels[0].legend(frameon=False, fontsize="small", handlelength=1.2, loc="upper left")
     return panels
 
 
