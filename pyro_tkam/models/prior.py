@@ -322,7 +322,8 @@ def _formulas(
     if len(index) != len(shape) or not all(-size <= i < size for i, size in zip(index, shape, strict=True)):
         raise ValueError(f"index: got {index}, takes a place in batch_shape {tuple(shape)}")
     z = low + (high - low) * (torch.arange(NUM_ARGUMENTS).to(density.low) + 0.5) / NUM_ARGUMENTS
-    return fit_formulas(z, density.log_prob(z.reshape(-1, *[1] * len(shape)))[:, *index], **options)
+    values: Tensor = density.log_prob(z.reshape(-1, *[1] * len(shape)))
+    return fit_formulas(z, values[(slice(None), *index)], **options)
 
 
 def update_grids(part: Any, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
