@@ -25,7 +25,7 @@ from pyro_tkam import plots
 from pyro_tkam.datasets import darcy, split
 from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.metrics import embed, frechet_distance, principal_features
-from pyro_tkam.models import TKAM
+from pyro_tkam.models import TKAM, TiltedPrior
 
 SMALL = "PYRO_TKAM_SMALL" in os.environ  # set where only the code is checked
 UPDATES = 20 if SMALL else 800
@@ -124,3 +124,44 @@ for row, basis in zip(panels, ("rbf", "fourier"), strict=True):
 # paper found Fourier functions to be the better ones on its pressures, in a larger model that was trained for longer;
 # with few updates they are the riskier choice. If waves are right for your data, take few of them, or let
 # ``model.prior.energies.regularization(smoothness=...)`` and that of the generator's layers pay for bending.
+
+# %%
+# What that does, on one density: a Fourier series fitted to 300 draws waves about the density they came from. A small
+# penalty on :math:`\int f''^2` in 60 further updates leaves a thousandth of the bending, and new draws are more likely.
+
+truth = torch.distributions.Beta(2.0, 5.0)
+pyro.set_rng_seed(0)
+draws, unseen = truth.sample((300,)), truth.sample((4000,))
+prior = TiltedPrior((), "uniform", basis="fourier", grid_size=20)
+prior.fit(draws, ridge=1e-2)
+
+
+def bending():
+    """Return the integral of the squared second derivative of the energy."""
+    return prior.energies.regularization(l1=0.0, entropy=0.0, smoothness=1.0)
+
+
+@torch.no_grad()
+def look():
+    """Return the density on a grid, its bending and the log density of new draws."""
+    return prior().log_prob(places).exp(), float(bending()), float(prior().log_prob(unseen).mean())
+
+
+places = torch.linspace(0.001, 0.999, 400)
+before = look()
+optimizer = torch.optim.Adam(prior.parameters(), lr=0.05)
+for _ in range(60):
+    optimizer.zero_grad()
+    (1e-6 * bending() - prior().log_prob(draws).mean()).backward()
+    optimizer.step()
+after = look()
+
+figure, panel = pyplot.subplots(figsize=(7, 3.4), layout="constrained")
+panel.plot(places, truth.log_prob(places).exp(), color="0.6", linewidth=4, label="truth")
+panel.plot(places, before[0], label="without the penalty")
+panel.plot(places, after[0], label="with it")
+panel.set(xlabel="z", ylabel="density")
+panel.legend()
+print(f"bending {before[1]:.3g} -> {after[1]:.3g}, log density of new draws {before[2]:.3f} -> {after[2]:.3f}")
+assert after[1] < 0.01 * before[1]
+assert after[2] > before[2]

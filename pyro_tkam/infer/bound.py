@@ -57,7 +57,7 @@ class BoundModel:
         if density.structure.enumerated:
             raise ValueError(f"model: got discrete latent sites {density.structure.enumerated}, takes continuous ones")
         if density.layout.local_dims != self.structure.local_dims:
-            raise ValueError("model: got a plate that holds every site but couples its data, takes independent data")
+            raise ValueError(f"model: got a plate that holds every site but couples its data{_cause(model)}")
         self.density = density
 
     def rebind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundModel:
@@ -142,6 +142,14 @@ def _plain(model: Any) -> Iterator[nn.Parameter]:
     for module in model.modules() if isinstance(model, nn.Module) else ():
         if not isinstance(module, PyroModule):
             yield from module.parameters(recurse=False)
+
+
+def _cause(model: Any) -> str:
+    """Name what couples data, where it is batch normalisation, and what to do."""
+    parts = model.named_modules() if isinstance(model, nn.Module) else ()
+    norms = [name for name, part in parts if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training]
+    by = f", by batch normalisation in {norms[0]!r}, which eval() or batch_norm=False ends" if norms else ""
+    return f"{by}, takes independent data"
 
 
 class _WithoutScale(Messenger):

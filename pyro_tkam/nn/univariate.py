@@ -199,8 +199,8 @@ class UnivariateFunctions(PyroModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved: Any = state_dict.get(f"{prefix}coefficients")
         # A refined grid has more functions; of everything else another shape is an error.
-        with_grid = saved is not None and f"{prefix}basis.grid" in state_dict
-        if with_grid and "coefficients" in self._parameters and self.functions_shape(saved) == self.batch_shape:
+        may_differ = "coefficients" in self._parameters and f"{prefix}basis.grid" in state_dict
+        if saved is not None and may_differ and self.functions_shape(saved) == self.batch_shape:
             self.replace_coefficients(torch.empty_like(self._in_bank_order(saved)))
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -80,9 +80,10 @@ class GridUpdates(Callback):
     def _updates(self, model: Any) -> tuple[GridUpdate, ...]:
         with pyro.get_param_store().scope():
             try:
-                return model.update_grid(self.num_samples, **self.options)
+                updates: tuple[GridUpdate, ...] = model.update_grid(self.num_samples, **self.options)
             except EqualSamplesError:
                 return ()
+        return updates
 
     def state_dict(self) -> dict[str, float]:
         """Return where the schedule is."""

@@ -2,9 +2,12 @@
 
 import pickle
 
+import pyro
 import pytest
 import torch
 
+from pyro_tkam.infer import ULA, ImportanceMLE, LangevinMLE
+from pyro_tkam.models import TKAM, GaussianLikelihood, TiltedPrior
 from pyro_tkam.nn import ConvGenerator, SequenceGenerator
 
 SMALL = {"channels": (8, 4, 1), "kernel_sizes": (4, 4, 3), "strides": (1, 2, 1), "paddings": (0, 1, 1)}
@@ -55,6 +58,56 @@ def test_images_do_not_depend_on_their_batch() -> None:
     assert generator(z).min() > 0
     assert generator(z).max() < 1
     torch.testing.assert_close(torch.func.vmap(generator)(z), generator(z))
+
+
+def stripes(num: int) -> torch.Tensor:
+    """Images of eight by eight pixels, bright at the top or at the bottom by a random amount."""
+    height = torch.linspace(-1, 1, 8)[:, None].expand(8, 8)
+    return torch.sigmoid(3 * torch.randn(num, 1, 1, 1) * height)
+
+
+def of_images(**options: bool) -> TKAM:
+    pyro.set_rng_seed(0)
+    return TKAM(TiltedPrior(3, "gaussian"), ConvGenerator(3, **SMALL, **options), GaussianLikelihood(0.3, event_dim=3))
+
+
+OBJECTIVES = {
+    "importance": lambda: ImportanceMLE(20),
+    "langevin": lambda: LangevinMLE(ULA, num_steps=5, step_size=0.02),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("objective", "batch_norm"), [("importance", False), ("importance", True), ("langevin", False)]
+)
+def test_a_convolutional_generator_is_trained(objective: str, batch_norm: bool) -> None:
+    """The evidence of the data rises by far more than its noise, and every parameter of the generator moves."""
+    model = of_images(batch_norm=batch_norm)
+    x, before = stripes(40), {name: p.detach().clone() for name, p in model.generator.named_parameters()}
+
+    def evidence() -> float:
+        pyro.set_rng_seed(1)
+        return -ImportanceMLE(200).loss(model, None, x) / len(x)
+
+    start = evidence()
+    loss = OBJECTIVES[objective]()(model, None)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.03)
+    for _ in range(25):
+        optimizer.zero_grad()
+        (loss(x) / len(x)).backward()
+        optimizer.step()
+    assert evidence() > start + 5
+    assert not [name for name, p in model.generator.named_parameters() if torch.equal(p, before[name])]
+
+
+def test_chains_name_batch_normalisation() -> None:
+    model, x = of_images(batch_norm=True), stripes(4)
+    with pytest.raises(
+        ValueError, match=r"couples its data, by batch normalisation in 'generator\.layers\.1', which eval"
+    ):
+        LangevinMLE(ULA, step_size=0.02)(model, None)(x)
+    LangevinMLE(ULA, step_size=0.02)(model.eval(), None)(x).backward()
 
 
 @pytest.mark.parametrize(
