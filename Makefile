@@ -68,6 +68,7 @@ docs: $(VENV)/.ready-docs
 
 docs-full: export PYRO_TKAM_FULL = 1
 docs-full: docs
+	$(BIN)/python .ci/check_times.py docs/tutorials/sg_execution_times.rst 300
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python -m benchmarks

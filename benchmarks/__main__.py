@@ -1,4 +1,4 @@
-"""Run every benchmark, each in a process of its own; keep its JSON and the seconds it took in ``benchmarks/results``."""
+"""Run every benchmark, each in a process of its own; keep its JSON and its seconds in ``benchmarks/results``."""
 
 import argparse
 import json

@@ -181,6 +181,14 @@ def _generation(results: Any) -> Iterable[Row]:
     yield tuple(f"{results['generation'][each]:.3f}" for each in ("seconds", "published_seconds"))
 
 
+def _pruning(results: Any) -> Iterable[Row]:
+    yield "network", "widths", "parameters", "mean squared error", "10,000 evaluations, ms"
+    for name in ("before", "after"):
+        case = results[name]
+        widths = ", ".join(map(str, case["widths"]))
+        yield name, widths, case["parameters"], f"{case['mean_squared_error']:.1e}", f"{1000 * case['cpu_seconds']:.1f}"
+
+
 def _prior_steps(results: Any) -> Iterable[Row]:
     yield "prior Langevin steps", "s", "published, s"
     for case in results["prior_langevin_steps"]:
@@ -207,6 +215,7 @@ TABLES = {
     "kan": ("kan", _kan),
     "quality": ("quality", _quality),
     "steppingstone": ("objectives", _steppingstone),
+    "pruning": ("pruning", _pruning),
     "generation": ("objectives", _generation),
     "prior_steps": ("objectives", _prior_steps),
 }
@@ -227,7 +236,9 @@ def rendered(name: str) -> list[str]:
     for row in rows_of(results):
         lines += [f"   {'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
     machine = results["environment"]
-    origin = f"{machine['cores']} cores, {machine['threads']} threads ({machine.get('processor', machine['machine'])}); "
+    origin = (
+        f"{machine['cores']} cores, {machine['threads']} threads ({machine.get('processor', machine['machine'])}); "
+    )
     versions = f"Python {machine['python']}, PyTorch {machine['torch']}, Pyro {machine['pyro']}"
     return [*lines, "", f"*{origin}{versions}:* ``docs/results/{file}.json``", ""]
 

@@ -1,6 +1,7 @@
 """Configuration of the documentation."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyro_tkam
 sys.path.insert(0, str(Path(__file__).parent))  # for the extensions beside this file
 
 project = "pyro-tkam"
+FULL = "PYRO_TKAM_FULL" in os.environ  # `make docs-full` trains the tutorials' models in full
 author = "The pyro-tkam developers"
 project_copyright = "the pyro-tkam developers"
 release = version = pyro_tkam.__version__
@@ -43,7 +45,7 @@ autodoc_default_options = {
 }
 python_use_unqualified_type_names = True
 
-if "PYRO_TKAM_FULL" not in os.environ:  # `make docs-full` trains the tutorials' models in full
+if not FULL:
     os.environ["PYRO_TKAM_SMALL"] = "1"
 sphinx_gallery_conf = {
     "examples_dirs": "../tutorials",
@@ -57,3 +59,24 @@ sphinx_gallery_conf = {
     "thumbnail_size": (600, 240),
     "remove_config_comments": True,
 }
+
+SMALL_NOTE = """.. note::
+
+   Built on small settings, so that figures and numbers below are not those that the text describes.
+   ``make docs-full`` trains in full.
+
+"""
+
+
+def note_small_runs(app, docname, source):
+    """Say on each tutorial's page that it was built on small settings."""
+    if docname.startswith("tutorials/") and docname[len("tutorials/")].isdigit() and not FULL:
+        heading = re.search(r"^=+\n", source[0].split("sphx-glr-example-title", 1)[-1], flags=re.MULTILINE)
+        if heading is not None:
+            place = len(source[0]) - len(heading.string) + heading.end()
+            source[0] = f"{source[0][:place]}\n{SMALL_NOTE}{source[0][place:]}"
+
+
+def setup(app):
+    """Register the note."""
+    app.connect("source-read", note_small_runs)

@@ -21,4 +21,4 @@ def test_a_tutorial_runs(name):
 
 
 def test_there_are_tutorials():
-    assert len(TUTORIALS) >= 6
+    assert len(TUTORIALS) == 11

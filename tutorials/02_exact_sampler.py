@@ -85,8 +85,7 @@ assert errors["exact"].abs().max() < 1e-8
 # %%
 # Why is it biased? A cumulated *weight* is not the distribution function at the node. Each weight is the mass of the
 # node's surroundings, half of which lie above the node, so the table runs ahead by about half a weight everywhere. And
-# nothing is ever drawn from below the first node. More nodes make it smaller, but it falls no faster than one over
-# their number, while the quadrature it rests on is exact to many digits.
+# nothing is ever drawn from below the first node. The quadrature it rests on is exact to many digits all the while.
 
 figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 with torch.no_grad():

@@ -78,8 +78,8 @@ assert effective < 10
 # --------
 #
 # A chain for each image walks from a draw of the prior towards numbers that explain it, by the gradient of the log
-# density and noise, and the gradient of the parameters is taken where it ends. An update with chains of ten steps costs
-# several times as much as one above. Its loss is another quantity: the misfit at the chains' ends, no evidence.
+# density and noise, and the gradient of the parameters is taken where it ends. Each of its steps needs the generator's
+# gradient for every image. Its loss is another quantity: the misfit at the chains' ends, no evidence.
 
 by_langevin = new_model()
 with pyro.get_param_store().scope():

@@ -92,7 +92,7 @@ print(f"held-out pressures: distance {floor:.2f}")
 # The basis decides. Radial basis functions, bumps as wide as the grid's step, can hardly bend faster than that: all
 # their samples look like pressures, if a little smoother than real ones. Fourier functions of the same number wave all
 # over the interval. Where training has drawn few latents, nothing stops them, and some samples are noise: in a mean
-# square they are many times as rough. The reference hardly matters to the first, and much to the second.
+# square they are many times as rough. The reference hardly matters to the first.
 
 distances = {basis: [results[key][2] for key in results if key[0] == basis] for basis in ("rbf", "fourier")}
 roughnesses = {basis: [results[key][3] for key in results if key[0] == basis] for basis in ("rbf", "fourier")}

@@ -82,7 +82,7 @@ for name, make in (("mixture", mixture), ("deep", deep)):
 print(f"held-out patches: distance {frechet_distance(real, embed(features, held_out)):.2f}")
 
 # %%
-# Per update the deep prior costs several times as much, since its energy is a network of its own and its gradient needs
+# An update of the deep prior has more to do, since its energy is a network of its own and its gradient needs
 # draws by Langevin steps. What it draws is no better:
 
 assert SMALL or 0.5 < distances["mixture"] / distances["deep"] < 1.5
@@ -130,8 +130,8 @@ left.legend(frameon=False)
 plots.prior_densities(prior, right, title="the mixture's densities that changed most")
 
 # %%
-# The chain's length makes little difference here, but that had to be measured, at a time that grows with it; the
+# How much the chain's length matters has to be measured, at a time that grows with it; the
 # mixture has nothing to measure. And its densities can be looked at one by one, on the right, while of the deep energy
-# one sees samples only. Both models are far from the distance of held-out patches: a small network, trained for a
+# one sees samples only. A small network, trained for a
 # minute or three, knows colours and edges and no textures. (The paper found the mixture better on SVHN and CIFAR-10,
 # too; by Langevin training for 300 updates the deep prior was ahead, see :doc:`/reproduction`.)

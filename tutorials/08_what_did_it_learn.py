@@ -121,7 +121,7 @@ assert names[:2] == ["sin", "square"]
 assert SMALL or names[2] == "exp", names
 
 # %%
-# The sine's :math:`b` is π, as it was made, and the three forms are those of the question. A shift of the sum can go
+# The three forms are those of the question. A shift of the sum can go
 # into the factor of the exponential, so signs and constants of single curves mean little; the forms do.
 #
 # Reading a prior

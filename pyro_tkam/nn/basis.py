@@ -20,7 +20,8 @@ class Basis(PyroModule):
     The grid is a buffer: a checkpoint holds it as an update left it.
 
     :param name: ``"rbf"``, ``"bspline"``, ``"rswaf"``, ``"fourier"``, ``"chebyshev"``, ``"gegenbauer"``,
-        ``"mexican_hat"`` or ``"morlet"``; their formulas are in :mod:`pyro_tkam.ops.bases`.
+        ``"mexican_hat"`` or ``"morlet"``, whose formulas are in :mod:`pyro_tkam.ops.bases`; or a subclass of
+        :class:`~pyro_tkam.ops.bases.BasisFunctions` of your own.
     :param low: lower end of the grid.
     :param high: upper end of the grid.
     :param grid_size: number of centres (RBF, RSWAF, wavelets), of intervals between the knots of a B-spline, or of
@@ -38,7 +39,7 @@ class Basis(PyroModule):
 
     def __init__(
         self,
-        name: str,
+        name: str | type[BasisFunctions],
         low: float,
         high: float,
         *,
@@ -48,7 +49,8 @@ class Basis(PyroModule):
         trainable_width: bool = False,
     ) -> None:
         super().__init__()
-        kind = _checks.known("basis", name, BASES)
+        own = isinstance(name, type) and issubclass(name, BasisFunctions)
+        kind: type[BasisFunctions] = name if own else _checks.known("basis", name, BASES)
         self.name = name
         self.low, self.high = _checks.interval(low, high)
         grid_size = _checks.integer("grid_size", grid_size, 1)

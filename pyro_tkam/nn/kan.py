@@ -14,6 +14,7 @@ from pyro_tkam.nn._unseen import unseen
 from pyro_tkam.nn.grids import GridUpdate
 from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions, all_or_none
 from pyro_tkam.ops._precision import at_least_single
+from pyro_tkam.ops.bases import BasisFunctions
 
 
 class KANEdges(UnivariateFunctions):
@@ -39,7 +40,7 @@ class KANEdges(UnivariateFunctions):
         self,
         in_features: int,
         out_features: int,
-        basis: str = "rbf",
+        basis: str | type[BasisFunctions] = "rbf",
         low: float = -2.0,
         high: float = 2.0,
         **options: Any,
@@ -176,7 +177,7 @@ class KAN(PyroModule):
     def __init__(
         self,
         widths: Sequence[int],
-        basis: str = "rbf",
+        basis: str | type[BasisFunctions] = "rbf",
         low: float = -2.0,
         high: float = 2.0,
         *,

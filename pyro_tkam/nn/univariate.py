@@ -129,7 +129,7 @@ class UnivariateFunctions(PyroModule):
     def __init__(
         self,
         batch_shape: int | tuple[int, ...],
-        basis: str = "rbf",
+        basis: str | type[BasisFunctions] = "rbf",
         low: float = 0.0,
         high: float = 1.0,
         grid_size: int = 20,

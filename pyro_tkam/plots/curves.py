@@ -45,7 +45,7 @@ def training_curves(
 def _limits(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
     """Return what to show: all but the first fiftieth, whose fall would flatten the rest."""
     later = [value for curve in curves for value in curve[len(curve) // 50 :]]
-    margin = 0.05 * (max(later) - min(later)) or 0.5
+    margin = 0.05 * (max(later) - min(later)) or abs(max(later)) / 2 or 0.5
     return min(later) - margin, max(later) + margin
 
 
