@@ -8,6 +8,7 @@ widths 4, 20, 1 learns it with a penalty on its functions and is pruned twice, w
 
 import math
 from time import process_time
+from typing import Any
 
 import pyro
 import torch
@@ -36,7 +37,7 @@ def main() -> None:
     x = 2 * torch.rand(1000, 4) - 1
     y = torch.exp(torch.sin(math.pi * x[:, 0]) + x[:, 1] ** 2)
     y = (y - y.mean()) / y.std()
-    grids = {"low": -1.0, "high": 1.0, "hidden_low": -3.0, "hidden_high": 3.0, "grid_size": 8}
+    grids: dict[str, Any] = {"low": -1.0, "high": 1.0, "hidden_low": -3.0, "hidden_high": 3.0, "grid_size": 8}
     network = KAN([4, 20, 1], "bspline", layer_norm=False, **grids)
     updates = 100 if options.short else 400
     errors = {"before": fit(network, x, y, updates, 3e-3, 0.01)}

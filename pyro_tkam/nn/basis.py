@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from pyro.nn import PyroModule, PyroParam, pyro_method
@@ -11,6 +11,10 @@ from torch.distributions import constraints
 
 from pyro_tkam.nn import _checks
 from pyro_tkam.ops.bases import BASES, BasisFunctions
+
+
+def _is_own(basis: Any) -> TypeGuard[type[BasisFunctions]]:
+    return isinstance(basis, type) and issubclass(basis, BasisFunctions)
 
 
 class Basis(PyroModule):
@@ -49,8 +53,7 @@ class Basis(PyroModule):
         trainable_width: bool = False,
     ) -> None:
         super().__init__()
-        own = isinstance(name, type) and issubclass(name, BasisFunctions)
-        kind: type[BasisFunctions] = name if own else _checks.known("basis", name, BASES)
+        kind = name if _is_own(name) else _checks.known("basis", name, BASES)
         self.name = name
         self.low, self.high = _checks.interval(low, high)
         grid_size = _checks.integer("grid_size", grid_size, 1)
