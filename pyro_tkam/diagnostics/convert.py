@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
 import torch
+from pyro.infer import MCMC
 from torch import Tensor
 
 from pyro_tkam._arviz import Container, from_groups
@@ -29,12 +30,19 @@ def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
     dimensions ``(temperature, chain, draw)`` and, if the draws of all temperatures were kept, ``prior``. Plates are
     dimensions. It survives netCDF (:func:`save`, :func:`load`).
 
-    :param result: a run :class:`VectorizedMCMC` or :class:`ParallelTempering`, :class:`PowerPosteriors`, or
+    ``arviz.loo`` and ``arviz.compare`` read ``log_likelihood``. Discrete sites that were summed out of the model are
+    summed out of it too; where data share such a site, or a latent site has no draws, it is left out, with a warning.
+
+    :param result: a run :class:`VectorizedMCMC`, :class:`ParallelTempering` or ``pyro.infer.MCMC`` (any kernel; of
+        ``sample_stats`` only ``diverging``, which is all that Pyro keeps); :class:`PowerPosteriors`;
         :class:`WeightedDraws`, whose posterior is resampled into one chain: all its draws count alike, and
-        ``log_weight`` is the weight by which each of them was chosen.
+        ``log_weight`` is the weight by which each of them was chosen; an :class:`Evidence`, with a group
+        ``evidence`` where it is per datum; or a :class:`~pyro_tkam.train.RunFolder` (see ``training_to_arviz``).
     :param evidence: kept as attributes ``log_evidence``, ``log_evidence_standard_error``, ``log_evidence_method``
         and ``log_evidence_verdict``; weighted draws bring their own.
     :raises TypeError: for another result.
+    :raises RuntimeError: if a sampler hasn't run.
+    :raises ValueError: for an evidence of an evidence.
 
     >>> import pyro, torch, pyro.distributions as dist
     >>> from pyro_tkam.infer import MALA
@@ -47,22 +55,55 @@ def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
     >>> dict(to_arviz(mcmc)["log_likelihood"]["x"].sizes)
     {'chain': 4, 'draw': 8, 'data': 3}
     """
+    # A run folder belongs to a package that imports this one, so it converts itself.
+    convert: Callable[..., Container] | None = getattr(result, "__to_arviz__", None)
+    if convert is not None:
+        return convert(evidence=evidence)
     raise TypeError(
-        "result must be a VectorizedMCMC, ParallelTempering, PowerPosteriors or WeightedDraws, "
-        f"got {type(result).__name__}"
+        "result must be a VectorizedMCMC, ParallelTempering, pyro.infer.MCMC, PowerPosteriors, WeightedDraws, Evidence "
+        f"or RunFolder, got {type(result).__name__}"
     )
 
 
 @to_arviz.register
-def _mcmc(result: VectorizedMCMC, *, evidence: Evidence | None = None) -> Container:
+def _vectorized(result: VectorizedMCMC, *, evidence: Evidence | None = None) -> Container:
+    local = _in_order(getattr(result._chains.density, "local_plates", {})) if result._samples else []
+    return _chains(result, result.sample_stats, local, evidence)
+
+
+@to_arviz.register
+def _pyro_mcmc(result: MCMC, *, evidence: Evidence | None = None) -> Container:
+    diverging = torch.zeros(result.num_chains, result.num_samples, dtype=torch.bool)
+    for chain, diagnostics in enumerate(result._diagnostics):
+        diverging[chain, (diagnostics or {}).get("divergences", [])] = True
+    return _chains(result, {"diverging": diverging}, [], evidence)
+
+
+def _chains(
+    result: VectorizedMCMC | MCMC, sample_stats: Group, local: Sequence[str], evidence: Evidence | None
+) -> Container:
+    if not result._samples:
+        raise RuntimeError("run() must be called before there are results")
     groups: dict[str, Group] = {
         "posterior": result.get_samples(group_by_chain=True),
-        "sample_stats": result.sample_stats,
+        "sample_stats": sample_stats,
     }
-    if result.kernel.model is None:
+    model = getattr(result.kernel, "model", None)
+    if model is None:
         return _container(groups, {}, {}, evidence)
-    sites = ModelSites.of(result.kernel.model, result._args, result._kwargs)
-    return _with_model(groups, sites, _local_names(result), evidence)
+    return _with_model(groups, ModelSites.of(model, result._args, result._kwargs), local, evidence)
+
+
+@to_arviz.register
+def _evidence(result: Evidence, *, evidence: Evidence | None = None) -> Container:
+    if evidence is not None:
+        raise ValueError("evidence: got one, takes None: the result is an evidence itself")
+    if result.per_datum is None or result.per_datum_standard_error is None:
+        return from_groups({}, attrs=_attributes(result))
+    groups = {"evidence": {"log_evidence": result.per_datum, "standard_error": result.per_datum_standard_error}}
+    arrays = {name: {key: each.detach().cpu().numpy() for key, each in group.items()} for name, group in groups.items()}
+    dims = ["data"] if result.per_datum.ndim == 1 else [f"data_{i}" for i in range(result.per_datum.ndim)]
+    return from_groups(arrays, attrs=_attributes(result), sample_dims={"evidence": dims})
 
 
 @to_arviz.register
@@ -86,7 +127,7 @@ def _power_posteriors(result: PowerPosteriors, *, evidence: Evidence | None = No
     if len(result.positions) > 1:
         groups["prior"] = result.density.constrain(result.positions[0])
     sites = ModelSites.of(terms.model, terms.args, terms.kwargs)
-    local = list(result.density.local_plates)
+    local = _in_order(result.density.local_plates)
     return _with_model(groups, sites, local, evidence, {"temperature": result.betas})
 
 
@@ -157,8 +198,9 @@ def _attributes(evidence: Evidence | None) -> dict[str, Any]:
     }
 
 
-def _local_names(result: VectorizedMCMC) -> list[str]:
-    return list(getattr(result._chains.density, "local_plates", {}))
+def _in_order(plates: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Names of plates in the order of their dimensions, as statistics have them."""
+    return sorted(plates, key=lambda name: plates[name][0])
 
 
 def _plates_at(sites: ModelSites, dims: tuple[int, ...]) -> list[str]:

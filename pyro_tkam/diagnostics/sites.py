@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer.autoguide.initialization import init_to_uniform
+from pyro.infer import config_enumerate
+from pyro.infer.autoguide.initialization import InitMessenger, init_to_uniform
 from torch import Tensor
 
+from pyro_tkam.diagnostics.summed_out import SharedSiteError, summed_out
 from pyro_tkam.infer.coordinates import Site
-from pyro_tkam.infer.structure import Model, initial_trace, is_prior, sample_sites
+from pyro_tkam.infer.structure import Model, is_prior, sample_sites
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,9 @@ class ModelSites:
 
     @staticmethod
     def of(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelSites:
-        """Run the model once."""
-        with torch.no_grad():
-            trace, _ = initial_trace(model, args, dict(kwargs), init_to_uniform, None)
+        """Run the model once, its discrete sites drawn, not enumerated, so that shapes are those of the data."""
+        with torch.no_grad(), poutine.block():
+            trace = poutine.trace(InitMessenger(_start)(model)).get_trace(*args, **kwargs)
         return ModelSites(model, args, kwargs, dict(sample_sites(trace)))
 
     @property
@@ -68,44 +71,92 @@ class ModelSites:
     def log_likelihood(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Log likelihood of every datum at every draw, each ``(draw, *batch shape)``, unscaled.
 
+        Discrete sites without draws are summed out.
+
         :param draws: values of the latent sites, each ``(draw, *site shape)``.
-        :return: nothing, if some latent sites have no draws (as those that are summed out).
+        :return: nothing, with a warning, if other latent sites have no draws, or if data share what is summed out.
         """
-        latent = {name for name, site in self.sites.items() if not site["is_observed"]}
-        if not latent <= set(draws):
-            return {}
-        values = {name: draws[name] for name in latent}
-        num = len(next(iter(values.values())))
-        with torch.no_grad(), pyro.validation_enabled(False):
-            batched = _all_at_once(self._one, values)
-            if batched is not None:
-                return batched
-            runs = [self._one({name: value[i] for name, value in values.items()}) for i in range(num)]
-        return {name: torch.stack([run[name] for run in runs]) for name in self.observed}
+        latent = {name: site for name, site in self.sites.items() if not site["is_observed"]}
+        missing = [name for name in latent if name not in draws]
+        if lost := [name for name in missing if not latent[name]["fn"].has_enumerate_support]:
+            return _left_out(f"the sites {lost} have no draws")
+        values = {name: draws[name] for name in latent if name in draws}
+        one, all_at_once = (self._summed_out, self._plated) if missing else (self._one, torch.func.vmap(self._one))
+        try:
+            with torch.no_grad(), pyro.validation_enabled(False):
+                return _at_all_draws(one, all_at_once, values)
+        except SharedSiteError as error:
+            return _left_out(str(error))
 
     def _one(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         with poutine.block():
             trace = poutine.trace(poutine.condition(self.model, data=values)).get_trace(*self.args, **self.kwargs)
         return {name: _log_prob(trace.nodes[name]) for name in self.observed}
 
+    @property
+    def _nesting(self) -> int:
+        frames = [frame for site in self.sites.values() for frame in site["cond_indep_stack"] if frame.vectorized]
+        return max((-frame.dim for frame in frames), default=0)
+
+    def _plated(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sum out at all draws at once, which are an outer plate."""
+        spread = {}
+        for name, value in values.items():
+            missing = self._nesting - len(self.sites[name]["fn"].batch_shape)
+            spread[name] = value.reshape(len(value), *(1,) * missing, *value.shape[1:])
+        return self._summed_out(spread, (len(next(iter(values.values()))),))
+
+    def _summed_out(self, values: dict[str, Tensor], rows: tuple[int, ...] = ()) -> dict[str, Tensor]:
+        """Sum the discrete sites out, under an outer plate if a number of rows is given."""
+        nesting = self._nesting + len(rows)
+        model = config_enumerate(poutine.condition(self.model, data=values))
+        if rows:
+            model = pyro.plate("_draws", *rows, dim=-nesting)(model)
+        with poutine.block():
+            enumerated = poutine.enum(model, first_available_dim=-1 - nesting)
+            trace = poutine.trace(enumerated).get_trace(*self.args, **self.kwargs)
+        terms = {name: _log_prob(trace.nodes[name]) for name in self.sites}
+        summed_out(trace, terms, self.observed, nesting)
+        return {name: terms[name].reshape(*rows, *site["fn"].batch_shape) for name, site in self.observed.items()}
+
 
 Run = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
-def _all_at_once(run: Run, values: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """Run under ``vmap``; None if that fails or gives other values than one run at a time."""
-    first = run({name: value[0] for name, value in values.items()})
+def _start(site: Site) -> Tensor:
+    """Draw what is discrete, and start elsewhere where chains do."""
+    value: Tensor = site["fn"].sample() if site["fn"].support.is_discrete else init_to_uniform(site)
+    return value
+
+
+def _left_out(why: str) -> dict[str, Tensor]:
+    warnings.warn(f"log_likelihood is left out, so that loo and compare won't work: {why}", stacklevel=2)
+    return {}
+
+
+def _at_all_draws(one: Run, all_at_once: Run, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Run at all draws at once, or draw by draw where that fails or gives other values."""
+    first = one({name: value[0] for name, value in values.items()})
+    batched = _attempt(all_at_once, values)
+    if batched is not None and all(
+        torch.allclose(batched[name][0], first[name], rtol=1e-4, atol=1e-4, equal_nan=True) for name in first
+    ):
+        return batched
+    num = len(next(iter(values.values())))
+    runs = [first] + [one({name: value[i] for name, value in values.items()}) for i in range(1, num)]
+    return {name: torch.stack([run[name] for run in runs]) for name in first}
+
+
+def _attempt(run: Run, values: dict[str, Tensor]) -> dict[str, Tensor] | None:
     # A model may break in any way when it is batched; running it draw by draw takes it.
     try:
-        batched = torch.func.vmap(run)(values)
+        return run(values)
     except Exception:
         return None
-    agrees = all(torch.allclose(batched[name][0], first[name], rtol=1e-4, atol=1e-4, equal_nan=True) for name in first)
-    return batched if agrees else None
 
 
 def _log_prob(site: Site) -> Tensor:
     log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     mask = site["mask"]
     log_prob = log_prob if mask is None else torch.where(torch.as_tensor(mask, device=log_prob.device), log_prob, 0.0)
-    return log_prob.expand(site["fn"].batch_shape)
+    return log_prob.expand(torch.broadcast_shapes(log_prob.shape, site["fn"].batch_shape))

@@ -138,10 +138,14 @@ def evidence_from(draws: TemperedDraws, method: str) -> Evidence:
     return METHODS[method](draws)
 
 
+def recorded(draws: TemperedDraws) -> TemperedRun:
+    """Return the arrays that a run is judged by."""
+    return TemperedRun(_log_likelihood(draws), draws.betas, draws.replicas, draws.swap_acceptance)
+
+
 def run_verdict(draws: TemperedDraws) -> Verdict:
     """Look at a run."""
-    log_likelihood = _log_likelihood(draws)
-    return tempering_verdict(TemperedRun(log_likelihood, draws.betas, draws.replicas, draws.swap_acceptance))
+    return tempering_verdict(recorded(draws))
 
 
 def along_ladder(draws: TemperedDraws) -> Estimate:

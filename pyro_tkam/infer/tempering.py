@@ -15,7 +15,7 @@ from pyro_tkam.infer.kernels import LangevinKernel
 from pyro_tkam.infer.ladder import make_ladder
 from pyro_tkam.infer.run import BatchRun
 from pyro_tkam.infer.tempered import TemperedChains
-from pyro_tkam.infer.tempered_evidence import evidence_from
+from pyro_tkam.infer.tempered_evidence import evidence_from, recorded
 from pyro_tkam.ops.schedules import communication_barrier, suggested_number
 from pyro_tkam.ops.tempering import round_trips
 
@@ -23,6 +23,8 @@ STEP_MARGIN = 3
 """Times the dearest step so far that must be left of the evaluations for another step."""
 
 STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible")
+FEWEST_DRAWS = 4
+"""In a chain, for its halves to have a variance."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,20 @@ class PowerPosteriors:
     def suggested_num_temperatures(self) -> int:
         """Number of temperatures that the barrier asks for."""
         return suggested_number(self.barrier[-1].item())
+
+    @property
+    def rhat(self) -> Tensor:
+        """Split R-hat of the log likelihood at ``betas[1:]``, ``(temperature - 1, *local)``; 1 where chains agree.
+
+        It compares the halves of the chains, so that one chain is compared with itself. Draws at ``t = 0`` come from
+        the prior itself, where their log likelihood may be ``-inf``.
+        """
+        return recorded(self).rhat
+
+    @property
+    def effective_draws(self) -> Tensor:
+        """Effective sample size of the log likelihood at ``betas[1:]``, ``(temperature - 1, *local)``, all chains."""
+        return recorded(self).effective_draws
 
     def log_evidence(self, method: str = "auto") -> Evidence:
         """Estimate the log evidence from these draws.
@@ -160,8 +176,16 @@ class ParallelTempering(BatchRun):
         return select_samples(self._finished().samples, num_samples, group_by_chain)
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return effective sample size and split R-hat by site at ``t = 1``."""
-        return diagnostics(self._finished().samples)
+        """Return effective sample size and split R-hat by site at ``t = 1``, and at each temperature.
+
+        The latter are those of the log likelihood: entry ``"temperatures"`` holds ``t``, ``n_eff`` and ``r_hat``, each
+        with a first dimension ``temperature - 1``, as the prior (``t = 0``) is left out. It needs 4 draws in a chain.
+        """
+        result = self._finished()
+        if result.log_likelihood.shape[2] < FEWEST_DRAWS:
+            return diagnostics(result.samples)
+        rungs = {"t": result.betas[1:], "n_eff": result.effective_draws, "r_hat": result.rhat}
+        return {**diagnostics(result.samples), "temperatures": rungs}
 
     def log_evidence(self, method: str = "auto") -> Evidence:
         """Estimate the log evidence, as :meth:`PowerPosteriors.log_evidence` does."""

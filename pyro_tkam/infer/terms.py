@@ -147,9 +147,9 @@ class ModelTerms:
         terms = self.site_terms(trace, coordinates)
         prior = self.prior_names
         if self.structure.enumerated:
-            log_prior = _marginal(trace, terms, prior, dims)
+            log_prior = marginal(trace, terms, prior, dims)
             log_prior, log_joint = (
-                _keep(each, dims, sizes) for each in (log_prior, _marginal(trace, terms, terms, dims))
+                _keep(each, dims, sizes) for each in (log_prior, marginal(trace, terms, terms, dims))
             )
             return log_prior, log_joint - log_prior
         zero = next(iter(coordinates.values())).new_zeros(sizes)
@@ -221,8 +221,14 @@ def _keep(term: Tensor, dims: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor
     return term.sum(others) if others else term
 
 
-def _marginal(trace: poutine.Trace, terms: dict[str, Tensor], names: Iterable[str], dims: tuple[int, ...]) -> Tensor:
-    """Sum enumerated sites out of some terms; plates other than those at ``dims`` are summed too."""
+def marginal(trace: poutine.Trace, terms: dict[str, Tensor], names: Iterable[str], dims: tuple[int, ...]) -> Tensor:
+    """Sum enumerated sites out of some terms; plates other than those at ``dims`` are summed too.
+
+    :param trace: an enumerated run of a model.
+    :param terms: log density of each site of it.
+    :param names: the sites whose product is summed.
+    :param dims: dimensions of the plates that stay.
+    """
     trace.symbolize_dims()
     factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
     for name in names:

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 
 from pyro_tkam._arviz import Container, from_groups
-from pyro_tkam.diagnostics import to_arviz
 from pyro_tkam.infer.evidence import Evidence
 from pyro_tkam.train.folder import RunFolder
 
 
-@to_arviz.register
 def training_to_arviz(result: RunFolder, *, evidence: Evidence | None = None) -> Container:
     """
     Turn a run folder into a container with one group, ``training``: every metric over dimension ``update``.

@@ -1,8 +1,15 @@
 """The files of a run folder."""
 
+from __future__ import annotations
+
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyro_tkam._arviz import Container
+    from pyro_tkam.infer.evidence import Evidence
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,3 +78,9 @@ class RunFolder:
             return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.metrics} is damaged: {error}") from error
+
+    def __to_arviz__(self, *, evidence: Evidence | None = None) -> Container:
+        """Convert the folder of a finished run, as :func:`~pyro_tkam.diagnostics.to_arviz` asks it to."""
+        from pyro_tkam.train.archive import training_to_arviz  # ArviZ takes seconds to import
+
+        return training_to_arviz(self, evidence=evidence)

@@ -17,11 +17,13 @@ from pyro_tkam.ops.tempering import swap
 RUNGS, CHAINS, DRAWS, DIM, NOISE = 9, 8, 300, 3, 0.5
 
 
-def exact_run(seed: int, shape: tuple[int, ...] = (), rungs: int = RUNGS, draws: int = DRAWS) -> TemperedRun:
+def exact_run(
+    seed: int, shape: tuple[int, ...] = (), rungs: int = RUNGS, draws: int = DRAWS, chains: int = CHAINS
+) -> TemperedRun:
     generator = torch.Generator().manual_seed(seed)
     betas = power_law(rungs, 3.0, dtype=torch.float64)
     precision = (1 + betas / NOISE**2).reshape(-1, 1, 1, *(1,) * len(shape), 1)
-    normal = torch.randn(rungs, CHAINS, draws, *shape, DIM, generator=generator, dtype=torch.float64)
+    normal = torch.randn(rungs, chains, draws, *shape, DIM, generator=generator, dtype=torch.float64)
     normal = autocorrelated(normal)
     mean = betas.reshape(precision.shape) / NOISE**2 / precision
     z = mean + normal / precision.sqrt()
@@ -131,7 +133,7 @@ FAILURES = {
     "heavy-tailed weights": first_step_too_long,
     "non-stationary rung": drift,
     "chains in disagreement": one_chain_elsewhere,
-    "stuck chains": chain_at_boundary,
+    "boundary-stuck chains": chain_at_boundary,
     "too few draws": slow_mixing,
 }
 
@@ -160,6 +162,62 @@ def test_each_planted_failure_is_flagged(name, shape):
         assert name in verdict.names, str(verdict)
         assert not verdict.trusted
         assert name in str(verdict)
+
+
+BETAS = power_law(RUNGS, 3.0, dtype=torch.float64)
+PLACES = {
+    "too few rungs": f"between t = {BETAS[3]:.3g} and {BETAS[4]:.3g}",
+    "missed mode": f"t = {BETAS[7]:.3g} and 1,",
+    "heavy-tailed weights": f"between t = 0 and {BETAS[1]:.3g}",
+    "non-stationary rung": f"at t = {BETAS[4]:.3g}",
+    "chains in disagreement": "at t = 1",
+    "boundary-stuck chains": "1 of 8 chains hardly move, most at t = 1",
+    "too few draws": f"at t = {BETAS[5]:.3g}",
+}
+
+
+@pytest.mark.parametrize("shape", [(), (4,)])
+@pytest.mark.parametrize("name", PLACES)
+def test_a_finding_names_its_temperature(name, shape):
+    findings = tempering_verdict(FAILURES[name](exact_run(0, shape))).findings
+    (finding,) = [each for each in findings if each.name == name]
+    assert PLACES[name] in str(finding)
+
+
+def test_a_stuck_ladder_names_the_rarest_swaps():
+    run = rejected_swaps(no_round_trips(exact_run(0)))
+    (finding,) = [each for each in tempering_verdict(run).findings if each.name == "stuck ladder"]
+    assert PLACES["too few rungs"] in str(finding)
+
+
+@pytest.mark.parametrize("chains", [1, CHAINS])
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_r_hat_and_effective_draws_of_each_rung(shape, chains):
+    """R-hat is that of halves, so one chain that moves on half way is seen; only the rung that does has a large one."""
+    run = exact_run(0, shape, draws=1000, chains=chains)
+    assert run.rhat.shape == run.effective_draws.shape == (RUNGS - 1, *shape)
+    assert (run.rhat != 1).all()
+    assert (run.rhat < 1.1).all()
+    moved = run.log_likelihood.clone()
+    moved[4, :, 500:] += 3 * moved[4].std()
+    moved = dataclasses.replace(run, log_likelihood=moved)
+    rung = torch.arange(1, RUNGS) == 4
+    assert (moved.rhat[rung] > 1.5).all()
+    assert (moved.effective_draws[rung] < 30).all()
+    torch.testing.assert_close(moved.rhat[~rung], run.rhat[~rung])
+    torch.testing.assert_close(moved.effective_draws[~rung], run.effective_draws[~rung])
+    assert "chains in disagreement" in tempering_verdict(moved).names
+
+
+def test_a_single_healthy_chain_is_silent():
+    for seed in range(20):
+        verdict = tempering_verdict(exact_run(seed, draws=1000, chains=1))
+        assert verdict.trusted, str(verdict)
+
+
+def test_r_hat_needs_draws():
+    with pytest.raises(ValueError, match="num_samples: got 3 draws"):
+        _ = exact_run(0, draws=3).rhat
 
 
 @pytest.mark.parametrize("name", ["stuck ladder", "too few rungs"])
