@@ -323,7 +323,7 @@ def _formulas(
         raise ValueError(f"index: got {index}, takes a place in batch_shape {tuple(shape)}")
     z = low + (high - low) * (torch.arange(NUM_ARGUMENTS).to(density.low) + 0.5) / NUM_ARGUMENTS
     values: Tensor = density.log_prob(z.reshape(-1, *[1] * len(shape)))
-    return fit_formulas(z, values[(slice(None), *index)], **options)
+    return fit_formulas(z, values.movedim(0, -1)[index], **options)
 
 
 def update_grids(part: Any, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
