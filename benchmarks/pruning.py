@@ -36,8 +36,7 @@ def main() -> None:
     x = 2 * torch.rand(1000, 4) - 1
     y = torch.exp(torch.sin(math.pi * x[:, 0]) + x[:, 1] ** 2)
     y = (y - y.mean()) / y.std()
-    grids = {"low": -1.0, "high": 1.0, "hidden_low": -3.0, "hidden_high": 3.0, "grid_size": 8}
-    network = KAN([4, 20, 1], "bspline", layer_norm=False, **grids)
+    network = KAN([4, 20, 1], "bspline", -1.0, 1.0, hidden_low=-3.0, hidden_high=3.0, grid_size=8, layer_norm=False)
     updates = 100 if options.short else 400
     errors = {"before": fit(network, x, y, updates, 3e-3, 0.01)}
     pruned = network.prune(0.03, x)

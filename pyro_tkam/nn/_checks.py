@@ -12,7 +12,7 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-def known(argument: str, name: str, table: Mapping[str, T]) -> T:
+def known(argument: str, name: object, table: Mapping[str, T]) -> T:
     """Look a name up, once, at the edge."""
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"{argument} must be one of {', '.join(map(repr, table))}, got {name!r}")

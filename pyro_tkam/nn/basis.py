@@ -49,8 +49,10 @@ class Basis(PyroModule):
         trainable_width: bool = False,
     ) -> None:
         super().__init__()
-        own = isinstance(name, type) and issubclass(name, BasisFunctions)
-        kind: type[BasisFunctions] = name if own else _checks.known("basis", name, BASES)
+        if isinstance(name, type) and issubclass(name, BasisFunctions):
+            kind = name
+        else:
+            kind = _checks.known("basis", name, BASES)
         self.name = name
         self.low, self.high = _checks.interval(low, high)
         grid_size = _checks.integer("grid_size", grid_size, 1)
