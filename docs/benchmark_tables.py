@@ -154,7 +154,7 @@ def _kan(results: Any) -> Iterable[Row]:
 
 
 def _quality(results: Any) -> Iterable[Row]:
-    yield "model", "updates", "seeds", "Fréchet distance", "over the better VAE", "s an update", "s for 10,000"
+    yield "model", "updates", "seeds", "Fréchet distance", "over the best VAE's", "s an update", "s for 10,000"
     groups: dict[tuple[str, int], list[Any]] = {}
     for run in results["runs"]:
         groups.setdefault((run["name"], run["updates"]), []).append(run)
@@ -162,8 +162,18 @@ def _quality(results: Any) -> Iterable[Row]:
     def average(key: tuple[str, int], measure: str) -> float:
         return mean(run[measure] for run in groups[key])
 
+    def alike(name: str, updates: int) -> Iterable[tuple[str, int]]:
+        """Yield the VAEs with as many updates and the same kind of step size."""
+        for key in groups:
+            if (
+                key[0].startswith("vae")
+                and key[1] == updates
+                and key[0].endswith("falling") == name.endswith("falling")
+            ):
+                yield key
+
     for name, updates in sorted(groups, key=lambda key: (key[1], average(key, "frechet"))):
-        best = min(average(key, "frechet") for key in groups if key[0].startswith("vae") and key[1] == updates)
+        best = min(average(key, "frechet") for key in alike(name, updates))
         distance = average((name, updates), "frechet")
         times = (average((name, updates), f"cpu_seconds_{each}") for each in ("per_update", "for_10000_samples"))
         seconds = (f"{each:.2g}" for each in times)
