@@ -131,12 +131,34 @@ tempering = ParallelTempering(
     AutoMALA(different), num_temperatures=8, num_samples=200 if SMALL else 1000, num_chains=4, disable_progbar=True
 )
 draws = tempering.run()
-_, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-plots.evidence_curve(draws, axes, exact=exact(10.0))
 for method in ("thermodynamic", "steppingstone", "bar", "bridge"):
     estimate = draws.log_evidence(method)
     print(f"{method:14} {estimate.value:.3f} ± {estimate.standard_error:.3f}")
     assert abs(estimate.value - exact(10.0)) < 0.3
+
+# %%
+# If all schools are alike everything is normal, and the curve is known. The left picture has its trapezoids, whose area
+# is the estimate, and the right one the posteriors on the way: from the prior (blue) to the posterior (red).
+
+
+def mean_log_likelihood(t):
+    """Exact mean log likelihood of 'alike' at inverse temperatures."""
+    weights = errors**-2
+    precision = 0.01 + t * weights.sum()
+    mean = t * (effects * weights).sum() / precision
+    squares = (effects - mean[:, None]).square() + 1 / precision[:, None]
+    return -0.5 * (squares * weights + (2 * math.pi * errors**2).log()).sum(-1)
+
+
+simple = ParallelTempering(
+    AutoMALA(alike), num_temperatures=8, num_samples=1000, num_chains=4, keep_all=True, disable_progbar=True
+).run()
+_, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+plots.evidence_curve(simple, left, exact=exact(None), exact_mean=mean_log_likelihood)
+location = simple.density.constrain(simple.positions)["location"]
+plots.power_posteriors(location, simple.betas, right, label="location")
+averages = simple.log_likelihood.mean((1, 2))
+assert (averages - mean_log_likelihood(simple.betas)).abs()[1:].max() < 0.2
 
 # %%
 # Read in ArviZ

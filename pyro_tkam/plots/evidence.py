@@ -1,6 +1,6 @@
 """Pictures of a tempered run and of importance weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,13 @@ from pyro_tkam.ops.schedules import power_law
 from pyro_tkam.plots.axes import Axes, axes_or_new
 
 
-def evidence_curve(draws: PowerPosteriors, axes: Axes | None = None, *, exact: float | None = None) -> Axes:
+def evidence_curve(
+    draws: PowerPosteriors,
+    axes: Axes | None = None,
+    *,
+    exact: float | None = None,
+    exact_mean: Callable[[Tensor], Tensor] | None = None,
+) -> Axes:
     """
     Draw the mean log likelihood over ``t`` with the trapezoids whose area is the log evidence (Raj 2025, Fig. 5).
 
@@ -21,6 +27,8 @@ def evidence_curve(draws: PowerPosteriors, axes: Axes | None = None, *, exact: f
         part of the prior, the mean at ``t = 0`` is ``-inf``; the curve starts at the next rung, and the title says so.
     :param axes: where to draw; None makes a figure.
     :param exact: the log evidence, in nats, where it is known.
+    :param exact_mean: the mean log likelihood at inverse temperatures ``(N,)``, in nats, where it is known: the curve
+        whose area the trapezoids estimate.
     :return: the axes.
     """
     axes = axes_or_new(axes)
@@ -31,6 +39,10 @@ def evidence_curve(draws: PowerPosteriors, axes: Axes | None = None, *, exact: f
     for k in range(len(betas) - 1):
         axes.fill_between(betas[k : k + 2], means[k : k + 2], color=f"C{k % 2}", alpha=0.25, linewidth=0)
     axes.plot(betas, means, "o-", color="black", markersize=3, linewidth=1)
+    if exact_mean is not None:
+        t = torch.linspace(float(betas[0]), 1.0, 400, dtype=draws.betas.dtype, device=draws.betas.device)
+        axes.plot(_array(t), _array(exact_mean(t)), color="C3", linewidth=1.5, label="exact mean")
+        axes.legend(frameon=False)
     area = torch.trapezoid(averages[known], draws.betas[known]).item()
     lacking = "" if known.all() else f" from t = {betas[0]:.2g}, as the mean at 0 is -inf"
     truth = "" if exact is None else f", exactly {exact:.2f}"

@@ -11,6 +11,8 @@ import torch
 from pyro_tkam import plots
 from pyro_tkam.infer import AutoMALA, ImportanceSampling, ParallelTempering
 
+DATA = torch.tensor([0.5, 1.0])
+
 
 def model(data):
     with pyro.plate("data", len(data)):
@@ -25,17 +27,24 @@ def draws():
     run = ParallelTempering(
         kernel, num_temperatures=4, num_samples=30, num_chains=2, keep_all=True, disable_progbar=True
     )
-    return run.run(torch.tensor([0.5, 1.0]))
+    return run.run(DATA)
 
 
 def test_evidence_curve(draws):
     axes = plots.evidence_curve(draws, exact=-2.5)
     (curve,) = axes.lines
     np.testing.assert_allclose(curve.get_ydata(), draws.log_likelihood.sum(-1).mean((1, 2)), rtol=1e-5)
-    total = draws.log_evidence("thermodynamic").value
+    area = np.trapezoid(draws.log_likelihood.sum(-1).mean((1, 2)), draws.betas)
     assert len(axes.collections) == 3
-    assert abs(float(axes.get_title().split()[1]) - total) < 0.2
-    assert "-2.50" in axes.get_title()
+    assert axes.get_title() == f"area {area:.2f} nats, exactly -2.50"
+
+
+def test_the_exact_curve_lies_over_the_trapezoids(draws):
+    axes = plots.evidence_curve(draws, exact_mean=lambda t: 3.0 * t - 1.0)
+    exact = axes.lines[1]
+    np.testing.assert_allclose(exact.get_ydata(), 3.0 * exact.get_xdata() - 1.0, rtol=1e-5)
+    assert (exact.get_xdata()[0], exact.get_xdata()[-1]) == (0.0, 1.0)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["exact mean"]
 
 
 def test_evidence_curve_without_a_mean_at_the_prior(draws):
@@ -48,9 +57,27 @@ def test_evidence_curve_without_a_mean_at_the_prior(draws):
     assert f"from t = {draws.betas[1]:.2g}, as the mean at 0 is -inf, exactly -2.50" in axes.get_title()
 
 
-def test_axes_are_used_and_returned(draws):
-    axes = plots.new_figure().subplots()
-    assert plots.swap_rates(draws, axes) is axes
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda draws, axes: plots.evidence_curve(draws, axes),
+        lambda draws, axes: plots.ladders(4, [1.0, 2.0], axes),
+        lambda draws, axes: plots.swap_rates(draws, axes),
+        lambda draws, axes: plots.index_process(draws, axes),
+        lambda draws, axes: plots.power_posteriors(draws.log_likelihood[..., 0], draws.betas, axes),
+        lambda draws, axes: plots.importance_weights(ImportanceSampling(model, num_particles=50).run(DATA), axes),
+    ],
+)
+def test_axes_are_used_and_returned(draws, draw):
+    figure = plots.new_figure()
+    axes = figure.subplots()
+    assert draw(draws, axes) is axes
+    assert figure.axes == [axes]
+    assert axes.has_data()
+
+
+def test_swap_rates(draws):
+    axes = plots.swap_rates(draws)
     np.testing.assert_allclose([bar.get_height() for bar in axes.patches], draws.swap_acceptance, rtol=1e-5)
 
 
@@ -73,8 +100,11 @@ def test_power_posteriors(draws):
 
 
 def test_importance_weights():
-    weighted = ImportanceSampling(model, num_particles=100).run(torch.tensor([0.5, 1.0]))
-    lines = plots.importance_weights(weighted, data=(0, 1)).lines
-    for line in lines:
+    weighted = ImportanceSampling(model, num_particles=100).run(DATA)
+    axes = plots.importance_weights(weighted, data=(0, 1))
+    said = [text.get_text() for text in axes.get_legend().get_texts()]
+    sizes, khats = weighted.effective_sample_size, weighted.khat
+    assert said == [f"datum {i}: {sizes[i]:.0f} effective draws, k-hat {khats[i]:.2f}" for i in range(2)]
+    for line in axes.lines:
         assert abs(line.get_ydata().sum() - 1) < 1e-5
         assert (np.diff(line.get_ydata()) <= 0).all()
