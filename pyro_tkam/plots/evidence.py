@@ -43,6 +43,9 @@ def evidence_curve(
         t = torch.linspace(float(betas[0]), 1.0, 400, dtype=draws.betas.dtype, device=draws.betas.device)
         axes.plot(_array(t), _array(exact_mean(t)), color="C3", linewidth=1.5, label="exact mean")
         axes.legend(frameon=False)
+    margin = 0.15 * float(means.max() - means.min())
+    if margin > 0:
+        axes.set_ylim(float(means.min()) - margin, float(means.max()) + margin)
     area = torch.trapezoid(averages[known], draws.betas[known]).item()
     lacking = "" if known.all() else f" from t = {betas[0]:.2g}, as the mean at 0 is -inf"
     truth = "" if exact is None else f", exactly {exact:.2f}"
