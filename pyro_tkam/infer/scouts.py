@@ -136,6 +136,8 @@ class Scouts:
         chains = Chains.begin(self.kernel, self.density, start, warmup_steps)
         positions = [start[:, None][:, :0]]
         for index in range(num_steps):
+            if not self.budget.affords(1, each=STEP_EVALUATIONS * NUM_SCOUTS):
+                break
             self.budget.spend(int(chains.step().total_evaluations))
             if index >= warmup_steps:
                 positions.append(chains.position[:, None])
