@@ -45,9 +45,10 @@ def test_a_checkpoint_of_other_functions_is_refused():
     module = ELBOTraining(TKAM.kart(4, latent_dim=2, grid_size=5), ImportanceMLE(8))
     name = "objective.model.prior.energies.coefficients"
     for shape in ((5, 3, 9), (5, 9)):
-        state = module.state_dict() | {name: torch.zeros(shape)}
+        checkpoint = {"state_dict": module.state_dict() | {name: torch.zeros(shape)}}
+        module.on_save_checkpoint(checkpoint)
         with pytest.raises(ValueError, match=rf"checkpoint: {name} is \(5, .*\) there and \(5, 2\) in this model"):
-            module.on_load_checkpoint({"state_dict": state})
+            module.on_load_checkpoint(checkpoint)
 
 
 def test_intervals_grow_by_two_minus_decay(tmp_path):
