@@ -34,7 +34,7 @@ SPREAD_LIMIT = 1e-4  # variance of a chain's log likelihood relative to that of 
 DRAWS_LIMIT = 50.0  # effective, of all chains together
 GAP_LIMIT = 0.5  # nats, of a pair of neighbours
 SIGMAS = 5.0  # the checks are many (temperatures times data), so single ones are strict
-FEWEST_DRAWS = 16  # per chain
+FEWEST_DRAWS = 16  # per chain; of a single one twice as many, as its halves are compared
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,8 @@ def tempering_verdict(run: TemperedRun) -> Verdict:
     :param run: its arrays.
     :return: the findings and what they rest on.
     """
-    num_draws = run.by_chain.shape[1]
-    if num_draws < FEWEST_DRAWS:
+    num_chains, num_draws = run.by_chain.shape[:2]
+    if num_draws < FEWEST_DRAWS * (1 if num_chains > 1 else 2):
         seen = f"{num_draws} draws in a chain are too few to diagnose"
         return Verdict((Finding("too few draws", seen, "raise num_samples"),))
     findings = tuple(finding for check in CHECKS if (finding := check(run)) is not None)
