@@ -23,8 +23,6 @@ STEP_MARGIN = 3
 """Times the dearest step so far that must be left of the evaluations for another step."""
 
 STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible")
-FEWEST_DRAWS = 4
-"""In a chain, for its halves to have a variance."""
 
 
 @dataclass(frozen=True)
@@ -179,12 +177,12 @@ class ParallelTempering(BatchRun):
         """Return effective sample size and split R-hat by site at ``t = 1``, and at each temperature.
 
         The latter are those of the log likelihood: entry ``"temperatures"`` holds ``t``, ``n_eff`` and ``r_hat``, each
-        with a first dimension ``temperature - 1``, as the prior (``t = 0``) is left out. It needs 4 draws in a chain.
+        with a first dimension ``temperature - 1``, as the prior (``t = 0``) is left out.
+
+        :raises ValueError: if there are fewer than 4 draws in a chain.
         """
         result = self._finished()
-        if result.log_likelihood.shape[2] < FEWEST_DRAWS:
-            return diagnostics(result.samples)
-        rungs = {"t": result.betas[1:], "n_eff": result.effective_draws, "r_hat": result.rhat}
+        rungs = {"t": result.betas[1:], "r_hat": result.rhat, "n_eff": result.effective_draws}
         return {**diagnostics(result.samples), "temperatures": rungs}
 
     def log_evidence(self, method: str = "auto") -> Evidence:

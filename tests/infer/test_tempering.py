@@ -248,3 +248,26 @@ def test_bad_input_is_named() -> None:
 
     with pytest.raises(ValueError, match="'z'"):
         ParallelTempering(MALA(improper), num_samples=5, disable_progbar=True).run()
+
+
+@pytest.mark.parametrize("chains", [1, 3])
+def test_r_hat_of_each_temperature_is_reported(chains: int) -> None:
+    tempering = ParallelTempering(
+        MALA(local_latents), num_temperatures=4, num_samples=100, num_chains=chains, disable_progbar=True
+    )
+    result = tempering.run(ROWS)
+    by_rung = tempering.diagnostics()["temperatures"]
+    torch.testing.assert_close(by_rung["t"], result.betas[1:])
+    torch.testing.assert_close(by_rung["r_hat"], result.rhat)
+    torch.testing.assert_close(by_rung["n_eff"], result.effective_draws)
+    halves = torch.cat([result.log_likelihood[2, :, :50, 3], result.log_likelihood[2, :, 50:, 3]])
+    within = halves.var(1).mean()
+    torch.testing.assert_close(result.rhat[1, 3], ((49 / 50 * within + halves.mean(1).var()) / within).sqrt())
+    assert result.rhat.shape == result.effective_draws.shape == (3, len(ROWS))
+
+
+def test_diagnostics_say_how_many_draws_they_take() -> None:
+    tempering = ParallelTempering(MALA(local_latents), num_temperatures=2, num_samples=3, disable_progbar=True)
+    tempering.run(ROWS)
+    with pytest.raises(ValueError, match="num_samples: got 3 draws in a chain, R-hat takes 4 or more"):
+        tempering.diagnostics()
