@@ -68,8 +68,8 @@ class Density(Protocol):
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
         """Return the sites' values ``(*lead, ...)`` at positions ``(*lead, *local, dim)``."""
 
-    def offending_site(self, position: Tensor) -> str:
-        """Name what isn't finite at one position ``(*local, dim)``."""
+    def offence(self, position: Tensor) -> str:
+        """Say what isn't finite at one position ``(*local, dim)``."""
 
 
 class ModelDensity:
@@ -245,12 +245,16 @@ class ModelDensity:
         """Return the latent sites without a normalisable prior."""
         return [name for name in self.structure.latent if is_improper(self.structure.trace.nodes[name])]
 
-    def offending_site(self, position: Tensor) -> str:
-        """Name the first site whose term isn't finite at one position ``(*local, dim)``."""
+    def offence(self, position: Tensor) -> str:
+        """Say which site's term, the first such one, isn't finite at one position ``(*local, dim)``."""
         trace, coordinates = self.terms.run(self.layout.unflatten(position))
         terms = self.terms.site_terms(trace, coordinates)
         bad = [name for name, term in terms.items() if not torch.isfinite(term).all()]
-        return f"site {bad[0]!r}" if bad else "the gradient"
+        if not bad:
+            return "the gradient is not finite"
+        if bad[0] not in self.terms.prior_names and (terms[bad[0]] < torch.inf).all():
+            return f"the likelihood is zero: site {bad[0]!r} is not finite but -inf"
+        return f"site {bad[0]!r} is not finite"
 
     def _only_latent_prior(self) -> bool:
         return self.terms.prior_names == list(self.structure.latent)

@@ -60,9 +60,9 @@ class PotentialDensity:
         coordinates = self.layout.unflatten(position)
         return {name: self.layout.sites[name].coordinate.value(None, value) for name, value in coordinates.items()}
 
-    def offending_site(self, position: Tensor) -> str:
+    def offence(self, position: Tensor) -> str:
         """Name the potential, as there are no sites to tell apart."""
-        return "potential_fn"
+        return "potential_fn is not finite"
 
     def _site(self, name: str, value: Tensor) -> SiteLayout:
         inverse = self.transforms[name].inv if name in self.transforms else transforms.identity_transform

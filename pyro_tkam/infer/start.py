@@ -30,7 +30,7 @@ def find_start(density: Density, num: int, draw: Callable[[int], Tensor] | None 
         if finite.all():
             return position
         position = torch.where(finite.reshape(-1, *(1,) * (position.ndim - 1)), position, draw(num))
-    return checked_start(density, position, f"no finite start found in {MAX_TRIES} tries")
+    return checked_start(density, position, f"no finite start found in {MAX_TRIES} tries; at every one")
 
 
 def given_start(density: Density, params: Mapping[str, Tensor], num: int) -> Tensor:
@@ -43,7 +43,7 @@ def given_start(density: Density, params: Mapping[str, Tensor], num: int) -> Ten
     """
     check_params(density.layout, params, (num,))
     position = density.layout.flatten({name: value.detach() for name, value in params.items()}, 1)
-    return checked_start(density, position, "initial_params are no valid start")
+    return checked_start(density, position, "initial_params are no valid start:")
 
 
 def check_params(layout: Layout, params: Mapping[str, Tensor], lead: tuple[int, ...]) -> None:
@@ -57,12 +57,12 @@ def check_params(layout: Layout, params: Mapping[str, Tensor], lead: tuple[int, 
 
 
 def checked_start(density: Density, position: Tensor, complaint: str) -> Tensor:
-    """Return a position, or raise with the name of the site that isn't finite there."""
+    """Return a position, or raise with what isn't finite there."""
     finite = finite_rows(density.point(position))
     if finite.all():
         return position
     row = int((~finite).nonzero()[0])
-    raise ValueError(f"{complaint}: {density.offending_site(position[row])} is not finite in chain {row}")
+    raise ValueError(f"{complaint} {density.offence(position[row])} in chain {row}")
 
 
 def finite_rows(point: Point) -> Tensor:
