@@ -44,28 +44,47 @@ def gradients(elbo: ImportanceMLE, *args: object) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
 def test_value_and_gradient_approach_the_exact_evidence(options: dict) -> None:
-    """With 20,000 draws the relative errors are below 2% (about five standard errors; false alarms below 1e-5)."""
+    """With 200,000 draws the standard errors of the gradient are below 0.7%: 5% are missed less than once in 1e9."""
     pyro.set_rng_seed(1)
     loss, expected = exact(X)
-    elbo = ImportanceMLE(20_000, **options)
+    elbo = ImportanceMLE(200_000, **options)
     found = gradients(elbo, X)
     assert abs(elbo.loss(conjugate, None, X) - loss) < 0.02 * loss
     for name, gradient in expected.items():
-        assert abs(found[name] - gradient) < 0.05 * abs(gradient) + 0.02
+        assert abs(found[name] - gradient) < 0.05 * abs(gradient)
+
+
+def with_own_draws(x: torch.Tensor) -> None:
+    """The same model with priors that differ by a billionth, so that each datum has draws of its own."""
+    loc = pyro.param("loc", torch.tensor(0.5, dtype=x.dtype))
+    scale = pyro.param("scale", torch.tensor(0.7, dtype=x.dtype), constraint=dist.constraints.positive)
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(loc, torch.linspace(1, 1 + 1e-9, len(x), dtype=x.dtype)))
+        pyro.sample("x", dist.Normal(z, scale), obs=x)
 
 
 @pytest.mark.slow
 def test_bias_of_the_gradient_shrinks_as_one_over_the_number_of_draws() -> None:
-    """Averaged over 1,500 replications, S = 4 is biased beyond noise and S = 64 has less than a quarter of that."""
+    """Over 16, 32 and 64 draws the log of the bias has slope -1.04, where terms in 1/S² are still a few percent.
+
+    From 250,000 to 62,500 replications, the bias at 64 draws has a standard error of 1.7%, and the slope one of 1.5%:
+    false alarms below 1e-6, while a bias that shrinks as ``S ** -0.5`` is 25 standard errors away.
+    """
     pyro.set_rng_seed(0)
     _, expected = exact(X)
-    bias = {}
-    for num in (4, 64):
-        elbo = ImportanceMLE(num, ess_threshold=0.0)
-        found = torch.stack([gradients(elbo, X)["scale"] for _ in range(1500)])
-        bias[num] = float(found.mean() - expected["scale"]), float(found.std() / 1500**0.5)
-    assert abs(bias[4][0]) > 5 * bias[4][1]
-    assert abs(bias[64][0]) < abs(bias[4][0]) / 4 + 4 * bias[64][1]
+    sizes, bias = (16, 32, 64), []
+    for num in sizes:
+        copies, elbo, found = 400_000 // num, ImportanceMLE(num, ess_threshold=0.0), []
+        for _ in range(10):
+            pyro.clear_param_store()
+            elbo.loss_and_grads(with_own_draws, None, X.repeat(copies))
+            found.append(dict(pyro.get_param_store().named_parameters())["scale"].grad / copies)
+        difference = torch.stack(found) - expected["scale"]
+        assert difference.mean().abs() > 20 * difference.std() / 10**0.5
+        bias.append(float(difference.mean().abs().log()))
+    logs = [math.log(num) for num in sizes]
+    slope = (bias[2] - bias[0]) / (logs[2] - logs[0])  # also the least squares slope, as the logs are evenly spaced
+    assert abs(slope + 1) < 0.12
 
 
 def test_a_mini_batch_scales_to_the_whole_data() -> None:
