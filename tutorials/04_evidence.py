@@ -173,3 +173,12 @@ print(summary.to_string())
 print({name: data.attrs[name] for name in ("log_evidence", "log_evidence_standard_error")})
 assert 3 < float(data["posterior"]["location"].mean()) < 10
 assert data.attrs["log_evidence"] == evidence["different"].value
+
+# %%
+# Another way to compare models is how well each predicts a school from the others. ``arviz.compare`` ranks by that
+# score what ``to_arviz`` made of the models, from the log likelihood of every datum. It asks another question: an
+# evidence counts what a prior wastes, a prediction does not.
+
+table = arviz.compare({"alike": to_arviz(simple), "different": data})
+print(table.iloc[:, :4].to_string())
+assert set(table.index) == {"alike", "different"}

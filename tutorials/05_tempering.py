@@ -171,3 +171,21 @@ plots.index_process(draws, panels[2])
 panels[2].set_title(f"{int(draws.round_trips.sum())} round trips", fontsize="medium")
 print(evidence.verdict)
 assert draws.round_trips.sum() > 0 or not evidence.verdict.trusted, "a ladder without trips is never trusted"
+
+# %%
+# Where the temperatures lie
+# --------------------------
+#
+# Power posteriors often change fastest near the prior, so that rungs should crowd there. A power law ``(k / K)^r`` does
+# this by a fixed exponent. The adaptive ladder, in black, moves rungs to where neighbours swap too rarely: near the
+# prior, and here once more on the way, where a chain decides for a frequency. The second picture shows how often they
+# swap; it is least there, and what the verdict names where it is too little.
+
+_, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+num = len(draws.betas)
+plots.ladders(num, [1, 2, 4], left)
+left.plot(range(num), draws.betas, "s--", color="black", label="adaptive")
+left.legend(frameon=False)
+plots.swap_rates(draws, right)
+assert draws.betas.diff().argmin() == 0, "the rungs are closest beside the prior"
+assert 0.1 < draws.betas[draws.swap_acceptance.argmin()] < 0.5, "swaps are rarest on the way"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,7 +29,7 @@ def evidence_curve(
     :param axes: where to draw; None makes a figure.
     :param exact: the log evidence, in nats, where it is known.
     :param exact_mean: the mean log likelihood at inverse temperatures ``(N,)``, in nats, where it is known: the curve
-        whose area the trapezoids estimate.
+        whose area the trapezoids estimate. What lies between it and them is shaded: the error of the estimate.
     :return: the axes.
     """
     axes = axes_or_new(axes)
@@ -41,7 +42,9 @@ def evidence_curve(
     axes.plot(betas, means, "o-", color="black", markersize=3, linewidth=1)
     if exact_mean is not None:
         t = torch.linspace(float(betas[0]), 1.0, 400, dtype=draws.betas.dtype, device=draws.betas.device)
-        axes.plot(_array(t), _array(exact_mean(t)), color="C3", linewidth=1.5, label="exact mean")
+        curve = _array(exact_mean(t))
+        axes.fill_between(_array(t), curve, np.interp(_array(t), betas, means), color="C3", alpha=0.4, linewidth=0)
+        axes.plot(_array(t), curve, color="C3", linewidth=1.5, label="exact mean")
         axes.legend(frameon=False)
     margin = 0.15 * float(means.max() - means.min())
     if margin > 0:

@@ -45,6 +45,12 @@ def test_the_exact_curve_lies_over_the_trapezoids(draws):
     np.testing.assert_allclose(exact.get_ydata(), 3.0 * exact.get_xdata() - 1.0, rtol=1e-5)
     assert (exact.get_xdata()[0], exact.get_xdata()[-1]) == (0.0, 1.0)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["exact mean"]
+    shaded = axes.collections[-1].get_paths()[0].vertices  # a polygon between the curve and the trapezoids
+    means = draws.log_likelihood.sum(-1).mean((1, 2)).numpy()
+    for x, y in shaded:
+        on_curve, on_trapezoids = (abs(y - z) < 1e-4 for z in (3.0 * x - 1.0, np.interp(x, draws.betas, means)))
+        assert on_curve or on_trapezoids
+    assert np.ptp(shaded[:, 0]) == 1.0
 
 
 def test_evidence_curve_without_a_mean_at_the_prior(draws):
