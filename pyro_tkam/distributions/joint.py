@@ -1,7 +1,8 @@
 """Joint energy priors over several latents: unnormalised, sampled by short-run Langevin dynamics."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -24,6 +25,25 @@ from pyro_tkam.ops.estimators.estimate import Estimate
 from pyro_tkam.ops.langevin import Noise, Point, Tuning, mala_step, ula_step
 
 JointFunction = Callable[[Tensor], Tensor]
+_PARAMETERS_LEARN = ContextVar("parameters learn", default=True)
+
+
+@contextmanager
+def in_latents_only() -> Iterator[None]:
+    """
+    Let gradients be wanted in latents alone, so that no energy draws negatives for its parameters.
+
+    >>> energy = torch.nn.Linear(3, 1)
+    >>> with in_latents_only():
+    ...     prior = JointEnergy(lambda z: energy(z).squeeze(-1), torch.distributions.Normal(torch.zeros(3), 1.0))
+    >>> prior.negatives is None
+    True
+    """
+    token = _PARAMETERS_LEARN.set(False)
+    try:
+        yield
+    finally:
+        _PARAMETERS_LEARN.reset(token)
 
 
 @dataclass(frozen=True)
@@ -109,10 +129,10 @@ class JointEnergy(TorchDistribution):
 
     (Raj 2025, arXiv:2506.14167, Eq. 14; Pang et al. 2020.) ``log_prob`` is known up to a constant, and its gradient
     in the parameters of ``f`` carries the negative phase ``-E_p[∇f]`` (Eq. 18), estimated from Langevin draws that
-    are made once, with the distribution, and only if the parameters need gradients. ``f`` must not have latent
-    parameters: their posterior would need the normaliser. Those that ``f`` draws are always refused; those drawn
-    earlier in a model (``PyroSample`` read by ``bound()``, a coefficient in a closure) as soon as inference takes
-    gradients in them: NUTS, HMC, Langevin kernels and SVI with reparameterised guides.
+    are made once, with the distribution, and only if the parameters need gradients, which samplers of latents do not.
+    ``f`` must not have latent parameters: their posterior would need the normaliser. Those that ``f`` draws are always
+    refused; those drawn earlier in a model (``PyroSample`` read by ``bound()``, a coefficient in a closure) as soon as
+    inference takes gradients in them: NUTS, HMC, Langevin kernels and SVI with reparameterised guides.
 
     :param energy: ``f``, from ``(*, Q)`` to ``(*,)``; a network or any callable.
     :param reference: ``π0``, a distribution of event shape ``(Q,)``, or univariate of batch shape ``(*batch, Q)``.
@@ -151,7 +171,7 @@ class JointEnergy(TorchDistribution):
         super().__init__(self.reference.batch_shape, self.reference.event_shape, validate_args=validate_args)
         probe = self._check_energy()
         self.negatives = None
-        if torch.is_grad_enabled() and probe.requires_grad:
+        if torch.is_grad_enabled() and probe.requires_grad and _PARAMETERS_LEARN.get():
             self.negatives = self._draw_negatives(num_negatives, probe)
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)

@@ -14,6 +14,7 @@ from pyro.ops import packed
 from pyro.ops.contract import contract_to_tensor
 from torch import Tensor
 
+from pyro_tkam.distributions.joint import in_latents_only
 from pyro_tkam.infer.coordinates import Site, StandardNormal, site_log_prob
 from pyro_tkam.infer.layout import Layout
 from pyro_tkam.infer.structure import Model, Structure, is_prior, sample_sites
@@ -124,7 +125,8 @@ class ModelTerms:
             first_free -= 1
         if self.structure.enumerated:
             model = poutine.enum(config_enumerate(model), first_available_dim=first_free)
-        with poutine.block(), pyro.validation_enabled(False), _SetCoordinates(self.layout, coordinates):
+        setting = _SetCoordinates(self.layout, coordinates)
+        with poutine.block(), pyro.validation_enabled(False), in_latents_only(), setting:
             trace = poutine.trace(model).get_trace(*self.args, **self.kwargs)
         names = [name for name, _ in sample_sites(trace)]
         if names != self._names:

@@ -13,6 +13,7 @@ from torch.distributions import Categorical
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.tkam import COUPLINGS, check_rows, check_sizes, takes_integers
+from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import at_least_single
 
 Data = Mapping[str, Tensor]
@@ -134,7 +135,8 @@ class MultimodalTKAM(PyroModule):
                     f"booleans of shape ({rows},)"
                 )
             masks[name] = mask
-        if not bool(torch.stack(list(masks.values())).any(0).all()):
+        observed_at_all = torch.stack(list(masks.values())).any(0).all()
+        if is_concrete(observed_at_all) and not bool(observed_at_all):
             raise ValueError("observed: got rows without any modality, takes at least one in each")
         return masks
 
@@ -218,6 +220,6 @@ def _picked(values: Tensor, index: Tensor) -> Tensor:
 def _filled(name: str, value: Tensor, mask: Tensor) -> Tensor:
     """Put zeros, which every likelihood takes, where a modality is missing, and check what is there."""
     value = torch.where(mask.reshape(-1, *[1] * (value.dim() - 1)), value, torch.zeros_like(value))
-    if not bool(torch.isfinite(value).all()):
+    if is_concrete(value) and not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name}: got NaN or infinite elements in observed rows, takes finite data")
     return value

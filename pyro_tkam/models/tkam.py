@@ -18,6 +18,7 @@ from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, prune_
 from pyro_tkam.nn import KAN, GridUpdate
 from pyro_tkam.nn._unseen import unseen_copy
 from pyro_tkam.nn.univariate import all_or_none
+from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import at_least_single
 
 
@@ -330,7 +331,7 @@ def check_sizes(x: Tensor | None, size: int | None) -> tuple[int, int]:
         return size, size
     if x.dim() < 2 or len(x) == 0:
         raise ValueError(f"x: got shape {tuple(x.shape)}, takes a batch of at least one row, (batch, *event)")
-    if not bool(torch.isfinite(x).all()):
+    if is_concrete(x) and not bool(torch.isfinite(x).all()):
         raise ValueError("x: got NaN or infinite elements, takes finite data")
     if size is not None and size < len(x):
         raise ValueError(f"size: got {size} for a mini-batch of {len(x)} rows, takes at least that")

@@ -6,13 +6,8 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops.cell_operators import count_below, piece_rows, polynomial, solve_polynomial
 from pyro_tkam.ops.legendre import integral_matrix
-
-_NEWTON_STEPS = 2
-_BRACKETED_STEPS = 12
-_MAX_BRACKETED_STEPS = 80
-_PIECE = 2**16  # draws that are solved at a time: what a core's cache holds of them and their polynomials
-_MAX_COUNTED = 64  # boundaries that are counted faster than they are searched
 
 
 def cell_masses(coefficients: Tensor, edges: Tensor) -> Tensor:
@@ -58,7 +53,7 @@ def cdf(z: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
     cell = _find_cell(edges[1:-1].expand(-1, z.shape[-1]), z)
     start, width = _ends(edges, cell)
     s = ((z - start) / torch.where(width > 0, width, 1)).clamp(0, 1)
-    value, _ = _polynomial(_select(cdf_coefficients(coefficients, edges), cell), s)
+    value, _ = polynomial(_select(cdf_coefficients(coefficients, edges), cell), s)
     return value
 
 
@@ -89,7 +84,7 @@ def icdf(u: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
 
     if not is_concrete(u) or u.requires_grad or polynomials.requires_grad:
         return solved(u)
-    return torch.cat([solved(part) for part in u.split(_rows(u))])  # no more memory than the result takes
+    return torch.cat([solved(part) for part in u.split(piece_rows(u))])  # no more memory than the result takes
 
 
 def mirrored(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,24 +104,17 @@ def mirrored(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     return coefficients.flip(0) * signs[:, None], -edges.flip(0)
 
 
-def _rows(value: Tensor) -> int:
-    """Return how many rows of ``(sample, columns)`` make a piece."""
-    return max(_PIECE // max(value.shape[-1], 1), 1)
-
-
 def _find_cell(boundaries: Tensor, value: Tensor) -> Tensor:
     """Count the boundaries, shape ``(cells - 1, batch)``, that are not above each value, ``(sample, batch)``."""
     return _Search.apply(boundaries.detach().mT, value.detach().mT).mT
 
 
 class _Search(torch.autograd.Function):
-    """``searchsorted`` in matching rows, with the mapped dimension of ``vmap`` folded into the rows."""
+    """The count in matching rows, with the mapped dimension of ``vmap`` folded into the rows."""
 
     @staticmethod
     def forward(boundaries: Tensor, value: Tensor) -> Tensor:
-        if boundaries.shape[-1] > _MAX_COUNTED:
-            return torch.searchsorted(boundaries.contiguous(), value.contiguous(), right=True)
-        return _count(boundaries.mT, value.mT).mT
+        return count_below(boundaries, value)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -149,18 +137,6 @@ class _Search(torch.autograd.Function):
         return _Search.apply(*rows).unflatten(0, (info.batch_size, -1)), 0
 
 
-def _count(boundaries: Tensor, value: Tensor) -> Tensor:
-    """Count boundaries, shape ``(count, columns)``, not above each value, ``(sample, columns)``, without branches."""
-    return torch.cat([_count_piece(boundaries, part) for part in value.split(_rows(value))])
-
-
-def _count_piece(boundaries: Tensor, value: Tensor) -> Tensor:
-    total, is_above = torch.zeros_like(value), torch.empty_like(value)
-    for boundary in boundaries:
-        total += torch.ge(value, boundary, out=is_above)
-    return total.to(torch.int64)
-
-
 def _select(table: Tensor, cell: Tensor) -> Tensor:
     """Pick each draw's polynomial: from ``(cells, k, batch)``, at cells ``(sample, batch)``, ``(k, sample, batch)``."""
     cells, count, batch = table.shape
@@ -180,22 +156,12 @@ def _ends(edges: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     return edges[:-1].gather(0, cell), edges.diff(dim=0).gather(0, cell)
 
 
-def _polynomial(local: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """Evaluate ``Σ_j m_j s^j`` and its derivative by Horner's scheme; near ``s = 0`` both keep relative accuracy."""
-    *rest, last = local[1:].unbind(0)
-    slope, mean = torch.zeros_like(s), last.expand(s.shape)
-    for coefficient in reversed(rest):
-        slope = torch.addcmul(mean, slope, s)
-        mean = torch.addcmul(coefficient, mean, s)
-    return torch.addcmul(local[0], mean, s), torch.addcmul(mean, slope, s)
-
-
 class _Solve(torch.autograd.Function):
     """The ``s`` on [0, 1] at which each polynomial equals ``u``; elementwise, differentiable again and again."""
 
     @staticmethod
     def forward(u: Tensor, local: Tensor) -> Tensor:
-        return _solve(u, local)
+        return solve_polynomial(u, local)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -216,7 +182,7 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent_u: Tensor, tangent_local: Tensor) -> Tensor:
         local, s = ctx.saved_tensors
-        moved, _ = _polynomial(tangent_local, s)
+        moved, _ = polynomial(tangent_local, s)
         return _over_density(tangent_u - moved, local, s)
 
     @staticmethod
@@ -227,52 +193,6 @@ class _Solve(torch.autograd.Function):
 
 
 def _over_density(value: Tensor, local: Tensor, s: Tensor) -> Tensor:
-    _, density = _polynomial(local, s)
+    _, density = polynomial(local, s)
     positive = density > 0
     return torch.where(positive, value / torch.where(positive, density, 1), 0)
-
-
-def _solve(u: Tensor, local: Tensor) -> Tensor:
-    """Solve every polynomial, a piece that fits the cache at a time."""
-    if not is_concrete(u):
-        return _solve_piece(u, local)
-    pieces = zip(u.flatten().split(_PIECE), local.flatten(1).split(_PIECE, 1), strict=True)
-    return torch.cat([_solve_piece(*piece) for piece in pieces]).reshape(u.shape)
-
-
-def _solve_piece(u: Tensor, local: Tensor) -> Tensor:
-    """Newton's method first, and a bracket for what it leaves."""
-    tiny, eps = torch.finfo(u.dtype).tiny, torch.finfo(u.dtype).eps
-    mass = local[1:].sum(0)
-    below = local[0]
-    inside = torch.cat([torch.zeros_like(below)[None], local[1:]])
-    target = (u - below).clamp_min(0).minimum(mass)
-    s = (target / mass.clamp_min(tiny)).clamp(0, 1)
-    for _ in range(_NEWTON_STEPS):
-        value, slope = _polynomial(inside, s)
-        s = (s - (value - target) / slope.clamp_min(tiny)).clamp(0, 1)
-    tolerance = 2 * eps * mass
-    if not is_concrete(s):
-        return _bracketed(inside, target, s, tolerance, _BRACKETED_STEPS)
-    value, _ = _polynomial(inside, s)
-    open_ = ((value - target).abs() > tolerance).nonzero(as_tuple=True)
-    if open_[0].numel() > 0:
-        part = torch.stack([coefficient[open_] for coefficient in inside])
-        s[open_] = _bracketed(part, target[open_], s[open_], tolerance[open_], _MAX_BRACKETED_STEPS)
-    return s
-
-
-def _bracketed(local: Tensor, target: Tensor, s: Tensor, tolerance: Tensor, steps: int) -> Tensor:
-    """Newton's method kept inside a shrinking bracket; a step that leaves it becomes a bisection."""
-    low, high = torch.zeros_like(s), torch.ones_like(s)
-    for _ in range(steps):
-        value, slope = _polynomial(local, s)
-        residual = value - target
-        done = residual.abs() <= tolerance
-        if is_concrete(done) and bool(done.all()):
-            break
-        low, high = torch.where(residual < 0, s, low), torch.where(residual > 0, s, high)
-        newton = s - residual / slope
-        inside = (newton > low) & (newton < high)
-        s = torch.where(done, s, torch.where(inside, newton, (low + high) / 2))
-    return s

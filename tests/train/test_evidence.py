@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_tkam.infer import log_evidence
+from pyro_tkam.infer import AutoMALA, ParallelTempering, log_evidence
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.evidence import METHODS, per_datum_evidence
 from pyro_tkam.train.per_datum import EvidenceReport, PerDatum
@@ -58,12 +58,15 @@ def test_all_methods_agree_on_a_tkam():
     pyro.set_rng_seed(0)
     model = TKAM.kart(3, latent_dim=1, coupling="shared", grid_size=5, noise_scale=0.1).requires_grad_(False)
     data = model(size=4)
-    tempered = {"num_temperatures": 6, "num_samples": 120, "warmup_steps": 64, "num_chains": 4}
-    options = {name: tempered for name in ("steppingstone", "bar", "bridge")} | {"ais": {"num_particles": 100}}
+    tempering = ParallelTempering(
+        AutoMALA(model), num_temperatures=6, num_samples=120, warmup_steps=64, num_chains=4, disable_progbar=True
+    )
     with model.holding_prior():
         exact = log_evidence(model, data, method="importance", num_particles=20_000)
         fitted = per_datum_evidence(model, data, checked=0).data
-        found = {method: log_evidence(model, data, method=method, **chosen) for method, chosen in options.items()}
+        draws = tempering.run(data)
+        found = {method: draws.log_evidence(method) for method in ("steppingstone", "bar", "bridge")}
+        found["ais"] = log_evidence(model, data, method="ais", num_particles=100)
     assert fitted.trusted.all()
     estimates = {name: (each.per_datum, each.per_datum_standard_error) for name, each in found.items()}
     for name, (value, error) in {**estimates, "fitted": (fitted.value, fitted.standard_error)}.items():

@@ -1,0 +1,53 @@
+"""Samplers replace the package's own models by graphs: none of their checks may ask a traced tensor for its value."""
+
+import pyro
+import pytest
+import torch
+from torch import nn
+
+from pyro_tkam.infer.density import ModelDensity
+from pyro_tkam.models import (
+    TKAM,
+    CategoricalLikelihood,
+    GaussianLikelihood,
+    Heads,
+    LabelledPrior,
+    LabelledTKAM,
+    MixturePrior,
+    MultimodalTKAM,
+    TiltedPrior,
+)
+
+ROWS = torch.linspace(-1, 1, 12).reshape(4, 3)
+LABELS = torch.tensor([0, 1, -1, 1])
+
+
+def multimodal() -> MultimodalTKAM:
+    heads = Heads({"image": nn.Linear(2, 3), "label": nn.Linear(2, 3)})
+    likelihoods = {"image": GaussianLikelihood(0.3), "label": CategoricalLikelihood(event_dim=0)}
+    return MultimodalTKAM(MixturePrior(TiltedPrior((2, 2), grid_size=5)), heads, likelihoods)
+
+
+MODELS = {
+    "shared": (lambda: TKAM.kart(3, latent_dim=1, coupling="shared", grid_size=5), (ROWS,)),
+    "independent": (lambda: TKAM.kart(3, latent_dim=1, coupling="independent", grid_size=5), (ROWS,)),
+    "mixture": (lambda: TKAM.mixture(3, latent_dim=2, num_components=2, grid_size=5, widths=[4]), (ROWS,)),
+    "deep": (lambda: TKAM.deep(3, latent_dim=2, grid_size=5, widths=[4]), (ROWS,)),
+    "labelled": (
+        lambda: LabelledTKAM(LabelledPrior(2, 2, grid_size=5), nn.Linear(2, 3), GaussianLikelihood(0.5)),
+        (ROWS, LABELS),
+    ),
+    "multimodal": (multimodal, ({"image": ROWS, "label": LABELS.clamp_min(0)}, {"label": LABELS >= 0})),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_becomes_a_graph(name):
+    pyro.set_rng_seed(0)
+    make, args = MODELS[name]
+    density = ModelDensity(make().requires_grad_(False).eval(), args, standard_normal=True)
+    position = density.draw_start(8)
+    split = density.split(position)
+    assert density._split.failure is None
+    for got, expected in zip((split.log_prior, split.log_likelihood), density.log_terms(position), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pyro_tkam.ops.cell_operators import count_below, solve_polynomial
+from pyro_tkam.ops.inverse_cdf import icdf
+
+OPERATORS = torch.ops.pyro_tkam
+
+
+def random_polynomials(num: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Increasing polynomials of degree 6, and a value that each takes on [0, 1]."""
+    local = torch.rand(7, num, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    u = local[0] + local[1:].sum(0) * torch.rand(num, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    return u, local
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num", [1, 1000, 2**16 + 3])
+def test_roots_solve_their_polynomials(num, dtype):
+    u, local = random_polynomials(num, dtype)
+    s = solve_polynomial(u, local)
+    assert bool(((s >= 0) & (s <= 1)).all())
+    powers = s.double() ** torch.arange(7).double()[:, None]
+    residual = (local.double() * powers).sum(0) - u.double()
+    assert (residual.abs() / local.double().sum(0)).max() < 4 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("cells", [3, 64, 65, 300])
+def test_counts_are_those_of_a_search(cells):
+    boundaries = torch.rand(4, cells, generator=torch.Generator().manual_seed(0)).sort(-1).values
+    value = torch.cat([torch.rand(4, 50, generator=torch.Generator().manual_seed(1)), boundaries], 1)
+    assert torch.equal(count_below(boundaries, value), (boundaries[:, None] <= value[..., None]).sum(-1))
+
+
+@pytest.mark.parametrize(
+    ("operator", "args"),
+    [
+        (OPERATORS.count_below.default, (torch.tensor([[0.0, 1.0]]), torch.tensor([[-1.0, 0.5, 2.0]]))),
+        (OPERATORS.solve_polynomial.default, random_polynomials(20, torch.float64)),
+        (OPERATORS.solve_polynomial.default, (torch.zeros(3, 0), torch.zeros(4, 3, 0))),
+    ],
+)
+def test_operators_keep_the_contract_of_torch(operator, args):
+    """Schema, fake tensors and tracing, by torch's own checks."""
+    torch.library.opcheck(operator, args)
+
+
+def test_a_traced_draw_is_short_and_exact():
+    """The loops are inside the operators: a trace that unrolled them had twelve thousand steps."""
+    table = torch.ones(300, 5, 2).double(), torch.linspace(0, 1, 301).double()[:, None]
+    u = torch.rand(6, 10, 2, generator=torch.Generator().manual_seed(0)).double()
+    draws = torch.func.vmap(lambda row: icdf(row, *table))
+    graph = make_fx(draws)(u)
+    targets = [node.target for node in graph.graph.nodes]
+    assert targets.count(OPERATORS.solve_polynomial.default) == targets.count(OPERATORS.count_below.default) == 1
+    assert len(targets) < 150
+    assert torch.equal(graph(u / 2), draws(u / 2))
