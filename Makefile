@@ -62,7 +62,7 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.ready-docs
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 	$(BIN)/python .ci/check_links.py docs/_build/html
 	$(BIN)/python .ci/check_reference.py docs/_build/html
 

@@ -55,6 +55,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
+    "parallel": 2,
     "capture_repr": (),  # print says what is to be read
     "thumbnail_size": (600, 240),
     "remove_config_comments": True,

@@ -26,7 +26,7 @@ from pyro_tkam import plots
 from pyro_tkam.infer import AutoMALA, ParallelTempering
 
 SMALL = "PYRO_TKAM_SMALL" in os.environ  # set where only the code is checked
-NUTS_STEPS, TEMPERED_STEPS = 50 if SMALL else 150, 1000
+NUTS_STEPS, TEMPERED_STEPS = (50, 500) if SMALL else (150, 1000)
 
 CATCH = """
 269 321 585 871 1475 2821 3928 5943 4950 2577 523 98 184 279 409 2285 2685 3409 1824 409 151 45 68 213 546 1033 2129
