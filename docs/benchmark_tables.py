@@ -126,6 +126,14 @@ def _labels(results: Any) -> Iterable[Row]:
         yield name, *(f"{100 * run[each]:.1f} %" for each in measures)
 
 
+def _knowledge(results: Any) -> Iterable[Row]:
+    yield "problem", "seed", "start, nats", "informed start", "end", "updates to it", "informed"
+    for name in ("planted", "digits"):
+        for seed, run in enumerate(results[name]):
+            nats = (f"{value:.2f}" for value in (run["uninformed"][0], run["informed"][0], run["final"]))
+            yield name, seed, *nats, run["uninformed_updates"], run["informed_updates"]
+
+
 def _multimodal(results: Any) -> Iterable[Row]:
     yield "seen", "label right", "the other half: error", "by linear regression", "by the mean half"
     found, percent = results["mean"], "{:.1f} %".format
@@ -220,6 +228,7 @@ TABLES = {
     "per_datum": ("per_datum", _per_datum),
     "per_datum_against": ("per_datum", _per_datum_against),
     "labels": ("labels", _labels),
+    "knowledge": ("knowledge", _knowledge),
     "multimodal": ("multimodal", _multimodal),
     "text": ("text", _text),
     "kan": ("kan", _kan),

@@ -122,8 +122,11 @@ def _evidence(options: Any) -> None:
     from pyro_tkam.train.evidence import evidence_of_run
 
     folder = options["run"]
-    print(evidence_of_run(folder, **{name: options[name] for name in ("num", "checked", "most_tempered", "seed")}))
+    found = evidence_of_run(folder, **{name: options[name] for name in ("num", "checked", "most_tempered", "seed")})
+    print(found)
     print(f"wrote {folder}/evidence.json and {folder}/evidence.nc")
+    if found.confirmed is False:
+        raise ValueError("the cross-check by tempering disagrees beyond chance: the evidence is not to be trusted")
 
 
 def _demo_arguments(parser: "ArgumentParser") -> None:

@@ -8,7 +8,7 @@ import pytest
 from pyro_tkam.__main__ import COMMANDS, main
 from pyro_tkam._arviz import load
 from pyro_tkam.ops.bases import BASES
-from pyro_tkam.train import RunFolder, TrainConfig
+from pyro_tkam.train import RunFolder, TrainConfig, load_model
 
 OPTIONS = """\
 data: digits
@@ -50,6 +50,14 @@ def test_options_override_the_file(run):
     assert config.updates == 5
     assert config.model.widths == [8]
     assert RunFolder(run).read_metrics()["update"][-1] == 5
+
+
+def test_grids_are_refined_by_an_option(tmp_path):
+    (tmp_path / "options.yaml").write_text(OPTIONS)
+    words = ["--grid_updates.every", "3", "--grid_updates.grid_size", "9", "--grid_updates.max_change", "10"]
+    assert main(["train", str(tmp_path / "run"), "--config", str(tmp_path / "options.yaml"), *words]) == 0
+    assert load_model(tmp_path / "run").prior.energies.coefficients.shape[-1] == 9
+    assert main(["sample", str(tmp_path / "run"), "--num", "2"]) == 0
 
 
 def test_sample_writes_rows_and_a_picture(run, capsys):

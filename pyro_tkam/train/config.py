@@ -57,6 +57,7 @@ class GridConfig:
     :param num_samples: draws of the prior that place the knots.
     :param uniform_share: share of the uniform grid in the new one.
     :param max_change: refuse an update after which functions differ by more, relative to their size.
+    :param grid_size: size of the grids from the first update on, larger ones to refine them; null keeps the size.
     """
 
     every: int = 100
@@ -64,6 +65,7 @@ class GridConfig:
     num_samples: int = 100
     uniform_share: float = 0.05
     max_change: float = 0.1
+    grid_size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -39,7 +39,7 @@ def report(folder: Path | str) -> Path:
     page = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(files.path.resolve().name),
         state=_state(files, config),
-        evidence=_evidence(summary) + _per_datum(_numbers(files.path / "evidence.json")),
+        evidence=_shown(files.summary, _evidence) + _shown(files.path / "evidence.json", _per_datum),
         curves=_picture(files.path / "curves.png", "metrics of every update"),
         metrics=_table({name: value for name, value in summary.items() if name != "held_out"}),
         samples=_picture(files.path / "samples.png", "samples of the trained model"),
@@ -63,6 +63,17 @@ def _numbers(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds a {type(content).__name__}, not names and numbers")
     return content
+
+
+def _shown(path: Path, show: Callable[[Mapping[str, Any]], str]) -> str:
+    """Show what a JSON file holds."""
+    numbers = _numbers(path)
+    try:
+        return show(numbers)
+    except KeyError as error:
+        raise ValueError(f"{path} is damaged: it has no entry {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _state(files: RunFolder, config: TrainConfig) -> str:

@@ -9,16 +9,11 @@ import pytest
 import torch
 import torch.distributions as dist
 
-from pyro_tkam.datasets import digits, split
+from benchmarks.knowledge import FORMULA, TARGET, compared, on_digits, planted
 from pyro_tkam.distributions import ExponentiallyTilted
 from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.models import TKAM, GaussianLikelihood, LabelledPrior, MixturePrior, TiltedPrior
 from pyro_tkam.ops.quadrature import composite, gauss_legendre
-
-FORMULA = "exp(-(z + 2)**2 / 0.18) + 1.4*exp(-(z - 1)**2 / 0.5)"
-TARGET = dist.MixtureSameFamily(
-    dist.Categorical(torch.tensor([0.3, 0.7])), dist.Normal(torch.tensor([-2.0, 1.0]), torch.tensor([0.3, 0.5]))
-)  # the same density
 
 
 def divergence(prior: TiltedPrior) -> torch.Tensor:
@@ -128,67 +123,14 @@ def test_the_formula_of_a_density():
     assert best.parameters[0] * best.parameters[1] == pytest.approx(-3, abs=0.05)
 
 
-def known_decoder(z: torch.Tensor) -> torch.Tensor:
-    return torch.cat([torch.sin(z), z, z.square() / 4], -1)
-
-
-def evidence_curve(model, x, held, groups, batch=100, updates=80, every=10):
-    """Train a model; return its held-out log evidence a datum as it goes, always by the same uniform draws."""
-    objective, value = ImportanceMLE(100)(model, None), ImportanceMLE(4000)
-    optimizer = torch.optim.Adam(groups)
-    curve = []
-    for update in range(updates + 1):
-        if update % every == 0:
-            with torch.random.fork_rng():
-                pyro.set_rng_seed(1)
-                curve.append(-value.loss(model, None, held) / len(held))
-        loss = objective(x[torch.randint(len(x), (batch,))], size=len(x)) / len(x)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return torch.tensor(curve)
-
-
-def planted(seed: int, informed: bool) -> torch.Tensor:
-    """A prior under a known decoder; the formula of its density is known or not."""
-    pyro.set_rng_seed(100 + seed)
-    x, held = (known_decoder(TARGET.sample((n, 1))) + 0.1 * torch.randn(n, 3) for n in (1000, 200))
-    pyro.set_rng_seed(seed)
-    model = TKAM(TiltedPrior((1,), "gaussian", basis="bspline"), known_decoder, GaussianLikelihood(0.1))
-    if informed:
-        model.prior.fit(formula=FORMULA)
-    return evidence_curve(model, x, held, [{"params": model.parameters(), "lr": 0.02}])
-
-
-def on_digits(seed: int, informed: bool, latents: int = 4) -> torch.Tensor:
-    """A prior and a decoder that starts from principal components, whose scores' distribution is known or not."""
-    images, _ = digits()
-    train, test = split(len(images), 397)
-    x, held = images.flatten(1)[train], images.flatten(1)[test[:200]]
-    left, spread, axes = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-    decoder = torch.nn.Linear(latents, x.shape[1])
-    with torch.no_grad():
-        decoder.weight.copy_((axes[:latents] * spread[:latents, None] / len(x) ** 0.5).T)
-        decoder.bias.copy_(x.mean(0))
-    pyro.set_rng_seed(seed)
-    model = TKAM(TiltedPrior((latents,), "gaussian", basis="bspline", grid_size=10), decoder, GaussianLikelihood(0.2))
-    if informed:
-        model.prior.fit((left[:, :latents] * len(x) ** 0.5).clamp(-4, 4), ridge=1e-3)
-    rates = {model.prior: 0.01, decoder: 1e-3}
-    groups = [{"params": part.parameters(), "lr": rate} for part, rate in rates.items()]
-    return evidence_curve(model, x, held, groups, batch=400)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("train", "gain"), [(planted, 0.3), (on_digits, 0.1)])
 def test_an_informed_run_needs_at_most_half_the_updates(train, gain, seed):
-    uninformed, informed = train(seed, False), train(seed, True)
-    final = uninformed[-3:].mean()
-    assert final > uninformed[0] + gain  # there is something to learn
-    half = len(informed) // 2 + 1
-    assert informed[:half].max() >= final
-    assert uninformed[:half].max() < final  # a run without it does not
+    found = compared(train, seed)
+    assert found["final"] > found["uninformed"][0] + gain  # there is something to learn
+    assert found["informed_updates"] <= found["updates"] / 2
+    assert found["uninformed_updates"] > found["updates"] / 2  # a run without it does not
 
 
 def test_a_learned_prior_moves_to_another_generator():

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from pyro_tkam.__main__ import main
 from pyro_tkam.infer import AutoMALA, ParallelTempering, log_evidence
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.evidence import METHODS, per_datum_evidence
@@ -125,3 +126,12 @@ def test_the_model_is_left_as_it_was(datum):
 def test_bad_arguments(data, options):
     with pytest.raises(ValueError, match="checked"):
         per_datum_evidence(Gaussian(1.0), data, **options)
+
+
+@pytest.mark.parametrize(("num_disagreeing", "code"), [(1, 0), (20, 1)])
+def test_the_command_fails_where_the_check_does(num_disagreeing, code, monkeypatch, capsys):
+    monkeypatch.setattr("pyro_tkam.train.evidence.evidence_of_run", lambda *_, **__: report_with(num_disagreeing))
+    assert main(["evidence", "a run"]) == code
+    output = capsys.readouterr()
+    assert "estimated for 30 held-out data" in output.out
+    assert ("disagrees beyond chance" in output.err) == (code == 1)

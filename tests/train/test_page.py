@@ -119,7 +119,7 @@ def test_the_evidence_of_each_datum_is_shown_where_it_was_estimated(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["summary", "evidence"])
-@pytest.mark.parametrize("text", ["{", "[1, 2]"])
+@pytest.mark.parametrize("text", ["{", "[1, 2]", '{"held_out": {}, "num": 3}', '{"held_out": 3, "log_evidence": "a"}'])
 def test_damaged_numbers_are_named(tmp_path, name, text):
     files = unfinished(tmp_path)
     TrainConfig().save(files.config)
