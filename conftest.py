@@ -1,10 +1,11 @@
-"""Every test and every example starts with an empty parameter store, whatever ran before it."""
+"""Every test and every example starts with an empty parameter store and the same seed, whatever ran before it."""
 
 import pyro
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def empty_parameter_store() -> None:
-    """Clear Pyro's global store before a test."""
+def fresh_start() -> None:
+    """Clear Pyro's global store and seed it before a test."""
     pyro.clear_param_store()
+    pyro.set_rng_seed(0)

@@ -330,7 +330,7 @@ class UnivariateFunctions(PyroModule):
         >>> bank = UnivariateFunctions(3)
         >>> torch.nn.init.zeros_(bank.base_weight[:2]).shape
         torch.Size([2])
-        >>> bank.prune(0.03).base_weight.count_nonzero()
+        >>> bank.prune(0.01).base_weight.count_nonzero()
         tensor(1)
         """
         with unseen(self):

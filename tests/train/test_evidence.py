@@ -60,7 +60,7 @@ def test_all_methods_agree_on_a_tkam():
     model = TKAM.kart(3, latent_dim=1, coupling="shared", grid_size=5, noise_scale=0.1).requires_grad_(False)
     data = model(size=4)
     tempering = ParallelTempering(
-        AutoMALA(model), num_temperatures=6, num_samples=120, warmup_steps=64, num_chains=4, disable_progbar=True
+        AutoMALA(model), num_temperatures=6, num_samples=80, warmup_steps=48, num_chains=4, disable_progbar=True
     )
     with model.holding_prior():
         exact = log_evidence(model, data, method="importance", num_particles=20_000)
