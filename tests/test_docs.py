@@ -6,6 +6,7 @@ import inspect
 import json
 import pkgutil
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,28 @@ def test_figures_in_the_prose_of_the_performance_page_are_those_of_committed_res
     assert "Up to scale 0.5 the pathwise gradient has a third of the variance" in text
     assert f"it has {pathwise[4]:.0f} and {pathwise[5]:.0f} times as much" in text
     assert f"contrastive gradient is {100 * min(excess):.0f} to {100 * max(excess):.0f} % above" in text
+
+
+def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_results():
+    text = " ".join((DOCS / "performance.rst").read_text().split())
+    runs = json.loads((DOCS / "results" / "quality.json").read_text())["runs"]
+
+    def mean(name: str, updates: int = 2000) -> float:
+        return statistics.mean(run["frechet"] for run in runs if (run["name"], run["updates"]) == (name, updates))
+
+    best, best_long = (min(mean(name, each) for name in ("vae", "vae, noise 0.5")) for each in (2000, 8000))
+    assert f"{mean('amortised mixture') / best:.1f}" == f"{mean('shared, 400 draws') / best:.1f}" == "0.7"
+    assert "have 0.7 of the VAE's distance after 2,000 updates" in text
+    assert f"the mixture {mean('amortised mixture', 8000) / best_long:.2f} of it after 8,000" in text
+    falling = mean("amortised mixture, falling") / mean("vae, noise 0.4, falling")
+    assert f"which then has {falling:.2f} of its distance" in text
+    assert best < mean("shared, 100 draws") < mean("mixture, 100 draws") < mean("deep, 100 draws")
+    assert mean("Langevin mixture") > mean("latent energy")
+    peers = json.loads((DOCS / "results" / "evidence_peers.json").read_text())["problems"]
+    for found in peers.values():
+        others = [found[name]["rmse"] for name in ("dynesty", "nautilus", "ultranest")]
+        assert found["fitted importance"]["rmse"] < min(others)
+    assert "Each of them errs more than ``auto`` does on each of the three." in text
 
 
 def test_every_table_renders_from_a_committed_result():
