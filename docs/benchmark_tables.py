@@ -189,9 +189,10 @@ def _quality(results: Any) -> Iterable[Row]:
 
 
 def _steppingstone(results: Any) -> Iterable[Row]:
-    yield "temperatures", '``"shared"``, s', "published, s"
+    yield "temperatures", '``"independent"``, s', '``"shared"``, s', "published, s"
     for case in results["steppingstone"]:
-        yield case["temperatures"], f"{case['shared']:.2f}", f"{case['published_seconds']:.2f}"
+        seconds = (case[each] for each in ("independent", "shared", "published_seconds"))
+        yield case["temperatures"], *(f"{each:.2f}" for each in seconds)
 
 
 def _generation(results: Any) -> Iterable[Row]:

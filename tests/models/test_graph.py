@@ -3,8 +3,10 @@
 import pyro
 import pytest
 import torch
+from pyro import poutine
 from torch import nn
 
+from pyro_tkam.distributions import JointEnergy
 from pyro_tkam.infer.density import ModelDensity
 from pyro_tkam.models import (
     TKAM,
@@ -51,3 +53,22 @@ def test_a_model_becomes_a_graph(name):
     assert density._split.failure is None
     for got, expected in zip((split.log_prior, split.log_likelihood), density.log_terms(position), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_chains_of_latents_draw_no_negatives(monkeypatch):
+    """Gradients in latents need none, and would pay sixty Langevin steps for them; scoring a model needs some."""
+    drawn = []
+
+    def draw(self, count, probe):
+        drawn.append(count)
+        return self.reference.sample((count,))
+
+    monkeypatch.setattr(JointEnergy, "_draw_negatives", draw)
+    make, args = MODELS["deep"]
+    model = make()
+    density = ModelDensity(model, args)
+    drawn.clear()  # a first run finds the sites
+    density.point(density.draw_start(2))
+    assert not drawn
+    poutine.trace(model).get_trace(*args)
+    assert drawn
