@@ -21,6 +21,7 @@ def piece_rows(value: Tensor) -> int:
     return max(_PIECE // max(value.shape[-1], 1), 1)
 
 
+@torch.library.custom_op("pyro_tkam::count_below", mutates_args=())
 def count_below(boundaries: Tensor, value: Tensor) -> Tensor:
     """
     Count the boundaries that are not above each value, row by row.
@@ -28,18 +29,16 @@ def count_below(boundaries: Tensor, value: Tensor) -> Tensor:
     :param boundaries: ascending, shape ``(rows, cells - 1)``.
     :param value: shape ``(rows, sample)``.
     :return: integers, shape ``(rows, sample)``.
-
-    >>> count_below(torch.tensor([[0.0, 1.0]]), torch.tensor([[-1.0, 0.0, 2.0]]))
-    tensor([[0, 1, 2]])
     """
-    return torch.ops.pyro_tkam.count_below.default(boundaries, value)
-
-
-def _count(boundaries: Tensor, value: Tensor) -> Tensor:
     if boundaries.shape[-1] > _MAX_COUNTED:
         return torch.searchsorted(boundaries.contiguous(), value.contiguous(), right=True)
     columns = value.mT
     return torch.cat([_count_piece(boundaries.mT, part) for part in columns.split(piece_rows(columns))]).mT
+
+
+@count_below.register_fake
+def _(boundaries: Tensor, value: Tensor) -> Tensor:
+    return torch.empty_like(value, dtype=torch.int64)
 
 
 def _count_piece(boundaries: Tensor, value: Tensor) -> Tensor:
@@ -50,6 +49,7 @@ def _count_piece(boundaries: Tensor, value: Tensor) -> Tensor:
     return total.to(torch.int64)
 
 
+@torch.library.custom_op("pyro_tkam::solve_polynomial", mutates_args=())
 def solve_polynomial(u: Tensor, local: Tensor) -> Tensor:
     """
     Return the ``s`` on [0, 1] at which each increasing polynomial ``Σ_j m_j s^j`` equals ``u``.
@@ -57,16 +57,14 @@ def solve_polynomial(u: Tensor, local: Tensor) -> Tensor:
     :param u: any shape.
     :param local: coefficients ``m``, shape ``(degree + 1, *u.shape)``.
     :return: shaped like ``u``.
-
-    >>> solve_polynomial(torch.tensor([0.25]), torch.tensor([[0.0], [0.0], [1.0]]))
-    tensor([0.5000])
     """
-    return torch.ops.pyro_tkam.solve_polynomial.default(u, local)
-
-
-def _solve(u: Tensor, local: Tensor) -> Tensor:
     pieces = zip(u.flatten().split(_PIECE), local.flatten(1).split(_PIECE, 1), strict=True)
     return torch.cat([_solve_piece(*piece) for piece in pieces]).reshape(u.shape)
+
+
+@solve_polynomial.register_fake
+def _(u: Tensor, local: Tensor) -> Tensor:
+    return torch.empty_like(u, memory_format=torch.contiguous_format)
 
 
 def polynomial(local: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,22 +119,3 @@ def _bracketed(local: Tensor, target: Tensor, s: Tensor, tolerance: Tensor) -> T
         inside = (newton > low) & (newton < high)
         s = torch.where(done, s, torch.where(inside, newton, (low + high) / 2))
     return s
-
-
-def _counts_like(boundaries: Tensor, value: Tensor) -> Tensor:
-    return torch.empty_like(value, dtype=torch.int64)
-
-
-def _places_like(u: Tensor, local: Tensor) -> Tensor:
-    return torch.empty_like(u, memory_format=torch.contiguous_format)
-
-
-_LIBRARY = torch.library.Library("pyro_tkam", "DEF")
-_LIBRARY.define("count_below(Tensor boundaries, Tensor value) -> Tensor")
-_LIBRARY.define("solve_polynomial(Tensor u, Tensor local) -> Tensor")
-for _name, _function, _empty in (
-    ("count_below", _count, _counts_like),
-    ("solve_polynomial", _solve, _places_like),
-):
-    _LIBRARY.impl(_name, _function, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"pyro_tkam::{_name}", _empty, lib=_LIBRARY)

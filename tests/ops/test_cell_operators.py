@@ -1,3 +1,8 @@
+"""Roots and counts inside operators of their own."""
+
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -56,3 +61,18 @@ def test_a_traced_draw_is_short_and_exact():
     assert targets.count(OPERATORS.solve_polynomial.default) == targets.count(OPERATORS.count_below.default) == 1
     assert len(targets) < 150
     assert torch.equal(graph(u / 2), draws(u / 2))
+
+
+def test_the_package_may_be_imported_again():
+    """As a notebook does that reloads what has changed; a namespace of operators can be registered only once."""
+    code = """
+import sys
+import pyro_tkam.ops.inverse_cdf
+for name in [name for name in sys.modules if name.startswith("pyro_tkam")]:
+    del sys.modules[name]
+import torch
+from pyro_tkam.ops.inverse_cdf import icdf
+print(icdf(torch.tensor([[0.25]]), torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5], [1.0]])).item())
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0.25\n", "")
