@@ -7,22 +7,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_tkam.infer import ImportanceMLE, WakeSleepMLE
 from pyro_tkam.infer.wake_sleep import dream
-from pyro_tkam.models import (
-    TKAM,
-    AmortisedGuide,
-    CategoricalLikelihood,
-    GaussianLikelihood,
-    Heads,
-    LabelledPrior,
-    LabelledTKAM,
-    MixturePrior,
-    MultimodalTKAM,
-    TiltedPrior,
-)
+from tests.models.small import labelled, multimodal
 
 LOC, SLOPE, NOISE = 0.4, 1.5, 0.8
 PRECISION = 1 + SLOPE**2 / NOISE**2
@@ -119,44 +108,16 @@ def test_svi_finds_the_posterior() -> None:
         assert float(pyro.param(name).detach()) == pytest.approx(value, abs=0.06)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: TKAM.kart(6, 2, coupling="shared"),
-        lambda: TKAM.kart(6, 2),
-        lambda: TKAM.mixture(6, 4, 3),
-        lambda: TKAM.deep(6, 4),
-    ],
-    ids=["shared", "independent", "mixture", "deep"],
-)
-def test_every_parameter_of_model_and_guide_trains(make) -> None:
-    pyro.set_rng_seed(0)
-    tkam = make()
-    loss = WakeSleepMLE(4)(tkam, AmortisedGuide(tkam, hidden=(8,)))
-    x = torch.rand(5, 6)
-    loss(x, size=20)
-    before = {name: value.detach().clone() for name, value in loss.named_parameters()}
-    optimizer = torch.optim.Adam(loss.parameters(), 0.05)
-    for _ in range(3):
-        optimizer.zero_grad()
-        loss(x, size=20).backward()
-        optimizer.step()
-    assert [name for name, value in loss.named_parameters() if torch.equal(value, before[name])] == []
-
-
 def test_dreams_leave_what_is_missing_as_it_is() -> None:
     torch.manual_seed(0)
     x, label = torch.randn(6, 4), torch.tensor([0, -1, 2, -1, 1, 1])
-    labelled = LabelledTKAM(LabelledPrior(3, 2, grid_size=5), nn.Linear(2, 4), GaussianLikelihood(0.5))
-    values, args, kwargs = dream(labelled, (x, label), {"size": 50})
+    values, args, kwargs = dream(labelled(4), (x, label), {"size": 50})
     assert values.keys() == {"z"}
     assert values["z"].shape == (1, 6, 2)
     assert (args[2], kwargs) == (50, {})
     assert not torch.equal(args[0], x)
     assert torch.equal(args[1] == -1, label == -1)
-    likelihoods = {"image": GaussianLikelihood(0.3), "label": CategoricalLikelihood(event_dim=0)}
-    heads = Heads({"image": nn.Linear(2, 4), "label": nn.Linear(2, 3)})
-    several = MultimodalTKAM(MixturePrior(TiltedPrior((2, 2), grid_size=5)), heads, likelihoods)
+    several = multimodal(4)
     data, masks = {"image": x, "label": label.clamp_min(0)}, {"label": label >= 0}
     _, args, kwargs = dream(several, (data,), {"observed": masks})
     drawn = args[0]

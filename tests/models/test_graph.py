@@ -4,42 +4,16 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
-from torch import nn
 
 from pyro_tkam.distributions import JointEnergy
 from pyro_tkam.infer.density import ModelDensity
-from pyro_tkam.models import (
-    TKAM,
-    CategoricalLikelihood,
-    GaussianLikelihood,
-    Heads,
-    LabelledPrior,
-    LabelledTKAM,
-    MixturePrior,
-    MultimodalTKAM,
-    TiltedPrior,
-)
+from tests.models.small import COUPLINGS, labelled, multimodal
 
-ROWS = torch.linspace(-1, 1, 12).reshape(4, 3)
-LABELS = torch.tensor([0, 1, -1, 1])
-
-
-def multimodal() -> MultimodalTKAM:
-    heads = Heads({"image": nn.Linear(2, 3), "label": nn.Linear(2, 3)})
-    likelihoods = {"image": GaussianLikelihood(0.3), "label": CategoricalLikelihood(event_dim=0)}
-    return MultimodalTKAM(MixturePrior(TiltedPrior((2, 2), grid_size=5)), heads, likelihoods)
-
-
-MODELS = {
-    "shared": (lambda: TKAM.kart(3, latent_dim=1, coupling="shared", grid_size=5), (ROWS,)),
-    "independent": (lambda: TKAM.kart(3, latent_dim=1, coupling="independent", grid_size=5), (ROWS,)),
-    "mixture": (lambda: TKAM.mixture(3, latent_dim=2, num_components=2, grid_size=5, widths=[4]), (ROWS,)),
-    "deep": (lambda: TKAM.deep(3, latent_dim=2, grid_size=5, widths=[4]), (ROWS,)),
-    "labelled": (
-        lambda: LabelledTKAM(LabelledPrior(2, 2, grid_size=5), nn.Linear(2, 3), GaussianLikelihood(0.5)),
-        (ROWS, LABELS),
-    ),
-    "multimodal": (multimodal, ({"image": ROWS, "label": LABELS.clamp_min(0)}, {"label": LABELS >= 0})),
+ROWS = torch.linspace(-1, 1, 24).reshape(4, 6)
+LABELS = torch.tensor([0, 1, -1, 2])
+MODELS = {name: (make, (ROWS,)) for name, make in COUPLINGS.items()} | {
+    "labelled": (lambda: labelled(6), (ROWS, LABELS)),
+    "multimodal": (lambda: multimodal(6), ({"image": ROWS, "label": LABELS.clamp_min(0)}, {"label": LABELS >= 0})),
 }
 
 

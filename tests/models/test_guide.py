@@ -9,38 +9,23 @@ import torch
 from torch import nn
 
 from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO, LangevinMLE, WakeSleepMLE
-from pyro_tkam.models import (
-    TKAM,
-    AmortisedGuide,
-    CategoricalLikelihood,
-    GaussianLikelihood,
-    Heads,
-    LabelledPrior,
-    LabelledTKAM,
-    MixturePrior,
-    MultimodalTKAM,
-    TiltedPrior,
-)
+from pyro_tkam.models import TKAM, AmortisedGuide, CategoricalLikelihood, GaussianLikelihood, TiltedPrior
+from tests.models.small import COUPLINGS, labelled, multimodal
 
-MODELS = {
-    "shared": lambda: TKAM.kart(6, 2, coupling="shared"),
-    "independent": lambda: TKAM.kart(6, 2),
-    "mixture": lambda: TKAM.mixture(6, 4, 3),
-    "deep": lambda: TKAM.deep(6, 4),
-}
 OBJECTIVES = {
     "trace": pyro.infer.Trace_ELBO,
     "several traces": lambda: pyro.infer.Trace_ELBO(num_particles=3, vectorize_particles=True),
     "importance weighted": lambda: ImportanceWeightedELBO(4),
     "wake": lambda: ImportanceMLE(4),
+    "wake-sleep": lambda: WakeSleepMLE(4),
 }
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", COUPLINGS)
 def test_every_parameter_of_model_and_guide_trains(kind, objective):
     pyro.set_rng_seed(0)
-    model = MODELS[kind]()
+    model = COUPLINGS[kind]()
     guide = AmortisedGuide(model, hidden=(8,))
     loss = OBJECTIVES[objective]()(model, guide)
     x = torch.rand(5, 6)
@@ -55,9 +40,9 @@ def test_every_parameter_of_model_and_guide_trains(kind, objective):
     assert not still
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", COUPLINGS)
 def test_pyros_own_objectives_take_it(kind):
-    model = MODELS[kind]()
+    model = COUPLINGS[kind]()
     guide = AmortisedGuide(model, hidden=(8,))
     for loss in (
         pyro.infer.RenyiELBO(alpha=0, num_particles=2, vectorize_particles=True, max_plate_nesting=1),
@@ -67,9 +52,9 @@ def test_pyros_own_objectives_take_it(kind):
         assert torch.as_tensor(value).isfinite().all()
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", COUPLINGS)
 def test_draws_lie_in_the_prior_support(kind):
-    model = MODELS[kind]()
+    model = COUPLINGS[kind]()
     guide = AmortisedGuide(model)
     with torch.no_grad():
         guide.encoder[-1].weight.mul_(1000)
@@ -105,16 +90,6 @@ def test_the_bound_of_a_trained_guide_comes_close_to_the_exact_evidence():
     assert evidence - 0.05 < bound < evidence + 0.02
 
 
-def labelled() -> LabelledTKAM:
-    return LabelledTKAM(LabelledPrior(3, 2, grid_size=5), nn.Linear(2, 6), GaussianLikelihood(0.5))
-
-
-def multimodal() -> MultimodalTKAM:
-    likelihoods = {"image": GaussianLikelihood(0.3), "label": CategoricalLikelihood(event_dim=0)}
-    heads = Heads({"image": nn.Linear(2, 6), "label": nn.Linear(2, 3)})
-    return MultimodalTKAM(MixturePrior(TiltedPrior((2, 2), grid_size=5)), heads, likelihoods)
-
-
 def symbols() -> TKAM:
     generator = nn.Sequential(nn.Linear(2, 20), nn.Unflatten(-1, (5, 4)))
     return TKAM(TiltedPrior((2,), grid_size=5), generator, CategoricalLikelihood())
@@ -135,10 +110,10 @@ class Both(nn.Module):
 LABEL = torch.tensor([0, 2, -1, 1, -1])
 DATA = {"image": torch.rand(5, 6), "label": LABEL.clamp_min(0)}
 OTHERS = {
-    "labelled": (labelled, None, (torch.rand(5, 6), LABEL)),
-    "unlabelled": (labelled, None, (torch.rand(5, 6),)),
-    "multimodal": (multimodal, Both, (DATA,)),
-    "missing": (multimodal, Both, (DATA, {"label": LABEL >= 0})),
+    "labelled": (lambda: labelled(6), None, (torch.rand(5, 6), LABEL)),
+    "unlabelled": (lambda: labelled(6), None, (torch.rand(5, 6),)),
+    "multimodal": (lambda: multimodal(6), Both, (DATA,)),
+    "missing": (lambda: multimodal(6), Both, (DATA, {"label": LABEL >= 0})),
     "symbols": (
         symbols,
         lambda: nn.Sequential(nn.Embedding(4, 3), nn.Flatten(), nn.Linear(15, 4)),
@@ -182,7 +157,7 @@ def test_where_an_encoder_is_needed_it_is_asked_for():
     ):
         AmortisedGuide(symbols())
     with pytest.raises(ValueError, match=r"encoder: got None for the modalities \['image', 'label'\], takes a network"):
-        AmortisedGuide(multimodal())
+        AmortisedGuide(multimodal(6))
 
 
 def test_a_model_with_two_latent_sites_is_refused():

@@ -7,37 +7,23 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO, LangevinMLE
-from pyro_tkam.models import (
-    TKAM,
-    AmortisedGuide,
-    CategoricalLikelihood,
-    GaussianLikelihood,
-    Heads,
-    LabelledPrior,
-    LabelledTKAM,
-    MixturePrior,
-    MultimodalTKAM,
-    SequenceLikelihood,
-    TiltedPrior,
-)
+from pyro_tkam.models import TKAM, AmortisedGuide, MixturePrior, SequenceLikelihood, TiltedPrior
 from pyro_tkam.nn import SequenceGenerator
 from pyro_tkam.train import ELBOTraining, RunFolder, fit
 from pyro_tkam.train.checkpoints import read_checkpoint
+from tests.models import small
 from tests.train.test_trainer import Crash
 
 ROWS = 24
 
 
 def labelled():
-    model = LabelledTKAM(LabelledPrior(3, 2, grid_size=5), nn.Linear(2, 4), GaussianLikelihood(0.5))
+    model = small.labelled(4)
     return ELBOTraining(model, ImportanceWeightedELBO(2), AmortisedGuide(model, hidden=(8,)), size=ROWS)
 
 
 def multimodal():
-    likelihoods = {"image": GaussianLikelihood(0.3), "label": CategoricalLikelihood(event_dim=0)}
-    heads = Heads({"image": nn.Linear(2, 4), "label": nn.Linear(2, 3)})
-    prior = MixturePrior(TiltedPrior((2, 2), grid_size=5))
-    return ELBOTraining(MultimodalTKAM(prior, heads, likelihoods), ImportanceMLE(8), size=ROWS)
+    return ELBOTraining(small.multimodal(4), ImportanceMLE(8), size=ROWS)
 
 
 def sequence(chains=False):
