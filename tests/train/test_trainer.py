@@ -165,7 +165,7 @@ def test_wrong_options_are_named_before_anything_is_written(tmp_path, options, m
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-@pytest.mark.parametrize(("objective", "updates"), [("importance", 150), ("automala", 40)])
+@pytest.mark.parametrize(("objective", "updates"), [("importance", 150), ("automala", 60)])
 def test_a_run_that_is_killed_ten_times_gives_the_same_numbers(tmp_path, objective, updates):
     script = Path(__file__).with_name("killed_runs.py")
     done = subprocess.run(
