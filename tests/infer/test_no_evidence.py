@@ -1,0 +1,125 @@
+"""Models that have no evidence, or whose data say nothing, and those that only look like it.
+
+Estimates are asked to be within 4.5 standard errors plus a margin, so a test of one estimate fails falsely with
+probability below 1e-5; seeds are fixed all the same.
+"""
+
+import math
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+
+from pyro_tkam.infer import AutoMALA, ImportanceSampling, ParallelTempering, VectorizedMCMC, log_evidence
+from tests.infer.evidence_problems import TEMPERED, assert_close
+
+
+def improper():
+    z = pyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), ()))
+    pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.0))
+
+
+def with_prior(prior, site_mask=True):
+    def model():
+        with poutine.mask(mask=site_mask):
+            z = pyro.sample("z", prior)
+        pyro.sample("x", dist.Normal(z.sum(), 1.0), obs=torch.tensor(0.0))
+
+    return model
+
+
+PAIR = dist.Normal(torch.zeros(2), 1.0)
+SOME = torch.tensor([True, False])
+IMPROPER = {
+    "improper": improper,
+    "improper pair": with_prior(dist.ImproperUniform(dist.constraints.real, (2,), ()).to_event(1)),
+    "mask": with_prior(dist.Normal(0.0, 1.0).mask(False)),
+    "tensor mask": with_prior(dist.Normal(0.0, 1.0).mask(torch.tensor(False))),
+    "mask inside an event": with_prior(PAIR.mask(False).to_event(1)),
+    "mask of some inside an event": with_prior(PAIR.mask(SOME).to_event(1)),
+    "site mask": with_prior(dist.Normal(0.0, 1.0), False),
+    "tensor site mask": with_prior(dist.Normal(0.0, 1.0), torch.tensor(False)),
+    "site mask of some": with_prior(PAIR, SOME),
+}
+
+
+@pytest.mark.parametrize("model", IMPROPER.values(), ids=IMPROPER.keys())
+def test_improper_priors_leave_the_evidence_undefined(model):
+    def guide():
+        pyro.sample("z", PAIR.to_event(1))
+
+    runs = [partial(log_evidence, model, method=method) for method in ("auto", "importance", "ais", "bar")]
+    for run in (*runs, ImportanceSampling(model).run, ImportanceSampling(model, guide).run):
+        with pytest.raises(ValueError, match=r"'z'\] have improper priors, so its evidence is undefined"):
+            run()
+    with pytest.raises(ValueError, match=r"'z'.* improper prior"):
+        ParallelTempering(AutoMALA(model), num_samples=5, disable_progbar=True).run()
+
+
+def test_a_flat_prior_can_be_sampled_without_tempering():
+    pyro.set_rng_seed(0)
+    mcmc = VectorizedMCMC(AutoMALA(IMPROPER["tensor mask"]), num_samples=200, num_chains=4, disable_progbar=True)
+    mcmc.run()
+    assert abs(mcmc.get_samples()["z"].std() - 1) < 0.2  # of N(0, 1), by 500 effective draws: 6 standard errors
+
+
+def test_masks_that_hide_nothing_are_proper():
+    pyro.set_rng_seed(0)
+    model = with_prior(dist.Normal(0.0, 1.0).mask(torch.tensor(True)), torch.tensor(True))
+    assert_close(log_evidence(model), -0.5 * math.log(4 * math.pi))
+
+
+def unobserved():
+    pyro.sample("z", dist.Normal(0.0, 1.0))
+
+
+def observing(value, mask=True):
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(value)):
+            pyro.sample("x", dist.Normal(z, 1.0).mask(torch.as_tensor(mask)), obs=value)
+
+    return model
+
+
+def impossible():
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.factor("likelihood", z * 0 - math.inf)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (unobserved, "no observed site"),
+        (observing(torch.tensor([0.0, math.nan])), "'x' holds a NaN"),
+        (observing(torch.zeros(0)), "empty or all masked"),
+        (observing(torch.zeros(3), mask=[False] * 3), "empty or all masked"),
+    ],
+)
+@pytest.mark.parametrize("method", ["auto", "importance", "ais", "bar"])
+def test_models_without_an_evidence(model, message, method):
+    with pytest.raises(ValueError, match=message):
+        log_evidence(model, method=method)
+
+
+@pytest.mark.parametrize("method", ["auto", "importance"])
+def test_an_impossible_likelihood_of_draws(method):
+    with pytest.raises(ValueError, match="its likelihood is zero at every draw"):
+        log_evidence(impossible, method=method)
+
+
+@pytest.mark.parametrize("method", ["ais", *TEMPERED])
+def test_an_impossible_likelihood_of_chains(method):
+    zero = r"at every one the likelihood is zero: site 'likelihood' is not finite but -inf in chain 0"
+    with pytest.raises(ValueError, match=zero):
+        log_evidence(impossible, method=method)
+
+
+def test_missing_data_may_be_masked():
+    data, mask = torch.tensor([0.3, math.nan]), torch.tensor([True, False])
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(observing(data, mask), method="importance", num_particles=20_000)
+    assert_close(evidence, dist.Normal(0.0, math.sqrt(2)).log_prob(data[0]).item())
