@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.util import sum_rightmost
 from pyro.nn import PyroModule
+from pyro.params.param_store import _MODULE_NAMESPACE_DIVIDER
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyro_tkam.infer.coordinates import StandardNormal
 from pyro_tkam.infer.density import ModelDensity
 from pyro_tkam.infer.kernels import LangevinKernel
-from pyro_tkam.infer.normal_quantile import normal_score
 from pyro_tkam.infer.particles import (
     Particles,
     draw_from_guide,
@@ -26,8 +26,24 @@ from pyro_tkam.infer.particles import (
     score_guide,
     score_particles,
     structure_of,
+    sum_to_local,
+    trace_latents_at,
 )
-from pyro_tkam.infer.start import find_start
+from pyro_tkam.infer.start import Draws, find_finite, find_start
+from pyro_tkam.ops.langevin import Point
+
+
+@dataclass(frozen=True)
+class GuideDraws(Draws):
+    """
+    Draws from a guide, which may carry gradients of its parameters; the positions carry none.
+
+    :param values: of the latent sites, in their order, each ``(rows, *batch, *event)``.
+    :param log_density: of the values under the guide, ``(rows, *local)``.
+    """
+
+    values: tuple[Tensor, ...]
+    log_density: Tensor
 
 
 class BoundModel:
@@ -80,61 +96,116 @@ class BoundModel:
         with torch.no_grad():
             return density.sample_prior(num) if density.can_sample_prior() else density.draw_start(num)
 
-    def draw_guide(self, guide: Any, num: int) -> Tensor:
-        """Draw positions ``(num, *local, dim)`` from a guide that takes the model's arguments."""
-        with torch.no_grad(), poutine.block():
-            trace = draw_from_guide(self.model, guide, num, self.structure, self.args, self.kwargs)
-            sites, shapes = self.density.layout.sites, self.density.structure.trace.nodes
-            scores = {
-                name: normal_score(trace.nodes[name]["fn"], trace.nodes[name]["value"])
-                for name, site in sites.items()
-                if isinstance(site.coordinate, StandardNormal)
-            }
-            known = {name: each.reshape(num, *shapes[name]["value"].shape) for name, each in scores.items()}
-            return self.density.terms.coordinates(trace, known, (num,))
-
-    def draw_start(self, num: int, guide: Any = None) -> Tensor:
-        """Draw positions from the prior, or from a guide if there is one, anew where their density isn't finite."""
-        draw = self.draw_prior if guide is None else partial(self.draw_guide, guide)
+    def draw_start(self, num: int) -> Point:
+        """Draw positions from the prior, anew where their density isn't finite."""
         with torch.no_grad():
-            return find_start(self.density, num, draw)
+            return find_start(self.density, num, self.draw_prior)
 
-    def score(self, position: Tensor) -> Particles:
-        """Score positions ``(rows, *local, dim)``; the model's parameters carry gradients and are seen by handlers."""
-        with torch.no_grad(), poutine.block():
-            values = self.density.constrain(position)
-        return score_particles(self.model, values, self.structure, self.args, self.kwargs)
+    def draw_guide(self, guide: Any, num: int, *, reparameterised: bool) -> tuple[GuideDraws, Point]:
+        """
+        Draw the latent sites from a guide, anew where the density isn't finite.
 
-    def score_guide(self, guide: Any, position: Tensor) -> Tensor:
-        """Return the guide's log density at positions ``(rows, *local, dim)``, in the sites' own coordinates."""
-        with torch.no_grad(), poutine.block():
-            values = self.density.constrain(position)
-        return score_guide(guide, values, self.structure, self.args, self.kwargs)
+        :param guide: a Pyro guide that takes the model's arguments; its parameters are seen by handlers.
+        :param num: number of draws.
+        :param reparameterised: let the draws, and their density under the guide, carry gradients.
+        :return: the draws, and positions ``(num, *local, dim)`` with the density of the model there.
+        """
+        names = tuple(self.density.layout.sites)
+
+        def draw() -> GuideDraws:
+            with torch.set_grad_enabled(reparameterised and torch.is_grad_enabled()):
+                run = (guide, num, names, self.structure, self.args, self.kwargs)
+                values, log_density = draw_from_guide(*run, reparameterised=reparameterised)
+            with torch.no_grad():
+                return GuideDraws(self._coordinates(values)[0], values, log_density)
+
+        return find_finite(self.density, draw)
+
+    def lower_bound(self, drawn: GuideDraws, point: Point) -> Tensor:
+        """
+        Return a stand-in for ``log p(x, z) - log q(z|x)`` with its gradient in the draws alone, ``(num, *local)``.
+
+        The gradient ``∇_z log p = J^T ∇_u log p(u) - ∇_z log |dz/du|`` takes that in the coordinates ``u`` from the
+        point at which chains start, so that the likelihood is not differentiated again.
+
+        :param drawn: draws of a guide.
+        :param point: the positions with the density there.
+        """
+        with torch.enable_grad():
+            leaves = tuple(value.detach().requires_grad_() for value in drawn.values)
+            position, log_volume = self._coordinates(leaves)
+            gradients = torch.autograd.grad((point.gradient * position).sum() - log_volume.sum(), leaves)
+        nodes, lower_bound = self.density.structure.trace.nodes, -drawn.log_density
+        for name, gradient, value in zip(self.density.layout.sites, gradients, drawn.values, strict=True):
+            product = sum_rightmost(gradient * value, nodes[name]["fn"].event_dim)
+            lower_bound = lower_bound + sum_to_local(product, self.structure)
+        return lower_bound
+
+    def _coordinates(self, values: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Return positions ``(num, *local, dim)`` of the latent sites' values, and ``log |dz/du|`` of each datum."""
+        sites = self.density.layout.sites
+        given = dict(zip(sites, values, strict=True))
+        nodes = trace_latents_at(self.density.terms.model, given, self.structure, self.args, self.kwargs).nodes
+        parts, volumes = {}, []
+        for name, site in sites.items():
+            coordinates = site.coordinate.of_value(nodes[name]["fn"], given[name])
+            volumes.append(sum_to_local(site.coordinate.log_volume(nodes[name], coordinates), self.structure))
+            parts[name] = coordinates.reshape(len(coordinates), *site.shape)
+        return self.density.layout.flatten(parts, 1), sum(volumes[1:], volumes[0])
 
     @contextmanager
     def frozen(self, guide: Any = None) -> Iterator[None]:
         """
-        Hold the parameters while chains move.
+        Hold the model's parameters while chains move.
 
-        None is differentiated, so that a prior draws no negatives for gradients that nobody asks for; those of torch's
-        own modules stay as they are, since Pyro warns of a module whose parameters require none. A model with a
-        context manager ``holding_prior()`` is asked to make its prior once.
+        None is differentiated, as nobody asks for its gradient; those of torch's own modules and of what
+        ``pyro.module`` registers stay as they are, since Pyro warns of a module whose parameters require none.
 
-        :param guide: what chains start from; its parameters, which no step of a chain reads, are left alone.
+        :param guide: what chains start from; its parameters are left alone.
         """
-        kept = {*_plain(self.model), *(guide.parameters() if isinstance(guide, nn.Module) else ())}
+        kept = {*_plain(self.model), *self._parameters_of(guide)}
         own = self.model.parameters() if isinstance(self.model, nn.Module) else ()
-        stored = (parameter for _, parameter in pyro.get_param_store().named_parameters())
+        store = pyro.get_param_store()
+        stored = (parameter for name, parameter in store.named_parameters() if _MODULE_NAMESPACE_DIVIDER not in name)
         learned = [parameter for parameter in {*own, *stored} - kept if parameter.requires_grad]
         for parameter in learned:
             parameter.requires_grad_(False)
-        holding = getattr(self.model, "holding_prior", nullcontext)
         try:
-            with holding():
-                yield
+            yield
         finally:
             for parameter in learned:
                 parameter.requires_grad_(True)
+
+    def _parameters_of(self, guide: Any) -> Iterable[Tensor]:
+        """Return the parameters of a guide; those of a function are seen by running it."""
+        if guide is None or isinstance(guide, nn.Module):
+            return () if guide is None else guide.parameters()
+        with torch.no_grad(), poutine.block():
+            nodes = poutine.trace(guide, param_only=True).get_trace(*self.args, **self.kwargs).nodes.values()
+        return [site["value"].unconstrained() for site in nodes if site["type"] == "param"]
+
+    def values(self, position: Tensor) -> dict[str, Tensor]:
+        """Return the values of the latent sites at positions ``(rows, *local, dim)``, without gradients."""
+        with torch.no_grad():
+            return self.density.constrain(position)
+
+    def score(self, values: dict[str, Tensor]) -> Particles:
+        """Score values of the latent sites; the model's parameters carry gradients and are seen by handlers."""
+        return score_particles(self.model, values, self.structure, self.args, self.kwargs)
+
+    def score_guide(self, guide: Any, values: dict[str, Tensor]) -> Tensor:
+        """Return the guide's log density at values of the latent sites."""
+        return score_guide(guide, values, self.structure, self.args, self.kwargs)
+
+
+def holding_prior(model: Any) -> AbstractContextManager[None]:
+    """
+    Return a context in which a model with a context manager ``holding_prior()`` makes its prior once.
+
+    :param model: a Pyro model.
+    """
+    holding: Callable[[], AbstractContextManager[None]] = getattr(model, "holding_prior", nullcontext)
+    return holding()
 
 
 def _plain(model: Any) -> Iterator[nn.Parameter]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from pyro import poutine
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from pyro_tkam.infer.bound import BoundModel
+from pyro_tkam.infer.bound import BoundModel, holding_prior
 from pyro_tkam.infer.kernels import LangevinKernel
 from pyro_tkam.infer.objective import MaximumLikelihood
 from pyro_tkam.infer.particles import Particles
@@ -55,6 +54,7 @@ class PosteriorDraws:
     :param last: where every chain ended, from which persistent ones go on.
     :param next_step_size: step size to carry to the next training step, ``(rungs,)``.
     :param statistics: what the chains say of themselves.
+    :param lower_bound: what a guide that learns from its own draws maximises, a scalar with its gradient.
     """
 
     posterior: Tensor
@@ -63,17 +63,22 @@ class PosteriorDraws:
     last: Tensor
     next_step_size: Tensor
     statistics: ChainStatistics
+    lower_bound: Tensor | None = None
 
 
-def _quadrature(bound: BoundModel, draws: PosteriorDraws) -> tuple[Particles, Tensor]:
-    particles = bound.score(draws.posterior)
+Values = dict[str, Tensor]
+"""Values of the latent sites at the posterior draws, by name."""
+
+
+def _quadrature(bound: BoundModel, draws: PosteriorDraws, values: Values) -> tuple[Particles, Tensor]:
+    particles = bound.score(values)
     return particles, (draws.weights * particles.log_prior).sum()
 
 
-def _contrastive(bound: BoundModel, draws: PosteriorDraws) -> tuple[Particles, Tensor]:
+def _contrastive(bound: BoundModel, draws: PosteriorDraws, values: Values) -> tuple[Particles, Tensor]:
     assert draws.prior is not None
-    rows = len(draws.posterior)
-    both = bound.score(torch.cat([draws.posterior, draws.prior]))
+    rows, prior = len(draws.posterior), bound.values(draws.prior)
+    both = bound.score({name: torch.cat([value, prior[name]]) for name, value in values.items()})
     log_prior = both.log_prior.expand(both.log_likelihood.shape)
     particles = Particles(log_prior[:rows], both.log_likelihood[:rows], None, both.scale, both.values)
     return particles, (draws.weights * log_prior[:rows]).sum() - log_prior[rows:].mean(0).sum()
@@ -134,16 +139,17 @@ class ChainMLE(MaximumLikelihood):
         """
         self.step, self._step_size, self._last = state["step"], state["step_size"], state["chains"]
 
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> PosteriorDraws:
-        """Run the chains and return where they end."""
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[PosteriorDraws, Values]:
+        """Run the chains and return where they end, also as values of the latent sites."""
         if guide is not None and not self.takes_guide:
             raise ValueError(f"guide: got {guide!r}, takes None: chains start from the prior")
         if guide is not None and self.persistent:
             raise ValueError("persistent: got True with a guide, takes False: chains start from the guide each time")
-        with poutine.block():
+        with holding_prior(model):
             self._bound = self._bind(model, args, kwargs)
             with self._bound.frozen(guide):
-                return self._sample(self._bound, guide)
+                draws = self._sample(self._bound, guide)
+                return draws, self._bound.values(draws.posterior)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """
@@ -155,15 +161,17 @@ class ChainMLE(MaximumLikelihood):
         :raises ValueError: for a guide that is not taken, a model that chains can't sample, and persistent chains of
             a mini-batch.
         """
-        draws = self._get_trace(model, guide, args, kwargs)
+        draws, values = self._get_trace(model, guide, args, kwargs)
         assert self._bound is not None
-        particles, log_prior = self._score(self._bound, draws)
+        particles, log_prior = self._score(self._bound, draws, values)
         log_likelihood = (draws.weights * particles.log_likelihood).sum()
         evidence = draws.statistics.log_evidence
         value = log_likelihood.detach() if evidence is None else evidence.sum()
         surrogate = log_likelihood + log_prior
-        if guide is not None:
-            surrogate = surrogate + (draws.weights * self._bound.score_guide(guide, draws.posterior)).sum()
+        if draws.lower_bound is not None:
+            surrogate = surrogate + draws.lower_bound
+        elif guide is not None:
+            surrogate = surrogate + (draws.weights * self._bound.score_guide(guide, values)).sum()
         loss = -particles.scale * (value + surrogate - surrogate.detach())
         self.statistics = draws.statistics
         if torch.is_grad_enabled():

@@ -57,9 +57,8 @@ class Chains:
         self._target = FramedTarget(density, adaptation.frame)
 
     @staticmethod
-    def begin(kernel: Mover, density: Density, position: Tensor, warmup_steps: int) -> Chains:
-        """Start chains at positions ``(chains, *local, dim)``."""
-        point = density.point(position)
+    def begin(kernel: Mover, density: Density, point: Point, warmup_steps: int) -> Chains:
+        """Start chains at positions ``(chains, *local, dim)``, with the density there."""
         dim = None if density.layout.local_shape else density.layout.dim
         return Chains(kernel, density, point, kernel.tuning(point), kernel.adaptation(warmup_steps, dim), warmup_steps)
 

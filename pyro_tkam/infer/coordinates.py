@@ -11,7 +11,7 @@ from pyro.distributions.util import scale_and_mask, sum_rightmost
 from torch import Tensor
 from torch.distributions import Transform
 
-from pyro_tkam.infer.normal_quantile import normal_quantile
+from pyro_tkam.infer.normal_quantile import normal_quantile, normal_score
 
 Site = dict[str, Any]
 
@@ -25,8 +25,14 @@ class Coordinate(Protocol):
     def coordinates(self, value: Tensor) -> Tensor:
         """Return coordinates to start from, for a value of the site."""
 
+    def of_value(self, fn: Any, value: Tensor) -> Tensor:
+        """Return the coordinates of a value, differentiable in it."""
+
     def log_prob(self, site: Site, coordinates: Tensor) -> Tensor:
         """Return the log density of the coordinates, of the site's batch shape."""
+
+    def log_volume(self, site: Site, coordinates: Tensor) -> Tensor:
+        """Return ``log |dz/du|`` at the site's value, of its batch shape."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,18 @@ class Unconstrained:
         """Return ``T^{-1}(z)``."""
         return self.transform.inv(value)
 
+    def of_value(self, fn: Any, value: Tensor) -> Tensor:
+        """Return ``T^{-1}(z)``."""
+        return self.transform.inv(value)
+
     def log_prob(self, site: Site, coordinates: Tensor) -> Tensor:
         """Return the site's scaled and masked log density plus the Jacobian, which is neither."""
+        return site_log_prob(site) + self.log_volume(site, coordinates)
+
+    def log_volume(self, site: Site, coordinates: Tensor) -> Tensor:
+        """Return ``log |det T'(u)|``."""
         jacobian = self.transform.log_abs_det_jacobian(coordinates, site["value"])
-        extra = site["fn"].event_dim - self.transform.codomain.event_dim
-        return site_log_prob(site) + sum_rightmost(jacobian, extra)
+        return sum_rightmost(jacobian, site["fn"].event_dim - self.transform.codomain.event_dim)
 
 
 @dataclass(frozen=True)
@@ -68,9 +81,18 @@ class StandardNormal:
         """Return the median's coordinates, as a value's depend on the site's distribution."""
         return torch.zeros_like(value)
 
+    def of_value(self, fn: Any, value: Tensor) -> Tensor:
+        """Return ``Φ^{-1}(F(z))``."""
+        return normal_score(fn, value)
+
     def log_prob(self, site: Site, coordinates: Tensor) -> Tensor:
         """Return the standard normal log density, summed over event dimensions."""
         return sum_rightmost(-0.5 * coordinates.square() - 0.5 * math.log(2 * math.pi), site["fn"].event_dim)
+
+    def log_volume(self, site: Site, coordinates: Tensor) -> Tensor:
+        """Return ``log φ(ε) - log p(z)``."""
+        log_density: Tensor = site["fn"].log_prob(site["value"])
+        return self.log_prob(site, coordinates) - log_density
 
 
 def site_log_prob(site: Site) -> Tensor:

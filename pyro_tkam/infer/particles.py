@@ -1,9 +1,11 @@
 """Weighted draws of a Pyro model's latent sites: proposals shared by the data, and their log densities."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -12,6 +14,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
+from pyro_tkam.infer.latent_run import trace_latents
 from pyro_tkam.ops._precision import at_least_single
 
 
@@ -152,7 +155,7 @@ class _SetParticles(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["name"] not in self.values:
             return
-        value, event_dim = self.values[msg["name"]].detach(), msg["fn"].event_dim
+        value, event_dim = self.values[msg["name"]], msg["fn"].event_dim
         batch = value.shape[1 : value.dim() - event_dim]
         missing = -self.particle_dim - 1 - len(batch)
         msg["value"] = value.reshape((len(value), *(1,) * missing, *value.shape[1:]))
@@ -204,30 +207,53 @@ def score_particles(
     :param args: the model's arguments.
     :param kwargs: its keyword arguments.
     """
-    return _scored(_trace(model, _SetParticles(values, structure.particle_dim), args, kwargs), structure, None)
+    return _scored(_trace(model, _setting(values, structure), args, kwargs), structure, None)
 
 
 def draw_from_guide(
-    model: Any, guide: Any, num: int, structure: Structure, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> poutine.Trace:
+    guide: Any,
+    num: int,
+    names: Collection[str],
+    structure: Structure,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    reparameterised: bool,
+) -> tuple[tuple[Tensor, ...], Tensor]:
     """
-    Draw from a guide and run the model at these draws.
+    Draw the latent sites from a guide.
 
-    :param model: a Pyro model.
     :param guide: a Pyro guide that draws all latent sites.
     :param num: number of draws, which lie left of all plates.
-    :param structure: what :func:`structure_of` found for this model.
-    :param args: the arguments of both.
-    :param kwargs: their keyword arguments.
-    :return: the model's trace.
-    :raises ValueError: names the latent sites that the guide lacks.
+    :param names: of the model's latent sites.
+    :param structure: what :func:`structure_of` found for the model.
+    :param args: the guide's arguments.
+    :param kwargs: its keyword arguments.
+    :param reparameterised: draw by ``rsample``.
+    :return: values of these sites, and the log density of the draws, ``(num, *local)`` or what broadcasts to it.
+    :raises ValueError: names the latent sites that the guide lacks, or that should be reparameterised and cannot be.
     """
-    drawn = _trace(guide, _DrawParticles(num, structure.particle_dim, ()), args, kwargs)
-    trace = _trace(poutine.replay(model, trace=drawn), _DrawParticles(num, structure.particle_dim, ()), args, kwargs)
-    lacking = [name for name, site in trace.nodes.items() if is_latent(site) and name not in drawn.nodes]
-    if lacking:
+    messenger = _DrawParticles(num, structure.particle_dim, (), reparameterised)
+    drawn = _trace(guide, messenger, args, kwargs)
+    if lacking := [name for name in names if name not in drawn.nodes]:
         raise ValueError(f"guide: got none of the sites {lacking}, takes a guide that draws every latent site")
-    return trace
+    return tuple(drawn.nodes[name]["value"] for name in names), total_log_density(drawn, structure, latent=True)
+
+
+def trace_latents_at(
+    model: Any, values: dict[str, Tensor], structure: Structure, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> poutine.Trace:
+    """
+    Run a model, unseen from outside, no further than its latent sites, set to given values.
+
+    :param model: a Pyro model.
+    :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``; they may carry gradients.
+    :param structure: what :func:`structure_of` found for this model.
+    :param args: the model's arguments.
+    :param kwargs: its keyword arguments.
+    """
+    with poutine.block(), pyro.validation_enabled(False), _SetParticles(values, structure.particle_dim):
+        return trace_latents(model, values, args, kwargs)
 
 
 def score_guide(
@@ -242,7 +268,7 @@ def score_guide(
     :param args: the guide's arguments.
     :param kwargs: its keyword arguments.
     """
-    trace = _trace(guide, _SetParticles(values, structure.particle_dim), args, kwargs)
+    trace = _trace(guide, _setting(values, structure), args, kwargs)
     return total_log_density(trace, structure, latent=True)
 
 
@@ -257,6 +283,10 @@ def _scored(trace: poutine.Trace, structure: Structure, log_proposal: Tensor | N
     )
 
 
+def _setting(values: dict[str, Tensor], structure: Structure) -> Messenger:
+    return _SetParticles({name: value.detach() for name, value in values.items()}, structure.particle_dim)
+
+
 def _trace(fn: Any, messenger: Messenger, args: Any, kwargs: Any) -> poutine.Trace:
     with messenger:
         return poutine.trace(fn).get_trace(*args, **kwargs)
@@ -269,15 +299,19 @@ def plate_scale(site: dict[str, Any], dims: tuple[int, ...]) -> float:
 
 def total_log_density(trace: poutine.Trace, structure: Structure, *, latent: bool) -> Tensor:
     """Sum log densities over sites and over all dimensions but the particles and the local plates."""
-    rank = -structure.particle_dim
-    keep = (structure.particle_dim, *structure.local_dims)
-    drop = [dim for dim in range(-rank, 0) if dim not in keep]
     terms = []
     for site in trace.nodes.values():
         if _is_stochastic(site) and is_latent(site) == latent:
             log_prob = at_least_single(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
             scale = site["scale"] / plate_scale(site, structure.local_dims)
-            log_prob = scale_and_mask(log_prob, scale, site["mask"])
-            log_prob = log_prob.reshape((1,) * (rank - log_prob.dim()) + log_prob.shape)
-            terms.append(log_prob.sum(drop) if drop else log_prob)
+            terms.append(sum_to_local(scale_and_mask(log_prob, scale, site["mask"]), structure))
     return sum(terms[1:], terms[0])
+
+
+def sum_to_local(term: Tensor, structure: Structure) -> Tensor:
+    """Sum a term over all dimensions but the particles and the local plates."""
+    rank = -structure.particle_dim
+    keep = (structure.particle_dim, *structure.local_dims)
+    drop = [dim for dim in range(-rank, 0) if dim not in keep]
+    term = term.reshape((1,) * (rank - term.dim()) + term.shape)
+    return term.sum(drop) if drop else term

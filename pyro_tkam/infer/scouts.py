@@ -133,7 +133,7 @@ class Scouts:
         num_steps = self.budget.affords(NUM_STEPS, each=STEP_EVALUATIONS * NUM_SCOUTS, share=EXPLORE_SHARE)
         warmup_steps = int(WARMUP_SHARE * num_steps)
         self.density.expect(NUM_SCOUTS)
-        chains = Chains.begin(self.kernel, self.density, start, warmup_steps)
+        chains = Chains.begin(self.kernel, self.density, self.density.point(start), warmup_steps)
         positions = [start[:, None][:, :0]]
         for index in range(num_steps):
             if not self.budget.affords(1, each=STEP_EVALUATIONS * NUM_SCOUTS):

@@ -83,9 +83,8 @@ class TemperedChains:
         self.num_drawn = num_chains * self.exact_prior
         density.expect(len(betas) * num_chains - self.num_drawn)
         density.expect(num_chains)
-        position = find_start(
-            density, len(betas) * num_chains, density.sample_prior if can_sample else density.draw_start
-        )
+        draw = density.sample_prior if can_sample else density.draw_start
+        position = find_start(density, len(betas) * num_chains, draw).position
         self._set_betas(betas.to(position))
         self.point = self._target(position)
         self.evaluations: Tensor | int = 2 * len(position)  # one to find a start, one there

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from pyro_tkam.distributions.joint import in_latents_only
 from pyro_tkam.infer.coordinates import Site, StandardNormal, site_log_prob
+from pyro_tkam.infer.latent_run import trace_latents
 from pyro_tkam.infer.layout import Layout
 from pyro_tkam.infer.structure import Model, Structure, is_prior, sample_sites
 
@@ -53,7 +55,8 @@ class ModelTerms:
 
     def values(self, position: Tensor) -> dict[str, Tensor]:
         """Return the values of the latent sites at one position."""
-        trace, coordinates = self.run(self.layout.unflatten(position))
+        coordinates = self.layout.unflatten(position)
+        trace = self._run_latents(coordinates)
         return {name: trace.nodes[name]["value"] for name in coordinates}
 
     def plated(self, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +69,8 @@ class ModelTerms:
     def plated_values(self, position: Tensor) -> dict[str, Tensor]:
         """Return the values of the latent sites, each ``(rows, *site shape)``."""
         rows = len(position)
-        trace, coordinates = self.run(self._spread(position), rows)
+        coordinates = self._spread(position)
+        trace = self._run_latents(coordinates, rows)
         nodes = self.structure.trace.nodes
         return {name: trace.nodes[name]["value"].reshape(rows, *nodes[name]["value"].shape) for name in coordinates}
 
@@ -92,13 +96,13 @@ class ModelTerms:
         :param normal: standard normal, of that shape; used as it is where that is the prior of the coordinates.
         """
         given = self._only_normal(self.layout.unflatten(normal))
-        return self.coordinates(self.run(given)[0], given)
+        return self.coordinates(self._run_latents(given), given)
 
     def plated_draw_prior(self, normal: Tensor) -> Tensor:
         """Draw positions ``(rows, *local, dim)`` from the prior, as :meth:`draw_prior` does."""
         given, spread = self._only_normal(self.layout.unflatten(normal)), self._only_normal(self._spread(normal))
         rows = len(normal)
-        return self.coordinates(self.run(spread, rows)[0], given, (rows,))
+        return self.coordinates(self._run_latents(spread, rows), given, (rows,))
 
     def _only_normal(self, coordinates: dict[str, Tensor]) -> dict[str, Tensor]:
         sites = self.layout.sites
@@ -118,20 +122,34 @@ class ModelTerms:
 
         :raises ValueError: if its sites differ from those of the first run.
         """
-        nesting = self.structure.max_plate_nesting
-        model, first_free = self.model, -1 - nesting
+        with self._setting(coordinates):
+            trace = poutine.trace(self._prepared(rows)).get_trace(*self.args, **self.kwargs)
+        names = [name for name, _ in sample_sites(trace)]
+        if names != self._names:
+            raise ValueError(f"model changed its sites between calls: had {self._names}, now {names}")
+        return trace, coordinates
+
+    def _run_latents(self, coordinates: dict[str, Tensor], rows: int | None = None) -> poutine.Trace:
+        """Run the model as :meth:`run` does, no further than its last latent site."""
+        with self._setting(coordinates):
+            return trace_latents(self._prepared(rows), self.layout.sites, self.args, self.kwargs)
+
+    @contextmanager
+    def _setting(self, coordinates: dict[str, Tensor]) -> Iterator[None]:
+        """Let models run at these coordinates, unseen from outside."""
+        setting = _SetCoordinates(self.layout, coordinates)
+        with poutine.block(), pyro.validation_enabled(False), in_latents_only(), setting:
+            yield
+
+    def _prepared(self, rows: int | None) -> Model:
+        """Return the model with its discrete sites enumerated, under an outer plate if a number of rows is given."""
+        model, first_free = self.model, -1 - self.structure.max_plate_nesting
         if rows is not None:
             model = pyro.plate(_ROWS, rows, dim=first_free)(model)
             first_free -= 1
         if self.structure.enumerated:
             model = poutine.enum(config_enumerate(model), first_available_dim=first_free)
-        setting = _SetCoordinates(self.layout, coordinates)
-        with poutine.block(), pyro.validation_enabled(False), in_latents_only(), setting:
-            trace = poutine.trace(model).get_trace(*self.args, **self.kwargs)
-        names = [name for name, _ in sample_sites(trace)]
-        if names != self._names:
-            raise ValueError(f"model changed its sites between calls: had {self._names}, now {names}")
-        return trace, coordinates
+        return model
 
     def site_terms(self, trace: poutine.Trace, coordinates: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the log density of each site, unsummed."""

@@ -107,12 +107,12 @@ class VectorizedMCMC(BatchRun):
         density = self.kernel.density(args, kwargs, prototype)
         density.expect(self.num_chains)
         if given is not None:
-            position = given_start(density, given, self.num_chains)
+            start = given_start(density, given, self.num_chains)
         else:
-            position = find_start(density, self.num_chains)
-        self._chains = Chains.begin(self.kernel, density, position, self.warmup_steps)
+            start = find_start(density, self.num_chains)
+        self._chains = Chains.begin(self.kernel, density, start, self.warmup_steps)
         self.kernel.transforms = density.transforms
-        return position.device
+        return start.position.device
 
     def _step(self, index: int) -> dict[str, Tensor]:
         info = self._chains.step()

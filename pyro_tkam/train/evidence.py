@@ -122,7 +122,7 @@ def _by_mixture(model: nn.Module, data: Tensor) -> PerDatum:
             best = density.log_terms(drawn)[1].topk(NUM_CHAINS, dim=0).indices
         start = drawn.gather(0, best.unsqueeze(-1).expand(-1, *drawn.shape[1:]))
         density.expect(NUM_CHAINS)
-        chains = Chains.begin(kernel, density, start, WARMUP_STEPS)
+        chains = Chains.begin(kernel, density, density.point(start), WARMUP_STEPS)
         points = []
         for _ in range(WARMUP_STEPS + CHAIN_DRAWS):
             chains.step()

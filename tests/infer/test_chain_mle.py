@@ -177,7 +177,7 @@ def test_the_scores_are_those_of_the_draws_themselves(coupling: str) -> None:
     position, weights = bound.draw_prior(4), torch.rand(4, 5)
     with bound.frozen():
         (drawn,) = bound.density.constrain(position).values()
-    particles = bound.score(position)
+    particles = bound.score(bound.values(position))
     (weights * (particles.log_prior + particles.log_likelihood)).sum().backward()
     found = {name: value.grad for name, value in model.named_parameters()}
     model.zero_grad()

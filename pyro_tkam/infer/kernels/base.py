@@ -125,11 +125,11 @@ class LangevinKernel(MCMCKernel):
         self.transforms = density.transforms
         if params is not None:
             check_params(density.layout, params, ())
-            position = given_start(density, {name: value[None] for name, value in params.items()}, 1)
+            start = given_start(density, {name: value[None] for name, value in params.items()}, 1)
         else:
-            position = find_start(density, 1)
-        self._initial_params = density.layout.unflatten(position[0])
-        self._chains = Chains.begin(self, density, position, warmup_steps)
+            start = find_start(density, 1)
+        self._initial_params = density.layout.unflatten(start.position[0])
+        self._chains = Chains.begin(self, density, start, warmup_steps)
         self._last_params = self._initial_params
         self._divergences: list[int] = []
         self._accepted = 0.0

@@ -1,0 +1,47 @@
+"""Runs a model no further than its latent sites: what they are does not need the likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+
+
+def trace_latents(model: Any, names: Collection[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> poutine.Trace:
+    """
+    Run a model until it has set these sites.
+
+    :param model: a Pyro model.
+    :param names: of latent sites.
+    :param args: the model's arguments.
+    :param kwargs: its keyword arguments.
+    :return: the trace up to the last of them; of the whole run where one is missing.
+    """
+    with poutine.trace() as tracer, suppress(_EarlyExitError), _StopAfter(names):
+        model(*args, **kwargs)
+    return tracer.trace
+
+
+class _EarlyExitError(Exception):
+    """The last site was set."""
+
+
+class _StopAfter(Messenger):
+    """Leaves a model once it has set some sites, after all handlers have seen the last of them."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__()
+        self.missing = set(names)
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"] in self.missing and not msg["is_observed"]:
+            self.missing.remove(msg["name"])
+            if not self.missing:
+                msg["continuation"] = _leave
+
+
+def _leave(msg: Any) -> NoReturn:
+    raise _EarlyExitError
