@@ -139,19 +139,21 @@ class Tabulated(Picklable, TorchDistribution):
         return result.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
 
     @in_full_precision
-    def icdf(self, value: Tensor, upper: bool = False) -> Tensor:
+    def icdf(self, value: Tensor, upper: bool | Tensor = False) -> Tensor:
         """
         Return ``F^{-1}(u)``, differentiable in ``u`` and in every parameter.
 
         :param value: probabilities ``u``, shape ``(*sample, *batch_shape)``, or what broadcasts with it.
-        :param upper: whether ``u`` is the mass above ``z`` instead of that below it.
+        :param upper: whether ``u`` is the mass above ``z`` instead of that below it, for all of them or, as a tensor
+            that broadcasts to the shape of ``u``, for each; a small mass above then keeps its relative accuracy.
         :return: the broadcast shape.
         :raises ValueError: with ``validate_args``, for probabilities outside [0, 1].
         """
         if self._validate_args and is_concrete(value) and not bool(((value >= 0) & (value <= 1)).all()):
             raise ValueError("value: got probabilities outside [0, 1], takes probabilities")
         self._check_dtype(value)
-        place = self._coordinate.place(self._table.icdf(value, upper))
+        above = torch.as_tensor(upper, device=value.device).expand_as(value) if upper is not False else None
+        place = self._coordinate.place(self._table.icdf(value, above))
         return place.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:

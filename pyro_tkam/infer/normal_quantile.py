@@ -113,8 +113,7 @@ def _tail(normal: Tensor) -> Tensor:
 
 
 def _tabulated(fn: Tabulated, normal: Tensor) -> Tensor:
-    tail = _tail(normal)
-    return torch.where(normal > 0, fn.icdf(tail, upper=True), fn.icdf(tail))
+    return fn.icdf(_tail(normal), upper=normal > 0)
 
 
 def _uniform(fn: Any, normal: Tensor) -> Tensor:

@@ -51,15 +51,17 @@ def cdf(z: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
     tensor([[0.2500]])
     """
     cell = _find_cell(edges[1:-1].expand(-1, z.shape[-1]), z)
-    start, width = _ends(edges, cell)
+    start, width = _pick(edges[:-1], cell), _pick(edges.diff(dim=0), cell)
     s = ((z - start) / torch.where(width > 0, width, 1)).clamp(0, 1)
     value, _ = polynomial(_select(cdf_coefficients(coefficients, edges), cell), s)
     return value
 
 
-def icdf(u: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
+def icdf(u: Tensor, coefficients: Tensor, edges: Tensor, upper: Tensor | None = None) -> Tensor:
     """
     Solve ``F(z) = u`` in the cell's polynomial, with pathwise derivatives of every order.
+
+    Where ``upper`` says so, solve ``1 - F(z) = u`` from the other end, so that a small ``u`` keeps its accuracy.
 
     ``∂z/∂θ = -(∂F(z; θ)/∂θ) / p(z)`` for the coefficients and the edges, and ``∂z/∂u = 1/p(z)``; where ``p(z)``
     is not positive the derivative is 0.
@@ -67,41 +69,52 @@ def icdf(u: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
     :param u: probabilities on [0, total mass], shape ``(sample, batch)``.
     :param coefficients: Legendre coefficients of the density, shape ``(cells, degree + 1, batch)``.
     :param edges: ascending cell edges, shape ``(cells + 1, batch)`` or ``(cells + 1, 1)``.
+    :param upper: whether each ``u`` is the mass above ``z``, shaped as ``u``; None where none is.
     :return: shape ``(sample, batch)``.
 
-    >>> icdf(torch.tensor([[0.25]]), torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5], [1.0]]))
-    tensor([[0.2500]])
+    >>> table = torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5], [1.0]])
+    >>> icdf(torch.tensor([[0.25], [0.25]]), *table, upper=torch.tensor([[False], [True]]))
+    tensor([[0.2500],
+            [0.7500]])
     """
-    upper = cell_masses(coefficients, edges).detach().cumsum(0)
-    polynomials = cdf_coefficients(coefficients, edges)
-    # The largest u that is drawn lies below the total, so that no cell without mass is ever chosen.
-    largest = torch.nextafter(upper[-1], torch.zeros_like(upper[-1]))
+    sides = [_seen_from_below(coefficients, edges)]
+    if upper is not None:
+        sides.append(_seen_from_above(coefficients, edges))
+    sums, polynomials, starts, widths = zip(*sides, strict=True)
+    local, start, width = torch.cat(polynomials), torch.cat(starts), torch.cat(widths)
 
-    def solved(part: Tensor) -> Tensor:
-        cell = _find_cell(upper[:-1], part.detach().minimum(largest))
-        start, width = _ends(edges, cell)
-        return start + width * _Solve.apply(part, _select(polynomials, cell))
+    def solved(part: Tensor, above: Tensor | None = None) -> Tensor:
+        cell, *others = (_find_massive_cell(each, part.detach()) for each in sums)
+        if above is not None:
+            cell = torch.where(above, others[0] + len(coefficients), cell)
+        return _pick(start, cell) + _pick(width, cell) * _Solve.apply(part, _select(local, cell))
 
-    if not is_concrete(u) or u.requires_grad or polynomials.requires_grad:
-        return solved(u)
-    return torch.cat([solved(part) for part in u.split(piece_rows(u))])  # no more memory than the result takes
+    given = (u,) if upper is None else (u, upper)
+    if not is_concrete(u) or u.requires_grad or local.requires_grad:
+        return solved(*given)
+    pieces = zip(*(each.split(piece_rows(u)) for each in given), strict=True)
+    return torch.cat([solved(*piece) for piece in pieces])  # no more memory than the result takes
 
 
-def mirrored(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """
-    Return the table of ``-z``, with which the upper tail is inverted from its own end.
+def _seen_from_below(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return of each cell the mass up to its end, the CDF as a polynomial, the start and the width."""
+    masses = cell_masses(coefficients, edges).detach().cumsum(0)
+    return masses, cdf_coefficients(coefficients, edges), edges[:-1], edges.diff(dim=0)
 
-    :param coefficients: Legendre coefficients, shape ``(cells, degree + 1, batch)``.
-    :param edges: cell edges, shape ``(cells + 1, batch)`` or ``(cells + 1, 1)``.
-    :return: coefficients and edges of the mirrored density, shaped alike.
 
-    >>> table = torch.tensor([[[1.0], [2.0]]]), torch.tensor([[0.0], [1.0]])
-    >>> [part.flatten().tolist() for part in mirrored(*table)]
-    [[1.0, -2.0], [-1.0, -0.0]]
-    """
+def _seen_from_above(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the same from the upper end: cells in reverse, each run through backwards with a negative width."""
     degree = torch.arange(coefficients.shape[1], device=coefficients.device)
     signs = 1 - 2 * (degree % 2).to(coefficients.dtype)
-    return coefficients.flip(0) * signs[:, None], -edges.flip(0)
+    masses, local, start, width = _seen_from_below(coefficients.flip(0) * signs[:, None], -edges.flip(0))
+    return masses, local, -start, -width
+
+
+def _find_massive_cell(masses: Tensor, u: Tensor) -> Tensor:
+    """Find the cell in which the mass reaches ``u``, given the mass up to each cell's end, ``(cells, batch)``."""
+    # The largest u that is drawn lies below the total, so that no cell without mass is ever chosen.
+    largest = torch.nextafter(masses[-1], torch.zeros_like(masses[-1]))
+    return _find_cell(masses[:-1], u.minimum(largest))
 
 
 def _find_cell(boundaries: Tensor, value: Tensor) -> Tensor:
@@ -145,15 +158,11 @@ def _select(table: Tensor, cell: Tensor) -> Tensor:
     return columns.index_select(1, index.flatten()).unflatten(1, cell.shape)
 
 
-def _ends(edges: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the start and the width of each draw's cell."""
-    if edges.shape[1] == 1:
-        start, width = (
-            edges[:-1, 0].index_select(0, cell.flatten()),
-            edges.diff(dim=0)[:, 0].index_select(0, cell.flatten()),
-        )
-        return start.reshape(cell.shape), width.reshape(cell.shape)
-    return edges[:-1].gather(0, cell), edges.diff(dim=0).gather(0, cell)
+def _pick(table: Tensor, cell: Tensor) -> Tensor:
+    """Pick each draw's entry, from ``(cells, batch)`` or ``(cells, 1)``, at cells ``(sample, batch)``."""
+    if table.shape[1] == 1:
+        return table[:, 0].index_select(0, cell.flatten()).reshape(cell.shape)
+    return table.gather(0, cell)
 
 
 class _Solve(torch.autograd.Function):

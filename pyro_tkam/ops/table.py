@@ -65,18 +65,19 @@ class Table(Picklable):
         """
         return self._by_column(lambda column: inverse_cdf.cdf(column, self.coefficients, self.edge_columns), z)
 
-    def icdf(self, u: Tensor, upper: bool = False) -> Tensor:
+    def icdf(self, u: Tensor, upper: Tensor | None = None) -> Tensor:
         """
         Return ``F^{-1}(u)``, or ``F^{-1}(1 - u)`` found from the upper end.
 
         :param u: probabilities, shape ``(*sample, *batch_shape)``, or what broadcasts with it.
-        :param upper: whether ``u`` is the mass above ``z``; a small one then keeps its relative accuracy.
+        :param upper: whether each ``u`` is the mass above ``z``, what broadcasts to its shape; None where none is.
         :return: the broadcast shape.
         """
-        if upper:
-            coefficients, edges = inverse_cdf.mirrored(self.coefficients, self.edge_columns)
-            return -self._by_column(lambda column: inverse_cdf.icdf(column, coefficients, edges), u)
-        return self._by_column(lambda column: inverse_cdf.icdf(column, self.coefficients, self.edge_columns), u)
+
+        def inverse(column: Tensor, above: Tensor | None = None) -> Tensor:
+            return inverse_cdf.icdf(column, self.coefficients, self.edge_columns, above)
+
+        return self._by_column(inverse, *((u,) if upper is None else (u, upper)))
 
     def expectation(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """
@@ -126,16 +127,19 @@ class Table(Picklable):
             rounding=rounding,
         )
 
-    def _by_column(self, function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+    def _by_column(self, function: Callable[..., Tensor], value: Tensor, *others: Tensor) -> Tensor:
         """Call a function of (sample, column) matrices; dimensions over which the table is constant are samples."""
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
         batch = (1,) * (len(shape) - len(self.batch_shape)) + tuple(self.batch_shape)
         samples = [i for i, size in enumerate(batch) if size == 1]
         order = samples + [i for i, size in enumerate(batch) if size != 1]
-        permuted = value.expand(shape).permute(order)
-        matrix = permuted.flatten(0, len(samples) - 1) if samples else permuted[None]
-        matrix = matrix.flatten(1) if matrix.dim() > 1 else matrix[:, None]
-        result = function(matrix).reshape(permuted.shape)
+
+        def matrix(tensor: Tensor) -> Tensor:
+            permuted = tensor.expand(shape).permute(order)
+            permuted = permuted.flatten(0, len(samples) - 1) if samples else permuted[None]
+            return permuted.flatten(1) if permuted.dim() > 1 else permuted[:, None]
+
+        result = function(*map(matrix, (value, *others))).reshape([shape[i] for i in order])
         return result.permute([order.index(i) for i in range(len(order))])
 
 
