@@ -78,7 +78,7 @@ def autoencoder(noise_scale: float = 0.3, rate: float = RATE, falls: bool = Fals
     return Contender(update, lambda num: network[1](torch.randn(num, LATENTS)))
 
 
-def latent_energy(noise_scale: float = 0.3) -> Contender:
+def latent_energy(noise_scale: float = 0.3, rate: float = RATE, falls: bool = False) -> Contender:
     """Pang et al. 2020: a perceptron's energy over Gaussian latents, 60 prior and 20 posterior Langevin steps."""
     energy = nn.Sequential(nn.Linear(LATENTS, 200), nn.GELU(), nn.Linear(200, 200), nn.GELU(), nn.Linear(200, 1))
     network = nn.ModuleList([energy, decoder()])
@@ -107,7 +107,7 @@ def latent_energy(noise_scale: float = 0.3) -> Contender:
         )
 
     return Contender(
-        descend(loss, (energy.parameters(), ENERGY_RATE), (network[1].parameters(), RATE)),
+        descend(loss, (energy.parameters(), ENERGY_RATE), (network[1].parameters(), rate), falls=falls),
         lambda num: network[1](langevin(log_prior, num, 60, 0.4)).detach(),
     )
 
@@ -151,6 +151,13 @@ class RememberedChains:
         return loss
 
 
+def refined(num_steps: int, rate: float = RATE, falls: bool = False) -> Contender:
+    """Mixture prior with chains at the posterior that start at the draws of a guide network."""
+    model = TKAM.mixture(784, LATENTS, grid_size=GRID, noise_scale=0.5)
+    objective = LangevinMLE(ULA, num_steps=num_steps, step_size=0.005)(model, AmortisedGuide(model))
+    return Contender(descend(objective, (objective.parameters(), rate), falls=falls), model.generate)
+
+
 def langevin(num_steps: int, noise_scale: float = 0.5) -> Contender:
     """Mixture prior with persistent chains at the posterior; its own draws need no chain."""
     model = TKAM.mixture(784, LATENTS, grid_size=GRID, noise_scale=noise_scale)
@@ -170,6 +177,9 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "mixture, 100 draws": lambda: by_importance(TKAM.mixture, LATENTS, 100, grid_size=GRID),
     "shared, 100 draws": lambda: by_importance(TKAM.kart, 40, 100, coupling="shared"),
     "Langevin mixture": lambda: langevin(5),
+    "latent energy, falling": lambda: latent_energy(rate=HIGHEST_RATE, falls=True),
+    "refined mixture": lambda: refined(1),
+    "refined mixture, falling": lambda: refined(1, HIGHEST_RATE, falls=True),
     "deep, 100 draws": lambda: by_importance(TKAM.deep, LATENTS, 100, grid_size=GRID),
     "shared, 400 draws": lambda: by_importance(TKAM.kart, 40, 400, coupling="shared"),
 }

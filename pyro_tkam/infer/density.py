@@ -16,7 +16,17 @@ from pyro_tkam.distributions import JointEnergy
 from pyro_tkam.infer.coordinates import Site, StandardNormal, Unconstrained
 from pyro_tkam.infer.graph import TracedFunction
 from pyro_tkam.infer.layout import Layout
-from pyro_tkam.infer.structure import Model, Structure, centred_like, initial_trace, is_improper, is_plain, unwrapped
+from pyro_tkam.infer.structure import (
+    Model,
+    Structure,
+    centred_like,
+    initial_trace,
+    is_improper,
+    is_plain,
+    is_unmasked,
+    signature,
+    unwrapped,
+)
 from pyro_tkam.infer.terms import ModelTerms, find_local_plates
 from pyro_tkam.infer.vectorization import RUNNERS, LoopRunner, PlateRunner, choose_runner, works
 from pyro_tkam.ops._precision import in_full_precision
@@ -113,7 +123,8 @@ class ModelDensity:
         self._model, self._init_strategy = model, init_strategy
         self._transforms, self._standard_normal = dict(transforms or {}), standard_normal
         self._trace_graph = trace_graph
-        self._run_once(args, dict(kwargs or {}), max_plate_nesting, init_strategy)
+        self._args, self._kwargs, self._nesting = args, dict(kwargs or {}), max_plate_nesting
+        self._find_structure(init_strategy, max_plate_nesting)
         self.local_plates = find_local_plates(self.structure, self._make_terms, batch_plates)
         self.terms = self._make_terms(self.local_plates)
         self._prototype = self.terms.coordinates(self.structure.trace)
@@ -129,29 +140,37 @@ class ModelDensity:
     def rebind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelDensity:
         """Return the density of the same model at other arguments and at its parameters' present values.
 
-        What was found out about its plates and about how to run it is kept; the model runs once, without a draw.
+        What was found out about its plates and about how to run it is kept. The model runs once, without a draw, unless
+        the arguments have the shapes that it knows and no coordinate depends on their values.
 
         :param args: its arguments.
         :param kwargs: its keyword arguments.
         :raises ValueError: if a local plate is gone.
         """
         new = copy(self)
-        new._run_once(args, dict(kwargs), self.structure.max_plate_nesting, centred_like(self.structure.trace))
-        plates = new.structure.plates()
-        if missing := [name for name in self.local_plates if name not in plates]:
-            raise ValueError(f"model changed between calls: its plates {missing} no longer hold every site")
-        new.local_plates = {name: plates[name] for name in self.local_plates}
+        new._args, new._kwargs = args, dict(kwargs)
+        if not self._knows(args, new._kwargs):
+            new._find_structure(centred_like(self.structure.trace), self.structure.max_plate_nesting)
+            plates = new.structure.plates()
+            if missing := [name for name in self.local_plates if name not in plates]:
+                raise ValueError(f"model changed between calls: its plates {missing} no longer hold every site")
+            new.local_plates = {name: plates[name] for name in self.local_plates}
         new.terms = new._make_terms(new.local_plates)
         new._prototype = new.terms.coordinates(new.structure.trace)
         new._runner, new._prior_runner = type(self._runner)(new.terms), type(self._prior_runner)(new.terms)
         new._record_graphs()
         return new
 
-    def _run_once(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], nesting: int | None, init: Callable[[Site], Any]
-    ) -> None:
-        self._args, self._kwargs, self._nesting = args, kwargs, nesting
-        self.structure = Structure.of(initial_trace(self._model, args, kwargs, init, nesting))
+    def _knows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Tell whether a run at these arguments would tell nothing new of the structure."""
+        if signature((args, kwargs)) != signature((self._args, self._kwargs)):
+            return False
+        nodes = self.structure.trace.nodes
+        normal = (isinstance(site.coordinate, StandardNormal) for site in self.layout.sites.values())
+        return all(normal) and all(is_unmasked(nodes[name]) for name in self.structure.latent)
+
+    def _find_structure(self, init: Callable[[Site], Any], nesting: int | None) -> None:
+        self.structure = Structure.of(initial_trace(self._model, self._args, self._kwargs, init, nesting))
 
     def _make_terms(self, local: dict[str, tuple[int, int]]) -> ModelTerms:
         layout = self.structure.layout(local.values(), self._transforms, self._standard_normal)

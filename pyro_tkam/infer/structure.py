@@ -120,6 +120,17 @@ def centred_like(trace: poutine.Trace) -> Callable[[Site], Any]:
     return initialise
 
 
+def signature(arguments: Any) -> Any:
+    """Return all of a model's arguments but the values of tensors, to compare; objects of other kinds equal none."""
+    if isinstance(arguments, Tensor):
+        return arguments.shape, arguments.dtype, arguments.device
+    if isinstance(arguments, dict):
+        return {key: signature(value) for key, value in arguments.items()}
+    if isinstance(arguments, tuple | list):
+        return [signature(value) for value in arguments]
+    return arguments if isinstance(arguments, int | float | str | None) else object()
+
+
 def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:
     """Iterate over the sites of a trace that have a density, in order."""
     for name, site in trace.nodes.items():
@@ -170,13 +181,22 @@ def _is_masked(site: Site) -> bool:
     return site["mask"] is False or (isinstance(fn, dist.MaskedDistribution) and fn._mask is False)
 
 
+def is_unmasked(site: Site) -> bool:
+    """Tell whether a site has no mask of whatever values, itself or anywhere inside its distribution."""
+    return not _masks(site)
+
+
 def _is_partly_masked(site: Site) -> bool:
-    """Tell whether a mask, of the site or anywhere inside its distribution, is false somewhere."""
+    return not all(torch.as_tensor(mask).all() for mask in _masks(site))
+
+
+def _masks(site: Site) -> list[Any]:
+    """Return the masks of a site and of what its distribution wraps."""
     fn, masks = site["fn"], [site["mask"]]
     while fn is not (inner := _one_layer_off(fn)):
         masks.append(getattr(fn, "_mask", None))
         fn = inner
-    return not all(torch.as_tensor(mask).all() for mask in masks if mask is not None)
+    return [mask for mask in masks if mask is not None]
 
 
 def is_plain(site: Site) -> bool:

@@ -80,6 +80,7 @@ class ChainConfig:
     :param num_unadjusted: first steps of "automala" without the Metropolis test.
     :param num_steps: steps of a chain in one update.
     :param num_chains: chains of each datum, and of each temperature.
+    :param guide_objective: what the guide of "refined" learns from: "elbo", its own draws, or "inclusive", the ends.
     :param num_temperatures: temperatures of "steppingstone" and "thermodynamic", 0 and 1 among them.
     :param first_exponent: exponent of the ladder's power law at the first update.
     :param last_exponent: exponent at the last update.
@@ -93,6 +94,7 @@ class ChainConfig:
     num_unadjusted: int = 5
     num_steps: int = 20
     num_chains: int = 1
+    guide_objective: str = "elbo"
     num_temperatures: int = 5
     first_exponent: float = 4.0
     last_exponent: float = 1.0
@@ -114,8 +116,8 @@ class TrainConfig:
         "automala" (the same by that kernel), "steppingstone" or "thermodynamic" (tempered chains; the loss is that
         estimate of the evidence), "amortised" (a guide network and the evidence lower bound), "iwae" (the same with
         the importance-weighted bound), "wake" (the same, the guide learning from weighted draws), "wake-sleep" (the
-        guide learning from draws of the model instead) or "refined" (chains that start at the guide's draws; model and
-        guide learn from their ends).
+        guide learning from draws of the model instead) or "refined" (chains that start at the guide's draws; the model
+        learns from their ends).
     :param num_particles: draws a gradient step; those of "importance" are shared by the batch, those of "iwae", "wake"
         and "wake-sleep" are each datum's own.
     :param chains: options of the objectives that run chains.

@@ -39,7 +39,8 @@ def _langevin(kernel: str | None, config: TrainConfig, model: nn.Module) -> tupl
 
 
 def _refined(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
-    return LangevinMLE(**_chains(config.chains.kernel, config)), AmortisedGuide(model)
+    options = _chains(config.chains.kernel, config) | {"guide_objective": config.chains.guide_objective}
+    return LangevinMLE(**options), AmortisedGuide(model)
 
 
 def _tempered(estimator: str, config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:

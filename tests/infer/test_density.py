@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -291,3 +292,58 @@ def test_potentials_are_evaluated_by_site() -> None:
     assert point.log_density.item() == pytest.approx(-(3 + 6.5))
     torch.testing.assert_close(point.gradient, torch.tensor([[-6.0, -2.0, -3.0]]))
     assert density.constrain(torch.tensor([[1.0, 2.0, 3.0]]))["b"].tolist() == [[2.0, 3.0]]
+
+
+class Counted:
+    """A model that counts its runs."""
+
+    def __init__(self, prior: Any) -> None:
+        self.prior, self.runs = prior, 0
+
+    def __call__(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> None:
+        self.runs += 1
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.prior if mask is None else self.prior.expand((len(x),)).mask(mask))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("prior", "first", "second", "runs"),
+    [
+        (dist.Normal(0.0, 1.0), (torch.zeros(4),), (torch.ones(4),), 0),
+        (dist.Normal(0.0, 1.0), (torch.zeros(4),), (torch.ones(3),), 1),
+        (dist.Normal(0.0, 1.0), (torch.zeros(4),), (torch.ones(4).double(),), 1),
+        (dist.Normal(0.0, 1.0), (torch.zeros(4), torch.ones(4) > 0), (torch.ones(4), torch.arange(4) > 1), 1),
+        (dist.Gamma(2.0, 1.0), (torch.zeros(4),), (torch.ones(4),), 1),
+    ],
+    ids=["known", "rows", "dtype", "mask", "unconstrained"],
+)
+def test_a_density_at_other_data_is_that_made_anew(prior: Any, first: tuple, second: tuple, runs: int) -> None:
+    """The model runs again wherever the values of the data could change more than the likelihood."""
+    model = Counted(prior)
+    density = ModelDensity(model, first, standard_normal=True)
+    before = model.runs
+    other = density.rebind(second, {})
+    assert model.runs - before == runs
+    expected = ModelDensity(model, second, standard_normal=True)
+    position = expected.draw_start(2)
+    torch.testing.assert_close(other.split_values(position), expected.split_values(position))
+    torch.testing.assert_close(other.constrain(position), expected.constrain(position))
+
+
+def test_latents_are_read_off_before_the_likelihood() -> None:
+    seen = []
+
+    def model() -> None:
+        a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        b = pyro.sample("b", dist.Gamma(a.exp(), 1.0))
+        seen.append("likelihood")
+        pyro.sample("x", dist.Normal(b, 1.0), obs=torch.tensor(1.0))
+
+    density = ModelDensity(model, vectorization="plate")
+    seen.clear()
+    values = density.constrain(torch.zeros(3, 2))
+    assert seen == []
+    assert values["b"].tolist() == [1.0, 1.0, 1.0]
+    density.split_values(torch.zeros(3, 2))
+    assert "likelihood" in seen
