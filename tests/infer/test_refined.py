@@ -310,3 +310,14 @@ def test_a_guide_that_cannot_be_reparameterised_learns_from_the_ends_of_chains()
         LangevinMLE().loss_and_grads(conjugate, q, X)
     LangevinMLE(guide_objective="inclusive").loss_and_grads(conjugate, q, X)
     assert pyro.param("q_loc").grad != 0
+
+
+@pytest.mark.parametrize("guide_objective", GUIDE_OBJECTIVES)
+def test_svi_trains_a_guide_that_is_a_function(guide_objective: str) -> None:
+    pyro.set_rng_seed(0)
+    objective = LangevinMLE(ULA, step_size=0.05, num_steps=2, guide_objective=guide_objective)
+    svi = pyro.infer.SVI(conjugate, guide, pyro.optim.Adam({"lr": 0.05}), loss=objective)
+    for _ in range(40):
+        svi.step(X)
+    assert pyro.param("q_loc") > LOC + 0.5
+    assert abs(pyro.param("loc") - START["loc"]) > 0.2
