@@ -77,8 +77,8 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     text = " ".join((DOCS / "performance.rst").read_text().split())
     runs = json.loads((DOCS / "results" / "quality.json").read_text())["runs"]
 
-    def mean(name: str, updates: int = 2000) -> float:
-        return statistics.mean(run["frechet"] for run in runs if (run["name"], run["updates"]) == (name, updates))
+    def mean(name: str, updates: int = 2000, of: str = "frechet") -> float:
+        return statistics.mean(run[of] for run in runs if (run["name"], run["updates"]) == (name, updates))
 
     best, best_long = (min(mean(name, each) for name in ("vae", "vae, noise 0.5")) for each in (2000, 8000))
     assert f"{mean('amortised mixture') / best:.1f}" == f"{mean('shared, 400 draws') / best:.1f}" == "0.7"
@@ -88,6 +88,13 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     assert f"which then has {falling:.2f} of its distance" in text
     assert best < mean("shared, 100 draws") < mean("mixture, 100 draws") < mean("deep, 100 draws")
     assert mean("Langevin mixture") > mean("latent energy")
+    distance, seconds = (
+        mean("refined mixture, falling", of=each) / mean("latent energy", of=each)
+        for each in ("frechet", "cpu_seconds_per_update")
+    )
+    assert f"{distance:.2f} of its distance in {seconds:.2f} of its time" in text
+    assert distance < 0.8
+    assert seconds < 1
     peers = json.loads((DOCS / "results" / "evidence_peers.json").read_text())["problems"]
     for found in peers.values():
         others = [found[name]["rmse"] for name in ("dynesty", "nautilus", "ultranest")]
