@@ -61,8 +61,11 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Pages of tutorials are kept while their text and their settings stay the same.
 docs: $(VENV)/.ready-docs
+	test "$$(cat docs/tutorials/.settings 2>/dev/null)" = "full=$$PYRO_TKAM_FULL" || rm -rf docs/tutorials
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	@echo "full=$$PYRO_TKAM_FULL" > docs/tutorials/.settings
 	$(BIN)/python .ci/check_links.py docs/_build/html
 	$(BIN)/python .ci/check_reference.py docs/_build/html
 
