@@ -15,7 +15,7 @@ help:
 	@echo "make test-arviz1   run the ArviZ tests under ArviZ 1.x, where there is a Python >= 3.12"
 	@echo "make lint    style, types and import rules"
 	@echo "make docs    build the documentation, its tutorials on small settings"
-	@echo "make docs-full   build it with the tutorials in full (some twenty minutes)"
+	@echo "make docs-full   build it with the tutorials in full (some ten minutes)"
 	@echo "make package   build the sdist and the wheel, and check what is in them"
 	@echo "make bench   time and check the package side by side with simpler code, in short"
 	@echo "make bench-full   the same with all repeats, and the calibration of evidences (hours)"

@@ -24,7 +24,7 @@ from pyro_tkam.metrics import embed, frechet_distance, principal_features
 from pyro_tkam.models import TKAM, AmortisedGuide
 
 SMALL = "PYRO_TKAM_SMALL" in os.environ  # set where only the code is checked
-UPDATES = 8 if SMALL else 1500
+UPDATES = 8 if SMALL else 1200
 LATENTS = 41
 
 patches = colour_patches(16).images
