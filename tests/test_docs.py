@@ -95,6 +95,12 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     assert f"{distance:.2f} of its distance in {seconds:.2f} of its time" in text
     assert distance < 0.8
     assert seconds < 1
+    level = mean("refined mixture, falling") / mean("latent energy, falling")
+    assert f"the two are level ({level:.2f})" in text
+    of = "cpu_seconds_for_10000_samples"
+    faster = mean("latent energy, falling", of=of) / mean("refined mixture, falling", of=of)
+    assert 1 / faster < 0.2
+    assert "draws, without chains in a fifth of the time" in text
     peers = json.loads((DOCS / "results" / "evidence_peers.json").read_text())["problems"]
     for found in peers.values():
         others = [found[name]["rmse"] for name in ("dynesty", "nautilus", "ultranest")]
