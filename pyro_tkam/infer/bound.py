@@ -163,7 +163,7 @@ class BoundModel:
 
         :param guide: what chains start from; its parameters are left alone.
         """
-        kept = {*_plain(self.model), *self._parameters_of(guide)}
+        kept = {*_plain(self.model), *(() if guide is None else self._parameters_of(guide))}
         own = self.model.parameters() if isinstance(self.model, nn.Module) else ()
         store = pyro.get_param_store()
         stored = (parameter for name, parameter in store.named_parameters() if _MODULE_NAMESPACE_DIVIDER not in name)
@@ -178,8 +178,8 @@ class BoundModel:
 
     def _parameters_of(self, guide: Any) -> Iterable[Tensor]:
         """Return the parameters of a guide; those of a function are seen by running it."""
-        if guide is None or isinstance(guide, nn.Module):
-            return () if guide is None else guide.parameters()
+        if isinstance(guide, nn.Module):
+            return guide.parameters()
         with torch.no_grad(), poutine.block():
             nodes = poutine.trace(guide, param_only=True).get_trace(*self.args, **self.kwargs).nodes.values()
         return [site["value"].unconstrained() for site in nodes if site["type"] == "param"]
