@@ -147,14 +147,24 @@ class Tabulated(Picklable, TorchDistribution):
         :param upper: whether ``u`` is the mass above ``z`` instead of that below it, for all of them or, as a tensor
             that broadcasts to the shape of ``u``, for each; a small mass above then keeps its relative accuracy.
         :return: the broadcast shape.
-        :raises ValueError: with ``validate_args``, for probabilities outside [0, 1].
+        :raises ValueError: with ``validate_args``, for probabilities outside [0, 1]; for ``upper`` of another shape.
         """
         if self._validate_args and is_concrete(value) and not bool(((value >= 0) & (value <= 1)).all()):
             raise ValueError("value: got probabilities outside [0, 1], takes probabilities")
         self._check_dtype(value)
-        above = torch.as_tensor(upper, device=value.device).expand_as(value) if upper is not False else None
-        place = self._coordinate.place(self._table.icdf(value, above))
+        place = self._coordinate.place(self._table.icdf(value, self._above(upper, value)))
         return place.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
+
+    @staticmethod
+    def _above(upper: bool | Tensor, value: Tensor) -> Tensor | None:
+        if upper is False:
+            return None
+        above = torch.as_tensor(upper, dtype=torch.bool, device=value.device)
+        try:
+            return above.expand(value.shape)
+        except RuntimeError as error:
+            wanted = tuple(value.shape)
+            raise ValueError(f"upper: got shape {tuple(above.shape)}, takes what broadcasts to {wanted}") from error
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """

@@ -168,3 +168,16 @@ def test_nuts_mixes_better_on_the_noise_of_a_rough_energy():
     Over 12 other seeds the log of its ratio was 2.8 with a spread of 0.7: a mean of three falls below 1 in one of 10^5.
     """
     assert compare(range(3), 100)["log_ratio"] > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_each_draw_may_come_from_its_own_end(dtype):
+    fn = rough(dtype)
+    u = torch.tensor([[1e-6, 0.3, 1e-6], [0.7, 0.2, 0.999]], dtype=dtype, requires_grad=True)
+    upper = torch.tensor([[True, False, False], [True, True, False]])
+    mixed, expected = fn.icdf(u, upper=upper), torch.where(upper, fn.icdf(u, upper=True), fn.icdf(u))
+    torch.testing.assert_close(mixed, expected, rtol=0, atol=0)
+    slopes = (torch.autograd.grad(z.sum(), u, retain_graph=True)[0] for z in (mixed, expected))
+    torch.testing.assert_close(*slopes, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"upper: got shape \(2,\), takes what broadcasts to \(2, 3\)"):
+        fn.icdf(u, upper=upper[:, 0])
