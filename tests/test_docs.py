@@ -108,6 +108,12 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     assert "Each of them errs more than ``auto`` does on each of the three." in text
 
 
+def test_the_time_of_generation_is_told_beside_the_published_one():
+    timed = json.loads((DOCS / "results" / "objectives.json").read_text())["generation"]
+    ratio = timed["seconds"] / timed["published_seconds"]
+    assert f"That is {ratio:.1f} times as long as published" in (DOCS / "tempering.rst").read_text()
+
+
 def test_every_table_renders_from_a_committed_result():
     tables = benchmark_tables()
     pages = "\n".join(page.read_text() for page in DOCS.glob("*.rst"))
