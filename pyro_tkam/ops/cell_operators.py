@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
-_NEWTON_STEPS = 2
+_NEWTON_STEPS = 3  # of all draws together
+_FEW = 1 / 64  # share of the draws that is taken out and solved by itself
+_STEEP = 100.0  # slope, in units of the mean one, beyond which a guess does not follow it
 _MAX_BRACKETED_STEPS = 80
-_PIECE = 2**16  # draws that are solved at a time: what a core's cache holds of them and their polynomials
+_PIECE = 2**17  # draws that are solved at a time: what a core's cache holds of them and their polynomials
 _MAX_COUNTED = 64  # boundaries that are counted faster than they are searched
 
 
@@ -78,39 +80,59 @@ def polynomial(local: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     >>> [value.item() for value in polynomial(torch.tensor([1.0, 2.0, 3.0]), torch.tensor(2.0))]
     [17.0, 14.0]
     """
-    *rest, last = local[1:].unbind(0)
-    slope, mean = torch.zeros_like(s), last.expand(s.shape)
+    *rest, last = local.unbind(0)
+    value, slope = last.expand(s.shape), torch.zeros_like(s)
     for coefficient in reversed(rest):
-        slope = torch.addcmul(mean, slope, s)
-        mean = torch.addcmul(coefficient, mean, s)
-    return torch.addcmul(local[0], mean, s), torch.addcmul(mean, slope, s)
+        slope = torch.addcmul(value, slope, s)
+        value = torch.addcmul(coefficient, value, s)
+    return value, slope
 
 
 def _solve_piece(u: Tensor, local: Tensor) -> Tensor:
-    """Newton's method first, and a bracket for what it leaves."""
-    tiny, eps = torch.finfo(u.dtype).tiny, torch.finfo(u.dtype).eps
-    mass = local[1:].sum(0)
-    below = local[0]
-    inside = torch.cat([torch.zeros_like(below)[None], local[1:]])
-    target = (u - below).clamp_min(0).minimum(mass)
-    s = (target / mass.clamp_min(tiny)).clamp(0, 1)
+    """Newton's method for all at once while many need it, and inside a bracket for the few that are left."""
+    terms = local[1:]
+    degrees = torch.arange(1, len(local), dtype=u.dtype, device=u.device)
+    mass, end_slope = torch.stack([torch.ones_like(degrees), degrees]) @ terms
+    target = (u - local[0]).clamp_min(0).minimum(mass)
+    tolerance = 2 * torch.finfo(u.dtype).eps * (local[0] + mass)
+    s = _rational_guess(target, mass, terms[0], end_slope)
+    residual, slope = _residual(terms, target, s)
     for _ in range(_NEWTON_STEPS):
-        value, slope = polynomial(inside, s)
-        s = (s - (value - target) / slope.clamp_min(tiny)).clamp(0, 1)
-    tolerance = 2 * eps * mass
-    value, _ = polynomial(inside, s)
-    (open_,) = ((value - target).abs() > tolerance).nonzero(as_tuple=True)
-    if open_.numel() > 0:
-        s[open_] = _bracketed(inside[:, open_], target[open_], s[open_], tolerance[open_])
+        s = torch.addcdiv(s, residual, slope.clamp_min_(torch.finfo(u.dtype).tiny), value=-1).clamp_(0, 1)
+        residual, slope = _residual(terms, target, s)
+        (open_,) = (residual.abs() > tolerance).nonzero(as_tuple=True)
+        if len(open_) <= _FEW * len(s):
+            break
+    if len(open_) > 0:
+        s[open_] = _bracketed(terms[:, open_], target[open_], s[open_], tolerance[open_])
     return s
 
 
-def _bracketed(local: Tensor, target: Tensor, s: Tensor, tolerance: Tensor) -> Tensor:
+def _residual(terms: Tensor, target: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``Σ_j m_j s^j - t`` over ``j >= 1``, and its derivative."""
+    value, slope = polynomial(terms, s)
+    return torch.addcmul(-target, value, s), torch.addcmul(value, slope, s)
+
+
+def _rational_guess(target: Tensor, mass: Tensor, slope: Tensor, end_slope: Tensor) -> Tensor:
+    """
+    Invert the monotone rational quadratic that has the polynomial's values and slopes at 0 and 1.
+
+    Gregory & Delbourgo 1982 (IMA J. Numer. Anal. 2:123); it leaves an error of fourth order in the width of the cell.
+    """
+    unit = mass.clamp_min(torch.finfo(mass.dtype).tiny)
+    y, first, last = target / unit, (slope / unit).clamp(0, _STEEP), (end_slope / unit).clamp(0, _STEEP)
+    bend = y * (first + last - 2)
+    linear, quadratic = first - bend, 1 - first + bend
+    root = torch.addcmul(linear.square(), quadratic, y, value=4).clamp_min(0).sqrt()
+    return (2 * y / (linear + root).clamp_min(torch.finfo(mass.dtype).tiny)).clamp(0, 1)
+
+
+def _bracketed(terms: Tensor, target: Tensor, s: Tensor, tolerance: Tensor) -> Tensor:
     """Newton's method kept inside a shrinking bracket; a step that leaves it becomes a bisection."""
     low, high = torch.zeros_like(s), torch.ones_like(s)
     for _ in range(_MAX_BRACKETED_STEPS):
-        value, slope = polynomial(local, s)
-        residual = value - target
+        residual, slope = _residual(terms, target, s)
         done = residual.abs() <= tolerance
         if bool(done.all()):
             break

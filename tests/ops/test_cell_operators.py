@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_tkam.ops.cell_operators import count_below, solve_polynomial
+from pyro_tkam.ops.cell_operators import _rational_guess, count_below, polynomial, solve_polynomial
 from pyro_tkam.ops.inverse_cdf import icdf
 
 OPERATORS = torch.ops.pyro_tkam
@@ -29,6 +29,44 @@ def test_roots_solve_their_polynomials(num, dtype):
     powers = s.double() ** torch.arange(7).double()[:, None]
     residual = (local.double() * powers).sum(0) - u.double()
     assert (residual.abs() / local.double().sum(0)).max() < 4 * torch.finfo(dtype).eps
+
+
+HARD = {
+    "line": [0.0, 1.0],
+    "flat at both ends": [0.0, 0.0, 3.0, -2.0],
+    "flat in the middle": [0.0, 3.0, -6.0, 4.0],
+    "flat at the start": [0.0, *[0.0] * 5, 1.0],
+    "flat at the end": [0.0, 4.0, -6.0, 4.0, -1.0],
+    "far up": [0.9, 0.01, 0.0, 0.09],
+    "hardly any mass": [0.0, 1e-30, 0.0, 1e-30],
+    "no mass": [0.5, 0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", HARD)
+def test_roots_of_hard_polynomials(name, dtype):
+    local = torch.tensor(HARD[name], dtype=dtype)[:, None].expand(-1, 1001)
+    u = local[0] + local[1:].sum(0) * torch.linspace(0, 1, 1001, dtype=dtype)
+    s = solve_polynomial(u, local)
+    assert bool(((s >= 0) & (s <= 1)).all())
+    value, _ = polynomial(local.double(), s.double())
+    assert bool(((value - u.double()).abs() <= 4 * torch.finfo(dtype).eps * local.double().sum(0)).all())
+
+
+def test_the_first_guess_is_exact_for_quadratics_and_of_fourth_order_elsewhere():
+    y = torch.linspace(0, 1, 101, dtype=torch.float64)
+
+    def error(*terms: float) -> float:
+        first, *_ = local = torch.tensor([0.0, *terms], dtype=torch.float64)[1:, None].expand(-1, 101)
+        mass, end = local.sum(0), (local * torch.arange(1, len(terms) + 1)[:, None]).sum(0)
+        s = _rational_guess(y * mass, mass, first, end)
+        return float((polynomial(local, s)[0] * s - y * mass).abs().max() / mass[0])
+
+    assert error(0.25, 0.75) < 1e-14
+    assert error(1.75, -0.75) < 1e-14
+    assert error(1.0, 0.5, 1 / 6, 1 / 24) > 1e-5  # of e^s - 1, on a cell of width 1 and on one of half of it
+    assert error(0.5, 0.5 / 4, 1 / 48, 1 / 384) < error(1.0, 0.5, 1 / 6, 1 / 24) / 6
 
 
 @pytest.mark.parametrize("cells", [3, 64, 65, 300])

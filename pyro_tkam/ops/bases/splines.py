@@ -251,9 +251,10 @@ class SplineProduct(LocalFunctions):
         """Add up, for each row of ``weight``, the rows of ``grad`` for which it was active."""
         rows, values = self.active(s, grid)
         ordered, order = rows.view(-1).sort(stable=True)
-        datum = order.div(rows[0].numel(), rounding_mode="floor").int()
+        datum = torch.arange(len(s), dtype=torch.int32, device=s.device).repeat_interleave(rows[0].numel())
         starts = torch.searchsorted(ordered, torch.arange(num_rows, dtype=torch.int32, device=s.device), out_int32=True)
-        return embedding_bag(datum, grad, starts, per_sample_weights=values.view(-1)[order], mode="sum")
+        datum, weights = (each.index_select(0, order) for each in (datum, values.view(-1)))
+        return embedding_bag(datum, grad, starts, per_sample_weights=weights, mode="sum")
 
     def _argument_gradient(self, grad: Tensor, s: Tensor, grid: Tensor, weight: Tensor) -> Tensor:
         result = torch.empty_like(s, memory_format=torch.contiguous_format)
