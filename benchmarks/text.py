@@ -123,7 +123,7 @@ def main() -> None:
         pyro.set_rng_seed(seed)
         pyro.clear_param_store()
         model = make_model(size)
-        updates = train_model(model, data.symbols[:cut], 0.3 if options.short else 4.0, particles=1, batch=12)
+        updates = train_model(model, data.symbols[:cut], 0.3 if options.short else 6.0, particles=1, batch=12)
         run = {"updates": updates, "bits": model_bits(model, windows, 4), "sample": data.decode(model.generate(1)[0])}
         results["runs"].append(run)
         report(results, options.output)

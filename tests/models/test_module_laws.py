@@ -89,3 +89,49 @@ MODULES = {
 @pytest.mark.parametrize("law", laws.ALL, ids=lambda law: law.__name__)
 def test_law(law, name):
     law(*MODULES[name])
+
+
+class Forgetful(torch.nn.Linear):
+    """Its state is not all that it computes with."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.register_buffer("shift", torch.randn(2), persistent=False)
+
+    def forward(self, z):
+        return super().forward(z) + self.shift
+
+
+class Fading(torch.nn.Linear):
+    """Its pickles lose the bias."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.bias.data.zero_()
+
+
+class Unique(torch.nn.Linear):
+    """Its copies are itself."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("law", "wrong"),
+    [
+        (laws.state_dict_restores_it, Forgetful),
+        (laws.pickling_keeps_it, Fading),
+        (laws.copies_are_equal_and_independent, Fading),
+        (laws.copies_are_equal_and_independent, Unique),
+    ],
+)
+def test_laws_refuse_what_breaks_them(law, wrong):
+    with pytest.raises(AssertionError):
+        law(wrong, lambda module: module(torch.ones(3, 2)))

@@ -10,10 +10,10 @@ import pytest
 import torch
 from pyro.nn import PyroSample
 
-from pyro_tkam.nn import KAN, KANLayer, UnivariateFunctions
+from pyro_tkam.nn import KAN, KANLayer, UnivariateFunctions, grids, pruning
 from pyro_tkam.nn.regularizers import entropy_of
 from pyro_tkam.ops.bases import BASES
-from pyro_tkam.ops.bases.regrid import quantile_knots
+from pyro_tkam.ops.bases.regrid import Refit, quantile_knots
 from tests.laws import grid as laws
 
 NAMES = list(BASES)
@@ -285,3 +285,40 @@ def test_thresholds_that_empty_a_layer():
         net.layers[1].base_weight[:, 1:] = 0.0
     with pytest.raises(ValueError, match="threshold empties layer 0: no edge of it reaches a node"):
         net.prune(1e-3)
+
+
+def no_new_coefficients(fit, old):
+    """Functions of the new grid with the old coefficients."""
+    return torch.nn.functional.pad(old, (0, fit.transform.shape[-2] - old.shape[-1]))
+
+
+def a_hundredth_too_large(fit, old):
+    return 1.01 * torch.einsum("...nf,...f->...n", fit.transform, old)
+
+
+def knots_of_samples_alone(samples, low, high, *rest):
+    return quantile_knots(samples, samples.amin(0), samples.amax(0), *rest)
+
+
+def no_change(fit, old):
+    return torch.zeros_like(old[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("law", "part", "name", "wrong"),
+    [
+        (laws.states_what_changed, Refit, "coefficients", no_new_coefficients),
+        (laws.states_what_changed, Refit, "mean_square", no_change),
+        (laws.fits_best, Refit, "coefficients", no_new_coefficients),
+        (laws.fits_best, Refit, "coefficients", a_hundredth_too_large),
+        (laws.refines, Refit, "coefficients", no_new_coefficients),
+        (laws.refines, Refit, "coefficients", a_hundredth_too_large),
+        (laws.refuses_too_large_a_change, Refit, "mean_square", no_change),
+        (laws.keeps_low_and_high, grids, "quantile_knots", knots_of_samples_alone),
+        (laws.prunes_what_is_zero, pruning, "mean_sizes", lambda *functions: torch.ones(())),
+    ],
+)
+def test_laws_refuse_what_breaks_them(law, part, name, wrong, monkeypatch):
+    monkeypatch.setattr(part, name, wrong)
+    with pytest.raises(AssertionError):
+        law("bspline")

@@ -8,6 +8,7 @@ import pytest
 import scipy.interpolate
 import scipy.special
 import torch
+from torch.autograd.gradcheck import GradcheckError
 
 from pyro_tkam.ops.bases import (
     BASES,
@@ -283,3 +284,103 @@ def test_bad_degree_and_grid():
         BSplines.uniform(0.0, 1.0, 5, 0, None)
     with pytest.raises(ValueError, match="grid_size must be at least 2 centres, got 1"):
         GaussianKernels.uniform(0.0, 1.0, 1, 3, 1.0)
+
+
+class Twice(GaussianKernels):
+    """Two of its functions are one."""
+
+    def __call__(self, z):
+        return super().__call__(z)[..., [0, 0, *range(2, self.num_functions)]]
+
+
+class TooMany(GaussianKernels):
+    """It has one value too many."""
+
+    def __call__(self, z):
+        return torch.nn.functional.pad(super().__call__(z), (0, 1))
+
+
+class WrongSlope(GaussianKernels):
+    """Its first derivative is wrong by a hundredth, where it is made fast."""
+
+    @classmethod
+    def overwrite(cls, u, order):
+        return super().overwrite(u, order) * (1.01 if order else 1.0)
+
+
+class Unsaved(GaussianKernels):
+    """Its pickles are of another grid."""
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "grid": self.grid + 1}
+
+
+class _TwiceUnderVmap(torch.autograd.Function):
+    @staticmethod
+    def forward(x):
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+    @staticmethod
+    def vmap(info, in_dims, x):
+        return 2 * x, in_dims[0]
+
+
+class Unmapped(GaussianKernels):
+    """Its sums are twice as large under ``vmap``."""
+
+    def weighted_sum(self, z, coefficients):
+        return _TwiceUnderVmap.apply(super().weighted_sum(z, coefficients))
+
+
+class Rounded(GaussianKernels):
+    """It knows its functions to three digits in single precision, and to ten in double."""
+
+    def weighted_sum(self, z, coefficients):
+        return super().weighted_sum(z, coefficients) + (1e-3 if z.dtype == torch.float32 else 1e-10)
+
+
+class Explosive(GaussianKernels):
+    """It grows without bounds."""
+
+    @staticmethod
+    def derivative(u, order):
+        return u.square().exp()
+
+
+class Unsorted(GaussianKernels):
+    """Its knots run backwards."""
+
+    @property
+    def knots(self):
+        return self.grid.flip(0)
+
+
+@pytest.mark.parametrize(
+    ("law", "wrong"),
+    [
+        (laws.values_have_one_entry_a_function, TooMany),
+        (laws.functions_are_independent, Twice),
+        (laws.gradients_are_right, WrongSlope),
+        (laws.layers_are_right, WrongSlope),
+        (laws.layers_are_right, Twice),
+        (laws.maps_over_any_input, Unmapped),
+        (laws.survives_pickling, Unsaved),
+        (lambda basis: laws.sums_agree_with_values(basis, 1e-12), Rounded),
+        (lambda basis: laws.single_precision_agrees(basis, 2e-6), Rounded),
+        (lambda basis: laws.knots_lie_in_order(basis, 0.0, 1.0), Unsorted),
+        (laws.finite_far_outside, Explosive),
+        (laws.zero_far_outside, FourierSeries),
+        (lambda basis: laws.sums_to_one(basis, 0.0, 1.0), GaussianKernels),
+    ],
+)
+def test_laws_refuse_what_breaks_them(law, wrong):
+    with pytest.raises((AssertionError, GradcheckError)):
+        law(laws.cast(wrong.uniform(0.0, 1.0, 6, 3, wrong.default_width), torch.double))
