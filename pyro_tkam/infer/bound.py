@@ -23,9 +23,9 @@ from pyro_tkam.infer.particles import (
     Particles,
     draw_from_guide,
     plate_scale,
+    plate_structure,
     score_guide,
     score_particles,
-    structure_of,
     sum_to_local,
     trace_latents_at,
 )
@@ -65,7 +65,7 @@ class BoundModel:
         self.model, self.kernel = model, copy(kernel)
         self.args, self.kwargs = args, kwargs
         with torch.no_grad():
-            self.structure = structure_of(model, *args, **kwargs)
+            self.structure = plate_structure(model, *args, **kwargs)
             self.kernel.model = _WithoutScale(self.structure.local_dims)(model)
             options = {"preferred": ("plate", "vmap"), "trace_graph": False}  # vmap would forgo faster gradients
             density = self.kernel.density(args, kwargs, None, standard_normal=True, **options)

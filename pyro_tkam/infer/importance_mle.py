@@ -10,7 +10,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyro_tkam.infer.objective import MaximumLikelihood
-from pyro_tkam.infer.particles import Particles, Structure, draw_particles, structure_of
+from pyro_tkam.infer.particles import Particles, PlateStructure, draw_particles, plate_structure
 from pyro_tkam.ops import resampling
 
 Resampler = Callable[[Tensor], Tensor]
@@ -109,11 +109,11 @@ class ImportanceMLE(MaximumLikelihood):
         self.statistics: ImportanceStatistics | None = None
         self._resample = RESAMPLERS[resampler]
         self._prior_weights = LOG_PRIOR_GRADIENTS[log_prior_gradient]
-        self._seen: tuple[Any, Structure] | None = None
+        self._seen: tuple[Any, PlateStructure] | None = None
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:
         if self._seen is None or self._seen[0] is not model:
-            self._seen = model, structure_of(model, *args, **kwargs)
+            self._seen = model, plate_structure(model, *args, **kwargs)
         return draw_particles(model, guide, self.num_particles, self._seen[1], *args, **kwargs)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -19,7 +19,7 @@ from pyro_tkam.ops._precision import at_least_single
 
 
 @dataclass(frozen=True)
-class Structure:
+class PlateStructure:
     """
     How the sites of a model lie in its plates.
 
@@ -73,7 +73,7 @@ def _is_stochastic(site: dict[str, Any]) -> bool:
     return site["type"] == "sample" and not isinstance(site["fn"], _Subsample)
 
 
-def structure_of(model: Any, *args: Any, **kwargs: Any) -> Structure:
+def plate_structure(model: Any, *args: Any, **kwargs: Any) -> PlateStructure:
     """
     Trace a model once to find its local plates.
 
@@ -91,7 +91,7 @@ def structure_of(model: Any, *args: Any, **kwargs: Any) -> Structure:
     shared = set(plates[0]).intersection(*plates)
     nesting = max((-f.dim for frames in plates for f in frames.values()), default=0)
     local_dims = tuple(sorted(plates[0][name].dim for name in shared))
-    return Structure(local_dims, -nesting - 1, all(_same_along(site, local_dims) for site in latent))
+    return PlateStructure(local_dims, -nesting - 1, all(_same_along(site, local_dims) for site in latent))
 
 
 def _same_along(site: dict[str, Any], dims: tuple[int, ...]) -> bool:
@@ -166,7 +166,7 @@ def draw_particles(
     model: Any,
     guide: Any,
     num_particles: int,
-    structure: Structure,
+    structure: PlateStructure,
     *args: Any,
     reparameterised: bool = False,
     **kwargs: Any,
@@ -180,7 +180,7 @@ def draw_particles(
     :param model: a Pyro model.
     :param guide: a Pyro guide, or None to draw from the prior.
     :param num_particles: how many draws.
-    :param structure: what :func:`structure_of` found for this model.
+    :param structure: what :func:`plate_structure` found for this model.
     :param reparameterised: draw from the guide by ``rsample``.
     :raises ValueError: for a site that should be reparameterised and cannot be.
     """
@@ -196,14 +196,14 @@ def draw_particles(
 
 
 def score_particles(
-    model: Any, values: dict[str, Tensor], structure: Structure, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: Any, values: dict[str, Tensor], structure: PlateStructure, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Particles:
     """
     Score given values of the latent sites; the densities carry the gradient of the parameters, the values none.
 
     :param model: a Pyro model.
     :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``.
-    :param structure: what :func:`structure_of` found for this model.
+    :param structure: what :func:`plate_structure` found for this model.
     :param args: the model's arguments.
     :param kwargs: its keyword arguments.
     """
@@ -214,7 +214,7 @@ def draw_from_guide(
     guide: Any,
     num: int,
     names: Collection[str],
-    structure: Structure,
+    structure: PlateStructure,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
@@ -226,7 +226,7 @@ def draw_from_guide(
     :param guide: a Pyro guide that draws all latent sites.
     :param num: number of draws, which lie left of all plates.
     :param names: of the model's latent sites.
-    :param structure: what :func:`structure_of` found for the model.
+    :param structure: what :func:`plate_structure` found for the model.
     :param args: the guide's arguments.
     :param kwargs: its keyword arguments.
     :param reparameterised: draw by ``rsample``.
@@ -241,14 +241,14 @@ def draw_from_guide(
 
 
 def trace_latents_at(
-    model: Any, values: dict[str, Tensor], structure: Structure, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: Any, values: dict[str, Tensor], structure: PlateStructure, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> poutine.Trace:
     """
     Run a model, unseen from outside, no further than its latent sites, set to given values.
 
     :param model: a Pyro model.
     :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``; they may carry gradients.
-    :param structure: what :func:`structure_of` found for this model.
+    :param structure: what :func:`plate_structure` found for this model.
     :param args: the model's arguments.
     :param kwargs: its keyword arguments.
     """
@@ -257,14 +257,14 @@ def trace_latents_at(
 
 
 def score_guide(
-    guide: Any, values: dict[str, Tensor], structure: Structure, args: tuple[Any, ...], kwargs: dict[str, Any]
+    guide: Any, values: dict[str, Tensor], structure: PlateStructure, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
     """
     Return ``log q(z|x)`` of given values, which carry no gradient, ``(particles, *local)`` or what broadcasts to it.
 
     :param guide: a Pyro guide.
     :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``.
-    :param structure: what :func:`structure_of` found for the model.
+    :param structure: what :func:`plate_structure` found for the model.
     :param args: the guide's arguments.
     :param kwargs: its keyword arguments.
     """
@@ -272,7 +272,7 @@ def score_guide(
     return total_log_density(trace, structure, latent=True)
 
 
-def _scored(trace: poutine.Trace, structure: Structure, log_proposal: Tensor | None) -> Particles:
+def _scored(trace: poutine.Trace, structure: PlateStructure, log_proposal: Tensor | None) -> Particles:
     latent = {name: site for name, site in trace.nodes.items() if is_latent(site)}
     return Particles(
         log_prior=total_log_density(trace, structure, latent=True),
@@ -283,7 +283,7 @@ def _scored(trace: poutine.Trace, structure: Structure, log_proposal: Tensor | N
     )
 
 
-def _setting(values: dict[str, Tensor], structure: Structure) -> Messenger:
+def _setting(values: dict[str, Tensor], structure: PlateStructure) -> Messenger:
     return _SetParticles({name: value.detach() for name, value in values.items()}, structure.particle_dim)
 
 
@@ -297,7 +297,7 @@ def plate_scale(site: dict[str, Any], dims: tuple[int, ...]) -> float:
     return math.prod(f.full_size / f.size for f in site["cond_indep_stack"] if f.vectorized and f.dim in dims)
 
 
-def total_log_density(trace: poutine.Trace, structure: Structure, *, latent: bool) -> Tensor:
+def total_log_density(trace: poutine.Trace, structure: PlateStructure, *, latent: bool) -> Tensor:
     """Sum log densities over sites and over all dimensions but the particles and the local plates."""
     terms = []
     for site in trace.nodes.values():
@@ -308,7 +308,7 @@ def total_log_density(trace: poutine.Trace, structure: Structure, *, latent: boo
     return sum(terms[1:], terms[0])
 
 
-def sum_to_local(term: Tensor, structure: Structure) -> Tensor:
+def sum_to_local(term: Tensor, structure: PlateStructure) -> Tensor:
     """Sum a term over all dimensions but the particles and the local plates."""
     rank = -structure.particle_dim
     keep = (structure.particle_dim, *structure.local_dims)

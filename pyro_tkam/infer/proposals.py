@@ -12,7 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_tkam.infer.particles import Structure, draw_particles, is_latent, structure_of, total_log_density
+from pyro_tkam.infer.particles import PlateStructure, draw_particles, is_latent, plate_structure, total_log_density
 
 Draws = tuple[Tensor, dict[str, Tensor]]
 """Log weights ``(draw, *local)``, and values ``(draw, *plates, *event)`` of the latent sites."""
@@ -34,7 +34,7 @@ class Proposal:
     guide: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    structure: Structure
+    structure: PlateStructure
     shapes: dict[str, tuple[torch.Size, torch.Size]]
 
     @staticmethod
@@ -43,7 +43,7 @@ class Proposal:
 
         :raises ValueError: if it has no latent or no observed site.
         """
-        structure = structure_of(model, *args, **kwargs)
+        structure = plate_structure(model, *args, **kwargs)
         with poutine.block():
             trace = poutine.trace(model).get_trace(*args, **kwargs)
         shapes = {name: _shape(site) for name, site in trace.nodes.items() if is_latent(site)}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_tkam._arviz import psis
-from pyro_tkam.infer.particles import draw_particles, structure_of
+from pyro_tkam.infer.particles import draw_particles, plate_structure
 
 _RELIABLE_KHAT = 0.7  # Vehtari et al. 2024, arXiv:1507.02646
 
@@ -74,7 +74,7 @@ def held_out_evidence(
     """
     if num_blocks < 2 or num_draws < 1 or num_draws * num_blocks < 25:
         raise ValueError(f"num_blocks, num_draws: got {num_blocks} and {num_draws}, takes 2 blocks and 25 draws in all")
-    structure = structure_of(model, data)
+    structure = plate_structure(model, data)
     log_weights = torch.stack(
         [draw_particles(model, None, num_draws, structure, data).log_weights for _ in range(num_blocks)]
     )

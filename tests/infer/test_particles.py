@@ -3,7 +3,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_tkam.infer.particles import draw_particles, structure_of
+from pyro_tkam.infer.particles import draw_particles, plate_structure
 
 X = torch.linspace(-1, 1, 6)
 
@@ -51,7 +51,7 @@ def nested(x: torch.Tensor) -> None:
     ],
 )
 def test_finds_local_plates(model, dims, particle_dim, exchangeable) -> None:
-    structure = structure_of(model, X)
+    structure = plate_structure(model, X)
     assert (structure.local_dims, structure.particle_dim) == (dims, particle_dim)
     assert structure.exchangeable == exchangeable
 
@@ -62,7 +62,7 @@ def test_finds_local_plates(model, dims, particle_dim, exchangeable) -> None:
 def test_log_densities_equal_a_loop_over_particles(model, shape) -> None:
     """Each particle scored alone by Pyro's own trace, with its values expanded over the data."""
     pyro.set_rng_seed(0)
-    particles = draw_particles(model, None, 4, structure_of(model, X), X)
+    particles = draw_particles(model, None, 4, plate_structure(model, X), X)
     assert particles.log_likelihood.shape == (4, *shape)
     for s in range(4):
         values = {name: value[s].squeeze().expand(shape) for name, value in particles.values.items()}
@@ -78,7 +78,7 @@ def test_log_densities_equal_a_loop_over_particles(model, shape) -> None:
 
 def test_draws_of_an_exchangeable_prior_are_shared_by_the_data_and_independent() -> None:
     pyro.set_rng_seed(0)
-    values = draw_particles(local, None, 2000, structure_of(local, X), X).values["z"]
+    values = draw_particles(local, None, 2000, plate_structure(local, X), X).values["z"]
     assert values.shape == (2000, 1)
     assert values.unique().numel() == 2000
     # mean and variance within 5 standard errors: false alarms below 2e-6
@@ -87,7 +87,7 @@ def test_draws_of_an_exchangeable_prior_are_shared_by_the_data_and_independent()
 
 
 def test_draws_that_depend_on_data_are_not_shared() -> None:
-    values = draw_particles(covariate, None, 5, structure_of(covariate, X), X).values["z"]
+    values = draw_particles(covariate, None, 5, plate_structure(covariate, X), X).values["z"]
     assert values.shape == (5, 6)
 
 
@@ -102,4 +102,4 @@ def only_latent(x: torch.Tensor) -> None:
 @pytest.mark.parametrize(("model", "kind"), [(only_observed, "latent"), (only_latent, "observed")])
 def test_refuses_models_without_latent_or_observed_sites(model, kind: str) -> None:
     with pytest.raises(ValueError, match=f"no {kind} site"):
-        structure_of(model, torch.zeros(()))
+        plate_structure(model, torch.zeros(()))

@@ -6,7 +6,7 @@ import torch
 
 from pyro_tkam.distributions import IsotropicNormal, JointEnergy, PairwiseBernoulli
 from pyro_tkam.infer import ImportanceMLE, LangevinMLE
-from pyro_tkam.infer.particles import draw_particles, structure_of
+from pyro_tkam.infer.particles import draw_particles, plate_structure
 from pyro_tkam.models import TKAM, AmortisedGuide, DecodedSequence, MixturePrior, SequenceLikelihood, TiltedPrior
 from pyro_tkam.nn import KAN, SequenceGenerator
 from pyro_tkam.ops import table
@@ -141,7 +141,7 @@ def test_weights_are_in_single_precision(preset):
     pyro.set_rng_seed(0)
     model, x = (of_texts(), torch.randint(7, (5, 9))) if preset == "sequence" else of_images(preset)
     with half():
-        particles = draw_particles(model, None, 8, structure_of(model, x), x)
+        particles = draw_particles(model, None, 8, plate_structure(model, x), x)
         assert particles.log_weights.dtype == particles.log_prior.dtype == torch.float32
         amortised = None if preset == "sequence" else AmortisedGuide(model)  # its encoder reads numbers
         for objective, guide in ((ImportanceMLE(8), amortised), (LangevinMLE(step_size=0.1), None)):
