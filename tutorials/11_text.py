@@ -164,5 +164,5 @@ with torch.no_grad():
 # %%
 # Words and turns of the book, and no matter that a latent would decide. So read an idle latent off the divergence
 # before you interpret it. What helps where a latent is wanted: a decoder that sees less, a floor under the divergence,
-# or data whose parts share something that letters nearby do not tell. (Trained for four minutes, the larger model of
-# ``benchmarks/text.py`` needs 1.65 bits a character, and counts of five letters 1.66.)
+# or data whose parts share something that letters nearby do not tell. (Trained for six minutes, the larger model of
+# ``benchmarks/text.py`` needs 1.58 bits a character, and counts of five letters 1.66.)

@@ -18,7 +18,8 @@ from pyro_tkam.infer.structure import Model, initial_trace, is_improper, is_prio
 def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse a model that has no evidence.
 
-    :raises ValueError: if the model has no likelihood, no data in it, a datum that isn't finite, or an improper prior.
+    :raises ValueError: if the model has no likelihood, no data in it, a datum that isn't finite, an improper prior, or
+        data and a distribution that spread each other.
     """
     try:
         with torch.no_grad():
@@ -33,8 +34,22 @@ def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     for name, site in observed:
         if _holds_bad_data(site):
             raise ValueError(f"model: its observed site {name!r} holds a NaN or an infinity, takes finite data")
+        if not any(site["fn"].has_enumerate_support for _, site in sites):  # they spread distributions on purpose
+            _refuse_spread(name, site)
     if all(_is_empty(site) for _, site in observed):
         raise ValueError(f"model: its observed sites {[name for name, _ in observed]} are empty or all masked")
+
+
+def _refuse_spread(name: str, site: Site) -> None:
+    """Refuse a value and a distribution that spread each other, as ``(n, 1)`` and ``(n,)`` do to ``(n, n)``."""
+    fn, value = site["fn"], site["value"]
+    batch = value.shape[: value.dim() - fn.event_dim]
+    together = torch.broadcast_shapes(batch, fn.batch_shape)
+    if together not in (batch, fn.batch_shape):
+        raise ValueError(
+            f"model: its observed site {name!r} got data of batch shape {tuple(batch)} for a distribution of "
+            f"{tuple(fn.batch_shape)}, takes the same shape: as they are, they would count as {tuple(together)} data"
+        )
 
 
 def check_prior(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

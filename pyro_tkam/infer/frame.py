@@ -123,8 +123,8 @@ class Moments:
         if not covariance.isfinite().all():
             return frame, torch.ones_like(mean)
         variance, dim = covariance.diagonal(), len(mean)
-        scale = (self.count * variance + 5e-3).div(self.count + 5).sqrt()
         effective = self.count / DRAWS_PER_EFFECTIVE_DRAW
+        scale = (effective * variance + 1).div(effective + 1).sqrt()
         weight = min(effective / (effective + dim), LARGEST_WEIGHT)
         spread = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
         correlation = weight * covariance / spread / spread.unsqueeze(-1)

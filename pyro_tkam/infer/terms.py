@@ -250,13 +250,18 @@ def marginal(trace: poutine.Trace, terms: dict[str, Tensor], names: Iterable[str
     :param dims: dimensions of the plates that stay.
     """
     trace.symbolize_dims()
+    plates = trace.plate_to_symbol
+    packed_terms = {
+        name: packed.pack(terms[name].clone(), trace.nodes[name]["infer"]["_dim_to_symbol"]) for name in names
+    }
+    # Packing drops plates of size one, such as that of a single chain.
+    present = {symbol for term in packed_terms.values() for symbol in term._pyro_dims}
     factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
-    for name in names:
-        site = trace.nodes[name]
-        plates = frozenset(trace.plate_to_symbol[f.name] for f in site["cond_indep_stack"] if f.vectorized)
-        term = packed.pack(terms[name].clone(), site["infer"]["_dim_to_symbol"])
-        factors.setdefault(plates, []).append(term)
-    enumerated = set(trace.symbol_to_dim) - set(trace.plate_to_symbol.values())
-    kept = frozenset(symbol for symbol in trace.plate_to_symbol.values() if trace.symbol_to_dim[symbol] in dims)
+    for name, term in packed_terms.items():
+        stack = trace.nodes[name]["cond_indep_stack"]
+        ordinal = frozenset(plates[frame.name] for frame in stack if frame.vectorized) & present
+        factors.setdefault(ordinal, []).append(term)
+    enumerated = set(trace.symbol_to_dim) - set(plates.values())
+    kept = frozenset(symbol for symbol in plates.values() if trace.symbol_to_dim[symbol] in dims) & present
     result = contract_to_tensor(factors, enumerated, target_ordinal=kept)
     return packed.unpack(result, trace.symbol_to_dim)

@@ -108,15 +108,32 @@ def test_local_plates_can_be_declined() -> None:
     assert ModelDensity(local_latents, (ROWS,), batch_plates=()).layout.local_shape == ()
 
 
-def test_enumerated_sites_are_summed_out_by_role() -> None:
-    density = ModelDensity(local_mixture, (ROWS,))
-    z = torch.randn(3, len(ROWS))
-    split = density.split(z.unsqueeze(-1))
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("size", [1, 4])
+def test_enumerated_sites_are_summed_out_by_role(rows: int, size: int) -> None:
+    data = ROWS[:size]
+    density = ModelDensity(local_mixture, (data,))
+    z = torch.randn(rows, size)
+    split = density.split(z.unsqueeze(-1) if density.layout.local_shape else z)
     indicator = torch.tensor([0.0, 1.0]).reshape(2, 1, 1)
     log_k = dist.Bernoulli(0.3).log_prob(indicator)
-    log_joint = (log_k + dist.Normal(z + 2 * indicator, 1.0).log_prob(ROWS[:, 0])).logsumexp(0)
-    torch.testing.assert_close(split.log_prior, dist.Normal(0.0, 1.0).log_prob(z))
-    torch.testing.assert_close(split.log_likelihood, log_joint)
+    log_joint = (log_k + dist.Normal(z + 2 * indicator, 1.0).log_prob(data[:, 0])).logsumexp(0)
+    assert split.log_prior.shape == (rows, *density.layout.local_shape)
+    torch.testing.assert_close(split.log_prior, dist.Normal(0.0, 1.0).log_prob(z).reshape(split.log_prior.shape))
+    torch.testing.assert_close(split.log_likelihood, log_joint.reshape(split.log_prior.shape))
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_one_enumerated_site_of_a_single_chain(rows: int) -> None:
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        k = pyro.sample("k", dist.Bernoulli(0.3))
+        pyro.sample("x", dist.Normal(z + 2 * k, 1.0), obs=torch.tensor(0.4))
+
+    z = torch.tensor([[0.5], [-1.0]])[:rows]
+    k = torch.tensor([0.0, 1.0])
+    expected = (dist.Bernoulli(0.3).log_prob(k) + dist.Normal(z + 2 * k, 1.0).log_prob(torch.tensor(0.4))).logsumexp(-1)
+    torch.testing.assert_close(ModelDensity(model).split(z).log_likelihood, expected)
 
 
 def test_delta_densities_and_marked_factors_are_prior() -> None:

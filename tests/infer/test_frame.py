@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import MCMC
 from torch import Tensor
 
 from pyro_tkam.infer import AutoMALA, VectorizedMCMC
@@ -167,3 +168,50 @@ def test_the_frame_changes_only_between_rounds() -> None:
     changes = [i + 1 for i in range(1, len(frames)) if frames[i] is not frames[i - 1]]
     assert changes == doubling_rounds(64)
     assert isinstance(mcmc._chains.adaptation, FrameAdaptation)
+
+
+def test_few_draws_or_none_that_moved_leave_a_frame_as_it_is() -> None:
+    """A frame that followed two draws, or a chain that stood still, would hold the chain where it is."""
+    torch.manual_seed(0)
+    for draws, least in [(torch.randn(2, 3), 0.8), (torch.zeros(150, 3), 0.2)]:
+        moments = Moments()
+        for draw in draws:
+            moments.add(draw.unsqueeze(0))
+        frame, scale = moments.standardised(AffineFrame.identity(torch.zeros(3)))
+        assert scale.min() > least
+        assert torch.linalg.svdvals(frame.matrix).min() > 0.8 * least
+    moments.add(1e-3 * torch.randn(20_000, 3))  # many draws are believed
+    _, scale = moments.standardised(AffineFrame.identity(torch.zeros(3)))
+    assert scale.max() < 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [4, 6, 8, 18])
+def test_a_single_chain_finds_a_regression(seed: int) -> None:
+    """
+    With these seeds the frame once collapsed in a short round, and the chain stood still next to the posterior.
+
+    Of 80 runs of four data sets none fails, so that one of these four does with probability below 0.15; seeds are
+    fixed.
+    """
+    noise = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    x = torch.linspace(0, 2, 50)
+    y = 1 + 2 * x + 0.5 * noise
+
+    def line() -> None:
+        a = pyro.sample("a", dist.Normal(0.0, 5.0))
+        b = pyro.sample("b", dist.Normal(0.0, 5.0))
+        scale = pyro.sample("scale", dist.HalfNormal(1.0))
+        with pyro.plate("data", 50):
+            pyro.sample("y", dist.Normal(a + b * x, scale), obs=y)
+
+    pyro.set_rng_seed(seed)
+    mcmc = MCMC(AutoMALA(line), num_samples=500, warmup_steps=300, disable_progbar=True)
+    mcmc.run()
+    slope = mcmc.get_samples()["b"]
+    features = torch.stack([torch.ones(50), x], 1)
+    fitted = torch.linalg.lstsq(features, y.unsqueeze(-1)).solution.squeeze(-1)
+    left = (y - features @ fitted).square().sum() / 48
+    exact = (left * torch.linalg.inv(features.T @ features)[1, 1]).sqrt()
+    assert abs(slope.mean() - fitted[1]) < 2 * exact
+    assert 0.6 * exact < slope.std() < 1.8 * exact

@@ -242,10 +242,14 @@ def test_local_data_have_their_own_chains(kernel: type) -> None:
 
 
 @every_kernel
-def test_enumerated_models_are_sampled(kernel: type) -> None:
-    mcmc = VectorizedMCMC(kernel(mixture, step_size=0.05), 10, 10, num_chains=3, disable_progbar=True)
+@pytest.mark.parametrize("chains", [1, 3])
+def test_enumerated_models_are_sampled(kernel: type, chains: int) -> None:
+    mcmc = VectorizedMCMC(kernel(mixture, step_size=0.05), 10, 10, num_chains=chains, disable_progbar=True)
     mcmc.run(ROWS)
-    assert mcmc.get_samples()["weights"].shape == (30, 2)
+    assert mcmc.get_samples()["weights"].shape == (10 * chains, 2)
+    single = MCMC(kernel(mixture, step_size=0.05), 10, 10, disable_progbar=True)
+    single.run(ROWS)
+    assert single.get_samples()["weights"].shape == (10, 2)
 
 
 @every_kernel

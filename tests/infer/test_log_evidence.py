@@ -13,6 +13,7 @@ import torch
 from pyro.infer.autoguide import AutoNormal, init_to_value
 
 from pyro_tkam.infer import AutoMALA, Evidence, ParallelTempering, Verdict, log_evidence
+from pyro_tkam.ops.estimators import thermodynamic
 from tests.infer.evidence_problems import LATENT_DATA, LATENT_EXACT, TEMPERED, assert_close, latent, two_modes
 
 
@@ -140,3 +141,38 @@ def test_bad_options(options, message):
 def test_an_option_of_another_method_is_refused():
     with pytest.raises(TypeError, match="num_temperatures"):
         log_evidence(latent, LATENT_DATA, method="importance", num_temperatures=4)
+
+
+def two_slopes() -> None:
+    z = pyro.sample("z", dist.Normal(torch.tensor([0.3, 0.0]), torch.tensor([1.5, 1.5])).to_event(1))
+    pyro.sample("square", dist.Normal(z[..., 0].square(), 0.2), obs=torch.tensor(4.0))
+    pyro.sample("second", dist.Normal(z[..., 1], 0.2), obs=torch.tensor(1.0))
+
+
+def test_the_error_of_the_trapezium_counts_what_the_rule_misses():
+    """On few temperatures the rule is off by more than its draws scatter; the estimator alone does not see it."""
+    z = torch.linspace(-15, 15, 200_001, dtype=torch.float64)
+    log_joint = dist.Normal(0.3, 1.5).log_prob(z) + dist.Normal(z.square(), 0.2).log_prob(torch.tensor(4.0))
+    exact = (log_joint.logsumexp(0) + (z[1] - z[0]).log()).item()
+    exact += dist.Normal(0.0, math.hypot(1.5, 0.2)).log_prob(torch.tensor(1.0)).item()
+    pyro.set_rng_seed(0)
+    options = {"num_temperatures": 8, "num_samples": 500, "num_chains": 4, "disable_progbar": True}
+    draws = ParallelTempering(AutoMALA(two_slopes), **options).run()
+    evidence = draws.log_evidence("thermodynamic")
+    alone = thermodynamic(draws.log_likelihood, draws.betas, variance_correction=True)
+    assert abs(alone.value.item() - exact) > 2 * alone.standard_error.item()
+    assert abs(evidence.value - exact) < 2 * evidence.standard_error
+    assert evidence.value == pytest.approx(alone.value.item())
+    assert "bar against it" in evidence.verdict.measures
+
+
+def test_data_that_spread_over_their_distribution_are_refused():
+    def line(y):
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", 5):
+            pyro.sample("y", dist.Normal(slope * torch.arange(5.0), 1.0), obs=y)
+
+    message = r"site 'y' got data of batch shape \(5, 1\) for a distribution of \(5,\)"
+    for method in ("auto", "bridge", "importance"):
+        with pytest.raises(ValueError, match=message):
+            log_evidence(line, torch.zeros(5, 1), method=method)
