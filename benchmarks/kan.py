@@ -154,10 +154,10 @@ def in_fresh_process(call: str) -> float:
 def main() -> None:
     """Time layers and the bank, and measure the memory of a step."""
     options = arguments(__doc__)
-    repeats = 10 if options.short else 40
-    bank = best_side_by_side(bank_steps()[1], repeats)
+    repeats = {100: 10, 1000: 10} if options.short else {100: 200, 1000: 40}
+    bank = best_side_by_side(bank_steps()[1], repeats[1000])
     torch.set_num_threads(1)
-    timed = {str(batch): layers(batch, repeats) for batch in (100, 1000)}
+    timed = {str(batch): layers(batch, repeats[batch]) for batch in (100, 1000)}
     results = {
         "peers": {name: importlib.metadata.version(name) for name in PEERS},
         "layers": timed,

@@ -184,6 +184,8 @@ def _container(
 def _attributes(evidence: Evidence | None) -> dict[str, Any]:
     if evidence is None:
         return {}
+    if not isinstance(evidence, Evidence):
+        raise TypeError(f"evidence: got {type(evidence).__name__}, takes an Evidence, as log_evidence returns")
     attributes = {
         "log_evidence": evidence.value,
         "log_evidence_standard_error": evidence.standard_error,

@@ -11,6 +11,7 @@ from torch.distributions import constraints, register_kl
 
 from pyro_tkam.distributions.coordinates import Coordinate
 from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops._points import broadcasts_to
 from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.bases import Picklable
 from pyro_tkam.ops.table import Table
@@ -91,7 +92,7 @@ class Tabulated(Picklable, TorchDistribution):
         :raises ValueError: for a shape to which it does not.
         """
         batch_shape = torch.Size(batch_shape)
-        if not _broadcasts_to(self.batch_shape, batch_shape):
+        if not broadcasts_to(self.batch_shape, batch_shape):
             raise ValueError(
                 f"batch_shape: got {tuple(batch_shape)}, takes what {tuple(self.batch_shape)} broadcasts to"
             )
@@ -203,11 +204,6 @@ class Tabulated(Picklable, TorchDistribution):
                 f"{error.dtype}",
                 stacklevel=3,
             )
-
-
-def _broadcasts_to(small: torch.Size, large: torch.Size) -> bool:
-    aligned = zip(reversed(small), reversed(large), strict=False)
-    return len(small) <= len(large) and all(size in (1, wanted) for size, wanted in aligned)
 
 
 @register_kl(Tabulated, Tabulated)

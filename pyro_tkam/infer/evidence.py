@@ -58,6 +58,15 @@ class Verdict:
         notes = tuple(dict.fromkeys(self.notes + other.notes))
         return Verdict(findings, {**self.measures, **other.measures}, notes)
 
+    def of(self, whose: str) -> Verdict:
+        """Return it with a word on whose verdict it is in every line.
+
+        :param whose: such as ``"first model"``.
+        """
+        findings = (Finding(each.name, f"{whose}: {each.seen}", each.advice) for each in self.findings)
+        measures = {f"{whose}: {name}": value for name, value in self.measures.items()}
+        return Verdict(tuple(findings), measures, tuple(f"{whose}: {note}" for note in self.notes))
+
     def __str__(self) -> str:
         lines = ["trusted: nothing wrong found" if self.trusted else "not to be trusted"]
         lines += [f"  {finding}" for finding in self.findings] + [f"  {note}" for note in self.notes]
@@ -72,7 +81,7 @@ class LogBayesFactor:
 
     :param value: nats in favour of the first model.
     :param standard_error: its Monte Carlo standard error, in nats.
-    :param verdict: of both evidences.
+    :param verdict: of both evidences, each line of one of them.
     """
 
     value: float
@@ -158,7 +167,8 @@ class Evidence:
         if not isinstance(other, Evidence):
             return NotImplemented
         error = math.hypot(self.standard_error, other.standard_error)
-        return LogBayesFactor(self.value - other.value, error, self.verdict + other.verdict)
+        verdict = self.verdict.of("first model") + other.verdict.of("second model")
+        return LogBayesFactor(self.value - other.value, error, verdict)
 
     def __str__(self) -> str:
         data = "" if self.per_datum is None else f" over {self.per_datum.numel()} data"

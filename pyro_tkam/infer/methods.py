@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from pyro_tkam.infer.annealing import Annealing
@@ -67,6 +68,7 @@ def log_evidence(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)}, got {method!r}")
+    _check_options(method, options)
     kwargs = dict(model_kwargs or {})
     check_model(model, args, kwargs)
     return METHODS[method](Call(kernel or AutoMALA(model), args, kwargs), **options)
@@ -94,6 +96,21 @@ def _tempered(method: str) -> Callable[..., Evidence]:
 
     return estimate
 
+
+def _check_options(method: str, options: dict[str, Any]) -> None:
+    parameters = signature(ESTIMATORS.get(method, ParallelTempering)).parameters.values()
+    takes = sorted(each.name for each in parameters if each.default is not each.empty or each.name == "num_samples")
+    unknown = sorted(set(options) - set(takes))
+    if unknown:
+        raise TypeError(f"options: got {unknown}, method {method!r} takes {takes}")
+
+
+ESTIMATORS: dict[str, Callable[..., Any]] = {
+    "auto": AutomaticEvidence,
+    "importance": ImportanceSampling,
+    "ais": Annealing,
+}
+"""What is given the options; the other methods run :class:`ParallelTempering`."""
 
 METHODS: dict[str, Callable[..., Evidence]] = {
     "auto": _auto,

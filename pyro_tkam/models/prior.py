@@ -22,6 +22,7 @@ from pyro_tkam.nn import Candidate, GridUpdate, UnivariateFunctions, fit_formula
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.pruning import select
 from pyro_tkam.nn.symbolic import NUM_ARGUMENTS
+from pyro_tkam.ops._points import broadcasts_to
 from pyro_tkam.ops.quadrature import Quadrature
 
 
@@ -124,11 +125,20 @@ class TiltedPrior(PyroModule):
         given = [name for name, target in targets.items() if target is not None]
         if len(given) != 1:
             raise ValueError(f"samples, density, formula: got {given or 'none'}, takes one of them")
-        if samples is not None and not bool(((samples >= self.low) & (samples <= self.high)).all()):
-            raise ValueError(f"samples: got values outside [{self.low:g}, {self.high:g}], takes values inside")
+        if samples is not None:
+            self._check(samples)
         moments = MOMENTS[given[0]](targets[given[0]])
         with torch.no_grad(), unseen(self):
             fit_tilt(self.energies, self().reference, moments, ridge)
+
+    def _check(self, samples: Tensor) -> None:
+        if not isinstance(samples, Tensor):
+            raise TypeError(f"samples: got {type(samples).__name__}, takes a tensor")
+        batch = self.energies.batch_shape
+        if samples.dim() == 0 or not broadcasts_to(samples.shape[1:], batch):
+            raise ValueError(f"samples: got shape {tuple(samples.shape)}, takes (N,) or (N, *{tuple(batch)})")
+        if not bool(((samples >= self.low) & (samples <= self.high)).all()):
+            raise ValueError(f"samples: got values outside [{self.low:g}, {self.high:g}], takes values inside")
 
     def symbolic(self, index: tuple[int, ...] = (), **options: Any) -> list[Candidate]:
         """
@@ -181,7 +191,7 @@ class MixturePrior(PyroModule):
         """
         if not 0 <= noise_scale < math.inf:
             raise ValueError(f"noise_scale: got {noise_scale}, takes a finite number of at least 0")
-        if samples is not None and samples.dim() > 1:
+        if isinstance(samples, Tensor) and samples.dim() > 1:
             samples = samples.unsqueeze(-1)
         self.components.fit(samples, **options)
         coefficients = self.components.energies.coefficients.detach()

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from pyro.nn import PyroModule, PyroParam, pyro_method
 from torch.distributions import constraints
 
 from pyro_tkam.nn import _checks
-from pyro_tkam.ops.bases import BASES, BasisFunctions
+from pyro_tkam.ops.bases import BASES, BasisFunctions, ShiftedKernel
 
 
-def _is_own(basis: Any) -> TypeGuard[type[BasisFunctions]]:
-    return isinstance(basis, type) and issubclass(basis, BasisFunctions)
+def _kind(basis: Any) -> type[BasisFunctions]:
+    """Look a basis up by its name, or check a class."""
+    if isinstance(basis, type) and issubclass(basis, BasisFunctions):
+        if issubclass(basis, ShiftedKernel):
+            basis.check_derivatives()
+        return basis
+    if not isinstance(basis, str) or basis not in BASES:
+        names = ", ".join(map(repr, BASES))
+        raise ValueError(f"basis must be one of {names}, or a subclass of BasisFunctions, got {basis!r}")
+    return BASES[basis]
 
 
 class Basis(PyroModule):
@@ -53,7 +61,7 @@ class Basis(PyroModule):
         trainable_width: bool = False,
     ) -> None:
         super().__init__()
-        kind = name if _is_own(name) else _checks.known("basis", name, BASES)
+        kind = _kind(name)
         self.name = name
         self.low, self.high = _checks.interval(low, high)
         grid_size = _checks.integer("grid_size", grid_size, 1)

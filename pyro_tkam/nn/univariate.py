@@ -145,6 +145,8 @@ class UnivariateFunctions(PyroModule):
         spline_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        if not isinstance(batch_shape, int | tuple | list):
+            raise TypeError(f"batch_shape must be an int or a tuple of ints, got {batch_shape!r}")
         shape = (batch_shape,) if isinstance(batch_shape, int) else tuple(batch_shape)
         self.batch_shape = torch.Size([_checks.integer("batch_shape", size, 1) for size in shape])
         self._activation = _checks.known("activation", activation, ACTIVATIONS)

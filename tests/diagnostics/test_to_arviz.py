@@ -368,3 +368,10 @@ def test_other_objects_are_refused():
         to_arviz({"z": torch.zeros(3)})
     assert all(name in str(error.value) for name in accepted)
     assert all(name in to_arviz.__doc__ for name in accepted)
+
+
+def test_an_evidence_is_no_number():
+    mcmc = VectorizedMCMC(MALA(lambda: pyro.sample("z", dist.Normal(0.0, 1.0))), 4, num_chains=2, disable_progbar=True)
+    mcmc.run()
+    with pytest.raises(TypeError, match="evidence: got float, takes an Evidence, as log_evidence returns"):
+        to_arviz(mcmc, evidence=-3.0)

@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_tkam.infer import ImportanceWeightedELBO
+from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO
 
 X = torch.tensor([0.3, -1.2, 2.0])
 
@@ -103,3 +103,9 @@ def test_bad_input():
 
     with pytest.raises(ValueError, match="guide: got site 'z' without rsample"):
         ImportanceWeightedELBO().loss(model, stiff, X)
+
+
+@pytest.mark.parametrize("objective", [ImportanceMLE, ImportanceWeightedELBO])
+def test_numbers_of_draws_are_whole(objective):
+    with pytest.raises(ValueError, match=r"num_particles: got 1000.0, takes a whole number of at least 1"):
+        objective(1e3)

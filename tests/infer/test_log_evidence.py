@@ -13,6 +13,7 @@ import torch
 from pyro.infer.autoguide import AutoNormal, init_to_value
 
 from pyro_tkam.infer import AutoMALA, Evidence, ParallelTempering, Verdict, log_evidence
+from pyro_tkam.infer.evidence import Finding
 from pyro_tkam.ops.estimators import thermodynamic
 from tests.infer.evidence_problems import LATENT_DATA, LATENT_EXACT, TEMPERED, assert_close, latent, two_modes
 
@@ -176,3 +177,21 @@ def test_data_that_spread_over_their_distribution_are_refused():
     for method in ("auto", "bridge", "importance"):
         with pytest.raises(ValueError, match=message):
             log_evidence(line, torch.zeros(5, 1), method=method)
+
+
+@pytest.mark.parametrize(
+    ("method", "takes"),
+    [("auto", "guide"), ("importance", "num_particles"), ("ais", "steps_between"), ("bar", "num_samples")],
+)
+def test_an_option_of_another_method_is_refused_with_those_there_are(method, takes):
+    with pytest.raises(TypeError, match=rf"options: got \['nonsense'\], method '{method}' takes .*'{takes}'"):
+        log_evidence(latent, LATENT_DATA, method=method, nonsense=3)
+
+
+def test_a_bayes_factor_says_whose_verdict_is_whose():
+    wrong = Verdict((Finding("few draws", "12 draws", "draw more"),), {"k-hat": 0.9}, ("a note",))
+    factor = Evidence(-3.0, 0.1, "bar", Verdict(measures={"k-hat": 0.1})) - Evidence(-5.0, 0.1, "bar", wrong)
+    assert factor.verdict.names == {"few draws"}
+    assert dict(factor.verdict.measures) == {"first model: k-hat": 0.1, "second model: k-hat": 0.9}
+    assert "few draws: second model: 12 draws; draw more" in str(factor)
+    assert "second model: a note" in str(factor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -259,3 +260,34 @@ def test_smoothness_smooths_a_fourier_prior():
     assert float(roughness().detach()) < 1e-2 * rough
     assert fit() > rough_fit
     assert fit() > float(truth.log_prob(held_out).mean()) - 0.05
+
+
+@pytest.mark.parametrize(
+    ("samples", "error", "message"),
+    [
+        (np.zeros(5), TypeError, "samples: got ndarray, takes a tensor"),
+        (torch.zeros(5, 4), ValueError, r"samples: got shape \(5, 4\), takes \(N,\) or \(N, \*\(3,\)\)"),
+        (torch.zeros(5, 2, 3), ValueError, r"samples: got shape \(5, 2, 3\), takes"),
+    ],
+)
+def test_samples_to_fit_are_checked(samples, error, message):
+    with pytest.raises(error, match=message):
+        TiltedPrior(3, "gaussian").fit(samples)
+
+
+def test_priors_of_one_function_are_told_apart_by_the_names_they_are_given():
+    """Without names they would share parameters, as modules of one kind do in Pyro."""
+    first, second = TiltedPrior((), "gaussian"), TiltedPrior((), "gaussian")
+
+    def model(named):
+        for name, prior in (("first", first), ("second", second)):
+            if named:
+                pyro.module(name, prior)
+            pyro.sample(name, prior())
+
+    for named in (True, False):
+        with pyro.get_param_store().scope():
+            pyro.clear_param_store()
+            model(named)
+            stored = {parameter for _, parameter in pyro.get_param_store().named_parameters()}
+            assert all((prior.energies.coefficients in stored) is named or prior is first for prior in (first, second))

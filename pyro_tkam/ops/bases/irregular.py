@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -104,13 +105,15 @@ def local_slopes(z: Tensor, knots: Tensor, cell: Tensor, degree: int) -> list[Te
 class _Irregular(LocalFunctions):
     """The functions active at an argument, found among steps that differ."""
 
-    def local(self, z: Tensor, grid: Tensor, slopes: bool) -> tuple[Tensor, Tensor]:
+    def local(self, z: Tensor, grid: Tensor, orders: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         knots = _extended(grid, self.degree)
         inside = _clamped(z, knots, self.degree)
         cell = _cell(inside, knots, self.degree)
-        values = (local_slopes if slopes else local_splines)(inside, knots, cell, self.degree)
-        stacked = torch.stack(values, 1)
-        return cell, stacked.mul_((inside == z).unsqueeze(1)) if slopes else stacked
+        found = []
+        for order in orders:
+            each = torch.stack((local_slopes if order else local_splines)(inside, knots, cell, self.degree), 1)
+            found.append(each.mul_((inside == z).unsqueeze(1)) if order else each)
+        return cell, found
 
     def dense(self, z: Tensor, grid: Tensor) -> Tensor:
         return IrregularBSplines(grid, None, self.degree)(z)

@@ -52,7 +52,28 @@ class ShiftedKernel(BasisFunctions):
     @staticmethod
     @abstractmethod
     def derivative(u: Tensor, order: int) -> Tensor:
-        """Evaluate a derivative of the kernel, elementwise and differentiably."""
+        """
+        Evaluate a derivative of the kernel, elementwise and differentiably.
+
+        :param u: arguments, of any shape.
+        :param order: 0 for the kernel itself; a gradient asks for 1, a gradient of a gradient for 2, and so on.
+        """
+
+    @classmethod
+    def check_derivatives(cls) -> None:
+        """
+        Check the first two derivatives against automatic ones.
+
+        :raises ValueError: where they differ.
+        """
+        u = torch.linspace(-1.7, 1.9, 7, dtype=torch.float64, requires_grad=True)
+        for order in (1, 2):
+            with torch.enable_grad():
+                (expected,) = torch.autograd.grad(cls.derivative(u, order - 1).sum(), u)
+            if not torch.allclose(cls.derivative(u, order), expected, rtol=1e-5, atol=1e-7):
+                raise ValueError(
+                    f"basis: {cls.__name__}.derivative(u, {order}) is not the derivative of that of order {order - 1}"
+                )
 
     @classmethod
     def overwrite(cls, u: Tensor, order: int) -> Tensor:
