@@ -42,7 +42,7 @@ def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 def _refuse_spread(name: str, site: Site) -> None:
     """Refuse a value and a distribution that spread each other, as ``(n, 1)`` and ``(n,)`` do to ``(n, n)``."""
-    fn, value = site["fn"], site["value"]
+    fn, value = site["fn"], torch.as_tensor(site["value"])
     batch = value.shape[: value.dim() - fn.event_dim]
     together = torch.broadcast_shapes(batch, fn.batch_shape)
     if together not in (batch, fn.batch_shape):

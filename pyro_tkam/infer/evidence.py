@@ -58,7 +58,7 @@ class Verdict:
         notes = tuple(dict.fromkeys(self.notes + other.notes))
         return Verdict(findings, {**self.measures, **other.measures}, notes)
 
-    def of(self, whose: str) -> Verdict:
+    def labelled(self, whose: str) -> Verdict:
         """Return it with a word on whose verdict it is in every line.
 
         :param whose: such as ``"first model"``.
@@ -167,7 +167,7 @@ class Evidence:
         if not isinstance(other, Evidence):
             return NotImplemented
         error = math.hypot(self.standard_error, other.standard_error)
-        verdict = self.verdict.of("first model") + other.verdict.of("second model")
+        verdict = self.verdict.labelled("first model") + other.verdict.labelled("second model")
         return LogBayesFactor(self.value - other.value, error, verdict)
 
     def __str__(self) -> str:

@@ -115,9 +115,10 @@ class Moments:
     def standardised(self, frame: AffineFrame) -> tuple[AffineFrame, Tensor]:
         """Return a frame in which what was seen in ``frame`` is standardised, and the old standard deviations.
 
-        Correlations are shrunk to the old frame's (none), the more so the fewer draws there are for each dimension:
-        a short run leaves the frame as it is, and frames of successive rounds converge. The frame also stays where
-        draws lie so far out that their covariance overflows.
+        Variances are shrunk to the old frame's (one), and correlations too (none), these the more so the fewer draws
+        there are for each dimension: a short run, or a chain that stands still, leaves the frame nearly as it is, and
+        frames of successive rounds converge. The frame also stays where draws lie so far out that their covariance
+        overflows.
         """
         covariance, mean = torch.as_tensor(self.scatter) / max(1, self.count - 1), torch.as_tensor(self.mean)
         if not covariance.isfinite().all():

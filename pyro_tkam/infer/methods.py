@@ -54,7 +54,8 @@ def log_evidence(
         (128). For the others: those of :class:`ParallelTempering`.
     :return: value and standard error in nats, with a verdict.
     :raises ValueError: if the method is unknown, an option is out of range, or the model has no data, a datum that
-        isn't finite, an improper prior, or a likelihood that is zero wherever the prior draws.
+        isn't finite, an improper prior, a likelihood that is zero wherever the prior draws, or data and a distribution
+        that spread each other.
     :raises TypeError: if the method doesn't take an option.
 
     >>> import pyro, torch, pyro.distributions as dist

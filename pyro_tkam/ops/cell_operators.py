@@ -18,7 +18,7 @@ def piece_rows(value: Tensor) -> int:
     :param value: shape ``(sample, columns)``.
 
     >>> piece_rows(torch.zeros(10, 64))
-    1024
+    2048
     """
     return max(_PIECE // max(value.shape[-1], 1), 1)
 
