@@ -108,7 +108,7 @@ class ChainMLE(MaximumLikelihood):
         options: dict[str, Any],
     ) -> None:
         for name, value in (("num_steps", num_steps), ("num_chains", num_chains)):
-            if not isinstance(value, int) or value < 1:
+            if not hasattr(value, "__index__") or value < 1:
                 raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
         if log_prior_gradient not in LOG_PRIOR_GRADIENTS:
             raise ValueError(

@@ -29,7 +29,7 @@ class ImportanceWeightedELBO(MaximumLikelihood):
     """
 
     def __init__(self, num_particles: int = 1) -> None:
-        if not isinstance(num_particles, int) or num_particles < 1:
+        if not hasattr(num_particles, "__index__") or num_particles < 1:
             raise ValueError(f"num_particles: got {num_particles}, takes a whole number of at least 1")
         super().__init__(num_particles=num_particles)
 

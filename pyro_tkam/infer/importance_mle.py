@@ -100,7 +100,7 @@ class ImportanceMLE(MaximumLikelihood):
         ):
             if value not in table:
                 raise ValueError(f"{name}: got {value!r}, takes one of {sorted(table)}")
-        if not isinstance(num_particles, int) or num_particles < 1:
+        if not hasattr(num_particles, "__index__") or num_particles < 1:
             raise ValueError(f"num_particles: got {num_particles}, takes a whole number of at least 1")
         if not 0 <= ess_threshold <= 1:
             raise ValueError(f"ess_threshold: got {ess_threshold}, takes a share from 0 to 1")

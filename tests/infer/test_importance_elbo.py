@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -109,3 +110,4 @@ def test_bad_input():
 def test_numbers_of_draws_are_whole(objective):
     with pytest.raises(ValueError, match=r"num_particles: got 1000.0, takes a whole number of at least 1"):
         objective(1e3)
+    assert objective(np.int64(3)).num_particles == 3
