@@ -1,13 +1,18 @@
 """Exact CDF and inverse CDF of densities that are a polynomial in each cell."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops.cell_operators import count_below, piece_rows, polynomial, solve_polynomial
+from pyro_tkam.ops.inverse_series import MANY_DRAWS, evaluate_series, fit_series
 from pyro_tkam.ops.legendre import integral_matrix
+
+_MOST = 0.5  # share of bins without a polynomial from where on draws are solved for in order
 
 
 def cell_masses(coefficients: Tensor, edges: Tensor) -> Tensor:
@@ -50,10 +55,12 @@ def cdf(z: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
     >>> cdf(torch.tensor([[0.25]]), torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5], [1.0]]))
     tensor([[0.2500]])
     """
-    cell = _find_cell(edges[1:-1].expand(-1, z.shape[-1]), z)
-    start, width = _pick(edges[:-1], cell), _pick(edges.diff(dim=0), cell)
+    edges = edges.expand(-1, z.shape[-1])
+    cell = _find_cell(edges[1:-1], z)
+    index = cell * z.shape[-1] + torch.arange(z.shape[-1], device=z.device)
+    start, width = _pick(edges[:-1], index), _pick(edges.diff(dim=0), index)
     s = ((z - start) / torch.where(width > 0, width, 1)).clamp(0, 1)
-    value, _ = polynomial(_select(cdf_coefficients(coefficients, edges), cell), s)
+    value, _ = polynomial(_select(cdf_coefficients(coefficients, edges), index), s)
     return value
 
 
@@ -77,23 +84,73 @@ def icdf(u: Tensor, coefficients: Tensor, edges: Tensor, upper: Tensor | None = 
     tensor([[0.2500],
             [0.7500]])
     """
-    sides = [_seen_from_below(coefficients, edges)]
-    if upper is not None:
-        sides.append(_seen_from_above(coefficients, edges))
-    sums, polynomials, starts, widths = zip(*sides, strict=True)
-    local, start, width = torch.cat(polynomials), torch.cat(starts), torch.cat(widths)
+    cells = _Cells.of(coefficients, edges, from_above=upper is not None)
+    if not is_concrete(u) or u.requires_grad or cells.local.requires_grad:
+        return cells.solve(u, upper)
+    if upper is None and u.dtype == torch.float32 and len(u) >= MANY_DRAWS:
+        return _many(u, cells)
+    return _in_pieces(cells.solve, u, upper)
 
-    def solved(part: Tensor, above: Tensor | None = None) -> Tensor:
-        cell, *others = (_find_massive_cell(each, part.detach()) for each in sums)
+
+def _in_pieces(solve: Callable[..., Tensor], *given: Tensor | None) -> Tensor:
+    """Solve some rows at a time: that takes no more memory than the result does."""
+    u, *others = (each for each in given if each is not None)
+    pieces = zip(*(each.split(piece_rows(u)) for each in (u, *others)), strict=True)
+    return torch.cat([solve(*piece) for piece in pieces])
+
+
+def _many(u: Tensor, cells: "_Cells") -> Tensor:
+    """Solve for a few of the draws, and take the others from polynomials; in double those would not be exact."""
+    columns = u.shape[1]
+    series = fit_series(lambda nodes: _in_pieces(cells.solve, nodes), columns, u)
+    if bool(series[0].isnan().float().mean() > _MOST):
+        return _in_pieces(cells.solve, u)
+    z = evaluate_series(series, u)
+    (left,) = z.flatten().isnan().nonzero(as_tuple=True)
+    z.view(-1)[left] = cells.solve_scattered(u.flatten()[left], left % columns)
+    return z
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """
+    The CDF in cells seen from below, and perhaps in as many more seen from above, in which ``u`` is the mass above.
+
+    :param masses: mass up to each cell's end, for each side a shape ``(cells, batch)``.
+    :param local: polynomials of the place in a cell, shape ``(cells, degree + 2, batch)``, those of both sides.
+    :param start: where cells start, shape ``(cells, batch)``.
+    :param width: their widths, negative from above.
+    """
+
+    masses: tuple[Tensor, ...]
+    local: Tensor
+    start: Tensor
+    width: Tensor
+
+    @classmethod
+    def of(cls, coefficients: Tensor, edges: Tensor, from_above: bool) -> Self:
+        sides = [_seen_from_below(coefficients, edges)]
+        if from_above:
+            sides.append(_seen_from_above(coefficients, edges))
+        masses, local, *lines = zip(*sides, strict=True)
+        batch = coefficients.shape[2]
+        return cls(masses, torch.cat(local), *(torch.cat(line).expand(-1, batch) for line in lines))
+
+    def solve(self, u: Tensor, above: Tensor | None = None) -> Tensor:
+        """Return the inverse at ``u``, shape ``(sample, batch)``."""
+        cell, *others = (_find_massive_cell(each, u.detach()) for each in self.masses)
         if above is not None:
-            cell = torch.where(above, others[0] + len(coefficients), cell)
-        return _pick(start, cell) + _pick(width, cell) * _Solve.apply(part, _select(local, cell))
+            cell = torch.where(above, others[0] + len(self.masses[0]), cell)
+        return self._solve_in(cell, u, torch.arange(u.shape[1], device=u.device))
 
-    given = (u,) if upper is None else (u, upper)
-    if not is_concrete(u) or u.requires_grad or local.requires_grad:
-        return solved(*given)
-    pieces = zip(*(each.split(piece_rows(u)) for each in given), strict=True)
-    return torch.cat([solved(*piece) for piece in pieces])  # no more memory than the result takes
+    def solve_scattered(self, u: Tensor, column: Tensor) -> Tensor:
+        """Return the inverse, seen from below, at draws ``u`` of any of the densities, both of shape ``(sample,)``."""
+        return self._solve_in(_find_scattered_cell(self.masses[0], u, column), u, column)
+
+    def _solve_in(self, cell: Tensor, u: Tensor, column: Tensor) -> Tensor:
+        index = cell * self.local.shape[2] + column
+        place = _Solve.apply(u, _select(self.local, index))
+        return _pick(self.start, index) + _pick(self.width, index) * place
 
 
 def _seen_from_below(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -150,19 +207,23 @@ class _Search(torch.autograd.Function):
         return _Search.apply(*rows).unflatten(0, (info.batch_size, -1)), 0
 
 
-def _select(table: Tensor, cell: Tensor) -> Tensor:
-    """Pick each draw's polynomial: from ``(cells, k, batch)``, at cells ``(sample, batch)``, ``(k, sample, batch)``."""
-    cells, count, batch = table.shape
-    columns = table.permute(1, 0, 2).reshape(count, cells * batch)
-    index = cell * batch + torch.arange(batch, device=cell.device)
-    return columns.index_select(1, index.flatten()).unflatten(1, cell.shape)
+def _find_scattered_cell(masses: Tensor, u: Tensor, column: Tensor) -> Tensor:
+    """Find the same for draws of any of the columns, of which each is raised above the one before into one row."""
+    count, batch = masses.shape
+    largest = torch.nextafter(masses[-1], torch.zeros_like(masses[-1]))[column]
+    raised = (masses[:-1].double() + 2 * torch.arange(batch, device=masses.device)).mT.flatten()
+    position = torch.searchsorted(raised, torch.where(u < largest, u, largest).double() + 2 * column, right=True)
+    return position - (count - 1) * column
 
 
-def _pick(table: Tensor, cell: Tensor) -> Tensor:
-    """Pick each draw's entry, from ``(cells, batch)`` or ``(cells, 1)``, at cells ``(sample, batch)``."""
-    if table.shape[1] == 1:
-        return table[:, 0].index_select(0, cell.flatten()).reshape(cell.shape)
-    return table.gather(0, cell)
+def _select(table: Tensor, index: Tensor) -> Tensor:
+    """Pick polynomials from ``(cells, k, batch)``, at ``cell * batch + column``, ``(*sample,)``: ``(k, *sample)``."""
+    return table.transpose(0, 1).flatten(1).index_select(1, index.flatten()).unflatten(1, index.shape)
+
+
+def _pick(table: Tensor, index: Tensor) -> Tensor:
+    """Pick entries from ``(cells, batch)``, likewise."""
+    return table.flatten().index_select(0, index.flatten()).reshape(index.shape)
 
 
 class _Solve(torch.autograd.Function):
