@@ -31,7 +31,8 @@ def published_draws(energy: BoundFunctions, u: Tensor) -> Tensor:
     """Invert as published: search the cumulated node weights, interpolate between nodes."""
     nodes = torch.tensor(gauss_legendre(NUM_NODES).nodes)
     weights = nodes.diff(prepend=nodes[:1] * 0)
-    density = energy(nodes[:, None, None]).exp() * weights[:, None, None]
+    nodes_first = (-1, *[1] * (u.dim() - 1))
+    density = energy(nodes.reshape(nodes_first)).exp() * weights.reshape(nodes_first)
     cumulated = (density.cumsum(0) / density.sum(0)).flatten(1).mT.contiguous()
     index = torch.searchsorted(cumulated, u.flatten(1).mT.contiguous()).clamp(1, NUM_NODES - 1)
     below, above = cumulated.gather(1, index - 1), cumulated.gather(1, index)
@@ -40,9 +41,9 @@ def published_draws(energy: BoundFunctions, u: Tensor) -> Tensor:
     return z.mT.reshape(u.shape)
 
 
-def independent(repeats: int, rough: bool) -> dict[str, float]:
-    """Time the table and 100 × 81 × 40 draws, exact against published."""
-    energy, u = energies(81, 40, rough=rough), torch.rand(100, 81, 40)
+def draws(repeats: int, num: int, *batch: int, rough: bool = False) -> dict[str, float]:
+    """Time the table and some draws of each density of a batch, exact against published."""
+    energy, u = energies(*batch, rough=rough), torch.rand(num, *batch)
     with torch.no_grad():
         seconds = best_side_by_side(
             {
@@ -97,8 +98,10 @@ def main() -> None:
     options = arguments(__doc__)
     repeats = 10 if options.short else 40
     results = {
-        "independent": independent(repeats, rough=False),
-        "independent_rough": independent(repeats, rough=True),
+        "independent": draws(repeats, 100, 81, 40),
+        "independent_rough": draws(repeats, 100, 81, 40, rough=True),
+        "many": draws(repeats, 10_000, 81),
+        "many_rough": draws(repeats, 10_000, 81, rough=True),
         "mixture": [mixture(count, repeats) for count in (1, 10, 100)],
     }
     report(results, options.output)

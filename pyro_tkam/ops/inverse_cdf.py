@@ -208,12 +208,15 @@ class _Search(torch.autograd.Function):
 
 
 def _find_scattered_cell(masses: Tensor, u: Tensor, column: Tensor) -> Tensor:
-    """Find the same for draws of any of the columns, of which each is raised above the one before into one row."""
+    """Find the same for draws of any of the columns, by bisection."""
     count, batch = masses.shape
-    largest = torch.nextafter(masses[-1], torch.zeros_like(masses[-1]))[column]
-    raised = (masses[:-1].double() + 2 * torch.arange(batch, device=masses.device)).mT.flatten()
-    position = torch.searchsorted(raised, torch.where(u < largest, u, largest).double() + 2 * column, right=True)
-    return position - (count - 1) * column
+    u = u.minimum(torch.nextafter(masses[-1], torch.zeros_like(masses[-1]))[column])
+    flat, cell = masses.flatten(), torch.zeros_like(column)
+    for power in reversed(range((count - 1).bit_length())):
+        further = (cell + 2**power).clamp_max_(count - 1)
+        reached = flat.index_select(0, (further - 1).mul_(batch).add_(column)) <= u
+        cell = torch.where(reached, further, cell)
+    return cell
 
 
 def _select(table: Tensor, index: Tensor) -> Tensor:

@@ -32,16 +32,20 @@ def fit_series(solve: Callable[[Tensor], Tensor], columns: int, like: Tensor) ->
     >>> evaluate_series(series, torch.tensor([[0.25], [0.5], [0.999]])).T
     tensor([[0.5000, 1.0000,    nan]])
     """
-    nodes, fit, miss = (matrix.to(like.device) for matrix in _rule())
-    bins = torch.arange(NUM_BINS, dtype=torch.float64, device=like.device)[:, None]
-    u = (bins + (1 + nodes) / 2) / NUM_BINS  # floats of single precision
-    z = solve(u.to(like.dtype).reshape(-1, 1).expand(-1, columns)).double().unflatten(0, u.shape)
+    nodes, fit, miss = (matrix.to(like) for matrix in _rule())
+    bins = torch.arange(NUM_BINS, dtype=like.dtype, device=like.device)[:, None]
+    u = (bins + (1 + nodes) / 2) / NUM_BINS  # without rounding
+    z = solve(u.reshape(-1, 1).expand(-1, columns)).unflatten(0, u.shape)
+    middle = z[:, _NUM_NODES // 2, None]
+    from_middle = z - middle  # as exact as z
     slope = (u.diff(dim=1)[..., None] / z.diff(dim=1)).abs().amax(1)
-    error = (miss @ z).abs().amax(1) * slope
+    error = (miss @ from_middle).abs().amax(1) * slope
     exact = error <= _TOLERANCE * torch.finfo(like.dtype).eps * bins / NUM_BINS
     exact &= z.abs().amax(1) * slope <= _STEEP
     exact[0] = exact[-1] = False
-    return torch.where(exact[:, None], fit @ z, torch.nan).to(like.dtype).movedim(1, 0).contiguous()
+    terms = fit @ from_middle
+    terms[:, :1] += middle
+    return torch.where(exact[:, None], terms, torch.nan).movedim(1, 0).contiguous()
 
 
 def evaluate_series(series: Tensor, u: Tensor) -> Tensor:

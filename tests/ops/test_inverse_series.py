@@ -7,7 +7,7 @@ from torch import Tensor
 from pyro_tkam.distributions import ExponentiallyTilted
 from pyro_tkam.nn import UnivariateFunctions
 from pyro_tkam.ops import inverse_series
-from pyro_tkam.ops.inverse_cdf import cdf, icdf
+from pyro_tkam.ops.inverse_cdf import _find_massive_cell, _find_scattered_cell, cdf, icdf
 from pyro_tkam.ops.inverse_series import MANY_DRAWS, evaluate_series, fit_series
 from pyro_tkam.ops.table import Table
 
@@ -138,3 +138,14 @@ def test_a_series_is_evaluated_in_its_bin():
     series[1] = 0.25
     u = (torch.arange(64) + 0.75)[:, None] / 64
     assert torch.equal(evaluate_series(series, u), torch.arange(64.0)[:, None] + 0.125)
+
+
+@pytest.mark.parametrize("cells", [1, 2, 3, 14, 64, 65, 1000])
+def test_cells_of_scattered_draws_are_those_that_a_search_by_column_finds(cells):
+    masses = torch.rand(cells, 5, generator=torch.Generator().manual_seed(0))
+    masses[1:2] = 0.0  # a cell without mass
+    masses = masses.cumsum(0) / masses.sum(0)
+    u = torch.rand(500, 5, generator=torch.Generator().manual_seed(1))
+    u[:3] = torch.stack([torch.zeros(5), torch.ones(5), masses[0]])
+    found = _find_scattered_cell(masses, u.flatten(), torch.arange(5).repeat(500))
+    assert torch.equal(found.reshape(500, 5), _find_massive_cell(masses, u))
