@@ -184,7 +184,7 @@ def tempering_rate(model: Callable[[], None], kernel: type, repetitions: int) ->
     return best
 
 
-def run(repetitions: int, draws: int) -> dict[str, Any]:
+def run(repetitions: int, runs: int, draws: int) -> dict[str, Any]:
     """Run all benchmarks."""
     pyro.set_rng_seed(0)
     schools = poutine.reparam(eight_schools_centred, {"theta": LocScaleReparam(0.0)})
@@ -192,8 +192,8 @@ def run(repetitions: int, draws: int) -> dict[str, Any]:
     return {
         "cost_of_64_chains": {name: chain_cost(schools, kernel, repetitions) for name, kernel in KERNELS.items()},
         "against_nuts": {
-            "eight_schools": against_nuts(schools, draws, repetitions),
-            "logistic_20d": against_nuts(logistic, draws, repetitions),
+            "eight_schools": against_nuts(schools, draws, runs),
+            "logistic_20d": against_nuts(logistic, draws, runs),
         },
         "tempering_per_second": {
             name: tempering_rate(gaussian, kernel, repetitions) for name, kernel in KERNELS.items()
@@ -204,8 +204,8 @@ def run(repetitions: int, draws: int) -> dict[str, Any]:
 def main() -> None:
     """Run everything and report it."""
     options = arguments(__doc__)
-    repetitions, draws = (3, 300) if options.short else (6, 1000)
-    report(run(repetitions, draws), options.output)
+    repetitions, runs, draws = (3, 3, 300) if options.short else (6, 18, 1000)
+    report(run(repetitions, runs, draws), options.output)
 
 
 if __name__ == "__main__":
