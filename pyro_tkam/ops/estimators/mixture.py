@@ -81,7 +81,8 @@ def _moments(draws: Tensor) -> tuple[Tensor, Tensor]:
     varies = scale > 0
     standard = (draws - loc) / torch.where(varies, scale, 1.0).unsqueeze(1)
     correlation_tril, failed = torch.linalg.cholesky_ex(standard.mT @ standard / (draws.shape[1] - 1))
-    if not varies.all() or failed.any():
+    own = correlation_tril.diagonal(dim1=-2, dim2=-1).square()  # variance that the coordinates before do not explain
+    if not varies.all() or failed.any() or (own <= 4 * own.shape[-1] * torch.finfo(own.dtype).eps).any():
         raise ValueError("draws must vary in every direction; some coordinates are constant or linearly dependent")
     return loc, scale.unsqueeze(-1) * correlation_tril
 

@@ -131,7 +131,6 @@ def good(z):
         (torch.randn(4, 20, 0, 2), good, "non-empty shape"),
         (torch.full((4, 20, 2), math.nan), good, "draws must be finite"),
         (torch.ones(4, 20, 2), good, "vary in every direction"),
-        (torch.randn(4, 20, 1).expand(4, 20, 2), good, "vary in every direction"),
         (torch.randn(4, 20, 2), lambda z: z.sum(), "must return the shape"),
         (torch.randn(4, 20, 2), lambda z: torch.full(z.shape[:-1], math.nan), "not NaN"),
         (torch.randn(4, 20, 2), lambda z: torch.full(z.shape[:-1], math.inf), "below .inf"),
@@ -141,6 +140,24 @@ def good(z):
 def test_bad_input(draws, log_density, message):
     with pytest.raises(ValueError, match=message):
         bridge(draws, log_density)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+@pytest.mark.parametrize("seed", range(20))
+def test_refuses_coordinates_that_depend_on_each_other(seed, dtype):
+    draws = torch.randn(4, 20, 2, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+    dependent = torch.cat([draws, 1 + draws @ draws.new_tensor([[2.0], [-0.3]])], -1)
+    for given in (draws[..., :1].expand(4, 20, 2), dependent):
+        with pytest.raises(ValueError, match="vary in every direction"):
+            bridge(given, good)
+
+
+def test_coordinates_may_be_nearly_dependent():
+    draws = torch.randn(4, 200, 2, generator=torch.Generator().manual_seed(0))
+    near = torch.stack([draws[..., 0], draws[..., 0] + 0.01 * draws[..., 1]], -1)
+    torch.manual_seed(0)
+    value, error = bridge(near, lambda z: good(torch.stack([z[..., 0], 100 * (z[..., 1] - z[..., 0])], -1)))
+    assert abs(value - math.log(2 * math.pi / 100)) < 4 * error + 0.01
 
 
 def test_other_bad_input():
