@@ -8,6 +8,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.pairwise import squared_distance
 
@@ -64,10 +65,12 @@ class IsotropicNormal(TorchDistribution):
         Return the distribution with a larger batch shape; nothing is copied.
 
         :param batch_shape: shape to which ``batch_shape`` broadcasts.
+        :raises ValueError: for a shape to which it does not.
         """
+        batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: IsotropicNormal = self._get_checked_instance(IsotropicNormal, _instance)
         new.loc, new.scale = self.loc, self.scale
-        super(IsotropicNormal, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        super(IsotropicNormal, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 

@@ -7,7 +7,9 @@ from pyro.distributions import Distribution, TorchDistribution
 from torch import Tensor
 from torch.distributions import Categorical, constraints
 
+from pyro_tkam.distributions.mixture import check_weights
 from pyro_tkam.distributions.tilted import ExponentiallyTilted
+from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops.symbols import check_symbols
 
 
@@ -23,8 +25,8 @@ class LabelledTilted(TorchDistribution):
     :param logits: unnormalised log probabilities of the labels, shape ``(num_labels,)``.
     :param components: tilted densities of batch shape ``(num_labels, Q)``.
     :param validate_args: whether to check values given to ``log_prob``.
-    :raises TypeError: for components that are not :class:`ExponentiallyTilted`.
-    :raises ValueError: for components of another shape.
+    :raises ValueError: for components of another shape, and logits that are NaN, plus infinity or all minus infinity.
+    :raises TypeError: for components that are not :class:`ExponentiallyTilted`, and mixed dtypes.
 
     >>> tilts = torch.tensor([-8.0, 8.0])[:, None]
     >>> prior = LabelledTilted(torch.zeros(2), ExponentiallyTilted(lambda z: tilts * z).expand((2, 3)))
@@ -38,8 +40,7 @@ class LabelledTilted(TorchDistribution):
     has_rsample = False
 
     def __init__(self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None) -> None:
-        if not isinstance(components, ExponentiallyTilted):
-            raise TypeError(f"components: got {type(components).__name__}, takes an ExponentiallyTilted")
+        check_weights(logits, components)
         if len(components.batch_shape) != 2 or logits.shape != components.batch_shape[:1]:
             raise ValueError(
                 f"logits, components: got shape {tuple(logits.shape)} and batch shape {tuple(components.batch_shape)}, "
@@ -63,11 +64,13 @@ class LabelledTilted(TorchDistribution):
         """
         Return the distribution with a larger batch shape; the table is shared, not copied.
 
-        :param batch_shape: shape of the batch.
+        :param batch_shape: shape to which ``batch_shape`` broadcasts.
+        :raises ValueError: for a shape to which it does not.
         """
+        batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: Self = self._get_checked_instance(LabelledTilted, _instance)
         new.log_weights, new.components = self.log_weights, self.components
-        super(LabelledTilted, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        super(LabelledTilted, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 

@@ -46,9 +46,8 @@ class TiltedMixture(Tabulated):
 
     @in_full_precision
     def __init__(self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None) -> None:
-        if not isinstance(components, ExponentiallyTilted):
-            raise TypeError(f"components: got {type(components).__name__}, takes an ExponentiallyTilted")
-        _check_logits(logits, components)
+        check_weights(logits, components)
+        _check_shape(logits, components)
         self.components = components
         self.log_weights = logits.log_softmax(-1)
         batch_shape = torch.broadcast_shapes(logits.shape, components.batch_shape)[:-1]
@@ -174,11 +173,7 @@ class TiltedMixture(Tabulated):
         return torch.broadcast_shapes(*shapes.values())[:-1], torch.Size()
 
 
-def _check_logits(logits: Tensor, components: ExponentiallyTilted) -> None:
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"logits: got {type(logits).__name__}, takes a tensor")
-    if logits.dtype != components.low.dtype:
-        raise TypeError(f"logits: got {logits.dtype}, takes {components.low.dtype}, that of the components")
+def _check_shape(logits: Tensor, components: ExponentiallyTilted) -> None:
     if not components.batch_shape:
         raise ValueError("components: got batch shape (), takes (*batch, K)")
     if logits.dim() == 0 or logits.shape[-1] != components.batch_shape[-1]:
@@ -186,6 +181,16 @@ def _check_logits(logits: Tensor, components: ExponentiallyTilted) -> None:
             f"logits: got shape {tuple(logits.shape)}, takes a last dimension of {components.batch_shape[-1]}, "
             "one for each component"
         )
+
+
+def check_weights(logits: Tensor, components: ExponentiallyTilted) -> None:
+    """Raise where unnormalised log weights have another type than the components, or do not tell weights."""
+    if not isinstance(components, ExponentiallyTilted):
+        raise TypeError(f"components: got {type(components).__name__}, takes an ExponentiallyTilted")
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"logits: got {type(logits).__name__}, takes a tensor")
+    if logits.dtype != components.low.dtype:
+        raise TypeError(f"logits: got {logits.dtype}, takes {components.low.dtype}, that of the components")
     if not is_concrete(logits):
         return
     if bool((logits.isnan() | logits.isposinf()).any()):

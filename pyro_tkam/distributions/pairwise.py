@@ -7,6 +7,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, ContinuousBernoulli, Distribution, constraints
 
+from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.pairwise import inner_product
 from pyro_tkam.ops.symbols import check_symbols
@@ -53,10 +54,12 @@ class _PairwiseFamily(TorchDistribution):
         Return the distribution with a larger batch shape; nothing is copied.
 
         :param batch_shape: shape to which ``batch_shape`` broadcasts.
+        :raises ValueError: for a shape to which it does not.
         """
+        batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: Self = self._get_checked_instance(type(self), _instance)
         new.logits = self.logits
-        super(_PairwiseFamily, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        super(_PairwiseFamily, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 

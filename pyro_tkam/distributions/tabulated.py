@@ -11,7 +11,7 @@ from torch.distributions import constraints, register_kl
 
 from pyro_tkam.distributions.coordinates import Coordinate
 from pyro_tkam.ops._concrete import is_concrete
-from pyro_tkam.ops._points import broadcasts_to
+from pyro_tkam.ops._points import aligned, expanded_shape
 from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.bases import Picklable
 from pyro_tkam.ops.table import Table
@@ -73,7 +73,8 @@ class Tabulated(Picklable, TorchDistribution):
         :param function: elementwise ``h``; it sees ``z`` of a shape that broadcasts with ``(nodes, *batch)``.
         :return: shape ``batch_shape``.
         """
-        in_place = self._table.expectation(lambda w: function(self._coordinate.place(w)))
+        rank = len(self.batch_shape)
+        in_place = self._table.expectation(lambda w: function(aligned(self._coordinate.place(w), rank)))
         return in_place.expand(self.batch_shape)
 
     def entropy(self) -> Tensor:
@@ -91,11 +92,7 @@ class Tabulated(Picklable, TorchDistribution):
         :param batch_shape: shape to which ``batch_shape`` broadcasts.
         :raises ValueError: for a shape to which it does not.
         """
-        batch_shape = torch.Size(batch_shape)
-        if not broadcasts_to(self.batch_shape, batch_shape):
-            raise ValueError(
-                f"batch_shape: got {tuple(batch_shape)}, takes what {tuple(self.batch_shape)} broadcasts to"
-            )
+        batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: Self = self._get_checked_instance(type(self), _instance)
         for name in self._shared:
             setattr(new, name, getattr(self, name))
@@ -209,4 +206,6 @@ class Tabulated(Picklable, TorchDistribution):
 @register_kl(Tabulated, Tabulated)
 @in_full_precision
 def _kl_tabulated_tabulated(p: Tabulated, q: Tabulated) -> Tensor:
-    return -p._entropy() - p._table.expectation(lambda w: q._masked_log_prob(p._coordinate.place(w)))
+    shape = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
+    cross = p._table.expectation(lambda w: q._masked_log_prob(aligned(p._coordinate.place(w), len(shape))))
+    return (-p._entropy() - cross).expand(shape)

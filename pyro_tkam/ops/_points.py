@@ -1,15 +1,25 @@
-"""Points that lead a batch."""
+"""Points that lead a batch, and shapes that broadcast to one."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def aligned(points: Tensor, rank: int) -> Tensor:
-    """Insert dimensions after the first, so that the rest broadcasts with a batch of that rank."""
-    return points.reshape(points.shape[0], *[1] * (rank - points.dim() + 1), *points.shape[1:])
+def aligned(points: Tensor, rank: int, lead: int = 1) -> Tensor:
+    """Insert dimensions after the first ones, so that the rest broadcasts with a batch of that rank."""
+    return points.reshape(*points.shape[:lead], *[1] * (rank - points.dim() + lead), *points.shape[lead:])
 
 
 def broadcasts_to(small: torch.Size, large: torch.Size) -> bool:
     """Tell whether one shape broadcasts to another, which stays as it is."""
     aligned = zip(reversed(small), reversed(large), strict=False)
     return len(small) <= len(large) and all(size in (1, wanted) for size, wanted in aligned)
+
+
+def expanded_shape(small: torch.Size, batch_shape: Any) -> torch.Size:
+    """Return the shape to which a distribution is expanded, and raise a ValueError where its own does not broadcast."""
+    large = torch.Size(batch_shape)
+    if not broadcasts_to(small, large):
+        raise ValueError(f"batch_shape: got {tuple(large)}, takes what {tuple(small)} broadcasts to")
+    return large

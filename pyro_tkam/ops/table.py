@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyro_tkam.ops import inverse_cdf
 from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops._points import aligned
 from pyro_tkam.ops.bases import Picklable
 from pyro_tkam.ops.legendre import analysis_matrix, split, synthesis_matrix
 from pyro_tkam.ops.quadrature import Quadrature, gauss_legendre
@@ -83,8 +84,8 @@ class Table(Picklable):
         """
         Return ``E_p[h(z)] = Σ_i w_i p(z_i) h(z_i)``.
 
-        :param function: elementwise ``h``; it sees nodes of shape ``(nodes, *edge_batch)``.
-        :return: shape ``batch_shape``.
+        :param function: elementwise ``h``; it sees nodes of shape ``(nodes, *edge_batch)``, and may add dimensions.
+        :return: the shape to which ``batch_shape`` and the batch of ``h`` broadcast.
         """
         values = function(self.nodes.flatten(0, 1)).unflatten(0, self.nodes.shape[:2])
         return self.average(values)
@@ -93,13 +94,14 @@ class Table(Picklable):
         """
         Return ``Σ_i w_i p(z_i) h_i`` for values at the nodes; nodes without density count nothing.
 
-        :param values: shape ``(cells, nodes, *batch_shape)``, or what broadcasts to it.
-        :return: shape ``batch_shape``.
+        :param values: shape ``(cells, nodes, *batch)``, of at least the table's rank.
+        :return: the shape to which ``batch`` and ``batch_shape`` broadcast.
         """
-        weights = analysis_matrix(self.fractions, self.edges)[0].reshape(-1, *[1] * (self.edges.dim() - 1))
-        density = self.density
+        rank = values.dim() - 2
+        weights = aligned(analysis_matrix(self.fractions, self.edges)[0], rank)
+        density = aligned(self.density, rank, lead=2)
         terms = weights * density * torch.where(density > 0, values, 0)
-        return (self.edges.diff(dim=0) * terms.sum(1)).sum(0)
+        return (aligned(self.edges, rank).diff(dim=0) * terms.sum(1)).sum(0)
 
     def entropy(self) -> Tensor:
         """Return ``-E_p[log p]``, shape ``batch_shape``."""
@@ -112,15 +114,15 @@ class Table(Picklable):
 
         :param weights: shape ``(*batch, K)``, or what broadcasts with it; they sum to one over ``K``.
         """
-        components = self.batch_shape or torch.Size((1,))
+        components = (1,) * (weights.dim() - len(self.batch_shape)) + tuple(self.batch_shape)
         coefficients = (self.coefficients.unflatten(-1, components) * weights).sum(-1)
-        edges = self.edges[..., 0] if self.batch_shape else self.edges
+        edges = aligned(self.edges, len(components))[..., 0]
         batch_shape = coefficients.shape[2:]
         error, rounding = ((part * weights).sum(-1).detach() for part in (self.error, self.rounding))
         return Table(
             batch_shape=batch_shape,
             fractions=self.fractions,
-            edges=edges.reshape(len(edges), *[1] * (len(batch_shape) + 1 - edges.dim()), *edges.shape[1:]),
+            edges=edges,
             coefficients=coefficients.reshape(*coefficients.shape[:2], -1),
             log_normalizer=torch.zeros_like(error),
             error=error,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, LabelledTilted, ShortRunULA, TiltedMixture
+from pyro_tkam.distributions.isotropic import IsotropicNormal
 from tests.laws import distribution as laws
 
 
@@ -61,6 +62,15 @@ def mixture(make, **options):
     return TiltedMixture(make(0.0, 1.0, -1.0), bank(make, **options), **options)
 
 
+def mixture_of_shared(make, **options):
+    components = ExponentiallyTilted(Waves(make(0.5, -1.0, 2.0)), "gaussian", **options).expand((2, 3))
+    return TiltedMixture(make(0.0, 1.0, -1.0, 2.0, 0.0, -2.0).reshape(2, 3), components, **options)
+
+
+def isotropic(make, **options):
+    return IsotropicNormal(make(0.5, -1.0, 2.0, 0.0, 1.0, 3.0).reshape(2, 3), make(0.5, 2.0), **options)
+
+
 def labelled(make, **options):
     return LabelledTilted(make(0.0, 1.0), bank(make, **options), **options)
 
@@ -93,6 +103,7 @@ CDF = [
         reference=(2,),
     ),
     Instance("mixture", mixture, logits=(3,), components=(2, 3)),
+    Instance("mixture of shared components", mixture_of_shared, logits=(2, 3), components=(2, 3)),
 ]
 
 SHORT = ShortRunULA(3)
@@ -106,6 +117,7 @@ def joint(make, sampler=SHORT, **options):
 OTHERS = [
     Instance("joint", joint, reference=(2, 3)),
     Instance("labelled", labelled, logits=(2,), components=(2, 3)),
+    Instance("isotropic", isotropic),
 ]
 
 

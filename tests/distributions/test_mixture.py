@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy.stats import chisquare, kstest
 from torch.autograd import gradcheck, gradgradcheck
+from torch.distributions import kl_divergence
 
 from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
 from pyro_tkam.nn import UnivariateFunctions
@@ -161,6 +164,52 @@ def test_weights_of_zero_leave_components_out():
     (z.sum() + prior.log_prob(z).sum() + prior.entropy().sum()).backward()
     assert logits.grad.isfinite().all()
     assert (logits.grad[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("batch", [(5,), (8,), (3, 8)], ids=str)
+@pytest.mark.parametrize("expanded", [True, False])
+def test_components_may_have_fewer_batch_dimensions_than_logits(batch, expanded):
+    slopes = torch.tensor([-8.0, 0.0, 8.0])
+    logits = 3 * torch.randn(*batch, 3, generator=torch.Generator().manual_seed(0))
+    shared = ExponentiallyTilted(lambda z: slopes * z)
+    given = TiltedMixture(logits, shared.expand(logits.shape) if expanded else shared)
+    full = TiltedMixture(logits, ExponentiallyTilted(lambda z: slopes * z + torch.zeros(*batch, 1)))
+    u = torch.rand(7, *batch, generator=torch.Generator().manual_seed(1))
+    z = full.icdf(u)
+    assert given.batch_shape == given.quadrature_error.shape == batch
+    torch.testing.assert_close(given.icdf(u), z, rtol=0, atol=1e-5)
+    for name in ("log_prob", "cdf"):
+        torch.testing.assert_close(getattr(given, name)(z), getattr(full, name)(z))
+    torch.testing.assert_close(given.mean, full.mean)
+
+
+def test_divergences_between_batches_are_those_of_each_pair():
+    slopes = torch.arange(3.0)
+    one, three = ExponentiallyTilted(lambda z: -z), ExponentiallyTilted(lambda z: slopes * z)
+    pairs = [kl_divergence(one, ExponentiallyTilted(lambda z, slope=slope: slope * z)) for slope in slopes]
+    for found in (kl_divergence(one, three), kl_divergence(one.expand((3,)), three.expand((2, 3)))[1]):
+        torch.testing.assert_close(found, torch.stack(pairs))
+
+
+def test_mean_field_objectives_take_tilted_sites_in_a_plate():
+    heights = torch.nn.Parameter(torch.zeros(()))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", ExponentiallyTilted(lambda z: z))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", ExponentiallyTilted(lambda z: heights * z))
+
+    x = torch.linspace(0, 1, 5)
+    pyro.set_rng_seed(0)
+    losses = {elbo: elbo(num_particles=2000, vectorize_particles=True).loss(model, guide, x) for elbo in ELBOS}
+    torch.testing.assert_close(*losses.values(), rtol=0.01, atol=0)
+
+
+ELBOS = (pyro.infer.Trace_ELBO, pyro.infer.TraceMeanField_ELBO)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,12 @@ def test_refuses_a_symbol_outside_the_classes(symbol: int) -> None:
         PairwiseCategorical(torch.zeros(3, 6)).log_prob(torch.tensor([0, symbol, 1]))
 
 
+def test_refuses_to_be_expanded_to_what_it_does_not_broadcast_to() -> None:
+    for shape in ((), (4,), (5, 1)):
+        with pytest.raises(ValueError, match=r"batch_shape: got \("):
+            PairwiseBernoulli(torch.zeros(5, 3)).expand(shape)
+
+
 def test_refuses_wrong_arguments() -> None:
     with pytest.raises(TypeError, match=r"value: got torch\.float32, takes integers"):
         PairwiseCategorical(torch.zeros(3, 6)).log_prob(torch.zeros(3))

@@ -73,6 +73,8 @@ def shapes_are_those_of_torch(make: Make, dtype: torch.dtype) -> None:
 
 def inferred_shapes_are_right(make: Make, dtype: torch.dtype) -> None:
     fn = make(dtype)
+    if not make.shapes:
+        pytest.skip("the shapes of its arguments do not tell which dimensions are the event's")
     assert type(fn).infer_shapes(**make.shapes) == (fn.batch_shape, fn.event_shape)
 
 
@@ -97,9 +99,10 @@ def expansion_shares_and_keeps_the_density(make: Make, dtype: torch.dtype) -> No
         assert z.shape == (3, *larger.batch_shape, *fn.event_shape)
         torch.testing.assert_close(larger.log_prob(z), fn.log_prob(z))
         assert z.flatten()[0] != z.flatten()[-1]
-    if any(size > 1 for size in fn.batch_shape):
+    expanded = fn.expand((2, *fn.batch_shape))
+    for shape in ((), (7,), (3, *fn.batch_shape)):
         with pytest.raises((ValueError, RuntimeError)):
-            fn.expand((7,) * len(fn.batch_shape)).log_prob(fn.sample())
+            expanded.expand(shape)
 
 
 def events_and_masks_are_those_of_pyro(make: Make, dtype: torch.dtype) -> None:
@@ -290,8 +293,18 @@ def draws_fit_density_and_moments(make: Make, dtype: torch.dtype) -> None:
 
 def divergence_from_itself_is_zero(make: Make, dtype: torch.dtype) -> None:
     fn = make(dtype)
-    kl = torch.distributions.kl_divergence(fn, fn)
-    torch.testing.assert_close(kl, torch.zeros_like(kl), atol=1e-5, rtol=0)
+    expanded = fn.expand((2, *fn.batch_shape))
+    for p, q in ((fn, fn), (expanded, fn), (fn, expanded), (expanded, expanded)):
+        kl = torch.distributions.kl_divergence(p, q)
+        zeros = torch.zeros(torch.broadcast_shapes(p.batch_shape, q.batch_shape), dtype=dtype)
+        torch.testing.assert_close(kl, zeros, atol=1e-5, rtol=0)
+
+
+def expectations_of_an_expanded_distribution_may_differ_in_its_batch(make: Make, dtype: torch.dtype) -> None:
+    fn = make(dtype)
+    factor = torch.tensor([1.0, -2.0], dtype=dtype).reshape(2, *[1] * len(fn.batch_shape))
+    found = fn.expand((2, *fn.batch_shape)).expectation(lambda z: factor * z)
+    torch.testing.assert_close(found, factor * fn.mean)
 
 
 def draws_map_and_differentiate_twice(make: Make, dtype: torch.dtype) -> None:
@@ -330,5 +343,6 @@ WITH_CDF = [
     total_mass_is_one,
     draws_fit_density_and_moments,
     divergence_from_itself_is_zero,
+    expectations_of_an_expanded_distribution_may_differ_in_its_batch,
     draws_map_and_differentiate_twice,
 ]
