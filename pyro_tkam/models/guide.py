@@ -8,10 +8,10 @@ from typing import Any
 import pyro
 import torch
 from pyro.distributions import TransformedDistribution
-from pyro.distributions.transforms import AffineTransform, SigmoidTransform
+from pyro.distributions.transforms import AffineTransform, ExpTransform, SigmoidTransform
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.distributions import Normal, Transform
+from torch.distributions import Normal, Transform, constraints
 
 from pyro_tkam.infer.particles import is_latent
 from pyro_tkam.ops._precision import at_least_single
@@ -20,6 +20,8 @@ from pyro_tkam.ops._precision import at_least_single
 class AmortisedGuide(PyroModule):
     """
     ``q(z|x) = T(N(μ(x), σ²(x)))`` with ``μ, log σ`` from a network and ``T`` onto the interval of the prior.
+
+    ``T`` is a scaled sigmoid, where the interval has one end an exponential, and where it has none the identity.
 
     It serves any objective that takes a guide (Kingma & Welling 2014, arXiv:1312.6114): ``pyro.infer.Trace_ELBO``, and
     :class:`~pyro_tkam.infer.ImportanceWeightedELBO`, :class:`~pyro_tkam.infer.ImportanceMLE` (wake),
@@ -35,7 +37,8 @@ class AmortisedGuide(PyroModule):
     :param encoder: another network, from data ``(batch, *event)`` to ``(batch, 2 * latents)``. Integers need one, such
         as ``nn.Sequential(nn.Embedding(num_classes, 16), nn.Flatten(), nn.Linear(16 * length, 2 * latents))``, and so
         do several modalities: it is called with their dictionary, and with ``observed`` where some are missing.
-    :raises ValueError: for a model with several latent sites, or none, and for no encoder where one is needed.
+    :raises ValueError: for a model with several latent sites, or none, for latents that are neither real nor in an
+        interval, and for no encoder where one is needed.
 
     >>> from pyro_tkam.models import TKAM
     >>> model = TKAM.mixture(6, latent_dim=4, num_components=3)
@@ -57,10 +60,9 @@ class AmortisedGuide(PyroModule):
         if len(latents) != 1:
             raise ValueError(f"model: got latent sites {latents}, takes one with a single latent site")
         self.site = latents[0]
-        value, support = sites[self.site]["value"], sites[self.site]["fn"].support
+        value = sites[self.site]["value"]
         self.latent_shape = tuple(value.shape[1:])
-        for name, bound in (("low", "lower_bound"), ("high", "upper_bound")):
-            end = getattr(getattr(support, "base_constraint", support), bound, None)
+        for name, end in zip(("low", "high"), _ends(self.site, sites[self.site]["fn"].support), strict=True):
             self.register_buffer(name, None if end is None else torch.as_tensor(end).to(value))
         self._arguments = tuple(signature(getattr(model, "forward", model)).parameters)
         outputs = 2 * value[0].numel()
@@ -94,10 +96,29 @@ class AmortisedGuide(PyroModule):
         output = self.encoder(x) if observed is None else self.encoder(x, observed)
         location, log_scale = at_least_single(output).unflatten(-1, (2, *self.latent_shape)).unbind(1)
         base = Normal(location, log_scale.exp(), validate_args=False)
-        transforms: list[Transform] = []
-        if self.low is not None and self.high is not None:
-            transforms = [SigmoidTransform(cache_size=1), AffineTransform(self.low, self.high - self.low, cache_size=1)]
-        return TransformedDistribution(base, transforms).to_event(len(self.latent_shape))
+        return TransformedDistribution(base, _onto(self.low, self.high)).to_event(len(self.latent_shape))
+
+
+def _ends(site: str, support: constraints.Constraint) -> tuple[Any, Any]:
+    """Return the ends of the interval in which the elements of a latent lie, None where there is none."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    low, high = (getattr(support, bound, None) for bound in ("lower_bound", "upper_bound"))
+    real = isinstance(support, type(constraints.real))
+    if support.is_discrete or (low is None and high is None and not real):
+        raise ValueError(f"model: got latents {site!r} in {support}, takes real ones, bounded or not")
+    return low, high
+
+
+def _onto(low: Tensor | None, high: Tensor | None) -> list[Transform]:
+    """Return transforms from the real numbers onto an interval, which may have one end or none."""
+    if low is not None and high is not None:
+        return [SigmoidTransform(cache_size=1), AffineTransform(low, high - low, cache_size=1)]
+    if low is not None:
+        return [ExpTransform(cache_size=1), AffineTransform(low, 1.0, cache_size=1)]
+    if high is not None:
+        return [ExpTransform(cache_size=1), AffineTransform(high, -1.0, cache_size=1)]
+    return []
 
 
 def _check_floating(data: dict[str, Tensor], outputs: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.distributions import Distribution
 
 from pyro_tkam.distributions.references import Reference
 from pyro_tkam.nn import UnivariateFunctions
+from pyro_tkam.nn.grids import check_learned
+from pyro_tkam.nn.pruning import weight_names
 from pyro_tkam.nn.regularizers import quadrature_points
 from pyro_tkam.nn.symbolic import formula_function
 from pyro_tkam.ops._points import aligned
@@ -52,8 +55,10 @@ def of_formula(formula: Any) -> Moments:
 
     def log_density(z: Tensor) -> Tensor:
         values = function(z)
-        if bool((values < 0).any()):
-            raise ValueError(f"formula: got {formula}, which is negative on the prior's interval, takes a density")
+        faults = {"negative": (values < 0).any(), "not finite": ~values.isfinite().all(), "zero": (values == 0).all()}
+        for fault, found in faults.items():
+            if bool(found):
+                raise ValueError(f"formula: got {formula}, which is {fault} on the prior's interval, takes a density")
         return values.log()
 
     return of_density(log_density)
@@ -82,10 +87,12 @@ def fit_tilt(energies: UnivariateFunctions, reference: Reference, moments: Momen
     :param reference: :math:`π_0`.
     :param moments: the target's expectations of the features.
     :param ridge: :math:`λ`, positive.
-    :raises ValueError: for a ridge that is not positive, and what ``moments`` raises.
+    :raises ValueError: for a ridge that is not positive and finite, and what ``moments`` raises.
+    :raises TypeError: for a bank whose coefficients, scales or weights are random.
     """
-    if not ridge > 0:
-        raise ValueError(f"ridge: got {ridge}, takes a positive number")
+    check_learned(energies, weight_names(energies), "a fit")
+    if not 0 < ridge < math.inf:
+        raise ValueError(f"ridge: got {ridge}, takes a positive finite number")
     functions = energies.bound()
     basis, batch = functions.basis.cast(torch.float64), functions.batch_shape
     nodes, weights = (aligned(part, len(batch)) for part in quadrature_points(basis))

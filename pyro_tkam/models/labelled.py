@@ -52,13 +52,15 @@ class LabelledTKAM(PyroModule):
         self.prior, self.generator, self.likelihood = prior, generator, likelihood
         self.label_weight = label_weight
 
-    def forward(self, x: Tensor | None = None, label: Tensor | None = None, size: int | None = None) -> None:
+    def forward(self, x: Tensor | None = None, label: Tensor | None = None, size: int | None = None) -> Tensor:
         """
         Score data, or draw some.
 
         :param x: a mini-batch, shape ``(batch, *event)``; None draws ``size`` rows.
         :param label: their classes, integers of shape ``(batch,)``, and -1 where there is none; None for no labels.
-        :param size: length of the whole data set, by which the plate scales.
+        :param size: with ``x``, the length of the whole data set, by which the plate scales; without, the number of
+            rows to draw.
+        :return: ``x``, or the rows drawn.
         :raises ValueError: for labels outside the classes, data that are empty, not finite or of another shape, and a
             ``size`` below the number of rows.
         :raises TypeError: for labels that are not integers, and data of another dtype than the generator's output.
@@ -76,7 +78,7 @@ class LabelledTKAM(PyroModule):
             if x is not None:
                 dtype = None if takes_integers(self.likelihood) else location.dtype
                 check_rows(x, likelihood.event_shape, dtype)
-            pyro.sample("x", likelihood, obs=x)
+            return pyro.sample("x", likelihood, obs=x)
 
     @staticmethod
     def _checked(label: Tensor | None, rows: int, num_labels: int) -> Tensor | None:

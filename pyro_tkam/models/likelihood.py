@@ -57,9 +57,9 @@ class GaussianLikelihood(Likelihood):
     ``x = x̃ + σ ε`` with standard normal noise in every element (Raj 2025, arXiv:2506.14167, Eq. 20).
 
     :param noise_scale: the standard deviation ``σ``, in units of the data.
-    :param event_dim: number of dimensions of one datum.
+    :param event_dim: number of dimensions of one datum, at least 1.
     :param learned: make ``noise_scale`` a parameter, which starts from the value given.
-    :raises ValueError: for a scale that is not positive and finite.
+    :raises ValueError: for a scale that is not positive and finite, and for data without a dimension.
 
     >>> GaussianLikelihood(0.5)(torch.zeros(4, 3)).event_shape
     torch.Size([3])
@@ -68,6 +68,8 @@ class GaussianLikelihood(Likelihood):
     noise_scale: Tensor
 
     def __init__(self, noise_scale: float = 1.0, event_dim: int = 1, *, learned: bool = False) -> None:
+        if event_dim < 1:
+            raise ValueError(f"event_dim: got {event_dim}, takes a number of at least 1")
         super().__init__(event_dim)
         if not (noise_scale > 0 and math.isfinite(noise_scale)):
             raise ValueError(f"noise_scale: got {noise_scale}, takes a positive finite number")

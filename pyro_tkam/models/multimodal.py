@@ -95,17 +95,18 @@ class MultimodalTKAM(PyroModule):
             in all rows. What ``x`` holds in other rows is not looked at.
         :param size: with ``x``, the length of the whole data set; without, the number of rows to draw.
         :return: the modalities that are observed or drawn.
-        :raises ValueError: for names that are no modality, different numbers of rows, masks of another shape, rows
-            without any modality, observed values that are not finite or of another shape.
+        :raises ValueError: for names that are no modality, different numbers of rows or none, masks without ``x`` or of
+            another shape, rows without any modality, observed values that are not finite or of another shape, a
+            missing or too small ``size``, and ``coupling="shared"`` with a prior without inner indices.
         :raises TypeError: for values of another dtype than the generator's output.
         """
+        if x is None and observed:
+            raise ValueError(f"observed: got {sorted(observed)} without x, takes None there")
         masks = {} if x is None else self._masks(x, observed or {})
-        rows = size if x is None else len(next(iter(x.values())))
-        if not rows or (x is not None and size is not None and size < rows):
-            raise ValueError(f"size: got {size} for {rows} rows, takes a number of rows, at least those of x")
+        rows, size = check_sizes(next(iter(masks.values()), None), size)
         names = self.likelihoods if x is None else x
         found = {}
-        with pyro.plate("data", size or rows, subsample=torch.arange(rows) if rows < (size or rows) else None):
+        with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
             outputs = self.generator(COUPLINGS[self.coupling](self.prior()))
             for name in names:
                 likelihood, output, value = self.likelihoods[name], at_least_single(outputs[name]), None
@@ -123,8 +124,8 @@ class MultimodalTKAM(PyroModule):
             if unknown := sorted(set(mapping) - set(known)):
                 raise ValueError(f"{argument}: got {unknown[0]!r}, takes names out of {sorted(known)}")
         sizes = {name: len(value) for name, value in x.items()}
-        if len(set(sizes.values())) != 1:
-            raise ValueError(f"x: got {sizes} rows, takes at least one modality, and as many rows of each")
+        if len(set(sizes.values())) != 1 or 0 in sizes.values():
+            raise ValueError(f"x: got {sizes} rows, takes at least one modality, and as many rows of each, at least 1")
         rows = next(iter(sizes.values()))
         masks = {}
         for name, value in x.items():
@@ -148,7 +149,7 @@ class MultimodalTKAM(PyroModule):
         :param num: number of rows.
         :raises ValueError: for fewer than one row.
         """
-        check_sizes(None, num)
+        check_sizes(None, num, "num")
         with poutine.block(), pyro.plate("data", num):
             outputs = self.generator(COUPLINGS[self.coupling](self.prior()))
         return {name: self.likelihoods[name].noiseless(output) for name, output in outputs.items()}
@@ -160,13 +161,15 @@ class MultimodalTKAM(PyroModule):
         """
         Return every modality's posterior mean given those observed: for labels and symbols, their probabilities.
 
-        ``E[x_m | x] = Σ_s w_s E[x_m | z_s]``, with the weights of importance sampling.
+        ``E[x_m | x] = Σ_s w_s E[x_m | z_s]``, with the weights of importance sampling. Texts have no mean: a model with
+        a :class:`~pyro_tkam.models.SequenceLikelihood` takes :meth:`complete` instead.
 
         :param x: observed modalities, as in :meth:`forward`.
         :param observed: which rows have them, as in :meth:`forward`.
         :param num_particles: number of draws.
         :param guide: a guide that takes the model's arguments; None draws from the prior, once for all data.
         :return: by name, shape ``(batch, *event)``, with a last dimension of classes for categorical modalities.
+        :raises NotImplementedError: for a modality without a mean.
         """
         draws = ImportanceSampling(self, guide, num_particles).run(x, observed=observed)
         outputs = self._outputs(draws.values)

@@ -20,7 +20,8 @@ from pyro_tkam.distributions.references import resolve_reference
 from pyro_tkam.models.knowledge import MOMENTS, LogDensity, fit_tilt
 from pyro_tkam.nn import Candidate, GridUpdate, UnivariateFunctions, fit_formulas
 from pyro_tkam.nn._unseen import unseen, unseen_copy
-from pyro_tkam.nn.pruning import select
+from pyro_tkam.nn.grids import check_learned
+from pyro_tkam.nn.pruning import select, weight_names
 from pyro_tkam.nn.symbolic import NUM_ARGUMENTS
 from pyro_tkam.ops._points import broadcasts_to
 from pyro_tkam.ops.quadrature import Quadrature
@@ -113,8 +114,10 @@ class TiltedPrior(PyroModule):
         :param density: a distribution, or an elementwise function from ``z`` to its log density up to a constant.
         :param formula: a density up to a factor, as text that ``sympy`` reads or an expression of it in one variable.
         :param ridge: penalty on squared coefficients, in nats; larger ones keep closer to the reference.
-        :raises ValueError: unless one of the three is given, for samples outside the interval, and for a target
-            without mass on it.
+        :raises ValueError: unless one of the three is given, for no samples, for samples of another shape or outside
+            the interval, for a target without mass or with values that are not finite on it, and for a ridge that is
+            not positive and finite.
+        :raises TypeError: for samples that are not a tensor, and for coefficients, scales or weights that are random.
 
         >>> prior = TiltedPrior((), "gaussian", basis="bspline")
         >>> prior.fit(formula="exp(-(z - 1)**2 / 0.5) + exp(-(z + 1)**2 / 0.5)")
@@ -135,8 +138,10 @@ class TiltedPrior(PyroModule):
         if not isinstance(samples, Tensor):
             raise TypeError(f"samples: got {type(samples).__name__}, takes a tensor")
         batch = self.energies.batch_shape
-        if samples.dim() == 0 or not broadcasts_to(samples.shape[1:], batch):
-            raise ValueError(f"samples: got shape {tuple(samples.shape)}, takes (N,) or (N, *{tuple(batch)})")
+        if samples.dim() == 0 or len(samples) == 0 or not broadcasts_to(samples.shape[1:], batch):
+            raise ValueError(
+                f"samples: got shape {tuple(samples.shape)}, takes (N,) or (N, *{tuple(batch)}) with N of at least 1"
+            )
         if not bool(((samples >= self.low) & (samples <= self.high)).all()):
             raise ValueError(f"samples: got values outside [{self.low:g}, {self.high:g}], takes values inside")
 
@@ -183,6 +188,7 @@ class MixturePrior(PyroModule):
         :param noise_scale: coefficients move by ``U(-½, ½)`` times this, divided by their number.
         :param options: ``density``, ``formula`` and ``ridge`` of :meth:`TiltedPrior.fit`.
         :raises ValueError: as there, and for a noise scale that is negative or not finite.
+        :raises TypeError: as there.
 
         >>> prior = MixturePrior(TiltedPrior((2, 5), "gaussian"))
         >>> prior.fit(formula="exp(-(z - 1)**2)")
@@ -216,7 +222,8 @@ class MixturePrior(PyroModule):
         Every mixture keeps as many places as the one with most components; places left over have no weight.
 
         :param threshold: smallest weight to keep, from 0 to 1.
-        :raises ValueError: for a threshold outside [0, 1].
+        :raises ValueError: for a threshold outside [0, 1], and for a reference that differs between components.
+        :raises TypeError: for logits, coefficients, scales or weights that are random.
 
         >>> prior = MixturePrior(TiltedPrior((5, 3)))
         >>> with torch.no_grad():
@@ -224,8 +231,15 @@ class MixturePrior(PyroModule):
         >>> prior.prune(1e-3).logits.shape
         torch.Size([5, 2])
         """
+        energies = self.components.energies
+        check_learned(self, ("logits",), "pruning")
+        check_learned(energies, weight_names(energies), "pruning")
         with torch.no_grad(), unseen(self):
-            logits = self().prune(threshold).log_weights
+            mixture = self()
+            reference = mixture.reference.batch_shape
+            if reference and reference[-1] > 1:
+                raise ValueError(f"reference: got one for each component, {tuple(reference)}, takes one for them all")
+            logits = mixture.prune(threshold).log_weights
             count = int(logits.isfinite().sum(-1).max())
             logits, index = (part[..., :count] for part in logits.sort(-1, descending=True))
         pruned = unseen_copy(self)
@@ -278,6 +292,7 @@ class LabelledPrior(PyroModule):
         :param options: ``density``, ``formula`` and ``ridge`` of :meth:`TiltedPrior.fit`; a density may return values
             of shape ``(*, num_labels, Q)``.
         :raises ValueError: as there.
+        :raises TypeError: as there.
 
         >>> prior = LabelledPrior(3, 2)
         >>> prior.fit(density=torch.distributions.Normal(torch.tensor([[-1.0], [0.5], [1.0]]), 0.5))

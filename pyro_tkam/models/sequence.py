@@ -9,6 +9,7 @@ from torch.distributions import constraints
 
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.nn import SequenceGenerator
+from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops._precision import at_least_single
 
 
@@ -45,10 +46,12 @@ class DecodedSequence(TorchDistribution):
         Return the distribution with a larger batch shape; nothing is copied.
 
         :param batch_shape: shape to which ``batch_shape`` broadcasts.
+        :raises ValueError: for a shape to which it does not.
         """
+        batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: DecodedSequence = self._get_checked_instance(DecodedSequence, _instance)
         new.decoder, new.z = self.decoder, self.z
-        super(DecodedSequence, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        super(DecodedSequence, new).__init__(batch_shape, self.event_shape, validate_args=False)
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -111,3 +114,12 @@ class SequenceLikelihood(Likelihood):
         :return: integers of shape ``(*batch, max_length)``.
         """
         return self(output).sample()
+
+    def expected(self, output: Tensor) -> Tensor:
+        """
+        Refuse: the tokens of a sequence depend on those before, so that it has no mean.
+
+        :param output: latents.
+        :raises NotImplementedError: always.
+        """
+        raise NotImplementedError("SequenceLikelihood: a text has no mean, draw from its posterior by complete")

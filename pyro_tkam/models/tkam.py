@@ -29,6 +29,8 @@ def _independent(prior: Any) -> Tensor:
 
 def _shared(prior: Any) -> Tensor:
     """Push one uniform per inner index through all its inverse CDFs; the prior learns pathwise."""
+    if len(prior.batch_shape) < 2:  # plates may add dimensions
+        raise ValueError(f"coupling: got 'shared' for a prior of batch shape {tuple(prior.batch_shape)}, takes (Q, P)")
     uniform = dist.Uniform(prior.low.new_zeros(()), prior.low.new_ones(()))
     u = pyro.sample("u", uniform.expand(prior.batch_shape[-1:]).to_event(1))
     return prior.icdf(u.unsqueeze(-2))
@@ -153,7 +155,9 @@ class TKAM(PyroModule):
         >>> TKAM.mixture((8, 8), latent_dim=5, num_components=3)(size=2).shape
         torch.Size([2, 8, 8])
         """
-        shape = _data_shape(data_shape, min(latent_dim, num_components))
+        shape = _data_shape(data_shape, latent_dim)
+        if num_components < 1:
+            raise ValueError(f"num_components: got {num_components}, takes a number of at least 1")
         prior = MixturePrior(TiltedPrior((latent_dim, num_components), reference, basis=basis, grid_size=grid_size))
         options: dict[str, Any] = {"basis": basis, "grid_size": grid_size, "layer_norm": layer_norm}
         hidden = [2 * latent_dim] if widths is None else list(widths)
@@ -214,8 +218,8 @@ class TKAM(PyroModule):
         :param size: with ``x``, the length of the whole data set, by which the plate scales; without, the number
             of rows to draw.
         :return: ``x``, or the rows drawn.
-        :raises ValueError: for an empty batch, data that are not finite or of another shape, and a missing or
-            too small ``size``.
+        :raises ValueError: for an empty batch, data that are not finite or of another shape, a missing or too small
+            ``size``, and ``coupling="shared"`` with a prior without inner indices.
         :raises TypeError: for data of another dtype than the generator's output.
         """
         rows, size = check_sizes(x, size)
@@ -255,7 +259,7 @@ class TKAM(PyroModule):
         :return: shape ``(num, *event)``.
         :raises ValueError: for fewer than one row.
         """
-        check_sizes(None, num)
+        check_sizes(None, num, "num")
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             with pyro.poutine.block(), pyro.plate("data", num):
                 output = self.generator(COUPLINGS[self.coupling](self.prior()))
@@ -271,7 +275,7 @@ class TKAM(PyroModule):
         :return: one update for each bank of functions; parts without grids have none.
         :raises ValueError: for less than one draw, and see there.
         """
-        check_sizes(None, num_samples)
+        check_sizes(None, num_samples, "num_samples")
         with all_or_none(self), pyro.poutine.block(), pyro.plate("data", num_samples):
             z = COUPLINGS[self.coupling](self.prior())
             return update_grids(self.prior, z, **options) + update_grids(self.generator, z, **options)
@@ -323,13 +327,13 @@ def check_rows(x: Tensor, event_shape: torch.Size, dtype: torch.dtype | None, na
         raise TypeError(f"{name}: got dtype {x.dtype}, takes {dtype}, that of the generator's output")
 
 
-def check_sizes(x: Tensor | None, size: int | None) -> tuple[int, int]:
-    """Check a mini-batch and return its number of rows and that of the whole data."""
+def check_sizes(x: Tensor | None, size: int | None, name: str = "size") -> tuple[int, int]:
+    """Check a mini-batch and return its number of rows and that of the whole data; ``name`` is that of ``size``."""
     if x is None:
         if size is None or size < 1:
-            raise ValueError(f"size: got {size}, takes the number of rows to draw where x is None")
+            raise ValueError(f"{name}: got {size}, takes the number of rows to draw, at least 1")
         return size, size
-    if x.dim() < 2 or len(x) == 0:
+    if x.dim() < 1 or len(x) == 0:
         raise ValueError(f"x: got shape {tuple(x.shape)}, takes a batch of at least one row, (batch, *event)")
     if is_concrete(x) and not bool(torch.isfinite(x).all()):
         raise ValueError("x: got NaN or infinite elements, takes finite data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,13 @@ class EqualSamplesError(ValueError):
     """Samples that are all equal, which cannot place a grid."""
 
 
+def check_learned(module: nn.Module, names: Iterable[str], purpose: str) -> None:
+    """Refuse to change parameters in whose place there is something random, which no change would reach."""
+    for name in names:
+        if not isinstance(module._parameters.get(name), nn.Parameter):
+            raise TypeError(f"{name} must be a parameter for {purpose}, got random ones")
+
+
 @torch.no_grad()
 def update_grid(
     bank: UnivariateFunctions,
@@ -69,8 +77,7 @@ def _checked(
     bank: UnivariateFunctions, samples: Tensor | None, uniform_share: float, max_change: float
 ) -> BoundFunctions:
     """Check everything before anything changes, and read the parameters."""
-    if not isinstance(bank._parameters.get("coefficients"), nn.Parameter):
-        raise TypeError("coefficients must be a parameter for a grid update, got random ones")
+    check_learned(bank, ("coefficients",), "a grid update")
     if not 0 <= uniform_share <= 1:
         raise ValueError(f"uniform_share must be a number from 0 to 1, got {uniform_share}")
     if not max_change > 0:

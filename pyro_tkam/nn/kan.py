@@ -273,6 +273,7 @@ class KAN(PyroModule):
         :param threshold: smallest mean absolute value of an edge to keep.
         :param samples: inputs as for :meth:`regularization`.
         :raises ValueError: for a negative threshold, and for one that empties a layer.
+        :raises TypeError: for weights that are random.
 
         >>> KAN([3, 20, 2], layer_norm=False).prune(0.02).widths[0]
         3

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks
 from pyro_tkam.nn._unseen import unseen, unseen_copy
+from pyro_tkam.nn.grids import check_learned
 from pyro_tkam.nn.regularizers import mean_sizes
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ Bank = TypeVar("Bank", bound="UnivariateFunctions")
 @torch.no_grad()
 def prune_functions(bank: Bank, threshold: float, samples: Tensor | None) -> Bank:
     """Return a copy in which small functions are zero."""
+    check_learned(bank, weight_names(bank), "pruning")
     kept = _kept(bank, threshold, samples, "bank")
     pruned = unseen_copy(bank)
     _zero_others(pruned, kept)
@@ -30,6 +32,8 @@ def prune_functions(bank: Bank, threshold: float, samples: Tensor | None) -> Ban
 @torch.no_grad()
 def prune_network(network: KAN, threshold: float, samples: Tensor | None) -> KAN:
     """Return a copy without small edges, and without the hidden nodes that no edge leaves."""
+    for layer in network.layers:
+        check_learned(layer, weight_names(layer), "pruning")
     inputs = [(layer, None) for layer in network.layers] if samples is None else network.layer_inputs(samples)
     kept = [_kept(layer, threshold, s, f"layer {number}") for number, (layer, s) in enumerate(inputs)]
     pruned = unseen_copy(network)
@@ -39,8 +43,12 @@ def prune_network(network: KAN, threshold: float, samples: Tensor | None) -> KAN
         for number in reversed(range(len(pruned.layers) - 1)):
             kept[number] = _drop_nodes(pruned.layers, number, kept[number], kept[number + 1])
         pruned.widths = [layer.in_features for layer in pruned.layers] + pruned.widths[-1:]
-        pruned.norms = type(pruned.norms)(nn.Identity() for _ in pruned.norms)
     return pruned
+
+
+def weight_names(bank: UnivariateFunctions) -> tuple[str, ...]:
+    """Return the names of what a bank learns for each function."""
+    return ("coefficients", "scale", "base_weight") if bank.basis.has_base else ("coefficients",)
 
 
 def select(bank: UnivariateFunctions, *index: Tensor) -> None:

@@ -328,6 +328,7 @@ class UnivariateFunctions(PyroModule):
         :param samples: arguments as for :meth:`regularization`.
         :raises ValueError: for a negative threshold, one that keeps no function, and samples as in
             :meth:`regularization`.
+        :raises TypeError: for weights that are random.
 
         >>> bank = UnivariateFunctions(3)
         >>> torch.nn.init.zeros_(bank.base_weight[:2]).shape

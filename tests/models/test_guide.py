@@ -6,7 +6,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.distributions.transforms import AffineTransform
 from torch import nn
+from torch.distributions import constraints
 
 from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO, LangevinMLE, WakeSleepMLE
 from pyro_tkam.models import TKAM, AmortisedGuide, CategoricalLikelihood, GaussianLikelihood, TiltedPrior
@@ -158,6 +160,53 @@ def test_where_an_encoder_is_needed_it_is_asked_for():
         AmortisedGuide(symbols())
     with pytest.raises(ValueError, match=r"encoder: got None for the modalities \['image', 'label'\], takes a network"):
         AmortisedGuide(multimodal(6))
+
+
+class Below(dist.TransformedDistribution):
+    """Numbers less than 2."""
+
+    support = constraints.less_than(2.0)
+
+
+def one_latent(fn):
+    """A model whose latent has that distribution."""
+
+    def model(x: torch.Tensor | None = None, size: int = 1) -> None:
+        with pyro.plate("data", size if x is None else len(x)):
+            z = pyro.sample("z", fn)
+            location = z.reshape(*z.shape[: z.dim() - len(fn.event_shape)], -1)
+            pyro.sample("x", dist.Normal(location.float(), 1.0).to_event(1), obs=x)
+
+    return model
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        dist.LogNormal(0.0, 1.0),
+        dist.Gamma(torch.full((3,), 2.0), 1.0).to_event(1),
+        dist.Pareto(2.0, 1.0),
+        Below(dist.LogNormal(0.0, 1.0), [AffineTransform(2.0, -1.0)]),
+        dist.MultivariateNormal(torch.zeros(2), torch.eye(2)),
+    ],
+    ids=lambda fn: type(fn).__name__,
+)
+def test_latents_may_have_one_end_or_none(fn):
+    """Wrong version: every second draw of a log-normal latent is negative."""
+    pyro.set_rng_seed(0)
+    model = one_latent(fn)
+    x = torch.randn(200, fn.event_shape.numel())
+    guide = AmortisedGuide(model)
+    z = guide(x)
+    assert fn.support.check(z).all()
+    assert guide.posterior(x).log_prob(z).isfinite().all()
+    assert pyro.infer.Trace_ELBO()(model, guide)(x).isfinite()
+
+
+@pytest.mark.parametrize("fn", [dist.Dirichlet(torch.ones(3)), dist.Poisson(2.0)], ids=lambda fn: type(fn).__name__)
+def test_latents_that_are_not_in_an_interval_are_refused(fn):
+    with pytest.raises(ValueError, match=r"model: got latents 'z' in .*, takes real ones, bounded or not"):
+        AmortisedGuide(one_latent(fn))
 
 
 def test_a_model_with_two_latent_sites_is_refused():

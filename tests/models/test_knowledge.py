@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
-import torch.distributions as dist
+from pyro.nn import PyroSample
 
 from benchmarks.knowledge import FORMULA, TARGET, compared, on_digits, planted
 from pyro_tkam.distributions import ExponentiallyTilted
@@ -61,7 +63,12 @@ def test_what_cannot_be_fitted():
         ({"samples": torch.tensor([torch.nan])}, "samples: got values outside"),
         ({"formula": "z - 0.5"}, "formula: got z - 0.5, which is negative"),
         ({"density": lambda z: z.log() - torch.inf}, "density: got no mass"),
-        ({"formula": "z", "ridge": 0.0}, "ridge: got 0.0, takes a positive number"),
+        ({"samples": torch.empty(0)}, r"samples: got shape \(0,\), takes .* with N of at least 1"),
+        ({"formula": "sqrt(z - 0.5)"}, r"formula: got sqrt\(z - 0.5\), which is not finite on"),
+        ({"formula": "exp(2000*z)"}, r"formula: got exp\(2000\*z\), which is not finite"),
+        ({"formula": "exp(-2000*(z + 1))"}, "formula: got .*, which is zero on"),
+        ({"formula": "z", "ridge": 0.0}, "ridge: got 0.0, takes a positive finite number"),
+        ({"formula": "z", "ridge": math.inf}, "ridge: got inf, takes a positive finite number"),
     ):
         with pytest.raises(ValueError, match=message):
             prior.fit(**target)
@@ -214,6 +221,43 @@ def test_a_pruned_mixture_is_smaller_and_equal():
     loss.backward()
     assert all(p.grad.isfinite().all() for p in pruned.parameters())
     assert prior.prune(1.0).logits.shape == (3, 1)
+
+
+def test_components_with_references_of_their_own_are_not_pruned():
+    """Wrong version: energies are sorted by weight, and references are not."""
+
+    def around(places):
+        return MixturePrior(TiltedPrior((2, 3), dist.Normal(torch.tensor(places), 0.3), -4.0, 4.0))
+
+    prior = around([-2.0, 0.0, 2.0])
+    with pytest.raises(ValueError, match=r"reference: got one for each component, \(3,\), takes one for them all"):
+        prior.prune(0.0)
+    prior = around([[-2.0], [2.0]])  # one for each mixture
+    with torch.no_grad():
+        prior.logits[:, 1] = -30.0
+    torch.testing.assert_close(prior.prune(1e-9)().mean, prior().mean)
+
+
+@pytest.mark.parametrize("name", ["coefficients", "scale", "base_weight"])
+def test_random_weights_are_neither_fitted_nor_pruned(name):
+    """Wrong version: what is a parameter changes, what is random stays."""
+    prior = MixturePrior(TiltedPrior((2, 3), grid_size=4))
+    energies = prior.components.energies
+    shape = getattr(energies, name).shape
+    setattr(energies, name, PyroSample(dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape))))
+    state = {name: value.clone() for name, value in prior.state_dict().items()}
+    for call in (lambda: prior.fit(torch.rand(50)), lambda: prior.fit(formula="z"), lambda: prior.prune(0.0)):
+        with pytest.raises(TypeError, match=f"{name} must be a parameter for (a fit|pruning), got random ones"):
+            call()
+    assert all(torch.equal(value, state[name]) for name, value in prior.state_dict().items())
+
+
+def test_random_logits_are_not_pruned():
+    """Wrong version: one draw of them becomes a parameter."""
+    prior = MixturePrior(TiltedPrior((2, 3), grid_size=4))
+    prior.logits = PyroSample(dist.Normal(0.0, 1.0).expand((2, 3)).to_event(2))
+    with pytest.raises(TypeError, match="logits must be a parameter for pruning"):
+        prior.prune(0.0)
 
 
 @pytest.mark.parametrize("basis", ["rbf", "bspline"])

@@ -131,6 +131,12 @@ def test_labels_and_data_each_score_their_part() -> None:
     torch.testing.assert_close(evidence[1] - evidence[0], expected, atol=0.02, rtol=0)
 
 
+def test_a_run_returns_the_data() -> None:
+    model, x = LabelledTKAM(LabelledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5)), torch.randn(4, 2)
+    assert model(x) is x
+    assert model(size=5).shape == (5, 2)
+
+
 def test_the_label_weight_scales_the_label_only() -> None:
     x, y, totals = torch.randn(4, 2), torch.tensor([0, 2, -1, 1]), []
     plain = LabelledTKAM(LabelledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5))
@@ -177,4 +183,8 @@ def test_refuses_bad_input() -> None:
     with pytest.raises(TypeError, match="components: got Normal"):
         LabelledTilted(torch.zeros(3), dist.Normal(torch.zeros(3, 1), 1.0))
     with pytest.raises(ValueError, match="logits, components"):
-        LabelledTilted(torch.zeros(2), prior().components)
+        LabelledTilted(torch.zeros(2).double(), prior().components)
+    with pytest.raises(TypeError, match=r"logits: got torch\.float32"):
+        LabelledTilted(torch.zeros(3), prior().components)
+    with pytest.raises(ValueError, match="logits: got NaN"):
+        LabelledTilted(torch.full((3,), math.nan).double(), prior().components)

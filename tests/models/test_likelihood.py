@@ -40,6 +40,7 @@ INSTANCES = {
         nn.Sequential(nn.Linear(1, 12), nn.Unflatten(-1, (4, 3))),
         torch.randint(3, (3, 4)),
     ),
+    "label": lambda: (CategoricalLikelihood(event_dim=0), nn.Linear(1, 3), torch.randint(3, (3,))),
     "sequence": lambda: (sequence(), nn.Identity(), torch.randint(3, (3, 4))),
 }
 
@@ -59,7 +60,7 @@ def test_the_evidence_is_that_of_quadrature_and_every_parameter_learns(name: str
     torch.testing.assert_close(elbo.statistics.log_evidence, exact, atol=0.1, rtol=0)
     still = [n for n, p in fn.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     assert not [n for n in still if "embed.3" not in n]  # the token four places before the last of four
-    assert fn.generate(5).shape == fn(size=5).shape == (5, 4)
+    assert fn.generate(5).shape == fn(size=5).shape == (5, *x.shape[1:])
 
 
 def test_a_learned_noise_finds_the_datas() -> None:

@@ -15,8 +15,10 @@ from pyro_tkam.models import (
     Heads,
     MixturePrior,
     MultimodalTKAM,
+    SequenceLikelihood,
     TiltedPrior,
 )
+from pyro_tkam.nn import SequenceGenerator
 
 X = {"image": torch.tensor([[0.4, -0.1], [1.0, 0.3], [-0.5, 0.2]]), "label": torch.tensor([2, 0, 1])}
 OBSERVED = {"image": torch.tensor([True, False, True]), "label": torch.tensor([True, True, False])}
@@ -118,10 +120,22 @@ def test_draws_of_all_modalities() -> None:
     assert trace.nodes["image"]["scale"] == 4
 
 
+def test_a_text_is_completed_and_has_no_mean() -> None:
+    decoder = SequenceGenerator(1, 3, 4, width=8, num_heads=2, num_layers=1)
+    heads = Heads({"text": nn.Identity(), "image": nn.Linear(1, 2)})
+    likelihoods = {"text": SequenceLikelihood(decoder), "image": GaussianLikelihood(0.3)}
+    fn = MultimodalTKAM(TiltedPrior((1,), "gaussian", grid_size=5), heads, likelihoods)
+    with pytest.raises(NotImplementedError, match=r"SequenceLikelihood: a text has no mean, .* by complete"):
+        fn.conditional({"image": X["image"]}, num_particles=50)
+    assert fn.complete({"image": X["image"]}, num_particles=50)["text"].shape == (3, 4)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: model()({}), "x: got {} rows, takes at least one modality"),
+        (lambda: model()({"image": X["image"][:0]}), "x: got {'image': 0} rows, takes at least one"),
+        (lambda: model()(observed=OBSERVED, size=2), r"observed: got \['image', 'label'\] without x"),
         (lambda: model()({"sound": X["label"]}), "x: got 'sound'"),
         (lambda: model()({"image": X["image"], "label": X["label"][:2]}), "x: got .* rows"),
         (lambda: model()(X, observed={"bits": OBSERVED["label"]}), "observed: got 'bits'"),
@@ -132,8 +146,9 @@ def test_draws_of_all_modalities() -> None:
         (lambda: model()({"image": X["image"][:, :1]}), r"image: got rows of shape \(1,\)"),
         (lambda: ImportanceMLE(5).loss(model(), None, {"label": X["label"] + 1}), "value: got 3, takes classes"),
         (lambda: model()(), "size: got None"),
-        (lambda: model()(X, size=2), "size: got 2 for 3 rows"),
-        (lambda: model().generate(0), "size: got 0"),
+        (lambda: model()(size=-1), "size: got -1"),
+        (lambda: model()(X, size=2), "size: got 2 for a mini-batch of 3 rows"),
+        (lambda: model().generate(0), "num: got 0"),
         (lambda: MultimodalTKAM(None, None, {}), "likelihoods: got none"),
     ],
 )

@@ -3,14 +3,16 @@ import math
 import pickle
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Predictive
+from pyro.nn import PyroSample
 from torch.distributions import Normal
 
 from pyro_tkam.distributions import ShortRunULA
 from pyro_tkam.infer import ImportanceMLE
-from pyro_tkam.models import TKAM, GaussianLikelihood, KARTGenerator, TiltedPrior
+from pyro_tkam.models import TKAM, GaussianLikelihood, JointPrior, KARTGenerator, MixturePrior, TiltedPrior
 
 COUPLINGS = ["independent", "shared"]
 REFERENCES = ["uniform", "gaussian", "lognormal", "learnable_gaussian", "flat"]
@@ -276,24 +278,51 @@ def test_a_grid_update_that_fails_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: TiltedPrior(3, grid_size=5), r"\(3,\)"),
+        (lambda: MixturePrior(TiltedPrior((3, 2), grid_size=5)), r"\(3,\)"),
+        (lambda: JointPrior(torch.nn.Linear(3, 1), 3), r"\(\)"),
+    ],
+)
+def test_shared_draws_need_inner_indices(make, shape: str) -> None:
+    """Wrong version: rows of shape (1, 10) for data of shape (10,)."""
+    model = TKAM(make(), torch.nn.Linear(3, 10), GaussianLikelihood(0.5), coupling="shared")
+    for call in (lambda: model.generate(4), lambda: model(torch.zeros(4, 10)), lambda: model.update_grid(4)):
+        with pytest.raises(ValueError, match=f"coupling: got 'shared' for a prior of batch shape {shape}, takes"):
+            call()
+
+
+def test_shared_draws_of_random_priors_in_a_plate() -> None:
+    model = small("shared")
+    energies = model.prior.energies
+    energies.coefficients = PyroSample(dist.Normal(0.0, 1.0).expand(energies.coefficients.shape).to_event(3))
+    assert Predictive(model, num_samples=3, parallel=True)(size=4)["x"].shape == (3, 4, 2, 3)
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: small(coupling="both"), "coupling: got 'both'"),
         (lambda: TKAM.kart(4, latent_dim=0), "data_shape, latent_dim"),
         (lambda: TKAM.kart((), latent_dim=2), "data_shape, latent_dim"),
         (lambda: TKAM.mixture(4, latent_dim=0), "data_shape, latent_dim"),
+        (lambda: TKAM.mixture(4, 3, 0), "num_components: got 0"),
         (lambda: TKAM.deep(4, latent_dim=0), "data_shape, latent_dim"),
         (lambda: TKAM.kart(4, 2, reference="cauchy"), "reference: got 'cauchy'"),
         (lambda: TKAM.kart(4, 2, basis="haar"), "basis"),
         (lambda: GaussianLikelihood(0.0), "noise_scale: got 0.0"),
+        (lambda: GaussianLikelihood(event_dim=0), "event_dim: got 0, takes a number of at least 1"),
         (lambda: GaussianLikelihood(math.nan), "noise_scale: got nan"),
         (lambda: TiltedPrior((2, 2), low=1.0, high=0.0), "low, high"),
         (lambda: KARTGenerator(torch.nn.Identity(), (2,), mean=0.0, spread=0.0), "mean, spread"),
         (lambda: small()(), "size: got None"),
         (lambda: small()(size=0), "size: got 0"),
-        (lambda: small().generate(0), "size: got 0"),
+        (lambda: small().generate(0), "num: got 0, takes the number of rows"),
+        (lambda: small().update_grid(0), "num_samples: got 0"),
         (lambda: small()(torch.zeros(0, 2, 3)), r"x: got shape \(0, 2, 3\)"),
-        (lambda: small()(torch.zeros(4)), r"x: got shape \(4,\)"),
+        (lambda: small()(torch.tensor(1.0)), r"x: got shape \(\)"),
+        (lambda: small()(torch.zeros(4)), r"x: got rows of shape \(\), takes \(2, 3\)"),
         (lambda: small()(torch.full((1, 2, 3), math.nan)), "x: got NaN"),
         (lambda: small()(torch.full((1, 2, 3), math.inf)), "x: got NaN or infinite"),
         (lambda: small()(torch.zeros(4, 3, 2)), r"x: got rows of shape \(3, 2\)"),

@@ -210,6 +210,18 @@ def test_random_coefficients_cannot_be_updated():
         bank.update_grid(torch.rand(20))
 
 
+@pytest.mark.parametrize("name", ["coefficients", "scale", "base_weight"])
+@pytest.mark.parametrize("make", [lambda: UnivariateFunctions(3, grid_size=4), lambda: KAN([3, 4, 2], grid_size=4)])
+def test_what_is_random_cannot_be_pruned(make, name):
+    """Wrong version: the copy's other parameters are pruned, and what is random stays."""
+    module = make()
+    bank = module.layers[1] if isinstance(module, KAN) else module
+    shape = getattr(bank, name).shape
+    setattr(bank, name, PyroSample(dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape))))
+    with pytest.raises(TypeError, match=f"{name} must be a parameter for pruning, got random ones"):
+        module.prune(0.0)
+
+
 def test_sparsity_by_hand():
     bank = UnivariateFunctions(2, "rbf", activation="identity", noise_scale=0.0)
     with torch.no_grad():
@@ -266,6 +278,13 @@ def test_a_network_without_useless_nodes_is_smaller_and_equal():
     pruned(s).sum().backward()
     normed = KAN([3, 10, 2])
     assert normed.prune(0.01).widths == [3, 10, 2]  # a node acts on others through the norm
+
+
+def test_pruning_keeps_a_users_module_between_layers():
+    net = KAN([3, 10, 2], layer_norm=False, grid_size=5)
+    net.norms[0] = torch.nn.Softplus()
+    s = torch.randn(50, 3)
+    torch.testing.assert_close(net.prune(0.0)(s), net(s))
 
 
 def test_thresholds_that_empty_a_layer():
