@@ -98,8 +98,8 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     level = mean("refined mixture, falling") / mean("latent energy, falling")
     assert f"the two are level ({level:.2f})" in text
     drawing = json.loads((DOCS / "results" / "quality.json").read_text())["generation_seconds"]
-    assert drawing["refined mixture, falling"] / drawing["latent energy, falling"] == pytest.approx(1 / 6, rel=0.05)
-    assert "draws, without chains in a sixth of the time" in text
+    assert drawing["refined mixture, falling"] / drawing["latent energy, falling"] == pytest.approx(1 / 8, rel=0.05)
+    assert "draws, without chains in an eighth of the time" in text
     vae = "vae, noise 0.4, falling"
     perceptron = mean("refined mixture, perceptron, falling") / mean(vae)
     assert f"a refined one has {perceptron:.2f} of its distance" in text

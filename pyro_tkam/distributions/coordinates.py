@@ -13,7 +13,7 @@ from pyro_tkam.ops.bases import Picklable
 LogDensity = Callable[[Tensor], Tensor]
 
 SMALLEST_EXPONENT = 0.005  # beyond it most of the mass lies nearer to the end than any float
-NUM_GRADES = 8  # the last cell, of 8^-8, is what derivatives in an exponent are accurate to
+NUM_GRADES = 8  # the last cell, of ½ 8^-7, is what derivatives in an exponent are accurate to
 LARGEST_EXPONENT = 0.99  # from here on a pole is too weak to need a coordinate of its own
 
 

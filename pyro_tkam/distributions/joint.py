@@ -1,5 +1,6 @@
 """Joint energy priors over several latents: unnormalised, sampled by short-run Langevin dynamics."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -241,25 +242,31 @@ class JointEnergy(TorchDistribution):
         Estimate ``log ∫ exp(f) π0`` by annealed importance sampling from the reference (Neal 2001), with MALA moves.
 
         :param num_particles: independent paths.
-        :param num_temperatures: temperatures, equally spaced from 0 to 1, with one move at each.
+        :param num_temperatures: temperatures, equally spaced from 0 to 1, with one move at each but the first and last.
         :param step_size: ``η`` of the moves, in unconstrained coordinates.
         :return: value and standard error, in nats, shape ``batch_shape``.
+        :raises ValueError: for less than two paths or temperatures and a step size that is not positive and finite.
 
         >>> prior = JointEnergy(lambda z: 0 * z.sum(-1), torch.distributions.Normal(torch.zeros(2), 1.0))
         >>> print(f"{prior.estimate_log_normalizer(10, 3).value:.3f}")
         0.000
         """
+        for name, value in (("num_particles", num_particles), ("num_temperatures", num_temperatures)):
+            if value < 2:
+                raise ValueError(f"{name}: got {value}, takes at least 2")
+        if not 0 < step_size < math.inf:
+            raise ValueError(f"step_size: got {step_size}, takes a positive and finite number")
         transform = biject_to(self.reference.support)
         position = transform.inv(self.reference.sample(torch.Size((num_particles,))))
         tuning, step = _tuning(step_size, position), 1 / (num_temperatures - 1)
         log_weights = torch.zeros_like(position[..., 0])
-        for index in range(1, num_temperatures):
+        for index in range(num_temperatures - 1):
+            if index > 0:
+                target = _Target(partial(self._unconstrained, weight=index * step))
+                point = target(position)
+                position = mala_step(point, target, tuning, Noise.draw(point, 1))[0].position
             with torch.no_grad():
                 log_weights = log_weights + step * self.energy(transform(position))
-
-            target = _Target(partial(self._unconstrained, weight=index * step))
-            point = target(position)
-            position = mala_step(point, target, tuning, Noise.draw(point, 1))[0].position
         return importance(log_weights.movedim(0, -1))
 
     def _unconstrained(self, x: Tensor, weight: float) -> Tensor:

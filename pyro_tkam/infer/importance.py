@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from pyro_tkam.infer.checks import check_prior
 from pyro_tkam.infer.evidence import Evidence, Verdict
-from pyro_tkam.infer.importance_mle import RESAMPLERS, Resampler
 from pyro_tkam.infer.proposals import Proposal
 from pyro_tkam.infer.verdict import importance_verdict
 from pyro_tkam.ops.estimators import importance, pareto_smooth
+from pyro_tkam.ops.resampling import RESAMPLERS
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class WeightedDraws:
     log_weights: Tensor
     values: dict[str, Tensor]
     proposal: Proposal
-    resampler: Resampler
+    resampler: Callable[..., Tensor]
     ess_threshold: float
 
     @property

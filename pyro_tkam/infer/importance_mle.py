@@ -11,16 +11,7 @@ from torch import Tensor
 
 from pyro_tkam.infer.objective import MaximumLikelihood
 from pyro_tkam.infer.particles import Particles, PlateStructure, draw_particles, plate_structure
-from pyro_tkam.ops import resampling
-
-Resampler = Callable[[Tensor], Tensor]
-
-RESAMPLERS: dict[str, Resampler] = {
-    "multinomial": resampling.multinomial,
-    "residual": resampling.residual,
-    "systematic": resampling.systematic,
-    "stratified": resampling.stratified,
-}
+from pyro_tkam.ops.resampling import RESAMPLERS
 
 
 def _keep(weights: Tensor) -> Tensor:

@@ -167,14 +167,16 @@ class SequenceGenerator(PyroModule):
         logits, past = self._decode(tokens, 1, cache.memory, cache.past or None)
         return logits.squeeze(-2), DecoderCache(cache.tokens, cache.memory, past)
 
-    @staticmethod
-    def append(cache: DecoderCache, token: Tensor) -> DecoderCache:
+    def append(self, cache: DecoderCache, token: Tensor) -> DecoderCache:
         """
         Return the cache with one more token.
 
         :param cache: what :meth:`step` returned.
         :param token: integers, shape ``batch``.
+        :raises ValueError: for a token outside the alphabet.
+        :raises TypeError: for tokens that are not integers.
         """
+        check_symbols("token", token, self.num_classes)
         return DecoderCache(torch.cat([cache.tokens, token.unsqueeze(-1)], -1), cache.memory, cache.past)
 
     @torch.no_grad()

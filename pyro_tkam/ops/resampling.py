@@ -3,6 +3,7 @@
 Weights lie along the last dimension and need not be normalised; any batch dimensions go in front. With
 ``w = softmax(log_weights)`` and ``M = num`` draws, every resampler has ``E[count_i] = M w_i`` exactly (Raj 2025,
 arXiv:2506.14167, Eq. 71-74; Douc and Cappé 2005, arXiv:cs/0507025). They differ in the variance of the counts only.
+Weights in half precision are taken in single: bfloat16 counts no further than 256 particles, float16 than 2,048.
 """
 
 from collections.abc import Callable
@@ -108,7 +109,7 @@ def _checked(log_weights: Tensor, num: int | None) -> tuple[Tensor, int]:
     num = log_weights.shape[-1] if num is None else num
     if num < 1:
         raise ValueError(f"num must be a positive number of draws, got {num}")
-    return log_weights.softmax(-1), num
+    return log_weights.softmax(-1, dtype=torch.promote_types(log_weights.dtype, torch.float32)), num
 
 
 def _check_log_weights(log_weights: Tensor) -> None:

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_tkam.ops._concrete import is_concrete
+
 
 def power_law(num: int, exponent: float = 1.0, *, dtype: torch.dtype | None = None) -> Tensor:
     """Return the ladder ``t_k = (k / K)^r`` with ``K = num - 1`` (Raj 2025, arXiv:2506.14167, Sec. 3.5).
@@ -90,7 +92,8 @@ def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tenso
     :param rejections: mean swap rejection of neighbours, in ``[0, 1]``, ``(K,)``.
     :param num: number of temperatures of the new ladder; as many as before if None.
     :return: rising inverse temperatures from 0 to 1, ``(num,)``.
-    :raises ValueError: if the shapes don't fit or ``num < 2``.
+    :raises ValueError: if the shapes don't fit, ``num < 2``, ``betas`` fall or don't go from 0 to 1, or a rejection
+        isn't in ``[0, 1]``.
 
     >>> adaptive(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0.3, 0.3]))
     tensor([0.0000, 0.5000, 1.0000])
@@ -100,6 +103,11 @@ def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tenso
         raise ValueError(f"rejections must have shape ({len(betas) - 1},), got {tuple(rejections.shape)}")
     if num < 2:
         raise ValueError(f"num must be at least 2, got {num}")
+    # Neighbours may be equal: those of an adapted ladder are where rounding merged them.
+    if is_concrete(betas) and not bool((betas[0] == 0) & (betas[-1] == 1) & (betas.diff() >= 0).all()):
+        raise ValueError(f"betas must rise from 0 to 1, got {betas.tolist()}")
+    if is_concrete(rejections) and not bool(((rejections >= 0) & (rejections <= 1)).all()):
+        raise ValueError(f"rejections must lie in [0, 1], got {rejections.tolist()}")
     # A pair that never rejects still needs a rising barrier, or its interval could not be inverted.
     grid, barrier = betas.double(), communication_barrier(rejections.double().clamp_min(1e-6))
     wanted = torch.linspace(0, 1, num, dtype=torch.float64, device=betas.device)[1:-1] * barrier[-1]

@@ -27,6 +27,7 @@ class GridUpdates(Callback):
         them. None keeps the size.
     :raises ValueError: for ``every`` or ``num_samples`` below one, ``decay`` outside (0, 1], ``grid_size`` below two,
         and at the start of a run for a ``grid_size`` in several processes, which exchange gradients of a fixed shape.
+    :raises TypeError: at the start of a run, for a model without ``update_grid``.
 
     >>> GridUpdates(every=100, decay=0.5).due(100)
     True
@@ -62,7 +63,10 @@ class GridUpdates(Callback):
         return update >= round(self._next)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Refuse refinement in several processes."""
+        """Refuse models without grid updates, and refinement in several processes."""
+        model = pl_module.objective.model
+        if not hasattr(model, "update_grid"):
+            raise TypeError(f"model: got {type(model).__name__}, takes one with update_grid, such as TKAM")
         if self.grid_size is not None and trainer.world_size > 1:
             raise ValueError(f"grid_size: got {self.grid_size} in {trainer.world_size} processes, takes None there")
 

@@ -107,6 +107,35 @@ def test_annealed_normaliser_is_exact_within_its_error():
     assert abs(float(estimate.value) - exact) < 5 * float(estimate.standard_error)
 
 
+def test_the_annealed_normaliser_makes_no_move_after_its_last_weight():
+    """Two weights, and between them one move, of two gradients."""
+    places = []
+
+    def energy(z):
+        places.append(z)
+        return 0 * z.sum(-1)
+
+    prior = JointEnergy(energy, normal())
+    places.clear()
+    prior.estimate_log_normalizer(10, 3)
+    assert [z.requires_grad for z in places] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_particles": 1}, "num_particles: got 1, takes at least 2"),
+        ({"num_temperatures": 1}, "num_temperatures: got 1, takes at least 2"),
+        ({"step_size": -1.0}, "step_size: got -1.0, takes a positive and finite number"),
+        ({"step_size": math.inf}, "step_size: got inf"),
+        ({"step_size": math.nan}, "step_size: got nan"),
+    ],
+)
+def test_bad_settings_of_the_annealed_normaliser(options, message):
+    with pytest.raises(ValueError, match=message):
+        JointEnergy(Tilt(), normal(), num_negatives=2).estimate_log_normalizer(**options)
+
+
 class Latent(PyroModule):
     def __init__(self) -> None:
         super().__init__()

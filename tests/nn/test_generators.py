@@ -191,6 +191,8 @@ def test_refuses_bad_sequences() -> None:
         generator.sample(z, length=10)
     with pytest.raises(ValueError, match="tokens: got 7, takes classes from 0 to 6"):
         generator(z, torch.full((2, 4), 7))
+    with pytest.raises(ValueError, match="token: got 7, takes classes from 0 to 6"):
+        generator.append(generator.step(generator.start(z))[1], torch.tensor([0, 7]))
     with pytest.raises(TypeError, match=r"tokens: got torch\.float32"):
         generator(z, torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"z must have shape \(\*, 3\)"):

@@ -79,6 +79,29 @@ def test_adaptive_refuses_wrong_shapes() -> None:
         adaptive(power_law(4), torch.zeros(3), num=1)
 
 
+@pytest.mark.parametrize("rejection", [math.nan, math.inf, -0.1, 1.1])
+def test_adaptive_refuses_what_is_no_rejection(rejection: float) -> None:
+    with pytest.raises(ValueError, match=r"rejections must lie in \[0, 1\], got"):
+        adaptive(power_law(3), torch.tensor([0.3, rejection]))
+
+
+@pytest.mark.parametrize(
+    "betas", [[0.0, 0.7, 0.5, 1.0], [0.0, 0.5, math.nan, 1.0], [0.1, 0.2, 0.3, 1.0], [0.0, 0.2, 0.3, 0.9]]
+)
+def test_adaptive_refuses_what_is_no_ladder(betas: list[float]) -> None:
+    with pytest.raises(ValueError, match="betas must rise from 0 to 1, got"):
+        adaptive(torch.tensor(betas), torch.full((3,), 0.3))
+
+
+def test_adaptive_goes_on_from_rungs_that_rounding_merged() -> None:
+    """A step of the barrier at 1 draws all rungs there, until single precision can't tell them apart."""
+    betas = power_law(16, 4.0)
+    for _ in range(10):
+        betas = adaptive(betas, torch.eye(15)[-1])
+    assert (betas.diff() == 0).any()
+    assert (betas.diff() >= 0).all()
+
+
 def test_barrier_and_number() -> None:
     torch.testing.assert_close(communication_barrier(torch.tensor([0.5, 0.25])), torch.tensor([0.0, 0.5, 0.75]))
     assert suggested_number(0.0) == 2

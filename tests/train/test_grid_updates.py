@@ -3,9 +3,10 @@
 import pyro
 import pytest
 import torch
+from torch import nn
 
 from pyro_tkam.infer import ImportanceMLE
-from pyro_tkam.models import TKAM
+from pyro_tkam.models import TKAM, GaussianLikelihood, LabelledPrior, LabelledTKAM
 from pyro_tkam.nn import Basis
 from pyro_tkam.train import ELBOTraining, GridConfig, GridUpdates, RunFolder, TrainConfig, fit, load_model, train
 from pyro_tkam.train.checkpoints import read_checkpoint
@@ -121,6 +122,13 @@ def test_a_configured_run_loads_again(tmp_path):
     assert TrainConfig.load(tmp_path / "config.yaml") == config
     train(config, tmp_path / "run", progress=False)
     assert load_model(tmp_path / "run").prior.energies.basis.grid.dim() == 3
+
+
+def test_a_model_without_grid_updates_is_refused_before_the_first_step(tmp_path):
+    model = LabelledTKAM(LabelledPrior(3, 2), nn.Linear(2, 4), GaussianLikelihood(0.5))
+    module = ELBOTraining(model, ImportanceMLE(8))
+    with pytest.raises(TypeError, match="model: got LabelledTKAM, takes one with update_grid"):
+        fit(module, torch.rand(30, 4), tmp_path, updates=1, batch_size=6, progress=False, callbacks=(GridUpdates(),))
 
 
 def test_bad_schedules():
