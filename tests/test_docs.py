@@ -105,6 +105,7 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     assert f"a refined one has {perceptron:.2f} of its distance" in text
     slower = drawing["refined mixture, perceptron, falling"] / drawing[vae]
     assert f"takes {slower:.1f} times as long as the VAE with its perceptron" in text
+    assert slower < 2
     assert f"and {drawing['refined mixture, falling'] / drawing[vae]:.0f} times as long with the KAN" in text
     peers = json.loads((DOCS / "results" / "evidence_peers.json").read_text())["problems"]
     for found in peers.values():
