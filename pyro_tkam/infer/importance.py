@@ -137,8 +137,9 @@ class ImportanceSampling:
     def run(self, *args: Any, **kwargs: Any) -> WeightedDraws:
         """Draw and weigh on the model's arguments.
 
-        :raises ValueError: if the model has no latent or no observed site, an improper prior, or no weight is finite
-            and positive.
+        :raises NotImplementedError: if a plate of the model subsamples.
+        :raises ValueError: if the model has no latent or no observed site, an improper or scaled prior, or no weight
+            is finite and positive.
         """
         check_prior(self.model, args, kwargs)
         proposal = Proposal.of(self.model, self.guide, args, kwargs)

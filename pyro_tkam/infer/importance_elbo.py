@@ -7,7 +7,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyro_tkam.infer.objective import MaximumLikelihood
-from pyro_tkam.infer.particles import Particles, draw_particles, plate_structure
+from pyro_tkam.infer.particles import Particles, draw_particles, plate_structure, with_guide
 
 
 class ImportanceWeightedELBO(MaximumLikelihood):
@@ -36,7 +36,7 @@ class ImportanceWeightedELBO(MaximumLikelihood):
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:
         if guide is None:
             raise ValueError("guide: got None, takes a guide, such as AmortisedGuide(model)")
-        structure = plate_structure(model, *args, **kwargs)
+        structure = with_guide(plate_structure(model, *args, **kwargs), guide, *args, **kwargs)
         return draw_particles(model, guide, self.num_particles, structure, *args, reparameterised=True, **kwargs)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -10,7 +10,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyro_tkam.infer.objective import MaximumLikelihood
-from pyro_tkam.infer.particles import Particles, PlateStructure, draw_particles, plate_structure
+from pyro_tkam.infer.particles import Particles, PlateStructure, draw_particles, plate_structure, with_guide
 from pyro_tkam.ops.resampling import RESAMPLERS
 
 
@@ -100,12 +100,13 @@ class ImportanceMLE(MaximumLikelihood):
         self.statistics: ImportanceStatistics | None = None
         self._resample = RESAMPLERS[resampler]
         self._prior_weights = LOG_PRIOR_GRADIENTS[log_prior_gradient]
-        self._seen: tuple[Any, PlateStructure] | None = None
+        self._seen: tuple[Any, Any, PlateStructure] | None = None
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:
-        if self._seen is None or self._seen[0] is not model:
-            self._seen = model, plate_structure(model, *args, **kwargs)
-        return draw_particles(model, guide, self.num_particles, self._seen[1], *args, **kwargs)
+        if self._seen is None or self._seen[0] is not model or self._seen[1] is not guide:
+            structure = plate_structure(model, *args, **kwargs)
+            self._seen = model, guide, with_guide(structure, guide, *args, **kwargs)
+        return draw_particles(model, guide, self.num_particles, self._seen[2], *args, **kwargs)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """

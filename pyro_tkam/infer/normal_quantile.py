@@ -28,9 +28,9 @@ def normal_quantile(fn: Any) -> Callable[[Tensor], Tensor] | None:
     tensor([1., 1.])
     """
     fn = _unwrap(fn)
-    for kind in type(fn).__mro__:
-        if kind in _QUANTILES:
-            return lambda normal: _QUANTILES[kind](fn, normal)
+    closed_form = _closed_form(fn)
+    if closed_form is not None:
+        return lambda normal: closed_form(fn, normal)
     if isinstance(fn, torch.distributions.TransformedDistribution):
         return _push_forward(fn)
     return _generic(fn)
@@ -38,9 +38,11 @@ def normal_quantile(fn: Any) -> Callable[[Tensor], Tensor] | None:
 
 def normal_score(fn: Any, value: Tensor) -> Tensor:
     """
-    Return ``ε = Φ^{-1}(F(z))``, the coordinates of a value in which its distribution is standard normal.
+    Return the coordinates of a value in which its distribution is standard normal, which :func:`normal_quantile` maps
+    to that value: ``ε = Φ^{-1}(F(z))``, of the base distribution where that map is one of transforms.
 
-    Where ``F(z)`` rounds to 0 or 1 it is moved inside, so that coordinates are finite: below 8.2, 5.3 in float32.
+    Where ``F(z)`` rounds to 0 or 1 it is moved inside, so that coordinates are finite: below 8.2, or 5.3 in float32
+    without transforms, which are inverted in float64.
 
     :param fn: a distribution for which :func:`normal_quantile` has a map.
     :param value: in its support, shape ``(*sample, *batch, *event)``.
@@ -53,6 +55,11 @@ def normal_score(fn: Any, value: Tensor) -> Tensor:
         difference = (value - fn.loc).unsqueeze(-1)
         scores: Tensor = torch.linalg.solve_triangular(fn.scale_tril, difference, upper=False).squeeze(-1)
         return scores
+    if isinstance(fn, torch.distributions.TransformedDistribution) and _closed_form(fn) is None:
+        base_value = value.double()
+        for transform in reversed(fn.transforms):
+            base_value = transform.inv(base_value)
+        return normal_score(fn.base_dist, base_value).to(value.dtype)
     info = torch.finfo(value.dtype)
     probability = fn.cdf(value).double().clamp(info.tiny, 1 - info.eps / 2)
     return torch.special.ndtri(probability).to(value.dtype)
@@ -62,6 +69,10 @@ def _unwrap(fn: Any) -> Any:
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | torch.distributions.Independent):
         fn = fn.base_dist
     return fn
+
+
+def _closed_form(fn: Any) -> Quantile | None:
+    return next((_QUANTILES[kind] for kind in type(fn).__mro__ if kind in _QUANTILES), None)
 
 
 def _push_forward(fn: torch.distributions.TransformedDistribution) -> Callable[[Tensor], Tensor] | None:
@@ -80,7 +91,7 @@ def _push_forward(fn: torch.distributions.TransformedDistribution) -> Callable[[
 
 
 def _generic(fn: Any) -> Callable[[Tensor], Tensor] | None:
-    if fn.event_dim or fn.support.is_discrete:
+    if fn.event_shape or fn.support.is_discrete:
         return None
     try:
         fn.icdf(torch.tensor(0.5))

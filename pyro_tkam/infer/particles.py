@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -15,6 +15,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from pyro_tkam.infer.latent_run import trace_latents
+from pyro_tkam.infer.structure import sample_sites
 from pyro_tkam.ops._precision import at_least_single
 
 
@@ -24,8 +25,8 @@ class PlateStructure:
     How the sites of a model lie in its plates.
 
     :param local_dims: dimensions (negative) of the plates that hold every latent and observed site.
-    :param particle_dim: the dimension (negative) left of all plates, which counts particles.
-    :param exchangeable: whether the prior of the latent sites is the same along every local dimension, so that one
+    :param particle_dim: the dimension (negative) left of all plates and of batches without one; it counts particles.
+    :param exchangeable: whether the prior of the latent sites seemed the same along every local dimension, so that one
         set of prior draws serves all data.
     """
 
@@ -69,10 +70,6 @@ def is_latent(site: dict[str, Any]) -> bool:
     return site["type"] == "sample" and not site["is_observed"] and not isinstance(site["fn"], _Subsample)
 
 
-def _is_stochastic(site: dict[str, Any]) -> bool:
-    return site["type"] == "sample" and not isinstance(site["fn"], _Subsample)
-
-
 def plate_structure(model: Any, *args: Any, **kwargs: Any) -> PlateStructure:
     """
     Trace a model once to find its local plates.
@@ -81,8 +78,7 @@ def plate_structure(model: Any, *args: Any, **kwargs: Any) -> PlateStructure:
     :raises ValueError: for a model without latent or without observed sites.
     """
     with torch.no_grad(), poutine.block():
-        sites = poutine.trace(model).get_trace(*args, **kwargs).nodes.values()
-    sites = [site for site in sites if _is_stochastic(site)]
+        sites = [site for _, site in sample_sites(poutine.trace(model).get_trace(*args, **kwargs))]
     latent = [site for site in sites if is_latent(site)]
     for kind, some in (("latent", latent), ("observed", len(sites) > len(latent))):
         if not some:
@@ -91,15 +87,80 @@ def plate_structure(model: Any, *args: Any, **kwargs: Any) -> PlateStructure:
     shared = set(plates[0]).intersection(*plates)
     nesting = max((-f.dim for frames in plates for f in frames.values()), default=0)
     local_dims = tuple(sorted(plates[0][name].dim for name in shared))
-    return PlateStructure(local_dims, -nesting - 1, all(_same_along(site, local_dims) for site in latent))
+    exchangeable = all(_same_along(site["fn"].log_prob(_first(site, local_dims)), local_dims) for site in latent)
+    return PlateStructure(local_dims, -1 - max(nesting, *map(_batch_dim, sites)), exchangeable)
 
 
-def _same_along(site: dict[str, Any], dims: tuple[int, ...]) -> bool:
-    """Tell whether the first datum's draw has the same log density under every datum's distribution."""
-    fn, value = site["fn"], site["value"]
+def with_guide(structure: PlateStructure, guide: Any, *args: Any, **kwargs: Any) -> PlateStructure:
+    """
+    Return the structure of a model with a guide: without local plates where a site of the guide is in none of them.
+
+    Torch's generator stays where it is.
+
+    :param structure: what :func:`plate_structure` found for the model.
+    :param guide: a Pyro guide, or None; ``args`` and ``kwargs`` are passed to it.
+    """
+    if guide is None or not structure.local_dims:
+        return structure
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
+        trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    local = set(structure.local_dims)
+    frames = [{f.dim for f in site["cond_indep_stack"] if f.vectorized} for _, site in sample_sites(trace)]
+    return structure if all(local <= each for each in frames) else replace(structure, local_dims=())
+
+
+def couples(model: Any, structure: PlateStructure, *args: Any, **kwargs: Any) -> bool:
+    """
+    Tell whether the densities of a datum move with the latents of other data; torch's generator stays where it is.
+
+    :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
+    :param structure: what :func:`plate_structure` found for this model.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block(), pyro.validation_enabled(False):
+        one, other = (poutine.trace(model).get_trace(*args, **kwargs) for _ in range(2))
+        before = _densities(one, structure)
+        for axis, dim in enumerate(structure.local_dims, 1):
+            for index in {0, before.shape[axis] // 2, before.shape[axis] - 1}:
+                mixed = _with_others(one, other, dim, index)
+                after = _densities(
+                    poutine.trace(poutine.replay(model, trace=mixed)).get_trace(*args, **kwargs), structure
+                )
+                if not torch.allclose(before.select(axis, index), after.select(axis, index), equal_nan=True):
+                    return True
+    return False
+
+
+def _densities(trace: poutine.Trace, structure: PlateStructure) -> Tensor:
+    """Return the sum of all log densities of each datum, ``(1, *local)``."""
+    return total_log_density(trace, structure, latent=True) + total_log_density(trace, structure, latent=False)
+
+
+def _with_others(one: poutine.Trace, other: poutine.Trace, dim: int, index: int) -> poutine.Trace:
+    """Return a trace whose latent values are one's in a slice, and the other's elsewhere."""
+    mixed = one.copy()
+    for name, site in one.nodes.items():
+        if is_latent(site) and name in other.nodes:
+            axis, value = dim - site["fn"].event_dim, other.nodes[name]["value"].clone()
+            value.select(axis, index).copy_(site["value"].select(axis, index))
+            mixed.nodes[name] = {**site, "value": value}
+    return mixed
+
+
+def _batch_dim(site: dict[str, Any]) -> int:
+    """Return how many batch dimensions a site's log density has."""
+    return max(len(site["fn"].batch_shape), site["value"].dim() - site["fn"].event_dim)
+
+
+def _first(site: dict[str, Any], dims: tuple[int, ...]) -> Tensor:
+    """Return the first datum's draw."""
+    value: Tensor = site["value"]
     for dim in dims:
-        value = value.narrow(dim - fn.event_dim, 0, 1)
-    log_prob = fn.log_prob(value)
+        value = value.narrow(dim - site["fn"].event_dim, 0, 1)
+    return value
+
+
+def _same_along(log_prob: Tensor, dims: tuple[int, ...]) -> bool:
+    """Tell whether draws that all data share have the same log density under every datum's distribution."""
     first = log_prob
     for dim in dims:
         first = first.narrow(dim, 0, 1)
@@ -175,7 +236,8 @@ def draw_particles(
     Draw the latent sites from the prior, or from a guide, and score them.
 
     Draws from an exchangeable prior are shared by all data: the model then runs once a particle, not once a
-    particle and datum. Draws carry no gradient; the densities do.
+    particle and datum. Where such draws show that their density differs between data after all, each datum is given
+    draws of its own. Draws carry no gradient; the densities do.
 
     :param model: a Pyro model.
     :param guide: a Pyro guide, or None to draw from the prior.
@@ -192,6 +254,8 @@ def draw_particles(
         log_proposal = total_log_density(drawn, structure, latent=True)
         model = poutine.replay(model, trace=drawn)
     trace = _trace(model, _DrawParticles(num_particles, particle_dim, shared), args, kwargs)
+    if not all(_same_along(_log_prob(site).detach(), shared) for site in trace.nodes.values() if is_latent(site)):
+        trace = _trace(model, _DrawParticles(num_particles, particle_dim, ()), args, kwargs)
     return _scored(trace, structure, log_proposal)
 
 
@@ -300,12 +364,20 @@ def plate_scale(site: dict[str, Any], dims: tuple[int, ...]) -> float:
 def total_log_density(trace: poutine.Trace, structure: PlateStructure, *, latent: bool) -> Tensor:
     """Sum log densities over sites and over all dimensions but the particles and the local plates."""
     terms = []
-    for site in trace.nodes.values():
-        if _is_stochastic(site) and is_latent(site) == latent:
-            log_prob = at_least_single(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
+    for _, site in sample_sites(trace):
+        if is_latent(site) == latent:
             scale = site["scale"] / plate_scale(site, structure.local_dims)
-            terms.append(sum_to_local(scale_and_mask(log_prob, scale, site["mask"]), structure))
+            terms.append(sum_to_local(scale_and_mask(_log_prob(site), scale, site["mask"]), structure))
     return sum(terms[1:], terms[0])
+
+
+def _log_prob(site: dict[str, Any]) -> Tensor:
+    """Return a site's log density before scale and mask, which the trace keeps under Pyro's name for it."""
+    name = "unscaled_log_prob"
+    if name not in site:
+        site[name] = at_least_single(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
+    log_prob: Tensor = site[name]
+    return log_prob
 
 
 def sum_to_local(term: Tensor, structure: PlateStructure) -> Tensor:

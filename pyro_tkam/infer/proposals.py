@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -12,7 +12,15 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_tkam.infer.particles import PlateStructure, draw_particles, is_latent, plate_structure, total_log_density
+from pyro_tkam.infer.particles import (
+    PlateStructure,
+    couples,
+    draw_particles,
+    is_latent,
+    plate_structure,
+    total_log_density,
+    with_guide,
+)
 
 Draws = tuple[Tensor, dict[str, Tensor]]
 """Log weights ``(draw, *local)``, and values ``(draw, *plates, *event)`` of the latent sites."""
@@ -43,7 +51,9 @@ class Proposal:
 
         :raises ValueError: if it has no latent or no observed site.
         """
-        structure = plate_structure(model, *args, **kwargs)
+        structure = with_guide(plate_structure(model, *args, **kwargs), guide, *args, **kwargs)
+        if couples(model, structure, *args, **kwargs):
+            structure = replace(structure, local_dims=())
         with poutine.block():
             trace = poutine.trace(model).get_trace(*args, **kwargs)
         shapes = {name: _shape(site) for name, site in trace.nodes.items() if is_latent(site)}
@@ -65,7 +75,7 @@ class Proposal:
         except Exception:
             return None
         agrees = torch.allclose(particles.log_likelihood[-1], expected, rtol=1e-3, atol=1e-3, equal_nan=True)
-        return (self._local(particles.log_weights), particles.values) if agrees else None
+        return (particles.log_weights, particles.values) if agrees else None
 
     def _vmapped(self, num: int) -> Draws | None:
         try:
@@ -108,17 +118,12 @@ class Proposal:
     def _padded(self, draws: Draws) -> Draws:
         log_weights, values = draws
         padded = {name: value.reshape(len(value), *self._padded_shape(name)) for name, value in values.items()}
-        return self._local(log_weights.squeeze(1)), padded
+        return log_weights.squeeze(1), padded
 
     def _padded_shape(self, name: str) -> tuple[int, ...]:
         """Shape of a site with as many batch dimensions as there are plates."""
         batch, event = self.shapes[name]
         return (*(1,) * (-self.structure.particle_dim - 1 - len(batch)), *batch, *event)
-
-    def _local(self, log_weights: Tensor) -> Tensor:
-        """Drop the dimensions of plates that aren't local: ``(draw, *local)``."""
-        dims = [dim for dim in range(self.structure.particle_dim + 1, 0) if dim not in self.structure.local_dims]
-        return log_weights.squeeze(dims) if dims else log_weights
 
 
 class _DrawDetached(Messenger):

@@ -11,7 +11,7 @@ from pyro.infer.reparam.reparam import Reparam, ReparamMessage, ReparamResult
 from torch import Tensor
 
 from pyro_tkam.distributions.references import tensors_of
-from pyro_tkam.infer.normal_quantile import normal_quantile
+from pyro_tkam.infer.normal_quantile import normal_quantile, normal_score
 
 
 class InverseTransformReparam(Reparam):
@@ -47,9 +47,8 @@ class InverseTransformReparam(Reparam):
         quantile = normal_quantile(fn)
         if quantile is None:
             raise ValueError(f"{name}: got {type(fn).__name__}, takes a distribution with an inverse CDF")
-        noise = pyro.sample(
-            f"{name}_noise", _noise(fn).mask(mask), obs=_normal_score(fn, value), infer={"is_observed": False}
-        )
+        start = None if value is None else normal_score(fn, value)
+        noise = pyro.sample(f"{name}_noise", _noise(fn).mask(mask), obs=start, infer={"is_observed": False})
         if value is None:
             value = quantile(noise)
         return {"fn": dist.Delta(value, event_dim=fn.event_dim).mask(False), "value": value, "is_observed": True}
@@ -65,13 +64,3 @@ def _noise(fn: Any) -> Any:
     like = max(tensors_of(fn), key=lambda tensor: tensor.dim(), default=torch.zeros(()))
     zero = torch.zeros((), dtype=like.dtype, device=like.device)
     return dist.Normal(zero, torch.ones_like(zero)).expand(fn.batch_shape + fn.event_shape).to_event(fn.event_dim)
-
-
-def _normal_score(fn: Any, value: Tensor | None) -> Tensor | None:
-    """Return the ``ε`` of a value that was given to start from."""
-    if value is None:
-        return None
-    while isinstance(fn, dist.Independent):
-        fn = fn.base_dist
-    margin = torch.finfo(value.dtype).eps
-    return torch.special.ndtri(fn.cdf(value).clamp(margin, 1 - margin))

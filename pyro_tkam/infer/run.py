@@ -62,6 +62,10 @@ class BatchRun(ABC):
     def _finish(self) -> None:
         """Turn the records into results; called at the end and when interrupted."""
 
+    def _after_step(self, index: int) -> None:
+        """Do what follows a step; what it raises leaves a state that :meth:`resume` can go on from."""
+        return
+
     def _must_stop(self) -> bool:
         """Tell whether no further step may be made."""
         return False
@@ -130,6 +134,8 @@ class BatchRun(ABC):
                 self._keep(index - self.warmup_steps, self._step(index))
                 self._done = index + 1
                 self._rng = _get_rng(device)
+                self._after_step(index)
+                self._rng = _get_rng(device)  # it may have drawn
                 self._show(bar, index)
                 if interrupted:
                     raise KeyboardInterrupt

@@ -75,6 +75,7 @@ class Structure:
         :param local: dimension and size of the local plates.
         :param transforms: from a site's values to its coordinates, where they aren't Pyro's.
         :param standard_normal: use standard normal coordinates where a site has them.
+        :raises ValueError: if a site's support depends on an enumerated site.
         """
         wanted = standard_normal and not self.enumerated
         sites = {}
@@ -84,7 +85,7 @@ class Structure:
                 sites[name] = SiteLayout(tuple(site["value"].shape), site["fn"].event_dim, StandardNormal())
             else:
                 inverse = transforms[name] if name in transforms else biject_to(site["fn"].support).inv
-                sites[name] = _unconstrained(site, inverse)
+                sites[name] = _unconstrained(name, site, inverse)
         local = sorted(local)
         return Layout(sites, tuple(dim for dim, _ in local), tuple(size for _, size in local))
 
@@ -94,6 +95,9 @@ def initial_trace(
 ) -> tuple[poutine.Trace, int]:
     """Run a model once, latent sites set by an initialisation.
 
+    Its discrete sites are enumerated, but the values of the others are those of a run without: below an enumerated
+    site a distribution has a dimension more than what is drawn from it.
+
     :param nesting: number of plate dimensions; found by another run if None.
     :return: the trace and the number of plate dimensions.
     """
@@ -101,8 +105,12 @@ def initial_trace(
         init = _explained(init)
         if nesting is None:
             nesting = _guess_max_plate_nesting(InitMessenger(init)(model), args, kwargs)
-        enumerating = poutine.enum(config_enumerate(model), first_available_dim=-1 - nesting)
-        return poutine.trace(InitMessenger(init)(enumerating)).get_trace(*args, **kwargs), nesting
+        trace = poutine.trace(InitMessenger(init)(model)).get_trace(*args, **kwargs)
+        if any(_is_enumerated(name, site) for name, site in sample_sites(trace) if not site["is_observed"]):
+            values = InitMessenger(lambda site: trace.nodes[site["name"]]["value"])
+            enumerating = poutine.enum(config_enumerate(model), first_available_dim=-1 - nesting)
+            return poutine.trace(values(enumerating)).get_trace(*args, **kwargs), nesting
+        return trace, nesting
 
 
 def centred_like(trace: poutine.Trace) -> Callable[[Site], Any]:
@@ -162,8 +170,8 @@ def refuse_subsampling(trace: poutine.Trace) -> None:
         fn = site["fn"] if site["type"] == "sample" else None
         if isinstance(fn, _Subsample) and fn.subsample_size is not None and fn.subsample_size < fn.size:
             raise NotImplementedError(
-                f"plate {name!r} draws {fn.subsample_size} of {fn.size} data; "
-                "MCMC does not support models with subsample sites"
+                f"plate {name!r} draws {fn.subsample_size} of {fn.size} data, takes all: "
+                "a model with random subsamples has no posterior and no evidence"
             )
 
 
@@ -234,8 +242,13 @@ def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
     return initialise
 
 
-def _unconstrained(site: Site, inverse: Transform) -> SiteLayout:
-    shape = tuple(inverse.forward_shape(site["value"].shape))
+def _unconstrained(name: str, site: Site, inverse: Transform) -> SiteLayout:
+    shape, value_shape = tuple(inverse.forward_shape(site["value"].shape)), tuple(site["value"].shape)
     event_dim = site["fn"].event_dim - inverse.domain.event_dim + inverse.codomain.event_dim
+    if len(shape) - event_dim != len(value_shape) - site["fn"].event_dim:
+        raise ValueError(
+            f"site {name!r} has the value shape {value_shape} but coordinates of shape {shape}; "
+            "its support must not depend on a site that is summed out"
+        )
     coordinate: Coordinate = Unconstrained(inverse.inv)
     return SiteLayout(shape, event_dim, coordinate)

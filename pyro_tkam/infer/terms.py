@@ -123,16 +123,16 @@ class ModelTerms:
         :raises ValueError: if its sites differ from those of the first run.
         """
         with self._setting(coordinates):
-            trace = poutine.trace(self._prepared(rows)).get_trace(*self.args, **self.kwargs)
+            trace = poutine.trace(self._enumerated(rows)).get_trace(*self.args, **self.kwargs)
         names = [name for name, _ in sample_sites(trace)]
         if names != self._names:
             raise ValueError(f"model changed its sites between calls: had {self._names}, now {names}")
         return trace, coordinates
 
     def _run_latents(self, coordinates: dict[str, Tensor], rows: int | None = None) -> poutine.Trace:
-        """Run the model as :meth:`run` does, no further than its last latent site."""
+        """Run the model as :meth:`run` does, its discrete sites drawn, no further than its last latent site."""
         with self._setting(coordinates):
-            return trace_latents(self._prepared(rows), self.layout.sites, self.args, self.kwargs)
+            return trace_latents(self._with_rows(rows), self.layout.sites, self.args, self.kwargs)
 
     @contextmanager
     def _setting(self, coordinates: dict[str, Tensor]) -> Iterator[None]:
@@ -141,15 +141,21 @@ class ModelTerms:
         with poutine.block(), pyro.validation_enabled(False), in_latents_only(), setting:
             yield
 
-    def _prepared(self, rows: int | None) -> Model:
-        """Return the model with its discrete sites enumerated, under an outer plate if a number of rows is given."""
-        model, first_free = self.model, -1 - self.structure.max_plate_nesting
-        if rows is not None:
-            model = pyro.plate(_ROWS, rows, dim=first_free)(model)
-            first_free -= 1
-        if self.structure.enumerated:
-            model = poutine.enum(config_enumerate(model), first_available_dim=first_free)
-        return model
+    def _with_rows(self, rows: int | None) -> Model:
+        """Return the model, under an outer plate if a number of rows is given."""
+        if rows is None:
+            return self.model
+        plated: Model = pyro.plate(_ROWS, rows, dim=-1 - self.structure.max_plate_nesting)(self.model)
+        return plated
+
+    def _enumerated(self, rows: int | None) -> Model:
+        """Return the model as :meth:`_with_rows` does, with its discrete sites enumerated."""
+        model = self._with_rows(rows)
+        if not self.structure.enumerated:
+            return model
+        first_free = -1 - self.structure.max_plate_nesting - (rows is not None)
+        enumerated: Model = poutine.enum(config_enumerate(model), first_available_dim=first_free)
+        return enumerated
 
     def site_terms(self, trace: poutine.Trace, coordinates: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the log density of each site, unsummed."""
@@ -164,7 +170,8 @@ class ModelTerms:
     def _sum(
         self, trace: poutine.Trace, coordinates: dict[str, Tensor], dims: tuple[int, ...], sizes: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
-        terms = self.site_terms(trace, coordinates)
+        zero = next(iter(coordinates.values())).new_zeros(sizes)
+        terms = {name: term.to(zero.dtype) for name, term in self.site_terms(trace, coordinates).items()}
         prior = self.prior_names
         if self.structure.enumerated:
             log_prior = marginal(trace, terms, prior, dims)
@@ -172,7 +179,6 @@ class ModelTerms:
                 _keep(each, dims, sizes) for each in (log_prior, marginal(trace, terms, terms, dims))
             )
             return log_prior, log_joint - log_prior
-        zero = next(iter(coordinates.values())).new_zeros(sizes)
         log_prior = sum((_keep(terms[name], dims, sizes) for name in prior), zero)
         log_likelihood = sum((_keep(terms[name], dims, sizes) for name in terms if name not in prior), zero)
         return log_prior, log_likelihood
@@ -205,15 +211,14 @@ def find_local_plates(
 
 
 def _shares_nothing(terms: ModelTerms) -> bool:
-    """Perturb the latents of one datum and see whether the terms of another one move."""
+    """Move the latents of all data but one, and see whether the terms of that one move."""
     position = terms.coordinates(terms.structure.trace)
     before = terms.one(position)
-    for index in {0, len(position) // 2}:
-        moved = position.clone()
-        moved[index] += 0.37
-        others = torch.arange(len(position), device=position.device) != index
+    for index in {0, len(position) // 2, len(position) - 1}:
+        moved = position.roll(1, 0) + 0.37
+        moved[index] = position[index]
         after = terms.one(moved)
-        if not all(torch.allclose(a[others], b[others], equal_nan=True) for a, b in zip(before, after, strict=True)):
+        if not all(torch.allclose(a[index], b[index], equal_nan=True) for a, b in zip(before, after, strict=True)):
             return False
     return True
 

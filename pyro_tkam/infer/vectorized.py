@@ -76,6 +76,8 @@ class VectorizedMCMC(BatchRun):
         :raises KeyboardInterrupt: after Ctrl-C, between two steps; the draws made so far are kept.
         """
         self._args, self._kwargs = args, kwargs
+        self._samples, self.sample_stats = {}, {}
+        self._diagnostics = [{} for _ in range(self.num_chains)]
         self._run(args, kwargs)
 
     def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> dict[str, Tensor]:
@@ -116,12 +118,14 @@ class VectorizedMCMC(BatchRun):
 
     def _step(self, index: int) -> dict[str, Tensor]:
         info = self._chains.step()
+        statistics = {name: getattr(info, name) for name in STATISTICS}
+        return {"position": self._chains.position, "lp": self._chains.point.log_density} | statistics
+
+    def _after_step(self, index: int) -> None:
         if self.hook_fn is not None:
             warm = index < self.warmup_steps
             params = self._chains.density.layout.unflatten(self._chains.position)
             self.hook_fn(self.kernel, params, "Warmup" if warm else "Sample", index - (not warm) * self.warmup_steps)
-        statistics = {name: getattr(info, name) for name in STATISTICS}
-        return {"position": self._chains.position, "lp": self._chains.point.log_density} | statistics
 
     def _state(self) -> dict[str, Any]:
         return self._chains.state()

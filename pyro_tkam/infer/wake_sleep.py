@@ -51,7 +51,7 @@ class WakeSleepMLE(ImportanceMLE):
     ) -> Tensor:
         assert self._seen is not None
         values, args, kwargs = dream(model, args, kwargs)
-        return score_guide(guide, values, self._seen[1], args, kwargs).sum()
+        return score_guide(guide, values, self._seen[2], args, kwargs).sum()
 
 
 def dream(

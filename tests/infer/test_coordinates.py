@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pyro_tkam.infer.normal_quantile import normal_quantile
+from pyro_tkam.infer.normal_quantile import normal_quantile, normal_score
 
 QUANTILES = [
     (dist.Normal(1.0, 2.0), stats.norm(1, 2)),
@@ -45,7 +45,16 @@ def test_both_tails_stay_finite_in_single_precision(fn) -> None:
 
 @pytest.mark.parametrize(
     "fn",
-    [dist.Gamma(2.0, 1.0), dist.Beta(1.0, 2.0), dist.Dirichlet(torch.ones(3)), dist.Poisson(1.0), dist.StudentT(3.0)],
+    [
+        dist.Gamma(2.0, 1.0),
+        dist.Beta(1.0, 2.0),
+        dist.Dirichlet(torch.ones(3)),
+        dist.Poisson(1.0),
+        dist.StudentT(3.0),
+        dist.InverseGamma(3.0, 2.0),
+        dist.RelaxedBernoulli(torch.tensor(0.5), probs=torch.tensor(0.3)),
+        dist.RelaxedOneHotCategorical(torch.tensor(0.5), torch.ones(3)),
+    ],
     ids=lambda each: type(each).__name__,
 )
 def test_there_is_no_map_without_an_inverse_cdf(fn) -> None:
@@ -55,3 +64,20 @@ def test_there_is_no_map_without_an_inverse_cdf(fn) -> None:
 def test_multivariate_normals_have_one() -> None:
     fn = dist.MultivariateNormal(torch.ones(2), scale_tril=torch.tensor([[2.0, 0.0], [1.0, 0.5]]))
     torch.testing.assert_close(normal_quantile(fn)(torch.tensor([1.0, 2.0])), torch.tensor([3.0, 3.0]))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        dist.Kumaraswamy(2.0, 3.0),
+        dist.LogNormal(0.5, 0.7),
+        dist.Gumbel(0.0, 1.0),
+        dist.HalfNormal(1.5),
+        dist.TransformedDistribution(dist.Normal(1.0, 0.5), [dist.transforms.AffineTransform(1.0, -2.0)]),
+        dist.TransformedDistribution(dist.Uniform(0.0, 1.0), [dist.transforms.AffineTransform(0.0, -1.0)] * 2),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_scores_go_back_through_decreasing_transforms_too(fn) -> None:
+    normal = torch.linspace(-4, 4, 17)
+    torch.testing.assert_close(normal_score(fn, normal_quantile(fn)(normal)), normal, atol=2e-3, rtol=0)

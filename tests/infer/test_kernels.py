@@ -285,6 +285,39 @@ def test_a_resumed_run_is_the_same_to_the_bit(kernel: type, stop: int, tmp_path)
         assert torch.equal(value, second.sample_stats[name])
 
 
+@pytest.mark.parametrize("stop", [3, 15])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_run_whose_hook_raised_can_be_resumed(stop: int, error: type[BaseException]) -> None:
+    def make() -> VectorizedMCMC:
+        return VectorizedMCMC(MALA(gaussian), 20, 10, num_chains=3, disable_progbar=True)
+
+    def fail(kernel, params, stage, i) -> None:
+        if i + (stage == "Sample") * 10 == stop:
+            raise error
+
+    pyro.set_rng_seed(5)
+    whole = make()
+    whole.run(torch.tensor(1.0))
+    pyro.set_rng_seed(5)
+    first, second = make(), make()
+    first.hook_fn = fail
+    with pytest.raises(error):
+        first.run(torch.tensor(1.0))
+    assert first.state["steps"] == stop + 1
+    second.resume(first.state)
+    second.run(torch.tensor(1.0))
+    assert torch.equal(second.get_samples()["a_mean"], whole.get_samples()["a_mean"])
+
+
+def test_a_run_that_fails_leaves_no_draws_of_the_one_before() -> None:
+    mcmc = VectorizedMCMC(MALA(gaussian), 5, 5, num_chains=2, disable_progbar=True)
+    mcmc.run(torch.tensor(1.0))
+    mcmc.hook_fn = lambda *_: interrupt(True)
+    with pytest.raises(KeyboardInterrupt):
+        mcmc.run(torch.tensor(5.0))
+    assert (mcmc.get_samples(), mcmc.sample_stats, mcmc.diagnostics()) == ({}, {}, {})
+
+
 def interrupt(now: bool) -> None:
     """Press Ctrl-C."""
     if now:

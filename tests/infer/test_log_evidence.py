@@ -5,6 +5,7 @@ probability below 1e-5; seeds are fixed all the same.
 """
 
 import math
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
@@ -177,6 +178,42 @@ def test_data_that_spread_over_their_distribution_are_refused():
     for method in ("auto", "bridge", "importance"):
         with pytest.raises(ValueError, match=message):
             log_evidence(line, torch.zeros(5, 1), method=method)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "plates", "shape"),
+    [
+        (lambda mean: dist.Bernoulli(logits=mean), nullcontext, r"\(5, 1\)"),
+        (lambda mean: dist.Categorical(logits=torch.stack([mean, -mean], -1)), nullcontext, r"\(5, 1\)"),
+        (lambda mean: dist.Normal(mean, 1.0), lambda: pyro.plate("data", 5), r"\(5, 5\)"),
+        (lambda mean: dist.Bernoulli(logits=mean), lambda: pyro.plate("data", 5), r"\(5, 5\)"),
+    ],
+)
+def test_data_that_spread_by_a_column_of_means_are_refused(likelihood, plates, shape):
+    def column(y):
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        with plates():
+            pyro.sample("y", likelihood(slope * torch.arange(5.0).unsqueeze(-1)), obs=y)
+
+    message = rf"site 'y' got data of batch shape \(5,\) for a distribution of {shape}.*count as \(5, 5\) data"
+    for method in ("bridge", "importance"):
+        with pytest.raises(ValueError, match=message):
+            log_evidence(column, torch.ones(5), method=method)
+
+
+def test_data_may_repeat_along_a_plate():
+    def repeated(y):
+        with pyro.plate("rows", 3, dim=-2), pyro.plate("columns", 2, dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            k = pyro.sample("k", dist.Bernoulli(0.5))
+            pyro.sample("y", dist.Normal(z + k, 1.0), obs=y)
+
+    pyro.set_rng_seed(0)
+    y = torch.tensor([0.3, 1.2])
+    evidence = log_evidence(repeated, y, method="importance", num_particles=2000)
+    normal = dist.Normal(torch.tensor([[0.0], [1.0]]), math.sqrt(2.0))
+    exact = 3 * (normal.log_prob(y).logsumexp(0) - math.log(2)).sum().item()
+    assert abs(evidence.value - exact) < 4.5 * evidence.standard_error
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,18 @@ import pytest
 import torch
 from pyro import poutine
 
-from pyro_tkam.infer import AutoMALA, ImportanceSampling, ParallelTempering, VectorizedMCMC, log_evidence
+from pyro_tkam.infer import (
+    ULA,
+    AutoMALA,
+    ImportanceMLE,
+    ImportanceSampling,
+    LangevinMLE,
+    ParallelTempering,
+    SteppingstoneMLE,
+    VectorizedMCMC,
+    log_evidence,
+)
+from pyro_tkam.models import TKAM
 from tests.infer.evidence_problems import TEMPERED, assert_close
 
 
@@ -116,6 +127,51 @@ def test_an_impossible_likelihood_of_chains(method):
     zero = r"at every one the likelihood is zero: site 'likelihood' is not finite but -inf in chain 0"
     with pytest.raises(ValueError, match=zero):
         log_evidence(impossible, method=method)
+
+
+def in_plate(num, **options):
+    def model():
+        with pyro.plate("data", num, **options) as rows:
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor([1.5, 2.5, 3.5])[rows])
+
+    return model
+
+
+def in_scale():
+    with poutine.scale(scale=torch.tensor([1.0, 2.0])):
+        z = pyro.sample("z", PAIR)
+    pyro.sample("x", dist.Normal(z.sum(), 1.0), obs=torch.tensor(0.0))
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (in_plate(3, subsample_size=2), NotImplementedError, "'data' draws 2 of 3 data, takes all"),
+        (in_plate(30, subsample=torch.arange(3)), ValueError, r"\['z'\] have priors scaled by a mini-batch"),
+        (in_scale, ValueError, r"\['z'\] have priors scaled by a mini-batch"),
+    ],
+)
+def test_mini_batches_have_no_evidence(model, error, message):
+    runs = [partial(log_evidence, model, method=method) for method in ("auto", "importance", "ais", "bar")]
+    for run in (*runs, ImportanceSampling(model).run):
+        with pytest.raises(error, match=message):
+            run()
+
+
+def test_a_model_called_with_the_size_of_all_data_has_no_evidence():
+    model = TKAM.mixture(4, latent_dim=2, num_components=2)
+    for method in ("importance", "bar"):
+        with pytest.raises(ValueError, match="priors scaled by a mini-batch"):
+            log_evidence(model, torch.rand(3, 4), method=method, model_kwargs={"size": 30})
+    assert ImportanceSampling(model).run(torch.rand(3, 4), size=3).evidence.per_datum.shape == (3,)
+
+
+@pytest.mark.parametrize("objective", [ImportanceMLE(10), LangevinMLE(ULA, step_size=0.1), SteppingstoneMLE(ULA)])
+def test_mini_batches_can_be_trained_on(objective):
+    pyro.set_rng_seed(0)
+    model = in_plate(30, subsample=torch.arange(3))
+    assert math.isfinite(objective.loss(model, None))
 
 
 def test_missing_data_may_be_masked():

@@ -104,6 +104,15 @@ def test_values_to_start_from_become_noise():
     torch.testing.assert_close(torch.special.ndtr(noise), rough().cdf(start), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", SITES)
+def test_the_noise_to_start_from_gives_the_value_back(name):
+    fn = SITES[name]
+    start = normal_quantile(fn)(torch.tensor([-1.5, 0.5, 1.0]))
+    model = reparam(lambda: pyro.sample("z", fn), WHITE)
+    noise = trace(InitMessenger(init_to_value(values={"z": start}))(model)).get_trace().nodes["z_noise"]["value"]
+    torch.testing.assert_close(normal_quantile(fn)(noise), start, atol=1e-4, rtol=1e-4)
+
+
 def test_masks_stay_on_the_noise():
     mask = torch.tensor([True, False, True])
     nodes = trace(reparam(lambda: pyro.sample("z", rough().mask(mask)), WHITE)).get_trace().nodes

@@ -172,6 +172,18 @@ def test_recorded_likelihoods_belong_to_recorded_positions() -> None:
     torch.testing.assert_close(result.samples["theta"], result.density.constrain(result.positions)["theta"][-1])
 
 
+@pytest.mark.parametrize("kernel", [MALA, AutoMALA])
+def test_data_may_have_more_precision_than_latents(kernel: type) -> None:
+    def model(x: Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    tempering = ParallelTempering(kernel(model), num_temperatures=4, num_samples=20, num_chains=2, disable_progbar=True)
+    result = tempering.run(torch.tensor([1.0, 2.0, 3.0]).double())
+    assert result.log_likelihood.dtype == result.positions.dtype == torch.float32
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "exact"), [(gamma_prior, True), (mixture, False)])
 def test_priors_without_standard_normal_coordinates(model, exact: bool) -> None:
