@@ -172,11 +172,12 @@ def test_langevin_chains_run_on_it():
 @pytest.mark.slow
 def test_nuts_mixes_better_on_the_noise_of_a_rough_energy():
     """
-    The smallest effective sample size a gradient, by three seeds.
+    The smallest effective sample size a gradient, by six seeds.
 
-    Over 12 other seeds the log of its ratio was 2.8 with a spread of 0.7: a mean of three falls below 1 in one of 10^5.
+    Over these and six others the log of its ratio was 3.0 with a spread of 1.4, most of it from how long the raw chain
+    stays in one of the modes: a mean of six falls below 1 in one of 10^4.
     """
-    assert compare(range(3), 100)["log_ratio"] > 1
+    assert compare(range(6), 300)["log_ratio"] > 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
