@@ -254,7 +254,8 @@ def draw_particles(
         log_proposal = total_log_density(drawn, structure, latent=True)
         model = poutine.replay(model, trace=drawn)
     trace = _trace(model, _DrawParticles(num_particles, particle_dim, shared), args, kwargs)
-    if not all(_same_along(_log_prob(site).detach(), shared) for site in trace.nodes.values() if is_latent(site)):
+    latent = [site for site in trace.nodes.values() if is_latent(site)]
+    if shared and not all(_same_along(_log_prob(site).detach(), shared) for site in latent):
         trace = _trace(model, _DrawParticles(num_particles, particle_dim, ()), args, kwargs)
     return _scored(trace, structure, log_proposal)
 

@@ -169,9 +169,12 @@ def _seen_from_above(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tenso
 
 def _find_massive_cell(masses: Tensor, u: Tensor) -> Tensor:
     """Find the cell in which the mass reaches ``u``, given the mass up to each cell's end, ``(cells, batch)``."""
-    # The largest u that is drawn lies below the total, so that no cell without mass is ever chosen.
-    largest = torch.nextafter(masses[-1], torch.zeros_like(masses[-1]))
-    return _find_cell(masses[:-1], u.minimum(largest))
+    return _find_cell(masses[:-1], u.minimum(_largest(masses)))
+
+
+def _largest(masses: Tensor) -> Tensor:
+    """Return the largest ``u`` that is solved for, below the total, so that no cell without mass is ever chosen."""
+    return torch.nextafter(masses[-1], torch.zeros_like(masses[-1]))
 
 
 def _find_cell(boundaries: Tensor, value: Tensor) -> Tensor:
@@ -210,7 +213,7 @@ class _Search(torch.autograd.Function):
 def _find_scattered_cell(masses: Tensor, u: Tensor, column: Tensor) -> Tensor:
     """Find the same for draws of any of the columns, by bisection."""
     count, batch = masses.shape
-    u = u.minimum(torch.nextafter(masses[-1], torch.zeros_like(masses[-1]))[column])
+    u = u.minimum(_largest(masses)[column])
     flat, cell = masses.flatten(), torch.zeros_like(column)
     for power in reversed(range((count - 1).bit_length())):
         further = (cell + 2**power).clamp_max_(count - 1)

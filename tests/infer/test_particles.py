@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -203,6 +205,21 @@ def test_what_is_recorded_outside_the_plate_is_no_site() -> None:
     assert plate_structure(deterministic, X).local_dims == (-1,)
     assert ImportanceSampling(deterministic, num_particles=100).run(X).evidence.per_datum is not None
     assert LangevinMLE(MALA, num_steps=1, step_size=0.1).loss(deterministic, None, X) > 0
+
+
+@pytest.mark.parametrize("model", [local, covariate, global_latent])
+def test_a_model_runs_once_where_its_first_draws_serve(model) -> None:
+    structure, calls = plate_structure(model, X), []
+
+    def counted(x: torch.Tensor) -> None:
+        calls.append(len(x))
+        model(x)
+
+    draw_particles(counted, None, 4, structure, X)
+    assert len(calls) == 1
+    calls.clear()
+    draw_particles(counted, None, 4, replace(structure, exchangeable=True), X)
+    assert len(calls) == (2 if model is covariate else 1)
 
 
 def only_observed(x: torch.Tensor) -> None:
