@@ -24,8 +24,8 @@ from torch import Tensor
 
 from benchmarks.timing import arguments, report
 from pyro_tkam.infer import MALA, ULA, AutoMALA, ParallelTempering, VectorizedMCMC
-from pyro_tkam.infer.chains import Chains
-from pyro_tkam.infer.start import find_start
+from pyro_tkam.infer.mcmc.chains import Chains
+from pyro_tkam.infer.mcmc.initialization import find_start
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 
 KERNELS = {"ULA": ULA, "MALA": MALA, "AutoMALA": AutoMALA}

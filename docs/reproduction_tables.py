@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pyro_tkam.train.experiments import EXPERIMENTS
-from pyro_tkam.train.findings import Comparison, Finding, findings
+from pyro_tkam.paper.experiments import EXPERIMENTS
+from pyro_tkam.paper.findings import Comparison, Finding, findings
 
 RESULTS = Path(__file__).parent / "results"
 OURS = sorted(RESULTS.glob("reproduction-seed-*.json"))

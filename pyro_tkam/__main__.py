@@ -135,7 +135,7 @@ def _demo_arguments(parser: "ArgumentParser") -> None:
 
 
 def _demo(options: Any) -> None:
-    from pyro_tkam.train.demo import demo, table
+    from pyro_tkam.paper.demo import demo, table
 
     _quiet_lightning()
     result = demo(_config(options), options["run"])
@@ -152,8 +152,8 @@ def _reproduce_arguments(parser: "ArgumentParser") -> None:
 
 
 def _reproduce(options: Any) -> None:
-    from pyro_tkam.train.experiments import chosen
-    from pyro_tkam.train.reproduce import merge_results, reproduce, table
+    from pyro_tkam.paper.experiments import chosen
+    from pyro_tkam.paper.reproduce import merge_results, reproduce, table
 
     rows = chosen(options["name"])
     for row in rows:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pyro_tkam.train.experiments import EXPERIMENTS
-from pyro_tkam.train.findings import findings
+from pyro_tkam.paper.experiments import EXPERIMENTS
+from pyro_tkam.paper.findings import findings
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pyro_tkam._arviz import Container, from_groups
 from pyro_tkam.diagnostics.sites import ModelSites
-from pyro_tkam.infer.evidence import Evidence
-from pyro_tkam.infer.importance import WeightedDraws
-from pyro_tkam.infer.tempering import ParallelTempering, PowerPosteriors
-from pyro_tkam.infer.vectorized import VectorizedMCMC
+from pyro_tkam.infer.evidence.importance import WeightedDraws
+from pyro_tkam.infer.mcmc.vectorized import VectorizedMCMC
+from pyro_tkam.infer.results import Evidence
+from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering, PowerPosteriors
 
 Group = Mapping[str, Tensor]
 Dims = dict[str, Sequence[str]]

@@ -1,18 +1,18 @@
 """Inference for any Pyro model: objectives, Langevin kernels, vectorised chains, parallel tempering."""
 
-from pyro_tkam.infer.density import ModelDensity
-from pyro_tkam.infer.evidence import Evidence, Finding, LogBayesFactor, Verdict
-from pyro_tkam.infer.importance import ImportanceSampling, WeightedDraws
-from pyro_tkam.infer.importance_elbo import ImportanceWeightedELBO
-from pyro_tkam.infer.importance_mle import ImportanceMLE, ImportanceStatistics
-from pyro_tkam.infer.kernels import MALA, ULA, AutoMALA, LangevinKernel
-from pyro_tkam.infer.langevin_mle import LangevinMLE
-from pyro_tkam.infer.methods import log_evidence
+from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws
+from pyro_tkam.infer.evidence.log_evidence import log_evidence
+from pyro_tkam.infer.mcmc.kernels import MALA, ULA, AutoMALA, LangevinKernel
+from pyro_tkam.infer.mcmc.vectorized import VectorizedMCMC
+from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.objectives.importance import ImportanceMLE, ImportanceStatistics
+from pyro_tkam.infer.objectives.importance_elbo import ImportanceWeightedELBO
+from pyro_tkam.infer.objectives.langevin import LangevinMLE
+from pyro_tkam.infer.objectives.steppingstone import SteppingstoneMLE
+from pyro_tkam.infer.objectives.wake_sleep import WakeSleepMLE
 from pyro_tkam.infer.reparam import InverseTransformReparam
-from pyro_tkam.infer.steppingstone_mle import SteppingstoneMLE
-from pyro_tkam.infer.tempering import ParallelTempering, PowerPosteriors
-from pyro_tkam.infer.vectorized import VectorizedMCMC
-from pyro_tkam.infer.wake_sleep import WakeSleepMLE
+from pyro_tkam.infer.results import Evidence, Finding, LogBayesFactor, Verdict
+from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering, PowerPosteriors
 
 __all__ = [
     "MALA",

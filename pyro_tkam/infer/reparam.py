@@ -10,8 +10,8 @@ import torch
 from pyro.infer.reparam.reparam import Reparam, ReparamMessage, ReparamResult
 from torch import Tensor
 
+from pyro_tkam.distributions.normal_quantile import normal_quantile, normal_score
 from pyro_tkam.distributions.references import tensors_of
-from pyro_tkam.infer.normal_quantile import normal_quantile, normal_score
 
 
 class InverseTransformReparam(Reparam):

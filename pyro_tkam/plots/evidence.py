@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_tkam.infer.importance import WeightedDraws
-from pyro_tkam.infer.tempering import PowerPosteriors
+from pyro_tkam.infer.evidence.importance import WeightedDraws
+from pyro_tkam.infer.tempering.parallel_tempering import PowerPosteriors
 from pyro_tkam.ops.schedules import power_law
 from pyro_tkam.plots.axes import Axes, axes_or_new
 

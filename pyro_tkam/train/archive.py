@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pyro_tkam._arviz import Container, from_groups
-from pyro_tkam.infer.evidence import Evidence
+from pyro_tkam.infer.results import Evidence
 from pyro_tkam.train.folder import RunFolder
 
 

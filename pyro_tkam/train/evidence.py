@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pyro_tkam.infer import AutoMALA, ImportanceSampling, ModelDensity, ParallelTempering
-from pyro_tkam.infer.chains import Chains
-from pyro_tkam.infer.fitted import MixtureProposal
-from pyro_tkam.infer.verdict import DRAWS_LIMIT, KHAT_LIMIT
+from pyro_tkam.infer.diagnosis import DRAWS_LIMIT, KHAT_LIMIT
+from pyro_tkam.infer.evidence.mixture_proposal import MixtureProposal
+from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.ops.estimators import importance, pareto_smooth
 from pyro_tkam.train.folder import RunFolder
 from pyro_tkam.train.per_datum import METHODS, EvidenceReport, PerDatum

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyro_tkam._arviz import Container
-    from pyro_tkam.infer.evidence import Evidence
+    from pyro_tkam.infer.results import Evidence
 
 
 def write_text(path: Path, text: str) -> None:

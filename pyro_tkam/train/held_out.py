@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_tkam._arviz import psis
-from pyro_tkam.infer.particles import draw_particles, plate_structure
+from pyro_tkam.infer.model.draws import draw_particles, plate_structure
 
 _RELIABLE_KHAT = 0.7  # Vehtari et al. 2024, arXiv:1507.02646
 

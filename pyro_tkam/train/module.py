@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from pyro_tkam.distributions import PersistentULA
 from pyro_tkam.infer import ImportanceMLE
-from pyro_tkam.infer.chain_mle import ChainMLE
-from pyro_tkam.infer.objective import MaximumLikelihood
+from pyro_tkam.infer.objectives.base import MaximumLikelihood
+from pyro_tkam.infer.objectives.chains import ChainMLE
 from pyro_tkam.nn import Basis, UnivariateFunctions
 from pyro_tkam.train.batches import tensors
 from pyro_tkam.train.callbacks import RandomState

@@ -17,7 +17,7 @@ from pyro_tkam.infer import (
     SteppingstoneMLE,
     WakeSleepMLE,
 )
-from pyro_tkam.infer.kernels import LangevinKernel
+from pyro_tkam.infer.mcmc.kernels import LangevinKernel
 from pyro_tkam.models import AmortisedGuide
 from pyro_tkam.ops.schedules import cyclic_exponent
 from pyro_tkam.train.config import TrainConfig

@@ -13,8 +13,8 @@ from scipy.stats import kstest, norm
 
 from benchmarks.reparam import compare
 from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
+from pyro_tkam.distributions.normal_quantile import normal_quantile
 from pyro_tkam.infer import MALA, InverseTransformReparam, VectorizedMCMC
-from pyro_tkam.infer.normal_quantile import normal_quantile
 
 
 def rough(dtype: torch.dtype = torch.float32) -> ExponentiallyTilted:

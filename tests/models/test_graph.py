@@ -6,7 +6,7 @@ import torch
 from pyro import poutine
 
 from pyro_tkam.distributions import JointEnergy
-from pyro_tkam.infer.density import ModelDensity
+from pyro_tkam.infer.model.density import ModelDensity
 from tests.models.small import COUPLINGS, labelled, multimodal
 
 ROWS = torch.linspace(-1, 1, 24).reshape(4, 6)

@@ -6,7 +6,7 @@ import torch
 
 from pyro_tkam.distributions import IsotropicNormal, JointEnergy, PairwiseBernoulli
 from pyro_tkam.infer import ImportanceMLE, LangevinMLE
-from pyro_tkam.infer.particles import draw_particles, plate_structure
+from pyro_tkam.infer.model.draws import draw_particles, plate_structure
 from pyro_tkam.models import TKAM, AmortisedGuide, DecodedSequence, MixturePrior, SequenceLikelihood, TiltedPrior
 from pyro_tkam.nn import KAN, SequenceGenerator
 from pyro_tkam.ops import table

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO, LangevinMLE
-from pyro_tkam.infer.kernels import AutoMALA
+from pyro_tkam.infer.mcmc.kernels import AutoMALA
 from pyro_tkam.models import TKAM, AmortisedGuide
 from pyro_tkam.train import ELBOTraining, GridUpdates, fit
 

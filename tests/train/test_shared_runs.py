@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pyro_tkam.paper.demo import demo
 from pyro_tkam.train import RunFolder, TrainConfig, fit
-from pyro_tkam.train.demo import demo
 from tests.train.shared_runs import RUNS, UPDATES, run
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,1 @@
+"""Model evidence of any Pyro model."""

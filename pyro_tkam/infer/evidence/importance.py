@@ -1,0 +1,176 @@
+"""Importance sampling from the prior or a guide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer.diagnosis import importance_verdict
+from pyro_tkam.infer.evidence.proposals import Proposal
+from pyro_tkam.infer.model.requirements import check_prior
+from pyro_tkam.infer.results import Evidence, Verdict
+from pyro_tkam.ops.estimators import importance, pareto_smooth
+from pyro_tkam.ops.resampling import RESAMPLERS
+
+
+@dataclass(frozen=True)
+class WeightedDraws:
+    """Weighted draws of the posterior, per datum where the model's latents are.
+
+    :param log_weights: ``log p(x, z_s) - log q(z_s)``, ``(draw, *local)``, in nats.
+    :param values: the drawn sites, each ``(draw, *plates, *event)``, of size 1 where data share the draws.
+    :param proposal: where they come from.
+    :param resampler: turns log weights ``(*local, draw)`` into indices.
+    :param ess_threshold: share of effective draws below which :attr:`weights` are those of resampled draws.
+    """
+
+    log_weights: Tensor
+    values: dict[str, Tensor]
+    proposal: Proposal
+    resampler: Callable[..., Tensor]
+    ess_threshold: float
+
+    @property
+    def num_particles(self) -> int:
+        """Number of draws ``S``."""
+        return len(self.log_weights)
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """Normalised weights ``(draw, *local)``; multiples of ``1/S`` where the effective sample size is too small."""
+        weights = self.log_weights.softmax(0)
+        few = self.effective_sample_size < self.ess_threshold * self.num_particles
+        if not few.any():
+            return weights
+        counts = torch.zeros_like(weights).scatter_add(0, self.ancestors, torch.ones_like(weights))
+        return torch.where(few, counts / self.num_particles, weights)
+
+    @cached_property
+    def effective_sample_size(self) -> Tensor:
+        """``1 / Σ w²`` of the normalised weights, ``(*local)``, in draws."""
+        return effective_draws(self.log_weights)
+
+    @cached_property
+    def khat(self) -> Tensor:
+        """Pareto k-hat of the weights, ``(*local)``: below 0.7 they can be trusted."""
+        return pareto_smooth(self.log_weights.movedim(0, -1)).khat
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the weights can be trusted."""
+        return importance_verdict(self.khat, self.effective_sample_size)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """``log (1/S) Σ_s w_s``, of all data and of each."""
+        return evidence_of_weights(self.log_weights)
+
+    @cached_property
+    def samples(self) -> dict[str, Tensor]:
+        """Equally weighted posterior draws by site, resampled, each ``(draw, *site shape)``."""
+        return {name: self._gather(name, self.ancestors) for name in self.values}
+
+    @cached_property
+    def ancestors(self) -> Tensor:
+        """Which of the weighted draws each of :attr:`samples` is, ``(draw, *local)``."""
+        return self.resampler(self.log_weights.movedim(0, -1)).movedim(-1, 0)
+
+    def _gather(self, name: str, ancestors: Tensor) -> Tensor:
+        """Take each datum's own draws of a site ``(draw, *plates, *event)``."""
+        value, structure = self.values[name], self.proposal.structure
+        shape, target = [len(ancestors)] + [1] * (value.ndim - 1), list(value.shape)
+        for size, dim in zip(ancestors.shape[1:], structure.local_dims, strict=True):
+            axis = dim - structure.particle_dim
+            shape[axis], target[axis] = size, size
+        drawn = value.expand(target).gather(0, ancestors.reshape(shape).expand(target))
+        batch, event = self.proposal.shapes[name]
+        return drawn.reshape(len(drawn), *batch, *event)
+
+
+class ImportanceSampling:
+    """Importance sampling of any Pyro model, from its prior or from a guide.
+
+    Weights are ``w_s = p(x, z_s) / q(z_s)`` and the evidence is ``(1/S) Σ_s w_s`` (Raj 2025, arXiv:2506.14167,
+    Eq. 26-28). Where all latents lie in the plates of the data, each datum has its own weights and evidence; a prior
+    that is the same for all data is drawn from once for all of them. Draws carry no gradient.
+
+    :param model: a Pyro model.
+    :param guide: a Pyro guide that draws all latent sites; None draws from the prior.
+    :param num_particles: number of draws ``S``, at least 25.
+    :param resampler: ``"residual"``, ``"multinomial"``, ``"systematic"`` or ``"stratified"``.
+    :param ess_threshold: weights are resampled where their effective sample size is below this share of ``S``.
+    :raises ValueError: for an unknown name or a number out of range.
+
+    >>> import pyro, torch, pyro.distributions as dist
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> draws = ImportanceSampling(model, num_particles=1000).run(torch.zeros(3))
+    >>> draws.evidence.per_datum.shape, draws.khat.shape, draws.samples["z"].shape
+    (torch.Size([3]), torch.Size([3]), torch.Size([1000, 3]))
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        guide: Any = None,
+        num_particles: int = 1000,
+        resampler: str = "residual",
+        ess_threshold: float = 0.5,
+    ) -> None:
+        if resampler not in RESAMPLERS:
+            raise ValueError(f"resampler: got {resampler!r}, takes one of {sorted(RESAMPLERS)}")
+        if not isinstance(num_particles, int) or num_particles < 25:
+            raise ValueError(f"num_particles: got {num_particles!r}, takes a whole number of at least 25")
+        if not 0 <= ess_threshold <= 1:
+            raise ValueError(f"ess_threshold: got {ess_threshold}, takes a share from 0 to 1")
+        self.model, self.guide, self.num_particles = model, guide, num_particles
+        self.ess_threshold = ess_threshold
+        self._resampler = RESAMPLERS[resampler]
+
+    def run(self, *args: Any, **kwargs: Any) -> WeightedDraws:
+        """Draw and weigh on the model's arguments.
+
+        :raises NotImplementedError: if a plate of the model subsamples.
+        :raises ValueError: if the model has no latent or no observed site, an improper or scaled prior, or no weight
+            is finite and positive.
+        """
+        check_prior(self.model, args, kwargs)
+        proposal = Proposal.of(self.model, self.guide, args, kwargs)
+        log_weights, values = proposal.draw(self.num_particles)
+        _check(log_weights)
+        return WeightedDraws(log_weights, values, proposal, self._resampler, self.ess_threshold)
+
+
+def evidence_of_weights(log_weights: Tensor) -> Evidence:
+    """Average importance weights.
+
+    :param log_weights: ``(draw, *local)``, in nats.
+    """
+    by_datum = log_weights.movedim(0, -1)
+    estimate = importance(by_datum)
+    verdict = importance_verdict(pareto_smooth(by_datum).khat, effective_draws(log_weights))
+    # Data may share their draws, so that their errors may go together: sum before taking the spread.
+    relative = (log_weights - estimate.value).expm1().reshape(len(log_weights), -1).sum(1)
+    error = relative.std().item() / len(log_weights) ** 0.5
+    return Evidence.of(estimate, "importance", verdict, evaluations=len(log_weights), total_standard_error=error)
+
+
+def effective_draws(log_weights: Tensor) -> Tensor:
+    """Return ``1 / Σ w²`` of weights ``(draw, *local)`` when they are normalised, ``(*local)``."""
+    return 1 / log_weights.softmax(0).square().sum(0)
+
+
+def _check(log_weights: Tensor) -> None:
+    if log_weights.numel() == 0:
+        raise ValueError("model: its data are empty, takes at least one datum")
+    if not (log_weights < torch.inf).all():
+        raise ValueError("model: its log likelihood is NaN or +inf at some draws; are the data finite?")
+    if not (log_weights.amax(0) > -torch.inf).all():
+        raise ValueError("model: its likelihood is zero at every draw")

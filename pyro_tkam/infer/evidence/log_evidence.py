@@ -1,0 +1,121 @@
+"""The log evidence of a Pyro model, by a named method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+from pyro_tkam.infer.evidence.annealed import Annealing
+from pyro_tkam.infer.evidence.automatic import AutomaticEvidence
+from pyro_tkam.infer.evidence.importance import ImportanceSampling
+from pyro_tkam.infer.mcmc.kernels import AutoMALA, LangevinKernel
+from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.model.requirements import check_model
+from pyro_tkam.infer.model.sites import Model
+from pyro_tkam.infer.results import Evidence
+from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering
+
+
+@dataclass(frozen=True)
+class Call:
+    """A model, what it is called on, and the kernel that moves its chains."""
+
+    kernel: LangevinKernel
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def log_evidence(
+    model: Model,
+    *args: Any,
+    method: str = "auto",
+    model_kwargs: Mapping[str, Any] | None = None,
+    kernel: LangevinKernel | None = None,
+    **options: Any,
+) -> Evidence:
+    """Estimate ``log p(x) = log ∫ p(x|z) p(z) dz`` of a Pyro model, with its standard error and a diagnosis.
+
+    ``"auto"`` averages over prior draws where the data say little; elsewhere it tempers, and weighs a mixture fitted to
+    the draws or bridges to ``t = 1``, until the standard error reaches ``target_se``. It never takes more than
+    ``max_evaluations``, and says so if these end first. Where all latents lie in the plates
+    of the data, the evidence is per datum too.
+
+    :param model: a Pyro model with observed sites, called on ``args``.
+    :param method: ``"auto"``; ``"importance"`` from prior or guide; ``"ais"`` (annealed importance sampling); or from
+        a tempered run ``"steppingstone"`` (Raj 2025, arXiv:2506.14167, Eq. 35), ``"thermodynamic"`` (Eq. 31),
+        ``"bar"`` (Bennett's ratio) or ``"bridge"``.
+    :param model_kwargs: the model's keyword arguments.
+    :param kernel: moves tempered chains; :class:`AutoMALA` of the model if None.
+    :param options: for ``"auto"``: ``target_se`` (nats, 0.01), ``max_evaluations`` (400000; at least 20000) and
+        ``guide`` (weighed where a fitted mixture can't be, if the tempered run agrees). For ``"importance"``: those of
+        :class:`ImportanceSampling`. For ``"ais"``: ``num_particles`` (500), ``steps_between`` (10), ``warmup_steps``
+        (128). For the others: those of :class:`ParallelTempering`.
+    :return: value and standard error in nats, with a verdict.
+    :raises ValueError: if the method is unknown, an option is out of range, or the model has no data, a datum that
+        isn't finite, an improper prior, a likelihood that is zero wherever the prior draws, or data and a distribution
+        that spread each other.
+    :raises TypeError: if the method doesn't take an option.
+
+    >>> import pyro, torch, pyro.distributions as dist
+    >>> def model(x):
+    ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...     pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> pyro.set_rng_seed(0)
+    >>> evidence = log_evidence(model, torch.tensor(0.5))  # exactly log N(0.5; 0, sqrt(2)) = -1.328
+    >>> evidence.verdict.trusted, abs(evidence.value + 1.328) < 0.05
+    (True, True)
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {sorted(METHODS)}, got {method!r}")
+    _check_options(method, options)
+    kwargs = dict(model_kwargs or {})
+    check_model(model, args, kwargs)
+    return METHODS[method](Call(kernel or AutoMALA(model), args, kwargs), **options)
+
+
+def _auto(call: Call, **options: Any) -> Evidence:
+    return AutomaticEvidence(call.kernel, call.args, call.kwargs, **options).run()
+
+
+def _importance(call: Call, **options: Any) -> Evidence:
+    return ImportanceSampling(call.kernel.model, **options).run(*call.args, **call.kwargs).evidence
+
+
+def _annealed(call: Call, **options: Any) -> Evidence:
+    density = call.kernel.density(call.args, call.kwargs, None, standard_normal=True)
+    assert isinstance(density, ModelDensity)
+    return Annealing(call.kernel, density, **options).evidence()
+
+
+def _tempered(method: str) -> Callable[..., Evidence]:
+    def estimate(call: Call, **options: Any) -> Evidence:
+        defaults = {"num_samples": 500, "num_chains": 8, "disable_progbar": True}
+        tempering = ParallelTempering(call.kernel, **(defaults | options))
+        return tempering.run(*call.args, **call.kwargs).log_evidence(method)
+
+    return estimate
+
+
+def _check_options(method: str, options: dict[str, Any]) -> None:
+    parameters = signature(ESTIMATORS.get(method, ParallelTempering)).parameters.values()
+    takes = sorted(each.name for each in parameters if each.default is not each.empty or each.name == "num_samples")
+    unknown = sorted(set(options) - set(takes))
+    if unknown:
+        raise TypeError(f"options: got {unknown}, method {method!r} takes {takes}")
+
+
+ESTIMATORS: dict[str, Callable[..., Any]] = {
+    "auto": AutomaticEvidence,
+    "importance": ImportanceSampling,
+    "ais": Annealing,
+}
+"""What is given the options; the other methods run :class:`ParallelTempering`."""
+
+METHODS: dict[str, Callable[..., Evidence]] = {
+    "auto": _auto,
+    "importance": _importance,
+    "ais": _annealed,
+    **{name: _tempered(name) for name in ("steppingstone", "thermodynamic", "bar", "bridge")},
+}

@@ -1,0 +1,1 @@
+"""Chains: kernels, their adaptation, and many chains in one batch."""

@@ -1,0 +1,8 @@
+"""Langevin kernels for Pyro's MCMC, for vectorised chains and for tempering."""
+
+from pyro_tkam.infer.mcmc.kernels.automala import AutoMALA
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.mala import MALA
+from pyro_tkam.infer.mcmc.kernels.ula import ULA
+
+__all__ = ["MALA", "ULA", "AutoMALA", "LangevinKernel"]

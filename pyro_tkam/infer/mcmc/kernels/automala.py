@@ -1,0 +1,101 @@
+"""autoMALA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer.mcmc.adaptation import Adaptation, FrameAdaptation, NoAdaptation, RoundAdaptation, transient_steps
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
+from pyro_tkam.infer.model.potential import Potential
+from pyro_tkam.infer.model.sites import Model
+from pyro_tkam.ops.automala import NUM_UNIFORMS, automala_step
+from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning
+
+LARGEST_FRAME = 256
+"""Dimensions up to which a full covariance is worth its ``dim²`` operations a step."""
+
+
+class AutoMALA(LangevinKernel):
+    """autoMALA: MALA whose step size is searched anew at each step, reversibly.
+
+    Biron-Lattes et al. 2024, arXiv:2310.16782; Raj 2025, arXiv:2506.14167, Eq. 82-85; see
+    :func:`pyro_tkam.ops.automala.automala_step`. The initial step of the search and the scales of the preconditioner
+    change only between rounds of doubling length during warm-up. The first three rounds skip reversibility check and
+    Metropolis test (unless ``num_unadjusted`` says otherwise), as a chain that starts in a steep tail would stay
+    there. The paper's variant for training is ``adapt_to_accepted=True`` and ``standardise=False`` with
+    ``min_step_size``, ``max_step_size`` and ``num_unadjusted``.
+
+    Where chains share one law (no local data, no temperatures), the published kernel runs in coordinates
+    ``y = L⁻¹(z - μ)``, in which the draws of the last round have mean 0 and covariance 1, so that the three kinds of
+    preconditioner agree and correlations don't slow it down. This is a change of variables between rounds; within a
+    round, nothing but the coordinates differs from a run without it.
+
+    :param model: a Pyro model, or
+    :param potential_fn: from unconstrained values by site to the potential energy.
+    :param step_size: leapfrog step with which the first searches start.
+    :param adapt: whether step size and scales adapt.
+    :param adapt_to_accepted: start a round with the mean accepted step, instead of the mean step, of the last one.
+    :param min_step_size: a search below it rejects.
+    :param max_step_size: a search above it rejects. Both are lengths in the coordinates in which the kernel runs:
+        after the first round of a standardised run, in standard deviations.
+    :param standardise: whether these are standardised, for up to 256 dimensions.
+    :param options: see :class:`LangevinKernel`.
+    :raises ValueError: unless ``0 < min_step_size <= step_size <= max_step_size``.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> from pyro.infer import MCMC
+    >>> def model():
+    ...     pyro.sample("z", dist.Normal(0.0, 1.0))
+    >>> mcmc = MCMC(AutoMALA(model), num_samples=3, warmup_steps=20, disable_progbar=True)
+    >>> mcmc.run()
+    >>> mcmc.get_samples()["z"].shape
+    torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        model: Model | None = None,
+        potential_fn: Potential | None = None,
+        *,
+        step_size: float = 0.5,
+        adapt: bool = True,
+        adapt_to_accepted: bool = False,
+        min_step_size: float = 1e-8,
+        max_step_size: float = 1e8,
+        standardise: bool = True,
+        **options: Any,
+    ) -> None:
+        if not 0 < min_step_size <= step_size <= max_step_size:
+            raise ValueError(
+                "0 < min_step_size <= step_size <= max_step_size must hold, "
+                f"got {min_step_size}, {step_size}, {max_step_size}"
+            )
+        super().__init__(model, potential_fn, step_size=step_size, **options)
+        self.adapt, self.adapt_to_accepted, self.standardise = adapt, adapt_to_accepted, standardise
+        self.limits = (min_step_size, max_step_size)
+
+    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+        """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
+        noise = Noise.draw(point, NUM_UNIFORMS)
+        return automala_step(point, target, tuning, noise, adjusted, limits=self.limits)
+
+    def unadjusted_steps(self, warmup_steps: int) -> int:
+        """Return the length of the first three rounds, unless it was given."""
+        return transient_steps(warmup_steps) if self.num_unadjusted is None else self.num_unadjusted
+
+    def carried_step_size(self, step_size: Tensor, mean_accepted: Tensor) -> Tensor:
+        """Return the mean accepted step, within the limits (Raj 2025, arXiv:2506.14167); the old one without any."""
+        if not self.adapt:
+            return step_size
+        return torch.where(mean_accepted.isnan(), step_size, mean_accepted).clamp(*self.limits)
+
+    def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
+        """Return adaptation between rounds, of the frame too where that is wanted and possible."""
+        if not self.adapt:
+            return NoAdaptation()
+        if self.standardise and dim is not None and dim <= LARGEST_FRAME:
+            return FrameAdaptation(warmup_steps, self.adapt_to_accepted, self.limits)
+        return RoundAdaptation(warmup_steps, self.adapt_to_accepted, self.limits)

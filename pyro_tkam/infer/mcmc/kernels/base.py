@@ -1,0 +1,192 @@
+"""What the Langevin kernels share: the surface of a Pyro kernel over batched steps."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from pyro.infer.autoguide.initialization import init_to_uniform
+from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
+from torch import Tensor
+from torch.distributions import Transform
+
+from pyro_tkam.infer.mcmc.adaptation import Adaptation
+from pyro_tkam.infer.mcmc.chains import Chains
+from pyro_tkam.infer.mcmc.initialization import check_params, find_start, given_start
+from pyro_tkam.infer.model.coordinates import Site
+from pyro_tkam.infer.model.density import Density, ModelDensity
+from pyro_tkam.infer.model.potential import Potential, PotentialDensity
+from pyro_tkam.infer.model.sites import Model
+from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
+
+
+class LangevinKernel(MCMCKernel):
+    """A Langevin kernel; see :class:`ULA`, :class:`MALA` and :class:`AutoMALA`.
+
+    In ``pyro.infer.MCMC`` and ``StreamingMCMC`` it moves one chain; :class:`VectorizedMCMC` and
+    :class:`ParallelTempering` take its configuration and move many.
+
+    :param model: a Pyro model, or
+    :param potential_fn: from unconstrained values by site to the potential energy.
+    :param step_size: initial step size, positive.
+    :param transforms: per site, from values to unconstrained coordinates; Pyro's if None.
+    :param max_plate_nesting: number of plate dimensions; found by running the model if None.
+    :param init_strategy: where chains start, as in Pyro.
+    :param batch_plates: names of plates whose data are sampled independently; found if None.
+    :param num_unadjusted: number of first steps without the Metropolis test; the kernel's own way if None.
+    :param trace_graph: record the density's tensor operations once (parameters of the model must stay fixed).
+    :raises ValueError: if not exactly one of ``model`` and ``potential_fn`` is given, or ``step_size`` isn't positive.
+    """
+
+    def __init__(
+        self,
+        model: Model | None = None,
+        potential_fn: Potential | None = None,
+        *,
+        step_size: float,
+        transforms: Mapping[str, Transform] | None = None,
+        max_plate_nesting: int | None = None,
+        init_strategy: Callable[[Site], Any] = init_to_uniform,
+        batch_plates: Sequence[str] | None = None,
+        num_unadjusted: int | None = None,
+        trace_graph: bool = True,
+    ) -> None:
+        if (model is None) == (potential_fn is None):
+            raise ValueError("exactly one of model and potential_fn must be given")
+        if not 0 < step_size < float("inf"):
+            raise ValueError(f"step_size must be positive and finite, got {step_size}")
+        self.model, self.potential_fn, self.initial_step_size = model, potential_fn, float(step_size)
+        self.num_unadjusted = num_unadjusted
+        self.transforms: dict[str, Transform] | None = dict(transforms) if transforms is not None else None
+        self._options: dict[str, Any] = {
+            "transforms": transforms,
+            "max_plate_nesting": max_plate_nesting,
+            "init_strategy": init_strategy,
+            "batch_plates": batch_plates,
+            "trace_graph": trace_graph,
+        }
+        self._initial_params: dict[str, Tensor] | None = None
+        self._chains: Chains | None = None
+        super().__init__()
+
+    @abstractmethod
+    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+        """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
+
+    def unadjusted_steps(self, warmup_steps: int) -> int:
+        """Return the number of first steps without the Metropolis test."""
+        return self.num_unadjusted or 0
+
+    def carried_step_size(self, step_size: Tensor, mean_accepted: Tensor) -> Tensor:
+        """Return the step size of the next training iteration.
+
+        :param step_size: that of the last one, any shape.
+        :param mean_accepted: mean of its accepted steps, of that shape; NaN where none was accepted.
+        """
+        return step_size
+
+    @abstractmethod
+    def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
+        """Return how the tuning changes during warm-up, and the frame if all chains share one ``dim``-d law."""
+
+    def tuning(self, point: Point) -> Tuning:
+        """Return the tuning to start with, for a point whose first dimension is the chains'."""
+        rest = point.log_density[0]
+        return Tuning(torch.full_like(rest, self.initial_step_size), torch.ones_like(point.position[0]))
+
+    def density(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], params: Mapping[str, Tensor] | None, **options: Any
+    ) -> Density:
+        """Return the density to sample.
+
+        :param args: the model's arguments.
+        :param kwargs: the model's keyword arguments.
+        :param params: unconstrained values of one chain by site; needed for a ``potential_fn``.
+        :param options: further options of :class:`ModelDensity`.
+        :raises ValueError: if a ``potential_fn`` comes without parameters.
+        """
+        if self.model is not None:
+            return ModelDensity(self.model, args, kwargs, **(self._options | options))
+        if params is None:
+            raise ValueError("initial_params must be given for a kernel made from potential_fn")
+        assert self.potential_fn is not None
+        return PotentialDensity(self.potential_fn, params, self._options["transforms"])
+
+    # The surface that pyro.infer.MCMC uses.
+
+    def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
+        """Prepare one chain."""
+        params = self._initial_params
+        density = self.density(args, kwargs, params)
+        density.expect(1)
+        self.transforms = density.transforms
+        if params is not None:
+            check_params(density.layout, params, ())
+            start = given_start(density, {name: value[None] for name, value in params.items()}, 1)
+        else:
+            start = find_start(density, 1)
+        self._initial_params = density.layout.unflatten(start.position[0])
+        self._chains = Chains.begin(self, density, start, warmup_steps)
+        self._last_params = self._initial_params
+        self._divergences: list[int] = []
+        self._accepted = 0.0
+
+    def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Make one step; parameters other than those returned last are taken as the new state."""
+        chains = self._running()
+        if params is not self._last_params:
+            check_params(chains.density.layout, params, ())
+            chains.move_to(chains.density.layout.flatten(params).detach()[None])
+        info = chains.step()
+        sampled = chains.index - chains.warmup_steps
+        if sampled > 0:
+            self._accepted += info.acceptance_rate.mean().item()
+            if info.diverging.any():
+                self._divergences.append(sampled - 1)
+        self._last_params = chains.density.layout.unflatten(chains.position[0])
+        return self._last_params
+
+    @property
+    def initial_params(self) -> dict[str, Tensor] | None:
+        """Unconstrained values by site with which a chain starts."""
+        return self._initial_params
+
+    @initial_params.setter
+    def initial_params(self, params: dict[str, Tensor]) -> None:
+        self._initial_params = params
+
+    @property
+    def step_size(self) -> float:
+        """Current step size (the mean over local data)."""
+        return self._chains.tuning.step_size.mean().item() if self._chains is not None else self.initial_step_size
+
+    def logging(self) -> OrderedDict[str, str]:
+        """Return what the progress bar shows."""
+        info = self._running().last_info
+        rate = float("nan") if info is None else info.acceptance_rate.mean().item()
+        return OrderedDict([("step size", f"{self.step_size:.2e}"), ("acc. prob", f"{rate:.3f}")])
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Return the indices of divergent draws and the mean acceptance probability after warm-up."""
+        chains = self._running()
+        return {
+            "divergences": self._divergences,
+            "acceptance rate": self._accepted / max(1, chains.index - chains.warmup_steps),
+        }
+
+    def cleanup(self) -> None:
+        """Forget the chain; may be called again."""
+        self._chains = None
+        self._initial_params = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the configuration; a running chain stays behind."""
+        return self.__dict__ | {"_chains": None, "_last_params": None}
+
+    def _running(self) -> Chains:
+        if self._chains is None:
+            raise RuntimeError("setup() must be called before the kernel is used")
+        return self._chains

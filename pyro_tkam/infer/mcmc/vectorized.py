@@ -1,0 +1,160 @@
+"""MCMC whose chains all move in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
+from torch import Tensor
+from torch.distributions import Transform
+
+from pyro_tkam.infer.mcmc.chains import Chains
+from pyro_tkam.infer.mcmc.initialization import find_start, given_start
+from pyro_tkam.infer.mcmc.kernels import LangevinKernel
+from pyro_tkam.infer.mcmc.resumable import BatchRun
+
+STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible")
+
+
+class VectorizedMCMC(BatchRun):
+    """Runs many chains of a Langevin kernel in one batch; otherwise like :class:`pyro.infer.MCMC`.
+
+    The chains share the tuning that they find during warm-up. After :meth:`run`, ``sample_stats`` holds
+    ``lp, acceptance_rate, step_size, diverging, energy, reversible``, each ``(chain, draw, *local)``.
+    A run may be interrupted and resumed (:attr:`state`, :meth:`resume`).
+
+    :param kernel: a :class:`ULA`, :class:`MALA` or :class:`AutoMALA`.
+    :param num_samples: number of draws kept of each chain.
+    :param warmup_steps: number of steps that adapt the kernel and are dropped; ``num_samples`` if None.
+    :param initial_params: unconstrained values by site, with a leading dimension ``num_chains`` (none when it is 1).
+    :param num_chains: number of chains.
+    :param hook_fn: called as ``hook_fn(kernel, params, stage, i)`` after each step, with all chains' parameters.
+    :param disable_progbar: show no progress.
+    :param transforms: per site, from values to the unconstrained coordinates that the draws are mapped back with.
+    :param save_params: names of the sites to keep; all if None.
+    :raises TypeError: if ``kernel`` isn't a Langevin kernel.
+
+    >>> import pyro, torch, pyro.distributions as dist
+    >>> from pyro_tkam.infer import MALA
+    >>> def model():
+    ...     pyro.sample("z", dist.Gamma(2.0, 1.0))
+    >>> mcmc = VectorizedMCMC(MALA(model), num_samples=5, warmup_steps=20, num_chains=4, disable_progbar=True)
+    >>> mcmc.run()
+    >>> mcmc.get_samples(group_by_chain=True)["z"].shape
+    torch.Size([4, 5])
+    """
+
+    def __init__(
+        self,
+        kernel: LangevinKernel,
+        num_samples: int,
+        warmup_steps: int | None = None,
+        initial_params: Mapping[str, Tensor] | None = None,
+        num_chains: int = 1,
+        hook_fn: Callable[[LangevinKernel, dict[str, Tensor], str, int], None] | None = None,
+        disable_progbar: bool = False,
+        transforms: Mapping[str, Transform] | None = None,
+        save_params: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(num_samples, warmup_steps, num_chains, disable_progbar)
+        if not isinstance(kernel, LangevinKernel):
+            raise TypeError(f"kernel must be a ULA, MALA or AutoMALA, got {type(kernel).__name__}")
+        self.kernel, self.hook_fn, self.save_params = kernel, hook_fn, save_params
+        self.transforms = dict(transforms) if transforms is not None else None
+        if initial_params is not None and num_chains == 1:
+            initial_params = {name: value[None] for name, value in initial_params.items()}
+        self._initial_params = initial_params
+        self._samples: dict[str, Tensor] = {}
+        self._diagnostics: list[dict[str, Any]] = [{} for _ in range(num_chains)]
+        self.sample_stats: dict[str, Tensor] = {}
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """Run all chains on the model's arguments.
+
+        :raises KeyboardInterrupt: after Ctrl-C, between two steps; the draws made so far are kept.
+        """
+        self._args, self._kwargs = args, kwargs
+        self._samples, self.sample_stats = {}, {}
+        self._diagnostics = [{} for _ in range(self.num_chains)]
+        self._run(args, kwargs)
+
+    def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> dict[str, Tensor]:
+        """Return draws by site, ``(chain * draw, ...)``, or ``(chain, draw, ...)`` grouped by chain.
+
+        :param num_samples: if given, so many draws with replacement.
+        :param group_by_chain: keep the chain dimension.
+        """
+        return select_samples(self._samples, num_samples, group_by_chain)
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Return effective sample size and split R-hat by site, divergences and acceptance rate by chain."""
+        result = diagnostics(self._samples)
+        for name in self._diagnostics[0]:
+            result[name] = {f"chain {i}": each[name] for i, each in enumerate(self._diagnostics)}
+        return result
+
+    def summary(self, prob: float = 0.9) -> None:
+        """Print means, quantiles and diagnostics of the draws.
+
+        :param prob: mass of the credible interval.
+        """
+        print_summary(self._samples, prob=prob)
+        print(f"Number of divergences: {sum(len(each['divergences']) for each in self._diagnostics)}")
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
+        given = self._initial_params
+        prototype = None if given is None else {name: value[0] for name, value in given.items()}
+        density = self.kernel.density(args, kwargs, prototype)
+        density.expect(self.num_chains)
+        if given is not None:
+            start = given_start(density, given, self.num_chains)
+        else:
+            start = find_start(density, self.num_chains)
+        self._chains = Chains.begin(self.kernel, density, start, self.warmup_steps)
+        self.kernel.transforms = density.transforms
+        return start.position.device
+
+    def _step(self, index: int) -> dict[str, Tensor]:
+        info = self._chains.step()
+        statistics = {name: getattr(info, name) for name in STATISTICS}
+        return {"position": self._chains.position, "lp": self._chains.point.log_density} | statistics
+
+    def _after_step(self, index: int) -> None:
+        if self.hook_fn is not None:
+            warm = index < self.warmup_steps
+            params = self._chains.density.layout.unflatten(self._chains.position)
+            self.hook_fn(self.kernel, params, "Warmup" if warm else "Sample", index - (not warm) * self.warmup_steps)
+
+    def _state(self) -> dict[str, Any]:
+        return self._chains.state()
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._chains.load(state)
+
+    def _status(self) -> dict[str, str]:
+        info = self._chains.last_info
+        assert info is not None
+        return {"step size": f"{info.step_size.mean():.2e}", "acc. prob": f"{info.acceptance_rate.mean():.3f}"}
+
+    def _finish(self) -> None:
+        if not self._records:
+            return
+        kept = {name: value[: self.num_draws].transpose(0, 1) for name, value in self._records.items()}
+        position = kept.pop("position")
+        self._samples = self._constrain(position)
+        self.sample_stats = kept
+        diverging = kept["diverging"].flatten(2).any(-1) if kept["diverging"].ndim > 2 else kept["diverging"]
+        self._diagnostics = [
+            {"divergences": each.nonzero().squeeze(-1).tolist(), "acceptance rate": rate.mean().item()}
+            for each, rate in zip(diverging, kept["acceptance_rate"], strict=True)
+        ]
+
+    def _constrain(self, position: Tensor) -> dict[str, Tensor]:
+        density = self._chains.density
+        values = density.constrain(position)
+        if self.transforms is not None:
+            coordinates = density.layout.unflatten(position)
+            values |= {name: each.inv(coordinates[name]) for name, each in self.transforms.items()}
+        return {name: values[name] for name in (self.save_params or sorted(values))}

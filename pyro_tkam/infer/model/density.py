@@ -1,0 +1,306 @@
+"""The log density of a Pyro model, split into prior and likelihood, on batches of flat coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from pyro.infer.autoguide.initialization import init_to_uniform
+from torch import Tensor
+from torch.distributions import Transform
+
+from pyro_tkam.distributions import JointEnergy
+from pyro_tkam.infer.model.batching import RUNNERS, LoopRunner, PlateRunner, choose_runner, works
+from pyro_tkam.infer.model.compiled import TracedFunction
+from pyro_tkam.infer.model.coordinates import Site, StandardNormal, Unconstrained
+from pyro_tkam.infer.model.evaluate import ModelTerms, find_local_plates
+from pyro_tkam.infer.model.layout import Layout
+from pyro_tkam.infer.model.sites import (
+    Model,
+    Structure,
+    centred_like,
+    initial_trace,
+    is_improper,
+    is_plain,
+    is_unmasked,
+    signature,
+    unwrapped,
+)
+from pyro_tkam.ops._precision import in_full_precision
+from pyro_tkam.ops.batched import Batched
+from pyro_tkam.ops.langevin import Point
+
+
+@dataclass(frozen=True)
+class SplitPoint(Batched):
+    """A position with log prior and log likelihood, each ``(rows, *local)``, and their gradients.
+
+    :param position: coordinates, ``(rows, *local, dim)``.
+    :param log_prior: log prior of the coordinates.
+    :param log_likelihood: log likelihood.
+    :param prior_gradient: ``(rows, *local, dim)``.
+    :param likelihood_gradient: ``(rows, *local, dim)``.
+    """
+
+    position: Tensor
+    log_prior: Tensor
+    log_likelihood: Tensor
+    prior_gradient: Tensor
+    likelihood_gradient: Tensor
+
+
+class Density(Protocol):
+    """What the samplers need of a log density."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where each site lies in a position."""
+
+    @property
+    def transforms(self) -> dict[str, Transform]:
+        """From the sites' values to their unconstrained coordinates."""
+
+    def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
+        """Evaluate the joint density and its gradient."""
+
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate the joint density alone."""
+
+    def expect(self, rows: int) -> None:
+        """Be ready for batches of exactly so many rows."""
+
+    def draw_start(self, num: int) -> Tensor:
+        """Draw positions ``(num, *local, dim)`` at which chains might start."""
+
+    def constrain(self, position: Tensor) -> dict[str, Tensor]:
+        """Return the sites' values ``(*lead, ...)`` at positions ``(*lead, *local, dim)``."""
+
+    def offence(self, position: Tensor) -> str:
+        """Say what isn't finite at one position ``(*local, dim)``."""
+
+
+class ModelDensity:
+    """Log prior and log likelihood of a Pyro model on positions ``(rows, *local, dim)``.
+
+    A plate is local if every site with a density lies in it and perturbing one datum's latents moves no other
+    datum's terms; then each datum has its own terms, else there is one term a row.
+
+    :param model: a Pyro model.
+    :param args: its arguments.
+    :param kwargs: its keyword arguments.
+    :param transforms: per site, from values to unconstrained coordinates, where they should not be Pyro's.
+    :param init_strategy: where chains start, a Pyro initialisation.
+    :param max_plate_nesting: number of plate dimensions; found by running the model if None.
+    :param batch_plates: names of the local plates; found if None.
+    :param standard_normal: use coordinates with a standard normal prior at sites that have an inverse CDF.
+    :param vectorization: ``"vmap"``, ``"plate"`` or ``"loop"``; chosen by comparison with the loop if None.
+    :param preferred: the order in which they are tried then.
+    :param trace_graph: run as a list of tensor operations, recorded once; the model's parameters must not change.
+    :raises NotImplementedError: if the model subsamples.
+    :raises ValueError: if the model has no latent site, a site can't be sampled, or ``batch_plates`` aren't local.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        transforms: Mapping[str, Transform] | None = None,
+        init_strategy: Callable[[Site], Any] = init_to_uniform,
+        max_plate_nesting: int | None = None,
+        batch_plates: Sequence[str] | None = None,
+        standard_normal: bool = False,
+        vectorization: str | None = None,
+        preferred: Sequence[str] = ("vmap", "plate"),
+        trace_graph: bool = True,
+    ) -> None:
+        if vectorization is not None and vectorization not in RUNNERS:
+            raise ValueError(f"vectorization must be one of {sorted(RUNNERS)} or None, got {vectorization!r}")
+        self._model, self._init_strategy = model, init_strategy
+        self._transforms, self._standard_normal = dict(transforms or {}), standard_normal
+        self._trace_graph = trace_graph
+        self._args, self._kwargs, self._nesting = args, dict(kwargs or {}), max_plate_nesting
+        self._find_structure(init_strategy, max_plate_nesting)
+        self.local_plates = find_local_plates(self.structure, self._make_terms, batch_plates)
+        self.terms = self._make_terms(self.local_plates)
+        self._prototype = self.terms.coordinates(self.structure.trace)
+        probe = torch.stack([self._prototype, self._prototype + 0.1])
+        self._runner = (
+            RUNNERS[vectorization](self.terms) if vectorization else choose_runner(self.terms, probe, preferred)
+        )
+        self._prior_runner: PlateRunner | LoopRunner = PlateRunner(self.terms)
+        if not works(self._prior_runner, LoopRunner(self.terms), probe):
+            self._prior_runner = LoopRunner(self.terms)
+        self._record_graphs()
+
+    def rebind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelDensity:
+        """Return the density of the same model at other arguments and at its parameters' present values.
+
+        What was found out about its plates and about how to run it is kept. The model runs once, without a draw, unless
+        the arguments have the shapes that it knows and no coordinate depends on their values.
+
+        :param args: its arguments.
+        :param kwargs: its keyword arguments.
+        :raises ValueError: if a local plate is gone.
+        """
+        new = copy(self)
+        new._args, new._kwargs = args, dict(kwargs)
+        if not self._knows(args, new._kwargs):
+            new._find_structure(centred_like(self.structure.trace), self.structure.max_plate_nesting)
+            plates = new.structure.plates()
+            if missing := [name for name in self.local_plates if name not in plates]:
+                raise ValueError(f"model changed between calls: its plates {missing} no longer hold every site")
+            new.local_plates = {name: plates[name] for name in self.local_plates}
+        new.terms = new._make_terms(new.local_plates)
+        new._prototype = new.terms.coordinates(new.structure.trace)
+        new._runner, new._prior_runner = type(self._runner)(new.terms), type(self._prior_runner)(new.terms)
+        new._record_graphs()
+        return new
+
+    def _knows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Tell whether a run at these arguments would tell nothing new of the structure."""
+        if signature((args, kwargs)) != signature((self._args, self._kwargs)):
+            return False
+        nodes = self.structure.trace.nodes
+        normal = (isinstance(site.coordinate, StandardNormal) for site in self.layout.sites.values())
+        return all(normal) and all(is_unmasked(nodes[name]) for name in self.structure.latent)
+
+    def _find_structure(self, init: Callable[[Site], Any], nesting: int | None) -> None:
+        self.structure = Structure.of(initial_trace(self._model, self._args, self._kwargs, init, nesting))
+
+    def _make_terms(self, local: dict[str, tuple[int, int]]) -> ModelTerms:
+        layout = self.structure.layout(local.values(), self._transforms, self._standard_normal)
+        return ModelTerms(self._model, self._args, self._kwargs, self.structure, layout)
+
+    def _record_graphs(self) -> None:
+        self._joint = TracedFunction(self._joint_gradient, self._trace_graph)
+        self._split = TracedFunction(self._split_gradient, self._trace_graph)
+        self._values = TracedFunction(self._split_values, self._trace_graph)
+
+    @property
+    def layout(self) -> Layout:
+        """Where each site lies in a position."""
+        return self.terms.layout
+
+    @property
+    def vectorization(self) -> str:
+        """How the model is run at many positions."""
+        return self._runner.name
+
+    @property
+    def transforms(self) -> dict[str, Transform]:
+        """From the sites' values to their unconstrained coordinates, at the sites that use them."""
+        maps = {name: site.coordinate for name, site in self.layout.sites.items()}
+        return {name: each.transform.inv for name, each in maps.items() if isinstance(each, Unconstrained)}
+
+    @property
+    def prior_is_standard_normal(self) -> bool:
+        """Whether the prior of all coordinates is standard normal."""
+        all_normal = all(isinstance(site.coordinate, StandardNormal) for site in self.layout.sites.values())
+        return all_normal and self._only_latent_prior()
+
+    def log_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log prior and log likelihood, each ``(rows, *local)``, differentiable in the position."""
+        return self._runner.log_terms(position)
+
+    def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
+        """Evaluate log prior + log likelihood and the gradient; ``rows`` makes no difference."""
+        return Point(position, *self._joint(position))
+
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate log prior + log likelihood; ``rows`` makes no difference."""
+        log_prior, log_likelihood = self.split_values(position)
+        return log_prior + log_likelihood
+
+    def expect(self, rows: int) -> None:
+        """Be ready for batches of exactly so many rows; others are padded."""
+        for traced in (self._joint, self._split, self._values):
+            traced.expect(rows)
+
+    def split(self, position: Tensor) -> SplitPoint:
+        """Evaluate log prior and log likelihood, and both gradients."""
+        return SplitPoint(position, *self._split(position))
+
+    def split_values(self, position: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate log prior and log likelihood alone."""
+        return self._values(position)
+
+    def constrain(self, position: Tensor) -> dict[str, Tensor]:
+        """Return the sites' values at positions ``(*lead, *local, dim)``, each ``(*lead, *site shape)``."""
+        transforms = self.transforms
+        if len(transforms) == len(self.layout.sites):
+            return {name: transforms[name].inv(value) for name, value in self.layout.unflatten(position).items()}
+        lead = position.shape[: position.ndim - 1 - len(self.layout.local_shape)]
+        values = self._runner.values(position.reshape(-1, *position.shape[len(lead) :]))
+        return {name: value.reshape(*lead, *value.shape[1:]) for name, value in values.items()}
+
+    def draw_start(self, num: int) -> Tensor:
+        """Draw positions ``(num, *local, dim)`` by the initialisation strategy."""
+        if self._init_strategy is init_to_uniform:
+            return 4 * torch.rand_like(self._prototype.expand(num, *self._prototype.shape)) - 2
+        run = (self._model, self._args, self._kwargs, self._init_strategy, self._nesting)
+        return torch.stack([self.terms.coordinates(initial_trace(*run)[0]) for _ in range(num)])
+
+    def can_sample_prior(self) -> bool:
+        """Tell whether running the model draws from the prior that :meth:`split` scores."""
+        sites = [self.structure.trace.nodes[name] for name in self.structure.latent]
+        return self._only_latent_prior() and all(is_plain(site) and not is_improper(site) for site in sites)
+
+    def sample_prior(self, num: int) -> Tensor:
+        """Draw ``num`` positions from the prior, ``(num, *local, dim)``."""
+        normal = torch.randn_like(self._prototype.expand(num, *self._prototype.shape))
+        return normal if self.prior_is_standard_normal else self._prior_runner.draw_prior(normal)
+
+    def draws_prior_exactly(self) -> bool:
+        """Tell whether :meth:`sample_prior` is no Markov chain itself, as that of a joint energy is."""
+        nodes = self.structure.trace.nodes
+        return not any(isinstance(unwrapped(nodes[name]["fn"]), JointEnergy) for name in self.structure.latent)
+
+    def improper_sites(self) -> list[str]:
+        """Return the latent sites without a normalisable prior."""
+        return [name for name in self.structure.latent if is_improper(self.structure.trace.nodes[name])]
+
+    def offence(self, position: Tensor) -> str:
+        """Say which site's term, the first such one, isn't finite at one position ``(*local, dim)``."""
+        trace, coordinates = self.terms.run(self.layout.unflatten(position))
+        terms = self.terms.site_terms(trace, coordinates)
+        bad = [name for name, term in terms.items() if not torch.isfinite(term).all()]
+        if not bad:
+            return "the gradient is not finite"
+        if bad[0] not in self.terms.prior_names and (terms[bad[0]] < torch.inf).all():
+            return f"the likelihood is zero: site {bad[0]!r} is not finite but -inf"
+        return f"site {bad[0]!r} is not finite"
+
+    def _only_latent_prior(self) -> bool:
+        return self.terms.prior_names == list(self.structure.latent)
+
+    def _split_values(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return self.log_terms(position)
+
+    def _joint_gradient(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            position = position.detach().requires_grad_()
+            log_prior, log_likelihood = self.log_terms(position)
+            log_joint = log_prior + log_likelihood
+            gradient = _gradient(log_joint, position)
+        return log_joint.detach(), gradient
+
+    def _split_gradient(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        with torch.enable_grad():
+            position = position.detach().requires_grad_()
+            log_prior, log_likelihood = self.log_terms(position)
+            gradients = _gradient(log_prior, position), _gradient(log_likelihood, position)
+        return log_prior.detach(), log_likelihood.detach(), *gradients
+
+
+@in_full_precision
+def _gradient(value: Tensor, position: Tensor) -> Tensor:
+    """Return the gradient of each row's value; zero where it doesn't depend on the position."""
+    if not value.requires_grad:
+        return torch.zeros_like(position)
+    return torch.autograd.grad(value.sum(), position, retain_graph=True, materialize_grads=True)[0]

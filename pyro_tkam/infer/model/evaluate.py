@@ -1,0 +1,272 @@
+"""Log prior and log likelihood of a Pyro model at given coordinates."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import config_enumerate
+from pyro.ops import packed
+from pyro.ops.contract import contract_to_tensor
+from torch import Tensor
+
+from pyro_tkam.distributions.joint import in_latents_only
+from pyro_tkam.infer.model.coordinates import Site, StandardNormal, site_log_prob
+from pyro_tkam.infer.model.handlers import trace_latents
+from pyro_tkam.infer.model.layout import Layout
+from pyro_tkam.infer.model.sites import Model, Structure, is_prior, sample_sites
+
+_ROWS = "_rows"
+Plates = dict[str, tuple[int, int]]
+"""Dimension and size of plates by name."""
+
+
+class ModelTerms:
+    """Runs a model with its latent sites set from coordinates and sums its log densities by role.
+
+    Observed sites and factors are likelihood; latent sites, ``Delta`` sites and what is marked
+    ``infer={"is_prior": True}`` are prior. With enumerated sites ``k``: ``log prior = log Σ_k p(z, k)`` and
+    ``log likelihood = log Σ_k p(x, z, k) - log prior``.
+
+    :param model: a Pyro model.
+    :param args: its arguments.
+    :param kwargs: its keyword arguments.
+    :param structure: of the model.
+    :param layout: of its latent sites.
+    """
+
+    def __init__(
+        self, model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], structure: Structure, layout: Layout
+    ) -> None:
+        self.model, self.args, self.kwargs = model, args, kwargs
+        self.structure, self.layout = structure, layout
+        self._names = [name for name, _ in structure.sites()]
+        self.prior_names = [name for name, site in structure.sites() if is_prior(site)]
+
+    def one(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log prior and log likelihood ``(*local)`` of one position ``(*local, dim)``."""
+        trace, coordinates = self.run(self.layout.unflatten(position))
+        return self._sum(trace, coordinates, self.layout.local_dims, self.layout.local_shape)
+
+    def values(self, position: Tensor) -> dict[str, Tensor]:
+        """Return the values of the latent sites at one position."""
+        coordinates = self.layout.unflatten(position)
+        trace = self._run_latents(coordinates)
+        return {name: trace.nodes[name]["value"] for name in coordinates}
+
+    def plated(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log prior and log likelihood ``(rows, *local)`` of positions ``(rows, *local, dim)``."""
+        rows = len(position)
+        trace, coordinates = self.run(self._spread(position), rows)
+        dims = (-self.structure.max_plate_nesting - 1, *self.layout.local_dims)
+        return self._sum(trace, coordinates, dims, (rows, *self.layout.local_shape))
+
+    def plated_values(self, position: Tensor) -> dict[str, Tensor]:
+        """Return the values of the latent sites, each ``(rows, *site shape)``."""
+        rows = len(position)
+        coordinates = self._spread(position)
+        trace = self._run_latents(coordinates, rows)
+        nodes = self.structure.trace.nodes
+        return {name: trace.nodes[name]["value"].reshape(rows, *nodes[name]["value"].shape) for name in coordinates}
+
+    def coordinates(
+        self, trace: poutine.Trace, given: Mapping[str, Tensor] | None = None, rows: tuple[int, ...] = ()
+    ) -> Tensor:
+        """Return the position ``(*rows, *local, dim)`` of a run of the model.
+
+        :param trace: the run.
+        :param given: coordinates ``(*rows, *shape)`` of some sites; those of the others follow from their values.
+        :param rows: number of rows of the outer plate, if there was one.
+        """
+        known, nodes = dict(given or {}), self.structure.trace.nodes
+        for name, site in self.layout.sites.items():
+            if name not in known:
+                value = trace.nodes[name]["value"].detach().reshape((*rows, *nodes[name]["value"].shape))
+                known[name] = site.coordinate.coordinates(value)
+        return self.layout.flatten(known, len(rows))
+
+    def draw_prior(self, normal: Tensor) -> Tensor:
+        """Draw a position ``(*local, dim)`` from the prior.
+
+        :param normal: standard normal, of that shape; used as it is where that is the prior of the coordinates.
+        """
+        given = self._only_normal(self.layout.unflatten(normal))
+        return self.coordinates(self._run_latents(given), given)
+
+    def plated_draw_prior(self, normal: Tensor) -> Tensor:
+        """Draw positions ``(rows, *local, dim)`` from the prior, as :meth:`draw_prior` does."""
+        given, spread = self._only_normal(self.layout.unflatten(normal)), self._only_normal(self._spread(normal))
+        rows = len(normal)
+        return self.coordinates(self._run_latents(spread, rows), given, (rows,))
+
+    def _only_normal(self, coordinates: dict[str, Tensor]) -> dict[str, Tensor]:
+        sites = self.layout.sites
+        return {name: each for name, each in coordinates.items() if isinstance(sites[name].coordinate, StandardNormal)}
+
+    def _spread(self, position: Tensor) -> dict[str, Tensor]:
+        """Split positions by site, with the rows at the dimension of the outer plate."""
+        coordinates = {}
+        for name, value in self.layout.unflatten(position).items():
+            site = self.layout.sites[name]
+            missing = self.structure.max_plate_nesting - (len(site.shape) - site.event_dim)
+            coordinates[name] = value.reshape(len(position), *(1,) * missing, *site.shape)
+        return coordinates
+
+    def run(self, coordinates: dict[str, Tensor], rows: int | None = None) -> tuple[poutine.Trace, dict[str, Tensor]]:
+        """Run the model at these coordinates, under an outer plate if a number of rows is given.
+
+        :raises ValueError: if its sites differ from those of the first run.
+        """
+        with self._setting(coordinates):
+            trace = poutine.trace(self._enumerated(rows)).get_trace(*self.args, **self.kwargs)
+        names = [name for name, _ in sample_sites(trace)]
+        if names != self._names:
+            raise ValueError(f"model changed its sites between calls: had {self._names}, now {names}")
+        return trace, coordinates
+
+    def _run_latents(self, coordinates: dict[str, Tensor], rows: int | None = None) -> poutine.Trace:
+        """Run the model as :meth:`run` does, its discrete sites drawn, no further than its last latent site."""
+        with self._setting(coordinates):
+            return trace_latents(self._with_rows(rows), self.layout.sites, self.args, self.kwargs)
+
+    @contextmanager
+    def _setting(self, coordinates: dict[str, Tensor]) -> Iterator[None]:
+        """Let models run at these coordinates, unseen from outside."""
+        setting = _SetCoordinates(self.layout, coordinates)
+        with poutine.block(), pyro.validation_enabled(False), in_latents_only(), setting:
+            yield
+
+    def _with_rows(self, rows: int | None) -> Model:
+        """Return the model, under an outer plate if a number of rows is given."""
+        if rows is None:
+            return self.model
+        plated: Model = pyro.plate(_ROWS, rows, dim=-1 - self.structure.max_plate_nesting)(self.model)
+        return plated
+
+    def _enumerated(self, rows: int | None) -> Model:
+        """Return the model as :meth:`_with_rows` does, with its discrete sites enumerated."""
+        model = self._with_rows(rows)
+        if not self.structure.enumerated:
+            return model
+        first_free = -1 - self.structure.max_plate_nesting - (rows is not None)
+        enumerated: Model = poutine.enum(config_enumerate(model), first_available_dim=first_free)
+        return enumerated
+
+    def site_terms(self, trace: poutine.Trace, coordinates: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the log density of each site, unsummed."""
+        with pyro.validation_enabled(False):
+            return {name: self._site_term(name, site, coordinates) for name, site in sample_sites(trace)}
+
+    def _site_term(self, name: str, site: Site, coordinates: dict[str, Tensor]) -> Tensor:
+        if name in coordinates:
+            return self.layout.sites[name].coordinate.log_prob(site, coordinates[name])
+        return site_log_prob(site)
+
+    def _sum(
+        self, trace: poutine.Trace, coordinates: dict[str, Tensor], dims: tuple[int, ...], sizes: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        zero = next(iter(coordinates.values())).new_zeros(sizes)
+        terms = {name: term.to(zero.dtype) for name, term in self.site_terms(trace, coordinates).items()}
+        prior = self.prior_names
+        if self.structure.enumerated:
+            log_prior = marginal(trace, terms, prior, dims)
+            log_prior, log_joint = (
+                _keep(each, dims, sizes) for each in (log_prior, marginal(trace, terms, terms, dims))
+            )
+            return log_prior, log_joint - log_prior
+        log_prior = sum((_keep(terms[name], dims, sizes) for name in prior), zero)
+        log_likelihood = sum((_keep(terms[name], dims, sizes) for name in terms if name not in prior), zero)
+        return log_prior, log_likelihood
+
+
+def find_local_plates(
+    structure: Structure, make_terms: Callable[[Plates], ModelTerms], wanted: Sequence[str] | None
+) -> Plates:
+    """Find the plates whose data share nothing, or check those that are wanted.
+
+    :param structure: of the model.
+    :param make_terms: builds the model's terms with some plates local.
+    :param wanted: names of plates, or None for all that are local.
+    :raises ValueError: if a wanted plate isn't local.
+    """
+    candidates = structure.plates()
+    names = list(candidates) if wanted is None else list(wanted)
+    local = {
+        name: candidates[name]
+        for name in names
+        if name in candidates and _shares_nothing(make_terms({name: candidates[name]}))
+    }
+    refused = [name for name in names if name not in local]
+    if wanted is not None and refused:
+        raise ValueError(
+            f"batch_plates must name plates that hold every site and couple no data, got {refused}; "
+            f"plates that hold every site: {sorted(candidates)}"
+        )
+    return local
+
+
+def _shares_nothing(terms: ModelTerms) -> bool:
+    """Move the latents of all data but one, and see whether the terms of that one move."""
+    position = terms.coordinates(terms.structure.trace)
+    before = terms.one(position)
+    for index in {0, len(position) // 2, len(position) - 1}:
+        moved = position.roll(1, 0) + 0.37
+        moved[index] = position[index]
+        after = terms.one(moved)
+        if not all(torch.allclose(a[index], b[index], equal_nan=True) for a, b in zip(before, after, strict=True)):
+            return False
+    return True
+
+
+class _SetCoordinates(poutine.messenger.Messenger):
+    """Sets latent sites to the values of their coordinates."""
+
+    def __init__(self, layout: Layout, coordinates: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.layout, self.coordinates = layout, coordinates
+
+    def _pyro_sample(self, msg: Site) -> None:
+        name = msg["name"]
+        if name in self.coordinates and not msg["is_observed"]:
+            msg["value"] = self.layout.sites[name].coordinate.value(msg["fn"], self.coordinates[name])
+
+
+def _keep(term: Tensor, dims: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor:
+    """Sum a term over all dimensions but ``dims``, along which it has (or is spread to) ``sizes``."""
+    shape = [1] * max(0, -min(dims, default=0) - term.ndim) + list(term.shape)
+    for dim, size in zip(dims, sizes, strict=True):
+        shape[dim] = size
+    others = [dim for dim in range(-len(shape), 0) if dim not in dims]
+    term = term.expand(shape)
+    return term.sum(others) if others else term
+
+
+def marginal(trace: poutine.Trace, terms: dict[str, Tensor], names: Iterable[str], dims: tuple[int, ...]) -> Tensor:
+    """Sum enumerated sites out of some terms; plates other than those at ``dims`` are summed too.
+
+    :param trace: an enumerated run of a model.
+    :param terms: log density of each site of it.
+    :param names: the sites whose product is summed.
+    :param dims: dimensions of the plates that stay.
+    """
+    trace.symbolize_dims()
+    plates = trace.plate_to_symbol
+    packed_terms = {
+        name: packed.pack(terms[name].clone(), trace.nodes[name]["infer"]["_dim_to_symbol"]) for name in names
+    }
+    # Packing drops plates of size one, such as that of a single chain.
+    present = {symbol for term in packed_terms.values() for symbol in term._pyro_dims}
+    factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
+    for name, term in packed_terms.items():
+        stack = trace.nodes[name]["cond_indep_stack"]
+        ordinal = frozenset(plates[frame.name] for frame in stack if frame.vectorized) & present
+        factors.setdefault(ordinal, []).append(term)
+    enumerated = set(trace.symbol_to_dim) - set(plates.values())
+    kept = frozenset(symbol for symbol in plates.values() if trace.symbol_to_dim[symbol] in dims) & present
+    result = contract_to_tensor(factors, enumerated, target_ordinal=kept)
+    return packed.unpack(result, trace.symbol_to_dim)

@@ -1,0 +1,254 @@
+"""What a Pyro model is made of: its sites, their roles and its plates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.infer import config_enumerate
+from pyro.infer.autoguide.initialization import InitMessenger
+from pyro.infer.mcmc.util import _guess_max_plate_nesting
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
+from torch.distributions import Transform, biject_to
+
+from pyro_tkam.distributions.normal_quantile import normal_quantile
+from pyro_tkam.infer.model.coordinates import Coordinate, Site, StandardNormal, Unconstrained
+from pyro_tkam.infer.model.layout import Layout, SiteLayout
+
+Model = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The static structure of a model, read from one run.
+
+    :param trace: that run.
+    :param max_plate_nesting: number of plate dimensions.
+    :param latent: names of the latent sites that are sampled, in order.
+    :param enumerated: names of the discrete sites that are summed out.
+    """
+
+    trace: poutine.Trace
+    max_plate_nesting: int
+    latent: tuple[str, ...]
+    enumerated: tuple[str, ...]
+
+    @staticmethod
+    def of(run: tuple[poutine.Trace, int]) -> Structure:
+        """Read the structure from what :func:`initial_trace` returned, and check that it can be sampled.
+
+        :raises NotImplementedError: if a plate subsamples.
+        :raises ValueError: if a discrete site can't be enumerated or there is nothing to sample.
+        """
+        trace, nesting = run
+        refuse_subsampling(trace)
+        hidden = [(name, site) for name, site in sample_sites(trace) if not site["is_observed"]]
+        enumerated = tuple(name for name, site in hidden if _is_enumerated(name, site))
+        latent = tuple(name for name, _ in hidden if name not in enumerated)
+        if not latent:
+            raise ValueError("model has no continuous latent site to sample")
+        return Structure(trace, nesting, latent, enumerated)
+
+    def sites(self) -> Iterator[tuple[str, Site]]:
+        """Iterate over the sites that have a density."""
+        return sample_sites(self.trace)
+
+    def plates(self) -> dict[str, tuple[int, int]]:
+        """Return dimension and size of the vectorised plates that hold every site with a density."""
+        frames = [
+            {frame.name: (frame.dim, frame.size) for frame in site["cond_indep_stack"] if frame.vectorized}
+            for _, site in self.sites()
+        ]
+        common = set.intersection(*[set(each) for each in frames]) if frames and self.latent else set()
+        return {name: plate for name, plate in frames[0].items() if name in common} if frames else {}
+
+    def layout(
+        self, local: Iterable[tuple[int, int]], transforms: dict[str, Transform], standard_normal: bool
+    ) -> Layout:
+        """Lay out the latent sites.
+
+        :param local: dimension and size of the local plates.
+        :param transforms: from a site's values to its coordinates, where they aren't Pyro's.
+        :param standard_normal: use standard normal coordinates where a site has them.
+        :raises ValueError: if a site's support depends on an enumerated site.
+        """
+        wanted = standard_normal and not self.enumerated
+        sites = {}
+        for name in self.latent:
+            site = self.trace.nodes[name]
+            if wanted and is_plain(site) and normal_quantile(site["fn"]) is not None:
+                sites[name] = SiteLayout(tuple(site["value"].shape), site["fn"].event_dim, StandardNormal())
+            else:
+                inverse = transforms[name] if name in transforms else biject_to(site["fn"].support).inv
+                sites[name] = _unconstrained(name, site, inverse)
+        local = sorted(local)
+        return Layout(sites, tuple(dim for dim, _ in local), tuple(size for _, size in local))
+
+
+def initial_trace(
+    model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], init: Callable[[Site], Any], nesting: int | None
+) -> tuple[poutine.Trace, int]:
+    """Run a model once, latent sites set by an initialisation.
+
+    Its discrete sites are enumerated, but the values of the others are those of a run without: below an enumerated
+    site a distribution has a dimension more than what is drawn from it.
+
+    :param nesting: number of plate dimensions; found by another run if None.
+    :return: the trace and the number of plate dimensions.
+    """
+    with poutine.block():
+        init = _explained(init)
+        if nesting is None:
+            nesting = _guess_max_plate_nesting(InitMessenger(init)(model), args, kwargs)
+        trace = poutine.trace(InitMessenger(init)(model)).get_trace(*args, **kwargs)
+        if any(_is_enumerated(name, site) for name, site in sample_sites(trace) if not site["is_observed"]):
+            values = InitMessenger(lambda site: trace.nodes[site["name"]]["value"])
+            enumerating = poutine.enum(config_enumerate(model), first_available_dim=-1 - nesting)
+            return poutine.trace(values(enumerating)).get_trace(*args, **kwargs), nesting
+        return trace, nesting
+
+
+def centred_like(trace: poutine.Trace) -> Callable[[Site], Any]:
+    """Make an initialisation at the centre of supports, which draws nothing: priors may be slow to draw from.
+
+    :param trace: a run of the same model, which tells dtypes and devices.
+    """
+
+    def initialise(site: Site) -> Tensor:
+        transform = biject_to(site["fn"].support)
+        shape = transform.inverse_shape(site["fn"].shape())
+        centre: Tensor = transform(trace.nodes[site["name"]]["value"].new_zeros(shape))
+        return centre
+
+    return initialise
+
+
+def signature(arguments: Any) -> Any:
+    """Return all of a model's arguments but the values of tensors, to compare; objects of other kinds equal none."""
+    if isinstance(arguments, Tensor):
+        return arguments.shape, arguments.dtype, arguments.device
+    if isinstance(arguments, dict):
+        return {key: signature(value) for key, value in arguments.items()}
+    if isinstance(arguments, tuple | list):
+        return [signature(value) for value in arguments]
+    return arguments if isinstance(arguments, int | float | str | None) else object()
+
+
+def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:
+    """Iterate over the sites of a trace that have a density, in order."""
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample) and not _is_deterministic(site):
+            yield name, site
+
+
+def is_prior(site: Site) -> bool:
+    """Tell whether a site counts as prior: a latent one, a ``Delta``, or one that is marked so."""
+    is_delta = isinstance(unwrapped(site["fn"]), dist.Delta)
+    return not site["is_observed"] or is_delta or bool(site["infer"].get("is_prior"))
+
+
+def unwrapped(fn: Any) -> Any:
+    """Return the distribution inside ``Independent``, ``expand`` and ``mask``."""
+    while fn is not (inner := _one_layer_off(fn)):
+        fn = inner
+    return fn
+
+
+def _one_layer_off(fn: Any) -> Any:
+    layers = dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution
+    return fn.base_dist if isinstance(fn, layers) else fn
+
+
+def refuse_subsampling(trace: poutine.Trace) -> None:
+    """Raise if a plate draws a random subsample."""
+    for name, site in trace.nodes.items():
+        fn = site["fn"] if site["type"] == "sample" else None
+        if isinstance(fn, _Subsample) and fn.subsample_size is not None and fn.subsample_size < fn.size:
+            raise NotImplementedError(
+                f"plate {name!r} draws {fn.subsample_size} of {fn.size} data, takes all: "
+                "a model with random subsamples has no posterior and no evidence"
+            )
+
+
+def is_improper(site: Site) -> bool:
+    """Tell whether a latent site has no normalisable prior: it never had one, or a mask takes a part of it away."""
+    return isinstance(unwrapped(site["fn"]), dist.ImproperUniform) or _is_partly_masked(site)
+
+
+def _is_deterministic(site: Site) -> bool:
+    return bool(site["is_observed"]) and _is_masked(site)
+
+
+def _is_masked(site: Site) -> bool:
+    fn = site["fn"]
+    return site["mask"] is False or (isinstance(fn, dist.MaskedDistribution) and fn._mask is False)
+
+
+def is_unmasked(site: Site) -> bool:
+    """Tell whether a site has no mask of whatever values, itself or anywhere inside its distribution."""
+    return not _masks(site)
+
+
+def _is_partly_masked(site: Site) -> bool:
+    return not all(torch.as_tensor(mask).all() for mask in _masks(site))
+
+
+def _masks(site: Site) -> list[Any]:
+    """Return the masks of a site and of what its distribution wraps."""
+    fn, masks = site["fn"], [site["mask"]]
+    while fn is not (inner := _one_layer_off(fn)):
+        masks.append(getattr(fn, "_mask", None))
+        fn = inner
+    return [mask for mask in masks if mask is not None]
+
+
+def is_plain(site: Site) -> bool:
+    """Tell whether a site is neither scaled nor masked, so that its distribution is its prior."""
+    scale, mask = site["scale"], site["mask"]
+    return mask is None and not isinstance(scale, torch.Tensor) and scale == 1.0 and not _is_partly_masked(site)
+
+
+def _is_enumerated(name: str, site: Site) -> bool:
+    fn = site["fn"]
+    if fn.has_enumerate_support:
+        return True
+    if fn.support.is_discrete:
+        raise ValueError(
+            f"site {name!r} is discrete ({type(fn).__name__}) and has no finite support to enumerate; "
+            "sum it out of the model or observe it"
+        )
+    return False
+
+
+def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
+    """Make an initialisation name the site at which it can't work."""
+
+    def initialise(site: Site) -> Any:
+        if _is_enumerated(site["name"], site):
+            return site["fn"].sample()
+        try:
+            return init(site)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"site {site['name']!r} can't be initialised, as {type(site['fn']).__name__} (an improper prior?) "
+                "can't be sampled; pass init_strategy=init_to_value(...)"
+            ) from error
+
+    return initialise
+
+
+def _unconstrained(name: str, site: Site, inverse: Transform) -> SiteLayout:
+    shape, value_shape = tuple(inverse.forward_shape(site["value"].shape)), tuple(site["value"].shape)
+    event_dim = site["fn"].event_dim - inverse.domain.event_dim + inverse.codomain.event_dim
+    if len(shape) - event_dim != len(value_shape) - site["fn"].event_dim:
+        raise ValueError(
+            f"site {name!r} has the value shape {value_shape} but coordinates of shape {shape}; "
+            "its support must not depend on a site that is summed out"
+        )
+    coordinate: Coordinate = Unconstrained(inverse.inv)
+    return SiteLayout(shape, event_dim, coordinate)

@@ -1,0 +1,55 @@
+"""The importance-weighted bound, by reparameterised draws of a guide."""
+
+import math
+from typing import Any
+
+from pyro.util import warn_if_nan
+from torch import Tensor
+
+from pyro_tkam.infer.model.draws import Particles, draw_particles, plate_structure, with_guide
+from pyro_tkam.infer.objectives.base import MaximumLikelihood
+
+
+class ImportanceWeightedELBO(MaximumLikelihood):
+    """
+    ``-Σ_b E log (1/S) Σ_s p(x_b, z_sb) / q(z_sb | x_b)``, a bound that tightens in ``S`` for every datum.
+
+    Burda, Grosse & Salakhutdinov 2016 (arXiv:1509.00519, Eq. 8); one particle gives the usual evidence lower bound.
+    Gradients are pathwise through the guide's draws. The weights are averaged for each datum of the local plates;
+    ``pyro.infer.RenyiELBO(alpha=0)`` averages those of the whole batch, which is a looser bound.
+
+    :param num_particles: number of draws ``S`` a datum.
+    :raises ValueError: for fewer than one particle.
+
+    >>> import torch
+    >>> from pyro_tkam.models import TKAM, AmortisedGuide
+    >>> model = TKAM.mixture(6, latent_dim=4, num_components=3)
+    >>> objective = ImportanceWeightedELBO(10)(model, AmortisedGuide(model))
+    >>> objective(torch.rand(5, 6)).backward()
+    """
+
+    def __init__(self, num_particles: int = 1) -> None:
+        if not hasattr(num_particles, "__index__") or num_particles < 1:
+            raise ValueError(f"num_particles: got {num_particles}, takes a whole number of at least 1")
+        super().__init__(num_particles=num_particles)
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:
+        if guide is None:
+            raise ValueError("guide: got None, takes a guide, such as AmortisedGuide(model)")
+        structure = with_guide(plate_structure(model, *args, **kwargs), guide, *args, **kwargs)
+        return draw_particles(model, guide, self.num_particles, structure, *args, reparameterised=True, **kwargs)
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """
+        Return the estimate as a scalar whose gradient is the estimated gradient.
+
+        :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
+        :param guide: a guide whose sites can be reparameterised.
+        :return: nats, scaled from the mini-batch to all data.
+        :raises ValueError: for no guide, and for one with a site that cannot be reparameterised.
+        """
+        particles = self._get_trace(model, guide, args, kwargs)
+        bound = particles.log_importance.logsumexp(0) - math.log(self.num_particles)
+        loss = -particles.scale * bound.sum()
+        warn_if_nan(loss, "loss")
+        return loss

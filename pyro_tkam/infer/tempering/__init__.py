@@ -1,0 +1,1 @@
+"""Parallel tempering between a prior and a posterior."""

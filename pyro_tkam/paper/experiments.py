@@ -1,0 +1,304 @@
+"""The experiments of Raj 2025 (arXiv:2506.14167, Sec. 4), one a row, at two scales."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pyro_tkam import datasets, infer
+from pyro_tkam.metrics import SAMPLE_SIZES
+from pyro_tkam.models import TKAM
+from pyro_tkam.ops.schedules import cyclic_exponent
+from pyro_tkam.paper.convolutional import conv_deep, conv_mixture
+from pyro_tkam.train import presets
+
+__all__ = ["DATA", "EXPERIMENTS", "PRESETS", "Experiment", "Images", "Scale", "chosen"]
+
+
+@dataclass(frozen=True)
+class Images:
+    """
+    The data of an experiment.
+
+    :param training: images to train on, shape ``(num, *event)``.
+    :param held_out: images not trained on, shape ``(num, *event)``.
+    :param labels: classes of the training images, or None where there are none.
+    """
+
+    training: Tensor
+    held_out: Tensor
+    labels: Tensor | None
+
+
+def _divided(images: Tensor, labels: Tensor | None, training: int, held_out: int) -> Images:
+    """Take some images to train on and others to hold out, at random but always alike."""
+    rest, out = datasets.split(len(images), held_out)
+    rows = rest[:training]
+    return Images(images[rows], images[out], None if labels is None else labels[rows])
+
+
+def _mnist5k(folder: Path | None, training: int, held_out: int) -> Images:
+    return _divided(*datasets.mnist5k(), training, held_out)
+
+
+def _darcy(folder: Path | None, training: int, held_out: int) -> Images:
+    pressure = datasets.darcy(training + held_out, folder=folder).pressure
+    return _divided(pressure / pressure.max(), None, training, held_out)
+
+
+def _patches(folder: Path | None, training: int, held_out: int) -> Images:
+    return _divided(*datasets.colour_patches(), training, held_out)
+
+
+def _published(load: Callable[..., datasets.LabelledImages]) -> Callable[[Path | None, int, int], Images]:
+    def images(folder: Path | None, training: int, held_out: int) -> Images:
+        if folder is None:
+            raise ValueError(f"data: got no folder, takes the one with the published files of {load.__name__}")
+        (train, labels), test = load(folder), load(folder, train=False).images
+        return Images(train[:training], test[:held_out], labels[:training])
+
+    return images
+
+
+#: from a folder (None: the cache, or what ships in packages) and numbers of images to the images
+DATA: dict[str, Callable[[Path | None, int, int], Images]] = {
+    "mnist5k": _mnist5k,
+    "darcy": _darcy,
+    "patches": _patches,
+    "mnist": _published(datasets.mnist),
+    "fashion_mnist": _published(datasets.fashion_mnist),
+    "svhn": _published(datasets.svhn),
+    "cifar10": _published(datasets.cifar10),
+}
+
+#: constructors of models by the name of the preset
+PRESETS: dict[str, Callable[..., TKAM]] = {
+    **presets.PRESETS,
+    "conv_mixture": conv_mixture,
+    "conv_deep": conv_deep,
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """
+    How large a run of an experiment is.
+
+    :param data: a name in :data:`DATA`.
+    :param training: number of images to train on.
+    :param held_out: number of images held out.
+    :param updates: gradient steps.
+    :param batch_size: images a gradient step.
+    :param learning_rate: step size of Adam.
+    :param model: options of the preset.
+    :param objective: options of the objective; an ``exponent`` of two numbers falls from one to the other.
+    :param grid_updates: options of :class:`~pyro_tkam.train.GridUpdates`; None leaves the grids.
+    :param sizes: sample sizes of the extrapolated distances.
+    """
+
+    data: str
+    training: int
+    held_out: int
+    updates: int
+    batch_size: int
+    learning_rate: float = 1e-3
+    model: Mapping[str, Any] = field(default_factory=dict)
+    objective: Mapping[str, Any] = field(default_factory=dict)
+    grid_updates: Mapping[str, Any] | None = None
+    sizes: tuple[int, ...] = SAMPLE_SIZES
+
+    def images(self, folder: Path | None) -> Images:
+        """
+        Load the data.
+
+        :param folder: where published files lie, or where made data are kept; None takes the cache.
+        """
+        return DATA[self.data](folder, self.training, self.held_out)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """
+    A row of the paper's results.
+
+    :param name: what a user calls it by.
+    :param section: the paper's section.
+    :param preset: a name in :data:`PRESETS`.
+    :param objective: name of a class in :mod:`pyro_tkam.infer`.
+    :param scales: settings by ``"small"`` and ``"paper"``.
+    """
+
+    name: str
+    section: str
+    preset: str
+    objective: str
+    scales: Mapping[str, Scale]
+
+    @property
+    def available(self) -> bool:
+        """Whether this version has the objective."""
+        return self.objective in infer.__all__
+
+    def scale(self, name: str) -> Scale:
+        """
+        Return the settings of a scale.
+
+        :param name: ``"small"`` or ``"paper"``.
+        :raises ValueError: for a scale that the experiment has not, and an objective that this version has not.
+        """
+        if not self.available:
+            raise ValueError(f"name: {self.name} needs {self.objective}, which this version has not")
+        if name not in self.scales:
+            raise ValueError(f"scale: got {name!r}, takes one of {sorted(self.scales)} for {self.name}")
+        return self.scales[name]
+
+    def model(self, scale: Scale, images: Images) -> TKAM:
+        """
+        Make the model.
+
+        :param scale: the settings.
+        :param images: the data.
+        """
+        return PRESETS[self.preset](tuple(images.training.shape[1:]), **scale.model)
+
+    def elbo(self, scale: Scale) -> Any:
+        """
+        Make the objective.
+
+        :param scale: the settings.
+        """
+        options = dict(scale.objective)
+        if "exponent" in options:
+            start, end = options["exponent"]
+            options["exponent"] = partial(cyclic_exponent, total=scale.updates, start=start, end=end)
+        return getattr(infer, self.objective)(**options)
+
+
+# The paper's name of the flat reference is ebm.
+_REFERENCES = ("uniform", "gaussian", "lognormal", "flat")
+# The paper's names are RBF and FFT; its Fourier bases have 50 frequencies.
+_BASES = {"rbf": {"basis": "rbf", "grid_size": 20}, "fourier": {"basis": "fourier", "grid_size": 50}}
+_SMALL_BASES = {"rbf": {"basis": "rbf", "grid_size": 20}, "fourier": {"basis": "fourier", "grid_size": 20}}
+_SMALL_SIZES = tuple(range(200, 601, 40))
+
+
+def _kart(data: str, small: str | None, reference: str, basis: str) -> Experiment:
+    """Return a row of Sec. 4.1 or 4.2: the representation theorem's model by importance sampling."""
+    darcy = data == "darcy"
+    own = {"coupling": "shared", "reference": reference, "noise_scale": 0.1 if darcy else 1.0}
+    draws = 50 if darcy else 100
+    scales = {
+        "paper": Scale(
+            data=data,
+            training=1000 if darcy else 20_000,
+            held_out=1000,
+            updates=12_000 if darcy else 2000,
+            batch_size=draws,
+            model={**own, "latent_dim": 40, **_BASES[basis]},
+            objective={"num_particles": draws},
+            grid_updates={
+                "every": 100,
+                "decay": 0.999,
+                "uniform_share": 0.05,
+                "num_samples": 100 if darcy else 50,
+            },
+        )
+    }
+    if small is not None:
+        scales["small"] = Scale(
+            data=small,
+            training=800 if darcy else 4000,
+            held_out=200 if darcy else 1000,
+            updates=500,
+            batch_size=draws,
+            model={**own, "latent_dim": 20, **_SMALL_BASES[basis]},
+            objective={"num_particles": draws},
+            sizes=_SMALL_SIZES,
+        )
+    prefix = {"mnist": "digits", "fashion_mnist": "fashion", "darcy": "darcy"}[data]
+    return Experiment(f"{prefix}-{reference}-{basis}", "4.2" if darcy else "4.1", "kart", "ImportanceMLE", scales)
+
+
+_PATCH_MODELS = {
+    "mixture": {"latent_dim": 41, "num_components": 20, "reference": "gaussian"},
+    "deep": {"latent_dim": 41, "energy_widths": [82]},
+}
+_PATCH_OBJECTIVES = {
+    "mle": ("LangevinMLE", {"num_steps": 20, "step_size": 0.01}),
+    "se": ("SteppingstoneMLE", {"num_steps": 20, "step_size": 0.01, "num_temperatures": 5}),
+}
+
+
+def _patch(prior: str, training: str) -> Experiment:
+    """Return a row of Sec. 4.3, on patches of photographs and with a KAN for a generator."""
+    objective, options = _PATCH_OBJECTIVES[training]
+    small = Scale(
+        data="patches",
+        training=1100,
+        held_out=278,
+        updates=300,
+        batch_size=50,
+        model={**_PATCH_MODELS[prior], "basis": "chebyshev", "noise_scale": 0.3},
+        objective=options,
+        sizes=_SMALL_SIZES,
+    )
+    return Experiment(f"patches-{prior}-{training}", "4.3", prior, objective, {"small": small})
+
+
+_COLOUR_MODELS = {
+    "mixture": {"latent_dim": 201, "num_components": 100, "reference": "gaussian"},
+    "deep": {"latent_dim": 100, "energy_widths": [200, 200], "prior_steps": 60, "prior_step_size": 0.16},
+}
+_POSTERIOR_STEPS = {"svhn": 20, "cifar10": 40}
+
+
+def _colour(data: str, prior: str, training: str) -> Experiment:
+    """Return a row of Sec. 4.3, with the paper's convolutional generator."""
+    steps: dict[str, dict[str, Any]] = {
+        "mle": {"num_steps": _POSTERIOR_STEPS[data]},
+        "se": {"num_steps": 20, "num_temperatures": 5, "swap_every": 1, "exponent": [4.0, 1.0]},
+    }
+    paper = Scale(
+        data=data,
+        training=40_000,
+        held_out=1000,
+        updates=8000,
+        batch_size=100,
+        learning_rate=5e-4,
+        model={**_COLOUR_MODELS[prior], "generator": data, "degree": 3, "noise_scale": 0.3},
+        objective={**steps[training], "step_size": 0.01},
+    )
+    objective, _ = _PATCH_OBJECTIVES[training]
+    return Experiment(f"{data}-{prior}-{training}", "4.3", f"conv_{prior}", objective, {"paper": paper})
+
+
+_SOURCES = (("mnist", "mnist5k"), ("fashion_mnist", None), ("darcy", "darcy"))
+
+#: every experiment by its name
+EXPERIMENTS: dict[str, Experiment] = {
+    row.name: row
+    for row in (
+        *(_kart(data, small, r, b) for data, small in _SOURCES for r in _REFERENCES for b in _BASES),
+        *(_patch(prior, training) for prior in _PATCH_MODELS for training in _PATCH_OBJECTIVES),
+        *(_colour(d, p, t) for d in _POSTERIOR_STEPS for p in _COLOUR_MODELS for t in _PATCH_OBJECTIVES),
+    )
+}
+
+
+def chosen(pattern: str) -> list[Experiment]:
+    """
+    Return the experiments of a name, or all whose name starts with it, such as ``"digits"``.
+
+    :param pattern: a name or the start of one.
+    :raises ValueError: where there is none.
+
+    >>> [row.name for row in chosen("digits-gaussian")]
+    ['digits-gaussian-rbf', 'digits-gaussian-fourier']
+    """
+    rows = [row for name, row in EXPERIMENTS.items() if name == pattern or name.startswith(f"{pattern}-")]
+    if not rows:
+        raise ValueError(f"name: got {pattern!r}, takes one of {sorted(EXPERIMENTS)} or the start of some")
+    return rows

@@ -1,0 +1,190 @@
+"""What the paper found in words, and whether our runs find it too."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+__all__ = ["CLAIMS", "Claim", "Comparison", "Finding", "findings"]
+
+#: results of :func:`~pyro_tkam.paper.reproduce.reproduce` by the experiment's name
+Results = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    Two figures of our runs; a claim says that the first is below the second.
+
+    :param about: what they are figures of, such as ``"rbf"``.
+    :param low: the one that a claim says is smaller.
+    :param high: the one that it says is larger.
+    """
+
+    about: str
+    low: float
+    high: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the first is below the second."""
+        return self.low < self.high
+
+
+@dataclass(frozen=True)
+class Claim:
+    """
+    A published finding and how a set of runs decides it.
+
+    :param section: the paper's section.
+    :param text: what the paper says.
+    :param measure: which figure has to be below which.
+    :param rows: names of the experiments that it is about.
+    :param compare: takes these figures from their results.
+    """
+
+    section: str
+    text: str
+    measure: str
+    rows: tuple[str, ...]
+    compare: Callable[[Results], Iterator[Comparison]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """
+    A claim and what our runs say of it.
+
+    :param claim: the claim.
+    :param comparisons: figures of our runs; none where some runs have not been made.
+    """
+
+    claim: Claim
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether all comparisons come out as the claim says; None where there is none."""
+        return all(each.holds for each in self.comparisons) if self.comparisons else None
+
+
+def findings(results: Results) -> list[Finding]:
+    """
+    Decide every claim.
+
+    :param results: results by the experiment's name; all of one scale.
+
+    >>> findings({})[0].holds is None
+    True
+    """
+    # A run that was killed between its last update and its result has no time.
+    made = {name for name, result in results.items() if result["seconds_per_update"] is not None}
+    return [Finding(claim, tuple(claim.compare(results)) if made.issuperset(claim.rows) else ()) for claim in CLAIMS]
+
+
+def _figure(results: Results, row: str, name: str) -> float:
+    return float(results[row]["seconds_per_update"] if name == "seconds" else results[row]["measured"][name])
+
+
+_BASES = ("rbf", "fourier")
+_REFERENCES = ("uniform", "gaussian", "lognormal")
+_TRAININGS = ("mle", "se")
+_PRIORS = ("mixture", "deep")
+
+
+def _rows(prefix: str, *parts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple("-".join((prefix, *each)) for each in product(*parts))
+
+
+def _against_others(data: str, reference: str, name: str, factor: float) -> Callable[[Results], Iterator[Comparison]]:
+    """Compare a reference with the best of the others, times a factor, for each basis."""
+
+    def compare(results: Results) -> Iterator[Comparison]:
+        for basis in _BASES:
+            others = [_figure(results, f"{data}-{each}-{basis}", name) for each in _REFERENCES if each != reference]
+            yield Comparison(basis, _figure(results, f"{data}-{reference}-{basis}", name), factor * min(others))
+
+    return compare
+
+
+def _references_are_alike(results: Results) -> Iterator[Comparison]:
+    for basis in _BASES:
+        distances = [_figure(results, f"darcy-{reference}-{basis}", "frechet") for reference in _REFERENCES]
+        yield Comparison(basis, max(distances), 2 * min(distances))
+
+
+def _pairs(low: str, high: str, name: str, others: tuple[str, ...]) -> Callable[[Results], Iterator[Comparison]]:
+    """Compare two rows that differ in one word; ``{}`` in their names stands for each of the others."""
+
+    def compare(results: Results) -> Iterator[Comparison]:
+        for each in others:
+            yield Comparison(each, *(_figure(results, row.format(each), name) for row in (low, high)))
+
+    return compare
+
+
+def _lognormal_collapses(data: str, images: str) -> Claim:
+    return Claim(
+        "4.1",
+        f"Lognormal references collapse: samples are an average of all {images}.",
+        "variance ratio of lognormal below half the least of the other references, for both bases",
+        _rows(data, _REFERENCES, _BASES),
+        _against_others(data, "lognormal", "variance_ratio", 0.5),
+    )
+
+
+def _sharpest(data: str, reference: str, images: str) -> Claim:
+    return Claim(
+        "4.1",
+        f"{reference.capitalize()} references give the sharpest {images}.",
+        f"Fréchet distance of {reference} below the least of the other references, for both bases",
+        _rows(data, _REFERENCES, _BASES),
+        _against_others(data, reference, "frechet", 1.0),
+    )
+
+
+_PATCHES = _rows("patches", _PRIORS, _TRAININGS)
+_DARCY = _rows("darcy", _REFERENCES, _BASES)
+
+#: the published findings that our runs can decide, in the order of the paper
+CLAIMS = (
+    _lognormal_collapses("digits", "digits"),
+    _sharpest("digits", "uniform", "digits"),
+    _lognormal_collapses("fashion", "articles of Fashion-MNIST"),
+    _sharpest("fashion", "gaussian", "articles of Fashion-MNIST"),
+    Claim(
+        "4.2",
+        "On Darcy pressures all references give similar samples.",
+        "largest Fréchet distance below twice the least, for both bases",
+        _DARCY,
+        _references_are_alike,
+    ),
+    Claim(
+        "4.2",
+        "On Darcy pressures RBF bases smooth too much; Fourier bases capture more of the large-scale variation.",
+        "variance ratio of RBF below that of Fourier, for every reference",
+        _DARCY,
+        _pairs("darcy-{}-rbf", "darcy-{}-fourier", "variance_ratio", _REFERENCES),
+    ),
+    Claim(
+        "4.3",
+        "The mixture prior is better than the deep one.",
+        "Fréchet distance of the mixture below that of the deep prior, for both objectives",
+        _PATCHES,
+        _pairs("patches-mixture-{}", "patches-deep-{}", "frechet", _TRAININGS),
+    ),
+    Claim(
+        "4.3",
+        "Steppingstone training is no better than plain maximum likelihood.",
+        "Fréchet distance of maximum likelihood below that of steppingstone training, for both priors",
+        _PATCHES,
+        _pairs("patches-{}-mle", "patches-{}-se", "frechet", _PRIORS),
+    ),
+    Claim(
+        "4.3",
+        "Steppingstone training is dearer than plain maximum likelihood.",
+        "seconds an update of maximum likelihood below those of steppingstone training, for both priors",
+        _PATCHES,
+        _pairs("patches-{}-mle", "patches-{}-se", "seconds", _PRIORS),
+    ),
+)

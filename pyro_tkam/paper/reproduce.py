@@ -1,0 +1,234 @@
+"""Run an experiment of the paper: train, measure, and draw what the paper draws."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from pyro_tkam import __version__, metrics, plots
+from pyro_tkam.models import TKAM
+from pyro_tkam.paper.experiments import Experiment, Images, Scale
+from pyro_tkam.train.folder import write_text
+from pyro_tkam.train.grid_updates import GridUpdates
+from pyro_tkam.train.held_out import held_out_evidence
+from pyro_tkam.train.module import ELBOTraining
+from pyro_tkam.train.pictures import generate
+from pyro_tkam.train.trainer import fit
+
+__all__ = ["draw", "environment", "measure", "merge_results", "reproduce", "table"]
+
+
+def reproduce(
+    experiment: Experiment,
+    scale: str,
+    folder: Path | str,
+    *,
+    data: Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """
+    Train a row of the paper's results and measure it; a run that was killed goes on where it was.
+
+    The folder gets ``result.json``, ``samples.png``, ``priors.png`` (the first three components beside their
+    reference, as in the paper's Sec. A.9; of a deep prior, marginals of its draws) and the files of
+    :func:`~pyro_tkam.train.fit`.
+
+    :param experiment: the row.
+    :param scale: ``"small"`` or ``"paper"``.
+    :param folder: where to write.
+    :param data: folder of published data files, or where made data are kept.
+    :param seed: seed of everything random.
+    :param progress: show a progress bar.
+    :return: what ``result.json`` holds.
+    :raises ValueError: for a scale that the experiment has not, missing data, and a folder with another run.
+    """
+    settings, folder = experiment.scale(scale), Path(folder)
+    images = settings.images(data)
+    described = _described(experiment, scale, seed)
+    _claim(folder / "experiment.json", described)
+    pyro.set_rng_seed(seed)
+    model = experiment.model(settings, images)
+    seconds = _fit(model, experiment, settings, images, folder, seed, progress)
+    model.requires_grad_(False)
+    pyro.set_rng_seed(seed)
+    samples = generate(model, sum(settings.sizes))
+    result = {
+        **described,
+        "environment": environment(),
+        "seconds_per_update": _earlier_seconds(folder) if seconds is None else seconds,
+        "measured": measure(model, samples, images, settings.sizes),
+    }
+    draw(model, samples, images, folder)
+    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def environment() -> dict[str, Any]:
+    """
+    Return the machine, its threads and the versions that figures come from.
+
+    >>> sorted(environment())
+    ['cores', 'machine', 'pyro', 'pyro-tkam', 'python', 'threads', 'torch']
+    """
+    return {
+        "pyro-tkam": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pyro": pyro.__version__,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+    }
+
+
+def _described(experiment: Experiment, scale: str, seed: int) -> dict[str, Any]:
+    """Return everything that decides a run, as JSON gives it back."""
+    described = {"name": experiment.name, "scale": scale, "seed": seed, "settings": asdict(experiment.scale(scale))}
+    return dict(json.loads(json.dumps(described)))
+
+
+def _claim(path: Path, described: dict[str, Any]) -> None:
+    """Write what decides the run, unless the folder holds another one."""
+    if path.is_file() and json.loads(path.read_text()) != described:
+        raise ValueError(f"folder: {path.parent} holds another run, see {path.name}; take a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(described, indent=2) + "\n")
+
+
+def _earlier_seconds(folder: Path) -> float | None:
+    """Return the time of an update as an earlier result of a finished run has it."""
+    path = folder / "result.json"
+    return json.loads(path.read_text())["seconds_per_update"] if path.is_file() else None
+
+
+def _fit(
+    model: TKAM, experiment: Experiment, settings: Scale, images: Images, folder: Path, seed: int, progress: bool
+) -> float | None:
+    """Train the model in place; return the median seconds of an update, None where it was trained already."""
+    module = ELBOTraining(
+        model,
+        experiment.elbo(settings),
+        size=len(images.training),
+        optimizer=partial(torch.optim.Adam, lr=settings.learning_rate),
+    )
+    options: dict[str, Any] = {"updates": settings.updates, "batch_size": settings.batch_size, "seed": seed}
+    grids = () if settings.grid_updates is None else (GridUpdates(**settings.grid_updates),)
+    return fit(module, images.training, folder, progress=progress, callbacks=grids, **options)
+
+
+def measure(model: TKAM, samples: Tensor, images: Images, sizes: tuple[int, ...]) -> dict[str, Any]:
+    """
+    Measure a trained model.
+
+    :param model: the model.
+    :param samples: draws of it, at least ``sum(sizes)``.
+    :param images: the data.
+    :param sizes: sample sizes of the extrapolated distances.
+    :return: figures by name; those of pixels are in the units of the data, the evidence in nats.
+    """
+    evidence = held_out_evidence(model, images.held_out, num_draws=200)
+    repeated = metrics.copies(samples[:1000], images.training, images.held_out)
+    return {
+        "log_evidence": evidence.log_evidence,
+        "log_evidence_per_dimension": evidence.per_dimension,
+        "log_evidence_error": evidence.standard_error,
+        "evidence_reliable": evidence.reliable,
+        "reconstruction_error": metrics.reconstruction_error(model, images.held_out),
+        "unpaired_error": metrics.unpaired_error(samples, images.held_out),
+        "unpaired_error_of_data": metrics.unpaired_error(images.training, images.held_out),
+        "variance_ratio": metrics.variance_ratio(samples, images.training),
+        "closer_than_held_out": repeated.closer,
+        **_distances(samples, images, sizes),
+    }
+
+
+def _distances(samples: Tensor, images: Images, sizes: tuple[int, ...]) -> dict[str, Any]:
+    """Return distances to held-out images, at infinitely many samples, and that of the training images."""
+    features = (
+        metrics.principal_features(images.training)
+        if images.labels is None
+        else metrics.classifier_features(images.training, images.labels)
+    )
+    real, training, drawn = (metrics.embed(features, each) for each in (images.held_out, images.training, samples))
+    found: dict[str, Any] = {"features": "principal components" if images.labels is None else "classifier"}
+    for name, distance in (("frechet", metrics.frechet_distance), ("kernel", metrics.kernel_distance)):
+        line = metrics.extrapolate(partial(distance, real), drawn, sizes)
+        found |= {
+            name: line.value,
+            f"{name}_interval": [line.low, line.high],
+            f"{name}_of_data": distance(real, training),
+        }
+    return found
+
+
+def draw(model: TKAM, samples: Tensor, images: Images, folder: Path) -> None:
+    """
+    Write ``samples.png``, beside real images, and ``priors.png``: the first three components of the prior beside their
+    reference, or marginals of 2,000 draws where it has no components.
+
+    :param model: the trained model.
+    :param samples: draws of it.
+    :param images: the data.
+    :param folder: where to write.
+    """
+    figure = plots.new_figure(9.0, 4.8)
+    left, right = figure.subplots(1, 2)
+    plots.image_grid(images.held_out[:64], left, title="real, held out")
+    plots.image_grid(samples[:64], right, title="drawn from the model")
+    figure.savefig(folder / "samples.png", dpi=100)
+    with pyro.get_param_store().scope():
+        prior = model.prior()
+        if len(prior.event_shape) == 0:
+            panels = plots.prior_components(prior)
+        else:
+            panels = plots.prior_marginals(prior.sample((2000,)), Normal(0.0, 1.0))
+    plots.save(panels[0], folder / "priors.png")
+
+
+def merge_results(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """
+    Add results to a JSON file, in place of earlier ones of the same experiments.
+
+    :param path: the file; made if need be.
+    :param results: results by the experiment's name.
+    :raises ValueError: for a file that holds no such results.
+    """
+    try:
+        earlier = json.loads(path.read_text()) if path.is_file() else {}
+        merged = {**earlier, **results}
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"output: {path} holds no results: {error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(merged, indent=1) + "\n")
+
+
+_COLUMNS = {
+    "evidence/dim": "log_evidence_per_dimension",
+    "Fréchet": "frechet",
+    "(of data)": "frechet_of_data",
+    "variance": "variance_ratio",
+    "reconstruction": "reconstruction_error",
+    "closer": "closer_than_held_out",
+}
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """
+    Return results as text, a row an experiment.
+
+    :param results: results by the experiment's name.
+    """
+    lines = [f"{'':28}" + "".join(f"{name:>16}" for name in _COLUMNS)]
+    for name, result in results.items():
+        lines.append(f"{name:28}" + "".join(f"{result['measured'][key]:16.4g}" for key in _COLUMNS.values()))
+    return "\n".join(lines)

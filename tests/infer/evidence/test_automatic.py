@@ -1,0 +1,172 @@
+"""The evidence by whichever route is trusted first, against closed forms.
+
+Estimates are asked to be within 4.5 standard errors plus a margin, so a test of one estimate fails falsely with
+probability below 1e-5; seeds are fixed all the same.
+"""
+
+import dataclasses
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from pyro_tkam.infer import AutoMALA, ParallelTempering, log_evidence
+from pyro_tkam.infer.tempering.estimates import guide_verdict
+from tests.infer.evidence_problems import (
+    LATENT_DATA,
+    LATENT_EXACT,
+    assert_close,
+    latent,
+    regression,
+    regression_problem,
+    two_modes,
+)
+
+
+@pytest.mark.slow
+def test_auto_on_regression():
+    data, exact = regression_problem(50, 10)
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(regression, *data)
+    assert_close(evidence, exact)
+    assert evidence.verdict.trusted, str(evidence)
+    assert evidence.standard_error < 0.01
+    assert evidence.evaluations <= 400_000
+
+
+@pytest.mark.slow
+def test_auto_on_two_separated_modes():
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(two_modes)
+    assert_close(evidence, -2 * math.log(20))
+    assert evidence.verdict.trusted, str(evidence)
+    assert evidence.method == "fitted importance"
+
+
+def narrow_and_wide():
+    """A mode of equal mass that is narrow, so that it has none while hot."""
+    z = pyro.sample("z", dist.Normal(torch.zeros(8), 2.0).to_event(1))
+    modes = [dist.Normal(loc, scale).log_prob(z).sum(-1) for loc, scale in ((-1.0, 1.0), (1.5, 0.4))]
+    pyro.factor("likelihood", torch.logaddexp(*modes))
+
+
+@pytest.mark.slow
+def test_auto_on_a_mode_suppressed_while_hot():
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(narrow_and_wide)
+    masses = [8 * dist.Normal(0.0, math.hypot(2.0, s)).log_prob(torch.tensor(m)) for m, s in ((-1.0, 1.0), (1.5, 0.4))]
+    assert_close(evidence, torch.logaddexp(*masses).item())
+    assert evidence.verdict.trusted, str(evidence)
+    assert evidence.standard_error < 0.01
+    assert evidence.evaluations <= 400_000
+
+
+def bananas():
+    """Four curved ridges, too many bends for a mixture of Gaussians."""
+    x = pyro.sample("x", dist.Normal(torch.zeros(4), 3.0).to_event(1))
+    y = pyro.sample("y", dist.Normal(torch.zeros(4), 3.0).to_event(1))
+    pyro.sample("datum", dist.Normal(x, 1.0).to_event(1), obs=0.5 * torch.ones(4))
+    pyro.sample("ridge", dist.Normal(y - x.square(), 0.1).to_event(1), obs=torch.zeros(4))
+
+
+def far_in_many_dimensions():
+    z = pyro.sample("z", dist.Normal(torch.zeros(500), 1.0).to_event(1))
+    pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=torch.ones(500))
+
+
+def test_auto_trusts_the_prior_where_the_data_say_little():
+    data, exact = regression_problem(2, 2)
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(regression, *data, target_se=0.02)
+    assert evidence.method == "importance"
+    assert_close(evidence, exact)
+
+
+def test_auto_says_when_the_budget_ends():
+    data, _ = regression_problem(50, 10)
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(regression, *data, target_se=1e-5, max_evaluations=20_000)
+    assert "target not reached" in evidence.verdict.names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "budget"), [(two_modes, 20_000), (two_modes, 50_000), (bananas, 100_000)])
+def test_auto_stays_within_its_budget(model, budget):
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(model, target_se=1e-5, max_evaluations=budget)
+    assert evidence.evaluations <= budget
+    assert f"of {budget} evaluations" in str(evidence.verdict)
+    assert not evidence.verdict.trusted
+
+
+@pytest.mark.slow
+def test_auto_trusts_no_evidence_after_a_few_climbs():
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(two_modes, max_evaluations=20_000)
+    assert_close(evidence, -2 * math.log(20))
+    assert evidence.verdict.names == {"short search for modes"}, str(evidence)
+
+
+def test_auto_refuses_a_budget_that_is_too_small_for_the_model():
+    with pytest.raises(ValueError, match=r"max_evaluations must be at least .* 500 dimensions, got 20000"):
+        log_evidence(far_in_many_dimensions, max_evaluations=20_000)
+
+
+@pytest.mark.slow
+def test_auto_with_a_good_guide():
+    def guide(data):
+        with pyro.plate("data", len(data)):
+            scale = 0.3 / math.sqrt(1.09)
+            pyro.sample("z", dist.Normal(data / 1.09, 1.1 * scale).to_event(1))
+
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(latent, LATENT_DATA, guide=guide)
+    assert_close(evidence, LATENT_EXACT.sum().item())
+    assert evidence.verdict.trusted, str(evidence)
+
+
+def guide_to_one_mode():
+    pyro.sample("z", dist.Normal(5 * torch.ones(2), 0.35).to_event(1))
+
+
+@pytest.mark.slow
+def test_auto_does_not_believe_a_guide_that_knows_one_of_two_modes():
+    """Its weights look perfect, and give half of the evidence."""
+    pyro.set_rng_seed(0)
+    half = log_evidence(two_modes, method="importance", guide=guide_to_one_mode, num_particles=20_000)
+    assert half.verdict.trusted
+    assert abs(half.value - (-2 * math.log(20) - math.log(2))) < 0.02
+    evidence = log_evidence(two_modes, guide=guide_to_one_mode)
+    assert_close(evidence, -2 * math.log(20))
+    assert evidence.verdict.trusted, str(evidence)
+
+
+@pytest.mark.slow
+def test_a_guide_is_compared_with_the_tempered_run():
+    pyro.set_rng_seed(0)
+    draws = ParallelTempering(
+        AutoMALA(two_modes), num_temperatures=8, num_samples=300, num_chains=8, disable_progbar=True
+    ).run()
+    bridged = draws.log_evidence("bridge")
+    half = log_evidence(two_modes, method="importance", guide=guide_to_one_mode, num_particles=20_000)
+    assert guide_verdict(half, bridged, draws).names == {"missed mode"}
+    whole = dataclasses.replace(half, value=-2 * math.log(20))
+    assert guide_verdict(whole, bridged, draws).trusted
+
+
+def guide_along_bananas():
+    """Exact in ``y`` given ``x``, and wide enough in ``x``."""
+    x = pyro.sample("x", dist.Normal(0.3 * torch.ones(4), 1.2).to_event(1))
+    pyro.sample("y", dist.Normal(x.square() * 9 / 9.01, 0.3 / math.sqrt(9.01)).to_event(1))
+
+
+@pytest.mark.slow
+def test_auto_takes_a_guide_where_a_mixture_does_not_fit():
+    pyro.set_rng_seed(0)
+    exact = log_evidence(bananas, method="importance", guide=guide_along_bananas, num_particles=200_000)
+    evidence = log_evidence(bananas, guide=guide_along_bananas)
+    assert evidence.method == "importance", str(evidence)
+    assert "a mode of which the guide knows nothing" in str(evidence.verdict)
+    assert_close(evidence, exact.value, margin=4.5 * exact.standard_error)
