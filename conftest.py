@@ -1,4 +1,7 @@
-"""Every test and every example starts with an empty parameter store and the same seed, whatever ran before it."""
+"""
+Every test and every example starts with an empty parameter store and the same seed, whatever ran
+before it.
+"""
 
 import pyro
 import pytest

@@ -1,4 +1,6 @@
-"""Check that every internal link of a built site leads to a page, and to an anchor that the page has."""
+"""
+Check that every internal link of a built site leads to a page, and to an anchor that the page has.
+"""
 
 import sys
 from html.parser import HTMLParser
@@ -34,7 +36,11 @@ def broken_links(site: Path) -> list[str]:
             if parts.scheme or parts.netloc:
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            anchored = target not in pages or not parts.fragment or unquote(parts.fragment) in pages[target].anchors
+            anchored = (
+                target not in pages
+                or not parts.fragment
+                or unquote(parts.fragment) in pages[target].anchors
+            )
             if not target.exists() or not anchored:
                 broken.append(f"{path.relative_to(site.resolve())}: {link}")
     return broken

@@ -1,4 +1,6 @@
-"""Check a built sdist and wheel: contents, version, and that the README's examples run where only the wheel is.
+"""
+Check a built sdist and wheel: contents, version, and that the README's examples run where only the
+wheel is.
 
 python .ci/check_package.py dist
 """
@@ -22,13 +24,18 @@ assert pathlib.Path(sys.prefix) in pathlib.Path(pyro_tkam.__file__).parents, pyr
 
 
 def check_wheel(wheel: Path) -> str:
-    """Return the version in a wheel that holds the package's files, its typing mark and licence, and nothing else."""
+    """
+    Return the version in a wheel that holds the package's files, its typing mark and licence, and
+    nothing else.
+    """
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         version = str(email.message_from_bytes(archive.read(metadata))["Version"])
     info = metadata.removesuffix("METADATA")
-    files = (path for path in (ROOT / "pyro_tkam").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    files = (
+        path for path in (ROOT / "pyro_tkam").rglob("*") if path.is_file() and path.suffix != ".pyc"
+    )
     expected = {path.relative_to(ROOT).as_posix() for path in files}
     found = {name for name in names if not name.startswith(info)}
     if found != expected:
@@ -43,23 +50,43 @@ def check_sdist(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     needed = {
-        "pyproject.toml", "README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "constraints.txt",
-        "Makefile", "conftest.py", "pyro_tkam/py.typed", "tests/test_readme.py", "docs/conf.py", "benchmarks/timing.py",
-    }  # fmt: skip
+        "pyproject.toml",
+        "README.md",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "constraints.txt",
+        "Makefile",
+        "conftest.py",
+        "pyro_tkam/py.typed",
+        "tests/test_readme.py",
+        "docs/conf.py",
+        "benchmarks/timing.py",
+    }
     if missing := needed - names:
         raise SystemExit(f"{sdist.name}: lacks {sorted(missing)}")
 
 
 def installed_version(wheel: Path) -> str:
-    """Install a wheel into an environment of its own, run the README's examples there, and return its version."""
-    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    """
+    Install a wheel into an environment of its own, run the README's examples there, and return its
+    version.
+    """
+    examples = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     code = "".join([IMPORTED, *examples, "print(pyro_tkam.__version__)\n"])
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         python = str(Path(folder) / "bin" / "python")
         pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        subprocess.run([*pip, "--constraint", str(ROOT / "constraints.txt"), str(wheel.resolve())], check=True)
-        done = subprocess.run([python, "-c", code], check=True, cwd=folder, stdout=subprocess.PIPE, text=True)
+        subprocess.run(
+            [*pip, "--constraint", str(ROOT / "constraints.txt"), str(wheel.resolve())], check=True
+        )
+        done = subprocess.run(
+            [python, "-c", code], check=True, cwd=folder, stdout=subprocess.PIPE, text=True
+        )
         return done.stdout.splitlines()[-1]
 
 
@@ -70,7 +97,9 @@ def main(folder: Path) -> None:
     versions = {check_wheel(wheel), installed_version(wheel)}
     if len(versions) != 1:
         raise SystemExit(f"{wheel.name}: says it is {' and '.join(sorted(versions))}")
-    print(f"{sdist.name}, {wheel.name}: complete, version {versions.pop()} runs the README's examples")
+    print(
+        f"{sdist.name}, {wheel.name}: complete, version {versions.pop()} runs the README's examples"
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 python .ci/check_reference.py docs/_build/html
 
-Public are the names in ``__all__`` of every package, and of every module that has a place of its own in the reference.
+Public are the names in ``__all__`` of every package, and of every module that has a place of its
+own in the reference.
 """
 
 import importlib
@@ -29,7 +30,10 @@ def public_packages(root: str) -> set[str]:
 
 
 def missing_names(site: Path, root: str) -> list[str]:
-    """Return the public names that the site leaves out; it may have an object under another module's name."""
+    """
+    Return the public names that the site leaves out; it may have an object under another module's
+    name.
+    """
     entries = {name: kind for name, kind in inventory(site) if kind in KINDS}
     modules = {name for name, kind in entries.items() if kind == "py:module"}
     documented = set()
@@ -40,11 +44,16 @@ def missing_names(site: Path, root: str) -> list[str]:
     for module in sorted(public_packages(root) | modules):
         content = importlib.import_module(module)
         names = getattr(content, "__all__", ())
-        missing += [f"{module}.{name}" for name in names if id(getattr(content, name)) not in documented]
+        missing += [
+            f"{module}.{name}" for name in names if id(getattr(content, name)) not in documented
+        ]
     return missing
 
 
 if __name__ == "__main__":
     found = missing_names(Path(sys.argv[1]), "pyro_tkam")
-    print("\n".join(f"not in the reference: {name}" for name in found) or "the reference has every public name")
+    print(
+        "\n".join(f"not in the reference: {name}" for name in found)
+        or "the reference has every public name"
+    )
     sys.exit(bool(found))

@@ -11,7 +11,10 @@ from pathlib import Path
 def seconds(text: str) -> dict[str, float]:
     """Read the times of files, in seconds, from what sphinx-gallery writes."""
     rows = re.findall(r"\(``([\w.]+)``\)\s+- (?:(\d+):)?(\d+):([\d.]+)", text)
-    return {name: 3600 * float(hours or 0) + 60 * float(minutes) + float(rest) for name, hours, minutes, rest in rows}
+    return {
+        name: 3600 * float(hours or 0) + 60 * float(minutes) + float(rest)
+        for name, hours, minutes, rest in rows
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Run every benchmark, each in a process of its own; keep its JSON and its seconds in ``benchmarks/results``."""
+"""
+Run every benchmark, each in a process of its own; keep its JSON and its seconds in
+``benchmarks/results``.
+"""
 
 import argparse
 import json
@@ -14,13 +17,19 @@ NOT_SCRIPTS = {"__main__", "timing", "problems", "fresh_problems", "peers"}
 
 def scripts() -> list[str]:
     """Return the names of the benchmarks."""
-    return [module.name for module in pkgutil.iter_modules([str(HERE)]) if module.name not in NOT_SCRIPTS]
+    return [
+        module.name
+        for module in pkgutil.iter_modules([str(HERE)])
+        if module.name not in NOT_SCRIPTS
+    ]
 
 
 def main() -> None:
     """Run them in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="all repeats, where the default is the short form")
+    parser.add_argument(
+        "--full", action="store_true", help="all repeats, where the default is the short form"
+    )
     short = [] if parser.parse_args().full else ["--short"]
     results = HERE / "results"
     results.mkdir(exist_ok=True)
@@ -28,7 +37,14 @@ def main() -> None:
     for name in scripts():
         print(f"== {name}", flush=True)
         start = time.perf_counter()
-        command = [sys.executable, "-m", f"benchmarks.{name}", *short, "--output", str(results / f"{name}.json")]
+        command = [
+            sys.executable,
+            "-m",
+            f"benchmarks.{name}",
+            *short,
+            "--output",
+            str(results / f"{name}.json"),
+        ]
         subprocess.run(command, check=True, cwd=HERE.parent)
         seconds[name] = round(time.perf_counter() - start, 1)
         print(f"== {name}: {seconds[name]} s", flush=True)

@@ -2,8 +2,9 @@
 
     python -m benchmarks.distributions
 
-The published inversion cumulates 100 Gauss-Legendre weights and interpolates linearly between nodes (Raj 2025,
-arXiv:2506.14167, Eq. 21-25); here it is vectorised in torch. It is biased: the largest error of its CDF is reported.
+The published inversion cumulates 100 Gauss-Legendre weights and interpolates linearly between nodes
+(Raj 2025, arXiv:2506.14167, Eq. 21-25); here it is vectorised in torch. It is biased: the largest
+error of its CDF is reported.
 """
 
 import pyro
@@ -19,7 +20,10 @@ NUM_NODES = 100
 
 
 def energies(*shape: int, rough: bool = False) -> BoundFunctions:
-    """Return RBF energies (grid 20, on [0, 1]) as training starts them, or with coefficients of size one."""
+    """
+    Return RBF energies (grid 20, on [0, 1]) as training starts them, or with coefficients of size
+    one.
+    """
     pyro.set_rng_seed(0)
     bank = UnivariateFunctions(shape, "rbf", 0.0, 1.0, 20)
     if rough:
@@ -72,10 +76,14 @@ def mixture(num_components: int, repeats: int) -> dict[str, float]:
     logits = torch.zeros(201, num_components, requires_grad=True)
     with torch.no_grad():
         table = best_of(
-            lambda: TiltedMixture(logits, ExponentiallyTilted(energy, validate_args=False), validate_args=False),
+            lambda: TiltedMixture(
+                logits, ExponentiallyTilted(energy, validate_args=False), validate_args=False
+            ),
             repeats,
         )
-    prior = TiltedMixture(logits, ExponentiallyTilted(energy, validate_args=False), validate_args=False)
+    prior = TiltedMixture(
+        logits, ExponentiallyTilted(energy, validate_args=False), validate_args=False
+    )
     z = prior.sample((100,))
 
     def draw() -> None:

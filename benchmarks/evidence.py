@@ -1,7 +1,10 @@
-"""Accuracy of ``log_evidence``, beside peers where they are installed: errors in nats over seeds, and what they cost.
+"""
+Accuracy of ``log_evidence``, beside peers where they are installed: errors in nats over seeds, and
+what they cost.
 
-``--full`` takes 40 seeds, for the calibration of the standard errors; ``--fresh`` measures random problems on which
-nothing was tuned instead of the usual ones; ``--peers`` runs dynesty, nautilus and UltraNest beside them.
+``--full`` takes 40 seeds, for the calibration of the standard errors; ``--fresh`` measures random
+problems on which nothing was tuned instead of the usual ones; ``--peers`` runs dynesty, nautilus
+and UltraNest beside them.
 """
 
 import math
@@ -38,7 +41,10 @@ def automatic(problem: Problem) -> list[Result]:
 
 
 def along_the_ladder(problem: Problem) -> list[Result]:
-    """Bennett's ratio and the middle of the sandwich, from one tempered run of nearly 400k evaluations."""
+    """
+    Bennett's ratio and the middle of the sandwich, from one tempered run of nearly 400k
+    evaluations.
+    """
     tempering = ParallelTempering(
         MALA(problem.model, target_accept_prob=0.8),
         num_temperatures=16,
@@ -64,7 +70,10 @@ def measure(problem: Problem, method: Method, seeds: range) -> dict[str, list[Re
         pyro.set_rng_seed(seed)
         wall, process = time.perf_counter(), time.process_time()
         found = method(problem)
-        seconds = {"seconds": time.perf_counter() - wall, "process_seconds": time.process_time() - process}
+        seconds = {
+            "seconds": time.perf_counter() - wall,
+            "process_seconds": time.process_time() - process,
+        }
         for each in found:
             results.setdefault(str(each["method"]), []).append({"seed": seed, **each, **seconds})
     return results
@@ -88,7 +97,12 @@ def calibration(runs: list[Result]) -> dict[str, float | int]:
     """Quantiles of ``|error| / standard error``: 1.96 at 95% where errors are normal and known."""
     scaled = torch.tensor([abs(run["error"]) / run["standard_error"] for run in runs])
     quantiles = scaled.quantile(torch.tensor([0.5, 0.95])).tolist()
-    return {"runs": len(runs), "median": quantiles[0], "quantile_95": quantiles[1], "largest": scaled.max().item()}
+    return {
+        "runs": len(runs),
+        "median": quantiles[0],
+        "quantile_95": quantiles[1],
+        "largest": scaled.max().item(),
+    }
 
 
 def main() -> None:
@@ -96,7 +110,9 @@ def main() -> None:
     options = arguments(__doc__, ("--full", "--fresh", "--peers"))
     seeds = range(2 if options.short else 40 if options.full else 10)
     problems = FRESH if options.fresh else {make.__name__: make for make in PROBLEMS}
-    methods: list[Method] = [automatic] if options.full or options.fresh else [automatic, along_the_ladder]
+    methods: list[Method] = (
+        [automatic] if options.full or options.fresh else [automatic, along_the_ladder]
+    )
     table, pooled = {}, []
     for name, make in problems.items():
         problem = make()

@@ -23,7 +23,9 @@ def gaussian_mixture(dim: int, modes: int, prior_scale: float, seed: int) -> Pro
 
     def model() -> None:
         z = pyro.sample("z", dist.Normal(torch.zeros(dim), prior_scale).to_event(1))
-        heights = [dist.Normal(*each).log_prob(z).sum(-1) for each in zip(locs, scales, strict=True)]
+        heights = [
+            dist.Normal(*each).log_prob(z).sum(-1) for each in zip(locs, scales, strict=True)
+        ]
         pyro.factor("likelihood", (log_masses + torch.stack(heights, -1)).logsumexp(-1))
 
     spread = (prior_scale**2 + scales.double().square()).sqrt()
@@ -39,7 +41,10 @@ def suppressed(dim: int, narrow: float, distance: float) -> Problem:
         z = pyro.sample("z", dist.Normal(torch.zeros(dim), 2.0).to_event(1))
         pyro.factor("likelihood", torch.logaddexp(*[each.log_prob(z).sum(-1) for each in modes]))
 
-    own = [dim * dist.Normal(0.0, math.hypot(2.0, each.scale)).log_prob(each.loc.double()) for each in modes]
+    own = [
+        dim * dist.Normal(0.0, math.hypot(2.0, each.scale)).log_prob(each.loc.double())
+        for each in modes
+    ]
     return Problem(model, torch.logaddexp(*own).item())
 
 
@@ -47,14 +52,18 @@ def regression(num: int, dim: int, noise: float, seed: int) -> Problem:
     """Conjugate linear regression with correlated inputs."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(num, dim, generator=generator) @ (torch.eye(dim) + 0.5)
-    targets = inputs @ torch.randn(dim, generator=generator) + noise * torch.randn(num, generator=generator)
+    targets = inputs @ torch.randn(dim, generator=generator) + noise * torch.randn(
+        num, generator=generator
+    )
 
     def model() -> None:
         weights = pyro.sample("weights", dist.Normal(torch.zeros(dim), 1.0).to_event(1))
         pyro.sample("y", dist.Normal(inputs @ weights, noise).to_event(1), obs=targets)
 
     covariance = (inputs @ inputs.T).double() + noise**2 * torch.eye(num, dtype=torch.float64)
-    exact = torch.distributions.MultivariateNormal(torch.zeros(num).double(), covariance).log_prob(targets.double())
+    exact = torch.distributions.MultivariateNormal(torch.zeros(num).double(), covariance).log_prob(
+        targets.double()
+    )
     return Problem(model, exact.item())
 
 
@@ -73,7 +82,10 @@ def squares(dim: int, noise: float, seed: int) -> Problem:
 
 
 def funnel(dim: int, seed: int) -> Problem:
-    """Groups whose common log scale is unknown; the groups are integrated exactly, the scale on a line."""
+    """
+    Groups whose common log scale is unknown; the groups are integrated exactly, the scale on a
+    line.
+    """
     data = torch.randn(dim, generator=torch.Generator().manual_seed(seed))
 
     def model() -> None:
@@ -133,8 +145,16 @@ def _named(make: Callable[..., Problem], *args: float) -> tuple[str, Callable[[]
 
 
 FRESH: dict[str, Callable[[], Problem]] = dict(
-    [_named(gaussian_mixture, d, m, s, 10 * d + m) for d in (2, 5, 8, 12) for m in (1, 2, 4) for s in (2.0, 5.0)]
-    + [_named(suppressed, d, w, 1.5) for d, w in ((4, 0.3), (8, 0.3), (8, 0.2), (10, 0.4), (12, 0.3))]
+    [
+        _named(gaussian_mixture, d, m, s, 10 * d + m)
+        for d in (2, 5, 8, 12)
+        for m in (1, 2, 4)
+        for s in (2.0, 5.0)
+    ]
+    + [
+        _named(suppressed, d, w, 1.5)
+        for d, w in ((4, 0.3), (8, 0.3), (8, 0.2), (10, 0.4), (12, 0.3))
+    ]
     + [_named(regression, n, d, s, d) for n, d, s in ((20, 3, 0.1), (60, 20, 0.5), (80, 30, 1.0))]
     + [_named(squares, d, 0.1, d) for d in (1, 3, 5, 7)]
     + [_named(funnel, d, d) for d in (3, 8, 20)]

@@ -2,9 +2,10 @@
 
     python -m benchmarks.gradient_variance gradient-variance.png --output gradient_variance.json
 
-Each estimates ``∂ E_p[(z - ½)²] / ∂c_i`` for the 20 coefficients of an RBF energy, from one draw: pathwise through the
-inverse CDF; score-function with the exact normaliser, ``h(z) ∇log p(z)``; and contrastive, ``h(z) (∇f(z) - mean ∇f)``
-with the mean over 10 more draws in place of the normaliser (Raj 2025, arXiv:2506.14167, Eq. 18).
+Each estimates ``∂ E_p[(z - ½)²] / ∂c_i`` for the 20 coefficients of an RBF energy, from one draw:
+pathwise through the inverse CDF; score-function with the exact normaliser, ``h(z) ∇log p(z)``; and
+contrastive, ``h(z) (∇f(z) - mean ∇f)`` with the mean over 10 more draws in place of the normaliser
+(Raj 2025, arXiv:2506.14167, Eq. 18).
 """
 
 import argparse
@@ -32,7 +33,9 @@ def gradients(coefficients: Tensor, scale: float, num_draws: int = NUM_DRAWS) ->
     basis = GaussianKernels.uniform(0.0, 1.0, NUM_COEFFICIENTS, 0, 1.0)
 
     def prior(c: Tensor) -> ExponentiallyTilted:
-        return ExponentiallyTilted(lambda z: scale * (basis(z.float()) @ c.float()), validate_args=False)
+        return ExponentiallyTilted(
+            lambda z: scale * (basis(z.float()) @ c.float()), validate_args=False
+        )
 
     def feature(i: int, z: Tensor) -> Tensor:
         return scale * basis(z)[..., i]
@@ -43,7 +46,9 @@ def gradients(coefficients: Tensor, scale: float, num_draws: int = NUM_DRAWS) ->
         fn = prior(coefficients)
         z = fn.icdf(u)
         features = scale * basis(z)
-        expected = torch.stack([fn.expectation(partial(feature, i)) for i in range(NUM_COEFFICIENTS)])
+        expected = torch.stack(
+            [fn.expectation(partial(feature, i)) for i in range(NUM_COEFFICIENTS)]
+        )
         negatives = scale * basis(fn.sample((num_draws, NUM_NEGATIVES))).mean(1)
         weight = objective(z)[:, None]
     exact = torch.func.jacrev(lambda c: prior(c).expectation(objective))(coefficients)
@@ -68,7 +73,12 @@ def main() -> None:
     for scale in scales:
         found = gradients(coefficients, scale, 200 if options.short else NUM_DRAWS)
         for name, values in variances.items():
-            values.append(float((found[name] - found["exact"]).square().mean(0).sum() / found["exact"].square().sum()))
+            values.append(
+                float(
+                    (found[name] - found["exact"]).square().mean(0).sum()
+                    / found["exact"].square().sum()
+                )
+            )
     report({"energy_scale": scales, "relative_variance": variances}, options.output)
     if options.figure is not None:
         draw(options.figure, scales, variances)

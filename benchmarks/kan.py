@@ -1,10 +1,12 @@
-"""KAN layers 81 → 162 → 784 beside an MLP and the peers on PyPI, and a bank of 81 × 40 functions at 100 draws.
+"""
+KAN layers 81 → 162 → 784 beside an MLP and the peers on PyPI, and a bank of 81 × 40 functions at
+100 draws.
 
     python -m benchmarks.kan
 
-Layers run on one thread and are timed by its processor seconds, which other load on the machine disturbs least; the
-bank runs on ``--threads`` and is timed by the clock on the wall. The peers are timed where they are installed:
-``pip install inkan flashkan``.
+Layers run on one thread and are timed by its processor seconds, which other load on the machine
+disturbs least; the bank runs on ``--threads`` and is timed by the clock on the wall. The peers are
+timed where they are installed: ``pip install inkan flashkan``.
 """
 
 import importlib.metadata
@@ -77,7 +79,9 @@ def layers(batch: int, repeats: int) -> dict[str, dict[str, float]]:
     torch.manual_seed(0)
     x = 2 * torch.rand(batch, WIDTHS[0]) - 1
     networks = {name: NETWORKS[name]() for name in INSTALLED}
-    steps = best_side_by_side({name: step_of(network, x) for name, network in networks.items()}, repeats, process_time)
+    steps = best_side_by_side(
+        {name: step_of(network, x) for name, network in networks.items()}, repeats, process_time
+    )
     forwards = best_side_by_side(
         {name: forward_of(network, x) for name, network in networks.items()}, repeats, process_time
     )
@@ -95,11 +99,16 @@ def layers(batch: int, repeats: int) -> dict[str, dict[str, float]]:
 def beside_peers(timed: dict[str, dict[str, float]]) -> dict[str, float]:
     """Return the B-splines' times over the best peer's."""
     measures = ("step_seconds", "forward_seconds")
-    return {each: timed["bspline"][each] / min(timed[peer][each] for peer in PEERS) for each in measures}
+    return {
+        each: timed["bspline"][each] / min(timed[peer][each] for peer in PEERS) for each in measures
+    }
 
 
 def rise_of_a_step(step: Callable[[], None], module: nn.Module) -> float:
-    """Return by how many MiB a step raises the resident size of this process, gradients included (Linux)."""
+    """
+    Return by how many MiB a step raises the resident size of this process, gradients included
+    (Linux).
+    """
     step()
     module.zero_grad(set_to_none=True)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
@@ -116,7 +125,10 @@ def network_rise(name: str) -> float:
 
 
 def bank_steps() -> tuple[UnivariateFunctions, dict[str, Callable[[], None]]]:
-    """Return a bank of RBF functions, and calls for its values and gradients: ours, and plain dense PyTorch."""
+    """
+    Return a bank of RBF functions, and calls for its values and gradients: ours, and plain dense
+    PyTorch.
+    """
     bank = UnivariateFunctions((81, 40), "rbf", grid_size=GRID_SIZE)
     z, upper = torch.rand(100, 81, 40), torch.randn(100, 81, 40)
     assert bank.scale is not None
@@ -144,10 +156,18 @@ def bank_rise(name: str) -> float:
 
 
 def in_fresh_process(call: str) -> float:
-    """Return what a function of this module returns in a process whose freed memory goes back at once."""
+    """
+    Return what a function of this module returns in a process whose freed memory goes back at once.
+    """
     code = f"import benchmarks.kan as kan; print(kan.{call})"
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    environment = {
+        **os.environ,
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+    )
     return float(done.stdout)
 
 
@@ -161,8 +181,12 @@ def main() -> None:
     results = {
         "peers": {name: importlib.metadata.version(name) for name in PEERS},
         "layers": timed,
-        "bspline_by_best_peer": {batch: beside_peers(times) for batch, times in timed.items()} if PEERS else None,
-        "layers_peak_mib_batch_1000": {name: in_fresh_process(f"network_rise({name!r})") for name in INSTALLED},
+        "bspline_by_best_peer": {batch: beside_peers(times) for batch, times in timed.items()}
+        if PEERS
+        else None,
+        "layers_peak_mib_batch_1000": {
+            name: in_fresh_process(f"network_rise({name!r})") for name in INSTALLED
+        },
         "bank": {"threads": options.threads, "step_seconds": bank},
         "bank_peak_mib": {name: in_fresh_process(f"bank_rise({name!r})") for name in bank},
     }

@@ -1,9 +1,11 @@
-"""Updates that prior knowledge saves: runs from a prior fitted to what is known, beside runs without.
+"""
+Updates that prior knowledge saves: runs from a prior fitted to what is known, beside runs without.
 
     python -m benchmarks.knowledge [--short] [--output results.json]
 
-Planted: a decoder is known and so is the formula of the latent's density. Digits: a decoder starts from principal
-components, and the prior is fitted to their scores. Held-out log evidence of both runs as they train, by equal draws.
+Planted: a decoder is known and so is the formula of the latent's density. Digits: a decoder starts
+from principal components, and the prior is fitted to their scores. Held-out log evidence of both
+runs as they train, by equal draws.
 """
 
 from collections.abc import Callable
@@ -22,7 +24,8 @@ from pyro_tkam.models import TKAM, GaussianLikelihood, TiltedPrior
 EVERY = 10
 FORMULA = "exp(-(z + 2)**2 / 0.18) + 1.4*exp(-(z - 1)**2 / 0.5)"
 TARGET = dist.MixtureSameFamily(
-    dist.Categorical(torch.tensor([0.3, 0.7])), dist.Normal(torch.tensor([-2.0, 1.0]), torch.tensor([0.3, 0.5]))
+    dist.Categorical(torch.tensor([0.3, 0.7])),
+    dist.Normal(torch.tensor([-2.0, 1.0]), torch.tensor([0.3, 0.5])),
 )  # the same density
 
 
@@ -32,9 +35,17 @@ def known_decoder(z: Tensor) -> Tensor:
 
 
 def evidence_curve(
-    model: TKAM, x: Tensor, held_out: Tensor, groups: list[dict[str, Any]], batch_size: int = 100, updates: int = 80
+    model: TKAM,
+    x: Tensor,
+    held_out: Tensor,
+    groups: list[dict[str, Any]],
+    batch_size: int = 100,
+    updates: int = 80,
 ) -> Tensor:
-    """Train a model; return its held-out log evidence a datum every few updates, always by the same uniform draws."""
+    """
+    Train a model; return its held-out log evidence a datum every few updates, always by the same
+    uniform draws.
+    """
     objective, value = ImportanceMLE(100)(model, None), ImportanceMLE(4000)
     optimizer = torch.optim.Adam(groups)
     curve = []
@@ -53,7 +64,9 @@ def evidence_curve(
 def planted(seed: int, informed: bool) -> Tensor:
     """Train a prior under a known decoder; the formula of its density is known or not."""
     pyro.set_rng_seed(100 + seed)
-    x, held_out = (known_decoder(TARGET.sample((n, 1))) + 0.1 * torch.randn(n, 3) for n in (1000, 200))
+    x, held_out = (
+        known_decoder(TARGET.sample((n, 1))) + 0.1 * torch.randn(n, 3) for n in (1000, 200)
+    )
     pyro.set_rng_seed(seed)
     prior = TiltedPrior((1,), "gaussian", basis="bspline")
     if informed:
@@ -63,7 +76,10 @@ def planted(seed: int, informed: bool) -> Tensor:
 
 
 def on_digits(seed: int, informed: bool, latents: int = 4) -> Tensor:
-    """Train a prior and a decoder that starts from principal components; their scores' distribution is known or not."""
+    """
+    Train a prior and a decoder that starts from principal components; their scores' distribution is
+    known or not.
+    """
     images, _ = digits()
     train, test = split(len(images), 397)
     x, held_out = images.flatten(1)[train], images.flatten(1)[test[:200]]
@@ -77,7 +93,10 @@ def on_digits(seed: int, informed: bool, latents: int = 4) -> Tensor:
     if informed:
         prior.fit((left[:, :latents] * len(x) ** 0.5).clamp(-4, 4), ridge=1e-3)
     model = TKAM(prior, decoder, GaussianLikelihood(0.2))
-    groups = [{"params": prior.parameters(), "lr": 0.01}, {"params": decoder.parameters(), "lr": 1e-3}]
+    groups = [
+        {"params": prior.parameters(), "lr": 0.01},
+        {"params": decoder.parameters(), "lr": 1e-3},
+    ]
     return evidence_curve(model, x, held_out, groups, batch_size=400)
 
 
@@ -108,7 +127,10 @@ def main() -> None:
     """Compare and report."""
     options = arguments(__doc__)
     seeds = range(1 if options.short else 3)
-    report({name: [compared(train, seed) for seed in seeds] for name, train in CASES.items()}, options.output)
+    report(
+        {name: [compared(train, seed) for seed in seeds] for name, train in CASES.items()},
+        options.output,
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Langevin kernels side by side with Pyro's NUTS, and their cost by number of chains; prints JSON.
 
-Every ratio compares two things timed in turn within one run: as the minimum of several repetitions, or for effective
-draws as their total. An evaluation is one of the density, with or without its gradient.
+Every ratio compares two things timed in turn within one run: as the minimum of several repetitions,
+or for effective draws as their total. An evaluation is one of the density, with or without its
+gradient.
 
     python -m benchmarks.langevin --output langevin.json
 """
@@ -93,7 +94,11 @@ def chain_cost(model: Callable[[], None], kernel: type, repetitions: int) -> dic
         for _ in range(repetitions):
             for chains, run in runs.items():
                 best[chains] = min(best[chains], seconds(run.step, 100))
-    return {"one_chain_ms": 1e3 * best[1], "64_chains_ms": 1e3 * best[64], "ratio": best[64] / best[1]}
+    return {
+        "one_chain_ms": 1e3 * best[1],
+        "64_chains_ms": 1e3 * best[64],
+        "ratio": best[64] / best[1],
+    }
 
 
 class CountedModel:
@@ -113,7 +118,9 @@ class CountedAutoMALA(AutoMALA):
 
     gradients, screenings = 0, 0
 
-    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+    def step(
+        self, point: Point, target: Target, tuning: Tuning, adjusted: bool
+    ) -> tuple[Point, StepInfo]:
         """Make a step and count."""
         moved, info = super().step(point, target, tuning, adjusted)
         self.gradients += int(info.evaluations.sum())
@@ -124,7 +131,9 @@ class CountedAutoMALA(AutoMALA):
 def least_ess(samples: dict[str, Tensor]) -> float:
     """Return the smallest bulk effective sample size of draws ``(chain, draw, ...)``."""
     columns = [value.reshape(*value.shape[:2], -1).unbind(-1) for value in samples.values()]
-    return min(float(arviz.ess(column.numpy(), method="bulk")) for each in columns for column in each)
+    return min(
+        float(arviz.ess(column.numpy(), method="bulk")) for each in columns for column in each
+    )
 
 
 def spent(make: Callable[..., Any], counted: CountedModel | CountedAutoMALA) -> dict[str, float]:
@@ -136,7 +145,10 @@ def spent(make: Callable[..., Any], counted: CountedModel | CountedAutoMALA) -> 
             marks.append(so_far())
 
     def so_far() -> dict[str, float]:
-        calls = {"gradient": counted.gradients, "evaluation": counted.gradients + counted.screenings}
+        calls = {
+            "gradient": counted.gradients,
+            "evaluation": counted.gradients + counted.screenings,
+        }
         return {**calls, "wall_second": time.perf_counter(), "process_second": time.process_time()}
 
     mcmc = make(hook_fn=mark)
@@ -145,15 +157,22 @@ def spent(make: Callable[..., Any], counted: CountedModel | CountedAutoMALA) -> 
     return result | {"effective_draw": least_ess(mcmc.get_samples(group_by_chain=True))}
 
 
-def against_nuts(model: Callable[[], None], draws: int, repetitions: int) -> dict[str, dict[str, float]]:
-    """Return effective draws of one NUTS chain and of 64 AutoMALA chains, run in turn, by what they took."""
+def against_nuts(
+    model: Callable[[], None], draws: int, repetitions: int
+) -> dict[str, dict[str, float]]:
+    """
+    Return effective draws of one NUTS chain and of 64 AutoMALA chains, run in turn, by what they
+    took.
+    """
     runs: dict[str, list[dict[str, float]]] = {"nuts": [], "automala": []}
     for _ in range(repetitions):
         counted = CountedModel(model)
         nuts = partial(MCMC, NUTS(counted), draws, WARMUP_STEPS, disable_progbar=True)
         runs["nuts"].append(spent(nuts, counted))
         kernel = CountedAutoMALA(model)
-        auto = partial(VectorizedMCMC, kernel, draws, WARMUP_STEPS, num_chains=64, disable_progbar=True)
+        auto = partial(
+            VectorizedMCMC, kernel, draws, WARMUP_STEPS, num_chains=64, disable_progbar=True
+        )
         runs["automala"].append(spent(auto, kernel))
 
     def total(own: list[dict[str, float]], unit: str) -> float:
@@ -168,9 +187,16 @@ def against_nuts(model: Callable[[], None], draws: int, repetitions: int) -> dic
 
 
 def tempering_rate(model: Callable[[], None], kernel: type, repetitions: int) -> dict[str, float]:
-    """Return evaluations a second, with or without gradient, of 16 temperatures with 16 chains, after warm-up."""
+    """
+    Return evaluations a second, with or without gradient, of 16 temperatures with 16 chains, after
+    warm-up.
+    """
     tempering = ParallelTempering(
-        kernel(model, step_size=0.001), num_temperatures=16, num_chains=16, num_samples=200, disable_progbar=True
+        kernel(model, step_size=0.001),
+        num_temperatures=16,
+        num_chains=16,
+        num_samples=200,
+        disable_progbar=True,
     )
     tempering.run()
     chains, best = tempering._chains, {"evaluations": 0.0, "gradients": 0.0}
@@ -179,7 +205,10 @@ def tempering_rate(model: Callable[[], None], kernel: type, repetitions: int) ->
             before, begin = int(chains.evaluations), time.perf_counter()
             screenings = sum(int(chains.step().screenings.sum()) for _ in range(100))
             elapsed, evaluations = time.perf_counter() - begin, int(chains.evaluations) - before
-            rates = {"evaluations": evaluations / elapsed, "gradients": (evaluations - screenings) / elapsed}
+            rates = {
+                "evaluations": evaluations / elapsed,
+                "gradients": (evaluations - screenings) / elapsed,
+            }
             best = max(best, rates, key=lambda each: each["evaluations"])
     return best
 
@@ -190,7 +219,9 @@ def run(repetitions: int, runs: int, draws: int) -> dict[str, Any]:
     schools = poutine.reparam(eight_schools_centred, {"theta": LocScaleReparam(0.0)})
     logistic, gaussian = logistic_regression(), gaussian_regression()
     return {
-        "cost_of_64_chains": {name: chain_cost(schools, kernel, repetitions) for name, kernel in KERNELS.items()},
+        "cost_of_64_chains": {
+            name: chain_cost(schools, kernel, repetitions) for name, kernel in KERNELS.items()
+        },
         "against_nuts": {
             "eight_schools": against_nuts(schools, draws, runs),
             "logistic_20d": against_nuts(logistic, draws, runs),

@@ -2,9 +2,10 @@
 
     python -m benchmarks.multimodal --threads 1
 
-1,400 digits of 8 × 8 pixels train, 397 test; in training a tenth of the labels and of the lower halves are missing.
-Posterior means are by importance sampling from the prior. A half's error is its root mean square over pixels, beside
-that of predicting the mean training half, and of linear regression from the other half.
+1,400 digits of 8 × 8 pixels train, 397 test; in training a tenth of the labels and of the lower
+halves are missing. Posterior means are by importance sampling from the prior. A half's error is its
+root mean square over pixels, beside that of predicting the mean training half, and of linear
+regression from the other half.
 """
 
 from statistics import mean
@@ -32,7 +33,9 @@ LATENTS, FEATURES, NOISE = 24, 80, 0.2
 
 def make_model() -> MultimodalTKAM:
     """Return a mixture prior, one shared KAN layer, and one for each modality."""
-    shared = LatentGenerator(KAN([LATENTS, FEATURES], grid_size=10), (FEATURES,), mean=0.5, spread=12**-0.5)
+    shared = LatentGenerator(
+        KAN([LATENTS, FEATURES], grid_size=10), (FEATURES,), mean=0.5, spread=12**-0.5
+    )
     heads = {
         "upper": KAN([FEATURES, 32], grid_size=10, output="sigmoid"),
         "lower": KAN([FEATURES, 32], grid_size=10, output="sigmoid"),
@@ -44,7 +47,9 @@ def make_model() -> MultimodalTKAM:
         "label": CategoricalLikelihood(event_dim=0),
     }
     prior = MixturePrior(TiltedPrior((LATENTS, 8), grid_size=10))
-    return MultimodalTKAM(prior, Heads(heads, nn.Sequential(shared, nn.LayerNorm(FEATURES))), likelihoods)
+    return MultimodalTKAM(
+        prior, Heads(heads, nn.Sequential(shared, nn.LayerNorm(FEATURES))), likelihoods
+    )
 
 
 def fit(model: MultimodalTKAM, data: dict[str, Tensor], updates: int, particles: int) -> None:
@@ -57,7 +62,9 @@ def fit(model: MultimodalTKAM, data: dict[str, Tensor], updates: int, particles:
     for _ in range(updates):
         some = torch.randint(rows, (100,))
         optimizer.zero_grad()
-        batch, masks = ({name: value[some] for name, value in part.items()} for part in (data, there))
+        batch, masks = (
+            {name: value[some] for name, value in part.items()} for part in (data, there)
+        )
         (loss(batch, observed=masks) / len(some)).backward()
         optimizer.step()
         schedule.step()
@@ -66,7 +73,9 @@ def fit(model: MultimodalTKAM, data: dict[str, Tensor], updates: int, particles:
 def linear(x: Tensor, y: Tensor, test: Tensor) -> Tensor:
     """Return ridge regression's predictions."""
     ones, ones_test = (torch.cat([part, torch.ones(len(part), 1)], -1) for part in (x, test))
-    return ones_test @ torch.linalg.solve(ones.T @ ones + 1e-2 * torch.eye(ones.shape[1]), ones.T @ y)
+    return ones_test @ torch.linalg.solve(
+        ones.T @ ones + 1e-2 * torch.eye(ones.shape[1]), ones.T @ y
+    )
 
 
 def one_run(seed: int, *, short: bool) -> dict[str, float]:
@@ -90,7 +99,9 @@ def one_run(seed: int, *, short: bool) -> dict[str, float]:
             regression = linear(data[given[0]], data[other], held_out[given[0]])
             guesses = {"model": found[other], "mean": data[other].mean(0), "linear": regression}
             for name, guess in guesses.items():
-                results[f"{other}_by_{name}"] = float((guess - held_out[other]).square().mean().sqrt())
+                results[f"{other}_by_{name}"] = float(
+                    (guess - held_out[other]).square().mean().sqrt()
+                )
     return results
 
 
@@ -98,7 +109,10 @@ def main() -> None:
     """Run some seeds and print."""
     options = arguments(__doc__)
     runs = [one_run(seed, short=options.short) for seed in range(1 if options.short else 3)]
-    report({"runs": runs, "mean": {name: mean(run[name] for run in runs) for name in runs[0]}}, options.output)
+    report(
+        {"runs": runs, "mean": {name: mean(run[name] for run in runs) for name in runs[0]}},
+        options.output,
+    )
 
 
 if __name__ == "__main__":

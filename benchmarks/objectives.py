@@ -2,10 +2,10 @@
 
     python -m benchmarks.objectives [--short] [--output results.json]
 
-The model has P = 40, Q = 81, RBF energies and generator of grid 20, 100 images of 784 pixels; a chain makes 20 steps.
-``temperatures`` counts those above 0. The deep prior's negatives come from 10 to 50 unadjusted Langevin steps, and so
-do the prior draws at which the posterior's chains start. Published: Raj 2025 (arXiv:2506.14167, Sec. A.2), on a GTX
-1650 with 20 CPU threads.
+The model has P = 40, Q = 81, RBF energies and generator of grid 20, 100 images of 784 pixels; a
+chain makes 20 steps. ``temperatures`` counts those above 0. The deep prior's negatives come from 10
+to 50 unadjusted Langevin steps, and so do the prior draws at which the posterior's chains start.
+Published: Raj 2025 (arXiv:2506.14167, Sec. A.2), on a GTX 1650 with 20 CPU threads.
 """
 
 from collections.abc import Callable
@@ -39,14 +39,18 @@ def step_of(model: TKAM, objective: Callable[..., nn.Module]) -> Callable[[], No
 
 def tempered(temperatures: int, coupling: str, repeats: int) -> float:
     """Return the seconds of a steppingstone step."""
-    objective = SteppingstoneMLE(ULA, step_size=STEP_SIZE, num_temperatures=temperatures + 1, num_steps=NUM_STEPS)
+    objective = SteppingstoneMLE(
+        ULA, step_size=STEP_SIZE, num_temperatures=temperatures + 1, num_steps=NUM_STEPS
+    )
     return best_of(step_of(TKAM.kart(784, 40, coupling=coupling), objective), repeats)
 
 
 def deep(prior_steps: int, repeats: int) -> float:
     """Return the seconds of a step with a deep prior."""
     model = TKAM.deep(784, 81, sampler=ShortRunULA(num_steps=prior_steps))
-    return best_of(step_of(model, LangevinMLE(ULA, step_size=STEP_SIZE, num_steps=NUM_STEPS)), repeats)
+    return best_of(
+        step_of(model, LangevinMLE(ULA, step_size=STEP_SIZE, num_steps=NUM_STEPS)), repeats
+    )
 
 
 def main() -> None:
@@ -66,7 +70,11 @@ def main() -> None:
                 for number in temperatures
             ],
             "prior_langevin_steps": [
-                {"steps": steps, "seconds": deep(steps, repeats), "published_seconds": PRIOR_STEPS[steps]}
+                {
+                    "steps": steps,
+                    "seconds": deep(steps, repeats),
+                    "published_seconds": PRIOR_STEPS[steps],
+                }
                 for steps in prior_steps
             ],
             "generation": {

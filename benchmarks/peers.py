@@ -14,7 +14,10 @@ Run = Callable[[Problem], list[dict[str, Any]]]
 
 
 class UnitCube:
-    """A problem as nested samplers want it: a map from the unit cube to the prior, and a log likelihood."""
+    """
+    A problem as nested samplers want it: a map from the unit cube to the prior, and a log
+    likelihood.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.density = ModelDensity(problem.model, standard_normal=True)
@@ -43,7 +46,11 @@ def _dynesty(problem: Problem) -> list[dict[str, Any]]:
         lambda point: float(cube.log_likelihood(point)), cube.transform, cube.dim, rstate=generator
     )
     sampler.run_nested(print_progress=False)
-    return [_result("dynesty", sampler.results.logz[-1] - problem.exact, sampler.results.logzerr[-1], cube)]
+    return [
+        _result(
+            "dynesty", sampler.results.logz[-1] - problem.exact, sampler.results.logzerr[-1], cube
+        )
+    ]
 
 
 def _nautilus(problem: Problem) -> list[dict[str, Any]]:
@@ -68,7 +75,9 @@ def _ultranest(problem: Problem) -> list[dict[str, Any]]:
     cube = UnitCube(problem)
     np.random.seed(torch.initial_seed() % 2**32)  # noqa: NPY002 - the only generator that it takes
     names = [f"z{i}" for i in range(cube.dim)]
-    sampler = ultranest.ReactiveNestedSampler(names, cube.log_likelihood, cube.transform, vectorized=True)
+    sampler = ultranest.ReactiveNestedSampler(
+        names, cube.log_likelihood, cube.transform, vectorized=True
+    )
     result = sampler.run(show_status=False, viz_callback=False)
     return [_result("ultranest", result["logz"] - problem.exact, result["logzerr"], cube)]
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.per_datum --threads 1
 
-A mixture prior of 8 latents with a KAN generator and Gaussian noise of 0.5, trained on 4,000 digits with an amortised
-guide. All 1,000 digits are one call of ``per_datum_evidence``. Steppingstone, BAR and
-bridge are of one tempered run for each of the 20; annealed importance sampling and importance sampling from the guide
-are runs of their own.
+A mixture prior of 8 latents with a KAN generator and Gaussian noise of 0.5, trained on 4,000 digits
+with an amortised guide. All 1,000 digits are one call of ``per_datum_evidence``. Steppingstone, BAR
+and bridge are of one tempered run for each of the 20; annealed importance sampling and importance
+sampling from the guide are runs of their own.
 """
 
 import time
@@ -24,12 +24,19 @@ from pyro_tkam.train.evidence import per_datum_evidence
 
 NOISE, COMPONENTS, WIDTH, COMPARED = 0.5, 20, 162, 20
 UNCHECKED = ("checked", "agreeing", "mean_difference")
-TEMPERING: dict[str, Any] = {"num_temperatures": 16, "num_samples": 400, "warmup_steps": 300, "num_chains": 4}
+TEMPERING: dict[str, Any] = {
+    "num_temperatures": 16,
+    "num_samples": 400,
+    "warmup_steps": 300,
+    "num_chains": 4,
+}
 
 
 def trained(x: Tensor, latents: int, updates: int) -> tuple[TKAM, AmortisedGuide]:
     """Return a model and its guide, trained on mini-batches."""
-    model = TKAM.mixture(784, latents, COMPONENTS, widths=[WIDTH], grid_size=GRID, noise_scale=NOISE)
+    model = TKAM.mixture(
+        784, latents, COMPONENTS, widths=[WIDTH], grid_size=GRID, noise_scale=NOISE
+    )
     guide = AmortisedGuide(model)
     objective = pyro.infer.Trace_ELBO(max_plate_nesting=1)(model, guide)
     update = descend(objective, (objective.parameters(), RATE))
@@ -38,7 +45,9 @@ def trained(x: Tensor, latents: int, updates: int) -> tuple[TKAM, AmortisedGuide
     return model.requires_grad_(False), guide.requires_grad_(False)
 
 
-def by_other_methods(model: TKAM, guide: AmortisedGuide, x: Tensor, short: bool) -> dict[str, Evidence]:
+def by_other_methods(
+    model: TKAM, guide: AmortisedGuide, x: Tensor, short: bool
+) -> dict[str, Evidence]:
     """Estimate the evidence of each datum by each method that is not the one judged."""
     options = TEMPERING | ({"num_samples": 100, "warmup_steps": 100} if short else {})
     run = ParallelTempering(AutoMALA(model), **options, disable_progbar=True).run(x)
@@ -80,7 +89,9 @@ def one_model(x: Tensor, held_out: Tensor, latents: int, *, short: bool) -> dict
         "khat_quantiles": result.data.khat.quantile(torch.tensor([0.05, 0.5, 0.95])).tolist(),
         "cpu_seconds": seconds,
         "compared": len(some),
-        "against": {name: compared(data.value, data.standard_error, each) for name, each in others.items()},
+        "against": {
+            name: compared(data.value, data.standard_error, each) for name, each in others.items()
+        },
     }
 
 

@@ -24,7 +24,9 @@ def regression() -> Problem:
     """Conjugate linear regression with 10 coefficients and 50 data."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(50, 10, generator=generator)
-    targets = inputs @ torch.randn(10, generator=generator) + 0.5 * torch.randn(50, generator=generator)
+    targets = inputs @ torch.randn(10, generator=generator) + 0.5 * torch.randn(
+        50, generator=generator
+    )
 
     def model() -> None:
         weights = pyro.sample("weights", dist.Normal(torch.zeros(10), 1.0).to_event(1))
@@ -32,7 +34,9 @@ def regression() -> Problem:
             pyro.sample("y", dist.Normal(inputs @ weights, 0.5), obs=targets)
 
     covariance = (inputs @ inputs.T).double() + 0.25 * torch.eye(50, dtype=torch.float64)
-    exact = torch.distributions.MultivariateNormal(torch.zeros(50).double(), covariance).log_prob(targets.double())
+    exact = torch.distributions.MultivariateNormal(torch.zeros(50).double(), covariance).log_prob(
+        targets.double()
+    )
     return Problem(model, exact.item())
 
 
@@ -41,7 +45,9 @@ def two_gaussians() -> Problem:
 
     def model() -> None:
         z = pyro.sample("z", dist.Uniform(-10 * torch.ones(2), 10.0).to_event(1))
-        modes = [dist.Normal(loc, scale).log_prob(z).sum(-1) for loc, scale in ((-5.0, 0.5), (5.0, 0.3))]
+        modes = [
+            dist.Normal(loc, scale).log_prob(z).sum(-1) for loc, scale in ((-5.0, 0.5), (5.0, 0.3))
+        ]
         pyro.factor("likelihood", torch.logaddexp(*modes) - math.log(2))
 
     return Problem(model, -2 * math.log(20))
@@ -51,7 +57,9 @@ def latent_variable() -> Problem:
     """One datum ``x = W sigmoid(z) + noise`` with ``z`` in R²; the integral by a fine grid."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(20, 2, generator=generator)
-    datum = weight @ torch.sigmoid(torch.tensor([1.0, -0.5])) + 0.1 * torch.randn(20, generator=generator)
+    datum = weight @ torch.sigmoid(torch.tensor([1.0, -0.5])) + 0.1 * torch.randn(
+        20, generator=generator
+    )
 
     def model() -> None:
         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
@@ -82,7 +90,12 @@ def eight_schools() -> Problem:
         scale = log_scale.exp()
         spread = (scale[..., None].square() + errors.double().square()).sqrt()
         likelihood = dist.Normal(location[..., None], spread).log_prob(effects.double()).sum(-1)
-        return likelihood + dist.Normal(0.0, 5.0).log_prob(location) + dist.HalfCauchy(5.0).log_prob(scale) + log_scale
+        return (
+            likelihood
+            + dist.Normal(0.0, 5.0).log_prob(location)
+            + dist.HalfCauchy(5.0).log_prob(scale)
+            + log_scale
+        )
 
     return Problem(model, on_grid(log_joint, (-40, 40), (-16, 14)))
 
@@ -93,25 +106,38 @@ def banana() -> Problem:
     def model() -> None:
         z = pyro.sample("z", dist.Normal(torch.zeros(2), 3.0).to_event(1))
         pyro.sample("x", dist.Normal(z[..., 0], 1.0), obs=torch.tensor(0.5))
-        pyro.sample("ridge", dist.Normal(z[..., 1] - z[..., 0].square(), 0.1), obs=torch.tensor(0.0))
+        pyro.sample(
+            "ridge", dist.Normal(z[..., 1] - z[..., 0].square(), 0.1), obs=torch.tensor(0.0)
+        )
 
     def log_joint(z: Tensor) -> Tensor:
         prior = dist.Normal(0.0, 3.0).log_prob(z).sum(-1)
         x, y = z.unbind(-1)
-        return prior + dist.Normal(x, 1.0).log_prob(torch.tensor(0.5)) + dist.Normal(y - x**2, 0.1).log_prob(x * 0)
+        return (
+            prior
+            + dist.Normal(x, 1.0).log_prob(torch.tensor(0.5))
+            + dist.Normal(y - x**2, 0.1).log_prob(x * 0)
+        )
 
     return Problem(model, on_grid(log_joint, (-6, 6), (-12, 20)))
 
 
 def suppressed_mode() -> Problem:
-    """Two modes in 8 dimensions with equal mass, one of them narrow, so that it has no mass while hot."""
+    """
+    Two modes in 8 dimensions with equal mass, one of them narrow, so that it has no mass while hot.
+    """
     wide, narrow = dist.Normal(-1.0, 1.0), dist.Normal(1.5, 0.4)
 
     def model() -> None:
         z = pyro.sample("z", dist.Normal(torch.zeros(8), 2.0).to_event(1))
-        pyro.factor("likelihood", torch.logaddexp(wide.log_prob(z).sum(-1), narrow.log_prob(z).sum(-1)))
+        pyro.factor(
+            "likelihood", torch.logaddexp(wide.log_prob(z).sum(-1), narrow.log_prob(z).sum(-1))
+        )
 
-    masses = [8 * dist.Normal(0.0, math.hypot(2.0, each.scale)).log_prob(each.loc.double()) for each in (wide, narrow)]
+    masses = [
+        8 * dist.Normal(0.0, math.hypot(2.0, each.scale)).log_prob(each.loc.double())
+        for each in (wide, narrow)
+    ]
     return Problem(model, torch.logaddexp(*masses).item())
 
 
@@ -119,10 +145,18 @@ PROBLEMS = (regression, two_gaussians, latent_variable, eight_schools, banana, s
 
 
 def on_grid(
-    log_joint: Callable[[Tensor], Tensor], first: tuple[int, int], second: tuple[int, int], num: int = 3001
+    log_joint: Callable[[Tensor], Tensor],
+    first: tuple[int, int],
+    second: tuple[int, int],
+    num: int = 3001,
 ) -> float:
-    """Integrate in two dimensions by the trapezium rule, whose error vanishes fast for integrands that do."""
+    """
+    Integrate in two dimensions by the trapezium rule, whose error vanishes fast for integrands that
+    do.
+    """
     axes = [torch.linspace(*span, num, dtype=torch.float64) for span in (first, second)]
     cell = (axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0])
-    rows = [log_joint(torch.cartesian_prod(chunk, axes[1])).logsumexp(0) for chunk in axes[0].split(300)]
+    rows = [
+        log_joint(torch.cartesian_prod(chunk, axes[1])).logsumexp(0) for chunk in axes[0].split(300)
+    ]
     return (torch.stack(rows).logsumexp(0) + cell.log()).item()

@@ -2,8 +2,9 @@
 
     python -m benchmarks.pruning [--short] [--output results.json]
 
-``y = exp(sin(π x₁) + x₂²)``, standardised, of four inputs of which two have no effect, from 1,000 points; a network of
-widths 4, 20, 1 learns it with a penalty on its functions and is pruned twice, with some updates between.
+``y = exp(sin(π x₁) + x₂²)``, standardised, of four inputs of which two have no effect, from 1,000
+points; a network of widths 4, 20, 1 learns it with a penalty on its functions and is pruned twice,
+with some updates between.
 """
 
 import math
@@ -18,7 +19,9 @@ from benchmarks.timing import arguments, best_side_by_side, report
 from pyro_tkam.nn import KAN
 
 
-def fit(network: KAN, x: Tensor, y: Tensor, updates: int, penalty: float, learning_rate: float) -> float:
+def fit(
+    network: KAN, x: Tensor, y: Tensor, updates: int, penalty: float, learning_rate: float
+) -> float:
     """Minimise the mean squared error and the penalty; return the last error."""
     optimizer = torch.optim.Adam(network.parameters(), learning_rate)
     error = torch.zeros(())
@@ -37,7 +40,13 @@ def main() -> None:
     x = 2 * torch.rand(1000, 4) - 1
     y = torch.exp(torch.sin(math.pi * x[:, 0]) + x[:, 1] ** 2)
     y = (y - y.mean()) / y.std()
-    grids: dict[str, Any] = {"low": -1.0, "high": 1.0, "hidden_low": -3.0, "hidden_high": 3.0, "grid_size": 8}
+    grids: dict[str, Any] = {
+        "low": -1.0,
+        "high": 1.0,
+        "hidden_low": -3.0,
+        "hidden_high": 3.0,
+        "grid_size": 8,
+    }
     network = KAN([4, 20, 1], "bspline", layer_norm=False, **grids)
     updates = 100 if options.short else 400
     errors = {"before": fit(network, x, y, updates, 3e-3, 0.01)}

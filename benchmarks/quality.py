@@ -1,12 +1,14 @@
-"""Samples of digits: this package's models beside a variational autoencoder and a latent energy prior.
+"""
+Samples of digits: this package's models beside a variational autoencoder and a latent energy prior.
 
     python -m benchmarks.quality
 
-All decoders have widths 81, 162, 784 and take the same number of updates of 100 digits by Adam, at a step size of 1e-3
-or, where a name says "falling", of one that rises to 3e-3 and falls to nothing. The measure is the
-Fréchet distance between 4,000 samples and the 4,000 digits trained on, in the features of a small classifier of
-them; held-out digits give its floor. The latent energy prior is that of Pang et al. 2020 (arXiv:2006.08205).
-``--resume`` goes on after the runs that the output already has.
+All decoders have widths 81, 162, 784 and take the same number of updates of 100 digits by Adam, at
+a step size of 1e-3 or, where a name says "falling", of one that rises to 3e-3 and falls to nothing.
+The measure is the Fréchet distance between 4,000 samples and the 4,000 digits trained on, in the
+features of a small classifier of them; held-out digits give its floor. The latent energy prior is
+that of Pang et al. 2020 (arXiv:2006.08205). ``--resume`` goes on after the runs that the output
+already has.
 """
 
 import json
@@ -24,7 +26,13 @@ from torch import Tensor, nn
 from benchmarks.timing import arguments, best_side_by_side, report
 from pyro_tkam.datasets import mnist5k, split
 from pyro_tkam.infer import ULA, ImportanceMLE, LangevinMLE
-from pyro_tkam.metrics import class_shares, classifier_features, embed, frechet_distance, train_classifier
+from pyro_tkam.metrics import (
+    class_shares,
+    classifier_features,
+    embed,
+    frechet_distance,
+    train_classifier,
+)
 from pyro_tkam.models import TKAM, AmortisedGuide, LatentGenerator
 
 NUM_DATA, BATCH, LATENTS, GRID, RATE = 4000, 100, 81, 8, 1e-3
@@ -36,7 +44,9 @@ Loss = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Contender:
-    """A model in training: one update of a batch, how to draw, and what hears which rows come next."""
+    """
+    A model in training: one update of a batch, how to draw, and what hears which rows come next.
+    """
 
     update: Callable[[Tensor], None]
     generate: Sampler
@@ -48,11 +58,22 @@ def decoder() -> nn.Module:
     return nn.Sequential(nn.Linear(LATENTS, 162), nn.SiLU(), nn.Linear(162, 784), nn.Sigmoid())
 
 
-def descend(loss: Loss, *groups: tuple[Iterable[nn.Parameter], float], falls: bool = False) -> Callable[[Tensor], None]:
-    """Return an update of Adam; groups of parameters have step sizes of their own, which may fall to nothing."""
-    optimizer = torch.optim.Adam([{"params": list(parameters), "lr": rate} for parameters, rate in groups])
+def descend(
+    loss: Loss, *groups: tuple[Iterable[nn.Parameter], float], falls: bool = False
+) -> Callable[[Tensor], None]:
+    """
+    Return an update of Adam; groups of parameters have step sizes of their own, which may fall to
+    nothing.
+    """
+    optimizer = torch.optim.Adam(
+        [{"params": list(parameters), "lr": rate} for parameters, rate in groups]
+    )
     rates = [group["lr"] for group in optimizer.param_groups]
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, UPDATES + 1, pct_start=0.05) if falls else None
+    cycle = (
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, UPDATES + 1, pct_start=0.05)
+        if falls
+        else None
+    )
 
     def update(x: Tensor) -> None:
         optimizer.zero_grad()
@@ -80,8 +101,13 @@ def autoencoder(noise_scale: float = 0.3, rate: float = RATE, falls: bool = Fals
 
 
 def latent_energy(noise_scale: float = 0.3, rate: float = RATE, falls: bool = False) -> Contender:
-    """Pang et al. 2020: a perceptron's energy over Gaussian latents, 60 prior and 20 posterior Langevin steps."""
-    energy = nn.Sequential(nn.Linear(LATENTS, 200), nn.GELU(), nn.Linear(200, 200), nn.GELU(), nn.Linear(200, 1))
+    """
+    Pang et al. 2020: a perceptron's energy over Gaussian latents, 60 prior and 20 posterior
+    Langevin steps.
+    """
+    energy = nn.Sequential(
+        nn.Linear(LATENTS, 200), nn.GELU(), nn.Linear(200, 200), nn.GELU(), nn.Linear(200, 1)
+    )
     network = nn.ModuleList([energy, decoder()])
 
     def log_prior(z: Tensor) -> Tensor:
@@ -90,7 +116,9 @@ def latent_energy(noise_scale: float = 0.3, rate: float = RATE, falls: bool = Fa
     def log_joint(z: Tensor, x: Tensor) -> Tensor:
         return log_prior(z) - (x - network[1](z)).square().sum(-1) / (2 * noise_scale**2)
 
-    def langevin(log_density: Callable[[Tensor], Tensor], num: int, steps: int, step: float) -> Tensor:
+    def langevin(
+        log_density: Callable[[Tensor], Tensor], num: int, steps: int, step: float
+    ) -> Tensor:
         z = torch.randn(num, LATENTS)
         for _ in range(steps):
             z = z.detach().requires_grad_()
@@ -108,12 +136,16 @@ def latent_energy(noise_scale: float = 0.3, rate: float = RATE, falls: bool = Fa
         )
 
     return Contender(
-        descend(loss, (energy.parameters(), ENERGY_RATE), (network[1].parameters(), rate), falls=falls),
+        descend(
+            loss, (energy.parameters(), ENERGY_RATE), (network[1].parameters(), rate), falls=falls
+        ),
         lambda num: network[1](langevin(log_prior, num, 60, 0.4)).detach(),
     )
 
 
-def by_importance(make: Callable[..., TKAM], latents: int, num_particles: int, **options: Any) -> Contender:
+def by_importance(
+    make: Callable[..., TKAM], latents: int, num_particles: int, **options: Any
+) -> Contender:
     """A model trained by importance sampling from its prior."""
     model = make(784, latents, noise_scale=0.6, **options)
     objective = ImportanceMLE(num_particles)(model, None)
@@ -134,11 +166,16 @@ def amortised(perceptron: bool = False, rate: float = RATE, falls: bool = False)
     model = with_perceptron(model) if perceptron else model
     guide = AmortisedGuide(model)
     objective = pyro.infer.Trace_ELBO(max_plate_nesting=1)(model, guide)
-    return Contender(descend(objective, (objective.parameters(), rate), falls=falls), model.generate)
+    return Contender(
+        descend(objective, (objective.parameters(), rate), falls=falls), model.generate
+    )
 
 
 class RememberedChains:
-    """Langevin objective whose chains of each datum go on where they ended when it was last in a batch."""
+    """
+    Langevin objective whose chains of each datum go on where they ended when it was last in a
+    batch.
+    """
 
     def __init__(self, model: TKAM, objective: LangevinMLE) -> None:
         self.model, self.objective = model, objective
@@ -160,11 +197,16 @@ class RememberedChains:
 
 
 def refined(num_steps: int, perceptron: bool = False) -> Contender:
-    """Mixture prior over Gaussian references, with chains at the posterior that start at a guide's draws."""
+    """
+    Mixture prior over Gaussian references, with chains at the posterior that start at a guide's
+    draws.
+    """
     model = TKAM.mixture(784, LATENTS, 10, reference="gaussian", grid_size=GRID, noise_scale=0.5)
     model = with_perceptron(model) if perceptron else model
     objective = LangevinMLE(ULA, num_steps=num_steps, step_size=0.005)(model, AmortisedGuide(model))
-    return Contender(descend(objective, (objective.parameters(), HIGHEST_RATE), falls=True), model.generate)
+    return Contender(
+        descend(objective, (objective.parameters(), HIGHEST_RATE), falls=True), model.generate
+    )
 
 
 def langevin(num_steps: int, noise_scale: float = 0.5) -> Contender:
@@ -172,7 +214,9 @@ def langevin(num_steps: int, noise_scale: float = 0.5) -> Contender:
     model = TKAM.mixture(784, LATENTS, grid_size=GRID, noise_scale=noise_scale)
     chains = LangevinMLE(ULA, num_steps=num_steps, step_size=0.005, persistent=True)
     objective = RememberedChains(model, chains)
-    return Contender(descend(objective, (model.parameters(), RATE)), model.generate, objective.choose)
+    return Contender(
+        descend(objective, (model.parameters(), RATE)), model.generate, objective.choose
+    )
 
 
 CONTENDERS: dict[str, Callable[[], Contender]] = {
@@ -248,7 +292,10 @@ def measure(
 
 
 def generation(x: Tensor, updates: int, repeats: int) -> dict[str, float]:
-    """Train for a while, then return the processor seconds for 10,000 digits, the best of some in turns."""
+    """
+    Train for a while, then return the processor seconds for 10,000 digits, the best of some in
+    turns.
+    """
 
     def draw(contender: Contender) -> None:
         pyro.clear_param_store()  # contenders have parameters of the same names
@@ -283,7 +330,10 @@ def main() -> None:
         for seed in seeds:
             if (name, seed, length) not in done:
                 runs.append(measure(name, seed, length, x, features, classifier))
-                report({"held_out_frechet": floor, "generation_seconds": timed, "runs": runs}, options.output)
+                report(
+                    {"held_out_frechet": floor, "generation_seconds": timed, "runs": runs},
+                    options.output,
+                )
 
 
 if __name__ == "__main__":

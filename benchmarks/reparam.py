@@ -1,10 +1,12 @@
-"""NUTS on a rough energy, in its own coordinates and behind ``InverseTransformReparam``; prints JSON.
+"""
+NUTS on a rough energy, in its own coordinates and behind ``InverseTransformReparam``; prints JSON.
 
     python -m benchmarks.reparam --output reparam.json
 
-Three latents have the energies ``h sin(10 z)``, ``h`` = 0.5, 1 and 2, on a Gaussian reference, and are each observed
-once with unit noise. Efficiency is the smallest bulk effective sample size of the three over the gradients of the
-sampling phase. It is compared seed by seed; the error is that of the mean over seeds of the log ratio.
+Three latents have the energies ``h sin(10 z)``, ``h`` = 0.5, 1 and 2, on a Gaussian reference, and
+are each observed once with unit noise. Efficiency is the smallest bulk effective sample size of the
+three over the gradients of the sampling phase. It is compared seed by seed; the error is that of
+the mean over seeds of the log ratio.
 """
 
 from __future__ import annotations
@@ -52,7 +54,13 @@ def efficiency(model: Callable[[], None], seed: int, draws: int) -> float:
         if stage.startswith("Sample") and i == 0:
             before.append(counted.gradients)
 
-    mcmc = MCMC(NUTS(counted, max_tree_depth=MAX_TREE_DEPTH), draws, WARMUP, hook_fn=mark, disable_progbar=True)
+    mcmc = MCMC(
+        NUTS(counted, max_tree_depth=MAX_TREE_DEPTH),
+        draws,
+        WARMUP,
+        hook_fn=mark,
+        disable_progbar=True,
+    )
     with pyro.validation_enabled(False):
         mcmc.run()
     return least_ess(mcmc.get_samples(group_by_chain=True)) / (counted.gradients - before[0])
@@ -61,8 +69,13 @@ def efficiency(model: Callable[[], None], seed: int, draws: int) -> float:
 def compare(seeds: range, draws: int) -> dict[str, Any]:
     """Return both efficiencies of each seed, and the mean log ratio with its standard error."""
     model = rough_model()
-    sites = {"raw": model, "reparameterised": poutine.reparam(model, {"z": InverseTransformReparam()})}
-    found = {name: [efficiency(each, seed, draws) for seed in seeds] for name, each in sites.items()}
+    sites = {
+        "raw": model,
+        "reparameterised": poutine.reparam(model, {"z": InverseTransformReparam()}),
+    }
+    found = {
+        name: [efficiency(each, seed, draws) for seed in seeds] for name, each in sites.items()
+    }
     pairs = zip(found["reparameterised"], found["raw"], strict=True)
     ratios = torch.tensor([math.log(ours / raw) for ours, raw in pairs])
     return {
@@ -77,7 +90,12 @@ def main() -> None:
     """Compare and report."""
     options = arguments(__doc__)
     seeds, draws = (range(100, 103), 100) if options.short else (range(100, 106), 300)
-    settings = {"seeds": len(seeds), "draws": draws, "warmup": WARMUP, "max_tree_depth": MAX_TREE_DEPTH}
+    settings = {
+        "seeds": len(seeds),
+        "draws": draws,
+        "warmup": WARMUP,
+        "max_tree_depth": MAX_TREE_DEPTH,
+    }
     report({"settings": settings, **compare(seeds, draws)}, options.output)
 
 

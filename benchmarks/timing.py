@@ -25,9 +25,14 @@ def best_of(call: Callable[[], object], repeats: int = 10) -> float:
 
 
 def best_side_by_side(
-    calls: Mapping[str, Callable[[], object]], repeats: int = 10, clock: Callable[[], float] = time.perf_counter
+    calls: Mapping[str, Callable[[], object]],
+    repeats: int = 10,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Return the least seconds (wall, by default) of each call, taking turns so that all meet the same conditions."""
+    """
+    Return the least seconds (wall, by default) of each call, taking turns so that all meet the same
+    conditions.
+    """
     best = dict.fromkeys(calls, float("inf"))
     for call in calls.values():
         call()

@@ -1,8 +1,11 @@
-"""One full gradient step of importance MLE at the paper's sizes, by the number of inner indices, and its memory.
+"""
+One full gradient step of importance MLE at the paper's sizes, by the number of inner indices, and
+its memory.
 
     python -m benchmarks.training_step
 
-The published seconds are those of Raj 2025 (arXiv:2506.14167, Sec. A.2) on a GTX 1650 with 20 CPU threads.
+The published seconds are those of Raj 2025 (arXiv:2506.14167, Sec. A.2) on a GTX 1650 with 20 CPU
+threads.
 """
 
 import subprocess
@@ -38,12 +41,18 @@ def step_of(latent_dim: int, coupling: str) -> Callable[[], None]:
 def peak_of_a_step(coupling: str, threads: int) -> float:
     """Return by how many MiB five steps at P = 40 raise the peak of a fresh process."""
     code = (
-        "import torch; from benchmarks.timing import peak_memory_mib; from benchmarks.training_step import step_of\n"
-        f"torch.set_num_threads({threads}); before = peak_memory_mib(); step = step_of(40, {coupling!r})\n"
+        "import torch; from benchmarks.timing import peak_memory_mib; from "
+        "benchmarks.training_step import step_of\n"
+        f"torch.set_num_threads({threads}); before = peak_memory_mib(); step = step_of(40, "
+        f"{coupling!r})\n"
         "for _ in range(5): step()\n"
         "print(peak_memory_mib() - before)"
     )
-    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    return float(
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout
+    )
 
 
 def main() -> None:
@@ -62,7 +71,10 @@ def main() -> None:
         for coupling in ("independent", "shared")
     }
     memory = {coupling: peak_of_a_step(coupling, options.threads) for coupling in results}
-    report({"gradient_step": results, "peak_mib": memory, "process_peak_mib": peak_memory_mib()}, options.output)
+    report(
+        {"gradient_step": results, "peak_mib": memory, "process_peak_mib": peak_memory_mib()},
+        options.output,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The directive ``benchmark``: a table that is rendered from a committed result of ``benchmarks/``."""
+"""
+The directive ``benchmark``: a table that is rendered from a committed result of ``benchmarks/``.
+"""
 
 import json
 import math
@@ -45,16 +47,36 @@ def _mixture(results: Any) -> Iterable[Row]:
 
 
 def _chains(results: Any) -> Iterable[Row]:
-    yield "kernel", "1 chain, ms a step", "64 chains, ms a step", "ratio", "tempering, 1000 evaluations a second"
+    yield (
+        "kernel",
+        "1 chain, ms a step",
+        "64 chains, ms a step",
+        "ratio",
+        "tempering, 1000 evaluations a second",
+    )
     for kernel, cost in results["cost_of_64_chains"].items():
         times = (f"{cost[each]:.2f}" for each in ("one_chain_ms", "64_chains_ms", "ratio"))
         yield kernel, *times, f"{results['tempering_per_second'][kernel]['evaluations'] / 1000:.0f}"
 
 
 def _against_nuts(results: Any) -> Iterable[Row]:
-    yield "model", "a second", "a processor second", "a gradient", "an evaluation, with or without gradient"
-    units = ("ess_per_wall_second", "ess_per_process_second", "ess_per_gradient", "ess_per_evaluation")
-    for name, model in (("eight schools", "eight_schools"), ("logistic regression, 20-d", "logistic_20d")):
+    yield (
+        "model",
+        "a second",
+        "a processor second",
+        "a gradient",
+        "an evaluation, with or without gradient",
+    )
+    units = (
+        "ess_per_wall_second",
+        "ess_per_process_second",
+        "ess_per_gradient",
+        "ess_per_evaluation",
+    )
+    for name, model in (
+        ("eight schools", "eight_schools"),
+        ("logistic regression, 20-d", "logistic_20d"),
+    ):
         yield name, *(f"{results['against_nuts'][model]['ratio'][unit]:.2g}" for unit in units)
 
 
@@ -62,7 +84,9 @@ def _evidence(results: Any) -> Iterable[Row]:
     yield "problem", "``auto``", "its evaluations", "its time, s", "BAR", "sandwich"
     for name, methods in results["problems"].items():
         automatic = [case for method, case in methods.items() if method not in ("bar", "sandwich")]
-        error = math.sqrt(sum(case["runs"] * case["rmse"] ** 2 for case in automatic) / results["seeds"])
+        error = math.sqrt(
+            sum(case["runs"] * case["rmse"] ** 2 for case in automatic) / results["seeds"]
+        )
         evaluations = max(case["most_evaluations"] for case in automatic)
         seconds = max(case["seconds"] for case in automatic)
         ladder = (f"{methods[each]['rmse']:.3f}" for each in ("bar", "sandwich"))
@@ -73,18 +97,31 @@ def _peers(results: Any) -> Iterable[Row]:
     peers = ("dynesty", "nautilus", "ultranest")
     yield "problem", "``auto``", *peers
     for name, methods in results["problems"].items():
-        own = [case for method, case in methods.items() if method not in (*peers, "bar", "sandwich")]
+        own = [
+            case for method, case in methods.items() if method not in (*peers, "bar", "sandwich")
+        ]
         error = math.sqrt(sum(case["runs"] * case["rmse"] ** 2 for case in own) / results["seeds"])
         cells = [(error, max(case["process_seconds"] for case in own))]
-        cells += [(methods[each]["rmse"], methods[each]["process_seconds"]) for each in peers if each in methods]
+        cells += [
+            (methods[each]["rmse"], methods[each]["process_seconds"])
+            for each in peers
+            if each in methods
+        ]
         yield name.replace("_", " "), *(f"{rmse:.4f} ({seconds:.0f} s)" for rmse, seconds in cells)
 
 
 def _calibration(results: Any) -> Iterable[Row]:
     yield "runs", "number", "median", "95% point", "largest"
-    for name, key in (("all", "calibration_of_all"), ("trusted by their verdict", "calibration_of_trusted")):
+    for name, key in (
+        ("all", "calibration_of_all"),
+        ("trusted by their verdict", "calibration_of_trusted"),
+    ):
         case = results["auto"][key]
-        yield name, case["runs"], *(f"{case[each]:.2f}" for each in ("median", "quantile_95", "largest"))
+        yield (
+            name,
+            case["runs"],
+            *(f"{case[each]:.2f}" for each in ("median", "quantile_95", "largest")),
+        )
 
 
 def _fresh(results: Any) -> Iterable[Row]:
@@ -96,32 +133,77 @@ def _fresh(results: Any) -> Iterable[Row]:
         runs = sum(case["runs"] for methods in problems for case in methods)
         trusted = sum(case["trusted"] for methods in problems for case in methods)
         errors = [
-            math.sqrt(sum(case["runs"] * case["rmse"] ** 2 for case in methods) / sum(case["runs"] for case in methods))
+            math.sqrt(
+                sum(case["runs"] * case["rmse"] ** 2 for case in methods)
+                / sum(case["runs"] for case in methods)
+            )
             for methods in problems
         ]
-        yield family.replace("_", " "), len(problems), runs, trusted, f"{median(errors):.4f}", f"{max(errors):.4f}"
+        yield (
+            family.replace("_", " "),
+            len(problems),
+            runs,
+            trusted,
+            f"{median(errors):.4f}",
+            f"{max(errors):.4f}",
+        )
 
 
 def _per_datum(results: Any) -> Iterable[Row]:
-    yield "latents", "digits", "trusted", "log evidence, nats", "its Monte Carlo error", "median k-hat", "s a digit"
+    yield (
+        "latents",
+        "digits",
+        "trusted",
+        "log evidence, nats",
+        "its Monte Carlo error",
+        "median k-hat",
+        "s a digit",
+    )
     for case in results["models"]:
         value, error = f"{case['log_evidence']:.2f}", f"{case['standard_error']:.4f}"
-        khat, seconds = f"{case['khat_quantiles'][1]:.2f}", f"{case['cpu_seconds'] / case['num']:.1f}"
+        khat, seconds = (
+            f"{case['khat_quantiles'][1]:.2f}",
+            f"{case['cpu_seconds'] / case['num']:.1f}",
+        )
         yield case["latents"], case["num"], case["trusted"], value, error, khat, seconds
 
 
 def _per_datum_against(results: Any) -> Iterable[Row]:
-    yield "latents", "method", "mean difference", "root mean square", "its standard error", "within 3 joint errors"
-    names = {"bar": "BAR", "ais": "annealed importance sampling", "guide": "importance sampling from the guide"}
+    yield (
+        "latents",
+        "method",
+        "mean difference",
+        "root mean square",
+        "its standard error",
+        "within 3 joint errors",
+    )
+    names = {
+        "bar": "BAR",
+        "ais": "annealed importance sampling",
+        "guide": "importance sampling from the guide",
+    }
     measures = ("mean_difference", "root_mean_square_difference", "mean_standard_error")
     for case in results["models"]:
         for method, found in case["against"].items():
-            within = f"{found['within_3_standard_errors'] * case['compared']:.0f} of {case['compared']}"
-            yield case["latents"], names.get(method, method), *(f"{found[each]:.3f}" for each in measures), within
+            within = (
+                f"{found['within_3_standard_errors'] * case['compared']:.0f} of {case['compared']}"
+            )
+            yield (
+                case["latents"],
+                names.get(method, method),
+                *(f"{found[each]:.3f}" for each in measures),
+                within,
+            )
 
 
 def _labels(results: Any) -> Iterable[Row]:
-    yield "draw of labels", "model", "logistic regression", "samples of the class asked for", "held-out digits"
+    yield (
+        "draw of labels",
+        "model",
+        "logistic regression",
+        "samples of the class asked for",
+        "held-out digits",
+    )
     measures = ("accuracy", "logistic_regression", "right_class_samples", "judge_on_held_out")
     for name, run in [*enumerate(results["runs"], 1), ("mean", results["mean"])]:
         yield name, *(f"{100 * run[each]:.1f} %" for each in measures)
@@ -131,7 +213,9 @@ def _knowledge(results: Any) -> Iterable[Row]:
     yield "problem", "seed", "start, nats", "informed start", "end", "updates to it", "informed"
     for name in ("planted", "digits"):
         for seed, run in enumerate(results[name]):
-            nats = (f"{value:.2f}" for value in (run["uninformed"][0], run["informed"][0], run["final"]))
+            nats = (
+                f"{value:.2f}" for value in (run["uninformed"][0], run["informed"][0], run["final"])
+            )
             yield name, seed, *nats, run["uninformed_updates"], run["informed_updates"]
 
 
@@ -152,18 +236,42 @@ def _text(results: Any) -> Iterable[Row]:
 
 
 def _kan(results: Any) -> Iterable[Row]:
-    yield "network", "batch", "step over the MLP's", "forward over the MLP's", "memory of a step, MiB"
-    names = {"mlp": "perceptron", "rbf": "this package, RBF", "bspline": "this package, cubic B-spline"}
+    yield (
+        "network",
+        "batch",
+        "step over the MLP's",
+        "forward over the MLP's",
+        "memory of a step, MiB",
+    )
+    names = {
+        "mlp": "perceptron",
+        "rbf": "this package, RBF",
+        "bspline": "this package, cubic B-spline",
+    }
     peak = results["layers_peak_mib_batch_1000"]
     for batch, timed in results["layers"].items():
         for name, times in timed.items():
             label = names.get(name) or f"{name} {results['peers'][name]}, cubic B-spline"
             memory = f"{peak[name]:.0f}" if batch == "1000" else ""
-            yield label, batch, f"{times['step_by_mlp']:.1f}", f"{times['forward_by_mlp']:.1f}", memory
+            yield (
+                label,
+                batch,
+                f"{times['step_by_mlp']:.1f}",
+                f"{times['forward_by_mlp']:.1f}",
+                memory,
+            )
 
 
 def _quality(results: Any) -> Iterable[Row]:
-    yield "model", "updates", "seeds", "Fréchet distance", "over the best VAE's", "s an update", "s for 10,000"
+    yield (
+        "model",
+        "updates",
+        "seeds",
+        "Fréchet distance",
+        "over the best VAE's",
+        "s an update",
+        "s for 10,000",
+    )
     groups: dict[tuple[str, int], list[Any]] = {}
     for run in results["runs"]:
         groups.setdefault((run["name"], run["updates"]), []).append(run)
@@ -186,7 +294,14 @@ def _quality(results: Any) -> Iterable[Row]:
         distance = average((name, updates), "frechet")
         seconds = f"{average((name, updates), 'cpu_seconds_per_update'):.2g}"
         drawing = results["generation_seconds"].get(name)
-        row = name, updates, len(groups[name, updates]), f"{distance:.2f}", f"{distance / best:.2f}", seconds
+        row = (
+            name,
+            updates,
+            len(groups[name, updates]),
+            f"{distance:.2f}",
+            f"{distance / best:.2f}",
+            seconds,
+        )
         yield *row, "" if drawing is None else f"{drawing:.2g}"
 
 
@@ -207,7 +322,13 @@ def _pruning(results: Any) -> Iterable[Row]:
     for name in ("before", "after"):
         case = results[name]
         widths = ", ".join(map(str, case["widths"]))
-        yield name, widths, case["parameters"], f"{case['mean_squared_error']:.1e}", f"{1000 * case['cpu_seconds']:.1f}"
+        yield (
+            name,
+            widths,
+            case["parameters"],
+            f"{case['mean_squared_error']:.1e}",
+            f"{1000 * case['cpu_seconds']:.1f}",
+        )
 
 
 def _prior_steps(results: Any) -> Iterable[Row]:
@@ -245,7 +366,8 @@ TABLES = {
 
 def rendered(name: str) -> list[str]:
     """
-    Return a table as lines of reStructuredText, with the machine and the versions that it came from.
+    Return a table as lines of reStructuredText, with the machine and the versions that it came
+    from.
 
     :param name: one of ``TABLES``.
     :raises ValueError: for another name.
@@ -259,7 +381,8 @@ def rendered(name: str) -> list[str]:
         lines += [f"   {'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
     machine = results["environment"]
     origin = (
-        f"{machine['cores']} cores, {machine['threads']} threads ({machine.get('processor', machine['machine'])}); "
+        f"{machine['cores']} cores, {machine['threads']} threads "
+        f"({machine.get('processor', machine['machine'])}); "
     )
     versions = f"Python {machine['python']}, PyTorch {machine['torch']}, Pyro {machine['pyro']}"
     return [*lines, "", f"*{origin}{versions}:* ``docs/results/{file}.json``", ""]
@@ -272,7 +395,9 @@ class Benchmark(Directive):
 
     def run(self) -> list[Any]:
         """Parse the table in place."""
-        self.state_machine.insert_input(StringList(rendered(self.arguments[0]), source="benchmark"), "benchmark")
+        self.state_machine.insert_input(
+            StringList(rendered(self.arguments[0]), source="benchmark"), "benchmark"
+        )
         return []
 
 

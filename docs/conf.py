@@ -32,15 +32,30 @@ html_css_files = ["gallery.css"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the :param: lines say it in words
 HOSTS = [
-    "TorchDistribution", "TorchDistributionMixin", "Distribution", "PyroModule", "Module", "ELBO", "MCMCKernel",
-    "Reparam", "LightningModule", "_DeviceDtypeModuleMixin", "HyperparametersMixin", "ModelHooks", "DataHooks",
-    "CheckpointHooks", "Callback", "tuple", "object",
-]  # fmt: skip
+    "TorchDistribution",
+    "TorchDistributionMixin",
+    "Distribution",
+    "PyroModule",
+    "Module",
+    "ELBO",
+    "MCMCKernel",
+    "Reparam",
+    "LightningModule",
+    "_DeviceDtypeModuleMixin",
+    "HyperparametersMixin",
+    "ModelHooks",
+    "DataHooks",
+    "CheckpointHooks",
+    "Callback",
+    "tuple",
+    "object",
+]
 autodoc_default_options = {
     "members": True,
     "imported-members": True,
     "show-inheritance": True,
-    # Our own base classes' methods belong to the page; those of the hosts' classes are in the hosts' manuals.
+    # Our own base classes' methods belong to the page; those of the hosts' classes are in the
+    # hosts' manuals.
     "inherited-members": ",".join(HOSTS),
 }
 python_use_unqualified_type_names = True
@@ -72,7 +87,9 @@ SMALL_NOTE = """.. note::
 def note_small_runs(app, docname, source):
     """Say on each tutorial's page that it was built on small settings."""
     if docname.startswith("tutorials/") and docname[len("tutorials/")].isdigit() and not FULL:
-        heading = re.search(r"^=+\n", source[0].split("sphx-glr-example-title", 1)[-1], flags=re.MULTILINE)
+        heading = re.search(
+            r"^=+\n", source[0].split("sphx-glr-example-title", 1)[-1], flags=re.MULTILINE
+        )
         if heading is not None:
             place = len(source[0]) - len(heading.string) + heading.end()
             source[0] = f"{source[0][:place]}\n{SMALL_NOTE}{source[0][place:]}"

@@ -1,4 +1,7 @@
-"""Tables that lay our results beside the published ones, from the JSON files in ``docs/results``, as text."""
+"""
+Tables that lay our results beside the published ones, from the JSON files in ``docs/results``, as
+text.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -47,8 +50,10 @@ def over_seeds(runs: Sequence[Results]) -> Results:
     :param runs: results of all experiments, one mapping for each seed.
 
     >>> run = {"digits-flat-rbf": {"measured": {"frechet": 1.0, "evidence_reliable": True}}}
-    >>> over_seeds([run, {"digits-flat-rbf": {"measured": {"frechet": 2.0, "evidence_reliable": False}}}])
-    {'digits-flat-rbf': {'measured': {'frechet': 1.5, 'evidence_reliable': False, 'frechet_range': (1.0, 2.0)}}}
+    >>> over_seeds([run, {"digits-flat-rbf": {"measured": {"frechet": 2.0,
+    ...     "evidence_reliable": False}}}])
+    {'digits-flat-rbf': {'measured': {'frechet': 1.5, 'evidence_reliable': False,
+     'frechet_range': (1.0, 2.0)}}}
     """
     means: dict[str, dict[str, Any]] = _mean(runs)
     for name, mean in means.items():
@@ -80,7 +85,11 @@ def number(value: float | None) -> str:
 
 def _named(prefix: str, results: Results) -> Results:
     """Return the results whose names start with a word, in the order of the experiments."""
-    return {name: results[name] for name in EXPERIMENTS if name.startswith(f"{prefix}-") and name in results}
+    return {
+        name: results[name]
+        for name in EXPERIMENTS
+        if name.startswith(f"{prefix}-") and name in results
+    }
 
 
 def quality_table(prefix: str, ours: Results) -> str:
@@ -91,10 +100,18 @@ def quality_table(prefix: str, ours: Results) -> str:
     :param ours: results of all experiments.
     """
     header = [
-        "experiment", "Fréchet (all seeds)", "kernel", "variance ratio", "reconstruction",
-        "evidence a dimension", "closer",
-    ]  # fmt: skip
-    return grid(header, [_quality(name, result["measured"]) for name, result in _named(prefix, ours).items()])
+        "experiment",
+        "Fréchet (all seeds)",
+        "kernel",
+        "variance ratio",
+        "reconstruction",
+        "evidence a dimension",
+        "closer",
+    ]
+    return grid(
+        header,
+        [_quality(name, result["measured"]) for name, result in _named(prefix, ours).items()],
+    )
 
 
 def _quality(name: str, measured: Mapping[str, Any]) -> list[str]:
@@ -111,14 +128,19 @@ def _quality(name: str, measured: Mapping[str, Any]) -> list[str]:
     ]
 
 
-#: columns of the published table, each from an experiment's name, our result (or nothing) and the published figures
+#: columns of the published table, each from an experiment's name, our result (or nothing) and the
+#: published figures
 _COLUMNS: dict[str, Callable[[str, Mapping[str, Any], Mapping[str, float]], float | None]] = {
-    "unpaired error, ours": lambda name, ours, theirs: ours.get("measured", {}).get("unpaired_error"),
+    "unpaired error, ours": lambda name, ours, theirs: ours.get("measured", {}).get(
+        "unpaired_error"
+    ),
     "published unpaired error": lambda name, ours, theirs: theirs.get("unpaired_error"),
     "published FID": lambda name, ours, theirs: theirs.get("fid_infinity"),
     "published KID": lambda name, ours, theirs: theirs.get("kid_infinity"),
     "seconds an update, ours": lambda name, ours, theirs: ours.get("seconds_per_update"),
-    "published seconds an update": lambda name, ours, theirs: _an_update(name, theirs.get("seconds_total")),
+    "published seconds an update": lambda name, ours, theirs: _an_update(
+        name, theirs.get("seconds_total")
+    ),
     "published seconds in total": lambda name, ours, theirs: theirs.get("seconds_total"),
 }
 
@@ -129,7 +151,8 @@ def _an_update(name: str, total: float | None) -> float | None:
 
 def published_table(prefix: str, ours: Results, published: Results) -> str:
     """
-    Return every published figure of some experiments, with ours of the same kind; columns without any are left out.
+    Return every published figure of some experiments, with ours of the same kind; columns without
+    any are left out.
 
     :param prefix: the word with which the experiments' names start.
     :param ours: results of all experiments.
@@ -140,8 +163,15 @@ def published_table(prefix: str, ours: Results, published: Results) -> str:
         header: [column(name, ours.get(name, {}), published.get(name, {})) for name in names]
         for header, column in _COLUMNS.items()
     }
-    kept = {header: values for header, values in found.items() if any(value is not None for value in values)}
-    rows = [[f"``{name}``", *(number(values[i]) for values in kept.values())] for i, name in enumerate(names)]
+    kept = {
+        header: values
+        for header, values in found.items()
+        if any(value is not None for value in values)
+    }
+    rows = [
+        [f"``{name}``", *(number(values[i]) for values in kept.values())]
+        for i, name in enumerate(names)
+    ]
     return grid(["experiment", *kept], rows)
 
 
@@ -158,10 +188,13 @@ def data_line(prefix: str, ours: Results) -> str:
     return (
         f"Settings: {settings['training']} images to train on, {settings['held_out']} held out, "
         f"{settings['updates']} updates of {settings['batch_size']} images, "
-        f"{settings['model']['latent_dim']} latents, noise scale {settings['model']['noise_scale']}; "
+        f"{settings['model']['latent_dim']} latents, noise scale "
+        f"{settings['model']['noise_scale']}; "
         f"means over {len(OURS)} seeds. "
-        f"Training images beside held-out ones: Fréchet distance {measured['frechet_of_data']:.2f}, "
-        f"kernel {number(measured['kernel_of_data'])}, unpaired error {number(measured['unpaired_error_of_data'])}. "
+        "Training images beside held-out ones: Fréchet distance "
+        f"{measured['frechet_of_data']:.2f}, "
+        f"kernel {number(measured['kernel_of_data'])}, unpaired error "
+        f"{number(measured['unpaired_error_of_data'])}. "
         f"Features: {measured['features']}. {_machines(results)}"
     )
 
@@ -171,13 +204,18 @@ def _machines(results: Results) -> str:
     rows: dict[str, list[str]] = {}
     for name, result in results.items():
         rows.setdefault(_machine(result["environment"]), []).append(f"``{name}``")
-    return " ".join(f"{machine}: {', '.join(names) if len(rows) > 1 else 'all'}." for machine, names in rows.items())
+    return " ".join(
+        f"{machine}: {', '.join(names) if len(rows) > 1 else 'all'}."
+        for machine, names in rows.items()
+    )
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
     return (
-        f"On {environment['cores']} cores, threads: {environment['threads']} ({environment['machine']}), "
-        f"Python {environment['python']}, PyTorch {environment['torch']}, Pyro {environment['pyro']}"
+        f"On {environment['cores']} cores, threads: {environment['threads']} "
+        f"({environment['machine']}), "
+        f"Python {environment['python']}, PyTorch {environment['torch']}, Pyro "
+        f"{environment['pyro']}"
     )
 
 
@@ -219,7 +257,8 @@ def findings_table(ours: Results) -> str:
         f"Of {len(found)} published findings our recorded runs decide {len(decided)}: "
         f"{holding} as the paper does, {len(decided) - holding} otherwise."
     )
-    return f"{grid(['section', 'published finding', 'decided by', 'figures', 'our runs'], rows)}\n\n{line}"
+    head = ["section", "published finding", "decided by", "figures", "our runs"]
+    return f"{grid(head, rows)}\n\n{line}"
 
 
 def experiments_table(prefix: str, ours: Results, published: Results) -> str:

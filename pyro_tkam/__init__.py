@@ -1,3 +1,6 @@
-"""Thermodynamic Kolmogorov-Arnold models for Pyro: exact learned priors, Langevin kernels, tempering and evidence."""
+"""
+Thermodynamic Kolmogorov-Arnold models for Pyro: exact learned priors, Langevin kernels, tempering
+and evidence.
+"""
 
 __version__ = "0.1.0"

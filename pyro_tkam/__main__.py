@@ -1,4 +1,7 @@
-"""The command line: ``python -m pyro_tkam --help``. Heavy packages are imported when a command runs, not before."""
+"""
+The command line: ``python -m pyro_tkam --help``. Heavy packages are imported when a command runs,
+not before.
+"""
 
 import logging
 import sys
@@ -36,7 +39,9 @@ def _train_arguments(parser: "ArgumentParser") -> None:
 def _train(options: Any) -> None:
     files = RunFolder(Path(options["run"]))
     if files.checkpoint.exists():
-        raise ValueError(f"{files.path} is a run already: go on with `resume {files.path}`, or take a new folder")
+        raise ValueError(
+            f"{files.path} is a run already: go on with `resume {files.path}`, or take a new folder"
+        )
     _run(_config(options), files)
 
 
@@ -75,7 +80,9 @@ def _sample_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("run", help=_RUN)
     parser.add_argument("--num", type=int, default=64, help="number of samples (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
-    parser.add_argument("--out", default=None, help="file without suffix (default: RUN/samples-NUM)")
+    parser.add_argument(
+        "--out", default=None, help="file without suffix (default: RUN/samples-NUM)"
+    )
 
 
 def _sample(options: Any) -> None:
@@ -112,9 +119,15 @@ def _report(options: Any) -> None:
 
 def _evidence_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("run", help=_RUN)
-    parser.add_argument("--num", type=int, default=1000, help="number of held-out data (default: 1000)")
-    parser.add_argument("--checked", type=int, default=20, help="data that are tempered as a check (default: 20)")
-    parser.add_argument("--most_tempered", type=int, default=40, help="data that may fall back to it (default: 40)")
+    parser.add_argument(
+        "--num", type=int, default=1000, help="number of held-out data (default: 1000)"
+    )
+    parser.add_argument(
+        "--checked", type=int, default=20, help="data that are tempered as a check (default: 20)"
+    )
+    parser.add_argument(
+        "--most_tempered", type=int, default=40, help="data that may fall back to it (default: 40)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
 
 
@@ -122,15 +135,22 @@ def _evidence(options: Any) -> None:
     from pyro_tkam.train.evidence import evidence_of_run
 
     folder = options["run"]
-    found = evidence_of_run(folder, **{name: options[name] for name in ("num", "checked", "most_tempered", "seed")})
+    found = evidence_of_run(
+        folder, **{name: options[name] for name in ("num", "checked", "most_tempered", "seed")}
+    )
     print(found)
     print(f"wrote {folder}/evidence.json and {folder}/evidence.nc")
     if found.confirmed is False:
-        raise ValueError("the cross-check by tempering disagrees beyond chance: the evidence is not to be trusted")
+        raise ValueError(
+            "the cross-check by tempering disagrees beyond chance: the evidence is not to be "
+            "trusted"
+        )
 
 
 def _demo_arguments(parser: "ArgumentParser") -> None:
-    parser.add_argument("run", nargs="?", default="runs/demo", help="folder to write (default: runs/demo)")
+    parser.add_argument(
+        "run", nargs="?", default="runs/demo", help="folder to write (default: runs/demo)"
+    )
     _config_arguments(parser)
 
 
@@ -139,16 +159,32 @@ def _demo(options: Any) -> None:
 
     _quiet_lightning()
     result = demo(_config(options), options["run"])
-    print(f"\n{table(result)}\n\nwrote {options['run']}: demo.png, curves.png, summary.json and a run folder for each")
+    print(
+        f"\n{table(result)}\n\nwrote {options['run']}: demo.png, curves.png, summary.json and a "
+        "run folder for each"
+    )
 
 
 def _reproduce_arguments(parser: "ArgumentParser") -> None:
-    parser.add_argument("name", help="experiment, or the start of several: digits, darcy, patches, digits-uniform, …")
-    parser.add_argument("--scale", default="small", help="small (minutes, offline) or paper (default: small)")
-    parser.add_argument("--folder", default="runs/reproduce", help="where to write (default: runs/reproduce)")
-    parser.add_argument("--data", default=None, help="folder with published data files, or where made data are kept")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
-    parser.add_argument("--output", default=None, help="JSON file into which the results are merged")
+    parser.add_argument(
+        "name",
+        help="experiment, or the start of several: digits, darcy, patches, digits-uniform, …",
+    )
+    parser.add_argument(
+        "--scale", default="small", help="small (minutes, offline) or paper (default: small)"
+    )
+    parser.add_argument(
+        "--folder", default="runs/reproduce", help="where to write (default: runs/reproduce)"
+    )
+    parser.add_argument(
+        "--data", default=None, help="folder with published data files, or where made data are kept"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of everything random (default: 0)"
+    )
+    parser.add_argument(
+        "--output", default=None, help="JSON file into which the results are merged"
+    )
 
 
 def _reproduce(options: Any) -> None:
@@ -164,7 +200,9 @@ def _reproduce(options: Any) -> None:
     for row in rows:
         folder = Path(options["folder"]) / options["scale"] / row.name
         print(f"{row.name}, scale {options['scale']}: {folder}")
-        results[row.name] = reproduce(row, options["scale"], folder, data=data, seed=options["seed"])
+        results[row.name] = reproduce(
+            row, options["scale"], folder, data=data, seed=options["seed"]
+        )
         if options["output"] is not None:
             merge_results(Path(options["output"]), results)
     print(table(results))
@@ -182,15 +220,23 @@ class Command:
 COMMANDS = {
     "train": Command("train a model and write a run folder", _train_arguments, _train),
     "resume": Command(
-        "go on with a run that was stopped; the metrics are those of one that was not", _resume_arguments, _resume
+        "go on with a run that was stopped; the metrics are those of one that was not",
+        _resume_arguments,
+        _resume,
     ),
-    "sample": Command("draw from a trained model: a .npy file and a picture", _sample_arguments, _sample),
+    "sample": Command(
+        "draw from a trained model: a .npy file and a picture", _sample_arguments, _sample
+    ),
     "evidence": Command(
-        "estimate the evidence of each held-out datum, and check it by tempering", _evidence_arguments, _evidence
+        "estimate the evidence of each held-out datum, and check it by tempering",
+        _evidence_arguments,
+        _evidence,
     ),
     "report": Command("write one page that shows a run: report.html", _report_arguments, _report),
     "demo": Command("train both couplings on real digits and compare them", _demo_arguments, _demo),
-    "reproduce": Command("run experiments of the paper and measure them", _reproduce_arguments, _reproduce),
+    "reproduce": Command(
+        "run experiments of the paper and measure them", _reproduce_arguments, _reproduce
+    ),
 }
 
 

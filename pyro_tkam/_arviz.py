@@ -1,4 +1,6 @@
-"""The one place that knows ArviZ 0.2x (``InferenceData``) from 1.x (``DataTree``); NumPy arrays in, no torch.
+"""
+The one place that knows ArviZ 0.2x (``InferenceData``) from 1.x (``DataTree``); NumPy arrays in, no
+torch.
 
 Everything else hands over plain ``{group: {name: array}}`` dictionaries, see :func:`from_groups`.
 """
@@ -43,16 +45,23 @@ def rhat(draws: ArrayLike, method: str = "rank") -> NDArray[np.float64]:
 
 
 def psis(log_weights: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pareto-smoothed importance weights and their tail index k̂ (Vehtari et al. 2024, arXiv:1507.02646).
+    """
+    Pareto-smoothed importance weights and their tail index k̂ (Vehtari et al. 2024,
+    arXiv:1507.02646).
 
-    :param log_weights: log importance weights ``log p - log q`` (large is important) of shape ``(*batch, N)``.
-    :return: smoothed log weights of the same shape, normalised over the last dimension, and k̂ of shape ``batch``.
-        Below 0.7 an estimate from the weights can be trusted; ``-inf`` where the largest weights are all equal.
+    :param log_weights: log importance weights ``log p - log q`` (large is important) of shape
+        ``(*batch, N)``.
+    :return: smoothed log weights of the same shape, normalised over the last dimension, and k̂ of
+        shape ``batch``. Below 0.7 an estimate from the weights can be trusted; ``-inf`` where the
+        largest weights are all equal.
     :raises ValueError: if there are fewer than 25 weights, or one is NaN or ``+inf``.
     """
     weights = np.asarray(log_weights, dtype=np.float64)
     if weights.ndim == 0 or weights.shape[-1] < _MIN_PSIS_DRAWS:
-        raise ValueError(f"log_weights must have shape (*batch, N) with N >= {_MIN_PSIS_DRAWS}, got {weights.shape}")
+        raise ValueError(
+            f"log_weights must have shape (*batch, N) with N >= {_MIN_PSIS_DRAWS}, got "
+            f"{weights.shape}"
+        )
     if not np.isfinite(weights.max(-1)).all():
         raise ValueError("log_weights must be below +inf, not NaN and not all -inf")
     smoothed, khat = np.vectorize(_psis_of_vector, signature="(n)->(n),()")(weights)
@@ -67,26 +76,35 @@ def from_groups(
     attrs: Mapping[str, Any] | None = None,
     sample_dims: Mapping[str, Sequence[str]] | None = None,
 ) -> Container:
-    """Container of named groups of labelled arrays: ``InferenceData`` under ArviZ 0.2x, ``DataTree`` under 1.x.
+    """
+    Container of named groups of labelled arrays: ``InferenceData`` under ArviZ 0.2x, ``DataTree``
+    under 1.x.
 
-    :param groups: ``{group: {variable: array}}``, any group names; an array's shape is ``(*sample_dims, *event)``.
-    :param dims: ``{variable: names of its event dimensions}``, or ``{"group/variable": ...}`` where groups differ; by
-        default ``<variable>_dim_<i>``.
+    :param groups: ``{group: {variable: array}}``, any group names; an array's shape is
+        ``(*sample_dims, *event)``.
+    :param dims: ``{variable: names of its event dimensions}``, or ``{"group/variable": ...}`` where
+        groups differ; by default ``<variable>_dim_<i>``.
     :param coords: ``{dimension: labels}``; by default 0, 1, 2, …
-    :param attrs: attributes of the whole: numbers, strings or arrays of them, so that they survive netCDF.
-    :param sample_dims: ``{group: names of its leading dimensions}``; by default none for observed and constant data,
-        and ``("chain", "draw")`` for every other group.
+    :param attrs: attributes of the whole: numbers, strings or arrays of them, so that they survive
+        netCDF.
+    :param sample_dims: ``{group: names of its leading dimensions}``; by default none for observed
+        and constant data, and ``("chain", "draw")`` for every other group.
     :raises TypeError: if an attribute is something that netCDF cannot hold.
-    :raises ValueError: if a variable has another number of dimensions than its names, or sizes disagree.
+    :raises ValueError: if a variable has another number of dimensions than its names, or sizes
+        disagree.
     """
     attrs = dict(attrs or {})
     for name, value in attrs.items():
         if np.asarray(value).dtype.kind not in "iufU":
-            raise TypeError(f"attrs[{name!r}] must be a number, a string or an array of them, got {value!r}")
+            raise TypeError(
+                f"attrs[{name!r}] must be a number, a string or an array of them, got {value!r}"
+            )
     datasets = {
         group: _group_dataset(
             variables,
-            leading=(sample_dims or {}).get(group, () if group in _DATA_GROUPS else ("chain", "draw")),
+            leading=(sample_dims or {}).get(
+                group, () if group in _DATA_GROUPS else ("chain", "draw")
+            ),
             dims=_dims_of(group, dims or {}),
             coords=coords or {},
         )
@@ -123,7 +141,11 @@ def load(path: str | PathLike[str]) -> Container:
 
 def _dims_of(group: str, dims: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
     """Names of dimensions by variable, those given for this group first."""
-    own = {name.removeprefix(f"{group}/"): names for name, names in dims.items() if name.startswith(f"{group}/")}
+    own = {
+        name.removeprefix(f"{group}/"): names
+        for name, names in dims.items()
+        if name.startswith(f"{group}/")
+    }
     return {**dims, **own}
 
 
@@ -150,7 +172,9 @@ def _group_dataset(
             raise ValueError(f"{name} must have the dimensions {names}, got shape {array.shape}")
         data[name] = (names, array)
     dataset = xarray.Dataset(data)
-    return dataset.assign_coords({dim: coords.get(str(dim), np.arange(size)) for dim, size in dataset.sizes.items()})
+    return dataset.assign_coords(
+        {dim: coords.get(str(dim), np.arange(size)) for dim, size in dataset.sizes.items()}
+    )
 
 
 def _psis_of_vector(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
@@ -161,7 +185,8 @@ def _psis_of_vector(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float6
     elif _HAS_INFERENCE_DATA:
         smoothed, khat = arviz.psislw(log_weights, normalize=False)
     else:
-        from arviz_stats.base import array_stats  # only ArviZ 1.x has it, and it takes -log p + log q
+        # only ArviZ 1.x has it, and it takes -log p + log q
+        from arviz_stats.base import array_stats
 
         smoothed, khat = array_stats.psislw(-log_weights)
     return smoothed - np.logaddexp.reduce(smoothed), float(khat)

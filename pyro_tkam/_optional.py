@@ -20,4 +20,6 @@ def needs(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("pyro_tkam"):
             raise
-        raise ImportError(f"{error.name} is not installed: pip install 'pyro-tkam[{extra}]'") from error
+        raise ImportError(
+            f"{error.name} is not installed: pip install 'pyro-tkam[{extra}]'"
+        ) from error

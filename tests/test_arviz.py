@@ -1,4 +1,6 @@
-"""Runs under ArviZ 0.2x (with everything else) and under 1.x without torch (``make test-arviz1``)."""
+"""
+Runs under ArviZ 0.2x (with everything else) and under 1.x without torch (``make test-arviz1``).
+"""
 
 import subprocess
 import sys
@@ -52,7 +54,8 @@ def test_draws_need_chains():
 
 @pytest.mark.parametrize("tail_index", [0.3, 0.6, 0.9])
 def test_psis_finds_the_tail_index_of_pareto_weights(rng, tail_index):
-    # Each k̂ has a standard deviation near (1 + k) / sqrt(424) < 0.1; the mean of 16 stays within 4 of its own.
+    # Each k̂ has a standard deviation near (1 + k) / sqrt(424) < 0.1; the mean of 16 stays within 4
+    # of its own.
     log_weights = np.sort(tail_index * rng.standard_exponential((16, 20_000)) + 700.0)
     smoothed, khat = _arviz.psis(log_weights)
     assert abs(khat.mean() - tail_index) < 0.1
@@ -85,7 +88,10 @@ def test_psis_refuses_what_is_no_weight(wrong):
 def container(rng):
     return _arviz.from_groups(
         {
-            "posterior": {"slope": rng.standard_normal((4, 50, 2)), "scale": rng.standard_exponential((4, 50))},
+            "posterior": {
+                "slope": rng.standard_normal((4, 50, 2)),
+                "scale": rng.standard_exponential((4, 50)),
+            },
             "sample_stats": {"diverging": rng.random((4, 50)) < 0.1},
             "log_likelihood": {"y": rng.standard_normal((4, 50, 7)) - 1.0},
             "observed_data": {"y": rng.standard_normal(7)},
@@ -138,22 +144,35 @@ def test_arviz_computes_loo_and_summaries(container):
 
 
 def predictions(rng, loc_of_model):
-    """Draws of a mean given 60 data from N(1, 1), and the log likelihoods of a model that adds a constant to it."""
+    """
+    Draws of a mean given 60 data from N(1, 1), and the log likelihoods of a model that adds a
+    constant to it.
+    """
     data = rng.standard_normal(60) + 1.0
     loc = rng.normal(data.mean(), 60**-0.5, (4, 500, 1))
     log_likelihood = -0.5 * (data - loc - loc_of_model) ** 2 - 0.5 * np.log(2 * np.pi)
     return _arviz.from_groups(
-        {"posterior": {"loc": loc[..., 0]}, "log_likelihood": {"y": log_likelihood}, "observed_data": {"y": data}},
+        {
+            "posterior": {"loc": loc[..., 0]},
+            "log_likelihood": {"y": log_likelihood},
+            "observed_data": {"y": data},
+        },
         dims={"y": ["row"]},
     )
 
 
 def test_arviz_compares_models():
-    """A mean that is off by 1 costs half a nat a datum: 30 in 60, with a standard deviation of 60 ** 0.5 over data.
-
-    Both scores are exact to the error of 2,000 draws, 0.02. ArviZ 1.x rounds them in its table, by up to 0.5.
     """
-    containers = {name: predictions(np.random.default_rng(0), shift) for name, shift in (("off", 1.0), ("right", 0.0))}
+    A mean that is off by 1 costs half a nat a datum: 30 in 60, with a standard deviation of 60 **
+    0.5 over data.
+
+    Both scores are exact to the error of 2,000 draws, 0.02. ArviZ 1.x rounds them in its table, by
+    up to 0.5.
+    """
+    containers = {
+        name: predictions(np.random.default_rng(0), shift)
+        for name, shift in (("off", 1.0), ("right", 0.0))
+    }
     loo = arviz.loo(containers["right"])
     exact = _leave_one_out(containers["right"]["observed_data"]["y"].values)
     assert abs(getattr(loo, "elpd_loo", getattr(loo, "elpd", np.nan)) - exact) < 0.25
@@ -169,7 +188,9 @@ def _leave_one_out(data):
     """The exact sum of log p(y_i | y_-i) under a flat prior of the mean."""
     others = (data.sum() - data) / (len(data) - 1)
     variance = 1 + 1 / (len(data) - 1)
-    return float((-0.5 * (data - others) ** 2 / variance - 0.5 * np.log(2 * np.pi * variance)).sum())
+    return float(
+        (-0.5 * (data - others) ** 2 / variance - 0.5 * np.log(2 * np.pi * variance)).sum()
+    )
 
 
 def test_from_groups_refuses_mislabelled_input():

@@ -14,7 +14,9 @@ def test_five_grams_are_a_distribution_after_seen_and_unseen_contexts():
     symbols = torch.multinomial(torch.tensor([0.6, 0.2, 0.1, 0.1]), 500, replacement=True).tolist()
     model = KneserNey(symbols, num_classes=5, order=5)  # the last symbol is never seen
     for context in [tuple(symbols[10:14]), (3, 3, 3, 3), (4, 4, 4, 4), (0, 0, 4, 0)]:
-        p = torch.tensor([model.probability(context, symbol, 0.75) for symbol in range(5)], dtype=torch.float64)
+        p = torch.tensor(
+            [model.probability(context, symbol, 0.75) for symbol in range(5)], dtype=torch.float64
+        )
         torch.testing.assert_close(p.sum(), torch.ones((), dtype=torch.float64))
         assert (p > 0).all()
 
@@ -26,10 +28,14 @@ def test_all_scripts_are_run_and_their_seconds_kept(tmp_path, monkeypatch):
     for name in ("gradient_variance", "timing"):
         (tmp_path / f"{name}.py").touch()
     monkeypatch.setattr(runner.sys, "argv", ["benchmarks"])
-    monkeypatch.setattr(runner.subprocess, "run", lambda command, **options: commands.append(command))
+    monkeypatch.setattr(
+        runner.subprocess, "run", lambda command, **options: commands.append(command)
+    )
     runner.main()
     assert [command[2] for command in commands] == ["benchmarks.gradient_variance"]
-    assert list(json.loads((tmp_path / "results" / "seconds.json").read_text())) == ["gradient_variance"]
+    assert list(json.loads((tmp_path / "results" / "seconds.json").read_text())) == [
+        "gradient_variance"
+    ]
 
 
 def test_results_say_on_which_processor_they_were_made():

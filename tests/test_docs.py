@@ -14,7 +14,17 @@ import pytest
 import pyro_tkam
 
 DOCS = Path(__file__).parents[1] / "docs"
-PACKAGES = ["distributions", "nn", "infer", "models", "datasets", "diagnostics", "metrics", "plots", "train"]
+PACKAGES = [
+    "distributions",
+    "nn",
+    "infer",
+    "models",
+    "datasets",
+    "diagnostics",
+    "metrics",
+    "plots",
+    "train",
+]
 REFERENCE = (DOCS / "api.rst").read_text()
 MODULES = re.findall(r"^\.\. automodule:: ([\w.]+)$", REFERENCE, flags=re.MULTILINE)
 
@@ -24,12 +34,21 @@ def test_every_public_object_is_documented(module):
     content = importlib.import_module(module)
     for name in getattr(content, "__all__", ()):
         value = getattr(content, name)
-        assert name in dir(content), f"{module}.{name} is loaded late, and autodoc takes what dir() lists"
+        assert name in dir(content), (
+            f"{module}.{name} is loaded late, and autodoc takes what dir() lists"
+        )
         if inspect.isclass(value) or inspect.isfunction(value):
-            assert inspect.getdoc(value), f"{module}.{name} has no docstring, so the reference leaves it out"
+            assert inspect.getdoc(value), (
+                f"{module}.{name} has no docstring, so the reference leaves it out"
+            )
         else:  # a comment beside a constant only counts in the module that defines it
-            commented = re.search(rf"^#: .*\n{name}\b", inspect.getsource(content), flags=re.MULTILINE)
-            assert commented or f"\n.. py:data:: {name}\n" in REFERENCE.split(f"automodule:: {module}\n")[1]
+            commented = re.search(
+                rf"^#: .*\n{name}\b", inspect.getsource(content), flags=re.MULTILINE
+            )
+            assert (
+                commented
+                or f"\n.. py:data:: {name}\n" in REFERENCE.split(f"automodule:: {module}\n")[1]
+            )
 
 
 def test_every_package_is_in_the_reference():
@@ -37,7 +56,11 @@ def test_every_package_is_in_the_reference():
 
 
 def test_every_module_with_public_names_is_listed_here():
-    public = {each.name for each in pkgutil.iter_modules(pyro_tkam.__path__) if not each.name.startswith("_")}
+    public = {
+        each.name
+        for each in pkgutil.iter_modules(pyro_tkam.__path__)
+        if not each.name.startswith("_")
+    }
     assert public == {*PACKAGES, "ops", "paper"}
 
 
@@ -62,15 +85,23 @@ def test_figures_in_the_prose_of_the_performance_page_are_those_of_committed_res
     text = " ".join((DOCS / "performance.rst").read_text().split())
     ratio = json.loads((DOCS / "results" / "reparam.json").read_text())
     found = f"{ratio['log_ratio']:.1f} ± {ratio['log_ratio_standard_error']:.1f}"
-    assert f"smallest bulk effective sample size a gradient is {found} ({ratio['settings']['seeds']} seeds" in text
+    assert (
+        f"smallest bulk effective sample size a gradient is {found} ({ratio['settings']['seeds']} "
+        "seeds" in text
+    )
     variances = json.loads((DOCS / "results" / "gradient_variance.json").read_text())
     by_scale = zip(*variances["relative_variance"].values(), strict=True)
-    pathwise, excess = zip(*((path / score, contrast / score - 1) for path, score, contrast in by_scale), strict=True)
+    pathwise, excess = zip(
+        *((path / score, contrast / score - 1) for path, score, contrast in by_scale), strict=True
+    )
     assert [f"{each:.1f}" for each in pathwise[:3]] == ["0.3", "0.3", "0.4"]
     assert 0.8 < pathwise[3] < 1.2
     assert "Up to scale 0.5 the pathwise gradient has a third of the variance" in text
     assert f"it has {pathwise[4]:.0f} and {pathwise[5]:.0f} times as much" in text
-    assert f"contrastive gradient is {100 * min(excess):.0f} to {100 * max(excess):.0f} % above" in text
+    assert (
+        f"contrastive gradient is {100 * min(excess):.0f} to {100 * max(excess):.0f} % above"
+        in text
+    )
 
 
 def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_results():
@@ -78,12 +109,22 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     runs = json.loads((DOCS / "results" / "quality.json").read_text())["runs"]
 
     def mean(name: str, updates: int = 2000, of: str = "frechet") -> float:
-        return statistics.mean(run[of] for run in runs if (run["name"], run["updates"]) == (name, updates))
+        return statistics.mean(
+            run[of] for run in runs if (run["name"], run["updates"]) == (name, updates)
+        )
 
-    best, best_long = (min(mean(name, each) for name in ("vae", "vae, noise 0.5")) for each in (2000, 8000))
-    assert f"{mean('amortised mixture') / best:.1f}" == f"{mean('shared, 400 draws') / best:.1f}" == "0.7"
+    best, best_long = (
+        min(mean(name, each) for name in ("vae", "vae, noise 0.5")) for each in (2000, 8000)
+    )
+    assert (
+        f"{mean('amortised mixture') / best:.1f}"
+        == f"{mean('shared, 400 draws') / best:.1f}"
+        == "0.7"
+    )
     assert "have 0.7 of the VAE's distance after 2,000 updates" in text
-    assert f"the mixture {mean('amortised mixture', 8000) / best_long:.2f} of it after 8,000" in text
+    assert (
+        f"the mixture {mean('amortised mixture', 8000) / best_long:.2f} of it after 8,000" in text
+    )
     falling = mean("amortised mixture, falling") / mean("vae, noise 0.4, falling")
     assert f"which then has {falling:.2f} of its distance" in text
     assert best < mean("shared, 100 draws") < mean("mixture, 100 draws") < mean("deep, 100 draws")
@@ -98,7 +139,9 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     level = mean("refined mixture, falling") / mean("latent energy, falling")
     assert f"the two are level ({level:.2f})" in text
     drawing = json.loads((DOCS / "results" / "quality.json").read_text())["generation_seconds"]
-    assert drawing["refined mixture, falling"] / drawing["latent energy, falling"] == pytest.approx(1 / 8, rel=0.05)
+    assert drawing["refined mixture, falling"] / drawing["latent energy, falling"] == pytest.approx(
+        1 / 8, rel=0.05
+    )
     assert "draws, without chains in an eighth of the time" in text
     vae = "vae, noise 0.4, falling"
     perceptron = mean("refined mixture, perceptron, falling") / mean(vae)
@@ -106,7 +149,10 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     slower = drawing["refined mixture, perceptron, falling"] / drawing[vae]
     assert f"takes {slower:.1f} times as long as the VAE with its perceptron" in text
     assert slower < 2
-    assert f"and {drawing['refined mixture, falling'] / drawing[vae]:.0f} times as long with the KAN" in text
+    assert (
+        f"and {drawing['refined mixture, falling'] / drawing[vae]:.0f} times as long with the KAN"
+        in text
+    )
     peers = json.loads((DOCS / "results" / "evidence_peers.json").read_text())["problems"]
     for found in peers.values():
         others = [found[name]["rmse"] for name in ("dynesty", "nautilus", "ultranest")]

@@ -29,7 +29,19 @@ device: cpu
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("command line")
     (folder / "options.yaml").write_text(OPTIONS)
-    assert main(["train", str(folder / "run"), "--config", str(folder / "options.yaml"), "--updates", "5"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                str(folder / "run"),
+                "--config",
+                str(folder / "options.yaml"),
+                "--updates",
+                "5",
+            ]
+        )
+        == 0
+    )
     return folder / "run"
 
 
@@ -54,8 +66,18 @@ def test_options_override_the_file(run):
 
 def test_grids_are_refined_by_an_option(tmp_path):
     (tmp_path / "options.yaml").write_text(OPTIONS)
-    words = ["--grid_updates.every", "3", "--grid_updates.grid_size", "9", "--grid_updates.max_change", "10"]
-    assert main(["train", str(tmp_path / "run"), "--config", str(tmp_path / "options.yaml"), *words]) == 0
+    words = [
+        "--grid_updates.every",
+        "3",
+        "--grid_updates.grid_size",
+        "9",
+        "--grid_updates.max_change",
+        "10",
+    ]
+    assert (
+        main(["train", str(tmp_path / "run"), "--config", str(tmp_path / "options.yaml"), *words])
+        == 0
+    )
     assert load_model(tmp_path / "run").prior.energies.coefficients.shape[-1] == 9
     assert main(["sample", str(tmp_path / "run"), "--num", "2"]) == 0
 

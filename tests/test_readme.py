@@ -37,7 +37,8 @@ def test_the_prior_of_the_readme_learns(names):
 def test_the_evidence_of_the_readme_is_right_and_arrives_in_arviz(names):
     evidence, data = names["evidence"], names["data"]
     assert evidence.verdict.trusted
-    assert abs(evidence.value - -31.432) < max(5 * evidence.standard_error, 0.02)  # by a grid, as in the tutorial
+    # by a grid, as in the tutorial
+    assert abs(evidence.value - -31.432) < max(5 * evidence.standard_error, 0.02)
     assert data.attrs["log_evidence"] == evidence.value
     summary = names["arviz"].summary(data, var_names=["location", "scatter"])
     assert (summary["r_hat"] < 1.1).all()
@@ -57,7 +58,10 @@ def test_the_badges_are_true():
     assert label["Python"].replace("≥ ", ">=") == PROJECT["requires-python"]
     assert PROJECT["urls"]["Paper"] == f"https://arxiv.org/abs/{label['arXiv']}"
     for name, value in (("licence", "Licence"), ("python", "Python"), ("paper", "arXiv")):
-        assert f">{label[value]}<" in (README.parent / "docs" / "images" / f"badge-{name}.svg").read_text()
+        assert (
+            f">{label[value]}<"
+            in (README.parent / "docs" / "images" / f"badge-{name}.svg").read_text()
+        )
 
 
 def test_the_readme_and_the_makefile_agree_on_the_time_of_the_demo():

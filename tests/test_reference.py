@@ -23,14 +23,18 @@ def test_only_missing_names_are_found(tmp_path, monkeypatch):
     (package / "inner").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "inner" / "__init__.py").write_text(
-        "from package_to_document.inner.parts import TABLE, function\n__all__ = ['TABLE', 'function']\n"
+        "from package_to_document.inner.parts import TABLE, function\n__all__ = ['TABLE', "
+        "'function']\n"
     )
     (package / "inner" / "parts.py").write_text(
-        "TABLE = {}\ndef function(): ...\ndef helper(): ...\n__all__ = ['TABLE', 'function', 'helper']\n"
+        "TABLE = {}\ndef function(): ...\ndef helper(): ...\n__all__ = ['TABLE', 'function', "
+        "'helper']\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     home = "package_to_document.inner"
-    write_inventory(tmp_path, (f"{home}.TABLE", "py:data"), (f"{home}.parts.function", "py:function"))
+    write_inventory(
+        tmp_path, (f"{home}.TABLE", "py:data"), (f"{home}.parts.function", "py:function")
+    )
     assert check_reference.missing_names(tmp_path, "package_to_document") == []
     write_inventory(tmp_path, (f"{home}.function", "py:function"), (f"{home}.parts", "py:module"))
     wanted = [f"{home}.TABLE", f"{home}.parts.TABLE", f"{home}.parts.helper"]

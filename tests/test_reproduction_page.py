@@ -1,4 +1,7 @@
-"""The page of results: every published row is on it, tables render, and its words are those of the recorded results."""
+"""
+The page of results: every published row is on it, tables render, and its words are those of the
+recorded results.
+"""
 
 import importlib.util
 import json
@@ -14,7 +17,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def load_tables():
-    spec = importlib.util.spec_from_file_location("reproduction_tables", DOCS / "reproduction_tables.py")
+    spec = importlib.util.spec_from_file_location(
+        "reproduction_tables", DOCS / "reproduction_tables.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -25,7 +30,10 @@ def tables():
     return load_tables()
 
 
-RUNS = [json.loads((DOCS / "results" / f"reproduction-seed-{seed}.json").read_text()) for seed in range(3)]
+RUNS = [
+    json.loads((DOCS / "results" / f"reproduction-seed-{seed}.json").read_text())
+    for seed in range(3)
+]
 OURS = load_tables().over_seeds(RUNS)
 PUBLISHED = json.loads((DOCS / "results" / "published.json").read_text())["rows"]
 PAGE = (DOCS / "reproduction.rst").read_text()
@@ -33,14 +41,20 @@ PAGE = (DOCS / "reproduction.rst").read_text()
 
 def cells(text):
     """Return a list-table's rows by their first cell."""
-    rows = [re.split(r"\n     - ", row) for row in re.split(r"^   \* - ", text.split("\n\n   * - ", 1)[1], flags=re.M)]
+    rows = [
+        re.split(r"\n     - ", row)
+        for row in re.split(r"^   \* - ", text.split("\n\n   * - ", 1)[1], flags=re.M)
+    ]
     return {row[0].strip(): [cell.split("\n")[0].strip() for cell in row[1:]] for row in rows}
 
 
 @pytest.mark.parametrize(
     ("data", "kinds", "rows"),
     [
-        *((data, {"seconds_total", "unpaired_error"}, 8) for data in ("digits", "fashion", "darcy")),
+        *(
+            (data, {"seconds_total", "unpaired_error"}, 8)
+            for data in ("digits", "fashion", "darcy")
+        ),
         *(
             (data, {"seconds_total", "unpaired_error", "fid_infinity", "kid_infinity"}, 4)
             for data in ("svhn", "cifar10")
@@ -48,7 +62,10 @@ def cells(text):
     ],
 )
 def test_every_published_figure_is_recorded(data, kinds, rows):
-    """The training logs have 16 figures of each of three data sets, the paper and they 16 of each of two others."""
+    """
+    The training logs have 16 figures of each of three data sets, the paper and they 16 of each of
+    two others.
+    """
     found = {name: row for name, row in PUBLISHED.items() if name.startswith(f"{data}-")}
     assert len(found) == rows
     assert set(found) == {name for name in EXPERIMENTS if name.startswith(f"{data}-")}
@@ -83,7 +100,9 @@ def test_published_figures_as_the_paper_and_its_logs_have_them(name, figure, val
 
 
 def test_every_table_is_on_the_page_and_no_other(tables):
-    assert re.findall(r"^\.\. reproduction:: (\w+)$", PAGE, flags=re.MULTILINE) == list(tables.TABLES)
+    assert re.findall(r"^\.\. reproduction:: (\w+)$", PAGE, flags=re.MULTILINE) == list(
+        tables.TABLES
+    )
     with pytest.raises(ValueError, match="reproduction: got 'absent', takes one of"):
         tables.rendered("absent")
 
@@ -130,19 +149,33 @@ def test_a_table_has_all_that_our_runs_measured(name, tables):
             assert float(frechet.split(" ")[0]) == pytest.approx(measured["frechet"], abs=0.006)
             assert float(kernel) == pytest.approx(measured["kernel"], rel=6e-4)
             assert float(variance) == pytest.approx(measured["variance_ratio"], rel=6e-4)
-            assert float(reconstruction) == pytest.approx(measured["reconstruction_error"], rel=6e-4)
+            assert float(reconstruction) == pytest.approx(
+                measured["reconstruction_error"], rel=6e-4
+            )
             assert evidence.endswith("(not reliable)") is not measured["evidence_reliable"]
             assert float(closer) == pytest.approx(measured["closer_than_held_out"], abs=0.006)
 
 
 def test_a_table_says_where_its_figures_come_from(tables):
     result, name = OURS["digits-uniform-rbf"], "digits-uniform-rbf"
-    machine = {"cores": 2, "threads": 1, "machine": "x86_64", "python": "3.11", "torch": "2.13", "pyro": "1.9"}
+    machine = {
+        "cores": 2,
+        "threads": 1,
+        "machine": "x86_64",
+        "python": "3.11",
+        "torch": "2.13",
+        "pyro": "1.9",
+    }
     other = {**result, "environment": {**machine, "cores": 4}}
     both = {name: {**result, "environment": machine}, "digits-flat-rbf": other}
     line = tables.data_line("digits", both)
-    assert f"On 2 cores, threads: 1 (x86_64), Python 3.11, PyTorch 2.13, Pyro 1.9: ``{name}``." in line
-    assert "On 4 cores, threads: 1 (x86_64), Python 3.11, PyTorch 2.13, Pyro 1.9: ``digits-flat-rbf``." in line
+    assert (
+        f"On 2 cores, threads: 1 (x86_64), Python 3.11, PyTorch 2.13, Pyro 1.9: ``{name}``." in line
+    )
+    assert (
+        "On 4 cores, threads: 1 (x86_64), Python 3.11, PyTorch 2.13, Pyro 1.9: ``digits-flat-rbf``."
+        in line
+    )
     assert "Pyro 1.9: all." in tables.data_line("digits", {name: both[name]})
 
 
@@ -160,7 +193,9 @@ def test_means_over_seeds():
         distances = [run[name]["measured"]["frechet"] for run in RUNS]
         assert mean["measured"]["frechet"] == pytest.approx(sum(distances) / 3)
         assert mean["measured"]["frechet_range"] == (min(distances), max(distances))
-        assert mean["measured"]["evidence_reliable"] is all(run[name]["measured"]["evidence_reliable"] for run in RUNS)
+        assert mean["measured"]["evidence_reliable"] is all(
+            run[name]["measured"]["evidence_reliable"] for run in RUNS
+        )
 
 
 def test_the_verdicts_on_the_page_are_those_of_the_recorded_results(tables):
@@ -169,8 +204,14 @@ def test_the_verdicts_on_the_page_are_those_of_the_recorded_results(tables):
     found = findings(OURS)
     assert len(rows) == len(found)
     for row, finding in zip(rows, found, strict=True):
-        section, claim, measure, figures, verdict = (part.split("\n")[0] for part in row.split("\n     - "))
-        assert (section, claim, measure) == (finding.claim.section, finding.claim.text, finding.claim.measure)
+        section, claim, measure, figures, verdict = (
+            part.split("\n")[0] for part in row.split("\n     - ")
+        )
+        assert (section, claim, measure) == (
+            finding.claim.section,
+            finding.claim.text,
+            finding.claim.measure,
+        )
         if finding.holds is None:
             assert (figures, verdict) == ("–", "not run")
             continue
@@ -187,12 +228,21 @@ def test_the_verdicts_on_the_page_are_those_of_the_recorded_results(tables):
 #: What the page says in words, finding by finding, of the recorded results.
 IN_WORDS = [
     ("**Lognormal references do not collapse.**", [False, False]),
-    ("**Uniform references give the best digits with RBF functions, not with Fourier ones.**", [True, False]),
+    (
+        "**Uniform references give the best digits with RBF functions, not with Fourier ones.**",
+        [True, False],
+    ),
     ("**Fashion-MNIST** is not run here", []),
     ("**Fashion-MNIST** is not run here", []),
-    ("**On Darcy pressures references are alike with RBF functions, not with Fourier ones**", [True, False]),
+    (
+        "**On Darcy pressures references are alike with RBF functions, not with Fourier ones**",
+        [True, False],
+    ),
     ("**Fourier bases vary more than RBF ones** with all three references", [True, True, True]),
-    ("**The mixture is better than the deep prior**, as the paper has it, under both objectives", [True, True]),
+    (
+        "**The mixture is better than the deep prior**, as the paper has it, under both objectives",
+        [True, True],
+    ),
     ("with the mixture, and level with it with the deep\n  prior.**", [False, False]),
     ("It **is dearer**, as the paper says", [True, True]),
 ]
@@ -211,37 +261,58 @@ def test_further_words_of_the_page_and_the_readme():
     variance = {name: figure(name, "variance_ratio") for name in OURS}
     distance = {name: figure(name, "frechet") for name in OURS}
     for basis in ("rbf", "fourier"):  # "vary least of the three with either basis"
-        others = min(variance[f"digits-{reference}-{basis}"] for reference in ("uniform", "gaussian"))
+        others = min(
+            variance[f"digits-{reference}-{basis}"] for reference in ("uniform", "gaussian")
+        )
         assert variance[f"digits-lognormal-{basis}"] < others
-    assert variance["digits-lognormal-rbf"] / variance["digits-gaussian-rbf"] == pytest.approx(7 / 8, abs=0.01)
+    assert variance["digits-lognormal-rbf"] / variance["digits-gaussian-rbf"] == pytest.approx(
+        7 / 8, abs=0.01
+    )
     assert variance["digits-lognormal-fourier"] > 0.5 * variance["digits-gaussian-fourier"]
     three = ("uniform", "gaussian", "lognormal")
     assert min(three, key=lambda each: distance[f"digits-{each}-fourier"]) == "lognormal"
     assert max(three, key=lambda each: distance[f"digits-{each}-fourier"]) == "uniform"
     spread = {name: OURS[name]["measured"]["frechet_range"] for name in OURS}
-    lead = distance["digits-gaussian-rbf"] - distance["digits-uniform-rbf"]  # "less than seeds differ by"
+    # "less than seeds differ by"
+    lead = distance["digits-gaussian-rbf"] - distance["digits-uniform-rbf"]
     assert lead < spread["digits-uniform-rbf"][1] - spread["digits-uniform-rbf"][0]
-    for each in ("uniform", "gaussian"):  # "some seeds end far from the data", "vary more than the data"
+    # "some seeds end far from the data", "vary more than the data"
+    for each in ("uniform", "gaussian"):
         assert spread[f"darcy-{each}-fourier"][1] > 5 * spread[f"darcy-{each}-fourier"][0]
         assert variance[f"darcy-{each}-fourier"] > 1
     for objective in ("mle", "se"):
         lead = distance[f"patches-deep-{objective}"] - distance[f"patches-mixture-{objective}"]
-        assert 0 < lead < spread[f"patches-mixture-{objective}"][1] - spread[f"patches-mixture-{objective}"][0]
-    assert distance["patches-deep-se"] == pytest.approx(distance["patches-deep-mle"], rel=0.01)  # "level"
+        assert (
+            0
+            < lead
+            < spread[f"patches-mixture-{objective}"][1] - spread[f"patches-mixture-{objective}"][0]
+        )
+    # "level"
+    assert distance["patches-deep-se"] == pytest.approx(distance["patches-deep-mle"], rel=0.01)
     assert distance["patches-mixture-se"] < 0.9 * distance["patches-mixture-mle"]
     for name in ("digits-uniform-fourier", "patches-deep-se"):  # "by factors of two and more"
         assert spread[name][1] > 2 * spread[name][0]
     assert {name for name, row in EXPERIMENTS.items() if "small" in row.scales} == set(OURS)
     for prior in ("mixture", "deep"):  # "two to three times the time an update"
-        ratio = OURS[f"patches-{prior}-se"]["seconds_per_update"] / OURS[f"patches-{prior}-mle"]["seconds_per_update"]
+        ratio = (
+            OURS[f"patches-{prior}-se"]["seconds_per_update"]
+            / OURS[f"patches-{prior}-mle"]["seconds_per_update"]
+        )
         assert 2 < ratio < 3
-    cheaper = PUBLISHED["cifar10-mixture-mle"]["seconds_total"] / PUBLISHED["cifar10-deep-mle"]["seconds_total"]
+    cheaper = (
+        PUBLISHED["cifar10-mixture-mle"]["seconds_total"]
+        / PUBLISHED["cifar10-deep-mle"]["seconds_total"]
+    )
     assert 1.8 < cheaper < 2.2
     words = " ".join(PAGE_OF_README.split())
     assert (
-        "Fourier bases vary more on Darcy flows, mixtures are ahead of deep priors, steppingstone training is" in words
+        "Fourier bases vary more on Darcy flows, mixtures are ahead of deep priors, steppingstone "
+        "training is" in words
     )
-    assert "lognormal references do not collapse, and steppingstone training of mixtures is better" in words
+    assert (
+        "lognormal references do not collapse, and steppingstone training of mixtures is better"
+        in words
+    )
 
 
 PAGE_OF_README = (DOCS.parent / "README.md").read_text()

@@ -24,6 +24,8 @@ def test_times_are_read_and_a_slow_tutorial_fails(tmp_path):
     assert check_times.seconds(TEXT) == {"01_a.py": 12.5, "02_b.py": 301.0}
     (tmp_path / "times.rst").write_text(TEXT)
     for most, code in (("300", 1), ("302", 0)):
-        done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path / "times.rst"), most], capture_output=True)
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), str(tmp_path / "times.rst"), most], capture_output=True
+        )
         assert done.returncode == code
         assert b"02_b.py: 301 s" in done.stdout

@@ -4,14 +4,14 @@ A learned prior in your own Pyro model
 
 *What does a factor analysis gain when its factor need not be Gaussian?*
 
-Factor analysis explains a few measurements of each object by one hidden number, the factor, which it takes to be
-normally distributed. That is a habit rather than knowledge. Here the factor's density is *learned*, inside an ordinary
-Pyro model, from Fisher's 150 irises.
+Factor analysis explains a few measurements of each object by one hidden number, the factor, which
+it takes to be normally distributed. That is a habit rather than knowledge. Here the factor's
+density is *learned*, inside an ordinary Pyro model, from Fisher's 150 irises.
 """
 
 # %%
-# The data: four measurements of each flower, standardised. There are three species, which the model is not told.
-# Thirty flowers are held out, to judge the models by.
+# The data: four measurements of each flower, standardised. There are three species, which the model
+# is not told. Thirty flowers are held out, to judge the models by.
 
 import os
 
@@ -41,9 +41,9 @@ training, held_out = flowers[order[30:]], flowers[order[:30]]
 # The model
 # ---------
 #
-# ``prior()`` returns the factor's current density. It is any Pyro distribution to the model, and everything else is
-# what one would write without this package: a plate, the factor ``z``, and four measurements that depend on it
-# linearly.
+# ``prior()`` returns the factor's current density. It is any Pyro distribution to the model, and
+# everything else is what one would write without this package: a plate, the factor ``z``, and four
+# measurements that depend on it linearly.
 
 
 class FactorAnalysis(PyroModule):
@@ -67,13 +67,15 @@ gaussian = FactorAnalysis(lambda: dist.Normal(torch.tensor(0.0), torch.tensor(1.
 learned = FactorAnalysis(TiltedPrior((), reference="gaussian"))
 
 # %%
-# The second prior is :math:`p(z) = \exp(f(z))\, \mathcal N(z)/Z` on [-4, 4], with an energy :math:`f` that is learned.
-# It starts near the Gaussian, so the two models differ in nothing but the freedom to leave it.
+# The second prior is :math:`p(z) = \exp(f(z))\, \mathcal N(z)/Z` on [-4, 4], with an energy
+# :math:`f` that is learned. It starts near the Gaussian, so the two models differ in nothing but
+# the freedom to leave it.
 #
 # Training
 # --------
 #
-# ``ImportanceMLE`` maximises the likelihood of the data itself, by draws from the prior; no guide has to be written.
+# ``ImportanceMLE`` maximises the likelihood of the data itself, by draws from the prior; no guide
+# has to be written.
 
 
 def train(model):
@@ -89,23 +91,29 @@ models = {"Gaussian": gaussian, "learned": learned}
 losses, evidence = {}, {}
 for name, model in models.items():
     losses[name], evidence[name] = train(model)
-    value, error = evidence[name].value / len(held_out), evidence[name].standard_error / len(held_out)
+    value, error = (
+        evidence[name].value / len(held_out),
+        evidence[name].standard_error / len(held_out),
+    )
     print(f"{name:9} log evidence of a held-out flower: {value:.3f} ± {error:.3f} nats")
 
 # %%
-# The difference of two evidences is a log Bayes factor: how much more probable the held-out flowers are under one model
-# than under the other.
+# The difference of two evidences is a log Bayes factor: how much more probable the held-out flowers
+# are under one model than under the other.
 
 gain = evidence["learned"] - evidence["Gaussian"]
-print(f"all {len(held_out)} held-out flowers are e^{gain.value:.1f} times as probable under the learned prior")
+print(
+    f"all {len(held_out)} held-out flowers are e^{gain.value:.1f} times as probable under the "
+    "learned prior"
+)
 assert gain.value > 5 * max(1.0, gain.standard_error)
 
 # %%
 # What was learned
 # ----------------
 #
-# The density is a curve that can be looked at. It has two modes, as if the flowers were of two kinds; coloured by
-# species, the flowers' factors show which: *Iris setosa* and the rest.
+# The density is a curve that can be looked at. It has two modes, as if the flowers were of two
+# kinds; coloured by species, the flowers' factors show which: *Iris setosa* and the rest.
 
 with torch.no_grad(), pyro.get_param_store().scope():
     density = learned.prior()
@@ -122,7 +130,9 @@ left.legend(frameon=False)
 right.plot(z, curve, color="black", label="learned prior")
 right.plot(z, dist.Normal(0.0, 1.0).log_prob(z).exp(), "--", color="black", label="Gaussian")
 for kind, label in enumerate(("setosa", "versicolor", "virginica")):
-    right.hist(factors[species == kind], bins=30, range=(-3.5, 3.5), density=True, alpha=0.3, label=label)
+    right.hist(
+        factors[species == kind], bins=30, range=(-3.5, 3.5), density=True, alpha=0.3, label=label
+    )
 right.set(xlabel="factor z", ylabel="density")
 right.legend(frameon=False, fontsize="small")
 
@@ -133,12 +143,18 @@ with torch.no_grad():
     between = density.log_prob(valley).min()
     peaks = density.log_prob(torch.stack([setosa.mean(), others.mean()]))
 assert (peaks > between + 1).all(), "the learned prior has a valley between setosa and the others"
-assert setosa.max() < others.min() or setosa.min() > others.max(), "the factor alone tells setosa apart"
+assert setosa.max() < others.min() or setosa.min() > others.max(), (
+    "the factor alone tells setosa apart"
+)
 
 # %%
-# Everything that a Pyro distribution has, the learned one has exactly: draws, density, CDF and its inverse, moments.
+# Everything that a Pyro distribution has, the learned one has exactly: draws, density, CDF and its
+# inverse, moments.
 
 with torch.no_grad():
     u = torch.tensor([0.1, 0.5, 0.9])
     assert torch.allclose(density.cdf(density.icdf(u)), u, atol=1e-5)
-    print(f"mean {density.mean:.2f}, standard deviation {density.variance.sqrt():.2f}, deciles {density.icdf(u)}")
+    print(
+        f"mean {density.mean:.2f}, standard deviation {density.variance.sqrt():.2f}, deciles "
+        f"{density.icdf(u)}"
+    )

@@ -4,10 +4,11 @@ Training on digits
 
 *How does one train the model of the paper, and what would a guide buy?*
 
-The model sends uniform numbers through learned inverse distribution functions and a Kolmogorov-Arnold network to make
-an image. It can be trained without ever inferring what numbers made an image (*importance sampling*), by a Markov chain
-that infers them for every image (*Langevin*), or together with a network that learns to infer them (*amortised*, as in
-a variational autoencoder). Each is a few lines of Pyro.
+The model sends uniform numbers through learned inverse distribution functions and a
+Kolmogorov-Arnold network to make an image. It can be trained without ever inferring what numbers
+made an image (*importance sampling*), by a Markov chain that infers them for every image
+(*Langevin*), or together with a network that learns to infer them (*amortised*, as in a variational
+autoencoder). Each is a few lines of Pyro.
 """
 
 # %%
@@ -25,7 +26,13 @@ from torch import nn
 
 from pyro_tkam import plots
 from pyro_tkam.datasets import digits, split
-from pyro_tkam.infer import ULA, ImportanceMLE, ImportanceSampling, InverseTransformReparam, LangevinMLE
+from pyro_tkam.infer import (
+    ULA,
+    ImportanceMLE,
+    ImportanceSampling,
+    InverseTransformReparam,
+    LangevinMLE,
+)
 from pyro_tkam.models import TKAM
 
 SMALL = "PYRO_TKAM_SMALL" in os.environ  # set where only the code is checked
@@ -49,9 +56,9 @@ def new_model():
 # Importance sampling
 # -------------------
 #
-# The likelihood of an image is an average over the prior, :math:`p(x) = E_{p(z)}[p(x|z)]`. Draw a hundred :math:`z`,
-# the same for the whole batch, and average; its gradient is that of each draw, weighted by how well the draw explains
-# the image. No guide, no Markov chain.
+# The likelihood of an image is an average over the prior, :math:`p(x) = E_{p(z)}[p(x|z)]`. Draw a
+# hundred :math:`z`, the same for the whole batch, and average; its gradient is that of each draw,
+# weighted by how well the draw explains the image. No guide, no Markov chain.
 
 
 def train(svi, updates=UPDATES):
@@ -66,20 +73,25 @@ with pyro.get_param_store().scope():
     svi = SVI(by_importance, None, pyro.optim.Adam({"lr": 3e-3}), loss=objective)
     losses = {"importance": train(svi)}
 effective = objective.statistics.effective_sample_size.mean()
-print(f"importance: {losses['importance'][-1]:.1f} nats an image, {effective:.1f} of 100 draws count for an image")
+print(
+    f"importance: {losses['importance'][-1]:.1f} nats an image, {effective:.1f} of 100 draws "
+    "count for an image"
+)
 assert losses["importance"][-1] < losses["importance"][0] - 10
 assert effective < 10
 
 # %%
-# Of a hundred draws only a few explain an image. Training bears that well, since each image pulls at the draws that are
-# like it. The *value* does not: with so few draws an average is an underestimate.
+# Of a hundred draws only a few explain an image. Training bears that well, since each image pulls
+# at the draws that are like it. The *value* does not: with so few draws an average is an
+# underestimate.
 #
 # Langevin
 # --------
 #
-# A chain for each image walks from a draw of the prior towards numbers that explain it, by the gradient of the log
-# density and noise, and the gradient of the parameters is taken where it ends. Each of its steps needs the generator's
-# gradient for every image. Its loss is another quantity: the misfit at the chains' ends, no evidence.
+# A chain for each image walks from a draw of the prior towards numbers that explain it, by the
+# gradient of the log density and noise, and the gradient of the parameters is taken where it ends.
+# Each of its steps needs the generator's gradient for every image. Its loss is another quantity:
+# the misfit at the chains' ends, no evidence.
 
 by_langevin = new_model()
 with pyro.get_param_store().scope():
@@ -93,9 +105,9 @@ assert misfit[-1] < misfit[0] - 10
 # Amortised
 # ---------
 #
-# A guide proposes, for each image, the numbers that may have made it. It is easier to write for normal numbers than for
-# uniform ones, and ``InverseTransformReparam`` turns one into the other: the site ``u`` becomes ``u_noise``, which is
-# standard normal.
+# A guide proposes, for each image, the numbers that may have made it. It is easier to write for
+# normal numbers than for uniform ones, and ``InverseTransformReparam`` turns one into the other:
+# the site ``u`` becomes ``u_noise``, which is standard normal.
 
 amortised = new_model()
 normal_model = reparam(amortised, {"u": InverseTransformReparam()})
@@ -120,16 +132,22 @@ assert losses["amortised"][-1] < losses["amortised"][0] - 10
 # How good are they?
 # ------------------
 #
-# The log evidence of the held-out images, by weighted draws: from the prior, and from the guide. With each value comes
-# a verdict on it.
+# The log evidence of the held-out images, by weighted draws: from the prior, and from the guide.
+# With each value comes a verdict on it.
 
 with pyro.get_param_store().scope():
     by_guide = ImportanceSampling(normal_model, guide, num_particles=500).run(held_out)
 with pyro.get_param_store().scope():
     by_prior = ImportanceSampling(by_importance, num_particles=5000).run(held_out)
-for name, draws in (("importance, by 5000 prior draws", by_prior), ("amortised, by 500 guide draws", by_guide)):
+for name, draws in (
+    ("importance, by 5000 prior draws", by_prior),
+    ("amortised, by 500 guide draws", by_guide),
+):
     size = draws.effective_sample_size.median()
-    print(f"{name}: {draws.evidence.value / len(held_out):.1f} nats an image, {size:.0f} effective draws")
+    print(
+        f"{name}: {draws.evidence.value / len(held_out):.1f} nats an image, {size:.0f} effective "
+        "draws"
+    )
     print(f"  {draws.verdict}")
 assert not by_prior.verdict.trusted
 assert not by_guide.verdict.trusted
@@ -140,11 +158,11 @@ share = {
 assert share["guide"] > 3 * share["prior"], "a draw of the guide is worth several of the prior"
 
 # %%
-# A draw of the guide is worth several of the prior, since it looks at the image first. Still, neither value may be
-# believed for every image, the verdicts say so, and two values that are too low by unknown amounts must not be
-# compared. (Tempering is the way to a reliable one, see :doc:`04_evidence`.) What the guide buys is an inference of
-# every image's numbers; what it costs is another network, and images whose posterior it gets wrong. For the samples,
-# look at them.
+# A draw of the guide is worth several of the prior, since it looks at the image first. Still,
+# neither value may be believed for every image, the verdicts say so, and two values that are too
+# low by unknown amounts must not be compared. (Tempering is the way to a reliable one, see
+# :doc:`04_evidence`.) What the guide buys is an inference of every image's numbers; what it costs
+# is another network, and images whose posterior it gets wrong. For the samples, look at them.
 
 with pyro.get_param_store().scope():
     samples = {"importance": by_importance.generate(64)}
@@ -161,9 +179,11 @@ panels[0].legend(frameon=False)
 plots.image_grid(held_out[:64], panels[1], title="held-out digits")
 for panel, (name, drawn) in zip(panels[2:], samples.items(), strict=True):
     plots.image_grid(drawn, panel, title=f"samples, {name}")
-    assert (SMALL and name == "Langevin") or drawn.std(0).mean() > 0.02, "samples differ from each other"
+    assert (SMALL and name == "Langevin") or drawn.std(0).mean() > 0.02, (
+        "samples differ from each other"
+    )
 
 # %%
-# From here: ``python -m pyro_tkam train`` does the same for 28 × 28 digits with checkpoints, metrics and pictures, and
-# ``make demo`` compares both couplings. ``ImportanceMLE`` takes a guide as well, which then learns by the same weights
-# (reweighted wake-sleep).
+# From here: ``python -m pyro_tkam train`` does the same for 28 × 28 digits with checkpoints,
+# metrics and pictures, and ``make demo`` compares both couplings. ``ImportanceMLE`` takes a guide
+# as well, which then learns by the same weights (reweighted wake-sleep).

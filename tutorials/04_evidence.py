@@ -4,9 +4,10 @@ The evidence of any Pyro model
 
 *Do the eight schools differ, and how sure can one be of the answer?*
 
-Eight schools coached pupils for a test and measured the effect (Rubin 1981). Did coaching help all alike, and the
-differences are noise, or does each school have an effect of its own? Two Pyro models, each with its *evidence*, the
-probability it gives to the data: their ratio, the Bayes factor, is the answer.
+Eight schools coached pupils for a test and measured the effect (Rubin 1981). Did coaching help all
+alike, and the differences are noise, or does each school have an effect of its own? Two Pyro
+models, each with its *evidence*, the probability it gives to the data: their ratio, the Bayes
+factor, is the answer.
 """
 
 # %%
@@ -54,8 +55,8 @@ def different(width=10.0):
 # Their evidences
 # ---------------
 #
-# ``log_evidence`` takes a model as it is. What comes back has a Monte Carlo standard error and a verdict in words:
-# whether anything speaks against believing it, and what to do then.
+# ``log_evidence`` takes a model as it is. What comes back has a Monte Carlo standard error and a
+# verdict in words: whether anything speaks against believing it, and what to do then.
 
 pyro.set_rng_seed(0)
 evidence = {model.__name__: log_evidence(model) for model in (alike, different)}
@@ -72,25 +73,33 @@ print(f"the data are {math.exp(factor.value):.2f} times as probable if all schoo
 assert 0 < factor.value < math.log(3), "barely worth mentioning, on Jeffreys' scale"
 
 # %%
-# Eight schools can hardly tell: the simpler model is ahead, by less than a factor of three. The error says that this is
-# what the data are like, not what the sampler is like.
+# Eight schools can hardly tell: the simpler model is ahead, by less than a factor of three. The
+# error says that this is what the data are like, not what the sampler is like.
 #
 # Is it right?
 # ------------
 #
-# Here it can be checked. Given location and scatter the effects are normal, so two dimensions remain, for which a grid
-# is exact to many digits.
+# Here it can be checked. Given location and scatter the effects are normal, so two dimensions
+# remain, for which a grid is exact to many digits.
 
 
 def exact(width):
-    """Log evidence by a grid over location and scatter; with ``width=None`` all schools are alike."""
+    """
+    Log evidence by a grid over location and scatter; with ``width=None`` all schools are alike.
+    """
     location = torch.linspace(-80, 80, 2001, dtype=torch.float64)
-    scatter = torch.linspace(0, 8 * width, 2001, dtype=torch.float64)[1:] if width else torch.zeros(1).double()
+    scatter = (
+        torch.linspace(0, 8 * width, 2001, dtype=torch.float64)[1:]
+        if width
+        else torch.zeros(1).double()
+    )
     spread = (scatter[:, None, None] ** 2 + errors.double() ** 2).sqrt()
     values = dist.Normal(location[:, None], spread).log_prob(effects.double()).sum(-1)
     values = values + dist.Normal(0.0, 10.0).log_prob(location) + math.log(0.08)
     if width:
-        values = values + dist.HalfNormal(width).log_prob(scatter)[:, None] + math.log(8 * width / 2000)
+        values = (
+            values + dist.HalfNormal(width).log_prob(scatter)[:, None] + math.log(8 * width / 2000)
+        )
     return values.flatten().logsumexp(0).item()
 
 
@@ -103,17 +112,29 @@ for name, width in (("alike", None), ("different", 10.0)):
 # The prior matters
 # -----------------
 #
-# An evidence averages the likelihood over the prior, so a vaguer prior pays for the values it wastes probability on.
-# How much the answer depends on the width of the prior on the scatter belongs beside the answer.
+# An evidence averages the likelihood over the prior, so a vaguer prior pays for the values it
+# wastes probability on. How much the answer depends on the width of the prior on the scatter
+# belongs beside the answer.
 
 widths = [5.0, 20.0] if SMALL else [2.0, 5.0, 10.0, 20.0, 40.0]
-by_width = [log_evidence(different, model_kwargs={"width": width}) - evidence["alike"] for width in widths]
+by_width = [
+    log_evidence(different, model_kwargs={"width": width}) - evidence["alike"] for width in widths
+]
 
 figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-axes.errorbar(widths, [each.value for each in by_width], [2 * each.standard_error for each in by_width], fmt="o")
+axes.errorbar(
+    widths,
+    [each.value for each in by_width],
+    [2 * each.standard_error for each in by_width],
+    fmt="o",
+)
 axes.plot(widths, [exact(width) - exact(None) for width in widths], color="0.5", label="exact")
 axes.axhline(0, color="0.8", zorder=0)
-axes.set(xlabel="width of the prior on the scatter", ylabel="log Bayes factor for 'different'", xscale="log")
+axes.set(
+    xlabel="width of the prior on the scatter",
+    ylabel="log Bayes factor for 'different'",
+    xscale="log",
+)
 axes.legend(frameon=False)
 assert by_width[-1].value < by_width[0].value, "a vaguer prior on the scatter is penalised"
 
@@ -121,14 +142,18 @@ assert by_width[-1].value < by_width[0].value, "a vaguer prior on the scatter is
 # How it is done
 # --------------
 #
-# The evidence is an integral over *temperatures*: the mean log likelihood, from draws of the prior (``t = 0``) over
-# powers of the likelihood to the posterior (``t = 1``). ``ParallelTempering`` makes the draws at all temperatures at
-# once; the area under the curve is the log evidence (the thermodynamic integral), and the same draws serve three better
-# estimators.
+# The evidence is an integral over *temperatures*: the mean log likelihood, from draws of the prior
+# (``t = 0``) over powers of the likelihood to the posterior (``t = 1``). ``ParallelTempering``
+# makes the draws at all temperatures at once; the area under the curve is the log evidence (the
+# thermodynamic integral), and the same draws serve three better estimators.
 
 pyro.set_rng_seed(1)
 tempering = ParallelTempering(
-    AutoMALA(different), num_temperatures=8, num_samples=200 if SMALL else 1000, num_chains=4, disable_progbar=True
+    AutoMALA(different),
+    num_temperatures=8,
+    num_samples=200 if SMALL else 1000,
+    num_chains=4,
+    disable_progbar=True,
 )
 draws = tempering.run()
 for method in ("thermodynamic", "steppingstone", "bar", "bridge"):
@@ -137,8 +162,9 @@ for method in ("thermodynamic", "steppingstone", "bar", "bridge"):
     assert abs(estimate.value - exact(10.0)) < 0.3
 
 # %%
-# If all schools are alike everything is normal, and the curve is known. The left picture has its trapezoids, whose area
-# is the estimate, and the right one the posteriors on the way: from the prior (blue) to the posterior (red).
+# If all schools are alike everything is normal, and the curve is known. The left picture has its
+# trapezoids, whose area is the estimate, and the right one the posteriors on the way: from the
+# prior (blue) to the posterior (red).
 
 
 def mean_log_likelihood(t):
@@ -151,7 +177,12 @@ def mean_log_likelihood(t):
 
 
 simple = ParallelTempering(
-    AutoMALA(alike), num_temperatures=8, num_samples=1000, num_chains=4, keep_all=True, disable_progbar=True
+    AutoMALA(alike),
+    num_temperatures=8,
+    num_samples=1000,
+    num_chains=4,
+    keep_all=True,
+    disable_progbar=True,
 ).run()
 _, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 plots.evidence_curve(simple, left, exact=exact(None), exact_mean=mean_log_likelihood)
@@ -164,8 +195,9 @@ assert (averages - mean_log_likelihood(simple.betas)).abs()[1:].max() < 0.2
 # Read in ArviZ
 # -------------
 #
-# The draws at ``t = 1`` are the posterior. ``to_arviz`` hands over everything: the posterior with the plates as named
-# dimensions, the sampler's statistics, log likelihoods, observed data, the tempered draws, and the evidence.
+# The draws at ``t = 1`` are the posterior. ``to_arviz`` hands over everything: the posterior with
+# the plates as named dimensions, the sampler's statistics, log likelihoods, observed data, the
+# tempered draws, and the evidence.
 
 data = to_arviz(tempering, evidence=evidence["different"])
 summary = arviz.summary(data, var_names=["location", "scatter"])
@@ -175,9 +207,10 @@ assert 3 < float(data["posterior"]["location"].mean()) < 10
 assert data.attrs["log_evidence"] == evidence["different"].value
 
 # %%
-# Another way to compare models is how well each predicts a school from the others. ``arviz.compare`` ranks by that
-# score what ``to_arviz`` made of the models, from the log likelihood of every datum. It asks another question: an
-# evidence counts what a prior wastes, a prediction does not.
+# Another way to compare models is how well each predicts a school from the others.
+# ``arviz.compare`` ranks by that score what ``to_arviz`` made of the models, from the log
+# likelihood of every datum. It asks another question: an evidence counts what a prior wastes, a
+# prediction does not.
 
 table = arviz.compare({"alike": to_arviz(simple), "different": data})
 print(table.iloc[:, :4].to_string())

@@ -4,10 +4,10 @@ Tempering a multimodal posterior
 
 *What is the period of the lynx cycle, and why do four chains of NUTS not agree on it?*
 
-The Hudson Bay Company's books tell how many lynx were trapped along the Mackenzie River in each year from 1821 to 1934
-(Elton and Nicholson 1942). The numbers rise and fall in a famous cycle. Its period is one unknown number, and yet its
-posterior is among the hardest for a sampler that walks: every frequency that fits a few of the waves is a mode of its
-own.
+The Hudson Bay Company's books tell how many lynx were trapped along the Mackenzie River in each
+year from 1821 to 1934 (Elton and Nicholson 1942). The numbers rise and fall in a famous cycle. Its
+period is one unknown number, and yet its posterior is among the hardest for a sampler that walks:
+every frequency that fits a few of the waves is a mode of its own.
 """
 
 # %%
@@ -29,11 +29,12 @@ SMALL = "PYRO_TKAM_SMALL" in os.environ  # set where only the code is checked
 NUTS_STEPS, TEMPERED_STEPS = (50, 500) if SMALL else (150, 1000)
 
 CATCH = """
-269 321 585 871 1475 2821 3928 5943 4950 2577 523 98 184 279 409 2285 2685 3409 1824 409 151 45 68 213 546 1033 2129
-2536 957 361 377 225 360 731 1638 2725 2871 2119 684 299 236 245 552 1623 3311 6721 4254 687 255 473 358 784 1594 1676
-2251 1426 756 299 201 229 469 736 2042 2811 4431 2511 389 73 39 49 59 188 377 1292 4031 3495 587 105 153 387 758 1307
-3465 6991 6313 3794 1836 345 382 808 1388 2713 3800 3091 2985 3790 674 81 80 108 229 399 1132 2432 3574 2935 1537 529
-485 662 1000 1590 2657 3396
+269 321 585 871 1475 2821 3928 5943 4950 2577 523 98 184 279 409 2285 2685 3409 1824 409 151 45 68
+213 546 1033 2129 2536 957 361 377 225 360 731 1638 2725 2871 2119 684 299 236 245 552 1623 3311
+6721 4254 687 255 473 358 784 1594 1676 2251 1426 756 299 201 229 469 736 2042 2811 4431 2511 389 73
+39 49 59 188 377 1292 4031 3495 587 105 153 387 758 1307 3465 6991 6313 3794 1836 345 382 808 1388
+2713 3800 3091 2985 3790 674 81 80 108 229 399 1132 2432 3574 2935 1537 529 485 662 1000 1590 2657
+3396
 """
 catch = torch.tensor([float(number) for number in CATCH.split()])
 years = 1821 + torch.arange(len(catch))
@@ -44,8 +45,8 @@ times = years - years.float().mean()
 # The model
 # ---------
 #
-# One wave of unknown frequency and phase, and noise. All frequencies from one cycle in 40 years to one in 2 years, the
-# highest that yearly data can show, are equally probable beforehand.
+# One wave of unknown frequency and phase, and noise. All frequencies from one cycle in 40 years to
+# one in 2 years, the highest that yearly data can show, are equally probable beforehand.
 
 LOW, HIGH = 1 / 40, 1 / 2
 
@@ -62,8 +63,8 @@ def cycle():
 
 
 # %%
-# The truth, for once, is known: given frequency and noise the model is linear in the amplitudes, so they can be
-# integrated by hand, and a fine grid does the rest.
+# The truth, for once, is known: given frequency and noise the model is linear in the amplitudes, so
+# they can be integrated by hand, and a fine grid does the rest.
 
 
 def log_marginal(frequency, noise):
@@ -80,7 +81,9 @@ def log_marginal(frequency, noise):
 
 frequencies = torch.linspace(LOW, HIGH, 6001).double()
 noises = torch.linspace(0.2, 0.8, 121).double()
-table = torch.stack([log_marginal(frequencies, n) + dist.HalfNormal(1.0).log_prob(n) for n in noises])
+table = torch.stack(
+    [log_marginal(frequencies, n) + dist.HalfNormal(1.0).log_prob(n) for n in noises]
+)
 log_posterior = table.logsumexp(0) + math.log(0.005)  # of the frequency, without its normaliser
 exact_log_evidence = (log_posterior.logsumexp(0) - math.log(len(frequencies))).item()
 weights = log_posterior.softmax(0)
@@ -94,31 +97,41 @@ assert num_modes > 20
 # NUTS
 # ----
 #
-# Four chains of Pyro's NUTS, from four draws of the prior. Each climbs the mode that it happens to be near.
+# Four chains of Pyro's NUTS, from four draws of the prior. Each climbs the mode that it happens to
+# be near.
 
 pyro.set_rng_seed(2)
 nuts_draws = []
 for _ in range(4):
-    nuts = MCMC(NUTS(cycle, max_tree_depth=5), num_samples=NUTS_STEPS, warmup_steps=NUTS_STEPS, disable_progbar=True)
+    nuts = MCMC(
+        NUTS(cycle, max_tree_depth=5),
+        num_samples=NUTS_STEPS,
+        warmup_steps=NUTS_STEPS,
+        disable_progbar=True,
+    )
     nuts.run()
     nuts_draws.append(nuts.get_samples()["frequency"])
 for chain, draws in enumerate(nuts_draws):
     print(f"NUTS chain {chain}: period {(1 / draws).mean():6.2f} ± {(1 / draws).std():.2f} years")
 means = torch.stack([(1 / draws).mean() for draws in nuts_draws])
-print(f"{int(((means - exact_period).abs() > 0.5).sum())} of 4 chains miss the period by more than half a year")
+print(
+    f"{int(((means - exact_period).abs() > 0.5).sum())} of 4 chains miss the period by more than "
+    "half a year"
+)
 assert (means - exact_period).abs().max() > 0.5
 assert means.max() - means.min() > 1, "the chains contradict each other"
 
 # %%
-# Each chain gives a period with an error of its own, and they contradict each other by more than a year. Only that
-# gives them away: a single chain would have looked like an answer.
+# Each chain gives a period with an error of its own, and they contradict each other by more than a
+# year. Only that gives them away: a single chain would have looked like an answer.
 #
 # Tempering
 # ---------
 #
-# ``ParallelTempering`` runs chains at many temperatures, from the prior, which roams over all frequencies, to the
-# posterior, and swaps their states. A state that is good enough to survive at a colder temperature moves down; one that
-# is stuck moves up, and is forgotten. All chains at all temperatures move as one batch.
+# ``ParallelTempering`` runs chains at many temperatures, from the prior, which roams over all
+# frequencies, to the posterior, and swaps their states. A state that is good enough to survive at a
+# colder temperature moves down; one that is stuck moves up, and is forgotten. All chains at all
+# temperatures move as one batch.
 
 pyro.set_rng_seed(3)
 tempering = ParallelTempering(
@@ -130,29 +143,40 @@ tempering = ParallelTempering(
 )
 draws = tempering.run()
 periods = 1 / draws.samples["frequency"]
-print(f"tempering: period {periods.mean():.3f} ± {periods.std():.3f} years, exactly {exact_period:.3f}")
+print(
+    f"tempering: period {periods.mean():.3f} ± {periods.std():.3f} years, exactly "
+    f"{exact_period:.3f}"
+)
 print(f"chain by chain: {[round(each, 2) for each in periods.mean(1).tolist()]}")
 assert (periods.mean(1) - exact_period).abs().max() < 0.1, "every chain finds the period"
 
 # %%
-# The evidence comes with it. How much more probable are the catches with a cycle than without one? Without, they are
-# independent normal numbers, whose evidence one more integral over the noise gives.
+# The evidence comes with it. How much more probable are the catches with a cycle than without one?
+# Without, they are independent normal numbers, whose evidence one more integral over the noise
+# gives.
 
 evidence = draws.log_evidence("bridge")
 no_wave = torch.stack(
-    [dist.Normal(0.0, n).log_prob(log_catch.double()).sum() + dist.HalfNormal(1.0).log_prob(n) for n in noises]
+    [
+        dist.Normal(0.0, n).log_prob(log_catch.double()).sum() + dist.HalfNormal(1.0).log_prob(n)
+        for n in noises
+    ]
 )
 gain = evidence.value - (no_wave.logsumexp(0) + math.log(0.005)).item()
-print(f"log evidence {evidence.value:.2f} ± {evidence.standard_error:.2f}, exactly {exact_log_evidence:.2f}")
+print(
+    f"log evidence {evidence.value:.2f} ± {evidence.standard_error:.2f}, exactly "
+    f"{exact_log_evidence:.2f}"
+)
 print(f"log Bayes factor for the cycle: {gain:.1f} nats")
 assert abs(evidence.value - exact_log_evidence) < 0.3
 assert gain > 20
 
 # %%
-# The pictures: the posterior of the frequency, on a logarithmic scale, with its many modes and where each NUTS chain
-# ended; the cycle over the catches; and the path of the replicas through the temperatures. A replica that goes from hot
-# to cold and back has made a round trip, and what such trips bring to the cold end does not depend on where the run
-# began. Where there is none the verdict says so, and asks for more.
+# The pictures: the posterior of the frequency, on a logarithmic scale, with its many modes and
+# where each NUTS chain ended; the cycle over the catches; and the path of the replicas through the
+# temperatures. A replica that goes from hot to cold and back has made a round trip, and what such
+# trips bring to the cold end does not depend on where the run began. Where there is none the
+# verdict says so, and asks for more.
 
 figure, panels = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
 panels[0].plot(1 / frequencies, log_posterior - log_posterior.max(), color="black", linewidth=0.8)
@@ -170,16 +194,19 @@ panels[1].set(xlabel="year", ylabel="log10 catch, centred")
 plots.index_process(draws, panels[2])
 panels[2].set_title(f"{int(draws.round_trips.sum())} round trips", fontsize="medium")
 print(evidence.verdict)
-assert draws.round_trips.sum() > 0 or not evidence.verdict.trusted, "a ladder without trips is never trusted"
+assert draws.round_trips.sum() > 0 or not evidence.verdict.trusted, (
+    "a ladder without trips is never trusted"
+)
 
 # %%
 # Where the temperatures lie
 # --------------------------
 #
-# Power posteriors often change fastest near the prior, so that rungs should crowd there. A power law ``(k / K)^r`` does
-# this by a fixed exponent. The adaptive ladder, in black, moves rungs to where neighbours swap too rarely: near the
-# prior, and here once more on the way, where a chain decides for a frequency. The second picture shows how often they
-# swap; it is least there, and what the verdict names where it is too little.
+# Power posteriors often change fastest near the prior, so that rungs should crowd there. A power
+# law ``(k / K)^r`` does this by a fixed exponent. The adaptive ladder, in black, moves rungs to
+# where neighbours swap too rarely: near the prior, and here once more on the way, where a chain
+# decides for a frequency. The second picture shows how often they swap; it is least there, and what
+# the verdict names where it is too little.
 
 _, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 num = len(draws.betas)

@@ -2,17 +2,19 @@
 Flow through rock: what a basis and a reference assume
 ======================================================
 
-*Water seeps through a random medium. Which basis and which reference density suit the pressures, and what does each
-assume before it has seen any?*
+*Water seeps through a random medium. Which basis and which reference density suit the pressures,
+and what does each assume before it has seen any?*
 
-A model of the paper has two choices that look like details: the basis of its functions, and the reference density that
-its priors tilt. Both are assumptions. This tutorial trains the same model with six pairs of them on solutions of
-Darcy's equation, for the same number of updates, and looks at what comes out.
+A model of the paper has two choices that look like details: the basis of its functions, and the
+reference density that its priors tilt. Both are assumptions. This tutorial trains the same model
+with six pairs of them on solutions of Darcy's equation, for the same number of updates, and looks
+at what comes out.
 """
 
 # %%
-# The data: pressures in a square of two materials mixed at random, by finite differences. They are solved at the first
-# call and then read from a cache. The pressure is zero on the boundary, and smooth: it solves an elliptic equation.
+# The data: pressures in a square of two materials mixed at random, by finite differences. They are
+# solved at the first call and then read from a cache. The pressure is zero on the boundary, and
+# smooth: it solves an elliptic equation.
 
 import os
 import time
@@ -42,9 +44,9 @@ floor = frechet_distance(real, embed(features, held_out))
 
 
 # %%
-# Samples are judged by two numbers. The Fréchet distance compares means and covariances of the leading principal
-# components with those of the data. The *roughness* is the mean squared second difference, over that of the data: 1
-# for fields as smooth as real ones.
+# Samples are judged by two numbers. The Fréchet distance compares means and covariances of the
+# leading principal components with those of the data. The *roughness* is the mean squared second
+# difference, over that of the data: 1 for fields as smooth as real ones.
 
 
 def curvature(images):
@@ -89,13 +91,18 @@ for basis in ("rbf", "fourier"):
 print(f"held-out pressures: distance {floor:.2f}")
 
 # %%
-# The basis decides. Radial basis functions, bumps as wide as the grid's step, can hardly bend faster than that: all
-# their samples look like pressures, if a little smoother than real ones. Fourier functions of the same number wave all
-# over the interval. Where training has drawn few latents, nothing stops them, and some samples are noise: in a mean
-# square they are many times as rough. The reference hardly matters to the first.
+# The basis decides. Radial basis functions, bumps as wide as the grid's step, can hardly bend
+# faster than that: all their samples look like pressures, if a little smoother than real ones.
+# Fourier functions of the same number wave all over the interval. Where training has drawn few
+# latents, nothing stops them, and some samples are noise: in a mean square they are many times as
+# rough. The reference hardly matters to the first.
 
-distances = {basis: [results[key][2] for key in results if key[0] == basis] for basis in ("rbf", "fourier")}
-roughnesses = {basis: [results[key][3] for key in results if key[0] == basis] for basis in ("rbf", "fourier")}
+distances = {
+    basis: [results[key][2] for key in results if key[0] == basis] for basis in ("rbf", "fourier")
+}
+roughnesses = {
+    basis: [results[key][3] for key in results if key[0] == basis] for basis in ("rbf", "fourier")
+}
 assert SMALL or max(distances["rbf"]) < min(distances["fourier"]) / 2
 assert SMALL or max(distances["rbf"]) < 2 * min(distances["rbf"]), "the reference hardly matters"
 assert SMALL or max(roughnesses["rbf"]) < 1 < 2 < min(roughnesses["fourier"])
@@ -111,8 +118,8 @@ for row, basis in zip(panels[:, 1:], ("rbf", "fourier"), strict=True):
         plots.image_grid(results[basis, reference][1][:16], panel, title=f"{basis}, {reference}")
 
 # %%
-# The same shows in the priors: the first three learned densities of each basis on the Gaussian reference, over that
-# reference.
+# The same shows in the priors: the first three learned densities of each basis on the Gaussian
+# reference, over that reference.
 
 figure, panels = pyplot.subplots(2, 3, figsize=(9, 4.6), layout="constrained")
 for row, basis in zip(panels, ("rbf", "fourier"), strict=True):
@@ -120,14 +127,17 @@ for row, basis in zip(panels, ("rbf", "fourier"), strict=True):
     row[0].set_title(f"basis {basis}")
 
 # %%
-# A basis is the assumption of how fast functions may bend, and on smooth fields the one that says "slowly" wins. The
-# paper found Fourier functions to be the better ones on its pressures, in a larger model that was trained for longer;
-# with few updates they are the riskier choice. If waves are right for your data, take few of them, or let
-# ``model.prior.energies.regularization(smoothness=...)`` and that of the generator's layers pay for bending.
+# A basis is the assumption of how fast functions may bend, and on smooth fields the one that says
+# "slowly" wins. The paper found Fourier functions to be the better ones on its pressures, in a
+# larger model that was trained for longer; with few updates they are the riskier choice. If waves
+# are right for your data, take few of them, or let
+# ``model.prior.energies.regularization(smoothness=...)`` and that of the generator's layers pay for
+# bending.
 
 # %%
-# What that does, on one density: a Fourier series fitted to 300 draws waves about the density they came from. A small
-# penalty on :math:`\int f''^2` in 60 further updates leaves a thousandth of the bending, and new draws are more likely.
+# What that does, on one density: a Fourier series fitted to 300 draws waves about the density they
+# came from. A small penalty on :math:`\int f''^2` in 60 further updates leaves a thousandth of the
+# bending, and new draws are more likely.
 
 truth = torch.distributions.Beta(2.0, 5.0)
 pyro.set_rng_seed(0)
@@ -162,6 +172,9 @@ panel.plot(places, before[0], label="without the penalty")
 panel.plot(places, after[0], label="with it")
 panel.set(xlabel="z", ylabel="density")
 panel.legend()
-print(f"bending {before[1]:.3g} -> {after[1]:.3g}, log density of new draws {before[2]:.3f} -> {after[2]:.3f}")
+print(
+    f"bending {before[1]:.3g} -> {after[1]:.3g}, log density of new draws {before[2]:.3f} -> "
+    f"{after[2]:.3f}"
+)
 assert after[1] < 0.01 * before[1]
 assert after[2] > before[2]

@@ -2,12 +2,13 @@
 Mixture or deep priors on colour patches
 ========================================
 
-*A prior can be a mixture of univariate densities, exactly samplable, or one deep energy over all latents. Which draws
-better patches of photographs, at what cost, and what can one still see in it?*
+*A prior can be a mixture of univariate densities, exactly samplable, or one deep energy over all
+latents. Which draws better patches of photographs, at what cost, and what can one still see in it?*
 """
 
 # %%
-# The data: 1,378 patches of 16 × 16 pixels and three colours, of photographs that come with scientific packages.
+# The data: 1,378 patches of 16 × 16 pixels and three colours, of photographs that come with
+# scientific packages.
 
 import os
 import time
@@ -34,8 +35,9 @@ features = principal_features(training, 16)
 real = embed(features, training)
 
 # %%
-# Two models with the same generator. The mixture sums 20 tilted densities for each latent and normalises them by
-# quadrature; the deep prior is ``exp(f(z)) N(z; 0, I)`` with a network ``f`` of all latents, known up to a constant.
+# Two models with the same generator. The mixture sums 20 tilted densities for each latent and
+# normalises them by quadrature; the deep prior is ``exp(f(z)) N(z; 0, I)`` with a network ``f`` of
+# all latents, known up to a constant.
 
 shape, common = (3, 16, 16), {"grid_size": 8, "noise_scale": 0.15}
 
@@ -47,11 +49,16 @@ def mixture():
 
 def deep(num_steps=40):
     """Return the model with the deep prior, whose draws take Langevin steps."""
-    return TKAM.deep(shape, LATENTS, energy_widths=[82], sampler=ShortRunULA(num_steps=num_steps), **common)
+    return TKAM.deep(
+        shape, LATENTS, energy_widths=[82], sampler=ShortRunULA(num_steps=num_steps), **common
+    )
 
 
 def train(make):
-    """Train with a guide network by the evidence lower bound; return the model and its seconds an update."""
+    """
+    Train with a guide network by the evidence lower bound; return the model and its seconds an
+    update.
+    """
     pyro.set_rng_seed(0)
     model = make()
     loss = Trace_ELBO(max_plate_nesting=1)(model, AmortisedGuide(model))
@@ -78,27 +85,32 @@ for name, make in (("mixture", mixture), ("deep", deep)):
     models[name], per_update = train(make)
     samples[name], seconds = drawn(models[name])
     distances[name] = frechet_distance(real, embed(features, samples[name]))
-    print(f"{name}: distance {distances[name]:.2f}, {per_update:.2f} s an update, {seconds:.2f} s for 1000 samples")
+    print(
+        f"{name}: distance {distances[name]:.2f}, {per_update:.2f} s an update, {seconds:.2f} s "
+        "for 1000 samples"
+    )
 print(f"held-out patches: distance {frechet_distance(real, embed(features, held_out)):.2f}")
 
 # %%
-# An update of the deep prior has more to do, since its energy is a network of its own and its gradient needs
-# draws by Langevin steps. What it draws is no better:
+# An update of the deep prior has more to do, since its energy is a network of its own and its
+# gradient needs draws by Langevin steps. What it draws is no better:
 
 assert SMALL or 0.5 < distances["mixture"] / distances["deep"] < 1.5
 
 figure, panels = pyplot.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
 plots.image_grid(held_out[:36], panels[0], title="held-out patches")
 for panel, name in zip(panels[1:], samples, strict=True):
-    plots.image_grid(samples[name][:36].clamp(0, 1), panel, title=f"{name} (distance {distances[name]:.1f})")
+    plots.image_grid(
+        samples[name][:36].clamp(0, 1), panel, title=f"{name} (distance {distances[name]:.1f})"
+    )
 
 # %%
 # What a draw means
 # -----------------
 #
-# A draw of the mixture is exact: one pass through an inverse distribution function. A draw of the deep prior is the end
-# of a chain, and how long the chain has to be is another thing to find out. The same trained energy, sampled for
-# shorter and longer:
+# A draw of the mixture is exact: one pass through an inverse distribution function. A draw of the
+# deep prior is the end of a chain, and how long the chain has to be is another thing to find out.
+# The same trained energy, sampled for shorter and longer:
 
 state = models["deep"].state_dict()
 lengths = (5, 20, 80) if SMALL else (10, 40, 160, 640)
@@ -116,7 +128,8 @@ with torch.no_grad():
     z = prior.sample((4000,))
     uniform = prior.cdf(z)
 print(
-    f"the mixture's distribution function at its own draws: mean {uniform.mean():.3f}, standard deviation "
+    f"the mixture's distribution function at its own draws: mean {uniform.mean():.3f}, standard "
+    "deviation "
     f"{uniform.std():.3f} (uniform numbers have 0.500 and 0.289)"
 )
 assert abs(uniform.mean() - 0.5) < 0.01
@@ -130,8 +143,8 @@ left.legend(frameon=False)
 plots.prior_densities(prior, right, title="the mixture's densities that changed most")
 
 # %%
-# How much the chain's length matters has to be measured, at a time that grows with it; the
-# mixture has nothing to measure. And its densities can be looked at one by one, on the right, while of the deep energy
-# one sees samples only. A small network, trained for a
-# minute or three, knows colours and edges and no textures. (The paper found the mixture better on SVHN and CIFAR-10,
-# too; by Langevin training for 300 updates the deep prior was ahead, see :doc:`/reproduction`.)
+# How much the chain's length matters has to be measured, at a time that grows with it; the mixture
+# has nothing to measure. And its densities can be looked at one by one, on the right, while of the
+# deep energy one sees samples only. A small network, trained for a minute or three, knows colours
+# and edges and no textures. (The paper found the mixture better on SVHN and CIFAR-10, too; by
+# Langevin training for 300 updates the deep prior was ahead, see :doc:`/reproduction`.)

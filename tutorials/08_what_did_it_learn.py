@@ -4,16 +4,17 @@ What did it learn?
 
 *Can one read a trained model, rather than only draw from it?*
 
-Everything that a Kolmogorov-Arnold model learns is a curve of one variable. A curve can be looked at, it can be left
-out when it does nothing, and often it can be written down.
+Everything that a Kolmogorov-Arnold model learns is a curve of one variable. A curve can be looked
+at, it can be left out when it does nothing, and often it can be written down.
 """
 
 # %%
 # A network that should become smaller
 # ------------------------------------
 #
-# A test with a known answer: a thousand values of :math:`e^{\sin(π x_1) + x_2^2}`, standardised, with a little noise.
-# Two more inputs have nothing to do with it, and the network has five hidden nodes where one would do.
+# A test with a known answer: a thousand values of :math:`e^{\sin(π x_1) + x_2^2}`, standardised,
+# with a little noise. Two more inputs have nothing to do with it, and the network has five hidden
+# nodes where one would do.
 
 import math
 import os
@@ -34,11 +35,20 @@ pyro.set_rng_seed(0)
 x = 2 * torch.rand(1000, 4) - 1
 clean = torch.exp(torch.sin(math.pi * x[:, 0]) + x[:, 1] ** 2)
 y = (clean - clean.mean()) / clean.std() + 0.01 * torch.randn(1000)
-network = KAN([4, 5, 1], "bspline", low=-1.0, high=1.0, hidden_low=-3.0, hidden_high=3.0, grid_size=8, layer_norm=False)
+network = KAN(
+    [4, 5, 1],
+    "bspline",
+    low=-1.0,
+    high=1.0,
+    hidden_low=-3.0,
+    hidden_high=3.0,
+    grid_size=8,
+    layer_norm=False,
+)
 
 # %%
-# The penalty counts the mean size of each curve (``l1``) and how evenly the sizes are spread (``entropy``): a few large
-# curves are cheaper than many small ones.
+# The penalty counts the mean size of each curve (``l1``) and how evenly the sizes are spread
+# (``entropy``): a few large curves are cheaper than many small ones.
 
 
 def fit(network, updates, penalty, learning_rate):
@@ -63,8 +73,9 @@ error = fit(network, 1000, penalty=3e-3, learning_rate=0.01)
 before = sizes(network)
 
 # %%
-# ``prune`` returns a smaller network without the curves below a threshold. A few more updates without a penalty let
-# what is left settle, and a second pruning removes what crept back into the inputs that do not matter.
+# ``prune`` returns a smaller network without the curves below a threshold. A few more updates
+# without a penalty let what is left settle, and a second pruning removes what crept back into the
+# inputs that do not matter.
 
 small = network.prune(0.03, x)
 error = fit(small, 300 if SMALL else 1000, penalty=0.0, learning_rate=0.003)
@@ -77,12 +88,16 @@ assert (after[0, :2] > 0.1).all()
 assert (after[0, 2:] == 0).all(), "the two inputs without effect are gone"
 
 figure, panels = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained", sharex=True)
-for panel, table, title in zip(panels, (before, after), ("five hidden nodes", "after pruning"), strict=True):
+for panel, table, title in zip(
+    panels, (before, after), ("five hidden nodes", "after pruning"), strict=True
+):
     panel.imshow(table, cmap="Blues", vmin=0.0, vmax=0.6, aspect="auto")
     for row, column in torch.cartesian_prod(torch.arange(len(table)), torch.arange(4)).tolist():
         value = float(table[row, column])
         shade = "white" if value > 0.3 else "black"
-        panel.text(column, row, f"{value:.3f}", ha="center", va="center", color=shade, fontsize="small")
+        panel.text(
+            column, row, f"{value:.3f}", ha="center", va="center", color=shade, fontsize="small"
+        )
     panel.set_xticks(range(4), [f"$x_{i + 1}$" for i in range(4)])
     panel.set_yticks(range(len(table)), [f"node {i + 1}" for i in range(len(table))])
     panel.set_title(f"mean size of a curve, {title}", fontsize="medium")
@@ -91,10 +106,11 @@ for panel, table, title in zip(panels, (before, after), ("five hidden nodes", "a
 # Reading the formula
 # -------------------
 #
-# ``symbolic`` tries a library of functions :math:`a\,g(bx + c) + d` on a curve, and says how much of its variance each
-# explains and how complex it is. Arguments tell it where the curve was in use. Four free numbers go far: over a short
-# stretch the end of a hyperbolic tangent is an exponential, and a hyperbolic cosine is a parabola. Among formulas that
-# explain all but a thousandth we therefore take the simplest.
+# ``symbolic`` tries a library of functions :math:`a\,g(bx + c) + d` on a curve, and says how much
+# of its variance each explains and how complex it is. Arguments tell it where the curve was in use.
+# Four free numbers go far: over a short stretch the end of a hyperbolic tangent is an exponential,
+# and a hyperbolic cosine is a parabola. Among formulas that explain all but a thousandth we
+# therefore take the simplest.
 
 first, last = small.layers
 hidden = first(x).detach().squeeze(-1)
@@ -107,9 +123,15 @@ figure, panels = pyplot.subplots(1, 3, figsize=(10, 3), layout="constrained")
 names = []
 for panel, (title, (layer, place, arguments)) in zip(panels, found.items(), strict=True):
     candidates = layer.symbolic(place, arguments)
-    best = min((each for each in candidates if each.r2 > 0.999), key=lambda each: (each.complexity, -each.r2))
+    best = min(
+        (each for each in candidates if each.r2 > 0.999),
+        key=lambda each: (each.complexity, -each.r2),
+    )
     names.append(best.name)
-    print(f"{title}: {best.expression()}  out of", {each.name: f"{each.r2:.5f}" for each in candidates})
+    print(
+        f"{title}: {best.expression()}  out of",
+        {each.name: f"{each.r2:.5f}" for each in candidates},
+    )
     axis = torch.linspace(float(arguments.min()), float(arguments.max()), 200)
     with torch.no_grad():
         curve = layer.bound()(axis.reshape(-1, 1, 1))[:, *place]
@@ -121,14 +143,15 @@ assert names[:2] == ["sin", "square"]
 assert SMALL or names[2] == "exp", names
 
 # %%
-# The three forms are those of the question. A shift of the sum can go
-# into the factor of the exponential, so signs and constants of single curves mean little; the forms do.
+# The three forms are those of the question. A shift of the sum can go into the factor of the
+# exponential, so signs and constants of single curves mean little; the forms do.
 #
 # Reading a prior
 # ---------------
 #
-# Now real data: the model of :doc:`03_training_on_digits`, eight latents on 1,797 digits. Each density is the uniform
-# reference times the exponential of a curve; where it stays at the dashed line, the model had no use for a change.
+# Now real data: the model of :doc:`03_training_on_digits`, eight latents on 1,797 digits. Each
+# density is the uniform reference times the exponential of a curve; where it stays at the dashed
+# line, the model had no use for a change.
 
 pyro.set_rng_seed(1)
 images = digits().images[split(1797, 300)[0]]
@@ -141,17 +164,21 @@ for _ in range(150 if SMALL else 1500):
     optimizer.step()
 with torch.no_grad():
     prior = model.prior()
-    departure = -prior.entropy()  # for a uniform reference on [0, 1] this is its divergence from it, in nats
+    # for a uniform reference on [0, 1] this is its divergence from it, in nats
+    departure = -prior.entropy()
 _, panel = pyplot.subplots(figsize=(6, 3), layout="constrained")
 plots.prior_densities(prior, panel, title="the densities that learned most")
 
 # %%
-# How far each is from its reference, in nats, is exact: a sum over the nodes that normalise the density. And a density
-# has a formula as well.
+# How far each is from its reference, in nats, is exact: a sum over the nodes that normalise the
+# density. And a density has a formula as well.
 
 place = tuple(int(i) for i in torch.unravel_index(departure.argmax(), departure.shape))
 best, *_ = model.prior.symbolic(place)
-print(f"largest divergence from the reference: {departure.max():.3f} nats at {place}, median {departure.median():.3f}")
+print(
+    f"largest divergence from the reference: {departure.max():.3f} nats at {place}, median "
+    f"{departure.median():.3f}"
+)
 print(f"log density there: {best.expression('z')}  (R² {best.r2:.3f})")
 assert departure.min() >= -1e-6
 assert departure.max() > 2 * departure.median()

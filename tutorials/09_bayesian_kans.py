@@ -4,17 +4,17 @@ Bayesian KANs
 
 *How sure can one be of a curve that was learned from few data?*
 
-A Kolmogorov-Arnold network is made of curves, and a curve that is fitted is one answer among many. Replace its
-coefficients by random variables, and Pyro's inference returns them all.
+A Kolmogorov-Arnold network is made of curves, and a curve that is fitted is one answer among many.
+Replace its coefficients by random variables, and Pyro's inference returns them all.
 """
 
 # %%
 # The data and the model
 # ----------------------
 #
-# 442 patients with diabetes: how far the disease has progressed after a year, against body mass index, blood pressure
-# and a blood lipid (Efron et al. 2004). One layer of a KAN is an additive model: :math:`y = \sum_i φ_i(x_i)` plus
-# noise.
+# 442 patients with diabetes: how far the disease has progressed after a year, against body mass
+# index, blood pressure and a blood lipid (Efron et al. 2004). One layer of a KAN is an additive
+# model: :math:`y = \sum_i φ_i(x_i)` plus noise.
 
 import os
 
@@ -40,9 +40,9 @@ order = torch.randperm(len(target))
 train, test = order[100:], order[:100]
 
 # %%
-# ``coefficients`` is an ordinary parameter of a layer, ``(in, functions, out)``. Assigning a ``PyroSample`` makes it
-# random. ``base_spread=0`` starts, and here keeps, the layer without its other parameters' randomness: what is left is
-# a sum of six bumps for each feature.
+# ``coefficients`` is an ordinary parameter of a layer, ``(in, functions, out)``. Assigning a
+# ``PyroSample`` makes it random. ``base_spread=0`` starts, and here keeps, the layer without its
+# other parameters' randomness: what is left is a sum of six bumps for each feature.
 
 
 class AdditiveModel(PyroModule):
@@ -63,12 +63,14 @@ class AdditiveModel(PyroModule):
 
 
 # %%
-# Bumps that overlap make coefficients that are correlated. ``full_mass=True`` lets NUTS learn those correlations while
-# it warms up.
+# Bumps that overlap make coefficients that are correlated. ``full_mass=True`` lets NUTS learn those
+# correlations while it warms up.
 
 model = AdditiveModel()
 steps = 150 if SMALL else 500
-mcmc = MCMC(NUTS(model, full_mass=True), num_samples=steps, warmup_steps=steps, disable_progbar=True)
+mcmc = MCMC(
+    NUTS(model, full_mass=True), num_samples=steps, warmup_steps=steps, disable_progbar=True
+)
 mcmc.run(inputs[train], target[train])
 diagnostics = mcmc.diagnostics()
 worst = max(float(diagnostics[name]["r_hat"].max()) for name in ("layer.coefficients", "noise"))
@@ -76,19 +78,23 @@ print(f"worst R-hat {worst:.3f}")
 assert worst < (1.1 if SMALL else 1.05)
 
 # %%
-# The intervals mean what they say: nine in ten of the held-out patients lie in their 90% interval, give or take what a
-# hundred patients allow.
+# The intervals mean what they say: nine in ten of the held-out patients lie in their 90% interval,
+# give or take what a hundred patients allow.
 
 draws = mcmc.get_samples()
 predicted = Predictive(model, draws)(inputs[test])["y"]
 low, high = predicted.quantile(torch.tensor([0.05, 0.95]), 0)
 covered = ((target[test] > low) & (target[test] < high)).float().mean()
 error = (predicted.mean(0) - target[test]).square().mean()
-print(f"{covered:.0%} of held-out patients in their 90% interval; {1 - error / target[test].var():.0%} explained")
+print(
+    f"{covered:.0%} of held-out patients in their 90% interval; "
+    f"{1 - error / target[test].var():.0%} explained"
+)
 assert 0.8 <= covered <= 0.98
 
 # %%
-# And here are the curves, one for each feature, with all of their uncertainty: wide where there are few patients.
+# And here are the curves, one for each feature, with all of their uncertainty: wide where there are
+# few patients.
 
 axis = torch.linspace(-2.5, 2.5, 101)
 with torch.no_grad():
@@ -98,7 +104,9 @@ with torch.no_grad():
 curves = curves - curves.mean(-1, keepdim=True)  # a constant may move from one curve to another
 bands = curves.quantile(torch.tensor([0.05, 0.5, 0.95]), 0)
 figure, panels = pyplot.subplots(1, 3, figsize=(10, 3), sharey=True, layout="constrained")
-for panel, name, column, (lower, middle, upper) in zip(panels, NAMES, inputs[train].T, bands.unbind(1), strict=True):
+for panel, name, column, (lower, middle, upper) in zip(
+    panels, NAMES, inputs[train].T, bands.unbind(1), strict=True
+):
     panel.fill_between(axis, lower, upper, alpha=0.3, linewidth=0)
     panel.plot(axis, middle)
     panel.plot(column, torch.full_like(column, -1.6), "|", color="black", markersize=5, alpha=0.3)

@@ -2,15 +2,16 @@
 Multimodal and class-conditional generation
 ===========================================
 
-*From one latent, can one draw the missing half of a digit, name its label, and draw digits of a given class?*
+*From one latent, can one draw the missing half of a digit, name its label, and draw digits of a
+given class?*
 
-A latent that explains several kinds of data at once can be inferred from any of them, and generates the others. A
-latent whose prior knows of classes can be drawn for one of them.
+A latent that explains several kinds of data at once can be inferred from any of them, and generates
+the others. A latent whose prior knows of classes can be drawn for one of them.
 """
 
 # %%
-# The data: 1,797 handwritten digits of 8 × 8 pixels, 397 of them held out. A digit has three modalities: its upper
-# half, its lower half and its label.
+# The data: 1,797 handwritten digits of 8 × 8 pixels, 397 of them held out. A digit has three
+# modalities: its upper half, its lower half and its label.
 
 import os
 
@@ -53,9 +54,12 @@ held_out = {name: value[test] for name, value in modalities.items()}
 # Three modalities of one latent
 # ------------------------------
 #
-# One layer of a Kolmogorov-Arnold network makes features of the latents, and one more for each modality its data.
+# One layer of a Kolmogorov-Arnold network makes features of the latents, and one more for each
+# modality its data.
 
-shared = LatentGenerator(KAN([LATENTS, FEATURES], grid_size=10), (FEATURES,), mean=0.5, spread=12**-0.5)
+shared = LatentGenerator(
+    KAN([LATENTS, FEATURES], grid_size=10), (FEATURES,), mean=0.5, spread=12**-0.5
+)
 heads = {
     "upper": KAN([FEATURES, 32], grid_size=10, output="sigmoid"),
     "lower": KAN([FEATURES, 32], grid_size=10, output="sigmoid"),
@@ -67,7 +71,9 @@ likelihoods = {
     "label": CategoricalLikelihood(event_dim=0),
 }
 prior = MixturePrior(TiltedPrior((LATENTS, 8), grid_size=10))
-model = MultimodalTKAM(prior, Heads(heads, nn.Sequential(shared, nn.LayerNorm(FEATURES))), likelihoods)
+model = MultimodalTKAM(
+    prior, Heads(heads, nn.Sequential(shared, nn.LayerNorm(FEATURES))), likelihoods
+)
 
 
 def fit(model, batches, updates, particles=300):
@@ -85,11 +91,14 @@ def fit(model, batches, updates, particles=300):
 fit(model, lambda rows: ({name: value[rows] for name, value in training.items()},), UPDATES)
 
 # %%
-# Nobody told the model which modality would be missing. ``conditional`` gives the posterior mean of each, from those
-# that are there: the other half, beside the mean of the training halves, and the label's probabilities.
+# Nobody told the model which modality would be missing. ``conditional`` gives the posterior mean of
+# each, from those that are there: the other half, beside the mean of the training halves, and the
+# label's probabilities.
 
 by_upper = model.conditional({"upper": held_out["upper"]}, num_particles=DRAWS)
-by_image = model.conditional({name: held_out[name] for name in ("upper", "lower")}, num_particles=DRAWS)
+by_image = model.conditional(
+    {name: held_out[name] for name in ("upper", "lower")}, num_particles=DRAWS
+)
 
 
 def error(guess):
@@ -102,33 +111,45 @@ centres = torch.stack([images[train][labels[train] == c].flatten(1).mean(0) for 
 nearest = torch.cdist(images[test].flatten(1), centres).argmin(-1)
 accuracy = {
     "model, from the image": (by_image["label"].argmax(-1) == labels[test]).float().mean().item(),
-    "model, from the upper half": (by_upper["label"].argmax(-1) == labels[test]).float().mean().item(),
+    "model, from the upper half": (by_upper["label"].argmax(-1) == labels[test])
+    .float()
+    .mean()
+    .item(),
     "nearest class mean, from the image": (nearest == labels[test]).float().mean().item(),
 }
-print("error of the lower half from the upper:", {name: f"{value:.3f}" for name, value in errors.items()})
+print(
+    "error of the lower half from the upper:",
+    {name: f"{value:.3f}" for name, value in errors.items()},
+)
 print("accuracy of the label:", {name: f"{value:.3f}" for name, value in accuracy.items()})
 assert errors["model"] < errors["mean half"]
 assert SMALL or errors["model"] < 0.85 * errors["mean half"]
 assert SMALL or accuracy["model, from the image"] > 0.85
 
 # %%
-# A mean of several possible halves is a blur. ``complete`` draws one: repeated, it shows what the model holds possible.
-# Each row below begins with the given half; five completions follow, then the truth.
+# A mean of several possible halves is a blur. ``complete`` draws one: repeated, it shows what the
+# model holds possible. Each row below begins with the given half; five completions follow, then the
+# truth.
 
 given = {"upper": held_out["upper"][:8]}
 blank = torch.zeros_like(given["upper"])
 completions = [model.complete(given, num_particles=DRAWS)["lower"] for _ in range(5)]
 columns = [blank, *completions, held_out["lower"][:8]]
-rows = torch.stack([torch.cat([given["upper"], half], -1).unflatten(-1, (8, 8)) for half in columns], 1)
+rows = torch.stack(
+    [torch.cat([given["upper"], half], -1).unflatten(-1, (8, 8)) for half in columns], 1
+)
 figure, panel = pyplot.subplots(figsize=(6, 7), layout="constrained")
-plots.image_grid(rows.flatten(0, 1), panel, columns=7, title="given half  |  five completions  |  truth")
+plots.image_grid(
+    rows.flatten(0, 1), panel, columns=7, title="given half  |  five completions  |  truth"
+)
 
 # %%
 # Digits of a given class
 # -----------------------
 #
-# To draw a class from the model above one would search the prior for latents of that label. ``LabelledPrior`` has
-# a density for each class and latent instead, so that draws given a class are exact and cost one pass.
+# To draw a class from the model above one would search the prior for latents of that label.
+# ``LabelledPrior`` has a density for each class and latent instead, so that draws given a class are
+# exact and cost one pass.
 
 labelled = LabelledTKAM(
     LabelledPrior(10, 16, grid_size=12),
@@ -139,8 +160,8 @@ flat = images.flatten(1)[train]
 fit(labelled, lambda rows: (flat[rows], labels[train][rows]), UPDATES)
 
 # %%
-# The judge is a classifier that learned from the training digits, and never saw a sample. What it says of real held-out
-# digits is the best that a sample can hope for.
+# The judge is a classifier that learned from the training digits, and never saw a sample. What it
+# says of real held-out digits is the best that a sample can hope for.
 
 judge = train_classifier(images[train], labels[train], epochs=3 if SMALL else 30)
 wanted = torch.arange(10).repeat_interleave(100)
@@ -155,7 +176,8 @@ def judged(images, labels):
 
 share, best = judged(samples, wanted), judged(images[test], labels[test])
 print(
-    f"the judge sees the class asked for in {share:.1%} of 1000 samples; it is right on {best:.1%} of held-out digits"
+    f"the judge sees the class asked for in {share:.1%} of 1000 samples; it is right on "
+    f"{best:.1%} of held-out digits"
 )
 assert SMALL or share > 0.5, "guessing is right in a tenth"
 

@@ -2,15 +2,18 @@
 Text, and whether its latent says anything
 ==========================================
 
-*A sequence model with a latent learns to write. Does its latent hold anything about the text, and how would one know?*
+*A sequence model with a latent learns to write. Does its latent hold anything about the text, and
+how would one know?*
 
-A decoder that reads what it has written can do without a latent: it predicts the next letter from the letters before.
-Training then may well leave the latent idle, which no sample shows and the loss does not tell (Bowman et al. 2016,
-arXiv:1511.06349). This tutorial measures it, and checks the measure on a decoder that cannot read.
+A decoder that reads what it has written can do without a latent: it predicts the next letter from
+the letters before. Training then may well leave the latent idle, which no sample shows and the loss
+does not tell (Bowman et al. 2016, arXiv:1511.06349). This tutorial measures it, and checks the
+measure on a decoder that cannot read.
 """
 
 # %%
-# The data: five books of the King James Bible, of which the last tenth is held out. A text is cut into windows.
+# The data: five books of the King James Bible, of which the last tenth is held out. A text is cut
+# into windows.
 
 import math
 import os
@@ -32,12 +35,15 @@ LENGTH, LATENTS, BATCH = 48, 24, 48
 pyro.set_rng_seed(0)
 data = king_james()
 cut, size = len(data.symbols) * 9 // 10, len(data.alphabet)
-training, windows = data.symbols[:cut], data.symbols[cut:].unfold(0, LENGTH, LENGTH)[: 100 if SMALL else 1500]
+training, windows = (
+    data.symbols[:cut],
+    data.symbols[cut:].unfold(0, LENGTH, LENGTH)[: 100 if SMALL else 1500],
+)
 print(f"{len(data.symbols):,} characters of {size} kinds; {len(windows)} windows are held out")
 
 # %%
-# A yardstick first: the probability of a letter after the two before it, counted and smoothed with that after one, and
-# so on.
+# A yardstick first: the probability of a letter after the two before it, counted and smoothed with
+# that after one, and so on.
 
 
 def ngram_bits(order):
@@ -58,14 +64,19 @@ print("n-grams, bits a character:", {order: f"{bits:.2f}" for order, bits in cou
 # The model
 # ---------
 #
-# A Transformer that attends to the latent; a mixture prior; and a guide that reads a window and proposes its latent.
+# A Transformer that attends to the latent; a mixture prior; and a guide that reads a window and
+# proposes its latent.
 
 
 def make_model():
     """Return the model and its guide."""
     pyro.set_rng_seed(1)
     decoder = SequenceGenerator(LATENTS, size, LENGTH, width=96, num_heads=4, num_layers=2, local=4)
-    model = TKAM(MixturePrior(TiltedPrior((LATENTS, 4), "gaussian")), nn.Identity(), SequenceLikelihood(decoder))
+    model = TKAM(
+        MixturePrior(TiltedPrior((LATENTS, 4), "gaussian")),
+        nn.Identity(),
+        SequenceLikelihood(decoder),
+    )
     encoder = nn.Sequential(
         nn.Embedding(size, 32),
         nn.Flatten(),
@@ -80,22 +91,30 @@ def train(blind, floor):
     """
     Maximise the evidence lower bound.
 
-    A blind decoder reads random letters in place of its own. For the first hundred updates the divergence of the guide
-    from the prior counts little, so that the latent is tried before it is paid for; afterwards ``floor`` nats a window
-    are free.
+    A blind decoder reads random letters in place of its own. For the first hundred updates the
+    divergence of the guide from the prior counts little, so that the latent is tried before it is
+    paid for; afterwards ``floor`` nats a window are free.
     """
     model, guide = make_model()
     decoder = model.likelihood.decoder
-    optimizer = torch.optim.AdamW([*model.parameters(), *guide.parameters()], 3e-3, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=UPDATES, pct_start=0.1)
+    optimizer = torch.optim.AdamW(
+        [*model.parameters(), *guide.parameters()], 3e-3, betas=(0.9, 0.98)
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 3e-3, total_steps=UPDATES, pct_start=0.1
+    )
     start = process_time()
     for update in range(UPDATES):
-        rows = training[torch.randint(len(training) - LENGTH + 1, (BATCH, 1)) + torch.arange(LENGTH)]
+        rows = training[
+            torch.randint(len(training) - LENGTH + 1, (BATCH, 1)) + torch.arange(LENGTH)
+        ]
         read = torch.randint(size, rows.shape) if blind else rows
         posterior = guide.posterior(rows)
         z = posterior.rsample()
         divergence = (posterior.log_prob(z) - model.prior().log_prob(z).sum(-1)).mean()
-        misfit = nn.functional.cross_entropy(decoder(z, read).flatten(0, 1), rows.flatten()) * LENGTH
+        misfit = (
+            nn.functional.cross_entropy(decoder(z, read).flatten(0, 1), rows.flatten()) * LENGTH
+        )
         optimizer.zero_grad()
         (misfit + (divergence.clamp_min(floor) if update >= 100 else 0.1 * divergence)).backward()
         nn.utils.clip_grad_norm_(guide.parameters(), 1.0)
@@ -106,19 +125,26 @@ def train(blind, floor):
 
 
 # %%
-# Two numbers tell whether the latent is used: the divergence, which is what the guide says about a window, and what the
-# letters cost with another window's latent rather than the own one.
+# Two numbers tell whether the latent is used: the divergence, which is what the guide says about a
+# window, and what the letters cost with another window's latent rather than the own one.
 
 
 @torch.no_grad()
 def measure(model, guide, blind):
-    """Return bits a character: of the divergence, and of the letters with the own and with another's latent."""
+    """
+    Return bits a character: of the divergence, and of the letters with the own and with another's
+    latent.
+    """
     posterior = guide.posterior(windows)
     z = posterior.sample()
-    divergence = (posterior.log_prob(z) - model.prior().log_prob(z).sum(-1)).mean() / LENGTH / math.log(2)
+    divergence = (
+        (posterior.log_prob(z) - model.prior().log_prob(z).sum(-1)).mean() / LENGTH / math.log(2)
+    )
     read = torch.randint(size, windows.shape) if blind else windows
     own, other = (
-        nn.functional.cross_entropy(model.likelihood.decoder(latent, read).mT, windows, reduction="none").mean(0)
+        nn.functional.cross_entropy(
+            model.likelihood.decoder(latent, read).mT, windows, reduction="none"
+        ).mean(0)
         / math.log(2)
         for latent in (z, z.roll(1, 0))
     )
@@ -129,7 +155,8 @@ runs = {"reads": train(blind=False, floor=0.0), "blind": train(blind=True, floor
 found = {name: measure(*run, blind=name == "blind") for name, run in runs.items()}
 for name, (divergence, own, other) in found.items():
     print(
-        f"{name}: letters {own.mean():.3f} bits with the own latent, {other.mean():.3f} with another's; "
+        f"{name}: letters {own.mean():.3f} bits with the own latent, {other.mean():.3f} with "
+        "another's; "
         f"divergence {divergence:.3f} bits a character"
     )
 
@@ -141,9 +168,9 @@ axes.set(xlabel="position in the window", ylabel="bits that the own latent saves
 axes.legend(frameon=False)
 
 # %%
-# The blind decoder shows that the measure works: its latent is all it has, and another window's costs it a tenth of a
-# bit a letter or more. The decoder that reads saves nothing by its latent, and the guide says nothing. It writes better
-# than counts of three letters all the same:
+# The blind decoder shows that the measure works: its latent is all it has, and another window's
+# costs it a tenth of a bit a letter or more. The decoder that reads saves nothing by its latent,
+# and the guide says nothing. It writes better than counts of three letters all the same:
 
 saved = {name: (other - own).mean().item() for name, (_, own, other) in found.items()}
 bound = found["reads"][1].mean().item() + found["reads"][0]
@@ -162,7 +189,8 @@ with torch.no_grad():
         print(repr(data.decode(row)))
 
 # %%
-# Words and turns of the book, and no matter that a latent would decide. So read an idle latent off the divergence
-# before you interpret it. What helps where a latent is wanted: a decoder that sees less, a floor under the divergence,
-# or data whose parts share something that letters nearby do not tell. (Trained for six minutes, the larger model of
-# ``benchmarks/text.py`` needs 1.58 bits a character, and counts of five letters 1.66.)
+# Words and turns of the book, and no matter that a latent would decide. So read an idle latent off
+# the divergence before you interpret it. What helps where a latent is wanted: a decoder that sees
+# less, a floor under the divergence, or data whose parts share something that letters nearby do not
+# tell. (Trained for six minutes, the larger model of ``benchmarks/text.py`` needs 1.58 bits a
+# character, and counts of five letters 1.66.)

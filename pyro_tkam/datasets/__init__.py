@@ -1,4 +1,7 @@
-"""Small real data sets, a solver that makes one, texts, and the way from any tensor, array or Dataset to training."""
+"""
+Small real data sets, a solver that makes one, texts, and the way from any tensor, array or Dataset
+to training.
+"""
 
 from pyro_tkam.datasets.flow import DarcyFields, darcy, gaussian_fields, solve_darcy
 from pyro_tkam.datasets.images import DATASETS, LabelledImages, digits, mnist5k

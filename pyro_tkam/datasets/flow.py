@@ -14,7 +14,8 @@ from pyro_tkam.datasets.cache import cache_folder, write_whole
 
 Array = NDArray[np.float64]
 
-#: permeability where the Gaussian field is positive, and where it is not (Li et al. 2021, arXiv:2010.08895)
+#: permeability where the Gaussian field is positive, and where it is not (Li et al. 2021,
+#: arXiv:2010.08895)
 PERMEABILITIES = (12.0, 3.0)
 _INVERSE_LENGTH = 3.0  # the 9 = 3² of the covariance
 _MAKER = 1  # raised when the numbers change, so that no old cache is read
@@ -22,7 +23,8 @@ _MAKER = 1  # raised when the numbers change, so that no old cache is read
 
 class DarcyFields(NamedTuple):
     """
-    Media and the pressure of the fluid in them, on grids over the unit square that include its boundary.
+    Media and the pressure of the fluid in them, on grids over the unit square that include its
+    boundary.
 
     :param permeability: shape ``(num, resolution, resolution)``, dimensionless.
     :param pressure: shape ``(num, resolution, resolution)``, dimensionless; 0 on the boundary.
@@ -32,13 +34,16 @@ class DarcyFields(NamedTuple):
     pressure: Tensor
 
 
-def gaussian_fields(num: int, resolution: int, *, generator: torch.Generator | None = None) -> Tensor:
+def gaussian_fields(
+    num: int, resolution: int, *, generator: torch.Generator | None = None
+) -> Tensor:
     r"""
-    Draw Gaussian fields with mean 0 and covariance :math:`(-Δ + 9I)^{-2}`, zero slope at the boundary.
+    Draw Gaussian fields with mean 0 and covariance :math:`(-Δ + 9I)^{-2}`, zero slope at the
+    boundary.
 
-    The field is a sum of cosines, ``Σ_{jk} ξ_jk cos(πjx) cos(πky) c_j c_k / (π²(j² + k²) + 9)``, without the
-    constant one, cut at the grid's frequencies; ``c_0 = 1`` and ``c_j = √2`` make the cosines orthonormal (Li et al.
-    2021, arXiv:2010.08895, Sec. A.3).
+    The field is a sum of cosines, ``Σ_{jk} ξ_jk cos(πjx) cos(πky) c_j c_k / (π²(j² + k²) + 9)``,
+    without the constant one, cut at the grid's frequencies; ``c_0 = 1`` and ``c_j = √2`` make the
+    cosines orthonormal (Li et al. 2021, arXiv:2010.08895, Sec. A.3).
 
     :param num: number of fields.
     :param resolution: points a side, the boundary included.
@@ -61,23 +66,33 @@ def gaussian_fields(num: int, resolution: int, *, generator: torch.Generator | N
 
 def solve_darcy(permeability: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
     r"""
-    Solve :math:`-∇·(a ∇u) = f` on the unit square with ``u = 0`` on its boundary (Raj 2025, arXiv:2506.14167, Eq. 39).
+    Solve :math:`-∇·(a ∇u) = f` on the unit square with ``u = 0`` on its boundary (Raj 2025,
+    arXiv:2506.14167, Eq. 39).
 
-    Five-point finite volumes: the permeability of a face is the harmonic mean of its two nodes', which keeps the flux
-    continuous across jumps; second-order where ``a`` is smooth.
+    Five-point finite volumes: the permeability of a face is the harmonic mean of its two nodes',
+    which keeps the flux continuous across jumps; second-order where ``a`` is smooth.
 
-    :param permeability: ``a > 0`` at the nodes of a grid that includes the boundary, shape ``(num, n, n)``.
+    :param permeability: ``a > 0`` at the nodes of a grid that includes the boundary, shape
+        ``(num, n, n)``.
     :param forcing: ``f`` at the same nodes, or one number.
     :return: the pressure ``u``, float64, of the same shape.
-    :raises ValueError: for another shape, fewer than three points a side, and permeabilities that are not positive.
+    :raises ValueError: for another shape, fewer than three points a side, and permeabilities that
+        are not positive.
     :raises ImportError: without the extra ``datasets``.
 
     >>> u = solve_darcy(torch.ones(1, 33, 33))
     >>> round(float(u[0, 16, 16]), 3)  # the series gives 0.0737
     0.074
     """
-    if permeability.dim() != 3 or permeability.shape[1] != permeability.shape[2] or permeability.shape[1] < 3:
-        raise ValueError(f"permeability: got shape {tuple(permeability.shape)}, takes (num, n, n) with n at least 3")
+    if (
+        permeability.dim() != 3
+        or permeability.shape[1] != permeability.shape[2]
+        or permeability.shape[1] < 3
+    ):
+        raise ValueError(
+            f"permeability: got shape {tuple(permeability.shape)}, takes (num, n, n) with n at "
+            "least 3"
+        )
     if not bool(((permeability > 0) & torch.isfinite(permeability)).all()):
         raise ValueError("permeability: got elements that are not positive and finite")
     a = permeability.detach().double().cpu().numpy()
@@ -100,10 +115,14 @@ def _solve_one(a: Array, forcing: Array) -> Array:
     right[:, -1] = 0  # the last node of a row is no neighbour of the next row's first
     sideways, down = right.ravel()[:-1], -across[1:-1].ravel()
     matrix = diags_array(
-        [down, sideways, centre.ravel(), sideways, down], offsets=[-inner, -1, 0, 1, inner], format="csc"
+        [down, sideways, centre.ravel(), sideways, down],
+        offsets=[-inner, -1, 0, 1, inner],
+        format="csc",
     )
     step = 1 / (len(a) - 1)
-    solution: Array = spsolve(matrix, step**2 * forcing[1:-1, 1:-1].ravel(), permc_spec="MMD_AT_PLUS_A")
+    solution: Array = spsolve(
+        matrix, step**2 * forcing[1:-1, 1:-1].ravel(), permc_spec="MMD_AT_PLUS_A"
+    )
     return solution.reshape(inner, inner)
 
 
@@ -112,14 +131,21 @@ def _harmonic(first: Array, second: Array) -> Array:
 
 
 def darcy(
-    num: int = 1000, resolution: int = 32, *, refinement: int = 2, seed: int = 0, folder: Path | str | None = None
+    num: int = 1000,
+    resolution: int = 32,
+    *,
+    refinement: int = 2,
+    seed: int = 0,
+    folder: Path | str | None = None,
 ) -> DarcyFields:
     """
-    Load Darcy flows in random media of two materials; they are solved once and then read from a file.
+    Load Darcy flows in random media of two materials; they are solved once and then read from a
+    file.
 
-    The permeability is 12 where a draw of :func:`gaussian_fields` is positive and 3 elsewhere, the forcing is 1, and
-    the equation is solved on a finer grid, of which every ``refinement``-th point is kept (Li et al. 2021,
-    arXiv:2010.08895, who solve on 421 × 421; the data of Raj 2025, arXiv:2506.14167, Sec. 4.2).
+    The permeability is 12 where a draw of :func:`gaussian_fields` is positive and 3 elsewhere, the
+    forcing is 1, and the equation is solved on a finer grid, of which every ``refinement``-th point
+    is kept (Li et al. 2021, arXiv:2010.08895, who solve on 421 × 421; the data of Raj 2025,
+    arXiv:2506.14167, Sec. 4.2).
 
     :param num: number of media.
     :param resolution: points a side, the boundary included.
@@ -131,7 +157,11 @@ def darcy(
     :raises ValueError: for numbers below one and grids of fewer than three points.
     :raises ImportError: without the extra ``datasets``.
     """
-    for name, value, least in (("num", num, 1), ("resolution", resolution, 3), ("refinement", refinement, 1)):
+    for name, value, least in (
+        ("num", num, 1),
+        ("resolution", resolution, 3),
+        ("refinement", refinement, 1),
+    ):
         if value < least:
             raise ValueError(f"{name}: got {value}, takes a whole number of at least {least}")
     name = f"darcy-{_MAKER}-{num}-of-{resolution}x{refinement}-seed-{seed}.npz"
@@ -140,7 +170,9 @@ def darcy(
     if arrays is None:
         arrays = _make(num, resolution, refinement, seed)
         kept = arrays
-        write_whole(path, lambda file: np.savez_compressed(file, permeability=kept[0], pressure=kept[1]))
+        write_whole(
+            path, lambda file: np.savez_compressed(file, permeability=kept[0], pressure=kept[1])
+        )
     dtype = torch.get_default_dtype()
     return DarcyFields(torch.as_tensor(arrays[0]).to(dtype), torch.as_tensor(arrays[1]).to(dtype))
 

@@ -27,7 +27,9 @@ def check_md5(path: Path, expected: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != expected:
-        raise ValueError(f"{path}: its MD5 sum is {found}, the published file's {expected}; fetch it again")
+        raise ValueError(
+            f"{path}: its MD5 sum is {found}, the published file's {expected}; fetch it again"
+        )
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -48,8 +50,11 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise ValueError(f"{path} is cut: its header has {len(content)} of {start} bytes")
     shape = struct.unpack(f">{content[3]}I", content[4:start])
     if len(content) - start != int(np.prod(shape, dtype=np.int64)):
-        raise ValueError(f"{path} has {len(content) - start} bytes of data, its header says {shape}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # a buffer of bytes is read-only
+        raise ValueError(
+            f"{path} has {len(content) - start} bytes of data, its header says {shape}"
+        )
+    # a buffer of bytes is read-only
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
 def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -69,20 +74,33 @@ def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise ValueError(f"{path} is no MATLAB file with X and y: {error}") from error
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2:] != (3, len(labels)):
-        raise ValueError(f"{path}: X is {pixels.dtype} of shape {pixels.shape} for {len(labels)} classes")
+        raise ValueError(
+            f"{path}: X is {pixels.dtype} of shape {pixels.shape} for {len(labels)} classes"
+        )
     return pixels.transpose(3, 2, 0, 1), labels.astype(np.int64) % 10
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that makes NumPy arrays and plain containers, and calls nothing else that a file may name."""
+    """
+    An unpickler that makes NumPy arrays and plain containers, and calls nothing else that a file
+    may name.
+    """
 
-    allowed = frozenset({("numpy", "ndarray"), ("numpy", "dtype"), ("numpy._core.multiarray", "_reconstruct"),
-                         ("_codecs", "encode")})  # fmt: skip
+    allowed = frozenset(
+        {
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("_codecs", "encode"),
+        }
+    )
 
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy.core", "numpy._core")
         if (module, name) not in self.allowed:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which a batch of CIFAR-10 has no need of")
+            raise pickle.UnpicklingError(
+                f"it names {module}.{name}, which a batch of CIFAR-10 has no need of"
+            )
         if module == "numpy._core.multiarray":
             return np.ndarray.__reduce__(np.empty(0))[0]  # under whichever name this NumPy has it
         return super().find_class(module, name)
@@ -100,8 +118,20 @@ def read_cifar_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         with path.open("rb") as file:
             content = _ArraysOnly(file, encoding="latin1").load()
         pixels, labels = content["data"], np.asarray(content["labels"], np.int64)
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+    ) as error:
         raise ValueError(f"{path} is no batch of CIFAR-10: {error}") from error
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3072):
+    if (
+        not isinstance(pixels, np.ndarray)
+        or pixels.dtype != np.uint8
+        or pixels.shape != (len(labels), 3072)
+    ):
         raise ValueError(f"{path}: its data are no bytes of shape ({len(labels)}, 3072)")
     return pixels.reshape(-1, 3, 32, 32), labels

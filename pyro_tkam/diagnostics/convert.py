@@ -23,23 +23,28 @@ Dims = dict[str, Sequence[str]]
 
 @singledispatch
 def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
-    """Turn a result into an ArviZ container: ``InferenceData`` under ArviZ 0.2x, ``DataTree`` under 1.x.
+    """
+    Turn a result into an ArviZ container: ``InferenceData`` under ArviZ 0.2x, ``DataTree`` under
+    1.x.
 
-    Groups: ``posterior``, ``sample_stats`` (``lp, acceptance_rate, step_size, diverging, energy, reversible``, or
-    ``log_weight``), ``log_likelihood`` of every datum, ``observed_data``, and of a tempered run ``tempering`` with
-    dimensions ``(temperature, chain, draw)`` and, if the draws of all temperatures were kept, ``prior``. Plates are
-    dimensions. It survives netCDF (:func:`save`, :func:`load`).
+    Groups: ``posterior``, ``sample_stats`` (``lp, acceptance_rate, step_size, diverging, energy,
+    reversible``, or ``log_weight``), ``log_likelihood`` of every datum, ``observed_data``, and of a
+    tempered run ``tempering`` with dimensions ``(temperature, chain, draw)`` and, if the draws of
+    all temperatures were kept, ``prior``. Plates are dimensions. It survives netCDF (:func:`save`,
+    :func:`load`).
 
-    ``arviz.loo`` and ``arviz.compare`` read ``log_likelihood``. Discrete sites that were summed out of the model are
-    summed out of it too; where data share such a site, or a latent site has no draws, it is left out, with a warning.
+    ``arviz.loo`` and ``arviz.compare`` read ``log_likelihood``. Discrete sites that were summed out
+    of the model are summed out of it too; where data share such a site, or a latent site has no
+    draws, it is left out, with a warning.
 
-    :param result: a run :class:`VectorizedMCMC`, :class:`ParallelTempering` or ``pyro.infer.MCMC`` (any kernel; of
-        ``sample_stats`` only ``diverging``, which is all that Pyro keeps); :class:`PowerPosteriors`;
-        :class:`WeightedDraws`, whose posterior is resampled into one chain: all its draws count alike, and
-        ``log_weight`` is the weight by which each of them was chosen; an :class:`Evidence`, with a group
-        ``evidence`` where it is per datum; or a :class:`~pyro_tkam.train.RunFolder` (see ``training_to_arviz``).
-    :param evidence: kept as attributes ``log_evidence``, ``log_evidence_standard_error``, ``log_evidence_method``
-        and ``log_evidence_verdict``; weighted draws bring their own.
+    :param result: a run :class:`VectorizedMCMC`, :class:`ParallelTempering` or ``pyro.infer.MCMC``
+        (any kernel; of ``sample_stats`` only ``diverging``, which is all that Pyro keeps);
+        :class:`PowerPosteriors`; :class:`WeightedDraws`, whose posterior is resampled into one
+        chain: all its draws count alike, and ``log_weight`` is the weight by which each of them was
+        chosen; an :class:`Evidence`, with a group ``evidence`` where it is per datum; or a
+        :class:`~pyro_tkam.train.RunFolder` (see ``training_to_arviz``).
+    :param evidence: kept as attributes ``log_evidence``, ``log_evidence_standard_error``,
+        ``log_evidence_method`` and ``log_evidence_verdict``; weighted draws bring their own.
     :raises TypeError: for another result.
     :raises RuntimeError: if a sampler hasn't run.
     :raises ValueError: for an evidence of an evidence.
@@ -60,14 +65,17 @@ def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
     if convert is not None:
         return convert(evidence=evidence)
     raise TypeError(
-        "result must be a VectorizedMCMC, ParallelTempering, pyro.infer.MCMC, PowerPosteriors, WeightedDraws, Evidence "
+        "result must be a VectorizedMCMC, ParallelTempering, pyro.infer.MCMC, PowerPosteriors, "
+        "WeightedDraws, Evidence "
         f"or RunFolder, got {type(result).__name__}"
     )
 
 
 @to_arviz.register
 def _vectorized(result: VectorizedMCMC, *, evidence: Evidence | None = None) -> Container:
-    local = _in_order(getattr(result._chains.density, "local_plates", {})) if result._samples else []
+    local = (
+        _in_order(getattr(result._chains.density, "local_plates", {})) if result._samples else []
+    )
     return _chains(result, result.sample_stats, local, evidence)
 
 
@@ -80,7 +88,10 @@ def _pyro_mcmc(result: MCMC, *, evidence: Evidence | None = None) -> Container:
 
 
 def _chains(
-    result: VectorizedMCMC | MCMC, sample_stats: Group, local: Sequence[str], evidence: Evidence | None
+    result: VectorizedMCMC | MCMC,
+    sample_stats: Group,
+    local: Sequence[str],
+    evidence: Evidence | None,
 ) -> Container:
     if not result._samples:
         raise RuntimeError("run() must be called before there are results")
@@ -100,9 +111,21 @@ def _evidence(result: Evidence, *, evidence: Evidence | None = None) -> Containe
         raise ValueError("evidence: got one, takes None: the result is an evidence itself")
     if result.per_datum is None or result.per_datum_standard_error is None:
         return from_groups({}, attrs=_attributes(result))
-    groups = {"evidence": {"log_evidence": result.per_datum, "standard_error": result.per_datum_standard_error}}
-    arrays = {name: {key: each.detach().cpu().numpy() for key, each in group.items()} for name, group in groups.items()}
-    dims = ["data"] if result.per_datum.ndim == 1 else [f"data_{i}" for i in range(result.per_datum.ndim)]
+    groups = {
+        "evidence": {
+            "log_evidence": result.per_datum,
+            "standard_error": result.per_datum_standard_error,
+        }
+    }
+    arrays = {
+        name: {key: each.detach().cpu().numpy() for key, each in group.items()}
+        for name, group in groups.items()
+    }
+    dims = (
+        ["data"]
+        if result.per_datum.ndim == 1
+        else [f"data_{i}" for i in range(result.per_datum.ndim)]
+    )
     return from_groups(arrays, attrs=_attributes(result), sample_dims={"evidence": dims})
 
 
@@ -139,7 +162,9 @@ def _weighted(result: WeightedDraws, *, evidence: Evidence | None = None) -> Con
         "posterior": {name: value[None] for name, value in result.samples.items()},
         "sample_stats": {"log_weight": result.log_weights.gather(0, result.ancestors)[None]},
     }
-    return _with_model(groups, sites, _plates_at(sites, proposal.structure.local_dims), evidence or result.evidence)
+    return _with_model(
+        groups, sites, _plates_at(sites, proposal.structure.local_dims), evidence or result.evidence
+    )
 
 
 def _with_model(
@@ -154,7 +179,9 @@ def _with_model(
     lead = next(iter(groups["posterior"].values())).shape[:2]
     log_likelihood = sites.log_likelihood(draws)
     if log_likelihood:
-        groups["log_likelihood"] = {name: each.unflatten(0, lead) for name, each in log_likelihood.items()}
+        groups["log_likelihood"] = {
+            name: each.unflatten(0, lead) for name, each in log_likelihood.items()
+        }
     if sites.data():
         groups["observed_data"] = sites.data()
     dims: Dims = {name: sites.dims(name) for name in (*groups["posterior"], *sites.data())}
@@ -185,7 +212,9 @@ def _attributes(evidence: Evidence | None) -> dict[str, Any]:
     if evidence is None:
         return {}
     if not isinstance(evidence, Evidence):
-        raise TypeError(f"evidence: got {type(evidence).__name__}, takes an Evidence, as log_evidence returns")
+        raise TypeError(
+            f"evidence: got {type(evidence).__name__}, takes an Evidence, as log_evidence returns"
+        )
     attributes = {
         "log_evidence": evidence.value,
         "log_evidence_standard_error": evidence.standard_error,
@@ -194,9 +223,10 @@ def _attributes(evidence: Evidence | None) -> dict[str, Any]:
     }
     if evidence.per_datum is None or evidence.per_datum_standard_error is None:
         return attributes
+    errors = evidence.per_datum_standard_error.flatten().tolist()
     return attributes | {
         "log_evidence_per_datum": evidence.per_datum.flatten().tolist(),
-        "log_evidence_per_datum_standard_error": evidence.per_datum_standard_error.flatten().tolist(),
+        "log_evidence_per_datum_standard_error": errors,
     }
 
 

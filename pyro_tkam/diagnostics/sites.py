@@ -1,4 +1,7 @@
-"""What ArviZ wants to know of a model's sites: plates as dimensions, data, and log likelihoods of the data."""
+"""
+What ArviZ wants to know of a model's sites: plates as dimensions, data, and log likelihoods of the
+data.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ class ModelSites:
 
     @staticmethod
     def of(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelSites:
-        """Run the model once, its discrete sites drawn, not enumerated, so that shapes are those of the data."""
+        """
+        Run the model once, its discrete sites drawn, not enumerated, so that shapes are those of
+        the data.
+        """
         with torch.no_grad(), poutine.block():
             trace = poutine.trace(InitMessenger(_start)(model)).get_trace(*args, **kwargs)
         return ModelSites(model, args, kwargs, dict(sample_sites(trace)))
@@ -48,11 +54,18 @@ class ModelSites:
 
     def data(self) -> dict[str, Tensor]:
         """Values of observed sites; factors have none."""
-        return {name: site["value"] for name, site in self.observed.items() if site["value"].numel() > 0}
+        return {
+            name: site["value"] for name, site in self.observed.items() if site["value"].numel() > 0
+        }
 
     def plate_sizes(self) -> dict[str, int]:
         """Size of every vectorised plate."""
-        frames = [frame for site in self.sites.values() for frame in site["cond_indep_stack"] if frame.vectorized]
+        frames = [
+            frame
+            for site in self.sites.values()
+            for frame in site["cond_indep_stack"]
+            if frame.vectorized
+        ]
         return {frame.name: frame.size for frame in frames}
 
     def batch_dims(self, name: str) -> list[str]:
@@ -74,14 +87,17 @@ class ModelSites:
         Discrete sites without draws are summed out.
 
         :param draws: values of the latent sites, each ``(draw, *site shape)``.
-        :return: nothing, with a warning, if other latent sites have no draws, or if data share what is summed out.
+        :return: nothing, with a warning, if other latent sites have no draws, or if data share what
+            is summed out.
         """
         latent = {name: site for name, site in self.sites.items() if not site["is_observed"]}
         missing = [name for name in latent if name not in draws]
         if lost := [name for name in missing if not latent[name]["fn"].has_enumerate_support]:
             return _left_out(f"the sites {lost} have no draws")
         values = {name: draws[name] for name in latent if name in draws}
-        one, all_at_once = (self._summed_out, self._plated) if missing else (self._one, torch.func.vmap(self._one))
+        one, all_at_once = (
+            (self._summed_out, self._plated) if missing else (self._one, torch.func.vmap(self._one))
+        )
         try:
             with torch.no_grad(), pyro.validation_enabled(False):
                 return _at_all_draws(one, all_at_once, values)
@@ -90,12 +106,19 @@ class ModelSites:
 
     def _one(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         with poutine.block():
-            trace = poutine.trace(poutine.condition(self.model, data=values)).get_trace(*self.args, **self.kwargs)
+            trace = poutine.trace(poutine.condition(self.model, data=values)).get_trace(
+                *self.args, **self.kwargs
+            )
         return {name: _log_prob(trace.nodes[name]) for name in self.observed}
 
     @property
     def _nesting(self) -> int:
-        frames = [frame for site in self.sites.values() for frame in site["cond_indep_stack"] if frame.vectorized]
+        frames = [
+            frame
+            for site in self.sites.values()
+            for frame in site["cond_indep_stack"]
+            if frame.vectorized
+        ]
         return max((-frame.dim for frame in frames), default=0)
 
     def _plated(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -106,7 +129,9 @@ class ModelSites:
             spread[name] = value.reshape(len(value), *(1,) * missing, *value.shape[1:])
         return self._summed_out(spread, (len(next(iter(values.values()))),))
 
-    def _summed_out(self, values: dict[str, Tensor], rows: tuple[int, ...] = ()) -> dict[str, Tensor]:
+    def _summed_out(
+        self, values: dict[str, Tensor], rows: tuple[int, ...] = ()
+    ) -> dict[str, Tensor]:
         """Sum the discrete sites out, under an outer plate if a number of rows is given."""
         nesting = self._nesting + len(rows)
         model = config_enumerate(poutine.condition(self.model, data=values))
@@ -117,7 +142,10 @@ class ModelSites:
             trace = poutine.trace(enumerated).get_trace(*self.args, **self.kwargs)
         terms = {name: _log_prob(trace.nodes[name]) for name in self.sites}
         summed_out(trace, terms, self.observed, nesting)
-        return {name: terms[name].reshape(*rows, *site["fn"].batch_shape) for name, site in self.observed.items()}
+        return {
+            name: terms[name].reshape(*rows, *site["fn"].batch_shape)
+            for name, site in self.observed.items()
+        }
 
 
 Run = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -130,7 +158,9 @@ def _start(site: Site) -> Tensor:
 
 
 def _left_out(why: str) -> dict[str, Tensor]:
-    warnings.warn(f"log_likelihood is left out, so that loo and compare won't work: {why}", stacklevel=2)
+    warnings.warn(
+        f"log_likelihood is left out, so that loo and compare won't work: {why}", stacklevel=2
+    )
     return {}
 
 
@@ -139,11 +169,14 @@ def _at_all_draws(one: Run, all_at_once: Run, values: dict[str, Tensor]) -> dict
     first = one({name: value[0] for name, value in values.items()})
     batched = _attempt(all_at_once, values)
     if batched is not None and all(
-        torch.allclose(batched[name][0], first[name], rtol=1e-4, atol=1e-4, equal_nan=True) for name in first
+        torch.allclose(batched[name][0], first[name], rtol=1e-4, atol=1e-4, equal_nan=True)
+        for name in first
     ):
         return batched
     num = len(next(iter(values.values())))
-    runs = [first] + [one({name: value[i] for name, value in values.items()}) for i in range(1, num)]
+    runs = [first] + [
+        one({name: value[i] for name, value in values.items()}) for i in range(1, num)
+    ]
     return {name: torch.stack([run[name] for run in runs]) for name in first}
 
 
@@ -158,5 +191,9 @@ def _attempt(run: Run, values: dict[str, Tensor]) -> dict[str, Tensor] | None:
 def _log_prob(site: Site) -> Tensor:
     log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     mask = site["mask"]
-    log_prob = log_prob if mask is None else torch.where(torch.as_tensor(mask, device=log_prob.device), log_prob, 0.0)
+    log_prob = (
+        log_prob
+        if mask is None
+        else torch.where(torch.as_tensor(mask, device=log_prob.device), log_prob, 0.0)
+    )
     return log_prob.expand(torch.broadcast_shapes(log_prob.shape, site["fn"].batch_shape))

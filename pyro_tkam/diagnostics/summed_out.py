@@ -12,11 +12,16 @@ from pyro_tkam.infer.model.evaluate import marginal
 
 
 class SharedSiteError(ValueError):
-    """Raised where data share a summed out site, so that a datum has no log likelihood of its own."""
+    """
+    Raised where data share a summed out site, so that a datum has no log likelihood of its own.
+    """
 
 
-def summed_out(trace: poutine.Trace, terms: dict[str, Tensor], observed: Collection[str], nesting: int) -> None:
-    """Replace the terms of observed sites by ``log p(x_b|z) = log Σ_k p(x_b, k|z) - log Σ_k p(k|z)``.
+def summed_out(
+    trace: poutine.Trace, terms: dict[str, Tensor], observed: Collection[str], nesting: int
+) -> None:
+    """
+    Replace the terms of observed sites by ``log p(x_b|z) = log Σ_k p(x_b, k|z) - log Σ_k p(k|z)``.
 
     :param trace: an enumerated run of a model.
     :param terms: log density of each site of it; enumerated dimensions lie left of the plates.
@@ -24,17 +29,27 @@ def summed_out(trace: poutine.Trace, terms: dict[str, Tensor], observed: Collect
     :param nesting: number of plate dimensions.
     :raises SharedSiteError: if a summed out site is shared by data, or by several observed sites.
     """
-    discrete = [name for name, term in terms.items() if any(size > 1 for size in term.shape[: term.ndim - nesting])]
+    discrete = [
+        name
+        for name, term in terms.items()
+        if any(size > 1 for size in term.shape[: term.ndim - nesting])
+    ]
     prior = [name for name in discrete if name not in observed]
     dependent = [name for name in discrete if name in observed]
     if len(dependent) > 1:
-        raise SharedSiteError(f"the observed sites {dependent} share sites that are summed out, {prior}")
+        raise SharedSiteError(
+            f"the observed sites {dependent} share sites that are summed out, {prior}"
+        )
     for name in dependent:
         plates = _plates(trace.nodes[name])
-        if shared := [each for each in prior if not plates.items() <= _plates(trace.nodes[each]).items()]:
+        if shared := [
+            each for each in prior if not plates.items() <= _plates(trace.nodes[each]).items()
+        ]:
             raise SharedSiteError(f"the data of {name!r} share sites that are summed out, {shared}")
         dims = tuple(plates.values())
-        terms[name] = marginal(trace, terms, [*prior, name], dims) - marginal(trace, terms, prior, dims)
+        terms[name] = marginal(trace, terms, [*prior, name], dims) - marginal(
+            trace, terms, prior, dims
+        )
 
 
 def _plates(site: Site) -> dict[str, int]:

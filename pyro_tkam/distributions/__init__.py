@@ -4,7 +4,11 @@ from pyro_tkam.distributions.isotropic import IsotropicNormal
 from pyro_tkam.distributions.joint import JointEnergy, PersistentULA, ShortRunULA
 from pyro_tkam.distributions.labelled import LabelledTilted
 from pyro_tkam.distributions.mixture import TiltedMixture
-from pyro_tkam.distributions.pairwise import PairwiseBernoulli, PairwiseCategorical, PairwiseContinuousBernoulli
+from pyro_tkam.distributions.pairwise import (
+    PairwiseBernoulli,
+    PairwiseCategorical,
+    PairwiseContinuousBernoulli,
+)
 from pyro_tkam.distributions.tilted import ExponentiallyTilted
 
 __all__ = [

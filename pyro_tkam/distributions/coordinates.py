@@ -1,4 +1,7 @@
-"""Coordinates in which a density is tabulated: its own, or some in which poles at the ends of its interval are gone."""
+"""
+Coordinates in which a density is tabulated: its own, or some in which poles at the ends of its
+interval are gone.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +28,10 @@ class Coordinate(Protocol):
         """The ends of the interval of ``w``."""
 
     def cuts(self, points: Tensor | None) -> Tensor | None:
-        """Return where cells should end in ``w``, given where they should in ``z``, shape ``(count, *batch)``."""
+        """
+        Return where cells should end in ``w``, given where they should in ``z``, shape ``(count,
+        *batch)``.
+        """
 
     def place(self, w: Tensor) -> Tensor:
         """Return ``z(w)``."""
@@ -40,7 +46,9 @@ class Coordinate(Protocol):
         """Return the log density of ``w``, given that of ``z``."""
 
     def unreachable(self, cdf: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the mass that lies nearer to an end than the next float, given the CDF of ``w``."""
+        """
+        Return the mass that lies nearer to an end than the next float, given the CDF of ``w``.
+        """
 
     def without_last(self) -> Self:
         """Return the coordinate without its last batch dimension, of size one."""
@@ -89,20 +97,25 @@ class Plain(Picklable):
 
     def without_last(self) -> Self:
         """Return the coordinate without its last batch dimension."""
-        return type(self)(*(value[..., 0] if value.dim() else value for value in vars(self).values()))
+        return type(self)(
+            *(value[..., 0] if value.dim() else value for value in vars(self).values())
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Stretched(Plain):
     """
-    ``w`` on [0, 1] in which densities that go as ``d^(a - 1)`` with the distance ``d`` from an end are bounded.
+    ``w`` on [0, 1] in which densities that go as ``d^(a - 1)`` with the distance ``d`` from an end
+    are bounded.
 
-    ``d = ½ (high - low) (2w)^(1/a)`` from the lower end where ``w < ½``, and likewise with ``1 - w`` from the upper.
-    The distance stays exact where ``z`` is rounded; the density is then continued by the power law.
+    ``d = ½ (high - low) (2w)^(1/a)`` from the lower end where ``w < ½``, and likewise with
+    ``1 - w`` from the upper. The distance stays exact where ``z`` is rounded; the density is then
+    continued by the power law.
 
     :param low: lower end of the interval.
     :param high: upper end of the interval.
-    :param lower: exponent ``a`` at the lower end; its value, not its derivative, decides how ``w`` is stretched.
+    :param lower: exponent ``a`` at the lower end; its value, not its derivative, decides how ``w``
+        is stretched.
     :param upper: exponent at the upper end.
 
     >>> squares = Stretched(*torch.tensor([0.0, 2.0, 0.5, 1.0]))
@@ -120,10 +133,13 @@ class Stretched(Plain):
         return zero, zero + 1
 
     def cuts(self, points: Tensor | None) -> Tensor:
-        """Return the points, the middle, where the halves meet, and a grading for derivatives, which go as log w."""
-        powers = 0.5 * torch.tensor(8.0, dtype=self.low.dtype, device=self.low.device) ** -torch.arange(
-            NUM_GRADES, device=self.low.device
-        )
+        """
+        Return the points, the middle, where the halves meet, and a grading for derivatives, which
+        go as log w.
+        """
+        powers = 0.5 * torch.tensor(
+            8.0, dtype=self.low.dtype, device=self.low.device
+        ) ** -torch.arange(NUM_GRADES, device=self.low.device)
         grades = torch.cat([powers.flip(0), 1 - powers[1:]])
         half = grades.reshape(-1, *[1] * self.lower.dim()).expand(-1, *self.lower.shape)
         if points is None:
@@ -135,13 +151,17 @@ class Stretched(Plain):
         """Return ``z(w)``, rounded to a float between the ends."""
         distance = self._log_distance(w).exp()
         z = torch.where(w < 0.5, self.low + distance, self.high - distance)
-        inside = torch.minimum(torch.maximum(z, self.low + _spacing(self.low)), self.high - _spacing(self.high))
+        inside = torch.minimum(
+            torch.maximum(z, self.low + _spacing(self.low)), self.high - _spacing(self.high)
+        )
         return z + (inside - z).detach()
 
     def inverse(self, z: Tensor) -> Tensor:
         """Return ``w(z)``."""
         below = z < 0.5 * (self.low + self.high)
-        distance = torch.where(below, z - self.low, self.high - z).clamp_min(torch.finfo(z.dtype).tiny)
+        distance = torch.where(below, z - self.low, self.high - z).clamp_min(
+            torch.finfo(z.dtype).tiny
+        )
         exponent = torch.where(below, self.lower, self.upper).detach()
         part = 0.5 * (exponent * (2 * distance / (self.high - self.low)).log()).exp()
         return torch.where(below, part, 1 - part)
@@ -160,12 +180,16 @@ class Stretched(Plain):
         return (0.5 * (self.high - self.low)).log() + (2 * self._part(w)).log() / exponent
 
     def pulled_back(self, log_density: LogDensity) -> LogDensity:
-        """Return the log density of ``w``; near the ends it is corrected for the rounding of ``z``."""
+        """
+        Return the log density of ``w``; near the ends it is corrected for the rounding of ``z``.
+        """
 
         def pulled(w: Tensor) -> Tensor:
             z, below = self.place(w), w < 0.5
             rounded = torch.where(below, z - self.low, self.high - z).log()
-            missing = (torch.where(below, self.lower, self.upper) - 1) * (self._log_distance(w) - rounded)
+            missing = (torch.where(below, self.lower, self.upper) - 1) * (
+                self._log_distance(w) - rounded
+            )
             return log_density(z) + (missing + self.log_slope(w))
 
         return pulled
@@ -180,11 +204,13 @@ def coordinate_for(log_density: LogDensity | None, low: Tensor, high: Tensor) ->
     """
     Choose the coordinate for a density: stretched where it has a pole at an end of its interval.
 
-    :param log_density: elementwise, the part of the log density that may have poles; None where none has.
+    :param log_density: elementwise, the part of the log density that may have poles; None where
+        none has.
     :param low: lower ends of the interval, shape ``batch``.
     :param high: upper ends.
 
-    >>> coordinate_for(torch.distributions.Gamma(0.25, 1.0).log_prob, *torch.tensor([0.0, 9.0])).lower
+    >>> coordinate_for(torch.distributions.Gamma(0.25, 1.0).log_prob, *torch.tensor([0.0,
+    ...     9.0])).lower
     tensor(0.2500)
     """
     if log_density is None:
@@ -197,7 +223,10 @@ def coordinate_for(log_density: LogDensity | None, low: Tensor, high: Tensor) ->
 
 
 def _exponent(log_density: LogDensity, end: Tensor, other: Tensor) -> Tensor:
-    """Return ``a`` of a density that goes as ``d^(a - 1)`` with the distance from an end; 1 where it has no pole."""
+    """
+    Return ``a`` of a density that goes as ``d^(a - 1)`` with the distance from an end; 1 where it
+    has no pole.
+    """
     info = torch.finfo(end.dtype)
     reach = torch.maximum(64 * info.eps * end.abs(), (info.tiny * (other - end).abs()).sqrt())
     near, far = (end + (other - end).sign() * step * reach for step in (1, 16))

@@ -17,14 +17,16 @@ class IsotropicNormal(TorchDistribution):
     """
     Independent Gaussians of one standard deviation around every element of an event.
 
-    ``log p(x) = -|x - loc|² / (2 scale²) - D log scale - (D/2) log 2π`` (Raj 2025, arXiv:2506.14167, Eq. 20). It is
-    ``Normal(loc, scale).to_event(event_dim)`` with one difference: ``expand`` does not copy ``loc``, and where the
-    batch of ``loc`` and that of the value broadcast against each other, all pairs are scored by a matrix product.
+    ``log p(x) = -|x - loc|² / (2 scale²) - D log scale - (D/2) log 2π`` (Raj 2025,
+    arXiv:2506.14167, Eq. 20). It is ``Normal(loc, scale).to_event(event_dim)`` with one difference:
+    ``expand`` does not copy ``loc``, and where the batch of ``loc`` and that of the value broadcast
+    against each other, all pairs are scored by a matrix product.
 
     :param loc: shape ``(*batch, *event)``.
     :param scale: standard deviation, a tensor that broadcasts to ``batch``.
     :param event_dim: number of event dimensions, at least 1.
-    :raises ValueError: for an ``event_dim`` that ``loc`` does not have, or a scale that is not positive.
+    :raises ValueError: for an ``event_dim`` that ``loc`` does not have, or a scale that is not
+        positive.
 
     >>> loc = torch.zeros(5, 1, 3)  # five locations
     >>> IsotropicNormal(loc, torch.tensor(1.0)).expand((5, 4)).log_prob(torch.ones(4, 3)).shape
@@ -35,12 +37,16 @@ class IsotropicNormal(TorchDistribution):
     has_rsample = True
 
     @in_full_precision
-    def __init__(self, loc: Tensor, scale: Tensor, event_dim: int = 1, *, validate_args: bool | None = None) -> None:
+    def __init__(
+        self, loc: Tensor, scale: Tensor, event_dim: int = 1, *, validate_args: bool | None = None
+    ) -> None:
         if not 1 <= event_dim <= loc.dim():
             raise ValueError(f"event_dim: got {event_dim}, takes 1 to {loc.dim()}, the rank of loc")
         self.loc, self.scale = loc, scale
         batch_shape = torch.broadcast_shapes(loc.shape[: loc.dim() - event_dim], scale.shape)
-        super().__init__(batch_shape, loc.shape[loc.dim() - event_dim :], validate_args=validate_args)
+        super().__init__(
+            batch_shape, loc.shape[loc.dim() - event_dim :], validate_args=validate_args
+        )
 
     @constraints.dependent_property(is_discrete=False)
     def support(self) -> constraints.Constraint:
@@ -86,8 +92,14 @@ class IsotropicNormal(TorchDistribution):
             self._validate_sample(value)
         event_dim, size = len(self.event_shape), self.event_shape.numel()
         distance = squared_distance(self.loc.flatten(-event_dim), value.flatten(-event_dim))
-        log_prob = -0.5 * distance / self.scale.square() - size * self.scale.log() - 0.5 * size * math.log(2 * math.pi)
-        return log_prob.expand(torch.broadcast_shapes(value.shape[: value.dim() - event_dim], self.batch_shape))
+        log_prob = (
+            -0.5 * distance / self.scale.square()
+            - size * self.scale.log()
+            - 0.5 * size * math.log(2 * math.pi)
+        )
+        return log_prob.expand(
+            torch.broadcast_shapes(value.shape[: value.dim() - event_dim], self.batch_shape)
+        )
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """
@@ -96,5 +108,7 @@ class IsotropicNormal(TorchDistribution):
         :param sample_shape: shape of independent draws.
         :return: shape ``(*sample_shape, *batch, *event)``.
         """
-        noise = torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
+        noise = torch.randn(
+            self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device
+        )
         return self.loc + self._event_scale() * noise

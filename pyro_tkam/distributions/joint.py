@@ -1,4 +1,6 @@
-"""Joint energy priors over several latents: unnormalised, sampled by short-run Langevin dynamics."""
+"""
+Joint energy priors over several latents: unnormalised, sampled by short-run Langevin dynamics.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -36,7 +38,8 @@ def in_latents_only() -> Iterator[None]:
 
     >>> energy = torch.nn.Linear(3, 1)
     >>> with in_latents_only():
-    ...     prior = JointEnergy(lambda z: energy(z).squeeze(-1), torch.distributions.Normal(torch.zeros(3), 1.0))
+    ...     prior = JointEnergy(lambda z: energy(z).squeeze(-1),
+    ...         torch.distributions.Normal(torch.zeros(3), 1.0))
     >>> prior.negatives is None
     True
     """
@@ -50,7 +53,8 @@ def in_latents_only() -> Iterator[None]:
 @dataclass(frozen=True)
 class ShortRunULA:
     """
-    Short-run unadjusted Langevin dynamics, ``z' = z + η ∇log p(z) + √(2η) ξ`` (Raj 2025, arXiv:2506.14167, Eq. 36).
+    Short-run unadjusted Langevin dynamics, ``z' = z + η ∇log p(z) + √(2η) ξ`` (Raj 2025,
+    arXiv:2506.14167, Eq. 36).
 
     :param num_steps: steps from the reference; the paper's tables have 60.
     :param step_size: ``η``; the paper's tables have 0.16.
@@ -88,7 +92,8 @@ class ShortRunULA:
 @dataclass
 class PersistentULA:
     """
-    Langevin chains that go on where the last call of the same shape left them (persistent contrastive divergence).
+    Langevin chains that go on where the last call of the same shape left them (persistent
+    contrastive divergence).
 
     :param run: the dynamics of one call.
 
@@ -128,24 +133,27 @@ class JointEnergy(TorchDistribution):
     """
     An unnormalised energy prior over ``Q`` latents, ``p(z) ∝ exp(f(z)) Π_q π0(z_q)``.
 
-    (Raj 2025, arXiv:2506.14167, Eq. 14; Pang et al. 2020.) ``log_prob`` is known up to a constant, and its gradient
-    in the parameters of ``f`` carries the negative phase ``-E_p[∇f]`` (Eq. 18), estimated from Langevin draws that
-    are made once, with the distribution, and only if the parameters need gradients, which samplers of latents do not.
-    ``f`` must not have latent parameters: their posterior would need the normaliser. Those that ``f`` draws are always
-    refused; those drawn earlier in a model (``PyroSample`` read by ``bound()``, a coefficient in a closure) as soon as
-    inference takes gradients in them: NUTS, HMC, Langevin kernels and SVI with reparameterised guides.
+    (Raj 2025, arXiv:2506.14167, Eq. 14; Pang et al. 2020.) ``log_prob`` is known up to a constant,
+    and its gradient in the parameters of ``f`` carries the negative phase ``-E_p[∇f]`` (Eq. 18),
+    estimated from Langevin draws that are made once, with the distribution, and only if the
+    parameters need gradients, which samplers of latents do not. ``f`` must not have latent
+    parameters: their posterior would need the normaliser. Those that ``f`` draws are always
+    refused; those drawn earlier in a model (``PyroSample`` read by ``bound()``, a coefficient in a
+    closure) as soon as inference takes gradients in them: NUTS, HMC, Langevin kernels and SVI with
+    reparameterised guides.
 
     :param energy: ``f``, from ``(*, Q)`` to ``(*,)``; a network or any callable.
-    :param reference: ``π0``, a distribution of event shape ``(Q,)``, or univariate of batch shape ``(*batch, Q)``.
-        Chains of a bounded one run in unconstrained coordinates.
+    :param reference: ``π0``, a distribution of event shape ``(Q,)``, or univariate of batch shape
+        ``(*batch, Q)``. Chains of a bounded one run in unconstrained coordinates.
     :param sampler: how draws are made from those of the reference.
     :param num_negatives: draws for the negative phase.
     :param validate_args: whether to check values given to ``log_prob``.
-    :raises ValueError: for a reference without latents, an energy of the wrong shape, values that are not finite,
-        and an energy with latent parameters.
+    :raises ValueError: for a reference without latents, an energy of the wrong shape, values that
+        are not finite, and an energy with latent parameters.
     :raises TypeError: for arguments of another kind.
 
-    >>> prior = JointEnergy(lambda z: -z.square().sum(-1), torch.distributions.Normal(torch.zeros(3), 1.0))
+    >>> prior = JointEnergy(lambda z: -z.square().sum(-1),
+    ...     torch.distributions.Normal(torch.zeros(3), 1.0))
     >>> prior.event_shape, prior.sample((5,)).shape
     (torch.Size([3]), torch.Size([5, 3]))
     """
@@ -169,7 +177,9 @@ class JointEnergy(TorchDistribution):
             raise ValueError(f"num_negatives: got {num_negatives}, takes at least 1")
         self.energy, self.sampler = energy, sampler or ShortRunULA()
         self.reference = _joint_reference(reference)
-        super().__init__(self.reference.batch_shape, self.reference.event_shape, validate_args=validate_args)
+        super().__init__(
+            self.reference.batch_shape, self.reference.event_shape, validate_args=validate_args
+        )
         probe = self._check_energy()
         self.negatives = None
         if torch.is_grad_enabled() and probe.requires_grad and _PARAMETERS_LEARN.get():
@@ -184,14 +194,20 @@ class JointEnergy(TorchDistribution):
         middle = biject_to(self.reference.support)(torch.zeros_like(self._draw_shape()))
         with pyro.poutine.block(), pyro.poutine.trace() as tracing:
             value = self.energy(middle)
-        _refuse_latent([name for name, site in tracing.trace.nodes.items() if site["type"] == "sample"])
+        _refuse_latent(
+            [name for name, site in tracing.trace.nodes.items() if site["type"] == "sample"]
+        )
         if not isinstance(value, Tensor) or value.shape != middle.shape[:-1]:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
-                f"energy: got {got} for z of shape {tuple(middle.shape)}, takes {tuple(middle.shape[:-1])}"
+                f"energy: got {got} for z of shape {tuple(middle.shape)}, takes "
+                f"{tuple(middle.shape[:-1])}"
             )
         if is_concrete(value) and not bool(value.isfinite().all()):
-            raise ValueError("energy: got values that are not finite at the middle of the support, takes finite ones")
+            raise ValueError(
+                "energy: got values that are not finite at the middle of the support, takes "
+                "finite ones"
+            )
         _refuse_latent(_sites_behind(value))
         return value
 
@@ -202,13 +218,15 @@ class JointEnergy(TorchDistribution):
     def _draw_negatives(self, count: int, probe: Tensor) -> Tensor:
         if _functorch.is_functorch_wrapped_tensor(probe):
             return self.sample((count,))
-        with temporarily_clear_interpreter_stack():  # vmap would refuse the noise, which all of its elements share
+        # vmap would refuse the noise, which all of its elements share
+        with temporarily_clear_interpreter_stack():
             return self.sample((count,))
 
     @in_full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """
-        Return ``f(z) + log π0(z)`` ``-(m - stop_grad(m))``, with ``m`` the mean of ``f`` over negatives.
+        Return ``f(z) + log π0(z)`` ``-(m - stop_grad(m))``, with ``m`` the mean of ``f`` over
+        negatives.
 
         :param value: shape ``(*sample, *batch_shape, Q)``.
         :return: that shape without its last dimension.
@@ -239,19 +257,26 @@ class JointEnergy(TorchDistribution):
         self, num_particles: int = 1000, num_temperatures: int = 100, step_size: float = 0.1
     ) -> Estimate:
         """
-        Estimate ``log ∫ exp(f) π0`` by annealed importance sampling from the reference (Neal 2001), with MALA moves.
+        Estimate ``log ∫ exp(f) π0`` by annealed importance sampling from the reference (Neal 2001),
+        with MALA moves.
 
         :param num_particles: independent paths.
-        :param num_temperatures: temperatures, equally spaced from 0 to 1, with one move at each but the first and last.
+        :param num_temperatures: temperatures, equally spaced from 0 to 1, with one move at each but
+            the first and last.
         :param step_size: ``η`` of the moves, in unconstrained coordinates.
         :return: value and standard error, in nats, shape ``batch_shape``.
-        :raises ValueError: for less than two paths or temperatures and a step size that is not positive and finite.
+        :raises ValueError: for less than two paths or temperatures and a step size that is not
+            positive and finite.
 
-        >>> prior = JointEnergy(lambda z: 0 * z.sum(-1), torch.distributions.Normal(torch.zeros(2), 1.0))
+        >>> prior = JointEnergy(lambda z: 0 * z.sum(-1), torch.distributions.Normal(torch.zeros(2),
+        ...     1.0))
         >>> print(f"{prior.estimate_log_normalizer(10, 3).value:.3f}")
         0.000
         """
-        for name, value in (("num_particles", num_particles), ("num_temperatures", num_temperatures)):
+        for name, value in (
+            ("num_particles", num_particles),
+            ("num_temperatures", num_temperatures),
+        ):
             if value < 2:
                 raise ValueError(f"{name}: got {value}, takes at least 2")
         if not 0 < step_size < math.inf:
@@ -287,7 +312,9 @@ class JointEnergy(TorchDistribution):
         new: JointEnergy = self._get_checked_instance(JointEnergy, _instance)
         new.energy, new.sampler, new.negatives = self.energy, self.sampler, self.negatives
         new.reference = self.reference.expand(torch.Size(batch_shape))
-        super(JointEnergy, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        super(JointEnergy, new).__init__(
+            torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
         new._validate_args = self._validate_args
         return new
 
@@ -307,30 +334,51 @@ def _joint_reference(reference: Distribution) -> Distribution:
         raise TypeError(f"reference: got {type(reference).__name__}, takes a distribution")
     if not reference.event_shape and reference.batch_shape:
         reference = Independent(reference, 1)
-    if len(reference.event_shape) != 1 or reference.support is None or reference.support.is_discrete:
-        raise ValueError(f"reference: got {reference}, takes a continuous distribution of event shape (Q,)")
+    if (
+        len(reference.event_shape) != 1
+        or reference.support is None
+        or reference.support.is_discrete
+    ):
+        raise ValueError(
+            f"reference: got {reference}, takes a continuous distribution of event shape (Q,)"
+        )
     return copied(reference)
 
 
 def _refuse_latent(names: list[str]) -> None:
     if names:
-        raise ValueError(f"energy: got latent parameters {names}, takes parameters that are not sampled")
+        raise ValueError(
+            f"energy: got latent parameters {names}, takes parameters that are not sampled"
+        )
 
 
 def _sites_behind(value: Tensor) -> list[str]:
-    """Return the sample sites of the model being traced on which a tensor depends, as far as gradients tell."""
+    """
+    Return the sample sites of the model being traced on which a tensor depends, as far as gradients
+    tell.
+    """
     value = _without_vmap(value)
     sites: dict[str, Tensor] = {}
     for handler in _PYRO_STACK:
         if isinstance(handler, TraceMessenger):
-            drawn = {name: site["value"] for name, site in handler.trace.nodes.items() if site["type"] == "sample"}
-            sites |= {name: _without_vmap(each) for name, each in drawn.items() if isinstance(each, Tensor)}
+            drawn = {
+                name: site["value"]
+                for name, site in handler.trace.nodes.items()
+                if site["type"] == "sample"
+            }
+            sites |= {
+                name: _without_vmap(each)
+                for name, each in drawn.items()
+                if isinstance(each, Tensor)
+            }
     sites = {name: each for name, each in sites.items() if each.requires_grad}
     if not sites or not value.requires_grad:
         return []
     wrapped = _functorch.is_functorch_wrapped_tensor(value)
     with nullcontext() if wrapped else temporarily_clear_interpreter_stack():
-        slopes = torch.autograd.grad(value.sum(), tuple(sites.values()), retain_graph=True, allow_unused=True)
+        slopes = torch.autograd.grad(
+            value.sum(), tuple(sites.values()), retain_graph=True, allow_unused=True
+        )
     return [name for name, slope in zip(sites, slopes, strict=True) if slope is not None]
 
 

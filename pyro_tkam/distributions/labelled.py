@@ -1,4 +1,6 @@
-"""A label coupled to univariate latents: given the label the latents are independent tilted densities."""
+"""
+A label coupled to univariate latents: given the label the latents are independent tilted densities.
+"""
 
 from typing import Any, ClassVar, Self
 
@@ -17,20 +19,25 @@ class LabelledTilted(TorchDistribution):
     """
     Latents coupled to a label ``y`` by label energies, with the label summed out.
 
-    ``p(z, y) = w_y Π_q p_{y,q}(z_q)`` with ``w = softmax(logits)`` and ``p_{y,q} ∝ exp(f_{y,q}) π0``, the symbol-vector
-    coupling ``p(z, y) ∝ exp(Σ_q f_{y,q}(z_q) + b_y) Π_q π0(z_q)`` of Pang and Wu 2021 (arXiv:2108.11556), with energies
-    of single latents, as Raj 2025 (arXiv:2506.14167, Sec. 5.2) asks for. Each ``p_{y,q}`` is normalised, so that draws
-    are exact, given the label or not, and ``p(y | z)`` is a softmax of energies.
+    ``p(z, y) = w_y Π_q p_{y,q}(z_q)`` with ``w = softmax(logits)`` and
+    ``p_{y,q} ∝ exp(f_{y,q}) π0``, the symbol-vector coupling
+    ``p(z, y) ∝ exp(Σ_q f_{y,q}(z_q) + b_y) Π_q π0(z_q)`` of Pang and Wu 2021 (arXiv:2108.11556),
+    with energies of single latents, as Raj 2025 (arXiv:2506.14167, Sec. 5.2) asks for. Each
+    ``p_{y,q}`` is normalised, so that draws are exact, given the label or not, and ``p(y | z)`` is
+    a softmax of energies.
 
     :param logits: unnormalised log probabilities of the labels, shape ``(num_labels,)``.
     :param components: tilted densities of batch shape ``(num_labels, Q)``.
     :param validate_args: whether to check values given to ``log_prob``.
-    :raises ValueError: for components of another shape, and logits that are NaN, plus infinity or all minus infinity.
+    :raises ValueError: for components of another shape, and logits that are NaN, plus infinity or
+        all minus infinity.
     :raises TypeError: for components that are not :class:`ExponentiallyTilted`, and mixed dtypes.
 
     >>> tilts = torch.tensor([-8.0, 8.0])[:, None]
-    >>> prior = LabelledTilted(torch.zeros(2), ExponentiallyTilted(lambda z: tilts * z).expand((2, 3)))
-    >>> prior.event_shape, prior.sample((5,)).shape, prior.given(torch.tensor([0, 1])).sample().shape
+    >>> prior = LabelledTilted(torch.zeros(2), ExponentiallyTilted(lambda z: tilts * z).expand((2,
+    ...     3)))
+    >>> prior.event_shape, prior.sample((5,)).shape, prior.given(torch.tensor([0,
+    ...     1])).sample().shape
     (torch.Size([3]), torch.Size([5, 3]), torch.Size([2, 3]))
     >>> prior.label_logits(torch.full((3,), 0.9)).exp().argmax()
     tensor(1)
@@ -39,11 +46,14 @@ class LabelledTilted(TorchDistribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = False
 
-    def __init__(self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None) -> None:
+    def __init__(
+        self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None
+    ) -> None:
         check_weights(logits, components)
         if len(components.batch_shape) != 2 or logits.shape != components.batch_shape[:1]:
             raise ValueError(
-                f"logits, components: got shape {tuple(logits.shape)} and batch shape {tuple(components.batch_shape)}, "
+                f"logits, components: got shape {tuple(logits.shape)} and batch shape "
+                f"{tuple(components.batch_shape)}, "
                 "takes (num_labels,) and (num_labels, Q)"
             )
         self.log_weights, self.components = logits.log_softmax(-1), components

@@ -22,16 +22,18 @@ class TiltedMixture(Tabulated):
     """
     A mixture of univariate tilted densities, itself univariate.
 
-    ``p(z) = Σ_k w_k p_k(z)`` with ``w = softmax(logits)`` (Raj 2025, arXiv:2506.14167, Eq. 12). Its CDF
-    ``F = Σ_k w_k F_k`` is continuous, so draws are ``F^{-1}(u)``, with pathwise gradients in the weights and in the
-    components, at a cost that does not depend on the number of components. (The paper draws a component first,
-    Eq. 13; see :meth:`sample_component`.) Components on different intervals are mixed on the hull of them all.
+    ``p(z) = Σ_k w_k p_k(z)`` with ``w = softmax(logits)`` (Raj 2025, arXiv:2506.14167, Eq. 12). Its
+    CDF ``F = Σ_k w_k F_k`` is continuous, so draws are ``F^{-1}(u)``, with pathwise gradients in
+    the weights and in the components, at a cost that does not depend on the number of components.
+    (The paper draws a component first, Eq. 13; see :meth:`sample_component`.) Components on
+    different intervals are mixed on the hull of them all.
 
-    :param logits: unnormalised log weights, shape ``(*batch, K)``; minus infinity leaves a component out.
+    :param logits: unnormalised log weights, shape ``(*batch, K)``; minus infinity leaves a
+        component out.
     :param components: tilted densities of batch shape ``(*batch, K)``.
     :param validate_args: whether to check values given to ``log_prob``, ``cdf`` and ``icdf``.
-    :raises ValueError: for logits that are NaN or plus infinity, of which all of one mixture are minus infinity, or
-        whose last dimension is not the components'.
+    :raises ValueError: for logits that are NaN or plus infinity, of which all of one mixture are
+        minus infinity, or whose last dimension is not the components'.
     :raises TypeError: for components that are not :class:`ExponentiallyTilted`, and mixed dtypes.
 
     >>> components = ExponentiallyTilted(lambda z: torch.tensor([-8.0, 8.0]) * z)
@@ -45,7 +47,9 @@ class TiltedMixture(Tabulated):
     _shared: ClassVar[tuple[str, ...]] = (*Tabulated._shared, "log_weights", "components")
 
     @in_full_precision
-    def __init__(self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None) -> None:
+    def __init__(
+        self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None
+    ) -> None:
         check_weights(logits, components)
         _check_shape(logits, components)
         self.components = components
@@ -83,7 +87,9 @@ class TiltedMixture(Tabulated):
         ends = torch.stack(torch.broadcast_tensors(components.low, components.high))
         ends = ends if ends.dim() > 1 else ends[:, None]
         knots = components._breakpoints()
-        cuts = [points.movedim(-1, 1).flatten(0, 1) for points in (ends, knots) if points is not None]
+        cuts = [
+            points.movedim(-1, 1).flatten(0, 1) for points in (ends, knots) if points is not None
+        ]
         rule = default_rule(low.dtype)
         part = components.reference.singular_part
         singular = None if part is None else lambda z: part(z[..., None]).logsumexp(-1)
@@ -98,7 +104,10 @@ class TiltedMixture(Tabulated):
         return self._joint(z).logsumexp(-1)
 
     def _joint(self, z: Tensor) -> Tensor:
-        """Return ``log w_k + log p_k(z)`` for ``z`` inside the interval, with a last dimension of components."""
+        """
+        Return ``log w_k + log p_k(z)`` for ``z`` inside the interval, with a last dimension of
+        components.
+        """
         if self._has_one_grid:  # then inside one is inside all
             shift = self.log_weights - self.components.log_normalizer
             return self.components._unnormalized(z[..., None]) + shift
@@ -107,7 +116,8 @@ class TiltedMixture(Tabulated):
     @in_full_precision
     def component_log_prob(self, value: Tensor) -> Tensor:
         """
-        Return the normalised ``log p_k(z)`` of every component, minus infinity outside its own interval.
+        Return the normalised ``log p_k(z)`` of every component, minus infinity outside its own
+        interval.
 
         :param value: shape ``(*sample, *batch_shape)``, or what broadcasts with it.
         :return: that shape with a last dimension ``K``.
@@ -120,7 +130,8 @@ class TiltedMixture(Tabulated):
         """
         Return ``w_k p_k(z) / p(z)``, the posterior of the component's index.
 
-        :param value: values inside the interval, shape ``(*sample, *batch_shape)``, or what broadcasts with it.
+        :param value: values inside the interval, shape ``(*sample, *batch_shape)``, or what
+            broadcasts with it.
         :return: that shape with a last dimension ``K``, which sums to one.
         """
         self._check(value)
@@ -138,10 +149,12 @@ class TiltedMixture(Tabulated):
 
     def regularization(self) -> Tensor:
         """
-        Return the L1 norm of the unnormalised proportions ``exp(logits)``, in units of the largest of them.
+        Return the L1 norm of the unnormalised proportions ``exp(logits)``, in units of the largest
+        of them.
 
-        ``Σ_k w_k / max_k w_k`` is 1 where one component is left and ``K`` where all weigh alike; subtract a multiple
-        of it from the objective to empty components that the data do not need. (The L1 norm of ``w`` is constant.)
+        ``Σ_k w_k / max_k w_k`` is 1 where one component is left and ``K`` where all weigh alike;
+        subtract a multiple of it from the objective to empty components that the data do not need.
+        (The L1 norm of ``w`` is constant.)
 
         :return: shape ``batch_shape``.
         """
@@ -150,7 +163,8 @@ class TiltedMixture(Tabulated):
 
     def prune(self, threshold: float) -> "TiltedMixture":
         """
-        Return the mixture without the components whose weight is below a threshold; the largest always stays.
+        Return the mixture without the components whose weight is below a threshold; the largest
+        always stays.
 
         :param threshold: smallest weight to keep, from 0 to 1.
         :raises ValueError: for a threshold outside [0, 1].
@@ -178,25 +192,35 @@ def _check_shape(logits: Tensor, components: ExponentiallyTilted) -> None:
         raise ValueError("components: got batch shape (), takes (*batch, K)")
     if logits.dim() == 0 or logits.shape[-1] != components.batch_shape[-1]:
         raise ValueError(
-            f"logits: got shape {tuple(logits.shape)}, takes a last dimension of {components.batch_shape[-1]}, "
+            f"logits: got shape {tuple(logits.shape)}, takes a last dimension of "
+            f"{components.batch_shape[-1]}, "
             "one for each component"
         )
 
 
 def check_weights(logits: Tensor, components: ExponentiallyTilted) -> None:
-    """Raise where unnormalised log weights have another type than the components, or do not tell weights."""
+    """
+    Raise where unnormalised log weights have another type than the components, or do not tell
+    weights.
+    """
     if not isinstance(components, ExponentiallyTilted):
-        raise TypeError(f"components: got {type(components).__name__}, takes an ExponentiallyTilted")
+        raise TypeError(
+            f"components: got {type(components).__name__}, takes an ExponentiallyTilted"
+        )
     if not isinstance(logits, Tensor):
         raise TypeError(f"logits: got {type(logits).__name__}, takes a tensor")
     if logits.dtype != components.low.dtype:
-        raise TypeError(f"logits: got {logits.dtype}, takes {components.low.dtype}, that of the components")
+        raise TypeError(
+            f"logits: got {logits.dtype}, takes {components.low.dtype}, that of the components"
+        )
     if not is_concrete(logits):
         return
     if bool((logits.isnan() | logits.isposinf()).any()):
         raise ValueError("logits: got NaN or plus infinity, takes finite numbers or minus infinity")
     if bool(logits.isneginf().all(-1).any()):
-        raise ValueError("logits: got a mixture without weight, takes at least one finite number in each")
+        raise ValueError(
+            "logits: got a mixture without weight, takes at least one finite number in each"
+        )
 
 
 def _last_removed(ends: Tensor, reduce: Callable[[Tensor, int], Tensor]) -> Tensor:

@@ -1,4 +1,7 @@
-"""The map ``ε -> F^{-1}(Φ(ε))`` that turns standard normal noise into a distribution, accurate in both tails."""
+"""
+The map ``ε -> F^{-1}(Φ(ε))`` that turns standard normal noise into a distribution, accurate in both
+tails.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ Quantile = Callable[[Any, Tensor], Tensor]
 def normal_quantile(fn: Any) -> Callable[[Tensor], Tensor] | None:
     """Return ``ε -> F^{-1}(Φ(ε))``, which maps a standard normal to a distribution.
 
-    Both tails keep their accuracy for tilted priors and where there is a closed form; elsewhere ``icdf`` is evaluated
-    in float64, with ``Φ(ε)`` kept inside (0, 1).
+    Both tails keep their accuracy for tilted priors and where there is a closed form; elsewhere
+    ``icdf`` is evaluated in float64, with ``Φ(ε)`` kept inside (0, 1).
 
     :param fn: a distribution, possibly wrapped in ``Independent`` or expanded.
     :return: a map that keeps the shape, or None where there is none (discrete, or no inverse CDF).
@@ -38,11 +41,12 @@ def normal_quantile(fn: Any) -> Callable[[Tensor], Tensor] | None:
 
 def normal_score(fn: Any, value: Tensor) -> Tensor:
     """
-    Return the coordinates of a value in which its distribution is standard normal, which :func:`normal_quantile` maps
-    to that value: ``ε = Φ^{-1}(F(z))``, of the base distribution where that map is one of transforms.
+    Return the coordinates of a value in which its distribution is standard normal, which
+    :func:`normal_quantile` maps to that value: ``ε = Φ^{-1}(F(z))``, of the base distribution where
+    that map is one of transforms.
 
-    Where ``F(z)`` rounds to 0 or 1 it is moved inside, so that coordinates are finite: below 8.2, or 5.3 in float32
-    without transforms, which are inverted in float64.
+    Where ``F(z)`` rounds to 0 or 1 it is moved inside, so that coordinates are finite: below 8.2,
+    or 5.3 in float32 without transforms, which are inverted in float64.
 
     :param fn: a distribution for which :func:`normal_quantile` has a map.
     :param value: in its support, shape ``(*sample, *batch, *event)``.
@@ -53,7 +57,9 @@ def normal_score(fn: Any, value: Tensor) -> Tensor:
     fn = _unwrap(fn)
     if isinstance(fn, torch.distributions.MultivariateNormal):
         difference = (value - fn.loc).unsqueeze(-1)
-        scores: Tensor = torch.linalg.solve_triangular(fn.scale_tril, difference, upper=False).squeeze(-1)
+        scores: Tensor = torch.linalg.solve_triangular(
+            fn.scale_tril, difference, upper=False
+        ).squeeze(-1)
         return scores
     if isinstance(fn, torch.distributions.TransformedDistribution) and _closed_form(fn) is None:
         base_value = value.double()
@@ -66,7 +72,9 @@ def normal_score(fn: Any, value: Tensor) -> Tensor:
 
 
 def _unwrap(fn: Any) -> Any:
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | torch.distributions.Independent):
+    while isinstance(
+        fn, dist.Independent | dist.ExpandedDistribution | torch.distributions.Independent
+    ):
         fn = fn.base_dist
     return fn
 
@@ -75,7 +83,9 @@ def _closed_form(fn: Any) -> Quantile | None:
     return next((_QUANTILES[kind] for kind in type(fn).__mro__ if kind in _QUANTILES), None)
 
 
-def _push_forward(fn: torch.distributions.TransformedDistribution) -> Callable[[Tensor], Tensor] | None:
+def _push_forward(
+    fn: torch.distributions.TransformedDistribution,
+) -> Callable[[Tensor], Tensor] | None:
     base = normal_quantile(fn.base_dist)
     base_shape = fn.base_dist.batch_shape + fn.base_dist.event_shape
     if base is None or base_shape != fn.batch_shape + fn.event_shape:
@@ -107,7 +117,9 @@ def _clamped_probability(normal: Tensor) -> Tensor:
 
 
 def normal_cdf(normal: Tensor) -> Tensor:
-    """Return ``Φ(ε)`` with its relative accuracy in the lower tail, where ``torch.special.ndtr`` has none.
+    """
+    Return ``Φ(ε)`` with its relative accuracy in the lower tail, where ``torch.special.ndtr`` has
+    none.
 
     :param normal: ``ε``, any shape.
 
@@ -118,7 +130,10 @@ def normal_cdf(normal: Tensor) -> Tensor:
 
 
 def _tail(normal: Tensor) -> Tensor:
-    """Return ``Φ(-|ε|)``, the probability of the nearer tail; at 0 its derivative is that of the lower one."""
+    """
+    Return ``Φ(-|ε|)``, the probability of the nearer tail; at 0 its derivative is that of the lower
+    one.
+    """
     tail = normal_cdf(torch.where(normal > 0, -normal, normal))
     return tail.clamp_min(torch.finfo(normal.dtype).tiny)
 
@@ -156,7 +171,9 @@ def _laplace(fn: Any, normal: Tensor) -> Tensor:
 _QUANTILES: dict[type, Quantile] = {
     Tabulated: _tabulated,
     torch.distributions.Normal: lambda fn, normal: fn.loc + fn.scale * normal,
-    torch.distributions.MultivariateNormal: lambda fn, normal: fn.loc + (fn.scale_tril @ normal[..., None])[..., 0],
+    torch.distributions.MultivariateNormal: lambda fn, normal: (
+        fn.loc + (fn.scale_tril @ normal[..., None])[..., 0]
+    ),
     torch.distributions.Uniform: _uniform,
     torch.distributions.Exponential: lambda fn, normal: -torch.special.log_ndtr(-normal) / fn.rate,
     torch.distributions.Laplace: _laplace,

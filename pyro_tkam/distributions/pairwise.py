@@ -1,11 +1,19 @@
-"""Independent elements of an event from an exponential family, cheap to score at many points at once."""
+"""
+Independent elements of an event from an exponential family, cheap to score at many points at once.
+"""
 
 from typing import Any, ClassVar, Self
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, ContinuousBernoulli, Distribution, constraints
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    Distribution,
+    constraints,
+)
 
 from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops._precision import in_full_precision
@@ -17,8 +25,8 @@ class _PairwiseFamily(TorchDistribution):
     """
     Independent elements with natural parameters ``η``: ``log p(x) = Σ_d η_d·T(x_d) - A(η_d)``.
 
-    ``expand`` copies nothing, and where the batch of ``η`` and that of the value broadcast against each other, all
-    pairs are scored by a matrix product.
+    ``expand`` copies nothing, and where the batch of ``η`` and that of the value broadcast against
+    each other, all pairs are scored by a matrix product.
 
     A subclass says how many dimensions one element's ``η`` has, and what ``T`` and ``A`` are.
     """
@@ -27,18 +35,27 @@ class _PairwiseFamily(TorchDistribution):
     _element_dim: ClassVar[int] = 0
 
     @in_full_precision
-    def __init__(self, logits: Tensor, event_dim: int = 1, *, validate_args: bool | None = None) -> None:
+    def __init__(
+        self, logits: Tensor, event_dim: int = 1, *, validate_args: bool | None = None
+    ) -> None:
         if not isinstance(logits, Tensor) or not logits.is_floating_point():
-            raise TypeError(f"logits: got {getattr(logits, 'dtype', type(logits).__name__)}, takes a floating tensor")
+            raise TypeError(
+                f"logits: got {getattr(logits, 'dtype', type(logits).__name__)}, takes a floating "
+                "tensor"
+            )
         if not 0 <= event_dim <= logits.dim() - self._element_dim:
-            raise ValueError(f"event_dim: got {event_dim}, takes 0 to {logits.dim() - self._element_dim}")
+            raise ValueError(
+                f"event_dim: got {event_dim}, takes 0 to {logits.dim() - self._element_dim}"
+            )
         self.logits = logits
         shape = logits.shape[: logits.dim() - self._element_dim]
         split = len(shape) - event_dim
         super().__init__(shape[:split], shape[split:], validate_args=validate_args)
 
     def _elements(self) -> Distribution:
-        """Return torch's distribution of the single elements, of batch shape ``(*batch, *event)``."""
+        """
+        Return torch's distribution of the single elements, of batch shape ``(*batch, *event)``.
+        """
         raise NotImplementedError
 
     def _statistic(self, value: Tensor) -> Tensor:
@@ -75,7 +92,9 @@ class _PairwiseFamily(TorchDistribution):
             self._validate_sample(value)
         batch_shape = value.shape[: value.dim() - len(self.event_shape)]
         logits, statistic = self.logits, self._statistic(value)
-        cross = inner_product(*(self._flat(tensor, self._element_dim) for tensor in (logits, statistic)))
+        cross = inner_product(
+            *(self._flat(tensor, self._element_dim) for tensor in (logits, statistic))
+        )
         log_prob = cross - self._flat(self._log_partition(), 0).sum(-1)
         return log_prob.expand(torch.broadcast_shapes(batch_shape, self.batch_shape))
 
@@ -99,8 +118,9 @@ class PairwiseBernoulli(_PairwiseFamily):
     """
     Independent bits, ``log p(x) = Σ_d x_d η_d - log(1 + exp η_d)``.
 
-    It is ``Bernoulli(logits=η).to_event(event_dim)`` with one difference: ``expand`` copies nothing, and where the
-    batches of ``η`` and of the value broadcast against each other, all pairs are scored by a matrix product.
+    It is ``Bernoulli(logits=η).to_event(event_dim)`` with one difference: ``expand`` copies
+    nothing, and where the batches of ``η`` and of the value broadcast against each other, all pairs
+    are scored by a matrix product.
 
     :param logits: ``η``, shape ``(*batch, *event)``.
     :param event_dim: number of event dimensions.
@@ -133,9 +153,9 @@ class PairwiseContinuousBernoulli(_PairwiseFamily):
     """
     Independent brightnesses in [0, 1], ``log p(x) = Σ_d x_d η_d - log((exp η_d - 1)/η_d)``.
 
-    The continuous Bernoulli distribution (Loaiza-Ganem and Cunningham 2019, arXiv:1907.06845). It is torch's, with
-    one difference: ``expand`` copies nothing, and where the batches of ``η`` and of the value broadcast against each
-    other, all pairs are scored by a matrix product.
+    The continuous Bernoulli distribution (Loaiza-Ganem and Cunningham 2019, arXiv:1907.06845). It
+    is torch's, with one difference: ``expand`` copies nothing, and where the batches of ``η`` and
+    of the value broadcast against each other, all pairs are scored by a matrix product.
 
     :param logits: ``η``, shape ``(*batch, *event)``.
     :param event_dim: number of event dimensions.
@@ -170,19 +190,22 @@ class PairwiseContinuousBernoulli(_PairwiseFamily):
 
 class PairwiseCategorical(_PairwiseFamily):
     """
-    Independent symbols, ``log p(x) = Σ_d log softmax(η_d)[x_d]``: a class for every position of an event.
+    Independent symbols, ``log p(x) = Σ_d log softmax(η_d)[x_d]``: a class for every position of an
+    event.
 
-    It is ``Categorical(logits=η).to_event(event_dim)`` with one difference: ``expand`` copies nothing, and where the
-    batches of ``η`` and of the value broadcast against each other, all pairs are scored by a matrix product with the
-    symbols' indicators.
+    It is ``Categorical(logits=η).to_event(event_dim)`` with one difference: ``expand`` copies
+    nothing, and where the batches of ``η`` and of the value broadcast against each other, all pairs
+    are scored by a matrix product with the symbols' indicators.
 
     :param logits: ``η``, shape ``(*batch, *event, num_classes)``.
     :param event_dim: number of event dimensions; 0 for one label.
-    :raises ValueError: for an ``event_dim`` that ``logits`` does not have, and, when scoring, for a symbol outside
-        the classes.
-    :raises TypeError: for logits that are not a floating tensor, and, when scoring, for values that are not integers.
+    :raises ValueError: for an ``event_dim`` that ``logits`` does not have, and, when scoring, for a
+        symbol outside the classes.
+    :raises TypeError: for logits that are not a floating tensor, and, when scoring, for values that
+        are not integers.
 
-    >>> PairwiseCategorical(torch.zeros(2, 5, 3), event_dim=1).log_prob(torch.tensor([0, 1, 2, 1, 0])).shape
+    >>> PairwiseCategorical(torch.zeros(2, 5, 3), event_dim=1).log_prob(torch.tensor([0, 1, 2, 1,
+    ...     0])).shape
     torch.Size([2])
     """
 
@@ -224,4 +247,6 @@ def _log_sinhc(a: Tensor) -> Tensor:
     square = a.square()
     series = square / 6 * (1 - square / 30 * (1 - 4 * square / 63))
     safe = torch.where(small, 1.0, a).abs()
-    return torch.where(small, series, safe + torch.log(-torch.expm1(-2 * safe)) - torch.log(2 * safe))
+    return torch.where(
+        small, series, safe + torch.log(-torch.expm1(-2 * safe)) - torch.log(2 * safe)
+    )

@@ -1,4 +1,7 @@
-"""Reference densities ``π0`` of the tilted prior, by name (Raj 2025, Sec. 2.2 and Tables 4 to 6) or distribution."""
+"""
+Reference densities ``π0`` of the tilted prior, by name (Raj 2025, Sec. 2.2 and Tables 4 to 6) or
+distribution.
+"""
 
 import copy
 import math
@@ -123,13 +126,18 @@ class Gaussian(_OnInterval):
         """Return the logarithm of the Gaussian density at ``z``."""
         if self.loc is None or self.scale is None:
             return -0.5 * z.square() - 0.5 * math.log(2 * math.pi)
-        return -0.5 * ((z - self.loc) / self.scale).square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
+        return (
+            -0.5 * ((z - self.loc) / self.scale).square()
+            - self.scale.log()
+            - 0.5 * math.log(2 * math.pi)
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class LogNormal(_OnInterval):
     """
-    The standard lognormal density on an interval; cells are graded towards 0, where its scale shrinks.
+    The standard lognormal density on an interval; cells are graded towards 0, where its scale
+    shrinks.
 
     >>> LogNormal(0.0, 4.0).log_density(torch.tensor(1.0))
     tensor(-0.9189)
@@ -141,7 +149,10 @@ class LogNormal(_OnInterval):
         return torch.arange(-14, 3).double().exp2()
 
     def log_density(self, z: Tensor) -> Tensor:
-        """Return the logarithm of the lognormal density at ``z``; it falls to minus infinity as ``z`` goes to 0."""
+        """
+        Return the logarithm of the lognormal density at ``z``; it falls to minus infinity as ``z``
+        goes to 0.
+        """
         positive = z > 0
         log_z = torch.where(positive, z, 1).log()
         value = -0.5 * log_z.square() - log_z - 0.5 * math.log(2 * math.pi)
@@ -201,8 +212,12 @@ def tensors_of(distribution: Distribution) -> Iterator[Tensor]:
             yield from tensors_of(value)
 
 
-def copied(distribution: Distribution, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Distribution:
-    """Copy a distribution, and those that it is made of, without validation and with changed tensors."""
+def copied(
+    distribution: Distribution, change: Callable[[Tensor], Tensor] = lambda tensor: tensor
+) -> Distribution:
+    """
+    Copy a distribution, and those that it is made of, without validation and with changed tensors.
+    """
     new = copy.copy(distribution)
     for name, value in vars(distribution).items():
         if isinstance(value, Distribution):
@@ -215,7 +230,9 @@ def copied(distribution: Distribution, change: Callable[[Tensor], Tensor] = lamb
 
 def _learnable_gaussian(low: End, high: End) -> Reference:
     """Return a Gaussian whose location and scale are new leaves, found at ``.tensors``."""
-    return Gaussian(low, high, torch.zeros((), requires_grad=True), torch.ones((), requires_grad=True))
+    return Gaussian(
+        low, high, torch.zeros((), requires_grad=True), torch.ones((), requires_grad=True)
+    )
 
 
 #: How each name becomes a reference, and its default interval.
@@ -228,17 +245,21 @@ REFERENCES: dict[str, tuple[Callable[[End, End], Reference], float, float]] = {
 }
 
 
-def resolve_reference(reference: str | Distribution, low: End | None = None, high: End | None = None) -> Reference:
+def resolve_reference(
+    reference: str | Distribution, low: End | None = None, high: End | None = None
+) -> Reference:
     """
     Turn a name or a distribution into a reference on an interval.
 
-    :param reference: ``"uniform"``, ``"gaussian"``, ``"lognormal"``, ``"learnable_gaussian"``, ``"flat"``, or a
-        univariate distribution.
-    :param low: lower end; None takes the reference's own. What lies outside a distribution's support is cut off.
+    :param reference: ``"uniform"``, ``"gaussian"``, ``"lognormal"``, ``"learnable_gaussian"``,
+        ``"flat"``, or a univariate distribution.
+    :param low: lower end; None takes the reference's own. What lies outside a distribution's
+        support is cut off.
     :param high: upper end, likewise.
-    :raises ValueError: for an unknown name, a distribution that is multivariate or discrete, an end that is missing
-        where the reference is unbounded, and ``low >= high``.
-    :raises TypeError: for a reference that is neither a name nor a distribution, and ends that are not numbers.
+    :raises ValueError: for an unknown name, a distribution that is multivariate or discrete, an end
+        that is missing where the reference is unbounded, and ``low >= high``.
+    :raises TypeError: for a reference that is neither a name nor a distribution, and ends that are
+        not numbers.
 
     >>> resolve_reference("gaussian").low
     -4.0
@@ -248,7 +269,9 @@ def resolve_reference(reference: str | Distribution, low: End | None = None, hig
             raise TypeError(f"{name}: got {type(end).__name__}, takes a number, a tensor or None")
     if isinstance(reference, str):
         if reference not in REFERENCES:
-            raise ValueError(f"reference: got {reference!r}, takes one of {sorted(REFERENCES)} or a distribution")
+            raise ValueError(
+                f"reference: got {reference!r}, takes one of {sorted(REFERENCES)} or a distribution"
+            )
         make, default_low, default_high = REFERENCES[reference]
         low, high = default_low if low is None else low, default_high if high is None else high
     else:
@@ -261,13 +284,23 @@ def _from_distribution(
     reference: Distribution, low: End | None, high: End | None
 ) -> tuple[Callable[[End, End], Reference], End, End]:
     if not isinstance(reference, Distribution):
-        raise TypeError(f"reference: got {type(reference).__name__}, takes a name or a univariate distribution")
+        raise TypeError(
+            f"reference: got {type(reference).__name__}, takes a name or a univariate distribution"
+        )
     if reference.event_shape:
-        raise ValueError(f"reference: got event shape {tuple(reference.event_shape)}, takes a univariate distribution")
+        raise ValueError(
+            f"reference: got event shape {tuple(reference.event_shape)}, takes a univariate "
+            "distribution"
+        )
     support = reference.support
     if support is None or support.is_discrete:
-        raise ValueError(f"reference: got a discrete distribution, {reference}, takes a continuous one")
-    lowest, highest = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
+        raise ValueError(
+            f"reference: got a discrete distribution, {reference}, takes a continuous one"
+        )
+    lowest, highest = (
+        getattr(support, "lower_bound", -math.inf),
+        getattr(support, "upper_bound", math.inf),
+    )
     low = lowest if low is None else _where(lambda end, bound: end >= bound, low, lowest)
     high = highest if high is None else _where(lambda end, bound: end <= bound, high, highest)
     return partial(FromDistribution, distribution=copied(reference)), low, high
@@ -281,17 +314,24 @@ def _where(inside: Callable[[Any, Any], Any], end: End, bound: End) -> End:
 
 
 def _check_interval(low: End, high: End) -> None:
-    ends = {name: end if isinstance(end, Tensor) else torch.tensor(end) for name, end in (("low", low), ("high", high))}
+    ends = {
+        name: end if isinstance(end, Tensor) else torch.tensor(end)
+        for name, end in (("low", low), ("high", high))
+    }
     if not all(is_concrete(end) for end in ends.values()):
         return
     for name, end in ends.items():
         if not bool(end.isfinite().all()):
             raise ValueError(
-                f"{name}: got {end.tolist()}, takes finite numbers (required where the reference has none)"
+                f"{name}: got {end.tolist()}, takes finite numbers (required where the reference "
+                "has none)"
             )
     try:
         ordered = bool((ends["low"] < ends["high"]).all())
     except RuntimeError as error:
         raise ValueError(f"low, high: got shapes that do not broadcast, {error}") from error
     if not ordered:
-        raise ValueError(f"low, high: got low={low}, high={high}, takes low < high inside the reference's support")
+        raise ValueError(
+            f"low, high: got low={low}, high={high}, takes low < high inside the reference's "
+            "support"
+        )

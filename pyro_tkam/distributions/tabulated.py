@@ -1,4 +1,7 @@
-"""What the univariate distributions with a tabulated density share: exact CDF, inverse, draws and moments."""
+"""
+What the univariate distributions with a tabulated density share: exact CDF, inverse, draws and
+moments.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -21,10 +24,12 @@ class Tabulated(Picklable, TorchDistribution):
     """
     A univariate distribution on ``[low, high]`` whose density is known on a table.
 
-    Draws are ``F^{-1}(u)``, exact to the accuracy of the table, with pathwise gradients of every order.
+    Draws are ``F^{-1}(u)``, exact to the accuracy of the table, with pathwise gradients of every
+    order.
 
-    A subclass sets ``low``, ``high``, ``_coordinate`` and the ``_table`` in it, and has ``_log_density``; ``_shared``
-    names what instances that :meth:`expand` makes share with the first.
+    A subclass sets ``low``, ``high``, ``_coordinate`` and the ``_table`` in it, and has
+    ``_log_density``; ``_shared`` names what instances that :meth:`expand` makes share with the
+    first.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -45,9 +50,12 @@ class Tabulated(Picklable, TorchDistribution):
         """
         Estimated absolute error of the CDF, shape ``batch_shape``.
 
-        It includes the mass of draws that floats cannot tell from an end of the interval where the density has a pole.
+        It includes the mass of draws that floats cannot tell from an end of the interval where the
+        density has a pole.
         """
-        return (self._table.error + self._table.rounding + self._unreachable()).expand(self.batch_shape)
+        return (self._table.error + self._table.rounding + self._unreachable()).expand(
+            self.batch_shape
+        )
 
     @in_full_precision
     def _unreachable(self) -> Tensor:
@@ -70,11 +78,14 @@ class Tabulated(Picklable, TorchDistribution):
         """
         Return ``E_p[h(z)]`` by the quadrature that normalises the density.
 
-        :param function: elementwise ``h``; it sees ``z`` of a shape that broadcasts with ``(nodes, *batch)``.
+        :param function: elementwise ``h``; it sees ``z`` of a shape that broadcasts with
+            ``(nodes, *batch)``.
         :return: shape ``batch_shape``.
         """
         rank = len(self.batch_shape)
-        in_place = self._table.expectation(lambda w: function(aligned(self._coordinate.place(w), rank)))
+        in_place = self._table.expectation(
+            lambda w: function(aligned(self._coordinate.place(w), rank))
+        )
         return in_place.expand(self.batch_shape)
 
     def entropy(self) -> Tensor:
@@ -141,13 +152,20 @@ class Tabulated(Picklable, TorchDistribution):
         """
         Return ``F^{-1}(u)``, differentiable in ``u`` and in every parameter.
 
-        :param value: probabilities ``u``, shape ``(*sample, *batch_shape)``, or what broadcasts with it.
-        :param upper: whether ``u`` is the mass above ``z`` instead of that below it, for all of them or, as a tensor
-            that broadcasts to the shape of ``u``, for each; a small mass above then keeps its relative accuracy.
+        :param value: probabilities ``u``, shape ``(*sample, *batch_shape)``, or what broadcasts
+            with it.
+        :param upper: whether ``u`` is the mass above ``z`` instead of that below it, for all of
+            them or, as a tensor that broadcasts to the shape of ``u``, for each; a small mass above
+            then keeps its relative accuracy.
         :return: the broadcast shape.
-        :raises ValueError: with ``validate_args``, for probabilities outside [0, 1]; for ``upper`` of another shape.
+        :raises ValueError: with ``validate_args``, for probabilities outside [0, 1]; for ``upper``
+            of another shape.
         """
-        if self._validate_args and is_concrete(value) and not bool(((value >= 0) & (value <= 1)).all()):
+        if (
+            self._validate_args
+            and is_concrete(value)
+            and not bool(((value >= 0) & (value <= 1)).all())
+        ):
             raise ValueError("value: got probabilities outside [0, 1], takes probabilities")
         self._check_dtype(value)
         place = self._coordinate.place(self._table.icdf(value, self._above(upper, value)))
@@ -162,11 +180,14 @@ class Tabulated(Picklable, TorchDistribution):
             return above.expand(value.shape)
         except RuntimeError as error:
             wanted = tuple(value.shape)
-            raise ValueError(f"upper: got shape {tuple(above.shape)}, takes what broadcasts to {wanted}") from error
+            raise ValueError(
+                f"upper: got shape {tuple(above.shape)}, takes what broadcasts to {wanted}"
+            ) from error
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """
-        Draw exactly by inverting the CDF, with pathwise gradients (Raj 2025, Eq. 21-25 without their bias).
+        Draw exactly by inverting the CDF, with pathwise gradients (Raj 2025, Eq. 21-25 without
+        their bias).
 
         :param sample_shape: shape of independent draws.
         :return: shape ``(*sample_shape, *batch_shape)``.
@@ -182,7 +203,9 @@ class Tabulated(Picklable, TorchDistribution):
 
     def _check_dtype(self, value: Tensor) -> None:
         if value.dtype != self._table.error.dtype and value.dim() > 0:
-            raise TypeError(f"value: got {value.dtype}, takes {self._table.error.dtype}, that of the parameters")
+            raise TypeError(
+                f"value: got {value.dtype}, takes {self._table.error.dtype}, that of the parameters"
+            )
 
     def _warn_of_error(self, tolerance: float | None) -> None:
         """With ``validate_args``, warn if the table misses the tolerance of its rule."""
@@ -192,12 +215,14 @@ class Tabulated(Picklable, TorchDistribution):
         lost, half_the_digits = self._unreachable(), torch.finfo(error.dtype).eps ** 0.5
         if bool((error > tolerance).any()):
             warnings.warn(
-                f"quadrature: the error of the CDF is estimated at {float(error.max()):.1e}, above {tolerance:.1e}",
+                f"quadrature: the error of the CDF is estimated at {float(error.max()):.1e}, "
+                f"above {tolerance:.1e}",
                 stacklevel=3,
             )
         if bool((lost > half_the_digits).any()):
             warnings.warn(
-                f"reference: a mass of {float(lost.max()):.1e} lies nearer to an end of the interval than the next "
+                f"reference: a mass of {float(lost.max()):.1e} lies nearer to an end of the "
+                "interval than the next "
                 f"{error.dtype}",
                 stacklevel=3,
             )
@@ -207,5 +232,7 @@ class Tabulated(Picklable, TorchDistribution):
 @in_full_precision
 def _kl_tabulated_tabulated(p: Tabulated, q: Tabulated) -> Tensor:
     shape = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
-    cross = p._table.expectation(lambda w: q._masked_log_prob(aligned(p._coordinate.place(w), len(shape))))
+    cross = p._table.expectation(
+        lambda w: q._masked_log_prob(aligned(p._coordinate.place(w), len(shape)))
+    )
     return (-p._entropy() - cross).expand(shape)

@@ -24,24 +24,29 @@ class ExponentiallyTilted(Tabulated):
     """
     A univariate reference density tilted by the exponential of an energy, normalised by quadrature.
 
-    ``p(z) = exp(f(z)) π0(z) / Z`` on ``[low, high]``, with ``Z = ∫ exp(f) π0`` (Raj 2025, arXiv:2506.14167,
-    Eq. 4-6). Draws are ``F^{-1}(u)``, exact to the accuracy of the quadrature, with pathwise gradients of every
-    order in the parameters of ``f`` and ``π0``, in ``low``, ``high`` and in ``u``.
+    ``p(z) = exp(f(z)) π0(z) / Z`` on ``[low, high]``, with ``Z = ∫ exp(f) π0`` (Raj 2025,
+    arXiv:2506.14167, Eq. 4-6). Draws are ``F^{-1}(u)``, exact to the accuracy of the quadrature,
+    with pathwise gradients of every order in the parameters of ``f`` and ``π0``, in ``low``,
+    ``high`` and in ``u``.
 
-    :param energy: elementwise ``f``: it takes any ``z`` that broadcasts against ``(*sample, *batch)`` and returns
-        the broadcast shape. An attribute ``knots``, of shape ``(*grid_batch, count)``, gives the edges of the
-        cells within which it is smooth, and one ``magnitude``, broadcastable to the batch, the size of the largest
-        terms that it sums where those cancel.
-    :param reference: ``π0``, a univariate distribution or one of ``"uniform"`` (on [0, 1]), ``"gaussian"`` and
-        ``"learnable_gaussian"`` (on [-4, 4]), ``"lognormal"`` (on [0, 4]) and ``"flat"`` (1 on [-1, 1]).
-    :param low: lower end, a number or a tensor that broadcasts with the batch; None takes the reference's.
+    :param energy: elementwise ``f``: it takes any ``z`` that broadcasts against
+        ``(*sample, *batch)`` and returns the broadcast shape. An attribute ``knots``, of shape
+        ``(*grid_batch, count)``, gives the edges of the cells within which it is smooth, and one
+        ``magnitude``, broadcastable to the batch, the size of the largest terms that it sums where
+        those cancel.
+    :param reference: ``π0``, a univariate distribution or one of ``"uniform"`` (on [0, 1]),
+        ``"gaussian"`` and ``"learnable_gaussian"`` (on [-4, 4]), ``"lognormal"`` (on [0, 4]) and
+        ``"flat"`` (1 on [-1, 1]).
+    :param low: lower end, a number or a tensor that broadcasts with the batch; None takes the
+        reference's.
     :param high: upper end, likewise.
-    :param quadrature: a rule of :mod:`pyro_tkam.ops.quadrature`; the default halves its cells until the error of
-        the CDF is estimated below 1e-10 (float64) or 5e-7 (float32).
+    :param quadrature: a rule of :mod:`pyro_tkam.ops.quadrature`; the default halves its cells until
+        the error of the CDF is estimated below 1e-10 (float64) or 5e-7 (float32).
     :param validate_args: whether to check arguments, also of ``log_prob`` and ``icdf``.
-    :raises ValueError: for ``low >= high``, an unknown reference, an energy of the wrong shape or not finite, and a
-        density without mass on the interval.
-    :raises TypeError: for an energy that cannot be called, and other types that are not listed here.
+    :raises ValueError: for ``low >= high``, an unknown reference, an energy of the wrong shape or
+        not finite, and a density without mass on the interval.
+    :raises TypeError: for an energy that cannot be called, and other types that are not listed
+        here.
 
     >>> import torch
     >>> exponential = ExponentiallyTilted(lambda z: -2 * z, low=0.0, high=1.0)
@@ -72,11 +77,15 @@ class ExponentiallyTilted(Tabulated):
         self.reference = resolve_reference(reference, low, high)
         like = _prototype(energy, self.reference)
         self.low, self.high = (
-            end.to(like) if isinstance(end, Tensor) else torch.full((), end, dtype=like.dtype, device=like.device)
+            end.to(like)
+            if isinstance(end, Tensor)
+            else torch.full((), end, dtype=like.dtype, device=like.device)
             for end in (self.reference.low, self.reference.high)
         )
         middle = (self.low + self.high) / 2
-        batch_shape = torch.broadcast_shapes(energy(middle).shape, middle.shape, self.reference.batch_shape)
+        batch_shape = torch.broadcast_shapes(
+            energy(middle).shape, middle.shape, self.reference.batch_shape
+        )
         super().__init__(batch_shape, validate_args=validate_args)
         rule = quadrature or default_rule(like.dtype)
         self._table = self._tabulate(rule)
@@ -84,13 +93,16 @@ class ExponentiallyTilted(Tabulated):
 
     def _tabulate(self, rule: Quadrature) -> Table:
         low, high = (
-            aligned(end[None], len(self.batch_shape))[0] for end in torch.broadcast_tensors(self.low, self.high)
+            aligned(end[None], len(self.batch_shape))[0]
+            for end in torch.broadcast_tensors(self.low, self.high)
         )
         singular = self.reference.singular_part if rule.use_knots else None
         self._coordinate = coordinate_for(singular, low, high)
         density = self._coordinate.pulled_back(self._unnormalized)
         cuts = self._coordinate.cuts(self._breakpoints())
-        table = tabulate(density, *self._coordinate.ends, self.batch_shape, rule, cuts, self._magnitude)
+        table = tabulate(
+            density, *self._coordinate.ends, self.batch_shape, rule, cuts, self._magnitude
+        )
         if is_concrete(table.log_normalizer):
             self._check_mass(table)
         return table
@@ -101,10 +113,17 @@ class ExponentiallyTilted(Tabulated):
         return magnitude
 
     def _breakpoints(self) -> Tensor | None:
-        """Return the energy's and the reference's break points, ascending, shape ``(count, *edge_batch)``."""
+        """
+        Return the energy's and the reference's break points, ascending, shape ``(count,
+        *edge_batch)``.
+        """
         knots = getattr(self.energy, "knots", None)
         own = None if knots is None else knots.detach().movedim(-1, 0)
-        cuts = [points.to(self.low) for points in (own, self.reference.breakpoints) if points is not None]
+        cuts = [
+            points.to(self.low)
+            for points in (own, self.reference.breakpoints)
+            if points is not None
+        ]
         if not cuts:
             return None
         points = merged(cuts, len(self.batch_shape))
@@ -117,10 +136,15 @@ class ExponentiallyTilted(Tabulated):
         """Return the unnormalised ``f(z) + log π0(z)``."""
         energy = self.energy(z)
         if energy.shape != torch.broadcast_shapes(z.shape, energy.shape):
-            raise ValueError(f"energy: got values of shape {tuple(energy.shape)} for z of shape {tuple(z.shape)}")
+            raise ValueError(
+                f"energy: got values of shape {tuple(energy.shape)} for z of shape {tuple(z.shape)}"
+            )
         log_density = energy + self.reference.log_density(z)
         if log_density.dtype != z.dtype:
-            raise TypeError(f"energy, reference: got values of {log_density.dtype} for z of {z.dtype}, takes one dtype")
+            raise TypeError(
+                f"energy, reference: got values of {log_density.dtype} for z of {z.dtype}, takes "
+                "one dtype"
+            )
         return log_density
 
     def _log_density(self, z: Tensor) -> Tensor:
@@ -128,24 +152,37 @@ class ExponentiallyTilted(Tabulated):
 
     def _check_mass(self, table: Table) -> None:
         least = math.log(torch.finfo(table.nodes.dtype).tiny)
-        if bool(table.log_normalizer.isfinite().all()) and bool((table.log_normalizer > least).all()):
+        if bool(table.log_normalizer.isfinite().all()) and bool(
+            (table.log_normalizer > least).all()
+        ):
             return
         places = self._coordinate.place(table.nodes.flatten(0, 1))
         energy, reference = self.energy(places), self.reference.log_density(places)
         if bool((energy.isnan() | energy.isposinf()).any()):
-            raise ValueError("energy: got values that are not finite inside the interval, takes finite ones (or -inf)")
+            raise ValueError(
+                "energy: got values that are not finite inside the interval, takes finite ones "
+                "(or -inf)"
+            )
         if bool((reference.isnan() | reference.isposinf()).any()):
-            raise ValueError("reference: got a density that is not finite inside the interval, takes one that is")
-        if bool((reference.amax(0) < least).any()) or not bool(table.log_normalizer.isfinite().all()):
+            raise ValueError(
+                "reference: got a density that is not finite inside the interval, takes one that is"
+            )
+        if bool((reference.amax(0) < least).any()) or not bool(
+            table.log_normalizer.isfinite().all()
+        ):
             where = f"from low={self.low.tolist()} to high={self.high.tolist()}"
-            raise ValueError(f"reference: got no mass on the interval {where}, takes one with mass under the energy")
+            raise ValueError(
+                f"reference: got no mass on the interval {where}, takes one with mass under the "
+                "energy"
+            )
 
     @classmethod
     def infer_shapes(cls, **shapes: torch.Size) -> tuple[torch.Size, torch.Size]:
         """
         Return the batch and event shape from the shapes of the arguments.
 
-        :param shapes: batch shapes of ``energy``, ``reference``, ``low`` and ``high``, as far as they are tensors.
+        :param shapes: batch shapes of ``energy``, ``reference``, ``low`` and ``high``, as far as
+            they are tensors.
         """
         return torch.broadcast_shapes(*shapes.values()), torch.Size()
 
@@ -156,7 +193,10 @@ class ExponentiallyTilted(Tabulated):
 
 
 def merged(cuts: list[Tensor], rank: int) -> Tensor:
-    """Sort several sets of points, each of shape ``(count, *batch)``, into one for a batch of that rank."""
+    """
+    Sort several sets of points, each of shape ``(count, *batch)``, into one for a batch of that
+    rank.
+    """
     cuts = [aligned(points, rank) for points in cuts]
     batch = torch.broadcast_shapes(*(points.shape[1:] for points in cuts))
     return torch.cat([points.expand(-1, *batch) for points in cuts]).sort(0).values
@@ -167,11 +207,17 @@ def _prototype(energy: Energy, reference: Reference) -> Tensor:
     knots = getattr(energy, "knots", None)
     if isinstance(knots, Tensor):
         return knots
-    tensors = [t for t in (reference.low, reference.high, *reference.tensors) if isinstance(t, Tensor)]
+    tensors = [
+        t for t in (reference.low, reference.high, *reference.tensors) if isinstance(t, Tensor)
+    ]
     like = max(tensors, key=lambda t: t.dim(), default=torch.zeros(()))
     value = energy(torch.zeros((), dtype=like.dtype, device=like.device))
     if not isinstance(value, Tensor):
-        raise TypeError(f"energy: got a result of type {type(value).__name__}, takes a function to tensors")
+        raise TypeError(
+            f"energy: got a result of type {type(value).__name__}, takes a function to tensors"
+        )
     if not value.is_floating_point():
-        raise TypeError(f"energy: got a result of dtype {value.dtype}, takes a function to floating tensors")
+        raise TypeError(
+            f"energy: got a result of dtype {value.dtype}, takes a function to floating tensors"
+        )
     return value

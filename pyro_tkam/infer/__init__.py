@@ -1,4 +1,6 @@
-"""Inference for any Pyro model: objectives, Langevin kernels, vectorised chains, parallel tempering."""
+"""
+Inference for any Pyro model: objectives, Langevin kernels, vectorised chains, parallel tempering.
+"""
 
 from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws
 from pyro_tkam.infer.evidence.log_evidence import log_evidence

@@ -1,7 +1,7 @@
 """Diagnosis of tempered runs and of importance weights.
 
-Each check looks at recorded arrays and returns a :class:`Finding` or None. Thresholds are set so that healthy runs
-stay silent; they are stated where they are.
+Each check looks at recorded arrays and returns a :class:`Finding` or None. Thresholds are set so
+that healthy runs stay silent; they are stated where they are.
 """
 
 from __future__ import annotations
@@ -64,14 +64,19 @@ class TemperedRun:
 
     @cached_property
     def rhat(self) -> Tensor:
-        """Split R-hat of the log likelihood, ``(temperature - 1, *local)``: between the halves of all chains.
+        """
+        Split R-hat of the log likelihood, ``(temperature - 1, *local)``: between the halves of all
+        chains.
 
-        On 15 rungs of healthy autoregressions with 50 effective draws or more (1 to 8 chains, 128 to 1,000 draws) it
-        stayed below its limit in each of 400 runs; where there are fewer draws, "too few draws" says so.
+        On 15 rungs of healthy autoregressions with 50 effective draws or more (1 to 8 chains, 128
+        to 1,000 draws) it stayed below its limit in each of 400 runs; where there are fewer draws,
+        "too few draws" says so.
         """
         half = self.by_chain.shape[1] // 2
         if half < 2:
-            raise ValueError(f"num_samples: got {self.by_chain.shape[1]} draws in a chain, R-hat takes 4 or more")
+            raise ValueError(
+                f"num_samples: got {self.by_chain.shape[1]} draws in a chain, R-hat takes 4 or more"
+            )
         halves = torch.cat([self.by_chain[:, :half], self.by_chain[:, -half:]])
         varies = halves.flatten(0, 1).var(0) > 0
         return torch.where(varies, gelman_rubin(halves, 0, 1).reshape(varies.shape), 1.0)
@@ -88,12 +93,17 @@ class TemperedRun:
 
     @cached_property
     def pair_gaps(self) -> Estimate:
-        """Reverse minus forward steppingstone estimate of each pair of neighbours, ``(temperature - 1, *local)``."""
+        """
+        Reverse minus forward steppingstone estimate of each pair of neighbours, ``(temperature - 1,
+        *local)``.
+        """
         lower, upper = self.log_likelihood[:-1], self.log_likelihood[1:]
         steps = self.betas.diff()
         ladder = self.betas.new_tensor([0.0, 1.0])
         # Pairs are batch elements here: each is a ladder of two rungs on its own.
-        pairs = torch.stack([lower, upper]).movedim(1, 3) * steps.reshape(-1, *(1,) * (lower.ndim - 3))
+        pairs = torch.stack([lower, upper]).movedim(1, 3) * steps.reshape(
+            -1, *(1,) * (lower.ndim - 3)
+        )
         return sandwich(pairs, ladder).gap
 
     @cached_property
@@ -113,7 +123,9 @@ def stuck_ladder(run: TemperedRun) -> Finding | None:
     if not stuck.any():
         return None
     where = f" for {int(stuck.sum())} of {stuck.numel()} data" if stuck.ndim else ""
-    seen = f"no round trip{where}; swaps are rarest between {_pair(run, run.swap_acceptance.argmin())}"
+    seen = (
+        f"no round trip{where}; swaps are rarest between {_pair(run, run.swap_acceptance.argmin())}"
+    )
     return Finding("stuck ladder", seen, "use more temperatures, or run longer")
 
 
@@ -123,7 +135,10 @@ def too_few_rungs(run: TemperedRun) -> Finding | None:
     if lowest >= SWAP_RATE_LIMIT:
         return None
     where = _pair(run, run.swap_acceptance.argmin())
-    seen = f"worst swap rate {lowest:.2f} of {len(run.betas)} temperatures, between {where}, barrier {run.barrier:.1f}"
+    seen = (
+        f"worst swap rate {lowest:.2f} of {len(run.betas)} temperatures, between {where}, "
+        f"barrier {run.barrier:.1f}"
+    )
     wanted = max(len(run.betas) + 1, suggested_number(run.barrier))
     return Finding("too few rungs", seen, f"use {wanted} temperatures or more")
 
@@ -155,7 +170,10 @@ def non_stationary_rung(run: TemperedRun) -> Finding | None:
     drift = (shift / spread).where((shift > DRIFT_LIMIT * spread) & (shift > 2 * error), 0.0)
     if not drift.any():
         return None
-    seen = f"the halves of the draws at {_rung(run, drift)} differ by {drift.max():.1f} standard deviations"
+    seen = (
+        f"the halves of the draws at {_rung(run, drift)} differ by {drift.max():.1f} standard "
+        "deviations"
+    )
     return Finding("non-stationary rung", seen, "use a longer warm-up")
 
 
@@ -178,8 +196,14 @@ def boundary_stuck_chains(run: TemperedRun) -> Finding | None:
     if not stuck.any():
         return None
     where = _rung(run, stuck.sum(0))
-    seen = f"{int(stuck.flatten(1).any(1).sum())} of {len(stuck)} chains hardly move, most at {where}, as at a bound"
-    advice = "see whether they sit at a boundary of the support; use a smaller step size or other coordinates"
+    seen = (
+        f"{int(stuck.flatten(1).any(1).sum())} of {len(stuck)} chains hardly move, most at "
+        f"{where}, as at a bound"
+    )
+    advice = (
+        "see whether they sit at a boundary of the support; use a smaller step size or other "
+        "coordinates"
+    )
     return Finding("boundary-stuck chains", seen, advice)
 
 
@@ -235,8 +259,13 @@ def importance_verdict(khat: Tensor, effective_draws: Tensor) -> Verdict:
     findings = [_heavy_tailed(khat, "use a guide, more particles, or tempering")]
     fewest = effective_draws.min().item()
     if fewest < DRAWS_LIMIT:
-        seen = f"{_share(effective_draws < DRAWS_LIMIT)} effective draws below {DRAWS_LIMIT:.0f} (fewest {fewest:.1f})"
-        findings.append(Finding("too few draws", seen, "raise num_particles, or use a guide or tempering"))
+        seen = (
+            f"{_share(effective_draws < DRAWS_LIMIT)} effective draws below {DRAWS_LIMIT:.0f} "
+            f"(fewest {fewest:.1f})"
+        )
+        findings.append(
+            Finding("too few draws", seen, "raise num_particles, or use a guide or tempering")
+        )
     measures = {"worst k-hat": khat.max().item(), "fewest effective draws": fewest}
     return Verdict(tuple(finding for finding in findings if finding is not None), measures)
 

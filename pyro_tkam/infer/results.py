@@ -63,15 +63,21 @@ class Verdict:
 
         :param whose: such as ``"first model"``.
         """
-        findings = (Finding(each.name, f"{whose}: {each.seen}", each.advice) for each in self.findings)
+        findings = (
+            Finding(each.name, f"{whose}: {each.seen}", each.advice) for each in self.findings
+        )
         measures = {f"{whose}: {name}": value for name, value in self.measures.items()}
         return Verdict(tuple(findings), measures, tuple(f"{whose}: {note}" for note in self.notes))
 
     def __str__(self) -> str:
         lines = ["trusted: nothing wrong found" if self.trusted else "not to be trusted"]
-        lines += [f"  {finding}" for finding in self.findings] + [f"  {note}" for note in self.notes]
+        lines += [f"  {finding}" for finding in self.findings] + [
+            f"  {note}" for note in self.notes
+        ]
         if self.measures:
-            lines.append("  " + ", ".join(f"{name} {value:.3g}" for name, value in self.measures.items()))
+            lines.append(
+                "  " + ", ".join(f"{name} {value:.3g}" for name, value in self.measures.items())
+            )
         return "\n".join(lines)
 
 
@@ -89,22 +95,26 @@ class LogBayesFactor:
     verdict: Verdict
 
     def __str__(self) -> str:
-        return f"log Bayes factor = {self.value:.4f} ± {self.standard_error:.4f} nats\n{self.verdict}"
+        return (
+            f"log Bayes factor = {self.value:.4f} ± {self.standard_error:.4f} nats\n{self.verdict}"
+        )
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A log evidence ``log p(x)`` with its Monte Carlo standard error, in nats, and a verdict on it.
+    """
+    A log evidence ``log p(x)`` with its Monte Carlo standard error, in nats, and a verdict on it.
 
-    Evidences of independent data add up (``+``, ``sum``), one's data after the other's: along the first plate where the
-    others have equal sizes, and as one row of all data where they don't. The difference (``-``) of two models' is a
-    log Bayes factor.
+    Evidences of independent data add up (``+``, ``sum``), one's data after the other's: along the
+    first plate where the others have equal sizes, and as one row of all data where they don't. The
+    difference (``-``) of two models' is a log Bayes factor.
 
     :param value: of all data together.
     :param standard_error: of ``value``.
     :param method: how it was estimated.
     :param verdict: whether to trust it.
-    :param per_datum: ``log p(x_b)``, of the shape of the model's local plates, ``(B,)``; None if there are none.
+    :param per_datum: ``log p(x_b)``, of the shape of the model's local plates, ``(B,)``; None if
+        there are none.
     :param per_datum_standard_error: shaped alike.
     :param evaluations: evaluations of likelihood or gradient that it took.
 
@@ -140,10 +150,20 @@ class Evidence:
         :param total_standard_error: of the sum; if None, the data's errors are independent.
         """
         value, error = estimate
-        total = math.hypot(*error.flatten().tolist()) if total_standard_error is None else total_standard_error
+        total = (
+            math.hypot(*error.flatten().tolist())
+            if total_standard_error is None
+            else total_standard_error
+        )
         per_datum, per_datum_error = (value, error) if value.ndim else (None, None)
         return Evidence(
-            value.sum(dtype=torch.float64).item(), total, method, verdict, per_datum, per_datum_error, evaluations
+            value.sum(dtype=torch.float64).item(),
+            total,
+            method,
+            verdict,
+            per_datum,
+            per_datum_error,
+            evaluations,
         )
 
     def __add__(self, other: Evidence) -> Evidence:
@@ -173,12 +193,18 @@ class Evidence:
     def __str__(self) -> str:
         data = "" if self.per_datum is None else f" over {self.per_datum.numel()} data"
         cost = f", {self.evaluations} evaluations" if self.evaluations else ""
-        head = f"log evidence = {self.value:.4f} ± {self.standard_error:.4f} nats{data} ({self.method}{cost})"
+        head = (
+            f"log evidence = {self.value:.4f} ± {self.standard_error:.4f} nats{data} "
+            f"({self.method}{cost})"
+        )
         return f"{head}\n{self.verdict}"
 
 
 def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:
-    """Join what both have per datum, flat if their shapes differ beyond the first plate; None unless both have it."""
+    """
+    Join what both have per datum, flat if their shapes differ beyond the first plate; None unless
+    both have it.
+    """
     known = [part for part in parts if part is not None]
     if len(known) < 2:
         return None

@@ -13,7 +13,8 @@ class ClassShares:
     """
     What a classifier thinks of images.
 
-    :param confident: share of the images to which it gives one class with a probability above the threshold.
+    :param confident: share of the images to which it gives one class with a probability above the
+        threshold.
     :param confident_by_class: the same for each class; sums to ``confident``.
     :param by_class: share of the images whose most probable class is each; sums to 1.
     """
@@ -30,7 +31,8 @@ class ClassShares:
 
 class Committee(nn.Module):
     """
-    Average the probabilities of several classifiers, since one alone may never be sure of some class.
+    Average the probabilities of several classifiers, since one alone may never be sure of some
+    class.
 
     :param members: modules to logits.
     """
@@ -46,7 +48,10 @@ class Committee(nn.Module):
 
 
 def convolutions(channels: int, height: int, width: int, out_features: int) -> nn.Sequential:
-    """Return a small network from images ``(num, channels, height, width)`` to ``(num, out_features)``."""
+    """
+    Return a small network from images ``(num, channels, height, width)`` to ``(num,
+    out_features)``.
+    """
     quarter = -(-height // 4) * -(-width // 4)
     return nn.Sequential(
         nn.Conv2d(channels, 16, 5, stride=2, padding=2),
@@ -77,8 +82,8 @@ def train_classifier(
     :param epochs: passes over the images.
     :param batch_size: images a step.
     :param learning_rate: step size.
-    :return: a module in evaluation mode, from images ``(num, 1, height, width)`` to log probabilities
-        ``(num, classes)``.
+    :return: a module in evaluation mode, from images ``(num, 1, height, width)`` to log
+        probabilities ``(num, classes)``.
     :raises ValueError: for other shapes, and for no member.
 
     >>> images, labels = torch.rand(20, 8, 8), torch.arange(20) % 2
@@ -86,22 +91,38 @@ def train_classifier(
     torch.Size([20, 2])
     """
     if images.dim() != 3 or len(images) == 0 or min(images.shape[1:]) < 8:
-        raise ValueError(f"images: got shape {tuple(images.shape)}, takes (num, height, width) of at least 8 × 8")
+        raise ValueError(
+            f"images: got shape {tuple(images.shape)}, takes (num, height, width) of at least 8 × 8"
+        )
     if labels.shape != images.shape[:1] or labels.is_floating_point():
-        raise ValueError(f"labels: got {labels.dtype} of shape {tuple(labels.shape)}, takes a class for each image")
+        raise ValueError(
+            f"labels: got {labels.dtype} of shape {tuple(labels.shape)}, takes a class for each "
+            "image"
+        )
     if members < 1:
         raise ValueError(f"members: got {members}, takes a whole number of at least 1")
     num_classes = int(labels.max()) + 1
-    networks = [convolutions(1, images.shape[1], images.shape[2], num_classes).to(images) for _ in range(members)]
+    networks = [
+        convolutions(1, images.shape[1], images.shape[2], num_classes).to(images)
+        for _ in range(members)
+    ]
     for network in networks:
         fit_classes(network, images.unsqueeze(1), labels, epochs, batch_size, learning_rate)
     return Committee(networks).eval()
 
 
 def fit_classes(
-    network: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch_size: int, learning_rate: float
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
 ) -> None:
-    """Train a network to logits by Adam on the cross entropy, in a new order of the images every epoch."""
+    """
+    Train a network to logits by Adam on the cross entropy, in a new order of the images every
+    epoch.
+    """
     steps = epochs * -(-len(images) // batch_size)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
@@ -125,11 +146,15 @@ def class_shares(classifier: nn.Module, images: Tensor, *, threshold: float = 0.
     :raises ValueError: for no images.
     """
     if images.dim() != 3 or len(images) == 0:
-        raise ValueError(f"images: got shape {tuple(images.shape)}, takes (num, height, width), at least one")
+        raise ValueError(
+            f"images: got shape {tuple(images.shape)}, takes (num, height, width), at least one"
+        )
     probability = classifier(images.unsqueeze(1)).softmax(-1)
     largest, label = probability.max(-1)
     sure = largest > threshold
-    confident, likely = (torch.bincount(some, minlength=probability.shape[-1]) for some in (label[sure], label))
+    confident, likely = (
+        torch.bincount(some, minlength=probability.shape[-1]) for some in (label[sure], label)
+    )
     return ClassShares(
         confident=float(sure.double().mean()),
         confident_by_class=tuple((confident.double() / len(images)).tolist()),

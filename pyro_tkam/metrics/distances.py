@@ -20,20 +20,28 @@ class _Given(nn.Module):
 def _check(real: Tensor, generated: Tensor) -> None:
     for name, features in (("real", real), ("generated", generated)):
         if features.dim() != 2 or len(features) < 2:
-            raise ValueError(f"{name}: got shape {tuple(features.shape)}, takes (num, num_features) with num above 1")
+            raise ValueError(
+                f"{name}: got shape {tuple(features.shape)}, takes (num, num_features) with num "
+                "above 1"
+            )
         if not bool(features.isfinite().all()):
             raise ValueError(f"{name}: got features that are NaN or infinite")
     if real.shape[1] != generated.shape[1]:
-        raise ValueError(f"generated: got {generated.shape[1]} features, takes {real.shape[1]} like the real images")
+        raise ValueError(
+            f"generated: got {generated.shape[1]} features, takes {real.shape[1]} like the real "
+            "images"
+        )
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
     r"""
-    Return the Fréchet distance of two normal distributions with the moments of two sets of features.
+    Return the Fréchet distance of two normal distributions with the moments of two sets of
+    features.
 
-    :math:`|μ_1 - μ_2|^2 + \mathrm{tr}(Σ_1 + Σ_2 - 2 (Σ_1 Σ_2)^{1/2})` (Heusel et al. 2017, arXiv:1706.08500). It is
-    biased upwards with the number of images; see :func:`extrapolate`. Features of :func:`embed` are float64, which
-    the square root needs.
+    :math:`|μ_1 - μ_2|^2 + \mathrm{tr}(Σ_1 + Σ_2 - 2 (Σ_1 Σ_2)^{1/2})` (Heusel et al. 2017,
+        arXiv:1706.08500). It is
+    biased upwards with the number of images; see :func:`extrapolate`. Features of :func:`embed` are
+    float64, which the square root needs.
 
     :param real: features of real images, shape ``(num, num_features)``.
     :param generated: features of generated images, shape ``(num, num_features)``.
@@ -58,8 +66,8 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
     r"""
     Return the squared maximum mean discrepancy of two sets of features, without bias.
 
-    The kernel is :math:`(x·y / d + 1)^3` (Bińkowski et al. 2018, arXiv:1801.01401). Of the larger set as many are used
-    as the smaller has, chosen at random.
+    The kernel is :math:`(x·y / d + 1)^3` (Bińkowski et al. 2018, arXiv:1801.01401). Of the larger
+    set as many are used as the smaller has, chosen at random.
 
     :param real: features of real images, shape ``(num, d)``.
     :param generated: features of generated images, shape ``(num, d)``.
@@ -74,5 +82,7 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
     with needs("metrics"):
         from torchmetrics.image.kid import poly_mmd
     size = min(len(real), len(generated))
-    real, generated = (some[torch.randperm(len(some), device=some.device)[:size]] for some in (real, generated))
+    real, generated = (
+        some[torch.randperm(len(some), device=some.device)[:size]] for some in (real, generated)
+    )
     return float(poly_mmd(real, generated))

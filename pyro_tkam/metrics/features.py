@@ -10,7 +10,8 @@ class StandardizedFeatures(nn.Module):
     """
     The features of a network, shifted and scaled to mean 0 and variance 1 over some images.
 
-    :param network: from images ``(num, channels, height, width)`` to features ``(num, num_features)``.
+    :param network: from images ``(num, channels, height, width)`` to features
+        ``(num, num_features)``.
     :param images: the images, shape ``(num, channels, height, width)``, at least two of them.
 
     >>> images = torch.rand(50, 1, 4, 4)
@@ -42,7 +43,8 @@ def _as_channels(images: Tensor) -> Tensor:
     """Return images ``(num, channels, height, width)``; grey ones may come without the channel."""
     if images.dim() not in (3, 4) or len(images) < 2:
         raise ValueError(
-            f"images: got shape {tuple(images.shape)}, takes (num, height, width) or (num, channels, height, width) "
+            f"images: got shape {tuple(images.shape)}, takes (num, height, width) or (num, "
+            "channels, height, width) "
             "with at least two images"
         )
     return images.unsqueeze(1) if images.dim() == 3 else images
@@ -54,12 +56,13 @@ def classifier_features(
     """
     Train a small convolutional classifier and keep its last hidden layer as features.
 
-    They say what tells classes apart in these data; a distance in them is small and quick, and comparable with no
-    distance in another network's features, Inception's least of all.
+    They say what tells classes apart in these data; a distance in them is small and quick, and
+    comparable with no distance in another network's features, Inception's least of all.
 
     :param images: shape ``(num, height, width)`` or ``(num, channels, height, width)``.
     :param labels: their classes from 0, shape ``(num,)``.
-    :param num_features: width of the last hidden layer; well below the number of images that will be compared.
+    :param num_features: width of the last hidden layer; well below the number of images that will
+        be compared.
     :param epochs: passes over the images.
     :param batch_size: images a step.
     :raises ValueError: for other shapes.
@@ -70,7 +73,10 @@ def classifier_features(
     """
     channels = _as_channels(images)
     if labels.shape != images.shape[:1] or labels.is_floating_point():
-        raise ValueError(f"labels: got {labels.dtype} of shape {tuple(labels.shape)}, takes a class for each image")
+        raise ValueError(
+            f"labels: got {labels.dtype} of shape {tuple(labels.shape)}, takes a class for each "
+            "image"
+        )
     body = convolutions(channels.shape[1], channels.shape[2], channels.shape[3], num_features)
     head = nn.Sequential(nn.ReLU(), nn.Linear(num_features, int(labels.max()) + 1))
     fit_classes(nn.Sequential(body, head).to(channels), channels, labels, epochs, batch_size, 2e-3)
@@ -104,7 +110,8 @@ def embed(network: nn.Module, images: Tensor, *, batch_size: int = 500) -> Tenso
     """
     Return the features of images in float64.
 
-    :param network: any module from images ``(num, channels, height, width)`` to features ``(num, num_features)``.
+    :param network: any module from images ``(num, channels, height, width)`` to features
+        ``(num, num_features)``.
     :param images: shape ``(num, height, width)`` or ``(num, channels, height, width)``.
     :param batch_size: images at a time.
     :return: shape ``(num, num_features)``.

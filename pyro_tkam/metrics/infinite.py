@@ -45,29 +45,35 @@ def extrapolate(
     r"""
     Extrapolate a distance to infinitely many samples: fit :math:`d_N = d_∞ + c/N` by least squares.
 
-    Such distances are biased by a term in ``1/N`` that differs between models, so that one size cannot rank them
-    (Chong and Forsyth 2020, arXiv:1911.07023; Raj 2025, arXiv:2506.14167, Sec. 4). Each size has samples of its own,
-    since the interval, Student's t with two degrees of freedom less than sizes, holds for independent points only.
-    The number of *real* images is what it is: its bias stays, alike for all models.
+    Such distances are biased by a term in ``1/N`` that differs between models, so that one size
+    cannot rank them (Chong and Forsyth 2020, arXiv:1911.07023; Raj 2025, arXiv:2506.14167, Sec. 4).
+    Each size has samples of its own, since the interval, Student's t with two degrees of freedom
+    less than sizes, holds for independent points only. The number of *real* images is what it is:
+    its bias stays, alike for all models.
 
     :param distance: of samples ``(N, *event)`` to the real data, such as
         ``partial(frechet_distance, real_features)``.
-    :param samples: generated images or features, at least ``sum(sizes)`` of them (22,000 for the default), in random
-        order.
+    :param samples: generated images or features, at least ``sum(sizes)`` of them (22,000 for the
+        default), in random order.
     :param sizes: at least three sample sizes, two of them different.
     :param confidence: level of the interval.
     :raises ValueError: for other sizes, too few samples, and levels outside (0, 1).
     :raises ImportError: without the extra ``metrics``.
 
     >>> import torch
-    >>> line = extrapolate(lambda some: 3 + 5 / len(some), torch.zeros(600, 2), sizes=[100, 200, 300])
+    >>> line = extrapolate(lambda some: 3 + 5 / len(some), torch.zeros(600, 2), sizes=[100, 200,
+    ...     300])
     >>> round(line.value, 6), round(line.slope, 6)
     (3.0, 5.0)
     """
     if len(sizes) < 3 or len(set(sizes)) < 2 or min(sizes) < 2:
-        raise ValueError(f"sizes: got {list(sizes)}, takes at least three numbers above 1, two of them different")
+        raise ValueError(
+            f"sizes: got {list(sizes)}, takes at least three numbers above 1, two of them different"
+        )
     if len(samples) < sum(sizes):
-        raise ValueError(f"samples: got {len(samples)}, takes sum(sizes) = {sum(sizes)}: each size needs its own")
+        raise ValueError(
+            f"samples: got {len(samples)}, takes sum(sizes) = {sum(sizes)}: each size needs its own"
+        )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: got {confidence}, takes a number between 0 and 1")
     distances = [distance(some) for some in samples[: sum(sizes)].split(list(sizes))]
@@ -84,5 +90,11 @@ def _line(sizes: tuple[int, ...], distances: tuple[float, ...], confidence: floa
     error = float(np.sqrt(scatter * np.linalg.inv(design.T @ design)[0, 0]))
     margin = error * float(t.ppf((1 + confidence) / 2, freedom))
     return Extrapolation(
-        float(value), error, float(value) - margin, float(value) + margin, float(slope), sizes, distances
+        float(value),
+        error,
+        float(value) - margin,
+        float(value) + margin,
+        float(slope),
+        sizes,
+        distances,
     )

@@ -13,8 +13,8 @@ class Copies:
 
     :param nearest: index of the training image nearest to each sample, shape ``(num,)``.
     :param distance: Euclidean distance to it, in the images' units, shape ``(num,)``.
-    :param closer: probability that a sample is nearer to its nearest training image than a held-out image is to its
-        own, ties counted half: about 1/2 for new images, 1 for copies.
+    :param closer: probability that a sample is nearer to its nearest training image than a held-out
+        image is to its own, ties counted half: about 1/2 for new images, 1 for copies.
     :param standard_error: of ``closer`` where samples and held-out images have one law.
     """
 
@@ -26,11 +26,13 @@ class Copies:
 
 def copies(samples: Tensor, training: Tensor, held_out: Tensor) -> Copies:
     """
-    Compare samples' distances to the training images with those of held-out images (Meehan et al. 2020).
+    Compare samples' distances to the training images with those of held-out images (Meehan et al.
+    2020).
 
-    The comparison is the Mann-Whitney statistic of arXiv:2004.05675. A value well above 1/2 says that samples lie
-    closer to the training images than new images do; blurred samples do so too, so look at the nearest images before
-    calling it memory. A value well below says that samples lie away from all data.
+    The comparison is the Mann-Whitney statistic of arXiv:2004.05675. A value well above 1/2 says
+    that samples lie closer to the training images than new images do; blurred samples do so too, so
+    look at the nearest images before calling it memory. A value well below says that samples lie
+    away from all data.
 
     :param samples: generated images, shape ``(num, *event)``.
     :param training: images trained on, shape ``(num, *event)``.
@@ -43,7 +45,9 @@ def copies(samples: Tensor, training: Tensor, held_out: Tensor) -> Copies:
     """
     for name, images in (("samples", samples), ("held_out", held_out), ("training", training)):
         if len(images) == 0 or images.shape[1:] != training.shape[1:]:
-            raise ValueError(f"{name}: got shape {tuple(images.shape)}, takes (num, {tuple(training.shape[1:])})")
+            raise ValueError(
+                f"{name}: got shape {tuple(images.shape)}, takes (num, {tuple(training.shape[1:])})"
+            )
     distance, nearest = _nearest(samples, training)
     usual, _ = _nearest(held_out, training)
     difference = usual.unsqueeze(0) - distance.unsqueeze(1)
@@ -53,8 +57,14 @@ def copies(samples: Tensor, training: Tensor, held_out: Tensor) -> Copies:
 
 
 def _nearest(images: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
-    """Return distance and index of the nearest training image, without the rounding of a matrix product."""
+    """
+    Return distance and index of the nearest training image, without the rounding of a matrix
+    product.
+    """
     mode = "donot_use_mm_for_euclid_dist"
-    pairs = [torch.cdist(some.flatten(1), training.flatten(1), compute_mode=mode) for some in images.split(500)]
+    pairs = [
+        torch.cdist(some.flatten(1), training.flatten(1), compute_mode=mode)
+        for some in images.split(500)
+    ]
     least = [distances.min(1) for distances in pairs]
     return torch.cat([part.values for part in least]), torch.cat([part.indices for part in least])

@@ -11,9 +11,11 @@ def reconstruction_error(model: TKAM, data: Tensor, *, num_draws: int = 1000) ->
     r"""
     Return the mean squared error of the posterior mean of the generator's output, an element.
 
-    :math:`\frac{1}{BD} \sum_b |x_b - E[\tilde x | x_b]|^2`, with the posterior expectation by self-normalised
-    importance sampling from the prior, which is shared by the data (Raj 2025, arXiv:2506.14167, Eq. 26-28). With few
-    effective draws it is the error of the nearest of ``num_draws`` samples, an upper bound.
+    :math:`\frac{1}{BD} \sum_b |x_b - E[\tilde x | x_b]|^2`, with the posterior expectation by
+        self-normalised
+    importance sampling from the prior, which is shared by the data (Raj 2025, arXiv:2506.14167, Eq.
+    26-28). With few effective draws it is the error of the nearest of ``num_draws`` samples, an
+    upper bound.
 
     :param model: the model.
     :param data: shape ``(num, *event)``.
@@ -21,7 +23,8 @@ def reconstruction_error(model: TKAM, data: Tensor, *, num_draws: int = 1000) ->
 
     >>> import pyro
     >>> pyro.set_rng_seed(0)
-    >>> 0 < reconstruction_error(TKAM.kart((8, 8), latent_dim=2), torch.rand(3, 8, 8), num_draws=30) < 1
+    >>> 0 < reconstruction_error(TKAM.kart((8, 8), latent_dim=2), torch.rand(3, 8, 8),
+    ...     num_draws=30) < 1
     True
     """
     locations = model.generate(num_draws)
@@ -32,11 +35,14 @@ def reconstruction_error(model: TKAM, data: Tensor, *, num_draws: int = 1000) ->
 
 def unpaired_error(samples: Tensor, data: Tensor) -> float:
     r"""
-    Return the mean squared difference between a sample and a datum that have nothing to do with each other.
+    Return the mean squared difference between a sample and a datum that have nothing to do with
+    each other.
 
-    :math:`\frac1D (|\bar x - \bar{\tilde x}|^2 + \mathrm{tr} Σ_x + \mathrm{tr} Σ_{\tilde x})`, over all pairs. The
-    "test MSE" of the training logs of Raj 2025 (arXiv:2506.14167) is of this kind. It is no measure of quality: perfect
-    samples have twice the data's variance, and a model that always draws the mean image has once, the least possible.
+    :math:`\frac1D (|\bar x - \bar{\tilde x}|^2 + \mathrm{tr} Σ_x + \mathrm{tr} Σ_{\tilde x})`, over
+        all pairs. The
+    "test MSE" of the training logs of Raj 2025 (arXiv:2506.14167) is of this kind. It is no measure
+    of quality: perfect samples have twice the data's variance, and a model that always draws the
+    mean image has once, the least possible.
 
     :param samples: shape ``(num, *event)``.
     :param data: shape ``(num, *event)``.
@@ -45,12 +51,15 @@ def unpaired_error(samples: Tensor, data: Tensor) -> float:
     1.0
     """
     offset = samples.mean(0) - data.mean(0)
-    return float((offset.square() + samples.var(0, correction=0) + data.var(0, correction=0)).mean())
+    return float(
+        (offset.square() + samples.var(0, correction=0) + data.var(0, correction=0)).mean()
+    )
 
 
 def variance_ratio(samples: Tensor, data: Tensor) -> float:
     """
-    Return the total variance of samples over that of data: about 1 where they vary alike, 0 for one mean image.
+    Return the total variance of samples over that of data: about 1 where they vary alike, 0 for one
+    mean image.
 
     :param samples: shape ``(num, *event)``, at least two.
     :param data: shape ``(num, *event)``, at least two, not all alike.

@@ -19,26 +19,31 @@ from pyro_tkam.ops._precision import at_least_single
 
 class AmortisedGuide(PyroModule):
     """
-    ``q(z|x) = T(N(μ(x), σ²(x)))`` with ``μ, log σ`` from a network and ``T`` onto the interval of the prior.
+    ``q(z|x) = T(N(μ(x), σ²(x)))`` with ``μ, log σ`` from a network and ``T`` onto the interval of
+    the prior.
 
-    ``T`` is a scaled sigmoid, where the interval has one end an exponential, and where it has none the identity.
+    ``T`` is a scaled sigmoid, where the interval has one end an exponential, and where it has none
+    the identity.
 
-    It serves any objective that takes a guide (Kingma & Welling 2014, arXiv:1312.6114): ``pyro.infer.Trace_ELBO``, and
-    :class:`~pyro_tkam.infer.ImportanceWeightedELBO`, :class:`~pyro_tkam.infer.ImportanceMLE` (wake),
-    :class:`~pyro_tkam.infer.WakeSleepMLE` and :class:`~pyro_tkam.infer.LangevinMLE` (refined). With ``pyro.infer.SVI``,
-    though not with :class:`~pyro_tkam.train.ELBOTraining`, also ``RenyiELBO`` and ``ReweightedWakeSleep``.
+    It serves any objective that takes a guide (Kingma & Welling 2014, arXiv:1312.6114):
+    ``pyro.infer.Trace_ELBO``, and :class:`~pyro_tkam.infer.ImportanceWeightedELBO`,
+    :class:`~pyro_tkam.infer.ImportanceMLE` (wake), :class:`~pyro_tkam.infer.WakeSleepMLE` and
+    :class:`~pyro_tkam.infer.LangevinMLE` (refined). With ``pyro.infer.SVI``, though not with
+    :class:`~pyro_tkam.train.ELBOTraining`, also ``RenyiELBO`` and ``ReweightedWakeSleep``.
 
-    It takes the arguments of the model, and reads ``x``: of a :class:`~pyro_tkam.models.LabelledTKAM` not the labels.
+    It takes the arguments of the model, and reads ``x``: of a
+    :class:`~pyro_tkam.models.LabelledTKAM` not the labels.
 
     :param model: a :class:`~pyro_tkam.models.TKAM`, :class:`~pyro_tkam.models.LabelledTKAM` or
-        :class:`~pyro_tkam.models.MultimodalTKAM`, or another model with ``model(size=1)``, a plate ``"data"``, one
-        latent site in it and one observed site ``"x"``.
+        :class:`~pyro_tkam.models.MultimodalTKAM`, or another model with ``model(size=1)``, a plate
+        ``"data"``, one latent site in it and one observed site ``"x"``.
     :param hidden: widths of the hidden layers of the network, a multilayer perceptron with SiLU.
-    :param encoder: another network, from data ``(batch, *event)`` to ``(batch, 2 * latents)``. Integers need one, such
-        as ``nn.Sequential(nn.Embedding(num_classes, 16), nn.Flatten(), nn.Linear(16 * length, 2 * latents))``, and so
-        do several modalities: it is called with their dictionary, and with ``observed`` where some are missing.
-    :raises ValueError: for a model with several latent sites, or none, for latents that are neither real nor in an
-        interval, and for no encoder where one is needed.
+    :param encoder: another network, from data ``(batch, *event)`` to ``(batch, 2 * latents)``.
+        Integers need one, such as ``nn.Sequential(nn.Embedding(num_classes, 16), nn.Flatten(),
+        nn.Linear(16 * length, 2 * latents))``, and so do several modalities: it is called with
+        their dictionary, and with ``observed`` where some are missing.
+    :raises ValueError: for a model with several latent sites, or none, for latents that are neither
+        real nor in an interval, and for no encoder where one is needed.
 
     >>> from pyro_tkam.models import TKAM
     >>> model = TKAM.mixture(6, latent_dim=4, num_components=3)
@@ -51,18 +56,24 @@ class AmortisedGuide(PyroModule):
     low: Tensor | None
     high: Tensor | None
 
-    def __init__(self, model: Any, hidden: Sequence[int] = (256,), *, encoder: nn.Module | None = None) -> None:
+    def __init__(
+        self, model: Any, hidden: Sequence[int] = (256,), *, encoder: nn.Module | None = None
+    ) -> None:
         super().__init__()
         with torch.no_grad(), pyro.get_param_store().scope():
             sites = pyro.poutine.trace(model).get_trace(size=1).nodes
         data = list(getattr(model, "likelihoods", ("x",)))
         latents = [name for name, site in sites.items() if is_latent(site) and name not in data]
         if len(latents) != 1:
-            raise ValueError(f"model: got latent sites {latents}, takes one with a single latent site")
+            raise ValueError(
+                f"model: got latent sites {latents}, takes one with a single latent site"
+            )
         self.site = latents[0]
         value = sites[self.site]["value"]
         self.latent_shape = tuple(value.shape[1:])
-        for name, end in zip(("low", "high"), _ends(self.site, sites[self.site]["fn"].support), strict=True):
+        for name, end in zip(
+            ("low", "high"), _ends(self.site, sites[self.site]["fn"].support), strict=True
+        ):
             self.register_buffer(name, None if end is None else torch.as_tensor(end).to(value))
         self._arguments = tuple(signature(getattr(model, "forward", model)).parameters)
         outputs = 2 * value[0].numel()
@@ -77,7 +88,8 @@ class AmortisedGuide(PyroModule):
 
         :param x: data, shape ``(batch, *event)``, or a dictionary of such.
         :param others: the model's further arguments, in its order.
-        :param named: the same by name. ``size`` is read, the length of the whole data set, and ``observed``.
+        :param named: the same by name. ``size`` is read, the length of the whole data set, and
+            ``observed``.
         :return: shape ``(batch, *latent)``.
         """
         given = {**dict(zip(self._arguments[1:], others, strict=False)), **named}
@@ -94,19 +106,27 @@ class AmortisedGuide(PyroModule):
         :param observed: which rows have a modality, by name; passed on to the encoder if given.
         """
         output = self.encoder(x) if observed is None else self.encoder(x, observed)
-        location, log_scale = at_least_single(output).unflatten(-1, (2, *self.latent_shape)).unbind(1)
+        location, log_scale = (
+            at_least_single(output).unflatten(-1, (2, *self.latent_shape)).unbind(1)
+        )
         base = Normal(location, log_scale.exp(), validate_args=False)
-        return TransformedDistribution(base, _onto(self.low, self.high)).to_event(len(self.latent_shape))
+        return TransformedDistribution(base, _onto(self.low, self.high)).to_event(
+            len(self.latent_shape)
+        )
 
 
 def _ends(site: str, support: constraints.Constraint) -> tuple[Any, Any]:
-    """Return the ends of the interval in which the elements of a latent lie, None where there is none."""
+    """
+    Return the ends of the interval in which the elements of a latent lie, None where there is none.
+    """
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     low, high = (getattr(support, bound, None) for bound in ("lower_bound", "upper_bound"))
     real = isinstance(support, type(constraints.real))
     if support.is_discrete or (low is None and high is None and not real):
-        raise ValueError(f"model: got latents {site!r} in {support}, takes real ones, bounded or not")
+        raise ValueError(
+            f"model: got latents {site!r} in {support}, takes real ones, bounded or not"
+        )
     return low, high
 
 
@@ -125,13 +145,15 @@ def _check_floating(data: dict[str, Tensor], outputs: int) -> None:
     """Refuse data that a perceptron can't read."""
     if len(data) > 1 or "x" not in data:
         raise ValueError(
-            f"encoder: got None for the modalities {sorted(data)}, takes a network from their dictionary to "
+            f"encoder: got None for the modalities {sorted(data)}, takes a network from their "
+            "dictionary to "
             f"(batch, {outputs})"
         )
     if not data["x"].is_floating_point():
         raise ValueError(
             f"encoder: got None for data of {data['x'].dtype}, takes a network from integers "
-            f"(batch, {', '.join(map(str, data['x'].shape[1:]))}) to (batch, {outputs}), such as an nn.Embedding, "
+            f"(batch, {', '.join(map(str, data['x'].shape[1:]))}) to (batch, {outputs}), such as "
+            "an nn.Embedding, "
             "an nn.Flatten and an nn.Linear"
         )
 

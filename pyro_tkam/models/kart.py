@@ -1,4 +1,6 @@
-"""Generators: a network on latents in its own units, and that of the Kolmogorov-Arnold representation."""
+"""
+Generators: a network on latents in its own units, and that of the Kolmogorov-Arnold representation.
+"""
 
 import math
 from typing import Any, Self
@@ -26,10 +28,14 @@ class LatentGenerator(PyroModule):
     torch.Size([7, 2, 3])
     """
 
-    def __init__(self, outer: nn.Module, data_shape: tuple[int, ...], *, mean: float, spread: float) -> None:
+    def __init__(
+        self, outer: nn.Module, data_shape: tuple[int, ...], *, mean: float, spread: float
+    ) -> None:
         super().__init__()
         if not (spread > 0 and math.isfinite(spread) and math.isfinite(mean)):
-            raise ValueError(f"mean, spread: got {mean} and {spread}, takes finite numbers and spread > 0")
+            raise ValueError(
+                f"mean, spread: got {mean} and {spread}, takes finite numbers and spread > 0"
+            )
         self.outer, self.data_shape = outer, data_shape
         self.mean, self.spread = mean, spread
 
@@ -72,8 +78,8 @@ class KARTGenerator(LatentGenerator):
     """
     ``x̃_o = Σ_q Φ_{q,o}(Σ_p z_{q,p})`` (Raj 2025, arXiv:2506.14167, Eq. 7 and 10).
 
-    The shift and the scale of the inner sums are part of the outer functions' argument; they change nothing of what
-    can be represented.
+    The shift and the scale of the inner sums are part of the outer functions' argument; they change
+    nothing of what can be represented.
 
     :param outer: the outer functions, a module from ``(*, Q)`` to ``(*, D)``.
     :param data_shape: shape of one datum, of ``D`` elements.

@@ -20,7 +20,8 @@ from pyro_tkam.ops._points import aligned
 
 LogDensity = Callable[[Tensor], Tensor]
 Features = Callable[[Tensor], Tensor]
-#: from the features, nodes ``(n, *batch)`` and weights to what the target expects of the features, ``(*batch, F)``
+#: from the features, nodes ``(n, *batch)`` and weights to what the target expects of the features,
+#: ``(*batch, F)``
 Moments = Callable[[Features, Tensor, Tensor], Tensor]
 
 _NEWTON_STEPS = 60
@@ -42,8 +43,12 @@ def of_density(density: Distribution | LogDensity) -> Moments:
 
     def moments(features: Features, nodes: Tensor, weights: Tensor) -> Tensor:
         logits = log_density(nodes) + weights.log()
-        if bool(logits.isnan().any() | logits.isposinf().any()) or bool(logits.isneginf().all(0).any()):
-            raise ValueError("density: got no mass, or values that are not finite, on the prior's interval")
+        if bool(logits.isnan().any() | logits.isposinf().any()) or bool(
+            logits.isneginf().all(0).any()
+        ):
+            raise ValueError(
+                "density: got no mass, or values that are not finite, on the prior's interval"
+            )
         return torch.einsum("n...,n...f->...f", logits.softmax(0), features(nodes))
 
     return moments
@@ -55,10 +60,17 @@ def of_formula(formula: Any) -> Moments:
 
     def log_density(z: Tensor) -> Tensor:
         values = function(z)
-        faults = {"negative": (values < 0).any(), "not finite": ~values.isfinite().all(), "zero": (values == 0).all()}
+        faults = {
+            "negative": (values < 0).any(),
+            "not finite": ~values.isfinite().all(),
+            "zero": (values == 0).all(),
+        }
         for fault, found in faults.items():
             if bool(found):
-                raise ValueError(f"formula: got {formula}, which is {fault} on the prior's interval, takes a density")
+                raise ValueError(
+                    f"formula: got {formula}, which is {fault} on the prior's interval, takes a "
+                    "density"
+                )
         return values.log()
 
     return of_density(log_density)
@@ -72,12 +84,15 @@ MOMENTS: dict[str, Callable[[Any], Moments]] = {
 }
 
 
-def fit_tilt(energies: UnivariateFunctions, reference: Reference, moments: Moments, ridge: float) -> None:
+def fit_tilt(
+    energies: UnivariateFunctions, reference: Reference, moments: Moments, ridge: float
+) -> None:
     r"""
     Fit a bank of energies so that the densities ``exp(f) π0 / Z`` are nearest to a target.
 
-    With the energy :math:`f = θ · B` the densities are an exponential family, and the least Kullback-Leibler
-    divergence from the target (for samples: the greatest likelihood) solves a concave problem,
+    With the energy :math:`f = θ · B` the densities are an exponential family, and the least
+    Kullback-Leibler divergence from the target (for samples: the greatest likelihood) solves a
+    concave problem,
 
     .. math:: \max_θ\; θ · E_{\text{target}}[B] - \log \int e^{θ · B} π_0 - \tfrac12 λ |θ|^2,
 
@@ -118,7 +133,11 @@ def _maximize(features: Tensor, offset: Tensor, target: Tensor, ridge: float) ->
         return offset + torch.einsum("n...f,...f->n...", features, theta)
 
     def objective(theta: Tensor) -> Tensor:
-        return (theta * target).sum(-1) - logits(theta).logsumexp(0) - 0.5 * ridge * theta.square().sum(-1)
+        return (
+            (theta * target).sum(-1)
+            - logits(theta).logsumexp(0)
+            - 0.5 * ridge * theta.square().sum(-1)
+        )
 
     theta = torch.zeros_like(target)
     for _ in range(_NEWTON_STEPS):
@@ -126,7 +145,9 @@ def _maximize(features: Tensor, offset: Tensor, target: Tensor, ridge: float) ->
         mean = torch.einsum("n...,n...f->...f", density, features)
         second = torch.einsum("n...,n...f->...f", density, products).unflatten(-1, diagonal.shape)
         covariance = second - mean.unsqueeze(-1) * mean.unsqueeze(-2)
-        step = torch.linalg.solve(covariance + diagonal, (target - mean - ridge * theta).unsqueeze(-1)).squeeze(-1)
+        step = torch.linalg.solve(
+            covariance + diagonal, (target - mean - ridge * theta).unsqueeze(-1)
+        ).squeeze(-1)
         # The best of several lengths, none among them.
         steps = torch.stack([theta + length * step for length in (*_STEP_SIZES, 0.0)])
         best = torch.stack([objective(each) for each in steps]).argmax(0)

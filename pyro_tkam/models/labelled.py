@@ -23,16 +23,17 @@ class LabelledTKAM(PyroModule):
     """
     A model whose prior couples the latents to a label: ``p(x, y, z) = p(z) p(y | z) p(x | z)``.
 
-    The prior ``p(z) = Σ_y w_y p(z | y)`` and ``p(y | z)`` come from the same label energies (the symbol-vector
-    coupling of Pang and Wu 2021, arXiv:2108.11556; Raj 2025, arXiv:2506.14167, Sec. 5.2), so that data without a label
-    train prior and generator too, draws given a label are exact, and ``p(y | x) = E[p(y | z) | x]``. Sites: ``"z"``,
-    ``"label"`` and ``"x"``, in the plate ``"data"``.
+    The prior ``p(z) = Σ_y w_y p(z | y)`` and ``p(y | z)`` come from the same label energies (the
+    symbol-vector coupling of Pang and Wu 2021, arXiv:2108.11556; Raj 2025, arXiv:2506.14167, Sec.
+    5.2), so that data without a label train prior and generator too, draws given a label are exact,
+    and ``p(y | x) = E[p(y | z) | x]``. Sites: ``"z"``, ``"label"`` and ``"x"``, in the plate
+    ``"data"``.
 
     :param prior: the coupled prior.
     :param generator: module from latents ``(*batch, Q)`` to the likelihood's argument.
     :param likelihood: from the generator's output to a distribution of data.
-    :param label_weight: factor of ``log p(y | z)``: with a guide, above 1 where few of many data have a label. Without
-        a guide leave it at 1: it would sharpen the importance weights too.
+    :param label_weight: factor of ``log p(y | z)``: with a guide, above 1 where few of many data
+        have a label. Without a guide leave it at 1: it would sharpen the importance weights too.
     :raises ValueError: for a weight that is not positive.
 
     >>> from pyro_tkam.models import GaussianLikelihood
@@ -44,7 +45,12 @@ class LabelledTKAM(PyroModule):
     """
 
     def __init__(
-        self, prior: LabelledPrior, generator: nn.Module, likelihood: Likelihood, *, label_weight: float = 1.0
+        self,
+        prior: LabelledPrior,
+        generator: nn.Module,
+        likelihood: Likelihood,
+        *,
+        label_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if not label_weight > 0:
@@ -52,18 +58,22 @@ class LabelledTKAM(PyroModule):
         self.prior, self.generator, self.likelihood = prior, generator, likelihood
         self.label_weight = label_weight
 
-    def forward(self, x: Tensor | None = None, label: Tensor | None = None, size: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, label: Tensor | None = None, size: int | None = None
+    ) -> Tensor:
         """
         Score data, or draw some.
 
         :param x: a mini-batch, shape ``(batch, *event)``; None draws ``size`` rows.
-        :param label: their classes, integers of shape ``(batch,)``, and -1 where there is none; None for no labels.
-        :param size: with ``x``, the length of the whole data set, by which the plate scales; without, the number of
-            rows to draw.
+        :param label: their classes, integers of shape ``(batch,)``, and -1 where there is none;
+            None for no labels.
+        :param size: with ``x``, the length of the whole data set, by which the plate scales;
+            without, the number of rows to draw.
         :return: ``x``, or the rows drawn.
-        :raises ValueError: for labels outside the classes, data that are empty, not finite or of another shape, and a
-            ``size`` below the number of rows.
-        :raises TypeError: for labels that are not integers, and data of another dtype than the generator's output.
+        :raises ValueError: for labels outside the classes, data that are empty, not finite or of
+            another shape, and a ``size`` below the number of rows.
+        :raises TypeError: for labels that are not integers, and data of another dtype than the
+            generator's output.
         """
         rows, size = check_sizes(x, size)
         prior: LabelledTilted = self.prior()
@@ -72,7 +82,11 @@ class LabelledTKAM(PyroModule):
             z = pyro.sample("z", prior)
             if label is not None:
                 with poutine.mask(mask=label >= 0), poutine.scale(scale=self.label_weight):
-                    pyro.sample("label", dist.Categorical(logits=prior.label_logits(z)), obs=label.clamp_min(0))
+                    pyro.sample(
+                        "label",
+                        dist.Categorical(logits=prior.label_logits(z)),
+                        obs=label.clamp_min(0),
+                    )
             location = at_least_single(self.generator(z))
             likelihood = self.likelihood(location)
             if x is not None:
@@ -85,14 +99,17 @@ class LabelledTKAM(PyroModule):
         if label is None:
             return None
         if label.shape != (rows,):
-            raise ValueError(f"label: got shape {tuple(label.shape)}, takes ({rows},), one for each row of x")
+            raise ValueError(
+                f"label: got shape {tuple(label.shape)}, takes ({rows},), one for each row of x"
+            )
         check_symbols("label", torch.where(label == -1, 0, label), num_labels)
         return label
 
     @torch.no_grad()
     def generate(self, label: Tensor) -> Tensor:
         """
-        Draw data of given classes without the likelihood's noise: exact draws of ``p(z | y)``, and the generator.
+        Draw data of given classes without the likelihood's noise: exact draws of ``p(z | y)``, and
+        the generator.
 
         :param label: integers of shape ``(num,)``.
         :return: shape ``(num, *event)``.

@@ -54,12 +54,14 @@ class Likelihood(PyroModule):
 
 class GaussianLikelihood(Likelihood):
     """
-    ``x = x̃ + σ ε`` with standard normal noise in every element (Raj 2025, arXiv:2506.14167, Eq. 20).
+    ``x = x̃ + σ ε`` with standard normal noise in every element (Raj 2025, arXiv:2506.14167, Eq.
+    20).
 
     :param noise_scale: the standard deviation ``σ``, in units of the data.
     :param event_dim: number of dimensions of one datum, at least 1.
     :param learned: make ``noise_scale`` a parameter, which starts from the value given.
-    :raises ValueError: for a scale that is not positive and finite, and for data without a dimension.
+    :raises ValueError: for a scale that is not positive and finite, and for data without a
+        dimension.
 
     >>> GaussianLikelihood(0.5)(torch.zeros(4, 3)).event_shape
     torch.Size([3])
@@ -67,7 +69,9 @@ class GaussianLikelihood(Likelihood):
 
     noise_scale: Tensor
 
-    def __init__(self, noise_scale: float = 1.0, event_dim: int = 1, *, learned: bool = False) -> None:
+    def __init__(
+        self, noise_scale: float = 1.0, event_dim: int = 1, *, learned: bool = False
+    ) -> None:
         if event_dim < 1:
             raise ValueError(f"event_dim: got {event_dim}, takes a number of at least 1")
         super().__init__(event_dim)
@@ -101,7 +105,8 @@ class BernoulliLikelihood(Likelihood):
         """
         Return the distribution of data.
 
-        :param logits: the generator's output, shape ``(*batch, *event)``; it needs no output activation.
+        :param logits: the generator's output, shape ``(*batch, *event)``; it needs no output
+            activation.
         """
         return PairwiseBernoulli(logits, self.event_dim)
 
@@ -120,14 +125,16 @@ class ContinuousBernoulliLikelihood(Likelihood):
         """
         Return the distribution of data.
 
-        :param logits: the generator's output, shape ``(*batch, *event)``; it needs no output activation.
+        :param logits: the generator's output, shape ``(*batch, *event)``; it needs no output
+            activation.
         """
         return PairwiseContinuousBernoulli(logits, self.event_dim)
 
 
 class CategoricalLikelihood(Likelihood):
     """
-    A symbol at every position, with probabilities ``softmax(output)``; with ``event_dim=0`` one label.
+    A symbol at every position, with probabilities ``softmax(output)``; with ``event_dim=0`` one
+    label.
 
     :param event_dim: number of dimensions of one datum.
 

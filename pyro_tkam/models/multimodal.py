@@ -48,11 +48,12 @@ class Heads(PyroModule):
 
 class MultimodalTKAM(PyroModule):
     """
-    Data ``x = (x_1, …, x_M)`` of several kinds, independent given one latent: ``log p(x | z) = Σ_m log p(x_m | z)``.
+    Data ``x = (x_1, …, x_M)`` of several kinds, independent given one latent:
+    ``log p(x | z) = Σ_m log p(x_m | z)``.
 
-    A modality that a datum lacks drops out of its sum; the latent is inferred from the others, and the missing one
-    generated from it (the multimodal data of Raj 2025, arXiv:2506.14167, Sec. 5.2). Sites: ``"z"`` (or ``"u"``) and
-    one of each modality's name, in the plate ``"data"``.
+    A modality that a datum lacks drops out of its sum; the latent is inferred from the others, and
+    the missing one generated from it (the multimodal data of Raj 2025, arXiv:2506.14167, Sec. 5.2).
+    Sites: ``"z"`` (or ``"u"``) and one of each modality's name, in the plate ``"data"``.
 
     :param prior: module that returns the current prior when called without arguments.
     :param generator: module from latents to a dictionary of outputs, such as :class:`Heads`.
@@ -60,9 +61,11 @@ class MultimodalTKAM(PyroModule):
     :param coupling: ``"independent"`` or ``"shared"``.
     :raises ValueError: for an unknown coupling and no modality.
 
-    >>> from pyro_tkam.models import CategoricalLikelihood, GaussianLikelihood, MixturePrior, TiltedPrior
+    >>> from pyro_tkam.models import CategoricalLikelihood, GaussianLikelihood
+    >>> from pyro_tkam.models import MixturePrior, TiltedPrior
     >>> generator = Heads({"image": nn.Linear(5, 64), "label": nn.Linear(5, 10)})
-    >>> likelihoods = {"image": GaussianLikelihood(0.5), "label": CategoricalLikelihood(event_dim=0)}
+    >>> likelihoods = {"image": GaussianLikelihood(0.5),
+    ...     "label": CategoricalLikelihood(event_dim=0)}
     >>> model = MultimodalTKAM(MixturePrior(TiltedPrior((5, 3))), generator, likelihoods)
     >>> model.conditional({"image": torch.rand(7, 64)}, num_particles=100)["label"].shape
     torch.Size([7, 10])
@@ -89,15 +92,17 @@ class MultimodalTKAM(PyroModule):
         """
         Run the generative process.
 
-        :param x: a mini-batch of each modality, ``(batch, *event)``, by name, or None to draw all. A name that is
-            left out is missing in every row.
-        :param observed: by name, which rows have a modality, booleans of shape ``(batch,)``; names left out are there
-            in all rows. What ``x`` holds in other rows is not looked at.
-        :param size: with ``x``, the length of the whole data set; without, the number of rows to draw.
+        :param x: a mini-batch of each modality, ``(batch, *event)``, by name, or None to draw all.
+            A name that is left out is missing in every row.
+        :param observed: by name, which rows have a modality, booleans of shape ``(batch,)``; names
+            left out are there in all rows. What ``x`` holds in other rows is not looked at.
+        :param size: with ``x``, the length of the whole data set; without, the number of rows to
+            draw.
         :return: the modalities that are observed or drawn.
-        :raises ValueError: for names that are no modality, different numbers of rows or none, masks without ``x`` or of
-            another shape, rows without any modality, observed values that are not finite or of another shape, a
-            missing or too small ``size``, and ``coupling="shared"`` with a prior without inner indices.
+        :raises ValueError: for names that are no modality, different numbers of rows or none, masks
+            without ``x`` or of another shape, rows without any modality, observed values that are
+            not finite or of another shape, a missing or too small ``size``, and
+            ``coupling="shared"`` with a prior without inner indices.
         :raises TypeError: for values of another dtype than the generator's output.
         """
         if x is None and observed:
@@ -109,10 +114,19 @@ class MultimodalTKAM(PyroModule):
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
             outputs = self.generator(COUPLINGS[self.coupling](self.prior()))
             for name in names:
-                likelihood, output, value = self.likelihoods[name], at_least_single(outputs[name]), None
+                likelihood, output, value = (
+                    self.likelihoods[name],
+                    at_least_single(outputs[name]),
+                    None,
+                )
                 fn = likelihood(output)
                 if x is not None:
-                    check_rows(x[name], fn.event_shape, None if takes_integers(likelihood) else output.dtype, name)
+                    check_rows(
+                        x[name],
+                        fn.event_shape,
+                        None if takes_integers(likelihood) else output.dtype,
+                        name,
+                    )
                     value = _filled(name, x[name], masks[name])
                 with poutine.mask(mask=masks.get(name, True)):
                     found[name] = pyro.sample(name, fn, obs=value)
@@ -122,10 +136,15 @@ class MultimodalTKAM(PyroModule):
         """Check names, rows and masks, and return a mask for every modality given."""
         for argument, mapping, known in (("x", x, self.likelihoods), ("observed", observed, x)):
             if unknown := sorted(set(mapping) - set(known)):
-                raise ValueError(f"{argument}: got {unknown[0]!r}, takes names out of {sorted(known)}")
+                raise ValueError(
+                    f"{argument}: got {unknown[0]!r}, takes names out of {sorted(known)}"
+                )
         sizes = {name: len(value) for name, value in x.items()}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
-            raise ValueError(f"x: got {sizes} rows, takes at least one modality, and as many rows of each, at least 1")
+            raise ValueError(
+                f"x: got {sizes} rows, takes at least one modality, and as many rows of each, at "
+                "least 1"
+            )
         rows = next(iter(sizes.values()))
         masks = {}
         for name, value in x.items():
@@ -156,33 +175,49 @@ class MultimodalTKAM(PyroModule):
 
     @torch.no_grad()
     def conditional(
-        self, x: Data, observed: Data | None = None, *, num_particles: int = 10_000, guide: Any = None
+        self,
+        x: Data,
+        observed: Data | None = None,
+        *,
+        num_particles: int = 10_000,
+        guide: Any = None,
     ) -> dict[str, Tensor]:
         """
-        Return every modality's posterior mean given those observed: for labels and symbols, their probabilities.
+        Return every modality's posterior mean given those observed: for labels and symbols, their
+        probabilities.
 
-        ``E[x_m | x] = Σ_s w_s E[x_m | z_s]``, with the weights of importance sampling. Texts have no mean: a model with
-        a :class:`~pyro_tkam.models.SequenceLikelihood` takes :meth:`complete` instead.
+        ``E[x_m | x] = Σ_s w_s E[x_m | z_s]``, with the weights of importance sampling. Texts have
+        no mean: a model with a :class:`~pyro_tkam.models.SequenceLikelihood` takes :meth:`complete`
+        instead.
 
         :param x: observed modalities, as in :meth:`forward`.
         :param observed: which rows have them, as in :meth:`forward`.
         :param num_particles: number of draws.
-        :param guide: a guide that takes the model's arguments; None draws from the prior, once for all data.
-        :return: by name, shape ``(batch, *event)``, with a last dimension of classes for categorical modalities.
+        :param guide: a guide that takes the model's arguments; None draws from the prior, once for
+            all data.
+        :return: by name, shape ``(batch, *event)``, with a last dimension of classes for
+            categorical modalities.
         :raises NotImplementedError: for a modality without a mean.
         """
         draws = ImportanceSampling(self, guide, num_particles).run(x, observed=observed)
         outputs = self._outputs(draws.values)
         return {
-            name: average(draws.weights, self.likelihoods[name].expected(output)) for name, output in outputs.items()
+            name: average(draws.weights, self.likelihoods[name].expected(output))
+            for name, output in outputs.items()
         }
 
     @torch.no_grad()
     def complete(
-        self, x: Data, observed: Data | None = None, *, num_particles: int = 10_000, guide: Any = None
+        self,
+        x: Data,
+        observed: Data | None = None,
+        *,
+        num_particles: int = 10_000,
+        guide: Any = None,
     ) -> dict[str, Tensor]:
         """
-        Draw every modality once from its posterior given those observed, without the likelihoods' noise.
+        Draw every modality once from its posterior given those observed, without the likelihoods'
+        noise.
 
         :param x: observed modalities, as in :meth:`forward`.
         :param observed: which rows have them, as in :meth:`forward`.
@@ -192,7 +227,9 @@ class MultimodalTKAM(PyroModule):
         """
         draws = ImportanceSampling(self, guide, num_particles).run(x, observed=observed)
         pick = Categorical(logits=draws.log_weights.mT).sample()
-        outputs = self._outputs({name: _picked(value, pick) for name, value in draws.values.items()})
+        outputs = self._outputs(
+            {name: _picked(value, pick) for name, value in draws.values.items()}
+        )
         return {name: self.likelihoods[name].noiseless(output) for name, output in outputs.items()}
 
     def _outputs(self, values: Data) -> dict[str, Tensor]:
@@ -206,7 +243,8 @@ def average(weights: Tensor, values: Tensor) -> Tensor:
     Return weighted means over draws.
 
     :param weights: shape ``(draw, batch)``, summing to one over the draws.
-    :param values: shape ``(draw, batch, *event)``, or ``(draw, 1, *event)`` where data share the draws.
+    :param values: shape ``(draw, batch, *event)``, or ``(draw, 1, *event)`` where data share the
+        draws.
     :return: shape ``(batch, *event)``.
     """
     if values.shape[1] == 1:
@@ -215,14 +253,21 @@ def average(weights: Tensor, values: Tensor) -> Tensor:
 
 
 def _picked(values: Tensor, index: Tensor) -> Tensor:
-    """Take a draw for each datum from ``(draw, batch, *event)``, or ``(draw, 1, *event)`` where data share them."""
+    """
+    Take a draw for each datum from ``(draw, batch, *event)``, or ``(draw, 1, *event)`` where data
+    share them.
+    """
     rows = torch.arange(len(index), device=index.device)
     return values[index, rows if values.shape[1] > 1 else 0]
 
 
 def _filled(name: str, value: Tensor, mask: Tensor) -> Tensor:
-    """Put zeros, which every likelihood takes, where a modality is missing, and check what is there."""
+    """
+    Put zeros, which every likelihood takes, where a modality is missing, and check what is there.
+    """
     value = torch.where(mask.reshape(-1, *[1] * (value.dim() - 1)), value, torch.zeros_like(value))
     if is_concrete(value) and not bool(torch.isfinite(value).all()):
-        raise ValueError(f"{name}: got NaN or infinite elements in observed rows, takes finite data")
+        raise ValueError(
+            f"{name}: got NaN or infinite elements in observed rows, takes finite data"
+        )
     return value

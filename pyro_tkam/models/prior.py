@@ -31,11 +31,12 @@ class TiltedPrior(PyroModule):
     """
     A bank of exponentially tilted densities ``p_{q,p}(z) ∝ exp(f_{q,p}(z)) π0(z)``.
 
-    Calling it reads the parameters once and returns the current distribution (Raj 2025, arXiv:2506.14167, Eq. 4).
+    Calling it reads the parameters once and returns the current distribution (Raj 2025,
+    arXiv:2506.14167, Eq. 4).
 
     :param batch_shape: shape of the bank, ``(Q, P)`` for the model of the paper.
-    :param reference: ``π0``, see :class:`~pyro_tkam.distributions.ExponentiallyTilted`; the location and scale of
-        ``"learnable_gaussian"`` are parameters of this module.
+    :param reference: ``π0``, see :class:`~pyro_tkam.distributions.ExponentiallyTilted`; the
+        location and scale of ``"learnable_gaussian"`` are parameters of this module.
     :param low: lower end of the interval; None takes the reference's.
     :param high: upper end of the interval; None takes the reference's.
     :param basis: basis of the energies, see :class:`~pyro_tkam.nn.UnivariateFunctions`.
@@ -74,17 +75,20 @@ class TiltedPrior(PyroModule):
         learned = self._reference == "learnable_gaussian"
         reference = Normal(self.loc, self.scale) if learned else self._reference
         energy = self.energies.bound()
-        return ExponentiallyTilted(energy, reference, self.low, self.high, quadrature=self.quadrature)
+        return ExponentiallyTilted(
+            energy, reference, self.low, self.high, quadrature=self.quadrature
+        )
 
     def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
         """
         Move the knots of the energies to where the latents are; the interval stays.
 
-        Energies that differ only in the last of several batch dimensions share a grid, and so the nodes of their
-        tables.
+        Energies that differ only in the last of several batch dimensions share a grid, and so the
+        nodes of their tables.
 
         :param samples: latents, shape ``(N, *batch_shape)``.
-        :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for ``widen``.
+        :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for
+            ``widen``.
         :return: one update.
 
         >>> prior = TiltedPrior((5, 2))
@@ -106,18 +110,23 @@ class TiltedPrior(PyroModule):
         """
         Start from what is known: fit the densities to samples, to a density or to a formula.
 
-        See :func:`pyro_tkam.models.knowledge.fit_tilt`. Base functions are set to zero, scales to one. Give one of
-        the three; what lacks batch dimensions is fitted by all densities alike. A prior may become part of a model
-        after it was fitted, but, as Pyro has it, not after it was called.
+        See :func:`pyro_tkam.models.knowledge.fit_tilt`. Base functions are set to zero, scales to
+        one. Give one of the three; what lacks batch dimensions is fitted by all densities alike. A
+        prior may become part of a model after it was fitted, but, as Pyro has it, not after it was
+        called.
 
         :param samples: values inside the interval, shape ``(N,)`` or ``(N, *batch)``.
-        :param density: a distribution, or an elementwise function from ``z`` to its log density up to a constant.
-        :param formula: a density up to a factor, as text that ``sympy`` reads or an expression of it in one variable.
-        :param ridge: penalty on squared coefficients, in nats; larger ones keep closer to the reference.
-        :raises ValueError: unless one of the three is given, for no samples, for samples of another shape or outside
-            the interval, for a target without mass or with values that are not finite on it, and for a ridge that is
-            not positive and finite.
-        :raises TypeError: for samples that are not a tensor, and for coefficients, scales or weights that are random.
+        :param density: a distribution, or an elementwise function from ``z`` to its log density up
+            to a constant.
+        :param formula: a density up to a factor, as text that ``sympy`` reads or an expression of
+            it in one variable.
+        :param ridge: penalty on squared coefficients, in nats; larger ones keep closer to the
+            reference.
+        :raises ValueError: unless one of the three is given, for no samples, for samples of another
+            shape or outside the interval, for a target without mass or with values that are not
+            finite on it, and for a ridge that is not positive and finite.
+        :raises TypeError: for samples that are not a tensor, and for coefficients, scales or
+            weights that are random.
 
         >>> prior = TiltedPrior((), "gaussian", basis="bspline")
         >>> prior.fit(formula="exp(-(z - 1)**2 / 0.5) + exp(-(z + 1)**2 / 0.5)")
@@ -140,10 +149,13 @@ class TiltedPrior(PyroModule):
         batch = self.energies.batch_shape
         if samples.dim() == 0 or len(samples) == 0 or not broadcasts_to(samples.shape[1:], batch):
             raise ValueError(
-                f"samples: got shape {tuple(samples.shape)}, takes (N,) or (N, *{tuple(batch)}) with N of at least 1"
+                f"samples: got shape {tuple(samples.shape)}, takes (N,) or (N, *{tuple(batch)}) "
+                "with N of at least 1"
             )
         if not bool(((samples >= self.low) & (samples <= self.high)).all()):
-            raise ValueError(f"samples: got values outside [{self.low:g}, {self.high:g}], takes values inside")
+            raise ValueError(
+                f"samples: got values outside [{self.low:g}, {self.high:g}], takes values inside"
+            )
 
     def symbolic(self, index: tuple[int, ...] = (), **options: Any) -> list[Candidate]:
         """
@@ -159,7 +171,8 @@ class TiltedPrior(PyroModule):
 
 class MixturePrior(PyroModule):
     """
-    Mixtures of a bank's densities, ``p_q(z) = Σ_p w_{q,p} p_{q,p}(z)`` (Raj 2025, arXiv:2506.14167, Eq. 12).
+    Mixtures of a bank's densities, ``p_q(z) = Σ_p w_{q,p} p_{q,p}(z)`` (Raj 2025, arXiv:2506.14167,
+    Eq. 12).
 
     :param components: a bank of batch shape ``(*batch, num_components)``.
 
@@ -176,13 +189,15 @@ class MixturePrior(PyroModule):
         """Return the current distribution, of batch shape ``batch``."""
         return TiltedMixture(self.logits, self.components())
 
-    def fit(self, samples: Tensor | None = None, *, noise_scale: float = 0.1, **options: Any) -> None:
+    def fit(
+        self, samples: Tensor | None = None, *, noise_scale: float = 0.1, **options: Any
+    ) -> None:
         """
         Start from what is known: fit every mixture to samples, to a density or to a formula.
 
-        All components of a mixture are fitted to its target, so that the mixture is that target whatever its weights,
-        which stay. Noise then tells the components apart, or training would keep them equal. A target for each
-        component goes to ``components.fit``.
+        All components of a mixture are fitted to its target, so that the mixture is that target
+        whatever its weights, which stay. Noise then tells the components apart, or training would
+        keep them equal. A target for each component goes to ``components.fit``.
 
         :param samples: values inside the interval, shape ``(N,)`` or ``(N, *batch)``.
         :param noise_scale: coefficients move by ``U(-½, ½)`` times this, divided by their number.
@@ -217,12 +232,15 @@ class MixturePrior(PyroModule):
 
     def prune(self, threshold: float) -> "MixturePrior":
         """
-        Return a smaller prior without the components whose weight is below a threshold; the largest always stays.
+        Return a smaller prior without the components whose weight is below a threshold; the largest
+        always stays.
 
-        Every mixture keeps as many places as the one with most components; places left over have no weight.
+        Every mixture keeps as many places as the one with most components; places left over have no
+        weight.
 
         :param threshold: smallest weight to keep, from 0 to 1.
-        :raises ValueError: for a threshold outside [0, 1], and for a reference that differs between components.
+        :raises ValueError: for a threshold outside [0, 1], and for a reference that differs between
+            components.
         :raises TypeError: for logits, coefficients, scales or weights that are random.
 
         >>> prior = MixturePrior(TiltedPrior((5, 3)))
@@ -238,7 +256,10 @@ class MixturePrior(PyroModule):
             mixture = self()
             reference = mixture.reference.batch_shape
             if reference and reference[-1] > 1:
-                raise ValueError(f"reference: got one for each component, {tuple(reference)}, takes one for them all")
+                raise ValueError(
+                    f"reference: got one for each component, {tuple(reference)}, takes one for "
+                    "them all"
+                )
             logits = mixture.prune(threshold).log_weights
             count = int(logits.isfinite().sum(-1).max())
             logits, index = (part[..., :count] for part in logits.sort(-1, descending=True))
@@ -261,7 +282,8 @@ class MixturePrior(PyroModule):
 
 class LabelledPrior(PyroModule):
     """
-    A label coupled to univariate latents by energies, see :class:`~pyro_tkam.distributions.LabelledTilted`.
+    A label coupled to univariate latents by energies, see
+    :class:`~pyro_tkam.distributions.LabelledTilted`.
 
     :param num_labels: number of labels.
     :param latent_dim: number ``Q`` of latents.
@@ -273,7 +295,11 @@ class LabelledPrior(PyroModule):
     """
 
     def __init__(
-        self, num_labels: int, latent_dim: int, reference: str | Distribution = "gaussian", **options: Any
+        self,
+        num_labels: int,
+        latent_dim: int,
+        reference: str | Distribution = "gaussian",
+        **options: Any,
     ) -> None:
         super().__init__()
         self.components = TiltedPrior((num_labels, latent_dim), reference, **options)
@@ -285,12 +311,13 @@ class LabelledPrior(PyroModule):
 
     def fit(self, samples: Tensor | None = None, **options: Any) -> None:
         """
-        Start from what is known: fit the latents' densities given each label to samples, a density or a formula.
+        Start from what is known: fit the latents' densities given each label to samples, a density
+        or a formula.
 
-        :param samples: values inside the interval, of shape ``(N,)``; ``(N, Q)``, for all labels alike; or
-            ``(N, num_labels, Q)``.
-        :param options: ``density``, ``formula`` and ``ridge`` of :meth:`TiltedPrior.fit`; a density may return values
-            of shape ``(*, num_labels, Q)``.
+        :param samples: values inside the interval, of shape ``(N,)``; ``(N, Q)``, for all labels
+            alike; or ``(N, num_labels, Q)``.
+        :param options: ``density``, ``formula`` and ``ridge`` of :meth:`TiltedPrior.fit`; a density
+            may return values of shape ``(*, num_labels, Q)``.
         :raises ValueError: as there.
         :raises TypeError: as there.
 
@@ -317,7 +344,11 @@ class JointPrior(PyroModule):
     loc: Tensor
 
     def __init__(
-        self, energy: nn.Module, latent_dim: int, *, sampler: ShortRunULA | PersistentULA | None = None
+        self,
+        energy: nn.Module,
+        latent_dim: int,
+        *,
+        sampler: ShortRunULA | PersistentULA | None = None,
     ) -> None:
         super().__init__()
         self.energy, self.sampler = energy, sampler
@@ -340,11 +371,17 @@ class JointPrior(PyroModule):
 
 
 def _formulas(
-    density: ExponentiallyTilted | TiltedMixture, low: float, high: float, index: tuple[int, ...], **options: Any
+    density: ExponentiallyTilted | TiltedMixture,
+    low: float,
+    high: float,
+    index: tuple[int, ...],
+    **options: Any,
 ) -> list[Candidate]:
     """Find formulas for the log density at one place of a batch."""
     shape = density.batch_shape
-    if len(index) != len(shape) or not all(-size <= i < size for i, size in zip(index, shape, strict=True)):
+    if len(index) != len(shape) or not all(
+        -size <= i < size for i, size in zip(index, shape, strict=True)
+    ):
         raise ValueError(f"index: got {index}, takes a place in batch_shape {tuple(shape)}")
     z = low + (high - low) * (torch.arange(NUM_ARGUMENTS).to(density.low) + 0.5) / NUM_ARGUMENTS
     values: Tensor = density.log_prob(z.reshape(-1, *[1] * len(shape)))

@@ -23,7 +23,8 @@ class DecodedSequence(TorchDistribution):
     :param z: latents, shape ``(*batch, Q)``.
     :param length: number of tokens of an event; None takes the decoder's ``max_length``.
 
-    >>> decoder = SequenceGenerator(3, num_classes=7, max_length=5, width=8, num_heads=2, num_layers=1)
+    >>> decoder = SequenceGenerator(3, num_classes=7, max_length=5, width=8, num_heads=2,
+    ...     num_layers=1)
     >>> fn = DecodedSequence(decoder, torch.randn(4, 1, 3))
     >>> fn.event_shape, fn.expand((4, 2)).log_prob(torch.zeros(2, 5, dtype=torch.int64)).shape
     (torch.Size([5]), torch.Size([4, 2]))
@@ -39,7 +40,9 @@ class DecodedSequence(TorchDistribution):
     @constraints.dependent_property(is_discrete=True)
     def support(self) -> constraints.Constraint:
         """Sequences of integers from 0 to one less than the size of the alphabet."""
-        return constraints.independent(constraints.integer_interval(0, self.decoder.num_classes - 1), 1)
+        return constraints.independent(
+            constraints.integer_interval(0, self.decoder.num_classes - 1), 1
+        )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DecodedSequence":
         """
@@ -60,7 +63,8 @@ class DecodedSequence(TorchDistribution):
 
         :param value: integers, shape ``(*sample, *batch, length)``, or what broadcasts with it.
         :return: shape ``(*sample, *batch)``, in nats a sequence.
-        :raises ValueError: for sequences longer than the decoder's, and tokens outside its alphabet.
+        :raises ValueError: for sequences longer than the decoder's, and tokens outside its
+            alphabet.
         :raises TypeError: for tokens that are not integers.
         """
         log_probs = at_least_single(self.decoder(self.z, value)).log_softmax(-1)
@@ -83,11 +87,13 @@ class SequenceLikelihood(Likelihood):
     """
     Sequences of a decoder that attends to the latent and reads the tokens before each position.
 
-    In a ``TKAM`` the generator then hands on the latent, ``torch.nn.Identity()``, since the decoder reads data too.
+    In a ``TKAM`` the generator then hands on the latent, ``torch.nn.Identity()``, since the decoder
+    reads data too.
 
     :param decoder: the decoder.
 
-    >>> likelihood = SequenceLikelihood(SequenceGenerator(3, 7, 5, width=8, num_heads=2, num_layers=1))
+    >>> likelihood = SequenceLikelihood(SequenceGenerator(3, 7, 5, width=8, num_heads=2,
+    ...     num_layers=1))
     >>> likelihood.noiseless(torch.randn(2, 3)).shape
     torch.Size([2, 5])
     """
@@ -122,4 +128,6 @@ class SequenceLikelihood(Likelihood):
         :param output: latents.
         :raises NotImplementedError: always.
         """
-        raise NotImplementedError("SequenceLikelihood: a text has no mean, draw from its posterior by complete")
+        raise NotImplementedError(
+            "SequenceLikelihood: a text has no mean, draw from its posterior by complete"
+        )

@@ -23,14 +23,19 @@ from pyro_tkam.ops._precision import at_least_single
 
 
 def _independent(prior: Any) -> Tensor:
-    """Draw every latent from its own density; a prior of this kind learns through its log density."""
+    """
+    Draw every latent from its own density; a prior of this kind learns through its log density.
+    """
     return pyro.sample("z", prior.to_event(len(prior.batch_shape)))
 
 
 def _shared(prior: Any) -> Tensor:
     """Push one uniform per inner index through all its inverse CDFs; the prior learns pathwise."""
     if len(prior.batch_shape) < 2:  # plates may add dimensions
-        raise ValueError(f"coupling: got 'shared' for a prior of batch shape {tuple(prior.batch_shape)}, takes (Q, P)")
+        raise ValueError(
+            f"coupling: got 'shared' for a prior of batch shape {tuple(prior.batch_shape)}, takes "
+            "(Q, P)"
+        )
     uniform = dist.Uniform(prior.low.new_zeros(()), prior.low.new_ones(()))
     u = pyro.sample("u", uniform.expand(prior.batch_shape[-1:]).to_event(1))
     return prior.icdf(u.unsqueeze(-2))
@@ -41,14 +46,16 @@ COUPLINGS: dict[str, Callable[[Any], Tensor]] = {"independent": _independent, "s
 
 class TKAM(PyroModule):
     """
-    A latent variable model: a learned, exactly samplable prior, a generator, and a likelihood around its output.
+    A latent variable model: a learned, exactly samplable prior, a generator, and a likelihood
+    around its output.
 
-    ``z ~ Π_{q,p} p_{q,p}`` (``coupling="independent"``; Raj 2025, arXiv:2506.14167, Eq. 9), or ``u ~ U(0, 1)^P`` and
-    ``z_{q,p} = F_{q,p}^{-1}(u_p)`` (``coupling="shared"``, strictly the Kolmogorov-Arnold representation, Eq. 1-3);
-    then ``x ~ likelihood(generator(z))``. Sites: ``"z"`` (or ``"u"``) and ``"x"``, in the plate ``"data"``.
+    ``z ~ Π_{q,p} p_{q,p}`` (``coupling="independent"``; Raj 2025, arXiv:2506.14167, Eq. 9), or
+    ``u ~ U(0, 1)^P`` and ``z_{q,p} = F_{q,p}^{-1}(u_p)`` (``coupling="shared"``, strictly the
+    Kolmogorov-Arnold representation, Eq. 1-3); then ``x ~ likelihood(generator(z))``. Sites:
+    ``"z"`` (or ``"u"``) and ``"x"``, in the plate ``"data"``.
 
-    :param prior: module that returns the current prior when called without arguments, such as ``TiltedPrior``; it
-        may also be any callable that does.
+    :param prior: module that returns the current prior when called without arguments, such as
+        ``TiltedPrior``; it may also be any callable that does.
     :param generator: module from latents ``(*batch, *latent)`` to ``(*batch, *event)``.
     :param likelihood: module from the generator's output to a distribution of data.
     :param coupling: ``"independent"`` or ``"shared"``.
@@ -94,7 +101,8 @@ class TKAM(PyroModule):
         layer_norm: bool = True,
     ) -> "TKAM":
         """
-        Make the model of the representation theorem: ``Q = 2P + 1`` sums of ``P`` latents, and a KAN generator.
+        Make the model of the representation theorem: ``Q = 2P + 1`` sums of ``P`` latents, and a
+        KAN generator.
 
         :param data_shape: shape of one datum, an int or a tuple.
         :param latent_dim: number ``P`` of inner indices.
@@ -105,7 +113,8 @@ class TKAM(PyroModule):
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
-        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden nodes out.
+        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden
+            nodes out.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.kart((8, 8), latent_dim=3)(size=2).shape
@@ -138,7 +147,8 @@ class TKAM(PyroModule):
         layer_norm: bool = True,
     ) -> "TKAM":
         """
-        Make the model whose sum over inner indices has moved from the generator into the prior, as a mixture (Eq. 12).
+        Make the model whose sum over inner indices has moved from the generator into the prior, as
+        a mixture (Eq. 12).
 
         :param data_shape: shape of one datum, an int or a tuple.
         :param latent_dim: number ``Q`` of latents.
@@ -149,7 +159,8 @@ class TKAM(PyroModule):
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
-        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden nodes out.
+        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden
+            nodes out.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.mixture((8, 8), latent_dim=5, num_components=3)(size=2).shape
@@ -158,7 +169,9 @@ class TKAM(PyroModule):
         shape = _data_shape(data_shape, latent_dim)
         if num_components < 1:
             raise ValueError(f"num_components: got {num_components}, takes a number of at least 1")
-        prior = MixturePrior(TiltedPrior((latent_dim, num_components), reference, basis=basis, grid_size=grid_size))
+        prior = MixturePrior(
+            TiltedPrior((latent_dim, num_components), reference, basis=basis, grid_size=grid_size)
+        )
         options: dict[str, Any] = {"basis": basis, "grid_size": grid_size, "layer_norm": layer_norm}
         hidden = [2 * latent_dim] if widths is None else list(widths)
         network = KAN([latent_dim, *hidden, math.prod(shape)], output=output, **options)
@@ -182,7 +195,8 @@ class TKAM(PyroModule):
         layer_norm: bool = True,
     ) -> "TKAM":
         """
-        Make the model with one multilayer energy over all latents, sampled by Langevin dynamics (Eq. 14).
+        Make the model with one multilayer energy over all latents, sampled by Langevin dynamics
+        (Eq. 14).
 
         :param data_shape: shape of one datum, an int or a tuple.
         :param latent_dim: number ``Q`` of latents; their reference is standard normal.
@@ -193,7 +207,8 @@ class TKAM(PyroModule):
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
-        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden nodes out.
+        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden
+            nodes out.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.deep((8, 8), latent_dim=5)(size=2).shape
@@ -215,11 +230,12 @@ class TKAM(PyroModule):
         Run the generative process.
 
         :param x: a mini-batch of data, shape ``(batch, *event)``, or None to draw some.
-        :param size: with ``x``, the length of the whole data set, by which the plate scales; without, the number
-            of rows to draw.
+        :param size: with ``x``, the length of the whole data set, by which the plate scales;
+            without, the number of rows to draw.
         :return: ``x``, or the rows drawn.
-        :raises ValueError: for an empty batch, data that are not finite or of another shape, a missing or too small
-            ``size``, and ``coupling="shared"`` with a prior without inner indices.
+        :raises ValueError: for an empty batch, data that are not finite or of another shape, a
+            missing or too small ``size``, and ``coupling="shared"`` with a prior without inner
+            indices.
         :raises TypeError: for data of another dtype than the generator's output.
         """
         rows, size = check_sizes(x, size)
@@ -228,7 +244,11 @@ class TKAM(PyroModule):
             location = at_least_single(self.generator(COUPLINGS[self.coupling](prior)))
             likelihood = self.likelihood(location)
             if x is not None:
-                check_rows(x, likelihood.event_shape, None if takes_integers(self.likelihood) else location.dtype)
+                check_rows(
+                    x,
+                    likelihood.event_shape,
+                    None if takes_integers(self.likelihood) else location.dtype,
+                )
             return pyro.sample("x", likelihood, obs=x)
 
     @contextmanager
@@ -236,8 +256,8 @@ class TKAM(PyroModule):
         """
         Make the prior once, without gradients of its parameters, for all runs of the model inside.
 
-        Parameters of the prior must not change inside. Where they are random (``PyroSample``), each run makes its
-        own prior as it does outside.
+        Parameters of the prior must not change inside. Where they are random (``PyroSample``), each
+        run makes its own prior as it does outside.
         """
         with torch.no_grad(), pyro.poutine.block(), pyro.poutine.trace() as tracer:
             prior = self.prior()
@@ -250,12 +270,12 @@ class TKAM(PyroModule):
 
     def generate(self, num: int, *, differentiable: bool = False) -> Tensor:
         """
-        Draw new data without the likelihood's noise: its mean at draws of the prior, for a Gaussian the generator's
-        output. Texts are drawn, since they have no mean.
+        Draw new data without the likelihood's noise: its mean at draws of the prior, for a Gaussian
+        the generator's output. Texts are drawn, since they have no mean.
 
         :param num: number of rows.
-        :param differentiable: keep the graph, for a penalty on what is generated: gradients reach the generator, and
-            through exact draws the prior.
+        :param differentiable: keep the graph, for a penalty on what is generated: gradients reach
+            the generator, and through exact draws the prior.
         :return: shape ``(num, *event)``.
         :raises ValueError: for fewer than one row.
         """
@@ -263,32 +283,44 @@ class TKAM(PyroModule):
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             with pyro.poutine.block(), pyro.plate("data", num):
                 output = self.generator(COUPLINGS[self.coupling](self.prior()))
-            return self.likelihood.noiseless(output) if isinstance(self.likelihood, Likelihood) else output
+            return (
+                self.likelihood.noiseless(output)
+                if isinstance(self.likelihood, Likelihood)
+                else output
+            )
 
     @torch.no_grad()
     def update_grid(self, num_samples: int = 100, **options: Any) -> tuple[GridUpdate, ...]:
         """
-        Update the grids of prior and generator from draws of the prior: all of them, or where it raises none.
+        Update the grids of prior and generator from draws of the prior: all of them, or where it
+        raises none.
 
         :param num_samples: number of draws.
-        :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for ``widen``.
+        :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for
+            ``widen``.
         :return: one update for each bank of functions; parts without grids have none.
         :raises ValueError: for less than one draw, and see there.
         """
         check_sizes(None, num_samples, "num_samples")
         with all_or_none(self), pyro.poutine.block(), pyro.plate("data", num_samples):
             z = COUPLINGS[self.coupling](self.prior())
-            return update_grids(self.prior, z, **options) + update_grids(self.generator, z, **options)
+            return update_grids(self.prior, z, **options) + update_grids(
+                self.generator, z, **options
+            )
 
     def prune(self, threshold: float) -> "TKAM":
         """
-        Return a smaller model: the generator without small edges and unread nodes, a mixture without light components.
+        Return a smaller model: the generator without small edges and unread nodes, a mixture
+        without light components.
 
-        See :meth:`pyro_tkam.nn.KAN.prune` and :meth:`MixturePrior.prune`; parts without such a method are copied.
-        Where what goes contributed nothing, the model stays equal within rounding.
+        See :meth:`pyro_tkam.nn.KAN.prune` and :meth:`MixturePrior.prune`; parts without such a
+        method are copied. Where what goes contributed nothing, the model stays equal within
+        rounding.
 
-        :param threshold: smallest mean absolute value of an edge, and smallest weight of a component, to keep.
-        :raises ValueError: for a threshold that is negative, empties a layer or, with a mixture, is above 1.
+        :param threshold: smallest mean absolute value of an edge, and smallest weight of a
+            component, to keep.
+        :raises ValueError: for a threshold that is negative, empties a layer or, with a mixture, is
+            above 1.
 
         >>> model = TKAM.mixture(4, latent_dim=3, num_components=5, layer_norm=False)
         >>> with torch.no_grad():
@@ -297,14 +329,18 @@ class TKAM(PyroModule):
         torch.Size([3, 2])
         """
         pruned = unseen_copy(self)
-        pruned.prior, pruned.generator = (prune_part(part, threshold) for part in (pruned.prior, pruned.generator))
+        pruned.prior, pruned.generator = (
+            prune_part(part, threshold) for part in (pruned.prior, pruned.generator)
+        )
         return pruned
 
 
 def _data_shape(data_shape: int | Sequence[int], latent_dim: int) -> tuple[int, ...]:
     shape = (data_shape,) if isinstance(data_shape, int) else tuple(data_shape)
     if latent_dim < 1 or not shape or min(shape) < 1:
-        raise ValueError(f"data_shape, latent_dim: got {data_shape} and {latent_dim}, takes sizes of at least 1")
+        raise ValueError(
+            f"data_shape, latent_dim: got {data_shape} and {latent_dim}, takes sizes of at least 1"
+        )
     return shape
 
 
@@ -319,22 +355,36 @@ def takes_integers(likelihood: Any) -> bool:
     return isinstance(likelihood, Likelihood) and likelihood.takes_integers
 
 
-def check_rows(x: Tensor, event_shape: torch.Size, dtype: torch.dtype | None, name: str = "x") -> None:
-    """Check data against the likelihood; without a dtype they are integers, which the likelihood checks itself."""
+def check_rows(
+    x: Tensor, event_shape: torch.Size, dtype: torch.dtype | None, name: str = "x"
+) -> None:
+    """
+    Check data against the likelihood; without a dtype they are integers, which the likelihood
+    checks itself.
+    """
     if x.shape[1:] != event_shape:
-        raise ValueError(f"{name}: got rows of shape {tuple(x.shape[1:])}, takes {tuple(event_shape)}")
+        raise ValueError(
+            f"{name}: got rows of shape {tuple(x.shape[1:])}, takes {tuple(event_shape)}"
+        )
     if dtype is not None and x.dtype != dtype:
-        raise TypeError(f"{name}: got dtype {x.dtype}, takes {dtype}, that of the generator's output")
+        raise TypeError(
+            f"{name}: got dtype {x.dtype}, takes {dtype}, that of the generator's output"
+        )
 
 
 def check_sizes(x: Tensor | None, size: int | None, name: str = "size") -> tuple[int, int]:
-    """Check a mini-batch and return its number of rows and that of the whole data; ``name`` is that of ``size``."""
+    """
+    Check a mini-batch and return its number of rows and that of the whole data; ``name`` is that of
+    ``size``.
+    """
     if x is None:
         if size is None or size < 1:
             raise ValueError(f"{name}: got {size}, takes the number of rows to draw, at least 1")
         return size, size
     if x.dim() < 1 or len(x) == 0:
-        raise ValueError(f"x: got shape {tuple(x.shape)}, takes a batch of at least one row, (batch, *event)")
+        raise ValueError(
+            f"x: got shape {tuple(x.shape)}, takes a batch of at least one row, (batch, *event)"
+        )
     if is_concrete(x) and not bool(torch.isfinite(x).all()):
         raise ValueError("x: got NaN or infinite elements, takes finite data")
     if size is not None and size < len(x):

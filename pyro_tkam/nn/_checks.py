@@ -65,5 +65,6 @@ def broadcastable(argument: str, value: Tensor, shape: torch.Size) -> None:
     pairs = zip(reversed(value.shape), reversed(shape), strict=False)
     if any(a != b and 1 not in (a, b) for a, b in pairs):
         raise ValueError(
-            f"{argument} must broadcast against batch_shape {tuple(shape)}, got shape {tuple(value.shape)}"
+            f"{argument} must broadcast against batch_shape {tuple(shape)}, got shape "
+            f"{tuple(value.shape)}"
         )

@@ -15,7 +15,10 @@ Module = TypeVar("Module", bound=PyroModule)
 
 @contextmanager
 def unseen(module: PyroModule) -> Iterator[None]:
-    """Read a module that never ran and leave it so: Pyro's store holds no name of it, and it can be attached."""
+    """
+    Read a module that never ran and leave it so: Pyro's store holds no name of it, and it can be
+    attached.
+    """
     context = module._pyro_context
     if context.used:
         yield

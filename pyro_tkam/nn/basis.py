@@ -21,7 +21,9 @@ def _kind(basis: Any) -> type[BasisFunctions]:
         return basis
     if not isinstance(basis, str) or basis not in BASES:
         names = ", ".join(map(repr, BASES))
-        raise ValueError(f"basis must be one of {names}, or a subclass of BasisFunctions, got {basis!r}")
+        raise ValueError(
+            f"basis must be one of {names}, or a subclass of BasisFunctions, got {basis!r}"
+        )
     return BASES[basis]
 
 
@@ -31,17 +33,21 @@ class Basis(PyroModule):
 
     The grid is a buffer: a checkpoint holds it as an update left it.
 
-    :param name: ``"rbf"``, ``"bspline"``, ``"rswaf"``, ``"fourier"``, ``"chebyshev"``, ``"gegenbauer"``,
-        ``"mexican_hat"`` or ``"morlet"``, whose formulas are in :mod:`pyro_tkam.ops.bases`; or a subclass of
-        :class:`~pyro_tkam.ops.bases.BasisFunctions` of your own.
+    :param name: ``"rbf"``, ``"bspline"``, ``"rswaf"``, ``"fourier"``, ``"chebyshev"``,
+        ``"gegenbauer"``, ``"mexican_hat"`` or ``"morlet"``, whose formulas are in
+        :mod:`pyro_tkam.ops.bases`; or a subclass of :class:`~pyro_tkam.ops.bases.BasisFunctions` of
+        your own.
     :param low: lower end of the grid.
     :param high: upper end of the grid.
-    :param grid_size: number of centres (RBF, RSWAF, wavelets), of intervals between the knots of a B-spline, or of
-        Fourier frequencies; polynomials ignore it.
+    :param grid_size: number of centres (RBF, RSWAF, wavelets), of intervals between the knots of a
+        B-spline, or of Fourier frequencies; polynomials ignore it.
     :param degree: degree of B-splines and polynomials; others ignore it.
-    :param width: τ (for Gegenbauer polynomials, a). Default 1, for Chebyshev polynomials 1.01; B-splines have none.
-    :param trainable_width: make ``width`` a parameter. The paper's tables train it for RBF and Fourier bases.
-    :raises ValueError: for an unknown name, an empty interval, or sizes or a width the basis can't have.
+    :param width: τ (for Gegenbauer polynomials, a). Default 1, for Chebyshev polynomials 1.01;
+        B-splines have none.
+    :param trainable_width: make ``width`` a parameter. The paper's tables train it for RBF and
+        Fourier bases.
+    :raises ValueError: for an unknown name, an empty interval, or sizes or a width the basis can't
+        have.
 
     >>> Basis("bspline", 0.0, 1.0, grid_size=5, degree=3).bound()(torch.rand(7)).shape
     torch.Size([7, 8])
@@ -68,13 +74,20 @@ class Basis(PyroModule):
         degree = _checks.integer("degree", degree, 0)
         if kind.default_width is None:
             if width is not None or trainable_width:
-                raise ValueError(f"basis {name!r} has no width: got width={width}, trainable_width={trainable_width}")
+                raise ValueError(
+                    f"basis {name!r} has no width: got width={width}, "
+                    f"trainable_width={trainable_width}"
+                )
         else:
-            width = _checks.number("width", kind.default_width if width is None else width, above=kind.smallest_width)
+            width = _checks.number(
+                "width", kind.default_width if width is None else width, above=kind.smallest_width
+            )
         self._functions = kind.uniform(self.low, self.high, grid_size, degree, width)
         self.register_buffer("grid", self._functions.grid)
         if trainable_width:
-            self.width = PyroParam(self._functions.width, constraint=constraints.greater_than(kind.smallest_width))
+            self.width = PyroParam(
+                self._functions.width, constraint=constraints.greater_than(kind.smallest_width)
+            )
         else:
             self.register_buffer("width", self._functions.width)
 
@@ -86,12 +99,16 @@ class Basis(PyroModule):
     def place(self, functions: BasisFunctions) -> None:
         """Take over the grid of functions of the same kind."""
         self.grid = functions.grid.to(self.grid)
-        self._functions = dataclasses.replace(functions, grid=self.grid, width=self._functions.width)
+        self._functions = dataclasses.replace(
+            functions, grid=self.grid, width=self._functions.width
+        )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}grid")
         if saved is not None:
-            self.place(self._functions.from_grid(saved, self._functions.width, self._functions.degree))
+            self.place(
+                self._functions.from_grid(saved, self._functions.width, self._functions.degree)
+            )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
@@ -110,6 +127,8 @@ class Basis(PyroModule):
         return dataclasses.replace(self._functions, grid=self.grid, width=self.width)
 
     def starting_coefficients(self, shape: tuple[int, ...], noise_scale: float) -> torch.Tensor:
-        r"""Fit noise :math:`U(-½, ½)·` ``noise_scale`` :math:`/F`; shape ``(*shape, num_functions)``."""
+        r"""
+        Fit noise :math:`U(-½, ½)·` ``noise_scale`` :math:`/F`; shape ``(*shape, num_functions)``.
+        """
         noise = (torch.rand(*shape, self.num_functions) - 0.5) * (noise_scale / self.num_functions)
         return self._functions.start(noise, self.low, self.high)

@@ -15,9 +15,9 @@ class ConvGenerator(PyroModule):
     r"""
     Transposed convolutions from a latent to an image, with leaky rectifiers between them.
 
-    The latent is an image of one pixel; layer ``l`` maps a side of ``n`` pixels to
-    :math:`(n - 1)·\mathrm{stride}_l - 2·\mathrm{padding}_l + \mathrm{kernel}_l`. :meth:`svhn` and :meth:`cifar10` are
-    the networks of the paper's tables (Raj 2025, arXiv:2506.14167).
+    The latent is an image of one pixel; layer ``l`` maps a side of ``n`` pixels to :math:`(n -
+    1)·\mathrm{stride}_l - 2·\mathrm{padding}_l + \mathrm{kernel}_l`. :meth:`svhn` and
+    :meth:`cifar10` are the networks of the paper's tables (Raj 2025, arXiv:2506.14167).
 
     :param latent_dim: number of latents ``Q``.
     :param channels: channels after each layer; the last are the image's.
@@ -27,10 +27,12 @@ class ConvGenerator(PyroModule):
     :param batch_norm: normalise hidden channels over the batch.
     :param negative_slope: slope of the rectifier below zero.
     :param output: ``"none"`` or ``"sigmoid"`` (for images in [0, 1]).
-    :raises ValueError: for sequences of different lengths and sizes below one, and layers that leave no pixel.
+    :raises ValueError: for sequences of different lengths and sizes below one, and layers that
+        leave no pixel.
 
     >>> import torch
-    >>> ConvGenerator(5, channels=(8, 1), kernel_sizes=(4, 4), strides=(1, 2), paddings=(0, 1))(torch.rand(7, 5)).shape
+    >>> ConvGenerator(5, channels=(8, 1), kernel_sizes=(4, 4), strides=(1, 2), paddings=(0,
+    ...     1))(torch.rand(7, 5)).shape
     torch.Size([7, 1, 8, 8])
     """
 
@@ -52,7 +54,10 @@ class ConvGenerator(PyroModule):
         specs = {"kernel_sizes": kernel_sizes, "strides": strides, "paddings": paddings}
         for name, values in specs.items():
             if len(values) != len(channels) or not channels:
-                raise ValueError(f"{name}: got {len(values)} for {len(channels)} channels, takes one for each layer")
+                raise ValueError(
+                    f"{name}: got {len(values)} for {len(channels)} channels, takes one for each "
+                    "layer"
+                )
         self.data_shape = _image_shape(channels, kernel_sizes, strides, paddings)
         sizes = [self.latent_dim, *channels]
         layers: list[nn.Module] = []
@@ -74,7 +79,9 @@ class ConvGenerator(PyroModule):
         >>> ConvGenerator.svhn(10).data_shape
         (3, 32, 32)
         """
-        return cls(latent_dim, (512, 256, 128, 3), (4, 4, 4, 4), (1, 2, 2, 2), (0, 1, 1, 1), **options)  # type: ignore[arg-type]
+        return cls(
+            latent_dim, (512, 256, 128, 3), (4, 4, 4, 4), (1, 2, 2, 2), (0, 1, 1, 1), **options
+        )  # type: ignore[arg-type]
 
     @classmethod
     def cifar10(cls, latent_dim: int, **options: bool | float | str) -> ConvGenerator:
@@ -87,7 +94,9 @@ class ConvGenerator(PyroModule):
         >>> ConvGenerator.cifar10(10).data_shape
         (3, 32, 32)
         """
-        return cls(latent_dim, (1024, 512, 256, 3), (8, 4, 4, 3), (1, 2, 2, 1), (0, 1, 1, 1), **options)  # type: ignore[arg-type]
+        return cls(
+            latent_dim, (1024, 512, 256, 3), (8, 4, 4, 3), (1, 2, 2, 1), (0, 1, 1, 1), **options
+        )  # type: ignore[arg-type]
 
     def forward(self, z: Tensor) -> Tensor:
         """
@@ -102,7 +111,10 @@ class ConvGenerator(PyroModule):
 
 
 def _image_shape(
-    channels: Sequence[int], kernel_sizes: Sequence[int], strides: Sequence[int], paddings: Sequence[int]
+    channels: Sequence[int],
+    kernel_sizes: Sequence[int],
+    strides: Sequence[int],
+    paddings: Sequence[int],
 ) -> tuple[int, int, int]:
     """Check sizes and return the image's shape."""
     side = 1
@@ -112,6 +124,8 @@ def _image_shape(
         _checks.integer("paddings", padding, 0)
         side = (side - 1) * stride - 2 * padding + kernel
         if side < 1:
-            raise ValueError(f"kernel_sizes, strides, paddings: got layers that leave a side of {side} pixels")
+            raise ValueError(
+                f"kernel_sizes, strides, paddings: got layers that leave a side of {side} pixels"
+            )
     _checks.integer("channels", min(channels), 1)
     return channels[-1], side, side

@@ -1,4 +1,6 @@
-"""Grid updates: knots where the arguments are, and the same functions on them as nearly as they go."""
+"""
+Grid updates: knots where the arguments are, and the same functions on them as nearly as they go.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ class GridUpdate:
     """
     What an update of a bank's grid did.
 
-    :param error: root mean square by which each function changed, over the points of the fit; shape ``batch_shape``.
+    :param error: root mean square by which each function changed, over the points of the fit; shape
+        ``batch_shape``.
     :param change: the same over all functions, relative to their root mean square.
     :param accepted: whether the update was made.
     :param parameter: the coefficients, whose entries now have another meaning if it was.
@@ -39,7 +42,10 @@ class EqualSamplesError(ValueError):
 
 
 def check_learned(module: nn.Module, names: Iterable[str], purpose: str) -> None:
-    """Refuse to change parameters in whose place there is something random, which no change would reach."""
+    """
+    Refuse to change parameters in whose place there is something random, which no change would
+    reach.
+    """
     for name in names:
         if not isinstance(module._parameters.get(name), nn.Parameter):
             raise TypeError(f"{name} must be a parameter for {purpose}, got random ones")
@@ -62,7 +68,9 @@ def update_grid(
     samples = None if samples is None else samples.double()
     knots = _new_knots(old, samples, old.num_knots(size), uniform_share, widen)
     if not bool((knots.to(dtype).diff(dim=-1) > 0).all()):
-        raise ValueError(f"uniform_share must be large enough to keep knots apart, got {uniform_share}")
+        raise ValueError(
+            f"uniform_share must be large enough to keep knots apart, got {uniform_share}"
+        )
     new = old.moved(knots, size)
     fit = refit(old, new, samples)
     error, change = _errors(functions, fit)
@@ -91,7 +99,10 @@ def _checked(
         raise ValueError(f"samples must have shape (N, *grid_batch), got {tuple(samples.shape)}")
     _checks.broadcastable("samples[0]", samples[0], batch)
     if torch.broadcast_shapes(samples.shape[1:], batch) != batch:
-        raise ValueError(f"samples must have shape (N, *grid_batch) within {tuple(batch)}, got {tuple(samples.shape)}")
+        raise ValueError(
+            f"samples must have shape (N, *grid_batch) within {tuple(batch)}, got "
+            f"{tuple(samples.shape)}"
+        )
     if not bool(samples.isfinite().all()):
         raise ValueError("samples must be finite, got NaN or infinite ones")
     if bool((samples == samples[0]).all()):
@@ -101,7 +112,9 @@ def _checked(
     return functions
 
 
-def _new_knots(old: BasisFunctions, samples: Tensor | None, num: int, uniform_share: float, widen: bool) -> Tensor:
+def _new_knots(
+    old: BasisFunctions, samples: Tensor | None, num: int, uniform_share: float, widen: bool
+) -> Tensor:
     if samples is None:
         return refined_knots(old.placed, num)
     low, high = _hull(old.placed[..., 0], old.placed[..., -1], samples.shape[1:])
@@ -111,7 +124,9 @@ def _new_knots(old: BasisFunctions, samples: Tensor | None, num: int, uniform_sh
 
 
 def _hull(low: Tensor, high: Tensor, batch: torch.Size) -> tuple[Tensor, Tensor]:
-    """Return the ends of intervals that functions have in common when they share a grid from now on."""
+    """
+    Return the ends of intervals that functions have in common when they share a grid from now on.
+    """
     lost = tuple(range(low.dim() - len(batch)))
     if lost:
         low, high = low.amin(lost), high.amax(lost)

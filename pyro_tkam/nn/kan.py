@@ -19,18 +19,20 @@ from pyro_tkam.ops.bases import BasisFunctions
 
 class KANEdges(UnivariateFunctions):
     r"""
-    One function for every pair of an input and an output, :math:`(*, in) → (*, in, out)`, not summed.
+    One function for every pair of an input and an output, :math:`(*, in) → (*, in, out)`, not
+    summed.
 
-    :ivar coefficients: parameter, ``(in_features, num_functions, out_features)``, the order of memory that the matrix
-        product of a layer reads without a copy.
+    :ivar coefficients: parameter, ``(in_features, num_functions, out_features)``, the order of
+        memory that the matrix product of a layer reads without a copy.
     :ivar base_weight: parameter, ``(out_features, in_features)``; None for polynomials.
-    :ivar scale: parameter, ``(out_features, 1)``: one for each output, since one for each edge would double the memory
-        traffic of a layer and adds no function to it; None for polynomials.
+    :ivar scale: parameter, ``(out_features, 1)``: one for each output, since one for each edge
+        would double the memory traffic of a layer and adds no function to it; None for polynomials.
 
     :param in_features: number of inputs.
     :param out_features: number of outputs.
     :param basis: name of the basis, see :class:`~pyro_tkam.nn.Basis`.
-    :param options: as in :class:`~pyro_tkam.nn.UnivariateFunctions`, here with ``low=-2``, ``high=2``.
+    :param options: as in :class:`~pyro_tkam.nn.UnivariateFunctions`, here with ``low=-2``,
+        ``high=2``.
 
     >>> KANEdges(3, 5)(torch.randn(7, 3)).shape
     torch.Size([7, 3, 5])
@@ -45,7 +47,10 @@ class KANEdges(UnivariateFunctions):
         high: float = 2.0,
         **options: Any,
     ) -> None:
-        shape = _checks.integer("out_features", out_features, 1), _checks.integer("in_features", in_features, 1)
+        shape = (
+            _checks.integer("out_features", out_features, 1),
+            _checks.integer("in_features", in_features, 1),
+        )
         super().__init__(shape, basis, low, high, fan_in=in_features, **options)
         # Contiguous, or Pyro's parameter store would train a copy of it.
         self.coefficients = nn.Parameter(self.coefficients.detach().permute(1, 2, 0).contiguous())
@@ -86,9 +91,11 @@ class KANEdges(UnivariateFunctions):
 
 class KANLayer(KANEdges):
     r"""
-    A layer of a Kolmogorov-Arnold network, :math:`y_o = \sum_i φ_{o,i}(s_i)`: the edges, summed over the inputs.
+    A layer of a Kolmogorov-Arnold network, :math:`y_o = \sum_i φ_{o,i}(s_i)`: the edges, summed
+    over the inputs.
 
-    Basis values times coefficients is one matrix product. Parameters and options are those of :class:`KANEdges`.
+    Basis values times coefficients is one matrix product. Parameters and options are those of
+    :class:`KANEdges`.
 
     >>> KANLayer(3, 5, basis="bspline", low=-1.0, high=1.0, grid_size=8)(torch.randn(7, 3)).shape
     torch.Size([7, 5])
@@ -135,7 +142,9 @@ def _affine_range(s: Tensor, low: float, high: float) -> Tensor:
     smallest, largest = s.amin(-1, keepdim=True), s.amax(-1, keepdim=True)
     span = largest - smallest
     # Equal features go to the middle.
-    return low + (high - low) * torch.where(span > 0, (s - smallest) / torch.where(span > 0, span, 1.0), 0.5)
+    return low + (high - low) * torch.where(
+        span > 0, (s - smallest) / torch.where(span > 0, span, 1.0), 0.5
+    )
 
 
 #: maps of a layer's output to the next grid's interval, by the name that users give
@@ -151,11 +160,13 @@ OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {"none": torch.clone, "sigmoid"
 
 class KAN(PyroModule):
     r"""
-    A Kolmogorov-Arnold network (Liu et al. 2024; the generator of Raj 2025, arXiv:2506.14167, Eq. 7).
+    A Kolmogorov-Arnold network (Liu et al. 2024; the generator of Raj 2025, arXiv:2506.14167, Eq.
+    7).
 
     .. math:: s^{(l+1)}_o = \sum_i φ^{(l)}_{o,i}(s^{(l)}_i)
 
-    Between layers, in this order: layer norm, then the map of ``hidden_range`` to the next grid's interval.
+    Between layers, in this order: layer norm, then the map of ``hidden_range`` to the next grid's
+    interval.
 
     :param widths: numbers of features from input to output, at least two.
     :param basis: name of the basis, see :class:`~pyro_tkam.nn.Basis`.
@@ -163,12 +174,13 @@ class KAN(PyroModule):
     :param high: upper end of the first layer's grid.
     :param hidden_low: lower end of the other layers' grids.
     :param hidden_high: upper end of the other layers' grids.
-    :param hidden_range: ``"none"``; ``"sigmoid"``, elementwise; or ``"affine"``, which takes the smallest hidden
-        feature of a datum to ``hidden_low`` and the largest to ``hidden_high``.
+    :param hidden_range: ``"none"``; ``"sigmoid"``, elementwise; or ``"affine"``, which takes the
+        smallest hidden feature of a datum to ``hidden_low`` and the largest to ``hidden_high``.
     :param layer_norm: normalise hidden features.
     :param output: ``"none"`` or ``"sigmoid"`` (for images in [0, 1]).
     :param options: as in :class:`KANLayer`, for all layers.
-    :raises ValueError: for fewer than two widths, unknown names, or ``hidden_range="affine"`` with one hidden feature.
+    :raises ValueError: for fewer than two widths, unknown names, or ``hidden_range="affine"`` with
+        one hidden feature.
 
     >>> KAN([81, 162, 784], basis="rbf", grid_size=20, output="sigmoid")(torch.randn(10, 81)).shape
     torch.Size([10, 784])
@@ -191,28 +203,37 @@ class KAN(PyroModule):
         super().__init__()
         self.widths = [_checks.integer("widths", width, 1) for width in widths]
         if len(self.widths) < 2:
-            raise ValueError(f"widths must have at least two numbers, input and output, got {list(widths)}")
+            raise ValueError(
+                f"widths must have at least two numbers, input and output, got {list(widths)}"
+            )
         self._to_range = _checks.known("hidden_range", hidden_range, HIDDEN_RANGES)
         self._output = _checks.known("output", output, OUTPUTS)
         hidden = self.widths[1:-1]
         if hidden_range == "affine" and 1 in hidden:
-            raise ValueError(f"hidden_range='affine' needs hidden widths of at least 2, got widths={self.widths}")
+            raise ValueError(
+                f"hidden_range='affine' needs hidden widths of at least 2, got widths={self.widths}"
+            )
         self._hidden_interval = _checks.interval(hidden_low, hidden_high)
         intervals = [(low, high)] + [self._hidden_interval] * len(hidden)
         self.layers = PyroModule[nn.ModuleList](
             KANLayer(fan_in, fan_out, basis, *interval, **options)
-            for fan_in, fan_out, interval in zip(self.widths[:-1], self.widths[1:], intervals, strict=True)
+            for fan_in, fan_out, interval in zip(
+                self.widths[:-1], self.widths[1:], intervals, strict=True
+            )
         )
-        norm: Callable[[int], nn.Module] = PyroModule[nn.LayerNorm] if layer_norm else PyroModule[nn.Identity]
+        norm: Callable[[int], nn.Module] = (
+            PyroModule[nn.LayerNorm] if layer_norm else PyroModule[nn.Identity]
+        )
         self.norms = PyroModule[nn.ModuleList](norm(width) for width in hidden)
 
     def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
         """
-        Update the grid of every layer in turn, with the inputs that it gets from the updated layers before.
+        Update the grid of every layer in turn, with the inputs that it gets from the updated layers
+        before.
 
-        Each input of a layer gets a grid of its own. The interval of the first layer stays; those of the others are
-        widened to hold their inputs where ``hidden_range`` does not bound them. Where it raises at one layer, none
-        has changed.
+        Each input of a layer gets a grid of its own. The interval of the first layer stays; those
+        of the others are widened to hold their inputs where ``hidden_range`` does not bound them.
+        Where it raises at one layer, none has changed.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
         :param options: as in :meth:`KANLayer.update_grid`, except for ``widen``.
@@ -251,24 +272,29 @@ class KAN(PyroModule):
         """
         Return the sum of the layers' penalties.
 
-        :param samples: inputs of the network, shape ``(N, widths[0])``; None measures every function on the interval
-            of its grid.
+        :param samples: inputs of the network, shape ``(N, widths[0])``; None measures every
+            function on the interval of its grid.
         :param options: as in :meth:`KANLayer.regularization`.
         :return: a scalar.
         :raises ValueError: see there.
         """
-        inputs = ((layer, None) for layer in self.layers) if samples is None else self.layer_inputs(samples)
+        inputs = (
+            ((layer, None) for layer in self.layers)
+            if samples is None
+            else self.layer_inputs(samples)
+        )
         return torch.stack([layer.regularization(s, **options) for layer, s in inputs]).sum()
 
     def prune(self, threshold: float, samples: Tensor | None = None) -> KAN:
         """
         Return a smaller network without the edges of a mean absolute value below a threshold.
 
-        A hidden node goes when all edges that leave it have gone. Layer norm and ``hidden_range="affine"`` let a node
-        act on the others of its layer: then all nodes stay. Edges between nodes that stay become zero; no mask holds
-        them there: further training may bring them back. Where what goes contributed nothing, the outputs stay equal
-        within rounding. A node that no edge enters stays if edges leave it: it is a constant, which the next layer
-        adds, and layers have no bias to take it over. Inputs stay too, read or not.
+        A hidden node goes when all edges that leave it have gone. Layer norm and
+        ``hidden_range="affine"`` let a node act on the others of its layer: then all nodes stay.
+        Edges between nodes that stay become zero; no mask holds them there: further training may
+        bring them back. Where what goes contributed nothing, the outputs stay equal within
+        rounding. A node that no edge enters stays if edges leave it: it is a constant, which the
+        next layer adds, and layers have no bias to take it over. Inputs stay too, read or not.
 
         :param threshold: smallest mean absolute value of an edge to keep.
         :param samples: inputs as for :meth:`regularization`.

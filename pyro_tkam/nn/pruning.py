@@ -1,4 +1,6 @@
-"""Smaller modules that compute the same: functions and nodes that contribute little are left out."""
+"""
+Smaller modules that compute the same: functions and nodes that contribute little are left out.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,14 @@ def prune_network(network: KAN, threshold: float, samples: Tensor | None) -> KAN
     """Return a copy without small edges, and without the hidden nodes that no edge leaves."""
     for layer in network.layers:
         check_learned(layer, weight_names(layer), "pruning")
-    inputs = [(layer, None) for layer in network.layers] if samples is None else network.layer_inputs(samples)
-    kept = [_kept(layer, threshold, s, f"layer {number}") for number, (layer, s) in enumerate(inputs)]
+    inputs = (
+        [(layer, None) for layer in network.layers]
+        if samples is None
+        else network.layer_inputs(samples)
+    )
+    kept = [
+        _kept(layer, threshold, s, f"layer {number}") for number, (layer, s) in enumerate(inputs)
+    ]
     pruned = unseen_copy(network)
     for layer, mask in zip(pruned.layers, kept, strict=True):
         _zero_others(layer, mask)
@@ -55,7 +63,8 @@ def select(bank: UnivariateFunctions, *index: Tensor) -> None:
     """
     Keep some functions of a bank, in place.
 
-    :param index: one tensor of indices for each dimension of the bank's batch, as in advanced indexing.
+    :param index: one tensor of indices for each dimension of the bank's batch, as in advanced
+        indexing.
     """
     old, grid = bank.batch_shape, bank.basis.grid
     chosen = bank._in_bank_order(bank.coefficients)[index]
@@ -63,7 +72,9 @@ def select(bank: UnivariateFunctions, *index: Tensor) -> None:
     bank.replace_coefficients(chosen)
     if bank.scale is not None and bank.base_weight is not None:
         scale = bank.scale.detach().expand(old)[index]
-        bank.scale = nn.Parameter(scale[tuple(slice(size) for size in bank._scale_shape())].contiguous())
+        bank.scale = nn.Parameter(
+            scale[tuple(slice(size) for size in bank._scale_shape())].contiguous()
+        )
         bank.base_weight = nn.Parameter(bank.base_weight.detach()[index].contiguous())
     if grid.dim() > 1:
         own = grid.expand(*old, -1)[index]
@@ -71,7 +82,9 @@ def select(bank: UnivariateFunctions, *index: Tensor) -> None:
         shared = tuple(slice(1) if size == 1 else slice(None) for size in grid.shape[:-1])
         with unseen(bank):
             functions = bank.basis.bound()
-        bank.basis.place(functions.from_grid(own[shared].contiguous(), functions.width, functions.degree))
+        bank.basis.place(
+            functions.from_grid(own[shared].contiguous(), functions.width, functions.degree)
+        )
 
 
 def _kept(bank: UnivariateFunctions, threshold: float, samples: Tensor | None, name: str) -> Tensor:
@@ -82,7 +95,10 @@ def _kept(bank: UnivariateFunctions, threshold: float, samples: Tensor | None, n
     sizes = mean_sizes(bank.bound(), samples)
     kept = sizes >= threshold
     if not bool(kept.any()):
-        raise ValueError(f"threshold={threshold:g} empties {name}: its largest function has size {float(sizes.max())}")
+        raise ValueError(
+            f"threshold={threshold:g} empties {name}: its largest function has size "
+            f"{float(sizes.max())}"
+        )
     return kept
 
 
@@ -93,11 +109,17 @@ def _zero_others(bank: UnivariateFunctions, kept: Tensor) -> None:
 
 
 def _drop_nodes(layers: nn.ModuleList, number: int, kept: Tensor, following: Tensor) -> Tensor:
-    """Remove outputs of a layer that the next does not read, in both; return which edges of the layer stay."""
+    """
+    Remove outputs of a layer that the next does not read, in both; return which edges of the layer
+    stay.
+    """
     layer, reader = (cast("KANLayer", layers[i]) for i in (number, number + 1))
     nodes = following.any(0).nonzero().squeeze(-1)
     if not bool(kept[nodes].any()):
-        raise ValueError(f"threshold empties layer {number}: no edge of it reaches a node that the next layer reads")
+        raise ValueError(
+            f"threshold empties layer {number}: no edge of it reaches a node that the next layer "
+            "reads"
+        )
     every = torch.arange(reader.out_features, device=nodes.device)
     select(reader, every.unsqueeze(-1), nodes)
     every = torch.arange(layer.in_features, device=nodes.device)

@@ -29,27 +29,35 @@ def _plain_silu(z: Tensor) -> Tensor:
 
 
 #: base functions of which torch has no second forward derivative, in operations of which it has
-_TWICE_DIFFERENTIABLE: dict[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = {nn.functional.silu: _plain_silu}
+_TWICE_DIFFERENTIABLE: dict[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = {
+    nn.functional.silu: _plain_silu
+}
 
 
 def mean_sizes(functions: BoundFunctions, samples: Tensor | None = None) -> Tensor:
     """
     Return the mean absolute value of every function, shape ``batch_shape``.
 
-    :param samples: shape ``(N, *grid_batch)``; None takes equally spaced arguments of the grid's interval.
+    :param samples: shape ``(N, *grid_batch)``; None takes equally spaced arguments of the grid's
+        interval.
     :raises ValueError: for samples that are none or not finite.
     """
-    if samples is not None and (samples.dim() == 0 or len(samples) == 0 or not bool(samples.isfinite().all())):
+    if samples is not None and (
+        samples.dim() == 0 or len(samples) == 0 or not bool(samples.isfinite().all())
+    ):
         bad = int((~samples.isfinite()).sum())
         raise ValueError(
-            f"samples must be finite, at least one, got shape {tuple(samples.shape)} with {bad} not finite"
+            f"samples must be finite, at least one, got shape {tuple(samples.shape)} with {bad} "
+            "not finite"
         )
     if samples is None:
         samples = refined_knots(functions.basis.placed[..., [0, -1]], _NUM_POINTS).movedim(-1, 0)
     return functions(aligned(samples, len(functions.batch_shape))).abs().mean(0)
 
 
-def sparsity(functions: BoundFunctions, samples: Tensor | None, l1: float, entropy: float) -> Tensor:
+def sparsity(
+    functions: BoundFunctions, samples: Tensor | None, l1: float, entropy: float
+) -> Tensor:
     """Return the weighted sum of the L1 norm and the entropy of the functions' sizes, a scalar."""
     sizes = mean_sizes(functions, samples)
     return l1 * sizes.sum() + entropy * entropy_of(sizes)
@@ -57,7 +65,8 @@ def sparsity(functions: BoundFunctions, samples: Tensor | None, l1: float, entro
 
 def entropy_of(sizes: Tensor) -> Tensor:
     """
-    Return the entropy of sizes as shares of their sum; sizes of zero add nothing, to the value and to gradients.
+    Return the entropy of sizes as shares of their sum; sizes of zero add nothing, to the value and
+    to gradients.
 
     >>> entropy_of(torch.tensor([1.0, 1.0, 0.0]))
     tensor(0.6931)
@@ -70,15 +79,20 @@ def entropy_of(sizes: Tensor) -> Tensor:
 
 def curvature(functions: BoundFunctions) -> Tensor:
     r"""
-    Return :math:`\int f''(s)^2 ds` over the grid's interval, by Gauss-Legendre quadrature, shape ``batch_shape``.
+    Return :math:`\int f''(s)^2 ds` over the grid's interval, by Gauss-Legendre quadrature, shape
+    ``batch_shape``.
 
     :raises ValueError: for splines of degree 1.
     """
     basis = functions.basis
     if not basis.has_curvature:
-        raise ValueError(f"smoothness needs splines of degree at least 2, got degree {basis.degree}")
+        raise ValueError(
+            f"smoothness needs splines of degree at least 2, got degree {basis.degree}"
+        )
     nodes, weights = quadrature_points(basis)
-    smooth = replace(functions, activation=_TWICE_DIFFERENTIABLE.get(functions.activation, functions.activation))
+    smooth = replace(
+        functions, activation=_TWICE_DIFFERENTIABLE.get(functions.activation, functions.activation)
+    )
     second = second_derivative(smooth.features, nodes).movedim(0, -2)
     return quadratic((second.mT * weights.movedim(0, -1).unsqueeze(-2)) @ second, functions.weights)
 
@@ -99,11 +113,15 @@ def second_derivative(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor
 
 
 def quadrature_points(basis: BasisFunctions) -> tuple[Tensor, Tensor]:
-    """Return nodes and weights that integrate over the grid's interval, both ``(nodes, *grid_batch)``."""
+    """
+    Return nodes and weights that integrate over the grid's interval, both ``(nodes, *grid_batch)``.
+    """
     low, high = basis.placed[..., 0], basis.placed[..., -1]
     knots = None if basis.knots is None else basis.knots.movedim(-1, 0)
     edges = composite(4, _NODES_A_CELL).edges(low, high, knots)
-    places, weights = (torch.as_tensor(x).to(edges) for x in np.polynomial.legendre.leggauss(_NODES_A_CELL))
+    places, weights = (
+        torch.as_tensor(x).to(edges) for x in np.polynomial.legendre.leggauss(_NODES_A_CELL)
+    )
     shape = (-1, *[1] * (edges.dim() - 1))
     starts, widths = edges[:-1, None], edges.diff(dim=0)[:, None]
     nodes = starts + widths * (places.reshape(shape) + 1) / 2

@@ -29,7 +29,10 @@ class DecoderCache:
 
 
 class _Block(PyroModule):
-    """Causal self-attention, attention to the latent, and a two-layer network, each added to its input."""
+    """
+    Causal self-attention, attention to the latent, and a two-layer network, each added to its
+    input.
+    """
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -38,7 +41,9 @@ class _Block(PyroModule):
         self.to_qkv = PyroModule[nn.Linear](width, 3 * width, bias=False)
         self.to_query = PyroModule[nn.Linear](width, width, bias=False)
         self.to_memory = PyroModule[nn.Linear](width, 2 * width, bias=False)
-        self.joins = PyroModule[nn.ModuleList](nn.Linear(width, width, bias=False) for _ in range(2))
+        self.joins = PyroModule[nn.ModuleList](
+            nn.Linear(width, width, bias=False) for _ in range(2)
+        )
         self.expand = PyroModule[nn.Linear](width, 4 * width)
         self.contract = PyroModule[nn.Linear](4 * width, width)
 
@@ -58,11 +63,15 @@ class _Block(PyroModule):
     def forward(
         self, x: Tensor, memory: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        query, key, value = (self._heads(part) for part in self.to_qkv(self.norms[0](x)).chunk(3, -1))
+        query, key, value = (
+            self._heads(part) for part in self.to_qkv(self.norms[0](x)).chunk(3, -1)
+        )
         if past is not None:
             key, value = (torch.cat(pair, -2) for pair in zip(past, (key, value), strict=True))
         x = x + self.joins[0](self._attend(query, key, value, causal=past is None))
-        x = x + self.joins[1](self._attend(self._heads(self.to_query(self.norms[1](x))), *memory, causal=False))
+        x = x + self.joins[1](
+            self._attend(self._heads(self.to_query(self.norms[1](x))), *memory, causal=False)
+        )
         x = x + self.contract(nn.functional.gelu(self.expand(self.norms[2](x))))
         return x, (key, value)
 
@@ -73,9 +82,9 @@ class SequenceGenerator(PyroModule):
 
     .. math:: \log p(x | z) = \sum_t \log \mathrm{softmax}(η_t(x_{<t}, z))_{x_t}
 
-    The latent is mapped to a few slots, to which every layer attends (the sequence generator of Raj 2025,
-    arXiv:2506.14167, Sec. 5.2; Vaswani et al. 2017). A position sees, besides attention, the ``local`` tokens before
-    it through a convolution, which learns short contexts soon.
+    The latent is mapped to a few slots, to which every layer attends (the sequence generator of Raj
+    2025, arXiv:2506.14167, Sec. 5.2; Vaswani et al. 2017). A position sees, besides attention, the
+    ``local`` tokens before it through a convolution, which learns short contexts soon.
 
     :param latent_dim: number of latents ``Q``.
     :param num_classes: number of tokens in the alphabet.
@@ -87,7 +96,8 @@ class SequenceGenerator(PyroModule):
     :param num_slots: number of slots the latent is mapped to.
     :raises ValueError: for sizes below one and a width that the heads do not divide.
 
-    >>> generator = SequenceGenerator(latent_dim=3, num_classes=7, max_length=5, width=8, num_heads=2, num_layers=1)
+    >>> generator = SequenceGenerator(latent_dim=3, num_classes=7, max_length=5, width=8,
+    ...     num_heads=2, num_layers=1)
     >>> generator(torch.randn(4, 3), torch.randint(7, (4, 5))).shape
     torch.Size([4, 5, 7])
     >>> generator.sample(torch.randn(4, 3)).shape
@@ -116,7 +126,9 @@ class SequenceGenerator(PyroModule):
             raise ValueError(f"width must be a multiple of num_heads, got {width} and {num_heads}")
         self.slots = PyroModule[nn.Linear](latent_dim, num_slots * width)
         # The token after the last of the alphabet stands before the start.
-        self.embed = PyroModule[nn.ModuleList](nn.Embedding(num_classes + 1, width) for _ in range(local))
+        self.embed = PyroModule[nn.ModuleList](
+            nn.Embedding(num_classes + 1, width) for _ in range(local)
+        )
         self.position = nn.Parameter(0.02 * torch.randn(max_length, width))
         self.blocks = PyroModule[nn.ModuleList](
             _Block(width, num_heads) for _ in range(_checks.integer("num_layers", num_layers, 1))
@@ -131,10 +143,12 @@ class SequenceGenerator(PyroModule):
         Return the logits of every token, given those before it.
 
         :param z: latents, shape ``(*batch_z, Q)``.
-        :param tokens: integers, shape ``(*batch_tokens, length)``; the batches broadcast against each other.
-        :returns: shape ``(*broadcast, length, num_classes)``; position ``t`` depends on ``tokens[..., :t]`` only.
-        :raises ValueError: for sequences longer than ``max_length``, tokens outside the alphabet, and latents of
-            another number.
+        :param tokens: integers, shape ``(*batch_tokens, length)``; the batches broadcast against
+            each other.
+        :returns: shape ``(*broadcast, length, num_classes)``; position ``t`` depends on
+            ``tokens[..., :t]`` only.
+        :raises ValueError: for sequences longer than ``max_length``, tokens outside the alphabet,
+            and latents of another number.
         :raises TypeError: for tokens that are not integers.
         """
         self._check_length(tokens.shape[-1])
@@ -177,7 +191,9 @@ class SequenceGenerator(PyroModule):
         :raises TypeError: for tokens that are not integers.
         """
         check_symbols("token", token, self.num_classes)
-        return DecoderCache(torch.cat([cache.tokens, token.unsqueeze(-1)], -1), cache.memory, cache.past)
+        return DecoderCache(
+            torch.cat([cache.tokens, token.unsqueeze(-1)], -1), cache.memory, cache.past
+        )
 
     @torch.no_grad()
     def sample(self, z: Tensor, length: int | None = None) -> Tensor:
@@ -194,7 +210,9 @@ class SequenceGenerator(PyroModule):
         cache = self.start(z)
         for _ in range(length):
             logits, cache = self.step(cache)
-            symbols = torch.distributions.Categorical(logits=at_least_single(logits), validate_args=False)
+            symbols = torch.distributions.Categorical(
+                logits=at_least_single(logits), validate_args=False
+            )
             cache = self.append(cache, symbols.sample())
         return cache.tokens
 
@@ -214,10 +232,15 @@ class SequenceGenerator(PyroModule):
         memory: tuple[tuple[Tensor, Tensor], ...],
         past: tuple[tuple[Tensor, Tensor], ...] | None,
     ) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
-        """Return logits of the ``last`` positions of ``tokens``, and all positions' keys and values."""
+        """
+        Return logits of the ``last`` positions of ``tokens``, and all positions' keys and values.
+        """
         length = tokens.shape[-1]
         before = nn.functional.pad(tokens, (self.local, 0), value=self.num_classes)
-        views = (before[..., self.local - k : self.local - k + length][..., -last:] for k in range(1, self.local + 1))
+        views = (
+            before[..., self.local - k : self.local - k + length][..., -last:]
+            for k in range(1, self.local + 1)
+        )
         x = self.position[length - last : length]
         x = x + sum(table(view) for table, view in zip(self.embed, views, strict=True))
         kept = []

@@ -29,8 +29,9 @@ class Form:
 
     :param function: :math:`g`, elementwise on tensors.
     :param formula: its expression in ``u``, for sympy.
-    :param complexity: how much it counts among candidates that fit alike, at least the number of free parameters of
-        :math:`a\,g(bx + c) + d`: two where the four are redundant as for a line, three as for an exponential.
+    :param complexity: how much it counts among candidates that fit alike, at least the number of
+        free parameters of :math:`a\,g(bx + c) + d`: two where the four are redundant as for a line,
+        three as for an exponential.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -65,7 +66,8 @@ class Candidate:
     :param parameters: :math:`a, b, c, d`.
     :param r2: share of the variance that it explains, at most 1.
     :param complexity: of :math:`g`, see :class:`Form`.
-    :param score: :math:`n \log(1 - R^2) + k \log n` with the complexity :math:`k` (Schwarz 1978); smaller is better.
+    :param score: :math:`n \log(1 - R^2) + k \log n` with the complexity :math:`k` (Schwarz 1978);
+        smaller is better.
     """
 
     name: str
@@ -92,7 +94,9 @@ class Candidate:
         """
         with needs("symbolic"):
             import sympy
-        a, b, c, d = (sympy.Float(value, digits) if value else sympy.Integer(0) for value in self.parameters)
+        a, b, c, d = (
+            sympy.Float(value, digits) if value else sympy.Integer(0) for value in self.parameters
+        )
         inner = sympy.sympify(FORMS[self.name].formula).subs("u", b * sympy.Symbol(symbol) + c)
         return a * inner + d
 
@@ -114,7 +118,9 @@ def formula_function(formula: Any) -> Callable[[Tensor], Tensor]:
     symbols = sorted(expression.free_symbols, key=str)
     if len(symbols) != 1:
         raise ValueError(f"formula must have one variable, got {formula} with {symbols}")
-    function: Callable[[Tensor], Tensor] = sympy.lambdify(symbols, expression, modules=[{"Abs": torch.abs}, torch])
+    function: Callable[[Tensor], Tensor] = sympy.lambdify(
+        symbols, expression, modules=[{"Abs": torch.abs}, torch]
+    )
     return function
 
 
@@ -124,15 +130,15 @@ def fit_formulas(
     r"""
     Find formulas :math:`y ≈ a\,g(bx + c) + d` by least squares, the best first.
 
-    All starts of :math:`(b, c)` are evaluated at once, with the best :math:`a, d` in closed form; the most promising
-    are refined together by Levenberg and Marquardt's method, in float64.
+    All starts of :math:`(b, c)` are evaluated at once, with the best :math:`a, d` in closed form;
+    the most promising are refined together by Levenberg and Marquardt's method, in float64.
 
     :param x: arguments, shape ``(N,)``.
     :param y: values, shape ``(N,)``.
     :param library: names out of :data:`FORMS`; None takes them all.
     :param num_candidates: number of formulas to return.
-    :raises ValueError: for no or unknown names, shapes that differ, fewer than five points and values that are not
-        finite.
+    :raises ValueError: for no or unknown names, shapes that differ, fewer than five points and
+        values that are not finite.
 
     >>> x = torch.linspace(-1, 2, 50)
     >>> [best, *_] = fit_formulas(x, 3 * torch.exp(-2 * x) + 1)
@@ -141,11 +147,16 @@ def fit_formulas(
     """
     names = list(FORMS) if library is None else list(library)
     if not names:
-        raise ValueError(f"library must name at least one of {', '.join(map(repr, FORMS))}, got {library!r}")
+        raise ValueError(
+            f"library must name at least one of {', '.join(map(repr, FORMS))}, got {library!r}"
+        )
     forms = [_checks.known("library", name, FORMS) for name in names]
     num_candidates = _checks.integer("num_candidates", num_candidates, 1)
     if x.shape != y.shape or x.dim() != 1 or len(x) < 5:
-        raise ValueError(f"x, y must be of one shape (N,) with N of at least 5, got {tuple(x.shape)}, {tuple(y.shape)}")
+        raise ValueError(
+            f"x, y must be of one shape (N,) with N of at least 5, got {tuple(x.shape)}, "
+            f"{tuple(y.shape)}"
+        )
     if not bool(x.isfinite().all() & y.isfinite().all()) or bool((x == x[0]).all()):
         raise ValueError("x, y must be finite, and x must vary")
     x, y = x.detach().double(), y.detach().double()
@@ -154,7 +165,9 @@ def fit_formulas(
 
 
 def _candidate(name: str, form: Form, x: Tensor, y: Tensor) -> Candidate:
-    """Fit one library function, in coordinates in which the data fill [-1, 1] and have variance one."""
+    """
+    Fit one library function, in coordinates in which the data fill [-1, 1] and have variance one.
+    """
     middle, half = (x.amin() + x.amax()) / 2, (x.amax() - x.amin()) / 2
     mean, spread = y.mean(), y.std(correction=0)
     unit, values = (x - middle) / half, (y - mean) / torch.where(spread > 0, spread, 1.0)
@@ -169,7 +182,9 @@ def _candidate(name: str, form: Form, x: Tensor, y: Tensor) -> Candidate:
 
 def _starts(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
     """Return the most promising parameters of a grid, shape ``(starts, 4)``."""
-    scales, shifts = (torch.tensor(values, dtype=x.dtype, device=x.device) for values in (_SCALES, _SHIFTS))
+    scales, shifts = (
+        torch.tensor(values, dtype=x.dtype, device=x.device) for values in (_SCALES, _SHIFTS)
+    )
     b = torch.cat((scales, -scales))
     # Shifts in units of the scale put a feature of g at the same places of the data.
     c = torch.cat((shifts.expand(len(b), -1), shifts * b.abs().unsqueeze(-1)), -1)
@@ -178,15 +193,21 @@ def _starts(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tenso
     centred = g - g.mean(-1, keepdim=True)
     variance = centred.square().mean(-1)
     a = (centred * y).mean(-1) / torch.where(variance > 0, variance, 1.0)
-    explained = torch.where(variance > 0, a * (centred * y).mean(-1), 0.0).nan_to_num(-1.0, -1.0, -1.0)
+    explained = torch.where(variance > 0, a * (centred * y).mean(-1), 0.0).nan_to_num(
+        -1.0, -1.0, -1.0
+    )
     best = explained.topk(min(_STARTS, len(b))).indices
     parameters = torch.stack((a, b, c, y.mean() - a * g.mean(-1)), -1)[best]
     usable = parameters.isfinite().all(-1, keepdim=True)
     # Where a function has no value at some data, no start is left but the mean.
-    return torch.where(usable, parameters, torch.tensor([0.0, 1.0, 2.0, 0.0], dtype=x.dtype, device=x.device))
+    return torch.where(
+        usable, parameters, torch.tensor([0.0, 1.0, 2.0, 0.0], dtype=x.dtype, device=x.device)
+    )
 
 
-def _refine(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, parameters: Tensor) -> Tensor:
+def _refine(
+    function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, parameters: Tensor
+) -> Tensor:
     """Run Levenberg-Marquardt from all starts at once and return the best parameters, ``(4,)``."""
     damping = torch.full_like(parameters[:, 0], 1e-3)
     loss = _loss(function, x, y, parameters)
@@ -197,7 +218,9 @@ def _refine(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, paramete
         scale = normal.diagonal(dim1=-2, dim2=-1).clamp_min(1e-12)
         system = normal + damping[:, None, None] * scale.unsqueeze(-1) * identity
         # A singular system gives a step that is not finite, and so not better.
-        step = torch.linalg.solve_ex(system, jacobian.mT @ residual.unsqueeze(-1)).result.squeeze(-1)
+        step = torch.linalg.solve_ex(system, jacobian.mT @ residual.unsqueeze(-1)).result.squeeze(
+            -1
+        )
         moved = parameters + step
         new_loss = _loss(function, x, y, moved)
         better = new_loss < loss
@@ -216,7 +239,10 @@ def _loss(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, parameters
 def _linearised(
     function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, parameters: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return residuals ``(starts, N)`` and the model's derivatives in its parameters ``(starts, N, 4)``."""
+    """
+    Return residuals ``(starts, N)`` and the model's derivatives in its parameters ``(starts, N,
+    4)``.
+    """
     a, b, c, d = parameters.unsqueeze(-1).unbind(1)
     u = b * x + c
     g, slope, *_ = torch.func.jvp(function, (u,), (torch.ones_like(u),))

@@ -31,15 +31,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 @dataclass(frozen=True, eq=False)
 class BoundFunctions(Picklable):
     r"""
-    Univariate functions with their tensors, :math:`φ(s) = w_b\,\mathrm{act}(s) + w_s \sum_i c_i B_i(s)`: an energy.
+    Univariate functions with their tensors,
+    :math:`φ(s) = w_b\,\mathrm{act}(s) + w_s \sum_i c_i B_i(s)`: an energy.
 
-    Pure and picklable. Called with ``z`` that broadcasts against ``batch_shape``, it returns the broadcast shape;
-    points shared by all functions, ``(N, 1, …, 1)``, cost ``N`` evaluations of the basis and one matrix product.
+    Pure and picklable. Called with ``z`` that broadcasts against ``batch_shape``, it returns the
+    broadcast shape; points shared by all functions, ``(N, 1, …, 1)``, cost ``N`` evaluations of the
+    basis and one matrix product.
 
     :param basis: the functions :math:`B_i`.
     :param coefficients: :math:`c`, shape ``(*batch_shape, num_functions)``.
     :param scale: :math:`w_s`, broadcastable to ``batch_shape``; None for one.
-    :param base_weight: :math:`w_b`, broadcastable to ``batch_shape``; None where there is no base function.
+    :param base_weight: :math:`w_b`, broadcastable to ``batch_shape``; None where there is no base
+        function.
     :param activation: the base function.
     """
 
@@ -56,26 +59,44 @@ class BoundFunctions(Picklable):
 
     @property
     def knots(self) -> Tensor | None:
-        """Cell edges, ascending, ``(*grid_batch, count)``; None where the functions are polynomials."""
+        """
+        Cell edges, ascending, ``(*grid_batch, count)``; None where the functions are polynomials.
+        """
         return self.basis.knots
 
     @property
     def weights(self) -> Tensor:
-        """What multiplies :meth:`features`: ``w_s c`` and, where there is a base function, ``w_b``."""
-        weights = self.coefficients if self.scale is None else self.scale.unsqueeze(-1) * self.coefficients
+        """
+        What multiplies :meth:`features`: ``w_s c`` and, where there is a base function, ``w_b``.
+        """
+        weights = (
+            self.coefficients
+            if self.scale is None
+            else self.scale.unsqueeze(-1) * self.coefficients
+        )
         if self.base_weight is None:
             return weights
         return torch.cat((weights, self.base_weight.expand(self.batch_shape).unsqueeze(-1)), -1)
 
     @property
     def magnitude(self) -> Tensor:
-        """Size of the largest weight, shape ``batch_shape``: sums of such terms are rounded in proportion to it."""
+        """
+        Size of the largest weight, shape ``batch_shape``: sums of such terms are rounded in
+        proportion to it.
+        """
         return self.weights.detach().abs().amax(-1)
 
     def features(self, z: Tensor) -> Tensor:
-        """Evaluate what the functions are sums of, the basis and the base function: ``(*z.shape, features)``."""
+        """
+        Evaluate what the functions are sums of, the basis and the base function: ``(*z.shape,
+        features)``.
+        """
         values = self.basis.cast(z.dtype)(z)
-        return values if self.base_weight is None else torch.cat((values, self.activation(z).unsqueeze(-1)), -1)
+        return (
+            values
+            if self.base_weight is None
+            else torch.cat((values, self.activation(z).unsqueeze(-1)), -1)
+        )
 
     def __call__(self, z: Tensor) -> Tensor:
         """Values of shape ``broadcast_shapes(z.shape, batch_shape)``."""
@@ -95,12 +116,13 @@ class UnivariateFunctions(PyroModule):
 
     .. math:: φ(s) = w_b\,\mathrm{act}(s) + w_s \sum_i c_i B_i(s)
 
-    (Raj 2025, arXiv:2506.14167, Sec. 3.1, after Liu et al. 2024); polynomial bases are the sum alone.
-    Starts: :math:`w_b = (μ + σ_b U(-1, 1))/\sqrt{n}`, :math:`w_s = σ_s/\sqrt{n}`, coefficients fitted to noise
-    :math:`U(-½, ½)·` ``noise_scale`` :math:`/F` with :math:`F` the number of functions.
+    (Raj 2025, arXiv:2506.14167, Sec. 3.1, after Liu et al. 2024); polynomial bases are the sum
+    alone. Starts: :math:`w_b = (μ + σ_b U(-1, 1))/\sqrt{n}`, :math:`w_s = σ_s/\sqrt{n}`,
+    coefficients fitted to noise :math:`U(-½, ½)·` ``noise_scale`` :math:`/F` with :math:`F` the
+    number of functions.
 
-    :ivar coefficients: parameter, ``(*batch_shape, num_functions)``. Like the two others it may be replaced by a
-        ``PyroSample`` of the same shape.
+    :ivar coefficients: parameter, ``(*batch_shape, num_functions)``. Like the two others it may be
+        replaced by a ``PyroSample`` of the same shape.
     :ivar scale: parameter :math:`w_s`, ``batch_shape``; None for polynomials.
     :ivar base_weight: parameter :math:`w_b`, ``batch_shape``; None for polynomials.
 
@@ -118,7 +140,8 @@ class UnivariateFunctions(PyroModule):
     :param base_mean: :math:`μ`.
     :param base_spread: :math:`σ_b`.
     :param spline_scale: :math:`σ_s`.
-    :raises ValueError: for an unknown name, an empty interval or a size that is too small; says which are known.
+    :raises ValueError: for an unknown name, an empty interval or a size that is too small; says
+        which are known.
 
     >>> bank = UnivariateFunctions((81, 40), basis="rbf", low=0.0, high=1.0, grid_size=20)
     >>> energy = bank.bound()
@@ -152,12 +175,23 @@ class UnivariateFunctions(PyroModule):
         self._activation = _checks.known("activation", activation, ACTIVATIONS)
         unit = 1 / math.sqrt(_checks.integer("fan_in", fan_in, 1))
         noise_scale = _checks.number("noise_scale", noise_scale)
-        base_mean, base_spread = _checks.number("base_mean", base_mean), _checks.number("base_spread", base_spread)
+        base_mean, base_spread = (
+            _checks.number("base_mean", base_mean),
+            _checks.number("base_spread", base_spread),
+        )
         spline_scale = _checks.number("spline_scale", spline_scale)
         self.basis = Basis(
-            basis, low, high, grid_size=grid_size, degree=degree, width=width, trainable_width=trainable_width
+            basis,
+            low,
+            high,
+            grid_size=grid_size,
+            degree=degree,
+            width=width,
+            trainable_width=trainable_width,
         )
-        self.coefficients = nn.Parameter(self.basis.starting_coefficients(self.batch_shape, noise_scale))
+        self.coefficients = nn.Parameter(
+            self.basis.starting_coefficients(self.batch_shape, noise_scale)
+        )
         self.scale: Tensor | None = None
         self.base_weight: Tensor | None = None
         if self.basis.has_base:
@@ -178,10 +212,11 @@ class UnivariateFunctions(PyroModule):
 
     def functions_shape(self, coefficients: Tensor) -> tuple[int, ...]:
         """
-        Return the shape of the bank that coefficients in the parameter's order belong to, whatever their basis.
+        Return the shape of the bank that coefficients in the parameter's order belong to, whatever
+        their basis.
 
-        :param coefficients: of this or another grid; of another number of dimensions they belong to no bank, and their
-            own shape is returned.
+        :param coefficients: of this or another grid; of another number of dimensions they belong to
+            no bank, and their own shape is returned.
         """
         if coefficients.dim() != len(self.batch_shape) + 1:
             return tuple(coefficients.shape)
@@ -189,7 +224,8 @@ class UnivariateFunctions(PyroModule):
 
     def replace_coefficients(self, coefficients: Tensor) -> None:
         """
-        Put other coefficients into the parameter, which stays the same object for optimisers and Pyro.
+        Put other coefficients into the parameter, which stays the same object for optimisers and
+        Pyro.
 
         :param coefficients: shape ``(*batch_shape, num_functions)``.
         """
@@ -208,7 +244,9 @@ class UnivariateFunctions(PyroModule):
 
     @property
     def knots(self) -> Tensor | None:
-        """Cell edges, ascending, ``(*grid_batch, count)``; None where the functions are polynomials."""
+        """
+        Cell edges, ascending, ``(*grid_batch, count)``; None where the functions are polynomials.
+        """
         return self.basis.bound().knots
 
     def update_grid(
@@ -223,24 +261,27 @@ class UnivariateFunctions(PyroModule):
         r"""
         Move the knots to where the arguments are, and fit the coefficients anew.
 
-        New knots are :math:`ρ · \text{uniform} + (1 - ρ) · \text{quantiles}` of the samples; new coefficients are the
-        least-squares optimum over the samples and the whole interval. Where the old functions lie in the new space
-        (splines on knots that contain the old ones, polynomials) they stay; else ``error`` says what changed.
-        Polynomials and Fourier series have no inner knots: for them only the ends count, and they change only where
-        a series is widened. The parameter stays the same object, but an optimiser's moments are of the old
+        New knots are :math:`ρ · \text{uniform} + (1 - ρ) · \text{quantiles}` of the samples; new
+        coefficients are the least-squares optimum over the samples and the whole interval. Where
+        the old functions lie in the new space (splines on knots that contain the old ones,
+        polynomials) they stay; else ``error`` says what changed. Polynomials and Fourier series
+        have no inner knots: for them only the ends count, and they change only where a series is
+        widened. The parameter stays the same object, but an optimiser's moments are of the old
         coordinates: drop ``optimizer.state[bank.coefficients]``, as the trainer's callback does.
 
-        :param samples: arguments, shape ``(N, *grid_batch)``, where ``grid_batch`` broadcasts to ``batch_shape``:
-            dimensions of size one, or missing ones, share a grid. None keeps the knots, for ``grid_size`` to refine.
-        :param grid_size: size of the new grid, see :class:`~pyro_tkam.nn.Basis`; None keeps it. Without samples a
-            multiple of the old one refines a spline exactly.
+        :param samples: arguments, shape ``(N, *grid_batch)``, where ``grid_batch`` broadcasts to
+            ``batch_shape``: dimensions of size one, or missing ones, share a grid. None keeps the
+            knots, for ``grid_size`` to refine.
+        :param grid_size: size of the new grid, see :class:`~pyro_tkam.nn.Basis`; None keeps it.
+            Without samples a multiple of the old one refines a spline exactly.
         :param uniform_share: :math:`ρ`, from 0 to 1.
-        :param widen: let the interval grow to hold all samples; otherwise those outside count as its ends.
-        :param max_change: refuse an update after which the functions differ by more, root mean squares over the
-            points of the fit, relative to that of the functions.
+        :param widen: let the interval grow to hold all samples; otherwise those outside count as
+            its ends.
+        :param max_change: refuse an update after which the functions differ by more, root mean
+            squares over the points of the fit, relative to that of the functions.
         :return: what happened; a refused update leaves everything as it was.
-        :raises ValueError: for samples that are not finite, of another shape, or all equal, for ``uniform_share``
-            outside [0, 1], and where knots would coincide.
+        :raises ValueError: for samples that are not finite, of another shape, or all equal, for
+            ``uniform_share`` outside [0, 1], and where knots would coincide.
         :raises TypeError: for samples of another dtype, and for coefficients that are random.
 
         >>> bank = UnivariateFunctions(3, "bspline", grid_size=5)
@@ -254,24 +295,33 @@ class UnivariateFunctions(PyroModule):
             return update_grid(self, samples, grid_size, uniform_share, widen, max_change)
 
     def regularization(
-        self, samples: Tensor | None = None, *, l1: float = 1.0, entropy: float = 1.0, smoothness: float = 0.0
+        self,
+        samples: Tensor | None = None,
+        *,
+        l1: float = 1.0,
+        entropy: float = 1.0,
+        smoothness: float = 0.0,
     ) -> Tensor:
         r"""
         Return a penalty on the functions, to be added to a loss.
 
-        With :math:`|φ|` the mean absolute value of a function over the samples and :math:`p = |φ| / \sum |φ|`,
+        With :math:`|φ|` the mean absolute value of a function over the samples and
+        :math:`p = |φ| / \sum |φ|`,
 
         .. math:: λ_1 \sum |φ| - λ_2 \sum p \log p + λ_3 \sum \int φ''(s)^2 ds
 
-        (the first two after Liu et al. 2024, arXiv:2404.19756; the third smooths any basis, by quadrature).
+        (the first two after Liu et al. 2024, arXiv:2404.19756; the third smooths any basis, by
+        quadrature).
 
-        :param samples: arguments as for :meth:`update_grid`; None takes equally spaced ones of the grid's interval.
+        :param samples: arguments as for :meth:`update_grid`; None takes equally spaced ones of the
+            grid's interval.
         :param l1: :math:`λ_1`.
         :param entropy: :math:`λ_2`.
         :param smoothness: :math:`λ_3`.
         :return: a scalar.
-        :raises ValueError: for ``smoothness`` of splines of degree 1, which have no second derivative, for samples that
-            are none or not finite, and for weights that are not finite.
+        :raises ValueError: for ``smoothness`` of splines of degree 1, which have no second
+            derivative, for samples that are none or not finite, and for weights that are not
+            finite.
         :raises TypeError: for weights that are not numbers.
 
         >>> UnivariateFunctions(3).regularization(smoothness=0.1).shape
@@ -295,7 +345,8 @@ class UnivariateFunctions(PyroModule):
         Find formulas for one function, the best first.
 
         :param index: which function, a place in ``batch_shape``.
-        :param samples: its arguments, shape ``(N,)``; None takes equally spaced ones of its grid's interval.
+        :param samples: its arguments, shape ``(N,)``; None takes equally spaced ones of its grid's
+            interval.
         :param library: names of functions, see :data:`pyro_tkam.nn.symbolic.FORMS`; None takes all.
         :param num_candidates: number of formulas.
         :raises ValueError: for a place outside of the bank and for unknown names.
@@ -307,7 +358,9 @@ class UnivariateFunctions(PyroModule):
         """
         index = tuple(index)
         shape = self.batch_shape
-        if len(index) != len(shape) or not all(-size <= i < size for i, size in zip(index, shape, strict=True)):
+        if len(index) != len(shape) or not all(
+            -size <= i < size for i, size in zip(index, shape, strict=True)
+        ):
             raise ValueError(f"index must be a place in batch_shape {tuple(shape)}, got {index}")
         with unseen(self):
             functions = self.bound()
@@ -344,10 +397,13 @@ class UnivariateFunctions(PyroModule):
         """
         Read the parameters, once, and return the functions with them: a pure, picklable callable.
 
-        In a Pyro model this registers parameters and draws ``PyroSample`` sites, so call it once in each execution.
+        In a Pyro model this registers parameters and draws ``PyroSample`` sites, so call it once in
+        each execution.
         """
         coefficients = self._in_bank_order(self.coefficients)
-        return BoundFunctions(self.basis.bound(), coefficients, self.scale, self.base_weight, self._activation)
+        return BoundFunctions(
+            self.basis.bound(), coefficients, self.scale, self.base_weight, self._activation
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         """
@@ -369,7 +425,9 @@ def all_or_none(module: nn.Module) -> Iterator[None]:
     An update hands a bank new tensors, so that the old ones need no copy.
     """
     banks = [part for part in module.modules() if isinstance(part, UnivariateFunctions)]
-    learned = [bank for bank in banks if isinstance(bank._parameters.get("coefficients"), nn.Parameter)]
+    learned = [
+        bank for bank in banks if isinstance(bank._parameters.get("coefficients"), nn.Parameter)
+    ]
     before = [(bank, bank.basis.placed, bank.coefficients.data) for bank in learned]
     try:
         yield

@@ -9,7 +9,8 @@ def is_concrete(tensor: torch.Tensor) -> bool:
     """
     Tell whether Python may branch on the values of a tensor.
 
-    It may not under ``torch.func.vmap``, while a graph is traced (``make_fx``, ``torch.compile``), or on fake tensors.
+    It may not under ``torch.func.vmap``, while a graph is traced (``make_fx``, ``torch.compile``),
+    or on fake tensors.
 
     :param tensor: any tensor.
     :return: True where ``bool(tensor.any())`` is allowed.

@@ -7,8 +7,12 @@ from torch import Tensor
 
 
 def aligned(points: Tensor, rank: int, lead: int = 1) -> Tensor:
-    """Insert dimensions after the first ones, so that the rest broadcasts with a batch of that rank."""
-    return points.reshape(*points.shape[:lead], *[1] * (rank - points.dim() + lead), *points.shape[lead:])
+    """
+    Insert dimensions after the first ones, so that the rest broadcasts with a batch of that rank.
+    """
+    return points.reshape(
+        *points.shape[:lead], *[1] * (rank - points.dim() + lead), *points.shape[lead:]
+    )
 
 
 def broadcasts_to(small: torch.Size, large: torch.Size) -> bool:
@@ -18,8 +22,13 @@ def broadcasts_to(small: torch.Size, large: torch.Size) -> bool:
 
 
 def expanded_shape(small: torch.Size, batch_shape: Any) -> torch.Size:
-    """Return the shape to which a distribution is expanded, and raise a ValueError where its own does not broadcast."""
+    """
+    Return the shape to which a distribution is expanded, and raise a ValueError where its own does
+    not broadcast.
+    """
     large = torch.Size(batch_shape)
     if not broadcasts_to(small, large):
-        raise ValueError(f"batch_shape: got {tuple(large)}, takes what {tuple(small)} broadcasts to")
+        raise ValueError(
+            f"batch_shape: got {tuple(large)}, takes what {tuple(small)} broadcasts to"
+        )
     return large

@@ -11,12 +11,15 @@ from torch import Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_DEVICES = tuple(name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name))
+_DEVICES = tuple(
+    name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name)
+)
 
 
 def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
     """
-    Make a function compute outside of autocast, and take tensors in half precision as single ones there.
+    Make a function compute outside of autocast, and take tensors in half precision as single ones
+    there.
 
     :param function: any; without autocast nothing changes.
 
@@ -55,4 +58,8 @@ def _autocast_devices() -> list[str]:
 
 
 def _widened(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
+    return (
+        value.float()
+        if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+        else value
+    )

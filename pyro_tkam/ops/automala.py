@@ -1,7 +1,9 @@
-"""Batched steps of autoMALA (Biron-Lattes et al. 2024, arXiv:2310.16782; Raj 2025, arXiv:2506.14167, Eq. 82-85).
+"""
+Batched steps of autoMALA (Biron-Lattes et al. 2024, arXiv:2310.16782; Raj 2025, arXiv:2506.14167,
+Eq. 82-85).
 
-Each row and datum searches its own step size. The target is evaluated only at the rows that need it, and without its
-gradient where the density alone shows that a longer step fails.
+Each row and datum searches its own step size. The target is evaluated only at the rows that need
+it, and without its gradient where the density alone shows that a longer step fails.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ from pyro_tkam.ops.langevin import (
 )
 
 NUM_UNIFORMS = 5
-"""Uniforms of a step: Metropolis test, two acceptance bounds, kind of preconditioner, its mixing weight."""
+"""
+Uniforms of a step: Metropolis test, two acceptance bounds, kind of preconditioner, its mixing
+weight.
+"""
 
 
 @dataclass(frozen=True)
@@ -64,16 +69,26 @@ class Start(Batched):
         """Energy at the start, ``(rows, *local)``."""
         return kinetic(self.momentum) - self.point.log_density
 
-    def trial(self, step_size: Tensor, target: Target, needed: Tensor) -> tuple[Point, Tensor, Tensor]:
-        """Make one leapfrog step: its end, the momentum there and ``ℓ``, which is ``-inf`` where it isn't needed."""
+    def trial(
+        self, step_size: Tensor, target: Target, needed: Tensor
+    ) -> tuple[Point, Tensor, Tensor]:
+        """
+        Make one leapfrog step: its end, the momentum there and ``ℓ``, which is ``-inf`` where it
+        isn't needed.
+        """
         position, middle, stride = drift(self.point, self.momentum, step_size, self.dynamics.scale)
         rows = _few_rows(needed)
-        end = target(position) if rows is None else self.point.put(rows, target(position[rows], rows))
+        end = (
+            target(position) if rows is None else self.point.put(rows, target(position[rows], rows))
+        )
         momentum = kick(middle, stride, end.gradient)
         return end, momentum, _finite(needed, self.energy - kinetic(momentum) + end.log_density)
 
     def bound(self, step_size: Tensor, target: Target, needed: Tensor) -> Tensor:
-        """Bound ``ℓ`` from above by leaving out the energy of the last momentum; ``inf`` where it isn't needed."""
+        """
+        Bound ``ℓ`` from above by leaving out the energy of the last momentum; ``inf`` where it
+        isn't needed.
+        """
         position, _, _ = drift(self.point, self.momentum, step_size, self.dynamics.scale)
         rows = _few_rows(needed)
         if rows is None:
@@ -147,12 +162,13 @@ def automala_step(
 ) -> tuple[Point, StepInfo]:
     """Make a step of autoMALA, which leaves ``π`` invariant whatever the tuning.
 
-    With ``ℓ(j)`` the log Metropolis ratio of a leapfrog step of size ``η_init 2^j`` and sorted uniforms ``a < b``:
-    ``j = 0`` if ``log a < ℓ(0) < log b``; else ``j`` falls until ``ℓ(j) > log a``, or rises until ``ℓ(j) < log b``
-    and steps back one. The same search from the proposal, momentum flipped, must return the same ``j``; then the
-    Metropolis test (Raj 2025, arXiv:2506.14167, Eq. 82-85; Biron-Lattes et al. 2024).
-    Nothing but the cost is changed by running the reverse search only where the Metropolis test accepts, and by leaving
-    out the gradient of a trial that fails even with ``m' = 0``: of a rising search's last one, as a rule.
+    With ``ℓ(j)`` the log Metropolis ratio of a leapfrog step of size ``η_init 2^j`` and sorted
+    uniforms ``a < b``: ``j = 0`` if ``log a < ℓ(0) < log b``; else ``j`` falls until
+    ``ℓ(j) > log a``, or rises until ``ℓ(j) < log b`` and steps back one. The same search from the
+    proposal, momentum flipped, must return the same ``j``; then the Metropolis test (Raj 2025,
+    arXiv:2506.14167, Eq. 82-85; Biron-Lattes et al. 2024). Nothing but the cost is changed by
+    running the reverse search only where the Metropolis test accepts, and by leaving out the
+    gradient of a trial that fails even with ``m' = 0``: of a rising search's last one, as a rule.
 
     :param point: current state.
     :param target: the log density.
@@ -185,7 +201,9 @@ def automala_step(
     return choose(accepted, found.end, point), info
 
 
-def draw_dynamics(point: Point, tuning: Tuning, noise: Noise, limits: tuple[float, float]) -> Dynamics:
+def draw_dynamics(
+    point: Point, tuning: Tuning, noise: Noise, limits: tuple[float, float]
+) -> Dynamics:
     """Read a step's bounds and preconditioner from its noise; they don't depend on the position."""
     log_bounds = noise.uniforms[..., 1:3].log()
     return Dynamics(
@@ -198,7 +216,9 @@ def draw_dynamics(point: Point, tuning: Tuning, noise: Noise, limits: tuple[floa
 
 
 def mixed_scale(scale: Tensor, kind: Tensor, weight: Tensor) -> Tensor:
-    """Draw the inverse of ``M^{1/2}``, which is ``1/s``, 1 or ``β + (1 - β)/s``, each with probability 1/3.
+    """
+    Draw the inverse of ``M^{1/2}``, which is ``1/s``, 1 or ``β + (1 - β)/s``, each with probability
+    1/3.
 
     :param scale: standard deviations ``s``, broadcastable to ``(rows, *local, dim)``.
     :param kind: uniforms that choose, ``(rows, *local, 1)``.
@@ -232,14 +252,16 @@ def search(start: Start, target: Target) -> Found:
 def check_reverse(start: Start, found: Found, target: Target, needed: Tensor) -> Verdict:
     """Tell whether the search from the proposal, momentum flipped, would return the same exponent.
 
-    Only what that search would have to see is evaluated: it must go on at every exponent before ``j``, and end there;
-    ``ℓ(j)`` from the proposal is ``-ℓ(j)``, as a leapfrog step is an involution.
+    Only what that search would have to see is evaluated: it must go on at every exponent before
+    ``j``, and end there; ``ℓ(j)`` from the proposal is ``-ℓ(j)``, as a leapfrog step is an
+    involution.
 
     :param start: where the forward search started.
     :param found: where it ended.
     :param target: the log density.
     :param needed: where an answer is wanted, ``(rows, *local)``.
-    :return: ``agrees`` is False only where the searches differ (and were compared); its cost is that of both searches.
+    :return: ``agrees`` is False only where the searches differ (and were compared); its cost is
+        that of both searches.
     """
     dynamics, exponent, back = start.dynamics, found.exponent, -found.log_ratio
     falls = exponent < 0
@@ -262,7 +284,10 @@ class _Search:
     active: Tensor
 
     def advance(self, target: Target) -> _Search:
-        """Try the next exponent: a falling search moves and may end there, a rising one ends without moving."""
+        """
+        Try the next exponent: a falling search moves and may end there, a rising one ends without
+        moving.
+        """
         found, dynamics = self.found, self.start.dynamics
         exponent = found.exponent + torch.where(self.rises, 1.0, -1.0)
         step_size = dynamics.step_size * exponent.exp2()
@@ -289,10 +314,14 @@ class _Check:
     active: Tensor
 
     def advance(self, target: Target) -> _Check:
-        """Try the next exponent: the search must go on before the one it aims at, and end behind it."""
+        """
+        Try the next exponent: the search must go on before the one it aims at, and end behind it.
+        """
         exponent, dynamics = self.verdict.exponent, self.start.dynamics
         step_size = dynamics.step_size * exponent.exp2()
-        needed, cost = _screened(self.start, step_size, target, self.active, self.rises, self.verdict.cost)
+        needed, cost = _screened(
+            self.start, step_size, target, self.active, self.rises, self.verdict.cost
+        )
         ratio = torch.full_like(exponent, -torch.inf)
         if needed.any():
             _, _, ratio = self.start.trial(step_size, target, needed)
@@ -313,7 +342,10 @@ class _Check:
 def _screened(
     start: Start, step_size: Tensor, target: Target, active: Tensor, rises: Tensor, cost: Cost
 ) -> tuple[Tensor, Cost]:
-    """Tell where a trial must be made: not where ``ℓ`` is too low for a rising search whatever the gradient."""
+    """
+    Tell where a trial must be made: not where ``ℓ`` is too low for a rising search whatever the
+    gradient.
+    """
     screened = active & rises
     needed = active
     if screened.any():

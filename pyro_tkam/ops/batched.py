@@ -23,9 +23,13 @@ class Batched:
     """
 
     def map(self, function: Callable[..., Tensor], *others: Self) -> Self:
-        """Apply ``function`` to each tensor, with the same tensors of ``others`` as further arguments."""
+        """
+        Apply ``function`` to each tensor, with the same tensors of ``others`` as further arguments.
+        """
         names = [field.name for field in fields(self)]
-        return type(self)(*[_map(function, [getattr(each, name) for each in (self, *others)]) for name in names])
+        return type(self)(
+            *[_map(function, [getattr(each, name) for each in (self, *others)]) for name in names]
+        )
 
     def take(self, rows: Tensor) -> Self:
         """Return the rows with these indices."""
@@ -40,12 +44,17 @@ AnyBatched = TypeVar("AnyBatched", bound=Batched)
 
 
 def choose(condition: Tensor, yes: AnyBatched, no: AnyBatched) -> AnyBatched:
-    """Take ``yes`` where ``condition`` holds, else ``no``; tensors may have further trailing dimensions."""
+    """
+    Take ``yes`` where ``condition`` holds, else ``no``; tensors may have further trailing
+    dimensions.
+    """
     masks = {condition.ndim: condition}
 
     def pick(new: Tensor, old: Tensor) -> Tensor:
         if new.ndim not in masks:
-            masks[new.ndim] = condition.reshape(condition.shape + (1,) * (new.ndim - condition.ndim))
+            masks[new.ndim] = condition.reshape(
+                condition.shape + (1,) * (new.ndim - condition.ndim)
+            )
         return torch.where(masks[new.ndim], new, old)
 
     return yes.map(pick, no)

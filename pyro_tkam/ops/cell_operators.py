@@ -1,4 +1,7 @@
-"""Where a draw lies: operators that loop and branch, each a single step to ``torch.compile`` and to a traced graph."""
+"""
+Where a draw lies: operators that loop and branch, each a single step to ``torch.compile`` and to a
+traced graph.
+"""
 
 import torch
 from torch import Tensor
@@ -7,7 +10,8 @@ _NEWTON_STEPS = 3  # of all draws together
 _FEW = 1 / 64  # share of the draws that is taken out and solved by itself
 _STEEP = 100.0  # slope, in units of the mean one, beyond which a guess does not follow it
 _MAX_BRACKETED_STEPS = 80
-_PIECE = 2**17  # draws that are solved at a time: what a core's cache holds of them and their polynomials
+# draws that are solved at a time: what a core's cache holds of them and their polynomials
+_PIECE = 2**17
 _MAX_COUNTED = 64  # boundaries that are counted faster than they are searched
 
 
@@ -35,7 +39,9 @@ def count_below(boundaries: Tensor, value: Tensor) -> Tensor:
     if boundaries.shape[-1] > _MAX_COUNTED:
         return torch.searchsorted(boundaries.contiguous(), value.contiguous(), right=True)
     columns = value.mT
-    return torch.cat([_count_piece(boundaries.mT, part) for part in columns.split(piece_rows(columns))]).mT
+    return torch.cat(
+        [_count_piece(boundaries.mT, part) for part in columns.split(piece_rows(columns))]
+    ).mT
 
 
 @count_below.register_fake
@@ -44,7 +50,10 @@ def _(boundaries: Tensor, value: Tensor) -> Tensor:
 
 
 def _count_piece(boundaries: Tensor, value: Tensor) -> Tensor:
-    """Count without branches; boundaries have shape ``(cells - 1, columns)``, values ``(sample, columns)``."""
+    """
+    Count without branches; boundaries have shape ``(cells - 1, columns)``, values ``(sample,
+    columns)``.
+    """
     total, is_above = torch.zeros_like(value), torch.empty_like(value)
     for boundary in boundaries:
         total += torch.ge(value, boundary, out=is_above)
@@ -71,7 +80,8 @@ def _(u: Tensor, local: Tensor) -> Tensor:
 
 def polynomial(local: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """
-    Evaluate ``Σ_j m_j s^j`` and its derivative by Horner's scheme; near ``s = 0`` both keep relative accuracy.
+    Evaluate ``Σ_j m_j s^j`` and its derivative by Horner's scheme; near ``s = 0`` both keep
+    relative accuracy.
 
     :param local: coefficients ``m``, shape ``(degree + 1, *s.shape)``.
     :param s: any shape.
@@ -89,7 +99,10 @@ def polynomial(local: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _solve_piece(u: Tensor, local: Tensor) -> Tensor:
-    """Newton's method for all at once while many need it, and inside a bracket for the few that are left."""
+    """
+    Newton's method for all at once while many need it, and inside a bracket for the few that are
+    left.
+    """
     terms = local[1:]
     degrees = torch.arange(1, len(local), dtype=u.dtype, device=u.device)
     mass, end_slope = torch.stack([torch.ones_like(degrees), degrees]) @ terms
@@ -98,7 +111,9 @@ def _solve_piece(u: Tensor, local: Tensor) -> Tensor:
     s = _rational_guess(target, mass, terms[0], end_slope)
     for _ in range(_NEWTON_STEPS):
         residual, slope = _residual(terms, target, s)
-        s = torch.addcdiv(s, residual, slope.clamp_min_(torch.finfo(u.dtype).tiny), value=-1, out=s).clamp_(0, 1)
+        s = torch.addcdiv(
+            s, residual, slope.clamp_min_(torch.finfo(u.dtype).tiny), value=-1, out=s
+        ).clamp_(0, 1)
         left = _value(terms, s).mul_(s).sub_(target).abs_()
         (open_,) = (left > tolerance).nonzero(as_tuple=True)
         if len(open_) <= _FEW * len(s):
@@ -109,7 +124,9 @@ def _solve_piece(u: Tensor, local: Tensor) -> Tensor:
 
 
 def _value(terms: Tensor, s: Tensor) -> Tensor:
-    """Return ``Σ_j m_{j+1} s^j``, the first of what :func:`polynomial` does, at half of its cost."""
+    """
+    Return ``Σ_j m_{j+1} s^j``, the first of what :func:`polynomial` does, at half of its cost.
+    """
     *rest, last = terms.unbind(0)
     value = last.clone()
     for term in reversed(rest):
@@ -127,10 +144,15 @@ def _rational_guess(target: Tensor, mass: Tensor, slope: Tensor, end_slope: Tens
     """
     Invert the monotone rational quadratic that has the polynomial's values and slopes at 0 and 1.
 
-    Gregory & Delbourgo 1982 (IMA J. Numer. Anal. 2:123); it leaves an error of fourth order in the width of the cell.
+    Gregory & Delbourgo 1982 (IMA J. Numer. Anal. 2:123); it leaves an error of fourth order in the
+    width of the cell.
     """
     unit = mass.clamp_min(torch.finfo(mass.dtype).tiny)
-    y, first, last = target / unit, (slope / unit).clamp_(0, _STEEP), (end_slope / unit).clamp_(0, _STEEP)
+    y, first, last = (
+        target / unit,
+        (slope / unit).clamp_(0, _STEEP),
+        (end_slope / unit).clamp_(0, _STEEP),
+    )
     bend = last.add_(first).sub_(2).mul_(y)
     linear = first - bend
     quadratic = bend.sub_(first).add_(1)
@@ -139,7 +161,9 @@ def _rational_guess(target: Tensor, mass: Tensor, slope: Tensor, end_slope: Tens
 
 
 def _bracketed(terms: Tensor, target: Tensor, s: Tensor, tolerance: Tensor) -> Tensor:
-    """Newton's method kept inside a shrinking bracket; a step that leaves it becomes a bisection."""
+    """
+    Newton's method kept inside a shrinking bracket; a step that leaves it becomes a bisection.
+    """
     low, high = torch.zeros_like(s), torch.ones_like(s)
     for _ in range(_MAX_BRACKETED_STEPS):
         residual, slope = _residual(terms, target, s)

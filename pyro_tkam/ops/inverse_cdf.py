@@ -28,13 +28,15 @@ def cell_masses(coefficients: Tensor, edges: Tensor) -> Tensor:
 
 def cdf_coefficients(coefficients: Tensor, edges: Tensor) -> Tensor:
     """
-    Return the CDF in every cell as a polynomial of the place ``s`` in it, 0 at its start and 1 at its end.
+    Return the CDF in every cell as a polynomial of the place ``s`` in it, 0 at its start and 1 at
+    its end.
 
     :param coefficients: Legendre coefficients of the density, shape ``(cells, degree + 1, batch)``.
     :param edges: cell edges, shape ``(cells + 1, batch)`` or ``(cells + 1, 1)``.
     :return: coefficients of ``1, s, ..., s^{degree + 1}``, shape ``(cells, degree + 2, batch)``.
 
-    >>> cdf_coefficients(torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5], [1.0]])).squeeze().tolist()
+    >>> cdf_coefficients(torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5],
+    ...     [1.0]])).squeeze().tolist()
     [[0.0, 0.5], [0.5, 0.5]]
     """
     masses = cell_masses(coefficients, edges)
@@ -68,10 +70,11 @@ def icdf(u: Tensor, coefficients: Tensor, edges: Tensor, upper: Tensor | None = 
     """
     Solve ``F(z) = u`` in the cell's polynomial, with pathwise derivatives of every order.
 
-    Where ``upper`` says so, solve ``1 - F(z) = u`` from the other end, so that a small ``u`` keeps its accuracy.
+    Where ``upper`` says so, solve ``1 - F(z) = u`` from the other end, so that a small ``u`` keeps
+    its accuracy.
 
-    ``∂z/∂θ = -(∂F(z; θ)/∂θ) / p(z)`` for the coefficients and the edges, and ``∂z/∂u = 1/p(z)``; where ``p(z)``
-    is not positive the derivative is 0.
+    ``∂z/∂θ = -(∂F(z; θ)/∂θ) / p(z)`` for the coefficients and the edges, and ``∂z/∂u = 1/p(z)``;
+    where ``p(z)`` is not positive the derivative is 0.
 
     :param u: probabilities on [0, total mass], shape ``(sample, batch)``.
     :param coefficients: Legendre coefficients of the density, shape ``(cells, degree + 1, batch)``.
@@ -100,7 +103,10 @@ def _in_pieces(solve: Callable[..., Tensor], *given: Tensor | None) -> Tensor:
 
 
 def _many(u: Tensor, cells: "_Cells") -> Tensor:
-    """Solve for a few of the draws, and take the others from polynomials; in double those would not be exact."""
+    """
+    Solve for a few of the draws, and take the others from polynomials; in double those would not be
+    exact.
+    """
     columns = u.shape[1]
     series = fit_series(lambda nodes: _in_pieces(cells.solve, nodes), columns, u)
     if bool(series[0].isnan().float().mean() > _MOST):
@@ -114,10 +120,12 @@ def _many(u: Tensor, cells: "_Cells") -> Tensor:
 @dataclass(frozen=True)
 class _Cells:
     """
-    The CDF in cells seen from below, and perhaps in as many more seen from above, in which ``u`` is the mass above.
+    The CDF in cells seen from below, and perhaps in as many more seen from above, in which ``u`` is
+    the mass above.
 
     :param masses: mass up to each cell's end, for each side a shape ``(cells, batch)``.
-    :param local: polynomials of the place in a cell, shape ``(cells, degree + 2, batch)``, those of both sides.
+    :param local: polynomials of the place in a cell, shape ``(cells, degree + 2, batch)``, those of
+        both sides.
     :param start: where cells start, shape ``(cells, batch)``.
     :param width: their widths, negative from above.
     """
@@ -144,7 +152,10 @@ class _Cells:
         return self._solve_in(cell, u, torch.arange(u.shape[1], device=u.device))
 
     def solve_scattered(self, u: Tensor, column: Tensor) -> Tensor:
-        """Return the inverse, seen from below, at draws ``u`` of any of the densities, both of shape ``(sample,)``."""
+        """
+        Return the inverse, seen from below, at draws ``u`` of any of the densities, both of shape
+        ``(sample,)``.
+        """
         return self._solve_in(_find_scattered_cell(self.masses[0], u, column), u, column)
 
     def _solve_in(self, cell: Tensor, u: Tensor, column: Tensor) -> Tensor:
@@ -154,31 +165,47 @@ class _Cells:
 
 
 def _seen_from_below(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return of each cell the mass up to its end, the CDF as a polynomial, the start and the width."""
+    """
+    Return of each cell the mass up to its end, the CDF as a polynomial, the start and the width.
+    """
     masses = cell_masses(coefficients, edges).detach().cumsum(0)
     return masses, cdf_coefficients(coefficients, edges), edges[:-1], edges.diff(dim=0)
 
 
 def _seen_from_above(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the same from the upper end: cells in reverse, each run through backwards with a negative width."""
+    """
+    Return the same from the upper end: cells in reverse, each run through backwards with a negative
+    width.
+    """
     degree = torch.arange(coefficients.shape[1], device=coefficients.device)
     signs = 1 - 2 * (degree % 2).to(coefficients.dtype)
-    masses, local, start, width = _seen_from_below(coefficients.flip(0) * signs[:, None], -edges.flip(0))
+    masses, local, start, width = _seen_from_below(
+        coefficients.flip(0) * signs[:, None], -edges.flip(0)
+    )
     return masses, local, -start, -width
 
 
 def _find_massive_cell(masses: Tensor, u: Tensor) -> Tensor:
-    """Find the cell in which the mass reaches ``u``, given the mass up to each cell's end, ``(cells, batch)``."""
+    """
+    Find the cell in which the mass reaches ``u``, given the mass up to each cell's end, ``(cells,
+    batch)``.
+    """
     return _find_cell(masses[:-1], u.minimum(_largest(masses)))
 
 
 def _largest(masses: Tensor) -> Tensor:
-    """Return the largest ``u`` that is solved for, below the total, so that no cell without mass is ever chosen."""
+    """
+    Return the largest ``u`` that is solved for, below the total, so that no cell without mass is
+    ever chosen.
+    """
     return torch.nextafter(masses[-1], torch.zeros_like(masses[-1]))
 
 
 def _find_cell(boundaries: Tensor, value: Tensor) -> Tensor:
-    """Count the boundaries, shape ``(cells - 1, batch)``, that are not above each value, ``(sample, batch)``."""
+    """
+    Count the boundaries, shape ``(cells - 1, batch)``, that are not above each value, ``(sample,
+    batch)``.
+    """
     return _Search.apply(boundaries.detach().mT, value.detach().mT).mT
 
 
@@ -202,9 +229,13 @@ class _Search(torch.autograd.Function):
         return None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, int | None], *inputs: Tensor) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, int | None], *inputs: Tensor
+    ) -> tuple[Tensor, int]:
         rows = [
-            (x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)).flatten(0, 1)
+            (x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)).flatten(
+                0, 1
+            )
             for x, dim in zip(inputs, in_dims, strict=True)
         ]
         return _Search.apply(*rows).unflatten(0, (info.batch_size, -1)), 0
@@ -223,8 +254,13 @@ def _find_scattered_cell(masses: Tensor, u: Tensor, column: Tensor) -> Tensor:
 
 
 def _select(table: Tensor, index: Tensor) -> Tensor:
-    """Pick polynomials from ``(cells, k, batch)``, at ``cell * batch + column``, ``(*sample,)``: ``(k, *sample)``."""
-    return table.transpose(0, 1).flatten(1).index_select(1, index.flatten()).unflatten(1, index.shape)
+    """
+    Pick polynomials from ``(cells, k, batch)``, at ``cell * batch + column``, ``(*sample,)``: ``(k,
+    *sample)``.
+    """
+    return (
+        table.transpose(0, 1).flatten(1).index_select(1, index.flatten()).unflatten(1, index.shape)
+    )
 
 
 def _pick(table: Tensor, index: Tensor) -> Tensor:
@@ -233,7 +269,10 @@ def _pick(table: Tensor, index: Tensor) -> Tensor:
 
 
 class _Solve(torch.autograd.Function):
-    """The ``s`` on [0, 1] at which each polynomial equals ``u``; elementwise, differentiable again and again."""
+    """
+    The ``s`` on [0, 1] at which each polynomial equals ``u``; elementwise, differentiable again and
+    again.
+    """
 
     @staticmethod
     def forward(u: Tensor, local: Tensor) -> Tensor:
@@ -262,7 +301,9 @@ class _Solve(torch.autograd.Function):
         return _over_density(tangent_u - moved, local, s)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, int | None], u: Tensor, local: Tensor) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, int | None], u: Tensor, local: Tensor
+    ) -> tuple[Tensor, int]:
         u = u.expand(info.batch_size, *u.shape) if in_dims[0] is None else u.movedim(in_dims[0], 0)
         local = local[:, None] if in_dims[1] is None else local.movedim(in_dims[1], 1)
         return _Solve.apply(u, local.expand(-1, *u.shape)), 0

@@ -1,4 +1,7 @@
-"""Polynomials of an inverse CDF in bins of probability: of many draws, each costs a look-up and six products."""
+"""
+Polynomials of an inverse CDF in bins of probability: of many draws, each costs a look-up and six
+products.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,7 +14,8 @@ from pyro_tkam.ops.cell_operators import piece_rows
 
 NUM_BINS = 64
 MANY_DRAWS = 4096  # of each density, from where on 512 solutions for its polynomials are few
-_NUM_TERMS, _NUM_NODES = 6, 8  # two nodes more than terms tell how far a polynomial is from the inverse
+# two nodes more than terms tell how far a polynomial is from the inverse
+_NUM_TERMS, _NUM_NODES = 6, 8
 _TOLERANCE = 2  # roundings of u
 _STEEP = 4  # roundings of u that one of z is worth
 
@@ -20,13 +24,14 @@ def fit_series(solve: Callable[[Tensor], Tensor], columns: int, like: Tensor) ->
     """
     Fit polynomials to ``F^{-1}`` in 64 equal bins of ``u``.
 
-    They are NaN where they miss ``u`` by more than two of its roundings, where the density is so steep that the
-    rounding of ``z`` would count, and in the bins at the two ends, where tails are.
+    They are NaN where they miss ``u`` by more than two of its roundings, where the density is so
+    steep that the rounding of ``z`` would count, and in the bins at the two ends, where tails are.
 
     :param solve: ``F^{-1}`` by column, at probabilities of shape ``(sample, columns)``.
     :param columns: number of densities.
     :param like: a tensor of the dtype and device of the probabilities.
-    :return: coefficients of ``1, t, ..., t^5``, ``t`` from -1 to 1 over a bin, shape ``(6, bins, columns)``.
+    :return: coefficients of ``1, t, ..., t^5``, ``t`` from -1 to 1 over a bin, shape
+        ``(6, bins, columns)``.
 
     >>> series = fit_series(lambda u: 2 * u, 1, torch.zeros(()))
     >>> evaluate_series(series, torch.tensor([[0.25], [0.5], [0.999]])).T
@@ -72,7 +77,10 @@ def evaluate_series(series: Tensor, u: Tensor) -> Tensor:
 
 @cache
 def _rule() -> tuple[Tensor, Tensor, Tensor]:
-    """Return nodes on [-1, 1], near Chebyshev's, the least-squares fit to values there, and what it misses."""
+    """
+    Return nodes on [-1, 1], near Chebyshev's, the least-squares fit to values there, and what it
+    misses.
+    """
     angles = (torch.arange(_NUM_NODES, dtype=torch.float64) + 0.5) * (math.pi / _NUM_NODES)
     nodes = angles.cos().mul(2**12).round() / 2**12
     powers = nodes[:, None] ** torch.arange(_NUM_TERMS)

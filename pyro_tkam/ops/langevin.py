@@ -1,8 +1,8 @@
 """Batched steps of the unadjusted and the Metropolis-adjusted Langevin algorithm.
 
-Both are one leapfrog step of a fresh Gaussian momentum (Raj 2025, arXiv:2506.14167, Eq. 36 and 79-80).
-Every array has the shape ``(rows, *local)`` or ``(rows, *local, dim)``: a row is a chain at a temperature, and
-``local`` are independent data inside it, each with a decision of its own.
+Both are one leapfrog step of a fresh Gaussian momentum (Raj 2025, arXiv:2506.14167, Eq. 36 and
+79-80). Every array has the shape ``(rows, *local)`` or ``(rows, *local, dim)``: a row is a chain at
+a temperature, and ``local`` are independent data inside it, each with a decision of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Point(Batched):
     :param position: coordinates, ``(rows, *local, dim)``.
     :param log_density: log density up to a constant, ``(rows, *local)``.
     :param gradient: its gradient, ``(rows, *local, dim)``.
-    :param parts: further tensors that belong to the position and move with it, each ``(rows, *local, ...)``.
+    :param parts: further tensors that belong to the position and move with it, each
+        ``(rows, *local, ...)``.
     """
 
     position: Tensor
@@ -39,10 +40,15 @@ class Target(Protocol):
     """A log density that is evaluated on a batch."""
 
     def __call__(self, position: Tensor, rows: Tensor | None = None) -> Point:
-        """Evaluate positions ``(n, *local, dim)`` that belong to the batch's rows ``rows`` (None: to all of them)."""
+        """
+        Evaluate positions ``(n, *local, dim)`` that belong to the batch's rows ``rows`` (None: to
+        all of them).
+        """
 
     def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Evaluate the log density alone, ``(n, *local)``; only a search for a step size asks for it."""
+        """
+        Evaluate the log density alone, ``(n, *local)``; only a search for a step size asks for it.
+        """
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class Tuning(Batched):
     """What a kernel keeps fixed within a round.
 
     :param step_size: positive, broadcastable to ``(rows, *local)``.
-    :param scale: standard deviations of the preconditioner, broadcastable to ``(rows, *local, dim)``.
+    :param scale: standard deviations of the preconditioner, broadcastable to
+        ``(rows, *local, dim)``.
     """
 
     step_size: Tensor
@@ -62,7 +69,8 @@ class Noise(Batched):
     """All randomness of one step, so that a step is a pure function.
 
     :param momentum: standard normal, ``(rows, *local, dim)``.
-    :param uniforms: uniform on (0, 1), ``(rows, *local, k)``, in the order in which the kernel reads them.
+    :param uniforms: uniform on (0, 1), ``(rows, *local, k)``, in the order in which the kernel
+        reads them.
     """
 
     momentum: Tensor
@@ -87,7 +95,8 @@ class StepInfo(Batched):
     :param step_size: step size used.
     :param evaluations: number of evaluations of density and gradient, of each row and datum.
     :param screenings: number of evaluations of the density without its gradient.
-    :param row_evaluations: number of evaluations of either kind that the row needed, with all its data at once.
+    :param row_evaluations: number of evaluations of either kind that the row needed, with all its
+        data at once.
     """
 
     acceptance_rate: Tensor
@@ -102,16 +111,23 @@ class StepInfo(Batched):
 
     @property
     def total_evaluations(self) -> Tensor:
-        """Evaluations of the target by all rows, with or without gradient, each of a row with all its data."""
+        """
+        Evaluations of the target by all rows, with or without gradient, each of a row with all its
+        data.
+        """
         return self.row_evaluations.reshape(len(self.row_evaluations), -1)[:, 0].sum()
 
 
 def open_uniform(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Draw uniforms that are never 0 (``torch.rand`` may return 0, whose logarithm is infinite)."""
-    return torch.rand(shape, dtype=like.dtype, device=like.device).clamp_min(torch.finfo(like.dtype).tiny)
+    return torch.rand(shape, dtype=like.dtype, device=like.device).clamp_min(
+        torch.finfo(like.dtype).tiny
+    )
 
 
-def leapfrog(start: Point, momentum: Tensor, step_size: Tensor, scale: Tensor, target: Target) -> tuple[Point, Tensor]:
+def leapfrog(
+    start: Point, momentum: Tensor, step_size: Tensor, scale: Tensor, target: Target
+) -> tuple[Point, Tensor]:
     """Make one leapfrog step with whitened momentum ``p = s m`` and mass ``M = s^-2``.
 
     ``p½ = p + ε/2 s ∇``, ``z' = z + ε s p½``, ``p' = p½ + ε/2 s ∇'``.
@@ -128,7 +144,9 @@ def leapfrog(start: Point, momentum: Tensor, step_size: Tensor, scale: Tensor, t
     return end, kick(middle, stride, end.gradient)
 
 
-def drift(start: Point, momentum: Tensor, step_size: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def drift(
+    start: Point, momentum: Tensor, step_size: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return a leapfrog step's end ``z'``, its momentum half-way ``p½`` and its stride ``ε s``."""
     stride = step_size.unsqueeze(-1) * scale
     middle = kick(momentum, stride, start.gradient)
@@ -156,8 +174,9 @@ def ula_step(
 ) -> tuple[Point, StepInfo]:
     """Make a step of the unadjusted Langevin algorithm.
 
-    ``z' = z + η C ∇log π(z) + √(2η) C^{1/2} ξ`` with ``C = s²`` (Raj 2025, arXiv:2506.14167, Eq. 36).
-    It leaves ``π`` invariant up to a bias of order ``η``; only non-finite proposals are rejected.
+    ``z' = z + η C ∇log π(z) + √(2η) C^{1/2} ξ`` with ``C = s²`` (Raj 2025, arXiv:2506.14167, Eq.
+    36). It leaves ``π`` invariant up to a bias of order ``η``; only non-finite proposals are
+    rejected.
 
     :param point: current state.
     :param target: the log density.
@@ -188,7 +207,8 @@ def mala_step(
     >>> def normal(position, rows=None):
     ...     return Point(position, -0.5 * position.square().sum(-1), -position)
     >>> point = normal(torch.zeros(4, 2))
-    >>> point, info = mala_step(point, normal, Tuning(torch.tensor(0.5), torch.ones(2)), Noise.draw(point, 1))
+    >>> point, info = mala_step(point, normal, Tuning(torch.tensor(0.5), torch.ones(2)),
+    ...     Noise.draw(point, 1))
     >>> tuple(info.accepted.shape)
     (4,)
     """
@@ -198,7 +218,9 @@ def mala_step(
 
 
 def _propose(point: Point, target: Target, tuning: Tuning, noise: Noise) -> tuple[Point, Tensor]:
-    end, momentum = leapfrog(point, noise.momentum, (2 * tuning.step_size).sqrt(), tuning.scale, target)
+    end, momentum = leapfrog(
+        point, noise.momentum, (2 * tuning.step_size).sqrt(), tuning.scale, target
+    )
     return end, log_ratio(point, noise.momentum, end, momentum)
 
 

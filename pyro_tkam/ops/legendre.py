@@ -1,4 +1,6 @@
-"""Legendre series on one cell: the transforms from node values to it, and from it to its integral."""
+"""
+Legendre series on one cell: the transforms from node values to it, and from it to its integral.
+"""
 
 from functools import cache
 
@@ -19,7 +21,9 @@ def _analysis_matrix(nodes: tuple[float, ...]) -> np.ndarray:
 
 @cache
 def _integral_matrix(count: int) -> np.ndarray:
-    """Return, in column ``k``, the coefficients of ``s, ..., s^count`` in ``∫_0^s P_k(2r - 1) dr``."""
+    """
+    Return, in column ``k``, the coefficients of ``s, ..., s^count`` in ``∫_0^s P_k(2r - 1) dr``.
+    """
     matrix = np.zeros((count, count))
     shift = np.polynomial.Polynomial([-1.0, 2.0])
     for k in range(count):
@@ -31,7 +35,10 @@ def _integral_matrix(count: int) -> np.ndarray:
 
 @cache
 def _split_matrix(count: int, degree_count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return cosine-spaced pieces of [0, 1] and the map from a long series to a short one in each of them."""
+    """
+    Return cosine-spaced pieces of [0, 1] and the map from a long series to a short one in each of
+    them.
+    """
     pieces = (count + 1) // 2
     ends = (1 - np.cos(np.pi * np.arange(pieces + 1) / pieces)) / 2
     roots, _ = np.polynomial.legendre.leggauss(degree_count)
@@ -47,9 +54,11 @@ def split(coefficients: Tensor, edges: Tensor, degree_count: int) -> tuple[Tenso
     :param coefficients: Legendre coefficients, shape ``(cells, count, batch)``.
     :param edges: cell edges, shape ``(cells + 1, batch)`` or ``(cells + 1, 1)``.
     :param degree_count: number of coefficients of the short series.
-    :return: coefficients of shape ``(cells pieces, degree_count, batch)`` and the edges of the pieces.
+    :return: coefficients of shape ``(cells pieces, degree_count, batch)`` and the edges of the
+        pieces.
 
-    >>> [part.shape[0] for part in split(torch.ones(2, 20, 1), torch.tensor([[0.0], [0.5], [1.0]]), 12)]
+    >>> [part.shape[0] for part in split(torch.ones(2, 20, 1), torch.tensor([[0.0], [0.5], [1.0]]),
+    ...     12)]
     [20, 21]
     """
     ends, matrix = (
@@ -57,18 +66,22 @@ def split(coefficients: Tensor, edges: Tensor, degree_count: int) -> tuple[Tenso
         for part in _split_matrix(coefficients.shape[1], degree_count)
     )
     starts = edges[:-1, None] + edges.diff(dim=0)[:, None] * ends[:-1, None]
-    return (matrix @ coefficients[:, None]).flatten(0, 1), torch.cat([starts.flatten(0, 1), edges[-1:]])
+    return (matrix @ coefficients[:, None]).flatten(0, 1), torch.cat(
+        [starts.flatten(0, 1), edges[-1:]]
+    )
 
 
 def analysis_matrix(nodes: tuple[float, ...], like: Tensor) -> Tensor:
     """
-    Return the matrix that maps values at the nodes to the Legendre coefficients of their interpolant.
+    Return the matrix that maps values at the nodes to the Legendre coefficients of their
+    interpolant.
 
     :param nodes: the ``n`` nodes of one cell, on [0, 1].
     :param like: a tensor whose dtype and device the result takes.
     :return: shape ``(n, n)``, degree first.
 
-    >>> analysis_matrix((0.25, 0.75), torch.zeros((), dtype=torch.float64)) @ torch.tensor([1.0, 3.0]).double()
+    >>> analysis_matrix((0.25, 0.75), torch.zeros((), dtype=torch.float64)) @ torch.tensor([1.0,
+    ...     3.0]).double()
     tensor([2., 2.], dtype=torch.float64)
     """
     return torch.as_tensor(_analysis_matrix(nodes), dtype=like.dtype, device=like.device)

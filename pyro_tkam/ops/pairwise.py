@@ -6,7 +6,8 @@ from torch import Tensor
 
 def inner_product(left: Tensor, right: Tensor) -> Tensor:
     """
-    Return ``Σ_d left_d right_d`` over the last dimension, without a tensor of all pairs times ``d``.
+    Return ``Σ_d left_d right_d`` over the last dimension, without a tensor of all pairs times
+    ``d``.
 
     Where the two batches broadcast against each other, the sums are one matrix product.
 
@@ -14,7 +15,8 @@ def inner_product(left: Tensor, right: Tensor) -> Tensor:
     :param right: shape ``(*batch_right, d)``.
     :return: shape ``broadcast(batch_left, batch_right)``.
 
-    >>> inner_product(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]), torch.tensor([[3.0, 4.0], [1.0, 1.0]]))
+    >>> inner_product(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]), torch.tensor([[3.0, 4.0], [1.0,
+    ...     1.0]]))
     tensor([[3., 1.],
             [7., 2.]])
     """
@@ -37,16 +39,18 @@ def inner_product(left: Tensor, right: Tensor) -> Tensor:
 
 def squared_distance(left: Tensor, right: Tensor) -> Tensor:
     """
-    Return ``Σ_d (left - right)_d²`` over the last dimension, without a tensor of all pairs times ``d``.
+    Return ``Σ_d (left - right)_d²`` over the last dimension, without a tensor of all pairs times
+    ``d``.
 
-    Where the two batches broadcast against each other, the square is expanded about the mean of ``right`` (so that
-    single precision loses little) and the cross terms are one matrix product.
+    Where the two batches broadcast against each other, the square is expanded about the mean of
+    ``right`` (so that single precision loses little) and the cross terms are one matrix product.
 
     :param left: shape ``(*batch_left, d)``.
     :param right: shape ``(*batch_right, d)``.
     :return: shape ``broadcast(batch_left, batch_right)``.
 
-    >>> squared_distance(torch.tensor([[[0.0, 0.0]], [[1.0, 1.0]]]), torch.tensor([[3.0, 4.0], [1.0, 1.0]]))
+    >>> squared_distance(torch.tensor([[[0.0, 0.0]], [[1.0, 1.0]]]), torch.tensor([[3.0, 4.0],
+    ...     [1.0, 1.0]]))
     tensor([[25.,  2.],
             [13.,  0.]])
     """

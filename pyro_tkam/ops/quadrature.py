@@ -1,4 +1,7 @@
-"""Composite interpolatory quadrature: rules on one cell and the cells of an interval (model of Raj 2025, Eq. 6)."""
+"""
+Composite interpolatory quadrature: rules on one cell and the cells of an interval (model of Raj
+2025, Eq. 6).
+"""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,14 +18,15 @@ class Quadrature:
     """
     A composite rule: how an interval is cut into cells, and the nodes of every cell.
 
-    In each cell the integrand is replaced by the polynomial through its nodes, so that the integral over a part of
-    a cell is known as well as that over all of it.
+    In each cell the integrand is replaced by the polynomial through its nodes, so that the integral
+    over a part of a cell is known as well as that over all of it.
 
     :param nodes: distinct nodes of one cell on [0, 1], ascending.
     :param splits: equal cells between two neighbouring break points.
     :param base_cells: equal cells of an interval that comes without break points.
     :param use_knots: whether break points of the integrand become cell edges.
-    :param tolerance: cells are cut until the estimated error is below it; None keeps the cells as they are.
+    :param tolerance: cells are cut until the estimated error is below it; None keeps the cells as
+        they are.
     :param max_cells: number of cells from which on the error is accepted as it is.
 
     :raises ValueError: for nodes outside [0, 1] or not ascending, and for counts below one.
@@ -44,7 +48,9 @@ class Quadrature:
             raise ValueError(f"nodes: got {self.nodes}, takes ascending numbers of [0, 1]")
         for name in ("splits", "base_cells"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, takes a whole number of at least 1")
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)}, takes a whole number of at least 1"
+                )
 
     def edges(self, low: Tensor, high: Tensor, breakpoints: Tensor | None = None) -> Tensor:
         """
@@ -52,8 +58,8 @@ class Quadrature:
 
         :param low: lower ends, shape ``batch``.
         :param high: upper ends, shape ``batch``.
-        :param breakpoints: ascending points, shape ``(count, *batch)``; those outside the interval make cells of
-            no width.
+        :param breakpoints: ascending points, shape ``(count, *batch)``; those outside the interval
+            make cells of no width.
         :return: ascending edges, shape ``(cells + 1, *batch)``.
 
         >>> composite(2).edges(torch.tensor(0.0), torch.tensor(1.0), torch.tensor([0.5]))
@@ -64,7 +70,9 @@ class Quadrature:
             splits = self.splits * self.base_cells
         else:
             inner = torch.minimum(torch.maximum(breakpoints, low), high)
-            coarse = torch.cat([low.expand(1, *inner.shape[1:]), inner, high.expand(1, *inner.shape[1:])])
+            coarse = torch.cat(
+                [low.expand(1, *inner.shape[1:]), inner, high.expand(1, *inner.shape[1:])]
+            )
             splits = self.splits
         fractions = torch.arange(splits, dtype=low.dtype, device=low.device) / splits
         starts, widths = coarse[:-1, None], coarse.diff(dim=0)[:, None]
@@ -74,7 +82,9 @@ class Quadrature:
 
 def _checked(num_nodes: int, smallest: int, largest: int = MAX_NODES) -> int:
     if not smallest <= num_nodes <= largest:
-        raise ValueError(f"num_nodes: got {num_nodes}, takes a whole number from {smallest} to {largest}")
+        raise ValueError(
+            f"num_nodes: got {num_nodes}, takes a whole number from {smallest} to {largest}"
+        )
     return num_nodes
 
 
@@ -84,7 +94,8 @@ def _from_symmetric(nodes: np.ndarray) -> tuple[float, ...]:
 
 def gauss_legendre(num_nodes: int) -> Quadrature:
     """
-    Return the plain Gauss-Legendre rule: one cell, exact for polynomials of degree ``2 num_nodes - 1``.
+    Return the plain Gauss-Legendre rule: one cell, exact for polynomials of degree
+    ``2 num_nodes - 1``.
 
     :param num_nodes: number of nodes.
     :raises ValueError: for a number of nodes outside 1 to 200.
@@ -98,7 +109,8 @@ def gauss_legendre(num_nodes: int) -> Quadrature:
 
 def gauss_kronrod(num_nodes: int) -> Quadrature:
     """
-    Return the plain Gauss-Kronrod rule: one cell, ``num_nodes`` Gauss nodes and ``num_nodes + 1`` between them.
+    Return the plain Gauss-Kronrod rule: one cell, ``num_nodes`` Gauss nodes and ``num_nodes + 1``
+    between them.
 
     :param num_nodes: number of Gauss nodes; the rule has ``2 num_nodes + 1``.
     :raises ValueError: for a number of Gauss nodes outside 1 to 100.
@@ -115,8 +127,9 @@ def _kronrod_recurrence(n: int) -> np.ndarray:
     """
     Return the squared off-diagonal of the Jacobi-Kronrod matrix of the Legendre weight.
 
-    Laurie, "Calculation of Gauss-Kronrod quadrature rules", Math. Comp. 66 (1997), with all ``a_k = 0``: mixed
-    moments are carried along two diagonals; those of the first phase are known, the second yields the rest of ``b``.
+    Laurie, "Calculation of Gauss-Kronrod quadrature rules", Math. Comp. 66 (1997), with all
+    ``a_k = 0``: mixed moments are carried along two diagonals; those of the first phase are known,
+    the second yields the rest of ``b``.
     """
     b = np.zeros(2 * n + 1)
     known = np.arange(1, (3 * n + 1) // 2 + 1)
@@ -140,7 +153,8 @@ def _kronrod_recurrence(n: int) -> np.ndarray:
 
 def trapezium(num_nodes: int) -> Quadrature:
     """
-    Return the trapezium rule: the integrand is linear between ``num_nodes`` equally spaced nodes, ends included.
+    Return the trapezium rule: the integrand is linear between ``num_nodes`` equally spaced nodes,
+    ends included.
 
     :param num_nodes: number of nodes.
     :raises ValueError: for less than 2 nodes or more than 200.
@@ -172,12 +186,15 @@ def composite(
     >>> composite(2, 8).splits
     2
     """
-    return Quadrature(gauss_legendre(num_nodes).nodes, splits, base_cells, True, tolerance, max_cells)
+    return Quadrature(
+        gauss_legendre(num_nodes).nodes, splits, base_cells, True, tolerance, max_cells
+    )
 
 
 def default_rule(dtype: torch.dtype) -> Quadrature:
     """
-    Return the accurate default rule of a precision: error below 1e-10 in float64 and 5e-7 in float32.
+    Return the accurate default rule of a precision: error below 1e-10 in float64 and 5e-7 in
+    float32.
 
     :param dtype: ``torch.float64``, or a narrower floating type.
 

@@ -1,9 +1,10 @@
 """Resamplers: turn log weights into indices of equally weighted particles, without bias.
 
-Weights lie along the last dimension and need not be normalised; any batch dimensions go in front. With
-``w = softmax(log_weights)`` and ``M = num`` draws, every resampler has ``E[count_i] = M w_i`` exactly (Raj 2025,
-arXiv:2506.14167, Eq. 71-74; Douc and Cappé 2005, arXiv:cs/0507025). They differ in the variance of the counts only.
-Weights in half precision are taken in single: bfloat16 counts no further than 256 particles, float16 than 2,048.
+Weights lie along the last dimension and need not be normalised; any batch dimensions go in front.
+With ``w = softmax(log_weights)`` and ``M = num`` draws, every resampler has ``E[count_i] = M w_i``
+exactly (Raj 2025, arXiv:2506.14167, Eq. 71-74; Douc and Cappé 2005, arXiv:cs/0507025). They differ
+in the variance of the counts only. Weights in half precision are taken in single: bfloat16 counts
+no further than 256 particles, float16 than 2,048.
 """
 
 from collections.abc import Callable
@@ -11,11 +12,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["RESAMPLERS", "effective_sample_size", "multinomial", "residual", "stratified", "systematic"]
+__all__ = [
+    "RESAMPLERS",
+    "effective_sample_size",
+    "multinomial",
+    "residual",
+    "stratified",
+    "systematic",
+]
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
-    """Effective number of equally weighted particles, ``1 / Σ_i w_i²`` with ``w = softmax(log_weights)``.
+    """
+    Effective number of equally weighted particles, ``1 / Σ_i w_i²`` with ``w =
+    softmax(log_weights)``.
 
     :param log_weights: unnormalised log weights of shape ``(*batch, N)``, in nats.
     :return: a tensor of shape ``batch``, between 1 and ``N``.
@@ -29,16 +39,19 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
     return (-(2 * log_weights).logsumexp(-1)).exp()
 
 
-def multinomial(log_weights: Tensor, num: int | None = None, generator: torch.Generator | None = None) -> Tensor:
+def multinomial(
+    log_weights: Tensor, num: int | None = None, generator: torch.Generator | None = None
+) -> Tensor:
     """Independent draws: index ``i`` with probability ``w_i``.
 
-    :param log_weights: unnormalised log weights of shape ``(*batch, N)``, in nats; ``-inf`` is never drawn.
+    :param log_weights: unnormalised log weights of shape ``(*batch, N)``, in nats; ``-inf`` is
+        never drawn.
     :param num: number of draws ``M``; by default ``N``.
     :param generator: source of randomness; by default torch's global one.
     :return: indices of shape ``(*batch, M)``.
     :raises TypeError: if the weights are not floating-point numbers.
-    :raises ValueError: if there are no weights, one is NaN or ``+inf``, all of a batch element are ``-inf``, or
-        ``num < 1``.
+    :raises ValueError: if there are no weights, one is NaN or ``+inf``, all of a batch element are
+        ``-inf``, or ``num < 1``.
 
     >>> multinomial(torch.tensor([float("-inf"), 0.0]), num=3)
     tensor([1, 1, 1])
@@ -47,10 +60,15 @@ def multinomial(log_weights: Tensor, num: int | None = None, generator: torch.Ge
     return _invert_cdf(weights, _uniform(weights, num, generator))
 
 
-def residual(log_weights: Tensor, num: int | None = None, generator: torch.Generator | None = None) -> Tensor:
-    """Take ``⌊M w_i⌋`` copies of each index, and the rest as :func:`multinomial` draws from the normalised residuals.
+def residual(
+    log_weights: Tensor, num: int | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """
+    Take ``⌊M w_i⌋`` copies of each index, and the rest as :func:`multinomial` draws from the
+    normalised residuals.
 
-    The copies come first in the result. The residual distribution is ``(M w_i - ⌊M w_i⌋) / (M - Σ_j ⌊M w_j⌋)``.
+    The copies come first in the result. The residual distribution is
+    ``(M w_i - ⌊M w_i⌋) / (M - Σ_j ⌊M w_j⌋)``.
 
     Arguments, result and errors are those of :func:`multinomial`.
 
@@ -61,14 +79,22 @@ def residual(log_weights: Tensor, num: int | None = None, generator: torch.Gener
     expected = num * weights
     copies = expected.floor()
     last_copy = copies.cumsum(-1)
-    slots = torch.arange(num, dtype=weights.dtype, device=weights.device).expand(*weights.shape[:-1], num).contiguous()
+    slots = (
+        torch.arange(num, dtype=weights.dtype, device=weights.device)
+        .expand(*weights.shape[:-1], num)
+        .contiguous()
+    )
     copied = torch.searchsorted(last_copy, slots, right=True)
     drawn = _invert_cdf(expected - copies, _uniform(weights, num, generator))
     return torch.where(slots < last_copy[..., -1:], copied, drawn)
 
 
-def stratified(log_weights: Tensor, num: int | None = None, generator: torch.Generator | None = None) -> Tensor:
-    """Invert the distribution function at one uniform point in each of ``M`` equal strata, ``(m + U_m) / M``.
+def stratified(
+    log_weights: Tensor, num: int | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """
+    Invert the distribution function at one uniform point in each of ``M`` equal strata, ``(m + U_m)
+    / M``.
 
     Counts stay within ``⌊M w_i⌋ - 1`` and ``⌈M w_i⌉ + 1``; indices come out sorted.
 
@@ -81,8 +107,12 @@ def stratified(log_weights: Tensor, num: int | None = None, generator: torch.Gen
     return _invert_cdf(weights, _strata(_uniform(weights, num, generator), num))
 
 
-def systematic(log_weights: Tensor, num: int | None = None, generator: torch.Generator | None = None) -> Tensor:
-    """Invert the distribution function at ``M`` equally spaced points with one common offset, ``(m + U) / M``.
+def systematic(
+    log_weights: Tensor, num: int | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """
+    Invert the distribution function at ``M`` equally spaced points with one common offset, ``(m +
+    U) / M``.
 
     Counts are ``⌊M w_i⌋`` or ``⌈M w_i⌉``; indices come out sorted.
 
@@ -116,11 +146,16 @@ def _check_log_weights(log_weights: Tensor) -> None:
     if not log_weights.is_floating_point():
         raise TypeError(f"log_weights must be floating-point numbers, got {log_weights.dtype}")
     if log_weights.dim() == 0 or log_weights.numel() == 0:
-        raise ValueError(f"log_weights must have shape (*batch, N) with N >= 1, got {tuple(log_weights.shape)}")
+        raise ValueError(
+            f"log_weights must have shape (*batch, N) with N >= 1, got {tuple(log_weights.shape)}"
+        )
     largest = log_weights.amax(-1)  # NaN propagates
     if not largest.isfinite().all():
         wrong = largest[~largest.isfinite()][0].item()
-        raise ValueError(f"log_weights must be below +inf, not NaN and not all -inf, got a largest one of {wrong}")
+        raise ValueError(
+            "log_weights must be below +inf, not NaN and not all -inf, got a largest one of "
+            f"{wrong}"
+        )
 
 
 def _uniform(weights: Tensor, num: int, generator: torch.Generator | None) -> Tensor:
@@ -133,7 +168,10 @@ def _strata(uniform: Tensor, num: int) -> Tensor:
 
 
 def _invert_cdf(weights: Tensor, levels: Tensor) -> Tensor:
-    """First index whose cumulated weight exceeds ``level`` times the total, so that no weight of zero is chosen."""
+    """
+    First index whose cumulated weight exceeds ``level`` times the total, so that no weight of zero
+    is chosen.
+    """
     cumulated = weights.cumsum(-1)
     total = cumulated[..., -1:]
     below_total = torch.nextafter(total, torch.zeros_like(total))

@@ -1,7 +1,7 @@
 """Ladders of inverse temperatures ``0 = t_0 < ... < t_K = 1`` and how well they communicate.
 
-Sources: Raj 2025, arXiv:2506.14167, Sec. 3.5 (power law, cycles); Syed et al. 2022, arXiv:1905.02939
-(communication barrier, equal rejection).
+Sources: Raj 2025, arXiv:2506.14167, Sec. 3.5 (power law, cycles); Syed et al. 2022,
+arXiv:1905.02939 (communication barrier, equal rejection).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pyro_tkam.ops._concrete import is_concrete
 
 
 def power_law(num: int, exponent: float = 1.0, *, dtype: torch.dtype | None = None) -> Tensor:
-    """Return the ladder ``t_k = (k / K)^r`` with ``K = num - 1`` (Raj 2025, arXiv:2506.14167, Sec. 3.5).
+    """
+    Return the ladder ``t_k = (k / K)^r`` with ``K = num - 1`` (Raj 2025, arXiv:2506.14167, Sec.
+    3.5).
 
     :param num: number of temperatures, at least 2.
     :param exponent: ``r > 0``; above 1 the rungs crowd near the prior.
@@ -34,7 +36,9 @@ def power_law(num: int, exponent: float = 1.0, *, dtype: torch.dtype | None = No
 
 
 def cyclic_exponent(step: int, total: int, start: float, end: float, cycles: float = 0) -> float:
-    """Return the exponent ``r(i) = r_0 + (r_1 - r_0)/2 (1 - cos(2π (N_c + ½) i/N))`` of a training step.
+    """
+    Return the exponent ``r(i) = r_0 + (r_1 - r_0)/2 (1 - cos(2π (N_c + ½) i/N))`` of a training
+    step.
 
     Raj 2025, arXiv:2506.14167, Sec. 3.5; with no cycles it goes from ``start`` to ``end`` once.
 
@@ -50,7 +54,9 @@ def cyclic_exponent(step: int, total: int, start: float, end: float, cycles: flo
     (4.0, 1.0)
     """
     if total <= 0 or not 0 <= step <= total:
-        raise ValueError(f"step must lie in [0, total] with total > 0, got step={step}, total={total}")
+        raise ValueError(
+            f"step must lie in [0, total] with total > 0, got step={step}, total={total}"
+        )
     if cycles < 0:
         raise ValueError(f"cycles must not be negative, got {cycles}")
     return start + (end - start) / 2 * (1 - math.cos(2 * math.pi * (cycles + 0.5) * step / total))
@@ -69,7 +75,9 @@ def communication_barrier(rejections: Tensor) -> Tensor:
 
 
 def suggested_number(barrier: float) -> int:
-    """Return the number of temperatures ``2Λ + 1``, rounded up, that makes most round trips per evaluation.
+    """
+    Return the number of temperatures ``2Λ + 1``, rounded up, that makes most round trips per
+    evaluation.
 
     :param barrier: ``Λ``, the last entry of :func:`communication_barrier`.
     :return: at least 2 (Syed et al. 2022).
@@ -84,7 +92,9 @@ def suggested_number(barrier: float) -> int:
 
 
 def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tensor:
-    """Return the ladder with equal rejection between neighbours, from the rejections seen on another one.
+    """
+    Return the ladder with equal rejection between neighbours, from the rejections seen on another
+    one.
 
     ``Λ(t)`` is interpolated by a monotone cubic and inverted at equal steps (Syed et al. 2022).
 
@@ -92,19 +102,23 @@ def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tenso
     :param rejections: mean swap rejection of neighbours, in ``[0, 1]``, ``(K,)``.
     :param num: number of temperatures of the new ladder; as many as before if None.
     :return: rising inverse temperatures from 0 to 1, ``(num,)``.
-    :raises ValueError: if the shapes don't fit, ``num < 2``, ``betas`` fall or don't go from 0 to 1, or a rejection
-        isn't in ``[0, 1]``.
+    :raises ValueError: if the shapes don't fit, ``num < 2``, ``betas`` fall or don't go from 0 to
+        1, or a rejection isn't in ``[0, 1]``.
 
     >>> adaptive(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0.3, 0.3]))
     tensor([0.0000, 0.5000, 1.0000])
     """
     num = len(betas) if num is None else num
     if rejections.shape != (len(betas) - 1,):
-        raise ValueError(f"rejections must have shape ({len(betas) - 1},), got {tuple(rejections.shape)}")
+        raise ValueError(
+            f"rejections must have shape ({len(betas) - 1},), got {tuple(rejections.shape)}"
+        )
     if num < 2:
         raise ValueError(f"num must be at least 2, got {num}")
     # Neighbours may be equal: those of an adapted ladder are where rounding merged them.
-    if is_concrete(betas) and not bool((betas[0] == 0) & (betas[-1] == 1) & (betas.diff() >= 0).all()):
+    if is_concrete(betas) and not bool(
+        (betas[0] == 0) & (betas[-1] == 1) & (betas.diff() >= 0).all()
+    ):
         raise ValueError(f"betas must rise from 0 to 1, got {betas.tolist()}")
     if is_concrete(rejections) and not bool(((rejections >= 0) & (rejections <= 1)).all()):
         raise ValueError(f"rejections must lie in [0, 1], got {rejections.tolist()}")

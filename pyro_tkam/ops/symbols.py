@@ -18,6 +18,10 @@ def check_symbols(name: str, value: Tensor, num_classes: int) -> None:
     """
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name}: got {value.dtype}, takes integers")
-    if value.numel() and is_concrete(value) and not bool(((value >= 0) & (value < num_classes)).all()):
+    if (
+        value.numel()
+        and is_concrete(value)
+        and not bool(((value >= 0) & (value < num_classes)).all())
+    ):
         wrong = value[(value < 0) | (value >= num_classes)][0]
         raise ValueError(f"{name}: got {int(wrong)}, takes classes from 0 to {num_classes - 1}")

@@ -1,4 +1,7 @@
-"""A tabulated univariate density: its normaliser, CDF, inverse CDF and expectations from one set of nodes."""
+"""
+A tabulated univariate density: its normaliser, CDF, inverse CDF and expectations from one set of
+nodes.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,21 +16,25 @@ from pyro_tkam.ops.bases import Picklable
 from pyro_tkam.ops.legendre import analysis_matrix, split, synthesis_matrix
 from pyro_tkam.ops.quadrature import Quadrature, gauss_legendre
 
-SAFETY = 32  # of 450 densities with kinks in random places, none had a true error above 0.7 times the estimate
+# of 450 densities with kinks in random places, none had a true error above 0.7 times the estimate
+SAFETY = 32
 MAX_SERIES = 12  # longer series lose digits when they are turned into powers
 
 
 @dataclass(frozen=True, eq=False)
 class Table(Picklable):
     """
-    Normalised densities on cells, each the polynomial through its nodes; ``columns`` is the flattened batch.
+    Normalised densities on cells, each the polynomial through its nodes; ``columns`` is the
+    flattened batch.
 
     Cells with more than 12 nodes are stored in pieces with 12.
 
     :param batch_shape: shape of the batch of densities.
     :param fractions: nodes of one cell, on [0, 1].
-    :param edges: cell edges, shape ``(cells + 1, *edge_batch)``; ``edge_batch`` broadcasts to ``batch_shape``.
-    :param coefficients: Legendre coefficients of the normalised density, shape ``(cells, nodes, columns)``.
+    :param edges: cell edges, shape ``(cells + 1, *edge_batch)``; ``edge_batch`` broadcasts to
+        ``batch_shape``.
+    :param coefficients: Legendre coefficients of the normalised density, shape
+        ``(cells, nodes, columns)``.
     :param log_normalizer: ``log Z``, shape ``batch_shape``.
     :param error: estimated error of the CDF for want of nodes, shape ``batch_shape``.
     :param rounding: estimated error of the CDF by rounding, shape ``batch_shape``.
@@ -54,7 +61,9 @@ class Table(Picklable):
 
     @property
     def edge_columns(self) -> Tensor:
-        """Cell edges, shape ``(cells + 1, columns)``, or ``(cells + 1, 1)`` where all share them."""
+        """
+        Cell edges, shape ``(cells + 1, columns)``, or ``(cells + 1, 1)`` where all share them.
+        """
         return _columns(self.edges, self.batch_shape)
 
     def cdf(self, z: Tensor) -> Tensor:
@@ -64,14 +73,17 @@ class Table(Picklable):
         :param z: shape ``(*sample, *batch_shape)``, or what broadcasts with it.
         :return: the broadcast shape.
         """
-        return self._by_column(lambda column: inverse_cdf.cdf(column, self.coefficients, self.edge_columns), z)
+        return self._by_column(
+            lambda column: inverse_cdf.cdf(column, self.coefficients, self.edge_columns), z
+        )
 
     def icdf(self, u: Tensor, upper: Tensor | None = None) -> Tensor:
         """
         Return ``F^{-1}(u)``, or ``F^{-1}(1 - u)`` found from the upper end.
 
         :param u: probabilities, shape ``(*sample, *batch_shape)``, or what broadcasts with it.
-        :param upper: whether each ``u`` is the mass above ``z``, what broadcasts to its shape; None where none is.
+        :param upper: whether each ``u`` is the mass above ``z``, what broadcasts to its shape; None
+            where none is.
         :return: the broadcast shape.
         """
 
@@ -84,7 +96,8 @@ class Table(Picklable):
         """
         Return ``E_p[h(z)] = Σ_i w_i p(z_i) h(z_i)``.
 
-        :param function: elementwise ``h``; it sees nodes of shape ``(nodes, *edge_batch)``, and may add dimensions.
+        :param function: elementwise ``h``; it sees nodes of shape ``(nodes, *edge_batch)``, and may
+            add dimensions.
         :return: the shape to which ``batch_shape`` and the batch of ``h`` broadcast.
         """
         values = function(self.nodes.flatten(0, 1)).unflatten(0, self.nodes.shape[:2])
@@ -110,15 +123,19 @@ class Table(Picklable):
 
     def mixed(self, weights: Tensor) -> "Table":
         """
-        Return the table of mixtures over the last batch dimension, along which the cells must be the same.
+        Return the table of mixtures over the last batch dimension, along which the cells must be
+        the same.
 
-        :param weights: shape ``(*batch, K)``, or what broadcasts with it; they sum to one over ``K``.
+        :param weights: shape ``(*batch, K)``, or what broadcasts with it; they sum to one over
+            ``K``.
         """
         components = (1,) * (weights.dim() - len(self.batch_shape)) + tuple(self.batch_shape)
         coefficients = (self.coefficients.unflatten(-1, components) * weights).sum(-1)
         edges = aligned(self.edges, len(components))[..., 0]
         batch_shape = coefficients.shape[2:]
-        error, rounding = ((part * weights).sum(-1).detach() for part in (self.error, self.rounding))
+        error, rounding = (
+            (part * weights).sum(-1).detach() for part in (self.error, self.rounding)
+        )
         return Table(
             batch_shape=batch_shape,
             fractions=self.fractions,
@@ -130,7 +147,10 @@ class Table(Picklable):
         )
 
     def _by_column(self, function: Callable[..., Tensor], value: Tensor, *others: Tensor) -> Tensor:
-        """Call a function of (sample, column) matrices; dimensions over which the table is constant are samples."""
+        """
+        Call a function of (sample, column) matrices; dimensions over which the table is constant
+        are samples.
+        """
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
         batch = (1,) * (len(shape) - len(self.batch_shape)) + tuple(self.batch_shape)
         samples = [i for i, size in enumerate(batch) if size == 1]
@@ -155,25 +175,33 @@ def tabulate(
     magnitude: Tensor | None = None,
 ) -> Table:
     """
-    Tabulate unnormalised densities, cutting cells until the estimated error is below the rule's tolerance.
+    Tabulate unnormalised densities, cutting cells until the estimated error is below the rule's
+    tolerance.
 
-    :param log_density: elementwise unnormalised log density; it sees nodes of shape ``(nodes, *edge_batch)`` and
-        returns what broadcasts to ``(nodes, *batch_shape)``.
+    :param log_density: elementwise unnormalised log density; it sees nodes of shape
+        ``(nodes, *edge_batch)`` and returns what broadcasts to ``(nodes, *batch_shape)``.
     :param low: lower ends, of the rank of ``batch_shape`` and broadcastable to it.
     :param high: upper ends, shaped as ``low``.
     :param batch_shape: shape of the batch of densities.
-    :param rule: how to cut and integrate; its tolerance is not pursued where values may not steer control flow.
+    :param rule: how to cut and integrate; its tolerance is not pursued where values may not steer
+        control flow.
     :param breakpoints: ascending points at which cells should end, shape ``(count, *edge_batch)``.
-    :param magnitude: size of the largest terms of which the log density is a sum, broadcastable to ``batch_shape``:
-        it is rounded in proportion to them, however they cancel. None where it is no larger than the sum.
+    :param magnitude: size of the largest terms of which the log density is a sum, broadcastable to
+        ``batch_shape``: it is rounded in proportion to them, however they cancel. None where it is
+        no larger than the sum.
 
     >>> from pyro_tkam.ops.quadrature import gauss_legendre
-    >>> table = tabulate(lambda z: -z, torch.tensor(0.0), torch.tensor(1.0), torch.Size(), gauss_legendre(8))
+    >>> table = tabulate(lambda z: -z, torch.tensor(0.0), torch.tensor(1.0), torch.Size(),
+    ...     gauss_legendre(8))
     >>> print(f"{table.log_normalizer.exp():.4f}")  # 1 - 1/e
     0.6321
     """
     edges = rule.edges(low, high, breakpoints)
-    terms = torch.zeros((), dtype=low.dtype, device=low.device) if magnitude is None else magnitude.detach()
+    terms = (
+        torch.zeros((), dtype=low.dtype, device=low.device)
+        if magnitude is None
+        else magnitude.detach()
+    )
     terms = terms.expand(batch_shape).flatten()
     table, error = _integrate(log_density, edges, batch_shape, rule, terms)
     if rule.tolerance is None or not is_concrete(error):
@@ -188,7 +216,11 @@ def tabulate(
 
 
 def _integrate(
-    log_density: Callable[[Tensor], Tensor], edges: Tensor, batch_shape: torch.Size, rule: Quadrature, terms: Tensor
+    log_density: Callable[[Tensor], Tensor],
+    edges: Tensor,
+    batch_shape: torch.Size,
+    rule: Quadrature,
+    terms: Tensor,
 ) -> tuple[Table, Tensor]:
     """Return the table on given cells, and the estimated error of each cell in each column."""
     nodes = _nodes(edges, rule.nodes)
@@ -227,58 +259,76 @@ def _nodes(edges: Tensor, fractions: tuple[float, ...]) -> Tensor:
 
 
 def _columns(edges: Tensor, batch_shape: torch.Size) -> Tensor:
-    return edges.expand(-1, *batch_shape).flatten(1) if edges[0].numel() > 1 else edges.reshape(-1, 1)
+    return (
+        edges.expand(-1, *batch_shape).flatten(1) if edges[0].numel() > 1 else edges.reshape(-1, 1)
+    )
 
 
 def _noise(density: Tensor, offset: Tensor, terms: Tensor, edges: Tensor) -> Tensor:
     """
-    Estimate how far rounding moves the density, known up to ``exp(offset)``, in each cell, shape (cells, columns).
+    Estimate how far rounding moves the density, known up to ``exp(offset)``, in each cell, shape
+    (cells, columns).
 
-    The log density is rounded in proportion to its size or that of the terms which it sums, and its argument in
-    proportion to the argument's.
+    The log density is rounded in proportion to its size or that of the terms which it sums, and its
+    argument in proportion to the argument's.
     """
     info = torch.finfo(edges.dtype)
     lowest, highest = density.aminmax(dim=1)
     log_density = torch.where(highest > 0, highest.log() + offset, 0)
-    distance = torch.maximum(edges[:-1].abs(), edges[1:].abs()) / edges.diff(dim=0).clamp_min(info.tiny)  # in cells
-    return info.eps * (highest * (4 + torch.maximum(log_density.abs(), terms)) + (highest - lowest) * distance)
+    # in cells
+    distance = torch.maximum(edges[:-1].abs(), edges[1:].abs()) / edges.diff(dim=0).clamp_min(
+        info.tiny
+    )
+    return info.eps * (
+        highest * (4 + torch.maximum(log_density.abs(), terms)) + (highest - lowest) * distance
+    )
 
 
 def _rounding(noise: Tensor, edges: Tensor) -> Tensor:
     """
     Estimate how far rounding moves the CDF, shape (columns,).
 
-    Rounding adds at most half of its step; a density that errs by a share δ moves the CDF by at most 2u(1 - u)δ.
+    Rounding adds at most half of its step; a density that errs by a share δ moves the CDF by at
+    most 2u(1 - u)δ.
     """
     return torch.finfo(edges.dtype).eps + (edges.diff(dim=0) * noise).sum(0) / 4
 
 
 def _cell_errors(coefficients: Tensor, edges: Tensor, noise: Tensor) -> Tensor:
     """
-    Estimate each cell's part in the error of the CDF from how its Legendre coefficients fall, shape (cells, columns).
+    Estimate each cell's part in the error of the CDF from how its Legendre coefficients fall, shape
+    (cells, columns).
 
-    The larger of the last two coefficients, times the mean ratio by which pairs of them fall (at most 1), stands for
-    the first one left out, which bends the CDF inside the cell; the sum over the cell errs by the one as far again.
-    What rounding does to them does not count. All of the mass is in doubt where floats are too far apart.
+    The larger of the last two coefficients, times the mean ratio by which pairs of them fall (at
+    most 1), stands for the first one left out, which bends the CDF inside the cell; the sum over
+    the cell errs by the one as far again. What rounding does to them does not count. All of the
+    mass is in doubt where floats are too far apart.
     """
     count = coefficients.shape[1]
     last = (coefficients[:, -2:].abs().amax(1) - noise).clamp_min(0)
     pairs = max(count // 2 - 2, 0)
     before = coefficients[:, count - 2 * pairs - 2 : count - 2 * pairs].abs().amax(1)
-    ratio = (last / before.clamp_min(torch.finfo(last.dtype).tiny)).clamp(max=1) ** (1 / max(pairs, 1))
+    ratio = (last / before.clamp_min(torch.finfo(last.dtype).tiny)).clamp(max=1) ** (
+        1 / max(pairs, 1)
+    )
     widths = edges.diff(dim=0)
     safety = 2 + (SAFETY - 2) * ratio  # little is needed where the coefficients fall fast
     error = safety * widths * last * (ratio / (2 * count + 1) + ratio ** (count / 2))
     return torch.where(_wide(edges), error, widths * coefficients[:, 0])
 
 
-def _hidden_errors(coefficients: Tensor, edges: Tensor, noise: Tensor, fractions: tuple[float, ...]) -> Tensor:
+def _hidden_errors(
+    coefficients: Tensor, edges: Tensor, noise: Tensor, fractions: tuple[float, ...]
+) -> Tensor:
     """
-    Bound the error by what lies between the outer nodes of two neighbouring cells, shape (cells, columns).
+    Bound the error by what lies between the outer nodes of two neighbouring cells, shape (cells,
+    columns).
 
-    A kink there shows in no cell's coefficients, but the two polynomials then disagree at the edge between them.
+    A kink there shows in no cell's coefficients, but the two polynomials then disagree at the edge
+    between them.
     """
-    even, odd = coefficients[:, 0::2].sum(1), coefficients[:, 1::2].sum(1)  # P_k is ±1 at the ends of a cell
+    # P_k is ±1 at the ends of a cell
+    even, odd = coefficients[:, 0::2].sum(1), coefficients[:, 1::2].sum(1)
     noise = noise * coefficients.shape[1]  # what extrapolation from the nodes makes of it
     jump = ((even - odd)[1:] - (even + odd)[:-1]).abs() - noise[1:] - noise[:-1]
     jump = jump.clamp_min(0)
@@ -288,24 +338,36 @@ def _hidden_errors(coefficients: Tensor, edges: Tensor, noise: Tensor, fractions
 
 
 def _worth_cutting(error: Tensor, edges: Tensor, tolerance: float) -> Tensor:
-    """Tell which cells have more than their share of the error in any column, and can still be cut."""
+    """
+    Tell which cells have more than their share of the error in any column, and can still be cut.
+    """
     too_much = (error > tolerance / len(error)) & (error.sum(0) > tolerance)
     return (too_much & _wide(edges, pieces=2)).any(1)
 
 
 def _wide(edges: Tensor, pieces: int = 1) -> Tensor:
-    """Tell which cells hold enough different floats to be integrated in pieces, shape ``(cells, columns or 1)``."""
+    """
+    Tell which cells hold enough different floats to be integrated in pieces, shape ``(cells,
+    columns or 1)``.
+    """
     info = torch.finfo(edges.dtype)
-    spacing = info.eps * torch.maximum(edges[:-1].abs(), edges[1:].abs()).clamp_min(info.tiny / info.eps)
+    spacing = info.eps * torch.maximum(edges[:-1].abs(), edges[1:].abs()).clamp_min(
+        info.tiny / info.eps
+    )
     return edges.diff(dim=0) > 64 * pieces * spacing
 
 
 def _cut(edges: Tensor, cut: Tensor) -> Tensor:
-    """Halve the marked cells; the two at the ends, where densities may be singular, are cut close to the end."""
+    """
+    Halve the marked cells; the two at the ends, where densities may be singular, are cut close to
+    the end.
+    """
     share = torch.full(cut.shape, 0.5, dtype=edges.dtype, device=edges.device)
     share[0], share[-1] = 0.125, 0.875
     start, end = edges[:-1][cut], edges[1:][cut]
     share = share[cut].reshape(-1, *[1] * (edges.dim() - 1))
     new = start + (end - start) * share
-    order = torch.cat([torch.arange(len(edges), device=edges.device), cut.nonzero()[:, 0] + 0.5]).argsort()
+    order = torch.cat(
+        [torch.arange(len(edges), device=edges.device), cut.nonzero()[:, 0] + 0.5]
+    ).argsort()
     return torch.cat([edges, new])[order]

@@ -1,4 +1,7 @@
-"""The models of Raj 2025, Sec. 4.3: a mixture or a deep prior of polynomials under a convolutional generator."""
+"""
+The models of Raj 2025, Sec. 4.3: a mixture or a deep prior of polynomials under a convolutional
+generator.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -26,7 +29,8 @@ def conv_mixture(
     noise_scale: float = 0.3,
 ) -> TKAM:
     """
-    Make the model with a mixture of ``num_components`` tilted densities for each latent, sampled exactly.
+    Make the model with a mixture of ``num_components`` tilted densities for each latent, sampled
+    exactly.
 
     :param data_shape: shape of one image, ``(3, 32, 32)``.
     :param latent_dim: number ``Q`` of latents.
@@ -38,8 +42,12 @@ def conv_mixture(
     :raises ValueError: for an unknown name and for images of another shape than the generator's.
     """
     network = _generator(generator, latent_dim, data_shape)
-    components = TiltedPrior((latent_dim, num_components), reference, basis="chebyshev", degree=degree)
-    return TKAM(MixturePrior(components), network, GaussianLikelihood(noise_scale, len(network.data_shape)))
+    components = TiltedPrior(
+        (latent_dim, num_components), reference, basis="chebyshev", degree=degree
+    )
+    return TKAM(
+        MixturePrior(components), network, GaussianLikelihood(noise_scale, len(network.data_shape))
+    )
 
 
 def conv_deep(
@@ -54,11 +62,13 @@ def conv_deep(
     noise_scale: float = 0.3,
 ) -> TKAM:
     """
-    Make the model with one energy of all latents over standard normal ones, sampled by Langevin dynamics.
+    Make the model with one energy of all latents over standard normal ones, sampled by Langevin
+    dynamics.
 
     :param data_shape: shape of one image, ``(3, 32, 32)``.
     :param latent_dim: number of latents.
-    :param energy_widths: hidden widths of the energy, which has no layer norm, as in the paper's Tab. 6.
+    :param energy_widths: hidden widths of the energy, which has no layer norm, as in the paper's
+        Tab. 6.
     :param generator: a name in ``GENERATORS``.
     :param degree: of the Chebyshev polynomials of the energy.
     :param prior_steps: Langevin steps from the reference to a draw of the prior.
@@ -67,7 +77,9 @@ def conv_deep(
     :raises ValueError: for an unknown name and for images of another shape than the generator's.
     """
     network = _generator(generator, latent_dim, data_shape)
-    energy = KAN([latent_dim, *energy_widths, 1], basis="chebyshev", degree=degree, layer_norm=False)
+    energy = KAN(
+        [latent_dim, *energy_widths, 1], basis="chebyshev", degree=degree, layer_norm=False
+    )
     prior = JointPrior(energy, latent_dim, sampler=ShortRunULA(prior_steps, prior_step_size))
     return TKAM(prior, network, GaussianLikelihood(noise_scale, len(network.data_shape)))
 
@@ -77,5 +89,8 @@ def _generator(name: str, latent_dim: int, data_shape: Sequence[int]) -> ConvGen
         raise ValueError(f"generator: got {name!r}, takes one of {sorted(GENERATORS)}")
     network = GENERATORS[name](latent_dim)
     if tuple(data_shape) != network.data_shape:
-        raise ValueError(f"data_shape: got {tuple(data_shape)}, takes {network.data_shape}, that of generator {name!r}")
+        raise ValueError(
+            f"data_shape: got {tuple(data_shape)}, takes {network.data_shape}, that of generator "
+            f"{name!r}"
+        )
     return network

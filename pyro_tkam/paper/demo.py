@@ -33,12 +33,15 @@ class DemoResult:
     shares: dict[str, ClassShares]
 
 
-def demo(config: TrainConfig, folder: Path | str, *, num_samples: int = 1000, progress: bool = True) -> DemoResult:
+def demo(
+    config: TrainConfig, folder: Path | str, *, num_samples: int = 1000, progress: bool = True
+) -> DemoResult:
     """
-    Train one run for each coupling, compare their samples with held-out digits, and write pictures of both.
+    Train one run for each coupling, compare their samples with held-out digits, and write pictures
+    of both.
 
-    The folder gets a run folder for each coupling, ``demo.png``, ``curves.png`` and ``summary.json``. A demo that was
-    killed goes on where it was.
+    The folder gets a run folder for each coupling, ``demo.png``, ``curves.png`` and
+    ``summary.json``. A demo that was killed goes on where it was.
 
     :param config: options of both runs; ``config.data`` is the name of a data set with labels.
     :param folder: where to write.
@@ -47,11 +50,19 @@ def demo(config: TrainConfig, folder: Path | str, *, num_samples: int = 1000, pr
     :raises ValueError: for data without labels, nothing held out, or several processes.
     """
     if config.data not in DATASETS:
-        raise ValueError(f"data: got {config.data!r}, takes one of {sorted(DATASETS)}: the demo needs labels")
+        raise ValueError(
+            f"data: got {config.data!r}, takes one of {sorted(DATASETS)}: the demo needs labels"
+        )
     if config.held_out < 1:
-        raise ValueError(f"held_out: got {config.held_out}, takes at least 1: the demo compares with held-out digits")
+        raise ValueError(
+            f"held_out: got {config.held_out}, takes at least 1: the demo compares with held-out "
+            "digits"
+        )
     if (config.devices, config.num_nodes) != (1, 1):
-        raise ValueError(f"devices: got {config.devices} on {config.num_nodes} machines, takes 1: the demo is small")
+        raise ValueError(
+            f"devices: got {config.devices} on {config.num_nodes} machines, takes 1: the demo is "
+            "small"
+        )
     folder = Path(folder)
     summaries, models = {}, {}
     for coupling in COUPLINGS:
@@ -65,12 +76,17 @@ def demo(config: TrainConfig, folder: Path | str, *, num_samples: int = 1000, pr
     shares = _shares(digits, train_rows, {**samples, "held-out digits": digits.images[held_out]})
     _draw(folder, models, samples, digits.images[held_out])
     result = DemoResult(summaries, shares)
-    written = {"runs": summaries, "classifier": {name: vars(share) for name, share in shares.items()}}
+    written = {
+        "runs": summaries,
+        "classifier": {name: vars(share) for name, share in shares.items()},
+    }
     write_text(folder / "summary.json", json.dumps(written, indent=2) + "\n")
     return result
 
 
-def _shares(digits: LabelledImages, rows: Tensor, sets: dict[str, Tensor]) -> dict[str, ClassShares]:
+def _shares(
+    digits: LabelledImages, rows: Tensor, sets: dict[str, Tensor]
+) -> dict[str, ClassShares]:
     classifier = train_classifier(digits.images[rows], digits.labels[rows])
     return {name: class_shares(classifier, images) for name, images in sets.items()}
 
@@ -81,13 +97,19 @@ def _draw(folder: Path, models: dict[str, TKAM], samples: dict[str, Tensor], rea
     grids, densities = figure.subplots(2, 3, height_ratios=(3, 2))
     plots.image_grid(real[:64], grids[0], columns=8, title="real digits, held out")
     for column, (coupling, model) in enumerate(models.items(), start=1):
-        plots.image_grid(samples[coupling][:64], grids[column], columns=8, title=f'samples, coupling="{coupling}"')
+        plots.image_grid(
+            samples[coupling][:64],
+            grids[column],
+            columns=8,
+            title=f'samples, coupling="{coupling}"',
+        )
         with pyro.get_param_store().scope():
             prior = model.prior()
         plots.prior_densities(prior, densities[column], title="learned priors")
     metrics = {coupling: RunFolder(folder / coupling).read_metrics() for coupling in models}
     plots.training_curves(
-        {name: {k: run[k] for k in ("update", "loss")} for name, run in metrics.items()}, [densities[0]]
+        {name: {k: run[k] for k in ("update", "loss")} for name, run in metrics.items()},
+        [densities[0]],
     )
     figure.savefig(folder / "demo.png", dpi=100)
     plots.save(plots.training_curves(metrics)[0], folder / "curves.png")
@@ -102,14 +124,21 @@ def table(result: DemoResult) -> str:
     lines = [f"{'':26}" + "".join(f"{name:>18}" for name in (*COUPLINGS, "held-out digits"))]
     evidence = {name: summary["held_out"] for name, summary in result.summaries.items()}
     rows = {
-        "log evidence a digit": [f"{e['log_evidence']:.2f} ± {e['standard_error']:.2f}" for e in evidence.values()],
+        "log evidence a digit": [
+            f"{e['log_evidence']:.2f} ± {e['standard_error']:.2f}" for e in evidence.values()
+        ],
         "effective draws a digit": [f"{e['effective_sample_size']:.1f}" for e in evidence.values()],
         "seconds a step": [_seconds(summary) for summary in result.summaries.values()],
         "one class, p > .9": [f"{share.confident:.0%}" for share in result.shares.values()],
-        "classes among these": [str(sum(s > 0 for s in share.confident_by_class)) for share in result.shares.values()],
+        "classes among these": [
+            str(sum(s > 0 for s in share.confident_by_class)) for share in result.shares.values()
+        ],
         "rarest class, any p": [f"{min(share.by_class):.1%}" for share in result.shares.values()],
     }
-    lines += [f"{name:26}" + "".join(f"{entry:>18}" for entry in entries) for name, entries in rows.items()]
+    lines += [
+        f"{name:26}" + "".join(f"{entry:>18}" for entry in entries)
+        for name, entries in rows.items()
+    ]
     lines += ["", "Can the log evidence be believed?"]
     lines += [f"  {name}: {e['verdict']}" for name, e in evidence.items()]
     return "\n".join(lines)

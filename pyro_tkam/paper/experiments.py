@@ -53,10 +53,14 @@ def _patches(folder: Path | None, training: int, held_out: int) -> Images:
     return _divided(*datasets.colour_patches(), training, held_out)
 
 
-def _published(load: Callable[..., datasets.LabelledImages]) -> Callable[[Path | None, int, int], Images]:
+def _published(
+    load: Callable[..., datasets.LabelledImages],
+) -> Callable[[Path | None, int, int], Images]:
     def images(folder: Path | None, training: int, held_out: int) -> Images:
         if folder is None:
-            raise ValueError(f"data: got no folder, takes the one with the published files of {load.__name__}")
+            raise ValueError(
+                f"data: got no folder, takes the one with the published files of {load.__name__}"
+            )
         (train, labels), test = load(folder), load(folder, train=False).images
         return Images(train[:training], test[:held_out], labels[:training])
 
@@ -94,7 +98,8 @@ class Scale:
     :param batch_size: images a gradient step.
     :param learning_rate: step size of Adam.
     :param model: options of the preset.
-    :param objective: options of the objective; an ``exponent`` of two numbers falls from one to the other.
+    :param objective: options of the objective; an ``exponent`` of two numbers falls from one to the
+        other.
     :param grid_updates: options of :class:`~pyro_tkam.train.GridUpdates`; None leaves the grids.
     :param sizes: sample sizes of the extrapolated distances.
     """
@@ -147,12 +152,17 @@ class Experiment:
         Return the settings of a scale.
 
         :param name: ``"small"`` or ``"paper"``.
-        :raises ValueError: for a scale that the experiment has not, and an objective that this version has not.
+        :raises ValueError: for a scale that the experiment has not, and an objective that this
+            version has not.
         """
         if not self.available:
-            raise ValueError(f"name: {self.name} needs {self.objective}, which this version has not")
+            raise ValueError(
+                f"name: {self.name} needs {self.objective}, which this version has not"
+            )
         if name not in self.scales:
-            raise ValueError(f"scale: got {name!r}, takes one of {sorted(self.scales)} for {self.name}")
+            raise ValueError(
+                f"scale: got {name!r}, takes one of {sorted(self.scales)} for {self.name}"
+            )
         return self.scales[name]
 
     def model(self, scale: Scale, images: Images) -> TKAM:
@@ -173,20 +183,30 @@ class Experiment:
         options = dict(scale.objective)
         if "exponent" in options:
             start, end = options["exponent"]
-            options["exponent"] = partial(cyclic_exponent, total=scale.updates, start=start, end=end)
+            options["exponent"] = partial(
+                cyclic_exponent, total=scale.updates, start=start, end=end
+            )
         return getattr(infer, self.objective)(**options)
 
 
 # The paper's name of the flat reference is ebm.
 _REFERENCES = ("uniform", "gaussian", "lognormal", "flat")
 # The paper's names are RBF and FFT; its Fourier bases have 50 frequencies.
-_BASES = {"rbf": {"basis": "rbf", "grid_size": 20}, "fourier": {"basis": "fourier", "grid_size": 50}}
-_SMALL_BASES = {"rbf": {"basis": "rbf", "grid_size": 20}, "fourier": {"basis": "fourier", "grid_size": 20}}
+_BASES = {
+    "rbf": {"basis": "rbf", "grid_size": 20},
+    "fourier": {"basis": "fourier", "grid_size": 50},
+}
+_SMALL_BASES = {
+    "rbf": {"basis": "rbf", "grid_size": 20},
+    "fourier": {"basis": "fourier", "grid_size": 20},
+}
 _SMALL_SIZES = tuple(range(200, 601, 40))
 
 
 def _kart(data: str, small: str | None, reference: str, basis: str) -> Experiment:
-    """Return a row of Sec. 4.1 or 4.2: the representation theorem's model by importance sampling."""
+    """
+    Return a row of Sec. 4.1 or 4.2: the representation theorem's model by importance sampling.
+    """
     darcy = data == "darcy"
     own = {"coupling": "shared", "reference": reference, "noise_scale": 0.1 if darcy else 1.0}
     draws = 50 if darcy else 100
@@ -219,7 +239,9 @@ def _kart(data: str, small: str | None, reference: str, basis: str) -> Experimen
             sizes=_SMALL_SIZES,
         )
     prefix = {"mnist": "digits", "fashion_mnist": "fashion", "darcy": "darcy"}[data]
-    return Experiment(f"{prefix}-{reference}-{basis}", "4.2" if darcy else "4.1", "kart", "ImportanceMLE", scales)
+    return Experiment(
+        f"{prefix}-{reference}-{basis}", "4.2" if darcy else "4.1", "kart", "ImportanceMLE", scales
+    )
 
 
 _PATCH_MODELS = {
@@ -250,7 +272,12 @@ def _patch(prior: str, training: str) -> Experiment:
 
 _COLOUR_MODELS = {
     "mixture": {"latent_dim": 201, "num_components": 100, "reference": "gaussian"},
-    "deep": {"latent_dim": 100, "energy_widths": [200, 200], "prior_steps": 60, "prior_step_size": 0.16},
+    "deep": {
+        "latent_dim": 100,
+        "energy_widths": [200, 200],
+        "prior_steps": 60,
+        "prior_step_size": 0.16,
+    },
 }
 _POSTERIOR_STEPS = {"svhn": 20, "cifar10": 40}
 
@@ -272,7 +299,9 @@ def _colour(data: str, prior: str, training: str) -> Experiment:
         objective={**steps[training], "step_size": 0.01},
     )
     objective, _ = _PATCH_OBJECTIVES[training]
-    return Experiment(f"{data}-{prior}-{training}", "4.3", f"conv_{prior}", objective, {"paper": paper})
+    return Experiment(
+        f"{data}-{prior}-{training}", "4.3", f"conv_{prior}", objective, {"paper": paper}
+    )
 
 
 _SOURCES = (("mnist", "mnist5k"), ("fashion_mnist", None), ("darcy", "darcy"))
@@ -281,9 +310,19 @@ _SOURCES = (("mnist", "mnist5k"), ("fashion_mnist", None), ("darcy", "darcy"))
 EXPERIMENTS: dict[str, Experiment] = {
     row.name: row
     for row in (
-        *(_kart(data, small, r, b) for data, small in _SOURCES for r in _REFERENCES for b in _BASES),
+        *(
+            _kart(data, small, r, b)
+            for data, small in _SOURCES
+            for r in _REFERENCES
+            for b in _BASES
+        ),
         *(_patch(prior, training) for prior in _PATCH_MODELS for training in _PATCH_OBJECTIVES),
-        *(_colour(d, p, t) for d in _POSTERIOR_STEPS for p in _COLOUR_MODELS for t in _PATCH_OBJECTIVES),
+        *(
+            _colour(d, p, t)
+            for d in _POSTERIOR_STEPS
+            for p in _COLOUR_MODELS
+            for t in _PATCH_OBJECTIVES
+        ),
     )
 }
 
@@ -298,7 +337,13 @@ def chosen(pattern: str) -> list[Experiment]:
     >>> [row.name for row in chosen("digits-gaussian")]
     ['digits-gaussian-rbf', 'digits-gaussian-fourier']
     """
-    rows = [row for name, row in EXPERIMENTS.items() if name == pattern or name.startswith(f"{pattern}-")]
+    rows = [
+        row
+        for name, row in EXPERIMENTS.items()
+        if name == pattern or name.startswith(f"{pattern}-")
+    ]
     if not rows:
-        raise ValueError(f"name: got {pattern!r}, takes one of {sorted(EXPERIMENTS)} or the start of some")
+        raise ValueError(
+            f"name: got {pattern!r}, takes one of {sorted(EXPERIMENTS)} or the start of some"
+        )
     return rows

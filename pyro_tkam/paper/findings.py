@@ -79,11 +79,16 @@ def findings(results: Results) -> list[Finding]:
     """
     # A run that was killed between its last update and its result has no time.
     made = {name for name, result in results.items() if result["seconds_per_update"] is not None}
-    return [Finding(claim, tuple(claim.compare(results)) if made.issuperset(claim.rows) else ()) for claim in CLAIMS]
+    return [
+        Finding(claim, tuple(claim.compare(results)) if made.issuperset(claim.rows) else ())
+        for claim in CLAIMS
+    ]
 
 
 def _figure(results: Results, row: str, name: str) -> float:
-    return float(results[row]["seconds_per_update"] if name == "seconds" else results[row]["measured"][name])
+    return float(
+        results[row]["seconds_per_update"] if name == "seconds" else results[row]["measured"][name]
+    )
 
 
 _BASES = ("rbf", "fourier")
@@ -96,29 +101,45 @@ def _rows(prefix: str, *parts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple("-".join((prefix, *each)) for each in product(*parts))
 
 
-def _against_others(data: str, reference: str, name: str, factor: float) -> Callable[[Results], Iterator[Comparison]]:
+def _against_others(
+    data: str, reference: str, name: str, factor: float
+) -> Callable[[Results], Iterator[Comparison]]:
     """Compare a reference with the best of the others, times a factor, for each basis."""
 
     def compare(results: Results) -> Iterator[Comparison]:
         for basis in _BASES:
-            others = [_figure(results, f"{data}-{each}-{basis}", name) for each in _REFERENCES if each != reference]
-            yield Comparison(basis, _figure(results, f"{data}-{reference}-{basis}", name), factor * min(others))
+            others = [
+                _figure(results, f"{data}-{each}-{basis}", name)
+                for each in _REFERENCES
+                if each != reference
+            ]
+            yield Comparison(
+                basis, _figure(results, f"{data}-{reference}-{basis}", name), factor * min(others)
+            )
 
     return compare
 
 
 def _references_are_alike(results: Results) -> Iterator[Comparison]:
     for basis in _BASES:
-        distances = [_figure(results, f"darcy-{reference}-{basis}", "frechet") for reference in _REFERENCES]
+        distances = [
+            _figure(results, f"darcy-{reference}-{basis}", "frechet") for reference in _REFERENCES
+        ]
         yield Comparison(basis, max(distances), 2 * min(distances))
 
 
-def _pairs(low: str, high: str, name: str, others: tuple[str, ...]) -> Callable[[Results], Iterator[Comparison]]:
-    """Compare two rows that differ in one word; ``{}`` in their names stands for each of the others."""
+def _pairs(
+    low: str, high: str, name: str, others: tuple[str, ...]
+) -> Callable[[Results], Iterator[Comparison]]:
+    """
+    Compare two rows that differ in one word; ``{}`` in their names stands for each of the others.
+    """
 
     def compare(results: Results) -> Iterator[Comparison]:
         for each in others:
-            yield Comparison(each, *(_figure(results, row.format(each), name) for row in (low, high)))
+            yield Comparison(
+                each, *(_figure(results, row.format(each), name) for row in (low, high))
+            )
 
     return compare
 
@@ -161,7 +182,8 @@ CLAIMS = (
     ),
     Claim(
         "4.2",
-        "On Darcy pressures RBF bases smooth too much; Fourier bases capture more of the large-scale variation.",
+        "On Darcy pressures RBF bases smooth too much; Fourier bases capture more of the "
+        "large-scale variation.",
         "variance ratio of RBF below that of Fourier, for every reference",
         _DARCY,
         _pairs("darcy-{}-rbf", "darcy-{}-fourier", "variance_ratio", _REFERENCES),
@@ -176,14 +198,16 @@ CLAIMS = (
     Claim(
         "4.3",
         "Steppingstone training is no better than plain maximum likelihood.",
-        "Fréchet distance of maximum likelihood below that of steppingstone training, for both priors",
+        "Fréchet distance of maximum likelihood below that of steppingstone training, for both "
+        "priors",
         _PATCHES,
         _pairs("patches-{}-mle", "patches-{}-se", "frechet", _PRIORS),
     ),
     Claim(
         "4.3",
         "Steppingstone training is dearer than plain maximum likelihood.",
-        "seconds an update of maximum likelihood below those of steppingstone training, for both priors",
+        "seconds an update of maximum likelihood below those of steppingstone training, for both "
+        "priors",
         _PATCHES,
         _pairs("patches-{}-mle", "patches-{}-se", "seconds", _PRIORS),
     ),

@@ -39,9 +39,9 @@ def reproduce(
     """
     Train a row of the paper's results and measure it; a run that was killed goes on where it was.
 
-    The folder gets ``result.json``, ``samples.png``, ``priors.png`` (the first three components beside their
-    reference, as in the paper's Sec. A.9; of a deep prior, marginals of its draws) and the files of
-    :func:`~pyro_tkam.train.fit`.
+    The folder gets ``result.json``, ``samples.png``, ``priors.png`` (the first three components
+    beside their reference, as in the paper's Sec. A.9; of a deep prior, marginals of its draws) and
+    the files of :func:`~pyro_tkam.train.fit`.
 
     :param experiment: the row.
     :param scale: ``"small"`` or ``"paper"``.
@@ -50,7 +50,8 @@ def reproduce(
     :param seed: seed of everything random.
     :param progress: show a progress bar.
     :return: what ``result.json`` holds.
-    :raises ValueError: for a scale that the experiment has not, missing data, and a folder with another run.
+    :raises ValueError: for a scale that the experiment has not, missing data, and a folder with
+        another run.
     """
     settings, folder = experiment.scale(scale), Path(folder)
     images = settings.images(data)
@@ -93,14 +94,21 @@ def environment() -> dict[str, Any]:
 
 def _described(experiment: Experiment, scale: str, seed: int) -> dict[str, Any]:
     """Return everything that decides a run, as JSON gives it back."""
-    described = {"name": experiment.name, "scale": scale, "seed": seed, "settings": asdict(experiment.scale(scale))}
+    described = {
+        "name": experiment.name,
+        "scale": scale,
+        "seed": seed,
+        "settings": asdict(experiment.scale(scale)),
+    }
     return dict(json.loads(json.dumps(described)))
 
 
 def _claim(path: Path, described: dict[str, Any]) -> None:
     """Write what decides the run, unless the folder holds another one."""
     if path.is_file() and json.loads(path.read_text()) != described:
-        raise ValueError(f"folder: {path.parent} holds another run, see {path.name}; take a new folder")
+        raise ValueError(
+            f"folder: {path.parent} holds another run, see {path.name}; take a new folder"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(described, indent=2) + "\n")
 
@@ -112,16 +120,29 @@ def _earlier_seconds(folder: Path) -> float | None:
 
 
 def _fit(
-    model: TKAM, experiment: Experiment, settings: Scale, images: Images, folder: Path, seed: int, progress: bool
+    model: TKAM,
+    experiment: Experiment,
+    settings: Scale,
+    images: Images,
+    folder: Path,
+    seed: int,
+    progress: bool,
 ) -> float | None:
-    """Train the model in place; return the median seconds of an update, None where it was trained already."""
+    """
+    Train the model in place; return the median seconds of an update, None where it was trained
+    already.
+    """
     module = ELBOTraining(
         model,
         experiment.elbo(settings),
         size=len(images.training),
         optimizer=partial(torch.optim.Adam, lr=settings.learning_rate),
     )
-    options: dict[str, Any] = {"updates": settings.updates, "batch_size": settings.batch_size, "seed": seed}
+    options: dict[str, Any] = {
+        "updates": settings.updates,
+        "batch_size": settings.batch_size,
+        "seed": seed,
+    }
     grids = () if settings.grid_updates is None else (GridUpdates(**settings.grid_updates),)
     return fit(module, images.training, folder, progress=progress, callbacks=grids, **options)
 
@@ -153,15 +174,25 @@ def measure(model: TKAM, samples: Tensor, images: Images, sizes: tuple[int, ...]
 
 
 def _distances(samples: Tensor, images: Images, sizes: tuple[int, ...]) -> dict[str, Any]:
-    """Return distances to held-out images, at infinitely many samples, and that of the training images."""
+    """
+    Return distances to held-out images, at infinitely many samples, and that of the training
+    images.
+    """
     features = (
         metrics.principal_features(images.training)
         if images.labels is None
         else metrics.classifier_features(images.training, images.labels)
     )
-    real, training, drawn = (metrics.embed(features, each) for each in (images.held_out, images.training, samples))
-    found: dict[str, Any] = {"features": "principal components" if images.labels is None else "classifier"}
-    for name, distance in (("frechet", metrics.frechet_distance), ("kernel", metrics.kernel_distance)):
+    real, training, drawn = (
+        metrics.embed(features, each) for each in (images.held_out, images.training, samples)
+    )
+    found: dict[str, Any] = {
+        "features": "principal components" if images.labels is None else "classifier"
+    }
+    for name, distance in (
+        ("frechet", metrics.frechet_distance),
+        ("kernel", metrics.kernel_distance),
+    ):
         line = metrics.extrapolate(partial(distance, real), drawn, sizes)
         found |= {
             name: line.value,
@@ -173,8 +204,8 @@ def _distances(samples: Tensor, images: Images, sizes: tuple[int, ...]) -> dict[
 
 def draw(model: TKAM, samples: Tensor, images: Images, folder: Path) -> None:
     """
-    Write ``samples.png``, beside real images, and ``priors.png``: the first three components of the prior beside their
-    reference, or marginals of 2,000 draws where it has no components.
+    Write ``samples.png``, beside real images, and ``priors.png``: the first three components of the
+    prior beside their reference, or marginals of 2,000 draws where it has no components.
 
     :param model: the trained model.
     :param samples: draws of it.
@@ -230,5 +261,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """
     lines = [f"{'':28}" + "".join(f"{name:>16}" for name in _COLUMNS)]
     for name, result in results.items():
-        lines.append(f"{name:28}" + "".join(f"{result['measured'][key]:16.4g}" for key in _COLUMNS.values()))
+        lines.append(
+            f"{name:28}" + "".join(f"{result['measured'][key]:16.4g}" for key in _COLUMNS.values())
+        )
     return "\n".join(lines)

@@ -9,10 +9,14 @@ _LABELS = {"loss": "loss (nats a datum)", "ess": "effective draws a datum"}
 
 
 def training_curves(
-    runs: Mapping[str, Mapping[str, Sequence[float]]], axes: Sequence[Axes] | None = None, *, window: int = 50
+    runs: Mapping[str, Mapping[str, Sequence[float]]],
+    axes: Sequence[Axes] | None = None,
+    *,
+    window: int = 50,
 ) -> Sequence[Axes]:
     """
-    Draw every metric of training against the number of updates: the values, faint, and their running mean.
+    Draw every metric of training against the number of updates: the values, faint, and their
+    running mean.
 
     The vertical axis leaves the first fiftieth of the updates out of view where it is far away.
 
@@ -49,7 +53,14 @@ def _limits(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
     return min(later) - margin, max(later) + margin
 
 
-def _curve(axes: Axes, updates: Sequence[float], values: Sequence[float], window: int, label: str, colour: str) -> None:
+def _curve(
+    axes: Axes,
+    updates: Sequence[float],
+    values: Sequence[float],
+    window: int,
+    label: str,
+    colour: str,
+) -> None:
     window = max(1, min(window, len(values) // 10))
     sums = [0.0, *accumulate(values)]
     means = [(sums[i + window] - sums[i]) / window for i in range(len(values) - window + 1)]

@@ -22,28 +22,41 @@ def evidence_curve(
     exact_mean: Callable[[Tensor], Tensor] | None = None,
 ) -> Axes:
     """
-    Draw the mean log likelihood over ``t`` with the trapezoids whose area is the log evidence (Raj 2025, Fig. 5).
+    Draw the mean log likelihood over ``t`` with the trapezoids whose area is the log evidence (Raj
+    2025, Fig. 5).
 
-    :param draws: a tempered run; where it is per datum, the curve is their sum's. Where the likelihood is zero on a
-        part of the prior, the mean at ``t = 0`` is ``-inf``; the curve starts at the next rung, and the title says so.
+    :param draws: a tempered run; where it is per datum, the curve is their sum's. Where the
+        likelihood is zero on a part of the prior, the mean at ``t = 0`` is ``-inf``; the curve
+        starts at the next rung, and the title says so.
     :param axes: where to draw; None makes a figure.
     :param exact: the log evidence, in nats, where it is known.
-    :param exact_mean: the mean log likelihood at inverse temperatures ``(N,)``, in nats, where it is known: the curve
-        whose area the trapezoids estimate. What lies between it and them is shaded: the error of the estimate.
+    :param exact_mean: the mean log likelihood at inverse temperatures ``(N,)``, in nats, where it
+        is known: the curve whose area the trapezoids estimate. What lies between it and them is
+        shaded: the error of the estimate.
     :return: the axes.
     """
     axes = axes_or_new(axes)
-    total = draws.log_likelihood.flatten(3).sum(-1) if draws.log_likelihood.ndim > 3 else draws.log_likelihood
+    total = (
+        draws.log_likelihood.flatten(3).sum(-1)
+        if draws.log_likelihood.ndim > 3
+        else draws.log_likelihood
+    )
     averages = total.mean((1, 2))
     known = averages.isfinite()
     betas, means = _array(draws.betas[known]), _array(averages[known])
     for k in range(len(betas) - 1):
-        axes.fill_between(betas[k : k + 2], means[k : k + 2], color=f"C{k % 2}", alpha=0.25, linewidth=0)
+        axes.fill_between(
+            betas[k : k + 2], means[k : k + 2], color=f"C{k % 2}", alpha=0.25, linewidth=0
+        )
     axes.plot(betas, means, "o-", color="black", markersize=3, linewidth=1)
     if exact_mean is not None:
-        t = torch.linspace(float(betas[0]), 1.0, 400, dtype=draws.betas.dtype, device=draws.betas.device)
+        t = torch.linspace(
+            float(betas[0]), 1.0, 400, dtype=draws.betas.dtype, device=draws.betas.device
+        )
         curve = _array(exact_mean(t))
-        axes.fill_between(_array(t), curve, np.interp(_array(t), betas, means), color="C3", alpha=0.4, linewidth=0)
+        axes.fill_between(
+            _array(t), curve, np.interp(_array(t), betas, means), color="C3", alpha=0.4, linewidth=0
+        )
         axes.plot(_array(t), curve, color="C3", linewidth=1.5, label="exact mean")
         axes.legend(frameon=False)
     margin = 0.15 * float(means.max() - means.min())
@@ -68,7 +81,10 @@ def ladders(num_temperatures: int, exponents: Sequence[float], axes: Axes | None
     axes = axes_or_new(axes)
     for exponent in exponents:
         axes.plot(
-            range(num_temperatures), _array(power_law(num_temperatures, exponent)), "o-", label=f"r = {exponent:g}"
+            range(num_temperatures),
+            _array(power_law(num_temperatures, exponent)),
+            "o-",
+            label=f"r = {exponent:g}",
         )
     axes.legend(frameon=False)
     return _labelled(axes, "k", "t")
@@ -84,12 +100,20 @@ def swap_rates(draws: PowerPosteriors, axes: Axes | None = None) -> Axes:
     """
     axes = axes_or_new(axes)
     betas = _array(draws.betas)
-    axes.bar(betas[:-1], _array(draws.swap_acceptance), width=betas[1:] - betas[:-1], align="edge", edgecolor="white")
+    axes.bar(
+        betas[:-1],
+        _array(draws.swap_acceptance),
+        width=betas[1:] - betas[:-1],
+        align="edge",
+        edgecolor="white",
+    )
     axes.set_ylim(0, 1)
     return _labelled(axes, "t", "swap acceptance")
 
 
-def index_process(draws: PowerPosteriors, axes: Axes | None = None, *, chain: int = 0, datum: int = 0) -> Axes:
+def index_process(
+    draws: PowerPosteriors, axes: Axes | None = None, *, chain: int = 0, datum: int = 0
+) -> Axes:
     """
     Draw which rung each replica is at, draw by draw.
 
@@ -100,7 +124,11 @@ def index_process(draws: PowerPosteriors, axes: Axes | None = None, *, chain: in
     :return: the axes.
     """
     axes = axes_or_new(axes)
-    rungs = draws.replicas[:, chain].flatten(2)[..., datum] if draws.replicas.ndim > 3 else draws.replicas[:, chain]
+    rungs = (
+        draws.replicas[:, chain].flatten(2)[..., datum]
+        if draws.replicas.ndim > 3
+        else draws.replicas[:, chain]
+    )
     for path in _array(rungs.argsort(0)):
         axes.plot(path, linewidth=0.7)
     return _labelled(axes, "draw", "rung")
@@ -112,7 +140,8 @@ def power_posteriors(
     """
     Draw the densities of a scalar latent at all temperatures, as histograms (Raj 2025, Fig. 4).
 
-    :param values: draws of the latent, ``(temperature, chain, draw)``; see ``keep_all`` of a tempered run.
+    :param values: draws of the latent, ``(temperature, chain, draw)``; see ``keep_all`` of a
+        tempered run.
     :param betas: inverse temperatures, ``(temperature,)``.
     :param axes: where to draw; None makes a figure.
     :param bins: bars of each histogram.
@@ -121,7 +150,9 @@ def power_posteriors(
     :raises ValueError: for other shapes.
     """
     if values.ndim != 3 or len(values) != len(betas):
-        raise ValueError(f"values: got shape {tuple(values.shape)}, takes ({len(betas)}, chain, draw)")
+        raise ValueError(
+            f"values: got shape {tuple(values.shape)}, takes ({len(betas)}, chain, draw)"
+        )
     axes = axes_or_new(axes)
     span = (values.min().item(), values.max().item())
     for beta, each in zip(betas.tolist(), values, strict=True):
@@ -132,7 +163,9 @@ def power_posteriors(
     return _labelled(axes, label, "density")
 
 
-def importance_weights(draws: WeightedDraws, axes: Axes | None = None, *, data: Sequence[int] = (0,)) -> Axes:
+def importance_weights(
+    draws: WeightedDraws, axes: Axes | None = None, *, data: Sequence[int] = (0,)
+) -> Axes:
     """
     Draw normalised importance weights, largest first, with the effective sample size and k-hat.
 

@@ -16,7 +16,9 @@ def are_images(data: Tensor) -> bool:
     return data.numel() > 0 and (data.dim() == 3 or (data.dim() == 4 and data.shape[1] == 3))
 
 
-def image_grid(images: Tensor, axes: Axes | None = None, *, columns: int | None = None, title: str = "") -> Axes:
+def image_grid(
+    images: Tensor, axes: Axes | None = None, *, columns: int | None = None, title: str = ""
+) -> Axes:
     """
     Show images in a grid, from 0 to 1: grey ones white on black, others in colour.
 
@@ -29,7 +31,8 @@ def image_grid(images: Tensor, axes: Axes | None = None, *, columns: int | None 
     """
     if not are_images(images):
         raise ValueError(
-            f"images: got shape {tuple(images.shape)}, takes (num, height, width) or (num, 3, height, width), all at "
+            f"images: got shape {tuple(images.shape)}, takes (num, height, width) or (num, 3, "
+            "height, width), all at "
             "least 1"
         )
     columns = columns or math.ceil(math.sqrt(len(images)))

@@ -21,7 +21,8 @@ def prior_densities(
     title: str = "",
 ) -> Axes:
     """
-    Draw the learned densities that differ most from the reference, in colour, over the reference, dashed.
+    Draw the learned densities that differ most from the reference, in colour, over the reference,
+    dashed.
 
     :param prior: a bank of univariate densities, of any batch shape, on one reference.
     :param axes: where to draw; None makes a figure.
@@ -37,7 +38,9 @@ def prior_densities(
     positions, bank, reference = _curves(prior, prior.reference, points)
     chosen = (bank - reference).abs().mean(0).topk(min(num, bank.shape[1])).indices
     axes.plot(positions, bank[:, chosen], linewidth=0.9, alpha=0.8)
-    axes.plot(positions, reference[:, :1], color="black", linestyle="--", linewidth=1.5, label="reference")
+    axes.plot(
+        positions, reference[:, :1], color="black", linestyle="--", linewidth=1.5, label="reference"
+    )
     axes.set_title(title, fontsize="medium")
     axes.legend(frameon=False)
     return _dressed(axes, positions)
@@ -45,17 +48,24 @@ def prior_densities(
 
 @torch.no_grad()
 def prior_components(
-    prior: ExponentiallyTilted | TiltedMixture, axes: Sequence[Axes] | None = None, *, num: int = 3, points: int = 200
+    prior: ExponentiallyTilted | TiltedMixture,
+    axes: Sequence[Axes] | None = None,
+    *,
+    num: int = 3,
+    points: int = 200,
 ) -> Sequence[Axes]:
     """
-    Draw the first learned densities of a bank, one a panel, beside their reference (Raj 2025, Sec. A.9).
+    Draw the first learned densities of a bank, one a panel, beside their reference (Raj 2025, Sec.
+    A.9).
 
-    :param prior: a bank of univariate densities, or of mixtures of them, of any batch shape, on one reference.
+    :param prior: a bank of univariate densities, or of mixtures of them, of any batch shape, on one
+        reference.
     :param axes: one for each density; None makes a figure.
     :param num: number of densities, the first of the bank's flattened batch.
     :param points: points a curve.
     :return: the axes.
-    :raises ValueError: for fewer than two points, and for another number of axes than there are densities.
+    :raises ValueError: for fewer than two points, and for another number of axes than there are
+        densities.
     """
     if num < 1 or points < 2:
         raise ValueError(f"num, points: got {num} and {points}, takes at least 1 and 2")
@@ -65,7 +75,14 @@ def prior_components(
     for index, panel in enumerate(panels):
         panel.fill_between(positions, bank[:, index], alpha=0.3)
         panel.plot(positions, bank[:, index], label="learned")
-        panel.plot(positions, reference[:, 0], color="black", linestyle="--", linewidth=1.2, label="reference")
+        panel.plot(
+            positions,
+            reference[:, 0],
+            color="black",
+            linestyle="--",
+            linewidth=1.2,
+            label="reference",
+        )
         panel.set_title(f"component {index + 1}", fontsize="medium")
         _dressed(panel, positions)
     panels[0].legend(frameon=False)
@@ -74,10 +91,16 @@ def prior_components(
 
 @torch.no_grad()
 def prior_marginals(
-    draws: Tensor, reference: Distribution, axes: Sequence[Axes] | None = None, *, num: int = 3, bins: int = 40
+    draws: Tensor,
+    reference: Distribution,
+    axes: Sequence[Axes] | None = None,
+    *,
+    num: int = 3,
+    bins: int = 40,
 ) -> Sequence[Axes]:
     """
-    Draw the first marginals of a joint prior, whose densities are not known, as histograms beside its reference.
+    Draw the first marginals of a joint prior, whose densities are not known, as histograms beside
+    its reference.
 
     :param draws: of the prior, shape ``(N, Q)``.
     :param reference: univariate, of every latent.
@@ -85,20 +108,32 @@ def prior_marginals(
     :param num: number of marginals, the first.
     :param bins: bars of a histogram.
     :return: the axes.
-    :raises ValueError: for draws of another shape, numbers below one, and another number of axes than marginals.
+    :raises ValueError: for draws of another shape, numbers below one, and another number of axes
+        than marginals.
     """
     if num < 1 or bins < 1:
         raise ValueError(f"num, bins: got {num} and {bins}, takes at least 1 of both")
     if draws.dim() != 2 or draws.numel() == 0:
-        raise ValueError(f"draws: got shape {tuple(draws.shape)}, takes (N, Q), both of at least one")
+        raise ValueError(
+            f"draws: got shape {tuple(draws.shape)}, takes (N, Q), both of at least one"
+        )
     panels = _panels(axes, min(num, draws.shape[1]))
     shown = draws[:, : len(panels)].detach().cpu()
     reach = max(4.0, float(shown.abs().max()))
     positions = torch.linspace(-reach, reach, 200, dtype=shown.dtype)
     plain = reference.log_prob(positions).exp()
     for index, panel in enumerate(panels):
-        panel.hist(shown[:, index].numpy(), bins, range=(-reach, reach), density=True, alpha=0.5, label="draws")
-        panel.plot(positions, plain, color="black", linestyle="--", linewidth=1.2, label="reference")
+        panel.hist(
+            shown[:, index].numpy(),
+            bins,
+            range=(-reach, reach),
+            density=True,
+            alpha=0.5,
+            label="draws",
+        )
+        panel.plot(
+            positions, plain, color="black", linestyle="--", linewidth=1.2, label="reference"
+        )
         panel.set_title(f"latent {index + 1}", fontsize="medium")
         _dressed(panel, positions)
     panels[0].legend(frameon=False, fontsize="small", handlelength=1.2, loc="upper left")
@@ -115,10 +150,15 @@ def _panels(axes: Sequence[Axes] | None, num: int) -> Sequence[Axes]:
 
 
 def _curves(prior: Any, reference: Any, points: int) -> tuple[Any, Any, Any]:
-    """Return positions ``(points,)``, densities and their normalised references, ``(points, densities)``."""
+    """
+    Return positions ``(points,)``, densities and their normalised references, ``(points,
+    densities)``.
+    """
     low, high = float(prior.low.min()), float(prior.high.max())
     margin = (high - low) * 1e-6
-    z = torch.linspace(low + margin, high - margin, points, dtype=prior.low.dtype, device=prior.low.device)
+    z = torch.linspace(
+        low + margin, high - margin, points, dtype=prior.low.dtype, device=prior.low.device
+    )
     column = z.reshape(-1, *(1,) * len(prior.batch_shape))
     plain = reference.log_density(column).exp().reshape(points, -1)
     plain = plain / torch.trapezoid(plain, z, dim=0)
@@ -127,6 +167,11 @@ def _curves(prior: Any, reference: Any, points: int) -> tuple[Any, Any, Any]:
 
 
 def _dressed(axes: Axes, positions: Any) -> Axes:
-    axes.set(xlabel="z", ylabel="density", xlim=(float(positions[0]), float(positions[-1])), ylim=(0, None))
+    axes.set(
+        xlabel="z",
+        ylabel="density",
+        xlim=(float(positions[0]), float(positions[-1])),
+        ylim=(0, None),
+    )
     axes.spines[["top", "right"]].set_visible(False)
     return axes

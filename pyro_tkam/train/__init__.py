@@ -1,4 +1,7 @@
-"""Training on Lightning: run folders, checkpoints, configuration. Imported lazily, since Lightning takes seconds."""
+"""
+Training on Lightning: run folders, checkpoints, configuration. Imported lazily, since Lightning
+takes seconds.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

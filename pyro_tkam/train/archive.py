@@ -13,11 +13,12 @@ from pyro_tkam.train.folder import RunFolder
 
 def training_to_arviz(result: RunFolder, *, evidence: Evidence | None = None) -> Container:
     """
-    Turn a run folder into a container with one group, ``training``: every metric over dimension ``update``.
+    Turn a run folder into a container with one group, ``training``: every metric over dimension
+    ``update``.
 
     :param result: the folder of a finished run.
-    :param evidence: not taken: the run's own evidence of held-out data, in nats a datum, is in the attributes, where
-        any were held out.
+    :param evidence: not taken: the run's own evidence of held-out data, in nats a datum, is in the
+        attributes, where any were held out.
     :raises FileNotFoundError: where metrics or summary are missing.
     :raises ValueError: for an evidence, or damaged metrics.
     """
@@ -30,7 +31,10 @@ def training_to_arviz(result: RunFolder, *, evidence: Evidence | None = None) ->
     held_out = json.loads(result.summary.read_text()).get("held_out")
     attrs = {} if held_out is None else _evidence_attributes(held_out)
     return from_groups(
-        {"training": columns}, sample_dims={"training": ("update",)}, coords={"update": updates}, attrs=attrs
+        {"training": columns},
+        sample_dims={"training": ("update",)},
+        coords={"update": updates},
+        attrs=attrs,
     )
 
 

@@ -12,14 +12,15 @@ from pyro_tkam.datasets import RowsOf
 
 class SeededBatches:
     """
-    Mini-batches of a run, in an order that depends on ``(seed, epoch)`` and on nothing that happened before.
+    Mini-batches of a run, in an order that depends on ``(seed, epoch)`` and on nothing that
+    happened before.
 
-    Every epoch is a permutation of the data; a last, incomplete batch of an epoch is left out. The state is the
-    number of batches handed out, so that iteration goes on in the middle of an epoch. Where several processes train
-    together, iteration gives each an equal share of every batch.
+    Every epoch is a permutation of the data; a last, incomplete batch of an epoch is left out. The
+    state is the number of batches handed out, so that iteration goes on in the middle of an epoch.
+    Where several processes train together, iteration gives each an equal share of every batch.
 
-    :param dataset: a map-style data set. Batches have the structure of its items: a tensor, or a tuple or dictionary of
-        tensors; a tuple of one is that one.
+    :param dataset: a map-style data set. Batches have the structure of its items: a tensor, or a
+        tuple or dictionary of tensors; a tuple of one is that one.
     :param batch_size: rows a batch, of all processes together; at most the data's.
     :param updates: number of batches in all.
     :param seed: seed of the permutations; the global generator is neither read nor moved.
@@ -33,7 +34,9 @@ class SeededBatches:
     def __init__(self, dataset: Dataset[Any], batch_size: int, updates: int, seed: int = 0) -> None:
         self.size = len(dataset)  # type: ignore[arg-type]
         if not 1 <= batch_size <= self.size:
-            raise ValueError(f"batch_size: got {batch_size}, takes 1 to {self.size}, the number of rows")
+            raise ValueError(
+                f"batch_size: got {batch_size}, takes 1 to {self.size}, the number of rows"
+            )
         self.dataset, self.batch_size, self.updates, self.seed = dataset, batch_size, updates, seed
         self._next = 0
 
@@ -64,7 +67,11 @@ class SeededBatches:
 
     def _fetch(self, rows: Tensor) -> Any:
         whole = isinstance(self.dataset, TensorDataset | RowsOf)
-        batch = self.dataset[rows] if whole else default_collate([self.dataset[int(row)] for row in rows])
+        batch = (
+            self.dataset[rows]
+            if whole
+            else default_collate([self.dataset[int(row)] for row in rows])
+        )
         if not isinstance(batch, list | tuple):
             return batch
         return batch[0] if len(batch) == 1 else tuple(batch)
@@ -99,7 +106,9 @@ def tensors(batch: Any) -> Iterator[Tensor]:
 
 
 def _own_share(rows: Tensor) -> Tensor:
-    """Return every so manyth row, beginning with this process's rank; all of them in a single process."""
+    """
+    Return every so manyth row, beginning with this process's rank; all of them in a single process.
+    """
     if not (distributed.is_available() and distributed.is_initialized()):
         return rows
     return rows[distributed.get_rank() :: distributed.get_world_size()]

@@ -18,20 +18,28 @@ from pyro_tkam.train.folder import write_text
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints written aside and renamed, since Lightning's own temporary file may be on another disk."""
+    """
+    Checkpoints written aside and renamed, since Lightning's own temporary file may be on another
+    disk.
+    """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
         """Write a checkpoint, see :func:`~pyro_tkam.train.checkpoints.write_checkpoint`."""
         write_checkpoint(checkpoint, Path(path))
 
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
         """Read a checkpoint, see :func:`~pyro_tkam.train.checkpoints.read_checkpoint`."""
         return read_checkpoint(Path(path), map_location)
 
 
 class LastCheckpoint(Checkpoint):
     """
-    Replace one checkpoint file every so many updates and after the last. Its state knows no path: folders may move.
+    Replace one checkpoint file every so many updates and after the last. Its state knows no path:
+    folders may move.
 
     :param path: the file.
     :param every: number of updates between checkpoints.
@@ -51,15 +59,18 @@ class RandomState(Callback):
     """
     Keep torch's generators in the checkpoint, and put them back just before the first batch.
 
-    Where several processes train together, all have the generators of the first between updates. In an update they
-    draw alike if the objective shares its draws among all data, and from streams of their own otherwise.
+    Where several processes train together, all have the generators of the first between updates. In
+    an update they draw alike if the objective shares its draws among all data, and from streams of
+    their own otherwise.
     """
 
     def __init__(self) -> None:
         self._saved: dict[str, Tensor] | None = None
         self._device = torch.device("cpu")
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
         """Remember on which device the draws are made."""
         self._device = trainer.strategy.root_device
 
@@ -74,7 +85,9 @@ class RandomState(Callback):
         """Keep the state for the first batch, since setting up a run draws numbers too."""
         self._saved = state_dict
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Let all processes begin alike."""
         self._share(trainer)
 
@@ -102,10 +115,11 @@ class RandomState(Callback):
 
 class MetricsFile(Callback):
     """
-    Write the logged metrics of every update to a CSV file, a row each, before a checkpoint can hold that update.
+    Write the logged metrics of every update to a CSV file, a row each, before a checkpoint can hold
+    that update.
 
-    A run that goes on from a checkpoint first drops the rows after it. Times are not written: they never repeat. Of
-    several processes the first writes.
+    A run that goes on from a checkpoint first drops the rows after it. Times are not written: they
+    never repeat. Of several processes the first writes.
 
     :param path: the file.
     :raises ValueError: on resuming, for a file that lacks rows before the checkpoint.
@@ -114,21 +128,32 @@ class MetricsFile(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Drop the rows that come after the checkpoint."""
         if not trainer.is_global_zero:
             return
         update = trainer.global_step
-        lines = self.path.read_text().splitlines(keepends=True) if update and self.path.is_file() else []
+        lines = (
+            self.path.read_text().splitlines(keepends=True)
+            if update and self.path.is_file()
+            else []
+        )
         if update and (len(lines) < update + 1 or not lines[update].startswith(f"{update},")):
-            raise ValueError(f"{self.path} lacks rows up to update {update}, at which the checkpoint was written")
+            raise ValueError(
+                f"{self.path} lacks rows up to update {update}, at which the checkpoint was written"
+            )
         write_text(self.path, "".join(lines[: update + 1]))
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Append the row of this update."""
         if not trainer.is_global_zero:
             return
-        row = {"update": trainer.global_step, **{k: v.item() for k, v in trainer.callback_metrics.items()}}
+        row = {
+            "update": trainer.global_step,
+            **{k: v.item() for k, v in trainer.callback_metrics.items()},
+        }
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, row, lineterminator="\n")
             if trainer.global_step == 1:
@@ -140,8 +165,8 @@ class StopEarly(EarlyStopping):
     """
     Lightning's ``EarlyStopping`` on the mean loss of blocks of updates, since a run has no epochs.
 
-    A run that was stopped stays so: started again, it ends where it was. Several processes decide alike, as the loss
-    that is logged is their mean.
+    A run that was stopped stays so: started again, it ends where it was. Several processes decide
+    alike, as the loss that is logged is their mean.
 
     :param patience: number of blocks without a new best after which to stop.
     :param block: number of updates in a block.
@@ -157,7 +182,9 @@ class StopEarly(EarlyStopping):
         """Whether it has stopped the run."""
         return self.stopping_reason != EarlyStoppingReason.NOT_STOPPED
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Stop a run that was stopped before."""
         trainer.should_stop = self.stopped
 
@@ -165,7 +192,9 @@ class StopEarly(EarlyStopping):
         """Check where a block ends."""
         self._losses.append(trainer.callback_metrics["loss"].item())
         if len(self._losses) == self.block:
-            trainer.should_stop, _ = self._evaluate_stopping_criteria(torch.tensor(self._losses).mean())
+            trainer.should_stop, _ = self._evaluate_stopping_criteria(
+                torch.tensor(self._losses).mean()
+            )
             self._losses.clear()
 
     def state_dict(self) -> dict[str, Any]:

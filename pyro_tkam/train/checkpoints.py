@@ -1,4 +1,6 @@
-"""Checkpoint files that are always whole, written aside and then renamed, and say what wrote them."""
+"""
+Checkpoint files that are always whole, written aside and then renamed, and say what wrote them.
+"""
 
 import os
 import pickle
@@ -11,7 +13,10 @@ import torch
 import pyro_tkam
 
 FORMAT = 1
-"""Number of the layout of checkpoints; it grows with every change after which older ones cannot be gone on from."""
+"""
+Number of the layout of checkpoints; it grows with every change after which older ones cannot be
+gone on from.
+"""
 
 
 def stamp(objective: str) -> dict[str, Any]:
@@ -29,7 +34,8 @@ def stamp(objective: str) -> dict[str, Any]:
 
 def check_stamp(content: dict[str, Any], objective: str) -> None:
     """
-    Refuse a checkpoint that another version or objective wrote: going on from it would give other numbers.
+    Refuse a checkpoint that another version or objective wrote: going on from it would give other
+    numbers.
 
     :param content: the checkpoint.
     :param objective: name of the objective that would go on.
@@ -38,7 +44,8 @@ def check_stamp(content: dict[str, Any], objective: str) -> None:
     for name, wanted in stamp(objective).items():
         if content.get(name) != wanted:
             raise ValueError(
-                f"checkpoint: got {name} {content.get(name)!r}, takes {wanted!r}; take a new folder, or go on with "
+                f"checkpoint: got {name} {content.get(name)!r}, takes {wanted!r}; take a new "
+                "folder, or go on with "
                 "what wrote it"
             )
 
@@ -72,7 +79,14 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise FileNotFoundError(f"{path} is missing: the run has not come to its first checkpoint")
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ValueError(f"{path} is not a checkpoint of a training run: it has no state_dict")

@@ -12,20 +12,22 @@ from pyro_tkam.train.folder import write_text
 @dataclass(frozen=True)
 class ModelConfig:
     """
-    Options of the presets of :class:`pyro_tkam.models.TKAM`; those of other presets keep their defaults.
+    Options of the presets of :class:`pyro_tkam.models.TKAM`; those of other presets keep their
+    defaults.
 
-    :param preset: "kart" (the representation theorem), "mixture" (a mixture for each latent) or "deep" (one energy of
-        all latents).
+    :param preset: "kart" (the representation theorem), "mixture" (a mixture for each latent) or
+        "deep" (one energy of all latents).
     :param data_shape: shape of one datum; null takes the data's, and the run folder records it.
-    :param latent_dim: of "kart", number P of inner indices, with Q = 2P + 1 outer ones; of the others, number Q of
-        latents.
+    :param latent_dim: of "kart", number P of inner indices, with Q = 2P + 1 outer ones; of the
+        others, number Q of latents.
     :param num_components: of "mixture", number P of components of each latent.
-    :param coupling: of "kart", "shared" (one uniform for each inner index: strictly the Kolmogorov-Arnold
-        representation) or "independent" (a latent for each pair of inner and outer index).
-    :param reference: density that the prior tilts, except of "deep": "uniform", "gaussian", "lognormal",
-        "learnable_gaussian", "flat".
-    :param basis: basis of energies and generator: "rbf", "bspline", "rswaf", "fourier", "chebyshev", "gegenbauer",
-        "mexican_hat" or "morlet".
+    :param coupling: of "kart", "shared" (one uniform for each inner index: strictly the
+        Kolmogorov-Arnold representation) or "independent" (a latent for each pair of inner and
+        outer index).
+    :param reference: density that the prior tilts, except of "deep": "uniform", "gaussian",
+        "lognormal", "learnable_gaussian", "flat".
+    :param basis: basis of energies and generator: "rbf", "bspline", "rswaf", "fourier",
+        "chebyshev", "gegenbauer", "mexican_hat" or "morlet".
     :param grid_size: number of grid points of both.
     :param energy_widths: of "deep", hidden widths of the energy; null takes one layer of 2Q.
     :param widths: hidden widths of the generator; null takes one layer of 2Q.
@@ -56,8 +58,10 @@ class GridConfig:
     :param decay: each interval is 2 - decay times the last.
     :param num_samples: draws of the prior that place the knots.
     :param uniform_share: share of the uniform grid in the new one.
-    :param max_change: refuse an update after which functions differ by more, relative to their size.
-    :param grid_size: size of the grids from the first update on, larger ones to refine them; null keeps the size.
+    :param max_change: refuse an update after which functions differ by more, relative to their
+        size.
+    :param grid_size: size of the grids from the first update on, larger ones to refine them; null
+        keeps the size.
     """
 
     every: int = 100
@@ -71,17 +75,21 @@ class GridConfig:
 @dataclass(frozen=True)
 class ChainConfig:
     """
-    Options of the objectives that sample the posterior by chains; see :class:`~pyro_tkam.infer.LangevinMLE`.
+    Options of the objectives that sample the posterior by chains; see
+    :class:`~pyro_tkam.infer.LangevinMLE`.
 
     :param kernel: "ula", "mala" or "automala"; the objective "automala" always takes the last.
-    :param step_size: of the kernel; "automala" starts with it and then carries its mean accepted step.
+    :param step_size: of the kernel; "automala" starts with it and then carries its mean accepted
+        step.
     :param min_step_size: smallest step of "automala".
     :param max_step_size: largest step of "automala".
     :param num_unadjusted: first steps of "automala" without the Metropolis test.
     :param num_steps: steps of a chain in one update.
     :param num_chains: chains of each datum, and of each temperature.
-    :param guide_objective: what the guide of "refined" learns from: "elbo", its own draws, or "inclusive", the ends.
-    :param num_temperatures: temperatures of "steppingstone" and "thermodynamic", 0 and 1 among them.
+    :param guide_objective: what the guide of "refined" learns from: "elbo", its own draws, or
+        "inclusive", the ends.
+    :param num_temperatures: temperatures of "steppingstone" and "thermodynamic", 0 and 1 among
+        them.
     :param first_exponent: exponent of the ladder's power law at the first update.
     :param last_exponent: exponent at the last update.
     :param cycles: full cycles of the exponent between them.
@@ -106,33 +114,37 @@ class TrainConfig:
     """
     Everything that decides a training run: with the same numbers it gives the same metrics.
 
-    :param data: data set: "mnist5k" (28 x 28 digits), "digits" (8 x 8 digits), "darcy" (32 x 32 pressures), "patches"
-        (3 x 16 x 16, of colour photographs), or a .npy or .pt file of floating rows, (num, ...).
+    :param data: data set: "mnist5k" (28 x 28 digits), "digits" (8 x 8 digits), "darcy" (32 x 32
+        pressures), "patches" (3 x 16 x 16, of colour photographs), or a .npy or .pt file of
+        floating rows, (num, ...).
     :param held_out: number of rows held out of training.
     :param model: the model.
     :param updates: number of gradient steps.
     :param batch_size: rows a gradient step, of all processes together.
-    :param objective: how posterior draws are made: "importance", "langevin" (chains at the posterior),
-        "automala" (the same by that kernel), "steppingstone" or "thermodynamic" (tempered chains; the loss is that
-        estimate of the evidence), "amortised" (a guide network and the evidence lower bound), "iwae" (the same with
-        the importance-weighted bound), "wake" (the same, the guide learning from weighted draws), "wake-sleep" (the
-        guide learning from draws of the model instead) or "refined" (chains that start at the guide's draws; the model
+    :param objective: how posterior draws are made: "importance", "langevin" (chains at the
+        posterior), "automala" (the same by that kernel), "steppingstone" or "thermodynamic"
+        (tempered chains; the loss is that estimate of the evidence), "amortised" (a guide network
+        and the evidence lower bound), "iwae" (the same with the importance-weighted bound), "wake"
+        (the same, the guide learning from weighted draws), "wake-sleep" (the guide learning from
+        draws of the model instead) or "refined" (chains that start at the guide's draws; the model
         learns from their ends).
-    :param num_particles: draws a gradient step; those of "importance" are shared by the batch, those of "iwae", "wake"
-        and "wake-sleep" are each datum's own.
+    :param num_particles: draws a gradient step; those of "importance" are shared by the batch,
+        those of "iwae", "wake" and "wake-sleep" are each datum's own.
     :param chains: options of the objectives that run chains.
     :param learning_rate: step size of Adam.
-    :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; null keeps them.
+    :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; null keeps
+        them.
     :param checkpoint_every: number of updates between checkpoints.
     :param grid_updates: schedule of grid updates; null keeps the grids.
-    :param patience: stop after so many blocks of 100 updates whose mean loss is no new best; null never stops early.
+    :param patience: stop after so many blocks of 100 updates whose mean loss is no new best; null
+        never stops early.
     :param tensorboard: also write the metrics for TensorBoard, into the folder "tensorboard".
     :param seed: seed of everything random.
     :param device: "auto", "cpu", "gpu", "mps" or another accelerator that Lightning knows.
     :param devices: number of processes on each machine, a device each; they share the batches.
     :param num_nodes: number of machines.
-    :param precision: "32-true", or "bf16-mixed" for matrix products of networks in half precision; tables of the prior
-        and log densities stay in single.
+    :param precision: "32-true", or "bf16-mixed" for matrix products of networks in half precision;
+        tables of the prior and log densities stay in single.
     """
 
     data: str = "mnist5k"
@@ -190,7 +202,8 @@ class TrainConfig:
 
         :param path: the YAML file.
         :raises FileNotFoundError: where there is none.
-        :raises ValueError: for what is not YAML or not such a configuration; names the file and the key.
+        :raises ValueError: for what is not YAML or not such a configuration; names the file and the
+            key.
         """
         with needs("train"):
             import yaml
@@ -234,7 +247,9 @@ def check_hardware(batch_size: int, devices: int, num_nodes: int, precision: str
         if value < 1:
             raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
     if batch_size % (devices * num_nodes):
-        raise ValueError(f"batch_size: got {batch_size}, takes a multiple of the {devices * num_nodes} processes")
+        raise ValueError(
+            f"batch_size: got {batch_size}, takes a multiple of the {devices * num_nodes} processes"
+        )
     if precision not in PRECISIONS:
         raise ValueError(f"precision: got {precision!r}, takes one of {list(PRECISIONS)}")
 

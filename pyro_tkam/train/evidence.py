@@ -1,4 +1,7 @@
-"""Evidence of every held-out datum of a trained model, by the cheapest method that its diagnosis trusts."""
+"""
+Evidence of every held-out datum of a trained model, by the cheapest method that its diagnosis
+trusts.
+"""
 
 from __future__ import annotations
 
@@ -29,29 +32,41 @@ CHAIN_DRAWS = 128
 PROPOSALS = 4000
 CHUNK = 150
 """Data whose chains run together."""
-TEMPERING: dict[str, Any] = {"num_temperatures": 12, "num_samples": 250, "warmup_steps": 250, "num_chains": 4}
+TEMPERING: dict[str, Any] = {
+    "num_temperatures": 12,
+    "num_samples": 250,
+    "warmup_steps": 250,
+    "num_chains": 4,
+}
 
 
-def per_datum_evidence(model: nn.Module, data: Tensor, *, checked: int = 20, most_tempered: int = 40) -> EvidenceReport:
+def per_datum_evidence(
+    model: nn.Module, data: Tensor, *, checked: int = 20, most_tempered: int = 40
+) -> EvidenceReport:
     """
     Estimate the log evidence of each datum by the cheapest method that its diagnosis trusts.
 
-    In turn, for the data that the last method could not be trusted on: draws from the prior that all data share;
-    a mixture fitted to short chains of each datum, in coordinates in which the prior is standard normal, and refined
-    by its own weights; tempering. A unimodal proposal may miss a mode without a trace in its weights, so some data are
-    estimated by tempering as well; those on which it disagrees are not trusted. The model is left as it was.
+    In turn, for the data that the last method could not be trusted on: draws from the prior that
+    all data share; a mixture fitted to short chains of each datum, in coordinates in which the
+    prior is standard normal, and refined by its own weights; tempering. A unimodal proposal may
+    miss a mode without a trace in its weights, so some data are estimated by tempering as well;
+    those on which it disagrees are not trusted. The model is left as it was.
 
-    The guide that a run has trained is no proposal here, though it would be the cheapest: on held-out digits it missed
-    mass of half of them, 1.2 nats on average, and its small standard errors did not show it (``benchmarks.per_datum``).
+    The guide that a run has trained is no proposal here, though it would be the cheapest: on
+    held-out digits it missed mass of half of them, 1.2 nats on average, and its small standard
+    errors did not show it (``benchmarks.per_datum``).
 
     :param model: a Pyro model, ``model(data)``, whose latents and data lie in one plate.
     :param data: shape ``(num, *event)``.
     :param checked: number of trusted data (the first) that are also tempered.
-    :param most_tempered: most data that fall back to tempering, which is slow; the others stay flagged.
+    :param most_tempered: most data that fall back to tempering, which is slow; the others stay
+        flagged.
     :raises ValueError: if there are no data, or a number is negative.
     """
     if len(data) == 0 or checked < 0 or most_tempered < 0:
-        raise ValueError(f"data, checked, most_tempered: got {len(data)} data, {checked} and {most_tempered}")
+        raise ValueError(
+            f"data, checked, most_tempered: got {len(data)} data, {checked} and {most_tempered}"
+        )
     with _frozen(model), getattr(model, "holding_prior", nullcontext)():
         return _in_turn(model, data, checked, most_tempered)
 
@@ -74,15 +89,27 @@ def _in_turn(model: nn.Module, data: Tensor, checked: int, most_tempered: int) -
         result = result.replaced(rows, _by_mixture(model, data[rows]))
     for rows in _chunks(_untrusted(result)[:most_tempered]):
         result = result.replaced(rows, _by_tempering(model, data[rows]))
-    cheap = (result.trusted & (result.method < METHODS.index("tempering"))).nonzero().squeeze(-1)[:checked]
-    return EvidenceReport.of(result, cheap, _by_tempering(model, data[cheap]) if len(cheap) else result.take(cheap))
+    cheap = (
+        (result.trusted & (result.method < METHODS.index("tempering")))
+        .nonzero()
+        .squeeze(-1)[:checked]
+    )
+    return EvidenceReport.of(
+        result, cheap, _by_tempering(model, data[cheap]) if len(cheap) else result.take(cheap)
+    )
 
 
 def evidence_of_run(
-    folder: Path | str, *, num: int = 1000, checked: int = 20, most_tempered: int = 40, seed: int = 0
+    folder: Path | str,
+    *,
+    num: int = 1000,
+    checked: int = 20,
+    most_tempered: int = 40,
+    seed: int = 0,
 ) -> EvidenceReport:
     """
-    Estimate the evidence of a run's held-out data and write it into the folder, ``evidence.json`` and ``evidence.nc``.
+    Estimate the evidence of a run's held-out data and write it into the folder, ``evidence.json``
+    and ``evidence.nc``.
 
     :param folder: the run folder.
     :param num: number of held-out data (the first).
@@ -102,13 +129,17 @@ def evidence_of_run(
     _, held_out = load_split(TrainConfig.load(files.config))
     pyro.set_rng_seed(seed)
     with pyro.get_param_store().scope():
-        report = per_datum_evidence(model, held_out[:num], checked=checked, most_tempered=most_tempered)
+        report = per_datum_evidence(
+            model, held_out[:num], checked=checked, most_tempered=most_tempered
+        )
     report.write(files)
     return report
 
 
 def _by_prior(model: nn.Module, data: Tensor) -> PerDatum:
-    return _weighted(ImportanceSampling(model, num_particles=PRIOR_DRAWS).run(data).log_weights, "prior")
+    return _weighted(
+        ImportanceSampling(model, num_particles=PRIOR_DRAWS).run(data).log_weights, "prior"
+    )
 
 
 def _by_mixture(model: nn.Module, data: Tensor) -> PerDatum:
@@ -129,7 +160,9 @@ def _by_mixture(model: nn.Module, data: Tensor) -> PerDatum:
             points.append(chains.point)
     kept = points[WARMUP_STEPS:]
     positions = torch.stack([point.position for point in kept], 1)
-    proposal = MixtureProposal(density, positions, torch.stack([point.log_density for point in kept], 1))
+    proposal = MixtureProposal(
+        density, positions, torch.stack([point.log_density for point in kept], 1)
+    )
     return _weighted(proposal.weigh(PROPOSALS), "fitted")
 
 
@@ -138,7 +171,9 @@ def _by_tempering(model: nn.Module, data: Tensor) -> PerDatum:
     evidence = run.log_evidence()
     assert evidence.per_datum is not None
     assert evidence.per_datum_standard_error is not None
-    return _of("tempering", evidence.per_datum, evidence.per_datum_standard_error, evidence.verdict.trusted)
+    return _of(
+        "tempering", evidence.per_datum, evidence.per_datum_standard_error, evidence.verdict.trusted
+    )
 
 
 def _weighted(log_weights: Tensor, method: str) -> PerDatum:
@@ -148,7 +183,13 @@ def _weighted(log_weights: Tensor, method: str) -> PerDatum:
     return _of(method, *estimate, (khat <= KHAT_LIMIT) & (effective >= DRAWS_LIMIT), khat)
 
 
-def _of(method: str, value: Tensor, error: Tensor, trusted: Tensor | bool, khat: Tensor | float = math.nan) -> PerDatum:
+def _of(
+    method: str,
+    value: Tensor,
+    error: Tensor,
+    trusted: Tensor | bool,
+    khat: Tensor | float = math.nan,
+) -> PerDatum:
     return PerDatum(
         value.detach(),
         error.detach(),

@@ -80,7 +80,9 @@ class RunFolder:
             raise ValueError(f"{self.metrics} is damaged: {error}") from error
 
     def __to_arviz__(self, *, evidence: Evidence | None = None) -> Container:
-        """Convert the folder of a finished run, as :func:`~pyro_tkam.diagnostics.to_arviz` asks it to."""
+        """
+        Convert the folder of a finished run, as :func:`~pyro_tkam.diagnostics.to_arviz` asks it to.
+        """
         from pyro_tkam.train.archive import training_to_arviz  # ArviZ takes seconds to import
 
         return training_to_arviz(self, evidence=evidence)

@@ -13,20 +13,22 @@ class GridUpdates(Callback):
     """
     Move the grids of a model to where its latents are, ever more rarely.
 
-    It calls ``update_grid`` of the trained module's model after ``every`` updates and then after intervals that grow
-    by the factor ``2 - decay``. Coefficients that were fitted anew lose their state in the optimiser, whose moments
-    are of the old coordinates: Adam starts afresh for them. The schedule is part of the checkpoint.
+    It calls ``update_grid`` of the trained module's model after ``every`` updates and then after
+    intervals that grow by the factor ``2 - decay``. Coefficients that were fitted anew lose their
+    state in the optimiser, whose moments are of the old coordinates: Adam starts afresh for them.
+    The schedule is part of the checkpoint.
 
     :param every: number of updates before the first.
     :param decay: each interval is ``2 - decay`` times the last; 1 keeps it.
     :param num_samples: draws of the prior that place the knots.
     :param uniform_share: see :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`.
-    :param max_change: see there; a refused update is skipped, and so is one at which all inputs of a layer are equal,
-        as where a hidden layer has collapsed. ``math.inf`` refuses none.
-    :param grid_size: size of the grids from the first update on, see :class:`~pyro_tkam.nn.Basis`: a larger one refines
-        them. None keeps the size.
-    :raises ValueError: for ``every`` or ``num_samples`` below one, ``decay`` outside (0, 1], ``grid_size`` below two,
-        and at the start of a run for a ``grid_size`` in several processes, which exchange gradients of a fixed shape.
+    :param max_change: see there; a refused update is skipped, and so is one at which all inputs of
+        a layer are equal, as where a hidden layer has collapsed. ``math.inf`` refuses none.
+    :param grid_size: size of the grids from the first update on, see :class:`~pyro_tkam.nn.Basis`:
+        a larger one refines them. None keeps the size.
+    :raises ValueError: for ``every`` or ``num_samples`` below one, ``decay`` outside (0, 1],
+        ``grid_size`` below two, and at the start of a run for a ``grid_size`` in several processes,
+        which exchange gradients of a fixed shape.
     :raises TypeError: at the start of a run, for a model without ``update_grid``.
 
     >>> GridUpdates(every=100, decay=0.5).due(100)
@@ -49,9 +51,15 @@ class GridUpdates(Callback):
             raise ValueError(f"decay: got {decay}, takes a number above 0 and up to 1")
         self.decay, self.num_samples = decay, num_samples
         if grid_size is not None and grid_size < 2:
-            raise ValueError(f"grid_size: got {grid_size}, takes a whole number of at least 2, or None")
+            raise ValueError(
+                f"grid_size: got {grid_size}, takes a whole number of at least 2, or None"
+            )
         self.grid_size = grid_size
-        self.options = {"uniform_share": uniform_share, "max_change": max_change, "grid_size": grid_size}
+        self.options = {
+            "uniform_share": uniform_share,
+            "max_change": max_change,
+            "grid_size": grid_size,
+        }
         self._interval, self._next = float(every), float(every)
 
     def due(self, update: int) -> bool:
@@ -66,9 +74,14 @@ class GridUpdates(Callback):
         """Refuse models without grid updates, and refinement in several processes."""
         model = pl_module.objective.model
         if not hasattr(model, "update_grid"):
-            raise TypeError(f"model: got {type(model).__name__}, takes one with update_grid, such as TKAM")
+            raise TypeError(
+                f"model: got {type(model).__name__}, takes one with update_grid, such as TKAM"
+            )
         if self.grid_size is not None and trainer.world_size > 1:
-            raise ValueError(f"grid_size: got {self.grid_size} in {trainer.world_size} processes, takes None there")
+            raise ValueError(
+                f"grid_size: got {self.grid_size} in {trainer.world_size} processes, takes None "
+                "there"
+            )
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *_: Any) -> None:
         """Update the grids where it is time."""
@@ -84,7 +97,9 @@ class GridUpdates(Callback):
     def _updates(self, model: Any) -> tuple[GridUpdate, ...]:
         with pyro.get_param_store().scope():
             try:
-                updates: tuple[GridUpdate, ...] = model.update_grid(self.num_samples, **self.options)
+                updates: tuple[GridUpdate, ...] = model.update_grid(
+                    self.num_samples, **self.options
+                )
             except EqualSamplesError:
                 return ()
         return updates

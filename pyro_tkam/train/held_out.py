@@ -1,4 +1,7 @@
-"""Evidence of data that a model was not trained on, by prior importance sampling, and whether to believe it."""
+"""
+Evidence of data that a model was not trained on, by prior importance sampling, and whether to
+believe it.
+"""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +22,8 @@ class HeldOutEvidence:
     Mean log evidence of held-out data, with what it rests on.
 
     :param log_evidence: mean over the data of ``log (1/S) Σ_s p(x | z_s)``, in nats a datum.
-    :param standard_error: Monte Carlo standard error of that mean, by a jackknife over independent blocks of draws.
+    :param standard_error: Monte Carlo standard error of that mean, by a jackknife over independent
+        blocks of draws.
     :param effective_sample_size: mean effective number of draws a datum.
     :param num_draws: number of draws ``S`` a datum.
     :param unreliable_share: share of data whose Pareto k̂ is above 0.7.
@@ -35,7 +39,9 @@ class HeldOutEvidence:
 
     @property
     def per_dimension(self) -> float:
-        """The log evidence in nats an element of a datum, which compares data of different sizes."""
+        """
+        The log evidence in nats an element of a datum, which compares data of different sizes.
+        """
         return self.log_evidence / self.num_dimensions
 
     @property
@@ -47,7 +53,8 @@ class HeldOutEvidence:
     def verdict(self) -> str:
         """The same in plain words."""
         basis = (
-            f"{self.unreliable_share:.0%} of the data have a Pareto k-hat above {_RELIABLE_KHAT}, and a datum rests on "
+            f"{self.unreliable_share:.0%} of the data have a Pareto k-hat above {_RELIABLE_KHAT}, "
+            "and a datum rests on "
             f"{self.effective_sample_size:.1f} effective draws of {self.num_draws}"
         )
         if self.reliable:
@@ -57,13 +64,18 @@ class HeldOutEvidence:
 
 @torch.no_grad()
 def held_out_evidence(
-    model: nn.Module, data: Tensor, *, num_draws: int = 1000, num_blocks: int = 10, diagnosed: int = 100
+    model: nn.Module,
+    data: Tensor,
+    *,
+    num_draws: int = 1000,
+    num_blocks: int = 10,
+    diagnosed: int = 100,
 ) -> HeldOutEvidence:
     """
     Estimate the log evidence of data by draws from the model's prior, shared by all data.
 
-    A block's value is exact in expectation before the logarithm; the logarithm's bias is downwards and vanishes only
-    where the effective sample size is large.
+    A block's value is exact in expectation before the logarithm; the logarithm's bias is downwards
+    and vanishes only where the effective sample size is large.
 
     :param model: a Pyro model, ``model(data)``, whose latents and data lie in one plate.
     :param data: shape ``(num, *event)``.
@@ -73,15 +85,22 @@ def held_out_evidence(
     :raises ValueError: for fewer than two blocks or 25 draws in all.
     """
     if num_blocks < 2 or num_draws < 1 or num_draws * num_blocks < 25:
-        raise ValueError(f"num_blocks, num_draws: got {num_blocks} and {num_draws}, takes 2 blocks and 25 draws in all")
+        raise ValueError(
+            f"num_blocks, num_draws: got {num_blocks} and {num_draws}, takes 2 blocks and 25 "
+            "draws in all"
+        )
     structure = plate_structure(model, data)
     log_weights = torch.stack(
-        [draw_particles(model, None, num_draws, structure, data).log_weights for _ in range(num_blocks)]
+        [
+            draw_particles(model, None, num_draws, structure, data).log_weights
+            for _ in range(num_blocks)
+        ]
     )
     total = log_weights.flatten(0, 1)
     log_evidence = total.logsumexp(0) - math.log(len(total))
     effective = (2 * total.logsumexp(0) - (2 * total).logsumexp(0)).exp()
-    with np.errstate(over="ignore"):  # in the fit of the longest tails, where infinity means weight 0
+    # in the fit of the longest tails, where infinity means weight 0
+    with np.errstate(over="ignore"):
         _, khat = psis(total[:, :diagnosed].T.double().cpu().numpy())
     return HeldOutEvidence(
         log_evidence=float(log_evidence.mean()),

@@ -25,7 +25,8 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 #: what to take in the place of Pyro's objectives that return no loss to differentiate
 _INSTEAD = {
     "RenyiELBO": "pyro_tkam.infer.ImportanceWeightedELBO (its alpha=0, datum by datum)",
-    "ReweightedWakeSleep": "pyro_tkam.infer.ImportanceMLE with a guide (wake) or WakeSleepMLE (wake and sleep)",
+    "ReweightedWakeSleep": "pyro_tkam.infer.ImportanceMLE with a guide (wake) or WakeSleepMLE "
+    "(wake and sleep)",
 }
 
 
@@ -36,20 +37,25 @@ class ELBOTraining(lightning.LightningModule):
     It works in any ``lightning.Trainer``, and logs ``loss`` (nats a datum) and the ``statistics``
     of the objective, such as ``ess`` (mean effective sample size over the batch).
 
-    :param model: a Pyro model, ``model(batch)``, that is an ``nn.Module``, so that its parameters are its own. A batch
-        is a tensor or a dictionary of tensors; where it is a tuple, ``model(*batch)`` is called.
-    :param elbo: a Pyro objective with a ``differentiable_loss``, such as :class:`~pyro_tkam.infer.ImportanceMLE` or
-        ``pyro.infer.Trace_ELBO``. Pyro's ``RenyiELBO``, ``ReweightedWakeSleep`` and ``TraceGraph_ELBO`` have none; see
-        :class:`~pyro_tkam.infer.ImportanceWeightedELBO` and :class:`~pyro_tkam.infer.WakeSleepMLE` instead.
+    :param model: a Pyro model, ``model(batch)``, that is an ``nn.Module``, so that its parameters
+        are its own. A batch is a tensor or a dictionary of tensors; where it is a tuple,
+        ``model(*batch)`` is called.
+    :param elbo: a Pyro objective with a ``differentiable_loss``, such as
+        :class:`~pyro_tkam.infer.ImportanceMLE` or ``pyro.infer.Trace_ELBO``. Pyro's ``RenyiELBO``,
+        ``ReweightedWakeSleep`` and ``TraceGraph_ELBO`` have none; see
+        :class:`~pyro_tkam.infer.ImportanceWeightedELBO` and :class:`~pyro_tkam.infer.WakeSleepMLE`
+        instead.
     :param guide: a guide that is an ``nn.Module``, or None where the objective needs none.
-    :param size: number of data, passed on as ``model(batch, size=size)``, by which a model scales a mini-batch;
-        None calls ``model(batch)``.
-    :param optimizer: function from parameters to a torch optimiser; the default is Adam of step size 1e-3.
-    :param penalty: function from the model to a scalar that is added to the loss, in nats a datum: of its functions,
-        such as ``lambda model: 1e-3 * model.prior.energies.regularization(smoothness=1.0)``, or of its outputs, drawn
-        by ``model.generate(8, differentiable=True)``: other draws have no gradient.
-    :raises TypeError: for a model or guide that is not an ``nn.Module`` and for what is not an ``ELBO``, or one without
-        a ``differentiable_loss``.
+    :param size: number of data, passed on as ``model(batch, size=size)``, by which a model scales a
+        mini-batch; None calls ``model(batch)``.
+    :param optimizer: function from parameters to a torch optimiser; the default is Adam of step
+        size 1e-3.
+    :param penalty: function from the model to a scalar that is added to the loss, in nats a datum:
+        of its functions, such as ``lambda model: 1e-3 *
+        model.prior.energies.regularization(smoothness=1.0)``, or of its outputs, drawn by
+        ``model.generate(8, differentiable=True)``: other draws have no gradient.
+    :raises TypeError: for a model or guide that is not an ``nn.Module`` and for what is not an
+        ``ELBO``, or one without a ``differentiable_loss``.
     """
 
     def __init__(
@@ -65,37 +71,50 @@ class ELBOTraining(lightning.LightningModule):
         super().__init__()
         for name, part in (("model", model), *((("guide", guide),) if guide is not None else ())):
             if not isinstance(part, nn.Module):
-                raise TypeError(f"{name}: got {type(part).__name__}, takes an nn.Module such as a PyroModule")
+                raise TypeError(
+                    f"{name}: got {type(part).__name__}, takes an nn.Module such as a PyroModule"
+                )
         if not isinstance(elbo, ELBO):
             raise TypeError(f"elbo: got {type(elbo).__name__}, takes a pyro.infer.ELBO")
         if not hasattr(elbo, "differentiable_loss"):
             raise TypeError(
-                f"elbo: got {type(elbo).__name__}, which has no differentiable_loss; takes one that has, such as "
+                f"elbo: got {type(elbo).__name__}, which has no differentiable_loss; takes one "
+                "that has, such as "
                 f"{_INSTEAD.get(type(elbo).__name__, 'pyro.infer.Trace_ELBO')}"
             )
         self.elbo, self.size, self.penalty = elbo, size, penalty
-        #: whether the data of a batch share their draws: then processes that share a batch draw alike
+        #: whether the data of a batch share their draws: then processes that share a batch draw
+        #: alike
         self.shares_draws = guide is None and isinstance(elbo, ImportanceMLE)
         self.objective = elbo(model, guide)
         self.make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
 
     def initialize(self, batch: Any) -> None:
         """
-        Evaluate the objective once, as Pyro asks before an optimiser is made: guides make their parameters then.
+        Evaluate the objective once, as Pyro asks before an optimiser is made: guides make their
+        parameters then.
 
         :param batch: data, shape ``(batch, *event)``, or tuples and dictionaries of such.
         :raises TypeError: for floating data of another dtype than the parameters'.
-        :raises ValueError: for a model without parameters, with parameters that are no module's, and where
-            the data do not fit the model.
+        :raises ValueError: for a model without parameters, with parameters that are no module's,
+            and where the data do not fit the model.
         """
-        own = next((parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()), None)
+        own = next(
+            (parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()),
+            None,
+        )
         for each in tensors(batch):
             if own is not None and each.is_floating_point() and each.dtype != own:
-                raise TypeError(f"data: got {each.dtype}, takes the dtype of the model's parameters, {own}")
+                raise TypeError(
+                    f"data: got {each.dtype}, takes the dtype of the model's parameters, {own}"
+                )
         with torch.no_grad():
             self._loss(batch)
         if not any(parameter.requires_grad for parameter in self.parameters()):
-            raise ValueError("model: got no parameter that requires a gradient, takes one with parameters to train")
+            raise ValueError(
+                "model: got no parameter that requires a gradient, takes one with parameters to "
+                "train"
+            )
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimiser of all parameters of model and guide."""
@@ -103,7 +122,8 @@ class ELBOTraining(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """
-        Keep what objective and persistent chains carry from one update to the next, and say what writes it.
+        Keep what objective and persistent chains carry from one update to the next, and say what
+        writes it.
 
         :param checkpoint: what Lightning will write.
         """
@@ -114,25 +134,37 @@ class ELBOTraining(lightning.LightningModule):
         Refuse a checkpoint of another version, objective or model, and give back what it carries.
 
         :param checkpoint: what Lightning read.
-        :raises ValueError: before anything is loaded; names what differs, or the first parameter that does.
+        :raises ValueError: before anything is loaded; names what differs, or the first parameter
+            that does.
         """
         check_stamp(checkpoint, _name(self.elbo))
         self._check_carried(checkpoint)
-        own, saved = (self._fixed_shapes(state) for state in (self.state_dict(), checkpoint["state_dict"]))
-        if differing := [name for name in sorted({*own, *saved}) if own.get(name) != saved.get(name)]:
+        own, saved = (
+            self._fixed_shapes(state) for state in (self.state_dict(), checkpoint["state_dict"])
+        )
+        if differing := [
+            name for name in sorted({*own, *saved}) if own.get(name) != saved.get(name)
+        ]:
             name = differing[0]
-            raise ValueError(f"checkpoint: {name} is {saved.get(name)} there and {own.get(name)} in this model")
+            raise ValueError(
+                f"checkpoint: {name} is {saved.get(name)} there and {own.get(name)} in this model"
+            )
         self._carry_on(checkpoint["carried"])
 
     def _samplers(self) -> dict[str, PersistentULA]:
         """Return the persistent chains of priors by the module that has them."""
         found = {name: getattr(part, "sampler", None) for name, part in self.named_modules()}
-        return {name: sampler for name, sampler in found.items() if isinstance(sampler, PersistentULA)}
+        return {
+            name: sampler for name, sampler in found.items() if isinstance(sampler, PersistentULA)
+        }
 
     def _carried(self) -> dict[str, Any]:
         """Return what goes from one update to the next beside parameters."""
         objective = self.elbo.state_dict() if isinstance(self.elbo, MaximumLikelihood) else {}
-        return {"objective": objective, **{name: each.state_dict() for name, each in self._samplers().items()}}
+        return {
+            "objective": objective,
+            **{name: each.state_dict() for name, each in self._samplers().items()},
+        }
 
     def _carry_on(self, carried: dict[str, Any]) -> None:
         if isinstance(self.elbo, MaximumLikelihood):
@@ -146,23 +178,33 @@ class ELBOTraining(lightning.LightningModule):
         for name, state in own.items():
             if name not in saved or saved[name].keys() != state.keys():
                 got = sorted(saved[name]) if name in saved else "none"
-                raise ValueError(f"checkpoint: got {got} as the state of {name}, takes {sorted(state)}")
+                raise ValueError(
+                    f"checkpoint: got {got} as the state of {name}, takes {sorted(state)}"
+                )
         callbacks = self.trainer.callbacks if self._trainer is not None else []
         for key in [each.state_key for each in callbacks if isinstance(each, RandomState)]:
             if key not in checkpoint["callbacks"]:
                 raise ValueError(
-                    f"checkpoint: got the states of {sorted(checkpoint['callbacks'])}, takes that of {key} too, "
+                    f"checkpoint: got the states of {sorted(checkpoint['callbacks'])}, takes that "
+                    f"of {key} too, "
                     "without which random numbers would not go on; pyro_tkam.train.fit writes it"
                 )
 
     def _fixed_shapes(self, state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-        """Return the shapes that updates of grids leave alone: not those of grids, nor numbers of functions on them."""
+        """
+        Return the shapes that updates of grids leave alone: not those of grids, nor numbers of
+        functions on them.
+        """
         shapes = {name: tuple(value.shape) for name, value in state.items()}
         for name, part in self.named_modules():
             if isinstance(part, Basis):
                 shapes.pop(f"{name}.grid", None)
             coefficients = state.get(f"{name}.coefficients")
-            if isinstance(part, UnivariateFunctions) and coefficients is not None and f"{name}.basis.grid" in state:
+            if (
+                isinstance(part, UnivariateFunctions)
+                and coefficients is not None
+                and f"{name}.basis.grid" in state
+            ):
                 shapes[f"{name}.coefficients"] = part.functions_shape(coefficients)
         return shapes
 
@@ -187,7 +229,8 @@ class ELBOTraining(lightning.LightningModule):
         arguments = batch if isinstance(batch, list | tuple) else (batch,)
         rows = len(next(tensors(batch)))
         store = pyro.get_param_store()
-        # Two models of one class share names in Pyro's global store, which would overwrite one by the other.
+        # Two models of one class share names in Pyro's global store, which would overwrite one by
+        # the other.
         with store.scope():
             loss = self.objective(*arguments, **options) / (self.size or rows)
             if self.penalty is not None:
@@ -200,7 +243,8 @@ class ELBOTraining(lightning.LightningModule):
         own = {id(parameter) for parameter in self.parameters()}
         if lost := [name for name, parameter in used if id(parameter) not in own]:
             raise ValueError(
-                f"model: {lost} come from pyro.param and would not train; make them PyroParams of a module"
+                f"model: {lost} come from pyro.param and would not train; make them PyroParams of "
+                "a module"
             )
 
     def _statistics(self) -> dict[str, Tensor]:

@@ -30,20 +30,28 @@ def _importance(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module 
     return ImportanceMLE(config.num_particles), None
 
 
-def _amortised(make: Callable[[int], ELBO], config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
+def _amortised(
+    make: Callable[[int], ELBO], config: TrainConfig, model: nn.Module
+) -> tuple[ELBO, nn.Module | None]:
     return make(config.num_particles), AmortisedGuide(model)
 
 
-def _langevin(kernel: str | None, config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
+def _langevin(
+    kernel: str | None, config: TrainConfig, model: nn.Module
+) -> tuple[ELBO, nn.Module | None]:
     return LangevinMLE(**_chains(kernel or config.chains.kernel, config)), None
 
 
 def _refined(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
-    options = _chains(config.chains.kernel, config) | {"guide_objective": config.chains.guide_objective}
+    options = _chains(config.chains.kernel, config) | {
+        "guide_objective": config.chains.guide_objective
+    }
     return LangevinMLE(**options), AmortisedGuide(model)
 
 
-def _tempered(estimator: str, config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
+def _tempered(
+    estimator: str, config: TrainConfig, model: nn.Module
+) -> tuple[ELBO, nn.Module | None]:
     chains = config.chains
     exponent = partial(
         cyclic_exponent,
@@ -61,7 +69,9 @@ def _tempered(estimator: str, config: TrainConfig, model: nn.Module) -> tuple[EL
 
 
 def _chains(kernel: str, config: TrainConfig) -> dict[str, Any]:
-    """Return the kernel of a name with the options that it reads, and the numbers of steps and chains."""
+    """
+    Return the kernel of a name with the options that it reads, and the numbers of steps and chains.
+    """
     if kernel not in KERNELS:
         raise ValueError(f"chains.kernel: got {kernel!r}, takes one of {sorted(KERNELS)}")
     made, own = KERNELS[kernel]

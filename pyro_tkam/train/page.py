@@ -20,11 +20,12 @@ _UNFINISHED = "<p>Not there: the run has not finished.</p>"
 
 def report(folder: Path | str) -> Path:
     """
-    Write ``report.html`` into a run folder: configuration, curves, samples, priors, evidence and verdict.
+    Write ``report.html`` into a run folder: configuration, curves, samples, priors, evidence and
+    verdict.
 
-    The evidence of each datum is shown where ``python -m pyro_tkam evidence`` was run.
-    Pictures are part of the file, everything is escaped, and nothing is computed anew. A run that has not finished
-    has a report of what there is.
+    The evidence of each datum is shown where ``python -m pyro_tkam evidence`` was run. Pictures are
+    part of the file, everything is escaped, and nothing is computed anew. A run that has not
+    finished has a report of what there is.
 
     :param folder: the run folder.
     :return: the file.
@@ -39,7 +40,8 @@ def report(folder: Path | str) -> Path:
     page = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(files.path.resolve().name),
         state=_state(files, config),
-        evidence=_shown(files.summary, _evidence) + _shown(files.path / "evidence.json", _per_datum),
+        evidence=_shown(files.summary, _evidence)
+        + _shown(files.path / "evidence.json", _per_datum),
         curves=_picture(files.path / "curves.png", "metrics of every update"),
         metrics=_table({name: value for name, value in summary.items() if name != "held_out"}),
         samples=_picture(files.path / "samples.png", "samples of the trained model"),
@@ -61,7 +63,9 @@ def _numbers(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds a {type(content).__name__}, not names and numbers")
+        raise ValueError(
+            f"{path} is damaged: it holds a {type(content).__name__}, not names and numbers"
+        )
     return content
 
 
@@ -89,8 +93,12 @@ def _evidence(summary: Mapping[str, Any]) -> str:
         return "<p>Not estimated: no data were held out.</p>"
     verdict = str(evidence["verdict"])
     kind = "verdict reliable" if verdict.startswith("reliable") else "verdict"
-    value = f"{evidence['log_evidence']:.2f} ± {evidence['standard_error']:.2g} nats a held-out datum"
-    return f'<div class="{kind}"><p><strong>{escape(value)}</strong></p><p>{escape(verdict)}</p></div>'
+    value = (
+        f"{evidence['log_evidence']:.2f} ± {evidence['standard_error']:.2g} nats a held-out datum"
+    )
+    return (
+        f'<div class="{kind}"><p><strong>{escape(value)}</strong></p><p>{escape(verdict)}</p></div>'
+    )
 
 
 def _per_datum(evidence: Mapping[str, Any]) -> str:
@@ -98,12 +106,17 @@ def _per_datum(evidence: Mapping[str, Any]) -> str:
     if not evidence:
         return ""
     value = f"{evidence['log_evidence']:.3f} ± {evidence['standard_error']:.2g} nats a datum"
-    ways = ", ".join(f"{count} by {METHOD_WORDS[name]}" for name, count in evidence["methods"].items() if count)
+    ways = ", ".join(
+        f"{count} by {METHOD_WORDS[name]}" for name, count in evidence["methods"].items() if count
+    )
     rows = {"estimated": ways, "trusted": f"{evidence['trusted']} of {evidence['num']}"}
     if evidence["checked"]:
         rows["agree with tempering"] = f"{evidence['agreeing']} of {evidence['checked']}"
     kind = "verdict reliable" if evidence["trusted"] == evidence["num"] else "verdict"
-    return f'<div class="{kind}"><p><strong>{escape(value)}</strong>, each by itself</p>{_table(rows)}</div>'
+    return (
+        f'<div class="{kind}"><p><strong>{escape(value)}</strong>, each by '
+        f"itself</p>{_table(rows)}</div>"
+    )
 
 
 def _picture(path: Path, alternative: str) -> str:
@@ -118,12 +131,19 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Name the entries of nested options as the command line does."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        flat |= (
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{name}": value}
+        )
     return flat
 
 
 def _table(values: Mapping[str, Any]) -> str:
-    rows = (f"<tr><th>{escape(name)}</th><td>{escape(_text(value))}</td></tr>" for name, value in values.items())
+    rows = (
+        f"<tr><th>{escape(name)}</th><td>{escape(_text(value))}</td></tr>"
+        for name, value in values.items()
+    )
     return f"<table>{''.join(rows)}</table>"
 
 

@@ -14,7 +14,10 @@ from pyro_tkam.train.folder import RunFolder, write_text
 
 AGREEMENT_SIGMAS = 4.0
 FALSE_DISAGREEMENT = 0.001
-"""Chance that a sound datum's two estimates differ by so much, with room for errors of the standard errors."""
+"""
+Chance that a sound datum's two estimates differ by so much, with room for errors of the standard
+errors.
+"""
 
 BEYOND_CHANCE = 0.01
 """Chance below which so many disagreements are no accident."""
@@ -46,7 +49,12 @@ class PerDatum:
 
     def replaced(self, rows: Tensor, other: PerDatum) -> PerDatum:
         """Return a copy with some rows taken from another."""
-        return PerDatum(*(old.index_copy(0, rows, new) for old, new in zip(_fields(self), _fields(other), strict=True)))
+        return PerDatum(
+            *(
+                old.index_copy(0, rows, new)
+                for old, new in zip(_fields(self), _fields(other), strict=True)
+            )
+        )
 
     def take(self, rows: Tensor) -> PerDatum:
         """Return some rows."""
@@ -101,7 +109,9 @@ class EvidenceReport:
             "standard_error": math.hypot(*data.standard_error.tolist()) / num,
             "spread_over_data": data.value.std().item() / num**0.5 if num > 1 else None,
             "trusted": int(data.trusted.sum()),
-            "methods": {name: int((data.method == index).sum()) for index, name in enumerate(METHODS)},
+            "methods": {
+                name: int((data.method == index).sum()) for index, name in enumerate(METHODS)
+            },
             "checked": len(self.checked),
             "agreeing": int(self.agrees.sum()),
             "confirmed": self.confirmed,
@@ -110,21 +120,37 @@ class EvidenceReport:
 
     def __str__(self) -> str:
         numbers = self.summary()
-        ways = ", ".join(f"{count} by {METHOD_WORDS[name]}" for name, count in numbers["methods"].items() if count)
+        ways = ", ".join(
+            f"{count} by {METHOD_WORDS[name]}"
+            for name, count in numbers["methods"].items()
+            if count
+        )
         error = numbers["standard_error"]
         lines = [
-            f"log evidence: {numbers['log_evidence']:.3f} ± {error:.2g} nats a datum (Monte Carlo error)",
+            f"log evidence: {numbers['log_evidence']:.3f} ± {error:.2g} nats a datum (Monte Carlo "
+            "error)",
             f"estimated for {numbers['num']} held-out data: {ways}",
         ]
         if numbers["checked"]:
-            found = f"{numbers['agreeing']} of {numbers['checked']} agree within {AGREEMENT_SIGMAS:.0f} standard errors"
-            lines.append(f"cross-check by tempering: {found}, mean difference {numbers['mean_difference']:+.3f} nats")
+            found = (
+                f"{numbers['agreeing']} of {numbers['checked']} agree within "
+                f"{AGREEMENT_SIGMAS:.0f} standard errors"
+            )
+            lines.append(
+                f"cross-check by tempering: {found}, mean difference "
+                f"{numbers['mean_difference']:+.3f} nats"
+            )
         untrusted = numbers["num"] - numbers["trusted"]
         lines.append(f"trusted: {numbers['trusted']} of {numbers['num']}")
         if numbers["confirmed"] is False:
-            lines.append("NOT to be trusted: the cross-check disagrees beyond chance, so all data are in doubt")
+            lines.append(
+                "NOT to be trusted: the cross-check disagrees beyond chance, so all data are in "
+                "doubt"
+            )
         elif untrusted:
-            lines.append(f"NOT to be trusted as a whole: the other {untrusted} are most likely too low")
+            lines.append(
+                f"NOT to be trusted as a whole: the other {untrusted} are most likely too low"
+            )
         return "\n".join(lines)
 
     def write(self, files: RunFolder) -> None:
@@ -136,9 +162,14 @@ class EvidenceReport:
         check = {"rows": self.checked.tolist(), "tempering": self.tempered.value.tolist()}
         content = {**self.summary(), "per_datum": rows, "cross_check": check}
         write_text(files.path / "evidence.json", json.dumps(content, indent=2) + "\n")
-        groups = {"evidence": {f"log_evidence_{name}": each.numpy() for name, each in columns.items()}}
+        groups = {
+            "evidence": {f"log_evidence_{name}": each.numpy() for name, each in columns.items()}
+        }
         attributes = {"log_evidence": self.summary()["log_evidence"], "methods": ", ".join(METHODS)}
-        save(from_groups(groups, sample_dims={"evidence": ("data",)}, attrs=attributes), files.path / "evidence.nc")
+        save(
+            from_groups(groups, sample_dims={"evidence": ("data",)}, attrs=attributes),
+            files.path / "evidence.nc",
+        )
 
 
 def _chance_of_as_many(disagreeing: int, num: int) -> float:

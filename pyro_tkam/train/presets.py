@@ -7,7 +7,11 @@ from inspect import signature
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.config import ModelConfig
 
-PRESETS: dict[str, Callable[..., TKAM]] = {"kart": TKAM.kart, "mixture": TKAM.mixture, "deep": TKAM.deep}
+PRESETS: dict[str, Callable[..., TKAM]] = {
+    "kart": TKAM.kart,
+    "mixture": TKAM.mixture,
+    "deep": TKAM.deep,
+}
 
 
 def make_model(config: ModelConfig) -> TKAM:
@@ -15,18 +19,28 @@ def make_model(config: ModelConfig) -> TKAM:
     Make the model of a configuration.
 
     :param config: names the preset and holds its options; those of the others keep their defaults.
-    :raises ValueError: for an unknown preset, an option that is not the preset's, and options that it refuses.
+    :raises ValueError: for an unknown preset, an option that is not the preset's, and options that
+        it refuses.
 
-    >>> make_model(ModelConfig(preset="mixture", data_shape=[6], latent_dim=4, num_components=3)).generate(2).shape
+    >>> make_model(ModelConfig(preset="mixture", data_shape=[6], latent_dim=4,
+    ...     num_components=3)).generate(2).shape
     torch.Size([2, 6])
     """
     if config.preset not in PRESETS:
         raise ValueError(f"model.preset: got {config.preset!r}, takes one of {sorted(PRESETS)}")
     make = PRESETS[config.preset]
     own = signature(make).parameters
-    options = {entry.name: getattr(config, entry.name) for entry in fields(config) if entry.name != "preset"}
+    options = {
+        entry.name: getattr(config, entry.name)
+        for entry in fields(config)
+        if entry.name != "preset"
+    }
     defaults = {entry.name: entry.default for entry in fields(config)}
-    foreign = [name for name, value in options.items() if name not in own and value != defaults[name]]
+    foreign = [
+        name for name, value in options.items() if name not in own and value != defaults[name]
+    ]
     if foreign:
-        raise ValueError(f"model.{foreign[0]}: got {options[foreign[0]]!r}, which preset {config.preset!r} lacks")
+        raise ValueError(
+            f"model.{foreign[0]}: got {options[foreign[0]]!r}, which preset {config.preset!r} lacks"
+        )
     return make(**{name: value for name, value in options.items() if name in own})

@@ -31,23 +31,26 @@ def load_split(config: TrainConfig) -> tuple[Tensor, Tensor]:
     """
     rows = load_rows(config.data)
     if config.model.data_shape not in (None, list(rows.shape[1:])):
-        raise ValueError(f"model.data_shape: got {config.model.data_shape}, the data have {list(rows.shape[1:])}")
+        raise ValueError(
+            f"model.data_shape: got {config.model.data_shape}, the data have {list(rows.shape[1:])}"
+        )
     train_rows, held_out = split(len(rows), config.held_out, seed=config.seed)
     return rows[train_rows], rows[held_out]
 
 
 def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> dict[str, Any]:
     """
-    Train, from the folder's last checkpoint where there is one, and write everything a reader of the run needs.
+    Train, from the folder's last checkpoint where there is one, and write everything a reader of
+    the run needs.
 
-    The folder gets ``config.yaml``, ``metrics.csv``, ``checkpoints/last.ckpt``, ``summary.json``, ``samples.png``,
-    ``prior.png``, ``curves.png`` and ``training.nc``.
+    The folder gets ``config.yaml``, ``metrics.csv``, ``checkpoints/last.ckpt``, ``summary.json``,
+    ``samples.png``, ``prior.png``, ``curves.png`` and ``training.nc``.
 
     :param config: everything that decides the run.
     :param folder: the run folder. One that exists must have the same configuration.
     :param progress: show a progress bar.
-    :return: what ``summary.json`` holds. Where several processes train together, the first does what comes after
-        training, and the others return nothing at once.
+    :return: what ``summary.json`` holds. Where several processes train together, the first does
+        what comes after training, and the others return nothing at once.
     :raises ValueError: for a folder of another configuration or with damaged files.
     """
     from pyro_tkam.train.pictures import draw_run
@@ -90,7 +93,9 @@ def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) ->
     _check_claim(files, config)
     # Which of several processes is the first is known only once they have started.
     claim = LambdaCallback(
-        on_fit_start=lambda trainer, _: config.save(files.config) if trainer.is_global_zero else None
+        on_fit_start=lambda trainer, _: (
+            config.save(files.config) if trainer.is_global_zero else None
+        )
     )
     grids = () if config.grid_updates is None else (GridUpdates(**vars(config.grid_updates)),)
     return fit(
@@ -122,12 +127,18 @@ def _is_first_process() -> bool:
 def _check_claim(files: RunFolder, config: TrainConfig) -> None:
     """Refuse a folder that has a checkpoint of another configuration."""
     if files.checkpoint.exists() and TrainConfig.load(files.config) != config:
-        raise ValueError(f"{files.path}: this run has another configuration, {files.config}; take a new folder")
+        raise ValueError(
+            f"{files.path}: this run has another configuration, {files.config}; take a new folder"
+        )
 
 
 def _earlier_seconds(files: RunFolder) -> float | None:
     """Return the time of an update as an earlier summary of a finished run has it."""
-    return json.loads(files.summary.read_text())["seconds_per_update"] if files.summary.is_file() else None
+    return (
+        json.loads(files.summary.read_text())["seconds_per_update"]
+        if files.summary.is_file()
+        else None
+    )
 
 
 def _last_metrics(files: RunFolder) -> dict[str, Any]:
@@ -135,7 +146,11 @@ def _last_metrics(files: RunFolder) -> dict[str, Any]:
     columns = files.read_metrics()
     updates = len(columns["update"])
     tail = max(1, updates // 10)
-    means = {f"train_{name}": sum(values[-tail:]) / tail for name, values in columns.items() if name != "update"}
+    means = {
+        f"train_{name}": sum(values[-tail:]) / tail
+        for name, values in columns.items()
+        if name != "update"
+    }
     return {"updates": updates, **means}
 
 
@@ -165,9 +180,15 @@ def load_model(folder: Path | str) -> TKAM:
     if config.model.data_shape is None:
         raise ValueError(f"{files.config} lacks model.data_shape, which training records")
     model = make_model(config.model)
-    own = {name.removeprefix(_MODEL_PREFIX): value for name, value in state.items() if name.startswith(_MODEL_PREFIX)}
+    own = {
+        name.removeprefix(_MODEL_PREFIX): value
+        for name, value in state.items()
+        if name.startswith(_MODEL_PREFIX)
+    }
     try:
         model.load_state_dict(own)
     except RuntimeError as error:
-        raise ValueError(f"{files.checkpoint} is of another model than {files.config} describes: {error}") from error
+        raise ValueError(
+            f"{files.checkpoint} is of another model than {files.config} describes: {error}"
+        ) from error
     return model

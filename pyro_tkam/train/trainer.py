@@ -49,36 +49,47 @@ def fit(
     """
     Train, and write ``metrics.csv`` and ``checkpoints/last.ckpt`` into a folder.
 
-    Where the folder has a checkpoint, training goes on from it. A run that was killed, at whatever moment, and gone
-    on with gives the metrics of one that was not, to the last digit, on one machine and number of threads.
+    Where the folder has a checkpoint, training goes on from it. A run that was killed, at whatever
+    moment, and gone on with gives the metrics of one that was not, to the last digit, on one
+    machine and number of threads.
 
     :param module: model, guide and objective, as they were at the run's start.
-    :param data: a tensor or array of shape ``(num, *event)``, floating or 64-bit integers; a tuple or dictionary of
-        such; or a map-style ``Dataset`` of tensors, tuples or dictionaries. A mini-batch has the same structure. It is
-        the model's first argument, but a tuple its first arguments: labels are given as ``(x, label)``.
+    :param data: a tensor or array of shape ``(num, *event)``, floating or 64-bit integers; a tuple
+        or dictionary of such; or a map-style ``Dataset`` of tensors, tuples or dictionaries. A
+        mini-batch has the same structure. It is the model's first argument, but a tuple its first
+        arguments: labels are given as ``(x, label)``.
     :param folder: the run folder; made if need be.
     :param updates: number of gradient steps in all.
     :param batch_size: rows a gradient step, of all processes together.
-    :param seed: seed of the order of the data; seed the draws with ``pyro.set_rng_seed`` before making the model.
-    :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; None keeps them.
+    :param seed: seed of the order of the data; seed the draws with ``pyro.set_rng_seed`` before
+        making the model.
+    :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; None keeps
+        them.
     :param checkpoint_every: number of updates between checkpoints.
-    :param patience: stop after so many blocks of 100 updates whose mean loss is no new best; None never stops early.
+    :param patience: stop after so many blocks of 100 updates whose mean loss is no new best; None
+        never stops early.
     :param tensorboard: also write the metrics for TensorBoard, into ``tensorboard`` in the folder.
     :param device: name of a Lightning accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"mps"``, …
-    :param devices: number of processes on each machine, a device each, among which Lightning's DDP shares the batches.
-        It starts them by running the same script again, so that everything around this call runs in each.
+    :param devices: number of processes on each machine, a device each, among which Lightning's DDP
+        shares the batches. It starts them by running the same script again, so that everything
+        around this call runs in each.
     :param num_nodes: number of machines, on each of which the script is started.
-    :param precision: ``"32-true"``, which keeps the model's dtype, or ``"bf16-mixed"``, which computes matrix products
-        of networks in half precision; tables of the prior and log densities stay in single.
+    :param precision: ``"32-true"``, which keeps the model's dtype, or ``"bf16-mixed"``, which
+        computes matrix products of networks in half precision; tables of the prior and log
+        densities stay in single.
     :param progress: show a progress bar.
     :param callbacks: further Lightning callbacks.
     :return: median seconds an update; None where there was nothing left to do.
     :raises ImportError: for ``tensorboard`` where it is not installed.
     :raises TypeError: for data of another type.
-    :raises ValueError: for data that cannot be trained on, sizes below one, a batch that the processes cannot share,
-        an unknown precision, and a folder whose files are damaged.
+    :raises ValueError: for data that cannot be trained on, sizes below one, a batch that the
+        processes cannot share, an unknown precision, and a folder whose files are damaged.
     """
-    for name, value in (("updates", updates), ("checkpoint_every", checkpoint_every), ("patience", patience)):
+    for name, value in (
+        ("updates", updates),
+        ("checkpoint_every", checkpoint_every),
+        ("patience", patience),
+    ):
         if value is not None and value < 1:
             raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
     check_hardware(batch_size, devices, num_nodes, precision)
@@ -87,7 +98,10 @@ def fit(
     files, times = RunFolder(Path(folder)), StepTime()
     resume = str(files.checkpoint) if files.checkpoint.exists() else None
     save = LastCheckpoint(files.checkpoint, checkpoint_every)
-    optional = [*([ProgressBar(times)] if progress else []), *([StopEarly(patience)] if patience else [])]
+    optional = [
+        *([ProgressBar(times)] if progress else []),
+        *([StopEarly(patience)] if patience else []),
+    ]
     module.initialize(batches.first())
     trainer = _trainer(
         device,
@@ -124,5 +138,6 @@ def _trainer(device: str, **options: Any) -> lightning.Trainer:
         )
     except (ValueError, MisconfigurationException) as error:
         raise ValueError(
-            f"device: got {device!r} and devices={options['devices']}, takes what this machine has: {error}"
+            f"device: got {device!r} and devices={options['devices']}, takes what this machine "
+            f"has: {error}"
         ) from error

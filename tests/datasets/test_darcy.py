@@ -15,7 +15,9 @@ def series(points, terms=199):
     """Return the exact solution of ``-Δu = 1``, zero on the boundary, by its double sine series."""
     odd = torch.arange(1, terms + 1, 2, dtype=torch.float64)
     sines = torch.sin(torch.pi * points.unsqueeze(-1) * odd)
-    weights = 16 / (torch.pi**4 * torch.outer(odd, odd) * (odd.square().unsqueeze(-1) + odd.square()))
+    weights = 16 / (
+        torch.pi**4 * torch.outer(odd, odd) * (odd.square().unsqueeze(-1) + odd.square())
+    )
     return sines @ weights @ sines.T
 
 
@@ -25,7 +27,10 @@ def grid(num):
 
 
 def manufactured(num):
-    """Return ``a = 1 + x + y²/2`` and the forcing whose solution is ``sin(πx) sin(2πy)``, with that solution."""
+    """
+    Return ``a = 1 + x + y²/2`` and the forcing whose solution is ``sin(πx) sin(2πy)``, with that
+    solution.
+    """
     x, y = grid(num)
     a = 1 + x + y.square() / 2
     pi = math.pi
@@ -44,14 +49,19 @@ def test_constant_permeability_gives_the_series():
 
 
 def across_a_jump(num):
-    """Return ``a = 1`` left and ``4`` right of a face at ``x = 1/2``, a forcing, and ``u = sin(2πx) sin(πy) / a``."""
+    """
+    Return ``a = 1`` left and ``4`` right of a face at ``x = 1/2``, a forcing, and ``u = sin(2πx)
+    sin(πy) / a``.
+    """
     x, y = grid(num)
     a = torch.where(x < 0.5, 1.0, 4.0).double()
     wave = torch.sin(2 * math.pi * x) * torch.sin(math.pi * y)
     return a, 5 * math.pi**2 * wave, wave / a
 
 
-@pytest.mark.parametrize(("problem", "sizes"), [(manufactured, (17, 33, 65)), (across_a_jump, (18, 34, 66))])
+@pytest.mark.parametrize(
+    ("problem", "sizes"), [(manufactured, (17, 33, 65)), (across_a_jump, (18, 34, 66))]
+)
 def test_the_error_falls_with_the_square_of_the_step(problem, sizes):
     errors = []
     for num in sizes:
@@ -64,7 +74,9 @@ def test_the_error_falls_with_the_square_of_the_step(problem, sizes):
 
 
 def test_what_is_pumped_in_flows_out():
-    a = torch.where(gaussian_fields(3, 17, generator=torch.Generator().manual_seed(1)) > 0, *PERMEABILITIES).double()
+    a = torch.where(
+        gaussian_fields(3, 17, generator=torch.Generator().manual_seed(1)) > 0, *PERMEABILITIES
+    ).double()
     u = solve_darcy(a)
     outflow = torch.zeros(3, dtype=torch.float64)
     for turns in range(4):  # the flux through the faces beside each edge of the square
@@ -76,7 +88,9 @@ def test_what_is_pumped_in_flows_out():
 
 @pytest.mark.parametrize("dims", [(1,), (2,), (1, 2)])
 def test_a_mirrored_medium_has_the_mirrored_pressure(dims):
-    a = torch.where(gaussian_fields(2, 15, generator=torch.Generator().manual_seed(2)) > 0, *PERMEABILITIES).double()
+    a = torch.where(
+        gaussian_fields(2, 15, generator=torch.Generator().manual_seed(2)) > 0, *PERMEABILITIES
+    ).double()
     torch.testing.assert_close(solve_darcy(a.flip(dims)), solve_darcy(a).flip(dims))
     torch.testing.assert_close(solve_darcy(a.mT), solve_darcy(a).mT)
 
@@ -92,7 +106,9 @@ def test_fields_have_their_covariance():
     for j in frequencies:
         for k in frequencies[(0 if j else 1) :]:
             size = (2 if j else 1) * (2 if k else 1)
-            mode = torch.outer(torch.cos(torch.pi * j * points), torch.cos(torch.pi * k * points)).flatten()
+            mode = torch.outer(
+                torch.cos(torch.pi * j * points), torch.cos(torch.pi * k * points)
+            ).flatten()
             exact += size * torch.outer(mode, mode) / (torch.pi**2 * (j**2 + k**2) + 9) ** 2
     empirical = chosen.T @ chosen / num
     spread = (torch.outer(exact.diag(), exact.diag()) + exact.square()).sqrt() / num**0.5
@@ -144,19 +160,26 @@ def test_a_finer_solver_changes_little(tmp_path):
     smooth = solve_darcy(torch.ones(1, 65, 65))[:, ::4, ::4]
     np.testing.assert_allclose(solve_darcy(torch.ones(1, 17, 17)), smooth, atol=5e-4)
     # The same media, of which other points are kept.
-    many, few = darcy(3, 33, refinement=2, folder=tmp_path), darcy(3, 17, refinement=4, folder=tmp_path)
+    many, few = (
+        darcy(3, 33, refinement=2, folder=tmp_path),
+        darcy(3, 17, refinement=4, folder=tmp_path),
+    )
     assert torch.equal(many.pressure[:, ::2, ::2], few.pressure)
     assert torch.equal(many.permeability[:, ::2, ::2], few.permeability)
 
 
 def moments(pressure):
-    """Return each medium's mean pressure and its standard deviation over the square, shape ``(num, 2)``."""
+    """
+    Return each medium's mean pressure and its standard deviation over the square, shape ``(num,
+    2)``.
+    """
     return torch.stack([pressure.mean((1, 2)), pressure.flatten(1).std(1)], -1)
 
 
 def test_random_media_have_the_same_pressures_at_every_resolution():
     """
-    The same 40 media on 65, 33 and 17 points a side: pressures at common points within four standard errors of 1 %.
+    The same 40 media on 65, 33 and 17 points a side: pressures at common points within four
+    standard errors of 1 %.
 
     Jumps lie between nodes, so the error is of first order: measured 0.3 % and 0.6 % of the mean.
     """
@@ -171,8 +194,13 @@ def test_random_media_have_the_same_pressures_at_every_resolution():
 
 
 def test_refinement_keeps_the_statistics_of_the_data_set(tmp_path):
-    """Other media, as the solver's grid is another one: five standard errors beside 1 %, false alarm below 1e-5."""
-    coarse, fine = (moments(darcy(80, 17, refinement=k, folder=tmp_path).pressure.double()) for k in (1, 2))
+    """
+    Other media, as the solver's grid is another one: five standard errors beside 1 %, false alarm
+    below 1e-5.
+    """
+    coarse, fine = (
+        moments(darcy(80, 17, refinement=k, folder=tmp_path).pressure.double()) for k in (1, 2)
+    )
     error = ((coarse.var(0) + fine.var(0)) / 80).sqrt()
     difference = (coarse.mean(0) - fine.mean(0)).abs()
     assert (difference < 5 * error + 0.01 * fine.mean(0)).all()
@@ -181,7 +209,10 @@ def test_refinement_keeps_the_statistics_of_the_data_set(tmp_path):
 
 @pytest.mark.parametrize("resolution", [9, 17, 33])
 def test_half_of_a_medium_is_the_permeable_material(resolution):
-    """A field and its negative are as likely, so that each material has 1/2: within five standard errors."""
+    """
+    A field and its negative are as likely, so that each material has 1/2: within five standard
+    errors.
+    """
     num = 2000
     fields = gaussian_fields(num, resolution, generator=torch.Generator().manual_seed(3))
     share = (fields > 0).double().mean((1, 2))
@@ -192,7 +223,11 @@ def test_half_of_a_medium_is_the_permeable_material(resolution):
 
 def test_a_data_set_has_half_of_each_material(tmp_path):
     """As above, of 500 media as they are loaded; a threshold at another value than 0 would fail."""
-    share = (darcy(500, 9, refinement=1, folder=tmp_path).permeability == PERMEABILITIES[0]).double().mean((1, 2))
+    share = (
+        (darcy(500, 9, refinement=1, folder=tmp_path).permeability == PERMEABILITIES[0])
+        .double()
+        .mean((1, 2))
+    )
     assert (share.mean() - 0.5).abs() < 5 * share.std() / 500**0.5
 
 
@@ -201,7 +236,10 @@ def test_a_data_set_has_half_of_each_material(tmp_path):
     [
         (lambda: solve_darcy(torch.ones(5, 5)), r"permeability: got shape \(5, 5\)"),
         (lambda: solve_darcy(torch.ones(1, 2, 2)), r"permeability: got shape \(1, 2, 2\)"),
-        (lambda: solve_darcy(torch.zeros(1, 5, 5)), "permeability: got elements that are not positive"),
+        (
+            lambda: solve_darcy(torch.zeros(1, 5, 5)),
+            "permeability: got elements that are not positive",
+        ),
         (lambda: darcy(0), "num: got 0"),
         (lambda: darcy(1, 2), "resolution: got 2"),
         (lambda: darcy(1, 5, refinement=0), "refinement: got 0"),

@@ -16,7 +16,11 @@ from pyro_tkam.datasets import cifar10, fashion_mnist, mnist, published, svhn
 
 
 def idx(array):
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    return (
+        bytes((0, 0, 8, array.ndim))
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
 
 
 def write_mnist(folder, pixels, labels, prefix="train", zipped=True):
@@ -50,7 +54,9 @@ def test_idx_files(tmp_path, pixels, load, kind, inside, zipped):
     torch.testing.assert_close(data.images, torch.as_tensor(pixels).float() / 255)
     assert data.images.dtype == torch.get_default_dtype()
     assert data.labels.tolist() == LABELS.tolist()
-    torch.testing.assert_close(load(tmp_path, train=False, verify=False).images, data.images.flip(0))
+    torch.testing.assert_close(
+        load(tmp_path, train=False, verify=False).images, data.images.flip(0)
+    )
 
 
 def write_svhn(folder, name="test_32x32.mat"):
@@ -70,7 +76,12 @@ def test_svhn_files(tmp_path):
 def write_cifar(folder, names, data=COLOURS, labels=(0, 9, 3, 3, 1)):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        content = {"batch_label": "x", "labels": list(labels), "data": data, "filenames": ["a.png"] * len(labels)}
+        content = {
+            "batch_label": "x",
+            "labels": list(labels),
+            "data": data,
+            "filenames": ["a.png"] * len(labels),
+        }
         (folder / name).write_bytes(pickle.dumps(content, protocol=2))
 
 
@@ -78,7 +89,9 @@ def test_cifar_files(tmp_path):
     write_cifar(tmp_path / "cifar-10-batches-py", BATCHES)
     data = cifar10(tmp_path, verify=False)
     assert data.images.shape == (25, 3, 32, 32)
-    torch.testing.assert_close(data.images[6], torch.as_tensor(COLOURS[1].reshape(3, 32, 32)).float() / 255)
+    torch.testing.assert_close(
+        data.images[6], torch.as_tensor(COLOURS[1].reshape(3, 32, 32)).float() / 255
+    )
     assert data.labels[:5].tolist() == [0, 9, 3, 3, 1]
 
 
@@ -86,7 +99,9 @@ def test_cifar_files(tmp_path):
 OLD_ARRAY = (
     b"\x80\x02}q\x00(U\x06labelsq\x01]q\x02K\x07aU\x04dataq\x03cnumpy.core.multiarray\n_reconstruct\nq\x04cnumpy\nndarray\n"
     b"q\x05K\x00\x85U\x01b\x87Rq\x06(K\x01K\x01M\x00\x0c\x86cnumpy\ndtype\nq\x07U\x02u1K\x00K\x01\x87Rq\x08(K\x03U\x01|NNNJ"
-    b"\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T\x00\x0c\x00\x00" + bytes(range(256)) * 12 + b"tbu."
+    b"\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T\x00\x0c\x00\x00"
+    + bytes(range(256)) * 12
+    + b"tbu."
 )
 
 
@@ -107,7 +122,9 @@ class EvilArray:
         return (np.fromfile, ("/etc/passwd", np.uint8))
 
 
-@pytest.mark.parametrize("evil", [Evil(), EvilArray(), torch.nn.Linear], ids=["print", "numpy function", "class"])
+@pytest.mark.parametrize(
+    "evil", [Evil(), EvilArray(), torch.nn.Linear], ids=["print", "numpy function", "class"]
+)
 def test_a_pickle_cannot_run_code(tmp_path, capsys, evil):
     write_cifar(tmp_path, ["test_batch"], data=evil)
     with pytest.raises(ValueError, match="no batch of CIFAR-10: it names "):
@@ -118,9 +135,27 @@ def test_a_pickle_cannot_run_code(tmp_path, capsys, evil):
 @pytest.mark.parametrize(
     ("load", "table", "write", "first", "num"),
     [
-        (mnist, "_MNIST", lambda folder, pixels: write_mnist(folder, pixels, LABELS), "train-images.*gz", 5),
-        (fashion_mnist, "_FASHION", lambda folder, pixels: write_mnist(folder, pixels, LABELS), "train-images.*gz", 5),
-        (svhn, "_SVHN", lambda folder, _: write_svhn(folder, "train_32x32.mat"), "train_32x32.mat", 4),
+        (
+            mnist,
+            "_MNIST",
+            lambda folder, pixels: write_mnist(folder, pixels, LABELS),
+            "train-images.*gz",
+            5,
+        ),
+        (
+            fashion_mnist,
+            "_FASHION",
+            lambda folder, pixels: write_mnist(folder, pixels, LABELS),
+            "train-images.*gz",
+            5,
+        ),
+        (
+            svhn,
+            "_SVHN",
+            lambda folder, _: write_svhn(folder, "train_32x32.mat"),
+            "train_32x32.mat",
+            4,
+        ),
         (cifar10, "_CIFAR10", lambda folder, _: write_cifar(folder, BATCHES), "data_batch_1", 25),
     ],
     ids=["mnist", "fashion", "svhn", "cifar10"],
@@ -128,14 +163,20 @@ def test_a_pickle_cannot_run_code(tmp_path, capsys, evil):
 def test_checksums_are_compared(tmp_path, pixels, monkeypatch, load, table, write, first, num):
     write(tmp_path, pixels)
     published_sum = next(iter(getattr(published, table).values()))
-    with pytest.raises(ValueError, match=rf"{first}: its MD5 sum is \w{{32}}, the published file's {published_sum}"):
+    with pytest.raises(
+        ValueError, match=rf"{first}: its MD5 sum is \w{{32}}, the published file's {published_sum}"
+    ):
         load(tmp_path)
-    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(tmp_path.iterdir())}
+    sums = {
+        path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(tmp_path.iterdir())
+    }
     monkeypatch.setattr(published, table, sums)
     assert len(load(tmp_path).images) == num
     last = sorted(tmp_path.iterdir())[-1]  # every file is compared, not the first alone
     monkeypatch.setitem(sums, last.name, "0" * 32)
-    with pytest.raises(ValueError, match=rf"{last.name}: its MD5 sum is \w{{32}}, the published file's 0{{32}}"):
+    with pytest.raises(
+        ValueError, match=rf"{last.name}: its MD5 sum is \w{{32}}, the published file's 0{{32}}"
+    ):
         load(tmp_path)
 
 
@@ -149,14 +190,19 @@ def test_no_two_published_files_share_a_checksum():
 
 def test_missing_files_are_named_offline(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"MNIST: train-images-idx3-ubyte.gz, train-labels.* not found in .*raw"
+        FileNotFoundError,
+        match=r"MNIST: train-images-idx3-ubyte.gz, train-labels.* not found in .*raw",
     ):
         mnist(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"SVHN: train_32x32.mat not found in .*Put the published files there"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"SVHN: train_32x32.mat not found in .*Put the published files there",
+    ):
         svhn(tmp_path)
     with pytest.raises(
         FileNotFoundError,
-        match=r"CIFAR10: data_batch_1, .*data_batch_5 not found in .* or .*cifar-10-batches-py\. Put the published",
+        match=r"CIFAR10: data_batch_1, .*data_batch_5 not found in .* or .*cifar-10-batches-py\. "
+        r"Put the published",
     ):
         cifar10(tmp_path)
     write_cifar(tmp_path, BATCHES[:3] + BATCHES[4:])
@@ -165,7 +211,10 @@ def test_missing_files_are_named_offline(tmp_path):
 
 
 def torchvision_that(fetch, kind="MNIST"):
-    """Return the two modules of a stand-in for torchvision whose data set does something with its folder."""
+    """
+    Return the two modules of a stand-in for torchvision whose data set does something with its
+    folder.
+    """
     package, datasets = types.ModuleType("torchvision"), types.ModuleType("torchvision.datasets")
     package.datasets = datasets
     setattr(datasets, kind, fetch)
@@ -211,7 +260,9 @@ def test_torchvision_fetches_colour_images(tmp_path, monkeypatch, load, kind, wr
         monkeypatch.setitem(sys.modules, name, module)
     first = load(tmp_path, train=False, verify=False, download=True)
     assert first.images.shape[1:] == (3, 32, 32)
-    assert torch.equal(load(tmp_path, train=False, verify=False, download=True).images, first.images)
+    assert torch.equal(
+        load(tmp_path, train=False, verify=False, download=True).images, first.images
+    )
     assert asked == [(str(tmp_path), {"download": True, **options})]
 
 
@@ -221,7 +272,9 @@ def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
 
     for name, module in torchvision_that(fetch).items():
         monkeypatch.setitem(sys.modules, name, module)
-    with pytest.raises(OSError, match=r"MNIST could not be downloaded \(Error .*\); put its published files into"):
+    with pytest.raises(
+        OSError, match=r"MNIST could not be downloaded \(Error .*\); put its published files into"
+    ):
         mnist(tmp_path, download=True)
 
 
@@ -251,9 +304,16 @@ def test_damaged_files_are_named(tmp_path, pixels):
     (tmp_path / "train_32x32.mat").write_bytes(b"x" * 200)
     with pytest.raises(ValueError, match="is no MATLAB file with X and y"):
         svhn(tmp_path, verify=False)
-    for content in (b"", b"x", pickle.dumps([1]), pickle.dumps({"labels": [1], "data": np.zeros((1, 3))})):
+    for content in (
+        b"",
+        b"x",
+        pickle.dumps([1]),
+        pickle.dumps({"labels": [1], "data": np.zeros((1, 3))}),
+    ):
         (tmp_path / "test_batch").write_bytes(content)
-        with pytest.raises(ValueError, match=r"test_batch.* batch of CIFAR-10|test_batch: its data are no bytes"):
+        with pytest.raises(
+            ValueError, match=r"test_batch.* batch of CIFAR-10|test_batch: its data are no bytes"
+        ):
             cifar10(tmp_path, train=False, verify=False)
 
 

@@ -54,9 +54,17 @@ def test_symbols_labels_and_masks_keep_their_values():
     ("data", "error", "message"),
     [
         ((), ValueError, r"data: got rows \{\}, takes at least one tensor"),
-        ((torch.zeros(3, 2), torch.zeros(2)), ValueError, r"data: got rows {'data\[0\]': 3, 'data\[1\]': 2}"),
+        (
+            (torch.zeros(3, 2), torch.zeros(2)),
+            ValueError,
+            r"data: got rows {'data\[0\]': 3, 'data\[1\]': 2}",
+        ),
         ({"image": torch.full((2, 2), torch.nan)}, ValueError, r"data\['image'\]: got NaN"),
-        ({"image": torch.zeros(2, 2, dtype=torch.uint8)}, TypeError, r"data\['image'\]: got torch.uint8"),
+        (
+            {"image": torch.zeros(2, 2, dtype=torch.uint8)},
+            TypeError,
+            r"data\['image'\]: got torch.uint8",
+        ),
         (({"label": "a"},), TypeError, r"data\[0\]\['label'\]: got str"),
         ([[1.0]], TypeError, "data: got list, takes a tensor"),
         (
@@ -107,7 +115,8 @@ def test_rows_from_names_and_files(tmp_path):
 
 def test_files_that_are_no_data_are_named(tmp_path):
     with pytest.raises(
-        ValueError, match=r"data: got 'mnist6k', takes one of \['darcy', .*'mnist5k', .*\] or a file .npy"
+        ValueError,
+        match=r"data: got 'mnist6k', takes one of \['darcy', .*'mnist5k', .*\] or a file .npy",
     ):
         load_rows("mnist6k")
     with pytest.raises(FileNotFoundError, match="there is no file"):

@@ -1,4 +1,7 @@
-"""Every result object becomes an ArviZ object with the right names, shapes and numbers, and survives netCDF."""
+"""
+Every result object becomes an ArviZ object with the right names, shapes and numbers, and survives
+netCDF.
+"""
 
 import math
 
@@ -55,7 +58,9 @@ def tempering(model):
 
 
 def mcmc(model):
-    run = VectorizedMCMC(AutoMALA(model), num_samples=DRAWS, num_chains=CHAINS, disable_progbar=True)
+    run = VectorizedMCMC(
+        AutoMALA(model), num_samples=DRAWS, num_chains=CHAINS, disable_progbar=True
+    )
     run.run(LOCAL_DATA)
     return run
 
@@ -71,7 +76,9 @@ EXTRA = {"tempering": {"tempering", "prior"}, "mcmc": set(), "weighted": set()}
 @pytest.fixture(scope="module")
 def results():
     pyro.set_rng_seed(0)
-    return {(name, model): make(model) for name, make in RESULTS.items() for model in (shared, local)}
+    return {
+        (name, model): make(model) for name, make in RESULTS.items() for model in (shared, local)
+    }
 
 
 @pytest.mark.parametrize("model", [shared, local])
@@ -110,7 +117,9 @@ def test_log_weights_belong_to_the_resampled_draws(results, model):
     container = to_arviz(results["weighted", model])
     of_each = container["log_likelihood"]["x"].values
     weights = container["sample_stats"]["log_weight"].values
-    np.testing.assert_allclose(weights, of_each if model is local else of_each.sum(-1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        weights, of_each if model is local else of_each.sum(-1), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_tempering_group(results):
@@ -153,7 +162,9 @@ def test_coordinates_of_nested_plates():
 
 def test_loo_runs():
     pyro.set_rng_seed(0)
-    run = VectorizedMCMC(AutoMALA(shared), num_samples=500, warmup_steps=200, num_chains=8, disable_progbar=True)
+    run = VectorizedMCMC(
+        AutoMALA(shared), num_samples=500, warmup_steps=200, num_chains=8, disable_progbar=True
+    )
     run.run(LOCAL_DATA)
     loo = arviz.loo(to_arviz(run))
     assert math.isfinite(getattr(loo, "elpd_loo", getattr(loo, "elpd", math.nan)))
@@ -183,7 +194,10 @@ def exact_elpd_of_centred(x):
 
 @pytest.mark.parametrize("kind", ["tempering", "mcmc"])
 def test_compare_ranks_models(kind):
-    """Leave-one-out scores of both, the better first; the exact one lies within 0.3 nats (seed fixed, error 0.05)."""
+    """
+    Leave-one-out scores of both, the better first; the exact one lies within 0.3 nats (seed fixed,
+    error 0.05).
+    """
     pyro.set_rng_seed(0)
     containers = {}
     for model in (at_zero, centred):
@@ -239,9 +253,16 @@ def test_summed_out_sites_leave_a_log_likelihood(model, data):
     container = to_arviz(run)
     low = torch.tensor(container["posterior"]["low"].values)
     low = low if model is switched_locally else low.unsqueeze(-1)
-    parts = [math.log(w) + dist.Normal(low + 2.0 * k, 0.7).log_prob(data) for k, w in enumerate((0.2, 0.3, 0.5))]
-    np.testing.assert_allclose(container["log_likelihood"]["x"].values, torch.stack(parts).logsumexp(0), rtol=1e-5)
-    assert container["observed_data"]["x"].dims == (("rows", "columns") if data.ndim == 2 else ("rows",))
+    parts = [
+        math.log(w) + dist.Normal(low + 2.0 * k, 0.7).log_prob(data)
+        for k, w in enumerate((0.2, 0.3, 0.5))
+    ]
+    np.testing.assert_allclose(
+        container["log_likelihood"]["x"].values, torch.stack(parts).logsumexp(0), rtol=1e-5
+    )
+    assert container["observed_data"]["x"].dims == (
+        ("rows", "columns") if data.ndim == 2 else ("rows",)
+    )
 
 
 def test_loo_of_a_model_with_summed_out_sites():
@@ -261,7 +282,9 @@ def test_data_that_share_a_summed_out_site_have_no_log_likelihood():
 
     run = VectorizedMCMC(MALA(model), num_samples=20, num_chains=2, disable_progbar=True)
     run.run(LOCAL_DATA[:, 0])
-    with pytest.warns(UserWarning, match=r"log_likelihood is left out.*the data of 'x' share.*\['k'\]"):
+    with pytest.warns(
+        UserWarning, match=r"log_likelihood is left out.*the data of 'x' share.*\['k'\]"
+    ):
         container = to_arviz(run)
     assert "log_likelihood" not in container
     assert container["posterior"]["z"].shape == (2, 20)
@@ -282,7 +305,9 @@ def test_observed_sites_that_share_a_summed_out_site_have_no_log_likelihood():
 
 
 def test_sites_that_were_not_saved_are_named():
-    run = VectorizedMCMC(MALA(shared), num_samples=20, num_chains=2, save_params=["loc"], disable_progbar=True)
+    run = VectorizedMCMC(
+        MALA(shared), num_samples=20, num_chains=2, save_params=["loc"], disable_progbar=True
+    )
     run.run(LOCAL_DATA)
     with pytest.warns(UserWarning, match=r"the sites \['scale'\] have no draws"):
         assert "log_likelihood" not in to_arviz(run)
@@ -296,8 +321,14 @@ def test_pyros_mcmc_converts(kernel, tmp_path):
     run._diagnostics[0]["divergences"] = [3, 7]
     save(to_arviz(run, evidence=Evidence(-3.0, 0.1, "bar", Verdict())), tmp_path / "run.nc")
     container = load(tmp_path / "run.nc")
-    np.testing.assert_array_equal(container["posterior"]["z"], run.get_samples(group_by_chain=True)["z"])
-    expected = dist.Normal(torch.tensor(container["posterior"]["z"].values), 1.0).to_event(1).log_prob(LOCAL_DATA)
+    np.testing.assert_array_equal(
+        container["posterior"]["z"], run.get_samples(group_by_chain=True)["z"]
+    )
+    expected = (
+        dist.Normal(torch.tensor(container["posterior"]["z"].values), 1.0)
+        .to_event(1)
+        .log_prob(LOCAL_DATA)
+    )
     np.testing.assert_allclose(container["log_likelihood"]["x"].values, expected, rtol=1e-5)
     assert container["log_likelihood"]["x"].dims == ("chain", "draw", "rows")
     assert container["sample_stats"]["diverging"].values.nonzero()[1].tolist() == [3, 7]
@@ -308,7 +339,9 @@ def test_an_evidence_converts(tmp_path):
     verdict = Verdict((Finding("missed mode", "two estimates differ", "use more chains"),))
     errors = torch.tensor([0.1, 0.2])
     for per_datum in (None, torch.tensor([-1.0, -2.0])):
-        evidence = Evidence(-3.0, 0.3, "bar", verdict, per_datum, None if per_datum is None else errors)
+        evidence = Evidence(
+            -3.0, 0.3, "bar", verdict, per_datum, None if per_datum is None else errors
+        )
         save(to_arviz(evidence), tmp_path / "evidence.nc")
         container = load(tmp_path / "evidence.nc")
         assert container.attrs["log_evidence"] == -3.0
@@ -341,13 +374,19 @@ def test_models_that_break_under_vmap():
     draws = ImportanceSampling(branching, num_particles=30).run(torch.tensor(1.0))
     container = to_arviz(draws)
     expected = dist.Normal(torch.tensor(container["posterior"]["z"].values).abs(), 1.0)
-    np.testing.assert_allclose(container["log_likelihood"]["x"].values, expected.log_prob(torch.tensor(1.0)), rtol=1e-5)
+    np.testing.assert_allclose(
+        container["log_likelihood"]["x"].values, expected.log_prob(torch.tensor(1.0)), rtol=1e-5
+    )
 
 
 def test_potential_functions_have_a_posterior_only():
     kernel = AutoMALA(potential_fn=lambda params: 0.5 * params["z"].square().sum())
     run = VectorizedMCMC(
-        kernel, num_samples=20, num_chains=2, initial_params={"z": torch.zeros(2, 3)}, disable_progbar=True
+        kernel,
+        num_samples=20,
+        num_chains=2,
+        initial_params={"z": torch.zeros(2, 3)},
+        disable_progbar=True,
     )
     run.run()
     container = to_arviz(run)
@@ -371,7 +410,11 @@ def test_other_objects_are_refused():
 
 
 def test_an_evidence_is_no_number():
-    mcmc = VectorizedMCMC(MALA(lambda: pyro.sample("z", dist.Normal(0.0, 1.0))), 4, num_chains=2, disable_progbar=True)
+    mcmc = VectorizedMCMC(
+        MALA(lambda: pyro.sample("z", dist.Normal(0.0, 1.0))), 4, num_chains=2, disable_progbar=True
+    )
     mcmc.run()
-    with pytest.raises(TypeError, match="evidence: got float, takes an Evidence, as log_evidence returns"):
+    with pytest.raises(
+        TypeError, match="evidence: got float, takes an Evidence, as log_evidence returns"
+    ):
         to_arviz(mcmc, evidence=-3.0)

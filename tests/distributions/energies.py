@@ -16,8 +16,12 @@ from pyro_tkam.nn import UnivariateFunctions
 Energy = Callable[[Tensor], Tensor]
 
 
-def bank(basis: str, reference: str, size: int = 4, grid_size: int = 20, seed: int = 0) -> UnivariateFunctions:
-    """A float64 bank of the paper's size on the reference's interval, with coefficients of size one."""
+def bank(
+    basis: str, reference: str, size: int = 4, grid_size: int = 20, seed: int = 0
+) -> UnivariateFunctions:
+    """
+    A float64 bank of the paper's size on the reference's interval, with coefficients of size one.
+    """
     torch.manual_seed(seed)
     _, low, high = REFERENCES[reference]
     functions = UnivariateFunctions(size, basis, low, high, grid_size)
@@ -27,20 +31,25 @@ def bank(basis: str, reference: str, size: int = 4, grid_size: int = 20, seed: i
 
 def log_reference(name: str) -> Energy:
     """The reference densities once more, written from their definitions (float64)."""
-    gaussian = torch.distributions.Normal(torch.tensor(0.0).double(), torch.tensor(1.0).double(), validate_args=False)
+    gaussian = torch.distributions.Normal(
+        torch.tensor(0.0).double(), torch.tensor(1.0).double(), validate_args=False
+    )
     lognormal = torch.distributions.LogNormal(gaussian.loc, gaussian.scale, validate_args=False)
     return {
         "uniform": torch.zeros_like,
         "flat": torch.zeros_like,
         "gaussian": gaussian.log_prob,
         "learnable_gaussian": gaussian.log_prob,
-        "lognormal": lambda z: torch.where(z > 0, lognormal.log_prob(z.clamp_min(1e-300)), -torch.inf),
+        "lognormal": lambda z: torch.where(
+            z > 0, lognormal.log_prob(z.clamp_min(1e-300)), -torch.inf
+        ),
     }[name]
 
 
 def integrals(log_density: Energy, cuts: Tensor, ends: Tensor, tolerance: float = 1e-12) -> Tensor:
     """
-    Adaptive quadrature (scipy, float64) of ``exp(log_density)`` from the first cut to each of ``ends``.
+    Adaptive quadrature (scipy, float64) of ``exp(log_density)`` from the first cut to each of
+    ``ends``.
 
     :param log_density: elementwise over the batch of ``ends``'s last dimension.
     :param cuts: ascending points between which the density is smooth, shape ``(count,)``.
@@ -63,7 +72,10 @@ def integrals(log_density: Energy, cuts: Tensor, ends: Tensor, tolerance: float 
 
 
 def true_cdf(prior: ExponentiallyTilted, log_density: Energy, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``log Z`` and ``F(z)`` of a prior on one interval, for ``z`` of shape ``(sample, batch)``."""
+    """
+    Return ``log Z`` and ``F(z)`` of a prior on one interval, for ``z`` of shape ``(sample,
+    batch)``.
+    """
     top = torch.full_like(z[:1].double(), float(prior.high))
     mass = integrals(log_density, cuts(prior), torch.cat([top, z.double()]))
     return mass[0].log(), mass[1:] / mass[0]

@@ -1,4 +1,7 @@
-"""The tilted prior against adaptive quadrature that shares no code with it, for every named reference and basis."""
+"""
+The tilted prior against adaptive quadrature that shares no code with it, for every named reference
+and basis.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ BASES = ["rbf", "bspline"]
 ACCURACY = {torch.float64: (1e-9, 1e-10), torch.float32: (2e-6, 5e-6)}
 
 every_case = pytest.mark.parametrize(
-    ("reference", "basis", "dtype"), [(r, b, d) for r in REFERENCES for b in BASES for d in ACCURACY], ids=str
+    ("reference", "basis", "dtype"),
+    [(r, b, d) for r in REFERENCES for b in BASES for d in ACCURACY],
+    ids=str,
 )
 
 
@@ -29,7 +34,9 @@ def test_inverse_cdf_and_normaliser_against_adaptive_quadrature(reference, basis
     double = narrow.to(torch.float64) if dtype == torch.float64 else copy.deepcopy(narrow).double()
     prior = ExponentiallyTilted(narrow.bound(), reference)
     energy, log_pi = double.bound(), log_reference(reference)
-    u = torch.tensor([1e-6, 0.01, 0.1, 0.3, 0.5, 0.77, 0.9, 0.99, 1 - 1e-6], dtype=dtype)[:, None].expand(-1, 4)
+    u = torch.tensor([1e-6, 0.01, 0.1, 0.3, 0.5, 0.77, 0.9, 0.99, 1 - 1e-6], dtype=dtype)[
+        :, None
+    ].expand(-1, 4)
     with torch.no_grad():
         z = prior.icdf(u)
         log_z, cdf = true_cdf(prior, lambda z: energy(z) + log_pi(z), z)
@@ -38,12 +45,18 @@ def test_inverse_cdf_and_normaliser_against_adaptive_quadrature(reference, basis
         assert (cdf - u).abs().max() <= cdf_error
         assert (prior.log_normalizer - log_z).abs().max() <= log_z_error
         assert (prior.cdf(z) - cdf).abs().max() <= cdf_error
-        assert ((cdf - u).abs().amax(0) <= prior.quadrature_error + 10 * torch.finfo(dtype).eps).all()
+        assert (
+            (cdf - u).abs().amax(0) <= prior.quadrature_error + 10 * torch.finfo(dtype).eps
+        ).all()
 
 
-@pytest.mark.parametrize(("energy_scale", "largest"), [(0.1, 1e-6), (1.0, 1.5e-6), (5.0, 5e-6), (20.0, 2e-5)])
+@pytest.mark.parametrize(
+    ("energy_scale", "largest"), [(0.1, 1e-6), (1.0, 1.5e-6), (5.0, 5e-6), (20.0, 2e-5)]
+)
 @pytest.mark.parametrize("reference", ["uniform", "gaussian", "lognormal"])
-def test_error_estimate_bounds_the_error_of_the_cdf_in_float32_and_is_not_idle(reference, energy_scale, largest):
+def test_error_estimate_bounds_the_error_of_the_cdf_in_float32_and_is_not_idle(
+    reference, energy_scale, largest
+):
     narrow = bank("rbf", reference)
     with torch.no_grad():
         narrow.coefficients.copy_(energy_scale * torch.randn_like(narrow.coefficients))
@@ -69,7 +82,9 @@ def test_small_tail_masses_keep_their_relative_accuracy(reference, upper):
     distance = (end - z).abs() if upper else z - end
     sign = -1 if upper else 1
     first_piece = torch.tensor([0.0, 1e-3]).double()
-    tail = integrals(lambda t: energy(end + sign * t) + log_pi(end + sign * t), first_piece, distance)
+    tail = integrals(
+        lambda t: energy(end + sign * t) + log_pi(end + sign * t), first_piece, distance
+    )
     torch.testing.assert_close(tail / prior.log_normalizer.detach().exp(), u, rtol=1e-4, atol=1e-15)
 
 
@@ -87,11 +102,17 @@ def test_moments_entropy_and_divergence_against_adaptive_quadrature(basis):
     with torch.no_grad():
         mean = average(lambda z: z)
         torch.testing.assert_close(prior.mean, mean, atol=1e-9, rtol=0)
-        torch.testing.assert_close(prior.variance, average(lambda z: (z - mean) ** 2), atol=1e-9, rtol=0)
+        torch.testing.assert_close(
+            prior.variance, average(lambda z: (z - mean) ** 2), atol=1e-9, rtol=0
+        )
         torch.testing.assert_close(prior.entropy(), -average(prior.log_prob), atol=1e-9, rtol=0)
-        torch.testing.assert_close(prior.expectation(torch.sin), average(torch.sin), atol=1e-9, rtol=0)
+        torch.testing.assert_close(
+            prior.expectation(torch.sin), average(torch.sin), atol=1e-9, rtol=0
+        )
         kl = torch.distributions.kl_divergence(prior, other)
-        torch.testing.assert_close(kl, average(lambda z: prior.log_prob(z) - other.log_prob(z)), atol=1e-9, rtol=0)
+        torch.testing.assert_close(
+            kl, average(lambda z: prior.log_prob(z) - other.log_prob(z)), atol=1e-9, rtol=0
+        )
 
 
 @pytest.mark.slow
@@ -108,7 +129,10 @@ def test_a_million_draws_follow_the_cdf(reference):
 
 
 def test_published_inversion_is_biased():
-    """The control of the accuracy law: linear interpolation between cumulated node weights misses the CDF."""
+    """
+    The control of the accuracy law: linear interpolation between cumulated node weights misses the
+    CDF.
+    """
     prior = ExponentiallyTilted(bank("rbf", "uniform").bound(), "uniform")
     nodes, weights = (torch.as_tensor(x) for x in np.polynomial.legendre.leggauss(100))
     nodes = (nodes + 1) / 2

@@ -1,4 +1,7 @@
-"""Distributions as global latents, and energies with latent coefficients, against posteriors known by quadrature."""
+"""
+Distributions as global latents, and energies with latent coefficients, against posteriors known by
+quadrature.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ PRIORS = {
     "tilted": lambda: ExponentiallyTilted(hump, "gaussian", double(-4.0)[0], double(4.0)[0]),
     "mixture": lambda: TiltedMixture(
         double(0.5, -0.5),
-        ExponentiallyTilted(lambda z: double(-2.0, 2.0) * z, "gaussian", double(-4.0)[0], double(4.0)[0]),
+        ExponentiallyTilted(
+            lambda z: double(-2.0, 2.0) * z, "gaussian", double(-4.0)[0], double(4.0)[0]
+        ),
     ),
     "joint": lambda: JointEnergy(
         lambda z: hump(z).sum(-1), dist.Normal(double(0.0), double(1.0)), sampler=ShortRunULA(3)
@@ -38,15 +43,23 @@ PRIORS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRIORS)
 def test_nuts_recovers_a_posterior_known_by_quadrature(name):
-    """Mean and standard deviation of 400 draws, to about five standard errors of 150 effective ones."""
+    """
+    Mean and standard deviation of 400 draws, to about five standard errors of 150 effective ones.
+    """
     prior = PRIORS[name]()
 
     def model():
         z = pyro.sample("z", prior)
-        pyro.sample("x", dist.Normal(z, double(0.7)[0]).to_event(len(prior.event_shape)), obs=OBSERVED.expand(z.shape))
+        pyro.sample(
+            "x",
+            dist.Normal(z, double(0.7)[0]).to_event(len(prior.event_shape)),
+            obs=OBSERVED.expand(z.shape),
+        )
 
     pyro.set_rng_seed(0)
-    mcmc = MCMC(NUTS(model, max_tree_depth=5), num_samples=400, warmup_steps=150, disable_progbar=True)
+    mcmc = MCMC(
+        NUTS(model, max_tree_depth=5), num_samples=400, warmup_steps=150, disable_progbar=True
+    )
     mcmc.run()
     draws = mcmc.get_samples()["z"].flatten()
     grid = torch.linspace(-4, 4, 4001).double()
@@ -103,7 +116,9 @@ def test_nuts_on_the_coefficients_of_an_energy():
     mean, covariance = exact_posterior()
     spread = covariance.diagonal().sqrt()
     pyro.set_rng_seed(0)
-    mcmc = MCMC(NUTS(Bank(), max_tree_depth=4), num_samples=250, warmup_steps=100, disable_progbar=True)
+    mcmc = MCMC(
+        NUTS(Bank(), max_tree_depth=4), num_samples=250, warmup_steps=100, disable_progbar=True
+    )
     mcmc.run(data())
     draws = mcmc.get_samples()["coefficients"]
     assert ((draws.mean(0) - mean).abs() < 5 * spread / 10).all()
@@ -112,14 +127,19 @@ def test_nuts_on_the_coefficients_of_an_energy():
 
 @pytest.mark.slow
 def test_svi_on_the_coefficients_of_an_energy():
-    """A Gaussian guide without correlations has the means, and the spreads of the precision's diagonal."""
+    """
+    A Gaussian guide without correlations has the means, and the spreads of the precision's
+    diagonal.
+    """
     mean, covariance = exact_posterior()
     spread = covariance.inverse().diagonal().rsqrt()
     pyro.set_rng_seed(0)
     pyro.clear_param_store()
     model = Bank()
     guide, seen = autoguide.AutoDiagonalNormal(model, init_scale=0.3), data()
-    svi = SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.05, "lrd": 0.99}), Trace_ELBO(num_particles=4))
+    svi = SVI(
+        model, guide, pyro.optim.ClippedAdam({"lr": 0.05, "lrd": 0.99}), Trace_ELBO(num_particles=4)
+    )
     for _ in range(300):
         svi.step(seen)
     posterior = guide.get_posterior()

@@ -1,4 +1,6 @@
-"""Pathwise gradients of the tilted prior: finite differences, closed forms, transforms of torch.func."""
+"""
+Pathwise gradients of the tilted prior: finite differences, closed forms, transforms of torch.func.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def parameters() -> list[torch.Tensor]:
 
 def cubic(coefficients, loc, scale, low, high) -> ExponentiallyTilted:
     def energy(z):
-        return ((coefficients[3] * z / 3 + coefficients[2]) * z / 2 + coefficients[1]) * z + coefficients[0]
+        return (
+            (coefficients[3] * z / 3 + coefficients[2]) * z / 2 + coefficients[1]
+        ) * z + coefficients[0]
 
     return ExponentiallyTilted(energy, Normal(loc, scale), low, high, quadrature=RULE)
 
@@ -59,7 +63,9 @@ def test_closed_form_of_a_linear_energy_on_a_uniform_reference():
     prior = ExponentiallyTilted(lambda z: slope * z)
     z, exact = prior.icdf(U), torch.log1p(U * torch.expm1(slope)) / slope
     torch.testing.assert_close(z, exact, atol=1e-10, rtol=0)
-    torch.testing.assert_close(prior.log_normalizer, (torch.expm1(slope) / slope).log(), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        prior.log_normalizer, (torch.expm1(slope) / slope).log(), atol=1e-12, rtol=0
+    )
     _same_derivatives(z, exact, slope)
 
 
@@ -87,7 +93,9 @@ def test_ends_of_the_interval_move_the_draws():
 def _same_derivatives(value, exact, parameter):
     first, exact_first = (grad(x.sum(), parameter, create_graph=True)[0] for x in (value, exact))
     torch.testing.assert_close(first, exact_first, atol=1e-7, rtol=0)
-    second, exact_second = (grad(x.sum(), parameter, retain_graph=True)[0] for x in (first, exact_first))
+    second, exact_second = (
+        grad(x.sum(), parameter, retain_graph=True)[0] for x in (first, exact_first)
+    )
     torch.testing.assert_close(second, exact_second, atol=1e-6, rtol=0)
 
 
@@ -98,14 +106,26 @@ def test_gradients_are_finite_where_the_density_vanishes(dtype):
     def energy(z):
         return torch.where((z - 0.5).abs() < 0.25, -torch.inf, slope * z)
 
-    # Nothing announces the jumps, so that they are in doubt by the least width of a cell, in float32 above 5e-7.
-    doubt = pytest.warns(UserWarning, match="estimated at 9") if dtype == torch.float32 else nullcontext()
+    # Nothing announces the jumps, so that they are in doubt by the least width of a cell, in
+    # float32 above 5e-7.
+    doubt = (
+        pytest.warns(UserWarning, match="estimated at 9")
+        if dtype == torch.float32
+        else nullcontext()
+    )
     with doubt:
         gap = ExponentiallyTilted(energy)
-    u = torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=dtype)[:, None].expand(-1, 2).clone().requires_grad_()
+    u = (
+        torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=dtype)[:, None]
+        .expand(-1, 2)
+        .clone()
+        .requires_grad_()
+    )
     z = gap.icdf(u)
     assert z.isfinite().all()
-    assert all(g.isfinite().all() for g in grad(z.sum() + gap.log_prob(z).clamp_min(-9).sum(), (u, slope)))
+    assert all(
+        g.isfinite().all() for g in grad(z.sum() + gap.log_prob(z).clamp_min(-9).sum(), (u, slope))
+    )
 
 
 def test_torch_func_transforms_agree_with_autograd():
@@ -121,10 +141,15 @@ def test_torch_func_transforms_agree_with_autograd():
     reverse = torch.func.jacrev(draw)(arguments[0], U)
     torch.testing.assert_close(torch.func.jacfwd(draw)(arguments[0], U), reverse)
     torch.testing.assert_close(
-        torch.func.jacfwd(draw, argnums=1)(arguments[0], U), torch.func.jacrev(draw, 1)(arguments[0], U)
+        torch.func.jacfwd(draw, argnums=1)(arguments[0], U),
+        torch.func.jacrev(draw, 1)(arguments[0], U),
     )
     by_hand = torch.autograd.functional.hessian(lambda c: draw(c, U).sum(), arguments[0])
-    torch.testing.assert_close(torch.func.hessian(lambda c: draw(c, U).sum())(arguments[0]), by_hand)
+    torch.testing.assert_close(
+        torch.func.hessian(lambda c: draw(c, U).sum())(arguments[0]), by_hand
+    )
 
-    per_draw = torch.func.vmap(torch.func.grad(lambda c, u: draw(c, u).sum()), in_dims=(None, 0))(arguments[0], U)
+    per_draw = torch.func.vmap(torch.func.grad(lambda c, u: draw(c, u).sum()), in_dims=(None, 0))(
+        arguments[0], U
+    )
     torch.testing.assert_close(per_draw.sum(0), reverse.sum((0, 1)))

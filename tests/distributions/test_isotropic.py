@@ -9,7 +9,10 @@ from tests.laws.memory import LargestTensor
 @pytest.mark.parametrize("event", [(3,), (2, 4)])
 def test_equals_independent_normals(event: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    loc, scale = torch.randn(5, 1, *event, dtype=torch.float64), torch.tensor(0.7, dtype=torch.float64)
+    loc, scale = (
+        torch.randn(5, 1, *event, dtype=torch.float64),
+        torch.tensor(0.7, dtype=torch.float64),
+    )
     ours = IsotropicNormal(loc, scale, len(event)).expand((5, 4))
     theirs = dist.Normal(loc, scale).expand((5, 4, *event)).to_event(len(event))
     value = torch.randn(4, *event, dtype=torch.float64)

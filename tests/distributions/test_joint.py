@@ -1,4 +1,7 @@
-"""The joint energy prior: Langevin draws, the negative phase, the annealed normaliser, what is refused."""
+"""
+The joint energy prior: Langevin draws, the negative phase, the annealed normaliser, what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -39,17 +42,26 @@ class Tilt(nn.Module):
 
 
 def test_draws_have_the_law_of_the_energy():
-    """Means of 20,000 chains: five standard errors are 0.025; the bias of ULA's variance is 1/(1 - η(1 + b)/2)."""
+    """
+    Means of 20,000 chains: five standard errors are 0.025; the bias of ULA's variance is 1/(1 - η(1
+    + b)/2).
+    """
     prior = JointEnergy(Tilt(), normal(), sampler=ShortRunULA(100, 0.1), num_negatives=2)
     draws = prior.sample((20_000,))
     assert not draws.requires_grad
-    torch.testing.assert_close(draws.mean(0), torch.tensor([0.5, -0.25]).double(), atol=0.03, rtol=0)
-    torch.testing.assert_close(draws.var(0), torch.tensor([0.5 / 0.9] * 2).double(), atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        draws.mean(0), torch.tensor([0.5, -0.25]).double(), atol=0.03, rtol=0
+    )
+    torch.testing.assert_close(
+        draws.var(0), torch.tensor([0.5 / 0.9] * 2).double(), atol=0.03, rtol=0
+    )
 
 
 def test_bounded_references_keep_their_support():
     prior = JointEnergy(
-        lambda z: 3 * z.sum(-1), dist.Uniform(torch.zeros(2).double(), 1.0), sampler=ShortRunULA(300, 0.05)
+        lambda z: 3 * z.sum(-1),
+        dist.Uniform(torch.zeros(2).double(), 1.0),
+        sampler=ShortRunULA(300, 0.05),
     )
     draws = prior.sample((4_000,))
     assert ((draws > 0) & (draws < 1)).all()
@@ -58,7 +70,10 @@ def test_bounded_references_keep_their_support():
 
 
 def test_gradients_carry_the_negative_phase():
-    """Against the exact gradient of the normalised density; 40,000 negatives, five standard errors are 0.02."""
+    """
+    Against the exact gradient of the normalised density; 40,000 negatives, five standard errors are
+    0.02.
+    """
     tilt = Tilt()
     prior = JointEnergy(tilt, normal(), sampler=ShortRunULA(200, 0.02), num_negatives=40_000)
     data = torch.tensor([[0.3, 0.2], [1.0, -2.0]]).double()
@@ -165,7 +180,10 @@ def test_bad_arguments(arguments, error, message):
 
 
 def from_bank(site: bool):
-    """A model whose joint energy has coefficients that a bank read before: a ``PyroSample``, or a parameter."""
+    """
+    A model whose joint energy has coefficients that a bank read before: a ``PyroSample``, or a
+    parameter.
+    """
     bank = UnivariateFunctions(2, low=-3.0, high=3.0, grid_size=4)
     if site:
         bank.coefficients = PyroSample(dist.Normal(torch.zeros(2, 4), 1.0).to_event(2))
@@ -174,7 +192,9 @@ def from_bank(site: bool):
         free = pyro.sample("free", dist.Normal(0.0, 1.0))
         energy = bank.bound()
         reference = dist.Normal(torch.zeros(2), 1.0)
-        z = pyro.sample("z", JointEnergy(lambda z: energy(z).sum(-1), reference, sampler=ShortRunULA(2)))
+        z = pyro.sample(
+            "z", JointEnergy(lambda z: energy(z).sum(-1), reference, sampler=ShortRunULA(2))
+        )
         pyro.sample("x", dist.Normal(z.sum() + free, 1.0), obs=torch.tensor(0.3))
 
     return model
@@ -186,9 +206,15 @@ def from_closure(site: bool):
     def model():
         free = pyro.sample("free", dist.Normal(0.0, 1.0))
         start = torch.tensor(0.5)
-        slope = 2 * (pyro.sample("coefficients", dist.Normal(0.0, 1.0)) if site else pyro.param("slope", start))
+        slope = 2 * (
+            pyro.sample("coefficients", dist.Normal(0.0, 1.0))
+            if site
+            else pyro.param("slope", start)
+        )
         reference = dist.Normal(torch.zeros(2), 1.0)
-        z = pyro.sample("z", JointEnergy(lambda z: slope * z.sum(-1), reference, sampler=ShortRunULA(2)))
+        z = pyro.sample(
+            "z", JointEnergy(lambda z: slope * z.sum(-1), reference, sampler=ShortRunULA(2))
+        )
         pyro.sample("x", dist.Normal(z.sum() + free, 1.0), obs=torch.tensor(0.3))
 
     return model
@@ -196,15 +222,21 @@ def from_closure(site: bool):
 
 INFERENCES = {
     "nuts": lambda model: MCMC(NUTS(model, max_tree_depth=2), 2, 2, disable_progbar=True).run(),
-    "svi": lambda model: SVI(model, autoguide.AutoNormal(model), pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step(),
-    "langevin": lambda model: VectorizedMCMC(MALA(model), 2, 2, num_chains=2, disable_progbar=True).run(),
+    "svi": lambda model: SVI(
+        model, autoguide.AutoNormal(model), pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()
+    ).step(),
+    "langevin": lambda model: VectorizedMCMC(
+        MALA(model), 2, 2, num_chains=2, disable_progbar=True
+    ).run(),
 }
 
 
 @pytest.mark.parametrize("make", [from_bank, from_closure])
 @pytest.mark.parametrize("name", INFERENCES)
 def test_latent_parameters_drawn_before_are_refused(name, make):
-    with pytest.raises(ValueError, match=r"energy: got latent parameters \['(bank\.)?coefficients'\]"):
+    with pytest.raises(
+        ValueError, match=r"energy: got latent parameters \['(bank\.)?coefficients'\]"
+    ):
         INFERENCES[name](make(site=True))
     INFERENCES[name](make(site=False))
 
@@ -213,7 +245,9 @@ def test_latent_parameters_are_refused_inside_transforms():
     def log_joint(slope):
         with pyro.poutine.trace(), pyro.poutine.condition(data={"slope": slope}):
             found = pyro.sample("slope", dist.Normal(0.0, 1.0))
-            return JointEnergy(lambda z: found * z.sum(-1), normal()).log_prob(torch.ones(2).double())
+            return JointEnergy(lambda z: found * z.sum(-1), normal()).log_prob(
+                torch.ones(2).double()
+            )
 
     slope_of = torch.func.grad(log_joint)
     for call, slopes in ((slope_of, torch.ones(())), (torch.func.vmap(slope_of), torch.ones(3))):
@@ -221,7 +255,9 @@ def test_latent_parameters_are_refused_inside_transforms():
             call(slopes)
 
 
-@pytest.mark.parametrize(("options", "message"), [({"num_steps": 0}, "num_steps"), ({"step_size": -1.0}, "step_size")])
+@pytest.mark.parametrize(
+    ("options", "message"), [({"num_steps": 0}, "num_steps"), ({"step_size": -1.0}, "step_size")]
+)
 def test_bad_samplers(options, message):
     with pytest.raises(ValueError, match=message):
         ShortRunULA(**options)

@@ -11,7 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, LabelledTilted, ShortRunULA, TiltedMixture
+from pyro_tkam.distributions import (
+    ExponentiallyTilted,
+    JointEnergy,
+    LabelledTilted,
+    ShortRunULA,
+    TiltedMixture,
+)
 from pyro_tkam.distributions.isotropic import IsotropicNormal
 from tests.laws import distribution as laws
 
@@ -39,12 +45,16 @@ class Bowl:
 class Instance:
     """``make(dtype, device, validate_args=…)`` with a name and the shapes of its arguments."""
 
-    def __init__(self, name: str, build: Callable[..., dist.TorchDistribution], **shapes: tuple[int, ...]) -> None:
+    def __init__(
+        self, name: str, build: Callable[..., dist.TorchDistribution], **shapes: tuple[int, ...]
+    ) -> None:
         self.name, self.build = name, build
         self.shapes = {key: torch.Size(shape) for key, shape in shapes.items()}
 
     def __call__(self, dtype: torch.dtype, device: str | torch.device = "cpu", **options: bool):
-        return self.build(lambda *values: torch.tensor(values, dtype=dtype, device=device), **options)
+        return self.build(
+            lambda *values: torch.tensor(values, dtype=dtype, device=device), **options
+        )
 
     def __repr__(self) -> str:
         return self.name
@@ -55,7 +65,9 @@ def tilted(make, reference="uniform", low=None, high=None, **options):
 
 
 def bank(make, **options):
-    return ExponentiallyTilted(Waves(make(0.5, -1.0, 2.0, 1.0, 0.0, -2.0).reshape(2, 3)), "gaussian", **options)
+    return ExponentiallyTilted(
+        Waves(make(0.5, -1.0, 2.0, 1.0, 0.0, -2.0).reshape(2, 3)), "gaussian", **options
+    )
 
 
 def mixture(make, **options):
@@ -63,12 +75,16 @@ def mixture(make, **options):
 
 
 def mixture_of_shared(make, **options):
-    components = ExponentiallyTilted(Waves(make(0.5, -1.0, 2.0)), "gaussian", **options).expand((2, 3))
+    components = ExponentiallyTilted(Waves(make(0.5, -1.0, 2.0)), "gaussian", **options).expand(
+        (2, 3)
+    )
     return TiltedMixture(make(0.0, 1.0, -1.0, 2.0, 0.0, -2.0).reshape(2, 3), components, **options)
 
 
 def isotropic(make, **options):
-    return IsotropicNormal(make(0.5, -1.0, 2.0, 0.0, 1.0, 3.0).reshape(2, 3), make(0.5, 2.0), **options)
+    return IsotropicNormal(
+        make(0.5, -1.0, 2.0, 0.0, 1.0, 3.0).reshape(2, 3), make(0.5, 2.0), **options
+    )
 
 
 def labelled(make, **options):
@@ -88,7 +104,9 @@ CDF = [
     Instance("gaussian", lambda m, **o: tilted(m, "gaussian", **o), energy=(2,), reference=()),
     Instance("lognormal", lambda m, **o: tilted(m, "lognormal", **o), energy=(2,)),
     Instance("flat", lambda m, **o: tilted(m, "flat", **o), energy=(2,)),
-    Instance("learnable gaussian", lambda m, **o: tilted(m, "learnable_gaussian", **o), energy=(2,)),
+    Instance(
+        "learnable gaussian", lambda m, **o: tilted(m, "learnable_gaussian", **o), energy=(2,)
+    ),
     Instance(
         "own ends",
         lambda m, **o: tilted(m, "uniform", m(0.0, -1.0), m(1.0, 2.0), **o),

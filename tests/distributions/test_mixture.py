@@ -18,7 +18,9 @@ from tests.distributions.energies import integrals
 U = torch.tensor([1e-4, 0.03, 0.2, 0.5, 0.81, 0.9999], dtype=torch.double)[:, None].expand(-1, 3)
 
 
-def components(seed: int = 0, batch: tuple[int, ...] = (3, 4), low: object = None, high: object = None):
+def components(
+    seed: int = 0, batch: tuple[int, ...] = (3, 4), low: object = None, high: object = None
+):
     torch.manual_seed(seed)
     functions = UnivariateFunctions(batch, "rbf", -4.0, 4.0, 20)
     torch.nn.init.normal_(functions.coefficients)
@@ -41,7 +43,9 @@ def test_inverse_cdf_against_an_independent_bisection(ends):
     prior = mixture(**ends)
     with torch.no_grad():
         z = prior.icdf(U)
-        marks = torch.unique(torch.cat([torch.linspace(-4, 4, 20), torch.tensor([-2.0, 0.0, 1.0, -3.0, 3.0])])).double()
+        marks = torch.unique(
+            torch.cat([torch.linspace(-4, 4, 20), torch.tensor([-2.0, 0.0, 1.0, -3.0, 3.0])])
+        ).double()
 
         def cdf(at):  # from the energies, by scipy
             return integrals(prior.log_prob, marks, at)
@@ -53,7 +57,9 @@ def test_inverse_cdf_against_an_independent_bisection(ends):
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         assert (cdf(z) - U).abs().max() <= 1e-9
         assert ((z - middle).abs() * prior.log_prob(z).exp()).max() <= 1e-9
-        torch.testing.assert_close(cdf(torch.full_like(z[:1], 4.0)), torch.ones(1, 3).double(), atol=1e-10, rtol=0)
+        torch.testing.assert_close(
+            cdf(torch.full_like(z[:1], 4.0)), torch.ones(1, 3).double(), atol=1e-10, rtol=0
+        )
 
 
 def test_log_prob_weighs_normalised_components():
@@ -62,7 +68,9 @@ def test_log_prob_weighs_normalised_components():
     by_hand = (prior.weights * prior.components.log_prob(z[..., None]).exp()).sum(-1).log()
     torch.testing.assert_close(prior.log_prob(z), by_hand)
     torch.testing.assert_close(prior.component_log_prob(z), prior.components.log_prob(z[..., None]))
-    posterior = prior.weights * prior.component_log_prob(z).exp() / prior.log_prob(z).exp()[..., None]
+    posterior = (
+        prior.weights * prior.component_log_prob(z).exp() / prior.log_prob(z).exp()[..., None]
+    )
     torch.testing.assert_close(prior.responsibilities(z), posterior)
 
 
@@ -79,12 +87,18 @@ def test_moments_are_those_of_the_components(ends):
 def test_entropy_is_the_mean_of_the_log_density():
     prior = mixture()
     log_density = prior.components.expectation(lambda z: prior.log_prob(z.squeeze(-1))[..., None])
-    torch.testing.assert_close(prior.entropy(), -(prior.weights * log_density).sum(-1), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        prior.entropy(), -(prior.weights * log_density).sum(-1), atol=1e-9, rtol=0
+    )
 
 
 def small(logits, slopes, low, high) -> TiltedMixture:
     parts = ExponentiallyTilted(
-        lambda z: slopes * torch.sin(z), "uniform", low, high, quadrature=composite(1, 10, base_cells=4)
+        lambda z: slopes * torch.sin(z),
+        "uniform",
+        low,
+        high,
+        quadrature=composite(1, 10, base_cells=4),
     )
     return TiltedMixture(logits, parts)
 
@@ -123,7 +137,9 @@ def test_draws_follow_the_cdf_and_components_their_weights():
 
 
 def test_two_stage_draws_have_the_same_law():
-    """Drawing a component first and then from it (Eq. 13); Kolmogorov-Smirnov, false alarms: 1e-4."""
+    """
+    Drawing a component first and then from it (Eq. 13); Kolmogorov-Smirnov, false alarms: 1e-4.
+    """
     prior = mixture()
     torch.manual_seed(2)
     index = prior.sample_component((20_000,))
@@ -132,7 +148,10 @@ def test_two_stage_draws_have_the_same_law():
 
 
 def test_regularisation_empties_a_useless_component():
-    """Data from two components; a flat third one explains nothing that they don't, and yet keeps some weight."""
+    """
+    Data from two components; a flat third one explains nothing that they don't, and yet keeps some
+    weight.
+    """
     parts = ExponentiallyTilted(lambda z: torch.tensor([6.0, -6.0, 0.0]) * z)
     torch.manual_seed(0)
     data = TiltedMixture(torch.tensor([0.5, 0.0, -9.0]), parts).sample((300,))
@@ -158,7 +177,12 @@ def test_regularisation_empties_a_useless_component():
 
 def test_weights_of_zero_leave_components_out():
     parts = components()
-    logits = torch.tensor([0.0, -torch.inf, 1.0, -torch.inf], dtype=torch.double).expand(3, 4).clone().requires_grad_()
+    logits = (
+        torch.tensor([0.0, -torch.inf, 1.0, -torch.inf], dtype=torch.double)
+        .expand(3, 4)
+        .clone()
+        .requires_grad_()
+    )
     prior = TiltedMixture(logits, parts)
     z = prior.rsample((5,))
     (z.sum() + prior.log_prob(z).sum() + prior.entropy().sum()).backward()
@@ -186,8 +210,14 @@ def test_components_may_have_fewer_batch_dimensions_than_logits(batch, expanded)
 def test_divergences_between_batches_are_those_of_each_pair():
     slopes = torch.arange(3.0)
     one, three = ExponentiallyTilted(lambda z: -z), ExponentiallyTilted(lambda z: slopes * z)
-    pairs = [kl_divergence(one, ExponentiallyTilted(lambda z, slope=slope: slope * z)) for slope in slopes]
-    for found in (kl_divergence(one, three), kl_divergence(one.expand((3,)), three.expand((2, 3)))[1]):
+    pairs = [
+        kl_divergence(one, ExponentiallyTilted(lambda z, slope=slope: slope * z))
+        for slope in slopes
+    ]
+    for found in (
+        kl_divergence(one, three),
+        kl_divergence(one.expand((3,)), three.expand((2, 3)))[1],
+    ):
         torch.testing.assert_close(found, torch.stack(pairs))
 
 
@@ -205,7 +235,10 @@ def test_mean_field_objectives_take_tilted_sites_in_a_plate():
 
     x = torch.linspace(0, 1, 5)
     pyro.set_rng_seed(0)
-    losses = {elbo: elbo(num_particles=2000, vectorize_particles=True).loss(model, guide, x) for elbo in ELBOS}
+    losses = {
+        elbo: elbo(num_particles=2000, vectorize_particles=True).loss(model, guide, x)
+        for elbo in ELBOS
+    }
     torch.testing.assert_close(*losses.values(), rtol=0.01, atol=0)
 
 
@@ -217,12 +250,24 @@ ELBOS = (pyro.infer.Trace_ELBO, pyro.infer.TraceMeanField_ELBO)
     [
         ((torch.full((4,), torch.nan).double(),), ValueError, "logits: got NaN"),
         ((torch.full((4,), torch.inf).double(),), ValueError, "logits: got NaN or plus infinity"),
-        ((torch.full((4,), -torch.inf).double(),), ValueError, "logits: got a mixture without weight"),
+        (
+            (torch.full((4,), -torch.inf).double(),),
+            ValueError,
+            "logits: got a mixture without weight",
+        ),
         ((torch.zeros(3).double(),), ValueError, "logits: got shape"),
         ((torch.zeros(4),), TypeError, "logits: got torch.float32"),
         (([0.0] * 4,), TypeError, "logits: got list"),
-        ((torch.zeros(4), torch.distributions.Normal(torch.zeros(4), 1.0)), TypeError, "components: got Normal"),
-        ((torch.zeros(1), ExponentiallyTilted(lambda z: 0 * z)), ValueError, "components: got batch shape"),
+        (
+            (torch.zeros(4), torch.distributions.Normal(torch.zeros(4), 1.0)),
+            TypeError,
+            "components: got Normal",
+        ),
+        (
+            (torch.zeros(1), ExponentiallyTilted(lambda z: 0 * z)),
+            ValueError,
+            "components: got batch shape",
+        ),
     ],
 )
 def test_bad_arguments(arguments, error, message):

@@ -1,4 +1,7 @@
-"""Every likelihood of independent elements against torch's own, on all pairs, with no tensor of pairs × elements."""
+"""
+Every likelihood of independent elements against torch's own, on all pairs, with no tensor of pairs
+× elements.
+"""
 
 import math
 
@@ -7,7 +10,11 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
-from pyro_tkam.distributions import PairwiseBernoulli, PairwiseCategorical, PairwiseContinuousBernoulli
+from pyro_tkam.distributions import (
+    PairwiseBernoulli,
+    PairwiseCategorical,
+    PairwiseContinuousBernoulli,
+)
 from tests.laws.memory import LargestTensor
 
 
@@ -26,7 +33,13 @@ def symbols(*shape: int) -> Tensor:
 # ours, torch's, dimensions of one element's logits, data
 INSTANCES = [
     pytest.param(PairwiseBernoulli, td.Bernoulli, (), bits, id="bernoulli"),
-    pytest.param(PairwiseContinuousBernoulli, td.ContinuousBernoulli, (), brightness, id="continuous_bernoulli"),
+    pytest.param(
+        PairwiseContinuousBernoulli,
+        td.ContinuousBernoulli,
+        (),
+        brightness,
+        id="continuous_bernoulli",
+    ),
     pytest.param(PairwiseCategorical, td.Categorical, (6,), symbols, id="categorical"),
 ]
 
@@ -82,11 +95,15 @@ def test_draws_have_the_frequencies(ours, theirs, element, draw) -> None:
 
 
 def test_continuous_bernoulli_is_normalised_at_every_size_of_the_logit() -> None:
-    logits = torch.tensor([-300.0, -30, -3, -0.21, -0.19, -1e-5, 0, 1e-9, 0.19, 0.21, 3, 30, 300], dtype=torch.float64)
+    logits = torch.tensor(
+        [-300.0, -30, -3, -0.21, -0.19, -1e-5, 0, 1e-9, 0.19, 0.21, 3, 30, 300], dtype=torch.float64
+    )
     nodes = torch.linspace(0, 1, 400_001, dtype=torch.float64)
     fn = PairwiseContinuousBernoulli(logits, 0)
     density = fn.log_prob(nodes[:, None]).exp()
-    torch.testing.assert_close(torch.trapezoid(density, nodes, dim=0), torch.ones_like(logits), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        torch.trapezoid(density, nodes, dim=0), torch.ones_like(logits), atol=1e-6, rtol=0
+    )
     mean = torch.trapezoid(density * nodes[:, None], nodes, dim=0)
     torch.testing.assert_close(fn.mean, mean, atol=1e-6, rtol=0)
 

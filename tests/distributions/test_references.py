@@ -1,4 +1,6 @@
-"""Any univariate distribution as the reference: the estimated error bounds the true one, or is large."""
+"""
+Any univariate distribution as the reference: the estimated error bounds the true one, or is large.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,14 @@ def tensor(value: float) -> torch.Tensor:
 
 def kinked() -> dist.MixtureSameFamily:
     """Two kinks that nothing announces."""
-    weights, locations, scales = torch.tensor([[0.4, 0.6], [-0.3, 1.1], [0.4, 0.2]], dtype=torch.float64)
+    weights, locations, scales = torch.tensor(
+        [[0.4, 0.6], [-0.3, 1.1], [0.4, 0.2]], dtype=torch.float64
+    )
     return dist.MixtureSameFamily(dist.Categorical(weights), dist.Laplace(locations, scales))
 
 
-#: weight, location and scale of Laplace densities; the kink at 2.03 lies between the outer nodes of two cells
+#: weight, location and scale of Laplace densities; the kink at 2.03 lies between the outer nodes of
+#: two cells
 HIDDEN = [(0.2, -1.37, 0.3), (0.5, 0.11, 0.05), (0.3, 2.03, 1.2)]
 
 
@@ -63,20 +68,66 @@ CASES = {
     "half cauchy": (dist.HalfCauchy(tensor(1.0)), None, 50.0, stats.halfcauchy().cdf),
     "student": (dist.StudentT(tensor(3.0)), -20.0, 20.0, stats.t(3).cdf),
     "cauchy": (dist.Cauchy(tensor(0.2), tensor(0.01)), -5.0, 5.0, stats.cauchy(0.2, 0.01).cdf),
-    "narrow normal": (dist.Normal(tensor(0.123), tensor(0.005)), -4.0, 4.0, stats.norm(0.123, 0.005).cdf),
+    "narrow normal": (
+        dist.Normal(tensor(0.123), tensor(0.005)),
+        -4.0,
+        4.0,
+        stats.norm(0.123, 0.005).cdf,
+    ),
     "gumbel": (dist.Gumbel(tensor(0.0), tensor(1.0)), -3.0, 8.0, stats.gumbel_r().cdf),
     "lognormal": (dist.LogNormal(tensor(0.0), tensor(1.0)), None, 4.0, stats.lognorm(1).cdf),
-    "narrow uniform": (dist.Uniform(tensor(0.2), tensor(0.5)), 0.0, 1.0, stats.uniform(0.2, 0.3).cdf),
+    "narrow uniform": (
+        dist.Uniform(tensor(0.2), tensor(0.5)),
+        0.0,
+        1.0,
+        stats.uniform(0.2, 0.3).cdf,
+    ),
     "affine": (affine(), -4.0, 6.0, stats.norm(1, 2).cdf),
-    "beta with two poles": (dist.Beta(tensor(0.3), tensor(0.7)), None, None, stats.beta(0.3, 0.7).cdf),
-    "beta with a steep pole": (dist.Beta(tensor(0.05), tensor(2.0)), None, None, stats.beta(0.05, 2).cdf),
-    "beta with a pole at 1": (dist.Beta(tensor(2.0), tensor(0.1)), None, None, stats.beta(2, 0.1).cdf),
-    "small gamma": (dist.Gamma(tensor(0.1), tensor(1e6)), None, 10.0, stats.gamma(0.1, scale=1e-6).cdf),
-    "gamma cut beside its pole": (dist.Gamma(tensor(0.5), tensor(1.0)), 1e-12, 10.0, stats.gamma(0.5).cdf),
-    "inverse gamma": (dist.InverseGamma(tensor(0.5), tensor(1.0)), None, 50.0, stats.invgamma(0.5).cdf),
-    "hidden kinks": (hidden_kinks(), -5.0, 5.0, lambda z: sum(w * stats.laplace(m, s).cdf(z) for w, m, s in HIDDEN)),
+    "beta with two poles": (
+        dist.Beta(tensor(0.3), tensor(0.7)),
+        None,
+        None,
+        stats.beta(0.3, 0.7).cdf,
+    ),
+    "beta with a steep pole": (
+        dist.Beta(tensor(0.05), tensor(2.0)),
+        None,
+        None,
+        stats.beta(0.05, 2).cdf,
+    ),
+    "beta with a pole at 1": (
+        dist.Beta(tensor(2.0), tensor(0.1)),
+        None,
+        None,
+        stats.beta(2, 0.1).cdf,
+    ),
+    "small gamma": (
+        dist.Gamma(tensor(0.1), tensor(1e6)),
+        None,
+        10.0,
+        stats.gamma(0.1, scale=1e-6).cdf,
+    ),
+    "gamma cut beside its pole": (
+        dist.Gamma(tensor(0.5), tensor(1.0)),
+        1e-12,
+        10.0,
+        stats.gamma(0.5).cdf,
+    ),
+    "inverse gamma": (
+        dist.InverseGamma(tensor(0.5), tensor(1.0)),
+        None,
+        50.0,
+        stats.invgamma(0.5).cdf,
+    ),
+    "hidden kinks": (
+        hidden_kinks(),
+        -5.0,
+        5.0,
+        lambda z: sum(w * stats.laplace(m, s).cdf(z) for w, m, s in HIDDEN),
+    ),
 }
-#: a mass that matters lies nearer to an end of the interval than the next float, in at least one precision
+#: a mass that matters lies nearer to an end of the interval than the next float, in at least one
+#: precision
 CROWDED = {
     "arcsine",
     "steep gamma",
@@ -91,7 +142,9 @@ CROWDED = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_estimate_bounds_the_error_or_says_that_it_is_large(name, dtype):
     reference, low, high, law = CASES[name]
-    prior = ExponentiallyTilted(torch.zeros_like, to(reference, dtype), low, high, validate_args=False)
+    prior = ExponentiallyTilted(
+        torch.zeros_like, to(reference, dtype), low, high, validate_args=False
+    )
     u = torch.linspace(0.001, 0.999, 201, dtype=dtype)
     z = prior.icdf(u)
     assert z.dtype == dtype
@@ -120,7 +173,9 @@ def test_poles_and_kinks_meet_the_accuracy_without_a_warning(name):
 @pytest.mark.parametrize("name", ["steep gamma", "beta with a pole at 1"])
 def test_mass_that_floats_cannot_tell_from_an_end_is_reported(name):
     reference, low, high, law = CASES[name]
-    with pytest.warns(UserWarning, match="nearer to an end of the interval than the next torch.float64"):
+    with pytest.warns(
+        UserWarning, match="nearer to an end of the interval than the next torch.float64"
+    ):
         prior = ExponentiallyTilted(torch.zeros_like, reference, low, high, validate_args=True)
     least, top = float(torch.finfo(torch.float64).tiny), 1 - torch.finfo(torch.float64).eps
     lost = law(least) if low is None and high else 1 - law(top)
@@ -128,12 +183,17 @@ def test_mass_that_floats_cannot_tell_from_an_end_is_reported(name):
 
 
 def test_poles_have_exact_derivatives_in_their_exponent():
-    """Against the closed form of ``Beta(a, 1)``, ``z = u^(1/a)``, and finite differences of a tilted one."""
+    """
+    Against the closed form of ``Beta(a, 1)``, ``z = u^(1/a)``, and finite differences of a tilted
+    one.
+    """
     a = torch.tensor([0.3, 0.8]).double().requires_grad_()
     u = torch.tensor([[0.1], [0.6]]).double().requires_grad_()
     plain = ExponentiallyTilted(torch.zeros_like, dist.Beta(a, torch.ones_like(a)))
     for mine, exact in zip(
-        torch.autograd.grad(plain.icdf(u).sum(), (a, u)), torch.autograd.grad((u ** (1 / a)).sum(), (a, u)), strict=True
+        torch.autograd.grad(plain.icdf(u).sum(), (a, u)),
+        torch.autograd.grad((u ** (1 / a)).sum(), (a, u)),
+        strict=True,
     ):
         torch.testing.assert_close(mine, exact, rtol=1e-7, atol=1e-9)
 
@@ -149,7 +209,9 @@ def test_mixtures_of_references_with_poles():
     a = torch.tensor([0.5, 0.25]).double()
     logits = torch.tensor([0.6, 0.4], dtype=torch.float64).log()
     parts = ExponentiallyTilted(torch.zeros_like, dist.Gamma(a, torch.ones_like(a)), None, 10.0)
-    same = ExponentiallyTilted(lambda z: 0 * z * torch.ones(2).double(), dist.Gamma(a[:1], tensor(1.0)), None, 10.0)
+    same = ExponentiallyTilted(
+        lambda z: 0 * z * torch.ones(2).double(), dist.Gamma(a[:1], tensor(1.0)), None, 10.0
+    )
     u = torch.linspace(0.01, 0.99, 50).double()
     for components, exponents in ((parts, (0.5, 0.25)), (same, (0.5, 0.5))):
         prior = TiltedMixture(logits, components)
@@ -160,7 +222,9 @@ def test_mixtures_of_references_with_poles():
         )
         assert (torch.from_numpy(truth) - u).abs().max() <= 1e-9
         assert prior.quadrature_error <= 1e-9
-        torch.testing.assert_close(prior.entropy(), -prior.expectation(prior.log_prob), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(
+            prior.entropy(), -prior.expectation(prior.log_prob), rtol=1e-8, atol=1e-8
+        )
 
 
 def to(reference: Distribution, dtype: torch.dtype) -> Distribution:
@@ -178,7 +242,10 @@ def test_learned_kinks_have_exact_second_derivatives():
         prior = ExponentiallyTilted(torch.sin, dist.Laplace(loc, scale), -2.0, 3.0)
         return prior.mean, prior.icdf(torch.tensor([0.2, 0.7]).double()), prior.log_normalizer
 
-    inputs = (torch.tensor([0.3]).double().requires_grad_(), torch.tensor([0.8]).double().requires_grad_())
+    inputs = (
+        torch.tensor([0.3]).double().requires_grad_(),
+        torch.tensor([0.8]).double().requires_grad_(),
+    )
     assert gradcheck(moments, inputs, atol=1e-6)
     assert gradgradcheck(moments, inputs, atol=1e-5, rtol=1e-3)
 

@@ -21,15 +21,21 @@ def regression(inputs, targets):
 def regression_problem(num: int, dim: int):
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(num, dim, generator=generator)
-    targets = inputs @ torch.randn(dim, generator=generator) + 0.5 * torch.randn(num, generator=generator)
+    targets = inputs @ torch.randn(dim, generator=generator) + 0.5 * torch.randn(
+        num, generator=generator
+    )
     covariance = inputs.double() @ inputs.double().T + 0.25 * torch.eye(num, dtype=torch.float64)
-    exact = torch.distributions.MultivariateNormal(torch.zeros(num).double(), covariance).log_prob(targets.double())
+    exact = torch.distributions.MultivariateNormal(torch.zeros(num).double(), covariance).log_prob(
+        targets.double()
+    )
     return (inputs, targets), exact.item()
 
 
 def two_modes():
     z = pyro.sample("z", dist.Uniform(-10 * torch.ones(2), 10.0).to_event(1))
-    modes = [dist.Normal(loc, scale).log_prob(z).sum(-1) for loc, scale in ((-5.0, 0.5), (5.0, 0.3))]
+    modes = [
+        dist.Normal(loc, scale).log_prob(z).sum(-1) for loc, scale in ((-5.0, 0.5), (5.0, 0.3))
+    ]
     pyro.factor("likelihood", torch.logaddexp(*modes) - math.log(2))
 
 

@@ -14,7 +14,9 @@ from torch import Tensor
 
 EFFECTS = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 ERRORS = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
-ROWS = torch.tensor([[0.3, -1.2, 0.5], [1.1, 0.2, -0.4], [-0.8, 0.9, 2.0], [0.1, 0.0, -1.5], [0.7, 1.3, 0.6]])
+ROWS = torch.tensor(
+    [[0.3, -1.2, 0.5], [1.1, 0.2, -0.4], [-0.8, 0.9, 2.0], [0.1, 0.0, -1.5], [0.7, 1.3, 0.6]]
+)
 
 
 def eight_schools() -> None:
@@ -94,7 +96,8 @@ def hierarchical(x: Tensor) -> None:
 
 
 reparametrised = poutine.reparam(
-    lambda x: pyro.sample("z", dist.LogNormal(0.5, 1.0).expand([3]).to_event(1)), {"z": TransformReparam()}
+    lambda x: pyro.sample("z", dist.LogNormal(0.5, 1.0).expand([3]).to_event(1)),
+    {"z": TransformReparam()},
 )
 
 MODELS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {

@@ -1,8 +1,8 @@
 """The verdict flags each planted failure of a tempered run, and nothing on healthy ones.
 
-Runs are exact: draws of the power posteriors of ``z ~ N(0, I)``, ``x|z ~ N(z, s² I)``, autocorrelated along chains,
-with every swap accepted. Healthy runs are silent for each of 20 fixed seeds, which bounds the rate of false alarms by
-14% with 95% confidence.
+Runs are exact: draws of the power posteriors of ``z ~ N(0, I)``, ``x|z ~ N(z, s² I)``,
+autocorrelated along chains, with every swap accepted. Healthy runs are silent for each of 20 fixed
+seeds, which bounds the rate of false alarms by 14% with 95% confidence.
 """
 
 import dataclasses
@@ -18,17 +18,25 @@ RUNGS, CHAINS, DRAWS, DIM, NOISE = 9, 8, 300, 3, 0.5
 
 
 def exact_run(
-    seed: int, shape: tuple[int, ...] = (), rungs: int = RUNGS, draws: int = DRAWS, chains: int = CHAINS
+    seed: int,
+    shape: tuple[int, ...] = (),
+    rungs: int = RUNGS,
+    draws: int = DRAWS,
+    chains: int = CHAINS,
 ) -> TemperedRun:
     generator = torch.Generator().manual_seed(seed)
     betas = power_law(rungs, 3.0, dtype=torch.float64)
     precision = (1 + betas / NOISE**2).reshape(-1, 1, 1, *(1,) * len(shape), 1)
-    normal = torch.randn(rungs, chains, draws, *shape, DIM, generator=generator, dtype=torch.float64)
+    normal = torch.randn(
+        rungs, chains, draws, *shape, DIM, generator=generator, dtype=torch.float64
+    )
     normal = autocorrelated(normal)
     mean = betas.reshape(precision.shape) / NOISE**2 / precision
     z = mean + normal / precision.sqrt()
     log_likelihood = -((z - 1).square().sum(-1)) / (2 * NOISE**2)
-    return TemperedRun(log_likelihood, betas, all_accepted(log_likelihood, betas), torch.full((rungs - 1,), 0.7))
+    return TemperedRun(
+        log_likelihood, betas, all_accepted(log_likelihood, betas), torch.full((rungs - 1,), 0.7)
+    )
 
 
 def autocorrelated(normal: torch.Tensor) -> torch.Tensor:
@@ -42,7 +50,11 @@ def all_accepted(log_likelihood: torch.Tensor, betas: torch.Tensor) -> torch.Ten
     """The index process when every swap is accepted."""
     rungs, chains, draws, *shape = log_likelihood.shape
     replicas = torch.arange(rungs).reshape(-1, 1, *(1,) * len(shape)).repeat(1, chains, *shape)
-    flat, ones, path = torch.zeros(replicas.shape), torch.ones(rungs // 2 + 1, *replicas.shape[1:]) / 2, []
+    flat, ones, path = (
+        torch.zeros(replicas.shape),
+        torch.ones(rungs // 2 + 1, *replicas.shape[1:]) / 2,
+        [],
+    )
     for i in range(draws):
         replicas = swap(flat, betas.float(), ones, odd=bool(i % 2)).apply(replicas)
         path.append(replicas)
@@ -56,12 +68,15 @@ def cut_run(seed: int) -> TemperedRun:
     z = autocorrelated(torch.randn(RUNGS, CHAINS, DRAWS, generator=generator, dtype=torch.float64))
     precision = (1 + run.betas / NOISE**2).reshape(-1, 1, 1)
     mean = run.betas.reshape(-1, 1, 1) / NOISE**2 / precision
-    above = torch.special.ndtr(mean[1:] * precision[1:].sqrt())  # quantiles of the normals cut off at 0
+    # quantiles of the normals cut off at 0
+    above = torch.special.ndtr(mean[1:] * precision[1:].sqrt())
     cut = mean[1:] - torch.special.ndtri(above * torch.special.ndtr(-z[1:])) / precision[1:].sqrt()
     z = torch.cat([z[:1], cut])
     extra = torch.where(z > 0, -((z - 1).square()) / (2 * NOISE**2), -torch.inf)
     acceptance = run.swap_acceptance * torch.cat([torch.tensor([0.5]), torch.ones(RUNGS - 2)])
-    return dataclasses.replace(run, log_likelihood=run.log_likelihood + extra, swap_acceptance=acceptance)
+    return dataclasses.replace(
+        run, log_likelihood=run.log_likelihood + extra, swap_acceptance=acceptance
+    )
 
 
 def changed(run: TemperedRun, change) -> TemperedRun:
@@ -83,14 +98,17 @@ def rejected_swaps(run: TemperedRun) -> TemperedRun:
 
 def mode_lost_when_cold(run: TemperedRun) -> TemperedRun:
     def lose(log_likelihood):
-        log_likelihood[-1] -= 6.0  # the last rung sits where the likelihood is lower than its neighbour says
+        # the last rung sits where the likelihood is lower than its neighbour says
+        log_likelihood[-1] -= 6.0
 
     return changed(run, lose)
 
 
 def first_step_too_long(run: TemperedRun) -> TemperedRun:
     def stretch(log_likelihood):  # a few prior draws carry the first ratio
-        heavy = torch.rand(log_likelihood[0].shape, generator=torch.Generator().manual_seed(0)).double()
+        heavy = torch.rand(
+            log_likelihood[0].shape, generator=torch.Generator().manual_seed(0)
+        ).double()
         log_likelihood[0] = -1.5 * heavy.log() / run.betas[1]
 
     return changed(run, stretch)
@@ -193,7 +211,10 @@ def test_a_stuck_ladder_names_the_rarest_swaps():
 @pytest.mark.parametrize("chains", [1, CHAINS])
 @pytest.mark.parametrize("shape", [(), (4,)])
 def test_r_hat_and_effective_draws_of_each_rung(shape, chains):
-    """R-hat is that of halves, so one chain that moves on half way is seen; only the rung that does has a large one."""
+    """
+    R-hat is that of halves, so one chain that moves on half way is seen; only the rung that does
+    has a large one.
+    """
     run = exact_run(0, shape, draws=1000, chains=chains)
     assert run.rhat.shape == run.effective_draws.shape == (RUNGS - 1, *shape)
     assert (run.rhat != 1).all()
@@ -231,5 +252,9 @@ def test_a_run_of_few_draws_is_not_diagnosed_but_flagged():
 
 def test_importance_weights():
     assert importance_verdict(torch.tensor([0.2, 0.6]), torch.tensor([300.0, 90.0])).trusted
-    assert importance_verdict(torch.tensor([0.2, 0.9]), torch.tensor([300.0, 90.0])).names == {"heavy-tailed weights"}
-    assert importance_verdict(torch.tensor([0.2, 0.6]), torch.tensor([300.0, 9.0])).names == {"too few draws"}
+    assert importance_verdict(torch.tensor([0.2, 0.9]), torch.tensor([300.0, 90.0])).names == {
+        "heavy-tailed weights"
+    }
+    assert importance_verdict(torch.tensor([0.2, 0.6]), torch.tensor([300.0, 9.0])).names == {
+        "too few draws"
+    }

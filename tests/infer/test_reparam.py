@@ -54,7 +54,9 @@ def test_sites_become_noise_and_a_finite_function_of_it(name):
     fn = SITES[name]
 
     def model(noise):
-        inner = condition(reparam(lambda: pyro.sample("z", fn.to_event(1)), WHITE), {"z_noise": noise})
+        inner = condition(
+            reparam(lambda: pyro.sample("z", fn.to_event(1)), WHITE), {"z_noise": noise}
+        )
         return trace(inner).get_trace()
 
     noise = torch.tensor([-8.0, 0.0, 8.0], requires_grad=True)
@@ -92,7 +94,9 @@ def test_density_in_new_coordinates_is_standard_normal():
     tail = torch.from_numpy(norm.cdf(-noise.abs().numpy()))
     expected = torch.where(noise > 0, fn.icdf(tail, upper=True), fn.icdf(tail))
     torch.testing.assert_close(z, expected, rtol=1e-12, atol=0)
-    torch.testing.assert_close(fn.cdf(z), torch.from_numpy(norm.cdf(noise.numpy())), rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(
+        fn.cdf(z), torch.from_numpy(norm.cdf(noise.numpy())), rtol=1e-9, atol=1e-14
+    )
 
 
 def test_values_to_start_from_become_noise():
@@ -109,7 +113,11 @@ def test_the_noise_to_start_from_gives_the_value_back(name):
     fn = SITES[name]
     start = normal_quantile(fn)(torch.tensor([-1.5, 0.5, 1.0]))
     model = reparam(lambda: pyro.sample("z", fn), WHITE)
-    noise = trace(InitMessenger(init_to_value(values={"z": start}))(model)).get_trace().nodes["z_noise"]["value"]
+    noise = (
+        trace(InitMessenger(init_to_value(values={"z": start}))(model))
+        .get_trace()
+        .nodes["z_noise"]["value"]
+    )
     torch.testing.assert_close(normal_quantile(fn)(noise), start, atol=1e-4, rtol=1e-4)
 
 
@@ -119,7 +127,9 @@ def test_masks_stay_on_the_noise():
     assert nodes["z_noise"]["fn"].log_prob(torch.zeros(3))[1] == 0
 
 
-@pytest.mark.parametrize("fn", [dist.Gamma(2.0, 1.0), dist.Beta(1.0, 2.0), dist.StudentT(3.0), dist.Poisson(1.0)])
+@pytest.mark.parametrize(
+    "fn", [dist.Gamma(2.0, 1.0), dist.Beta(1.0, 2.0), dist.StudentT(3.0), dist.Poisson(1.0)]
+)
 def test_sites_without_an_inverse_cdf_are_refused(fn):
     with pytest.raises(ValueError, match=r"z: got .* takes a distribution with an inverse CDF"):
         reparam(lambda: pyro.sample("z", fn), WHITE)()
@@ -162,7 +172,9 @@ def test_autoguides_learn_on_it(guide):
 def test_langevin_chains_run_on_it():
     """100 draws of 200 chains; the tolerance is about five standard errors."""
     pyro.set_rng_seed(0)
-    mcmc = VectorizedMCMC(MALA(reparam(posterior_model, WHITE), step_size=0.3), 100, warmup_steps=50, num_chains=200)
+    mcmc = VectorizedMCMC(
+        MALA(reparam(posterior_model, WHITE), step_size=0.3), 100, warmup_steps=50, num_chains=200
+    )
     mcmc.run()
     noise = mcmc.get_samples()["z_noise"]
     z = normal_quantile(ROUGH)(noise.reshape(-1, 3))
@@ -174,8 +186,8 @@ def test_nuts_mixes_better_on_the_noise_of_a_rough_energy():
     """
     The smallest effective sample size a gradient, by six seeds.
 
-    Over these and six others the log of its ratio was 2.7 with a spread of 1.3, most of it from how long the raw chain
-    stays in one of the modes: a mean of six falls below 1 in one of 10^3.
+    Over these and six others the log of its ratio was 2.7 with a spread of 1.3, most of it from how
+    long the raw chain stays in one of the modes: a mean of six falls below 1 in one of 10^3.
     """
     assert compare(range(6), 300)["log_ratio"] > 1
 
@@ -185,9 +197,14 @@ def test_each_draw_may_come_from_its_own_end(dtype):
     fn = rough(dtype)
     u = torch.tensor([[1e-6, 0.3, 1e-6], [0.7, 0.2, 0.999]], dtype=dtype, requires_grad=True)
     upper = torch.tensor([[True, False, False], [True, True, False]])
-    mixed, expected = fn.icdf(u, upper=upper), torch.where(upper, fn.icdf(u, upper=True), fn.icdf(u))
+    mixed, expected = (
+        fn.icdf(u, upper=upper),
+        torch.where(upper, fn.icdf(u, upper=True), fn.icdf(u)),
+    )
     torch.testing.assert_close(mixed, expected, rtol=0, atol=0)
     slopes = (torch.autograd.grad(z.sum(), u, retain_graph=True)[0] for z in (mixed, expected))
     torch.testing.assert_close(*slopes, rtol=0, atol=0)
-    with pytest.raises(ValueError, match=r"upper: got shape \(2,\), takes what broadcasts to \(2, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"upper: got shape \(2,\), takes what broadcasts to \(2, 3\)"
+    ):
         fn.icdf(u, upper=upper[:, 0])

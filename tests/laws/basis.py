@@ -51,10 +51,14 @@ def sums_agree_with_values(basis: BasisFunctions, tolerance: float) -> None:
         z = 1.4 * torch.rand(shape, dtype=dtype) - 0.2
         result = basis.weighted_sum(z, coefficients)
         assert result.shape == torch.broadcast_shapes(shape, (4, 3))
-        assert torch.allclose(result, _dense(basis, z, coefficients), rtol=tolerance, atol=tolerance), shape
+        assert torch.allclose(
+            result, _dense(basis, z, coefficients), rtol=tolerance, atol=tolerance
+        ), shape
     z = torch.rand(2, 3, dtype=dtype)
     single = coefficients[:1, :1]
-    assert torch.allclose(basis.weighted_sum(z, single), _dense(basis, z, single), rtol=tolerance, atol=tolerance)
+    assert torch.allclose(
+        basis.weighted_sum(z, single), _dense(basis, z, single), rtol=tolerance, atol=tolerance
+    )
 
 
 def gradients_are_right(basis: BasisFunctions) -> None:
@@ -67,7 +71,11 @@ def gradients_are_right(basis: BasisFunctions) -> None:
 
     for shape in [(3, 2), (3, 1)]:
         z = (1.2 * torch.rand(shape, dtype=torch.double) - 0.1).requires_grad_()
-        inputs = (z, coefficients) if width is None else (z, coefficients, width.clone().requires_grad_())
+        inputs = (
+            (z, coefficients)
+            if width is None
+            else (z, coefficients, width.clone().requires_grad_())
+        )
         assert gradcheck(total, inputs)
         assert gradgradcheck(total, inputs)
         fixed = (z.detach(), *inputs[1:])  # what is not needed is not computed
@@ -75,10 +83,17 @@ def gradients_are_right(basis: BasisFunctions) -> None:
 
 
 def layers_are_right(basis: BasisFunctions) -> None:
-    """A layer's product is the sum over its edges; gradients match finite differences, and ``vmap`` a loop."""
+    """
+    A layer's product is the sum over its edges; gradients match finite differences, and ``vmap`` a
+    loop.
+    """
     coefficients = torch.randn(2, 3, basis.num_functions, dtype=torch.double, requires_grad=True)
     s = (1.2 * torch.rand(4, 3, dtype=torch.double) - 0.1).requires_grad_()
-    inputs = (s, coefficients) if basis.width is None else (s, coefficients, basis.width.clone().requires_grad_())
+    inputs = (
+        (s, coefficients)
+        if basis.width is None
+        else (s, coefficients, basis.width.clone().requires_grad_())
+    )
 
     def layer(s: Tensor, coefficients: Tensor, *width: Tensor) -> Tensor:
         return rebound(basis, *width).edge_sum(s, coefficients)
@@ -93,14 +108,20 @@ def layers_are_right(basis: BasisFunctions) -> None:
     (together,) = torch.autograd.grad(layer(s, coefficients).sin().sum(), s)
     assert torch.allclose(pulled, together)
     many = torch.stack([coefficients, -2 * coefficients])
-    assert torch.allclose(vmap(layer, in_dims=(None, 0))(s, many), torch.stack([expected, -2 * expected]))
+    assert torch.allclose(
+        vmap(layer, in_dims=(None, 0))(s, many), torch.stack([expected, -2 * expected])
+    )
 
 
 def maps_over_any_input(basis: BasisFunctions) -> None:
     """``vmap`` over the argument, the coefficients, the width, or all of them equals a loop."""
     z = torch.rand(5, 3, 2, dtype=torch.double)
     coefficients = torch.randn(5, 2, basis.num_functions, dtype=torch.double)
-    widths = () if basis.width is None else (basis.width * torch.linspace(1, 1.5, 5, dtype=torch.double),)
+    widths = (
+        ()
+        if basis.width is None
+        else (basis.width * torch.linspace(1, 1.5, 5, dtype=torch.double),)
+    )
 
     def gradient(z: Tensor, coefficients: Tensor, *width: Tensor) -> tuple[Tensor, ...]:
         def total(*inputs: Tensor) -> Tensor:
@@ -135,7 +156,9 @@ def zero_far_outside(basis: BasisFunctions) -> None:
     """A local basis is exactly zero far outside of its grid."""
     z = torch.tensor([-1e30, -1e3, 1e3, 1e30], dtype=basis.grid.dtype)
     assert (basis(z) == 0).all()
-    assert (basis.weighted_sum(z, torch.ones(4, basis.num_functions, dtype=basis.grid.dtype)) == 0).all()
+    assert (
+        basis.weighted_sum(z, torch.ones(4, basis.num_functions, dtype=basis.grid.dtype)) == 0
+    ).all()
 
 
 def single_precision_agrees(basis: BasisFunctions, tolerance: float) -> None:

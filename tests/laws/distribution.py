@@ -24,7 +24,10 @@ Make = Callable[..., dist.TorchDistribution]
 
 
 class WithoutDrivers(TorchFunctionMode):
-    """Lets fake tensors of a device be indexed and moved by a torch that was built without that device's drivers."""
+    """
+    Lets fake tensors of a device be indexed and moved by a torch that was built without that
+    device's drivers.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -118,15 +121,24 @@ def events_and_masks_are_those_of_pyro(make: Make, dtype: torch.dtype) -> None:
 def copies_are_independent_and_equal(make: Make, dtype: torch.dtype) -> None:
     fn = make(dtype)
     z = fn.sample((3,))
-    for other in (copy.deepcopy(fn), pickle.loads(pickle.dumps(fn)), pickle.loads(pickle.dumps(fn.expand_by((2,))))):
+    for other in (
+        copy.deepcopy(fn),
+        pickle.loads(pickle.dumps(fn)),
+        pickle.loads(pickle.dumps(fn.expand_by((2,)))),
+    ):
         torch.testing.assert_close(
-            other.log_prob(z[:, None] if other.batch_shape != fn.batch_shape else z).squeeze(), _like(fn, other, z)
+            other.log_prob(z[:, None] if other.batch_shape != fn.batch_shape else z).squeeze(),
+            _like(fn, other, z),
         )
 
 
 def _like(fn, other, z):
     value = fn.log_prob(z)
-    return value if other.batch_shape == fn.batch_shape else value[:, None].expand(-1, 2, *fn.batch_shape).squeeze()
+    return (
+        value
+        if other.batch_shape == fn.batch_shape
+        else value[:, None].expand(-1, 2, *fn.batch_shape).squeeze()
+    )
 
 
 def unconstrained_coordinates_cover_the_support(make: Make, dtype: torch.dtype) -> None:
@@ -169,12 +181,19 @@ def no_tensor_hides_on_another_device(make: Make, dtype: torch.dtype) -> None:
                 fn.variance,
                 fn.entropy(),
             ]
-            results += [fn.quadrature_error, fn.expectation(torch.sin), torch.distributions.kl_divergence(fn, fn)]
+            results += [
+                fn.quadrature_error,
+                fn.expectation(torch.sin),
+                torch.distributions.kl_divergence(fn, fn),
+            ]
         assert {(r.device.type, r.dtype) for r in results} == {("cuda", dtype)}
 
 
 def draws_follow_no_default_device(make: Make, dtype: torch.dtype) -> None:
-    """Where the default device is another, a tensor made without a device would meet real ones, or be the result."""
+    """
+    Where the default device is another, a tensor made without a device would meet real ones, or be
+    the result.
+    """
     fn = make(dtype)
     with torch.device("meta"):
         z = fn.sample((3,))
@@ -199,7 +218,11 @@ def _model(make: Make, dtype: torch.dtype):
         fn = make(dtype)
         with pyro.plate("data", len(data), dim=-1 - len(fn.batch_shape)):
             z = pyro.sample("z", fn)
-            pyro.sample("x", dist.Normal(z, torch.ones((), dtype=dtype)).to_event(len(fn.event_shape)), obs=data)
+            pyro.sample(
+                "x",
+                dist.Normal(z, torch.ones((), dtype=dtype)).to_event(len(fn.event_shape)),
+                obs=data,
+            )
 
     return model, make(dtype).sample((6,)).detach()
 
@@ -235,7 +258,9 @@ def enumeration_of_other_sites_works(make: Make, dtype: torch.dtype) -> None:
         z = pyro.sample("z", fn.to_event(len(fn.batch_shape)))
         side = pyro.sample("side", dist.Bernoulli(torch.tensor(0.5, dtype=dtype)))
         pyro.sample(
-            "x", dist.Normal(z.sum() * (2 * side - 1), torch.ones((), dtype=dtype)), obs=torch.ones((), dtype=dtype)
+            "x",
+            dist.Normal(z.sum() * (2 * side - 1), torch.ones((), dtype=dtype)),
+            obs=torch.ones((), dtype=dtype),
         )
 
     guide = autoguide.AutoNormal(pyro.poutine.block(model, hide=["side"]))
@@ -268,7 +293,9 @@ def density_is_the_slope_of_the_cdf(make: Make, dtype: torch.dtype) -> None:
     fn = make(dtype)
     z = fn.sample((20,)).detach().requires_grad_()
     (slope,) = torch.autograd.grad(fn.cdf(z).sum(), z)
-    torch.testing.assert_close(slope, fn.log_prob(z).exp(), atol=1e-4, rtol=1e-3 if dtype == torch.float32 else 1e-6)
+    torch.testing.assert_close(
+        slope, fn.log_prob(z).exp(), atol=1e-4, rtol=1e-3 if dtype == torch.float32 else 1e-6
+    )
 
 
 def total_mass_is_one(make: Make, dtype: torch.dtype) -> None:
@@ -280,7 +307,10 @@ def total_mass_is_one(make: Make, dtype: torch.dtype) -> None:
 
 
 def draws_fit_density_and_moments(make: Make, dtype: torch.dtype) -> None:
-    """Kolmogorov-Smirnov on 5,000 draws a batch element, and moments to five standard errors; false alarms: 1e-3."""
+    """
+    Kolmogorov-Smirnov on 5,000 draws a batch element, and moments to five standard errors; false
+    alarms: 1e-3.
+    """
     fn = make(dtype)
     z = fn.rsample((5_000,)).detach()
     u = fn.cdf(z).detach().reshape(5_000, -1)
@@ -300,7 +330,9 @@ def divergence_from_itself_is_zero(make: Make, dtype: torch.dtype) -> None:
         torch.testing.assert_close(kl, zeros, atol=1e-5, rtol=0)
 
 
-def expectations_of_an_expanded_distribution_may_differ_in_its_batch(make: Make, dtype: torch.dtype) -> None:
+def expectations_of_an_expanded_distribution_may_differ_in_its_batch(
+    make: Make, dtype: torch.dtype
+) -> None:
     fn = make(dtype)
     factor = torch.tensor([1.0, -2.0], dtype=dtype).reshape(2, *[1] * len(fn.batch_shape))
     found = fn.expand((2, *fn.batch_shape)).expectation(lambda z: factor * z)
@@ -313,7 +345,9 @@ def draws_map_and_differentiate_twice(make: Make, dtype: torch.dtype) -> None:
     slope = torch.func.vmap(torch.func.grad(lambda v: fn.icdf(v).sum()))(u)
     torch.testing.assert_close(slope, 1 / fn.log_prob(fn.icdf(u)).exp(), atol=1e-3, rtol=2e-3)
     assert (
-        torch.func.vmap(torch.func.grad(lambda v: torch.func.grad(lambda w: fn.icdf(w).sum())(v).sum()))(u)
+        torch.func.vmap(
+            torch.func.grad(lambda v: torch.func.grad(lambda w: fn.icdf(w).sum())(v).sum())
+        )(u)
         .isfinite()
         .all()
     )

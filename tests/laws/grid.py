@@ -42,12 +42,17 @@ def states_what_changed(basis: str) -> None:
     points = refit(before.basis, bank.bound().basis, samples).points
     changed = (bank(points) - before(points)).detach().square().mean(0).sqrt()
     torch.testing.assert_close(update.error, changed, rtol=1e-5, atol=1e-9)
-    relative = changed.detach().square().mean().sqrt() / before(points).detach().square().mean().sqrt()
+    relative = (
+        changed.detach().square().mean().sqrt() / before(points).detach().square().mean().sqrt()
+    )
     assert update.change == pytest.approx(float(relative), rel=1e-5, abs=1e-9)
 
 
 def fits_best(basis: str) -> None:
-    """What is left over after a fit is orthogonal to every new function: no other coefficients fit better."""
+    """
+    What is left over after a fit is orthogonal to every new function: no other coefficients fit
+    better.
+    """
     bank = random_bank(basis)
     old = copy.deepcopy(bank).bound()
     samples = skewed(100)
@@ -55,7 +60,10 @@ def fits_best(basis: str) -> None:
     new = bank.bound()
     points = refit(old.basis, new.basis, samples).points
     values = new.basis(points)
-    left = values @ new.coefficients.flatten(0, 1).mT - old.basis(points) @ old.coefficients.flatten(0, 1).mT
+    left = (
+        values @ new.coefficients.flatten(0, 1).mT
+        - old.basis(points) @ old.coefficients.flatten(0, 1).mT
+    )
     if basis in ("bspline", "rbf", "rswaf"):
         assert left.norm() > 1e-3
     assert (values.mT @ left).norm() <= 1e-3 * values.norm() * left.norm() + 1e-9
@@ -75,7 +83,10 @@ def keeps_low_and_high(basis: str) -> None:
 
 
 def refines(basis: str) -> None:
-    """A finer grid keeps functions of the new space to 1e-4; the others' error is stated and falls with the grid."""
+    """
+    A finer grid keeps functions of the new space to 1e-4; the others' error is stated and falls
+    with the grid.
+    """
     bank = random_bank(basis)
     before = bank(inside(2))
     functions = bank.basis.num_functions
@@ -117,7 +128,10 @@ def comes_back_from_a_checkpoint(basis: str) -> None:
 
 
 def updates_a_layer(basis: str) -> None:
-    """Inputs of a layer get grids of their own; the layer stays the sum of its edges and the parameter the same."""
+    """
+    Inputs of a layer get grids of their own; the layer stays the sum of its edges and the parameter
+    the same.
+    """
     layer = KANLayer(3, 4, basis, 0.0, 1.0, grid_size=6).double()
     parameter = layer.coefficients
     before = layer(skewed(20, 3))
@@ -132,7 +146,9 @@ def updates_a_layer(basis: str) -> None:
 
 
 def smoothness_is_the_integral(basis: str) -> None:
-    """The penalty is ∫ f''² by scipy, on the uniform grid and on an updated one, and has a gradient."""
+    """
+    The penalty is ∫ f''² by scipy, on the uniform grid and on an updated one, and has a gradient.
+    """
     bank = random_bank(basis, (2,))
     for _ in range(2):
         penalty = bank.regularization(l1=0.0, entropy=0.0, smoothness=1.0)
@@ -143,7 +159,9 @@ def smoothness_is_the_integral(basis: str) -> None:
             return float(torch.autograd.functional.hessian(lambda t: bank(t)[i], at)) ** 2
 
         pairs = list(itertools.pairwise(cuts))
-        exact = sum(quad(integrand, a, b, args=(i,), epsrel=1e-6)[0] for i in range(2) for a, b in pairs)
+        exact = sum(
+            quad(integrand, a, b, args=(i,), epsrel=1e-6)[0] for i in range(2) for a, b in pairs
+        )
         assert float(penalty.detach()) == pytest.approx(exact, rel=1e-4)
         gradients = torch.autograd.grad(penalty, [p for p in bank.parameters() if p.requires_grad])
         assert all(gradient.abs().sum() > 0 for gradient in gradients)

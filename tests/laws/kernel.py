@@ -1,4 +1,7 @@
-"""Law of a Markov kernel: started from exact draws of its target, it returns exact draws of its target."""
+"""
+Law of a Markov kernel: started from exact draws of its target, it returns exact draws of its
+target.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from pyro_tkam.ops.langevin import Point
 Step = Callable[[Point, "Example"], Point]
 
 FALSE_ALARM = 1e-3
-"""Probability that the law fails for a kernel that leaves its target invariant, over all statistics of one call."""
+"""
+Probability that the law fails for a kernel that leaves its target invariant, over all statistics of
+one call.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,10 @@ def gaussian(dim: int) -> Example:
     """Independent normals whose scales range over a factor 10."""
     scale = torch.logspace(-0.5, 0.5, dim)
     return Example(
-        f"gaussian {dim}", dim, lambda z: -0.5 * (z / scale).square().sum(-1), lambda n: torch.randn(n, dim) * scale
+        f"gaussian {dim}",
+        dim,
+        lambda z: -0.5 * (z / scale).square().sum(-1),
+        lambda n: torch.randn(n, dim) * scale,
     )
 
 
@@ -68,7 +77,12 @@ def logistic(dim: int) -> Example:
     def log_density(z: Tensor) -> Tensor:
         return (-z - 2 * torch.nn.functional.softplus(-z)).sum(-1)
 
-    return Example(f"logistic {dim}", dim, log_density, lambda n: torch.rand(n, dim).clamp(1e-7, 1 - 1e-7).logit())
+    return Example(
+        f"logistic {dim}",
+        dim,
+        log_density,
+        lambda n: torch.rand(n, dim).clamp(1e-7, 1 - 1e-7).logit(),
+    )
 
 
 def funnel() -> Example:
@@ -76,7 +90,11 @@ def funnel() -> Example:
 
     def log_density(z: Tensor) -> Tensor:
         log_scale = z[..., 0] / 2
-        return -0.5 * (z[..., 0] / 2).square() - 0.5 * (z[..., 1] / log_scale.exp()).square() - log_scale
+        return (
+            -0.5 * (z[..., 0] / 2).square()
+            - 0.5 * (z[..., 1] / log_scale.exp()).square()
+            - log_scale
+        )
 
     def draw(n: int) -> Tensor:
         log_variance = 2 * torch.randn(n)
@@ -126,4 +144,9 @@ def leaves_invariant(step: Step, example: Example, **options: int) -> bool:
 
 def _statistics(position: Tensor, example: Example) -> list[Tensor]:
     with torch.no_grad():
-        return [position[:, 0], position[:, -1], position.square().sum(-1), example.log_density(position)]
+        return [
+            position[:, 0],
+            position[:, -1],
+            position.square().sum(-1),
+            example.log_density(position),
+        ]

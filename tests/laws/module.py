@@ -25,7 +25,10 @@ def made(make: Make, seed: int) -> nn.Module:
 
 
 def output(module: nn.Module, use: Use) -> Tensor:
-    """What a module computes from a seed and its own parameters, whatever Pyro's store holds by their names."""
+    """
+    What a module computes from a seed and its own parameters, whatever Pyro's store holds by their
+    names.
+    """
     pyro.clear_param_store()
     pyro.set_rng_seed(7)
     return use(module).detach()

@@ -12,8 +12,13 @@ START = {"loc": 0.2, "slope": 1.0, "noise": 1.0}
 
 
 def conjugate(x: Tensor, size: int | None = None) -> None:
-    """``z ~ N(loc, 1)``, ``x ~ N(slope z, noise)``: evidence N(slope loc, slope² + noise²) for each datum."""
-    loc, slope, noise = (pyro.param(name, torch.tensor(value, dtype=x.dtype)) for name, value in START.items())
+    """
+    ``z ~ N(loc, 1)``, ``x ~ N(slope z, noise)``: evidence N(slope loc, slope² + noise²) for each
+    datum.
+    """
+    loc, slope, noise = (
+        pyro.param(name, torch.tensor(value, dtype=x.dtype)) for name, value in START.items()
+    )
     with pyro.plate("data", size or len(x), subsample=torch.arange(len(x))):
         z = pyro.sample("z", dist.Normal(loc, torch.ones_like(loc)))
         pyro.sample("x", dist.Normal(slope * z, noise), obs=x)
@@ -23,7 +28,9 @@ def exact(x: Tensor = X) -> tuple[float, dict[str, Tensor]]:
     """Return the negative log evidence of the data and its gradient."""
     loc, slope, noise = torch.tensor(list(START.values()), dtype=x.dtype).requires_grad_().unbind()
     loss = -Normal(slope * loc, (slope.square() + noise.square()).sqrt()).log_prob(x).sum()
-    return float(loss.detach()), dict(zip(START, torch.autograd.grad(loss, (loc, slope, noise)), strict=True))
+    return float(loss.detach()), dict(
+        zip(START, torch.autograd.grad(loss, (loc, slope, noise)), strict=True)
+    )
 
 
 def gradient_of(objective: ELBO, *args: object) -> dict[str, Tensor]:
@@ -36,4 +43,6 @@ def gradient_of(objective: ELBO, *args: object) -> dict[str, Tensor]:
 def check_gradient(found: dict[str, Tensor], tolerance: float = 0.05) -> None:
     """Every entry of the gradient lies within a share of the exact one."""
     for name, expected in exact()[1].items():
-        assert abs(found[name] - expected) < tolerance * abs(expected), f"{name}: {found[name]} for {expected}"
+        assert abs(found[name] - expected) < tolerance * abs(expected), (
+            f"{name}: {found[name]} for {expected}"
+        )

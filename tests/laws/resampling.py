@@ -20,17 +20,24 @@ def counts_of(resampler: Resampler, log_weights: Tensor, num: int) -> Tensor:
 
 
 def counts_are_unbiased(resampler: Resampler, log_weights: Tensor, num: int) -> None:
-    """``E[count_i] = M w_i``: a z-test on the mean count of each index, exact where the count never varies."""
+    """
+    ``E[count_i] = M w_i``: a z-test on the mean count of each index, exact where the count never
+    varies.
+    """
     counts = counts_of(resampler, log_weights, num)
     error = counts.mean(0) - num * log_weights.double().softmax(-1)
     standard_error = counts.std(0) / NUM_REPLICATIONS**0.5
     quantile = 1 - FALSE_ALARM_RATE / (2 * log_weights.shape[-1])
-    threshold = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(quantile, dtype=torch.float64))
+    threshold = torch.distributions.Normal(0.0, 1.0).icdf(
+        torch.tensor(quantile, dtype=torch.float64)
+    )
     rounding = num * torch.finfo(log_weights.dtype).eps
     assert (error.abs() <= threshold * standard_error + rounding).all(), (error, standard_error)
 
 
-def impossible_indices_are_never_chosen(resampler: Resampler, log_weights: Tensor, num: int) -> None:
+def impossible_indices_are_never_chosen(
+    resampler: Resampler, log_weights: Tensor, num: int
+) -> None:
     counts = counts_of(resampler, log_weights, num)
     assert (counts[:, log_weights == float("-inf")] == 0).all()
 

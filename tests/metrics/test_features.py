@@ -9,10 +9,14 @@ from pyro_tkam.metrics import classifier_features, embed, frechet_distance, prin
 
 def test_principal_features_are_uncorrelated_with_unit_variance():
     torch.manual_seed(0)
-    images = (torch.randn(200, 5) @ torch.randn(5, 3 * 4 * 4) * torch.linspace(1, 3, 48)).reshape(200, 3, 4, 4)
+    images = (torch.randn(200, 5) @ torch.randn(5, 3 * 4 * 4) * torch.linspace(1, 3, 48)).reshape(
+        200, 3, 4, 4
+    )
     features = embed(principal_features(images, 5), images)
     assert features.dtype == torch.float64
-    torch.testing.assert_close(features.T @ features / 199, torch.eye(5, dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        features.T @ features / 199, torch.eye(5, dtype=torch.float64), atol=1e-4, rtol=0
+    )
     # Five directions make these images: the features tell every distance that the pixels do.
     flat = (images - images.mean(0)).flatten(1)
     fitted = torch.linalg.lstsq(features.float(), flat).solution
@@ -26,7 +30,9 @@ def test_features_of_a_classifier_tell_digits_from_what_is_none():
     network = classifier_features(data.images[train], data.labels[train], 8, epochs=4)
     assert network.num_features == 8
     features = embed(network, data.images[train])
-    torch.testing.assert_close(features.std(0), torch.ones(8, dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        features.std(0), torch.ones(8, dtype=torch.float64), atol=1e-4, rtol=0
+    )
     held_out = frechet_distance(features, embed(network, data.images[test]))
     shuffled = data.images[test].flatten(1)[:, torch.randperm(64)].unflatten(1, (8, 8))
     ones = frechet_distance(features, embed(network, data.images[data.labels == 1]))

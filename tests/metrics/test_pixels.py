@@ -12,11 +12,16 @@ class Normals(torch.nn.Module):
     """A prior of two independent standard normals."""
 
     def forward(self):
-        return pyro.distributions.Normal(torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+        return pyro.distributions.Normal(
+            torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+        )
 
 
 def test_reconstruction_of_a_conjugate_model():
-    """With ``x = z + σε`` the posterior mean is ``x / (1 + σ²)``; 20,000 draws leave 1 % of error here."""
+    """
+    With ``x = z + σε`` the posterior mean is ``x / (1 + σ²)``; 20,000 draws leave 1 % of error
+    here.
+    """
     pyro.set_rng_seed(0)
     noise_scale = 0.7
     model = TKAM(Normals(), torch.nn.Identity(), GaussianLikelihood(noise_scale))

@@ -24,7 +24,9 @@ COUPLINGS = {
 
 def labelled(width: int) -> LabelledTKAM:
     """Three labels."""
-    return LabelledTKAM(LabelledPrior(3, 2, grid_size=5), nn.Linear(2, width), GaussianLikelihood(0.5))
+    return LabelledTKAM(
+        LabelledPrior(3, 2, grid_size=5), nn.Linear(2, width), GaussianLikelihood(0.5)
+    )
 
 
 def multimodal(width: int) -> MultimodalTKAM:

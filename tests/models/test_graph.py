@@ -1,4 +1,7 @@
-"""Samplers replace the package's own models by graphs: none of their checks may ask a traced tensor for its value."""
+"""
+Samplers replace the package's own models by graphs: none of their checks may ask a traced tensor
+for its value.
+"""
 
 import pyro
 import pytest
@@ -13,7 +16,10 @@ ROWS = torch.linspace(-1, 1, 24).reshape(4, 6)
 LABELS = torch.tensor([0, 1, -1, 2])
 MODELS = {name: (make, (ROWS,)) for name, make in COUPLINGS.items()} | {
     "labelled": (lambda: labelled(6), (ROWS, LABELS)),
-    "multimodal": (lambda: multimodal(6), ({"image": ROWS, "label": LABELS.clamp_min(0)}, {"label": LABELS >= 0})),
+    "multimodal": (
+        lambda: multimodal(6),
+        ({"image": ROWS, "label": LABELS.clamp_min(0)}, {"label": LABELS >= 0}),
+    ),
 }
 
 
@@ -25,12 +31,17 @@ def test_a_model_becomes_a_graph(name):
     position = density.draw_start(8)
     split = density.split(position)
     assert density._split.failure is None
-    for got, expected in zip((split.log_prior, split.log_likelihood), density.log_terms(position), strict=True):
+    for got, expected in zip(
+        (split.log_prior, split.log_likelihood), density.log_terms(position), strict=True
+    ):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_chains_of_latents_draw_no_negatives(monkeypatch):
-    """Gradients in latents need none, and would pay sixty Langevin steps for them; scoring a model needs some."""
+    """
+    Gradients in latents need none, and would pay sixty Langevin steps for them; scoring a model
+    needs some.
+    """
     drawn = []
 
     def draw(self, count, probe):

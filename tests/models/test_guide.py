@@ -1,4 +1,7 @@
-"""The guide network: it fits every coupling, its parameters train, and it finds a posterior known by quadrature."""
+"""
+The guide network: it fits every coupling, its parameters train, and it finds a posterior known by
+quadrature.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,13 @@ from torch import nn
 from torch.distributions import constraints
 
 from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO, LangevinMLE, WakeSleepMLE
-from pyro_tkam.models import TKAM, AmortisedGuide, CategoricalLikelihood, GaussianLikelihood, TiltedPrior
+from pyro_tkam.models import (
+    TKAM,
+    AmortisedGuide,
+    CategoricalLikelihood,
+    GaussianLikelihood,
+    TiltedPrior,
+)
 from tests.models.small import COUPLINGS, labelled, multimodal
 
 OBJECTIVES = {
@@ -47,8 +56,12 @@ def test_pyros_own_objectives_take_it(kind):
     model = COUPLINGS[kind]()
     guide = AmortisedGuide(model, hidden=(8,))
     for loss in (
-        pyro.infer.RenyiELBO(alpha=0, num_particles=2, vectorize_particles=True, max_plate_nesting=1),
-        pyro.infer.ReweightedWakeSleep(num_particles=2, vectorize_particles=True, max_plate_nesting=1),
+        pyro.infer.RenyiELBO(
+            alpha=0, num_particles=2, vectorize_particles=True, max_plate_nesting=1
+        ),
+        pyro.infer.ReweightedWakeSleep(
+            num_particles=2, vectorize_particles=True, max_plate_nesting=1
+        ),
     ):
         value = pyro.infer.SVI(model, guide, pyro.optim.Adam({}), loss=loss).step(torch.rand(5, 6))
         assert torch.as_tensor(value).isfinite().all()
@@ -77,9 +90,9 @@ def test_the_bound_of_a_trained_guide_comes_close_to_the_exact_evidence():
     with torch.no_grad():
         x = model(size=200).clone()
         likelihood = dist.Normal(generator(torch.linspace(-4, 4, 2001)[:, None]), 0.5)
-        joint = prior().log_prob(torch.linspace(-4, 4, 2001)[:, None]) + likelihood.log_prob(x[:, None]).sum(-1, True)[
-            ..., 0
-        ].unsqueeze(-1)
+        joint = prior().log_prob(torch.linspace(-4, 4, 2001)[:, None]) + likelihood.log_prob(
+            x[:, None]
+        ).sum(-1, True)[..., 0].unsqueeze(-1)
         evidence = float((joint.logsumexp(1) + torch.tensor(8 / 2000).log()).mean())
     guide = AmortisedGuide(model, hidden=(32,))
     loss = pyro.infer.Trace_ELBO()(model, guide)
@@ -104,7 +117,9 @@ class Both(nn.Module):
         super().__init__()
         self.image, self.label = nn.Linear(6, 4), nn.Embedding(4, 4)
 
-    def forward(self, x: dict[str, torch.Tensor], observed: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+    def forward(
+        self, x: dict[str, torch.Tensor], observed: dict[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
         missing = ~(observed or {}).get("label", torch.ones(len(x["image"]), dtype=torch.bool))
         return self.image(x["image"]) + self.label(torch.where(missing, 3, x["label"]))
 
@@ -131,7 +146,11 @@ def test_labels_modalities_and_symbols_have_guides_too(kind, objective):
     make, encoder, data = OTHERS[kind]
     model = make()
     guide = AmortisedGuide(model, hidden=(8,), encoder=encoder and encoder())
-    elbo = {**OBJECTIVES, "sleep": lambda: WakeSleepMLE(4), "refined": lambda: LangevinMLE(num_steps=2)}[objective]()
+    elbo = {
+        **OBJECTIVES,
+        "sleep": lambda: WakeSleepMLE(4),
+        "refined": lambda: LangevinMLE(num_steps=2),
+    }[objective]()
     loss = elbo(model, guide)
     loss(*data, size=20)
     before = {name: value.detach().clone() for name, value in loss.named_parameters()}
@@ -155,10 +174,14 @@ def test_the_whole_datas_size_is_read_wherever_it_stands():
 
 def test_where_an_encoder_is_needed_it_is_asked_for():
     with pytest.raises(
-        ValueError, match=r"encoder: got None for data of torch.int64, takes .* \(batch, 5\) to \(batch, 4"
+        ValueError,
+        match=r"encoder: got None for data of torch.int64, takes .* \(batch, 5\) to \(batch, 4",
     ):
         AmortisedGuide(symbols())
-    with pytest.raises(ValueError, match=r"encoder: got None for the modalities \['image', 'label'\], takes a network"):
+    with pytest.raises(
+        ValueError,
+        match=r"encoder: got None for the modalities \['image', 'label'\], takes a network",
+    ):
         AmortisedGuide(multimodal(6))
 
 
@@ -203,9 +226,13 @@ def test_latents_may_have_one_end_or_none(fn):
     assert pyro.infer.Trace_ELBO()(model, guide)(x).isfinite()
 
 
-@pytest.mark.parametrize("fn", [dist.Dirichlet(torch.ones(3)), dist.Poisson(2.0)], ids=lambda fn: type(fn).__name__)
+@pytest.mark.parametrize(
+    "fn", [dist.Dirichlet(torch.ones(3)), dist.Poisson(2.0)], ids=lambda fn: type(fn).__name__
+)
 def test_latents_that_are_not_in_an_interval_are_refused(fn):
-    with pytest.raises(ValueError, match=r"model: got latents 'z' in .*, takes real ones, bounded or not"):
+    with pytest.raises(
+        ValueError, match=r"model: got latents 'z' in .*, takes real ones, bounded or not"
+    ):
         AmortisedGuide(one_latent(fn))
 
 

@@ -36,7 +36,8 @@ def test_the_fit_is_near_the_target(basis, reference):
         prior.fit(**target)
         assert divergence(prior) < 1e-2
     prior.fit(TARGET.sample((2000,)).clamp(-4, 4))
-    # twice the divergence from the truth is chi-squared with at most 41 degrees of freedom over N: mean .0103
+    # twice the divergence from the truth is chi-squared with at most 41 degrees of freedom over N:
+    # mean .0103
     assert divergence(prior) < 0.03
     assert before > 0.5
 
@@ -77,12 +78,17 @@ def test_what_cannot_be_fitted():
 
 @pytest.mark.parametrize("target", [{"density": TARGET}, {"formula": FORMULA}, {"samples": None}])
 def test_a_mixture_is_fitted_and_its_components_part(target):
-    """The mixture is the target, whatever its weights; wrong version: equal components, with equal gradients."""
+    """
+    The mixture is the target, whatever its weights; wrong version: equal components, with equal
+    gradients.
+    """
     pyro.set_rng_seed(0)
     prior = MixturePrior(TiltedPrior((2, 3), "gaussian", basis="bspline"))
     with torch.no_grad():
         prior.logits.normal_()
-    prior.fit(**({"samples": TARGET.sample((2000, 2)).clamp(-4, 4)} if "samples" in target else target))
+    prior.fit(
+        **({"samples": TARGET.sample((2000, 2)).clamp(-4, 4)} if "samples" in target else target)
+    )
     assert list(pyro.get_param_store()) == []
     z = torch.linspace(-4, 4, 4001)
     log_p = TARGET.log_prob(z)
@@ -90,12 +96,16 @@ def test_a_mixture_is_fitted_and_its_components_part(target):
     divergences = torch.trapezoid(log_p.exp() * (log_p - found.detach().T), z)
     assert (divergences < (0.03 if "samples" in target else 1e-2)).all()
     found[::100].square().sum().backward()
-    gradient = prior.components.energies.coefficients.grad / prior.logits.detach().softmax(-1).unsqueeze(-1)
+    gradient = prior.components.energies.coefficients.grad / prior.logits.detach().softmax(
+        -1
+    ).unsqueeze(-1)
     assert (gradient[:, 0] - gradient[:, 1]).abs().max() > 1e-5 * gradient.abs().max()
 
 
 def test_targets_of_a_mixture_and_of_labels_by_place():
-    """Samples of each latent go to its mixture, and those of each label and latent to that density."""
+    """
+    Samples of each latent go to its mixture, and those of each label and latent to that density.
+    """
     pyro.set_rng_seed(0)
     places = torch.tensor([-1.0, 0.0, 1.5])
     samples = (places + 0.3 * torch.randn(2000, 3)).clamp(-4, 4)
@@ -103,7 +113,9 @@ def test_targets_of_a_mixture_and_of_labels_by_place():
     mixture.fit(samples)
     labelled.fit(samples.unsqueeze(-1))
     assert torch.allclose(mixture().mean.detach(), places, atol=0.05)
-    assert torch.allclose(labelled.components().mean.detach(), places[:, None].expand(3, 2), atol=0.05)
+    assert torch.allclose(
+        labelled.components().mean.detach(), places[:, None].expand(3, 2), atol=0.05
+    )
     state = {name: value.clone() for name, value in mixture.state_dict().items()}
     for options, message in (
         ({}, "samples, density, formula: got none"),
@@ -142,7 +154,10 @@ def test_an_informed_run_needs_at_most_half_the_updates(train, gain, seed):
 
 
 def test_a_learned_prior_moves_to_another_generator():
-    """The state of a prior, grids included, is all that another model needs; frozen, it stays as it was."""
+    """
+    The state of a prior, grids included, is all that another model needs; frozen, it stays as it
+    was.
+    """
     pyro.set_rng_seed(0)
     first = TKAM.kart(6, latent_dim=2, grid_size=5)
     first.prior.fit(dist.Beta(2.0, 5.0).sample((300,)))
@@ -150,7 +165,8 @@ def test_a_learned_prior_moves_to_another_generator():
     second = TKAM.kart((3, 4), latent_dim=2, grid_size=5, widths=[7])
     second.prior.load_state_dict(first.prior.state_dict())
     second.prior.requires_grad_(False)
-    z = torch.rand(7, 5, 2)  # the second's table would warn of an error of its CDF above its tolerance
+    # the second's table would warn of an error of its CDF above its tolerance
+    z = torch.rand(7, 5, 2)
     assert torch.equal(second.prior().log_prob(z), first.prior().log_prob(z))
     optimizer = torch.optim.Adam([p for p in second.parameters() if p.requires_grad], lr=0.01)
     before = second.generator.outer.layers[0].coefficients.detach().clone()
@@ -186,9 +202,14 @@ def pruned_mixture(prior):
     return mixture.prune(0.1)
 
 
-@pytest.mark.parametrize("prepare", [nothing, fitted, updated, read, pruned_mixture], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "prepare", [nothing, fitted, updated, read, pruned_mixture], ids=lambda f: f.__name__
+)
 def test_a_prepared_prior_becomes_part_of_a_model(prepare):
-    """Pyro attaches no module that has run; names outside of the model would take over another's parameters."""
+    """
+    Pyro attaches no module that has run; names outside of the model would take over another's
+    parameters.
+    """
     pyro.set_rng_seed(0)
     prior = prepare(TiltedPrior((3,)))
     pyro.clear_param_store()
@@ -230,7 +251,9 @@ def test_components_with_references_of_their_own_are_not_pruned():
         return MixturePrior(TiltedPrior((2, 3), dist.Normal(torch.tensor(places), 0.3), -4.0, 4.0))
 
     prior = around([-2.0, 0.0, 2.0])
-    with pytest.raises(ValueError, match=r"reference: got one for each component, \(3,\), takes one for them all"):
+    with pytest.raises(
+        ValueError, match=r"reference: got one for each component, \(3,\), takes one for them all"
+    ):
         prior.prune(0.0)
     prior = around([[-2.0], [2.0]])  # one for each mixture
     with torch.no_grad():
@@ -246,8 +269,14 @@ def test_random_weights_are_neither_fitted_nor_pruned(name):
     shape = getattr(energies, name).shape
     setattr(energies, name, PyroSample(dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape))))
     state = {name: value.clone() for name, value in prior.state_dict().items()}
-    for call in (lambda: prior.fit(torch.rand(50)), lambda: prior.fit(formula="z"), lambda: prior.prune(0.0)):
-        with pytest.raises(TypeError, match=f"{name} must be a parameter for (a fit|pruning), got random ones"):
+    for call in (
+        lambda: prior.fit(torch.rand(50)),
+        lambda: prior.fit(formula="z"),
+        lambda: prior.prune(0.0),
+    ):
+        with pytest.raises(
+            TypeError, match=f"{name} must be a parameter for (a fit|pruning), got random ones"
+        ):
             call()
     assert all(torch.equal(value, state[name]) for name, value in prior.state_dict().items())
 
@@ -262,7 +291,10 @@ def test_random_logits_are_not_pruned():
 
 @pytest.mark.parametrize("basis", ["rbf", "bspline"])
 def test_tables_stay_accurate_after_a_grid_update(basis):
-    """Every function has a grid of its own, whose knots are the edges of its cells; warnings would be errors here."""
+    """
+    Every function has a grid of its own, whose knots are the edges of its cells; warnings would be
+    errors here.
+    """
     for seed in range(6):
         pyro.set_rng_seed(seed)
         model = TKAM.kart(6, latent_dim=2, grid_size=5, basis=basis)
@@ -277,12 +309,16 @@ def test_tables_stay_accurate_after_a_grid_update(basis):
     energy = copy.deepcopy(model.prior.energies).double().bound()
     fine = ExponentiallyTilted(energy, low=0.0, high=1.0, quadrature=composite(8, 12))
     torch.testing.assert_close(double.cdf(z.double()), fine.cdf(z.double()), atol=1e-9, rtol=0)
-    coarse = ExponentiallyTilted(energy, low=0.0, high=1.0, quadrature=gauss_legendre(20))  # no cell ends at a knot
+    # no cell ends at a knot
+    coarse = ExponentiallyTilted(energy, low=0.0, high=1.0, quadrature=gauss_legendre(20))
     assert (coarse.cdf(z.double()) - fine.cdf(z.double())).abs().max() > 1e-7
 
 
 def test_smoothness_smooths_a_fourier_prior():
-    """Few samples make the most likely series rough, as the paper found; the penalty leaves a hundredth of it."""
+    """
+    Few samples make the most likely series rough, as the paper found; the penalty leaves a
+    hundredth of it.
+    """
     torch.manual_seed(0)
     truth = dist.Beta(2.0, 5.0)
     samples, held_out = truth.sample((300,)), truth.sample((4000,))
@@ -310,7 +346,11 @@ def test_smoothness_smooths_a_fourier_prior():
     ("samples", "error", "message"),
     [
         (np.zeros(5), TypeError, "samples: got ndarray, takes a tensor"),
-        (torch.zeros(5, 4), ValueError, r"samples: got shape \(5, 4\), takes \(N,\) or \(N, \*\(3,\)\)"),
+        (
+            torch.zeros(5, 4),
+            ValueError,
+            r"samples: got shape \(5, 4\), takes \(N,\) or \(N, \*\(3,\)\)",
+        ),
         (torch.zeros(5, 2, 3), ValueError, r"samples: got shape \(5, 2, 3\), takes"),
     ],
 )
@@ -334,4 +374,7 @@ def test_priors_of_one_function_are_told_apart_by_the_names_they_are_given():
             pyro.clear_param_store()
             model(named)
             stored = {parameter for _, parameter in pyro.get_param_store().named_parameters()}
-            assert all((prior.energies.coefficients in stored) is named or prior is first for prior in (first, second))
+            assert all(
+                (prior.energies.coefficients in stored) is named or prior is first
+                for prior in (first, second)
+            )

@@ -1,4 +1,7 @@
-"""The label-coupled prior and its model: Bayes' rule, exact draws given a label, and learning from few labels."""
+"""
+The label-coupled prior and its model: Bayes' rule, exact draws given a label, and learning from few
+labels.
+"""
 
 import math
 
@@ -18,7 +21,8 @@ def prior(labels: int = 3, latents: int = 2) -> LabelledTilted:
     torch.manual_seed(0)
     slopes = 4 * torch.randn(labels, latents, dtype=torch.float64)
     return LabelledTilted(
-        torch.randn(labels, dtype=torch.float64), ExponentiallyTilted(lambda z: slopes * z - slopes.cos() * z**2)
+        torch.randn(labels, dtype=torch.float64),
+        ExponentiallyTilted(lambda z: slopes * z - slopes.cos() * z**2),
     )
 
 
@@ -32,7 +36,9 @@ def test_total_mass_is_one_and_the_label_follows_bayes() -> None:
     fn, z = prior(), grid()
     given = torch.stack([fn.given(torch.tensor(y)).log_prob(z) for y in range(3)], -1)
     for density in (fn.log_prob(z)[:, None], given):
-        torch.testing.assert_close(density.exp().mean(0), torch.ones(density.shape[-1]).double(), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            density.exp().mean(0), torch.ones(density.shape[-1]).double(), atol=1e-4, rtol=0
+        )
     joint = given + fn.log_weights
     torch.testing.assert_close(fn.log_prob(z), joint.logsumexp(-1))
     torch.testing.assert_close(fn.label_logits(z), joint - joint.logsumexp(-1, keepdim=True))
@@ -41,7 +47,10 @@ def test_total_mass_is_one_and_the_label_follows_bayes() -> None:
 
 
 def test_draws_given_a_label_are_exact() -> None:
-    """Kolmogorov-Smirnov of 6 samples, p > 1e-4 each: false alarms below 1e-3; those of another label fail."""
+    """
+    Kolmogorov-Smirnov of 6 samples, p > 1e-4 each: false alarms below 1e-3; those of another label
+    fail.
+    """
     fn = prior()
     labels = torch.tensor([0, 1, 2])
     draws = fn.given(labels).sample((4000,))
@@ -50,7 +59,10 @@ def test_draws_given_a_label_are_exact() -> None:
         for q in range(2):
             cdf = fn.components.cdf(draws[:, y].unsqueeze(-2))[:, :, q]
             assert kstest(cdf[:, y].numpy(), "uniform").pvalue > 1e-4
-    assert kstest(fn.components.cdf(draws[:, 0].unsqueeze(-2))[:, 1, 0].numpy(), "uniform").pvalue < 1e-4
+    assert (
+        kstest(fn.components.cdf(draws[:, 0].unsqueeze(-2))[:, 1, 0].numpy(), "uniform").pvalue
+        < 1e-4
+    )
 
 
 def test_draws_without_a_label_are_the_mixture() -> None:
@@ -60,7 +72,9 @@ def test_draws_without_a_label_are_the_mixture() -> None:
     cell = (4 * draws).long().clamp_max(3)
     found = torch.bincount(4 * cell[:, 0] + cell[:, 1], minlength=16) / 20_000
     place = (4 * z).long()
-    exact = torch.zeros(16).double().index_add(0, 4 * place[:, 0] + place[:, 1], fn.log_prob(z).exp()) / len(z)
+    exact = torch.zeros(16).double().index_add(
+        0, 4 * place[:, 0] + place[:, 1], fn.log_prob(z).exp()
+    ) / len(z)
     assert bool(((found - exact).abs() < 5 * (exact * (1 - exact) / 20_000).sqrt() + 1e-4).all())
 
 
@@ -96,7 +110,9 @@ def test_ten_labels_name_two_clusters_that_unlabelled_data_find() -> None:
     label = torch.full_like(y, -1)
     label[:10] = y[:10]
     generator = nn.Linear(1, 2)
-    model = LabelledTKAM(LabelledPrior(2, 1, "uniform", grid_size=6), generator, GaussianLikelihood(0.3))
+    model = LabelledTKAM(
+        LabelledPrior(2, 1, "uniform", grid_size=6), generator, GaussianLikelihood(0.3)
+    )
     loss = ImportanceMLE(40)(model, None)
     optimizer = torch.optim.Adam(loss.parameters(), lr=0.05)
     for _ in range(200):
@@ -111,7 +127,10 @@ def test_ten_labels_name_two_clusters_that_unlabelled_data_find() -> None:
 
 
 def test_labels_and_data_each_score_their_part() -> None:
-    """log p(x, y) = log p(x) + log p(y | x), each by importance sampling from as many draws as need be."""
+    """
+    log p(x, y) = log p(x) + log p(y | x), each by importance sampling from as many draws as need
+    be.
+    """
     pyro.set_rng_seed(0)
     model = LabelledTKAM(LabelledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(1.0))
     x, y = torch.randn(4, 2), torch.tensor([0, 2, -1, 1])
@@ -132,7 +151,10 @@ def test_labels_and_data_each_score_their_part() -> None:
 
 
 def test_a_run_returns_the_data() -> None:
-    model, x = LabelledTKAM(LabelledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5)), torch.randn(4, 2)
+    model, x = (
+        LabelledTKAM(LabelledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5)),
+        torch.randn(4, 2),
+    )
     assert model(x) is x
     assert model(size=5).shape == (5, 2)
 

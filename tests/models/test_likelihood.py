@@ -1,4 +1,7 @@
-"""Likelihoods in the model: the evidence by draws against exact ones, integers as data, and a learned noise."""
+"""
+Likelihoods in the model: the evidence by draws against exact ones, integers as data, and a learned
+noise.
+"""
 
 import math
 
@@ -34,7 +37,11 @@ INSTANCES = {
     "gaussian": lambda: (GaussianLikelihood(0.5), nn.Linear(1, 4), torch.randn(3, 4)),
     "learned": lambda: (GaussianLikelihood(0.5, learned=True), nn.Linear(1, 4), torch.randn(3, 4)),
     "bernoulli": lambda: (BernoulliLikelihood(), nn.Linear(1, 4), torch.rand(3, 4).round()),
-    "continuous_bernoulli": lambda: (ContinuousBernoulliLikelihood(), nn.Linear(1, 4), torch.rand(3, 4)),
+    "continuous_bernoulli": lambda: (
+        ContinuousBernoulliLikelihood(),
+        nn.Linear(1, 4),
+        torch.rand(3, 4),
+    ),
     "categorical": lambda: (
         CategoricalLikelihood(),
         nn.Sequential(nn.Linear(1, 12), nn.Unflatten(-1, (4, 3))),
@@ -58,8 +65,11 @@ def test_the_evidence_is_that_of_quadrature_and_every_parameter_learns(name: str
     elbo = ImportanceMLE(5000)
     elbo(fn, None)(x).backward()
     torch.testing.assert_close(elbo.statistics.log_evidence, exact, atol=0.1, rtol=0)
-    still = [n for n, p in fn.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
-    assert not [n for n in still if "embed.3" not in n]  # the token four places before the last of four
+    still = [
+        n for n, p in fn.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)
+    ]
+    # the token four places before the last of four
+    assert not [n for n in still if "embed.3" not in n]
     assert fn.generate(5).shape == fn(size=5).shape == (5, *x.shape[1:])
 
 

@@ -20,7 +20,14 @@ from pyro_tkam.models import (
     SequenceLikelihood,
     TiltedPrior,
 )
-from pyro_tkam.nn import KAN, ConvGenerator, KANEdges, KANLayer, SequenceGenerator, UnivariateFunctions
+from pyro_tkam.nn import (
+    KAN,
+    ConvGenerator,
+    KANEdges,
+    KANLayer,
+    SequenceGenerator,
+    UnivariateFunctions,
+)
 from tests.laws import module as laws
 
 SMALL = {"grid_size": 4}
@@ -71,11 +78,19 @@ MODULES = {
     "mixture model": (lambda: TKAM.mixture((2, 2), 3, 2, **SMALL), generate),
     "deep model": (lambda: TKAM.deep((2, 2), 3, sampler=SHORT, **SMALL), generate),
     "labelled model": (
-        lambda: LabelledTKAM(LabelledPrior(2, 3, **SMALL), KAN([3, 4], **SMALL), GaussianLikelihood(0.5)),
+        lambda: LabelledTKAM(
+            LabelledPrior(2, 3, **SMALL), KAN([3, 4], **SMALL), GaussianLikelihood(0.5)
+        ),
         lambda model: model.generate(torch.tensor([0, 1, 1])),
     ),
-    "texts": (decoder, lambda module: module(torch.rand(4, 3), torch.zeros(4, 5, dtype=torch.int64))),
-    "learned noise": (lambda: GaussianLikelihood(0.5, learned=True), lambda module: module(torch.rand(4, 3)).sample()),
+    "texts": (
+        decoder,
+        lambda module: module(torch.rand(4, 3), torch.zeros(4, 5, dtype=torch.int64)),
+    ),
+    "learned noise": (
+        lambda: GaussianLikelihood(0.5, learned=True),
+        lambda module: module(torch.rand(4, 3)).sample(),
+    ),
     "text likelihood": (
         lambda: SequenceLikelihood(decoder()),
         lambda module: module(torch.rand(4, 3)).log_prob(torch.zeros(4, 5, dtype=torch.int64)),

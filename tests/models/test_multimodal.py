@@ -1,4 +1,7 @@
-"""Several modalities from one latent: exact evidence and conditionals on grids, missing rows, and bad input."""
+"""
+Several modalities from one latent: exact evidence and conditionals on grids, missing rows, and bad
+input.
+"""
 
 import math
 
@@ -20,13 +23,20 @@ from pyro_tkam.models import (
 )
 from pyro_tkam.nn import SequenceGenerator
 
-X = {"image": torch.tensor([[0.4, -0.1], [1.0, 0.3], [-0.5, 0.2]]), "label": torch.tensor([2, 0, 1])}
+X = {
+    "image": torch.tensor([[0.4, -0.1], [1.0, 0.3], [-0.5, 0.2]]),
+    "label": torch.tensor([2, 0, 1]),
+}
 OBSERVED = {"image": torch.tensor([True, False, True]), "label": torch.tensor([True, True, False])}
 
 
 def model(coupling: str = "independent", latents: int = 1) -> MultimodalTKAM:
     pyro.set_rng_seed(3)
-    heads = {"image": nn.Linear(latents, 2), "bits": nn.Linear(latents, 4), "label": nn.Linear(latents, 3)}
+    heads = {
+        "image": nn.Linear(latents, 2),
+        "bits": nn.Linear(latents, 4),
+        "label": nn.Linear(latents, 3),
+    }
     for head in heads.values():
         nn.init.normal_(head.weight, std=2.0)
     likelihoods = {
@@ -46,8 +56,13 @@ class _Sum(nn.Module):
         return z.sum(-1)
 
 
-def exact(fn: MultimodalTKAM, x: dict[str, Tensor], observed: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return log evidence of each datum and posterior means, by the midpoint rule in the one latent's quantile."""
+def exact(
+    fn: MultimodalTKAM, x: dict[str, Tensor], observed: dict[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """
+    Return log evidence of each datum and posterior means, by the midpoint rule in the one latent's
+    quantile.
+    """
     u = (torch.arange(20_000) + 0.5) / 20_000
     with torch.no_grad():
         prior = fn.prior()
@@ -56,16 +71,24 @@ def exact(fn: MultimodalTKAM, x: dict[str, Tensor], observed: dict[str, Tensor])
         log_lik = torch.zeros(len(u), 3)
         for name, value in x.items():
             terms = fn.likelihoods[name](outputs[name][:, None]).log_prob(value)
-            log_lik = log_lik + torch.where(observed.get(name, torch.ones(3, dtype=torch.bool)), terms, 0.0)
+            log_lik = log_lik + torch.where(
+                observed.get(name, torch.ones(3, dtype=torch.bool)), terms, 0.0
+            )
         weights = log_lik.softmax(0)
-        means = {name: weights.T @ fn.likelihoods[name].expected(output) for name, output in outputs.items()}
+        means = {
+            name: weights.T @ fn.likelihoods[name].expected(output)
+            for name, output in outputs.items()
+        }
         return log_lik.logsumexp(0) - math.log(len(u)), means
 
 
 @pytest.mark.parametrize("coupling", ["independent", "shared"])
 @pytest.mark.parametrize("observed", [{}, OBSERVED], ids=["complete", "missing"])
 def test_evidence_and_conditionals_equal_those_by_quadrature(coupling, observed) -> None:
-    """20,000 draws: errors of a few per mille against tolerances of five standard errors; false alarms below 1e-5."""
+    """
+    20,000 draws: errors of a few per mille against tolerances of five standard errors; false alarms
+    below 1e-5.
+    """
     fn = model(coupling)
     evidence, means = exact(fn, X, observed)
     pyro.set_rng_seed(0)
@@ -90,18 +113,26 @@ def test_what_stands_in_missing_rows_does_not_matter() -> None:
         value = loss({"image": image, "label": label}, observed=OBSERVED)
         fn.zero_grad()
         value.backward()
-        results.append([value.detach(), *(p.grad.clone() for p in fn.parameters() if p.grad is not None)])
-    assert all(bool(a.isfinite().all()) and torch.equal(a, b) for a, b in zip(*results, strict=True))
+        results.append(
+            [value.detach(), *(p.grad.clone() for p in fn.parameters() if p.grad is not None)]
+        )
+    assert all(
+        bool(a.isfinite().all()) and torch.equal(a, b) for a, b in zip(*results, strict=True)
+    )
 
 
 def test_completions_come_from_the_posterior() -> None:
-    """The mean of 2,000 rows of equal data against the exact mean; five standard errors, false alarms below 1e-5."""
+    """
+    The mean of 2,000 rows of equal data against the exact mean; five standard errors, false alarms
+    below 1e-5.
+    """
     fn = model()
     _, means = exact(fn, X, {})
     pyro.set_rng_seed(0)
     many = {name: value.repeat(2000, *[1] * (value.dim() - 1)) for name, value in X.items()}
     draws = fn.complete(many, num_particles=5000)["image"].reshape(2000, 3, 2)
-    tolerance = 5 * draws.std(0) / math.sqrt(2000) + 0.02  # the second for the 5,000 particles they share
+    # the second for the 5,000 particles they share
+    tolerance = 5 * draws.std(0) / math.sqrt(2000) + 0.02
     assert bool(((draws.mean(0) - means["image"]).abs() < tolerance).all())
     assert draws.std(0).min() > 0.01  # rows have draws of their own
 
@@ -114,7 +145,9 @@ def test_draws_of_all_modalities() -> None:
         "bits": (5, 4),
         "label": (5,),
     }
-    assert {name: value.shape for name, value in generated.items()} == {name: v.shape for name, v in drawn.items()}
+    assert {name: value.shape for name, value in generated.items()} == {
+        name: v.shape for name, v in drawn.items()
+    }
     trace = pyro.poutine.trace(fn).get_trace(X, size=12)
     assert set(trace.observation_nodes) == {"image", "label"}  # a modality left out has no site
     assert trace.nodes["image"]["scale"] == 4
@@ -125,7 +158,9 @@ def test_a_text_is_completed_and_has_no_mean() -> None:
     heads = Heads({"text": nn.Identity(), "image": nn.Linear(1, 2)})
     likelihoods = {"text": SequenceLikelihood(decoder), "image": GaussianLikelihood(0.3)}
     fn = MultimodalTKAM(TiltedPrior((1,), "gaussian", grid_size=5), heads, likelihoods)
-    with pytest.raises(NotImplementedError, match=r"SequenceLikelihood: a text has no mean, .* by complete"):
+    with pytest.raises(
+        NotImplementedError, match=r"SequenceLikelihood: a text has no mean, .* by complete"
+    ):
         fn.conditional({"image": X["image"]}, num_particles=50)
     assert fn.complete({"image": X["image"]}, num_particles=50)["text"].shape == (3, 4)
 
@@ -134,17 +169,32 @@ def test_a_text_is_completed_and_has_no_mean() -> None:
     ("call", "message"),
     [
         (lambda: model()({}), "x: got {} rows, takes at least one modality"),
-        (lambda: model()({"image": X["image"][:0]}), "x: got {'image': 0} rows, takes at least one"),
-        (lambda: model()(observed=OBSERVED, size=2), r"observed: got \['image', 'label'\] without x"),
+        (
+            lambda: model()({"image": X["image"][:0]}),
+            "x: got {'image': 0} rows, takes at least one",
+        ),
+        (
+            lambda: model()(observed=OBSERVED, size=2),
+            r"observed: got \['image', 'label'\] without x",
+        ),
         (lambda: model()({"sound": X["label"]}), "x: got 'sound'"),
         (lambda: model()({"image": X["image"], "label": X["label"][:2]}), "x: got .* rows"),
         (lambda: model()(X, observed={"bits": OBSERVED["label"]}), "observed: got 'bits'"),
         (lambda: model()(X, observed={"label": torch.ones(3)}), "observed: got torch.float32"),
-        (lambda: model()(X, observed={"label": torch.ones(2, dtype=torch.bool)}), r"observed: got torch.bool of shape"),
-        (lambda: model()({"image": X["image"]}, observed={"image": OBSERVED["image"]}), "rows without any modality"),
+        (
+            lambda: model()(X, observed={"label": torch.ones(2, dtype=torch.bool)}),
+            r"observed: got torch.bool of shape",
+        ),
+        (
+            lambda: model()({"image": X["image"]}, observed={"image": OBSERVED["image"]}),
+            "rows without any modality",
+        ),
         (lambda: model()({"image": X["image"] * math.nan}), "image: got NaN"),
         (lambda: model()({"image": X["image"][:, :1]}), r"image: got rows of shape \(1,\)"),
-        (lambda: ImportanceMLE(5).loss(model(), None, {"label": X["label"] + 1}), "value: got 3, takes classes"),
+        (
+            lambda: ImportanceMLE(5).loss(model(), None, {"label": X["label"] + 1}),
+            "value: got 3, takes classes",
+        ),
         (lambda: model()(), "size: got None"),
         (lambda: model()(size=-1), "size: got -1"),
         (lambda: model()(X, size=2), "size: got 2 for a mini-batch of 3 rows"),

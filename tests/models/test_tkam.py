@@ -12,7 +12,14 @@ from torch.distributions import Normal
 
 from pyro_tkam.distributions import ShortRunULA
 from pyro_tkam.infer import ImportanceMLE
-from pyro_tkam.models import TKAM, GaussianLikelihood, JointPrior, KARTGenerator, MixturePrior, TiltedPrior
+from pyro_tkam.models import (
+    TKAM,
+    GaussianLikelihood,
+    JointPrior,
+    KARTGenerator,
+    MixturePrior,
+    TiltedPrior,
+)
 
 COUPLINGS = ["independent", "shared"]
 REFERENCES = ["uniform", "gaussian", "lognormal", "learnable_gaussian", "flat"]
@@ -85,7 +92,9 @@ def test_shapes_and_sites(coupling: str, reference: str) -> None:
 
 
 def rank_correlation(z: torch.Tensor) -> torch.Tensor:
-    """Spearman's correlation between the q of each p, shape (P, Q, Q), from z of shape (draws, Q, P)."""
+    """
+    Spearman's correlation between the q of each p, shape (P, Q, Q), from z of shape (draws, Q, P).
+    """
     ranks = z.argsort(0).argsort(0).double()
     return torch.stack([torch.corrcoef(ranks[:, :, p].T) for p in range(z.shape[-1])])
 
@@ -110,7 +119,9 @@ def test_independent_draws_are_detached_and_shared_ones_learn_pathwise() -> None
         model = small(coupling)
         elbo = ImportanceMLE(8)
         received: list[bool] = []
-        model.generator.register_forward_pre_hook(lambda _, z, received=received: received.append(z[0].requires_grad))
+        model.generator.register_forward_pre_hook(
+            lambda _, z, received=received: received.append(z[0].requires_grad)
+        )
         elbo(model, None)(torch.rand(4, 2, 3)).backward()
         assert received[-1] is pathwise
         assert model.prior.energies.coefficients.grad.abs().sum() > 0
@@ -143,7 +154,10 @@ def test_every_parameter_is_trained(coupling: str, reference: str, route: str) -
 
 
 def mixture_of_two(num: int, noise: float) -> tuple[torch.Tensor, float]:
-    """Return data ½ N(μ1, σ²I) + ½ N(μ2, σ²I) and the entropy, by quadrature along the line between the centres."""
+    """
+    Return data ½ N(μ1, σ²I) + ½ N(μ2, σ²I) and the entropy, by quadrature along the line between
+    the centres.
+    """
     centres = torch.tensor([[-1.0, 0.5], [1.0, -0.5]])
     x = centres[torch.arange(num) % 2] + noise * torch.randn(num, 2)
     distance = float((centres[0] - centres[1]).norm())
@@ -164,13 +178,21 @@ def exact_evidence(model: TKAM, x: torch.Tensor) -> float:
     with torch.no_grad():
         z = model.prior().icdf(grid[:, :, None] if dimensions > 1 else grid[:, None, :])
         likelihood = model.likelihood(model.generator(z)[:, None])
-        return float((likelihood.expand((len(grid), len(x))).log_prob(x).logsumexp(0) - math.log(len(grid))).mean())
+        return float(
+            (
+                likelihood.expand((len(grid), len(x))).log_prob(x).logsumexp(0)
+                - math.log(len(grid))
+            ).mean()
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_training_reaches_the_entropy_of_two_gaussians(coupling: str) -> None:
-    """The exact evidence of the trained model comes within 0.05 nats a datum of minus the data's entropy."""
+    """
+    The exact evidence of the trained model comes within 0.05 nats a datum of minus the data's
+    entropy.
+    """
     pyro.set_rng_seed(0)
     noise = 0.25
     x, entropy = mixture_of_two(2000, noise)
@@ -258,14 +280,19 @@ def test_a_refined_model_draws_nearly_the_same_and_trains_on(make) -> None:
         if refine:
             assert all(update.accepted for update in model.update_grid(100, grid_size=10))
     assert (data[1] - data[0]).square().mean() < 0.1 * data[0].var()
-    coefficients = {name: p for name, p in model.named_parameters() if name.endswith("coefficients")}
+    coefficients = {
+        name: p for name, p in model.named_parameters() if name.endswith("coefficients")
+    }
     assert all(10 in p.shape for p in coefficients.values())
     ImportanceMLE(10)(model, None)(torch.rand(4, 2, 3)).backward()
     assert all(p.grad.abs().sum() > 0 for p in coefficients.values())
 
 
 def test_a_grid_update_that_fails_changes_nothing() -> None:
-    """The generator's hidden layer puts out nothing; wrong version: the prior's grid had moved already."""
+    """
+    The generator's hidden layer puts out nothing; wrong version: the prior's grid had moved
+    already.
+    """
     pyro.set_rng_seed(0)
     model = small()
     with torch.no_grad():
@@ -288,15 +315,23 @@ def test_a_grid_update_that_fails_changes_nothing() -> None:
 def test_shared_draws_need_inner_indices(make, shape: str) -> None:
     """Wrong version: rows of shape (1, 10) for data of shape (10,)."""
     model = TKAM(make(), torch.nn.Linear(3, 10), GaussianLikelihood(0.5), coupling="shared")
-    for call in (lambda: model.generate(4), lambda: model(torch.zeros(4, 10)), lambda: model.update_grid(4)):
-        with pytest.raises(ValueError, match=f"coupling: got 'shared' for a prior of batch shape {shape}, takes"):
+    for call in (
+        lambda: model.generate(4),
+        lambda: model(torch.zeros(4, 10)),
+        lambda: model.update_grid(4),
+    ):
+        with pytest.raises(
+            ValueError, match=f"coupling: got 'shared' for a prior of batch shape {shape}, takes"
+        ):
             call()
 
 
 def test_shared_draws_of_random_priors_in_a_plate() -> None:
     model = small("shared")
     energies = model.prior.energies
-    energies.coefficients = PyroSample(dist.Normal(0.0, 1.0).expand(energies.coefficients.shape).to_event(3))
+    energies.coefficients = PyroSample(
+        dist.Normal(0.0, 1.0).expand(energies.coefficients.shape).to_event(3)
+    )
     assert Predictive(model, num_samples=3, parallel=True)(size=4)["x"].shape == (3, 4, 2, 3)
 
 

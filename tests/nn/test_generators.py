@@ -1,4 +1,7 @@
-"""Convolutional and sequence generators: shapes, nonlinearity, causality, cached decoding, and bad input."""
+"""
+Convolutional and sequence generators: shapes, nonlinearity, causality, cached decoding, and bad
+input.
+"""
 
 import pickle
 
@@ -10,7 +13,12 @@ from pyro_tkam.infer import ULA, ImportanceMLE, LangevinMLE
 from pyro_tkam.models import TKAM, GaussianLikelihood, TiltedPrior
 from pyro_tkam.nn import ConvGenerator, SequenceGenerator
 
-SMALL = {"channels": (8, 4, 1), "kernel_sizes": (4, 4, 3), "strides": (1, 2, 1), "paddings": (0, 1, 1)}
+SMALL = {
+    "channels": (8, 4, 1),
+    "kernel_sizes": (4, 4, 3),
+    "strides": (1, 2, 1),
+    "paddings": (0, 1, 1),
+}
 
 
 def sequence(**options: int) -> SequenceGenerator:
@@ -46,7 +54,9 @@ def test_a_convolutional_generator_is_not_linear_even_before_its_output(batch_no
     def departure(g) -> torch.Tensor:
         return (g(a + b) - g(a) - g(b) + g(zero)).abs().max() / g(a).abs().max()
 
-    linear = ConvGenerator(5, **SMALL, batch_norm=batch_norm, output="none", negative_slope=1.0).eval()
+    linear = ConvGenerator(
+        5, **SMALL, batch_norm=batch_norm, output="none", negative_slope=1.0
+    ).eval()
     assert departure(generator) > 0.01
     assert departure(linear) < 1e-5  # the measure does see a linear one
 
@@ -68,7 +78,11 @@ def stripes(num: int) -> torch.Tensor:
 
 def of_images(**options: bool) -> TKAM:
     pyro.set_rng_seed(0)
-    return TKAM(TiltedPrior(3, "gaussian"), ConvGenerator(3, **SMALL, **options), GaussianLikelihood(0.3, event_dim=3))
+    return TKAM(
+        TiltedPrior(3, "gaussian"),
+        ConvGenerator(3, **SMALL, **options),
+        GaussianLikelihood(0.3, event_dim=3),
+    )
 
 
 OBJECTIVES = {
@@ -82,9 +96,15 @@ OBJECTIVES = {
     ("objective", "batch_norm"), [("importance", False), ("importance", True), ("langevin", False)]
 )
 def test_a_convolutional_generator_is_trained(objective: str, batch_norm: bool) -> None:
-    """The evidence of the data rises by far more than its noise, and every parameter of the generator moves."""
+    """
+    The evidence of the data rises by far more than its noise, and every parameter of the generator
+    moves.
+    """
     model = of_images(batch_norm=batch_norm)
-    x, before = stripes(40), {name: p.detach().clone() for name, p in model.generator.named_parameters()}
+    x, before = (
+        stripes(40),
+        {name: p.detach().clone() for name, p in model.generator.named_parameters()},
+    )
 
     def evidence() -> float:
         pyro.set_rng_seed(1)
@@ -98,13 +118,16 @@ def test_a_convolutional_generator_is_trained(objective: str, batch_norm: bool) 
         (loss(x) / len(x)).backward()
         optimizer.step()
     assert evidence() > start + 5
-    assert not [name for name, p in model.generator.named_parameters() if torch.equal(p, before[name])]
+    assert not [
+        name for name, p in model.generator.named_parameters() if torch.equal(p, before[name])
+    ]
 
 
 def test_chains_name_batch_normalisation() -> None:
     model, x = of_images(batch_norm=True), stripes(4)
     with pytest.raises(
-        ValueError, match=r"couples its data, by batch normalisation in 'generator\.layers\.1', which eval"
+        ValueError,
+        match=r"couples its data, by batch normalisation in 'generator\.layers\.1', which eval",
     ):
         LangevinMLE(ULA, step_size=0.02)(model, None)(x)
     LangevinMLE(ULA, step_size=0.02)(model.eval(), None)(x).backward()
@@ -164,7 +187,10 @@ def test_latents_and_sequences_broadcast_as_all_pairs() -> None:
 
 
 def test_samples_have_the_models_frequencies() -> None:
-    """First two tokens of 20,000 draws against the exact table of pairs; five standard errors, false alarms < 3e-5."""
+    """
+    First two tokens of 20,000 draws against the exact table of pairs; five standard errors, false
+    alarms < 3e-5.
+    """
     generator = sequence()
     z = torch.randn(3, dtype=torch.float64)
     draws = generator.sample(z.expand(20_000, 3), length=2)

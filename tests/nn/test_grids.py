@@ -45,7 +45,8 @@ def test_law(name, law):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "morlet" else []) for name in NAMES]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "morlet" else []) for name in NAMES],
 )
 def test_smoothness(name):
     laws.smoothness_is_the_integral(name)
@@ -58,7 +59,8 @@ def test_knots_are_a_blend_of_uniform_and_quantiles():
     for share in (0.0, 0.05, 1.0):
         knots = quantile_knots(samples, low, high, 6, share)
         expected = share * levels + (1 - share) * levels.square()
-        # a quantile of 1e5 uniforms has a standard deviation below .0016, squared .0032 at most: five of them
+        # a quantile of 1e5 uniforms has a standard deviation below .0016, squared .0032 at most:
+        # five of them
         torch.testing.assert_close(knots, expected, atol=0.016 if share < 1 else 1e-12, rtol=0)
 
 
@@ -84,7 +86,10 @@ def test_new_widths_are_used():
 
 
 def test_knots_follow_the_samples_to_a_better_fit():
-    """A narrow feature where the arguments are is fitted better after an update, from the same number of functions."""
+    """
+    A narrow feature where the arguments are is fitted better after an update, from the same number
+    of functions.
+    """
     torch.manual_seed(0)
     z = 0.1 + 0.02 * torch.randn(400, 1, dtype=torch.double)
     target = torch.sin(100 * z)
@@ -93,7 +98,9 @@ def test_knots_follow_the_samples_to_a_better_fit():
         bank = UnivariateFunctions(1, "bspline", grid_size=8).double()
         if update:
             bank.update_grid(z)
-        solution = torch.linalg.lstsq(bank.basis.bound()(z).squeeze(1), target, driver="gelsd").solution
+        solution = torch.linalg.lstsq(
+            bank.basis.bound()(z).squeeze(1), target, driver="gelsd"
+        ).solution
         errors.append(float((bank.basis.bound()(z).squeeze(1) @ solution - target).square().mean()))
     assert errors[1] < 0.1 * errors[0]
 
@@ -116,7 +123,10 @@ def test_a_network_keeps_what_it_computes_nearly():
 
 
 def test_a_network_is_refined():
-    """On uniform knots that contain the old ones every layer keeps its functions, with more of them to learn."""
+    """
+    On uniform knots that contain the old ones every layer keeps its functions, with more of them to
+    learn.
+    """
     net = KAN([3, 8, 2], "bspline", grid_size=5, hidden_range="sigmoid")
     for layer in net.layers:
         torch.nn.init.normal_(layer.coefficients, std=0.3)
@@ -139,7 +149,12 @@ def test_a_bounded_hidden_range_is_not_widened():
 
 def test_functions_that_share_samples_share_a_grid():
     bank = UnivariateFunctions((4, 3))
-    for shape, grid in [((50,), (20,)), ((50, 3), (3, 20)), ((50, 4, 1), (4, 1, 20)), ((50,), (20,))]:
+    for shape, grid in [
+        ((50,), (20,)),
+        ((50, 3), (3, 20)),
+        ((50, 4, 1), (4, 1, 20)),
+        ((50,), (20,)),
+    ]:
         bank.update_grid(torch.rand(shape))
         assert bank.basis.grid.shape == grid
     z = torch.rand(7, 1, 1)
@@ -171,7 +186,10 @@ def test_a_network_with_a_collapsed_layer_stays_as_it_was():
     net = KAN([3, 4, 4, 2], layer_norm=False, grid_size=6)
     net.update_grid(torch.randn(20, 3))
     collapse(net.layers[1])
-    state, parameters = {name: value.clone() for name, value in net.state_dict().items()}, list(net.parameters())
+    state, parameters = (
+        {name: value.clone() for name, value in net.state_dict().items()},
+        list(net.parameters()),
+    )
     s = torch.randn(20, 3)
     output = net(s)
     with pytest.raises(ValueError, match="samples must differ to place a grid, got 20 equal ones"):
@@ -184,14 +202,49 @@ def test_a_network_with_a_collapsed_layer_stays_as_it_was():
 @pytest.mark.parametrize(
     ("samples", "options", "error", "message"),
     [
-        (torch.rand(5, 4), {}, ValueError, r"samples\[0\] must broadcast against batch_shape \(2, 3\), got shape"),
-        (torch.rand(5, 1, 2, 3), {}, ValueError, r"samples must have shape \(N, \*grid_batch\), got \(5, 1, 2, 3\)"),
-        (torch.rand(0, 3), {}, ValueError, r"samples must have shape \(N, \*grid_batch\), got \(0, 3\)"),
-        (torch.rand(5, 3).double(), {}, TypeError, "samples must have the dtype of the coefficients"),
+        (
+            torch.rand(5, 4),
+            {},
+            ValueError,
+            r"samples\[0\] must broadcast against batch_shape \(2, 3\), got shape",
+        ),
+        (
+            torch.rand(5, 1, 2, 3),
+            {},
+            ValueError,
+            r"samples must have shape \(N, \*grid_batch\), got \(5, 1, 2, 3\)",
+        ),
+        (
+            torch.rand(0, 3),
+            {},
+            ValueError,
+            r"samples must have shape \(N, \*grid_batch\), got \(0, 3\)",
+        ),
+        (
+            torch.rand(5, 3).double(),
+            {},
+            TypeError,
+            "samples must have the dtype of the coefficients",
+        ),
         (torch.full((5, 3), math.nan), {}, ValueError, "samples must be finite"),
-        (torch.rand(5, 3), {"uniform_share": 1.5}, ValueError, "uniform_share must be a number from 0 to 1, got 1.5"),
-        (torch.eye(50, 3), {"uniform_share": 0.0}, ValueError, "uniform_share must be large enough"),
-        (torch.rand(5, 3), {"max_change": 0.0}, ValueError, "max_change must be a number greater than 0, got 0.0"),
+        (
+            torch.rand(5, 3),
+            {"uniform_share": 1.5},
+            ValueError,
+            "uniform_share must be a number from 0 to 1, got 1.5",
+        ),
+        (
+            torch.eye(50, 3),
+            {"uniform_share": 0.0},
+            ValueError,
+            "uniform_share must be large enough",
+        ),
+        (
+            torch.rand(5, 3),
+            {"max_change": 0.0},
+            ValueError,
+            "max_change must be a number greater than 0, got 0.0",
+        ),
         (torch.rand(5, 3), {"grid_size": 1}, ValueError, "grid_size must be at least 2, got 1"),
     ],
 )
@@ -206,12 +259,16 @@ def test_bad_updates(samples, options, error, message):
 def test_random_coefficients_cannot_be_updated():
     bank = UnivariateFunctions(3, grid_size=4)
     bank.coefficients = PyroSample(dist.Normal(0.0, 1.0).expand([3, 4]).to_event(2))
-    with pytest.raises(TypeError, match="coefficients must be a parameter for a grid update, got random ones"):
+    with pytest.raises(
+        TypeError, match="coefficients must be a parameter for a grid update, got random ones"
+    ):
         bank.update_grid(torch.rand(20))
 
 
 @pytest.mark.parametrize("name", ["coefficients", "scale", "base_weight"])
-@pytest.mark.parametrize("make", [lambda: UnivariateFunctions(3, grid_size=4), lambda: KAN([3, 4, 2], grid_size=4)])
+@pytest.mark.parametrize(
+    "make", [lambda: UnivariateFunctions(3, grid_size=4), lambda: KAN([3, 4, 2], grid_size=4)]
+)
 def test_what_is_random_cannot_be_pruned(make, name):
     """Wrong version: the copy's other parameters are pruned, and what is random stays."""
     module = make()
@@ -229,7 +286,9 @@ def test_sparsity_by_hand():
     samples = torch.tensor([0.0, 0.5, 1.0])  # mean sizes 1.5 and .5
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert float(bank.regularization(samples).detach()) == pytest.approx(2 + entropy)
-    assert float(bank.regularization(samples, l1=0.0, entropy=2.0).detach()) == pytest.approx(2 * entropy)
+    assert float(bank.regularization(samples, l1=0.0, entropy=2.0).detach()) == pytest.approx(
+        2 * entropy
+    )
     assert float(entropy_of(torch.zeros(3))) == 0
 
 
@@ -255,10 +314,13 @@ def test_fourier_smoothness_closed_form():
     with torch.no_grad():
         bank.base_weight.zero_()
         bank.coefficients.zero_()
-        bank.coefficients[0, 3] = 1.0  # cos(4πs): the integral of (16π² cos)² is half of its maximum
+        # cos(4πs): the integral of (16π² cos)² is half of its maximum
+        bank.coefficients[0, 3] = 1.0
     penalty = bank.regularization(l1=0.0, entropy=0.0, smoothness=1.0)
     assert float(penalty.detach()) == pytest.approx((4 * math.pi) ** 4 / 2, rel=1e-12)
-    with pytest.raises(ValueError, match="smoothness needs splines of degree at least 2, got degree 1"):
+    with pytest.raises(
+        ValueError, match="smoothness needs splines of degree at least 2, got degree 1"
+    ):
         UnivariateFunctions(1, "bspline", degree=1).regularization(smoothness=1.0)
 
 
@@ -289,7 +351,9 @@ def test_pruning_keeps_a_users_module_between_layers():
 
 def test_thresholds_that_empty_a_layer():
     net = KAN([3, 4, 2], layer_norm=False)
-    with pytest.raises(ValueError, match="threshold=100 empties layer 0: its largest function has size"):
+    with pytest.raises(
+        ValueError, match="threshold=100 empties layer 0: its largest function has size"
+    ):
         net.prune(100.0)
     with pytest.raises(ValueError, match="threshold must be at least 0, got -1"):
         net.prune(-1.0)

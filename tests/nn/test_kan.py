@@ -60,7 +60,16 @@ def test_starts_scale_with_inputs():
 
 @pytest.mark.parametrize("name", ["rbf", "bspline", "chebyshev"])
 def test_network_composes_layers(name):
-    net = KAN([3, 6, 2], name, -1.0, 1.0, output="sigmoid", hidden_range="sigmoid", hidden_low=0.0, hidden_high=2.0)
+    net = KAN(
+        [3, 6, 2],
+        name,
+        -1.0,
+        1.0,
+        output="sigmoid",
+        hidden_range="sigmoid",
+        hidden_low=0.0,
+        hidden_high=2.0,
+    )
     s = torch.randn(7, 3)
     hidden = 2 * torch.sigmoid(nn.functional.layer_norm(net.layers[0](s), (6,)))
     assert torch.allclose(net(s), torch.sigmoid(net.layers[1](hidden)))
@@ -119,7 +128,9 @@ def test_ensembles_by_functional_call():
 def test_bayesian_layer():
     net = KAN([3, 4, 2], grid_size=5)
     for layer in net.layers:
-        layer.coefficients = PyroSample(dist.Normal(0.0, 1.0).expand(layer.coefficients.shape).to_event(3))
+        layer.coefficients = PyroSample(
+            dist.Normal(0.0, 1.0).expand(layer.coefficients.shape).to_event(3)
+        )
     trace = pyro.poutine.trace(net).get_trace(torch.randn(6, 3))
     sites = [name for name, site in trace.nodes.items() if site["type"] == "sample"]
     assert sites == ["layers.0.coefficients", "layers.1.coefficients"]
@@ -148,8 +159,14 @@ def test_fits_a_function():
             lambda: KAN([3, 4, 2], hidden_range="tanh"),
             "hidden_range must be one of 'none', .*got 'tanh'",
         ),
-        (lambda: KAN([3, 1, 2], hidden_range="affine"), "hidden_range='affine' needs hidden widths of at least 2"),
-        (lambda: KAN([3, 4, 2], output="relu"), "output must be one of 'none', 'sigmoid', got 'relu'"),
+        (
+            lambda: KAN([3, 1, 2], hidden_range="affine"),
+            "hidden_range='affine' needs hidden widths of at least 2",
+        ),
+        (
+            lambda: KAN([3, 4, 2], output="relu"),
+            "output must be one of 'none', 'sigmoid', got 'relu'",
+        ),
         (lambda: KAN([3, 4, 2], hidden_low=2.0), "low must be below high, got low=2, high=2"),
         (lambda: KANLayer(0, 3), "in_features must be at least 1, got 0"),
         (lambda: KANEdges(3, 0), "out_features must be at least 1, got 0"),
@@ -165,5 +182,7 @@ def test_bad_values(make, message):
 
 def test_bad_dtype():
     for module in (KANLayer(3, 2), KANEdges(3, 2), KAN([3, 2])):
-        with pytest.raises(TypeError, match=r"the dtype of the coefficients, torch.float32, got torch.float64"):
+        with pytest.raises(
+            TypeError, match=r"the dtype of the coefficients, torch.float32, got torch.float64"
+        ):
             module(torch.rand(5, 3, dtype=torch.double))

@@ -63,7 +63,9 @@ class Deaf(Cauchy):
         return 1 / (1 + u.square())
 
 
-@pytest.mark.parametrize("law", [laws.gradients_are_right, laws.layers_are_right, laws.maps_over_any_input])
+@pytest.mark.parametrize(
+    "law", [laws.gradients_are_right, laws.layers_are_right, laws.maps_over_any_input]
+)
 def test_a_kernel_may_be_differentiated_by_torch(law):
     torch.manual_seed(0)
     law(laws.cast(Cauchy.uniform(0.0, 1.0, 6, 3, 1.0), torch.double))
@@ -77,7 +79,9 @@ def test_a_kernel_with_wrong_derivatives_is_refused():
 
 @pytest.mark.parametrize("wrong", [torch.nn.Linear, "nonsense", 3])
 def test_what_a_basis_may_be_is_told(wrong):
-    with pytest.raises(ValueError, match=r"basis must be one of 'rbf', .*, or a subclass of BasisFunctions, got"):
+    with pytest.raises(
+        ValueError, match=r"basis must be one of 'rbf', .*, or a subclass of BasisFunctions, got"
+    ):
         KAN([2, 3], basis=wrong)
 
 

@@ -23,7 +23,9 @@ PLANTED = {
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_forms_come_first(name, seed):
-    """All six forms, with 1% noise of 200 values; seeds 0 to 11 were run, and no form was missed."""
+    """
+    All six forms, with 1% noise of 200 values; seeds 0 to 11 were run, and no form was missed.
+    """
     torch.manual_seed(seed)
     x = torch.linspace(-1, 1, 200)
     y = formula_function(PLANTED[name])(x)
@@ -69,12 +71,16 @@ def test_an_edge_of_a_layer(update):
     best = layer.symbolic((1, 0))[0]
     assert best.name == "sin"
     assert abs(best.parameters[1]) == pytest.approx(2, abs=0.02)
-    assert layer.symbolic((1, 0), torch.linspace(0.5, 1, 50), library=["square"])[0].name == "square"
+    assert (
+        layer.symbolic((1, 0), torch.linspace(0.5, 1, 50), library=["square"])[0].name == "square"
+    )
 
 
 def test_bad_input():
     x = torch.linspace(0, 1, 20)
-    with pytest.raises(ValueError, match=r"library must be one of 'linear', 'square', .*got 'sine'"):
+    with pytest.raises(
+        ValueError, match=r"library must be one of 'linear', 'square', .*got 'sine'"
+    ):
         fit_formulas(x, x, ["sine"])
     with pytest.raises(ValueError, match=r"library must name at least one of 'linear', .*got \[\]"):
         fit_formulas(x, x, [])
@@ -82,7 +88,9 @@ def test_bad_input():
         fit_formulas(x, x[1:])
     with pytest.raises(ValueError, match="x, y must be finite, and x must vary"):
         fit_formulas(x, x.log())
-    with pytest.raises(ValueError, match=r"index must be a place in batch_shape \(3,\), got \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"index must be a place in batch_shape \(3,\), got \(3,\)"
+    ):
         UnivariateFunctions(3).symbolic((3,))
     with pytest.raises(ValueError, match=r"formula must have one variable, got a\*z"):
         formula_function("a*z")

@@ -52,8 +52,12 @@ def test_polynomials_stand_alone(name):
 
 
 def test_knots_are_shared_and_inside():
-    assert torch.equal(UnivariateFunctions(3, "bspline", -1.0, 2.0, 6).knots, torch.linspace(-1, 2, 7))
-    assert torch.equal(UnivariateFunctions(3, "rbf", -1.0, 2.0, 6).bound().knots, torch.linspace(-1, 2, 6))
+    assert torch.equal(
+        UnivariateFunctions(3, "bspline", -1.0, 2.0, 6).knots, torch.linspace(-1, 2, 7)
+    )
+    assert torch.equal(
+        UnivariateFunctions(3, "rbf", -1.0, 2.0, 6).bound().knots, torch.linspace(-1, 2, 6)
+    )
 
 
 def test_shared_points_evaluate_the_basis_once(monkeypatch):
@@ -61,14 +65,21 @@ def test_shared_points_evaluate_the_basis_once(monkeypatch):
     seen = []
     kind = type(bank.basis.bound())
     evaluate = kind.__call__
-    monkeypatch.setattr(kind, "__call__", lambda self, z: seen.append(z.numel()) or evaluate(self, z))
+    monkeypatch.setattr(
+        kind, "__call__", lambda self, z: seen.append(z.numel()) or evaluate(self, z)
+    )
     assert bank(torch.rand(50, 1, 1)).shape == (50, 81, 40)
     assert seen == [50]
 
 
 def test_start_of_base_weights_and_scales():
-    """Uniform on mean ± spread, over √n; KS below 1.95/√N fails for a right one once in a thousand (seed fixed)."""
-    bank = UnivariateFunctions((100, 100), fan_in=16, base_mean=0.5, base_spread=2.0, spline_scale=3.0)
+    """
+    Uniform on mean ± spread, over √n; KS below 1.95/√N fails for a right one once in a thousand
+    (seed fixed).
+    """
+    bank = UnivariateFunctions(
+        (100, 100), fan_in=16, base_mean=0.5, base_spread=2.0, spline_scale=3.0
+    )
     assert torch.allclose(bank.scale, torch.full((100, 100), 3.0 / 4))
     uniform = ((bank.base_weight.detach() * 4 - 0.5) / 2 + 1) / 2  # to [0, 1]
     ordered = uniform.flatten().sort().values
@@ -83,7 +94,8 @@ def test_start_of_coefficients():
     bank = UnivariateFunctions(2000, "rbf", grid_size=10, noise_scale=0.3)
     values = bank.basis.bound()(bank.knots) @ bank.coefficients.detach().mT
     bound = 0.5 * 0.3 / 10
-    assert values.abs().max() < 1.1 * bound  # a small part of the noise is out of reach of smooth functions
+    # a small part of the noise is out of reach of smooth functions
+    assert values.abs().max() < 1.1 * bound
     assert abs(values.std() / (bound / math.sqrt(3)) - 1) < 0.1
     assert (UnivariateFunctions(5, noise_scale=0.0).coefficients == 0).all()
 
@@ -122,7 +134,9 @@ class Model(PyroModule):
     def forward(self, z):
         energy = self.bank.bound()
         energy(z)  # evaluations draw and register nothing
-        return pyro.sample("x", dist.Normal(energy(z), 1.0).to_event(z.dim()), obs=torch.zeros_like(z))
+        return pyro.sample(
+            "x", dist.Normal(energy(z), 1.0).to_event(z.dim()), obs=torch.zeros_like(z)
+        )
 
 
 def test_random_coefficients_appear_once():
@@ -131,7 +145,13 @@ def test_random_coefficients_appear_once():
     bank.coefficients = PyroSample(prior)
     trace = pyro.poutine.trace(Model(bank)).get_trace(torch.rand(2, 3))
     sites = [name for name, site in trace.nodes.items() if site["type"] in ("sample", "param")]
-    assert sorted(sites) == ["bank.base_weight", "bank.basis.width", "bank.coefficients", "bank.scale", "x"]
+    assert sorted(sites) == [
+        "bank.base_weight",
+        "bank.basis.width",
+        "bank.coefficients",
+        "bank.scale",
+        "x",
+    ]
     assert trace.nodes["bank.coefficients"]["fn"] is prior
 
 
@@ -167,7 +187,10 @@ def test_width_stays_above_its_bound():
         ({"basis": "bspline", "degree": 0}, "degree of a B-spline must be at least 1, got 0"),
         ({"degree": -1}, "degree must be at least 0, got -1"),
         ({"width": 0.0}, "width must be a finite number greater than 0, got 0.0"),
-        ({"basis": "chebyshev", "width": 1.0}, "width must be a finite number greater than 1, got 1.0"),
+        (
+            {"basis": "chebyshev", "width": 1.0},
+            "width must be a finite number greater than 1, got 1.0",
+        ),
         ({"basis": "bspline", "width": 1.0}, "basis 'bspline' has no width: got width=1.0"),
         ({"basis": "bspline", "trainable_width": True}, "basis 'bspline' has no width"),
         ({"fan_in": 0}, "fan_in must be at least 1, got 0"),
@@ -195,9 +218,14 @@ def test_bad_types(options, message):
 
 def test_bad_arguments():
     bank = UnivariateFunctions((4, 3))
-    with pytest.raises(TypeError, match=r"z must have the dtype of the coefficients, torch.float32, got torch.float64"):
+    with pytest.raises(
+        TypeError,
+        match=r"z must have the dtype of the coefficients, torch.float32, got torch.float64",
+    ):
         bank(torch.rand(3, dtype=torch.double))
     with pytest.raises(TypeError, match="z must be a tensor, got float"):
         bank(0.5)
-    with pytest.raises(ValueError, match=r"z must broadcast against batch_shape \(4, 3\), got shape \(5,\)"):
+    with pytest.raises(
+        ValueError, match=r"z must broadcast against batch_shape \(4, 3\), got shape \(5,\)"
+    ):
         bank(torch.rand(5))

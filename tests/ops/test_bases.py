@@ -30,7 +30,9 @@ FUSED = ["rbf", "rswaf", "mexican_hat", "morlet", "fourier", "bspline"]
 NAMES = list(BASES)
 
 
-def make(name: str, grid_size: int = 6, degree: int = 3, dtype: torch.dtype = torch.double) -> BasisFunctions:
+def make(
+    name: str, grid_size: int = 6, degree: int = 3, dtype: torch.dtype = torch.double
+) -> BasisFunctions:
     kind = BASES[name]
     return laws.cast(kind.uniform(0.0, 1.0, grid_size, degree, kind.default_width), dtype)
 
@@ -104,8 +106,12 @@ def test_irregular_spline_of_any_degree(degree):
     outside = torch.arange(1, degree + 1).double() / 6
     knots = torch.cat([-outside.flip(0), basis.grid, 1 + outside])
     for i in range(basis.num_functions):
-        element = scipy.interpolate.BSpline.basis_element(knots[i : i + degree + 2].numpy(), extrapolate=False)
-        assert torch.allclose(basis(z)[:, i], torch.as_tensor(element(z.numpy())).nan_to_num(), atol=1e-12)
+        element = scipy.interpolate.BSpline.basis_element(
+            knots[i : i + degree + 2].numpy(), extrapolate=False
+        )
+        assert torch.allclose(
+            basis(z)[:, i], torch.as_tensor(element(z.numpy())).nan_to_num(), atol=1e-12
+        )
 
 
 @pytest.mark.parametrize(
@@ -127,16 +133,23 @@ def test_law_of_irregular_splines(law):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_grids_of_their_own(name):
-    """A basis with a grid for each input agrees with one basis for each of them, gradients included."""
+    """
+    A basis with a grid for each input agrees with one basis for each of them, gradients included.
+    """
     low, high = torch.tensor([0.0, -1.0, 0.2]).double(), torch.tensor([1.0, 2.0, 0.7]).double()
     single = make(name)
-    knots = torch.lerp(low[:, None], high[:, None], torch.rand(3, single.placed.shape[-1]).double().sort(-1).values)
+    knots = torch.lerp(
+        low[:, None], high[:, None], torch.rand(3, single.placed.shape[-1]).double().sort(-1).values
+    )
     together = single.moved(knots, single.grid_size)
     apart = [single.moved(own, single.grid_size) for own in knots]
     s = (1.2 * torch.randn(7, 3, dtype=torch.double)).requires_grad_()
     coefficients = torch.randn(2, 3, single.num_functions, dtype=torch.double, requires_grad=True)
     expected = sum((apart[i](s[:, i]) @ coefficients[:, i].mT) for i in range(3))
-    for result in (together.edge_sum(s, coefficients), together.weighted_sum(s[:, None], coefficients).sum(-1)):
+    for result in (
+        together.edge_sum(s, coefficients),
+        together.weighted_sum(s[:, None], coefficients).sum(-1),
+    ):
         assert torch.allclose(result, expected)
         gradients = zip(
             torch.autograd.grad(result.sin().sum(), (s, coefficients), retain_graph=True),
@@ -145,7 +158,8 @@ def test_grids_of_their_own(name):
         )
         assert all(torch.allclose(a, b) for a, b in gradients)
     assert torch.allclose(together.weighted_sum(s, coefficients[0]).sum(-1), expected[:, 0])
-    shared = together.weighted_sum(s[:, :1, None], coefficients)  # one argument for all, values that differ
+    # one argument for all, values that differ
+    shared = together.weighted_sum(s[:, :1, None], coefficients)
     assert torch.allclose(shared[:, 1, 2], (apart[2](s[:, 0]) * coefficients[1, 2]).sum(-1))
 
 
@@ -167,8 +181,12 @@ def test_spline_laws_of_other_degrees(degree):
 def test_switch_closed_form():
     u = torch.linspace(-3, 3, 7, dtype=torch.double)
     assert torch.allclose(SwitchKernels.derivative(u, 0), 1 - torch.tanh(u) ** 2)
-    assert torch.allclose(MexicanHats.derivative(u, 0), 0.8673250706 * (1 - u**2) * torch.exp(-(u**2) / 2))
-    assert torch.allclose(MorletWavelets.derivative(u, 0), torch.cos(5 * u) * torch.exp(-(u**2) / 2))
+    assert torch.allclose(
+        MexicanHats.derivative(u, 0), 0.8673250706 * (1 - u**2) * torch.exp(-(u**2) / 2)
+    )
+    assert torch.allclose(
+        MorletWavelets.derivative(u, 0), torch.cos(5 * u) * torch.exp(-(u**2) / 2)
+    )
 
 
 @pytest.mark.parametrize("kernel", [GaussianKernels, SwitchKernels, MexicanHats, MorletWavelets])
@@ -185,20 +203,27 @@ def test_fourier_closed_form():
     basis = laws.cast(FourierSeries.uniform(low, high, 3, 0, width), torch.double)
     z = torch.linspace(-2, 4, 11, dtype=torch.double)
     angle = 2 * torch.pi * width * (z - low) / (high - low)
-    expected = [torch.ones_like(z)] + [f(k * angle) for k in (1, 2, 3) for f in (torch.cos, torch.sin)]
-    assert torch.allclose(basis(z), torch.stack(expected, -1), atol=1e-6)  # the width is rounded to float32
+    expected = [torch.ones_like(z)] + [
+        f(k * angle) for k in (1, 2, 3) for f in (torch.cos, torch.sin)
+    ]
+    # the width is rounded to float32
+    assert torch.allclose(basis(z), torch.stack(expected, -1), atol=1e-6)
     assert basis.knots.numel() == 13
 
 
 @pytest.mark.parametrize("name", ["chebyshev", "gegenbauer"])
 @pytest.mark.parametrize("degree", [0, 1, 3, 9])
 def test_polynomials_closed_form(name, degree):
-    basis = dataclasses.replace(make(name, degree=degree), width=torch.tensor(1.7, dtype=torch.double))
+    basis = dataclasses.replace(
+        make(name, degree=degree), width=torch.tensor(1.7, dtype=torch.double)
+    )
     z = torch.linspace(-3, 3, 11, dtype=torch.double)
     x = torch.tanh(z).numpy()
     for n in range(degree + 1):
         exact = (
-            scipy.special.eval_chebyt(n, x / 1.7) if name == "chebyshev" else scipy.special.eval_gegenbauer(n, 1.7, x)
+            scipy.special.eval_chebyt(n, x / 1.7)
+            if name == "chebyshev"
+            else scipy.special.eval_gegenbauer(n, 1.7, x)
         )
         assert torch.allclose(basis(z)[:, n], torch.as_tensor(exact))
 
@@ -206,7 +231,9 @@ def test_polynomials_closed_form(name, degree):
 @pytest.mark.parametrize("name", NAMES)
 def test_start_reproduces_small_noise(name):
     basis = make(name, 20)
-    noise = 0.1 / basis.num_functions * (torch.rand(500, basis.num_functions, dtype=torch.double) - 0.5)
+    noise = (
+        0.1 / basis.num_functions * (torch.rand(500, basis.num_functions, dtype=torch.double) - 0.5)
+    )
     values = basis.weighted_sum(
         torch.linspace(0, 1, 99, dtype=torch.double).unsqueeze(-1), basis.start(noise, 0.0, 1.0)
     )
@@ -219,23 +246,31 @@ def test_start_fits_the_noise():
     points = torch.linspace(0, 1, basis.num_functions, dtype=torch.double)
     fitted = basis(points) @ basis.start(noise, 0.0, 1.0).mT
     residual = noise.mT - fitted
-    assert torch.allclose(basis(points).mT @ residual, torch.zeros_like(residual), atol=1e-2 * noise.norm())
+    assert torch.allclose(
+        basis(points).mT @ residual, torch.zeros_like(residual), atol=1e-2 * noise.norm()
+    )
     assert residual.norm() < 0.3 * noise.norm()
 
 
 def test_fourier_starts_fall_with_the_square_of_frequency():
     start = make("fourier", 4).start(torch.ones(9, dtype=torch.double), 0.0, 1.0)
-    assert torch.allclose(1 / start, torch.tensor([1.0, 1, 1, 4, 4, 9, 9, 16, 16], dtype=torch.double))
+    assert torch.allclose(
+        1 / start, torch.tensor([1.0, 1, 1, 4, 4, 9, 9, 16, 16], dtype=torch.double)
+    )
 
 
 def test_gaussian_closed_form():
     basis = GaussianKernels(torch.tensor([0.0, 0.5, 2.0]), torch.tensor(0.7), 0)
     z = torch.linspace(-1, 3, 9)
     bandwidth = 1.0 * 0.7  # mean grid step times width
-    expected = torch.stack([torch.exp(-0.5 * ((z - g) / bandwidth) ** 2) for g in (0.0, 0.5, 2.0)], -1)
+    expected = torch.stack(
+        [torch.exp(-0.5 * ((z - g) / bandwidth) ** 2) for g in (0.0, 0.5, 2.0)], -1
+    )
     assert torch.allclose(basis(z), expected, atol=1e-6)
     coefficients = torch.randn(9, 3)
-    assert torch.allclose(basis.weighted_sum(z, coefficients), (expected * coefficients).sum(-1), atol=1e-6)
+    assert torch.allclose(
+        basis.weighted_sum(z, coefficients), (expected * coefficients).sum(-1), atol=1e-6
+    )
 
 
 def test_sums_larger_than_a_chunk():
@@ -259,8 +294,13 @@ def test_chunks_do_not_change_results(name, monkeypatch):
             monkeypatch.setattr(module, "CHUNK", size)
         torch.manual_seed(1)
         s = torch.randn(7, 3, dtype=torch.double, requires_grad=True)
-        coefficients = torch.randn(2, 3, basis.num_functions, dtype=torch.double, requires_grad=True)
-        total = basis.edge_sum(s, coefficients).sin().sum() + basis.weighted_sum(s, coefficients[0]).cos().sum()
+        coefficients = torch.randn(
+            2, 3, basis.num_functions, dtype=torch.double, requires_grad=True
+        )
+        total = (
+            basis.edge_sum(s, coefficients).sin().sum()
+            + basis.weighted_sum(s, coefficients[0]).cos().sum()
+        )
         results.append([total, *torch.autograd.grad(total, (s, coefficients))])
     for a, b in zip(*results, strict=True):
         assert torch.allclose(a, b)
@@ -274,7 +314,9 @@ def test_nothing_of_the_size_of_all_basis_values_is_kept(name):
         torch.rand(100, 4, dtype=torch.double),
         torch.randn(4, basis.num_functions, dtype=torch.double).requires_grad_(),
     )
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: kept.append(x.numel()) or x, lambda x: x
+    ):
         basis.weighted_sum(z, coefficients)
     assert max(kept) <= z.numel()
 

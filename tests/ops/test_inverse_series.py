@@ -1,4 +1,6 @@
-"""Many draws at a time, from polynomials of the inverse CDF where these are as exact as solutions."""
+"""
+Many draws at a time, from polynomials of the inverse CDF where these are as exact as solutions.
+"""
 
 import pytest
 import torch
@@ -45,7 +47,9 @@ def grid(columns: int, num: int = NUM) -> Tensor:
 
 def missed(of: Table, z: Tensor, u: Tensor) -> float:
     """Return how far the CDF of draws is from ``u``, in double precision."""
-    return float((cdf(z.double(), of.coefficients.double(), of.edge_columns.double()) - u).abs().max())
+    return float(
+        (cdf(z.double(), of.coefficients.double(), of.edge_columns.double()) - u).abs().max()
+    )
 
 
 def inverse(of: Table, u: Tensor) -> Tensor:
@@ -63,7 +67,9 @@ def test_many_draws_are_as_exact_as_few(basis, reference, scale):
 
 
 @pytest.mark.parametrize(("basis", "reference", "scale"), [PRIORS[2], PRIORS[5]])
-def test_control_polynomials_that_nothing_checks_are_refused_by_the_same_law(basis, reference, scale, monkeypatch):
+def test_control_polynomials_that_nothing_checks_are_refused_by_the_same_law(
+    basis, reference, scale, monkeypatch
+):
     monkeypatch.setattr(inverse_series, "_TOLERANCE", torch.inf)
     density = table(basis, reference, scale)
     u = grid(7, 5 * NUM)
@@ -95,7 +101,9 @@ def test_the_ends_and_what_is_no_probability_are_treated_as_in_few_draws():
     density = table(*PRIORS[1], columns=3)
     odd = torch.tensor([0.0, 1e-30, 1 / 64, 0.5, 63 / 64, 1.0, -0.1, 1.1, torch.nan])
     few = inverse(density, odd[:, None].expand(-1, 3))
-    many = inverse(density, torch.cat([odd, torch.full((NUM,), 0.3)])[:, None].expand(-1, 3))[: len(odd)]
+    many = inverse(density, torch.cat([odd, torch.full((NUM,), 0.3)])[:, None].expand(-1, 3))[
+        : len(odd)
+    ]
     torch.testing.assert_close(many, few, rtol=0, atol=1e-6, equal_nan=True)
 
 
@@ -126,7 +134,9 @@ def test_gradients_are_those_of_few_draws():
     u = torch.rand(NUM, generator=torch.Generator().manual_seed(0))
     density = ExponentiallyTilted(lambda z: slope * z)
     z, parts = density.icdf(u), torch.cat([density.icdf(part) for part in u.split(1000)])
-    gradient, of_parts = (torch.autograd.grad(draws.sum(), slope, retain_graph=True)[0] for draws in (z, parts))
+    gradient, of_parts = (
+        torch.autograd.grad(draws.sum(), slope, retain_graph=True)[0] for draws in (z, parts)
+    )
     torch.testing.assert_close(gradient, of_parts)
     with torch.no_grad():
         torch.testing.assert_close(density.icdf(u), z, rtol=0, atol=1e-6)

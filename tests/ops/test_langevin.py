@@ -8,15 +8,38 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.ops import automala
-from pyro_tkam.ops.automala import NUM_UNIFORMS, Start, automala_step, check_reverse, draw_dynamics, search
+from pyro_tkam.ops.automala import (
+    NUM_UNIFORMS,
+    Start,
+    automala_step,
+    check_reverse,
+    draw_dynamics,
+    search,
+)
 from pyro_tkam.ops.langevin import Noise, Point, Tuning, leapfrog, log_ratio, mala_step, ula_step
-from tests.laws.kernel import EXAMPLES, Example, Rows, funnel, gaussian, leaves_invariant, smallest_p, two_modes
+from tests.laws.kernel import (
+    EXAMPLES,
+    Example,
+    Rows,
+    funnel,
+    gaussian,
+    leaves_invariant,
+    smallest_p,
+    two_modes,
+)
 
 STEPS = {"mala": (mala_step, 1), "automala": (automala_step, NUM_UNIFORMS)}
 LIMITS = (1e-8, 1e8)
 
 
-def move(name: str, step_size: float, point: Point, example: Example, scaled: bool = False, **options: bool) -> Point:
+def move(
+    name: str,
+    step_size: float,
+    point: Point,
+    example: Example,
+    scaled: bool = False,
+    **options: bool,
+) -> Point:
     step, num_uniforms = STEPS[name]
     scale = torch.linspace(0.5, 1.5, example.dim) if scaled else torch.ones(example.dim)
     tuning = Tuning(torch.tensor(step_size), scale)
@@ -27,7 +50,9 @@ def move(name: str, step_size: float, point: Point, example: Example, scaled: bo
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 def test_kernels_leave_their_target_invariant(example: Example, name: str, scaled: bool) -> None:
-    """24 calls: a right kernel fails one of them with probability 0.024 over seeds; the seed is fixed."""
+    """
+    24 calls: a right kernel fails one of them with probability 0.024 over seeds; the seed is fixed.
+    """
     torch.manual_seed(1)
     assert leaves_invariant(partial(move, name, 0.3, scaled=scaled), example)
 
@@ -44,21 +69,31 @@ def test_the_law_rejects_a_kernel_without_metropolis_test(name: str) -> None:
     assert smallest_p(partial(move, name, 0.5, adjusted=False), gaussian(10)) < 1e-6
 
 
-def test_the_law_rejects_automala_without_reversibility_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_law_rejects_automala_without_reversibility_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(4)
 
-    def unchecked(start: Start, found: automala.Found, target: object, needed: Tensor) -> automala.Verdict:
+    def unchecked(
+        start: Start, found: automala.Found, target: object, needed: Tensor
+    ) -> automala.Verdict:
         return automala.Verdict(found.exponent, torch.ones_like(needed), found.cost)
 
     monkeypatch.setattr(automala, "check_reverse", unchecked)
     assert smallest_p(partial(move, "automala", 0.5), funnel(), steps=10) < 1e-6
 
 
-def test_the_law_rejects_a_reverse_search_from_another_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_law_rejects_a_reverse_search_from_another_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(5)
 
-    def from_the_found_step(start: Start, found: automala.Found, target: object, needed: Tensor) -> automala.Verdict:
-        dynamics = replace(start.dynamics, step_size=start.dynamics.step_size * found.exponent.exp2())
+    def from_the_found_step(
+        start: Start, found: automala.Found, target: object, needed: Tensor
+    ) -> automala.Verdict:
+        dynamics = replace(
+            start.dynamics, step_size=start.dynamics.step_size * found.exponent.exp2()
+        )
         back = search(Start(found.end, -found.momentum, dynamics), target)
         return automala.Verdict(found.exponent, (back.exponent == 0) | ~needed, found.cost)
 
@@ -79,14 +114,19 @@ def test_the_law_rejects_adaptation_within_a_round(name: str) -> None:
 
 
 def test_ula_bias_shrinks_linearly_in_the_step() -> None:
-    """ULA's stationary variance on a unit normal is 1 / (1 - η/2); 200,000 draws give it to 0.0032 (1 sigma)."""
+    """
+    ULA's stationary variance on a unit normal is 1 / (1 - η/2); 200,000 draws give it to 0.0032 (1
+    sigma).
+    """
     torch.manual_seed(7)
     unit = Example("unit", 1, lambda z: -0.5 * z.square().sum(-1), lambda n: torch.randn(n, 1))
     biases = []
     for step_size in (0.4, 0.2):
         point = unit(unit.draw(200_000))
         for _ in range(40):
-            point, _ = ula_step(point, unit, Tuning(torch.tensor(step_size), torch.ones(1)), Noise.draw(point, 0))
+            point, _ = ula_step(
+                point, unit, Tuning(torch.tensor(step_size), torch.ones(1)), Noise.draw(point, 0)
+            )
         biases.append(point.position.var().item() - 1)
         assert biases[-1] == pytest.approx(1 / (1 - step_size / 2) - 1, abs=5 * 0.0032)
     assert 1.9 < biases[0] / biases[1] < 2.6
@@ -107,11 +147,15 @@ def test_leapfrog_is_an_involution_after_a_flip() -> None:
 
 
 def plain_search(start: Start, target: Example) -> list[int]:
-    """The published search of one row after another (Biron-Lattes et al. 2024), without any batching."""
+    """
+    The published search of one row after another (Biron-Lattes et al. 2024), without any batching.
+    """
 
     def ratio(row: int, exponent: int) -> float:
         one = start.take(torch.tensor([row]))
-        return one.trial(one.dynamics.step_size * 2.0**exponent, target, torch.tensor([True]))[2].item()
+        return one.trial(one.dynamics.step_size * 2.0**exponent, target, torch.tensor([True]))[
+            2
+        ].item()
 
     found = []
     for row in range(len(start.momentum)):
@@ -148,7 +192,9 @@ def test_batched_search_and_check_equal_the_published_ones(step_size: float) -> 
 
 
 class Counting:
-    """Counts the rows evaluated; ``blind`` hides the density, so that every trial needs its gradient."""
+    """
+    Counts the rows evaluated; ``blind`` hides the density, so that every trial needs its gradient.
+    """
 
     def __init__(self, example: Example, blind: bool) -> None:
         self.example, self.blind, self.evaluations, self.screenings = example, blind, 0, 0
@@ -159,7 +205,11 @@ class Counting:
 
     def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
         self.screenings += len(position)
-        return torch.full_like(position[..., 0], 1e30) if self.blind else self.example.log_density(position)
+        return (
+            torch.full_like(position[..., 0], 1e30)
+            if self.blind
+            else self.example.log_density(position)
+        )
 
 
 @pytest.mark.parametrize("step_size", [0.02, 0.5, 8.0])
@@ -169,7 +219,9 @@ def test_leaving_out_gradients_changes_nothing_but_the_cost(step_size: float) ->
     point = example(example.draw(500))
     noise, tuning = Noise.draw(point, NUM_UNIFORMS), Tuning(torch.tensor(step_size), torch.ones(10))
     targets = Counting(example, blind=False), Counting(example, blind=True)
-    (end, info), (plain_end, plain_info) = (automala_step(point, target, tuning, noise) for target in targets)
+    (end, info), (plain_end, plain_info) = (
+        automala_step(point, target, tuning, noise) for target in targets
+    )
     assert torch.equal(end.position, plain_end.position)
     assert torch.equal(info.reversible, plain_info.reversible)
     assert torch.equal(info.screenings, plain_info.screenings)
@@ -190,12 +242,17 @@ def test_evaluations_are_counted() -> None:
         point, info = automala_step(
             point, target, Tuning(torch.tensor(0.3), torch.ones(3)), Noise.draw(point, NUM_UNIFORMS)
         )
-        assert (target.evaluations, target.screenings) == (int(info.evaluations), int(info.screenings))
+        assert (target.evaluations, target.screenings) == (
+            int(info.evaluations),
+            int(info.screenings),
+        )
         assert target.evaluations + target.screenings == info.total_evaluations
 
 
 def test_a_row_is_charged_while_any_of_its_data_is_evaluated() -> None:
-    """More than the largest count of a datum: one may need a long search and another a long check."""
+    """
+    More than the largest count of a datum: one may need a long search and another a long check.
+    """
     torch.manual_seed(16)
     target, more = Counting(gaussian(3), blind=False), 0
     point = target(target.example.draw(4)[None])
@@ -214,7 +271,9 @@ def test_data_of_a_batch_move_as_they_would_alone(step) -> None:
     widths = torch.tensor([0.1, 1.0, 5.0]).double()
 
     def target_of(width: Tensor) -> Example:
-        return Example("", 2, lambda z: -0.5 * (z / width.unsqueeze(-1)).square().sum(-1), torch.empty)
+        return Example(
+            "", 2, lambda z: -0.5 * (z / width.unsqueeze(-1)).square().sum(-1), torch.empty
+        )
 
     together, position = target_of(widths), torch.randn(20, 3, 2).double()
     noise = Noise.draw(together(position), NUM_UNIFORMS)
@@ -232,7 +291,10 @@ def test_data_of_a_batch_move_as_they_would_alone(step) -> None:
 
 @pytest.mark.parametrize("step", [ula_step, mala_step, automala_step])
 def test_rows_keep_their_own_target(step) -> None:
-    """A target that depends on the row gives the same as one call a row, so rows are told right when compacted."""
+    """
+    A target that depends on the row gives the same as one call a row, so rows are told right when
+    compacted.
+    """
     torch.manual_seed(11)
     centers = 100.0 * torch.arange(512).double().unsqueeze(-1)
 
@@ -244,7 +306,10 @@ def test_rows_keep_their_own_target(step) -> None:
     point = target(centers + torch.randn(512, 2).double())
     for _ in range(20):
         point, _ = step(
-            point, target, Tuning(torch.tensor(0.05).double(), torch.ones(2).double()), Noise.draw(point, NUM_UNIFORMS)
+            point,
+            target,
+            Tuning(torch.tensor(0.05).double(), torch.ones(2).double()),
+            Noise.draw(point, NUM_UNIFORMS),
         )
         assert (point.position - centers).abs().max() < 8
 
@@ -277,7 +342,9 @@ def test_a_search_that_leaves_its_limits_rejects() -> None:
     flat = Example("flat", 1, lambda z: 0 * z.sum(-1), lambda n: torch.zeros(n, 1))
     point = flat(torch.zeros(50, 1))
     noise = Noise.draw(point, NUM_UNIFORMS)
-    end, info = automala_step(point, flat, Tuning(torch.tensor(1.0), torch.ones(1)), noise, limits=(0.1, 10.0))
+    end, info = automala_step(
+        point, flat, Tuning(torch.tensor(1.0), torch.ones(1)), noise, limits=(0.1, 10.0)
+    )
     assert not info.accepted.any()
     assert torch.equal(end.position, point.position)
     assert info.step_size.max() <= 10

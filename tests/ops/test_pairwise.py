@@ -3,13 +3,23 @@ import torch
 
 from pyro_tkam.ops.pairwise import squared_distance
 
-SHAPES = [((5, 1), (4,)), ((5,), (4, 1)), ((3, 5, 1), (3, 1, 4)), ((6, 1, 2), (1, 7, 2)), ((4,), (4,)), ((), (3,))]
+SHAPES = [
+    ((5, 1), (4,)),
+    ((5,), (4, 1)),
+    ((3, 5, 1), (3, 1, 4)),
+    ((6, 1, 2), (1, 7, 2)),
+    ((4,), (4,)),
+    ((), (3,)),
+]
 
 
 @pytest.mark.parametrize(("left", "right"), SHAPES)
 def test_equals_the_direct_sum(left: tuple[int, ...], right: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    a, b = torch.randn(*left, 11, dtype=torch.float64), torch.randn(*right, 11, dtype=torch.float64) + 3
+    a, b = (
+        torch.randn(*left, 11, dtype=torch.float64),
+        torch.randn(*right, 11, dtype=torch.float64) + 3,
+    )
     torch.testing.assert_close(squared_distance(a, b), (a - b).square().sum(-1))
 
 

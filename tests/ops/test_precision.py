@@ -7,7 +7,14 @@ import torch
 from pyro_tkam.distributions import IsotropicNormal, JointEnergy, PairwiseBernoulli
 from pyro_tkam.infer import ImportanceMLE, LangevinMLE
 from pyro_tkam.infer.model.draws import draw_particles, plate_structure
-from pyro_tkam.models import TKAM, AmortisedGuide, DecodedSequence, MixturePrior, SequenceLikelihood, TiltedPrior
+from pyro_tkam.models import (
+    TKAM,
+    AmortisedGuide,
+    DecodedSequence,
+    MixturePrior,
+    SequenceLikelihood,
+    TiltedPrior,
+)
 from pyro_tkam.nn import KAN, SequenceGenerator
 from pyro_tkam.ops import table
 from pyro_tkam.ops._precision import in_full_precision
@@ -24,7 +31,9 @@ QUANTITIES = {
     "upper icdf": lambda p: p.icdf(torch.linspace(0.01, 0.99, 7)[:, None, None], upper=True),
     "cdf": lambda p: p.cdf(torch.linspace(0.1, 0.9, 7)[:, None, None]),
     "log_prob": lambda p: p.log_prob(torch.linspace(0.1, 0.9, 7)[:, None, None]),
-    "coarse log_prob": lambda p: p.log_prob(torch.linspace(0.125, 0.875, 7)[:, None, None].bfloat16().float()),
+    "coarse log_prob": lambda p: p.log_prob(
+        torch.linspace(0.125, 0.875, 7)[:, None, None].bfloat16().float()
+    ),
     "mean": lambda p: p.mean,
     "variance": lambda p: p.variance,
     "entropy": lambda p: p.entropy(),
@@ -60,7 +69,13 @@ def test_half_precision_values_are_taken():
 def test_an_unguarded_table_would_be_rounded():
     """What would go unnoticed if the law above were too weak."""
     unguarded = table.tabulate
-    arguments = (lambda z: -z, torch.tensor(0.0), torch.tensor(1.0), torch.Size(), table.gauss_legendre(8))
+    arguments = (
+        lambda z: -z,
+        torch.tensor(0.0),
+        torch.tensor(1.0),
+        torch.Size(),
+        table.gauss_legendre(8),
+    )
     exact = unguarded(*arguments)
     with half():
         rounded, guarded = unguarded(*arguments), in_full_precision(unguarded)(*arguments)
@@ -71,8 +86,12 @@ def test_an_unguarded_table_would_be_rounded():
 @pytest.mark.parametrize(
     "score",
     [
-        lambda x: IsotropicNormal(torch.linspace(0, 1, 90).reshape(6, 1, 15), torch.tensor(0.1)).log_prob(x),
-        lambda x: PairwiseBernoulli(torch.linspace(-2, 2, 90).reshape(6, 1, 15)).log_prob(x.round()),
+        lambda x: IsotropicNormal(
+            torch.linspace(0, 1, 90).reshape(6, 1, 15), torch.tensor(0.1)
+        ).log_prob(x),
+        lambda x: PairwiseBernoulli(torch.linspace(-2, 2, 90).reshape(6, 1, 15)).log_prob(
+            x.round()
+        ),
     ],
     ids=["gaussian", "bernoulli"],
 )
@@ -89,7 +108,9 @@ def test_a_joint_energy_is_the_same_to_the_bit():
     z = torch.randn(5, 3)
 
     def log_prob():
-        return JointEnergy(lambda z: energy(z).squeeze(-1), torch.distributions.Normal(torch.zeros(3), 1.0)).log_prob(z)
+        return JointEnergy(
+            lambda z: energy(z).squeeze(-1), torch.distributions.Normal(torch.zeros(3), 1.0)
+        ).log_prob(z)
 
     with half():
         value = log_prob()
@@ -98,21 +119,31 @@ def test_a_joint_energy_is_the_same_to_the_bit():
 
 
 def test_texts_are_scored_and_drawn_in_single_precision(monkeypatch):
-    """What the half-precision decoder says is summed in single precision: the wrong version is off by rounding."""
+    """
+    What the half-precision decoder says is summed in single precision: the wrong version is off by
+    rounding.
+    """
     torch.manual_seed(0)
     decoder = SequenceGenerator(3, 7, 9, width=8, num_heads=2, num_layers=1)
     z, tokens, seen = torch.randn(5, 1, 3), torch.randint(7, (4, 9)), []
     fn = DecodedSequence(decoder, z)
     make = torch.distributions.Categorical
     monkeypatch.setattr(
-        torch.distributions, "Categorical", lambda logits, **options: seen.append(logits.dtype) or make(logits=logits)
+        torch.distributions,
+        "Categorical",
+        lambda logits, **options: seen.append(logits.dtype) or make(logits=logits),
     )
     with half():
         value, logits = fn.log_prob(tokens), decoder(z, tokens)
         fn.sample()
     assert logits.dtype == torch.bfloat16
     assert value.dtype == torch.float32
-    exact = logits.double().log_softmax(-1).gather(-1, tokens.expand(5, 4, 9).unsqueeze(-1)).sum((-1, -2))
+    exact = (
+        logits.double()
+        .log_softmax(-1)
+        .gather(-1, tokens.expand(5, 4, 9).unsqueeze(-1))
+        .sum((-1, -2))
+    )
     torch.testing.assert_close(value.double(), exact, rtol=1e-6, atol=0)
     assert set(seen) == {torch.float32}
 
@@ -143,7 +174,8 @@ def test_weights_are_in_single_precision(preset):
     with half():
         particles = draw_particles(model, None, 8, plate_structure(model, x), x)
         assert particles.log_weights.dtype == particles.log_prior.dtype == torch.float32
-        amortised = None if preset == "sequence" else AmortisedGuide(model)  # its encoder reads numbers
+        # its encoder reads numbers
+        amortised = None if preset == "sequence" else AmortisedGuide(model)
         for objective, guide in ((ImportanceMLE(8), amortised), (LangevinMLE(step_size=0.1), None)):
             loss = objective(model, guide)(x)
             assert loss.dtype == torch.float32

@@ -52,8 +52,12 @@ def residual_from_softmax_of_residuals(log_weights, num):
     """A published mistake: the residuals are sent through a softmax instead of being normalised."""
     expected = num * log_weights.softmax(-1)
     copies = expected.floor()
-    slots = torch.arange(num, dtype=log_weights.dtype).expand(*log_weights.shape[:-1], num).contiguous()
-    copied = torch.searchsorted(copies.cumsum(-1), slots, right=True).clamp(max=log_weights.shape[-1] - 1)
+    slots = (
+        torch.arange(num, dtype=log_weights.dtype).expand(*log_weights.shape[:-1], num).contiguous()
+    )
+    copied = torch.searchsorted(copies.cumsum(-1), slots, right=True).clamp(
+        max=log_weights.shape[-1] - 1
+    )
     drawn = resampling.multinomial(expected - copies, num)
     return torch.where(slots < copies.sum(-1, keepdim=True), copied, drawn)
 
@@ -61,7 +65,9 @@ def residual_from_softmax_of_residuals(log_weights, num):
 def test_law_catches_a_biased_resampler():
     torch.manual_seed(2)
     with pytest.raises(AssertionError):
-        counts_are_unbiased(residual_from_softmax_of_residuals, torch.tensor(WEIGHTS["uneven"]).log(), 5)
+        counts_are_unbiased(
+            residual_from_softmax_of_residuals, torch.tensor(WEIGHTS["uneven"]).log(), 5
+        )
 
 
 @resamplers
@@ -97,7 +103,10 @@ def test_many_float32_particles(resampler):
 @resamplers
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_equal_weights_in_half_precision_are_all_drawn_alike(resampler, dtype):
-    """4,000 mean counts of 1 within 1, which are 8 standard errors of the widest: false alarms below 1e-8."""
+    """
+    4,000 mean counts of 1 within 1, which are 8 standard errors of the widest: false alarms below
+    1e-8.
+    """
     torch.manual_seed(6)
     indices = resampler(torch.zeros(64, 4000, dtype=dtype))
     mean_counts = torch.bincount(indices.flatten(), minlength=4000) / 64

@@ -21,7 +21,9 @@ def test_power_law_is_a_power_of_a_linear_ladder() -> None:
     assert power_law(4, dtype=torch.float64).dtype == torch.float64
 
 
-@pytest.mark.parametrize(("num", "exponent"), [(1, 1.0), (3, 0.0), (3, -1.0), (3, math.inf), (3, math.nan)])
+@pytest.mark.parametrize(
+    ("num", "exponent"), [(1, 1.0), (3, 0.0), (3, -1.0), (3, math.inf), (3, math.nan)]
+)
 def test_power_law_refuses(num: int, exponent: float) -> None:
     with pytest.raises(ValueError, match=r"num|exponent"):
         power_law(num, exponent)
@@ -31,7 +33,11 @@ def test_cyclic_exponent_ends_at_its_end_and_returns_as_often_as_it_cycles() -> 
     values = [cyclic_exponent(i, 700, 4.0, 1.0, cycles=3) for i in range(701)]
     assert values[0] == pytest.approx(4)
     assert values[-1] == pytest.approx(1)
-    assert [i for i in range(1, 700) if values[i] > max(values[i - 1], values[i + 1])] == [200, 400, 600]
+    assert [i for i in range(1, 700) if values[i] > max(values[i - 1], values[i + 1])] == [
+        200,
+        400,
+        600,
+    ]
     once = [cyclic_exponent(i, 9, 4.0, 1.0) for i in range(10)]
     assert once == sorted(once, reverse=True)
 
@@ -46,12 +52,16 @@ def test_monotone_cubic_agrees_with_scipy_inside_and_rises() -> None:
     x = torch.tensor([0.0, 0.1, 0.35, 0.7, 1.0]).double()
     y = torch.tensor([0.0, 0.5, 0.6, 1.4, 1.5]).double()
     inner = torch.linspace(0.1, 0.7, 50).double()
-    torch.testing.assert_close(monotone_cubic(x, y, inner), torch.from_numpy(PchipInterpolator(x, y)(inner.numpy())))
+    torch.testing.assert_close(
+        monotone_cubic(x, y, inner), torch.from_numpy(PchipInterpolator(x, y)(inner.numpy()))
+    )
     assert (monotone_cubic(x, y, torch.linspace(0, 1, 1000).double()).diff() > 0).all()
 
 
 def test_adaptive_ladder_equalises_a_known_barrier() -> None:
-    """With local barrier λ(t) = 6 / (1 + 20 t), equal rejection means equal steps of its integral."""
+    """
+    With local barrier λ(t) = 6 / (1 + 20 t), equal rejection means equal steps of its integral.
+    """
 
     def barrier(t: torch.Tensor) -> torch.Tensor:
         return 0.3 * torch.log1p(20 * t)
@@ -60,7 +70,10 @@ def test_adaptive_ladder_equalises_a_known_barrier() -> None:
     for _ in range(3):
         betas = adaptive(betas, barrier(betas).diff())
     torch.testing.assert_close(
-        barrier(betas).diff(), torch.full((11,), barrier(betas)[-1].item() / 11).double(), rtol=0.01, atol=0
+        barrier(betas).diff(),
+        torch.full((11,), barrier(betas)[-1].item() / 11).double(),
+        rtol=0.01,
+        atol=0,
     )
     assert betas[0] == 0
     assert betas[-1] == 1
@@ -86,7 +99,8 @@ def test_adaptive_refuses_what_is_no_rejection(rejection: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "betas", [[0.0, 0.7, 0.5, 1.0], [0.0, 0.5, math.nan, 1.0], [0.1, 0.2, 0.3, 1.0], [0.0, 0.2, 0.3, 0.9]]
+    "betas",
+    [[0.0, 0.7, 0.5, 1.0], [0.0, 0.5, math.nan, 1.0], [0.1, 0.2, 0.3, 1.0], [0.0, 0.2, 0.3, 0.9]],
 )
 def test_adaptive_refuses_what_is_no_ladder(betas: list[float]) -> None:
     with pytest.raises(ValueError, match="betas must rise from 0 to 1, got"):
@@ -94,7 +108,9 @@ def test_adaptive_refuses_what_is_no_ladder(betas: list[float]) -> None:
 
 
 def test_adaptive_goes_on_from_rungs_that_rounding_merged() -> None:
-    """A step of the barrier at 1 draws all rungs there, until single precision can't tell them apart."""
+    """
+    A step of the barrier at 1 draws all rungs there, until single precision can't tell them apart.
+    """
     betas = power_law(16, 4.0)
     for _ in range(10):
         betas = adaptive(betas, torch.eye(15)[-1])
@@ -103,7 +119,9 @@ def test_adaptive_goes_on_from_rungs_that_rounding_merged() -> None:
 
 
 def test_barrier_and_number() -> None:
-    torch.testing.assert_close(communication_barrier(torch.tensor([0.5, 0.25])), torch.tensor([0.0, 0.5, 0.75]))
+    torch.testing.assert_close(
+        communication_barrier(torch.tensor([0.5, 0.25])), torch.tensor([0.0, 0.5, 0.75])
+    )
     assert suggested_number(0.0) == 2
     assert suggested_number(4.01) == 10
     with pytest.raises(ValueError, match="barrier"):

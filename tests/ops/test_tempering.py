@@ -9,12 +9,16 @@ from pyro_tkam.ops.tempering import round_trips, swap
 
 
 def run(rungs: int, draws: int, shape: tuple[int, ...], spread: float) -> Tensor:
-    """Swap labels ``draws`` times; return the index process ``(temperature, chain, draw, *local)``."""
+    """
+    Swap labels ``draws`` times; return the index process ``(temperature, chain, draw, *local)``.
+    """
     label = torch.arange(rungs).reshape(-1, *(1,) * len(shape)).expand(rungs, *shape)
     process = []
     for draw in range(draws):
         log_likelihood = spread * torch.randn(rungs, *shape)
-        swapped = swap(log_likelihood, power_law(rungs), torch.rand(rungs // 2, *shape), odd=bool(draw % 2))
+        swapped = swap(
+            log_likelihood, power_law(rungs), torch.rand(rungs // 2, *shape), odd=bool(draw % 2)
+        )
         label = swapped.apply(label)
         process.append(label)
     return torch.stack(process, 2)
@@ -47,16 +51,22 @@ def test_odd_swaps_leave_the_first_rung() -> None:
 
 def test_acceptance_is_the_published_ratio() -> None:
     log_likelihood = torch.tensor([[-1.0], [-3.0]])
-    rate = swap(log_likelihood, torch.tensor([0.0, 1.0]), torch.rand(1, 1), odd=False).acceptance_rate
+    rate = swap(
+        log_likelihood, torch.tensor([0.0, 1.0]), torch.rand(1, 1), odd=False
+    ).acceptance_rate
     assert rate.item() == 1.0
-    rate = swap(log_likelihood.flip(0), torch.tensor([0.0, 1.0]), torch.rand(1, 1), odd=False).acceptance_rate
+    rate = swap(
+        log_likelihood.flip(0), torch.tensor([0.0, 1.0]), torch.rand(1, 1), odd=False
+    ).acceptance_rate
     assert rate.item() == pytest.approx(torch.tensor(-2.0).exp().item())
 
 
 @pytest.mark.parametrize("value", [-torch.inf, torch.nan])
 def test_a_state_without_likelihood_stays_where_it_is(value: float) -> None:
     log_likelihood = torch.tensor([[value], [0.0]])
-    assert swap(log_likelihood, torch.tensor([0.0, 1.0]), torch.rand(1, 1), odd=False).source.flatten().tolist() == [
+    assert swap(
+        log_likelihood, torch.tensor([0.0, 1.0]), torch.rand(1, 1), odd=False
+    ).source.flatten().tolist() == [
         0,
         1,
     ]
@@ -99,7 +109,10 @@ def test_round_trips_of_random_walks_equal_a_count_by_hand() -> None:
 
 
 def test_swaps_leave_the_product_of_power_posteriors_invariant() -> None:
-    """Normal prior and likelihood: from exact draws, moments stay; 40,000 draws, 5 sigma (false alarm < 1e-5)."""
+    """
+    Normal prior and likelihood: from exact draws, moments stay; 40,000 draws, 5 sigma (false alarm
+    < 1e-5).
+    """
     torch.manual_seed(2)
     betas = torch.tensor([0.0, 0.3, 1.0])
     scale = (1 + 4 * betas).rsqrt().unsqueeze(-1)
@@ -107,4 +120,6 @@ def test_swaps_leave_the_product_of_power_posteriors_invariant() -> None:
     for index in range(4):
         swapped = swap(-2 * z.square(), betas, torch.rand(1, 40_000), odd=bool(index % 2))
         z = swapped.apply(z)
-    torch.testing.assert_close((z / scale).var(1), torch.ones(3), rtol=0, atol=5 * (2 / 40_000) ** 0.5)
+    torch.testing.assert_close(
+        (z / scale).var(1), torch.ones(3), rtol=0, atol=5 * (2 / 40_000) ** 0.5
+    )

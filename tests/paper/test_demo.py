@@ -26,7 +26,13 @@ def test_the_demo_compares_both_couplings(tmp_path):
     assert result.shares["held-out digits"].confident > 0.4
     assert result.shares["held-out digits"].every_class
     text = table(result)
-    for words in ("log evidence a digit", "effective draws", "seconds a step", "one class, p > .9", "reliable: "):
+    for words in (
+        "log evidence a digit",
+        "effective draws",
+        "seconds a step",
+        "one class, p > .9",
+        "reliable: ",
+    ):
         assert words in text
     written = json.loads((tmp_path / "summary.json").read_text())
     assert written["classifier"]["shared"]["confident"] == result.shares["shared"].confident
@@ -37,5 +43,7 @@ def test_the_demo_compares_both_couplings(tmp_path):
 def test_the_demo_needs_labels_and_held_out_digits(tmp_path):
     with pytest.raises(ValueError, match="held_out: got 0"):
         demo(replace(SMALL, held_out=0), tmp_path)
-    with pytest.raises(ValueError, match=r"data: got 'rows.npy', takes one of \['digits', 'mnist5k'\]"):
+    with pytest.raises(
+        ValueError, match=r"data: got 'rows.npy', takes one of \['digits', 'mnist5k'\]"
+    ):
         demo(replace(SMALL, data="rows.npy"), tmp_path)

@@ -1,4 +1,7 @@
-"""The paper's scale against the settings that the paper's tables 4 to 6 have, written out here once more."""
+"""
+The paper's scale against the settings that the paper's tables 4 to 6 have, written out here once
+more.
+"""
 
 import re
 from dataclasses import replace
@@ -14,7 +17,10 @@ from pyro_tkam.paper.convolutional import conv_deep, conv_mixture
 from pyro_tkam.paper.experiments import EXPERIMENTS, Images
 
 COLOUR = [
-    f"{data}-{prior}-{by}" for data in ("svhn", "cifar10") for prior in ("mixture", "deep") for by in ("mle", "se")
+    f"{data}-{prior}-{by}"
+    for data in ("svhn", "cifar10")
+    for prior in ("mixture", "deep")
+    for by in ("mle", "se")
 ]
 UNIVARIATE = [
     f"{data}-{reference}-{basis}"
@@ -25,7 +31,10 @@ UNIVARIATE = [
 
 
 def test_every_published_experiment_has_the_paper_scale():
-    assert {name for name, row in EXPERIMENTS.items() if "paper" in row.scales} == {*COLOUR, *UNIVARIATE}
+    assert {name for name, row in EXPERIMENTS.items() if "paper" in row.scales} == {
+        *COLOUR,
+        *UNIVARIATE,
+    }
 
 
 @pytest.mark.parametrize("name", UNIVARIATE)
@@ -90,19 +99,29 @@ def test_colour_images_at_the_paper_scale(name, images):
     else:
         assert isinstance(objective, SteppingstoneMLE)
         assert (objective.num_steps, objective.num_temperatures, objective.swap_every) == (20, 5, 1)
-        assert [objective.exponent(step) for step in (0, 4000, 8000)] == pytest.approx([4.0, 2.5, 1.0])
+        assert [objective.exponent(step) for step in (0, 4000, 8000)] == pytest.approx(
+            [4.0, 2.5, 1.0]
+        )
 
     model = row.model(scale, images)
-    channels = [layer.out_channels for layer in model.generator.layers if hasattr(layer, "out_channels")]
-    kernels = [layer.kernel_size[0] for layer in model.generator.layers if hasattr(layer, "kernel_size")]
+    channels = [
+        layer.out_channels for layer in model.generator.layers if hasattr(layer, "out_channels")
+    ]
+    kernels = [
+        layer.kernel_size[0] for layer in model.generator.layers if hasattr(layer, "kernel_size")
+    ]
     assert channels == {"svhn": [512, 256, 128, 3], "cifar10": [1024, 512, 256, 3]}[data]
     assert kernels == {"svhn": [4, 4, 4, 4], "cifar10": [8, 4, 4, 3]}[data]
-    assert float(model.likelihood(torch.zeros(3, 32, 32)).variance[0, 0, 0]) == pytest.approx(0.3**2)
+    assert float(model.likelihood(torch.zeros(3, 32, 32)).variance[0, 0, 0]) == pytest.approx(
+        0.3**2
+    )
     if prior == "mixture":
         bank = model.prior.components
         assert bank.energies.batch_shape == (201, 100)
         assert (bank.low, bank.high) == (-4.0, 4.0)
-        assert model.prior().components.reference.log_density(torch.zeros(())) == pytest.approx(-0.9189, abs=1e-4)
+        assert model.prior().components.reference.log_density(torch.zeros(())) == pytest.approx(
+            -0.9189, abs=1e-4
+        )
         bases = [bank.energies.basis]
     else:
         assert model.prior.energy.widths == [100, 200, 200, 1]
@@ -122,36 +141,63 @@ def test_colour_images_at_the_paper_scale(name, images):
 def test_one_gradient_of_a_colour_experiment_reaches_every_parameter(prior, by, images):
     row = EXPERIMENTS[f"svhn-{prior}-{by}"]
     scale = row.scales["paper"]
-    small = {"latent_dim": 6, "num_components": 3} if prior == "mixture" else {"latent_dim": 6, "energy_widths": [4]}
-    scale = replace(scale, model={**scale.model, **small}, objective={**scale.objective, "num_steps": 2})
+    small = (
+        {"latent_dim": 6, "num_components": 3}
+        if prior == "mixture"
+        else {"latent_dim": 6, "energy_widths": [4]}
+    )
+    scale = replace(
+        scale, model={**scale.model, **small}, objective={**scale.objective, "num_steps": 2}
+    )
     model = row.model(scale, images)
     row.elbo(scale).differentiable_loss(model, None, images.training[:1]).backward()
-    missing = [name for name, each in model.named_parameters() if each.grad is None or not each.grad.abs().sum() > 0]
+    missing = [
+        name
+        for name, each in model.named_parameters()
+        if each.grad is None or not each.grad.abs().sum() > 0
+    ]
     assert missing == []
 
 
 @pytest.mark.parametrize("make", [conv_mixture, conv_deep])
 def test_models_of_other_images_are_refused(make):
     with pytest.raises(
-        ValueError, match=r"data_shape: got \(3, 16, 16\), takes \(3, 32, 32\), that of generator 'svhn'"
+        ValueError,
+        match=r"data_shape: got \(3, 16, 16\), takes \(3, 32, 32\), that of generator 'svhn'",
     ):
         make((3, 16, 16))
-    with pytest.raises(ValueError, match=r"generator: got 'vae', takes one of \['cifar10', 'svhn'\]"):
+    with pytest.raises(
+        ValueError, match=r"generator: got 'vae', takes one of \['cifar10', 'svhn'\]"
+    ):
         make((3, 32, 32), generator="vae")
 
 
 @pytest.mark.parametrize(
     ("name", "files"),
     [
-        ("svhn-mixture-mle", r"SVHN: train_32x32.mat not found in .*\. Put the published files there"),
-        ("cifar10-deep-se", r"CIFAR10: data_batch_1, .*data_batch_5 not found in .*\. Put the published files there"),
-        ("fashion-flat-rbf", r"FashionMNIST: train-images-idx3-ubyte.gz, .* not found in .*\. Put the published files"),
+        (
+            "svhn-mixture-mle",
+            r"SVHN: train_32x32.mat not found in .*\. Put the published files there",
+        ),
+        (
+            "cifar10-deep-se",
+            r"CIFAR10: data_batch_1, .*data_batch_5 not found in .*\. Put the published files "
+            r"there",
+        ),
+        (
+            "fashion-flat-rbf",
+            r"FashionMNIST: train-images-idx3-ubyte.gz, .* not found in .*\. Put the published "
+            r"files",
+        ),
     ],
 )
 def test_without_published_files_a_run_says_what_is_missing(name, files, tmp_path, capsys):
     words = ["reproduce", name, "--scale", "paper", "--folder", str(tmp_path / "runs")]
     assert main(words) == 1
-    assert re.search(r"error: data: got no folder, takes the one with the published files of", capsys.readouterr().err)
+    assert re.search(
+        r"error: data: got no folder, takes the one with the published files of",
+        capsys.readouterr().err,
+    )
     assert main([*words, "--data", str(tmp_path)]) == 1
     assert re.search(f"error: {files}", capsys.readouterr().err)
     assert not (tmp_path / "runs").exists()

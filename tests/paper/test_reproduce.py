@@ -23,7 +23,13 @@ TINY = Scale(
     held_out=20,
     updates=3,
     batch_size=10,
-    model={"latent_dim": 2, "grid_size": 4, "widths": [4], "noise_scale": 0.2, "coupling": "shared"},
+    model={
+        "latent_dim": 2,
+        "grid_size": 4,
+        "widths": [4],
+        "noise_scale": 0.2,
+        "coupling": "shared",
+    },
     objective={"num_particles": 5},
     sizes=(30, 40, 50),
 )
@@ -78,7 +84,10 @@ def test_a_run_measures_and_draws(run):
     assert measured["features"] == "principal components"
     assert json.loads((folder / "run" / "result.json").read_text())["measured"] == measured
     environment = result["environment"]
-    assert (environment["cores"], environment["threads"]) == (os.cpu_count(), torch.get_num_threads())
+    assert (environment["cores"], environment["threads"]) == (
+        os.cpu_count(),
+        torch.get_num_threads(),
+    )
     assert (environment["torch"], environment["pyro"]) == (torch.__version__, pyro.__version__)
     assert min(len(environment[name]) for name in ("machine", "python", "pyro-tkam")) > 0
     for name in ("samples.png", "priors.png"):
@@ -94,18 +103,26 @@ def test_every_prior_is_drawn_beside_its_reference(prior, tmp_path, monkeypatch)
     row = EXPERIMENTS[f"patches-{prior}-mle"]
     pixels = torch.rand(64, 3, 4, 4)
     small = {"latent_dim": 4, "basis": "chebyshev", "noise_scale": 0.3}
-    model = row.model(replace(TINY, model=small), Images(pixels, pixels, None)).requires_grad_(False)
+    model = row.model(replace(TINY, model=small), Images(pixels, pixels, None)).requires_grad_(
+        False
+    )
     draw(model, pixels, Images(pixels, pixels, None), tmp_path)
     ((name, figure),) = drawn
     titles = {"mixture": "component", "deep": "latent"}
     assert name == "priors.png"
-    assert [axes.get_title() for axes in figure.axes] == [f"{titles[prior]} {index}" for index in (1, 2, 3)]
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"{titles[prior]} {index}" for index in (1, 2, 3)
+    ]
     assert all(axes.lines or axes.patches for axes in figure.axes)
 
 
 def grids(folder):
     state = read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]
-    return {name.removeprefix("objective.model."): each for name, each in state.items() if name.endswith(".grid")}
+    return {
+        name.removeprefix("objective.model."): each
+        for name, each in state.items()
+        if name.endswith(".grid")
+    }
 
 
 def test_a_run_moves_its_grids_where_its_scale_says_so(run, tmp_path, monkeypatch):
@@ -152,7 +169,10 @@ def results(**figures):
         data, kind, _ = name.split("-")
         collapsed, fourier = "lognormal" in name, name.endswith("fourier")
         frechet = 5.0 + (kind != BEST.get(data)) * 1.0 + 3 * (kind == "deep") + name.endswith("-se")
-        measured = {"frechet": frechet, "variance_ratio": (0.2 if collapsed else 0.7) + 0.1 * fourier}
+        measured = {
+            "frechet": frechet,
+            "variance_ratio": (0.2 if collapsed else 0.7) + 0.1 * fourier,
+        }
         made[name] = {"seconds_per_update": 1.0 + name.endswith("-se"), "measured": measured}
     for name, (figure, value) in figures.items():
         row = made[name.replace("_", "-")]
@@ -184,12 +204,25 @@ def test_claims_that_do_not_hold(row, figure, value, claim):
     assert [each for each in found if each.holds] == [*found[:claim], *found[claim + 1 :]]
     wrong = [each for each in found[claim].comparisons if not each.holds]
     assert len(wrong) == 1
-    assert value in (wrong[0].low, wrong[0].high) or wrong[0].high == 2 * 5.0  # twice the least distance
+    # twice the least distance
+    assert value in (wrong[0].low, wrong[0].high) or wrong[0].high == 2 * 5.0
 
 
 def test_a_claim_of_missing_runs_is_open():
-    some = {name: row for name, row in results().items() if not name.startswith(("patches", "fashion"))}
-    assert [finding.holds for finding in findings(some)] == [True, True, None, None, True, True, None, None, None]
+    some = {
+        name: row for name, row in results().items() if not name.startswith(("patches", "fashion"))
+    }
+    assert [finding.holds for finding in findings(some)] == [
+        True,
+        True,
+        None,
+        None,
+        True,
+        True,
+        None,
+        None,
+        None,
+    ]
     unfinished = results()
     unfinished["darcy-uniform-rbf"]["seconds_per_update"] = None
     assert [finding.holds for finding in findings(unfinished)][4:6] == [None, None]
@@ -197,7 +230,14 @@ def test_a_claim_of_missing_runs_is_open():
 
 def test_the_command_line_runs_an_experiment(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(EXPERIMENTS, "darcy-uniform-rbf", tiny())
-    words = ["reproduce", "darcy-uniform-rbf", "--folder", str(tmp_path / "runs"), "--data", str(tmp_path)]
+    words = [
+        "reproduce",
+        "darcy-uniform-rbf",
+        "--folder",
+        str(tmp_path / "runs"),
+        "--data",
+        str(tmp_path),
+    ]
     assert main([*words, "--output", str(tmp_path / "all.json")]) == 0
     assert "darcy-uniform-rbf" in json.loads((tmp_path / "all.json").read_text())
     assert (tmp_path / "runs" / "small" / "darcy-uniform-rbf" / "result.json").is_file()

@@ -30,7 +30,9 @@ def test_functions_draw_on_the_axes_they_are_given():
     assert plots.training_curves({"run": run}, [axes[2]])[0] is axes[2]
 
 
-@pytest.mark.parametrize("reference", ["uniform", "gaussian", "lognormal", "flat", Normal(0.5, 2.0)])
+@pytest.mark.parametrize(
+    "reference", ["uniform", "gaussian", "lognormal", "flat", Normal(0.5, 2.0)]
+)
 def test_prior_densities_are_normalised_and_the_most_different_come_first(reference):
     slopes = torch.tensor([0.0, 3.0, -1.0])
     interval = {"low": -1.0, "high": 1.0} if isinstance(reference, Normal) else {}
@@ -42,12 +44,18 @@ def test_prior_densities_are_normalised_and_the_most_different_come_first(refere
     z, density = steepest.get_data()
     expected = prior.log_prob(torch.tensor(z).unsqueeze(-1)).exp()[:, 1]
     np.testing.assert_allclose(density, expected, rtol=1e-4)
-    np.testing.assert_allclose(np.diff(np.log(density / dashed.get_ydata())).mean(), 3.0 * np.diff(z).mean(), rtol=1e-3)
+    np.testing.assert_allclose(
+        np.diff(np.log(density / dashed.get_ydata())).mean(), 3.0 * np.diff(z).mean(), rtol=1e-3
+    )
 
 
 def test_prior_marginals_are_histograms_beside_the_reference(tmp_path):
-    """Bars have standard errors of at most 0.013; five of them at 120 bars: false alarm below 1e-4."""
-    draws = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(0)) / 2 + torch.tensor([0.0, 1.0, -1.0, 0.0])
+    """
+    Bars have standard errors of at most 0.013; five of them at 120 bars: false alarm below 1e-4.
+    """
+    draws = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(0)) / 2 + torch.tensor(
+        [0.0, 1.0, -1.0, 0.0]
+    )
     panels = plots.prior_marginals(draws, Normal(0.0, 1.0))
     assert [panel.get_title() for panel in panels] == ["latent 1", "latent 2", "latent 3"]
     for panel, mean in zip(panels, (0.0, 1.0, -1.0), strict=True):
@@ -64,7 +72,9 @@ def test_prior_marginals_are_histograms_beside_the_reference(tmp_path):
     with pytest.raises(ValueError, match=r"draws: got shape \(5,\), takes \(N, Q\)"):
         plots.prior_marginals(torch.zeros(5), Normal(0.0, 1.0))
     with pytest.raises(ValueError, match="axes: got 1, takes 2"):
-        plots.prior_marginals(torch.zeros(5, 2), Normal(0.0, 1.0), plots.new_figure().subplots(1, 1, squeeze=False)[0])
+        plots.prior_marginals(
+            torch.zeros(5, 2), Normal(0.0, 1.0), plots.new_figure().subplots(1, 1, squeeze=False)[0]
+        )
     with pytest.raises(ValueError, match="num, bins: got 3 and 0"):
         plots.prior_marginals(torch.zeros(5, 2), Normal(0.0, 1.0), bins=0)
 
@@ -77,7 +87,8 @@ def test_training_curves_draw_values_and_running_means():
     )
     faint, mean, *_ = panels[0].get_lines()
     np.testing.assert_array_equal(faint.get_ydata(), loss)
-    np.testing.assert_allclose(mean.get_ydata(), 3.0 - 0.01 * mean.get_xdata())  # centred: a line stays itself
+    # centred: a line stays itself
+    np.testing.assert_allclose(mean.get_ydata(), 3.0 - 0.01 * mean.get_xdata())
     assert [text.get_text() for text in panels[0].get_legend().get_texts()] == ["a", "b"]
 
 

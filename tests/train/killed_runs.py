@@ -1,8 +1,11 @@
-"""Train a small model again and again in forked processes that are killed; run as a script by ``test_trainer.py``.
+"""
+Train a small model again and again in forked processes that are killed; run as a script by
+``test_trainer.py``.
 
-``killed_runs.py FOLDER SEED OBJECTIVE UPDATES``: ``FOLDER/whole`` is trained without a break, ``FOLDER/killed-0`` with
-ten kills at random moments, one of them while a checkpoint is being written; should it be done before, ``killed-1``
-takes the rest, and so on. ``OBJECTIVE`` is one of ``OBJECTIVES`` below. Prints the number of kills.
+``killed_runs.py FOLDER SEED OBJECTIVE UPDATES``: ``FOLDER/whole`` is trained without a break,
+``FOLDER/killed-0`` with ten kills at random moments, one of them while a checkpoint is being
+written; should it be done before, ``killed-1`` takes the rest, and so on. ``OBJECTIVE`` is one of
+``OBJECTIVES`` below. Prints the number of kills.
 """
 
 import os
@@ -33,9 +36,20 @@ OBJECTIVES: dict[str, Callable[[], ELBO]] = {
 def train(folder: Path, objective: str, updates: int) -> None:
     pyro.set_rng_seed(3)
     images = digits().images
-    model = TKAM.kart((8, 8), latent_dim=2, coupling="shared", grid_size=5, widths=[8], noise_scale=0.3)
+    model = TKAM.kart(
+        (8, 8), latent_dim=2, coupling="shared", grid_size=5, widths=[8], noise_scale=0.3
+    )
     module = ELBOTraining(model, OBJECTIVES[objective](), size=len(images))
-    fit(module, images, folder, updates=updates, batch_size=64, checkpoint_every=7, clip_norm=1.0, progress=False)
+    fit(
+        module,
+        images,
+        folder,
+        updates=updates,
+        batch_size=64,
+        checkpoint_every=7,
+        clip_norm=1.0,
+        progress=False,
+    )
 
 
 def break_checkpoints(folder: Path, objective: str, updates: int) -> None:
@@ -54,7 +68,10 @@ def break_checkpoints(folder: Path, objective: str, updates: int) -> None:
 
 
 def killed(work: Callable[[Path], None], folder: Path, seconds: float | None = None) -> bool:
-    """Run in a forked process, kill it after some seconds, and tell whether it was killed before it was done."""
+    """
+    Run in a forked process, kill it after some seconds, and tell whether it was killed before it
+    was done.
+    """
     if (process := os.fork()) == 0:
         status = 1
         try:
@@ -72,7 +89,9 @@ def killed(work: Callable[[Path], None], folder: Path, seconds: float | None = N
 
 
 def main(folder: Path, seed: int, objective: str, updates: int) -> None:
-    train_it, break_it = (partial(work, objective=objective, updates=updates) for work in (train, break_checkpoints))
+    train_it, break_it = (
+        partial(work, objective=objective, updates=updates) for work in (train, break_checkpoints)
+    )
     torch.set_num_threads(1)
     start = time.perf_counter()
     killed(train_it, folder / "whole")

@@ -1,4 +1,7 @@
-"""Short runs that several processes can share: each starts this script again, and writes what it found."""
+"""
+Short runs that several processes can share: each starts this script again, and writes what it
+found.
+"""
 
 import sys
 from contextlib import suppress
@@ -15,7 +18,8 @@ from pyro_tkam.models import TKAM, AmortisedGuide
 from pyro_tkam.train import ELBOTraining, GridUpdates, fit
 
 SIZE, UPDATES, BATCH = 30, 7, 6
-PARTICLES = 2 * BATCH  # a multiple of each process's rows, so that an update moves the generator equally far
+# a multiple of each process's rows, so that an update moves the generator equally far
+PARTICLES = 2 * BATCH
 
 
 class Gradients(Callback):
@@ -23,7 +27,9 @@ class Gradients(Callback):
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if trainer.global_step == 0 and trainer.is_global_zero:
-            gradients = {name: parameter.grad.clone() for name, parameter in pl_module.named_parameters()}
+            gradients = {
+                name: parameter.grad.clone() for name, parameter in pl_module.named_parameters()
+            }
             torch.save(gradients, Path(trainer.default_root_dir) / "gradients.pt")
 
 

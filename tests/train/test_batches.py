@@ -44,7 +44,11 @@ NUMBERS = torch.arange(10)
 
 
 @pytest.mark.parametrize(
-    "dataset", [Named(), RowsOf(({"x": NUMBERS[:, None].expand(10, 2).float(), "y": NUMBERS}, NUMBERS % 2 == 0))]
+    "dataset",
+    [
+        Named(),
+        RowsOf(({"x": NUMBERS[:, None].expand(10, 2).float(), "y": NUMBERS}, NUMBERS % 2 == 0)),
+    ],
 )
 def test_batches_have_the_structure_of_the_items(dataset):
     for data, even in SeededBatches(dataset, 5, updates=2):
@@ -84,7 +88,9 @@ def test_the_order_depends_on_the_seed_alone():
 def test_a_state_goes_on_in_the_middle_of_an_epoch(stop):
     whole = drawn(SeededBatches(ROWS, 3, updates=7))
     stopped, resumed = SeededBatches(ROWS, 3, updates=7), SeededBatches(ROWS, 3, updates=7)
-    head = [batch[0].tolist() for batch, _ in zip(stopped, range(stop), strict=False)] if stop else []
+    head = (
+        [batch[0].tolist() for batch, _ in zip(stopped, range(stop), strict=False)] if stop else []
+    )
     state = {"next": stop}
     if stop:
         assert stopped.state_dict()["next"] in (stop, stop + 1)  # zip takes one more

@@ -6,7 +6,9 @@ from pyro_tkam.train import ModelConfig, TrainConfig
 
 
 def test_a_configuration_comes_back_from_its_file(tmp_path):
-    config = TrainConfig(updates=7, clip_norm=0.5, model=ModelConfig(widths=[3, 4], coupling="independent"))
+    config = TrainConfig(
+        updates=7, clip_norm=0.5, model=ModelConfig(widths=[3, 4], coupling="independent")
+    )
     config.save(tmp_path / "config.yaml")
     assert TrainConfig.load(tmp_path / "config.yaml") == config
 
@@ -35,7 +37,8 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"num_particles": -1}, {"learning_rate": 0.0}, {"clip_norm": float("nan")}]
+    "wrong",
+    [{"batch_size": 0}, {"num_particles": -1}, {"learning_rate": 0.0}, {"clip_norm": float("nan")}],
 )
 def test_values_out_of_range_are_named(wrong):
     (name,) = wrong

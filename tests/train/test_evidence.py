@@ -48,29 +48,48 @@ def test_fitted_mixtures_take_over_and_tempering_agrees():
     report = per_datum_evidence(model, data, checked=2)
     assert (report.data.method == METHODS.index("fitted")).all()
     assert report.data.trusted.all()
-    assert ((report.data.value - model.exact(data)).abs() < 4.5 * report.data.standard_error + 0.002).all()
+    assert (
+        (report.data.value - model.exact(data)).abs() < 4.5 * report.data.standard_error + 0.002
+    ).all()
     assert report.agrees.all(), str(report)
     assert "cross-check by tempering: 2 of 2 agree" in str(report)
 
 
 @pytest.mark.slow
 def test_all_methods_agree_on_a_tkam():
-    """AIS, steppingstone, BAR, bridge and fitted mixtures, four data: 5 joint standard errors and 0.05 nats."""
+    """
+    AIS, steppingstone, BAR, bridge and fitted mixtures, four data: 5 joint standard errors and 0.05
+    nats.
+    """
     pyro.set_rng_seed(0)
-    model = TKAM.kart(3, latent_dim=1, coupling="shared", grid_size=5, noise_scale=0.1).requires_grad_(False)
+    model = TKAM.kart(
+        3, latent_dim=1, coupling="shared", grid_size=5, noise_scale=0.1
+    ).requires_grad_(False)
     data = model(size=4)
     tempering = ParallelTempering(
-        AutoMALA(model), num_temperatures=6, num_samples=80, warmup_steps=48, num_chains=4, disable_progbar=True
+        AutoMALA(model),
+        num_temperatures=6,
+        num_samples=80,
+        warmup_steps=48,
+        num_chains=4,
+        disable_progbar=True,
     )
     with model.holding_prior():
         exact = log_evidence(model, data, method="importance", num_particles=20_000)
         fitted = per_datum_evidence(model, data, checked=0).data
         draws = tempering.run(data)
-        found = {method: draws.log_evidence(method) for method in ("steppingstone", "bar", "bridge")}
+        found = {
+            method: draws.log_evidence(method) for method in ("steppingstone", "bar", "bridge")
+        }
         found["ais"] = log_evidence(model, data, method="ais", num_particles=100)
     assert fitted.trusted.all()
-    estimates = {name: (each.per_datum, each.per_datum_standard_error) for name, each in found.items()}
-    for name, (value, error) in {**estimates, "fitted": (fitted.value, fitted.standard_error)}.items():
+    estimates = {
+        name: (each.per_datum, each.per_datum_standard_error) for name, each in found.items()
+    }
+    for name, (value, error) in {
+        **estimates,
+        "fitted": (fitted.value, fitted.standard_error),
+    }.items():
         joint = (error.square() + exact.per_datum_standard_error.square()).sqrt()
         assert ((value - exact.per_datum).abs() < 5 * joint + 0.05).all(), name
 
@@ -90,11 +109,15 @@ def report_with(num_disagreeing: int) -> EvidenceReport:
     return EvidenceReport.of(known, rows, tempered)
 
 
-@pytest.mark.parametrize(("num_disagreeing", "confirmed"), [(0, True), (1, True), (2, False), (20, False)])
+@pytest.mark.parametrize(
+    ("num_disagreeing", "confirmed"), [(0, True), (1, True), (2, False), (20, False)]
+)
 def test_what_the_cross_check_disagrees_on_is_not_trusted(num_disagreeing, confirmed):
     report = report_with(num_disagreeing)
     assert report.summary()["confirmed"] is confirmed
-    assert report.data.trusted.tolist() == [False] * num_disagreeing + [True] * (30 - num_disagreeing)
+    assert report.data.trusted.tolist() == [False] * num_disagreeing + [True] * (
+        30 - num_disagreeing
+    )
     assert ("NOT to be trusted" in str(report)) == (num_disagreeing > 0)
     assert ("the cross-check disagrees beyond chance" in str(report)) == (not confirmed)
 
@@ -122,7 +145,9 @@ def test_the_model_is_left_as_it_was(datum):
     assert [each.requires_grad for each in model.parameters()] == [True, False]
 
 
-@pytest.mark.parametrize(("data", "options"), [(torch.zeros(0, 2), {}), (torch.zeros(2, 2), {"checked": -1})])
+@pytest.mark.parametrize(
+    ("data", "options"), [(torch.zeros(0, 2), {}), (torch.zeros(2, 2), {"checked": -1})]
+)
 def test_bad_arguments(data, options):
     with pytest.raises(ValueError, match="checked"):
         per_datum_evidence(Gaussian(1.0), data, **options)
@@ -130,7 +155,9 @@ def test_bad_arguments(data, options):
 
 @pytest.mark.parametrize(("num_disagreeing", "code"), [(1, 0), (20, 1)])
 def test_the_command_fails_where_the_check_does(num_disagreeing, code, monkeypatch, capsys):
-    monkeypatch.setattr("pyro_tkam.train.evidence.evidence_of_run", lambda *_, **__: report_with(num_disagreeing))
+    monkeypatch.setattr(
+        "pyro_tkam.train.evidence.evidence_of_run", lambda *_, **__: report_with(num_disagreeing)
+    )
     assert main(["evidence", "a run"]) == code
     output = capsys.readouterr()
     assert "estimated for 30 held-out data" in output.out

@@ -1,4 +1,6 @@
-"""Grid updates by schedule: when, what happens to the optimiser, and that a run that stopped goes on."""
+"""
+Grid updates by schedule: when, what happens to the optimiser, and that a run that stopped goes on.
+"""
 
 import pyro
 import pytest
@@ -8,7 +10,16 @@ from torch import nn
 from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.models import TKAM, GaussianLikelihood, LabelledPrior, LabelledTKAM
 from pyro_tkam.nn import Basis
-from pyro_tkam.train import ELBOTraining, GridConfig, GridUpdates, RunFolder, TrainConfig, fit, load_model, train
+from pyro_tkam.train import (
+    ELBOTraining,
+    GridConfig,
+    GridUpdates,
+    RunFolder,
+    TrainConfig,
+    fit,
+    load_model,
+    train,
+)
 from pyro_tkam.train.checkpoints import read_checkpoint
 
 
@@ -18,7 +29,16 @@ def run(folder, updates=9, **options):
     model = TKAM.kart(4, latent_dim=2, grid_size=5, widths=[6], noise_scale=0.2)
     module = ELBOTraining(model, ImportanceMLE(8), size=30, penalty=options.pop("penalty", None))
     schedule = GridUpdates(**({"every": 3, "decay": 0.5, "num_samples": 30} | options))
-    fit(module, x, folder, updates=updates, batch_size=6, checkpoint_every=4, progress=False, callbacks=(schedule,))
+    fit(
+        module,
+        x,
+        folder,
+        updates=updates,
+        batch_size=6,
+        checkpoint_every=4,
+        progress=False,
+        callbacks=(schedule,),
+    )
     return model, read_checkpoint(RunFolder(folder).checkpoint)
 
 
@@ -29,7 +49,10 @@ def test_a_run_with_updates_that_stopped_goes_on_to_the_same_numbers(tmp_path):
     for name, value in whole["state_dict"].items():
         assert torch.equal(value, parts["state_dict"][name]), name
     assert whole["state_dict"]["objective.model.prior.energies.basis.grid"].shape == (5, 1, 5)
-    assert whole["state_dict"]["objective.model.generator.outer.layers.0.basis.grid"].shape == (5, 5)
+    assert whole["state_dict"]["objective.model.generator.outer.layers.0.basis.grid"].shape == (
+        5,
+        5,
+    )
 
 
 def test_a_run_that_refines_goes_on_in_a_fresh_model(tmp_path):
@@ -38,7 +61,9 @@ def test_a_run_that_refines_goes_on_in_a_fresh_model(tmp_path):
     model, _ = run(tmp_path / "parts", updates=5, grid_size=9)
     assert model.prior.energies.coefficients.shape == (5, 2, 9)
     _, parts = run(tmp_path / "parts", grid_size=9)
-    assert all(torch.equal(value, parts["state_dict"][name]) for name, value in whole["state_dict"].items())
+    assert all(
+        torch.equal(value, parts["state_dict"][name]) for name, value in whole["state_dict"].items()
+    )
 
 
 def test_a_checkpoint_of_other_functions_is_refused():
@@ -48,7 +73,9 @@ def test_a_checkpoint_of_other_functions_is_refused():
     for shape in ((5, 3, 9), (5, 9)):
         checkpoint = {"state_dict": module.state_dict() | {name: torch.zeros(shape)}}
         module.on_save_checkpoint(checkpoint)
-        with pytest.raises(ValueError, match=rf"checkpoint: {name} is \(5, .*\) there and \(5, 2\) in this model"):
+        with pytest.raises(
+            ValueError, match=rf"checkpoint: {name} is \(5, .*\) there and \(5, 2\) in this model"
+        ):
             module.on_load_checkpoint(checkpoint)
 
 
@@ -62,8 +89,11 @@ def test_intervals_grow_by_two_minus_decay(tmp_path):
 
 def test_the_optimiser_starts_afresh_for_new_coefficients(tmp_path):
     model, checkpoint = run(tmp_path, updates=4, every=3)
-    states = checkpoint["optimizer_states"][0]["state"]  # by the parameter's number, in order of their last start
-    counts = {name: float(states[i]["step"]) for i, (name, _) in enumerate(model.named_parameters())}
+    # by the parameter's number, in order of their last start
+    states = checkpoint["optimizer_states"][0]["state"]
+    counts = {
+        name: float(states[i]["step"]) for i, (name, _) in enumerate(model.named_parameters())
+    }
     assert len(counts) == len(states)
     assert [count for name, count in counts.items() if name.endswith("coefficients")] == [1, 1, 1]
     assert {count for name, count in counts.items() if not name.endswith("coefficients")} == {4}
@@ -72,7 +102,9 @@ def test_the_optimiser_starts_afresh_for_new_coefficients(tmp_path):
 def test_refused_updates_change_nothing(tmp_path):
     model, checkpoint = run(tmp_path, updates=4, max_change=1e-12)
     assert all(basis.grid.dim() == 1 for basis in model.modules() if isinstance(basis, Basis))
-    assert {float(state["step"]) for state in checkpoint["optimizer_states"][0]["state"].values()} == {4}
+    assert {
+        float(state["step"]) for state in checkpoint["optimizer_states"][0]["state"].values()
+    } == {4}
 
 
 def test_an_update_of_a_collapsed_layer_is_skipped(tmp_path):
@@ -84,7 +116,15 @@ def test_an_update_of_a_collapsed_layer_is_skipped(tmp_path):
         torch.nn.init.zeros_(parameter)
     schedule = GridUpdates(every=2, num_samples=30)
     module = ELBOTraining(model, ImportanceMLE(8), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
-    fit(module, torch.rand(30, 4), tmp_path, updates=3, batch_size=6, progress=False, callbacks=(schedule,))
+    fit(
+        module,
+        torch.rand(30, 4),
+        tmp_path,
+        updates=3,
+        batch_size=6,
+        progress=False,
+        callbacks=(schedule,),
+    )
     assert all(basis.grid.dim() == 1 for basis in model.modules() if isinstance(basis, Basis))
     assert not schedule.due(3)
 
@@ -93,7 +133,10 @@ def test_a_penalty_is_part_of_the_loss(tmp_path):
     """With a strong penalty on the energies' curvature less of it is left than without."""
     rough = [
         float(
-            run(tmp_path / str(weight), penalty=lambda model, weight=weight: weight * curvature(model))[0]
+            run(
+                tmp_path / str(weight),
+                penalty=lambda model, weight=weight: weight * curvature(model),
+            )[0]
             .prior.energies.regularization(l1=0.0, entropy=0.0, smoothness=1.0)
             .detach()
         )
@@ -128,7 +171,15 @@ def test_a_model_without_grid_updates_is_refused_before_the_first_step(tmp_path)
     model = LabelledTKAM(LabelledPrior(3, 2), nn.Linear(2, 4), GaussianLikelihood(0.5))
     module = ELBOTraining(model, ImportanceMLE(8))
     with pytest.raises(TypeError, match="model: got LabelledTKAM, takes one with update_grid"):
-        fit(module, torch.rand(30, 4), tmp_path, updates=1, batch_size=6, progress=False, callbacks=(GridUpdates(),))
+        fit(
+            module,
+            torch.rand(30, 4),
+            tmp_path,
+            updates=1,
+            batch_size=6,
+            progress=False,
+            callbacks=(GridUpdates(),),
+        )
 
 
 def test_bad_schedules():

@@ -14,21 +14,27 @@ def linear(width, noise):
     def model(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("x", dist.Normal(z.unsqueeze(-1).expand(*z.shape, width), noise).to_event(1), obs=x)
+            pyro.sample(
+                "x", dist.Normal(z.unsqueeze(-1).expand(*z.shape, width), noise).to_event(1), obs=x
+            )
 
     covariance = torch.ones(width, width) + noise**2 * torch.eye(width)
     return model, dist.MultivariateNormal(torch.zeros(width), covariance)
 
 
 def test_the_mean_and_its_error_are_right():
-    """The error must hold what it says: 40 repeats, with a mean square of (deviation / error) within [0.5, 2]."""
+    """
+    The error must hold what it says: 40 repeats, with a mean square of (deviation / error) within
+    [0.5, 2].
+    """
     pyro.set_rng_seed(0)
     model, exact = linear(2, 0.5)
     x = exact.sample((20,))
     found = [held_out_evidence(model, x, num_draws=200, num_blocks=10) for _ in range(40)]
     truth = float(exact.log_prob(x).mean())
     scores = torch.tensor([(each.log_evidence - truth) / each.standard_error for each in found])
-    assert 0.5 < scores.square().mean() < 2.0  # false alarm: about 3 in 1000 for t of 9 degrees of freedom
+    # false alarm: about 3 in 1000 for t of 9 degrees of freedom
+    assert 0.5 < scores.square().mean() < 2.0
     assert all(each.reliable and each.num_draws == 2000 for each in found)
     assert "reliable" in found[0].verdict
     assert "NOT" not in found[0].verdict
@@ -54,5 +60,7 @@ def test_the_effective_sample_size_of_equal_weights_is_the_number_of_draws():
 @pytest.mark.parametrize(("num_draws", "num_blocks"), [(100, 1), (5, 2), (0, 10)])
 def test_too_few_draws_are_named(num_draws, num_blocks):
     model, exact = linear(1, 1.0)
-    with pytest.raises(ValueError, match=f"num_blocks, num_draws: got {num_blocks} and {num_draws}"):
+    with pytest.raises(
+        ValueError, match=f"num_blocks, num_draws: got {num_blocks} and {num_draws}"
+    ):
         held_out_evidence(model, exact.sample((3,)), num_draws=num_draws, num_blocks=num_blocks)

@@ -19,7 +19,9 @@ from pyro_tkam.train.batches import SeededBatches
 
 
 class Measured(PyroModule):
-    """``x ~ N(z, 1)`` with ``z ~ N(loc, scale)``: the evidence is that of N(loc, sqrt(1 + scale²))."""
+    """
+    ``x ~ N(z, 1)`` with ``z ~ N(loc, scale)``: the evidence is that of N(loc, sqrt(1 + scale²)).
+    """
 
     def __init__(self, loc=0.0):
         super().__init__()
@@ -44,10 +46,21 @@ class Global(PyroModule):
 def test_every_parameter_of_a_tkam_moves_and_the_loss_falls(tmp_path):
     pyro.set_rng_seed(0)
     x = 0.5 + 0.1 * torch.randn(60, 3)
-    model = TKAM.kart(3, latent_dim=2, coupling="shared", reference="learnable_gaussian", grid_size=5)
+    model = TKAM.kart(
+        3, latent_dim=2, coupling="shared", reference="learnable_gaussian", grid_size=5
+    )
     before = {name: value.clone() for name, value in model.named_parameters()}
-    fit(ELBOTraining(model, ImportanceMLE(30), size=60), x, tmp_path, updates=60, batch_size=20, progress=False)
-    assert [name for name, value in model.named_parameters() if torch.equal(value, before[name])] == []
+    fit(
+        ELBOTraining(model, ImportanceMLE(30), size=60),
+        x,
+        tmp_path,
+        updates=60,
+        batch_size=20,
+        progress=False,
+    )
+    assert [
+        name for name, value in model.named_parameters() if torch.equal(value, before[name])
+    ] == []
     lines = (tmp_path / "metrics.csv").read_text().splitlines()
     assert lines[0] == "update,loss,ess"
     losses = [float(line.split(",")[1]) for line in lines[1:]]
@@ -59,7 +72,8 @@ def test_the_loss_is_the_mean_evidence(tmp_path):
     x = torch.randn(50, 1)
     module = ELBOTraining(Measured(), ImportanceMLE(20_000))
     exact = -dist.Normal(0.0, 2**0.5).log_prob(x).mean()
-    assert float(module._loss(x).detach()) == pytest.approx(float(exact), abs=0.03)  # 3 standard errors at these draws
+    # 3 standard errors at these draws
+    assert float(module._loss(x).detach()) == pytest.approx(float(exact), abs=0.03)
 
 
 def test_two_models_of_one_class_do_not_share_parameters(tmp_path):
@@ -85,9 +99,12 @@ def test_a_guide_of_a_mini_batched_model_finds_the_posterior(tmp_path):
     x = 1.0 + torch.randn(200, 1)
     model = Global()
     guide = AutoNormal(model)
-    module = ELBOTraining(model, Trace_ELBO(), guide, size=200, optimizer=lambda p: torch.optim.Adam(p, lr=0.05))
+    module = ELBOTraining(
+        model, Trace_ELBO(), guide, size=200, optimizer=lambda p: torch.optim.Adam(p, lr=0.05)
+    )
     fit(module, x, tmp_path, updates=400, batch_size=50, progress=False)
-    assert float(guide.median()["z"]) == pytest.approx(float(x.sum() / 201), abs=0.1)  # posterior sd .07
+    # posterior sd .07
+    assert float(guide.median()["z"]) == pytest.approx(float(x.sum() / 201), abs=0.1)
 
 
 def test_it_works_in_any_lightning_trainer(tmp_path):
@@ -118,7 +135,10 @@ def darcy_residual(fields):
 
 
 def trained_on_flows(weight):
-    """Train on nine by nine flows; return the model's mean squared residual and its first gradient of the generator."""
+    """
+    Train on nine by nine flows; return the model's mean squared residual and its first gradient of
+    the generator.
+    """
     pyro.set_rng_seed(0)
     permeability = gaussian_fields(16, 9).exp()
     fields = torch.stack([permeability, solve_darcy(permeability)], 1).float()
@@ -142,7 +162,10 @@ def trained_on_flows(weight):
 
 @pytest.mark.slow
 def test_a_penalty_on_what_is_generated_trains_the_generator():
-    """The residual of Darcy's law falls well below that of a run without; wrong version: draws without gradients."""
+    """
+    The residual of Darcy's law falls well below that of a run without; wrong version: draws without
+    gradients.
+    """
     (free, data_only), (held, with_law) = (trained_on_flows(weight) for weight in (0.0, 0.01))
     assert held < 0.5 * free
     assert (with_law - data_only).norm() > 0.1 * data_only.norm()
@@ -169,11 +192,17 @@ def test_what_cannot_be_trained_is_named():
         (TraceGraph_ELBO(), "Trace_ELBO"),
     ):
         name = type(elbo).__name__
-        with pytest.raises(TypeError, match=f"elbo: got {name}, which has no differentiable_loss; .*{instead}"):
+        with pytest.raises(
+            TypeError, match=f"elbo: got {name}, which has no differentiable_loss; .*{instead}"
+        ):
             ELBOTraining(Measured(), elbo)
-    with pytest.raises(ValueError, match=r"model: \['loc'\] come from pyro.param and would not train"):
+    with pytest.raises(
+        ValueError, match=r"model: \['loc'\] come from pyro.param and would not train"
+    ):
         ELBOTraining(Bare(), ImportanceMLE()).initialize(x)
-    with pytest.raises(TypeError, match=r"data: got torch.float64, takes the dtype of the model's parameters"):
+    with pytest.raises(
+        TypeError, match=r"data: got torch.float64, takes the dtype of the model's parameters"
+    ):
         ELBOTraining(Measured(), ImportanceMLE()).initialize(x.double())
     with pytest.raises(ValueError, match="model: got no parameter"):
         ELBOTraining(Global(), ImportanceMLE(), size=4).initialize(x)

@@ -11,7 +11,15 @@ from pyro_tkam import __version__
 from pyro_tkam.distributions import PersistentULA, ShortRunULA
 from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.models import TKAM
-from pyro_tkam.train import ChainConfig, ELBOTraining, ModelConfig, RunFolder, TrainConfig, fit, train
+from pyro_tkam.train import (
+    ChainConfig,
+    ELBOTraining,
+    ModelConfig,
+    RunFolder,
+    TrainConfig,
+    fit,
+    train,
+)
 from pyro_tkam.train.callbacks import StopEarly
 from pyro_tkam.train.checkpoints import read_checkpoint, write_checkpoint
 from pyro_tkam.train.objectives import KERNELS, OBJECTIVES, make_objective
@@ -74,7 +82,11 @@ def test_without_the_objectives_state_the_numbers_differ(tmp_path, monkeypatch):
     [
         ("automala", "importance", "objective 'LangevinMLE with AutoMALA', takes 'ImportanceMLE'"),
         ("importance", "automala", "objective 'ImportanceMLE', takes 'LangevinMLE with AutoMALA'"),
-        ("langevin", "automala", "objective 'LangevinMLE with ULA', takes 'LangevinMLE with AutoMALA'"),
+        (
+            "langevin",
+            "automala",
+            "objective 'LangevinMLE with ULA', takes 'LangevinMLE with AutoMALA'",
+        ),
         ("wake", "wake-sleep", "objective 'ImportanceMLE', takes 'WakeSleepMLE'"),
         ("importance", "wake", r"objective.guide.encoder.1.bias is None there"),
     ],
@@ -95,14 +107,31 @@ def test_a_run_of_another_objective_is_named_and_left_alone(first, second, messa
     [
         (lambda c: c.pop("pyro_tkam_format"), "got pyro_tkam_format None, takes 1"),
         (lambda c: c.update(pyro_tkam_format=99), "got pyro_tkam_format 99, takes 1"),
-        (lambda c: c.update(pyro_tkam_version="0.0.1"), f"got pyro_tkam_version '0.0.1', takes '{__version__}'"),
-        (lambda c: c.pop("pyro_tkam_objective"), "got pyro_tkam_objective None, takes 'LangevinMLE with AutoMALA'"),
-        (lambda c: c.pop("carried"), r"got none as the state of objective, takes \['chains', 'step', 'step_size'\]"),
-        (lambda c: c["carried"]["objective"].pop("step"), r"got \['chains', 'step_size'\] as the state of objective"),
-        (lambda c: c["callbacks"].pop("RandomState"), r"got the states of \[.*\], takes that of RandomState too"),
+        (
+            lambda c: c.update(pyro_tkam_version="0.0.1"),
+            f"got pyro_tkam_version '0.0.1', takes '{__version__}'",
+        ),
+        (
+            lambda c: c.pop("pyro_tkam_objective"),
+            "got pyro_tkam_objective None, takes 'LangevinMLE with AutoMALA'",
+        ),
+        (
+            lambda c: c.pop("carried"),
+            r"got none as the state of objective, takes \['chains', 'step', 'step_size'\]",
+        ),
+        (
+            lambda c: c["carried"]["objective"].pop("step"),
+            r"got \['chains', 'step_size'\] as the state of objective",
+        ),
+        (
+            lambda c: c["callbacks"].pop("RandomState"),
+            r"got the states of \[.*\], takes that of RandomState too",
+        ),
     ],
 )
-def test_a_checkpoint_of_another_version_is_named_before_anything_is_loaded(change, message, tmp_path):
+def test_a_checkpoint_of_another_version_is_named_before_anything_is_loaded(
+    change, message, tmp_path
+):
     with pytest.raises(RuntimeError, match="crash"):
         run(tmp_path, "automala", crash=3)
     files = RunFolder(tmp_path)
@@ -121,7 +150,11 @@ def test_a_checkpoint_of_another_version_is_named_before_anything_is_loaded(chan
 @pytest.mark.parametrize("objective", ["langevin", "thermodynamic"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_kernel_is_chosen_by_name(kernel, objective):
-    config = replace(CONFIG, objective=objective, chains=ChainConfig(kernel=kernel, step_size=0.3, max_step_size=0.7))
+    config = replace(
+        CONFIG,
+        objective=objective,
+        chains=ChainConfig(kernel=kernel, step_size=0.3, max_step_size=0.7),
+    )
     elbo, _ = make_objective(config, TKAM.kart(4, latent_dim=2, grid_size=5))
     assert type(elbo.kernel) is KERNELS[kernel][0]
     assert elbo.kernel.initial_step_size == 0.3
@@ -153,11 +186,23 @@ def test_a_whole_run_from_the_flag(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "elbo"}, "objective: got 'elbo', takes one of \\['amortised', 'automala', 'importance', 'iwae'"),
-        ({"objective": "langevin", "chains": ChainConfig(kernel="nuts")}, "chains.kernel: got 'nuts', takes one of"),
+        (
+            {"objective": "elbo"},
+            "objective: got 'elbo', takes one of \\['amortised', 'automala', 'importance', 'iwae'",
+        ),
+        (
+            {"objective": "langevin", "chains": ChainConfig(kernel="nuts")},
+            "chains.kernel: got 'nuts', takes one of",
+        ),
         ({"objective": "langevin", "chains": ChainConfig(num_steps=0)}, "num_steps: got 0"),
-        ({"objective": "langevin", "chains": ChainConfig(step_size=0.0)}, "step_size must be positive"),
-        ({"objective": "steppingstone", "chains": ChainConfig(num_temperatures=1)}, "num must be at least 2"),
+        (
+            {"objective": "langevin", "chains": ChainConfig(step_size=0.0)},
+            "step_size must be positive",
+        ),
+        (
+            {"objective": "steppingstone", "chains": ChainConfig(num_temperatures=1)},
+            "num must be at least 2",
+        ),
     ],
 )
 def test_wrong_options_are_named_before_anything_is_written(tmp_path, options, message):
@@ -168,7 +213,10 @@ def test_wrong_options_are_named_before_anything_is_written(tmp_path, options, m
 
 
 def test_a_run_without_progress_stops_and_stays_so(tmp_path, monkeypatch):
-    """With blocks of 2 updates and a loss that cannot fall, a patience of 2 ends the run after 3 blocks."""
+    """
+    With blocks of 2 updates and a loss that cannot fall, a patience of 2 ends the run after 3
+    blocks.
+    """
     monkeypatch.setattr(StopEarly.__init__, "__defaults__", (2,))
     for _ in range(2):
         run(tmp_path, "importance", updates=20, patience=2, clip_norm=1e-30)
@@ -199,7 +247,9 @@ def test_tensorboard_gets_the_metrics(tmp_path):
     written = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     columns = RunFolder(tmp_path).read_metrics()
     for name in ("loss", "ess"):
-        assert [event.value for event in written.Scalars(name)] == pytest.approx(columns[name], rel=1e-6)
+        assert [event.value for event in written.Scalars(name)] == pytest.approx(
+            columns[name], rel=1e-6
+        )
 
 
 def deep(folder, crash=None):
@@ -208,7 +258,13 @@ def deep(folder, crash=None):
     sampler = PersistentULA(ShortRunULA(num_steps=3))
     model = TKAM.deep(4, latent_dim=2, grid_size=5, widths=[6], energy_widths=[3], sampler=sampler)
     options = {"updates": 4, "batch_size": 6, "checkpoint_every": 2, "progress": False}
-    fit(ELBOTraining(model, ImportanceMLE(8)), x, folder, callbacks=() if crash is None else (Crash(crash),), **options)
+    fit(
+        ELBOTraining(model, ImportanceMLE(8)),
+        x,
+        folder,
+        callbacks=() if crash is None else (Crash(crash),),
+        **options,
+    )
 
 
 def test_persistent_chains_of_a_prior_go_on(tmp_path, monkeypatch):

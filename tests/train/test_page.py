@@ -94,7 +94,9 @@ def test_a_run_without_held_out_data_has_no_evidence(tmp_path):
 @pytest.mark.slow
 def test_colour_samples_and_the_marginals_of_a_deep_prior_are_shown(tmp_path):
     model = ModelConfig(preset="deep", latent_dim=2, grid_size=5, widths=[8])
-    config = replace(CONFIG, data="patches", objective="langevin", updates=1, model=model, held_out=0)
+    config = replace(
+        CONFIG, data="patches", objective="langevin", updates=1, model=model, held_out=0
+    )
     train(config, tmp_path / "run", progress=False)
     assert main(["sample", str(tmp_path / "run"), "--num", "4"]) == 0
     page = Page(report(tmp_path / "run").read_text())
@@ -108,7 +110,11 @@ def test_the_evidence_of_each_datum_is_shown_where_it_was_estimated(tmp_path):
     TrainConfig().save(files.config)
     assert "each by itself" not in report(files.path).read_text()
     own = PerDatum(
-        torch.tensor([-2.0, -3.0]), torch.full((2,), 0.1), torch.zeros(2), torch.tensor([0, 1]), torch.tensor([1, 0])
+        torch.tensor([-2.0, -3.0]),
+        torch.full((2,), 0.1),
+        torch.zeros(2),
+        torch.tensor([0, 1]),
+        torch.tensor([1, 0]),
     )
     EvidenceReport(own, torch.tensor([0]), own.take(torch.tensor([0]))).write(files)
     page = Page(report(files.path).read_text())
@@ -119,7 +125,9 @@ def test_the_evidence_of_each_datum_is_shown_where_it_was_estimated(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["summary", "evidence"])
-@pytest.mark.parametrize("text", ["{", "[1, 2]", '{"held_out": {}, "num": 3}', '{"held_out": 3, "log_evidence": "a"}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[1, 2]", '{"held_out": {}, "num": 3}', '{"held_out": 3, "log_evidence": "a"}']
+)
 def test_damaged_numbers_are_named(tmp_path, name, text):
     files = unfinished(tmp_path)
     TrainConfig().save(files.config)

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from pyro_tkam.diagnostics import load, to_arviz
-from pyro_tkam.train import ModelConfig, RunFolder, TrainConfig, load_model, train, training_to_arviz
+from pyro_tkam.train import (
+    ModelConfig,
+    RunFolder,
+    TrainConfig,
+    load_model,
+    train,
+    training_to_arviz,
+)
 from pyro_tkam.train.pictures import generate
 
 SMALL = TrainConfig(
@@ -34,9 +41,15 @@ def folder(tmp_path_factory):
 def test_a_run_folder_is_complete(folder):
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "config.yaml", "metrics.csv", "checkpoints", "summary.json", "samples.png", "prior.png", "curves.png",
+        "config.yaml",
+        "metrics.csv",
+        "checkpoints",
+        "summary.json",
+        "samples.png",
+        "prior.png",
+        "curves.png",
         "training.nc",
-    }  # fmt: skip
+    }
     assert TrainConfig.load(RunFolder(folder).config) == RECORDED
     summary = json.loads(RunFolder(folder).summary.read_text())
     assert summary["updates"] == 12
@@ -49,7 +62,9 @@ def test_the_same_configuration_gives_the_same_run(folder, tmp_path):
     train(SMALL, tmp_path, progress=False)
     assert RunFolder(tmp_path).metrics.read_bytes() == RunFolder(folder).metrics.read_bytes()
     train(replace(SMALL, seed=1), tmp_path / "other", progress=False)
-    assert RunFolder(tmp_path / "other").metrics.read_bytes() != RunFolder(folder).metrics.read_bytes()
+    assert (
+        RunFolder(tmp_path / "other").metrics.read_bytes() != RunFolder(folder).metrics.read_bytes()
+    )
 
 
 def test_a_finished_run_is_only_described_again(folder):
@@ -104,9 +119,15 @@ def test_another_configuration_is_refused(folder):
         ({"data": "mnist6k"}, "data: got 'mnist6k'"),
         ({"held_out": 1797}, "held_out: got 1797"),
         ({"batch_size": 1698}, "batch_size: got 1698, takes 1 to 1697"),
-        ({"model": ModelConfig(data_shape=[28, 28])}, r"model.data_shape: got \[28, 28\], the data have \[8, 8\]"),
+        (
+            {"model": ModelConfig(data_shape=[28, 28])},
+            r"model.data_shape: got \[28, 28\], the data have \[8, 8\]",
+        ),
         ({"model": ModelConfig(preset="flow")}, "model.preset: got 'flow', takes one of"),
-        ({"model": ModelConfig(preset="deep", reference="gaussian")}, "model.reference: got 'gaussian', which preset"),
+        (
+            {"model": ModelConfig(preset="deep", reference="gaussian")},
+            "model.reference: got 'gaussian', which preset",
+        ),
         ({"model": ModelConfig(coupling="both")}, "coupling: got 'both'"),
     ],
 )
@@ -122,7 +143,10 @@ def test_damaged_run_folders_are_named(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config.yaml is missing"):
         load_model(tmp_path)
     RECORDED.save(tmp_path / "config.yaml")
-    with pytest.raises(FileNotFoundError, match=r"last.ckpt is missing: the run has not come to its first checkpoint"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"last.ckpt is missing: the run has not come to its first checkpoint",
+    ):
         load_model(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     RunFolder(tmp_path).checkpoint.write_bytes(RunFolder(folder).checkpoint.read_bytes())
@@ -130,7 +154,9 @@ def test_damaged_run_folders_are_named(folder, tmp_path):
     with pytest.raises(ValueError, match=r"config.yaml lacks model.data_shape"):
         load_model(tmp_path)
     replace(SMALL, model=replace(RECORDED.model, latent_dim=3)).save(tmp_path / "config.yaml")
-    with pytest.raises(ValueError, match=r"last.ckpt is of another model than .*config.yaml describes"):
+    with pytest.raises(
+        ValueError, match=r"last.ckpt is of another model than .*config.yaml describes"
+    ):
         load_model(tmp_path)
 
 

@@ -18,7 +18,11 @@ EXACT = ("importance", "unscaled")  # all draws are shared by the data
 
 def call(*words):
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", *words], capture_output=True, text=True, env=ENVIRONMENT, timeout=200
+        [sys.executable, "-W", "ignore", *words],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -42,7 +46,9 @@ def alone(tmp_path_factory):
 
 
 def gradients_close(one, other):
-    first, second = (torch.load(folder / "gradients.pt", weights_only=True) for folder in (one, other))
+    first, second = (
+        torch.load(folder / "gradients.pt", weights_only=True) for folder in (one, other)
+    )
     assert first.keys() == second.keys()
     assert all(gradient.abs().max() > 1e-6 for gradient in first.values())
     return all(torch.allclose(first[name], second[name], rtol=1e-10, atol=1e-14) for name in first)
@@ -79,7 +85,9 @@ def test_processes_that_crashed_go_on_to_the_same_numbers(shared, name):
 @pytest.mark.parametrize("name", RUNS)
 def test_the_processes_end_with_the_same_parameters(shared, name):
     """Grids are updated on the way."""
-    first, second = (torch.load(shared / name / f"parameters-{rank}.pt", weights_only=True) for rank in (0, 1))
+    first, second = (
+        torch.load(shared / name / f"parameters-{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
     assert all(torch.equal(first[part], second[part]) for part in first)
 
 
@@ -87,9 +95,17 @@ def test_the_processes_end_with_the_same_parameters(shared, name):
 def test_the_command_line_trains_in_two_processes_and_writes_once(tmp_path):
     folder = tmp_path / "run"
     options = {
-        "data": "digits", "held_out": 20, "model.latent_dim": 2, "model.grid_size": 5, "model.widths": "[8]",
-        "updates": 4, "batch_size": 50, "num_particles": 10, "device": "cpu", "devices": 2,
-    }  # fmt: skip
+        "data": "digits",
+        "held_out": 20,
+        "model.latent_dim": 2,
+        "model.grid_size": 5,
+        "model.widths": "[8]",
+        "updates": 4,
+        "batch_size": 50,
+        "num_particles": 10,
+        "device": "cpu",
+        "devices": 2,
+    }
     words = [f"--{name}={value}" for name, value in options.items()]
     printed = call("-m", "pyro_tkam", "train", str(folder), *words)
     assert printed.count("wrote") == 1
@@ -109,11 +125,19 @@ def test_the_command_line_trains_in_two_processes_and_writes_once(tmp_path):
         ({"precision": "half"}, r"precision: got 'half', takes one of \['32-true', 'bf16-mixed'\]"),
     ],
 )
-def test_what_processes_cannot_share_is_named_before_anything_is_written(tmp_path, options, message):
+def test_what_processes_cannot_share_is_named_before_anything_is_written(
+    tmp_path, options, message
+):
     with pytest.raises(ValueError, match=message):
         TrainConfig(batch_size=6, **options)
     with pytest.raises(ValueError, match=message):
-        fit(RUNS["importance"](), torch.rand(30, 4).double(), tmp_path / "run", batch_size=6, **options)
+        fit(
+            RUNS["importance"](),
+            torch.rand(30, 4).double(),
+            tmp_path / "run",
+            batch_size=6,
+            **options,
+        )
     assert not (tmp_path / "run").exists()
 
 

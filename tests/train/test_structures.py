@@ -19,7 +19,9 @@ ROWS = 24
 
 def labelled():
     model = small.labelled(4)
-    return ELBOTraining(model, ImportanceWeightedELBO(2), AmortisedGuide(model, hidden=(8,)), size=ROWS)
+    return ELBOTraining(
+        model, ImportanceWeightedELBO(2), AmortisedGuide(model, hidden=(8,)), size=ROWS
+    )
 
 
 def multimodal():
@@ -28,11 +30,15 @@ def multimodal():
 
 def sequence(chains=False):
     decoder = SequenceGenerator(2, num_classes=5, max_length=6, width=8, num_heads=2, num_layers=1)
-    model = TKAM(MixturePrior(TiltedPrior((2, 2), grid_size=5)), nn.Identity(), SequenceLikelihood(decoder))
+    model = TKAM(
+        MixturePrior(TiltedPrior((2, 2), grid_size=5)), nn.Identity(), SequenceLikelihood(decoder)
+    )
     if chains:
         return ELBOTraining(model, LangevinMLE(num_steps=2), size=ROWS)
     encoder = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(18, 4))
-    return ELBOTraining(model, ImportanceWeightedELBO(2), AmortisedGuide(model, encoder=encoder), size=ROWS)
+    return ELBOTraining(
+        model, ImportanceWeightedELBO(2), AmortisedGuide(model, encoder=encoder), size=ROWS
+    )
 
 
 def rows():
@@ -61,7 +67,16 @@ def run(folder, case, crash=None, updates=5):
     module = make()
     before = {name: value.clone() for name, value in module.named_parameters()}
     callbacks = () if crash is None else (Crash(crash),)
-    fit(module, data, folder, updates=updates, batch_size=6, checkpoint_every=2, progress=False, callbacks=callbacks)
+    fit(
+        module,
+        data,
+        folder,
+        updates=updates,
+        batch_size=6,
+        checkpoint_every=2,
+        progress=False,
+        callbacks=callbacks,
+    )
     return [name for name, value in module.named_parameters() if torch.equal(value, before[name])]
 
 
@@ -88,7 +103,9 @@ def test_labels_and_masks_reach_the_model(case, tmp_path):
 
 def test_data_that_do_not_fit_are_named_before_anything_is_written(tmp_path):
     options = {"updates": 1, "batch_size": 6, "progress": False}
-    with pytest.raises(TypeError, match=r"data: got torch.float64, takes the dtype of the model's parameters"):
+    with pytest.raises(
+        TypeError, match=r"data: got torch.float64, takes the dtype of the model's parameters"
+    ):
         fit(multimodal(), {"image": IMAGE.double(), "label": LABEL}, tmp_path / "run", **options)
     with pytest.raises(ValueError, match="label: got 9, takes classes from 0 to 2"):
         fit(labelled(), (IMAGE, torch.full_like(LABEL, 9)), tmp_path / "run", **options)

@@ -33,7 +33,12 @@ def run(folder, crash=None, **options):
     pyro.set_rng_seed(1)
     x = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
     model = TKAM.kart(4, latent_dim=2, coupling="shared", grid_size=5, widths=[6], noise_scale=0.2)
-    options = {"updates": UPDATES, "batch_size": 6, "checkpoint_every": EVERY, "progress": False} | options
+    options = {
+        "updates": UPDATES,
+        "batch_size": 6,
+        "checkpoint_every": EVERY,
+        "progress": False,
+    } | options
     return fit(
         ELBOTraining(model, ImportanceMLE(8), size=30),
         x,
@@ -118,7 +123,9 @@ def test_a_short_gradient_norm_changes_the_run(whole, tmp_path):
 
 def test_a_run_in_half_precision_stays_near_and_resumes(whole, tmp_path):
     run(tmp_path / "half", precision="bf16-mixed")
-    single, half = (RunFolder(folder).read_metrics()["loss"] for folder in (whole, tmp_path / "half"))
+    single, half = (
+        RunFolder(folder).read_metrics()["loss"] for folder in (whole, tmp_path / "half")
+    )
     assert half != single
     assert half == pytest.approx(single, abs=0.05)
     with pytest.raises(RuntimeError, match="crash"):
@@ -143,7 +150,9 @@ def test_damaged_folders_are_named_and_left_alone(tmp_path):
 
 
 def test_a_checkpoint_of_another_model_is_named(whole):
-    module = ELBOTraining(TKAM.kart(4, latent_dim=3, grid_size=5, widths=[6]), ImportanceMLE(8), size=30)
+    module = ELBOTraining(
+        TKAM.kart(4, latent_dim=3, grid_size=5, widths=[6]), ImportanceMLE(8), size=30
+    )
     with pytest.raises(ValueError, match=r"checkpoint: objective.model.generator.* in this model"):
         fit(module, torch.rand(30, 4), whole, updates=99, batch_size=6, progress=False)
 

@@ -22,7 +22,8 @@ PILOT_CHAINS = 8
 class Annealing:
     """Particles that start from the prior and go through all temperatures once (Neal 2001).
 
-    A short tempered run finds step sizes, scales and a ladder; each of its intervals is then cut into equal parts.
+    A short tempered run finds step sizes, scales and a ladder; each of its intervals is then cut
+    into equal parts.
 
     :param kernel: moves the particles, always with its Metropolis test.
     :param density: the model's.
@@ -41,8 +42,14 @@ class Annealing:
         warmup_steps: int = 128,
     ) -> None:
         if not density.can_sample_prior():
-            raise ValueError('model: its prior can\'t be sampled exactly, as method="ais" needs; use "bar" or "bridge"')
-        for name, value, least in (("num_particles", num_particles, 25), ("steps_between", steps_between, 1)):
+            raise ValueError(
+                'model: its prior can\'t be sampled exactly, as method="ais" needs; use "bar" or '
+                '"bridge"'
+            )
+        for name, value, least in (
+            ("num_particles", num_particles, 25),
+            ("steps_between", steps_between, 1),
+        ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         self.kernel, self.density, self.num_particles = kernel, density, num_particles
@@ -60,16 +67,25 @@ class Annealing:
 
     def _pilot(self) -> TemperedChains:
         ladder = make_ladder("adaptive", PILOT_TEMPERATURES)
-        chains = TemperedChains(self.kernel, self.density, ladder, PILOT_CHAINS, self.warmup_steps, 1)
+        chains = TemperedChains(
+            self.kernel, self.density, ladder, PILOT_CHAINS, self.warmup_steps, 1
+        )
         for _ in range(self.warmup_steps):
             chains.step()
         self.evaluations = int(chains.evaluations)
         return chains
 
     def _anneal(self, pilot: TemperedChains) -> tuple[Tensor, Tensor]:
-        """Return log likelihoods ``(temperature, particle, *local)`` and the inverse temperatures."""
+        """
+        Return log likelihoods ``(temperature, particle, *local)`` and the inverse temperatures.
+        """
         parts = torch.arange(1, self.steps_between + 1).to(pilot.betas) / self.steps_between
-        betas = torch.cat([pilot.betas[:1], (pilot.betas[:-1, None] + pilot.betas.diff()[:, None] * parts).flatten()])
+        betas = torch.cat(
+            [
+                pilot.betas[:1],
+                (pilot.betas[:-1, None] + pilot.betas.diff()[:, None] * parts).flatten(),
+            ]
+        )
         betas[-1] = 1.0
         self.density.expect(self.num_particles)
         point = self._target(betas[0])(self.density.sample_prior(self.num_particles))
@@ -77,8 +93,12 @@ class Annealing:
         self.evaluations += self.num_particles
         for index, beta in enumerate(betas[1:]):
             target, interval = self._target(beta), index // self.steps_between
-            tuning = pilot.tuning.map(lambda each, k=interval: each[k].expand(self.num_particles, *each.shape[1:]))
-            point, info = self.kernel.step(target.temper(point.position, point.parts), target, tuning, True)
+            tuning = pilot.tuning.map(
+                lambda each, k=interval: each[k].expand(self.num_particles, *each.shape[1:])
+            )
+            point, info = self.kernel.step(
+                target.temper(point.position, point.parts), target, tuning, True
+            )
             self.evaluations += int(info.total_evaluations)
             log_likelihood.append(point.parts[1])
         return torch.stack(log_likelihood), betas

@@ -9,7 +9,11 @@ from typing import Any
 import torch
 
 from pyro_tkam.infer.evidence.budget import Budget
-from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws, evidence_of_weights
+from pyro_tkam.infer.evidence.importance import (
+    ImportanceSampling,
+    WeightedDraws,
+    evidence_of_weights,
+)
 from pyro_tkam.infer.evidence.mixture_proposal import FEWEST_WEIGHTS, FittedProposal
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
@@ -38,10 +42,16 @@ AIM = 0.5
 """Share of the target at which to stop, as standard errors are uncertain themselves."""
 
 FITTED_DRAWS, FITTED_SHARE = 20_000, 0.5
-"""Proposal draws of the first estimate, the most in one batch after it; share of what is left that the first takes."""
+"""
+Proposal draws of the first estimate, the most in one batch after it; share of what is left that the
+first takes.
+"""
 
 ESTIMATE_EVALUATIONS, ESTIMATE_SHARE = 150_000, 0.4
-"""What fit, searches and weights take at full size, and the most of what is left that is kept for them."""
+"""
+What fit, searches and weights take at full size, and the most of what is left that is kept for
+them.
+"""
 
 MOST_REFITS = 3
 """Refinements of a fitted mixture whose weights have heavy tails."""
@@ -50,25 +60,31 @@ MOST_REFITS = 3
 class AutomaticEvidence:
     """Prior importance sampling where it can be trusted; tempering, and what it finds, elsewhere.
 
-    Prior draws are trusted where the data say little: k-hat below 0.5 and at least one effective draw in twenty. Else
-    a short tempered run finds how many temperatures the model needs, and a longer one where the mass is. Then it is
+    Prior draws are trusted where the data say little: k-hat below 0.5 and at least one effective
+    draw in twenty. Else a short tempered run finds how many temperatures the model needs, and a
+    longer one where the mass is. Then it is
 
-    - importance sampling from a mixture fitted to its draws (:class:`FittedProposal`), if k-hat is below 0.5, a search
-      from the prior finds no mode that the mixture lacks, and Bennett's ratio along the ladder agrees; or
-    - a bridge at ``t = 1``, with more and more draws, or importance sampling from a guide that agrees with both
-      Bennett's ratio and the bridge: a guide may miss a mode without a trace in its own weights.
+    - importance sampling from a mixture fitted to its draws (:class:`FittedProposal`), if k-hat is
+      below 0.5, a search from the prior finds no mode that the mixture lacks, and Bennett's ratio
+      along the ladder agrees; or
+    - a bridge at ``t = 1``, with more and more draws, or importance sampling from a guide that
+      agrees with both Bennett's ratio and the bridge: a guide may miss a mode without a trace in
+      its own weights.
 
-    It ends when the standard error (for local data, of the worst datum) is half of the target, or the budget is spent.
-    The budget is never exceeded: where it is short, pilot, run, fit and searches are smaller.
+    It ends when the standard error (for local data, of the worst datum) is half of the target, or
+    the budget is spent. The budget is never exceeded: where it is short, pilot, run, fit and
+    searches are smaller.
 
     :param kernel: what moves tempered chains.
     :param args: the model's arguments.
     :param kwargs: the model's keyword arguments.
-    :param guide: a guide to draw importance samples from, where a fitted mixture's weights can't be trusted.
+    :param guide: a guide to draw importance samples from, where a fitted mixture's weights can't be
+        trusted.
     :param target_se: standard error to reach, in nats.
-    :param max_evaluations: most evaluations of likelihood or gradient, at least 20000; a model that needs many
-        temperatures or has many dimensions takes more.
-    :raises ValueError: if a number is out of range, or ``max_evaluations`` is too small for the model.
+    :param max_evaluations: most evaluations of likelihood or gradient, at least 20000; a model that
+        needs many temperatures or has many dimensions takes more.
+    :raises ValueError: if a number is out of range, or ``max_evaluations`` is too small for the
+        model.
     """
 
     def __init__(
@@ -84,7 +100,9 @@ class AutomaticEvidence:
         if not target_se > 0:
             raise ValueError(f"target_se must be positive, got {target_se}")
         if max_evaluations < FEWEST_EVALUATIONS:
-            raise ValueError(f"max_evaluations must be at least {FEWEST_EVALUATIONS}, got {max_evaluations}")
+            raise ValueError(
+                f"max_evaluations must be at least {FEWEST_EVALUATIONS}, got {max_evaluations}"
+            )
         self.kernel, self.args, self.kwargs, self.guide = kernel, args, kwargs, guide
         self.target_se, self.budget = target_se, Budget(max_evaluations)
         self.num_chains = min(NUM_CHAINS, max(FEWEST_CHAINS, max_evaluations // CHAIN_BUDGET))
@@ -95,14 +113,20 @@ class AutomaticEvidence:
         return replace(evidence, evaluations=self.budget.spent)
 
     def _by_importance(self, guide: Any) -> Evidence | None:
-        """Weigh draws, more of them if need be; None if a pilot says that it can't be trusted or takes too many."""
+        """
+        Weigh draws, more of them if need be; None if a pilot says that it can't be trusted or takes
+        too many.
+        """
         num = self.budget.affords(PILOT_PARTICLES, share=PILOT_PARTICLES_SHARE)
         if num < FEWEST_WEIGHTS:
             return None
         sampling = ImportanceSampling(self.kernel.model, guide, num)
         pilot = self._weigh(sampling)
         more = self._more_batches(pilot.evidence)
-        if not _trusts(pilot, PRIOR_EFFICIENCY if guide is None else 0.0) or more * num > self.budget.left:
+        if (
+            not _trusts(pilot, PRIOR_EFFICIENCY if guide is None else 0.0)
+            or more * num > self.budget.left
+        ):
             return None
         weights = [pilot.log_weights] + [self._weigh(sampling).log_weights for _ in range(more)]
         result = evidence_of_weights(torch.cat(weights))
@@ -117,7 +141,9 @@ class AutomaticEvidence:
         return max(0, math.ceil((_worst_error(first) / (AIM * self.target_se)) ** 2) - 1)
 
     def _by_tempering(self) -> Evidence:
-        """Temper, with more and more draws, until an estimate from them is trusted and exact enough."""
+        """
+        Temper, with more and more draws, until an estimate from them is trusted and exact enough.
+        """
         tempering = self._first_run()
         draws = self._run(tempering, keep=self._kept_for_estimate())
         while True:
@@ -137,26 +163,36 @@ class AutomaticEvidence:
             draws = self._run(tempering, keep=keep, before=draws.evaluations)
 
     def _first_run(self) -> ParallelTempering:
-        """Plan a run, from a short one: at full size, or what the budget allows beside an estimate."""
+        """
+        Plan a run, from a short one: at full size, or what the budget allows beside an estimate.
+        """
         guess = STEP_EVALUATIONS * PILOT_TEMPERATURES * self.num_chains
-        steps = max(FEWEST_PILOT_STEPS, self.budget.affords(PILOT_STEPS, each=guess, share=PILOT_SHARE))
+        steps = max(
+            FEWEST_PILOT_STEPS, self.budget.affords(PILOT_STEPS, each=guess, share=PILOT_SHARE)
+        )
         short = self._tempering(PILOT_TEMPERATURES, steps - steps // 2, steps // 2)
         pilot = self._run(short, keep=(1 - MOST_PILOT_SHARE) * self.budget.left)
         number = min(max(pilot.suggested_num_temperatures, FEWEST_TEMPERATURES), MOST_TEMPERATURES)
-        each = number * pilot.evaluations / PILOT_TEMPERATURES / (short.warmup_steps + short.num_draws)
-        fewest = FEWEST_DRAWS + math.ceil(4 * (pilot.density.layout.dim + 1) / self.num_chains)  # that can be bridged
+        each = (
+            number * pilot.evaluations / PILOT_TEMPERATURES / (short.warmup_steps + short.num_draws)
+        )
+        # that can be bridged
+        fewest = FEWEST_DRAWS + math.ceil(4 * (pilot.density.layout.dim + 1) / self.num_chains)
         wanted = WARMUP_STEPS + max(FIRST_DRAWS, fewest)
         steps = min(wanted, int((self.budget.left - self._kept_for_estimate()) / each))
         warmup_steps = min(WARMUP_STEPS, steps // 2, steps - fewest)
         if warmup_steps < FEWEST_WARMUP_STEPS:
             takes = (FEWEST_WARMUP_STEPS + fewest) * each / (1 - ESTIMATE_SHARE) + self.budget.spent
             raise ValueError(
-                f"max_evaluations must be at least {takes:.2g} for this model, which needs {number} temperatures and "
+                f"max_evaluations must be at least {takes:.2g} for this model, which needs "
+                f"{number} temperatures and "
                 f"has {pilot.density.layout.dim} dimensions, got {self.budget.total}"
             )
         return self._tempering(number, steps - warmup_steps, warmup_steps)
 
-    def _tempering(self, num_temperatures: int, num_samples: int, warmup_steps: int) -> ParallelTempering:
+    def _tempering(
+        self, num_temperatures: int, num_samples: int, warmup_steps: int
+    ) -> ParallelTempering:
         return ParallelTempering(
             self.kernel,
             num_temperatures=num_temperatures,
@@ -166,7 +202,9 @@ class AutomaticEvidence:
             disable_progbar=True,
         )
 
-    def _run(self, tempering: ParallelTempering, *, keep: float, before: int = 0) -> PowerPosteriors:
+    def _run(
+        self, tempering: ParallelTempering, *, keep: float, before: int = 0
+    ) -> PowerPosteriors:
         """Run, or go on after some evaluations, with all of the budget but what is to be kept."""
         tempering.max_evaluations = before + int(self.budget.left - keep)
         draws = tempering.run(*self.args, **self.kwargs)
@@ -177,7 +215,10 @@ class AutomaticEvidence:
         return min(ESTIMATE_EVALUATIONS, ESTIMATE_SHARE * self.budget.left)
 
     def _estimate(self, draws: PowerPosteriors) -> Evidence:
-        """Weigh a fitted mixture's draws; where their weights have heavy tails or are too many, bridge instead."""
+        """
+        Weigh a fitted mixture's draws; where their weights have heavy tails or are too many, bridge
+        instead.
+        """
         self.budget.kept = bridge_evaluations(draws)
         fitted = FittedProposal(self.kernel, draws, self.budget)
         result = self._weighed(fitted)
@@ -195,7 +236,10 @@ class AutomaticEvidence:
         return min(candidates, key=_preference)[0]
 
     def _weighed(self, fitted: FittedProposal) -> Evidence:
-        """Weigh a mixture's draws; refine it more where their tails are heavy, and draw more where they are not."""
+        """
+        Weigh a mixture's draws; refine it more where their tails are heavy, and draw more where
+        they are not.
+        """
         num = max(FEWEST_WEIGHTS, self.budget.affords(FITTED_DRAWS, share=FITTED_SHARE))
         weights = [fitted.weigh(num)]
         result = fitted.evidence(weights[0])
@@ -211,9 +255,14 @@ class AutomaticEvidence:
         return fitted.evidence(torch.cat(weights))
 
     def _out_of_budget(self, result: Evidence) -> Evidence:
-        error, spent = _worst_error(result), f"after {self.budget.spent} of {self.budget.total} evaluations"
+        error, spent = (
+            _worst_error(result),
+            f"after {self.budget.spent} of {self.budget.total} evaluations",
+        )
         if error <= self.target_se:
-            return replace(result, verdict=result.verdict + Verdict(notes=(f"ended by the budget {spent}",)))
+            return replace(
+                result, verdict=result.verdict + Verdict(notes=(f"ended by the budget {spent}",))
+            )
         seen = f"standard error {error:.3g} {spent}, target {self.target_se:.3g}"
         finding = Finding("target not reached", seen, "raise max_evaluations or target_se")
         return replace(result, verdict=result.verdict + Verdict((finding,)))
@@ -221,7 +270,9 @@ class AutomaticEvidence:
 
 def _trusts(draws: WeightedDraws, least_efficiency: float) -> bool:
     efficiency = (draws.effective_sample_size / draws.num_particles).min().item()
-    return bool(draws.verdict.trusted and draws.khat.max() < KHAT_LIMIT and efficiency >= least_efficiency)
+    return bool(
+        draws.verdict.trusted and draws.khat.max() < KHAT_LIMIT and efficiency >= least_efficiency
+    )
 
 
 def _is_heavy(evidence: Evidence) -> bool:

@@ -23,10 +23,12 @@ class WeightedDraws:
     """Weighted draws of the posterior, per datum where the model's latents are.
 
     :param log_weights: ``log p(x, z_s) - log q(z_s)``, ``(draw, *local)``, in nats.
-    :param values: the drawn sites, each ``(draw, *plates, *event)``, of size 1 where data share the draws.
+    :param values: the drawn sites, each ``(draw, *plates, *event)``, of size 1 where data share the
+        draws.
     :param proposal: where they come from.
     :param resampler: turns log weights ``(*local, draw)`` into indices.
-    :param ess_threshold: share of effective draws below which :attr:`weights` are those of resampled draws.
+    :param ess_threshold: share of effective draws below which :attr:`weights` are those of
+        resampled draws.
     """
 
     log_weights: Tensor
@@ -42,7 +44,10 @@ class WeightedDraws:
 
     @cached_property
     def weights(self) -> Tensor:
-        """Normalised weights ``(draw, *local)``; multiples of ``1/S`` where the effective sample size is too small."""
+        """
+        Normalised weights ``(draw, *local)``; multiples of ``1/S`` where the effective sample size
+        is too small.
+        """
         weights = self.log_weights.softmax(0)
         few = self.effective_sample_size < self.ess_threshold * self.num_particles
         if not few.any():
@@ -95,15 +100,17 @@ class WeightedDraws:
 class ImportanceSampling:
     """Importance sampling of any Pyro model, from its prior or from a guide.
 
-    Weights are ``w_s = p(x, z_s) / q(z_s)`` and the evidence is ``(1/S) Σ_s w_s`` (Raj 2025, arXiv:2506.14167,
-    Eq. 26-28). Where all latents lie in the plates of the data, each datum has its own weights and evidence; a prior
-    that is the same for all data is drawn from once for all of them. Draws carry no gradient.
+    Weights are ``w_s = p(x, z_s) / q(z_s)`` and the evidence is ``(1/S) Σ_s w_s`` (Raj 2025,
+    arXiv:2506.14167, Eq. 26-28). Where all latents lie in the plates of the data, each datum has
+    its own weights and evidence; a prior that is the same for all data is drawn from once for all
+    of them. Draws carry no gradient.
 
     :param model: a Pyro model.
     :param guide: a Pyro guide that draws all latent sites; None draws from the prior.
     :param num_particles: number of draws ``S``, at least 25.
     :param resampler: ``"residual"``, ``"multinomial"``, ``"systematic"`` or ``"stratified"``.
-    :param ess_threshold: weights are resampled where their effective sample size is below this share of ``S``.
+    :param ess_threshold: weights are resampled where their effective sample size is below this
+        share of ``S``.
     :raises ValueError: for an unknown name or a number out of range.
 
     >>> import pyro, torch, pyro.distributions as dist
@@ -127,7 +134,9 @@ class ImportanceSampling:
         if resampler not in RESAMPLERS:
             raise ValueError(f"resampler: got {resampler!r}, takes one of {sorted(RESAMPLERS)}")
         if not isinstance(num_particles, int) or num_particles < 25:
-            raise ValueError(f"num_particles: got {num_particles!r}, takes a whole number of at least 25")
+            raise ValueError(
+                f"num_particles: got {num_particles!r}, takes a whole number of at least 25"
+            )
         if not 0 <= ess_threshold <= 1:
             raise ValueError(f"ess_threshold: got {ess_threshold}, takes a share from 0 to 1")
         self.model, self.guide, self.num_particles = model, guide, num_particles
@@ -138,8 +147,8 @@ class ImportanceSampling:
         """Draw and weigh on the model's arguments.
 
         :raises NotImplementedError: if a plate of the model subsamples.
-        :raises ValueError: if the model has no latent or no observed site, an improper or scaled prior, or no weight
-            is finite and positive.
+        :raises ValueError: if the model has no latent or no observed site, an improper or scaled
+            prior, or no weight is finite and positive.
         """
         check_prior(self.model, args, kwargs)
         proposal = Proposal.of(self.model, self.guide, args, kwargs)
@@ -156,10 +165,13 @@ def evidence_of_weights(log_weights: Tensor) -> Evidence:
     by_datum = log_weights.movedim(0, -1)
     estimate = importance(by_datum)
     verdict = importance_verdict(pareto_smooth(by_datum).khat, effective_draws(log_weights))
-    # Data may share their draws, so that their errors may go together: sum before taking the spread.
+    # Data may share their draws, so that their errors may go together: sum before taking the
+    # spread.
     relative = (log_weights - estimate.value).expm1().reshape(len(log_weights), -1).sum(1)
     error = relative.std().item() / len(log_weights) ** 0.5
-    return Evidence.of(estimate, "importance", verdict, evaluations=len(log_weights), total_standard_error=error)
+    return Evidence.of(
+        estimate, "importance", verdict, evaluations=len(log_weights), total_standard_error=error
+    )
 
 
 def effective_draws(log_weights: Tensor) -> Tensor:
@@ -171,6 +183,8 @@ def _check(log_weights: Tensor) -> None:
     if log_weights.numel() == 0:
         raise ValueError("model: its data are empty, takes at least one datum")
     if not (log_weights < torch.inf).all():
-        raise ValueError("model: its log likelihood is NaN or +inf at some draws; are the data finite?")
+        raise ValueError(
+            "model: its log likelihood is NaN or +inf at some draws; are the data finite?"
+        )
     if not (log_weights.amax(0) > -torch.inf).all():
         raise ValueError("model: its likelihood is zero at every draw")

@@ -35,27 +35,30 @@ def log_evidence(
     kernel: LangevinKernel | None = None,
     **options: Any,
 ) -> Evidence:
-    """Estimate ``log p(x) = log ∫ p(x|z) p(z) dz`` of a Pyro model, with its standard error and a diagnosis.
+    """
+    Estimate ``log p(x) = log ∫ p(x|z) p(z) dz`` of a Pyro model, with its standard error and a
+    diagnosis.
 
-    ``"auto"`` averages over prior draws where the data say little; elsewhere it tempers, and weighs a mixture fitted to
-    the draws or bridges to ``t = 1``, until the standard error reaches ``target_se``. It never takes more than
-    ``max_evaluations``, and says so if these end first. Where all latents lie in the plates
-    of the data, the evidence is per datum too.
+    ``"auto"`` averages over prior draws where the data say little; elsewhere it tempers, and weighs
+    a mixture fitted to the draws or bridges to ``t = 1``, until the standard error reaches
+    ``target_se``. It never takes more than ``max_evaluations``, and says so if these end first.
+    Where all latents lie in the plates of the data, the evidence is per datum too.
 
     :param model: a Pyro model with observed sites, called on ``args``.
-    :param method: ``"auto"``; ``"importance"`` from prior or guide; ``"ais"`` (annealed importance sampling); or from
-        a tempered run ``"steppingstone"`` (Raj 2025, arXiv:2506.14167, Eq. 35), ``"thermodynamic"`` (Eq. 31),
-        ``"bar"`` (Bennett's ratio) or ``"bridge"``.
+    :param method: ``"auto"``; ``"importance"`` from prior or guide; ``"ais"`` (annealed importance
+        sampling); or from a tempered run ``"steppingstone"`` (Raj 2025, arXiv:2506.14167, Eq. 35),
+        ``"thermodynamic"`` (Eq. 31), ``"bar"`` (Bennett's ratio) or ``"bridge"``.
     :param model_kwargs: the model's keyword arguments.
     :param kernel: moves tempered chains; :class:`AutoMALA` of the model if None.
-    :param options: for ``"auto"``: ``target_se`` (nats, 0.01), ``max_evaluations`` (400000; at least 20000) and
-        ``guide`` (weighed where a fitted mixture can't be, if the tempered run agrees). For ``"importance"``: those of
-        :class:`ImportanceSampling`. For ``"ais"``: ``num_particles`` (500), ``steps_between`` (10), ``warmup_steps``
-        (128). For the others: those of :class:`ParallelTempering`.
+    :param options: for ``"auto"``: ``target_se`` (nats, 0.01), ``max_evaluations`` (400000; at
+        least 20000) and ``guide`` (weighed where a fitted mixture can't be, if the tempered run
+        agrees). For ``"importance"``: those of :class:`ImportanceSampling`. For ``"ais"``:
+        ``num_particles`` (500), ``steps_between`` (10), ``warmup_steps`` (128). For the others:
+        those of :class:`ParallelTempering`.
     :return: value and standard error in nats, with a verdict.
-    :raises ValueError: if the method is unknown, an option is out of range, or the model has no data, a datum that
-        isn't finite, an improper prior, a likelihood that is zero wherever the prior draws, or data and a distribution
-        that spread each other.
+    :raises ValueError: if the method is unknown, an option is out of range, or the model has no
+        data, a datum that isn't finite, an improper prior, a likelihood that is zero wherever the
+        prior draws, or data and a distribution that spread each other.
     :raises TypeError: if the method doesn't take an option.
 
     >>> import pyro, torch, pyro.distributions as dist
@@ -100,7 +103,11 @@ def _tempered(method: str) -> Callable[..., Evidence]:
 
 def _check_options(method: str, options: dict[str, Any]) -> None:
     parameters = signature(ESTIMATORS.get(method, ParallelTempering)).parameters.values()
-    takes = sorted(each.name for each in parameters if each.default is not each.empty or each.name == "num_samples")
+    takes = sorted(
+        each.name
+        for each in parameters
+        if each.default is not each.empty or each.name == "num_samples"
+    )
     unknown = sorted(set(options) - set(takes))
     if unknown:
         raise TypeError(f"options: got {unknown}, method {method!r} takes {takes}")

@@ -1,4 +1,7 @@
-"""Importance sampling from a mixture that is fitted to tempered draws, and to modes that these have missed."""
+"""
+Importance sampling from a mixture that is fitted to tempered draws, and to modes that these have
+missed.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,29 @@ from pyro_tkam.infer.evidence.mode_search import Known, Scouts
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
-from pyro_tkam.infer.tempering.estimates import TemperedDraws, agreement, along_ladder, log_joint, run_verdict
+from pyro_tkam.infer.tempering.estimates import (
+    TemperedDraws,
+    agreement,
+    along_ladder,
+    log_joint,
+    run_verdict,
+)
 from pyro_tkam.ops.estimators import Estimate, effective_sample_size, importance, pareto_smooth
 from pyro_tkam.ops.estimators.mixture import MIN_DRAWS_PER_COMPONENT, fit_mixture
 from pyro_tkam.ops.estimators.population import refine, with_component
 
 NUM_REFINEMENTS = 4
 REFINEMENT_DRAWS, REFINEMENT_SHARE = 3000, 0.15
-"""Draws in a round, and the share of what is left of a budget that the rounds and a look at the result may take."""
+"""
+Draws in a round, and the share of what is left of a budget that the rounds and a look at the result
+may take.
+"""
 
 MOST_SEARCHES = 3
 TYPICAL_DRAWS, TYPICAL_SHARE = 1000, 0.05
-"""Draws of the mixture, and the share of them that lies where its density is too small to be typical."""
+"""
+Draws of the mixture, and the share of them that lies where its density is too small to be typical.
+"""
 
 FEWEST_WEIGHTS = 25
 """Draws from which a k-hat can be told."""
@@ -30,7 +44,10 @@ FEWEST_SCOUTED = 4
 """Draws of a chain that can tell where it stays."""
 
 FEWEST_CLIMBS = 300
-"""Climbs below which a search says little: of 300, one in twenty misses a mode to which 1% of them lead."""
+"""
+Climbs below which a search says little: of 300, one in twenty misses a mode to which 1% of them
+lead.
+"""
 
 FEW_CLIMBS = 3
 """Climbs to a mode below which finding it was luck."""
@@ -39,14 +56,18 @@ RULE_OF_THREE = 3.0
 """What has a chance of three in so many tries is missed by all of them one time in twenty."""
 
 BEARING = {"too few rungs"}
-"""Findings on a tempered run that count against an estimate which only takes its proposal from it."""
+"""
+Findings on a tempered run that count against an estimate which only takes its proposal from it.
+"""
 
 GAIN_SIGMAS, LEAST_GAIN = 4.0, 0.03
 """Standard errors and nats by which a search must change the evidence to call for another one."""
 
 
 class MixtureProposal:
-    """A mixture for each datum, fitted to draws of its posterior and refined by its own weighted draws.
+    """
+    A mixture for each datum, fitted to draws of its posterior and refined by its own weighted
+    draws.
 
     :param density: the posterior's.
     :param positions: draws, ``(chain, draw, *local, dim)``.
@@ -55,7 +76,11 @@ class MixtureProposal:
     """
 
     def __init__(
-        self, density: ModelDensity, positions: Tensor, log_density: Tensor, budget: Budget | None = None
+        self,
+        density: ModelDensity,
+        positions: Tensor,
+        log_density: Tensor,
+        budget: Budget | None = None,
     ) -> None:
         self.local, self.dim = density.layout.local_shape, density.layout.dim
         self.budget = Budget() if budget is None else budget
@@ -71,25 +96,35 @@ class MixtureProposal:
         return (self._density(points) - self.mixture.log_prob(points)).reshape(num, *self.local)
 
     def refine(self) -> None:
-        """Move the mixture by its own weighted draws; it stays as it is where the budget allows too few of them."""
+        """
+        Move the mixture by its own weighted draws; it stays as it is where the budget allows too
+        few of them.
+        """
         num = self._num_draws()
         if num >= max(FEWEST_WEIGHTS, MIN_DRAWS_PER_COMPONENT * (self.dim + 1)):
             self.mixture = refine(self.mixture, self._density, num, NUM_REFINEMENTS)
 
     def _num_draws(self) -> int:
-        return self.budget.affords(REFINEMENT_DRAWS, each=NUM_REFINEMENTS + 1, share=REFINEMENT_SHARE)
+        return self.budget.affords(
+            REFINEMENT_DRAWS, each=NUM_REFINEMENTS + 1, share=REFINEMENT_SHARE
+        )
 
     def _density(self, points: Tensor) -> Tensor:
         """Return the log joint density of points ``(num, data, dim)``, and count them."""
         self.budget.spend(len(points))
-        return self._log_joint(points.reshape(len(points), *self.local, self.dim)).reshape(points.shape[:-1])
+        return self._log_joint(points.reshape(len(points), *self.local, self.dim)).reshape(
+            points.shape[:-1]
+        )
 
 
 class FittedProposal(MixtureProposal):
-    """A mixture fitted to the draws of a tempered run at ``t = 1``, and to modes that these have missed.
+    """
+    A mixture fitted to the draws of a tempered run at ``t = 1``, and to modes that these have
+    missed.
 
-    Its weighted draws know the modes' shares of the mass even where chains don't. Climbs from the prior look for
-    places that it misses; components are added there until a new search finds nothing.
+    Its weighted draws know the modes' shares of the mass even where chains don't. Climbs from the
+    prior look for places that it misses; components are added there until a new search finds
+    nothing.
 
     :param kernel: what moves the scouts.
     :param draws: a tempered run.
@@ -109,7 +144,8 @@ class FittedProposal(MixtureProposal):
         by_datum = log_weights.movedim(0, -1)
         estimate, weights = importance(by_datum), by_datum.softmax(-1)
         verdict = importance_verdict(pareto_smooth(by_datum).khat, 1 / weights.square().sum(-1))
-        # Weights are right about what the mixture covers, so only an evidence below the ladder's lacks something.
+        # Weights are right about what the mixture covers, so only an evidence below the ladder's
+        # lacks something.
         verdict = verdict + agreement(estimate, self._along, one_sided=True)
         verdict = verdict + self.search_verdict(counted=True) + self._of_run()
         return Evidence.of(estimate, "fitted importance", verdict, evaluations=self.budget.spent)
@@ -125,14 +161,23 @@ class FittedProposal(MixtureProposal):
             seen = f"the budget allowed {climbs} climbs from the prior"
             return Verdict((Finding("short search for modes", seen, "raise max_evaluations"),))
         if not self.complete:
-            return Verdict((Finding("missed mode", "each search found more mass, and no other was made", advice),))
+            return Verdict(
+                (
+                    Finding(
+                        "missed mode", "each search found more mass, and no other was made", advice
+                    ),
+                )
+            )
         share = RULE_OF_THREE / climbs
         reach = (
-            f"{climbs} climbs from the prior sought modes; one to which under {share:.1g} of them lead may be missing"
+            f"{climbs} climbs from the prior sought modes; one to which under {share:.1g} of "
+            "them lead may be missing"
         )
         if self.gain == 0:
             return Verdict(notes=(reach,))
-        seen = f"climbs from the prior found modes that chains had missed, worth {self.gain:.2f} nats"
+        seen = (
+            f"climbs from the prior found modes that chains had missed, worth {self.gain:.2f} nats"
+        )
         if self.luck:
             seen += f", but only {self.luck} of {climbs} climbs ended there: others may be left"
         elif counted:
@@ -140,7 +185,10 @@ class FittedProposal(MixtureProposal):
         return Verdict((Finding("missed mode", seen, advice),))
 
     def _of_run(self) -> Verdict:
-        """Return what of the tempered run's verdict bears on weights from a proposal; the rest are notes."""
+        """
+        Return what of the tempered run's verdict bears on weights from a proposal; the rest are
+        notes.
+        """
         bearing = tuple(each for each in self._run_verdict.findings if each.name in BEARING)
         others = tuple(each for each in self._run_verdict.findings if each.name not in BEARING)
         return Verdict(bearing, notes=tuple(f"the tempered run alone: {each}" for each in others))
@@ -180,7 +228,10 @@ class FittedProposal(MixtureProposal):
         return Known(log_density, log_density(draws).quantile(TYPICAL_SHARE, 0))
 
     def _add(self, scouts: Tensor, known: Known) -> bool:
-        """Add a component for each chain that stays where the proposal is too thin; tell whether there was one."""
+        """
+        Add a component for each chain that stays where the proposal is too thin; tell whether there
+        was one.
+        """
         added = False
         for chain in scouts:
             points = chain.reshape(len(chain), -1, self.dim)

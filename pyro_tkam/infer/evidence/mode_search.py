@@ -29,16 +29,22 @@ CLIMB_SHARE = 0.6
 NUM_SCOUTS = 8
 NUM_STEPS, WARMUP_SHARE = 160, 0.4
 EXPLORE_SHARE, STEP_EVALUATIONS = 0.4, 10
-"""Share of what is left of a budget that chains may take, and a cautious guess of what a step of one takes."""
+"""
+Share of what is left of a budget that chains may take, and a cautious guess of what a step of one
+takes.
+"""
 SURPRISE = 5.0
-"""Nats by which a posterior may be denser than its proposal at a place before that counts as missed."""
+"""
+Nats by which a posterior may be denser than its proposal at a place before that counts as missed.
+"""
 
 
 @dataclass(frozen=True)
 class Known:
     """A proposal, on the scale of the posterior's unnormalised density.
 
-    :param log_density: from positions ``(num, *local, dim)`` to log densities ``(num, *local)``, in nats.
+    :param log_density: from positions ``(num, *local, dim)`` to log densities ``(num, *local)``, in
+        nats.
     :param typical: log density below which few of its draws lie, ``(*local)``.
     """
 
@@ -56,7 +62,8 @@ class Known:
 
 
 class Scouts:
-    """Chains at ``t = 1`` that start where prior draws arrive when they climb the posterior density.
+    """
+    Chains at ``t = 1`` that start where prior draws arrive when they climb the posterior density.
 
     :param kernel: what moves the chains.
     :param density: the posterior's.
@@ -71,14 +78,18 @@ class Scouts:
         self.climbs = self.num_unseen = 0
 
     def search(self, known: Known) -> Tensor | None:
-        """Return draws of chains, ``(scout, draw, *local, dim)``, that start far apart where a proposal misses mass.
+        """
+        Return draws of chains, ``(scout, draw, *local, dim)``, that start far apart where a
+        proposal misses mass.
 
         Where the budget is short, fewer climb, and chains are shorter; both may come to nothing.
 
         :param known: the proposal.
         :return: None if no climb ends at such a place.
         """
-        self.num_climbers = self.budget.affords(self.most_climbers, each=CLIMBER_EVALUATIONS, share=CLIMB_SHARE)
+        self.num_climbers = self.budget.affords(
+            self.most_climbers, each=CLIMBER_EVALUATIONS, share=CLIMB_SHARE
+        )
         if self.num_climbers == 0:
             return None
         position, log_density = self._climb(known)
@@ -86,7 +97,10 @@ class Scouts:
         return self._explore(self._far_apart(position, log_density)) if self.num_unseen else None
 
     def _climb(self, known: Known) -> tuple[Tensor, Tensor]:
-        """Climb from prior draws; return where the proposal misses mass at the end, and log densities there."""
+        """
+        Climb from prior draws; return where the proposal misses mass at the end, and log densities
+        there.
+        """
         self.density.expect(self.num_climbers)
         point = self._start()
         step = torch.full_like(point.log_density, 0.1)
@@ -97,9 +111,15 @@ class Scouts:
                 point, step = self._step(point, step)
             age = age + ROUND
             done = known.covers(point.position, point.log_density) | (age >= NUM_CLIMBS)
-            unseen = done & known.misses(point.position, point.log_density) & point.log_density.isfinite()
+            unseen = (
+                done
+                & known.misses(point.position, point.log_density)
+                & point.log_density.isfinite()
+            )
             rows = unseen.reshape(len(unseen), -1).any(1)
-            ends.append((point.position[rows], torch.where(unseen, point.log_density, -torch.inf)[rows]))
+            ends.append(
+                (point.position[rows], torch.where(unseen, point.log_density, -torch.inf)[rows])
+            )
             self.climbs += int(done.sum())
             point = choose(done, self._start(), point)
             step, age = torch.where(done, 0.1, step), torch.where(done, 0.0, age)
@@ -107,7 +127,11 @@ class Scouts:
         return torch.cat(positions), torch.cat(log_densities)
 
     def _start(self) -> Point:
-        draw = self.density.sample_prior if self.density.can_sample_prior() else self.density.draw_start
+        draw = (
+            self.density.sample_prior
+            if self.density.can_sample_prior()
+            else self.density.draw_start
+        )
         self.budget.spend(self.num_climbers)
         return self.density.point(draw(self.num_climbers))
 
@@ -119,7 +143,10 @@ class Scouts:
         return choose(higher, ahead, point), step * torch.where(higher, 1.5, 0.3)
 
     def _far_apart(self, position: Tensor, log_density: Tensor) -> Tensor:
-        """Choose the highest end, then again and again the one farthest from those chosen, for each datum."""
+        """
+        Choose the highest end, then again and again the one farthest from those chosen, for each
+        datum.
+        """
         best = log_density.argmax(0, keepdim=True)
         chosen, distance = [], torch.full_like(log_density, torch.inf)
         for _ in range(NUM_SCOUTS):
@@ -130,7 +157,9 @@ class Scouts:
 
     def _explore(self, start: Tensor) -> Tensor:
         """Run chains from the chosen ends."""
-        num_steps = self.budget.affords(NUM_STEPS, each=STEP_EVALUATIONS * NUM_SCOUTS, share=EXPLORE_SHARE)
+        num_steps = self.budget.affords(
+            NUM_STEPS, each=STEP_EVALUATIONS * NUM_SCOUTS, share=EXPLORE_SHARE
+        )
         warmup_steps = int(WARMUP_SHARE * num_steps)
         self.density.expect(NUM_SCOUTS)
         chains = Chains.begin(self.kernel, self.density, self.density.point(start), warmup_steps)

@@ -1,4 +1,7 @@
-"""Weighted draws of any model: many at once where its plates allow, else under ``vmap``, else one by one."""
+"""
+Weighted draws of any model: many at once where its plates allow, else under ``vmap``, else one by
+one.
+"""
 
 from __future__ import annotations
 
@@ -66,27 +69,42 @@ class Proposal:
             return next(drawn for way in ways if (drawn := way(num)) is not None)
 
     def _plated(self, num: int) -> Draws | None:
-        """Draw all at once; None if that fails, or scores a draw otherwise than the model does on its own."""
-        # A model may break in any way when it is batched; the next way, and in the end the loop, takes it.
+        """
+        Draw all at once; None if that fails, or scores a draw otherwise than the model does on its
+        own.
+        """
+        # A model may break in any way when it is batched; the next way, and in the end the loop,
+        # takes it.
         try:
             with poutine.block():
-                particles = draw_particles(self.model, self.guide, num, self.structure, *self.args, **self.kwargs)
-            expected = self._log_likelihood({name: value[-1] for name, value in particles.values.items()})
+                particles = draw_particles(
+                    self.model, self.guide, num, self.structure, *self.args, **self.kwargs
+                )
+            expected = self._log_likelihood(
+                {name: value[-1] for name, value in particles.values.items()}
+            )
         except Exception:
             return None
-        agrees = torch.allclose(particles.log_likelihood[-1], expected, rtol=1e-3, atol=1e-3, equal_nan=True)
+        agrees = torch.allclose(
+            particles.log_likelihood[-1], expected, rtol=1e-3, atol=1e-3, equal_nan=True
+        )
         return (particles.log_weights, particles.values) if agrees else None
 
     def _vmapped(self, num: int) -> Draws | None:
         try:
-            return self._padded(torch.func.vmap(self._one, randomness="different")(torch.arange(num)))
+            return self._padded(
+                torch.func.vmap(self._one, randomness="different")(torch.arange(num))
+            )
         except Exception:
             return None
 
     def _looped(self, num: int) -> Draws:
         weights, values = zip(*[self._one() for _ in range(num)], strict=True)
         return self._padded(
-            (torch.stack(weights), {name: torch.stack([each[name] for each in values]) for name in self.shapes})
+            (
+                torch.stack(weights),
+                {name: torch.stack([each[name] for each in values]) for name in self.shapes},
+            )
         )
 
     def _one(self, _: Any = None) -> Draws:
@@ -100,7 +118,9 @@ class Proposal:
             trace = poutine.trace(model).get_trace(*self.args, **self.kwargs)
         log_weight = total_log_density(trace, self.structure, latent=False)
         if log_proposal is not None:
-            log_weight = log_weight + total_log_density(trace, self.structure, latent=True) - log_proposal
+            log_weight = (
+                log_weight + total_log_density(trace, self.structure, latent=True) - log_proposal
+            )
         return log_weight, {name: trace.nodes[name]["value"] for name in self.shapes}
 
     def _log_likelihood(self, values: dict[str, Tensor]) -> Tensor:
@@ -110,14 +130,19 @@ class Proposal:
             for name, (batch, event) in self.shapes.items()
         }
         with poutine.block():
-            trace = poutine.trace(poutine.condition(self.model, data=own)).get_trace(*self.args, **self.kwargs)
+            trace = poutine.trace(poutine.condition(self.model, data=own)).get_trace(
+                *self.args, **self.kwargs
+            )
         for name in own:
             trace.nodes[name]["is_observed"] = False
         return total_log_density(trace, self.structure, latent=False)[0]
 
     def _padded(self, draws: Draws) -> Draws:
         log_weights, values = draws
-        padded = {name: value.reshape(len(value), *self._padded_shape(name)) for name, value in values.items()}
+        padded = {
+            name: value.reshape(len(value), *self._padded_shape(name))
+            for name, value in values.items()
+        }
         return log_weights.squeeze(1), padded
 
     def _padded_shape(self, name: str) -> tuple[int, ...]:
@@ -130,7 +155,9 @@ class _DrawDetached(Messenger):
     """Draws by ``sample``, as ``vmap`` can't take the random numbers of ``rsample``."""
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not (msg["done"] or msg["is_observed"]) and isinstance(msg["fn"], TorchDistributionMixin):
+        if not (msg["done"] or msg["is_observed"]) and isinstance(
+            msg["fn"], TorchDistributionMixin
+        ):
             msg["value"], msg["done"] = msg["fn"].sample(), True
 
 

@@ -1,6 +1,7 @@
 """How step sizes and preconditioners adapt during warm-up.
 
-Arrays have shape ``(chains, *rest)``, ``rest`` being what is tuned by itself (temperatures, local data); chains share.
+Arrays have shape ``(chains, *rest)``, ``rest`` being what is tuned by itself (temperatures, local
+data); chains share.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from pyro_tkam.ops.langevin import StepInfo, Tuning
 State = dict[str, Any]
 
 GAIN = 1.15
-"""Of the mean step: searches from slightly above it end where they start most often, which is cheapest. On standard
-normal targets of 10, 20 and 50 dimensions, with gains from 1 to 1.3, squared jumps per evaluation of either kind are
-within 3% of the best gain's, and per gradient within 7%."""
+"""
+Of the mean step: searches from slightly above it end where they start most often, which is
+cheapest. On standard normal targets of 10, 20 and 50 dimensions, with gains from 1 to 1.3, squared
+jumps per evaluation of either kind are within 3% of the best gain's, and per gradient within 7%.
+"""
 
 DENSITY_FRAME = IdentityFrame()
 
@@ -34,7 +37,10 @@ class Adaptation(Protocol):
         """Coordinates of the positions that it is given next."""
 
     def update(self, tuning: Tuning, position: Tensor, info: StepInfo) -> Tuning:
-        """Return the tuning of the next step, given the last one's positions ``(chains, *rest, dim)`` and outcome."""
+        """
+        Return the tuning of the next step, given the last one's positions ``(chains, *rest, dim)``
+        and outcome.
+        """
 
     def state(self) -> State:
         """Return numbers and tensors from which to go on."""
@@ -71,11 +77,17 @@ class DualAveragingAdaptation:
 
     frame = DENSITY_FRAME
 
-    def __init__(self, warmup_steps: int, target: float, adapt_step_size: bool, adapt_scale: bool) -> None:
+    def __init__(
+        self, warmup_steps: int, target: float, adapt_step_size: bool, adapt_scale: bool
+    ) -> None:
         self.target, self.warmup_steps = target, warmup_steps
         self.adapt_step_size = adapt_step_size
         self.window_ends = stan_windows(warmup_steps) if adapt_scale else []
-        self._step, self._averaging, self._welford = 0, DualAveraging(), WelfordCovariance(diagonal=True)
+        self._step, self._averaging, self._welford = (
+            0,
+            DualAveraging(),
+            WelfordCovariance(diagonal=True),
+        )
 
     def update(self, tuning: Tuning, position: Tensor, info: StepInfo) -> Tuning:
         """Return the tuning of the next step."""
@@ -85,7 +97,9 @@ class DualAveragingAdaptation:
         if self.adapt_step_size:
             self._averaging.step(self.target - info.acceptance_rate.mean(0))
             current, average = self._averaging.get_state()
-            tuning = replace(tuning, step_size=(average if self._step == self.warmup_steps else current).exp())
+            tuning = replace(
+                tuning, step_size=(average if self._step == self.warmup_steps else current).exp()
+            )
         if self.window_ends and self.window_ends[0] < self._step <= self.window_ends[-1]:
             self._welford.update(position)
         if self._step in self.window_ends[1:]:
@@ -94,7 +108,11 @@ class DualAveragingAdaptation:
 
     def state(self) -> State:
         """Return numbers and tensors from which to go on."""
-        return {"step": self._step, "averaging": vars(self._averaging).copy(), "welford": vars(self._welford).copy()}
+        return {
+            "step": self._step,
+            "averaging": vars(self._averaging).copy(),
+            "welford": vars(self._welford).copy(),
+        }
 
     def load(self, state: State) -> None:
         """Go on from a state."""
@@ -107,7 +125,9 @@ class DualAveragingAdaptation:
         self._welford.reset()
         if self.adapt_step_size:
             # In the new units a good step is of order dim^(-1/3).
-            tuning = replace(tuning, step_size=torch.full_like(tuning.step_size, position.shape[-1] ** (-1 / 3)))
+            tuning = replace(
+                tuning, step_size=torch.full_like(tuning.step_size, position.shape[-1] ** (-1 / 3))
+            )
             self._restart(tuning.step_size)
         return tuning
 
@@ -117,13 +137,15 @@ class DualAveragingAdaptation:
 
 
 class RoundAdaptation:
-    """Rounds of doubling length, between which step size and scales change (Biron-Lattes et al. 2024).
+    """
+    Rounds of doubling length, between which step size and scales change (Biron-Lattes et al. 2024).
 
-    The new initial step is a little more than the mean of the steps that the searches chose; the new scales are the
-    standard deviations of the round's draws.
+    The new initial step is a little more than the mean of the steps that the searches chose; the
+    new scales are the standard deviations of the round's draws.
 
     :param warmup_steps: length of the warm-up.
-    :param accepted_only: start from the mean of the accepted steps alone (Raj 2025, arXiv:2506.14167).
+    :param accepted_only: start from the mean of the accepted steps alone (Raj 2025,
+        arXiv:2506.14167).
     :param limits: smallest and largest step size.
     """
 
@@ -179,9 +201,12 @@ class RoundAdaptation:
 
 
 class FrameAdaptation(RoundAdaptation):
-    """Rounds between which the frame changes instead of the scales, for chains ``(chains, dim)`` of one law.
+    """
+    Rounds between which the frame changes instead of the scales, for chains ``(chains, dim)`` of
+    one law.
 
-    In the new frame the round's draws are standardised, hence all scales are 1, and the step is as long as before.
+    In the new frame the round's draws are standardised, hence all scales are 1, and the step is as
+    long as before.
     """
 
     def __init__(self, warmup_steps: int, accepted_only: bool, limits: tuple[float, float]) -> None:
@@ -203,14 +228,21 @@ class FrameAdaptation(RoundAdaptation):
         self._moments.add(position)
 
     def _rescaled(self, tuning: Tuning) -> Tuning:
-        frame = self.frame if isinstance(self.frame, AffineFrame) else AffineFrame.identity(tuning.scale)
+        frame = (
+            self.frame
+            if isinstance(self.frame, AffineFrame)
+            else AffineFrame.identity(tuning.scale)
+        )
         self.frame, scale = self._moments.standardised(frame)
         self._moments = Moments()
         return replace(tuning, step_size=tuning.step_size / scale.log().mean().exp())
 
 
 def pooled_scale(welford: WelfordCovariance) -> Tensor:
-    """Return standard deviations ``(*rest, dim)`` of all chains together, of samples ``(chains, *rest, dim)``."""
+    """
+    Return standard deviations ``(*rest, dim)`` of all chains together, of samples ``(chains, *rest,
+    dim)``.
+    """
     within = welford.get_covariance(regularize=True).mean(0)
     between = (welford._mean - welford._mean.mean(0)).square().mean(0)
     return (within + between).sqrt()
@@ -230,7 +262,9 @@ def doubling_rounds(warmup_steps: int) -> list[int]:
 
 
 def transient_steps(warmup_steps: int) -> int:
-    """Return the length of the first three rounds, in which chains only have to find where the mass is.
+    """
+    Return the length of the first three rounds, in which chains only have to find where the mass
+    is.
 
     >>> transient_steps(100)
     12
@@ -239,7 +273,9 @@ def transient_steps(warmup_steps: int) -> int:
 
 
 def stan_windows(warmup_steps: int) -> list[int]:
-    """Return the numbers of steps after which a window ends: a first one without, then doubling ones with variances.
+    """
+    Return the numbers of steps after which a window ends: a first one without, then doubling ones
+    with variances.
 
     >>> stan_windows(1000)
     [75, 100, 150, 250, 450, 950]

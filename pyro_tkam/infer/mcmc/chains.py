@@ -18,14 +18,19 @@ class Mover(Protocol):
     def unadjusted_steps(self, warmup_steps: int) -> int:
         """Return the number of first steps without the Metropolis test."""
 
-    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+    def step(
+        self, point: Point, target: Target, tuning: Tuning, adjusted: bool
+    ) -> tuple[Point, StepInfo]:
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
 
     def tuning(self, point: Point) -> Tuning:
         """Return the tuning to start with."""
 
     def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
-        """Return how the tuning changes during warm-up, and the frame if all chains share one ``dim``-d law."""
+        """
+        Return how the tuning changes during warm-up, and the frame if all chains share one
+        ``dim``-d law.
+        """
 
 
 class Chains:
@@ -60,7 +65,14 @@ class Chains:
     def begin(kernel: Mover, density: Density, point: Point, warmup_steps: int) -> Chains:
         """Start chains at positions ``(chains, *local, dim)``, with the density there."""
         dim = None if density.layout.local_shape else density.layout.dim
-        return Chains(kernel, density, point, kernel.tuning(point), kernel.adaptation(warmup_steps, dim), warmup_steps)
+        return Chains(
+            kernel,
+            density,
+            point,
+            kernel.tuning(point),
+            kernel.adaptation(warmup_steps, dim),
+            warmup_steps,
+        )
 
     @property
     def position(self) -> Tensor:
@@ -69,7 +81,9 @@ class Chains:
 
     def step(self) -> StepInfo:
         """Move all chains by one step, and adapt tuning and frame while they warm up."""
-        self.point, info = self.kernel.step(self.point, self._target, self.tuning, self.index >= self.num_unadjusted)
+        self.point, info = self.kernel.step(
+            self.point, self._target, self.tuning, self.index >= self.num_unadjusted
+        )
         if self.index < self.warmup_steps:
             self.tuning = self.adaptation.update(self.tuning, self.point.position, info)
             if self.adaptation.frame is not self._target.frame:

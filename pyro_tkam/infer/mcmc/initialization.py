@@ -44,7 +44,10 @@ def find_start(density: Density, num: int, draw: Callable[[int], Tensor] | None 
 
 
 def find_finite(density: Density, draw: Callable[[], AnyDraws]) -> tuple[AnyDraws, Point]:
-    """Draw as :func:`find_start` does, positions and what belongs to them, and return both with the density there."""
+    """
+    Draw as :func:`find_start` does, positions and what belongs to them, and return both with the
+    density there.
+    """
     draws = draw()
     for _ in range(MAX_TRIES):
         point = density.point(draws.position)
@@ -70,13 +73,20 @@ def given_start(density: Density, params: Mapping[str, Tensor], num: int) -> Poi
 
 
 def check_params(layout: Layout, params: Mapping[str, Tensor], lead: tuple[int, ...]) -> None:
-    """Raise unless parameters have the sites and shapes of a layout, with leading dimensions ``lead``."""
+    """
+    Raise unless parameters have the sites and shapes of a layout, with leading dimensions ``lead``.
+    """
     if set(params) != set(layout.sites):
-        raise ValueError(f"initial_params must hold the sites {sorted(layout.sites)}, got {sorted(params)}")
+        raise ValueError(
+            f"initial_params must hold the sites {sorted(layout.sites)}, got {sorted(params)}"
+        )
     for name, site in layout.sites.items():
         wanted = (*lead, *site.shape)
         if tuple(params[name].shape) != wanted:
-            raise ValueError(f"initial_params[{name!r}] must have shape {wanted}, got {tuple(params[name].shape)}")
+            raise ValueError(
+                f"initial_params[{name!r}] must have shape {wanted}, got "
+                f"{tuple(params[name].shape)}"
+            )
 
 
 def checked_start(density: Density, position: Tensor, complaint: str) -> Point:

@@ -12,14 +12,22 @@ from pyro_tkam.infer.model.density import Density
 from pyro_tkam.ops.langevin import Point
 
 DRAWS_PER_EFFECTIVE_DRAW = 10
-"""Assumed when a covariance is estimated: a Langevin step moves a chain by a fraction of a standard deviation."""
+"""
+Assumed when a covariance is estimated: a Langevin step moves a chain by a fraction of a standard
+deviation.
+"""
 
 LARGEST_WEIGHT = 0.999
-"""Of the estimated correlations beside the identity's, so that the frame stays invertible in single precision."""
+"""
+Of the estimated correlations beside the identity's, so that the frame stays invertible in single
+precision.
+"""
 
 
 class Frame(Protocol):
-    """Maps coordinates ``y`` of the chains, ``(rows, *local, dim)``, to those of the density, ``z``."""
+    """
+    Maps coordinates ``y`` of the chains, ``(rows, *local, dim)``, to those of the density, ``z``.
+    """
 
     def outer(self, inner: Tensor) -> Tensor:
         """Return ``z`` at ``y``."""
@@ -69,7 +77,9 @@ class AffineFrame:
 
     def inner(self, outer: Tensor) -> Tensor:
         """Return ``y`` at ``z``."""
-        return torch.linalg.solve_triangular(self.matrix, (outer - self.location).T, upper=False).T.contiguous()
+        return torch.linalg.solve_triangular(
+            self.matrix, (outer - self.location).T, upper=False
+        ).T.contiguous()
 
     def pull(self, gradient: Tensor) -> Tensor:
         """Return the gradient in ``y``."""
@@ -97,7 +107,10 @@ class FramedTarget:
 
 
 class Moments:
-    """Mean and covariance of all positions ``(rows, dim)`` seen, updated batch by batch (Chan et al. 1979)."""
+    """
+    Mean and covariance of all positions ``(rows, dim)`` seen, updated batch by batch (Chan et al.
+    1979).
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -109,18 +122,27 @@ class Moments:
         rows, total = len(batch), self.count + len(batch)
         center = batch.mean(0)
         gap, residual = center - self.mean, batch - center
-        self.scatter = self.scatter + residual.T @ residual + torch.outer(gap, gap) * (self.count * rows / total)
+        self.scatter = (
+            self.scatter
+            + residual.T @ residual
+            + torch.outer(gap, gap) * (self.count * rows / total)
+        )
         self.mean, self.count = self.mean + gap * (rows / total), total
 
     def standardised(self, frame: AffineFrame) -> tuple[AffineFrame, Tensor]:
-        """Return a frame in which what was seen in ``frame`` is standardised, and the old standard deviations.
-
-        Variances are shrunk to the old frame's (one), and correlations too (none), these the more so the fewer draws
-        there are for each dimension: a short run, or a chain that stands still, leaves the frame nearly as it is, and
-        frames of successive rounds converge. The frame also stays where draws lie so far out that their covariance
-        overflows.
         """
-        covariance, mean = torch.as_tensor(self.scatter) / max(1, self.count - 1), torch.as_tensor(self.mean)
+        Return a frame in which what was seen in ``frame`` is standardised, and the old standard
+        deviations.
+
+        Variances are shrunk to the old frame's (one), and correlations too (none), these the more
+        so the fewer draws there are for each dimension: a short run, or a chain that stands still,
+        leaves the frame nearly as it is, and frames of successive rounds converge. The frame also
+        stays where draws lie so far out that their covariance overflows.
+        """
+        covariance, mean = (
+            torch.as_tensor(self.scatter) / max(1, self.count - 1),
+            torch.as_tensor(self.mean),
+        )
         if not covariance.isfinite().all():
             return frame, torch.ones_like(mean)
         variance, dim = covariance.diagonal(), len(mean)
@@ -129,6 +151,8 @@ class Moments:
         weight = min(effective / (effective + dim), LARGEST_WEIGHT)
         spread = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
         correlation = weight * covariance / spread / spread.unsqueeze(-1)
-        factor = torch.linalg.cholesky(correlation - correlation.diagonal().diag() + torch.ones_like(spread).diag())
+        factor = torch.linalg.cholesky(
+            correlation - correlation.diagonal().diag() + torch.ones_like(spread).diag()
+        )
         location = frame.outer(mean.unsqueeze(0)).squeeze(0)
         return AffineFrame(location, frame.matrix @ (scale.unsqueeze(-1) * factor)), scale

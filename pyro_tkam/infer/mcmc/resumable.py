@@ -26,7 +26,9 @@ class BatchRun(ABC):
     :raises ValueError: if a number is out of range.
     """
 
-    def __init__(self, num_samples: int, warmup_steps: int | None, num_chains: int, disable_progbar: bool) -> None:
+    def __init__(
+        self, num_samples: int, warmup_steps: int | None, num_chains: int, disable_progbar: bool
+    ) -> None:
         warmup_steps = num_samples if warmup_steps is None else warmup_steps
         for name, value, least in (
             ("num_samples", num_samples, 1),
@@ -63,7 +65,9 @@ class BatchRun(ABC):
         """Turn the records into results; called at the end and when interrupted."""
 
     def _after_step(self, index: int) -> None:
-        """Do what follows a step; what it raises leaves a state that :meth:`resume` can go on from."""
+        """
+        Do what follows a step; what it raises leaves a state that :meth:`resume` can go on from.
+        """
         return
 
     def _must_stop(self) -> bool:
@@ -94,14 +98,19 @@ class BatchRun(ABC):
         return max(0, self._done - self.warmup_steps)
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Make the next :meth:`run` go on from a state, to the same bits as if it had never stopped.
+        """
+        Make the next :meth:`run` go on from a state, to the same bits as if it had never stopped.
 
-        :param state: of a run with the same model, data, kernel, chains and warm-up; ``num_samples`` may be larger.
+        :param state: of a run with the same model, data, kernel, chains and warm-up;
+            ``num_samples`` may be larger.
         :raises ValueError: if the state's numbers of chains or of warm-up steps differ.
         """
         for name in ("warmup_steps", "num_chains"):
             if state[name] != getattr(self, name):
-                raise ValueError(f"state was saved with {name}={state[name]}, but this run has {getattr(self, name)}")
+                raise ValueError(
+                    f"state was saved with {name}={state[name]}, but this run has "
+                    f"{getattr(self, name)}"
+                )
         self._resumed = state
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -144,7 +153,10 @@ class BatchRun(ABC):
         if draw < 0:
             return
         if not self._records:
-            self._records = {name: value.new_empty(self.num_samples, *value.shape) for name, value in values.items()}
+            self._records = {
+                name: value.new_empty(self.num_samples, *value.shape)
+                for name, value in values.items()
+            }
         for name, value in values.items():
             self._records[name][draw] = value
 
@@ -158,7 +170,10 @@ class BatchRun(ABC):
 
 @contextmanager
 def _deferred_interrupt() -> Iterator[list[int]]:
-    """Collect the first Ctrl-C in a list, so that a step is never cut in half; the second one acts at once."""
+    """
+    Collect the first Ctrl-C in a list, so that a step is never cut in half; the second one acts at
+    once.
+    """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught

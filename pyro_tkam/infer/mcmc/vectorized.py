@@ -21,18 +21,22 @@ STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible
 class VectorizedMCMC(BatchRun):
     """Runs many chains of a Langevin kernel in one batch; otherwise like :class:`pyro.infer.MCMC`.
 
-    The chains share the tuning that they find during warm-up. After :meth:`run`, ``sample_stats`` holds
-    ``lp, acceptance_rate, step_size, diverging, energy, reversible``, each ``(chain, draw, *local)``.
-    A run may be interrupted and resumed (:attr:`state`, :meth:`resume`).
+    The chains share the tuning that they find during warm-up. After :meth:`run`, ``sample_stats``
+    holds ``lp, acceptance_rate, step_size, diverging, energy, reversible``, each
+    ``(chain, draw, *local)``. A run may be interrupted and resumed (:attr:`state`, :meth:`resume`).
 
     :param kernel: a :class:`ULA`, :class:`MALA` or :class:`AutoMALA`.
     :param num_samples: number of draws kept of each chain.
-    :param warmup_steps: number of steps that adapt the kernel and are dropped; ``num_samples`` if None.
-    :param initial_params: unconstrained values by site, with a leading dimension ``num_chains`` (none when it is 1).
+    :param warmup_steps: number of steps that adapt the kernel and are dropped; ``num_samples`` if
+        None.
+    :param initial_params: unconstrained values by site, with a leading dimension ``num_chains``
+        (none when it is 1).
     :param num_chains: number of chains.
-    :param hook_fn: called as ``hook_fn(kernel, params, stage, i)`` after each step, with all chains' parameters.
+    :param hook_fn: called as ``hook_fn(kernel, params, stage, i)`` after each step, with all
+        chains' parameters.
     :param disable_progbar: show no progress.
-    :param transforms: per site, from values to the unconstrained coordinates that the draws are mapped back with.
+    :param transforms: per site, from values to the unconstrained coordinates that the draws are
+        mapped back with.
     :param save_params: names of the sites to keep; all if None.
     :raises TypeError: if ``kernel`` isn't a Langevin kernel.
 
@@ -40,7 +44,8 @@ class VectorizedMCMC(BatchRun):
     >>> from pyro_tkam.infer import MALA
     >>> def model():
     ...     pyro.sample("z", dist.Gamma(2.0, 1.0))
-    >>> mcmc = VectorizedMCMC(MALA(model), num_samples=5, warmup_steps=20, num_chains=4, disable_progbar=True)
+    >>> mcmc = VectorizedMCMC(MALA(model), num_samples=5, warmup_steps=20, num_chains=4,
+    ...     disable_progbar=True)
     >>> mcmc.run()
     >>> mcmc.get_samples(group_by_chain=True)["z"].shape
     torch.Size([4, 5])
@@ -80,8 +85,11 @@ class VectorizedMCMC(BatchRun):
         self._diagnostics = [{} for _ in range(self.num_chains)]
         self._run(args, kwargs)
 
-    def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> dict[str, Tensor]:
-        """Return draws by site, ``(chain * draw, ...)``, or ``(chain, draw, ...)`` grouped by chain.
+    def get_samples(
+        self, num_samples: int | None = None, group_by_chain: bool = False
+    ) -> dict[str, Tensor]:
+        """
+        Return draws by site, ``(chain * draw, ...)``, or ``(chain, draw, ...)`` grouped by chain.
 
         :param num_samples: if given, so many draws with replacement.
         :param group_by_chain: keep the chain dimension.
@@ -89,7 +97,10 @@ class VectorizedMCMC(BatchRun):
         return select_samples(self._samples, num_samples, group_by_chain)
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return effective sample size and split R-hat by site, divergences and acceptance rate by chain."""
+        """
+        Return effective sample size and split R-hat by site, divergences and acceptance rate by
+        chain.
+        """
         result = diagnostics(self._samples)
         for name in self._diagnostics[0]:
             result[name] = {f"chain {i}": each[name] for i, each in enumerate(self._diagnostics)}
@@ -101,7 +112,9 @@ class VectorizedMCMC(BatchRun):
         :param prob: mass of the credible interval.
         """
         print_summary(self._samples, prob=prob)
-        print(f"Number of divergences: {sum(len(each['divergences']) for each in self._diagnostics)}")
+        print(
+            f"Number of divergences: {sum(len(each['divergences']) for each in self._diagnostics)}"
+        )
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
         given = self._initial_params
@@ -119,13 +132,21 @@ class VectorizedMCMC(BatchRun):
     def _step(self, index: int) -> dict[str, Tensor]:
         info = self._chains.step()
         statistics = {name: getattr(info, name) for name in STATISTICS}
-        return {"position": self._chains.position, "lp": self._chains.point.log_density} | statistics
+        return {
+            "position": self._chains.position,
+            "lp": self._chains.point.log_density,
+        } | statistics
 
     def _after_step(self, index: int) -> None:
         if self.hook_fn is not None:
             warm = index < self.warmup_steps
             params = self._chains.density.layout.unflatten(self._chains.position)
-            self.hook_fn(self.kernel, params, "Warmup" if warm else "Sample", index - (not warm) * self.warmup_steps)
+            self.hook_fn(
+                self.kernel,
+                params,
+                "Warmup" if warm else "Sample",
+                index - (not warm) * self.warmup_steps,
+            )
 
     def _state(self) -> dict[str, Any]:
         return self._chains.state()
@@ -136,18 +157,30 @@ class VectorizedMCMC(BatchRun):
     def _status(self) -> dict[str, str]:
         info = self._chains.last_info
         assert info is not None
-        return {"step size": f"{info.step_size.mean():.2e}", "acc. prob": f"{info.acceptance_rate.mean():.3f}"}
+        return {
+            "step size": f"{info.step_size.mean():.2e}",
+            "acc. prob": f"{info.acceptance_rate.mean():.3f}",
+        }
 
     def _finish(self) -> None:
         if not self._records:
             return
-        kept = {name: value[: self.num_draws].transpose(0, 1) for name, value in self._records.items()}
+        kept = {
+            name: value[: self.num_draws].transpose(0, 1) for name, value in self._records.items()
+        }
         position = kept.pop("position")
         self._samples = self._constrain(position)
         self.sample_stats = kept
-        diverging = kept["diverging"].flatten(2).any(-1) if kept["diverging"].ndim > 2 else kept["diverging"]
+        diverging = (
+            kept["diverging"].flatten(2).any(-1)
+            if kept["diverging"].ndim > 2
+            else kept["diverging"]
+        )
         self._diagnostics = [
-            {"divergences": each.nonzero().squeeze(-1).tolist(), "acceptance rate": rate.mean().item()}
+            {
+                "divergences": each.nonzero().squeeze(-1).tolist(),
+                "acceptance rate": rate.mean().item(),
+            }
             for each, rate in zip(diverging, kept["acceptance_rate"], strict=True)
         ]
 

@@ -1,4 +1,6 @@
-"""Three ways to run a model at many positions, behind one interface, and how one of them is chosen."""
+"""
+Three ways to run a model at many positions, behind one interface, and how one of them is chosen.
+"""
 
 from __future__ import annotations
 
@@ -89,10 +91,14 @@ class LoopRunner:
         return torch.stack([self.terms.draw_prior(each) for each in normal])
 
 
-RUNNERS: dict[str, type[Runner]] = {each.name: each for each in (VmapRunner, PlateRunner, LoopRunner)}
+RUNNERS: dict[str, type[Runner]] = {
+    each.name: each for each in (VmapRunner, PlateRunner, LoopRunner)
+}
 
 
-def choose_runner(terms: ModelTerms, position: Tensor, preferred: Sequence[str] = ("vmap", "plate")) -> Runner:
+def choose_runner(
+    terms: ModelTerms, position: Tensor, preferred: Sequence[str] = ("vmap", "plate")
+) -> Runner:
     """Return the first runner that agrees with the loop.
 
     :param terms: the model.
@@ -112,7 +118,8 @@ def choose_runner(terms: ModelTerms, position: Tensor, preferred: Sequence[str] 
 
 def works(runner: Runner, loop: Runner, position: Tensor) -> bool:
     """Tell whether a runner gives the loop's values."""
-    # A model may break in any way when it is batched; the next runner, and in the end the loop, takes it.
+    # A model may break in any way when it is batched; the next runner, and in the end the loop,
+    # takes it.
     try:
         return _agree(runner.log_terms(position), loop.log_terms(position))
     except Exception:

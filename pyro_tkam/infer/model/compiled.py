@@ -12,16 +12,24 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 Function = Callable[[Tensor], tuple[Any, ...]]
 aten = torch.ops.aten
-_ONLY_SHAPE_MATTERS = (aten.ones_like.default, aten.zeros_like.default, aten.full_like.default, aten.new_zeros.default)
+_ONLY_SHAPE_MATTERS = (
+    aten.ones_like.default,
+    aten.zeros_like.default,
+    aten.full_like.default,
+    aten.new_zeros.default,
+)
 _SMALLEST = 8
 _CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
 
 
 class TracedFunction:
-    """A function of a batch, traced once for each batch size, so that handlers and autograd cost nothing afterwards.
+    """
+    A function of a batch, traced once for each batch size, so that handlers and autograd cost
+    nothing afterwards.
 
-    Sizes other than those expected (:meth:`expect`) are padded to a power of two. Each trace is checked at another
-    input; if tracing or the check fails, the function itself is called from then on, and ``failure`` says why.
+    Sizes other than those expected (:meth:`expect`) are padded to a power of two. Each trace is
+    checked at another input; if tracing or the check fails, the function itself is called from then
+    on, and ``failure`` says why.
 
     :param function: from ``(rows, ...)`` to a tuple of ``(rows, ...)``; each row by itself.
     :param enabled: False calls the function itself.
@@ -55,18 +63,25 @@ class TracedFunction:
             return tuple(value[:rows] for value in self._graphs[size](_pad(batch, size)))
 
     def _size(self, rows: int) -> int:
-        # It depends on the sizes expected, not on those seen, so that a resumed run rounds as the first one did.
+        # It depends on the sizes expected, not on those seen, so that a resumed run rounds as the
+        # first one did.
         power = max(_SMALLEST, 1 << (rows - 1).bit_length())
         return min([size for size in self._exact if size >= rows] + [power])
 
     def _trace(self, batch: Tensor) -> None:
-        # Tracing runs arbitrary user code in an unusual mode; whatever it raises, the plain function still works.
+        # Tracing runs arbitrary user code in an unusual mode; whatever it raises, the plain
+        # function still works.
         try:
             graph = _simplified(make_fx(lambda tensor: self.function(tensor))(batch.detach()))
-            other = batch.detach() + torch.linspace(-0.1, 0.1, batch.numel()).to(batch).reshape(batch.shape)
+            other = batch.detach() + torch.linspace(-0.1, 0.1, batch.numel()).to(batch).reshape(
+                batch.shape
+            )
             with torch.no_grad():
                 got = graph(other)
-            if all(torch.allclose(*pair, **_CLOSE) for pair in zip(got, self.function(other), strict=True)):
+            if all(
+                torch.allclose(*pair, **_CLOSE)
+                for pair in zip(got, self.function(other), strict=True)
+            ):
                 self._graphs[len(batch)] = graph
             else:
                 self.failure = "the traced operations give other values than the function"
@@ -90,7 +105,10 @@ def _simplified(module: fx.GraphModule) -> Function:
             continue
         if _does_nothing(module, node):
             node.replace_all_uses_with(cast(fx.Node, node.args[0]))
-        elif all(each.op == "get_attr" for each in node.all_input_nodes) or node.target in _ONLY_SHAPE_MATTERS:
+        elif (
+            all(each.op == "get_attr" for each in node.all_input_nodes)
+            or node.target in _ONLY_SHAPE_MATTERS
+        ):
             _fold(module, node)
     graph.eliminate_dead_code()
     module.graph = fx_graph_cse(graph)
@@ -104,13 +122,17 @@ def _is_pure(node: fx.Node) -> bool:
 
 
 def _made_pure(node: fx.Node) -> bool:
-    """Let a node return a new tensor instead of writing to its input, if nothing else sees that input."""
+    """
+    Let a node return a new tensor instead of writing to its input, if nothing else sees that input.
+    """
     name, overload = str(node.target).split(".")[1:]
     pure = getattr(getattr(aten, name.rstrip("_"), None), overload, None)
     source: Any = node.args[0]
     if pure is None or not isinstance(source, fx.Node):
         return False
-    if _is_view(source) or any(user is not node and user < node and _is_view(user) for user in source.users):
+    if _is_view(source) or any(
+        user is not node and user < node and _is_view(user) for user in source.users
+    ):
         return False
     source.replace_all_uses_with(node, lambda user: node < user)
     node.target = pure
@@ -118,7 +140,10 @@ def _made_pure(node: fx.Node) -> bool:
 
 
 def _is_view(node: fx.Node) -> bool:
-    return not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.returns[0].alias_info is not None
+    return (
+        not isinstance(node.target, torch._ops.OpOverload)
+        or node.target._schema.returns[0].alias_info is not None
+    )
 
 
 def _does_nothing(module: fx.GraphModule, node: fx.Node) -> bool:

@@ -1,4 +1,7 @@
-"""Coordinates of a latent site: the unconstrained ones of Pyro, or those in which its prior is standard normal."""
+"""
+Coordinates of a latent site: the unconstrained ones of Pyro, or those in which its prior is
+standard normal.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,9 @@ class StandardNormal:
 
     def log_prob(self, site: Site, coordinates: Tensor) -> Tensor:
         """Return the standard normal log density, summed over event dimensions."""
-        return sum_rightmost(-0.5 * coordinates.square() - 0.5 * math.log(2 * math.pi), site["fn"].event_dim)
+        return sum_rightmost(
+            -0.5 * coordinates.square() - 0.5 * math.log(2 * math.pi), site["fn"].event_dim
+        )
 
     def log_volume(self, site: Site, coordinates: Tensor) -> Tensor:
         """Return ``log φ(ε) - log p(z)``."""

@@ -1,4 +1,6 @@
-"""The log density of a Pyro model, split into prior and likelihood, on batches of flat coordinates."""
+"""
+The log density of a Pyro model, split into prior and likelihood, on batches of flat coordinates.
+"""
 
 from __future__ import annotations
 
@@ -85,22 +87,27 @@ class Density(Protocol):
 class ModelDensity:
     """Log prior and log likelihood of a Pyro model on positions ``(rows, *local, dim)``.
 
-    A plate is local if every site with a density lies in it and perturbing one datum's latents moves no other
-    datum's terms; then each datum has its own terms, else there is one term a row.
+    A plate is local if every site with a density lies in it and perturbing one datum's latents
+    moves no other datum's terms; then each datum has its own terms, else there is one term a row.
 
     :param model: a Pyro model.
     :param args: its arguments.
     :param kwargs: its keyword arguments.
-    :param transforms: per site, from values to unconstrained coordinates, where they should not be Pyro's.
+    :param transforms: per site, from values to unconstrained coordinates, where they should not be
+        Pyro's.
     :param init_strategy: where chains start, a Pyro initialisation.
     :param max_plate_nesting: number of plate dimensions; found by running the model if None.
     :param batch_plates: names of the local plates; found if None.
-    :param standard_normal: use coordinates with a standard normal prior at sites that have an inverse CDF.
-    :param vectorization: ``"vmap"``, ``"plate"`` or ``"loop"``; chosen by comparison with the loop if None.
+    :param standard_normal: use coordinates with a standard normal prior at sites that have an
+        inverse CDF.
+    :param vectorization: ``"vmap"``, ``"plate"`` or ``"loop"``; chosen by comparison with the loop
+        if None.
     :param preferred: the order in which they are tried then.
-    :param trace_graph: run as a list of tensor operations, recorded once; the model's parameters must not change.
+    :param trace_graph: run as a list of tensor operations, recorded once; the model's parameters
+        must not change.
     :raises NotImplementedError: if the model subsamples.
-    :raises ValueError: if the model has no latent site, a site can't be sampled, or ``batch_plates`` aren't local.
+    :raises ValueError: if the model has no latent site, a site can't be sampled, or
+        ``batch_plates`` aren't local.
     """
 
     def __init__(
@@ -119,7 +126,9 @@ class ModelDensity:
         trace_graph: bool = True,
     ) -> None:
         if vectorization is not None and vectorization not in RUNNERS:
-            raise ValueError(f"vectorization must be one of {sorted(RUNNERS)} or None, got {vectorization!r}")
+            raise ValueError(
+                f"vectorization must be one of {sorted(RUNNERS)} or None, got {vectorization!r}"
+            )
         self._model, self._init_strategy = model, init_strategy
         self._transforms, self._standard_normal = dict(transforms or {}), standard_normal
         self._trace_graph = trace_graph
@@ -130,7 +139,9 @@ class ModelDensity:
         self._prototype = self.terms.coordinates(self.structure.trace)
         probe = torch.stack([self._prototype, self._prototype + 0.1])
         self._runner = (
-            RUNNERS[vectorization](self.terms) if vectorization else choose_runner(self.terms, probe, preferred)
+            RUNNERS[vectorization](self.terms)
+            if vectorization
+            else choose_runner(self.terms, probe, preferred)
         )
         self._prior_runner: PlateRunner | LoopRunner = PlateRunner(self.terms)
         if not works(self._prior_runner, LoopRunner(self.terms), probe):
@@ -138,10 +149,13 @@ class ModelDensity:
         self._record_graphs()
 
     def rebind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelDensity:
-        """Return the density of the same model at other arguments and at its parameters' present values.
+        """
+        Return the density of the same model at other arguments and at its parameters' present
+        values.
 
-        What was found out about its plates and about how to run it is kept. The model runs once, without a draw, unless
-        the arguments have the shapes that it knows and no coordinate depends on their values.
+        What was found out about its plates and about how to run it is kept. The model runs once,
+        without a draw, unless the arguments have the shapes that it knows and no coordinate depends
+        on their values.
 
         :param args: its arguments.
         :param kwargs: its keyword arguments.
@@ -150,14 +164,21 @@ class ModelDensity:
         new = copy(self)
         new._args, new._kwargs = args, dict(kwargs)
         if not self._knows(args, new._kwargs):
-            new._find_structure(centred_like(self.structure.trace), self.structure.max_plate_nesting)
+            new._find_structure(
+                centred_like(self.structure.trace), self.structure.max_plate_nesting
+            )
             plates = new.structure.plates()
             if missing := [name for name in self.local_plates if name not in plates]:
-                raise ValueError(f"model changed between calls: its plates {missing} no longer hold every site")
+                raise ValueError(
+                    f"model changed between calls: its plates {missing} no longer hold every site"
+                )
             new.local_plates = {name: plates[name] for name in self.local_plates}
         new.terms = new._make_terms(new.local_plates)
         new._prototype = new.terms.coordinates(new.structure.trace)
-        new._runner, new._prior_runner = type(self._runner)(new.terms), type(self._prior_runner)(new.terms)
+        new._runner, new._prior_runner = (
+            type(self._runner)(new.terms),
+            type(self._prior_runner)(new.terms),
+        )
         new._record_graphs()
         return new
 
@@ -166,11 +187,15 @@ class ModelDensity:
         if signature((args, kwargs)) != signature((self._args, self._kwargs)):
             return False
         nodes = self.structure.trace.nodes
-        normal = (isinstance(site.coordinate, StandardNormal) for site in self.layout.sites.values())
+        normal = (
+            isinstance(site.coordinate, StandardNormal) for site in self.layout.sites.values()
+        )
         return all(normal) and all(is_unmasked(nodes[name]) for name in self.structure.latent)
 
     def _find_structure(self, init: Callable[[Site], Any], nesting: int | None) -> None:
-        self.structure = Structure.of(initial_trace(self._model, self._args, self._kwargs, init, nesting))
+        self.structure = Structure.of(
+            initial_trace(self._model, self._args, self._kwargs, init, nesting)
+        )
 
     def _make_terms(self, local: dict[str, tuple[int, int]]) -> ModelTerms:
         layout = self.structure.layout(local.values(), self._transforms, self._standard_normal)
@@ -195,16 +220,25 @@ class ModelDensity:
     def transforms(self) -> dict[str, Transform]:
         """From the sites' values to their unconstrained coordinates, at the sites that use them."""
         maps = {name: site.coordinate for name, site in self.layout.sites.items()}
-        return {name: each.transform.inv for name, each in maps.items() if isinstance(each, Unconstrained)}
+        return {
+            name: each.transform.inv
+            for name, each in maps.items()
+            if isinstance(each, Unconstrained)
+        }
 
     @property
     def prior_is_standard_normal(self) -> bool:
         """Whether the prior of all coordinates is standard normal."""
-        all_normal = all(isinstance(site.coordinate, StandardNormal) for site in self.layout.sites.values())
+        all_normal = all(
+            isinstance(site.coordinate, StandardNormal) for site in self.layout.sites.values()
+        )
         return all_normal and self._only_latent_prior()
 
     def log_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log prior and log likelihood, each ``(rows, *local)``, differentiable in the position."""
+        """
+        Return log prior and log likelihood, each ``(rows, *local)``, differentiable in the
+        position.
+        """
         return self._runner.log_terms(position)
 
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
@@ -230,10 +264,16 @@ class ModelDensity:
         return self._values(position)
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
-        """Return the sites' values at positions ``(*lead, *local, dim)``, each ``(*lead, *site shape)``."""
+        """
+        Return the sites' values at positions ``(*lead, *local, dim)``, each ``(*lead, *site
+        shape)``.
+        """
         transforms = self.transforms
         if len(transforms) == len(self.layout.sites):
-            return {name: transforms[name].inv(value) for name, value in self.layout.unflatten(position).items()}
+            return {
+                name: transforms[name].inv(value)
+                for name, value in self.layout.unflatten(position).items()
+            }
         lead = position.shape[: position.ndim - 1 - len(self.layout.local_shape)]
         values = self._runner.values(position.reshape(-1, *position.shape[len(lead) :]))
         return {name: value.reshape(*lead, *value.shape[1:]) for name, value in values.items()}
@@ -248,7 +288,9 @@ class ModelDensity:
     def can_sample_prior(self) -> bool:
         """Tell whether running the model draws from the prior that :meth:`split` scores."""
         sites = [self.structure.trace.nodes[name] for name in self.structure.latent]
-        return self._only_latent_prior() and all(is_plain(site) and not is_improper(site) for site in sites)
+        return self._only_latent_prior() and all(
+            is_plain(site) and not is_improper(site) for site in sites
+        )
 
     def sample_prior(self, num: int) -> Tensor:
         """Draw ``num`` positions from the prior, ``(num, *local, dim)``."""
@@ -256,16 +298,24 @@ class ModelDensity:
         return normal if self.prior_is_standard_normal else self._prior_runner.draw_prior(normal)
 
     def draws_prior_exactly(self) -> bool:
-        """Tell whether :meth:`sample_prior` is no Markov chain itself, as that of a joint energy is."""
+        """
+        Tell whether :meth:`sample_prior` is no Markov chain itself, as that of a joint energy is.
+        """
         nodes = self.structure.trace.nodes
-        return not any(isinstance(unwrapped(nodes[name]["fn"]), JointEnergy) for name in self.structure.latent)
+        return not any(
+            isinstance(unwrapped(nodes[name]["fn"]), JointEnergy) for name in self.structure.latent
+        )
 
     def improper_sites(self) -> list[str]:
         """Return the latent sites without a normalisable prior."""
-        return [name for name in self.structure.latent if is_improper(self.structure.trace.nodes[name])]
+        return [
+            name for name in self.structure.latent if is_improper(self.structure.trace.nodes[name])
+        ]
 
     def offence(self, position: Tensor) -> str:
-        """Say which site's term, the first such one, isn't finite at one position ``(*local, dim)``."""
+        """
+        Say which site's term, the first such one, isn't finite at one position ``(*local, dim)``.
+        """
         trace, coordinates = self.terms.run(self.layout.unflatten(position))
         terms = self.terms.site_terms(trace, coordinates)
         bad = [name for name, term in terms.items() if not torch.isfinite(term).all()]

@@ -1,4 +1,7 @@
-"""Weighted draws of a Pyro model's latent sites: proposals shared by the data, and their log densities."""
+"""
+Weighted draws of a Pyro model's latent sites: proposals shared by the data, and their log
+densities.
+"""
 
 import math
 from collections.abc import Collection
@@ -25,9 +28,10 @@ class PlateStructure:
     How the sites of a model lie in its plates.
 
     :param local_dims: dimensions (negative) of the plates that hold every latent and observed site.
-    :param particle_dim: the dimension (negative) left of all plates and of batches without one; it counts particles.
-    :param exchangeable: whether the prior of the latent sites seemed the same along every local dimension, so that one
-        set of prior draws serves all data.
+    :param particle_dim: the dimension (negative) left of all plates and of batches without one; it
+        counts particles.
+    :param exchangeable: whether the prior of the latent sites seemed the same along every local
+        dimension, so that one set of prior draws serves all data.
     """
 
     local_dims: tuple[int, ...]
@@ -42,7 +46,8 @@ class Particles:
 
     :param log_prior: sum over latent sites, shape ``(particles, *local)`` or what broadcasts to it.
     :param log_likelihood: sum over observed sites, shape ``(particles, *local)``.
-    :param log_proposal: log density from which the sites were drawn, or None where that is the prior.
+    :param log_proposal: log density from which the sites were drawn, or None where that is the
+        prior.
     :param scale: mini-batch scale of the local plates.
     :param values: the drawn value of every latent site.
     """
@@ -67,7 +72,11 @@ class Particles:
 
 
 def is_latent(site: dict[str, Any]) -> bool:
-    return site["type"] == "sample" and not site["is_observed"] and not isinstance(site["fn"], _Subsample)
+    return (
+        site["type"] == "sample"
+        and not site["is_observed"]
+        and not isinstance(site["fn"], _Subsample)
+    )
 
 
 def plate_structure(model: Any, *args: Any, **kwargs: Any) -> PlateStructure:
@@ -82,18 +91,23 @@ def plate_structure(model: Any, *args: Any, **kwargs: Any) -> PlateStructure:
     latent = [site for site in sites if is_latent(site)]
     for kind, some in (("latent", latent), ("observed", len(sites) > len(latent))):
         if not some:
-            raise ValueError(f"model: got no {kind} site, takes a model with latent and observed sites")
+            raise ValueError(
+                f"model: got no {kind} site, takes a model with latent and observed sites"
+            )
     plates = [{f.name: f for f in site["cond_indep_stack"] if f.vectorized} for site in sites]
     shared = set(plates[0]).intersection(*plates)
     nesting = max((-f.dim for frames in plates for f in frames.values()), default=0)
     local_dims = tuple(sorted(plates[0][name].dim for name in shared))
-    exchangeable = all(_same_along(site["fn"].log_prob(_first(site, local_dims)), local_dims) for site in latent)
+    exchangeable = all(
+        _same_along(site["fn"].log_prob(_first(site, local_dims)), local_dims) for site in latent
+    )
     return PlateStructure(local_dims, -1 - max(nesting, *map(_batch_dim, sites)), exchangeable)
 
 
 def with_guide(structure: PlateStructure, guide: Any, *args: Any, **kwargs: Any) -> PlateStructure:
     """
-    Return the structure of a model with a guide: without local plates where a site of the guide is in none of them.
+    Return the structure of a model with a guide: without local plates where a site of the guide is
+    in none of them.
 
     Torch's generator stays where it is.
 
@@ -105,34 +119,47 @@ def with_guide(structure: PlateStructure, guide: Any, *args: Any, **kwargs: Any)
     with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
         trace = poutine.trace(guide).get_trace(*args, **kwargs)
     local = set(structure.local_dims)
-    frames = [{f.dim for f in site["cond_indep_stack"] if f.vectorized} for _, site in sample_sites(trace)]
+    frames = [
+        {f.dim for f in site["cond_indep_stack"] if f.vectorized} for _, site in sample_sites(trace)
+    ]
     return structure if all(local <= each for each in frames) else replace(structure, local_dims=())
 
 
 def couples(model: Any, structure: PlateStructure, *args: Any, **kwargs: Any) -> bool:
     """
-    Tell whether the densities of a datum move with the latents of other data; torch's generator stays where it is.
+    Tell whether the densities of a datum move with the latents of other data; torch's generator
+    stays where it is.
 
     :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
     :param structure: what :func:`plate_structure` found for this model.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block(), pyro.validation_enabled(False):
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.no_grad(),
+        poutine.block(),
+        pyro.validation_enabled(False),
+    ):
         one, other = (poutine.trace(model).get_trace(*args, **kwargs) for _ in range(2))
         before = _densities(one, structure)
         for axis, dim in enumerate(structure.local_dims, 1):
             for index in {0, before.shape[axis] // 2, before.shape[axis] - 1}:
                 mixed = _with_others(one, other, dim, index)
                 after = _densities(
-                    poutine.trace(poutine.replay(model, trace=mixed)).get_trace(*args, **kwargs), structure
+                    poutine.trace(poutine.replay(model, trace=mixed)).get_trace(*args, **kwargs),
+                    structure,
                 )
-                if not torch.allclose(before.select(axis, index), after.select(axis, index), equal_nan=True):
+                if not torch.allclose(
+                    before.select(axis, index), after.select(axis, index), equal_nan=True
+                ):
                     return True
     return False
 
 
 def _densities(trace: poutine.Trace, structure: PlateStructure) -> Tensor:
     """Return the sum of all log densities of each datum, ``(1, *local)``."""
-    return total_log_density(trace, structure, latent=True) + total_log_density(trace, structure, latent=False)
+    return total_log_density(trace, structure, latent=True) + total_log_density(
+        trace, structure, latent=False
+    )
 
 
 def _with_others(one: poutine.Trace, other: poutine.Trace, dim: int, index: int) -> poutine.Trace:
@@ -160,7 +187,10 @@ def _first(site: dict[str, Any], dims: tuple[int, ...]) -> Tensor:
 
 
 def _same_along(log_prob: Tensor, dims: tuple[int, ...]) -> bool:
-    """Tell whether draws that all data share have the same log density under every datum's distribution."""
+    """
+    Tell whether draws that all data share have the same log density under every datum's
+    distribution.
+    """
     first = log_prob
     for dim in dims:
         first = first.narrow(dim, 0, 1)
@@ -171,10 +201,18 @@ class _DrawParticles(Messenger):
     """Draw every latent site once a particle, with one value for all data along ``shared_dims``."""
 
     def __init__(
-        self, num_particles: int, particle_dim: int, shared_dims: tuple[int, ...], reparameterised: bool = False
+        self,
+        num_particles: int,
+        particle_dim: int,
+        shared_dims: tuple[int, ...],
+        reparameterised: bool = False,
     ) -> None:
         super().__init__()
-        self.num_particles, self.particle_dim, self.shared_dims = num_particles, particle_dim, shared_dims
+        self.num_particles, self.particle_dim, self.shared_dims = (
+            num_particles,
+            particle_dim,
+            shared_dims,
+        )
         self.reparameterised = reparameterised
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -183,7 +221,8 @@ class _DrawParticles(Messenger):
             return
         if self.reparameterised and not fn.has_rsample:
             raise ValueError(
-                f"guide: got site {msg['name']!r} without rsample, takes sites that can be reparameterised"
+                f"guide: got site {msg['name']!r} without rsample, takes sites that can be "
+                "reparameterised"
             )
         with torch.set_grad_enabled(self.reparameterised and torch.is_grad_enabled()):
             msg["value"] = self._draw(fn)
@@ -235,9 +274,9 @@ def draw_particles(
     """
     Draw the latent sites from the prior, or from a guide, and score them.
 
-    Draws from an exchangeable prior are shared by all data: the model then runs once a particle, not once a
-    particle and datum. Where such draws show that their density differs between data after all, each datum is given
-    draws of its own. Draws carry no gradient; the densities do.
+    Draws from an exchangeable prior are shared by all data: the model then runs once a particle,
+    not once a particle and datum. Where such draws show that their density differs between data
+    after all, each datum is given draws of its own. Draws carry no gradient; the densities do.
 
     :param model: a Pyro model.
     :param guide: a Pyro guide, or None to draw from the prior.
@@ -250,7 +289,9 @@ def draw_particles(
     shared = local if guide is None and structure.exchangeable else ()
     log_proposal = None
     if guide is not None:
-        drawn = _trace(guide, _DrawParticles(num_particles, particle_dim, (), reparameterised), args, kwargs)
+        drawn = _trace(
+            guide, _DrawParticles(num_particles, particle_dim, (), reparameterised), args, kwargs
+        )
         log_proposal = total_log_density(drawn, structure, latent=True)
         model = poutine.replay(model, trace=drawn)
     trace = _trace(model, _DrawParticles(num_particles, particle_dim, shared), args, kwargs)
@@ -261,10 +302,15 @@ def draw_particles(
 
 
 def score_particles(
-    model: Any, values: dict[str, Tensor], structure: PlateStructure, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: Any,
+    values: dict[str, Tensor],
+    structure: PlateStructure,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Particles:
     """
-    Score given values of the latent sites; the densities carry the gradient of the parameters, the values none.
+    Score given values of the latent sites; the densities carry the gradient of the parameters, the
+    values none.
 
     :param model: a Pyro model.
     :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``.
@@ -295,37 +341,57 @@ def draw_from_guide(
     :param args: the guide's arguments.
     :param kwargs: its keyword arguments.
     :param reparameterised: draw by ``rsample``.
-    :return: values of these sites, and the log density of the draws, ``(num, *local)`` or what broadcasts to it.
-    :raises ValueError: names the latent sites that the guide lacks, or that should be reparameterised and cannot be.
+    :return: values of these sites, and the log density of the draws, ``(num, *local)`` or what
+        broadcasts to it.
+    :raises ValueError: names the latent sites that the guide lacks, or that should be
+        reparameterised and cannot be.
     """
     messenger = _DrawParticles(num, structure.particle_dim, (), reparameterised)
     drawn = _trace(guide, messenger, args, kwargs)
     if lacking := [name for name in names if name not in drawn.nodes]:
-        raise ValueError(f"guide: got none of the sites {lacking}, takes a guide that draws every latent site")
-    return tuple(drawn.nodes[name]["value"] for name in names), total_log_density(drawn, structure, latent=True)
+        raise ValueError(
+            f"guide: got none of the sites {lacking}, takes a guide that draws every latent site"
+        )
+    return tuple(drawn.nodes[name]["value"] for name in names), total_log_density(
+        drawn, structure, latent=True
+    )
 
 
 def trace_latents_at(
-    model: Any, values: dict[str, Tensor], structure: PlateStructure, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: Any,
+    values: dict[str, Tensor],
+    structure: PlateStructure,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> poutine.Trace:
     """
     Run a model, unseen from outside, no further than its latent sites, set to given values.
 
     :param model: a Pyro model.
-    :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``; they may carry gradients.
+    :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``; they may
+        carry gradients.
     :param structure: what :func:`plate_structure` found for this model.
     :param args: the model's arguments.
     :param kwargs: its keyword arguments.
     """
-    with poutine.block(), pyro.validation_enabled(False), _SetParticles(values, structure.particle_dim):
+    with (
+        poutine.block(),
+        pyro.validation_enabled(False),
+        _SetParticles(values, structure.particle_dim),
+    ):
         return trace_latents(model, values, args, kwargs)
 
 
 def score_guide(
-    guide: Any, values: dict[str, Tensor], structure: PlateStructure, args: tuple[Any, ...], kwargs: dict[str, Any]
+    guide: Any,
+    values: dict[str, Tensor],
+    structure: PlateStructure,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Tensor:
     """
-    Return ``log q(z|x)`` of given values, which carry no gradient, ``(particles, *local)`` or what broadcasts to it.
+    Return ``log q(z|x)`` of given values, which carry no gradient, ``(particles, *local)`` or what
+    broadcasts to it.
 
     :param guide: a Pyro guide.
     :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``.
@@ -337,7 +403,9 @@ def score_guide(
     return total_log_density(trace, structure, latent=True)
 
 
-def _scored(trace: poutine.Trace, structure: PlateStructure, log_proposal: Tensor | None) -> Particles:
+def _scored(
+    trace: poutine.Trace, structure: PlateStructure, log_proposal: Tensor | None
+) -> Particles:
     latent = {name: site for name, site in trace.nodes.items() if is_latent(site)}
     return Particles(
         log_prior=total_log_density(trace, structure, latent=True),
@@ -349,7 +417,9 @@ def _scored(trace: poutine.Trace, structure: PlateStructure, log_proposal: Tenso
 
 
 def _setting(values: dict[str, Tensor], structure: PlateStructure) -> Messenger:
-    return _SetParticles({name: value.detach() for name, value in values.items()}, structure.particle_dim)
+    return _SetParticles(
+        {name: value.detach() for name, value in values.items()}, structure.particle_dim
+    )
 
 
 def _trace(fn: Any, messenger: Messenger, args: Any, kwargs: Any) -> poutine.Trace:
@@ -359,24 +429,35 @@ def _trace(fn: Any, messenger: Messenger, args: Any, kwargs: Any) -> poutine.Tra
 
 def plate_scale(site: dict[str, Any], dims: tuple[int, ...]) -> float:
     """Return by how much mini-batching scales a site, in the given plates."""
-    return math.prod(f.full_size / f.size for f in site["cond_indep_stack"] if f.vectorized and f.dim in dims)
+    return math.prod(
+        f.full_size / f.size for f in site["cond_indep_stack"] if f.vectorized and f.dim in dims
+    )
 
 
 def total_log_density(trace: poutine.Trace, structure: PlateStructure, *, latent: bool) -> Tensor:
-    """Sum log densities over sites and over all dimensions but the particles and the local plates."""
+    """
+    Sum log densities over sites and over all dimensions but the particles and the local plates.
+    """
     terms = []
     for _, site in sample_sites(trace):
         if is_latent(site) == latent:
             scale = site["scale"] / plate_scale(site, structure.local_dims)
-            terms.append(sum_to_local(scale_and_mask(_log_prob(site), scale, site["mask"]), structure))
+            terms.append(
+                sum_to_local(scale_and_mask(_log_prob(site), scale, site["mask"]), structure)
+            )
     return sum(terms[1:], terms[0])
 
 
 def _log_prob(site: dict[str, Any]) -> Tensor:
-    """Return a site's log density before scale and mask, which the trace keeps under Pyro's name for it."""
+    """
+    Return a site's log density before scale and mask, which the trace keeps under Pyro's name for
+    it.
+    """
     name = "unscaled_log_prob"
     if name not in site:
-        site[name] = at_least_single(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
+        site[name] = at_least_single(
+            site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        )
     log_prob: Tensor = site[name]
     return log_prob
 

@@ -30,8 +30,8 @@ class ModelTerms:
     """Runs a model with its latent sites set from coordinates and sums its log densities by role.
 
     Observed sites and factors are likelihood; latent sites, ``Delta`` sites and what is marked
-    ``infer={"is_prior": True}`` are prior. With enumerated sites ``k``: ``log prior = log Σ_k p(z, k)`` and
-    ``log likelihood = log Σ_k p(x, z, k) - log prior``.
+    ``infer={"is_prior": True}`` are prior. With enumerated sites ``k``:
+    ``log prior = log Σ_k p(z, k)`` and ``log likelihood = log Σ_k p(x, z, k) - log prior``.
 
     :param model: a Pyro model.
     :param args: its arguments.
@@ -41,7 +41,12 @@ class ModelTerms:
     """
 
     def __init__(
-        self, model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], structure: Structure, layout: Layout
+        self,
+        model: Model,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        structure: Structure,
+        layout: Layout,
     ) -> None:
         self.model, self.args, self.kwargs = model, args, kwargs
         self.structure, self.layout = structure, layout
@@ -60,7 +65,9 @@ class ModelTerms:
         return {name: trace.nodes[name]["value"] for name in coordinates}
 
     def plated(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log prior and log likelihood ``(rows, *local)`` of positions ``(rows, *local, dim)``."""
+        """
+        Return log prior and log likelihood ``(rows, *local)`` of positions ``(rows, *local, dim)``.
+        """
         rows = len(position)
         trace, coordinates = self.run(self._spread(position), rows)
         dims = (-self.structure.max_plate_nesting - 1, *self.layout.local_dims)
@@ -72,41 +79,60 @@ class ModelTerms:
         coordinates = self._spread(position)
         trace = self._run_latents(coordinates, rows)
         nodes = self.structure.trace.nodes
-        return {name: trace.nodes[name]["value"].reshape(rows, *nodes[name]["value"].shape) for name in coordinates}
+        return {
+            name: trace.nodes[name]["value"].reshape(rows, *nodes[name]["value"].shape)
+            for name in coordinates
+        }
 
     def coordinates(
-        self, trace: poutine.Trace, given: Mapping[str, Tensor] | None = None, rows: tuple[int, ...] = ()
+        self,
+        trace: poutine.Trace,
+        given: Mapping[str, Tensor] | None = None,
+        rows: tuple[int, ...] = (),
     ) -> Tensor:
         """Return the position ``(*rows, *local, dim)`` of a run of the model.
 
         :param trace: the run.
-        :param given: coordinates ``(*rows, *shape)`` of some sites; those of the others follow from their values.
+        :param given: coordinates ``(*rows, *shape)`` of some sites; those of the others follow from
+            their values.
         :param rows: number of rows of the outer plate, if there was one.
         """
         known, nodes = dict(given or {}), self.structure.trace.nodes
         for name, site in self.layout.sites.items():
             if name not in known:
-                value = trace.nodes[name]["value"].detach().reshape((*rows, *nodes[name]["value"].shape))
+                value = (
+                    trace.nodes[name]["value"]
+                    .detach()
+                    .reshape((*rows, *nodes[name]["value"].shape))
+                )
                 known[name] = site.coordinate.coordinates(value)
         return self.layout.flatten(known, len(rows))
 
     def draw_prior(self, normal: Tensor) -> Tensor:
         """Draw a position ``(*local, dim)`` from the prior.
 
-        :param normal: standard normal, of that shape; used as it is where that is the prior of the coordinates.
+        :param normal: standard normal, of that shape; used as it is where that is the prior of the
+            coordinates.
         """
         given = self._only_normal(self.layout.unflatten(normal))
         return self.coordinates(self._run_latents(given), given)
 
     def plated_draw_prior(self, normal: Tensor) -> Tensor:
         """Draw positions ``(rows, *local, dim)`` from the prior, as :meth:`draw_prior` does."""
-        given, spread = self._only_normal(self.layout.unflatten(normal)), self._only_normal(self._spread(normal))
+        given, spread = (
+            self._only_normal(self.layout.unflatten(normal)),
+            self._only_normal(self._spread(normal)),
+        )
         rows = len(normal)
         return self.coordinates(self._run_latents(spread, rows), given, (rows,))
 
     def _only_normal(self, coordinates: dict[str, Tensor]) -> dict[str, Tensor]:
         sites = self.layout.sites
-        return {name: each for name, each in coordinates.items() if isinstance(sites[name].coordinate, StandardNormal)}
+        return {
+            name: each
+            for name, each in coordinates.items()
+            if isinstance(sites[name].coordinate, StandardNormal)
+        }
 
     def _spread(self, position: Tensor) -> dict[str, Tensor]:
         """Split positions by site, with the rows at the dimension of the outer plate."""
@@ -117,7 +143,9 @@ class ModelTerms:
             coordinates[name] = value.reshape(len(position), *(1,) * missing, *site.shape)
         return coordinates
 
-    def run(self, coordinates: dict[str, Tensor], rows: int | None = None) -> tuple[poutine.Trace, dict[str, Tensor]]:
+    def run(
+        self, coordinates: dict[str, Tensor], rows: int | None = None
+    ) -> tuple[poutine.Trace, dict[str, Tensor]]:
         """Run the model at these coordinates, under an outer plate if a number of rows is given.
 
         :raises ValueError: if its sites differ from those of the first run.
@@ -126,11 +154,18 @@ class ModelTerms:
             trace = poutine.trace(self._enumerated(rows)).get_trace(*self.args, **self.kwargs)
         names = [name for name, _ in sample_sites(trace)]
         if names != self._names:
-            raise ValueError(f"model changed its sites between calls: had {self._names}, now {names}")
+            raise ValueError(
+                f"model changed its sites between calls: had {self._names}, now {names}"
+            )
         return trace, coordinates
 
-    def _run_latents(self, coordinates: dict[str, Tensor], rows: int | None = None) -> poutine.Trace:
-        """Run the model as :meth:`run` does, its discrete sites drawn, no further than its last latent site."""
+    def _run_latents(
+        self, coordinates: dict[str, Tensor], rows: int | None = None
+    ) -> poutine.Trace:
+        """
+        Run the model as :meth:`run` does, its discrete sites drawn, no further than its last latent
+        site.
+        """
         with self._setting(coordinates):
             return trace_latents(self._with_rows(rows), self.layout.sites, self.args, self.kwargs)
 
@@ -145,7 +180,9 @@ class ModelTerms:
         """Return the model, under an outer plate if a number of rows is given."""
         if rows is None:
             return self.model
-        plated: Model = pyro.plate(_ROWS, rows, dim=-1 - self.structure.max_plate_nesting)(self.model)
+        plated: Model = pyro.plate(_ROWS, rows, dim=-1 - self.structure.max_plate_nesting)(
+            self.model
+        )
         return plated
 
     def _enumerated(self, rows: int | None) -> Model:
@@ -160,7 +197,9 @@ class ModelTerms:
     def site_terms(self, trace: poutine.Trace, coordinates: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the log density of each site, unsummed."""
         with pyro.validation_enabled(False):
-            return {name: self._site_term(name, site, coordinates) for name, site in sample_sites(trace)}
+            return {
+                name: self._site_term(name, site, coordinates) for name, site in sample_sites(trace)
+            }
 
     def _site_term(self, name: str, site: Site, coordinates: dict[str, Tensor]) -> Tensor:
         if name in coordinates:
@@ -168,19 +207,28 @@ class ModelTerms:
         return site_log_prob(site)
 
     def _sum(
-        self, trace: poutine.Trace, coordinates: dict[str, Tensor], dims: tuple[int, ...], sizes: tuple[int, ...]
+        self,
+        trace: poutine.Trace,
+        coordinates: dict[str, Tensor],
+        dims: tuple[int, ...],
+        sizes: tuple[int, ...],
     ) -> tuple[Tensor, Tensor]:
         zero = next(iter(coordinates.values())).new_zeros(sizes)
-        terms = {name: term.to(zero.dtype) for name, term in self.site_terms(trace, coordinates).items()}
+        terms = {
+            name: term.to(zero.dtype) for name, term in self.site_terms(trace, coordinates).items()
+        }
         prior = self.prior_names
         if self.structure.enumerated:
             log_prior = marginal(trace, terms, prior, dims)
             log_prior, log_joint = (
-                _keep(each, dims, sizes) for each in (log_prior, marginal(trace, terms, terms, dims))
+                _keep(each, dims, sizes)
+                for each in (log_prior, marginal(trace, terms, terms, dims))
             )
             return log_prior, log_joint - log_prior
         log_prior = sum((_keep(terms[name], dims, sizes) for name in prior), zero)
-        log_likelihood = sum((_keep(terms[name], dims, sizes) for name in terms if name not in prior), zero)
+        log_likelihood = sum(
+            (_keep(terms[name], dims, sizes) for name in terms if name not in prior), zero
+        )
         return log_prior, log_likelihood
 
 
@@ -204,7 +252,8 @@ def find_local_plates(
     refused = [name for name in names if name not in local]
     if wanted is not None and refused:
         raise ValueError(
-            f"batch_plates must name plates that hold every site and couple no data, got {refused}; "
+            "batch_plates must name plates that hold every site and couple no data, got "
+            f"{refused}; "
             f"plates that hold every site: {sorted(candidates)}"
         )
     return local
@@ -218,7 +267,10 @@ def _shares_nothing(terms: ModelTerms) -> bool:
         moved = position.roll(1, 0) + 0.37
         moved[index] = position[index]
         after = terms.one(moved)
-        if not all(torch.allclose(a[index], b[index], equal_nan=True) for a, b in zip(before, after, strict=True)):
+        if not all(
+            torch.allclose(a[index], b[index], equal_nan=True)
+            for a, b in zip(before, after, strict=True)
+        ):
             return False
     return True
 
@@ -233,11 +285,15 @@ class _SetCoordinates(poutine.messenger.Messenger):
     def _pyro_sample(self, msg: Site) -> None:
         name = msg["name"]
         if name in self.coordinates and not msg["is_observed"]:
-            msg["value"] = self.layout.sites[name].coordinate.value(msg["fn"], self.coordinates[name])
+            msg["value"] = self.layout.sites[name].coordinate.value(
+                msg["fn"], self.coordinates[name]
+            )
 
 
 def _keep(term: Tensor, dims: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor:
-    """Sum a term over all dimensions but ``dims``, along which it has (or is spread to) ``sizes``."""
+    """
+    Sum a term over all dimensions but ``dims``, along which it has (or is spread to) ``sizes``.
+    """
     shape = [1] * max(0, -min(dims, default=0) - term.ndim) + list(term.shape)
     for dim, size in zip(dims, sizes, strict=True):
         shape[dim] = size
@@ -246,7 +302,9 @@ def _keep(term: Tensor, dims: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor
     return term.sum(others) if others else term
 
 
-def marginal(trace: poutine.Trace, terms: dict[str, Tensor], names: Iterable[str], dims: tuple[int, ...]) -> Tensor:
+def marginal(
+    trace: poutine.Trace, terms: dict[str, Tensor], names: Iterable[str], dims: tuple[int, ...]
+) -> Tensor:
     """Sum enumerated sites out of some terms; plates other than those at ``dims`` are summed too.
 
     :param trace: an enumerated run of a model.
@@ -257,7 +315,8 @@ def marginal(trace: poutine.Trace, terms: dict[str, Tensor], names: Iterable[str
     trace.symbolize_dims()
     plates = trace.plate_to_symbol
     packed_terms = {
-        name: packed.pack(terms[name].clone(), trace.nodes[name]["infer"]["_dim_to_symbol"]) for name in names
+        name: packed.pack(terms[name].clone(), trace.nodes[name]["infer"]["_dim_to_symbol"])
+        for name in names
     }
     # Packing drops plates of size one, such as that of a single chain.
     present = {symbol for term in packed_terms.values() for symbol in term._pyro_dims}
@@ -267,6 +326,9 @@ def marginal(trace: poutine.Trace, terms: dict[str, Tensor], names: Iterable[str
         ordinal = frozenset(plates[frame.name] for frame in stack if frame.vectorized) & present
         factors.setdefault(ordinal, []).append(term)
     enumerated = set(trace.symbol_to_dim) - set(plates.values())
-    kept = frozenset(symbol for symbol in plates.values() if trace.symbol_to_dim[symbol] in dims) & present
+    kept = (
+        frozenset(symbol for symbol in plates.values() if trace.symbol_to_dim[symbol] in dims)
+        & present
+    )
     result = contract_to_tensor(factors, enumerated, target_ordinal=kept)
     return packed.unpack(result, trace.symbol_to_dim)

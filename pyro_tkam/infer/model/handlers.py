@@ -10,7 +10,9 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 
 
-def trace_latents(model: Any, names: Collection[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> poutine.Trace:
+def trace_latents(
+    model: Any, names: Collection[str], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> poutine.Trace:
     """
     Run a model until it has set these sites.
 

@@ -28,7 +28,9 @@ class SiteLayout:
 
 @dataclass(frozen=True)
 class Layout:
-    """How sites are laid out in vectors ``(*lead, *local, dim)``; each datum holds its own coordinates.
+    """
+    How sites are laid out in vectors ``(*lead, *local, dim)``; each datum holds its own
+    coordinates.
 
     :param sites: the latent sites by name, in order.
     :param local_dims: plate dimensions (negative, from the left) that are local.
@@ -49,7 +51,9 @@ class Layout:
         parts = []
         for name, site in self.sites.items():
             value = (
-                coordinates[name].movedim(self._axes(site), self._front(lead)) if self.local_dims else coordinates[name]
+                coordinates[name].movedim(self._axes(site), self._front(lead))
+                if self.local_dims
+                else coordinates[name]
             )
             parts.append(value.reshape((*value.shape[:lead], *self.local_shape, self._size(site))))
         return torch.cat(parts, -1)
@@ -61,7 +65,9 @@ class Layout:
         coordinates = {}
         for (name, site), part in zip(self.sites.items(), position.split(sizes, -1), strict=True):
             value = part.reshape((*position.shape[:-1], *self._rest(site)))
-            coordinates[name] = value.movedim(self._front(lead), self._axes(site)) if self.local_dims else value
+            coordinates[name] = (
+                value.movedim(self._front(lead), self._axes(site)) if self.local_dims else value
+            )
         return coordinates
 
     def _axes(self, site: SiteLayout) -> tuple[int, ...]:

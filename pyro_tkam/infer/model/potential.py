@@ -21,7 +21,8 @@ class PotentialDensity:
 
     :param potential_fn: from unconstrained values by site to the potential energy, a scalar.
     :param prototype: unconstrained values of one chain by site, which give the shapes.
-    :param given_transforms: per site, from values to unconstrained coordinates; the identity where it is missing.
+    :param given_transforms: per site, from values to unconstrained coordinates; the identity where
+        it is missing.
     """
 
     def __init__(
@@ -58,18 +59,25 @@ class PotentialDensity:
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
         """Return the sites' values ``(*lead, *shape)``."""
         coordinates = self.layout.unflatten(position)
-        return {name: self.layout.sites[name].coordinate.value(None, value) for name, value in coordinates.items()}
+        return {
+            name: self.layout.sites[name].coordinate.value(None, value)
+            for name, value in coordinates.items()
+        }
 
     def offence(self, position: Tensor) -> str:
         """Name the potential, as there are no sites to tell apart."""
         return "potential_fn is not finite"
 
     def _site(self, name: str, value: Tensor) -> SiteLayout:
-        inverse = self.transforms[name].inv if name in self.transforms else transforms.identity_transform
+        inverse = (
+            self.transforms[name].inv if name in self.transforms else transforms.identity_transform
+        )
         return SiteLayout(tuple(value.shape), value.ndim, Unconstrained(inverse))
 
     def _log_density(self, position: Tensor) -> Tensor:
-        return torch.func.vmap(lambda each: -self.potential_fn(self.layout.unflatten(each)))(position)
+        return torch.func.vmap(lambda each: -self.potential_fn(self.layout.unflatten(each)))(
+            position
+        )
 
     def _log_density_gradient(self, position: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

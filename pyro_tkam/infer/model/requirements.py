@@ -27,33 +27,46 @@ def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     """Refuse a model that has no evidence.
 
     :raises NotImplementedError: if a plate subsamples.
-    :raises ValueError: if the model has no likelihood, no data in it, a datum that isn't finite, an improper or scaled
-        prior, or data and a distribution that spread each other.
+    :raises ValueError: if the model has no likelihood, no data in it, a datum that isn't finite, an
+        improper or scaled prior, or data and a distribution that spread each other.
     """
     try:
         with torch.no_grad():
             trace, _ = initial_trace(model, args, kwargs, _proper_sample, None)
     except ZeroDivisionError as error:  # Pyro's, for a plate of size zero
-        raise ValueError("model: its data are empty or all masked, as a plate has size zero") from error
+        raise ValueError(
+            "model: its data are empty or all masked, as a plate has size zero"
+        ) from error
     _refuse_without_normaliser(trace)
     sites = list(sample_sites(trace))
     hidden = [site for _, site in sites if not site["is_observed"]]
     observed = [(name, site) for name, site in sites if not is_prior(site)]
     if not observed:
-        raise ValueError("model: got no observed site, takes a model with data: without them there is no evidence")
+        raise ValueError(
+            "model: got no observed site, takes a model with data: without them there is no "
+            "evidence"
+        )
     for name, site in observed:
         if _holds_bad_data(site):
-            raise ValueError(f"model: its observed site {name!r} holds a NaN or an infinity, takes finite data")
-        if not any(each["fn"].has_enumerate_support for each in hidden):  # they spread distributions on purpose
+            raise ValueError(
+                f"model: its observed site {name!r} holds a NaN or an infinity, takes finite data"
+            )
+        # they spread distributions on purpose
+        if not any(each["fn"].has_enumerate_support for each in hidden):
             _refuse_spread(name, site)
     if all(_is_empty(site) for _, site in observed):
-        raise ValueError(f"model: its observed sites {[name for name, _ in observed]} are empty or all masked")
+        raise ValueError(
+            f"model: its observed sites {[name for name, _ in observed]} are empty or all masked"
+        )
 
 
 def _refuse_spread(name: str, site: Site) -> None:
-    """Refuse a value and a distribution that spread each other, as ``(n, 1)`` and ``(n,)`` do to ``(n, n)``.
+    """
+    Refuse a value and a distribution that spread each other, as ``(n, 1)`` and ``(n,)`` do to ``(n,
+    n)``.
 
-    A plate may have spread the distribution to ``(n, n)`` before: data may repeat along plates only.
+    A plate may have spread the distribution to ``(n, n)`` before: data may repeat along plates
+    only.
     """
     fn, value = site["fn"], torch.as_tensor(site["value"])
     batch = value.shape[: value.dim() - fn.event_dim]
@@ -63,8 +76,10 @@ def _refuse_spread(name: str, site: Site) -> None:
     repeated = {dim for dim in range(-len(together), 0) if sizes[dim] == 1 < together[dim]}
     if together not in (batch, fn.batch_shape) or not repeated <= plates:
         raise ValueError(
-            f"model: its observed site {name!r} got data of batch shape {tuple(batch)} for a distribution of "
-            f"{tuple(fn.batch_shape)}, takes the same shape: as they are, they would count as {tuple(together)} data"
+            f"model: its observed site {name!r} got data of batch shape {tuple(batch)} for a "
+            "distribution of "
+            f"{tuple(fn.batch_shape)}, takes the same shape: as they are, they would count as "
+            f"{tuple(together)} data"
         )
 
 
@@ -83,10 +98,15 @@ def _refuse_without_normaliser(trace: poutine.Trace) -> None:
     refuse_subsampling(trace)
     sites = list(sample_sites(trace))
     _refuse_improper(sites)
-    scaled = [name for name, site in sites if not site["is_observed"] and (torch.as_tensor(site["scale"]) != 1).any()]
+    scaled = [
+        name
+        for name, site in sites
+        if not site["is_observed"] and (torch.as_tensor(site["scale"]) != 1).any()
+    ]
     if scaled:
         raise ValueError(
-            f"model: its sites {scaled} have priors scaled by a mini-batch (or by poutine.scale), which are not "
+            f"model: its sites {scaled} have priors scaled by a mini-batch (or by poutine.scale), "
+            "which are not "
             "normalised, so its evidence is undefined; call it with all data, or without size"
         )
 
@@ -94,7 +114,9 @@ def _refuse_without_normaliser(trace: poutine.Trace) -> None:
 def _refuse_improper(sites: list[tuple[str, Site]]) -> None:
     improper = [name for name, site in sites if not site["is_observed"] and is_improper(site)]
     if improper:
-        raise ValueError(f"model: its sites {improper} have improper priors, so its evidence is undefined")
+        raise ValueError(
+            f"model: its sites {improper} have improper priors, so its evidence is undefined"
+        )
 
 
 def _proper_sample(site: Site) -> Tensor:

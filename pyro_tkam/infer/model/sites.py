@@ -40,7 +40,9 @@ class Structure:
 
     @staticmethod
     def of(run: tuple[poutine.Trace, int]) -> Structure:
-        """Read the structure from what :func:`initial_trace` returned, and check that it can be sampled.
+        """
+        Read the structure from what :func:`initial_trace` returned, and check that it can be
+        sampled.
 
         :raises NotImplementedError: if a plate subsamples.
         :raises ValueError: if a discrete site can't be enumerated or there is nothing to sample.
@@ -59,16 +61,29 @@ class Structure:
         return sample_sites(self.trace)
 
     def plates(self) -> dict[str, tuple[int, int]]:
-        """Return dimension and size of the vectorised plates that hold every site with a density."""
+        """
+        Return dimension and size of the vectorised plates that hold every site with a density.
+        """
         frames = [
-            {frame.name: (frame.dim, frame.size) for frame in site["cond_indep_stack"] if frame.vectorized}
+            {
+                frame.name: (frame.dim, frame.size)
+                for frame in site["cond_indep_stack"]
+                if frame.vectorized
+            }
             for _, site in self.sites()
         ]
-        common = set.intersection(*[set(each) for each in frames]) if frames and self.latent else set()
-        return {name: plate for name, plate in frames[0].items() if name in common} if frames else {}
+        common = (
+            set.intersection(*[set(each) for each in frames]) if frames and self.latent else set()
+        )
+        return (
+            {name: plate for name, plate in frames[0].items() if name in common} if frames else {}
+        )
 
     def layout(
-        self, local: Iterable[tuple[int, int]], transforms: dict[str, Transform], standard_normal: bool
+        self,
+        local: Iterable[tuple[int, int]],
+        transforms: dict[str, Transform],
+        standard_normal: bool,
     ) -> Layout:
         """Lay out the latent sites.
 
@@ -82,21 +97,29 @@ class Structure:
         for name in self.latent:
             site = self.trace.nodes[name]
             if wanted and is_plain(site) and normal_quantile(site["fn"]) is not None:
-                sites[name] = SiteLayout(tuple(site["value"].shape), site["fn"].event_dim, StandardNormal())
+                sites[name] = SiteLayout(
+                    tuple(site["value"].shape), site["fn"].event_dim, StandardNormal()
+                )
             else:
-                inverse = transforms[name] if name in transforms else biject_to(site["fn"].support).inv
+                inverse = (
+                    transforms[name] if name in transforms else biject_to(site["fn"].support).inv
+                )
                 sites[name] = _unconstrained(name, site, inverse)
         local = sorted(local)
         return Layout(sites, tuple(dim for dim, _ in local), tuple(size for _, size in local))
 
 
 def initial_trace(
-    model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], init: Callable[[Site], Any], nesting: int | None
+    model: Model,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    init: Callable[[Site], Any],
+    nesting: int | None,
 ) -> tuple[poutine.Trace, int]:
     """Run a model once, latent sites set by an initialisation.
 
-    Its discrete sites are enumerated, but the values of the others are those of a run without: below an enumerated
-    site a distribution has a dimension more than what is drawn from it.
+    Its discrete sites are enumerated, but the values of the others are those of a run without:
+    below an enumerated site a distribution has a dimension more than what is drawn from it.
 
     :param nesting: number of plate dimensions; found by another run if None.
     :return: the trace and the number of plate dimensions.
@@ -106,7 +129,11 @@ def initial_trace(
         if nesting is None:
             nesting = _guess_max_plate_nesting(InitMessenger(init)(model), args, kwargs)
         trace = poutine.trace(InitMessenger(init)(model)).get_trace(*args, **kwargs)
-        if any(_is_enumerated(name, site) for name, site in sample_sites(trace) if not site["is_observed"]):
+        if any(
+            _is_enumerated(name, site)
+            for name, site in sample_sites(trace)
+            if not site["is_observed"]
+        ):
             values = InitMessenger(lambda site: trace.nodes[site["name"]]["value"])
             enumerating = poutine.enum(config_enumerate(model), first_available_dim=-1 - nesting)
             return poutine.trace(values(enumerating)).get_trace(*args, **kwargs), nesting
@@ -114,7 +141,9 @@ def initial_trace(
 
 
 def centred_like(trace: poutine.Trace) -> Callable[[Site], Any]:
-    """Make an initialisation at the centre of supports, which draws nothing: priors may be slow to draw from.
+    """
+    Make an initialisation at the centre of supports, which draws nothing: priors may be slow to
+    draw from.
 
     :param trace: a run of the same model, which tells dtypes and devices.
     """
@@ -129,7 +158,10 @@ def centred_like(trace: poutine.Trace) -> Callable[[Site], Any]:
 
 
 def signature(arguments: Any) -> Any:
-    """Return all of a model's arguments but the values of tensors, to compare; objects of other kinds equal none."""
+    """
+    Return all of a model's arguments but the values of tensors, to compare; objects of other kinds
+    equal none.
+    """
     if isinstance(arguments, Tensor):
         return arguments.shape, arguments.dtype, arguments.device
     if isinstance(arguments, dict):
@@ -142,7 +174,11 @@ def signature(arguments: Any) -> Any:
 def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:
     """Iterate over the sites of a trace that have a density, in order."""
     for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample) and not _is_deterministic(site):
+        if (
+            site["type"] == "sample"
+            and not isinstance(site["fn"], _Subsample)
+            and not _is_deterministic(site)
+        ):
             yield name, site
 
 
@@ -168,7 +204,11 @@ def refuse_subsampling(trace: poutine.Trace) -> None:
     """Raise if a plate draws a random subsample."""
     for name, site in trace.nodes.items():
         fn = site["fn"] if site["type"] == "sample" else None
-        if isinstance(fn, _Subsample) and fn.subsample_size is not None and fn.subsample_size < fn.size:
+        if (
+            isinstance(fn, _Subsample)
+            and fn.subsample_size is not None
+            and fn.subsample_size < fn.size
+        ):
             raise NotImplementedError(
                 f"plate {name!r} draws {fn.subsample_size} of {fn.size} data, takes all: "
                 "a model with random subsamples has no posterior and no evidence"
@@ -176,7 +216,10 @@ def refuse_subsampling(trace: poutine.Trace) -> None:
 
 
 def is_improper(site: Site) -> bool:
-    """Tell whether a latent site has no normalisable prior: it never had one, or a mask takes a part of it away."""
+    """
+    Tell whether a latent site has no normalisable prior: it never had one, or a mask takes a part
+    of it away.
+    """
     return isinstance(unwrapped(site["fn"]), dist.ImproperUniform) or _is_partly_masked(site)
 
 
@@ -190,7 +233,9 @@ def _is_masked(site: Site) -> bool:
 
 
 def is_unmasked(site: Site) -> bool:
-    """Tell whether a site has no mask of whatever values, itself or anywhere inside its distribution."""
+    """
+    Tell whether a site has no mask of whatever values, itself or anywhere inside its distribution.
+    """
     return not _masks(site)
 
 
@@ -210,7 +255,12 @@ def _masks(site: Site) -> list[Any]:
 def is_plain(site: Site) -> bool:
     """Tell whether a site is neither scaled nor masked, so that its distribution is its prior."""
     scale, mask = site["scale"], site["mask"]
-    return mask is None and not isinstance(scale, torch.Tensor) and scale == 1.0 and not _is_partly_masked(site)
+    return (
+        mask is None
+        and not isinstance(scale, torch.Tensor)
+        and scale == 1.0
+        and not _is_partly_masked(site)
+    )
 
 
 def _is_enumerated(name: str, site: Site) -> bool:
@@ -219,7 +269,8 @@ def _is_enumerated(name: str, site: Site) -> bool:
         return True
     if fn.support.is_discrete:
         raise ValueError(
-            f"site {name!r} is discrete ({type(fn).__name__}) and has no finite support to enumerate; "
+            f"site {name!r} is discrete ({type(fn).__name__}) and has no finite support to "
+            "enumerate; "
             "sum it out of the model or observe it"
         )
     return False
@@ -235,7 +286,8 @@ def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
             return init(site)
         except NotImplementedError as error:
             raise ValueError(
-                f"site {site['name']!r} can't be initialised, as {type(site['fn']).__name__} (an improper prior?) "
+                f"site {site['name']!r} can't be initialised, as {type(site['fn']).__name__} (an "
+                "improper prior?) "
                 "can't be sampled; pass init_strategy=init_to_value(...)"
             ) from error
 
@@ -243,7 +295,10 @@ def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
 
 
 def _unconstrained(name: str, site: Site, inverse: Transform) -> SiteLayout:
-    shape, value_shape = tuple(inverse.forward_shape(site["value"].shape)), tuple(site["value"].shape)
+    shape, value_shape = (
+        tuple(inverse.forward_shape(site["value"].shape)),
+        tuple(site["value"].shape),
+    )
     event_dim = site["fn"].event_dim - inverse.domain.event_dim + inverse.codomain.event_dim
     if len(shape) - event_dim != len(value_shape) - site["fn"].event_dim:
         raise ValueError(

@@ -1,4 +1,7 @@
-"""What the objectives of maximum likelihood share: the surface of a Pyro ELBO, and state that a checkpoint keeps."""
+"""
+What the objectives of maximum likelihood share: the surface of a Pyro ELBO, and state that a
+checkpoint keeps.
+"""
 
 from abc import abstractmethod
 from typing import Any, Protocol
@@ -19,11 +22,13 @@ class Statistics(Protocol):
 
 class MaximumLikelihood(ELBO):
     """
-    A negative log marginal likelihood whose gradient comes from posterior draws that carry none themselves.
+    A negative log marginal likelihood whose gradient comes from posterior draws that carry none
+    themselves.
 
-    By Fisher's identity ``∇ log p(x) = E_{p(z|x)}[∇ log p(x, z)]``, so that draws, however made, are held fixed and
-    the log densities are differentiated. Subclasses make the draws; see :class:`ImportanceMLE`,
-    :class:`LangevinMLE` and :class:`SteppingstoneMLE`. ``statistics`` describes the last estimate.
+    By Fisher's identity ``∇ log p(x) = E_{p(z|x)}[∇ log p(x, z)]``, so that draws, however made,
+    are held fixed and the log densities are differentiated. Subclasses make the draws; see
+    :class:`ImportanceMLE`, :class:`LangevinMLE` and :class:`SteppingstoneMLE`. ``statistics``
+    describes the last estimate.
     """
 
     statistics: Statistics | None = None

@@ -26,9 +26,11 @@ class ChainStatistics:
     What chains say of themselves.
 
     :param log_evidence: estimate of each datum's log evidence, of the local plates' shape, or None.
-    :param acceptance_rate: mean acceptance probability at each temperature that a kernel moves, ``(rungs,)``.
+    :param acceptance_rate: mean acceptance probability at each temperature that a kernel moves,
+        ``(rungs,)``.
     :param step_size: step size with which these steps started, ``(rungs,)``.
-    :param swap_rate: mean swap acceptance of neighbours, ``(rungs - 1,)``, or None without temperatures.
+    :param swap_rate: mean swap acceptance of neighbours, ``(rungs - 1,)``, or None without
+        temperatures.
     """
 
     log_evidence: Tensor | None
@@ -50,11 +52,13 @@ class PosteriorDraws:
 
     :param posterior: ``(rows, *local, dim)``.
     :param weights: of these, ``(rows, *local)``, summing to one over the rows.
-    :param prior: draws of the prior, ``(rows, *local, dim)``; None where chains start elsewhere and none are needed.
+    :param prior: draws of the prior, ``(rows, *local, dim)``; None where chains start elsewhere and
+        none are needed.
     :param last: where every chain ended, from which persistent ones go on.
     :param next_step_size: step size to carry to the next training step, ``(rungs,)``.
     :param statistics: what the chains say of themselves.
-    :param lower_bound: what a guide that learns from its own draws maximises, a scalar with its gradient.
+    :param lower_bound: what a guide that learns from its own draws maximises, a scalar with its
+        gradient.
     """
 
     posterior: Tensor
@@ -70,17 +74,23 @@ Values = dict[str, Tensor]
 """Values of the latent sites at the posterior draws, by name."""
 
 
-def _quadrature(bound: BoundModel, draws: PosteriorDraws, values: Values) -> tuple[Particles, Tensor]:
+def _quadrature(
+    bound: BoundModel, draws: PosteriorDraws, values: Values
+) -> tuple[Particles, Tensor]:
     particles = bound.score(values)
     return particles, (draws.weights * particles.log_prior).sum()
 
 
-def _contrastive(bound: BoundModel, draws: PosteriorDraws, values: Values) -> tuple[Particles, Tensor]:
+def _contrastive(
+    bound: BoundModel, draws: PosteriorDraws, values: Values
+) -> tuple[Particles, Tensor]:
     assert draws.prior is not None
     rows, prior = len(draws.posterior), bound.values(draws.prior)
     both = bound.score({name: torch.cat([value, prior[name]]) for name, value in values.items()})
     log_prior = both.log_prior.expand(both.log_likelihood.shape)
-    particles = Particles(log_prior[:rows], both.log_likelihood[:rows], None, both.scale, both.values)
+    particles = Particles(
+        log_prior[:rows], both.log_likelihood[:rows], None, both.scale, both.values
+    )
     return particles, (draws.weights * log_prior[:rows]).sum() - log_prior[rows:].mean(0).sum()
 
 
@@ -90,9 +100,11 @@ LOG_PRIOR_GRADIENTS = {"quadrature": _quadrature, "contrastive": _contrastive}
 
 class ChainMLE(MaximumLikelihood):
     """
-    Maximum likelihood from the ends of Langevin chains; see :class:`LangevinMLE` and :class:`SteppingstoneMLE`.
+    Maximum likelihood from the ends of Langevin chains; see :class:`LangevinMLE` and
+    :class:`SteppingstoneMLE`.
 
-    Training steps are counted, step sizes carried and persistent chains moved only by calls that take gradients.
+    Training steps are counted, step sizes carried and persistent chains moved only by calls that
+    take gradients.
     """
 
     #: whether chains may start from a guide
@@ -112,7 +124,8 @@ class ChainMLE(MaximumLikelihood):
                 raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
         if log_prior_gradient not in LOG_PRIOR_GRADIENTS:
             raise ValueError(
-                f"log_prior_gradient: got {log_prior_gradient!r}, takes one of {sorted(LOG_PRIOR_GRADIENTS)}"
+                f"log_prior_gradient: got {log_prior_gradient!r}, takes one of "
+                f"{sorted(LOG_PRIOR_GRADIENTS)}"
             )
         super().__init__(num_particles=num_chains)
         self.kernel = _configured(kernel, options)
@@ -139,12 +152,17 @@ class ChainMLE(MaximumLikelihood):
         """
         self.step, self._step_size, self._last = state["step"], state["step_size"], state["chains"]
 
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[PosteriorDraws, Values]:
+    def _get_trace(
+        self, model: Any, guide: Any, args: Any, kwargs: Any
+    ) -> tuple[PosteriorDraws, Values]:
         """Run the chains and return where they end, also as values of the latent sites."""
         if guide is not None and not self.takes_guide:
             raise ValueError(f"guide: got {guide!r}, takes None: chains start from the prior")
         if guide is not None and self.persistent:
-            raise ValueError("persistent: got True with a guide, takes False: chains start from the guide each time")
+            raise ValueError(
+                "persistent: got True with a guide, takes False: chains start from the guide each "
+                "time"
+            )
         with holding_prior(model):
             self._bound = self._bind(model, args, kwargs)
             with self._bound.frozen(guide):
@@ -153,13 +171,14 @@ class ChainMLE(MaximumLikelihood):
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """
-        Return the value as a scalar whose gradient is the estimated gradient of the negative log evidence.
+        Return the value as a scalar whose gradient is the estimated gradient of the negative log
+        evidence.
 
         :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
         :param guide: None, or a guide where the objective takes one.
         :return: nats, scaled from the mini-batch to all data.
-        :raises ValueError: for a guide that is not taken, a model that chains can't sample, and persistent chains of
-            a mini-batch.
+        :raises ValueError: for a guide that is not taken, a model that chains can't sample, and
+            persistent chains of a mini-batch.
         """
         draws, values = self._get_trace(model, guide, args, kwargs)
         assert self._bound is not None
@@ -198,11 +217,16 @@ class ChainMLE(MaximumLikelihood):
     def _start(self, bound: BoundModel, drawn: Tensor) -> Tensor:
         """Return where chains start: at draws from the prior, or where persistent ones ended."""
         if self.persistent and bound.is_mini_batch:
-            raise ValueError("persistent: got a mini-batch, takes all data in each call: chains belong to data")
+            raise ValueError(
+                "persistent: got a mini-batch, takes all data in each call: chains belong to data"
+            )
         if not self.persistent or self._last is None:
             return drawn
         if self._last.shape != drawn.shape:
-            raise ValueError(f"persistent: chains have shape {tuple(self._last.shape)}, data need {tuple(drawn.shape)}")
+            raise ValueError(
+                f"persistent: chains have shape {tuple(self._last.shape)}, data need "
+                f"{tuple(drawn.shape)}"
+            )
         return self._last.to(drawn)
 
     def _carried(self, rungs: int, like: Tensor) -> Tensor:
@@ -212,7 +236,11 @@ class ChainMLE(MaximumLikelihood):
         return self._step_size.to(like)
 
     def _summary(
-        self, step_size: Tensor, infos: Sequence[StepInfo], log_evidence: Tensor | None, swap_rate: Tensor | None
+        self,
+        step_size: Tensor,
+        infos: Sequence[StepInfo],
+        log_evidence: Tensor | None,
+        swap_rate: Tensor | None,
     ) -> tuple[Tensor, ChainStatistics]:
         """Return the next step size and the statistics of the steps of this call."""
         rungs = len(step_size)
@@ -229,7 +257,10 @@ def _configured(kernel: KernelFactory | LangevinKernel, options: dict[str, Any])
     """Return a kernel that holds the options; the model in it is a stand-in."""
     if isinstance(kernel, LangevinKernel):
         if options:
-            raise ValueError(f"options: got {sorted(options)} beside a kernel that is made, takes them with its class")
+            raise ValueError(
+                f"options: got {sorted(options)} beside a kernel that is made, takes them with "
+                "its class"
+            )
         return kernel
     made = kernel(_no_model, **options) if callable(kernel) else None
     if not isinstance(made, LangevinKernel):

@@ -9,7 +9,13 @@ import torch
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from pyro_tkam.infer.model.draws import Particles, PlateStructure, draw_particles, plate_structure, with_guide
+from pyro_tkam.infer.model.draws import (
+    Particles,
+    PlateStructure,
+    draw_particles,
+    plate_structure,
+    with_guide,
+)
 from pyro_tkam.infer.objectives.base import MaximumLikelihood
 from pyro_tkam.ops.resampling import RESAMPLERS
 
@@ -23,8 +29,12 @@ def _centre(weights: Tensor) -> Tensor:
     return weights - 1 / weights.shape[0]
 
 
-#: How the weights of the log-prior's gradient come from the posterior weights (Raj 2025, Eq. 17-19).
-LOG_PRIOR_GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {"quadrature": _keep, "contrastive": _centre}
+#: How the weights of the log-prior's gradient come from the posterior weights (Raj 2025, Eq.
+#: 17-19).
+LOG_PRIOR_GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quadrature": _keep,
+    "contrastive": _centre,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,8 @@ class ImportanceStatistics:
     What an importance estimate says of itself, per datum of the mini-batch.
 
     :param log_evidence: ``log (1/S) Σ_s w_s``, shape of the local plates.
-    :param effective_sample_size: ``(Σ w)² / Σ w²``, between 1 and the number of particles, shaped alike.
+    :param effective_sample_size: ``(Σ w)² / Σ w²``, between 1 and the number of particles, shaped
+        alike.
     """
 
     log_evidence: Tensor
@@ -47,24 +58,26 @@ class ImportanceStatistics:
 
 class ImportanceMLE(MaximumLikelihood):
     """
-    Negative log marginal likelihood, with the posterior's expectations by self-normalised importance sampling.
+    Negative log marginal likelihood, with the posterior's expectations by self-normalised
+    importance sampling.
 
-    The value is ``-Σ_b log (1/S) Σ_s p(x_b | z_s)`` and the gradient ``-Σ_b Σ_s w_sb ∇[log p(x_b | z_s) + log
-    p(z_s)]`` with weights ``w_sb ∝ p(x_b | z_s)`` (Raj 2025, arXiv:2506.14167, Eq. 16 and 26-28). The ``S`` draws
-    come from the prior and are shared by the batch, so that the model runs once a draw. Draws carry no gradient:
-    a prior learns through its log density, or through a deterministic function of a fixed one.
+    The value is ``-Σ_b log (1/S) Σ_s p(x_b | z_s)`` and the gradient
+    ``-Σ_b Σ_s w_sb ∇[log p(x_b | z_s) + log p(z_s)]`` with weights ``w_sb ∝ p(x_b | z_s)`` (Raj
+    2025, arXiv:2506.14167, Eq. 16 and 26-28). The ``S`` draws come from the prior and are shared by
+    the batch, so that the model runs once a draw. Draws carry no gradient: a prior learns through
+    its log density, or through a deterministic function of a fixed one.
 
     Works as ``SVI(model, None, optim, loss=ImportanceMLE())`` and, with a torch optimiser, as
-    ``ImportanceMLE()(model, None)(*args).backward()``. With a guide the draws come from it, one set a datum, and
-    the guide learns by the same weights, ``-Σ w ∇ log q(z|x)`` (reweighted wake-sleep's wake phase; the sleep phase is
-    in :class:`WakeSleepMLE`).
+    ``ImportanceMLE()(model, None)(*args).backward()``. With a guide the draws come from it, one set
+    a datum, and the guide learns by the same weights, ``-Σ w ∇ log q(z|x)`` (reweighted
+    wake-sleep's wake phase; the sleep phase is in :class:`WakeSleepMLE`).
 
     :param num_particles: number of draws ``S``.
     :param resampler: ``"residual"``, ``"multinomial"``, ``"systematic"`` or ``"stratified"``.
-    :param ess_threshold: weights of a datum are resampled to multiples of ``1/S`` where their effective sample size
-        is below this share of ``S``; 0 never resamples.
-    :param log_prior_gradient: ``"quadrature"`` differentiates the normalised log density; ``"contrastive"``
-        replaces the normaliser's gradient by its average over the draws.
+    :param ess_threshold: weights of a datum are resampled to multiples of ``1/S`` where their
+        effective sample size is below this share of ``S``; 0 never resamples.
+    :param log_prior_gradient: ``"quadrature"`` differentiates the normalised log density;
+        ``"contrastive"`` replaces the normaliser's gradient by its average over the draws.
     :raises ValueError: for an unknown name, fewer than one particle, or a threshold outside [0, 1].
 
     >>> import pyro, torch, pyro.distributions as dist
@@ -92,7 +105,9 @@ class ImportanceMLE(MaximumLikelihood):
             if value not in table:
                 raise ValueError(f"{name}: got {value!r}, takes one of {sorted(table)}")
         if not hasattr(num_particles, "__index__") or num_particles < 1:
-            raise ValueError(f"num_particles: got {num_particles}, takes a whole number of at least 1")
+            raise ValueError(
+                f"num_particles: got {num_particles}, takes a whole number of at least 1"
+            )
         if not 0 <= ess_threshold <= 1:
             raise ValueError(f"ess_threshold: got {ess_threshold}, takes a share from 0 to 1")
         super().__init__(num_particles=num_particles)
@@ -122,7 +137,9 @@ class ImportanceMLE(MaximumLikelihood):
         surrogate = (weights * particles.log_likelihood).sum()
         surrogate = surrogate + (self._prior_weights(weights) * particles.log_prior).sum()
         if guide is not None:
-            surrogate = surrogate + self._guide_score(weights, particles, model, guide, args, kwargs)
+            surrogate = surrogate + self._guide_score(
+                weights, particles, model, guide, args, kwargs
+            )
         value = statistics.log_evidence.sum()
         loss = -particles.scale * (value + surrogate - surrogate.detach())
         self.statistics = statistics
@@ -137,7 +154,10 @@ class ImportanceMLE(MaximumLikelihood):
         return (weights * particles.log_proposal).sum()
 
     def _weights(self, log_weights: Tensor) -> tuple[Tensor, ImportanceStatistics]:
-        """Return normalised weights, shape ``(particles, *local)``, resampled where too few of them count."""
+        """
+        Return normalised weights, shape ``(particles, *local)``, resampled where too few of them
+        count.
+        """
         num = log_weights.shape[0]
         total = log_weights.logsumexp(0)
         weights = (log_weights - total).exp()
@@ -147,5 +167,7 @@ class ImportanceMLE(MaximumLikelihood):
         if not bool(poor.any()):
             return weights, statistics
         index = self._resample(log_weights.movedim(0, -1)).movedim(-1, 0)
-        resampled = torch.zeros_like(weights).scatter_add(0, index, torch.full_like(weights, 1 / num))
+        resampled = torch.zeros_like(weights).scatter_add(
+            0, index, torch.full_like(weights, 1 / num)
+        )
         return torch.where(poor, resampled, weights), statistics

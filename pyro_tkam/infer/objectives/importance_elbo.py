@@ -12,11 +12,13 @@ from pyro_tkam.infer.objectives.base import MaximumLikelihood
 
 class ImportanceWeightedELBO(MaximumLikelihood):
     """
-    ``-Σ_b E log (1/S) Σ_s p(x_b, z_sb) / q(z_sb | x_b)``, a bound that tightens in ``S`` for every datum.
+    ``-Σ_b E log (1/S) Σ_s p(x_b, z_sb) / q(z_sb | x_b)``, a bound that tightens in ``S`` for every
+    datum.
 
-    Burda, Grosse & Salakhutdinov 2016 (arXiv:1509.00519, Eq. 8); one particle gives the usual evidence lower bound.
-    Gradients are pathwise through the guide's draws. The weights are averaged for each datum of the local plates;
-    ``pyro.infer.RenyiELBO(alpha=0)`` averages those of the whole batch, which is a looser bound.
+    Burda, Grosse & Salakhutdinov 2016 (arXiv:1509.00519, Eq. 8); one particle gives the usual
+    evidence lower bound. Gradients are pathwise through the guide's draws. The weights are averaged
+    for each datum of the local plates; ``pyro.infer.RenyiELBO(alpha=0)`` averages those of the
+    whole batch, which is a looser bound.
 
     :param num_particles: number of draws ``S`` a datum.
     :raises ValueError: for fewer than one particle.
@@ -30,14 +32,18 @@ class ImportanceWeightedELBO(MaximumLikelihood):
 
     def __init__(self, num_particles: int = 1) -> None:
         if not hasattr(num_particles, "__index__") or num_particles < 1:
-            raise ValueError(f"num_particles: got {num_particles}, takes a whole number of at least 1")
+            raise ValueError(
+                f"num_particles: got {num_particles}, takes a whole number of at least 1"
+            )
         super().__init__(num_particles=num_particles)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:
         if guide is None:
             raise ValueError("guide: got None, takes a guide, such as AmortisedGuide(model)")
         structure = with_guide(plate_structure(model, *args, **kwargs), guide, *args, **kwargs)
-        return draw_particles(model, guide, self.num_particles, structure, *args, reparameterised=True, **kwargs)
+        return draw_particles(
+            model, guide, self.num_particles, structure, *args, reparameterised=True, **kwargs
+        )
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """

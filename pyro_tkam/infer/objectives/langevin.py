@@ -19,39 +19,46 @@ GUIDE_OBJECTIVES = ("elbo", "inclusive")
 
 class LangevinMLE(ChainMLE):
     """
-    Maximum likelihood with posterior draws by a Langevin kernel, each datum's latents sampled by themselves.
+    Maximum likelihood with posterior draws by a Langevin kernel, each datum's latents sampled by
+    themselves.
 
-    The gradient is ``-Σ_b E[∇ log p(x_b | z) + ∇ log p(z)]`` over the ends of chains that start from the prior and
-    make ``num_steps`` steps on ``p(z | x_b)`` (Raj 2025, arXiv:2506.14167, Eq. 16-19 and 36). Its bias falls with the
-    number of steps, and with :class:`ULA` it is of order ``η``. Chains run in coordinates whose prior is standard
-    normal where sites have an inverse CDF, in unconstrained ones elsewhere.
+    The gradient is ``-Σ_b E[∇ log p(x_b | z) + ∇ log p(z)]`` over the ends of chains that start
+    from the prior and make ``num_steps`` steps on ``p(z | x_b)`` (Raj 2025, arXiv:2506.14167, Eq.
+    16-19 and 36). Its bias falls with the number of steps, and with :class:`ULA` it is of order
+    ``η``. Chains run in coordinates whose prior is standard normal where sites have an inverse CDF,
+    in unconstrained ones elsewhere.
 
-    The *value* is ``-Σ_b E[log p(x_b | z)]``, as there is no evidence in draws of the posterior alone: it is below
-    the negative log evidence by ``KL(p(z|x) ‖ p(z))`` and must not be compared with that of other objectives.
+    The *value* is ``-Σ_b E[log p(x_b | z)]``, as there is no evidence in draws of the posterior
+    alone: it is below the negative log evidence by ``KL(p(z|x) ‖ p(z))`` and must not be compared
+    with that of other objectives.
 
-    With a *guide* the chains refine its draws: from ``z_0 ~ q(z | x_b)``, detached, ``num_steps`` steps on ``p(z |
-    x_b)`` lead to ``z_K``, at which the model learns as above. The guide learns
+    With a *guide* the chains refine its draws: from ``z_0 ~ q(z | x_b)``, detached, ``num_steps``
+    steps on ``p(z | x_b)`` lead to ``z_K``, at which the model learns as above. The guide learns
 
-    - with ``guide_objective="elbo"`` from its own draws, by the pathwise gradient of ``Σ_b E_q[log p(x_b, z_0) - log
-      q(z_0 | x_b)]`` (Hoffman 2017, PMLR 70:1510), which the chains' first evaluation of the likelihood gives too;
-    - with ``"inclusive"`` from the chains' ends, by ``-Σ_b E[∇ log q(z_K | x_b)]``, the gradient of ``KL(q_K ‖ q)``
-      from their law, held fixed, to the guide (amortised MCMC; Li, Turner & Liu 2017, arXiv:1702.08343). It covers all
-      that the chains reach, but learns only what the steps add, and so needs many of them.
+    - with ``guide_objective="elbo"`` from its own draws, by the pathwise gradient of
+      ``Σ_b E_q[log p(x_b, z_0) - log q(z_0 | x_b)]`` (Hoffman 2017, PMLR 70:1510), which the
+      chains' first evaluation of the likelihood gives too;
+    - with ``"inclusive"`` from the chains' ends, by ``-Σ_b E[∇ log q(z_K | x_b)]``, the gradient of
+      ``KL(q_K ‖ q)`` from their law, held fixed, to the guide (amortised MCMC; Li, Turner & Liu
+      2017, arXiv:1702.08343). It covers all that the chains reach, but learns only what the steps
+      add, and so needs many of them.
 
-    Works as ``SVI(model, guide, optim, loss=LangevinMLE(ULA, step_size=0.1))`` and, with a torch optimiser, as
-    ``LangevinMLE(...)(model, None)(*args).backward()``.
+    Works as ``SVI(model, guide, optim, loss=LangevinMLE(ULA, step_size=0.1))`` and, with a torch
+    optimiser, as ``LangevinMLE(...)(model, None)(*args).backward()``.
 
-    :param kernel: :class:`ULA`, :class:`MALA` or :class:`AutoMALA`, or one that is made, whose model is not used.
-        The step size that ``AutoMALA`` starts with is the mean accepted one of the last training step; its
-        ``min_step_size``, ``max_step_size`` and ``num_unadjusted`` make it the paper's variant.
+    :param kernel: :class:`ULA`, :class:`MALA` or :class:`AutoMALA`, or one that is made, whose
+        model is not used. The step size that ``AutoMALA`` starts with is the mean accepted one of
+        the last training step; its ``min_step_size``, ``max_step_size`` and ``num_unadjusted`` make
+        it the paper's variant.
     :param num_steps: steps of each chain.
     :param num_chains: chains of each datum.
-    :param log_prior_gradient: ``"quadrature"`` differentiates the normalised log density; ``"contrastive"``
-        subtracts its average over as many prior draws, those at which the chains started unless there is a guide.
-    :param guide_objective: ``"elbo"`` or ``"inclusive"``, see above; the former needs a guide that can be
-        reparameterised.
-    :param persistent: go on where the chains of the last training step ended; every call must get the same data,
-        and no guide.
+    :param log_prior_gradient: ``"quadrature"`` differentiates the normalised log density;
+        ``"contrastive"`` subtracts its average over as many prior draws, those at which the chains
+        started unless there is a guide.
+    :param guide_objective: ``"elbo"`` or ``"inclusive"``, see above; the former needs a guide that
+        can be reparameterised.
+    :param persistent: go on where the chains of the last training step ended; every call must get
+        the same data, and no guide.
     :param options: of the kernel, such as ``step_size``.
     :raises ValueError: for an unknown name, numbers below one, and options that the kernel refuses.
     :raises TypeError: for another kernel.
@@ -81,7 +88,9 @@ class LangevinMLE(ChainMLE):
         **options: Any,
     ) -> None:
         if guide_objective not in GUIDE_OBJECTIVES:
-            raise ValueError(f"guide_objective: got {guide_objective!r}, takes one of {sorted(GUIDE_OBJECTIVES)}")
+            raise ValueError(
+                f"guide_objective: got {guide_objective!r}, takes one of {sorted(GUIDE_OBJECTIVES)}"
+            )
         self.guide_objective = guide_objective
         super().__init__(kernel, num_steps, num_chains, log_prior_gradient, persistent, options)
 
@@ -89,20 +98,31 @@ class LangevinMLE(ChainMLE):
         start, prior, lower_bound = self._beginning(bound, guide)
         chains = Chains.begin(bound.kernel, bound.density, start, warmup_steps=0)
         step_size = self._carried(1, start.position)
-        chains.tuning = replace(chains.tuning, step_size=step_size[0].expand_as(chains.tuning.step_size))
+        chains.tuning = replace(
+            chains.tuning, step_size=step_size[0].expand_as(chains.tuning.step_size)
+        )
         infos = [chains.step() for _ in range(self.num_steps)]
         next_step_size, statistics = self._summary(step_size, infos, None, None)
         weights = torch.full_like(chains.point.log_density, 1 / self.num_chains)
         position = chains.position
-        return PosteriorDraws(position, weights, prior, position, next_step_size, statistics, lower_bound)
+        return PosteriorDraws(
+            position, weights, prior, position, next_step_size, statistics, lower_bound
+        )
 
-    def _beginning(self, bound: BoundModel, guide: Any) -> tuple[Point, Tensor | None, Tensor | None]:
-        """Return where the chains start, draws of the prior where there are any, and what a guide maximises."""
+    def _beginning(
+        self, bound: BoundModel, guide: Any
+    ) -> tuple[Point, Tensor | None, Tensor | None]:
+        """
+        Return where the chains start, draws of the prior where there are any, and what a guide
+        maximises.
+        """
         if guide is None:
             return *self._continued(bound), None
         by_bound = self.guide_objective == "elbo"
         drawn, start = bound.draw_guide(guide, self.num_chains, reparameterised=by_bound)
-        prior = bound.draw_prior(self.num_chains) if self.log_prior_gradient == "contrastive" else None
+        prior = (
+            bound.draw_prior(self.num_chains) if self.log_prior_gradient == "contrastive" else None
+        )
         return start, prior, bound.lower_bound(drawn, start).mean(0).sum() if by_bound else None
 
     def _continued(self, bound: BoundModel) -> tuple[Point, Tensor]:

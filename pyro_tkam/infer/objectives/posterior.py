@@ -1,4 +1,7 @@
-"""A model bound to its data for one training step: the density that chains sample, and the scores that train it."""
+"""
+A model bound to its data for one training step: the density that chains sample, and the scores that
+train it.
+"""
 
 from __future__ import annotations
 
@@ -50,30 +53,38 @@ class BoundModel:
     """
     A model with its arguments and present parameters, whose latents a kernel can sample.
 
-    Plates that hold every site are sampled datum by datum, without the scale that a mini-batch gives them. The first
-    binding finds out how the model is built; :meth:`rebind` keeps that.
+    Plates that hold every site are sampled datum by datum, without the scale that a mini-batch
+    gives them. The first binding finds out how the model is built; :meth:`rebind` keeps that.
 
     :param model: a Pyro model.
     :param kernel: what will move the latents; its own model is replaced.
     :param args: the model's arguments.
     :param kwargs: its keyword arguments.
-    :raises ValueError: for a model without latent or observed sites, with discrete latents, or with a plate that
-        holds every site and couples its data.
+    :raises ValueError: for a model without latent or observed sites, with discrete latents, or with
+        a plate that holds every site and couples its data.
     """
 
-    def __init__(self, model: Any, kernel: LangevinKernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, model: Any, kernel: LangevinKernel, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         self.model, self.kernel = model, copy(kernel)
         self.args, self.kwargs = args, kwargs
         with torch.no_grad():
             self.structure = plate_structure(model, *args, **kwargs)
             self.kernel.model = _WithoutScale(self.structure.local_dims)(model)
-            options = {"preferred": ("plate", "vmap"), "trace_graph": False}  # vmap would forgo faster gradients
+            # vmap would forgo faster gradients
+            options = {"preferred": ("plate", "vmap"), "trace_graph": False}
             density = self.kernel.density(args, kwargs, None, standard_normal=True, **options)
         assert isinstance(density, ModelDensity)
         if density.structure.enumerated:
-            raise ValueError(f"model: got discrete latent sites {density.structure.enumerated}, takes continuous ones")
+            raise ValueError(
+                f"model: got discrete latent sites {density.structure.enumerated}, takes "
+                "continuous ones"
+            )
         if density.layout.local_dims != self.structure.local_dims:
-            raise ValueError(f"model: got a plate that holds every site but couples its data{_cause(model)}")
+            raise ValueError(
+                f"model: got a plate that holds every site but couples its data{_cause(model)}"
+            )
         self.density = density
 
     def rebind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundModel:
@@ -88,27 +99,39 @@ class BoundModel:
     def is_mini_batch(self) -> bool:
         """Whether the data are a part of all."""
         trace = self.density.structure.trace
-        return plate_scale(trace.nodes[self.density.structure.latent[0]], self.structure.local_dims) != 1
+        return (
+            plate_scale(trace.nodes[self.density.structure.latent[0]], self.structure.local_dims)
+            != 1
+        )
 
     def draw_prior(self, num: int) -> Tensor:
-        """Draw positions ``(num, *local, dim)`` from the prior, or as chains start where it can't be drawn from."""
+        """
+        Draw positions ``(num, *local, dim)`` from the prior, or as chains start where it can't be
+        drawn from.
+        """
         density = self.density
         with torch.no_grad():
-            return density.sample_prior(num) if density.can_sample_prior() else density.draw_start(num)
+            return (
+                density.sample_prior(num) if density.can_sample_prior() else density.draw_start(num)
+            )
 
     def draw_start(self, num: int) -> Point:
         """Draw positions from the prior, anew where their density isn't finite."""
         with torch.no_grad():
             return find_start(self.density, num, self.draw_prior)
 
-    def draw_guide(self, guide: Any, num: int, *, reparameterised: bool) -> tuple[GuideDraws, Point]:
+    def draw_guide(
+        self, guide: Any, num: int, *, reparameterised: bool
+    ) -> tuple[GuideDraws, Point]:
         """
         Draw the latent sites from a guide, anew where the density isn't finite.
 
-        :param guide: a Pyro guide that takes the model's arguments; its parameters are seen by handlers.
+        :param guide: a Pyro guide that takes the model's arguments; its parameters are seen by
+            handlers.
         :param num: number of draws.
         :param reparameterised: let the draws, and their density under the guide, carry gradients.
-        :return: the draws, and positions ``(num, *local, dim)`` with the density of the model there.
+        :return: the draws, and positions ``(num, *local, dim)`` with the density of the model
+            there.
         """
         names = tuple(self.density.layout.sites)
 
@@ -123,10 +146,12 @@ class BoundModel:
 
     def lower_bound(self, drawn: GuideDraws, point: Point) -> Tensor:
         """
-        Return a stand-in for ``log p(x, z) - log q(z|x)`` with its gradient in the draws alone, ``(num, *local)``.
+        Return a stand-in for ``log p(x, z) - log q(z|x)`` with its gradient in the draws alone,
+        ``(num, *local)``.
 
-        The gradient ``∇_z log p = J^T ∇_u log p(u) - ∇_z log |dz/du|`` takes that in the coordinates ``u`` from the
-        point at which chains start, so that the likelihood is not differentiated again.
+        The gradient ``∇_z log p = J^T ∇_u log p(u) - ∇_z log |dz/du|`` takes that in the
+        coordinates ``u`` from the point at which chains start, so that the likelihood is not
+        differentiated again.
 
         :param drawn: draws of a guide.
         :param point: the positions with the density there.
@@ -134,22 +159,33 @@ class BoundModel:
         with torch.enable_grad():
             leaves = tuple(value.detach().requires_grad_() for value in drawn.values)
             position, log_volume = self._coordinates(leaves)
-            gradients = torch.autograd.grad((point.gradient * position).sum() - log_volume.sum(), leaves)
+            gradients = torch.autograd.grad(
+                (point.gradient * position).sum() - log_volume.sum(), leaves
+            )
         nodes, lower_bound = self.density.structure.trace.nodes, -drawn.log_density
-        for name, gradient, value in zip(self.density.layout.sites, gradients, drawn.values, strict=True):
+        for name, gradient, value in zip(
+            self.density.layout.sites, gradients, drawn.values, strict=True
+        ):
             product = sum_rightmost(gradient * value, nodes[name]["fn"].event_dim)
             lower_bound = lower_bound + sum_to_local(product, self.structure)
         return lower_bound
 
     def _coordinates(self, values: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Return positions ``(num, *local, dim)`` of the latent sites' values, and ``log |dz/du|`` of each datum."""
+        """
+        Return positions ``(num, *local, dim)`` of the latent sites' values, and ``log |dz/du|`` of
+        each datum.
+        """
         sites = self.density.layout.sites
         given = dict(zip(sites, values, strict=True))
-        nodes = trace_latents_at(self.density.terms.model, given, self.structure, self.args, self.kwargs).nodes
+        nodes = trace_latents_at(
+            self.density.terms.model, given, self.structure, self.args, self.kwargs
+        ).nodes
         parts, volumes = {}, []
         for name, site in sites.items():
             coordinates = site.coordinate.of_value(nodes[name]["fn"], given[name])
-            volumes.append(sum_to_local(site.coordinate.log_volume(nodes[name], coordinates), self.structure))
+            volumes.append(
+                sum_to_local(site.coordinate.log_volume(nodes[name], coordinates), self.structure)
+            )
             parts[name] = coordinates.reshape(len(coordinates), *site.shape)
         return self.density.layout.flatten(parts, 1), sum(volumes[1:], volumes[0])
 
@@ -158,15 +194,20 @@ class BoundModel:
         """
         Hold the model's parameters while chains move.
 
-        None is differentiated, as nobody asks for its gradient; those of torch's own modules and of what
-        ``pyro.module`` registers stay as they are, since Pyro warns of a module whose parameters require none.
+        None is differentiated, as nobody asks for its gradient; those of torch's own modules and of
+        what ``pyro.module`` registers stay as they are, since Pyro warns of a module whose
+        parameters require none.
 
         :param guide: what chains start from; its parameters are left alone.
         """
         kept = {*_plain(self.model), *(() if guide is None else self._parameters_of(guide))}
         own = self.model.parameters() if isinstance(self.model, nn.Module) else ()
         store = pyro.get_param_store()
-        stored = (parameter for name, parameter in store.named_parameters() if _MODULE_NAMESPACE_DIVIDER not in name)
+        stored = (
+            parameter
+            for name, parameter in store.named_parameters()
+            if _MODULE_NAMESPACE_DIVIDER not in name
+        )
         learned = [parameter for parameter in {*own, *stored} - kept if parameter.requires_grad]
         for parameter in learned:
             parameter.requires_grad_(False)
@@ -181,16 +222,26 @@ class BoundModel:
         if isinstance(guide, nn.Module):
             return guide.parameters()
         with torch.no_grad(), poutine.block():
-            nodes = poutine.trace(guide, param_only=True).get_trace(*self.args, **self.kwargs).nodes.values()
+            nodes = (
+                poutine.trace(guide, param_only=True)
+                .get_trace(*self.args, **self.kwargs)
+                .nodes.values()
+            )
         return [site["value"].unconstrained() for site in nodes if site["type"] == "param"]
 
     def values(self, position: Tensor) -> dict[str, Tensor]:
-        """Return the values of the latent sites at positions ``(rows, *local, dim)``, without gradients."""
+        """
+        Return the values of the latent sites at positions ``(rows, *local, dim)``, without
+        gradients.
+        """
         with torch.no_grad():
             return self.density.constrain(position)
 
     def score(self, values: dict[str, Tensor]) -> Particles:
-        """Score values of the latent sites; the model's parameters carry gradients and are seen by handlers."""
+        """
+        Score values of the latent sites; the model's parameters carry gradients and are seen by
+        handlers.
+        """
         return score_particles(self.model, values, self.structure, self.args, self.kwargs)
 
     def score_guide(self, guide: Any, values: dict[str, Tensor]) -> Tensor:
@@ -200,11 +251,14 @@ class BoundModel:
 
 def holding_prior(model: Any) -> AbstractContextManager[None]:
     """
-    Return a context in which a model with a context manager ``holding_prior()`` makes its prior once.
+    Return a context in which a model with a context manager ``holding_prior()`` makes its prior
+    once.
 
     :param model: a Pyro model.
     """
-    holding: Callable[[], AbstractContextManager[None]] = getattr(model, "holding_prior", nullcontext)
+    holding: Callable[[], AbstractContextManager[None]] = getattr(
+        model, "holding_prior", nullcontext
+    )
     return holding()
 
 
@@ -218,8 +272,16 @@ def _plain(model: Any) -> Iterator[nn.Parameter]:
 def _cause(model: Any) -> str:
     """Name what couples data, where it is batch normalisation, and what to do."""
     parts = model.named_modules() if isinstance(model, nn.Module) else ()
-    norms = [name for name, part in parts if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training]
-    by = f", by batch normalisation in {norms[0]!r}, which eval() or batch_norm=False ends" if norms else ""
+    norms = [
+        name
+        for name, part in parts
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training
+    ]
+    by = (
+        f", by batch normalisation in {norms[0]!r}, which eval() or batch_norm=False ends"
+        if norms
+        else ""
+    )
     return f"{by}, takes independent data"
 
 

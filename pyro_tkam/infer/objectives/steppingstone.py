@@ -1,4 +1,6 @@
-"""Maximum likelihood from tempered chains, whose value is an estimate of the evidence, as a Pyro ELBO."""
+"""
+Maximum likelihood from tempered chains, whose value is an estimate of the evidence, as a Pyro ELBO.
+"""
 
 from __future__ import annotations
 
@@ -28,34 +30,39 @@ def _reweighted(positions: Tensor, log_likelihood: Tensor, betas: Tensor) -> tup
     return positions[-2], ((betas[-1] - betas[-2]) * log_likelihood[-2]).softmax(0)
 
 
-#: Posterior draws and their weights from the ends of all chains, ``(temperature, chain, *local, ...)``.
+#: Posterior draws and their weights from the ends of all chains, ``(temperature, chain, *local,
+#: ...)``.
 GRADIENTS = {"last": _last, "reweighted": _reweighted}
 
 
 class SteppingstoneMLE(ChainMLE):
     """
-    Maximum likelihood with chains at several temperatures, ``p_t(z|x) ∝ p(x|z)^t p(z)``, that exchange states.
+    Maximum likelihood with chains at several temperatures, ``p_t(z|x) ∝ p(x|z)^t p(z)``, that
+    exchange states.
 
-    The value is minus the steppingstone or the thermodynamic estimate of the log evidence (Raj 2025,
-    arXiv:2506.14167, Eq. 31 and 35), from the second half of the steps. Its derivative with the draws held fixed is
-    *not* the gradient of the log evidence, as it forgets that the draws depend on the parameters. The exact one,
-    ``Σ_k (t_{k+1} E_{k+1}[∇L] - t_k E_k[∇L])``, telescopes to ``E_{t=1}[∇L]``, so that the gradient comes from the
-    ends of the chains at ``t = 1``, as in :class:`LangevinMLE`.
+    The value is minus the steppingstone or the thermodynamic estimate of the log evidence (Raj
+    2025, arXiv:2506.14167, Eq. 31 and 35), from the second half of the steps. Its derivative with
+    the draws held fixed is *not* the gradient of the log evidence, as it forgets that the draws
+    depend on the parameters. The exact one, ``Σ_k (t_{k+1} E_{k+1}[∇L] - t_k E_k[∇L])``, telescopes
+    to ``E_{t=1}[∇L]``, so that the gradient comes from the ends of the chains at ``t = 1``, as in
+    :class:`LangevinMLE`.
 
     :param kernel: see :class:`LangevinMLE`; step sizes are carried for each temperature.
     :param estimator: ``"steppingstone"`` or ``"thermodynamic"``; they have the same gradient.
-    :param num_temperatures: rungs of the ladder ``t_k = (k / K)^r``, ``t = 0`` and ``t = 1`` among them.
+    :param num_temperatures: rungs of the ladder ``t_k = (k / K)^r``, ``t = 0`` and ``t = 1`` among
+        them.
     :param exponent: ``r``, or a function from the training step to it, such as
         ``partial(schedules.cyclic_exponent, total=2000, start=4.0, end=1.0)``.
     :param num_steps: steps at each temperature, at least 2.
     :param num_chains: chains of each datum and temperature.
     :param swap_every: number of steps between swaps.
-    :param gradient: ``"last"`` takes the chains at ``t = 1``; ``"reweighted"`` takes those of the rung before, with
-        weights ``softmax(Δt L)`` over the chains of a datum.
+    :param gradient: ``"last"`` takes the chains at ``t = 1``; ``"reweighted"`` takes those of the
+        rung before, with weights ``softmax(Δt L)`` over the chains of a datum.
     :param log_prior_gradient: see :class:`LangevinMLE`; the prior draws are those of ``t = 0``.
     :param persistent: see :class:`LangevinMLE`.
     :param options: of the kernel, such as ``step_size``.
-    :raises ValueError: for an unknown name, numbers out of range, and options that the kernel refuses.
+    :raises ValueError: for an unknown name, numbers out of range, and options that the kernel
+        refuses.
     :raises TypeError: for another kernel.
 
     >>> import pyro, torch, pyro.distributions as dist
@@ -84,14 +91,19 @@ class SteppingstoneMLE(ChainMLE):
         persistent: bool = False,
         **options: Any,
     ) -> None:
-        for name, value, table in (("estimator", estimator, ESTIMATORS), ("gradient", gradient, GRADIENTS)):
+        for name, value, table in (
+            ("estimator", estimator, ESTIMATORS),
+            ("gradient", gradient, GRADIENTS),
+        ):
             if value not in table:
                 raise ValueError(f"{name}: got {value!r}, takes one of {sorted(table)}")
         for name, number, least in (("num_steps", num_steps, 2), ("swap_every", swap_every, 1)):
             if number < least:
                 raise ValueError(f"{name}: got {number}, takes a whole number of at least {least}")
         if gradient == "reweighted" and num_chains < 2:
-            raise ValueError(f'num_chains: got {num_chains}, takes at least 2 with gradient="reweighted"')
+            raise ValueError(
+                f'num_chains: got {num_chains}, takes at least 2 with gradient="reweighted"'
+            )
         self.num_temperatures, self.swap_every = num_temperatures, swap_every
         self.exponent = exponent if callable(exponent) else lambda step: exponent
         power_law(num_temperatures, self.exponent(0))
@@ -100,7 +112,9 @@ class SteppingstoneMLE(ChainMLE):
 
     def _sample(self, bound: BoundModel, guide: Any) -> PosteriorDraws:
         betas = power_law(self.num_temperatures, self.exponent(self.step), dtype=torch.float64)
-        chains = TemperedChains(bound.kernel, bound.density, FixedLadder(betas), self.num_chains, 0, self.swap_every)
+        chains = TemperedChains(
+            bound.kernel, bound.density, FixedLadder(betas), self.num_chains, 0, self.swap_every
+        )
         chains.move_to(self._start(bound, chains.point.position))
         fresh = chains.tuning.step_size
         step_size = self._carried(len(fresh), fresh)
@@ -115,5 +129,9 @@ class SteppingstoneMLE(ChainMLE):
         evidence = self._estimate(kept.flatten(1, 2).unsqueeze(2), chains.betas).value
         positions = chains.by_rung(chains.point.position)
         posterior, weights = self._posterior(positions, log_likelihoods[-1], chains.betas)
-        next_step_size, statistics = self._summary(step_size, infos, evidence, chains.swap_acceptance)
-        return PosteriorDraws(posterior, weights, positions[0], chains.point.position, next_step_size, statistics)
+        next_step_size, statistics = self._summary(
+            step_size, infos, evidence, chains.swap_acceptance
+        )
+        return PosteriorDraws(
+            posterior, weights, positions[0], chains.point.position, next_step_size, statistics
+        )

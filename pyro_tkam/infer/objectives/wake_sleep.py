@@ -1,4 +1,6 @@
-"""Wake-sleep: the model learns from weighted draws of a guide, the guide from the model's dreams."""
+"""
+Wake-sleep: the model learns from weighted draws of a guide, the guide from the model's dreams.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +22,17 @@ class WakeSleepMLE(ImportanceMLE):
     """
     Maximum likelihood by wake-sleep, with importance weights in the wake phase.
 
-    Value and the model's gradient are those of :class:`ImportanceMLE` with draws from the guide. The guide learns by
-    ``-Σ_b E[∇ log q(z | x')]`` over dreams ``(z, x') ~ p(z, x)``, as many as there are data in the batch and held
-    fixed: a step of ``E_{p(x)} KL(p(z|x) ‖ q(z|x))`` (sleep phase; Hinton et al. 1995, Science 268:1158; Bornschein &
-    Bengio 2015, arXiv:1406.2751, Eq. 9). Dreams are draws of the model as it is, exact where its prior's are, so that
-    this gradient is unbiased and needs no weights; but a guide learns where the model dreams, and not where the data
+    Value and the model's gradient are those of :class:`ImportanceMLE` with draws from the guide.
+    The guide learns by ``-Σ_b E[∇ log q(z | x')]`` over dreams ``(z, x') ~ p(z, x)``, as many as
+    there are data in the batch and held fixed: a step of ``E_{p(x)} KL(p(z|x) ‖ q(z|x))`` (sleep
+    phase; Hinton et al. 1995, Science 268:1158; Bornschein & Bengio 2015, arXiv:1406.2751, Eq. 9).
+    Dreams are draws of the model as it is, exact where its prior's are, so that this gradient is
+    unbiased and needs no weights; but a guide learns where the model dreams, and not where the data
     are until they look alike.
 
-    A dream takes the place of the data in the arguments of the guide. Therefore every observed site must be named as
-    the argument that holds its data, or as its key where the argument is a dictionary. What a mask hides stays as it
-    is in the data.
+    A dream takes the place of the data in the arguments of the guide. Therefore every observed site
+    must be named as the argument that holds its data, or as its key where the argument is a
+    dictionary. What a mask hides stays as it is in the data.
 
     :param options: of :class:`ImportanceMLE`.
     :raises ValueError: as there.
@@ -63,30 +66,48 @@ def dream(
     :param model: a Pyro model.
     :param args: its arguments, of which those that hold data give way to what is drawn.
     :param kwargs: its keyword arguments.
-    :return: values of the latent sites, each ``(1, *batch, *event)``, and the arguments with the data drawn.
-    :raises ValueError: names the observed sites that no argument is named after, or whose shape is not its argument's.
+    :return: values of the latent sites, each ``(1, *batch, *event)``, and the arguments with the
+        data drawn.
+    :raises ValueError: names the observed sites that no argument is named after, or whose shape is
+        not its argument's.
     """
     with torch.no_grad(), poutine.block():
         nodes = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs).nodes
     drawn = {name: site for name, site in nodes.items() if is_latent(site)}
     data = {name: site for name, site in drawn.items() if site["infer"].get("was_observed")}
-    bound = signature(model.forward if isinstance(model, nn.Module) else model).bind(*args, **kwargs)
+    bound = signature(model.forward if isinstance(model, nn.Module) else model).bind(
+        *args, **kwargs
+    )
     for name, value in _replaced(bound.arguments, data).items():
         bound.arguments[name] = value
     if data:
-        raise ValueError(f"model: got no arguments for its observed sites {sorted(data)}, takes some of these names")
-    values = {name: site["value"].unsqueeze(0) for name, site in drawn.items() if "was_observed" not in site["infer"]}
+        raise ValueError(
+            f"model: got no arguments for its observed sites {sorted(data)}, takes some of these "
+            "names"
+        )
+    values = {
+        name: site["value"].unsqueeze(0)
+        for name, site in drawn.items()
+        if "was_observed" not in site["infer"]
+    }
     return values, bound.args, bound.kwargs
 
 
 def _replaced(arguments: Mapping[str, Any], data: dict[str, Site]) -> dict[str, Any]:
-    """Put what was drawn in the place of the arguments of these names; sites that are used are taken out."""
+    """
+    Put what was drawn in the place of the arguments of these names; sites that are used are taken
+    out.
+    """
     replaced: dict[str, Any] = {}
     for name, value in arguments.items():
         if isinstance(value, Mapping):
             replaced[name] = _replaced(value, data)
         else:
-            replaced[name] = _hidden(name, data.pop(name), value) if name in data and value is not None else value
+            replaced[name] = (
+                _hidden(name, data.pop(name), value)
+                if name in data and value is not None
+                else value
+            )
     return replaced
 
 
@@ -94,7 +115,9 @@ def _hidden(name: str, site: Site, data: Tensor) -> Tensor:
     """Return what was drawn at a site, and the data where its mask hides them."""
     drawn: Tensor = site["value"]
     if drawn.shape != data.shape:
-        raise ValueError(f"model: site {name!r} has shape {tuple(drawn.shape)}, its argument {tuple(data.shape)}")
+        raise ValueError(
+            f"model: site {name!r} has shape {tuple(drawn.shape)}, its argument {tuple(data.shape)}"
+        )
     if not isinstance(site["mask"], Tensor):
         return drawn
     mask = site["mask"].reshape(*site["mask"].shape, *[1] * site["fn"].event_dim)

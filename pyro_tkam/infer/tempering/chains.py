@@ -20,7 +20,8 @@ from pyro_tkam.ops.tempering import swap
 class TemperedTarget:
     """``log π_t = log prior + t log likelihood`` of rows that have a temperature each.
 
-    Its points carry log prior, log likelihood and their gradients, so that a state can change its temperature.
+    Its points carry log prior, log likelihood and their gradients, so that a state can change its
+    temperature.
 
     :param density: the model's.
     :param betas: ``t`` of each row, ``(rows,)``.
@@ -33,16 +34,27 @@ class TemperedTarget:
     def __call__(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate positions."""
         split = self.density.split(position)
-        parts = (split.log_prior, split.log_likelihood, split.prior_gradient, split.likelihood_gradient)
+        parts = (
+            split.log_prior,
+            split.log_likelihood,
+            split.prior_gradient,
+            split.likelihood_gradient,
+        )
         return self.temper(position, parts, rows)
 
     def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
         """Evaluate the log density alone."""
         log_prior, log_likelihood = self.density.split_values(position)
-        return _combined(log_prior, log_likelihood, self.betas if rows is None else self.betas[rows])
+        return _combined(
+            log_prior, log_likelihood, self.betas if rows is None else self.betas[rows]
+        )
 
-    def temper(self, position: Tensor, parts: tuple[Tensor, ...], rows: Tensor | None = None) -> Point:
-        """Combine the parts at the rows' temperatures; at ``t = 0`` the likelihood may be anything."""
+    def temper(
+        self, position: Tensor, parts: tuple[Tensor, ...], rows: Tensor | None = None
+    ) -> Point:
+        """
+        Combine the parts at the rows' temperatures; at ``t = 0`` the likelihood may be anything.
+        """
         log_prior, log_likelihood, prior_gradient, likelihood_gradient = parts
         betas = self.betas if rows is None else self.betas[rows]
         log_density = _combined(log_prior, log_likelihood, betas)
@@ -57,8 +69,8 @@ def _combined(prior: Tensor, likelihood: Tensor, betas: Tensor) -> Tensor:
 class TemperedChains:
     """Chains at all temperatures; rows are ordered by temperature, then by chain.
 
-    Where the prior can be sampled, the rows at ``t = 0`` are drawn from it anew at each step; a kernel moves the
-    others. Step sizes and scales are those of each temperature; chains share them.
+    Where the prior can be sampled, the rows at ``t = 0`` are drawn from it anew at each step; a
+    kernel moves the others. Step sizes and scales are those of each temperature; chains share them.
 
     :param kernel: what moves them.
     :param density: what they sample.
@@ -69,12 +81,20 @@ class TemperedChains:
     """
 
     def __init__(
-        self, kernel: Mover, density: ModelDensity, ladder: Ladder, num_chains: int, warmup_steps: int, swap_every: int
+        self,
+        kernel: Mover,
+        density: ModelDensity,
+        ladder: Ladder,
+        num_chains: int,
+        warmup_steps: int,
+        swap_every: int,
     ) -> None:
         self.kernel, self.density, self.ladder = kernel, density, ladder
         self.num_chains, self.warmup_steps, self.swap_every = num_chains, warmup_steps, swap_every
         self.round_ends = doubling_rounds(warmup_steps)
-        self.num_unadjusted = max(kernel.unadjusted_steps(warmup_steps), transient_steps(warmup_steps))
+        self.num_unadjusted = max(
+            kernel.unadjusted_steps(warmup_steps), transient_steps(warmup_steps)
+        )
         self.adaptation = kernel.adaptation(warmup_steps)
         self.index, self.swaps = 0, 0
         betas = ladder.start()
@@ -89,14 +109,18 @@ class TemperedChains:
         self.point = self._target(position)
         self.evaluations: Tensor | int = 2 * len(position)  # one to find a start, one there
         self.dearest_step = torch.zeros((), dtype=torch.int64, device=position.device)
-        self.set_tuning(kernel.tuning(self._by_chain(self.point.map(lambda each: each[self.num_drawn :]))))
+        self.set_tuning(
+            kernel.tuning(self._by_chain(self.point.map(lambda each: each[self.num_drawn :])))
+        )
         rungs = torch.arange(len(betas), device=position.device).repeat_interleave(num_chains)
         ones = torch.ones_like(self.point.log_density, dtype=torch.int64)
         self.replicas = ones * rungs.reshape(-1, *(1,) * (ones.ndim - 1))
         self._forget_rejections()
 
     def step(self) -> StepInfo:
-        """Move all rows by one step, swap neighbours and adapt; return the outcome at the moved rows."""
+        """
+        Move all rows by one step, swap neighbours and adapt; return the outcome at the moved rows.
+        """
         moved, info = self._move()
         if self.index < self.warmup_steps:
             by_chain = self._by_chain(info)
@@ -104,7 +128,9 @@ class TemperedChains:
             self.set_tuning(self.adaptation.update(self.tuning, positions, by_chain))
         self.point = self._join(moved)
         self.evaluations = self.evaluations + info.total_evaluations
-        self.dearest_step = torch.maximum(self.dearest_step, info.total_evaluations.long() + self.num_drawn)
+        self.dearest_step = torch.maximum(
+            self.dearest_step, info.total_evaluations.long() + self.num_drawn
+        )
         if (self.index + 1) % self.swap_every == 0:
             self._swap()
         self.index += 1
@@ -113,8 +139,12 @@ class TemperedChains:
         return info
 
     def _move(self) -> tuple[Point, StepInfo]:
-        start = self.point.map(lambda each: each[self.num_drawn :]) if self.num_drawn else self.point
-        return self.kernel.step(start, self._moved_target, self._row_tuning, self.index >= self.num_unadjusted)
+        start = (
+            self.point.map(lambda each: each[self.num_drawn :]) if self.num_drawn else self.point
+        )
+        return self.kernel.step(
+            start, self._moved_target, self._row_tuning, self.index >= self.num_unadjusted
+        )
 
     def _join(self, moved: Point) -> Point:
         if not self.num_drawn:
@@ -128,7 +158,8 @@ class TemperedChains:
         uniforms = open_uniform((len(self.betas) // 2, *log_likelihood.shape[1:]), log_likelihood)
         swapped = swap(log_likelihood, self.betas, uniforms, odd=bool(self.swaps % 2))
         position, *parts = (
-            swapped.apply(self.by_rung(each)).flatten(0, 1) for each in (self.point.position, *self.point.parts)
+            swapped.apply(self.by_rung(each)).flatten(0, 1)
+            for each in (self.point.position, *self.point.parts)
         )
         self.point = self._target.temper(position, tuple(parts))
         self.replicas = swapped.apply(self.by_rung(self.replicas)).flatten(0, 1)
@@ -144,7 +175,9 @@ class TemperedChains:
 
     @property
     def swap_acceptance(self) -> Tensor:
-        """Mean acceptance probability of each pair since the last round began, ``(temperature - 1,)``."""
+        """
+        Mean acceptance probability of each pair since the last round began, ``(temperature - 1,)``.
+        """
         return self._accepted / self._tried.clamp_min(1)
 
     def by_rung(self, values: Tensor) -> Tensor:
@@ -152,7 +185,10 @@ class TemperedChains:
         return values.unflatten(0, (-1, self.num_chains))
 
     def set_tuning(self, tuning: Tuning) -> None:
-        """Set step sizes ``(rungs, *local)`` and scales ``(rungs, *local, dim)`` of the rungs that are moved."""
+        """
+        Set step sizes ``(rungs, *local)`` and scales ``(rungs, *local, dim)`` of the rungs that are
+        moved.
+        """
         self.tuning = tuning
         self._row_tuning = tuning.map(lambda each: each.repeat_interleave(self.num_chains, 0))
 
@@ -177,7 +213,11 @@ class TemperedChains:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self.index, self.swaps, self.evaluations = state["index"], state["swaps"], state["evaluations"]
+        self.index, self.swaps, self.evaluations = (
+            state["index"],
+            state["swaps"],
+            state["evaluations"],
+        )
         self.dearest_step = torch.full_like(self.dearest_step, state["dearest_step"])
         self._set_betas(state["betas"])
         self.set_tuning(Tuning(*state["tuning"]))

@@ -62,7 +62,10 @@ class TemperedDraws(Protocol):
 
 
 def steppingstone_evidence(draws: TemperedDraws) -> Evidence:
-    """Return the forward steppingstone estimate; the gap to the reverse one is a measure of the verdict."""
+    """
+    Return the forward steppingstone estimate; the gap to the reverse one is a measure of the
+    verdict.
+    """
     both = sandwich(_log_likelihood(draws), draws.betas)
     verdict = run_verdict(draws) + Verdict(measures={"sandwich gap": both.gap.value.sum().item()})
     return Evidence.of(both.lower, "steppingstone", verdict, evaluations=draws.evaluations)
@@ -71,8 +74,8 @@ def steppingstone_evidence(draws: TemperedDraws) -> Evidence:
 def thermodynamic_evidence(draws: TemperedDraws) -> Evidence:
     """Return the trapezoidal rule with its variance correction.
 
-    What the rule still misses is no Monte Carlo error; the distance to Bennett's ratio of the same draws, which misses
-    nothing, tells its size and is part of the standard error.
+    What the rule still misses is no Monte Carlo error; the distance to Bennett's ratio of the same
+    draws, which misses nothing, tells its size and is part of the standard error.
     """
     estimate = thermodynamic(_log_likelihood(draws), draws.betas, variance_correction=True)
     missed = estimate.value - along_ladder(draws).value
@@ -82,17 +85,24 @@ def thermodynamic_evidence(draws: TemperedDraws) -> Evidence:
         "thermodynamic",
         run_verdict(draws) + Verdict(measures={"bar against it": missed.abs().max().item()}),
         evaluations=draws.evaluations,
-        total_standard_error=math.hypot(*estimate.standard_error.flatten().tolist(), missed.sum().item()),
+        total_standard_error=math.hypot(
+            *estimate.standard_error.flatten().tolist(), missed.sum().item()
+        ),
     )
 
 
 def bar_evidence(draws: TemperedDraws) -> Evidence:
     """Return Bennett's acceptance ratio along the ladder."""
-    return Evidence.of(along_ladder(draws), "bar", run_verdict(draws), evaluations=draws.evaluations)
+    return Evidence.of(
+        along_ladder(draws), "bar", run_verdict(draws), evaluations=draws.evaluations
+    )
 
 
 def bridge_evidence(draws: TemperedDraws) -> Evidence:
-    """Return bridge sampling from the draws at ``t = 1``, checked against Bennett's ratio along the ladder."""
+    """
+    Return bridge sampling from the draws at ``t = 1``, checked against Bennett's ratio along the
+    ladder.
+    """
     positions = draws.positions[-1]
     estimate = bridge(positions, log_joint(draws.density))
     verdict = run_verdict(draws) + agreement(estimate, along_ladder(draws))
@@ -101,17 +111,25 @@ def bridge_evidence(draws: TemperedDraws) -> Evidence:
 
 
 def bridge_evaluations(draws: TemperedDraws) -> int:
-    """Return how many evaluations a bridge takes beside those of the run: its draws, and as many of the proposals."""
+    """
+    Return how many evaluations a bridge takes beside those of the run: its draws, and as many of
+    the proposals.
+    """
     num_chains, num_draws, *_ = draws.positions[-1].shape
     return num_chains * (num_draws + 2 * (num_draws // 2))
 
 
 def guide_verdict(guided: Evidence, bridged: Evidence, draws: TemperedDraws) -> Verdict:
-    """Compare an estimate from a guide, which may miss a mode without a trace, with two from a tempered run."""
+    """
+    Compare an estimate from a guide, which may miss a mode without a trace, with two from a
+    tempered run.
+    """
     estimate, others = _estimate_of(guided), (along_ladder(draws), _estimate_of(bridged))
     verdicts = [agreement(estimate, other, limit=0.0) for other in others]
     error = AGREEMENT_SIGMAS * min(other.standard_error.max().item() for other in others)
-    reach = f"a mode of which the guide knows nothing may be missing, worth less than {error:.2g} nats"
+    reach = (
+        f"a mode of which the guide knows nothing may be missing, worth less than {error:.2g} nats"
+    )
     return verdicts[1] + verdicts[0] + Verdict(notes=(reach,))
 
 
@@ -166,21 +184,29 @@ def along_ladder(draws: TemperedDraws) -> Estimate:
 
 
 def log_joint(density: ModelDensity) -> Callable[[Tensor], Tensor]:
-    """Return the log joint density of positions ``(num, *local, dim)``, without gradients; NaN counts as ``-inf``."""
+    """
+    Return the log joint density of positions ``(num, *local, dim)``, without gradients; NaN counts
+    as ``-inf``.
+    """
     data = math.prod(density.layout.local_shape)
     rows = max(1, CHUNK // data)
 
     @torch.no_grad()
     def evaluate(positions: Tensor) -> Tensor:
         with poutine.block(), pyro.validation_enabled(False):
-            parts = [torch.stack(density.log_terms(chunk)).sum(0) for chunk in positions.split(rows)]
+            parts = [
+                torch.stack(density.log_terms(chunk)).sum(0) for chunk in positions.split(rows)
+            ]
         return torch.cat(parts).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
     return evaluate
 
 
 def _log_likelihood(draws: TemperedDraws) -> Tensor:
-    """Return the log likelihoods; at ``t = 0``, where it has no part in the density, NaN counts as ``-inf``."""
+    """
+    Return the log likelihoods; at ``t = 0``, where it has no part in the density, NaN counts as
+    ``-inf``.
+    """
     prior = draws.log_likelihood[:1]
     return torch.cat([torch.where(prior.isnan(), -torch.inf, prior), draws.log_likelihood[1:]])
 
@@ -202,6 +228,9 @@ def agreement(
     apart = (difference > AGREEMENT_SIGMAS * error) & (difference > limit)
     if not apart.any():
         return Verdict(measures=measures)
-    seen = f"draws at t = 1 and the ladder give evidences that differ by {difference[apart].max():.2f} nats"
+    seen = (
+        "draws at t = 1 and the ladder give evidences that differ by "
+        f"{difference[apart].max():.2f} nats"
+    )
     finding = Finding("missed mode", seen, "use more chains and temperatures, and a longer warm-up")
     return Verdict((finding,), measures)

@@ -33,10 +33,12 @@ class PowerPosteriors:
     :param log_likelihood: ``log p(x|z)``, ``(temperature, chain, draw, *local)``.
     :param log_prior: log prior of the coordinates, of the same shape.
     :param replicas: index process: which replica is at each rung, of the same shape.
-    :param positions: coordinates, ``(temperature, chain, draw, *local, dim)``; of ``t = 1`` only, unless all were kept.
+    :param positions: coordinates, ``(temperature, chain, draw, *local, dim)``; of ``t = 1`` only,
+        unless all were kept.
     :param swap_acceptance: mean swap acceptance of neighbours, ``(temperature - 1,)``.
     :param sample_stats: statistics of the draws at ``t = 1``, each ``(chain, draw, *local)``.
-    :param evaluations: evaluations of the likelihood, with or without its gradient, by all rows, warm-up included.
+    :param evaluations: evaluations of the likelihood, with or without its gradient, by all rows,
+        warm-up included.
     :param density: the model's log density, which ``positions`` belong to.
     """
 
@@ -57,12 +59,17 @@ class PowerPosteriors:
 
     @property
     def round_trips(self) -> Tensor:
-        """Number of trips of a replica from ``t = 0`` to ``t = 1`` and back, ``(chain, *local)``."""
+        """
+        Number of trips of a replica from ``t = 0`` to ``t = 1`` and back, ``(chain, *local)``.
+        """
         return round_trips(self.replicas)
 
     @property
     def barrier(self) -> Tensor:
-        """Communication barrier ``Λ(t_k)`` at each rung, ``(temperature,)``; its last entry is that of the ladder."""
+        """
+        Communication barrier ``Λ(t_k)`` at each rung, ``(temperature,)``; its last entry is that of
+        the ladder.
+        """
         return communication_barrier(1 - self.swap_acceptance)
 
     @property
@@ -72,23 +79,28 @@ class PowerPosteriors:
 
     @property
     def rhat(self) -> Tensor:
-        """Split R-hat of the log likelihood at ``betas[1:]``, ``(temperature - 1, *local)``; 1 where chains agree.
+        """
+        Split R-hat of the log likelihood at ``betas[1:]``, ``(temperature - 1, *local)``; 1 where
+        chains agree.
 
-        It compares the halves of the chains, so that one chain is compared with itself. Draws at ``t = 0`` come from
-        the prior itself, where their log likelihood may be ``-inf``.
+        It compares the halves of the chains, so that one chain is compared with itself. Draws at
+        ``t = 0`` come from the prior itself, where their log likelihood may be ``-inf``.
         """
         return recorded(self).rhat
 
     @property
     def effective_draws(self) -> Tensor:
-        """Effective sample size of the log likelihood at ``betas[1:]``, ``(temperature - 1, *local)``, all chains."""
+        """
+        Effective sample size of the log likelihood at ``betas[1:]``, ``(temperature - 1, *local)``,
+        all chains.
+        """
         return recorded(self).effective_draws
 
     def log_evidence(self, method: str = "auto") -> Evidence:
         """Estimate the log evidence from these draws.
 
-        :param method: ``"steppingstone"``, ``"thermodynamic"``, ``"bar"``, ``"bridge"``, or ``"auto"``: the bridge
-            where it agrees with Bennett's ratio, and that ratio elsewhere.
+        :param method: ``"steppingstone"``, ``"thermodynamic"``, ``"bar"``, ``"bridge"``, or
+            ``"auto"``: the bridge where it agrees with Bennett's ratio, and that ratio elsewhere.
         :raises ValueError: if the method is unknown, or there are too few draws.
         """
         return evidence_from(self, method)
@@ -97,21 +109,24 @@ class PowerPosteriors:
 class ParallelTempering(BatchRun):
     """Runs chains at many temperatures in one batch, exchanging states between neighbours.
 
-    Even and odd pairs of neighbours swap in turn, per chain and per datum (Raj 2025, arXiv:2506.14167, Eq. 37). Chains
-    start from the prior, which is sampled exactly at ``t = 0`` where the model allows, in coordinates in which it is
-    standard normal where sites have an inverse CDF. The warm-up is made of rounds of doubling length, between which
-    an adaptive ladder moves to equal rejection; the first three rounds skip the Metropolis test.
+    Even and odd pairs of neighbours swap in turn, per chain and per datum (Raj 2025,
+    arXiv:2506.14167, Eq. 37). Chains start from the prior, which is sampled exactly at ``t = 0``
+    where the model allows, in coordinates in which it is standard normal where sites have an
+    inverse CDF. The warm-up is made of rounds of doubling length, between which an adaptive ladder
+    moves to equal rejection; the first three rounds skip the Metropolis test.
 
     :param kernel: a :class:`ULA`, :class:`MALA` or :class:`AutoMALA` with a model.
     :param num_temperatures: number of rungs, at least 2; not used if ``schedule`` is a tensor.
-    :param schedule: ``"adaptive"``, ``"power"``, ``"linear"`` or inverse temperatures rising from 0 to 1.
+    :param schedule: ``"adaptive"``, ``"power"``, ``"linear"`` or inverse temperatures rising from 0
+        to 1.
     :param num_samples: number of draws kept of each chain and temperature.
     :param warmup_steps: number of steps that adapt and are dropped; ``num_samples`` if None.
     :param num_chains: chains at each temperature.
     :param swap_every: number of steps between swaps.
     :param standard_normal: use coordinates with a standard normal prior where sites have them.
     :param keep_all: keep the draws of all temperatures, not only those of ``t = 1``.
-    :param max_evaluations: number of evaluations before which to stop, maybe with fewer draws; None sets no limit.
+    :param max_evaluations: number of evaluations before which to stop, maybe with fewer draws; None
+        sets no limit.
     :param disable_progbar: show no progress.
     :raises TypeError: if ``kernel`` isn't a Langevin kernel.
     :raises ValueError: if the kernel has no model, or a number or schedule is out of range.
@@ -147,7 +162,9 @@ class ParallelTempering(BatchRun):
         if not isinstance(kernel, LangevinKernel):
             raise TypeError(f"kernel must be a ULA, MALA or AutoMALA, got {type(kernel).__name__}")
         if kernel.model is None:
-            raise ValueError("kernel must be made from a model: a potential_fn has no prior to temper from")
+            raise ValueError(
+                "kernel must be made from a model: a potential_fn has no prior to temper from"
+            )
         if swap_every < 1:
             raise ValueError(f"swap_every must be at least 1, got {swap_every}")
         self.kernel, self.swap_every, self.keep_all = kernel, swap_every, keep_all
@@ -159,25 +176,33 @@ class ParallelTempering(BatchRun):
         """Run on the model's arguments.
 
         :raises ValueError: if a site's prior is improper, or ``max_evaluations`` ends the warm-up.
-        :raises KeyboardInterrupt: after Ctrl-C, between two steps; the draws made so far are kept in ``result``.
+        :raises KeyboardInterrupt: after Ctrl-C, between two steps; the draws made so far are kept
+            in ``result``.
         """
         self.result = None
         self._run(args, kwargs)
         if self.num_draws == 0:
             raise ValueError(
-                f"max_evaluations must be enough for a warm-up of {self.warmup_steps} steps, got {self.max_evaluations}"
+                f"max_evaluations must be enough for a warm-up of {self.warmup_steps} steps, got "
+                f"{self.max_evaluations}"
             )
         return self._finished()
 
-    def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> dict[str, Tensor]:
-        """Return posterior draws (``t = 1``) by site, as :meth:`VectorizedMCMC.get_samples` does."""
+    def get_samples(
+        self, num_samples: int | None = None, group_by_chain: bool = False
+    ) -> dict[str, Tensor]:
+        """
+        Return posterior draws (``t = 1``) by site, as :meth:`VectorizedMCMC.get_samples` does.
+        """
         return select_samples(self._finished().samples, num_samples, group_by_chain)
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return effective sample size and split R-hat by site at ``t = 1``, and at each temperature.
+        """
+        Return effective sample size and split R-hat by site at ``t = 1``, and at each temperature.
 
-        The latter are those of the log likelihood: entry ``"temperatures"`` holds ``t``, ``n_eff`` and ``r_hat``, each
-        with a first dimension ``temperature - 1``, as the prior (``t = 0``) is left out.
+        The latter are those of the log likelihood: entry ``"temperatures"`` holds ``t``, ``n_eff``
+        and ``r_hat``, each with a first dimension ``temperature - 1``, as the prior (``t = 0``) is
+        left out.
 
         :raises ValueError: if there are fewer than 4 draws in a chain.
         """
@@ -190,7 +215,9 @@ class ParallelTempering(BatchRun):
         return self._finished().log_evidence(method)
 
     def summary(self, prob: float = 0.9) -> None:
-        """Print means, quantiles and diagnostics of the posterior draws, and how the temperatures mixed.
+        """
+        Print means, quantiles and diagnostics of the posterior draws, and how the temperatures
+        mixed.
 
         :param prob: mass of the credible interval.
         """
@@ -204,7 +231,8 @@ class ParallelTempering(BatchRun):
         assert isinstance(density, ModelDensity)
         if density.improper_sites():
             raise ValueError(
-                f"model: its sites {density.improper_sites()} have improper priors, from which tempering can't start, "
+                f"model: its sites {density.improper_sites()} have improper priors, from which "
+                "tempering can't start, "
                 "so its evidence is undefined"
             )
         self._chains = TemperedChains(
@@ -215,7 +243,10 @@ class ParallelTempering(BatchRun):
     def _must_stop(self) -> bool:
         if self.max_evaluations is None:
             return False
-        return int(self._chains.evaluations + STEP_MARGIN * self._chains.dearest_step) > self.max_evaluations
+        return (
+            int(self._chains.evaluations + STEP_MARGIN * self._chains.dearest_step)
+            > self.max_evaluations
+        )
 
     def _step(self, index: int) -> dict[str, Tensor]:
         chains = self._chains
@@ -246,7 +277,10 @@ class ParallelTempering(BatchRun):
         chains = self._chains
         self.result = PowerPosteriors(
             betas=chains.betas,
-            **{name: kept[name].movedim(0, 2) for name in ("log_likelihood", "log_prior", "replicas", "positions")},
+            **{
+                name: kept[name].movedim(0, 2)
+                for name in ("log_likelihood", "log_prior", "replicas", "positions")
+            },
             swap_acceptance=chains.swap_acceptance,
             sample_stats={name: kept[name].transpose(0, 1) for name in STATISTICS},
             evaluations=int(chains.evaluations),

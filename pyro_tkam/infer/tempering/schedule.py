@@ -11,7 +11,9 @@ from torch import Tensor
 from pyro_tkam.ops import schedules
 
 START_EXPONENT = 4.0
-"""Power law from which an adaptive ladder starts: power posteriors change fastest near the prior."""
+"""
+Power law from which an adaptive ladder starts: power posteriors change fastest near the prior.
+"""
 
 
 class Ladder(Protocol):
@@ -32,7 +34,13 @@ class FixedLadder:
     """
 
     def __init__(self, betas: Tensor) -> None:
-        if betas.ndim != 1 or len(betas) < 2 or betas[0] != 0 or betas[-1] != 1 or not (betas.diff() > 0).all():
+        if (
+            betas.ndim != 1
+            or len(betas) < 2
+            or betas[0] != 0
+            or betas[-1] != 1
+            or not (betas.diff() > 0).all()
+        ):
             raise ValueError(f"schedule must rise strictly from 0 to 1, got {betas.tolist()}")
         self.betas = betas
 
@@ -46,7 +54,9 @@ class FixedLadder:
 
 
 class AdaptiveLadder:
-    """Inverse temperatures with equal rejection between neighbours (Syed et al. 2022, arXiv:1905.02939).
+    """
+    Inverse temperatures with equal rejection between neighbours (Syed et al. 2022,
+    arXiv:1905.02939).
 
     :param num: number of temperatures, at least 2.
     """
@@ -64,7 +74,9 @@ class AdaptiveLadder:
 
 
 def make_ladder(schedule: str | Tensor, num_temperatures: int) -> Ladder:
-    """Return the ladder of a name (``"adaptive"``, ``"power"``, ``"linear"``) or of given inverse temperatures.
+    """
+    Return the ladder of a name (``"adaptive"``, ``"power"``, ``"linear"``) or of given inverse
+    temperatures.
 
     :raises ValueError: if the name is unknown or ``num_temperatures < 2``.
     """

@@ -1,4 +1,7 @@
-"""Univariate bases: pure functions of tensors, with the fast sums of them that networks and priors need."""
+"""
+Univariate bases: pure functions of tensors, with the fast sums of them that networks and priors
+need.
+"""
 
 from pyro_tkam.ops.bases.base import BasisFunctions, Picklable
 from pyro_tkam.ops.bases.bumps import GaussianKernels, MexicanHats, MorletWavelets, SwitchKernels

@@ -11,7 +11,10 @@ from torch import Tensor
 
 
 class Picklable:
-    """Mixin: pickles and deep copies hold the values of tensors, not their history or Pyro's marks on them."""
+    """
+    Mixin: pickles and deep copies hold the values of tensors, not their history or Pyro's marks on
+    them.
+    """
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes, tensors detached."""
@@ -21,11 +24,14 @@ class Picklable:
 @dataclass(frozen=True, eq=False)
 class BasisFunctions(Picklable, ABC):
     r"""
-    Functions :math:`B_0, …, B_{F-1}` of one variable, with their tensors: pure, picklable, differentiable.
+    Functions :math:`B_0, …, B_{F-1}` of one variable, with their tensors: pure, picklable,
+    differentiable.
 
-    :param grid: sorted points of shape ``(*grid_batch, M)``; ``grid_batch`` broadcasts against the shape of ``z``.
-        Their meaning is the subclass's: centres, knots, or the two ends of an interval.
-    :param width: a positive 0-dimensional tensor (model: :math:`τ`), or None where the basis has none.
+    :param grid: sorted points of shape ``(*grid_batch, M)``; ``grid_batch`` broadcasts against the
+        shape of ``z``. Their meaning is the subclass's: centres, knots, or the two ends of an
+        interval.
+    :param width: a positive 0-dimensional tensor (model: :math:`τ`), or None where the basis has
+        none.
     :param degree: the polynomial degree, or the highest frequency.
     """
 
@@ -42,7 +48,9 @@ class BasisFunctions(Picklable, ABC):
 
     @classmethod
     @abstractmethod
-    def uniform(cls, low: float, high: float, grid_size: int, degree: int, width: float | None) -> Self:
+    def uniform(
+        cls, low: float, high: float, grid_size: int, degree: int, width: float | None
+    ) -> Self:
         """Make the basis on a uniform grid over ``[low, high]``, in the default dtype."""
 
     @classmethod
@@ -62,7 +70,9 @@ class BasisFunctions(Picklable, ABC):
     @property
     @abstractmethod
     def placed(self) -> Tensor:
-        """The knots that :meth:`moved` places, ascending: ``(*grid_batch, num_knots(grid_size))``."""
+        """
+        The knots that :meth:`moved` places, ascending: ``(*grid_batch, num_knots(grid_size))``.
+        """
 
     @property
     @abstractmethod
@@ -81,7 +91,11 @@ class BasisFunctions(Picklable, ABC):
 
     def cast(self, dtype: torch.dtype) -> Self:
         """Return the basis in another precision."""
-        return replace(self, grid=self.grid.to(dtype), width=None if self.width is None else self.width.to(dtype))
+        return replace(
+            self,
+            grid=self.grid.to(dtype),
+            width=None if self.width is None else self.width.to(dtype),
+        )
 
     @property
     @abstractmethod
@@ -91,7 +105,10 @@ class BasisFunctions(Picklable, ABC):
     @property
     @abstractmethod
     def knots(self) -> Tensor | None:
-        """Where the functions are not smooth, or a grid step ends: sorted, ``(*grid_batch, C)``; None if polynomial."""
+        """
+        Where the functions are not smooth, or a grid step ends: sorted, ``(*grid_batch, C)``; None
+        if polynomial.
+        """
 
     @abstractmethod
     def __call__(self, z: Tensor) -> Tensor:
@@ -99,22 +116,27 @@ class BasisFunctions(Picklable, ABC):
 
     def start(self, noise: Tensor, low: float, high: float) -> Tensor:
         """
-        Turn noise into first coefficients: the least-squares fit to it on a uniform grid over ``[low, high]``.
+        Turn noise into first coefficients: the least-squares fit to it on a uniform grid over
+        ``[low, high]``.
 
-        Directions that the functions hardly reach are left out, so that the fit does not amplify the noise.
+        Directions that the functions hardly reach are left out, so that the fit does not amplify
+        the noise.
 
         :param noise: shape ``(*batch, F)``.
         :returns: coefficients of shape ``(*batch, F)``.
         """
-        points = torch.linspace(low, high, self.num_functions, dtype=noise.dtype, device=noise.device)
+        points = torch.linspace(
+            low, high, self.num_functions, dtype=noise.dtype, device=noise.device
+        )
         return noise @ torch.linalg.pinv(self(points), rtol=1e-2).mT
 
     def weighted_sum(self, z: Tensor, coefficients: Tensor) -> Tensor:
         r"""
         Sum :math:`\sum_i c_i B_i(z)`, elementwise.
 
-        Along batch dimensions in which ``z`` has size one the basis is evaluated once and contracted by a matrix
-        product, so shared points ``(N, 1, …, 1)`` cost ``N`` evaluations whatever the batch.
+        Along batch dimensions in which ``z`` has size one the basis is evaluated once and
+        contracted by a matrix product, so shared points ``(N, 1, …, 1)`` cost ``N`` evaluations
+        whatever the batch.
 
         :param z: any shape that broadcasts against ``batch``.
         :param coefficients: shape ``(*batch, F)``.
@@ -122,7 +144,8 @@ class BasisFunctions(Picklable, ABC):
         """
         num_batch = coefficients.dim() - 1
         z = z.reshape((1,) * (num_batch - z.dim()) + tuple(z.shape))
-        z = z.expand(torch.broadcast_shapes(z.shape, self.grid.shape[:-1]))  # where grids differ, so do values
+        # where grids differ, so do values
+        z = z.expand(torch.broadcast_shapes(z.shape, self.grid.shape[:-1]))
         sizes = zip(z.shape[z.dim() - num_batch :], coefficients.shape[:-1], strict=True)
         shared = [size == 1 < wanted for size, wanted in sizes]
         if any(shared):
@@ -148,13 +171,16 @@ class BasisFunctions(Picklable, ABC):
         return self.product(rows, weight).reshape(*s.shape[:-1], coefficients.shape[0])
 
     def product(self, s: Tensor, weight: Tensor) -> Tensor:
-        """Multiply the values at ``s``, ``(N, in)``, with ``weight``, ``(in * F, out)``: ``(N, out)``."""
+        """
+        Multiply the values at ``s``, ``(N, in)``, with ``weight``, ``(in * F, out)``: ``(N, out)``.
+        """
         return self(s).flatten(1) @ weight
 
 
 def _contract_shared(values: Tensor, coefficients: Tensor, shared: list[bool]) -> Tensor:
     """
-    Contract ``(*sample, *own, F)`` with ``(*batch, F)``, where ``own`` is 1 in the ``shared`` dimensions.
+    Contract ``(*sample, *own, F)`` with ``(*batch, F)``, where ``own`` is 1 in the ``shared``
+    dimensions.
 
     A batch of matrix products: the dimensions that are not shared are its batch.
     """
@@ -166,7 +192,9 @@ def _contract_shared(values: Tensor, coefficients: Tensor, shared: list[bool]) -
     left = values.reshape(sample.numel(), *own, values.shape[-1]).movedim(0, -2)
     right = coefficients.permute(*kept, num_batch, *lost).flatten(len(kept) + 1)
     product = torch.matmul(left, right).movedim(-2, 0)
-    product = product.unflatten(0, sample or (1,)).unflatten(-1, [coefficients.shape[i] for i in lost])
+    product = product.unflatten(0, sample or (1,)).unflatten(
+        -1, [coefficients.shape[i] for i in lost]
+    )
     if not sample:
         product = product.squeeze(0)
     place = {i: len(sample) + position for position, i in enumerate(kept + lost)}

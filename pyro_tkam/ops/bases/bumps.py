@@ -40,7 +40,8 @@ class SwitchKernels(ShiftedKernel):
         r"""
         Evaluate a derivative, :math:`(1 - t^2)\, q_n(t)` with :math:`t = \tanh u`.
 
-        :math:`q_0 = 1`, :math:`q_{n+1} = (1 - t^2) q_n' - 2 t q_n`. By sigmoids, which CPUs evaluate faster than tanh.
+        :math:`q_0 = 1`, :math:`q_{n+1} = (1 - t^2) q_n' - 2 t q_n`. By sigmoids, which CPUs
+            evaluate faster than tanh.
         """
         rising = torch.sigmoid(2 * u)
         t = 2 * rising - 1
@@ -51,7 +52,10 @@ class SwitchKernels(ShiftedKernel):
 
 
 class MexicanHats(ShiftedKernel):
-    r"""Mexican-hat wavelets, :math:`κ(u) = \frac{2}{\sqrt3 π^{1/4}} (1 - u^2) e^{-u^2/2}` (Wav-KAN, Bozorgasl 2024)."""
+    r"""
+    Mexican-hat wavelets, :math:`κ(u) = \frac{2}{\sqrt3 π^{1/4}} (1 - u^2) e^{-u^2/2}` (Wav-KAN,
+    Bozorgasl 2024).
+    """
 
     @staticmethod
     def derivative(u: Tensor, order: int) -> Tensor:
@@ -76,7 +80,10 @@ class MorletWavelets(ShiftedKernel):
         previous = (torch.zeros_like(u), torch.zeros_like(u))
         real, imag = gaussian * torch.cos(w * u), gaussian * torch.sin(w * u)
         for n in range(order):
-            following = (-u * real - w * imag - n * previous[0], w * real - u * imag - n * previous[1])
+            following = (
+                -u * real - w * imag - n * previous[0],
+                w * real - u * imag - n * previous[1],
+            )
             previous, (real, imag) = (real, imag), following
         return real
 

@@ -22,14 +22,16 @@ class FourierSeries(BasisFunctions):
     Constant, cosines and sines, :math:`1, \cos(kθ), \sin(kθ)` for :math:`k = 1…G`, with
     :math:`θ = 2πτ (s - low)/(high - low)` (after Xu et al. 2024, arXiv:2406.01034).
 
-    ``degree`` is :math:`G`, ``width`` is :math:`τ`; ``grid`` holds uniform points from ``low`` to ``high`` that
-    resolve the highest frequency.
+    ``degree`` is :math:`G`, ``width`` is :math:`τ`; ``grid`` holds uniform points from ``low`` to
+    ``high`` that resolve the highest frequency.
     """
 
     width: Tensor
 
     @classmethod
-    def uniform(cls, low: float, high: float, grid_size: int, degree: int, width: float | None) -> Self:
+    def uniform(
+        cls, low: float, high: float, grid_size: int, degree: int, width: float | None
+    ) -> Self:
         """Make ``grid_size`` frequencies."""
         grid = torch.linspace(low, high, _CELLS_A_PERIOD * grid_size + 1)
         return cls(grid, torch.tensor(width), grid_size)
@@ -41,8 +43,12 @@ class FourierSeries(BasisFunctions):
 
     def moved(self, knots: Tensor, grid_size: int) -> Self:
         """Make ``grid_size`` frequencies between other ends."""
-        places = torch.linspace(0, 1, _CELLS_A_PERIOD * grid_size + 1, dtype=knots.dtype, device=knots.device)
-        return self.from_grid(torch.lerp(knots[..., :1], knots[..., 1:], places), self.width, grid_size)
+        places = torch.linspace(
+            0, 1, _CELLS_A_PERIOD * grid_size + 1, dtype=knots.dtype, device=knots.device
+        )
+        return self.from_grid(
+            torch.lerp(knots[..., :1], knots[..., 1:], places), self.width, grid_size
+        )
 
     @property
     def placed(self) -> Tensor:
@@ -95,7 +101,10 @@ class FourierSeries(BasisFunctions):
 
 @dataclass(frozen=True)
 class FourierPlanes:
-    """Constant, cosines and sines of an angle, one after the other, by rotation: no function but the first pair."""
+    """
+    Constant, cosines and sines of an angle, one after the other, by rotation: no function but the
+    first pair.
+    """
 
     num_frequencies: int
 

@@ -15,8 +15,8 @@ class IrregularBSplines(BSplines):
     r"""
     B-splines of degree :math:`k` on :math:`G` intervals of any positive lengths.
 
-    As :class:`BSplines`, whose values they have where the steps are equal; the knots outside of the grid lie a mean
-    step apart.
+    As :class:`BSplines`, whose values they have where the steps are equal; the knots outside of the
+    grid lie a mean step apart.
     """
 
     def _local(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -35,10 +35,15 @@ class IrregularBSplines(BSplines):
 
 
 def _extended(grid: Tensor, degree: int) -> Tensor:
-    """Add ``2k`` knots on either side: ``k`` that bound functions, and ``k`` so that no cell lacks neighbours."""
+    """
+    Add ``2k`` knots on either side: ``k`` that bound functions, and ``k`` so that no cell lacks
+    neighbours.
+    """
     step = (grid[..., -1:] - grid[..., :1]) / (grid.shape[-1] - 1)
     steps = torch.arange(1, 2 * degree + 1, dtype=grid.dtype, device=grid.device)
-    return torch.cat((grid[..., :1] - steps.flip(0) * step, grid, grid[..., -1:] + steps * step), -1)
+    return torch.cat(
+        (grid[..., :1] - steps.flip(0) * step, grid, grid[..., -1:] + steps * step), -1
+    )
 
 
 def _clamped(z: Tensor, knots: Tensor, degree: int) -> Tensor:
@@ -47,7 +52,10 @@ def _clamped(z: Tensor, knots: Tensor, degree: int) -> Tensor:
 
 
 def _cell(z: Tensor, knots: Tensor, degree: int) -> Tensor:
-    """Find the cell among the ``G + 2k`` between the ends, shaped as ``z`` broadcast against the grids."""
+    """
+    Find the cell among the ``G + 2k`` between the ends, shaped as ``z`` broadcast against the
+    grids.
+    """
     rank = knots.dim() - 1
     z = z.detach().expand(torch.broadcast_shapes(z.shape, knots.shape[:-1]))
     if rank == 0:
@@ -69,16 +77,20 @@ def _neighbours(knots: Tensor, cell: Tensor, degree: int) -> list[Tensor]:
     return [flat[place + i] for i in range(2 * degree)]
 
 
-def local_splines(z: Tensor, knots: Tensor, cell: Tensor, degree: int, order: int | None = None) -> list[Tensor]:
+def local_splines(
+    z: Tensor, knots: Tensor, cell: Tensor, degree: int, order: int | None = None
+) -> list[Tensor]:
     r"""
     Evaluate the B-splines that are not zero in a cell, by Cox and de Boor.
 
-    :math:`b^d_i(z) = \frac{z - t_i}{t_{i+d} - t_i} b^{d-1}_i(z) + \frac{t_{i+d+1} - z}{t_{i+d+1} - t_{i+1}}
+    :math:`b^d_i(z) = \frac{z - t_i}{t_{i+d} - t_i} b^{d-1}_i(z) + \frac{t_{i+d+1} - z}{t_{i+d+1} -
+        t_{i+1}}
     b^{d-1}_{i+1}(z)`.
 
     :param knots: with ``2 degree`` of them beyond either end of the grid.
     :param order: the degree of the functions; None takes ``degree``.
-    :returns: ``order + 1`` values, from the function that ends with the cell to the one that starts with it.
+    :returns: ``order + 1`` values, from the function that ends with the cell to the one that starts
+        with it.
     """
     around = _neighbours(knots, cell, degree)
     values = [torch.ones_like(z).expand(cell.shape)]
@@ -94,10 +106,15 @@ def local_splines(z: Tensor, knots: Tensor, cell: Tensor, degree: int, order: in
 
 
 def local_slopes(z: Tensor, knots: Tensor, cell: Tensor, degree: int) -> list[Tensor]:
-    r"""Differentiate: :math:`k\,[b^{k-1}_i/(t_{i+k} - t_i) - b^{k-1}_{i+1}/(t_{i+k+1} - t_{i+1})]`."""
+    r"""
+    Differentiate: :math:`k\,[b^{k-1}_i/(t_{i+k} - t_i) - b^{k-1}_{i+1}/(t_{i+k+1} - t_{i+1})]`.
+    """
     around = _neighbours(knots, cell, degree)
     lower = local_splines(z, knots, cell, degree, degree - 1)
-    shares = [degree * v / (b - a) for v, a, b in zip(lower, around[:degree], around[degree:], strict=True)]
+    shares = [
+        degree * v / (b - a)
+        for v, a, b in zip(lower, around[:degree], around[degree:], strict=True)
+    ]
     middle = [a - b for a, b in pairwise(shares)]
     return [-shares[0], *middle, shares[-1]]
 
@@ -111,7 +128,9 @@ class _Irregular(LocalFunctions):
         cell = _cell(inside, knots, self.degree)
         found = []
         for order in orders:
-            each = torch.stack((local_slopes if order else local_splines)(inside, knots, cell, self.degree), 1)
+            each = torch.stack(
+                (local_slopes if order else local_splines)(inside, knots, cell, self.degree), 1
+            )
             found.append(each.mul_((inside == z).unsqueeze(1)) if order else each)
         return cell, found
 

@@ -20,7 +20,8 @@ CHUNK = 1 << 20
 
 class ShiftedKernel(BasisFunctions):
     r"""
-    Copies of one kernel, :math:`B_i(s) = κ\big((s - g_i) / (hτ)\big)`, with :math:`h` the mean grid step.
+    Copies of one kernel, :math:`B_i(s) = κ\big((s - g_i) / (hτ)\big)`, with :math:`h` the mean grid
+    step.
 
     ``grid`` holds the centres :math:`g_i`, ``width`` is :math:`τ`, ``degree`` is unused.
     """
@@ -28,7 +29,9 @@ class ShiftedKernel(BasisFunctions):
     width: Tensor
 
     @classmethod
-    def uniform(cls, low: float, high: float, grid_size: int, degree: int, width: float | None) -> Self:
+    def uniform(
+        cls, low: float, high: float, grid_size: int, degree: int, width: float | None
+    ) -> Self:
         """Make ``grid_size`` centres from ``low`` to ``high``, ends included."""
         if grid_size < 2:
             raise ValueError(f"grid_size must be at least 2 centres, got {grid_size}")
@@ -56,7 +59,8 @@ class ShiftedKernel(BasisFunctions):
         Evaluate a derivative of the kernel, elementwise and differentiably.
 
         :param u: arguments, of any shape.
-        :param order: 0 for the kernel itself; a gradient asks for 1, a gradient of a gradient for 2, and so on.
+        :param order: 0 for the kernel itself; a gradient asks for 1, a gradient of a gradient for
+            2, and so on.
         """
 
     @classmethod
@@ -72,7 +76,8 @@ class ShiftedKernel(BasisFunctions):
                 (expected,) = torch.autograd.grad(cls.derivative(u, order - 1).sum(), u)
             if not torch.allclose(cls.derivative(u, order), expected, rtol=1e-5, atol=1e-7):
                 raise ValueError(
-                    f"basis: {cls.__name__}.derivative(u, {order}) is not the derivative of that of order {order - 1}"
+                    f"basis: {cls.__name__}.derivative(u, {order}) is not the derivative of that "
+                    f"of order {order - 1}"
                 )
 
     @classmethod
@@ -125,7 +130,8 @@ class KernelProduct:
     r"""
     The matrix product of a layer, :math:`y_{no} = \sum_{ij} κ(v_{ni} - o_j) W_{(ij)o}`.
 
-    Tensors: ``v`` of shape ``(N, in)``, ``offsets`` of ``(F,)`` or ``(in, F)``, ``weight`` of ``(in * F, out)``.
+    Tensors: ``v`` of shape ``(N, in)``, ``offsets`` of ``(F,)`` or ``(in, F)``, ``weight`` of
+    ``(in * F, out)``.
     """
 
     kernel: type[ShiftedKernel]
@@ -138,7 +144,9 @@ class KernelProduct:
         """Evaluate, a chunk of rows at a time."""
         result = v.new_empty(v.shape[0], weight.shape[1])
         for part, out in _chunks(offsets, v, result):
-            torch.mm(self.kernel.overwrite(part.unsqueeze(-1) - offsets, 0).flatten(1), weight, out=out)
+            torch.mm(
+                self.kernel.overwrite(part.unsqueeze(-1) - offsets, 0).flatten(1), weight, out=out
+            )
         return result
 
     def backward(

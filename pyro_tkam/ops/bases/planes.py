@@ -1,16 +1,19 @@
 r"""
 Weighted sums of basis functions where every element has coefficients of its own.
 
-Evaluated plane by plane, one basis function for all elements at a time: nothing of the size elements × functions
-exists, and only the inputs are kept for the backward pass. With :math:`B_j^{(n)}(v) = κ_j^{(n)}(v - o_j)`, where the
-offsets :math:`o` may be absent, the two functions
+Evaluated plane by plane, one basis function for all elements at a time: nothing of the size
+elements × functions exists, and only the inputs are kept for the backward pass. With
+:math:`B_j^{(n)}(v) = κ_j^{(n)}(v - o_j)`, where the offsets :math:`o` may be absent, the two
+functions
 
 .. math::
-    S_n(v, o, c)_{ik} = \sum_j c_{kj} B_j^{(n)}(v_{ik}), \quad R_n(v, o, g)_{kj} = \sum_i g_{ik} B_j^{(n)}(v_{ik})
+    S_n(v, o, c)_{ik} = \sum_j c_{kj} B_j^{(n)}(v_{ik}), \quad
+    R_n(v, o, g)_{kj} = \sum_i g_{ik} B_j^{(n)}(v_{ik})
 
 are closed under differentiation, so gradients of any order and ``torch.func`` work:
 
-.. math:: \partial_v S_n = S_{n+1}, \quad \partial_c S_n = R_n, \quad \partial_{o_j} S_n = -\sum_k c_{kj} R_{n+1, kj}.
+.. math:: \partial_v S_n = S_{n+1}, \quad \partial_c S_n = R_n, \quad
+    \partial_{o_j} S_n = -\sum_k c_{kj} R_{n+1, kj}.
 """
 
 from __future__ import annotations
@@ -29,11 +32,16 @@ class PlaneFamily(Protocol):
     """Functions that can be evaluated one after the other."""
 
     def planes(self, v: Tensor, offsets: Tensor | None, order: int) -> Iterator[Tensor]:
-        """Yield derivative ``order`` of each function at ``v``; a plane may change once the next is asked for."""
+        """
+        Yield derivative ``order`` of each function at ``v``; a plane may change once the next is
+        asked for.
+        """
         ...
 
 
-def plane_sum(family: PlaneFamily, v: Tensor, offsets: Tensor | None, coefficients: Tensor) -> Tensor:
+def plane_sum(
+    family: PlaneFamily, v: Tensor, offsets: Tensor | None, coefficients: Tensor
+) -> Tensor:
     """
     Sum the functions of ``family`` with weights, :math:`S_0`.
 
@@ -56,10 +64,14 @@ def _chunks(v: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 class _Sum(torch.autograd.Function):
-    """``S_n``: ``v`` of shape ``(N, K)``, ``coefficients`` of shape ``(K, F)``, result ``(N, K)``."""
+    """
+    ``S_n``: ``v`` of shape ``(N, K)``, ``coefficients`` of shape ``(K, F)``, result ``(N, K)``.
+    """
 
     @staticmethod
-    def forward(v: Tensor, offsets: Tensor | None, coefficients: Tensor, family: PlaneFamily, order: int) -> Tensor:
+    def forward(
+        v: Tensor, offsets: Tensor | None, coefficients: Tensor, family: PlaneFamily, order: int
+    ) -> Tensor:
         rows = coefficients.t().contiguous()
         result = torch.zeros_like(v, memory_format=torch.contiguous_format)
         for part, out in _chunks(v, result):
@@ -80,18 +92,26 @@ class _Sum(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_v = grad * _Sum.apply(v, offsets, coefficients, family, order + 1)
         if ctx.needs_input_grad[1]:
-            grad_offsets = -(coefficients * _Moments.apply(v, offsets, grad, family, order + 1)).sum(0)
+            grad_offsets = -(
+                coefficients * _Moments.apply(v, offsets, grad, family, order + 1)
+            ).sum(0)
         if ctx.needs_input_grad[2]:
             grad_coefficients = _Moments.apply(v, offsets, grad, family, order)
         return grad_v, grad_offsets, grad_coefficients, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, v: Tensor, offsets: Tensor | None, coefficients: Tensor, *rest: Any) -> Any:
+    def vmap(
+        info: Any, in_dims: Any, v: Tensor, offsets: Tensor | None, coefficients: Tensor, *rest: Any
+    ) -> Any:
         if in_dims[1] is not None:
             return _map_offsets(_Sum, info, in_dims, v, offsets, coefficients, rest)
         size = info.batch_size
         v = _columns(v, in_dims[0], size)
-        weights = coefficients.expand(size, -1, -1) if in_dims[2] is None else coefficients.movedim(in_dims[2], 0)
+        weights = (
+            coefficients.expand(size, -1, -1)
+            if in_dims[2] is None
+            else coefficients.movedim(in_dims[2], 0)
+        )
         result = _Sum.apply(v, offsets, weights.flatten(0, 1), *rest)
         return result.unflatten(1, (size, -1)), 1
 
@@ -100,7 +120,9 @@ class _Moments(torch.autograd.Function):
     """``R_n``: ``v`` and ``weights`` of shape ``(N, K)``, result ``(K, F)``."""
 
     @staticmethod
-    def forward(v: Tensor, offsets: Tensor | None, weights: Tensor, family: PlaneFamily, order: int) -> Tensor:
+    def forward(
+        v: Tensor, offsets: Tensor | None, weights: Tensor, family: PlaneFamily, order: int
+    ) -> Tensor:
         total: list[Tensor] = []
         for part, weight in _chunks(v, weights):
             product = torch.empty_like(part)
@@ -128,7 +150,9 @@ class _Moments(torch.autograd.Function):
         return grad_v, grad_offsets, grad_weights, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, v: Tensor, offsets: Tensor | None, weights: Tensor, *rest: Any) -> Any:
+    def vmap(
+        info: Any, in_dims: Any, v: Tensor, offsets: Tensor | None, weights: Tensor, *rest: Any
+    ) -> Any:
         if in_dims[1] is not None:
             return _map_offsets(_Moments, info, in_dims, v, offsets, weights, rest)
         size = info.batch_size
@@ -142,10 +166,15 @@ def _columns(x: Tensor, dim: int | None, size: int) -> Tensor:
     return x.flatten(1)
 
 
-def _map_offsets(function: Any, info: Any, in_dims: Any, v: Any, offsets: Any, last: Any, rest: Any) -> Any:
+def _map_offsets(
+    function: Any, info: Any, in_dims: Any, v: Any, offsets: Any, last: Any, rest: Any
+) -> Any:
     """Map over offsets one by one: each has planes of its own."""
     parts = [
-        [x if dim is None else x.select(dim, i) for x, dim in zip((v, offsets, last), in_dims[:3], strict=True)]
+        [
+            x if dim is None else x.select(dim, i)
+            for x, dim in zip((v, offsets, last), in_dims[:3], strict=True)
+        ]
         for i in range(info.batch_size)
     ]
     return torch.stack([function.apply(*part, *rest) for part in parts]), 0

@@ -13,16 +13,20 @@ from pyro_tkam.ops.bases.base import BasisFunctions
 
 class Polynomials(BasisFunctions):
     r"""
-    Polynomials :math:`P_0, …, P_k` by a three-term recurrence, in an argument that :math:`\tanh` keeps bounded.
+    Polynomials :math:`P_0, …, P_k` by a three-term recurrence, in an argument that :math:`\tanh`
+    keeps bounded.
 
-    ``degree`` is :math:`k`; ``grid`` holds the two ends of the interval on which first coefficients are fitted.
+    ``degree`` is :math:`k`; ``grid`` holds the two ends of the interval on which first coefficients
+    are fitted.
     """
 
     has_base: ClassVar[bool] = False
     width: Tensor
 
     @classmethod
-    def uniform(cls, low: float, high: float, grid_size: int, degree: int, width: float | None) -> Self:
+    def uniform(
+        cls, low: float, high: float, grid_size: int, degree: int, width: float | None
+    ) -> Self:
         """Make polynomials up to ``degree``."""
         return cls(torch.tensor([low, high]), torch.tensor(width), degree)
 
@@ -56,7 +60,9 @@ class Polynomials(BasisFunctions):
         x = self.argument(z)
         values = [torch.ones_like(x)]
         for n in range(1, self.degree + 1):
-            values.append(self.following(n, x, values[-1], values[-2] if n > 1 else torch.zeros_like(x)))
+            values.append(
+                self.following(n, x, values[-1], values[-2] if n > 1 else torch.zeros_like(x))
+            )
         return torch.stack(values, -1)
 
     @abstractmethod
@@ -69,7 +75,9 @@ class Polynomials(BasisFunctions):
 
 
 class ChebyshevPolynomials(Polynomials):
-    r"""Chebyshev polynomials :math:`T_i(\tanh(s)/τ)`, :math:`τ > 1` (SS et al. 2024, arXiv:2405.07200)."""
+    r"""
+    Chebyshev polynomials :math:`T_i(\tanh(s)/τ)`, :math:`τ > 1` (SS et al. 2024, arXiv:2405.07200).
+    """
 
     default_width: ClassVar[float | None] = 1.01
     smallest_width: ClassVar[float] = 1.0

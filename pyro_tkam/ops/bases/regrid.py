@@ -1,4 +1,7 @@
-"""Moving functions to another grid: new knots, and the least-squares fit of the old functions by the new."""
+"""
+Moving functions to another grid: new knots, and the least-squares fit of the old functions by the
+new.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,15 @@ _POINTS_A_FUNCTION = 4
 _TOLERANCE = 1e-4
 
 
-def quantile_knots(samples: Tensor, low: Tensor, high: Tensor, num: int, uniform_share: float) -> Tensor:
+def quantile_knots(
+    samples: Tensor, low: Tensor, high: Tensor, num: int, uniform_share: float
+) -> Tensor:
     r"""
-    Place knots at :math:`ρ · \text{uniform} + (1 - ρ) · \text{quantiles}`, the ends at ``low`` and ``high``.
+    Place knots at :math:`ρ · \text{uniform} + (1 - ρ) · \text{quantiles}`, the ends at ``low`` and
+    ``high``.
 
-    Samples outside of the interval count as its ends; where all samples are equal the knots are uniform.
+    Samples outside of the interval count as its ends; where all samples are equal the knots are
+    uniform.
 
     :param samples: shape ``(N, *grid_batch)``.
     :param low: lower ends, broadcastable to ``grid_batch``.
@@ -31,7 +38,8 @@ def quantile_knots(samples: Tensor, low: Tensor, high: Tensor, num: int, uniform
     :param uniform_share: :math:`ρ`, from 0 to 1.
     :returns: shape ``(*grid_batch, num)``.
 
-    >>> quantile_knots(torch.tensor([0.0, 0.1, 0.2, 1.0]), torch.tensor(0.0), torch.tensor(1.0), 4, 0.0)
+    >>> quantile_knots(torch.tensor([0.0, 0.1, 0.2, 1.0]), torch.tensor(0.0), torch.tensor(1.0), 4,
+    ...     0.0)
     tensor([0.0000, 0.1000, 0.2000, 1.0000])
     """
     levels = torch.linspace(0, 1, num, dtype=samples.dtype, device=samples.device)
@@ -46,7 +54,8 @@ def quantile_knots(samples: Tensor, low: Tensor, high: Tensor, num: int, uniform
 
 def refined_knots(knots: Tensor, num: int) -> Tensor:
     """
-    Place more knots between those that are there, equally many in each cell where that comes out even.
+    Place more knots between those that are there, equally many in each cell where that comes out
+    even.
 
     :param knots: ascending, shape ``(*grid_batch, M)``.
     :param num: number of knots.
@@ -66,11 +75,13 @@ class Refit:
     r"""
     The least-squares fit of functions of an old basis by those of a new one.
 
-    Both are evaluated on the samples and on points of the whole interval, which lie in each cell of both grids. The
-    best coefficients are a linear map of the old ones, :math:`c' = A c` with :math:`A = B'^{+} B`.
+    Both are evaluated on the samples and on points of the whole interval, which lie in each cell of
+    both grids. The best coefficients are a linear map of the old ones, :math:`c' = A c` with
+    :math:`A = B'^{+} B`.
 
     :param transform: :math:`A`, shape ``(*grid_batch, F', F)``.
-    :param remainder: mean over the points of the outer products of :math:`B' A - B`, shape ``(*grid_batch, F, F)``.
+    :param remainder: mean over the points of the outer products of :math:`B' A - B`, shape
+        ``(*grid_batch, F, F)``.
     :param points: where the fit was made, shape ``(T, *grid_batch)``.
     """
 
@@ -83,7 +94,10 @@ class Refit:
         return torch.einsum("...nf,...f->...n", self.transform, old)
 
     def mean_square(self, old: Tensor) -> Tensor:
-        """Return the mean squared error over the points for old coefficients ``(*batch, F)``: ``batch``."""
+        """
+        Return the mean squared error over the points for old coefficients ``(*batch, F)``:
+        ``batch``.
+        """
         return quadratic(self.remainder, old)
 
 
@@ -102,8 +116,8 @@ def refit(old: BasisFunctions, new: BasisFunctions, samples: Tensor | None) -> R
     """
     Fit the functions of ``old`` by those of ``new``.
 
-    Directions that the new functions hardly reach keep the old coefficients (or zero, where their number changes), so
-    that none becomes huge; functions that did not move are kept exactly.
+    Directions that the new functions hardly reach keep the old coefficients (or zero, where their
+    number changes), so that none becomes huge; functions that did not move are kept exactly.
 
     :param samples: further points of the fit, shape ``(N, *grid_batch)``.
     """

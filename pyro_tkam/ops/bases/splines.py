@@ -20,16 +20,20 @@ CHUNK = 1 << 22
 
 class BSplines(BasisFunctions):
     r"""
-    B-splines of degree :math:`k` on :math:`G` equal intervals: :math:`F = G + k` functions (Liu et al. 2024).
+    B-splines of degree :math:`k` on :math:`G` equal intervals: :math:`F = G + k` functions (Liu et
+    al. 2024).
 
-    Inside the grid they sum to one. The knots go on for :math:`k` steps on either side, so that the functions fall
-    to zero there and stay zero further out. ``grid`` holds the ``G + 1`` ends of the intervals; there is no width.
+    Inside the grid they sum to one. The knots go on for :math:`k` steps on either side, so that the
+    functions fall to zero there and stay zero further out. ``grid`` holds the ``G + 1`` ends of the
+    intervals; there is no width.
     """
 
     default_width: ClassVar[float | None] = None
 
     @classmethod
-    def uniform(cls, low: float, high: float, grid_size: int, degree: int, width: float | None) -> Self:
+    def uniform(
+        cls, low: float, high: float, grid_size: int, degree: int, width: float | None
+    ) -> Self:
         """Make ``grid_size`` equal intervals over ``[low, high]``."""
         if degree < 1:
             raise ValueError(f"degree of a B-spline must be at least 1, got {degree}")
@@ -100,11 +104,17 @@ class BSplines(BasisFunctions):
         batch = shape[len(shape) - coefficients.dim() + 1 :]
         rows = z.expand(shape).reshape(-1, batch.numel())
         weights = coefficients.expand(*batch, -1).reshape(batch.numel(), -1)
-        grid = self.grid if self.grid.dim() == 1 else self.grid.expand(*batch, -1).reshape(batch.numel(), -1)
+        grid = (
+            self.grid
+            if self.grid.dim() == 1
+            else self.grid.expand(*batch, -1).reshape(batch.numel(), -1)
+        )
         return evaluate(self._sum(self.degree), rows, grid, weights).reshape(shape)
 
     def product(self, s: Tensor, weight: Tensor) -> Tensor:
-        """Multiply values with ``weight``, where only the functions that are not zero cost anything."""
+        """
+        Multiply values with ``weight``, where only the functions that are not zero cost anything.
+        """
         return evaluate(self._product(self.degree), s, self.grid, weight)
 
 
@@ -122,9 +132,9 @@ def locate(z: Tensor, grid: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor
 
     Arguments further out are taken to its ends, where every function is zero.
 
-    :returns: the cell ``e``, in which only functions ``e - k, …, e`` are not zero (those outside of ``0 … F - 1`` do
-        not exist); the place in it, in [0, 1]; the derivative of that place
-        with respect to ``z``.
+    :returns: the cell ``e``, in which only functions ``e - k, …, e`` are not zero (those outside of
+        ``0 … F - 1`` do not exist); the place in it, in [0, 1]; the derivative of that place with
+        respect to ``z``.
     """
     num_intervals = grid.shape[-1] - 1
     num_cells = num_intervals + 2 * degree
@@ -137,11 +147,14 @@ def locate(z: Tensor, grid: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor
 
 def cardinal_splines(t: Tensor, degree: int) -> list[Tensor]:
     r"""
-    Evaluate the ``degree + 1`` uniform B-splines that are not zero in a cell, at the place ``t`` in [0, 1] in it.
+    Evaluate the ``degree + 1`` uniform B-splines that are not zero in a cell, at the place ``t`` in
+    [0, 1] in it.
 
-    Cox–de Boor on unit knots, :math:`b^d_j = \frac{(t + d - j)\, b^{d-1}_{j-1} + (1 - t + j)\, b^{d-1}_j}{d}`.
+    Cox–de Boor on unit knots, :math:`b^d_j = \frac{(t + d - j)\, b^{d-1}_{j-1} + (1 - t + j)\,
+    b^{d-1}_j}{d}`.
 
-    :returns: the values from the leftmost function, which ends with the cell, to the one that starts with it.
+    :returns: the values from the leftmost function, which ends with the cell, to the one that
+        starts with it.
     """
     values = [torch.ones_like(t)]
     for d in range(1, degree + 1):
@@ -153,7 +166,9 @@ def cardinal_splines(t: Tensor, degree: int) -> list[Tensor]:
 
 
 def cardinal_slopes(t: Tensor, degree: int) -> list[Tensor]:
-    r"""Differentiate :func:`cardinal_splines`: :math:`\partial_t b^d_j = b^{d-1}_{j-1} - b^{d-1}_j`."""
+    r"""
+    Differentiate :func:`cardinal_splines`: :math:`\partial_t b^d_j = b^{d-1}_{j-1} - b^{d-1}_j`.
+    """
     lower = cardinal_splines(t, degree - 1)
     return [-lower[0], *(a - b for a, b in pairwise(lower)), lower[-1]]
 
@@ -166,12 +181,13 @@ class LocalFunctions:
 
     def active(self, z: Tensor, grid: Tensor, *orders: int) -> tuple[Tensor, ...]:
         """
-        Find the active functions, as rows of a matrix with one block of ``F`` rows for each column of ``z``.
+        Find the active functions, as rows of a matrix with one block of ``F`` rows for each column
+        of ``z``.
 
         :param z: shape ``(N, K)``.
         :param orders: 0 for values, 1 for slopes.
-        :returns: rows, and of each order what the functions have there, all ``(N, k + 1, K)``; where a function would
-            lie outside of the ``F`` that exist, it is 0.
+        :returns: rows, and of each order what the functions have there, all ``(N, k + 1, K)``;
+            where a function would lie outside of the ``F`` that exist, it is 0.
         """
         num_functions = grid.shape[-1] - 1 + self.degree
         cell, found = self.local(z, grid, orders)
@@ -183,11 +199,18 @@ class LocalFunctions:
         return rows.add_(blocks), *(each.mul_(exists) for each in found)
 
     def local(self, z: Tensor, grid: Tensor, orders: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Find the cell ``(N, K)`` and, of each order, values or slopes ``(N, k + 1, K)`` of the functions in it."""
+        """
+        Find the cell ``(N, K)`` and, of each order, values or slopes ``(N, k + 1, K)`` of the
+        functions in it.
+        """
         cell, t, rate = locate(z, grid, self.degree)
-        found = [torch.stack((cardinal_slopes if order else cardinal_splines)(t, self.degree), 1) for order in orders]
+        found = [
+            torch.stack((cardinal_slopes if order else cardinal_splines)(t, self.degree), 1)
+            for order in orders
+        ]
         return cell, [
-            each.mul_(rate.unsqueeze(1)) if order else each for order, each in zip(orders, found, strict=True)
+            each.mul_(rate.unsqueeze(1)) if order else each
+            for order, each in zip(orders, found, strict=True)
         ]
 
     def dense(self, z: Tensor, grid: Tensor) -> Tensor:
@@ -195,12 +218,19 @@ class LocalFunctions:
         return BSplines(grid, None, self.degree)(z)
 
     def chunks(self, numbers: int, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Split the rows of matrices so that what is made for a chunk, so many numbers a row, has a bounded size."""
-        return zip(*(matrix.split(max(1, CHUNK // max(1, numbers))) for matrix in matrices), strict=True)
+        """
+        Split the rows of matrices so that what is made for a chunk, so many numbers a row, has a
+        bounded size.
+        """
+        return zip(
+            *(matrix.split(max(1, CHUNK // max(1, numbers))) for matrix in matrices), strict=True
+        )
 
 
 class SplineSum(LocalFunctions):
-    """Sums with coefficients of their own: ``z`` of shape ``(N, K)``, ``coefficients`` of ``(K, F)``."""
+    """
+    Sums with coefficients of their own: ``z`` of shape ``(N, K)``, ``coefficients`` of ``(K, F)``.
+    """
 
     def plain(self, z: Tensor, grid: Tensor, coefficients: Tensor) -> Tensor:
         """Evaluate differentiably."""
@@ -223,7 +253,9 @@ class SplineSum(LocalFunctions):
         for part, upper, place in self.chunks(z.shape[1] * (self.degree + 1), z, grad, grad_z):
             if needed[2]:
                 rows, values = self.active(part, grid, 0)
-                grad_coefficients.view(-1).index_add_(0, rows.view(-1), values.mul_(upper.unsqueeze(1)).view(-1))
+                grad_coefficients.view(-1).index_add_(
+                    0, rows.view(-1), values.mul_(upper.unsqueeze(1)).view(-1)
+                )
             if needed[0]:
                 rows, slopes = self.active(part, grid, 1)
                 torch.sum(slopes.mul_(coefficients.take(rows.long())), 1, out=place).mul_(upper)
@@ -231,7 +263,10 @@ class SplineSum(LocalFunctions):
 
 
 class SplineProduct(LocalFunctions):
-    """The matrix product of a layer: ``s`` is ``(N, in)``, ``weight`` ``(in * F, out)``, the result ``(N, out)``."""
+    """
+    The matrix product of a layer: ``s`` is ``(N, in)``, ``weight`` ``(in * F, out)``, the result
+    ``(N, out)``.
+    """
 
     def plain(self, s: Tensor, grid: Tensor, weight: Tensor) -> Tensor:
         """Evaluate differentiably."""
@@ -240,7 +275,9 @@ class SplineProduct(LocalFunctions):
     def forward(self, s: Tensor, grid: Tensor, weight: Tensor) -> Tensor:
         """Add up the active rows of ``weight``."""
         rows, values = self.active(s, grid, 0)
-        return embedding_bag(rows.flatten(1), weight, per_sample_weights=values.flatten(1), mode="sum")
+        return embedding_bag(
+            rows.flatten(1), weight, per_sample_weights=values.flatten(1), mode="sum"
+        )
 
     def backward(
         self, grad: Tensor, needed: Sequence[bool], s: Tensor, grid: Tensor, weight: Tensor
@@ -249,19 +286,25 @@ class SplineProduct(LocalFunctions):
         rows, values, *slopes = self.active(s, grid, *((0, 1) if needed[0] else (0,)))
         grad = grad.contiguous()
         grad_s = self._argument_gradient(grad, weight, rows, *slopes) if needed[0] else None
-        grad_weight = self._weight_gradient(grad, rows, values, weight.shape[0]) if needed[2] else None
+        grad_weight = (
+            self._weight_gradient(grad, rows, values, weight.shape[0]) if needed[2] else None
+        )
         return grad_s, None, grad_weight
 
     def _weight_gradient(self, grad: Tensor, rows: Tensor, values: Tensor, num_rows: int) -> Tensor:
         """Add up, for each row of ``weight``, the rows of ``grad`` for which it was active."""
         ordered, order = rows.view(-1).sort(stable=True)
-        datum = torch.arange(len(grad), dtype=torch.int32, device=grad.device).repeat_interleave(rows[0].numel())
+        datum = torch.arange(len(grad), dtype=torch.int32, device=grad.device).repeat_interleave(
+            rows[0].numel()
+        )
         every = torch.arange(num_rows, dtype=torch.int32, device=grad.device)
         starts = torch.searchsorted(ordered, every, out_int32=True)
         datum, weights = (each.index_select(0, order) for each in (datum, values.view(-1)))
         return embedding_bag(datum, grad, starts, per_sample_weights=weights, mode="sum")
 
-    def _argument_gradient(self, grad: Tensor, weight: Tensor, rows: Tensor, slopes: Tensor) -> Tensor:
+    def _argument_gradient(
+        self, grad: Tensor, weight: Tensor, rows: Tensor, slopes: Tensor
+    ) -> Tensor:
         result = torch.empty_like(slopes[:, 0], memory_format=torch.contiguous_format)
         for row, slope, upper, place in self.chunks(weight.shape[0], rows, slopes, grad, result):
             # This order of the product is the faster one by a third.

@@ -10,7 +10,10 @@ from torch import Tensor
 
 
 class Twin(Protocol):
-    """The same function twice: ``plain`` in differentiable operations, and by hand, fast and small in memory."""
+    """
+    The same function twice: ``plain`` in differentiable operations, and by hand, fast and small in
+    memory.
+    """
 
     def plain(self, *tensors: Any) -> Tensor:
         """Evaluate differentiably."""
@@ -20,7 +23,9 @@ class Twin(Protocol):
         """Evaluate fast."""
         ...
 
-    def backward(self, grad: Tensor, needed: Sequence[bool], *tensors: Any) -> tuple[Tensor | None, ...]:
+    def backward(
+        self, grad: Tensor, needed: Sequence[bool], *tensors: Any
+    ) -> tuple[Tensor | None, ...]:
         """Compute the gradients that are needed, fast."""
         ...
 
@@ -48,7 +53,9 @@ class _Fast(torch.autograd.Function):
         return None, *gradients(ctx.twin, grad, needed, *ctx.saved_tensors)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], twin: Twin, *tensors: Tensor | None) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], twin: Twin, *tensors: Tensor | None
+    ) -> tuple[Tensor, int]:
         return torch.func.vmap(twin.plain, in_dims=in_dims[1:])(*tensors), 0
 
 
@@ -59,8 +66,12 @@ def _plain_gradients(
 
     def of_needed(*changed: Tensor) -> Tensor:
         values = iter(changed)
-        return twin.plain(*(next(values) if need else x for need, x in zip(needed, tensors, strict=True)))
+        return twin.plain(
+            *(next(values) if need else x for need, x in zip(needed, tensors, strict=True))
+        )
 
-    pull_back: Any = torch.func.vjp(of_needed, *(x for need, x in zip(needed, tensors, strict=True) if need))[1]
+    pull_back: Any = torch.func.vjp(
+        of_needed, *(x for need, x in zip(needed, tensors, strict=True) if need)
+    )[1]
     gradients = iter(pull_back(grad))
     return tuple(next(gradients) if need else None for need in needed)

@@ -1,7 +1,8 @@
 """Estimators of a log evidence, as pure functions on recorded arrays.
 
-Draws have shape ``(temperature, chain, draw, *batch)``, and log weights ``(*batch, N)``; ``batch`` is the data, where
-the evidence is per datum. Each estimator returns an :class:`Estimate` of shape ``batch``.
+Draws have shape ``(temperature, chain, draw, *batch)``, and log weights ``(*batch, N)``; ``batch``
+is the data, where the evidence is per datum. Each estimator returns an :class:`Estimate` of shape
+``batch``.
 """
 
 from pyro_tkam.ops.estimators.acceptance_ratio import bar
@@ -10,7 +11,12 @@ from pyro_tkam.ops.estimators.bridge import bridge
 from pyro_tkam.ops.estimators.estimate import Estimate
 from pyro_tkam.ops.estimators.importance import annealed_log_weights, importance
 from pyro_tkam.ops.estimators.pareto import ParetoSmoothed, pareto_smooth
-from pyro_tkam.ops.estimators.steppingstone import Sandwich, reverse_steppingstone, sandwich, steppingstone
+from pyro_tkam.ops.estimators.steppingstone import (
+    Sandwich,
+    reverse_steppingstone,
+    sandwich,
+    steppingstone,
+)
 from pyro_tkam.ops.estimators.thermodynamic import thermodynamic
 
 __all__ = [

@@ -1,4 +1,7 @@
-"""Bennett's acceptance ratio: the optimal bridge between two distributions, and the same along a ladder."""
+"""
+Bennett's acceptance ratio: the optimal bridge between two distributions, and the same along a
+ladder.
+"""
 
 import math
 from typing import NamedTuple
@@ -7,7 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from pyro_tkam.ops.estimators.estimate import Estimate, check_ladder, log_mean_exp, relative, with_standard_error
+from pyro_tkam.ops.estimators.estimate import (
+    Estimate,
+    check_ladder,
+    log_mean_exp,
+    relative,
+    with_standard_error,
+)
 
 __all__ = ["bar", "log_ratio"]
 
@@ -15,7 +24,9 @@ _MAX_ITERATIONS = 100
 
 
 class LogRatio(NamedTuple):
-    """A log ratio of normalisers, and the influence of each draw on it, in the shape of the draws."""
+    """
+    A log ratio of normalisers, and the influence of each draw on it, in the shape of the draws.
+    """
 
     value: Tensor
     influence_of_lower: Tensor
@@ -25,11 +36,11 @@ class LogRatio(NamedTuple):
 def bar(log_lik: Tensor, betas: Tensor) -> Estimate:
     """Log evidence as a product of ratios, each estimated self-consistently from both of its rungs.
 
-    ``c_k`` solves ``Σ_i σ(Δt_k L(z_i^(k)) - c_k) = Σ_i σ(c_k - Δt_k L(z_i^(k+1)))`` with ``σ`` the logistic function,
-    and the log evidence is ``Σ_k c_k`` (Bennett 1976, Eq. 12).
+    ``c_k`` solves ``Σ_i σ(Δt_k L(z_i^(k)) - c_k) = Σ_i σ(c_k - Δt_k L(z_i^(k+1)))`` with ``σ`` the
+    logistic function, and the log evidence is ``Σ_k c_k`` (Bennett 1976, Eq. 12).
 
-    :param log_lik: log likelihoods of shape ``(temperature, chain, draw, *batch)``, in nats; ``-inf`` only at
-        ``betas = 0``.
+    :param log_lik: log likelihoods of shape ``(temperature, chain, draw, *batch)``, in nats;
+        ``-inf`` only at ``betas = 0``.
     :param betas: inverse temperatures, strictly rising from 0 to 1, of shape ``(temperature,)`` or
         ``(temperature, *batch)``.
     :return: value and standard error of shape ``batch``, in nats.
@@ -46,15 +57,19 @@ def bar(log_lik: Tensor, betas: Tensor) -> Estimate:
     return with_standard_error(ratio.value.sum(0), influence)
 
 
-def log_ratio(log_lower: Tensor, log_upper: Tensor, log_size_ratio: Tensor | None = None) -> LogRatio:
-    """Logarithm of ``r = ∫ q_upper / ∫ q_lower`` from draws of both, by the optimal bridge function.
+def log_ratio(
+    log_lower: Tensor, log_upper: Tensor, log_size_ratio: Tensor | None = None
+) -> LogRatio:
+    """
+    Logarithm of ``r = ∫ q_upper / ∫ q_lower`` from draws of both, by the optimal bridge function.
 
-    With ``l = log q_upper - log q_lower`` and ``s`` the share of (effective) draws that each side has,
-    ``mean_lower[e^l / (s_upper e^l + s_lower r)] = r mean_upper[1 / (s_upper e^l + s_lower r)]`` (Meng and Wong 1996,
-    Eq. 4.1). In ``c = log r - log(s_upper / s_lower)`` its logarithm is monotone, and is solved by Newton's method
-    inside a bracket.
+    With ``l = log q_upper - log q_lower`` and ``s`` the share of (effective) draws that each side
+    has, ``mean_lower[e^l / (s_upper e^l + s_lower r)] = r mean_upper[1 / (s_upper e^l + s_lower
+    r)]`` (Meng and Wong 1996, Eq. 4.1). In ``c = log r - log(s_upper / s_lower)`` its logarithm is
+    monotone, and is solved by Newton's method inside a bracket.
 
-    :param log_lower: ``l`` at draws of the lower distribution, of shape ``(num_lower, *batch)``; some may be ``-inf``.
+    :param log_lower: ``l`` at draws of the lower distribution, of shape ``(num_lower, *batch)``;
+        some may be ``-inf``.
     :param log_upper: ``l`` at draws of the upper distribution, of shape ``(num_upper, *batch)``.
     :param log_size_ratio: ``log(s_upper / s_lower)`` of shape ``batch``; by default 0.
     :return: the log ratio of shape ``batch``, and influences.
@@ -77,7 +92,10 @@ def log_ratio(log_lower: Tensor, log_upper: Tensor, log_size_ratio: Tensor | Non
 
 
 def _bracket(log_lower: Tensor, log_upper: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Values between which the root lies, also where all draws of the lower side but one are impossible."""
+    """
+    Values between which the root lies, also where all draws of the lower side but one are
+    impossible.
+    """
     margin = offset.abs() + math.log(len(log_lower))
     finite = torch.where(log_lower.isfinite(), log_lower, log_upper.amin(0))
     low = torch.minimum(finite.amin(0), log_upper.amin(0)) - margin
@@ -85,7 +103,9 @@ def _bracket(log_lower: Tensor, log_upper: Tensor, offset: Tensor) -> tuple[Tens
     return low, high
 
 
-def _imbalance(log_lower: Tensor, log_upper: Tensor, offset: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+def _imbalance(
+    log_lower: Tensor, log_upper: Tensor, offset: Tensor, centre: Tensor
+) -> tuple[Tensor, Tensor]:
     """Log ratio of the equation's two sides, which falls with ``centre``, and minus its slope."""
     from_lower, from_upper = logsigmoid(log_lower - centre), logsigmoid(centre - log_upper)
     excess = log_mean_exp(from_lower, (0,)) - log_mean_exp(from_upper, (0,)) - offset

@@ -14,10 +14,13 @@ MIN_DRAWS = 16
 
 
 def effective_sample_size(draws: Tensor) -> Tensor:
-    """Number of independent draws whose mean is as precise as that of these: ``N / τ``, with split chains.
+    """
+    Number of independent draws whose mean is as precise as that of these: ``N / τ``, with split
+    chains.
 
-    ``τ = 1 + 2 Σ_t ρ_t``, cut by Geyer's initial monotone sequence; ``ρ_t`` is relative to the variance within and
-    between chains, so that chains that disagree count for little (Vehtari et al. 2021, arXiv:1903.08008, Eq. 10-13).
+    ``τ = 1 + 2 Σ_t ρ_t``, cut by Geyer's initial monotone sequence; ``ρ_t`` is relative to the
+    variance within and between chains, so that chains that disagree count for little (Vehtari et
+    al. 2021, arXiv:1903.08008, Eq. 10-13).
 
     :param draws: a scalar quantity along Markov chains, of shape ``(chain, draw, *batch)``.
     :return: a tensor of shape ``batch``, in draws; ``N`` where the quantity never varies.
@@ -30,16 +33,21 @@ def effective_sample_size(draws: Tensor) -> Tensor:
     """
     check_tensor("draws", draws)
     if draws.dim() < 2 or draws.shape[1] < 4:
-        raise ValueError(f"draws must have shape (chain, draw, *batch) with 4 draws or more, got {tuple(draws.shape)}")
+        raise ValueError(
+            "draws must have shape (chain, draw, *batch) with 4 draws or more, got "
+            f"{tuple(draws.shape)}"
+        )
     _, time = _variance_and_time(draws)
     return draws.shape[0] * 2 * (draws.shape[1] // 2) / time  # an odd draw is in neither half
 
 
 def mean_standard_error(draws: Tensor) -> Tensor:
-    """Monte Carlo standard error of the mean of a quantity along Markov chains, ``sqrt(variance · τ / N)``.
+    """
+    Monte Carlo standard error of the mean of a quantity along Markov chains, ``sqrt(variance · τ /
+    N)``.
 
-    Chains of fewer than 16 draws are too short to see their autocorrelation: for them it is the spread of the
-    chains' means, as chains are independent.
+    Chains of fewer than 16 draws are too short to see their autocorrelation: for them it is the
+    spread of the chains' means, as chains are independent.
 
     :param draws: the quantity, of shape ``(chain, draw, *batch)``.
     :return: a tensor of shape ``batch``, in the unit of the draws.
@@ -55,12 +63,18 @@ def mean_standard_error(draws: Tensor) -> Tensor:
         variance, time = _variance_and_time(draws)
         return (variance * time / (num_chains * num_draws)).sqrt()
     if num_chains < 2:
-        raise ValueError(f"a standard error needs {MIN_DRAWS} draws in a chain, or 2 chains; got {num_draws} and 1")
+        raise ValueError(
+            f"a standard error needs {MIN_DRAWS} draws in a chain, or 2 chains; got {num_draws} "
+            "and 1"
+        )
     return draws.mean(1).std(0) / num_chains**0.5
 
 
 def _variance_and_time(draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance over all split chains and integrated autocorrelation time ``τ``, each of shape ``batch``."""
+    """
+    Variance over all split chains and integrated autocorrelation time ``τ``, each of shape
+    ``batch``.
+    """
     half = draws.shape[1] // 2
     chains = torch.cat([draws[:, :half], draws[:, -half:]])
     covariance = _autocovariance(chains).mean(0)
@@ -82,7 +96,9 @@ def _autocovariance(chains: Tensor) -> Tensor:
 
 
 def _monotone_sequence_time(correlation: Tensor) -> Tensor:
-    """Geyer (1992): sum pairs of neighbouring lags while they stay positive, and never let them rise."""
+    """
+    Geyer (1992): sum pairs of neighbouring lags while they stay positive, and never let them rise.
+    """
     num_pairs = correlation.shape[0] // 2
     even = correlation[0 : 2 * num_pairs : 2]
     pairs = even + correlation[1 : 2 * num_pairs : 2]

@@ -16,23 +16,29 @@ __all__ = ["bridge"]
 _MIN_DRAWS = 8  # in a chain: four in each half, to see their autocorrelation
 
 
-def bridge(draws: Tensor, log_density: Callable[[Tensor], Tensor], *, num_proposals: int | None = None) -> Estimate:
-    """Log normaliser of a density from draws of it, by the optimal bridge to a mixture fitted to those draws.
+def bridge(
+    draws: Tensor, log_density: Callable[[Tensor], Tensor], *, num_proposals: int | None = None
+) -> Estimate:
+    """
+    Log normaliser of a density from draws of it, by the optimal bridge to a mixture fitted to those
+    draws.
 
     With ``l = density / proposal`` and shares ``s`` of effective draws, ``r`` is the fixed point of
-    ``r = mean_proposal[l / (s_1 l + s_2 r)] / mean_draws[1 / (s_1 l + s_2 r)]`` (Meng and Wong 1996, Eq. 4.1). The
-    proposal, a mixture of Gaussians or Student-t distributions, is fitted to one half of every chain and the equation
-    is solved with the other; then the halves change places, and the two logs are averaged. A mode that no draw has
-    found is not counted, and does not show in the standard error.
+    ``r = mean_proposal[l / (s_1 l + s_2 r)] / mean_draws[1 / (s_1 l + s_2 r)]`` (Meng and Wong
+    1996, Eq. 4.1). The proposal, a mixture of Gaussians or Student-t distributions, is fitted to
+    one half of every chain and the equation is solved with the other; then the halves change
+    places, and the two logs are averaged. A mode that no draw has found is not counted, and does
+    not show in the standard error.
 
-    :param draws: posterior draws of shape ``(chain, draw, *batch, dim)`` in unconstrained coordinates.
-    :param log_density: maps points of shape ``(num, *batch, dim)`` to the unnormalised log density in these
-        coordinates, of shape ``(num, *batch)``, in nats; ``-inf`` is a density of 0.
+    :param draws: posterior draws of shape ``(chain, draw, *batch, dim)`` in unconstrained
+        coordinates.
+    :param log_density: maps points of shape ``(num, *batch, dim)`` to the unnormalised log density
+        in these coordinates, of shape ``(num, *batch)``, in nats; ``-inf`` is a density of 0.
     :param num_proposals: proposal draws for each half; by default as many as it has draws.
     :return: value and standard error of shape ``batch``, in nats.
     :raises TypeError: if the draws are no tensor of floating-point numbers.
-    :raises ValueError: if there are too few draws, they do not vary in every direction, or the log density is NaN,
-        ``+inf``, ``-inf`` at a draw, or of the wrong shape.
+    :raises ValueError: if there are too few draws, they do not vary in every direction, or the log
+        density is NaN, ``+inf``, ``-inf`` at a draw, or of the wrong shape.
 
     >>> _ = torch.manual_seed(0)
     >>> draws = torch.randn(4, 250, 2, dtype=torch.float64)
@@ -57,7 +63,9 @@ def bridge(draws: Tensor, log_density: Callable[[Tensor], Tensor], *, num_propos
         fit_mixture(points[:, other].flatten(0, 1), effective_sample_size(log_joint[:, other]))
         for other in reversed(halves)
     ]
-    gaps = [log_joint - q.log_prob(points.flatten(0, 1)).reshape(log_joint.shape) for q in proposals]
+    gaps = [
+        log_joint - q.log_prob(points.flatten(0, 1)).reshape(log_joint.shape) for q in proposals
+    ]
     num_proposals = num_chains * half if num_proposals is None else num_proposals
     bridges = [
         _bridge(proposal, gap[:, held], evaluate, num_proposals)
@@ -68,27 +76,36 @@ def bridge(draws: Tensor, log_density: Callable[[Tensor], Tensor], *, num_propos
     of_proposals = torch.cat([bridge.influence_of_lower for bridge in bridges])
     held_gaps = torch.cat([gap[:, held] for gap, held in zip(gaps, halves, strict=True)], 1)
     shared = _shared_error(gaps[0] - gaps[1], held_gaps)
-    variance = mean_standard_error(of_draws).square() * (1 + shared) + of_proposals.var(0) / len(of_proposals)
+    variance = mean_standard_error(of_draws).square() * (1 + shared) + of_proposals.var(0) / len(
+        of_proposals
+    )
     return Estimate(value.reshape(batch), variance.sqrt().reshape(batch))
 
 
-def _bridge(proposal: Mixture, log_upper: Tensor, evaluate: Callable[[Tensor], Tensor], num_proposals: int) -> LogRatio:
-    """Bridge from a proposal to draws whose log ratios ``log density - log proposal`` are ``(chain, draw, data)``."""
+def _bridge(
+    proposal: Mixture, log_upper: Tensor, evaluate: Callable[[Tensor], Tensor], num_proposals: int
+) -> LogRatio:
+    """
+    Bridge from a proposal to draws whose log ratios ``log density - log proposal`` are ``(chain,
+    draw, data)``.
+    """
     proposed = proposal.sample(num_proposals)
     log_lower = evaluate(proposed) - proposal.log_prob(proposed)
     if not log_lower.amax(0).isfinite().all():
         raise ValueError("log_density is -inf at every draw of the proposal")
     log_size_ratio = (effective_sample_size(log_upper) / num_proposals).log()
     ratio = log_ratio(log_lower, log_upper.flatten(0, 1), log_size_ratio)
-    return ratio._replace(influence_of_upper=ratio.influence_of_upper.unflatten(0, log_upper.shape[:2]))
+    return ratio._replace(
+        influence_of_upper=ratio.influence_of_upper.unflatten(0, log_upper.shape[:2])
+    )
 
 
 def _shared_error(difference: Tensor, held_gaps: Tensor) -> Tensor:
     """Correlation of the two halves' errors, of shape ``(data,)``.
 
-    Where a proposal misses the density by the noise of its fit alone, that noise times the other half's is an error
-    that is the same for both halves, and averaging them does not reduce it. The noise is what the two proposals
-    differ by; misfits that they share give independent errors.
+    Where a proposal misses the density by the noise of its fit alone, that noise times the other
+    half's is an error that is the same for both halves, and averaging them does not reduce it. The
+    noise is what the two proposals differ by; misfits that they share give independent errors.
     """
     total = held_gaps.var((0, 1))
     noise = difference.var((0, 1)) / 2
@@ -100,11 +117,15 @@ def _check(draws: Tensor, num_proposals: int | None) -> None:
     if not draws.is_floating_point():
         raise TypeError(f"draws must be floating-point numbers, got {draws.dtype}")
     if draws.dim() < 3 or draws.numel() == 0:
-        raise ValueError(f"draws must have a non-empty shape (chain, draw, *batch, dim), got {tuple(draws.shape)}")
+        raise ValueError(
+            "draws must have a non-empty shape (chain, draw, *batch, dim), got "
+            f"{tuple(draws.shape)}"
+        )
     num_chains, num_draws, dim = draws.shape[0], draws.shape[1], draws.shape[-1]
     if num_draws < _MIN_DRAWS or num_chains * (num_draws // 2) < 2 * (dim + 1):
         raise ValueError(
-            f"draws must number {_MIN_DRAWS} in a chain and {4 * (dim + 1)} in all for dimension {dim}, "
+            f"draws must number {_MIN_DRAWS} in a chain and {4 * (dim + 1)} in all for dimension "
+            f"{dim}, "
             f"got {num_chains} chains of {num_draws}"
         )
     if not draws.isfinite().all():
@@ -116,7 +137,10 @@ def _check(draws: Tensor, num_proposals: int | None) -> None:
 def _evaluate(log_density: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
     values = log_density(points)
     if values.shape != points.shape[:-1]:
-        raise ValueError(f"log_density must return the shape {tuple(points.shape[:-1])}, got {tuple(values.shape)}")
+        raise ValueError(
+            f"log_density must return the shape {tuple(points.shape[:-1])}, got "
+            f"{tuple(values.shape)}"
+        )
     if not (values < float("inf")).all():  # a NaN is not below either
         raise ValueError("log_density must be below +inf and not NaN")
     return values.detach()

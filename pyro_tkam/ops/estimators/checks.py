@@ -15,4 +15,7 @@ def check_tensor(name: str, value: Any) -> None:
     :raises TypeError: if it is no tensor.
     """
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be one tensor, of chains that are equally long, got {type(value).__name__}")
+        raise TypeError(
+            f"{name} must be one tensor, of chains that are equally long, got "
+            f"{type(value).__name__}"
+        )

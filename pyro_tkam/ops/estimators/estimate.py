@@ -12,7 +12,10 @@ __all__ = ["Estimate", "check_ladder", "log_mean_exp", "relative", "with_standar
 
 
 class Estimate(NamedTuple):
-    """An estimate of a log evidence and its Monte Carlo standard error, each of shape ``batch``, in nats."""
+    """
+    An estimate of a log evidence and its Monte Carlo standard error, each of shape ``batch``, in
+    nats.
+    """
 
     value: Tensor
     standard_error: Tensor
@@ -21,8 +24,8 @@ class Estimate(NamedTuple):
 def with_standard_error(value: Tensor, influence: Tensor) -> Estimate:
     """Standard error of an estimate whose error is, to first order, ``Σ_k mean_i influence[k, i]``.
 
-    The influences are summed over temperatures before their autocorrelation is taken, so that rungs that exchange
-    states are not taken for independent ones.
+    The influences are summed over temperatures before their autocorrelation is taken, so that rungs
+    that exchange states are not taken for independent ones.
 
     :param value: the estimate, of shape ``batch``.
     :param influence: of shape ``(temperature, chain, draw, *batch)``.
@@ -42,31 +45,43 @@ def relative(log_weights: Tensor, log_mean: Tensor) -> Tensor:
 
 
 def check_ladder(log_lik: Tensor, betas: Tensor) -> Tensor:
-    """Refuse what is no tempered run; return the inverse temperatures in a shape that broadcasts against it.
+    """
+    Refuse what is no tempered run; return the inverse temperatures in a shape that broadcasts
+    against it.
 
-    :param log_lik: log likelihoods of shape ``(temperature, chain, draw, *batch)``, in nats; at ``betas[0] = 0``
-        some may be ``-inf``.
+    :param log_lik: log likelihoods of shape ``(temperature, chain, draw, *batch)``, in nats; at
+        ``betas[0] = 0`` some may be ``-inf``.
     :param betas: inverse temperatures of shape ``(temperature,)`` or ``(temperature, *batch)``.
     :return: ``betas`` of shape ``(temperature, 1, 1, *batch)``, or with ones for ``batch``.
-    :raises TypeError: if either is no tensor of floating-point numbers, or the two have different dtypes.
-    :raises ValueError: if shapes disagree, the ladder does not rise strictly from 0 to 1, or values are impossible.
+    :raises TypeError: if either is no tensor of floating-point numbers, or the two have different
+        dtypes.
+    :raises ValueError: if shapes disagree, the ladder does not rise strictly from 0 to 1, or values
+        are impossible.
     """
     check_tensor("log_lik", log_lik)
     check_tensor("betas", betas)
     if not log_lik.is_floating_point() or betas.dtype != log_lik.dtype:
-        raise TypeError(f"log_lik and betas must have one floating dtype, got {log_lik.dtype} and {betas.dtype}")
+        raise TypeError(
+            f"log_lik and betas must have one floating dtype, got {log_lik.dtype} and {betas.dtype}"
+        )
     if log_lik.dim() < 3 or log_lik.numel() == 0:
         shape = tuple(log_lik.shape)
-        raise ValueError(f"log_lik must have a non-empty shape (temperature, chain, draw, *batch), got {shape}")
+        raise ValueError(
+            f"log_lik must have a non-empty shape (temperature, chain, draw, *batch), got {shape}"
+        )
     num_temperatures, batch = log_lik.shape[0], log_lik.shape[3:]
     if num_temperatures < 2:
         raise ValueError("log_lik must have 2 temperatures or more, got 1")
     if betas.shape not in ((num_temperatures,), (num_temperatures, *batch)):
-        raise ValueError(f"betas must have shape ({num_temperatures},) or (…, *batch), got {tuple(betas.shape)}")
+        raise ValueError(
+            f"betas must have shape ({num_temperatures},) or (…, *batch), got {tuple(betas.shape)}"
+        )
     if not ((betas[0] == 0).all() and (betas[-1] == 1).all() and (betas.diff(dim=0) > 0).all()):
         raise ValueError(f"betas must rise strictly from 0 to 1, got {betas.tolist()}")
     if not log_lik[1:].isfinite().all():
-        raise ValueError("log_lik must be finite wherever betas > 0, got a NaN or an infinity there")
+        raise ValueError(
+            "log_lik must be finite wherever betas > 0, got a NaN or an infinity there"
+        )
     largest = log_lik[0].amax((0, 1))  # NaN propagates
     if not largest.isfinite().all():
         raise ValueError("log_lik at betas = 0 must be below +inf, not NaN and not -inf everywhere")

@@ -11,13 +11,15 @@ __all__ = ["annealed_log_weights", "importance"]
 def importance(log_weights: Tensor) -> Estimate:
     """Log evidence from weights of independent draws, ``log mean_i w_i``.
 
-    The standard error is that of the delta method, ``sd(w) / (mean(w) √N)``: it means little where the Pareto k̂ of
-    :func:`~pyro_tkam.ops.estimators.pareto_smooth` is above 0.7.
+    The standard error is that of the delta method, ``sd(w) / (mean(w) √N)``: it means little where
+    the Pareto k̂ of :func:`~pyro_tkam.ops.estimators.pareto_smooth` is above 0.7.
 
-    :param log_weights: ``log p(x, z_i) - log q(z_i)`` of shape ``(*batch, N)``, in nats; ``-inf`` is a weight of 0.
+    :param log_weights: ``log p(x, z_i) - log q(z_i)`` of shape ``(*batch, N)``, in nats; ``-inf``
+        is a weight of 0.
     :return: value and standard error of shape ``batch``, in nats.
     :raises TypeError: if the weights are no tensor.
-    :raises ValueError: if ``N < 2``, a weight is NaN or ``+inf``, or all of a batch element are ``-inf``.
+    :raises ValueError: if ``N < 2``, a weight is NaN or ``+inf``, or all of a batch element are
+        ``-inf``.
 
     >>> import torch
     >>> importance(torch.full((10,), -2.0))
@@ -25,7 +27,9 @@ def importance(log_weights: Tensor) -> Estimate:
     """
     check_tensor("log_weights", log_weights)
     if log_weights.dim() == 0 or log_weights.shape[-1] < 2 or log_weights.numel() == 0:
-        raise ValueError(f"log_weights must have shape (*batch, N) with N >= 2, got {tuple(log_weights.shape)}")
+        raise ValueError(
+            f"log_weights must have shape (*batch, N) with N >= 2, got {tuple(log_weights.shape)}"
+        )
     if not log_weights.amax(-1).isfinite().all():
         raise ValueError("log_weights must be below +inf, not NaN and not all -inf")
     value = log_mean_exp(log_weights, (-1,))
@@ -36,9 +40,10 @@ def importance(log_weights: Tensor) -> Estimate:
 def annealed_log_weights(log_lik: Tensor, betas: Tensor) -> Tensor:
     """Log weights of annealed importance sampling, ``Σ_k Δt_k L(z^(k))``.
 
-    ``z^(0)`` is drawn from the prior, and ``z^(k)`` by a transition from ``z^(k-1)`` that leaves the power posterior
-    at ``betas[k]`` invariant: every chain and draw is one particle's path along dimension 0, independent of all
-    others (Neal 2001, Eq. 8-11). The log likelihood at ``betas = 1`` has no weight.
+    ``z^(0)`` is drawn from the prior, and ``z^(k)`` by a transition from ``z^(k-1)`` that leaves
+    the power posterior at ``betas[k]`` invariant: every chain and draw is one particle's path along
+    dimension 0, independent of all others (Neal 2001, Eq. 8-11). The log likelihood at
+    ``betas = 1`` has no weight.
 
     :param log_lik: log likelihoods of shape ``(temperature, chain, draw, *batch)``, in nats.
     :param betas: inverse temperatures, strictly rising from 0 to 1, of shape ``(temperature,)`` or

@@ -20,8 +20,8 @@ _TOLERANCE = 1e-3  # nats a draw
 class Mixture(NamedTuple):
     """A mixture ``Σ_j w_j t_ν(μ_j, L_j L_jᵀ)`` for each batch element; ``ν = inf`` is the Gaussian.
 
-    Shapes: ``log_weights (batch, component)``, ``loc (batch, component, dim)``, ``scale_tril (batch, component, dim,
-    dim)``, ``df (batch,)``.
+    Shapes: ``log_weights (batch, component)``, ``loc (batch, component, dim)``,
+    ``scale_tril (batch, component, dim, dim)``, ``df (batch,)``.
     """
 
     log_weights: Tensor
@@ -49,10 +49,12 @@ class Mixture(NamedTuple):
 
 
 def fit_mixture(draws: Tensor, effective_size: Tensor) -> Mixture:
-    """Fit Gaussian and Student-t mixtures of several sizes by EM, and keep the one with the best BIC.
+    """
+    Fit Gaussian and Student-t mixtures of several sizes by EM, and keep the one with the best BIC.
 
     :param draws: points of shape ``(N, batch, dim)``.
-    :param effective_size: number of independent draws that the ``N`` are worth, of shape ``(batch,)``.
+    :param effective_size: number of independent draws that the ``N`` are worth, of shape
+        ``(batch,)``.
     :raises ValueError: if some linear combination of the coordinates does not vary.
     """
     draws = draws.movedim(0, 1)  # inside, batches come first
@@ -63,7 +65,9 @@ def fit_mixture(draws: Tensor, effective_size: Tensor) -> Mixture:
     best, score = _fit_size(white, 1, effective_size)
     for num_components in (size for size in _NUM_COMPONENTS if 1 < size <= largest):
         candidate, its_score = _fit_size(white, num_components, effective_size)
-        best, score = _select([_padded(best, num_components), candidate], torch.stack([score, its_score]))
+        best, score = _select(
+            [_padded(best, num_components), candidate], torch.stack([score, its_score])
+        )
         if (score < its_score).all():
             break
     return Mixture(
@@ -75,24 +79,44 @@ def fit_mixture(draws: Tensor, effective_size: Tensor) -> Mixture:
 
 
 def _moments(draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean ``(batch, 1, dim)`` and Cholesky factor of the covariance, by way of the correlations."""
+    """
+    Mean ``(batch, 1, dim)`` and Cholesky factor of the covariance, by way of the correlations.
+    """
     loc = draws.mean(1, keepdim=True)
     scale = draws.std(1)
     varies = scale > 0
     standard = (draws - loc) / torch.where(varies, scale, 1.0).unsqueeze(1)
-    correlation_tril, failed = torch.linalg.cholesky_ex(standard.mT @ standard / (draws.shape[1] - 1))
-    own = correlation_tril.diagonal(dim1=-2, dim2=-1).square()  # variance that the coordinates before do not explain
-    if not varies.all() or failed.any() or (own <= 4 * own.shape[-1] * torch.finfo(own.dtype).eps).any():
-        raise ValueError("draws must vary in every direction; some coordinates are constant or linearly dependent")
+    correlation_tril, failed = torch.linalg.cholesky_ex(
+        standard.mT @ standard / (draws.shape[1] - 1)
+    )
+    # variance that the coordinates before do not explain
+    own = correlation_tril.diagonal(dim1=-2, dim2=-1).square()
+    if (
+        not varies.all()
+        or failed.any()
+        or (own <= 4 * own.shape[-1] * torch.finfo(own.dtype).eps).any()
+    ):
+        raise ValueError(
+            "draws must vary in every direction; some coordinates are constant or linearly "
+            "dependent"
+        )
     return loc, scale.unsqueeze(-1) * correlation_tril
 
 
 def _fit_size(draws: Tensor, num_components: int, effective_size: Tensor) -> tuple[Mixture, Tensor]:
-    """The best of some Gaussian mixtures and of the Student-t mixture found from it, with its criterion."""
+    """
+    The best of some Gaussian mixtures and of the Student-t mixture found from it, with its
+    criterion.
+    """
     num_starts = _NUM_STARTS if num_components > 1 else 1
-    fits = [_expectation_maximization(draws, _spread_centres(draws, num_components)) for _ in range(num_starts)]
+    fits = [
+        _expectation_maximization(draws, _spread_centres(draws, num_components))
+        for _ in range(num_starts)
+    ]
     gaussian, score = _select(fits, torch.stack([_bic(fit, draws, effective_size) for fit in fits]))
-    student = _expectation_maximization(draws, gaussian._replace(df=torch.full_like(gaussian.df, STUDENT_DF)))
+    student = _expectation_maximization(
+        draws, gaussian._replace(df=torch.full_like(gaussian.df, STUDENT_DF))
+    )
     return _select([gaussian, student], torch.stack([score, _bic(student, draws, effective_size)]))
 
 
@@ -100,7 +124,9 @@ def _select(candidates: list[Mixture], scores: Tensor) -> tuple[Mixture, Tensor]
     """For each batch element the candidate with the smallest score, and that score."""
     score, best = scores.min(0)
     row = torch.arange(len(best), device=best.device)
-    return Mixture(*(torch.stack(field)[best, row] for field in zip(*candidates, strict=True))), score
+    return Mixture(
+        *(torch.stack(field)[best, row] for field in zip(*candidates, strict=True))
+    ), score
 
 
 def _expectation_maximization(draws: Tensor, mixture: Mixture) -> Mixture:
@@ -116,7 +142,10 @@ def _expectation_maximization(draws: Tensor, mixture: Mixture) -> Mixture:
 
 
 def _spread_centres(draws: Tensor, num_components: int) -> Mixture:
-    """A Gaussian mixture to start from: centres far apart (Arthur and Vassilvitskii 2007), one common width."""
+    """
+    A Gaussian mixture to start from: centres far apart (Arthur and Vassilvitskii 2007), one common
+    width.
+    """
     batch, num, dim = draws.shape
     row = torch.arange(batch, device=draws.device)
     centres = draws[row, torch.randint(num, (batch,), device=draws.device)].unsqueeze(1)
@@ -137,7 +166,9 @@ def _spread_centres(draws: Tensor, num_components: int) -> Mixture:
 
 
 def maximize(draws: Tensor, responsibility: Tensor, distance: Tensor, df: Tensor) -> Mixture:
-    """The M step; a Student-t draw counts less the further out it is (Kent, Tyler and Vardi 1994)."""
+    """
+    The M step; a Student-t draw counts less the further out it is (Kent, Tyler and Vardi 1994).
+    """
     dim = draws.shape[-1]
     ratio = (1 / df)[:, None, None]
     weight = responsibility * (1 + ratio * dim) / (1 + ratio * distance)
@@ -164,10 +195,15 @@ def _cholesky(covariance: Tensor) -> Tensor:
 
 
 def component_log_joint(mixture: Mixture, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Log density of each component times its weight, and squared Mahalanobis distances: ``(batch, component, N)``."""
+    """
+    Log density of each component times its weight, and squared Mahalanobis distances: ``(batch,
+    component, N)``.
+    """
     dim = value.shape[-1]
     centred = (value.unsqueeze(1) - mixture.loc.unsqueeze(2)).mT
-    distance = torch.linalg.solve_triangular(mixture.scale_tril, centred, upper=False).square().sum(-2)
+    distance = (
+        torch.linalg.solve_triangular(mixture.scale_tril, centred, upper=False).square().sum(-2)
+    )
     log_volume = mixture.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     df = mixture.df[:, None, None]
     finite_df = torch.where(df.isinf(), 1.0, df)
@@ -183,7 +219,10 @@ def component_log_joint(mixture: Mixture, value: Tensor) -> tuple[Tensor, Tensor
 
 
 def _bic(mixture: Mixture, draws: Tensor, effective_size: Tensor) -> Tensor:
-    """Bayesian information criterion with the effective number of draws, of shape ``(batch,)``: small is good."""
+    """
+    Bayesian information criterion with the effective number of draws, of shape ``(batch,)``: small
+    is good.
+    """
     dim = draws.shape[-1]
     num_alive = mixture.log_weights.isfinite().sum(-1)
     num_parameters = num_alive * (1 + dim + dim * (dim + 1) / 2) - 1

@@ -14,25 +14,31 @@ _MIN_TAIL = 5
 
 
 class ParetoSmoothed(NamedTuple):
-    """Smoothed log weights, on the scale of the raw ones, and the tail index k̂ of each batch element."""
+    """
+    Smoothed log weights, on the scale of the raw ones, and the tail index k̂ of each batch element.
+    """
 
     log_weights: Tensor
     khat: Tensor
 
 
 def pareto_smooth(log_weights: Tensor) -> ParetoSmoothed:
-    """Replace the largest weights by the expected order statistics of a generalised Pareto law fitted to them.
+    """
+    Replace the largest weights by the expected order statistics of a generalised Pareto law fitted
+    to them.
 
-    The tail is the largest ``⌈min(N / 5, 3 √N)⌉`` weights above the next one; smoothed weights are cut at the largest
-    raw one (Vehtari et al. 2024, arXiv:1507.02646, Alg. 1). The shape ``k̂`` of the law says whether an estimate from
-    the weights can be trusted: yes below 0.7.
+    The tail is the largest ``⌈min(N / 5, 3 √N)⌉`` weights above the next one; smoothed weights are
+    cut at the largest raw one (Vehtari et al. 2024, arXiv:1507.02646, Alg. 1). The shape ``k̂`` of
+    the law says whether an estimate from the weights can be trusted: yes below 0.7.
 
-    :param log_weights: log importance weights of shape ``(*batch, N)``, in nats; ``-inf`` is a weight of 0.
-    :return: smoothed log weights of the same shape, and ``k̂`` of shape ``batch``: ``-inf`` where the largest
-        weights are all equal, and ``+inf`` where fewer than 5 others stand out, too few to fit, or a quarter of those
-        that do is so small beside the largest that the fit overflows.
+    :param log_weights: log importance weights of shape ``(*batch, N)``, in nats; ``-inf`` is a
+        weight of 0.
+    :return: smoothed log weights of the same shape, and ``k̂`` of shape ``batch``: ``-inf`` where
+        the largest weights are all equal, and ``+inf`` where fewer than 5 others stand out, too few
+        to fit, or a quarter of those that do is so small beside the largest that the fit overflows.
     :raises TypeError: if the weights are no tensor.
-    :raises ValueError: if ``N < 25``, a weight is NaN or ``+inf``, or all of a batch element are ``-inf``.
+    :raises ValueError: if ``N < 25``, a weight is NaN or ``+inf``, or all of a batch element are
+        ``-inf``.
 
     >>> _ = torch.manual_seed(0)
     >>> bool(pareto_smooth(0.3 * torch.randn(1000)).khat < 0.7)
@@ -41,7 +47,9 @@ def pareto_smooth(log_weights: Tensor) -> ParetoSmoothed:
     check_tensor("log_weights", log_weights)
     num = log_weights.shape[-1] if log_weights.dim() else 0
     if num < 5 * _MIN_TAIL or log_weights.numel() == 0:
-        raise ValueError(f"log_weights must have shape (*batch, N) with N >= 25, got {tuple(log_weights.shape)}")
+        raise ValueError(
+            f"log_weights must have shape (*batch, N) with N >= 25, got {tuple(log_weights.shape)}"
+        )
     ordered, order = log_weights.sort(-1)
     largest = ordered[..., -1:]
     if not largest.isfinite().all():
@@ -52,21 +60,25 @@ def pareto_smooth(log_weights: Tensor) -> ParetoSmoothed:
     khat, scale = _fit_generalised_pareto(tail)
     fitted = khat.isfinite().unsqueeze(-1) & (tail > 0)
     smoothed = (_order_statistics(tail, khat, scale) + cutoff).log().clamp(max=0) + largest
-    ordered = torch.cat([ordered[..., :-tail_size], torch.where(fitted, smoothed, ordered[..., -tail_size:])], -1)
+    ordered = torch.cat(
+        [ordered[..., :-tail_size], torch.where(fitted, smoothed, ordered[..., -tail_size:])], -1
+    )
     return ParetoSmoothed(torch.empty_like(ordered).scatter(-1, order, ordered), khat)
 
 
 def _fit_generalised_pareto(tail: Tensor) -> tuple[Tensor, Tensor]:
     """Shape and scale by Zhang and Stephens (2009), with a weak prior that pulls the shape to 1/2.
 
-    :param tail: sorted values of shape ``(*batch, M)``; zeros, at the front, are no part of the tail.
+    :param tail: sorted values of shape ``(*batch, M)``; zeros, at the front, are no part of the
+        tail.
     """
     inside = tail > 0
     count = inside.sum(-1)
     quartile_index = tail.shape[-1] - count + (count / 4 + 0.5).long() - 1
     quartile = tail.gather(-1, quartile_index.clamp(0, tail.shape[-1] - 1).unsqueeze(-1))
     fits = count >= _MIN_TAIL
-    safe_tail = torch.where(fits.unsqueeze(-1), tail, 1.0)  # any numbers, where there is nothing to fit
+    # any numbers, where there is nothing to fit
+    safe_tail = torch.where(fits.unsqueeze(-1), tail, 1.0)
     safe_quartile = torch.where(fits.unsqueeze(-1), quartile, 1.0)
 
     num_rates = 30 + int(tail.shape[-1] ** 0.5)
@@ -83,12 +95,19 @@ def _fit_generalised_pareto(tail: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean_log(rates: Tensor, tail: Tensor, count: Tensor) -> Tensor:
-    """``mean_i log(1 - rate x_i)`` over the tail, for each rate; zeros in the tail add nothing to the sum."""
-    return (-rates.unsqueeze(-1) * tail.unsqueeze(-2)).log1p().sum(-1) / count.clamp(min=1).unsqueeze(-1)
+    """
+    ``mean_i log(1 - rate x_i)`` over the tail, for each rate; zeros in the tail add nothing to the
+    sum.
+    """
+    return (-rates.unsqueeze(-1) * tail.unsqueeze(-2)).log1p().sum(-1) / count.clamp(
+        min=1
+    ).unsqueeze(-1)
 
 
 def _order_statistics(tail: Tensor, khat: Tensor, scale: Tensor) -> Tensor:
-    """Quantiles of the fitted law at ``(i - ½) / M``, ``i`` counting the weights inside the tail."""
+    """
+    Quantiles of the fitted law at ``(i - ½) / M``, ``i`` counting the weights inside the tail.
+    """
     inside = tail > 0
     levels = (inside.cumsum(-1) - 0.5) / inside.sum(-1, keepdim=True).clamp(min=1)
     log_survival = torch.where(inside, -levels, 0.0).log1p()

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pyro_tkam.ops.estimators.mixture import MIN_DRAWS_PER_COMPONENT, STUDENT_DF, Mixture, component_log_joint, maximize
+from pyro_tkam.ops.estimators.mixture import (
+    MIN_DRAWS_PER_COMPONENT,
+    STUDENT_DF,
+    Mixture,
+    component_log_joint,
+    maximize,
+)
 from pyro_tkam.ops.estimators.pareto import pareto_smooth
 
 __all__ = ["refine", "with_component"]
@@ -16,16 +22,22 @@ _HEAVY_KHAT = 0.3
 _SHRINKAGE = 0.1  # of the correlations of a new component, of which few draws are known
 
 
-def refine(mixture: Mixture, log_density: Callable[[Tensor], Tensor], num_draws: int, num_rounds: int) -> Mixture:
-    """Move a mixture towards a density by weighted draws of it (Cappé et al. 2008, arXiv:0710.4242, Eq. 13-15).
+def refine(
+    mixture: Mixture, log_density: Callable[[Tensor], Tensor], num_draws: int, num_rounds: int
+) -> Mixture:
+    """
+    Move a mixture towards a density by weighted draws of it (Cappé et al. 2008, arXiv:0710.4242,
+    Eq. 13-15).
 
-    In each round, draws ``x_i`` of the mixture with self-normalised weights ``w_i``, Pareto-smoothed, and component
-    responsibilities ``ρ_ij`` give ``α_j = Σ_i w_i ρ_ij`` and the weighted means and covariances. Unlike Markov chains,
-    they know what share of the mass each mode has. Components that carry too few effective draws stay where they are.
-    Where the weights' tail is heavy, a component is added around the heaviest draw (Raftery and Bao 2010).
+    In each round, draws ``x_i`` of the mixture with self-normalised weights ``w_i``,
+    Pareto-smoothed, and component responsibilities ``ρ_ij`` give ``α_j = Σ_i w_i ρ_ij`` and the
+    weighted means and covariances. Unlike Markov chains, they know what share of the mass each mode
+    has. Components that carry too few effective draws stay where they are. Where the weights' tail
+    is heavy, a component is added around the heaviest draw (Raftery and Bao 2010).
 
     :param mixture: of ``batch`` densities.
-    :param log_density: maps points ``(num, batch, dim)`` to the unnormalised log density ``(num, batch)``, in nats.
+    :param log_density: maps points ``(num, batch, dim)`` to the unnormalised log density
+        ``(num, batch)``, in nats.
     :param num_draws: draws in a round, at least 25 and ``5 (dim + 1)``.
     :param num_rounds: number of rounds.
     :return: the mixture of the last round.
@@ -43,7 +55,11 @@ def refine(mixture: Mixture, log_density: Callable[[Tensor], Tensor], num_draws:
         log_weights, khat = pareto_smooth((log_density(points) - mixture.log_prob(points)).mT)
         moved = _moved(mixture, points.movedim(0, 1), log_weights.softmax(-1))
         heavy = (khat > _HEAVY_KHAT) & (index < num_rounds - 1)
-        mixture = with_component(moved, _heaviest(points, log_weights.mT), heavy) if heavy.any() else moved
+        mixture = (
+            with_component(moved, _heaviest(points, log_weights.mT), heavy)
+            if heavy.any()
+            else moved
+        )
     return mixture
 
 
@@ -52,7 +68,8 @@ def with_component(mixture: Mixture, draws: Tensor, where: Tensor) -> Mixture:
 
     :param mixture: of ``batch`` densities.
     :param draws: ``(draw, batch, dim)``; few are enough.
-    :param where: to which batch elements it is added, ``(batch,)``; there all components get heavy tails.
+    :param where: to which batch elements it is added, ``(batch,)``; there all components get heavy
+        tails.
     """
     scale = draws.std(0).clamp_min(torch.finfo(draws.dtype).eps)
     standard = ((draws - draws.mean(0)) / scale).movedim(0, 1)
@@ -60,9 +77,13 @@ def with_component(mixture: Mixture, draws: Tensor, where: Tensor) -> Mixture:
     correlation = torch.lerp(standard.mT @ standard / (len(draws) - 1), eye, _SHRINKAGE)
     scale_tril = scale.unsqueeze(-1) * torch.linalg.cholesky(correlation)
     number = mixture.log_weights.isfinite().sum(-1, keepdim=True).to(draws.dtype)
-    log_weights = torch.cat([mixture.log_weights + (number / (number + 1)).log(), -(number + 1).log()], -1)
+    log_weights = torch.cat(
+        [mixture.log_weights + (number / (number + 1)).log(), -(number + 1).log()], -1
+    )
     return Mixture(
-        torch.where(where.unsqueeze(-1), log_weights, pad(mixture.log_weights, (0, 1), value=-torch.inf)),
+        torch.where(
+            where.unsqueeze(-1), log_weights, pad(mixture.log_weights, (0, 1), value=-torch.inf)
+        ),
         torch.cat([mixture.loc, draws.mean(0).unsqueeze(1)], 1),
         torch.cat([mixture.scale_tril, scale_tril.unsqueeze(1)], 1),
         torch.where(where, mixture.df.clamp(max=STUDENT_DF), mixture.df),
@@ -92,5 +113,7 @@ def _heaviest(points: Tensor, log_weights: Tensor) -> Tensor:
     row = torch.arange(points.shape[1], device=points.device)
     centre = points[log_weights.argmax(0), row]
     distance = ((points - centre) / points.std(0)).square().sum(-1)
-    nearest = distance.topk(MIN_DRAWS_PER_COMPONENT * (points.shape[-1] + 1), dim=0, largest=False).indices
+    nearest = distance.topk(
+        MIN_DRAWS_PER_COMPONENT * (points.shape[-1] + 1), dim=0, largest=False
+    ).indices
     return points[nearest, row]

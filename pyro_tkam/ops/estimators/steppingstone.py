@@ -5,7 +5,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_tkam.ops.estimators.estimate import Estimate, check_ladder, log_mean_exp, relative, with_standard_error
+from pyro_tkam.ops.estimators.estimate import (
+    Estimate,
+    check_ladder,
+    log_mean_exp,
+    relative,
+    with_standard_error,
+)
 
 __all__ = ["Sandwich", "reverse_steppingstone", "sandwich", "steppingstone"]
 
@@ -19,12 +25,13 @@ class Sandwich(NamedTuple):
 
 
 def steppingstone(log_lik: Tensor, betas: Tensor) -> Estimate:
-    """Log evidence as a product of ratios, each estimated on its lower rung; too small in expectation.
+    """
+    Log evidence as a product of ratios, each estimated on its lower rung; too small in expectation.
 
     ``Σ_k log mean_i exp(Δt_k L(z_i^(k)))`` (Xie et al. 2011; Raj 2025, arXiv:2506.14167, Eq. 35).
 
-    :param log_lik: log likelihoods of shape ``(temperature, chain, draw, *batch)``, in nats; ``-inf`` only at
-        ``betas = 0``.
+    :param log_lik: log likelihoods of shape ``(temperature, chain, draw, *batch)``, in nats;
+        ``-inf`` only at ``betas = 0``.
     :param betas: inverse temperatures, strictly rising from 0 to 1, of shape ``(temperature,)`` or
         ``(temperature, *batch)``.
     :return: value and standard error of shape ``batch``, in nats.
@@ -38,11 +45,13 @@ def steppingstone(log_lik: Tensor, betas: Tensor) -> Estimate:
 
 
 def reverse_steppingstone(log_lik: Tensor, betas: Tensor) -> Estimate:
-    """Log evidence as a product of ratios, each estimated on its upper rung; too large in expectation.
+    """
+    Log evidence as a product of ratios, each estimated on its upper rung; too large in expectation.
 
-    ``- Σ_k log mean_i exp(-Δt_k L(z_i^(k+1))) + log mean_i 1[L(z_i^(0)) > -∞]``. The last term is 0 unless the
-    likelihood is zero on a part of the prior. Where it is, draws at ``t_1`` never see that part: the first mean is of
-    ``E_1[exp(-t_1 L)] = ∫_{L > -∞} p(z) dz / Z_1 = P(L > -∞) / Z_1``, and draws at ``t = 0`` estimate the ``P``.
+    ``- Σ_k log mean_i exp(-Δt_k L(z_i^(k+1))) + log mean_i 1[L(z_i^(0)) > -∞]``. The last term is 0
+    unless the likelihood is zero on a part of the prior. Where it is, draws at ``t_1`` never see
+    that part: the first mean is of ``E_1[exp(-t_1 L)] = ∫_{L > -∞} p(z) dz / Z_1 = P(L > -∞) /
+    Z_1``, and draws at ``t = 0`` estimate the ``P``.
 
     Arguments, result and errors are those of :func:`steppingstone`.
 
@@ -54,7 +63,9 @@ def reverse_steppingstone(log_lik: Tensor, betas: Tensor) -> Estimate:
 
 
 def sandwich(log_lik: Tensor, betas: Tensor) -> Sandwich:
-    """Both steppingstone estimates: a gap far above its error says that there are too few rungs or draws.
+    """
+    Both steppingstone estimates: a gap far above its error says that there are too few rungs or
+    draws.
 
     Arguments and errors are those of :func:`steppingstone`.
 

@@ -11,10 +11,10 @@ __all__ = ["thermodynamic"]
 def thermodynamic(log_lik: Tensor, betas: Tensor, *, variance_correction: bool = False) -> Estimate:
     """Log evidence by the trapezoidal rule along the path of power posteriors.
 
-    ``Σ_k Δt_k (E_k + E_{k+1}) / 2`` with ``E_k`` the mean log likelihood at rung ``k`` (Raj 2025, arXiv:2506.14167,
-    Eq. 31). The rule misses ``½ Σ_k [KL(p_k‖p_{k+1}) - KL(p_{k+1}‖p_k)]`` (Eq. 32), which the standard error does not
-    count; ``- Σ_k Δt_k² (V_{k+1} - V_k) / 12``, with ``V_k`` the variances, removes most of it (Friel, Hurn and
-    Wyse 2014, arXiv:1209.3198, Eq. 11).
+    ``Σ_k Δt_k (E_k + E_{k+1}) / 2`` with ``E_k`` the mean log likelihood at rung ``k`` (Raj 2025,
+    arXiv:2506.14167, Eq. 31). The rule misses ``½ Σ_k [KL(p_k‖p_{k+1}) - KL(p_{k+1}‖p_k)]`` (Eq.
+    32), which the standard error does not count; ``- Σ_k Δt_k² (V_{k+1} - V_k) / 12``, with ``V_k``
+    the variances, removes most of it (Friel, Hurn and Wyse 2014, arXiv:1209.3198, Eq. 11).
 
     :param log_lik: log likelihoods of shape ``(temperature, chain, draw, *batch)``, in nats.
     :param betas: inverse temperatures, strictly rising from 0 to 1, of shape ``(temperature,)`` or
@@ -29,7 +29,9 @@ def thermodynamic(log_lik: Tensor, betas: Tensor, *, variance_correction: bool =
     """
     betas = check_ladder(log_lik, betas)
     if not log_lik[0].isfinite().all():
-        raise ValueError("log_lik must be finite at betas = 0 too: -inf has no mean; steppingstone can take it")
+        raise ValueError(
+            "log_lik must be finite at betas = 0 too: -inf has no mean; steppingstone can take it"
+        )
     steps = betas.diff(dim=0)
     none = torch.zeros_like(steps[:1])
     mean_weight = (torch.cat([steps, none]) + torch.cat([none, steps])) / 2

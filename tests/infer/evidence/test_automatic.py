@@ -1,7 +1,7 @@
 """The evidence by whichever route is trusted first, against closed forms.
 
-Estimates are asked to be within 4.5 standard errors plus a margin, so a test of one estimate fails falsely with
-probability below 1e-5; seeds are fixed all the same.
+Estimates are asked to be within 4.5 standard errors plus a margin, so a test of one estimate fails
+falsely with probability below 1e-5; seeds are fixed all the same.
 """
 
 import dataclasses
@@ -48,7 +48,9 @@ def test_auto_on_two_separated_modes():
 def narrow_and_wide():
     """A mode of equal mass that is narrow, so that it has none while hot."""
     z = pyro.sample("z", dist.Normal(torch.zeros(8), 2.0).to_event(1))
-    modes = [dist.Normal(loc, scale).log_prob(z).sum(-1) for loc, scale in ((-1.0, 1.0), (1.5, 0.4))]
+    modes = [
+        dist.Normal(loc, scale).log_prob(z).sum(-1) for loc, scale in ((-1.0, 1.0), (1.5, 0.4))
+    ]
     pyro.factor("likelihood", torch.logaddexp(*modes))
 
 
@@ -56,7 +58,10 @@ def narrow_and_wide():
 def test_auto_on_a_mode_suppressed_while_hot():
     pyro.set_rng_seed(0)
     evidence = log_evidence(narrow_and_wide)
-    masses = [8 * dist.Normal(0.0, math.hypot(2.0, s)).log_prob(torch.tensor(m)) for m, s in ((-1.0, 1.0), (1.5, 0.4))]
+    masses = [
+        8 * dist.Normal(0.0, math.hypot(2.0, s)).log_prob(torch.tensor(m))
+        for m, s in ((-1.0, 1.0), (1.5, 0.4))
+    ]
     assert_close(evidence, torch.logaddexp(*masses).item())
     assert evidence.verdict.trusted, str(evidence)
     assert evidence.standard_error < 0.01
@@ -92,7 +97,9 @@ def test_auto_says_when_the_budget_ends():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "budget"), [(two_modes, 20_000), (two_modes, 50_000), (bananas, 100_000)])
+@pytest.mark.parametrize(
+    ("model", "budget"), [(two_modes, 20_000), (two_modes, 50_000), (bananas, 100_000)]
+)
 def test_auto_stays_within_its_budget(model, budget):
     pyro.set_rng_seed(0)
     evidence = log_evidence(model, target_se=1e-5, max_evaluations=budget)
@@ -110,7 +117,9 @@ def test_auto_trusts_no_evidence_after_a_few_climbs():
 
 
 def test_auto_refuses_a_budget_that_is_too_small_for_the_model():
-    with pytest.raises(ValueError, match=r"max_evaluations must be at least .* 500 dimensions, got 20000"):
+    with pytest.raises(
+        ValueError, match=r"max_evaluations must be at least .* 500 dimensions, got 20000"
+    ):
         log_evidence(far_in_many_dimensions, max_evaluations=20_000)
 
 
@@ -135,7 +144,9 @@ def guide_to_one_mode():
 def test_auto_does_not_believe_a_guide_that_knows_one_of_two_modes():
     """Its weights look perfect, and give half of the evidence."""
     pyro.set_rng_seed(0)
-    half = log_evidence(two_modes, method="importance", guide=guide_to_one_mode, num_particles=20_000)
+    half = log_evidence(
+        two_modes, method="importance", guide=guide_to_one_mode, num_particles=20_000
+    )
     assert half.verdict.trusted
     assert abs(half.value - (-2 * math.log(20) - math.log(2))) < 0.02
     evidence = log_evidence(two_modes, guide=guide_to_one_mode)
@@ -150,7 +161,9 @@ def test_a_guide_is_compared_with_the_tempered_run():
         AutoMALA(two_modes), num_temperatures=8, num_samples=300, num_chains=8, disable_progbar=True
     ).run()
     bridged = draws.log_evidence("bridge")
-    half = log_evidence(two_modes, method="importance", guide=guide_to_one_mode, num_particles=20_000)
+    half = log_evidence(
+        two_modes, method="importance", guide=guide_to_one_mode, num_particles=20_000
+    )
     assert guide_verdict(half, bridged, draws).names == {"missed mode"}
     whole = dataclasses.replace(half, value=-2 * math.log(20))
     assert guide_verdict(whole, bridged, draws).trusted
@@ -165,7 +178,9 @@ def guide_along_bananas():
 @pytest.mark.slow
 def test_auto_takes_a_guide_where_a_mixture_does_not_fit():
     pyro.set_rng_seed(0)
-    exact = log_evidence(bananas, method="importance", guide=guide_along_bananas, num_particles=200_000)
+    exact = log_evidence(
+        bananas, method="importance", guide=guide_along_bananas, num_particles=200_000
+    )
     evidence = log_evidence(bananas, guide=guide_along_bananas)
     assert evidence.method == "importance", str(evidence)
     assert "a mode of which the guide knows nothing" in str(evidence.verdict)

@@ -1,4 +1,6 @@
-"""Importance sampling: weights, resampled draws, and models that can or can't be run in one batch."""
+"""
+Importance sampling: weights, resampled draws, and models that can or can't be run in one batch.
+"""
 
 import math
 
@@ -50,9 +52,12 @@ def test_per_datum_weights_and_posterior(dim):
 
 
 def test_the_error_of_the_total_counts_that_data_share_draws():
-    """200 repeats: their spread is the reported error within 25% (5 standard errors of a spread)."""
+    """
+    200 repeats: their spread is the reported error within 25% (5 standard errors of a spread).
+    """
     pyro.set_rng_seed(0)
-    data = torch.full((5, 2), 1.0)  # the same datum five times: errors add up, they don't average out
+    # the same datum five times: errors add up, they don't average out
+    data = torch.full((5, 2), 1.0)
     runs = [ImportanceSampling(latent, num_particles=200).run(data).evidence for _ in range(200)]
     spread = torch.tensor([run.value for run in runs]).std()
     reported = torch.tensor([run.standard_error for run in runs]).mean()
@@ -61,7 +66,9 @@ def test_the_error_of_the_total_counts_that_data_share_draws():
     assert runs[0].standard_error == pytest.approx(math.sqrt(5) * independent, rel=1e-4)
 
 
-@pytest.mark.parametrize(("model", "way"), [(latent, "_plated"), (shared, "_vmapped"), (looping, "_looped")])
+@pytest.mark.parametrize(
+    ("model", "way"), [(latent, "_plated"), (shared, "_vmapped"), (looping, "_looped")]
+)
 def test_each_model_takes_the_fastest_way_that_is_right(model, way):
     proposal = Proposal.of(model, None, (DATA,), {})
     ways = ("_plated", "_vmapped", "_looped")
@@ -74,7 +81,9 @@ def test_models_that_cannot_be_batched(model, num):
     evidence = ImportanceSampling(model, num_particles=num).run(DATA).evidence
     covariance = torch.eye(3) + 2
     exact = {
-        shared: torch.distributions.MultivariateNormal(torch.zeros(3), covariance).log_prob(DATA[:, 0]),
+        shared: torch.distributions.MultivariateNormal(torch.zeros(3), covariance).log_prob(
+            DATA[:, 0]
+        ),
         looping: torch.tensor(half_normal_evidence(1.0)),
     }[model]
     assert abs(evidence.value - exact) < 4.5 * evidence.standard_error
@@ -118,7 +127,10 @@ def test_discrete_latents_are_drawn():
     pyro.set_rng_seed(0)
     evidence = ImportanceSampling(model, num_particles=10_000).run(torch.tensor(1.0)).evidence
     normal = dist.Normal(0.0, 1.0)
-    exact = math.log(0.7 * normal.log_prob(torch.tensor(1.0)).exp() + 0.3 * normal.log_prob(torch.tensor(3.0)).exp())
+    exact = math.log(
+        0.7 * normal.log_prob(torch.tensor(1.0)).exp()
+        + 0.3 * normal.log_prob(torch.tensor(3.0)).exp()
+    )
     assert abs(evidence.value - exact) < 4.5 * evidence.standard_error
 
 

@@ -1,7 +1,7 @@
 """Log evidences by each method, against closed forms.
 
-Estimates are asked to be within 4.5 standard errors plus a margin, so a test of one estimate fails falsely with
-probability below 1e-5; seeds are fixed all the same.
+Estimates are asked to be within 4.5 standard errors plus a margin, so a test of one estimate fails
+falsely with probability below 1e-5; seeds are fixed all the same.
 """
 
 import math
@@ -16,16 +16,31 @@ from pyro.infer.autoguide import AutoNormal, init_to_value
 from pyro_tkam.infer import AutoMALA, Evidence, ParallelTempering, Verdict, log_evidence
 from pyro_tkam.infer.results import Finding
 from pyro_tkam.ops.estimators import thermodynamic
-from tests.infer.evidence_problems import LATENT_DATA, LATENT_EXACT, TEMPERED, assert_close, latent, two_modes
+from tests.infer.evidence_problems import (
+    LATENT_DATA,
+    LATENT_EXACT,
+    TEMPERED,
+    assert_close,
+    latent,
+    two_modes,
+)
 
 
 def test_a_tempered_run_stops_before_its_evaluations_are_exceeded():
     pyro.set_rng_seed(0)
-    options = {"num_temperatures": 6, "num_samples": 500, "warmup_steps": 32, "num_chains": 4, "disable_progbar": True}
+    options = {
+        "num_temperatures": 6,
+        "num_samples": 500,
+        "warmup_steps": 32,
+        "num_chains": 4,
+        "disable_progbar": True,
+    }
     draws = ParallelTempering(AutoMALA(two_modes), max_evaluations=8000, **options).run()
     assert 7000 < draws.evaluations <= 8000
     assert 16 < draws.log_likelihood.shape[2] < 500
-    with pytest.raises(ValueError, match="max_evaluations must be enough for a warm-up of 32 steps, got 500"):
+    with pytest.raises(
+        ValueError, match="max_evaluations must be enough for a warm-up of 32 steps, got 500"
+    ):
         ParallelTempering(AutoMALA(two_modes), max_evaluations=500, **options).run()
 
 
@@ -36,16 +51,23 @@ def test_tempered_methods_per_datum(method):
     assert_close(evidence, LATENT_EXACT.sum().item(), margin=0.02)
     assert evidence.per_datum.shape == evidence.per_datum_standard_error.shape == (3,)
     margin = 0.02  # of the trapezium
-    assert ((evidence.per_datum - LATENT_EXACT).abs() < 4.5 * evidence.per_datum_standard_error + margin).all()
+    assert (
+        (evidence.per_datum - LATENT_EXACT).abs() < 4.5 * evidence.per_datum_standard_error + margin
+    ).all()
 
 
 @pytest.mark.parametrize("method", ["importance", "ais"])
 def test_importance_methods_per_datum(method):
     pyro.set_rng_seed(0)
-    options = {"importance": {"num_particles": 20_000}, "ais": {"num_particles": 200, "steps_between": 3}}[method]
+    options = {
+        "importance": {"num_particles": 20_000},
+        "ais": {"num_particles": 200, "steps_between": 3},
+    }[method]
     evidence = log_evidence(latent, LATENT_DATA, method=method, **options)
     assert_close(evidence, LATENT_EXACT.sum().item())
-    assert ((evidence.per_datum - LATENT_EXACT).abs() < 4.5 * evidence.per_datum_standard_error).all()
+    assert (
+        (evidence.per_datum - LATENT_EXACT).abs() < 4.5 * evidence.per_datum_standard_error
+    ).all()
 
 
 def test_a_missed_mode_shows_between_bridge_and_ladder():
@@ -67,20 +89,28 @@ def test_factors_count_as_data_and_model_kwargs_are_passed():
         pyro.factor("likelihood", -0.5 * (z - shift).square())
 
     pyro.set_rng_seed(0)
-    evidence = log_evidence(model, method="importance", model_kwargs={"shift": 1.0}, num_particles=50_000)
+    evidence = log_evidence(
+        model, method="importance", model_kwargs={"shift": 1.0}, num_particles=50_000
+    )
     assert_close(evidence, -0.25 - 0.5 * math.log(2))
 
 
 def test_autoguides_work():
-    guide = AutoNormal(latent, init_loc_fn=init_to_value(values={"z": LATENT_DATA / 1.09}), init_scale=0.32)
+    guide = AutoNormal(
+        latent, init_loc_fn=init_to_value(values={"z": LATENT_DATA / 1.09}), init_scale=0.32
+    )
     pyro.set_rng_seed(0)
     guide(LATENT_DATA)
-    evidence = log_evidence(latent, LATENT_DATA, method="importance", guide=guide, num_particles=50_000)
+    evidence = log_evidence(
+        latent, LATENT_DATA, method="importance", guide=guide, num_particles=50_000
+    )
     assert_close(evidence, LATENT_EXACT.sum().item())
 
 
 def test_evidences_add_up_and_compare():
-    first = Evidence(-3.0, 0.3, "bar", Verdict(), torch.tensor([-1.0, -2.0]), torch.tensor([0.1, 0.2]), 10)
+    first = Evidence(
+        -3.0, 0.3, "bar", Verdict(), torch.tensor([-1.0, -2.0]), torch.tensor([0.1, 0.2]), 10
+    )
     second = Evidence(-4.0, 0.4, "bar", Verdict(), torch.tensor([-4.0]), torch.tensor([0.4]), 5)
     total = first + second
     assert (total.value, total.standard_error, total.evaluations) == (-7.0, 0.5, 15)
@@ -100,9 +130,13 @@ def test_evidences_add_up_and_compare():
 )
 def test_data_of_several_plates_add_up(first, second, joined):
     parts = [torch.arange(float(math.prod(shape))).reshape(shape) for shape in (first, second)]
-    total = sum(Evidence(part.sum().item(), 0.1, "bar", Verdict(), part, part + 1) for part in parts)
+    total = sum(
+        Evidence(part.sum().item(), 0.1, "bar", Verdict(), part, part + 1) for part in parts
+    )
     assert total.per_datum.shape == total.per_datum_standard_error.shape == joined
-    torch.testing.assert_close(total.per_datum.flatten(), torch.cat([part.flatten() for part in parts]))
+    torch.testing.assert_close(
+        total.per_datum.flatten(), torch.cat([part.flatten() for part in parts])
+    )
     assert total.value == total.per_datum.sum()
 
 
@@ -117,8 +151,12 @@ def half_line():
 def test_a_constraint_is_no_missed_mode(method):
     pyro.set_rng_seed(0)
     evidence = log_evidence(half_line, method=method, num_temperatures=8, num_samples=300)
-    above = dist.Normal(0.0, 1.0).cdf(torch.tensor(0.8 / math.sqrt(0.2)))  # of the posterior without the constraint
-    assert_close(evidence, (dist.Normal(0.0, math.sqrt(1.25)).log_prob(torch.tensor(1.0)) + above.log()).item())
+    # of the posterior without the constraint
+    above = dist.Normal(0.0, 1.0).cdf(torch.tensor(0.8 / math.sqrt(0.2)))
+    assert_close(
+        evidence,
+        (dist.Normal(0.0, math.sqrt(1.25)).log_prob(torch.tensor(1.0)) + above.log()).item(),
+    )
     assert evidence.verdict.trusted, str(evidence)
 
 
@@ -127,7 +165,10 @@ def test_a_constraint_is_no_missed_mode(method):
     [
         ({"method": "harmonic mean"}, "method must be one of"),
         ({"method": "bar", "num_temperatures": 1}, "num_temperatures must be at least 2"),
-        ({"method": "bar", "schedule": torch.tensor([0.0, 0.5, 0.5, 1.0])}, "schedule must rise strictly"),
+        (
+            {"method": "bar", "schedule": torch.tensor([0.0, 0.5, 0.5, 1.0])},
+            "schedule must rise strictly",
+        ),
         ({"method": "bar", "num_chains": 0}, "num_chains"),
         ({"target_se": 0.0}, "target_se must be positive"),
         ({"max_evaluations": 10}, "max_evaluations must be at least"),
@@ -146,15 +187,22 @@ def test_an_option_of_another_method_is_refused():
 
 
 def two_slopes() -> None:
-    z = pyro.sample("z", dist.Normal(torch.tensor([0.3, 0.0]), torch.tensor([1.5, 1.5])).to_event(1))
+    z = pyro.sample(
+        "z", dist.Normal(torch.tensor([0.3, 0.0]), torch.tensor([1.5, 1.5])).to_event(1)
+    )
     pyro.sample("square", dist.Normal(z[..., 0].square(), 0.2), obs=torch.tensor(4.0))
     pyro.sample("second", dist.Normal(z[..., 1], 0.2), obs=torch.tensor(1.0))
 
 
 def test_the_error_of_the_trapezium_counts_what_the_rule_misses():
-    """On few temperatures the rule is off by more than its draws scatter; the estimator alone does not see it."""
+    """
+    On few temperatures the rule is off by more than its draws scatter; the estimator alone does not
+    see it.
+    """
     z = torch.linspace(-15, 15, 200_001, dtype=torch.float64)
-    log_joint = dist.Normal(0.3, 1.5).log_prob(z) + dist.Normal(z.square(), 0.2).log_prob(torch.tensor(4.0))
+    log_joint = dist.Normal(0.3, 1.5).log_prob(z) + dist.Normal(z.square(), 0.2).log_prob(
+        torch.tensor(4.0)
+    )
     exact = (log_joint.logsumexp(0) + (z[1] - z[0]).log()).item()
     exact += dist.Normal(0.0, math.hypot(1.5, 0.2)).log_prob(torch.tensor(1.0)).item()
     pyro.set_rng_seed(0)
@@ -184,7 +232,11 @@ def test_data_that_spread_over_their_distribution_are_refused():
     ("likelihood", "plates", "shape"),
     [
         (lambda mean: dist.Bernoulli(logits=mean), nullcontext, r"\(5, 1\)"),
-        (lambda mean: dist.Categorical(logits=torch.stack([mean, -mean], -1)), nullcontext, r"\(5, 1\)"),
+        (
+            lambda mean: dist.Categorical(logits=torch.stack([mean, -mean], -1)),
+            nullcontext,
+            r"\(5, 1\)",
+        ),
         (lambda mean: dist.Normal(mean, 1.0), lambda: pyro.plate("data", 5), r"\(5, 5\)"),
         (lambda mean: dist.Bernoulli(logits=mean), lambda: pyro.plate("data", 5), r"\(5, 5\)"),
     ],
@@ -195,7 +247,10 @@ def test_data_that_spread_by_a_column_of_means_are_refused(likelihood, plates, s
         with plates():
             pyro.sample("y", likelihood(slope * torch.arange(5.0).unsqueeze(-1)), obs=y)
 
-    message = rf"site 'y' got data of batch shape \(5,\) for a distribution of {shape}.*count as \(5, 5\) data"
+    message = (
+        rf"site 'y' got data of batch shape \(5,\) for a distribution of {shape}.*count as "
+        rf"\(5, 5\) data"
+    )
     for method in ("bridge", "importance"):
         with pytest.raises(ValueError, match=message):
             log_evidence(column, torch.ones(5), method=method)
@@ -218,16 +273,25 @@ def test_data_may_repeat_along_a_plate():
 
 @pytest.mark.parametrize(
     ("method", "takes"),
-    [("auto", "guide"), ("importance", "num_particles"), ("ais", "steps_between"), ("bar", "num_samples")],
+    [
+        ("auto", "guide"),
+        ("importance", "num_particles"),
+        ("ais", "steps_between"),
+        ("bar", "num_samples"),
+    ],
 )
 def test_an_option_of_another_method_is_refused_with_those_there_are(method, takes):
-    with pytest.raises(TypeError, match=rf"options: got \['nonsense'\], method '{method}' takes .*'{takes}'"):
+    with pytest.raises(
+        TypeError, match=rf"options: got \['nonsense'\], method '{method}' takes .*'{takes}'"
+    ):
         log_evidence(latent, LATENT_DATA, method=method, nonsense=3)
 
 
 def test_a_bayes_factor_says_whose_verdict_is_whose():
     wrong = Verdict((Finding("few draws", "12 draws", "draw more"),), {"k-hat": 0.9}, ("a note",))
-    factor = Evidence(-3.0, 0.1, "bar", Verdict(measures={"k-hat": 0.1})) - Evidence(-5.0, 0.1, "bar", wrong)
+    factor = Evidence(-3.0, 0.1, "bar", Verdict(measures={"k-hat": 0.1})) - Evidence(
+        -5.0, 0.1, "bar", wrong
+    )
     assert factor.verdict.names == {"few draws"}
     assert dict(factor.verdict.measures) == {"first model: k-hat": 0.1, "second model: k-hat": 0.9}
     assert "few draws: second model: 12 draws; draw more" in str(factor)

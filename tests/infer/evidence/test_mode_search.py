@@ -50,6 +50,8 @@ def test_a_budget_is_kept(total, climbs):
     pyro.set_rng_seed(0)
     budget = Budget(total)
     scouts = Scouts(AutoMALA(model), ModelDensity(model), budget)
-    found = scouts.search(Known(lambda position: torch.full(position.shape[:-1], -1e3), torch.tensor(0.0)))
+    found = scouts.search(
+        Known(lambda position: torch.full(position.shape[:-1], -1e3), torch.tensor(0.0))
+    )
     assert budget.spent <= total
     assert (scouts.climbs > 0) == (found is not None) == climbs

@@ -1,7 +1,7 @@
 """Models that have no evidence, or whose data say nothing, and those that only look like it.
 
-Estimates are asked to be within 4.5 standard errors plus a margin, so a test of one estimate fails falsely with
-probability below 1e-5; seeds are fixed all the same.
+Estimates are asked to be within 4.5 standard errors plus a margin, so a test of one estimate fails
+falsely with probability below 1e-5; seeds are fixed all the same.
 """
 
 import math
@@ -62,9 +62,14 @@ def test_improper_priors_leave_the_evidence_undefined(model):
     def guide():
         pyro.sample("z", PAIR.to_event(1))
 
-    runs = [partial(log_evidence, model, method=method) for method in ("auto", "importance", "ais", "bar")]
+    runs = [
+        partial(log_evidence, model, method=method)
+        for method in ("auto", "importance", "ais", "bar")
+    ]
     for run in (*runs, ImportanceSampling(model).run, ImportanceSampling(model, guide).run):
-        with pytest.raises(ValueError, match=r"'z'\] have improper priors, so its evidence is undefined"):
+        with pytest.raises(
+            ValueError, match=r"'z'\] have improper priors, so its evidence is undefined"
+        ):
             run()
     with pytest.raises(ValueError, match=r"'z'.* improper prior"):
         ParallelTempering(AutoMALA(model), num_samples=5, disable_progbar=True).run()
@@ -72,9 +77,12 @@ def test_improper_priors_leave_the_evidence_undefined(model):
 
 def test_a_flat_prior_can_be_sampled_without_tempering():
     pyro.set_rng_seed(0)
-    mcmc = VectorizedMCMC(AutoMALA(IMPROPER["tensor mask"]), num_samples=200, num_chains=4, disable_progbar=True)
+    mcmc = VectorizedMCMC(
+        AutoMALA(IMPROPER["tensor mask"]), num_samples=200, num_chains=4, disable_progbar=True
+    )
     mcmc.run()
-    assert abs(mcmc.get_samples()["z"].std() - 1) < 0.2  # of N(0, 1), by 500 effective draws: 6 standard errors
+    # of N(0, 1), by 500 effective draws: 6 standard errors
+    assert abs(mcmc.get_samples()["z"].std() - 1) < 0.2
 
 
 def test_masks_that_hide_nothing_are_proper():
@@ -124,7 +132,9 @@ def test_an_impossible_likelihood_of_draws(method):
 
 @pytest.mark.parametrize("method", ["ais", *TEMPERED])
 def test_an_impossible_likelihood_of_chains(method):
-    zero = r"at every one the likelihood is zero: site 'likelihood' is not finite but -inf in chain 0"
+    zero = (
+        r"at every one the likelihood is zero: site 'likelihood' is not finite but -inf in chain 0"
+    )
     with pytest.raises(ValueError, match=zero):
         log_evidence(impossible, method=method)
 
@@ -148,12 +158,19 @@ def in_scale():
     ("model", "error", "message"),
     [
         (in_plate(3, subsample_size=2), NotImplementedError, "'data' draws 2 of 3 data, takes all"),
-        (in_plate(30, subsample=torch.arange(3)), ValueError, r"\['z'\] have priors scaled by a mini-batch"),
+        (
+            in_plate(30, subsample=torch.arange(3)),
+            ValueError,
+            r"\['z'\] have priors scaled by a mini-batch",
+        ),
         (in_scale, ValueError, r"\['z'\] have priors scaled by a mini-batch"),
     ],
 )
 def test_mini_batches_have_no_evidence(model, error, message):
-    runs = [partial(log_evidence, model, method=method) for method in ("auto", "importance", "ais", "bar")]
+    runs = [
+        partial(log_evidence, model, method=method)
+        for method in ("auto", "importance", "ais", "bar")
+    ]
     for run in (*runs, ImportanceSampling(model).run):
         with pytest.raises(error, match=message):
             run()
@@ -167,7 +184,9 @@ def test_a_model_called_with_the_size_of_all_data_has_no_evidence():
     assert ImportanceSampling(model).run(torch.rand(3, 4), size=3).evidence.per_datum.shape == (3,)
 
 
-@pytest.mark.parametrize("objective", [ImportanceMLE(10), LangevinMLE(ULA, step_size=0.1), SteppingstoneMLE(ULA)])
+@pytest.mark.parametrize(
+    "objective", [ImportanceMLE(10), LangevinMLE(ULA, step_size=0.1), SteppingstoneMLE(ULA)]
+)
 def test_mini_batches_can_be_trained_on(objective):
     pyro.set_rng_seed(0)
     model = in_plate(30, subsample=torch.arange(3))

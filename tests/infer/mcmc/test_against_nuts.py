@@ -17,7 +17,8 @@ from tests.infer.models import eight_schools_noncentred
 pytestmark = pytest.mark.slow
 Moments = dict[str, list[tuple[float, float, float, float]]]
 
-# mean, its Monte Carlo error, standard deviation and its error: 10,000 draws after 500 of warm-up, seed 0
+# mean, its Monte Carlo error, standard deviation and its error: 10,000 draws after 500 of warm-up,
+# seed 0
 EIGHT_SCHOOLS: Moments = {
     "mu": [
         (4.4903, 0.0394, 3.2975, 0.0355),
@@ -64,15 +65,25 @@ def logistic_regression() -> Callable[[], None]:
     return model
 
 
-MODELS = {"eight schools": (eight_schools_noncentred, EIGHT_SCHOOLS), "logistic": (logistic_regression(), LOGISTIC)}
+MODELS = {
+    "eight schools": (eight_schools_noncentred, EIGHT_SCHOOLS),
+    "logistic": (logistic_regression(), LOGISTIC),
+}
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
 def largest_difference(samples: dict[str, Tensor], expected: Moments) -> float:
-    """Return the largest difference of a mean or a standard deviation, in standard errors of both runs together."""
+    """
+    Return the largest difference of a mean or a standard deviation, in standard errors of both runs
+    together.
+    """
     largest = 0.0
     for site, rows in expected.items():
-        values = samples[site].double().flatten(2) if samples[site].dim() > 2 else samples[site].double().unsqueeze(-1)
+        values = (
+            samples[site].double().flatten(2)
+            if samples[site].dim() > 2
+            else samples[site].double().unsqueeze(-1)
+        )
         for column, (mean, mean_error, sd, sd_error) in zip(values.unbind(-1), rows, strict=True):
             draws = column.numpy()
             differences = (draws.mean() - mean, draws.std() - sd)
@@ -98,6 +109,8 @@ def test_a_biased_kernel_disagrees(name: str) -> None:
     """The control: unadjusted steps this long are biased."""
     model, expected = MODELS[name]
     pyro.set_rng_seed(0)
-    mcmc = VectorizedMCMC(ULA(model, step_size=CONTROL[name]), 300, 400, num_chains=64, disable_progbar=True)
+    mcmc = VectorizedMCMC(
+        ULA(model, step_size=CONTROL[name]), 300, 400, num_chains=64, disable_progbar=True
+    )
     mcmc.run()
     assert largest_difference(mcmc.get_samples(group_by_chain=True), expected) > LARGEST

@@ -34,7 +34,10 @@ def _seed() -> None:
 
 
 def mean_error(samples: dict[str, Tensor], sds: float) -> None:
-    """Draws whose effective number gives standard errors of ``sds`` times the posterior's; 5 sigma are allowed."""
+    """
+    Draws whose effective number gives standard errors of ``sds`` times the posterior's; 5 sigma are
+    allowed.
+    """
     assert samples["a_mean"].mean().item() == pytest.approx(0.8, abs=5 * sds * 0.2**0.5)
     assert samples["scale"].mean().item() == pytest.approx(1.0, abs=5 * sds)
 
@@ -84,14 +87,18 @@ def test_chains_can_run_one_after_another(kernel: type) -> None:
     mcmc.run(torch.tensor(1.0))
     draws = mcmc.get_samples(group_by_chain=True)["a_mean"]
     if kernel is not AutoMALA:
-        torch.testing.assert_close(draws, torch.tensor([[-3.0], [3.0]]).expand(2, 3), atol=1e-2, rtol=0)
+        torch.testing.assert_close(
+            draws, torch.tensor([[-3.0], [3.0]]).expand(2, 3), atol=1e-2, rtol=0
+        )
     assert draws.shape == (2, 3)
 
 
 @every_kernel
 @pytest.mark.slow
 @pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_chains_can_run_in_processes(kernel: type, context: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chains_can_run_in_processes(
+    kernel: type, context: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.multiprocessing.cpu_count", lambda: 8)
     mcmc = MCMC(
         kernel(gaussian, step_size=0.1),
@@ -111,7 +118,11 @@ def test_chains_can_run_in_processes(kernel: type, context: str, monkeypatch: py
 @every_kernel
 def test_kernels_run_in_streaming_mcmc(kernel: type) -> None:
     mcmc = StreamingMCMC(
-        kernel(gaussian, step_size=0.1), num_samples=50, warmup_steps=50, num_chains=2, disable_progbar=True
+        kernel(gaussian, step_size=0.1),
+        num_samples=50,
+        warmup_steps=50,
+        num_chains=2,
+        disable_progbar=True,
     )
     mcmc.run(torch.tensor(1.0))
     assert set(mcmc.get_statistics()) == {(0, "a_mean"), (0, "scale"), (1, "a_mean"), (1, "scale")}
@@ -134,7 +145,13 @@ def test_potentials_are_sampled(kernel: type) -> None:
     )
     mcmc.run()
     assert mcmc.get_samples()["z"].mean().item() == pytest.approx(3, abs=0.2)
-    single = MCMC(kernel(potential_fn=potential), 5, 5, initial_params={"z": torch.zeros(2)}, disable_progbar=True)
+    single = MCMC(
+        kernel(potential_fn=potential),
+        5,
+        5,
+        initial_params={"z": torch.zeros(2)},
+        disable_progbar=True,
+    )
     single.run()
     assert single.get_samples()["z"].shape == (5, 2)
     with pytest.raises(ValueError, match="initial_params"):
@@ -186,11 +203,16 @@ def test_bad_options_are_named(make, words: str) -> None:
     [
         ({"a_mean": torch.zeros(4)}, "must hold the sites"),
         ({"a_mean": torch.zeros(3), "scale": torch.zeros(4)}, "shape"),
-        ({"a_mean": torch.full((4,), torch.nan), "scale": torch.zeros(4)}, "'a_mean' is not finite"),
+        (
+            {"a_mean": torch.full((4,), torch.nan), "scale": torch.zeros(4)},
+            "'a_mean' is not finite",
+        ),
     ],
 )
 def test_bad_starts_are_named(initial: dict[str, Tensor], words: str) -> None:
-    mcmc = VectorizedMCMC(MALA(gaussian), 5, num_chains=4, initial_params=initial, disable_progbar=True)
+    mcmc = VectorizedMCMC(
+        MALA(gaussian), 5, num_chains=4, initial_params=initial, disable_progbar=True
+    )
     with pytest.raises(ValueError, match=words):
         mcmc.run(torch.tensor(1.0))
 
@@ -206,9 +228,13 @@ def test_adaptation_changes_automala_only_between_rounds() -> None:
     steps: list[float] = []
     kernel = AutoMALA(gaussian, step_size=5.0)
     mcmc = VectorizedMCMC(
-        kernel, 20, 64, num_chains=8, disable_progbar=True,
+        kernel,
+        20,
+        64,
+        num_chains=8,
+        disable_progbar=True,
         hook_fn=lambda *_: steps.append(mcmc._chains.tuning.step_size.item()),
-    )  # fmt: skip
+    )
     mcmc.run(torch.tensor(1.0))
     changes = [i + 1 for i in range(1, len(steps)) if steps[i] != steps[i - 1]]
     assert set(changes) <= set(doubling_rounds(64))
@@ -216,14 +242,18 @@ def test_adaptation_changes_automala_only_between_rounds() -> None:
 
 
 def test_mala_reaches_its_acceptance_rate() -> None:
-    mcmc = VectorizedMCMC(MALA(eight_schools_noncentred), 200, 400, num_chains=32, disable_progbar=True)
+    mcmc = VectorizedMCMC(
+        MALA(eight_schools_noncentred), 200, 400, num_chains=32, disable_progbar=True
+    )
     mcmc.run()
     assert mcmc.sample_stats["acceptance_rate"].mean().item() == pytest.approx(0.574, abs=0.06)
 
 
 @every_kernel
 def test_vectorized_chains_sample_the_posterior(kernel: type) -> None:
-    mcmc = VectorizedMCMC(kernel(gaussian, step_size=0.05), 200, 200, num_chains=64, disable_progbar=True)
+    mcmc = VectorizedMCMC(
+        kernel(gaussian, step_size=0.05), 200, 200, num_chains=64, disable_progbar=True
+    )
     mcmc.run(torch.tensor(1.0))
     mean_error(mcmc.get_samples(), sds=0.04)
     assert mcmc.get_samples()["a_mean"].std().item() == pytest.approx(0.2**0.5, rel=0.1)
@@ -235,7 +265,9 @@ def test_vectorized_chains_sample_the_posterior(kernel: type) -> None:
 
 @every_kernel
 def test_local_data_have_their_own_chains(kernel: type) -> None:
-    mcmc = VectorizedMCMC(kernel(local_latents, step_size=0.05), 30, 30, num_chains=4, disable_progbar=True)
+    mcmc = VectorizedMCMC(
+        kernel(local_latents, step_size=0.05), 30, 30, num_chains=4, disable_progbar=True
+    )
     mcmc.run(ROWS)
     assert mcmc.sample_stats["acceptance_rate"].shape == (4, 30, len(ROWS))
     assert mcmc.get_samples(group_by_chain=True)["z"].shape == (4, 30, len(ROWS), 2)
@@ -244,7 +276,9 @@ def test_local_data_have_their_own_chains(kernel: type) -> None:
 @every_kernel
 @pytest.mark.parametrize("chains", [1, 3])
 def test_enumerated_models_are_sampled(kernel: type, chains: int) -> None:
-    mcmc = VectorizedMCMC(kernel(mixture, step_size=0.05), 10, 10, num_chains=chains, disable_progbar=True)
+    mcmc = VectorizedMCMC(
+        kernel(mixture, step_size=0.05), 10, 10, num_chains=chains, disable_progbar=True
+    )
     mcmc.run(ROWS)
     assert mcmc.get_samples()["weights"].shape == (10 * chains, 2)
     single = MCMC(kernel(mixture, step_size=0.05), 10, 10, disable_progbar=True)
@@ -263,7 +297,9 @@ def test_a_resumed_run_is_the_same_to_the_bit(kernel: type, stop: int, tmp_path)
     whole.run()
     pyro.set_rng_seed(5)
     first = make(20)
-    first.hook_fn = lambda kernel, params, stage, i: interrupt(i + (stage == "Sample") * 22 + 1 == stop)
+    first.hook_fn = lambda kernel, params, stage, i: interrupt(
+        i + (stage == "Sample") * 22 + 1 == stop
+    )
     with pytest.raises(KeyboardInterrupt):
         first.run()
     drawn = max(0, stop - 22)

@@ -18,7 +18,10 @@ from tests.laws.kernel import EXAMPLES, Example, funnel, gaussian, leaves_invari
 
 def skewed(dim: int) -> AffineFrame:
     """A frame far from the identity."""
-    return AffineFrame(torch.linspace(-2, 3, dim), torch.randn(dim, dim).tril(-1) + torch.linspace(0.3, 2, dim).diag())
+    return AffineFrame(
+        torch.linspace(-2, 3, dim),
+        torch.randn(dim, dim).tril(-1) + torch.linspace(0.3, 2, dim).diag(),
+    )
 
 
 class Framed:
@@ -34,13 +37,17 @@ def step_in(frame: AffineFrame, point: Point, example: Example) -> Point:
     target = FramedTarget(Framed(example, frame), frame)
     inner = target(frame.inner(point.position))
     noise = Noise.draw(inner, NUM_UNIFORMS)
-    moved, _ = automala_step(inner, target, Tuning(torch.tensor(0.4), torch.ones(example.dim)), noise)
+    moved, _ = automala_step(
+        inner, target, Tuning(torch.tensor(0.4), torch.ones(example.dim)), noise
+    )
     return example(frame.outer(moved.position))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 def test_a_frame_leaves_the_target_invariant(example: Example) -> None:
-    """6 calls: a right kernel fails one of them with probability 0.006 over seeds; the seed is fixed."""
+    """
+    6 calls: a right kernel fails one of them with probability 0.006 over seeds; the seed is fixed.
+    """
     torch.manual_seed(1)
     frame = skewed(example.dim)
     assert leaves_invariant(lambda point, target: step_in(frame, point, target), example)
@@ -57,9 +64,13 @@ def step_in_fresh_frames(halves: Tensor, point: Point, example: Example) -> Poin
     return moved
 
 
-@pytest.mark.parametrize("example", [gaussian(2), funnel(), gaussian(3)], ids=lambda example: example.name)
+@pytest.mark.parametrize(
+    "example", [gaussian(2), funnel(), gaussian(3)], ids=lambda example: example.name
+)
 def test_the_law_rejects_frames_that_change_within_a_round(example: Example) -> None:
-    """Frames learned at each step from the rows that they move fail, if those rows are chosen by where they are.
+    """
+    Frames learned at each step from the rows that they move fail, if those rows are chosen by where
+    they are.
 
     Halves chosen without looking pass: each frame then hardly depends on any one row.
     """
@@ -82,9 +93,14 @@ def test_the_law_rejects_frames_that_change_within_a_round(example: Example) -> 
 
 def test_frames_map_there_and_back_with_the_chain_rule() -> None:
     torch.manual_seed(3)
-    frame, inner = AffineFrame(*(each.double() for each in vars(skewed(4)).values())), torch.randn(5, 4).double()
+    frame, inner = (
+        AffineFrame(*(each.double() for each in vars(skewed(4)).values())),
+        torch.randn(5, 4).double(),
+    )
     torch.testing.assert_close(frame.inner(frame.outer(inner)), inner)
-    density = PotentialDensity(lambda params: params["z"].pow(4).sum(), {"z": torch.zeros(4).double()})
+    density = PotentialDensity(
+        lambda params: params["z"].pow(4).sum(), {"z": torch.zeros(4).double()}
+    )
     target = FramedTarget(density, frame)
     position = inner.clone().requires_grad_()
     value = -frame.outer(position).pow(4).sum(-1)
@@ -141,13 +157,17 @@ def correlated() -> None:
 
 def run(**options: bool) -> VectorizedMCMC:
     pyro.set_rng_seed(6)
-    mcmc = VectorizedMCMC(AutoMALA(correlated, **options), 200, 300, num_chains=64, disable_progbar=True)
+    mcmc = VectorizedMCMC(
+        AutoMALA(correlated, **options), 200, 300, num_chains=64, disable_progbar=True
+    )
     mcmc.run()
     return mcmc
 
 
 def test_standardised_chains_mix_where_plain_ones_do_not() -> None:
-    """64 chains of 200 draws; lag-1 autocorrelation of independent draws would be 0, of stuck ones 1."""
+    """
+    64 chains of 200 draws; lag-1 autocorrelation of independent draws would be 0, of stuck ones 1.
+    """
 
     def persistence(values: Tensor) -> float:
         values = (values - values.mean()) / values.std()
@@ -171,7 +191,9 @@ def test_the_frame_changes_only_between_rounds() -> None:
 
 
 def test_few_draws_or_none_that_moved_leave_a_frame_as_it_is() -> None:
-    """A frame that followed two draws, or a chain that stood still, would hold the chain where it is."""
+    """
+    A frame that followed two draws, or a chain that stood still, would hold the chain where it is.
+    """
     torch.manual_seed(0)
     for draws, least in [(torch.randn(2, 3), 0.8), (torch.zeros(150, 3), 0.2)]:
         moments = Moments()
@@ -189,10 +211,11 @@ def test_few_draws_or_none_that_moved_leave_a_frame_as_it_is() -> None:
 @pytest.mark.parametrize("seed", [4, 6, 8, 18])
 def test_a_single_chain_finds_a_regression(seed: int) -> None:
     """
-    With these seeds the frame once collapsed in a short round, and the chain stood still next to the posterior.
+    With these seeds the frame once collapsed in a short round, and the chain stood still next to
+    the posterior.
 
-    Of 80 runs of four data sets none fails, so that one of these four does with probability below 0.15; seeds are
-    fixed.
+    Of 80 runs of four data sets none fails, so that one of these four does with probability below
+    0.15; seeds are fixed.
     """
     noise = torch.randn(50, generator=torch.Generator().manual_seed(0))
     x = torch.linspace(0, 2, 50)

@@ -37,7 +37,10 @@ def eight_schools_exactly() -> dict[str, tuple[float, float]]:
 
 
 def check(samples: dict[str, Tensor], exact: dict[str, tuple[float, float]]) -> None:
-    """About 2,000 effective draws give the mean to 0.022 sd and the sd to 3% (heavier tails: 6%); 5 sigma."""
+    """
+    About 2,000 effective draws give the mean to 0.022 sd and the sd to 3% (heavier tails: 6%); 5
+    sigma.
+    """
     for name, (mean, sd) in exact.items():
         assert samples[name].mean().item() == pytest.approx(mean, abs=0.12 * sd), name
         assert samples[name].std().item() == pytest.approx(sd, rel=0.25), name
@@ -46,7 +49,9 @@ def check(samples: dict[str, Tensor], exact: dict[str, tuple[float, float]]) -> 
 @every_kernel
 def test_eight_schools(kernel: type) -> None:
     pyro.set_rng_seed(0)
-    mcmc = VectorizedMCMC(kernel(eight_schools_noncentred), 500, 400, num_chains=64, disable_progbar=True)
+    mcmc = VectorizedMCMC(
+        kernel(eight_schools_noncentred), 500, 400, num_chains=64, disable_progbar=True
+    )
     mcmc.run()
     check(mcmc.get_samples(), eight_schools_exactly())
 
@@ -54,7 +59,11 @@ def test_eight_schools(kernel: type) -> None:
 def test_eight_schools_tempered() -> None:
     pyro.set_rng_seed(1)
     tempering = ParallelTempering(
-        MALA(eight_schools_noncentred), num_temperatures=5, num_samples=400, num_chains=32, disable_progbar=True
+        MALA(eight_schools_noncentred),
+        num_temperatures=5,
+        num_samples=400,
+        num_chains=32,
+        disable_progbar=True,
     )
     tempering.run()
     check(tempering.get_samples(), eight_schools_exactly())
@@ -67,7 +76,9 @@ def test_logistic_regression(kernel: type) -> None:
     y = torch.distributions.Bernoulli(logits=x @ torch.tensor([1.5, -1.0])).sample()
 
     def model() -> None:
-        w = torch.stack([pyro.sample(name, dist.Normal(0.0, 2.0)) for name in ("first", "second")], -1)
+        w = torch.stack(
+            [pyro.sample(name, dist.Normal(0.0, 2.0)) for name in ("first", "second")], -1
+        )
         with pyro.plate("data", 30):
             pyro.sample("y", dist.Bernoulli(logits=x @ w), obs=y)
 
@@ -78,14 +89,20 @@ def test_logistic_regression(kernel: type) -> None:
     log_joint += dist.Normal(0.0, 2.0).log_prob(first) + dist.Normal(0.0, 2.0).log_prob(second)
     mcmc = VectorizedMCMC(kernel(model), 300, 300, num_chains=64, disable_progbar=True)
     mcmc.run()
-    check(mcmc.get_samples(), {"first": moments(first, log_joint), "second": moments(second, log_joint)})
+    check(
+        mcmc.get_samples(),
+        {"first": moments(first, log_joint), "second": moments(second, log_joint)},
+    )
 
 
 @every_kernel
 def test_ranks_of_true_values_are_uniform(kernel: type) -> None:
-    """Simulation-based calibration of a hierarchical model; each of 500 data sets is a datum of one plate.
+    """
+    Simulation-based calibration of a hierarchical model; each of 500 data sets is a datum of one
+    plate.
 
-    Ranks among 63 independent chains, in 16 bins; chi-squared p > 1e-4, so a false alarm in 4e-4 of seeds.
+    Ranks among 63 independent chains, in 16 bins; chi-squared p > 1e-4, so a false alarm in 4e-4 of
+    seeds.
     """
     pyro.set_rng_seed(3)
 
@@ -99,7 +116,9 @@ def test_ranks_of_true_values_are_uniform(kernel: type) -> None:
     scale = (0.5 * torch.randn(500)).exp()
     mean = scale * torch.randn(500)
     x = torch.stack([mean + 0.7 * torch.randn(500), mean + scale * torch.randn(500)])
-    mcmc = VectorizedMCMC(kernel(model, init_strategy=init_to_sample), 1, 300, num_chains=63, disable_progbar=True)
+    mcmc = VectorizedMCMC(
+        kernel(model, init_strategy=init_to_sample), 1, 300, num_chains=63, disable_progbar=True
+    )
     mcmc.run(x)
     for name, truth in (("scale", scale), ("mean", mean)):
         ranks = (mcmc.get_samples()[name] < truth).sum(0)

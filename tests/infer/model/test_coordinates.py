@@ -33,7 +33,9 @@ def test_a_standard_normal_becomes_the_distribution(fn, law) -> None:
     torch.testing.assert_close(rising, wanted, rtol=1e-4, atol=2e-7)
 
 
-@pytest.mark.parametrize("fn", [each for each, _ in QUANTILES[:7]], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(
+    "fn", [each for each, _ in QUANTILES[:7]], ids=lambda each: type(each).__name__
+)
 def test_both_tails_stay_finite_in_single_precision(fn) -> None:
     normal = torch.tensor([-6.0, 6.0], requires_grad=True)
     value = normal_quantile(fn)(normal)
@@ -63,7 +65,9 @@ def test_there_is_no_map_without_an_inverse_cdf(fn) -> None:
 
 def test_multivariate_normals_have_one() -> None:
     fn = dist.MultivariateNormal(torch.ones(2), scale_tril=torch.tensor([[2.0, 0.0], [1.0, 0.5]]))
-    torch.testing.assert_close(normal_quantile(fn)(torch.tensor([1.0, 2.0])), torch.tensor([3.0, 3.0]))
+    torch.testing.assert_close(
+        normal_quantile(fn)(torch.tensor([1.0, 2.0])), torch.tensor([3.0, 3.0])
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,11 +77,17 @@ def test_multivariate_normals_have_one() -> None:
         dist.LogNormal(0.5, 0.7),
         dist.Gumbel(0.0, 1.0),
         dist.HalfNormal(1.5),
-        dist.TransformedDistribution(dist.Normal(1.0, 0.5), [dist.transforms.AffineTransform(1.0, -2.0)]),
-        dist.TransformedDistribution(dist.Uniform(0.0, 1.0), [dist.transforms.AffineTransform(0.0, -1.0)] * 2),
+        dist.TransformedDistribution(
+            dist.Normal(1.0, 0.5), [dist.transforms.AffineTransform(1.0, -2.0)]
+        ),
+        dist.TransformedDistribution(
+            dist.Uniform(0.0, 1.0), [dist.transforms.AffineTransform(0.0, -1.0)] * 2
+        ),
     ],
     ids=lambda each: type(each).__name__,
 )
 def test_scores_go_back_through_decreasing_transforms_too(fn) -> None:
     normal = torch.linspace(-4, 4, 17)
-    torch.testing.assert_close(normal_score(fn, normal_quantile(fn)(normal)), normal, atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        normal_score(fn, normal_quantile(fn)(normal)), normal, atol=2e-3, rtol=0
+    )

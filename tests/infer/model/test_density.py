@@ -42,7 +42,9 @@ def test_prior_plus_likelihood_is_pyros_joint(name: str) -> None:
     _, potential, _, _ = initialize_model(model, args)
     split = density.split(position)
     expected = torch.stack([-potential(density.layout.unflatten(each)) for each in position])
-    torch.testing.assert_close(total(split.log_prior + split.log_likelihood), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        total(split.log_prior + split.log_likelihood), expected, rtol=1e-4, atol=1e-4
+    )
     assert density._split.failure is None
 
 
@@ -56,7 +58,9 @@ def test_gradients_are_those_of_the_terms(name: str) -> None:
     log_prior, log_likelihood = density.log_terms(leaf)
     (prior_gradient,) = torch.autograd.grad(log_prior.sum(), leaf, retain_graph=True)
     torch.testing.assert_close(split.prior_gradient, prior_gradient, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(split.prior_gradient + split.likelihood_gradient, point.gradient, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        split.prior_gradient + split.likelihood_gradient, point.gradient, rtol=1e-4, atol=1e-4
+    )
     torch.testing.assert_close(point.log_density, log_prior + log_likelihood, rtol=1e-4, atol=1e-4)
 
 
@@ -64,7 +68,9 @@ def test_gradients_are_those_of_the_terms(name: str) -> None:
 @pytest.mark.parametrize("standard_normal", [False, True])
 def test_every_vectorisation_equals_the_loop(name: str, standard_normal: bool) -> None:
     model, args = MODELS[name]
-    loop = ModelDensity(model, args, vectorization="loop", standard_normal=standard_normal, trace_graph=False)
+    loop = ModelDensity(
+        model, args, vectorization="loop", standard_normal=standard_normal, trace_graph=False
+    )
     density = ModelDensity(model, args, standard_normal=standard_normal)
     assert density.vectorization == ("plate" if "mixture" in name else "vmap")
     position = loop.draw_start(6)
@@ -75,7 +81,9 @@ def test_every_vectorisation_equals_the_loop(name: str, standard_normal: bool) -
         torch.testing.assert_close(density.constrain(position)[site], value)
     if density.vectorization == "vmap" and not args:
         plated = ModelDensity(model, args, vectorization="plate", standard_normal=standard_normal)
-        torch.testing.assert_close(plated.split(position).log_prior, expected.log_prior, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            plated.split(position).log_prior, expected.log_prior, rtol=1e-4, atol=1e-4
+        )
 
 
 @every_model
@@ -91,7 +99,9 @@ def test_local_terms_are_those_of_each_datum_alone() -> None:
     position = density.draw_start(3)
     split = density.split(position)
     for datum in range(len(ROWS)):
-        alone = ModelDensity(local_latents, (ROWS[datum : datum + 1],)).split(position[:, datum : datum + 1])
+        alone = ModelDensity(local_latents, (ROWS[datum : datum + 1],)).split(
+            position[:, datum : datum + 1]
+        )
         torch.testing.assert_close(split.log_prior[:, datum], alone.log_prior[:, 0])
         torch.testing.assert_close(split.log_likelihood[:, datum], alone.log_likelihood[:, 0])
 
@@ -114,7 +124,9 @@ def test_delta_densities_and_marked_factors_are_prior() -> None:
         pyro.sample("moved", dist.Delta(z.exp(), log_density=z), obs=z.exp().detach())
         pyro.deterministic("square", z.square())
         unit = dist.Unit(-3 * z.square())
-        pyro.sample("prior_term", unit, obs=unit.sample(), infer={"is_auxiliary": True, "is_prior": True})
+        pyro.sample(
+            "prior_term", unit, obs=unit.sample(), infer={"is_auxiliary": True, "is_prior": True}
+        )
         pyro.factor("likelihood_term", 5 * z)
 
     split = ModelDensity(model, trace_graph=False).split(torch.tensor([[0.5]]))
@@ -123,9 +135,14 @@ def test_delta_densities_and_marked_factors_are_prior() -> None:
     assert split.log_prior.item() == pytest.approx(expected.item())
 
 
-@pytest.mark.parametrize("name", ["eight schools", "local", "nested plates", "hierarchical", "correlation"])
+@pytest.mark.parametrize(
+    "name", ["eight schools", "local", "nested plates", "hierarchical", "correlation"]
+)
 def test_standard_normal_coordinates_change_variables_rightly(name: str) -> None:
-    """The prior of ε is N(0, 1), and the likelihood at the values is that of the unconstrained coordinates."""
+    """
+    The prior of ε is N(0, 1), and the likelihood at the values is that of the unconstrained
+    coordinates.
+    """
     model, args = MODELS[name]
     normal, plain = ModelDensity(model, args, standard_normal=True), ModelDensity(model, args)
     position = 0.7 * torch.randn(4, *normal.layout.local_shape, normal.layout.dim)
@@ -135,7 +152,9 @@ def test_standard_normal_coordinates_change_variables_rightly(name: str) -> None
     expected = plain.split(plain.layout.flatten(coordinates, 1))
     torch.testing.assert_close(split.log_likelihood, expected.log_likelihood, rtol=1e-3, atol=1e-3)
     if normal.prior_is_standard_normal:
-        torch.testing.assert_close(split.log_prior, dist.Normal(0.0, 1.0).log_prob(position).sum(-1))
+        torch.testing.assert_close(
+            split.log_prior, dist.Normal(0.0, 1.0).log_prob(position).sum(-1)
+        )
         torch.testing.assert_close(split.prior_gradient, -position)
     kinds = {isinstance(site.coordinate, StandardNormal) for site in normal.layout.sites.values()}
     assert kinds == ({False, True} if name == "local" else {name != "correlation"})
@@ -274,12 +293,16 @@ def test_double_precision_is_kept() -> None:
 
 @pytest.mark.parametrize("name", ["local", "mixture"])
 @pytest.mark.parametrize("vectorization", ["plate", "loop"])
-def test_data_in_double_precision_leave_the_terms_in_that_of_the_latents(name: str, vectorization: str) -> None:
+def test_data_in_double_precision_leave_the_terms_in_that_of_the_latents(
+    name: str, vectorization: str
+) -> None:
     model = MODELS[name][0]
     single = ModelDensity(model, (ROWS,), vectorization=vectorization)
     double = ModelDensity(model, (ROWS.double(),), vectorization=vectorization)
     position = single.draw_start(3)
-    for wanted, got in zip(vars(single.split(position)).values(), vars(double.split(position)).values(), strict=True):
+    for wanted, got in zip(
+        vars(single.split(position)).values(), vars(double.split(position)).values(), strict=True
+    ):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -303,7 +326,9 @@ class Counted:
     def __call__(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> None:
         self.runs += 1
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", self.prior if mask is None else self.prior.expand((len(x),)).mask(mask))
+            z = pyro.sample(
+                "z", self.prior if mask is None else self.prior.expand((len(x),)).mask(mask)
+            )
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
@@ -313,13 +338,22 @@ class Counted:
         (dist.Normal(0.0, 1.0), (torch.zeros(4),), (torch.ones(4),), 0),
         (dist.Normal(0.0, 1.0), (torch.zeros(4),), (torch.ones(3),), 1),
         (dist.Normal(0.0, 1.0), (torch.zeros(4),), (torch.ones(4).double(),), 1),
-        (dist.Normal(0.0, 1.0), (torch.zeros(4), torch.ones(4) > 0), (torch.ones(4), torch.arange(4) > 1), 1),
+        (
+            dist.Normal(0.0, 1.0),
+            (torch.zeros(4), torch.ones(4) > 0),
+            (torch.ones(4), torch.arange(4) > 1),
+            1,
+        ),
         (dist.Gamma(2.0, 1.0), (torch.zeros(4),), (torch.ones(4),), 1),
     ],
     ids=["known", "rows", "dtype", "mask", "unconstrained"],
 )
-def test_a_density_at_other_data_is_that_made_anew(prior: Any, first: tuple, second: tuple, runs: int) -> None:
-    """The model runs again wherever the values of the data could change more than the likelihood."""
+def test_a_density_at_other_data_is_that_made_anew(
+    prior: Any, first: tuple, second: tuple, runs: int
+) -> None:
+    """
+    The model runs again wherever the values of the data could change more than the likelihood.
+    """
     model = Counted(prior)
     density = ModelDensity(model, first, standard_normal=True)
     before = model.runs

@@ -4,9 +4,20 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer.autoguide import AutoDiagonalNormal, AutoMultivariateNormal, AutoNormal, init_to_mean
+from pyro.infer.autoguide import (
+    AutoDiagonalNormal,
+    AutoMultivariateNormal,
+    AutoNormal,
+    init_to_mean,
+)
 
-from pyro_tkam.infer import MALA, ImportanceMLE, ImportanceSampling, ImportanceWeightedELBO, LangevinMLE
+from pyro_tkam.infer import (
+    MALA,
+    ImportanceMLE,
+    ImportanceSampling,
+    ImportanceWeightedELBO,
+    LangevinMLE,
+)
 from pyro_tkam.infer.model.draws import couples, draw_particles, plate_structure
 
 X = torch.linspace(-1, 1, 6)
@@ -61,7 +72,8 @@ def test_finds_local_plates(model, dims, particle_dim, exchangeable) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "shape"), [(local, (6,)), (covariate, (6,)), (hierarchical, (6,)), (global_latent, ()), (nested, (6,))]
+    ("model", "shape"),
+    [(local, (6,)), (covariate, (6,)), (hierarchical, (6,)), (global_latent, ()), (nested, (6,))],
 )
 def test_log_densities_equal_a_loop_over_particles(model, shape) -> None:
     """Each particle scored alone by Pyro's own trace, with its values expanded over the data."""
@@ -69,7 +81,9 @@ def test_log_densities_equal_a_loop_over_particles(model, shape) -> None:
     particles = draw_particles(model, None, 4, plate_structure(model, X), X)
     assert particles.log_likelihood.shape == (4, *shape)
     for s in range(4):
-        values = {name: value[s].squeeze().expand(shape) for name, value in particles.values.items()}
+        values = {
+            name: value[s].squeeze().expand(shape) for name, value in particles.values.items()
+        }
         conditioned = pyro.poutine.condition(model, values)
         trace = pyro.poutine.trace(conditioned).get_trace(X)
         trace.compute_log_prob()
@@ -147,7 +161,10 @@ def test_batches_without_a_plate_are_one_datum(num) -> None:
 def test_evidence_of_batches_without_a_plate_is_the_joint_one() -> None:
     x = torch.tensor([1.5, 2.5, 3.5])
     exact = dist.MultivariateNormal(torch.zeros(3), torch.ones(3, 3) + 2 * torch.eye(3)).log_prob(x)
-    assert abs(ImportanceSampling(unplated, num_particles=100_000).run(x).evidence.value - exact) < 0.05
+    assert (
+        abs(ImportanceSampling(unplated, num_particles=100_000).run(x).evidence.value - exact)
+        < 0.05
+    )
     assert abs(ImportanceMLE(100_000).loss(unplated, None, x) + exact) < 0.05
 
 
@@ -189,7 +206,10 @@ def test_guides_may_draw_all_data_at_once(make) -> None:
     guide = make(local, init_loc_fn=init_to_mean, init_scale=0.8)  # wider than the posterior
     guide(X)
     exact = dist.Normal(0.0, 1.25**0.5).log_prob(X).sum()
-    assert abs(ImportanceSampling(local, guide, num_particles=50_000).run(X).evidence.value - exact) < 0.2
+    assert (
+        abs(ImportanceSampling(local, guide, num_particles=50_000).run(X).evidence.value - exact)
+        < 0.2
+    )
     assert abs(ImportanceMLE(50_000).loss(local, guide, X) + exact) < 0.2
     assert abs(ImportanceWeightedELBO(50_000).loss(local, guide, X) + exact) < 0.2
 
@@ -203,7 +223,9 @@ def deterministic(x: torch.Tensor) -> None:
 
 def test_what_is_recorded_outside_the_plate_is_no_site() -> None:
     assert plate_structure(deterministic, X).local_dims == (-1,)
-    assert ImportanceSampling(deterministic, num_particles=100).run(X).evidence.per_datum is not None
+    assert (
+        ImportanceSampling(deterministic, num_particles=100).run(X).evidence.per_datum is not None
+    )
     assert LangevinMLE(MALA, num_steps=1, step_size=0.1).loss(deterministic, None, X) > 0
 
 

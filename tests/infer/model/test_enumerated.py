@@ -23,7 +23,9 @@ def test_enumerated_sites_are_summed_out_by_role(rows: int, size: int) -> None:
     log_k = dist.Bernoulli(0.3).log_prob(indicator)
     log_joint = (log_k + dist.Normal(z + 2 * indicator, 1.0).log_prob(data[:, 0])).logsumexp(0)
     assert split.log_prior.shape == (rows, *density.layout.local_shape)
-    torch.testing.assert_close(split.log_prior, dist.Normal(0.0, 1.0).log_prob(z).reshape(split.log_prior.shape))
+    torch.testing.assert_close(
+        split.log_prior, dist.Normal(0.0, 1.0).log_prob(z).reshape(split.log_prior.shape)
+    )
     torch.testing.assert_close(split.log_likelihood, log_joint.reshape(split.log_prior.shape))
 
 
@@ -36,7 +38,9 @@ def test_one_enumerated_site_of_a_single_chain(rows: int) -> None:
 
     z = torch.tensor([[0.5], [-1.0]])[:rows]
     k = torch.tensor([0.0, 1.0])
-    expected = (dist.Bernoulli(0.3).log_prob(k) + dist.Normal(z + 2 * k, 1.0).log_prob(torch.tensor(0.4))).logsumexp(-1)
+    expected = (
+        dist.Bernoulli(0.3).log_prob(k) + dist.Normal(z + 2 * k, 1.0).log_prob(torch.tensor(0.4))
+    ).logsumexp(-1)
     torch.testing.assert_close(ModelDensity(model).split(z).log_likelihood, expected)
 
 
@@ -54,9 +58,13 @@ def test_a_latent_below_an_enumerated_site_is_one_coordinate() -> None:
     log_prior = (log_k + dist.Normal(torch.tensor([-3.0, 3.0]), 1.0).log_prob(y)).logsumexp(-1)
     split = density.split(y)
     torch.testing.assert_close(split.log_prior, log_prior)
-    torch.testing.assert_close(split.log_likelihood, dist.Normal(y[:, 0], 0.5).log_prob(torch.tensor(1.0)))
+    torch.testing.assert_close(
+        split.log_likelihood, dist.Normal(y[:, 0], 0.5).log_prob(torch.tensor(1.0))
+    )
     assert density.draw_start(2).shape == (2, 1)
-    torch.testing.assert_close(density.rebind((torch.tensor(2.0),), {}).split(y).log_prior, log_prior)
+    torch.testing.assert_close(
+        density.rebind((torch.tensor(2.0),), {}).split(y).log_prior, log_prior
+    )
 
 
 def test_a_latent_below_an_enumerated_site_in_a_plate_is_local() -> None:
@@ -83,5 +91,7 @@ def test_a_support_that_depends_on_an_enumerated_site_is_refused() -> None:
         y = pyro.sample("y", dist.Uniform(k, k + 1))
         pyro.sample("x", dist.Normal(y, 0.5), obs=torch.tensor(1.0))
 
-    with pytest.raises(ValueError, match=r"'y' .* its support must not depend on a site that is summed out"):
+    with pytest.raises(
+        ValueError, match=r"'y' .* its support must not depend on a site that is summed out"
+    ):
         ModelDensity(model)

@@ -1,4 +1,7 @@
-"""The gradient of the chain objectives on small real models, beside that of their evidence by quadrature."""
+"""
+The gradient of the chain objectives on small real models, beside that of their evidence by
+quadrature.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,11 +28,16 @@ def _log_likelihood(model: TKAM, z: Tensor) -> Tensor:
 def _shared_evidence(model: TKAM) -> Tensor:
     """``log ∫ p(x | F^{-1}(u)) du`` over the one uniform, by the midpoints of 2,000 cells."""
     u = (torch.arange(2000, dtype=X.dtype) + 0.5) / 2000
-    return (_log_likelihood(model, model.prior().icdf(u[:, None, None])).logsumexp(0) - np.log(2000)).sum()
+    return (
+        _log_likelihood(model, model.prior().icdf(u[:, None, None])).logsumexp(0) - np.log(2000)
+    ).sum()
 
 
 def _mixture_evidence(model: TKAM) -> Tensor:
-    """``log ∫∫ p(x | z) p(z_1) p(z_2) dz`` by Gauss-Legendre nodes, with the densities and no inverse CDF."""
+    """
+    ``log ∫∫ p(x | z) p(z_1) p(z_2) dz`` by Gauss-Legendre nodes, with the densities and no inverse
+    CDF.
+    """
     nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(64))
     z = torch.cartesian_prod((nodes + 1) / 2, (nodes + 1) / 2)
     log_weights = torch.cartesian_prod(weights / 2, weights / 2).log().sum(-1)
@@ -41,7 +49,10 @@ MODELS: dict[str, tuple[Callable[[], TKAM], Callable[[TKAM], Tensor], float]] = 
     "shared": (partial(TKAM.kart, 3, 1, coupling="shared", **SMALL), _shared_evidence, 0.5),
     "mixture": (partial(TKAM.mixture, 3, 2, 2, **SMALL), _mixture_evidence, 0.2),
 }
-"""Model, its evidence, and how far its parameters are moved, which decides how far posteriors are from priors."""
+"""
+Model, its evidence, and how far its parameters are moved, which decides how far posteriors are from
+priors.
+"""
 
 Gradient = dict[str, Tensor]
 
@@ -65,7 +76,9 @@ def _estimates(model: TKAM, objective: LangevinMLE | SteppingstoneMLE) -> Gradie
         loss(X).backward()
         found.append([parameter.grad.clone() for parameter in model.parameters()])
     names = (name for name, _ in model.named_parameters())
-    return {name: torch.stack(each) for name, each in zip(names, zip(*found, strict=True), strict=True)}
+    return {
+        name: torch.stack(each) for name, each in zip(names, zip(*found, strict=True), strict=True)
+    }
 
 
 def _exact(kind: str, model: TKAM) -> Gradient:
@@ -75,7 +88,10 @@ def _exact(kind: str, model: TKAM) -> Gradient:
 
 
 def _check(found: Gradient, exact: Gradient, factor: float = 1.0) -> None:
-    """Every parameter's mean gradient lies within 6 standard errors (with 12 repeats: missed once in 10,000 times)."""
+    """
+    Every parameter's mean gradient lies within 6 standard errors (with 12 repeats: missed once in
+    10,000 times).
+    """
     for name, each in found.items():
         error = (each.var(0) / REPEATS).sum().sqrt()
         assert (factor * each.mean(0) - exact[name]).norm() < 6 * error, name
@@ -86,7 +102,12 @@ def _check(found: Gradient, exact: Gradient, factor: float = 1.0) -> None:
     ("kind", "objective"),
     [
         ("shared", LangevinMLE(MALA, step_size=0.15, num_steps=50, num_chains=300)),
-        ("shared", SteppingstoneMLE(MALA, step_size=0.15, num_steps=30, num_chains=150, num_temperatures=3)),
+        (
+            "shared",
+            SteppingstoneMLE(
+                MALA, step_size=0.15, num_steps=30, num_chains=150, num_temperatures=3
+            ),
+        ),
         ("mixture", LangevinMLE(MALA, step_size=0.15, num_steps=50, num_chains=300)),
     ],
     ids=["shared-langevin", "shared-steppingstone", "mixture-langevin"],

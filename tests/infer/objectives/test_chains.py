@@ -31,7 +31,12 @@ OBJECTIVES: dict[str, Callable[[int], ELBO]] = {
         ULA, step_size=0.02, num_temperatures=3, num_steps=100, num_chains=chains
     ),
     "thermodynamic": lambda chains: SteppingstoneMLE(
-        AutoMALA, estimator="thermodynamic", num_temperatures=4, exponent=2.0, num_chains=chains, **PAPER
+        AutoMALA,
+        estimator="thermodynamic",
+        num_temperatures=4,
+        exponent=2.0,
+        num_chains=chains,
+        **PAPER,
     ),
     "importance": lambda chains: ImportanceMLE(100 * chains, ess_threshold=0.0),
     "importance resampled": lambda chains: ImportanceMLE(100 * chains, ess_threshold=1.0),
@@ -48,7 +53,9 @@ every_objective = pytest.mark.parametrize("name", OBJECTIVES)
 @every_objective
 @pytest.mark.slow
 def test_the_gradient_is_that_of_the_evidence(name: str) -> None:
-    """With 3,000 chains the standard errors are about 1%, so that 5% are missed less than once in 10,000 times.
+    """
+    With 3,000 chains the standard errors are about 1%, so that 5% are missed less than once in
+    10,000 times.
 
     Importance sampling has 300,000 draws of the prior, which all data share.
     """
@@ -57,11 +64,17 @@ def test_the_gradient_is_that_of_the_evidence(name: str) -> None:
 
 
 def fixed_sample_gradient(x: Tensor, loc: float, slope: float, noise: float) -> dict[str, Tensor]:
-    """Differentiate the steppingstone value with its draws, here exact ones, held fixed: the error to avoid."""
+    """
+    Differentiate the steppingstone value with its draws, here exact ones, held fixed: the error to
+    avoid.
+    """
     betas = power_law(200, 2.0, dtype=x.dtype)
     precision = 1 + betas[:, None] * slope**2 / noise**2
     mean = (loc + betas[:, None] * slope * x / noise**2) / precision
-    z = mean[:, None, None] + torch.randn(200, 1, 4000, len(x), dtype=x.dtype) / precision[:, None, None].sqrt()
+    z = (
+        mean[:, None, None]
+        + torch.randn(200, 1, 4000, len(x), dtype=x.dtype) / precision[:, None, None].sqrt()
+    )
     parameters = torch.tensor([loc, slope, noise], dtype=x.dtype).requires_grad_()
     value = -steppingstone(Normal(parameters[1] * z, parameters[2]).log_prob(x), betas).value.sum()
     (gradient,) = torch.autograd.grad(value, parameters)
@@ -69,25 +82,39 @@ def fixed_sample_gradient(x: Tensor, loc: float, slope: float, noise: float) -> 
 
 
 def test_the_gradient_of_a_fixed_sample_value_is_caught() -> None:
-    """It forgets that the draws depend on the parameters; for this datum the slope's is 3.5 times too small."""
+    """
+    It forgets that the draws depend on the parameters; for this datum the slope's is 3.5 times too
+    small.
+    """
     pyro.set_rng_seed(0)
     with pytest.raises(AssertionError):
         check_gradient(fixed_sample_gradient(X, **START))
-    x, slope, noise = torch.tensor([1.485], dtype=torch.float64), torch.tensor(1.0).double().requires_grad_(), 0.5
-    (right,) = torch.autograd.grad(-Normal(0.0, (slope.square() + noise**2).sqrt()).log_prob(x).sum(), slope)
+    x, slope, noise = (
+        torch.tensor([1.485], dtype=torch.float64),
+        torch.tensor(1.0).double().requires_grad_(),
+        0.5,
+    )
+    (right,) = torch.autograd.grad(
+        -Normal(0.0, (slope.square() + noise**2).sqrt()).log_prob(x).sum(), slope
+    )
     wrong = fixed_sample_gradient(x, 0.0, 1.0, noise)["slope"]
     assert 3.2 < right / wrong < 4.2
 
 
 @pytest.mark.slow
 def test_the_bias_of_ula_is_of_the_order_of_its_step_size() -> None:
-    """At equilibrium the variance, here 1/2, is too large by a factor ``1 / (1 - η)``, which the noise's gradient sees.
+    """
+    At equilibrium the variance, here 1/2, is too large by a factor ``1 / (1 - η)``, which the
+    noise's gradient sees.
 
-    With 40,000 chains the standard error is 0.025, so that 0.1 is missed less than once in 10,000 times.
+    With 40,000 chains the standard error is 0.025, so that 0.1 is missed less than once in 10,000
+    times.
     """
     pyro.set_rng_seed(0)
     for step_size in (0.1, 0.2, 0.4):
-        found = gradient_of(LangevinMLE(ULA, step_size=step_size, num_steps=int(4 / step_size), num_chains=40_000))
+        found = gradient_of(
+            LangevinMLE(ULA, step_size=step_size, num_steps=int(4 / step_size), num_chains=40_000)
+        )
         bias = found["noise"] - exact()[1]["noise"]
         assert abs(bias + len(X) * 0.5 * step_size / (1 - step_size)) < 0.1
 
@@ -108,10 +135,18 @@ def test_the_bias_falls_with_the_number_of_steps(tempered: bool) -> None:
 
 @pytest.mark.parametrize("estimator", ["steppingstone", "thermodynamic"])
 def test_the_value_is_the_negative_log_evidence(estimator: str) -> None:
-    """The trapezoid's remainder at 20 rungs is 0.03; the standard error of the value is about 0.02."""
+    """
+    The trapezoid's remainder at 20 rungs is 0.03; the standard error of the value is about 0.02.
+    """
     pyro.set_rng_seed(0)
     objective = SteppingstoneMLE(
-        MALA, step_size=0.3, estimator=estimator, num_temperatures=20, exponent=2.0, num_steps=40, num_chains=200
+        MALA,
+        step_size=0.3,
+        estimator=estimator,
+        num_temperatures=20,
+        exponent=2.0,
+        num_steps=40,
+        num_chains=200,
     )
     assert abs(objective.loss(conjugate, None, X) - exact()[0]) < 0.15
     assert objective.statistics.log_evidence.shape == X.shape
@@ -133,13 +168,17 @@ def _small(make: Callable[..., TKAM], **options: object) -> TKAM:
 
 MODELS: dict[str, Callable[[], TKAM]] = {
     "shared": lambda: _small(TKAM.kart, coupling="shared", reference="learnable_gaussian"),
-    "independent": lambda: _small(TKAM.kart, coupling="independent", reference="learnable_gaussian"),
+    "independent": lambda: _small(
+        TKAM.kart, coupling="independent", reference="learnable_gaussian"
+    ),
     "mixture": lambda: _small(TKAM.mixture, num_components=2),
     "deep": lambda: _small(TKAM.deep, sampler=ShortRunULA(num_steps=3)),
 }
 SHORT: dict[str, Callable[[], LangevinMLE | SteppingstoneMLE]] = {
     "ula": lambda: LangevinMLE(ULA, step_size=0.01, num_steps=3),
-    "automala": lambda: LangevinMLE(AutoMALA, num_steps=3, log_prior_gradient="contrastive", **PAPER),
+    "automala": lambda: LangevinMLE(
+        AutoMALA, num_steps=3, log_prior_gradient="contrastive", **PAPER
+    ),
     "steppingstone": lambda: SteppingstoneMLE(ULA, step_size=0.01, num_temperatures=3, num_steps=4),
 }
 
@@ -159,7 +198,9 @@ def test_every_parameter_moves(kind: str, name: str) -> None:
 
 
 def test_networks_that_are_not_pyros_train_without_a_warning() -> None:
-    """Pyro warns of a module whose parameters require no gradient, and here a warning is an error."""
+    """
+    Pyro warns of a module whose parameters require no gradient, and here a warning is an error.
+    """
     pyro.set_rng_seed(0)
     generator = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.SiLU(), torch.nn.Linear(4, 3))
     model = TKAM(TiltedPrior(2, "gaussian", grid_size=5), generator, GaussianLikelihood(0.5))
@@ -171,7 +212,10 @@ def test_networks_that_are_not_pyros_train_without_a_warning() -> None:
 
 @pytest.mark.parametrize("coupling", ["shared", "independent"])
 def test_the_scores_are_those_of_the_draws_themselves(coupling: str) -> None:
-    """At fixed ``z`` the prior learns through its density, at fixed ``u`` through the likelihood; never both."""
+    """
+    At fixed ``z`` the prior learns through its density, at fixed ``u`` through the likelihood;
+    never both.
+    """
     model, x = MODELS[coupling](), torch.rand(5, 3)
     bound = BoundModel(model, ULA(model), (x,), {})
     position, weights = bound.draw_prior(4), torch.rand(4, 5)
@@ -196,7 +240,9 @@ def test_the_scores_are_those_of_the_draws_themselves(coupling: str) -> None:
 
 def test_svi_trains() -> None:
     pyro.set_rng_seed(0)
-    svi = pyro.infer.SVI(conjugate, None, pyro.optim.Adam({"lr": 0.1}), loss=SteppingstoneMLE(step_size=0.1))
+    svi = pyro.infer.SVI(
+        conjugate, None, pyro.optim.Adam({"lr": 0.1}), loss=SteppingstoneMLE(step_size=0.1)
+    )
     losses = [svi.step(X) for _ in range(30)]
     assert sum(losses[-5:]) < sum(losses[:5])
     assert all(pyro.param(name).item() != value for name, value in START.items())
@@ -241,7 +287,9 @@ def test_the_number_of_model_runs_does_not_depend_on_data_chains_or_temperatures
             count[0] += 1
             conjugate(x)
 
-        objective = SteppingstoneMLE(step_size=0.1, num_temperatures=temperatures, num_chains=chains, num_steps=4)
+        objective = SteppingstoneMLE(
+            step_size=0.1, num_temperatures=temperatures, num_chains=chains, num_steps=4
+        )
         for _ in range(2):
             count[0] = 0
             objective.differentiable_loss(counted, None, torch.zeros(rows).double())
@@ -320,7 +368,10 @@ def test_step_sizes_and_the_exponent_follow_the_training_steps() -> None:
 
 @pytest.mark.parametrize("tempered", [False, True])
 def test_persistent_chains_go_on(tempered: bool) -> None:
-    """Chains of 2 steps, far from equilibrium, get there over 60 training steps (2,000 chains, parameters fixed)."""
+    """
+    Chains of 2 steps, far from equilibrium, get there over 60 training steps (2,000 chains,
+    parameters fixed).
+    """
     pyro.set_rng_seed(0)
     make = partial(SteppingstoneMLE, num_temperatures=3) if tempered else LangevinMLE
     objective = make(ULA, step_size=0.02, num_steps=2, num_chains=2000, persistent=True)
@@ -340,9 +391,17 @@ def test_persistent_chains_go_on(tempered: bool) -> None:
     [
         (lambda: LangevinMLE(num_steps=0), ValueError, "num_steps: got 0"),
         (lambda: LangevinMLE(num_chains=0), ValueError, "num_chains: got 0"),
-        (lambda: LangevinMLE(log_prior_gradient="none"), ValueError, "log_prior_gradient: got 'none'"),
+        (
+            lambda: LangevinMLE(log_prior_gradient="none"),
+            ValueError,
+            "log_prior_gradient: got 'none'",
+        ),
         (lambda: LangevinMLE(step_size=-1.0), ValueError, "step_size must be positive"),
-        (lambda: LangevinMLE(ULA(conjugate), step_size=0.1), ValueError, r"options: got \['step_size'\]"),
+        (
+            lambda: LangevinMLE(ULA(conjugate), step_size=0.1),
+            ValueError,
+            r"options: got \['step_size'\]",
+        ),
         (lambda: LangevinMLE("ula"), TypeError, "kernel: got 'ula'"),
         (lambda: LangevinMLE(lambda model: 3), TypeError, "kernel: got"),
         (lambda: SteppingstoneMLE(estimator="ais"), ValueError, "estimator: got 'ais'"),
@@ -355,7 +414,9 @@ def test_persistent_chains_go_on(tempered: bool) -> None:
         (lambda: SteppingstoneMLE().loss(conjugate, conjugate, X), ValueError, "guide: got"),
     ],
 )
-def test_refuses_bad_options(make: Callable[[], object], error: type[Exception], message: str) -> None:
+def test_refuses_bad_options(
+    make: Callable[[], object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         make()
 

@@ -22,9 +22,14 @@ OPTIONS = [
 
 
 def conjugate(x: torch.Tensor, size: int | None = None) -> None:
-    """Evidence N(loc, 1 + scale²) per datum; ``loc`` sits in the prior and ``scale`` in the likelihood."""
+    """
+    Evidence N(loc, 1 + scale²) per datum; ``loc`` sits in the prior and ``scale`` in the
+    likelihood.
+    """
     loc = pyro.param("loc", torch.tensor(0.5, dtype=x.dtype))
-    scale = pyro.param("scale", torch.tensor(0.7, dtype=x.dtype), constraint=dist.constraints.positive)
+    scale = pyro.param(
+        "scale", torch.tensor(0.7, dtype=x.dtype), constraint=dist.constraints.positive
+    )
     with pyro.plate("data", size or len(x), subsample=torch.arange(len(x))):
         z = pyro.sample("z", dist.Normal(loc, torch.ones_like(loc)))
         pyro.sample("x", dist.Normal(z, scale), obs=x)
@@ -33,7 +38,9 @@ def conjugate(x: torch.Tensor, size: int | None = None) -> None:
 def exact(x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     loc, log_scale = torch.tensor([0.5, math.log(0.7)], dtype=x.dtype).requires_grad_().unbind()
     loss = -Normal(loc, (1 + log_scale.exp().square()).sqrt()).log_prob(x).sum()
-    return loss.detach(), dict(zip(("loc", "scale"), torch.autograd.grad(loss, (loc, log_scale)), strict=True))
+    return loss.detach(), dict(
+        zip(("loc", "scale"), torch.autograd.grad(loss, (loc, log_scale)), strict=True)
+    )
 
 
 def gradients(elbo: ImportanceMLE, *args: object) -> dict[str, torch.Tensor]:
@@ -42,9 +49,14 @@ def gradients(elbo: ImportanceMLE, *args: object) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in pyro.get_param_store().named_parameters()}
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
+@pytest.mark.parametrize(
+    "options", OPTIONS, ids=lambda options: "-".join(map(str, options.values()))
+)
 def test_value_and_gradient_approach_the_exact_evidence(options: dict) -> None:
-    """With 200,000 draws the standard errors of the gradient are below 0.7%: 5% are missed less than once in 1e9."""
+    """
+    With 200,000 draws the standard errors of the gradient are below 0.7%: 5% are missed less than
+    once in 1e9.
+    """
     pyro.set_rng_seed(1)
     loss, expected = exact(X)
     elbo = ImportanceMLE(200_000, **options)
@@ -55,9 +67,13 @@ def test_value_and_gradient_approach_the_exact_evidence(options: dict) -> None:
 
 
 def with_own_draws(x: torch.Tensor) -> None:
-    """The same model with priors that differ by a billionth, so that each datum has draws of its own."""
+    """
+    The same model with priors that differ by a billionth, so that each datum has draws of its own.
+    """
     loc = pyro.param("loc", torch.tensor(0.5, dtype=x.dtype))
-    scale = pyro.param("scale", torch.tensor(0.7, dtype=x.dtype), constraint=dist.constraints.positive)
+    scale = pyro.param(
+        "scale", torch.tensor(0.7, dtype=x.dtype), constraint=dist.constraints.positive
+    )
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(loc, torch.linspace(1, 1 + 1e-9, len(x), dtype=x.dtype)))
         pyro.sample("x", dist.Normal(z, scale), obs=x)
@@ -65,10 +81,13 @@ def with_own_draws(x: torch.Tensor) -> None:
 
 @pytest.mark.slow
 def test_bias_of_the_gradient_shrinks_as_one_over_the_number_of_draws() -> None:
-    """Over 16, 32 and 64 draws the log of the bias has slope -1.04, where terms in 1/S² are still a few percent.
+    """
+    Over 16, 32 and 64 draws the log of the bias has slope -1.04, where terms in 1/S² are still a
+    few percent.
 
-    From 250,000 to 62,500 replications, the bias at 64 draws has a standard error of 1.7%, and the slope one of 1.5%:
-    false alarms below 1e-6, while a bias that shrinks as ``S ** -0.5`` is 25 standard errors away.
+    From 250,000 to 62,500 replications, the bias at 64 draws has a standard error of 1.7%, and the
+    slope one of 1.5%: false alarms below 1e-6, while a bias that shrinks as ``S ** -0.5`` is 25
+    standard errors away.
     """
     pyro.set_rng_seed(0)
     _, expected = exact(X)
@@ -83,7 +102,8 @@ def test_bias_of_the_gradient_shrinks_as_one_over_the_number_of_draws() -> None:
         assert difference.mean().abs() > 20 * difference.std() / 10**0.5
         bias.append(float(difference.mean().abs().log()))
     logs = [math.log(num) for num in sizes]
-    slope = (bias[2] - bias[0]) / (logs[2] - logs[0])  # also the least squares slope, as the logs are evenly spaced
+    # also the least squares slope, as the logs are evenly spaced
+    slope = (bias[2] - bias[0]) / (logs[2] - logs[0])
     assert abs(slope + 1) < 0.12
 
 
@@ -98,13 +118,18 @@ def test_a_mini_batch_scales_to_the_whole_data() -> None:
 
 @pytest.mark.slow
 def test_quadrature_and_contrastive_prior_gradients_agree_in_expectation() -> None:
-    """The mean difference over 800 replications lies within 4 standard errors (false alarms below 1e-4)."""
+    """
+    The mean difference over 800 replications lies within 4 standard errors (false alarms below
+    1e-4).
+    """
     differences = []
     for seed in range(800):
         found = []
         for kind in ("quadrature", "contrastive"):
             pyro.set_rng_seed(seed)
-            found.append(gradients(ImportanceMLE(20, ess_threshold=0.0, log_prior_gradient=kind), X)["loc"])
+            found.append(
+                gradients(ImportanceMLE(20, ess_threshold=0.0, log_prior_gradient=kind), X)["loc"]
+            )
         differences.append(found[0] - found[1])
     difference = torch.stack(differences)
     assert difference.abs().mean() > 0.1  # draw by draw they are different estimators
@@ -119,7 +144,10 @@ PRIORS = {
 
 
 def differences(prior: torch.nn.Module, seeds: int) -> torch.Tensor:
-    """Return quadrature less contrastive gradients of all parameters of a prior, ``(seeds, parameters)``."""
+    """
+    Return quadrature less contrastive gradients of all parameters of a prior, ``(seeds,
+    parameters)``.
+    """
     model = TKAM(prior, torch.nn.Linear(2, 3).requires_grad_(False).eval(), GaussianLikelihood(0.5))
     x, rows = torch.tensor([[0.5, -0.2, 0.1], [0.0, 0.4, -0.3]]), []
     losses = [
@@ -134,7 +162,9 @@ def differences(prior: torch.nn.Module, seeds: int) -> torch.Tensor:
             pyro.set_rng_seed(seed)
             prior.zero_grad()
             loss(x).backward()
-            found.append(torch.cat([p.grad.flatten() for p in prior.parameters() if p.grad is not None]))
+            found.append(
+                torch.cat([p.grad.flatten() for p in prior.parameters() if p.grad is not None])
+            )
         rows.append(found[0] - found[1])
     return torch.stack(rows)
 
@@ -142,7 +172,10 @@ def differences(prior: torch.nn.Module, seeds: int) -> torch.Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", PRIORS)
 def test_quadrature_and_contrastive_agree_in_expectation_for_learned_priors(kind: str) -> None:
-    """Each parameter's mean over 300 seeds lies within 5 standard errors: false alarms below 1e-4 for all of them."""
+    """
+    Each parameter's mean over 300 seeds lies within 5 standard errors: false alarms below 1e-4 for
+    all of them.
+    """
     pyro.set_rng_seed(1)
     prior = PRIORS[kind]()
     with torch.no_grad():
@@ -181,7 +214,9 @@ def test_a_guide_that_is_the_posterior_gives_the_exact_evidence() -> None:
 
     def posterior(x: torch.Tensor) -> None:
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal((0.5 + x / 0.49) / precision, torch.full_like(x, precision**-0.5)))
+            pyro.sample(
+                "z", dist.Normal((0.5 + x / 0.49) / precision, torch.full_like(x, precision**-0.5))
+            )
 
     elbo = ImportanceMLE(3)
     loss = elbo.loss(conjugate, posterior, X)
@@ -194,7 +229,10 @@ def test_a_guide_learns_the_posterior() -> None:
     pyro.clear_param_store()
 
     def guide(x: torch.Tensor) -> None:
-        loc, scale = pyro.param("q_loc", torch.zeros_like(x)), pyro.param("q_scale", torch.tensor(1.0).double())
+        loc, scale = (
+            pyro.param("q_loc", torch.zeros_like(x)),
+            pyro.param("q_scale", torch.tensor(1.0).double()),
+        )
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(loc, scale.abs()))
 
@@ -216,7 +254,9 @@ def test_global_latents_are_weighed_by_all_data_at_once() -> None:
             pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
 
     covariance = torch.eye(5, dtype=torch.float64) + 1
-    expected = -torch.distributions.MultivariateNormal(torch.zeros(5).double(), covariance).log_prob(X)
+    expected = -torch.distributions.MultivariateNormal(
+        torch.zeros(5).double(), covariance
+    ).log_prob(X)
     elbo = ImportanceMLE(50_000)
     assert abs(elbo.loss(model, None, X) - expected) < 0.05  # over ten standard errors
     assert elbo.statistics.log_evidence.shape == ()

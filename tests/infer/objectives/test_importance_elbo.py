@@ -1,4 +1,6 @@
-"""The importance-weighted bound against the exact evidence of a conjugate model, and its gradients."""
+"""
+The importance-weighted bound against the exact evidence of a conjugate model, and its gradients.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +50,15 @@ def test_a_mini_batch_is_scaled_to_all_data():
 
 
 def test_the_bound_rises_to_the_evidence_with_more_particles_for_every_datum():
-    """Averaging the weights of the whole batch, as ``RenyiELBO`` does, would give a looser bound than this."""
+    """
+    Averaging the weights of the whole batch, as ``RenyiELBO`` does, would give a looser bound than
+    this.
+    """
     pyro.set_rng_seed(0)
     pyro.param("scale", torch.tensor(1.5), constraint=dist.constraints.positive)
     bounds = [
-        -sum(ImportanceWeightedELBO(num).loss(model, guide, X) for _ in range(400)) / 400 for num in (1, 4, 16, 64)
+        -sum(ImportanceWeightedELBO(num).loss(model, guide, X) for _ in range(400)) / 400
+        for num in (1, 4, 16, 64)
     ]
     gaps = [float(exact(X)) - bound for bound in bounds]
     assert gaps[0] > gaps[1] > gaps[2] > gaps[3] > -0.01
@@ -61,7 +67,10 @@ def test_the_bound_rises_to_the_evidence_with_more_particles_for_every_datum():
 
 
 def test_the_gradient_is_that_of_the_bound():
-    """One particle: the bound of a shifted Gaussian guide is ``-3 (shift²/2)/σ²`` below the evidence, exactly."""
+    """
+    One particle: the bound of a shifted Gaussian guide is ``-3 (shift²/2)/σ²`` below the evidence,
+    exactly.
+    """
     pyro.set_rng_seed(1)
     pyro.param("shift", torch.tensor(0.4))
     objective = ImportanceWeightedELBO()
@@ -72,7 +81,8 @@ def test_the_gradient_is_that_of_the_bound():
         for name in ("shift", "loc"):
             pyro.get_param_store()[name].grad = None
     mean = torch.tensor(gradients).mean(0)
-    # d/dshift: 3 · 0.4 / 0.5; d/dloc of -E_q log p(z | loc): -Σ (E_q[z] - loc). False-alarm rate below 1e-4.
+    # d/dshift: 3 · 0.4 / 0.5; d/dloc of -E_q log p(z | loc): -Σ (E_q[z] - loc). False-alarm rate
+    # below 1e-4.
     expected = torch.tensor([3 * 0.4 / 0.5, float(-((X + 0.5) / 2 + 0.4 - 0.5).sum())])
     torch.testing.assert_close(mean, expected, atol=0.2, rtol=0)
 
@@ -82,7 +92,9 @@ def test_svi_learns_the_posterior():
     pyro.param("shift", torch.tensor(1.0))
     pyro.param("scale", torch.tensor(2.0), constraint=dist.constraints.positive)
     fixed = pyro.poutine.block(model, hide=["loc"])
-    svi = pyro.infer.SVI(fixed, guide, pyro.optim.Adam({"lr": 0.03}), loss=ImportanceWeightedELBO(5))
+    svi = pyro.infer.SVI(
+        fixed, guide, pyro.optim.Adam({"lr": 0.03}), loss=ImportanceWeightedELBO(5)
+    )
     for _ in range(300):
         svi.step(X)
     assert abs(float(pyro.param("shift").detach())) < 0.15
@@ -108,6 +120,8 @@ def test_bad_input():
 
 @pytest.mark.parametrize("objective", [ImportanceMLE, ImportanceWeightedELBO])
 def test_numbers_of_draws_are_whole(objective):
-    with pytest.raises(ValueError, match=r"num_particles: got 1000.0, takes a whole number of at least 1"):
+    with pytest.raises(
+        ValueError, match=r"num_particles: got 1000.0, takes a whole number of at least 1"
+    ):
         objective(1e3)
     assert objective(np.int64(3)).num_particles == 3

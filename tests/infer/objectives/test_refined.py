@@ -1,4 +1,7 @@
-"""Chains that refine a guide's draws, on a conjugate model where the chains' law is known after every step."""
+"""
+Chains that refine a guide's draws, on a conjugate model where the chains' law is known after every
+step.
+"""
 
 import pyro
 import pyro.distributions as dist
@@ -16,7 +19,10 @@ from pyro_tkam.models import TKAM, AmortisedGuide
 from tests.laws.objective import START, X, check_gradient, conjugate, exact
 
 LOC, SCALE = -1.5, 0.4
-"""The guide ``q(z|x) = N(-1.5, 0.4²)`` of every datum, far from the posteriors ``N((0.2 + x) / 2, 1/2)``."""
+"""
+The guide ``q(z|x) = N(-1.5, 0.4²)`` of every datum, far from the posteriors ``N((0.2 + x) / 2,
+1/2)``.
+"""
 
 
 def guide(x: Tensor, size: int | None = None) -> None:
@@ -33,7 +39,10 @@ def gradients(objective: LangevinMLE, *args: object) -> dict[str, Tensor]:
 
 
 def ends(num_steps: int, step_size: float) -> tuple[Tensor, float]:
-    """Return mean and variance of each datum's chains: ``m' - μ = (1 - 2η)(m - μ)``, ``v' = (1 - 2η)² v + 2η``."""
+    """
+    Return mean and variance of each datum's chains: ``m' - μ = (1 - 2η)(m - μ)``, ``v' = (1 - 2η)²
+    v + 2η``.
+    """
     posterior, variance = (START["loc"] + X) / 2, SCALE**2
     for _ in range(num_steps):
         variance = (1 - 2 * step_size) ** 2 * variance + 2 * step_size
@@ -41,10 +50,17 @@ def ends(num_steps: int, step_size: float) -> tuple[Tensor, float]:
 
 
 @pytest.mark.parametrize("num_steps", [1, 10])
-def test_the_guides_gradient_is_that_of_the_cross_entropy_of_the_chains_ends(num_steps: int) -> None:
-    """Five standard errors or more at 40,000 chains: false alarms below 1e-5; with the other sign both fail."""
+def test_the_guides_gradient_is_that_of_the_cross_entropy_of_the_chains_ends(
+    num_steps: int,
+) -> None:
+    """
+    Five standard errors or more at 40,000 chains: false alarms below 1e-5; with the other sign both
+    fail.
+    """
     pyro.set_rng_seed(0)
-    objective = LangevinMLE(ULA, step_size=0.05, num_steps=num_steps, num_chains=40_000, guide_objective="inclusive")
+    objective = LangevinMLE(
+        ULA, step_size=0.05, num_steps=num_steps, num_chains=40_000, guide_objective="inclusive"
+    )
     found = gradients(objective)
     mean, variance = ends(num_steps, 0.05)
     distance = mean - LOC
@@ -54,22 +70,32 @@ def test_the_guides_gradient_is_that_of_the_cross_entropy_of_the_chains_ends(num
 
 
 def test_a_guide_learns_by_the_lower_bound_of_its_own_draws() -> None:
-    """``Σ_b ((m_b - q_loc) / v)`` and ``1 - s² / v`` at the posteriors ``N(m_b, v)``, whatever the chains do after.
+    """
+    ``Σ_b ((m_b - q_loc) / v)`` and ``1 - s² / v`` at the posteriors ``N(m_b, v)``, whatever the
+    chains do after.
 
-    Five standard errors or more at 40,000 chains: false alarms below 1e-5; the inclusive gradient is far from both.
+    Five standard errors or more at 40,000 chains: false alarms below 1e-5; the inclusive gradient
+    is far from both.
     """
     for num_steps in (1, 5):
         pyro.set_rng_seed(0)
         found = gradients(LangevinMLE(ULA, step_size=0.05, num_steps=num_steps, num_chains=40_000))
         posterior = (START["loc"] + X) / 2
-        assert float(found["q_loc"]) == pytest.approx(float(-(posterior - LOC).sum() / 0.5), rel=0.02)
-        assert float(found["q_log_scale"]) == pytest.approx(-len(X) * (1 - SCALE**2 / 0.5), rel=0.02)
+        assert float(found["q_loc"]) == pytest.approx(
+            float(-(posterior - LOC).sum() / 0.5), rel=0.02
+        )
+        assert float(found["q_log_scale"]) == pytest.approx(
+            -len(X) * (1 - SCALE**2 / 0.5), rel=0.02
+        )
 
 
 def test_steps_take_off_the_bias_of_a_poor_guide() -> None:
-    """The slope's gradient is 440% off after one step, 340% after 4, 120% after 16, and exact to 5% after 150.
+    """
+    The slope's gradient is 440% off after one step, 340% after 4, 120% after 16, and exact to 5%
+    after 150.
 
-    With 3,000 chains the standard errors are about 1%, so that 5% are missed less than once in 10,000 times.
+    With 3,000 chains the standard errors are about 1%, so that 5% are missed less than once in
+    10,000 times.
     """
     pyro.set_rng_seed(0)
     errors = []
@@ -86,39 +112,59 @@ def test_steps_take_off_the_bias_of_a_poor_guide() -> None:
     [
         LangevinMLE(MALA, step_size=0.3, num_steps=60, num_chains=3000),
         LangevinMLE(
-            AutoMALA, step_size=0.7, num_unadjusted=10, min_step_size=0.05, max_step_size=2.0, num_steps=30,
+            AutoMALA,
+            step_size=0.7,
+            num_unadjusted=10,
+            min_step_size=0.05,
+            max_step_size=2.0,
+            num_steps=30,
             num_chains=3000,
         ),
     ],
     ids=["mala", "automala"],
-)  # fmt: skip
+)
 def test_other_kernels_refine_to_the_exact_gradient(objective: LangevinMLE) -> None:
-    """With 3,000 chains the standard errors are about 1%, so that 5% are missed less than once in 10,000 times."""
+    """
+    With 3,000 chains the standard errors are about 1%, so that 5% are missed less than once in
+    10,000 times.
+    """
     pyro.set_rng_seed(0)
     check_gradient(gradients(objective))
 
 
 def test_contrastive_subtracts_draws_of_the_prior_not_of_the_guide() -> None:
-    """A normalised prior has the same gradient both ways; the guide's draws would move it by ``4 · 1.7``."""
+    """
+    A normalised prior has the same gradient both ways; the guide's draws would move it by ``4 ·
+    1.7``.
+    """
     pyro.set_rng_seed(0)
-    objective = LangevinMLE(ULA, step_size=0.02, num_steps=150, num_chains=3000, log_prior_gradient="contrastive")
+    objective = LangevinMLE(
+        ULA, step_size=0.02, num_steps=150, num_chains=3000, log_prior_gradient="contrastive"
+    )
     check_gradient(gradients(objective))
 
 
 def test_a_guide_that_is_the_posterior_is_at_rest() -> None:
     """Its gradient is zero where MALA, which leaves the posterior as it is, starts from it.
 
-    The score of one draw has variance 2 in either parameter: five standard errors of 4 data, 20,000 chains each.
+    The score of one draw has variance 2 in either parameter: five standard errors of 4 data, 20,000
+    chains each.
     """
     pyro.set_rng_seed(0)
     pyro.clear_param_store()
 
     def posterior(x: Tensor) -> None:
-        shift, log_scale = (pyro.param(name, torch.zeros((), dtype=x.dtype)) for name in ("shift", "log_scale"))
+        shift, log_scale = (
+            pyro.param(name, torch.zeros((), dtype=x.dtype)) for name in ("shift", "log_scale")
+        )
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal((START["loc"] + x) / 2 + shift, 0.5**0.5 * log_scale.exp()))
+            pyro.sample(
+                "z", dist.Normal((START["loc"] + x) / 2 + shift, 0.5**0.5 * log_scale.exp())
+            )
 
-    objective = LangevinMLE(MALA, step_size=0.3, num_steps=3, num_chains=20_000, guide_objective="inclusive")
+    objective = LangevinMLE(
+        MALA, step_size=0.3, num_steps=3, num_chains=20_000, guide_objective="inclusive"
+    )
     objective.loss_and_grads(conjugate, posterior, X)
     for name in ("shift", "log_scale"):
         assert abs(pyro.param(name).grad) < 5 * (2 * len(X) / 20_000) ** 0.5
@@ -175,12 +221,17 @@ class SeveralGuide(torch.nn.Module):
     def forward(self, x: Tensor) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("rate", dist.LogNormal(self.loc[0] * x[:, 0], self.log_scale[0].exp()))
-            pyro.sample("z", dist.Normal(self.loc[1:] * x[:, 1:], self.log_scale[1:].exp()).to_event(1))
+            pyro.sample(
+                "z", dist.Normal(self.loc[1:] * x[:, 1:], self.log_scale[1:].exp()).to_event(1)
+            )
 
 
 @pytest.mark.parametrize("kind", [*MODELS, "several"])
 def test_the_gradient_of_the_lower_bound_is_that_of_the_densities_themselves(kind: str) -> None:
-    """It goes through coordinates; here the model and the guide are scored at the draws with their graph."""
+    """
+    It goes through coordinates; here the model and the guide are scored at the draws with their
+    graph.
+    """
     pyro.set_rng_seed(0)
     x = torch.rand(5, 3)
     model = several if kind == "several" else MODELS[kind]()
@@ -189,7 +240,9 @@ def test_the_gradient_of_the_lower_bound_is_that_of_the_densities_themselves(kin
     with bound.frozen(q):
         drawn, start = bound.draw_guide(q, 1, reparameterised=True)
         lower_bound = bound.lower_bound(drawn, start)
-    values = dict(zip(bound.density.layout.sites, (value[0] for value in drawn.values), strict=True))
+    values = dict(
+        zip(bound.density.layout.sites, (value[0] for value in drawn.values), strict=True)
+    )
     joint = pyro.poutine.trace(pyro.poutine.condition(model, values)).get_trace(x).log_prob_sum()
     parameters = list(q.parameters())
     expected = torch.autograd.grad(joint - drawn.log_density.sum(), parameters, retain_graph=True)
@@ -201,7 +254,10 @@ def test_the_gradient_of_the_lower_bound_is_that_of_the_densities_themselves(kin
 
 
 def test_the_lower_bound_teaches_the_guide_alone() -> None:
-    """Not even a module of torch's own, whose parameters are not frozen, nor what a handler would see twice."""
+    """
+    Not even a module of torch's own, whose parameters are not frozen, nor what a handler would see
+    twice.
+    """
     pyro.set_rng_seed(0)
     network = torch.nn.Linear(1, 3)
 
@@ -261,12 +317,16 @@ def test_every_parameter_of_model_and_guide_trains(kind: str, guide_objective: s
         optimizer.zero_grad()
         loss(x, size=20).backward()
         optimizer.step()
-    assert [name for name, value in loss.named_parameters() if torch.equal(value, before[name])] == []
+    assert [
+        name for name, value in loss.named_parameters() if torch.equal(value, before[name])
+    ] == []
 
 
 FUNCTIONS = {
     "normal": dist.Normal(torch.tensor([1.0, -2.0]), 0.5),
-    "several": MultivariateNormal(torch.tensor([1.0, 0.0]), scale_tril=torch.tensor([[1.0, 0.0], [0.5, 2.0]])),
+    "several": MultivariateNormal(
+        torch.tensor([1.0, 0.0]), scale_tril=torch.tensor([[1.0, 0.0], [0.5, 2.0]])
+    ),
     "uniform": dist.Uniform(-1.0, 3.0).expand((2,)).to_event(1),
     "exponential": dist.Exponential(torch.tensor([0.5, 2.0])),
     "laplace": dist.Laplace(0.0, torch.tensor([0.5, 2.0])),
@@ -280,7 +340,9 @@ FUNCTIONS = {
 def test_scores_are_the_inverse_of_quantiles(name: str) -> None:
     normal = torch.linspace(-3.5, 3.5, 30).reshape(15, 2)
     fn = FUNCTIONS[name]
-    torch.testing.assert_close(normal_score(fn, normal_quantile(fn)(normal)), normal, atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        normal_score(fn, normal_quantile(fn)(normal)), normal, atol=2e-3, rtol=0
+    )
 
 
 def test_what_cannot_be_refined_is_named() -> None:

@@ -15,7 +15,11 @@ from tests.models.small import labelled, multimodal
 
 LOC, SLOPE, NOISE = 0.4, 1.5, 0.8
 PRECISION = 1 + SLOPE**2 / NOISE**2
-POSTERIOR = {"a": SLOPE / NOISE**2 / PRECISION, "b": LOC / PRECISION, "log_s": -0.5 * math.log(PRECISION)}
+POSTERIOR = {
+    "a": SLOPE / NOISE**2 / PRECISION,
+    "b": LOC / PRECISION,
+    "log_s": -0.5 * math.log(PRECISION),
+}
 GUIDES = {
     "exact": POSTERIOR,
     "shifted": POSTERIOR | {"b": POSTERIOR["b"] + 0.3},
@@ -33,7 +37,9 @@ def model(x: Tensor, size: int | None = None) -> None:
         pyro.sample("x", dist.Normal(SLOPE * z, NOISE), obs=x)
 
 
-def gradients(objective: ImportanceMLE, start: dict[str, float], x: Tensor, **options: int) -> dict[str, Tensor]:
+def gradients(
+    objective: ImportanceMLE, start: dict[str, float], x: Tensor, **options: int
+) -> dict[str, Tensor]:
     pyro.clear_param_store()
 
     def guide(x: Tensor, size: int | None = None) -> None:
@@ -46,17 +52,27 @@ def gradients(objective: ImportanceMLE, start: dict[str, float], x: Tensor, **op
 
 
 def exact(a: float, b: float, log_s: float) -> dict[str, float]:
-    """Gradient of ``-E[log N(z; a x + b, s²)]`` over ``(z, x)`` of the model, from its first two moments."""
+    """
+    Gradient of ``-E[log N(z; a x + b, s²)]`` over ``(z, x)`` of the model, from its first two
+    moments.
+    """
     z, zz = LOC, 1 + LOC**2
     x, zx, xx = SLOPE * z, SLOPE * zz, SLOPE**2 * zz + NOISE**2
     square = zz - 2 * a * zx - 2 * b * z + a * a * xx + 2 * a * b * x + b * b
     scale = math.exp(-2 * log_s)
-    return {"a": -scale * (zx - a * xx - b * x), "b": -scale * (z - a * x - b), "log_s": 1 - scale * square}
+    return {
+        "a": -scale * (zx - a * xx - b * x),
+        "b": -scale * (z - a * x - b),
+        "log_s": 1 - scale * square,
+    }
 
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_the_sleep_gradient_is_zero_at_the_posterior_and_nowhere_else(name: str) -> None:
-    """Of 100,000 dreams the standard errors are below 0.013: 0.06 is missed less than once in 100,000 times."""
+    """
+    Of 100,000 dreams the standard errors are below 0.013: 0.06 is missed less than once in 100,000
+    times.
+    """
     pyro.set_rng_seed(0)
     expected = exact(**GUIDES[name])
     assert (max(map(abs, expected.values())) < 1e-6) == (name == "exact")
@@ -67,19 +83,26 @@ def test_the_sleep_gradient_is_zero_at_the_posterior_and_nowhere_else(name: str)
 
 
 def test_the_wake_phase_would_not_be_at_rest_there() -> None:
-    """What the law above would miss if the guide learned from the data, which here are no draws of the model."""
+    """
+    What the law above would miss if the guide learned from the data, which here are no draws of the
+    model.
+    """
     pyro.set_rng_seed(0)
     found = gradients(ImportanceMLE(50), GUIDES["steep"], torch.full((2000,), 7.0))
     assert abs(float(found["a"]) / 2000 - exact(**GUIDES["steep"])["a"]) > 0.5
 
 
 def test_the_model_learns_as_in_the_wake_phase() -> None:
-    """At the posterior every weight is the same and the gradient exact in expectation, ``Σ (loc - E[z|x])``."""
+    """
+    At the posterior every weight is the same and the gradient exact in expectation, ``Σ (loc -
+    E[z|x])``.
+    """
     pyro.set_rng_seed(0)
     x = torch.linspace(-1, 2, 4)
     found = gradients(WakeSleepMLE(20_000), POSTERIOR, x)["loc"]
     expected = (LOC - POSTERIOR["a"] * x - POSTERIOR["b"]).sum()
-    assert abs(found - expected) < 0.03  # over five standard errors: 2 / sqrt(20,000) · 0.47 · 2 = 0.013 at most
+    # over five standard errors: 2 / sqrt(20,000) · 0.47 · 2 = 0.013 at most
+    assert abs(found - expected) < 0.03
 
 
 def test_a_mini_batch_scales_to_the_whole_data() -> None:
@@ -142,5 +165,7 @@ def test_what_cannot_dream_is_named() -> None:
         WakeSleepMLE().loss(model, None, torch.zeros(3))
     with pytest.raises(ValueError, match=r"model: got no arguments for its observed sites \['x'\]"):
         WakeSleepMLE().loss(renamed, guide, torch.zeros(3))
-    with pytest.raises(ValueError, match=r"model: site 'x' has shape \(3,\), its argument \(3, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"model: site 'x' has shape \(3,\), its argument \(3, 1\)"
+    ):
         WakeSleepMLE().loss(column, guide, torch.zeros(3, 1))

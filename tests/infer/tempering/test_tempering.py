@@ -28,7 +28,9 @@ def regression(x: Tensor, y: Tensor) -> None:
 
 
 def scale_family(dim: int, precision: float) -> None:
-    """Normal prior with likelihood ``exp(-c |z|^2 / 2)``: the posterior at t is N(0, 1 / (1 + c t))."""
+    """
+    Normal prior with likelihood ``exp(-c |z|^2 / 2)``: the posterior at t is N(0, 1 / (1 + c t)).
+    """
     z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([dim]).to_event(1))
     pyro.factor("likelihood", -0.5 * precision * z.square().sum(-1))
 
@@ -47,7 +49,11 @@ def _seed() -> None:
 
 def steppingstone(result: PowerPosteriors) -> tuple[Tensor, Tensor]:
     """Return forward and reverse estimates of log evidence, summed over local data."""
-    gap = result.betas.double().diff()[:, None, None].reshape(-1, *(1,) * (result.log_likelihood.ndim - 1))
+    gap = (
+        result.betas.double()
+        .diff()[:, None, None]
+        .reshape(-1, *(1,) * (result.log_likelihood.ndim - 1))
+    )
     values = result.log_likelihood.double()
     draws = math.log(values[0, :, :].shape[0] * values.shape[2])
     forward = (gap * values[:-1]).flatten(1, 2).logsumexp(1) - draws
@@ -58,7 +64,10 @@ def steppingstone(result: PowerPosteriors) -> tuple[Tensor, Tensor]:
 @pytest.mark.slow
 @every_kernel
 def test_evidence_of_a_conjugate_regression(kernel: type) -> None:
-    """Forward and reverse estimates bracket the exact value; a wrong swap or kernel moves them by whole nats."""
+    """
+    Forward and reverse estimates bracket the exact value; a wrong swap or kernel moves them by
+    whole nats.
+    """
     x, y = torch.randn(20, 4), torch.randn(20)
     step_size = 0.003 if kernel is ULA else 0.1
     tempering = ParallelTempering(
@@ -96,7 +105,11 @@ def test_every_evaluation_of_the_likelihood_is_counted(kernel: type, exact_prior
     rows = []
     for name in ("point", "split", "split_values"):
         monitored = getattr(density, name)
-        setattr(density, name, lambda position, *rest, real=monitored: rows.append(len(position)) or real(position))
+        setattr(
+            density,
+            name,
+            lambda position, *rest, real=monitored: rows.append(len(position)) or real(position),
+        )
     ladder = make_ladder(torch.tensor([0.0, 1.0]), 2)
     tempered = TemperedChains(kernel(scale_family, step_size=0.2), density, ladder, 1, 0, 1)
     for _ in range(50):
@@ -108,7 +121,10 @@ def test_every_evaluation_of_the_likelihood_is_counted(kernel: type, exact_prior
 @pytest.mark.parametrize("kernel", [MALA, AutoMALA])
 @pytest.mark.parametrize("exact_prior", [True, False])
 def test_tempering_leaves_all_power_posteriors_invariant(kernel: type, exact_prior: bool) -> None:
-    """KS at each rung after 5 steps from exact draws: 8 rungs times 4 calls, Bonferroni, false alarm 1e-3."""
+    """
+    KS at each rung after 5 steps from exact draws: 8 rungs times 4 calls, Bonferroni, false alarm
+    1e-3.
+    """
     precision, chains = 9.0, 4000
     density = ModelDensity(scale_family, (2, precision), standard_normal=True)
     density.can_sample_prior = lambda: exact_prior  # type: ignore[method-assign]
@@ -126,18 +142,28 @@ def test_tempering_leaves_all_power_posteriors_invariant(kernel: type, exact_pri
 def test_the_test_above_would_see_labels_mixed_up() -> None:
     chains = 4000
     density = ModelDensity(scale_family, (2, 9.0), standard_normal=True)
-    tempered = TemperedChains(MALA(scale_family), density, make_ladder(power_law(8, 2.0), 8), chains, 0, 1)
+    tempered = TemperedChains(
+        MALA(scale_family), density, make_ladder(power_law(8, 2.0), 8), chains, 0, 1
+    )
     wrong = (1 + 9.0 * tempered.betas).rsqrt().repeat(chains).unsqueeze(-1)
-    whitened = tempered.by_rung((torch.randn(8 * chains, 2) * wrong / wrong.sort(0, True).values).square().sum(-1))
+    whitened = tempered.by_rung(
+        (torch.randn(8 * chains, 2) * wrong / wrong.sort(0, True).values).square().sum(-1)
+    )
     assert min(stats.kstest(rung.numpy(), stats.chi2(2).cdf).pvalue for rung in whitened) < 1e-10
 
 
 @pytest.mark.slow
 def test_the_barrier_is_that_of_theory() -> None:
-    """λ(t) = c/(1 + ct) Γ(d/2 + 1/2) / (√π Γ(d/2)), so Λ = log(1 + c) Γ(d/2 + 1/2) / (√π Γ(d/2))."""
+    """
+    λ(t) = c/(1 + ct) Γ(d/2 + 1/2) / (√π Γ(d/2)), so Λ = log(1 + c) Γ(d/2 + 1/2) / (√π Γ(d/2)).
+    """
     dim, precision = 6, 30.0
     result = ParallelTempering(
-        MALA(scale_family), num_temperatures=14, num_samples=400, num_chains=64, disable_progbar=True
+        MALA(scale_family),
+        num_temperatures=14,
+        num_samples=400,
+        num_chains=64,
+        disable_progbar=True,
     ).run(dim, precision)
     constant = math.exp(math.lgamma(dim / 2 + 0.5) - math.lgamma(dim / 2)) / math.sqrt(math.pi)
     exact = torch.log1p(precision * result.betas) * constant
@@ -151,7 +177,12 @@ def test_the_barrier_is_that_of_theory() -> None:
 @every_kernel
 def test_local_data_swap_by_themselves(kernel: type) -> None:
     tempering = ParallelTempering(
-        kernel(local_latents), num_temperatures=4, num_samples=20, num_chains=3, keep_all=True, disable_progbar=True
+        kernel(local_latents),
+        num_temperatures=4,
+        num_samples=20,
+        num_chains=3,
+        keep_all=True,
+        disable_progbar=True,
     )
     result = tempering.run(ROWS)
     assert result.log_likelihood.shape == (4, 3, 20, len(ROWS))
@@ -159,17 +190,28 @@ def test_local_data_swap_by_themselves(kernel: type) -> None:
     assert result.round_trips.shape == (3, len(ROWS))
     assert (result.replicas[..., 0] != result.replicas[..., 1]).any()
     split = result.density.split(result.positions.flatten(0, 2))
-    torch.testing.assert_close(split.log_likelihood.reshape(4, 3, 20, -1), result.log_likelihood, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        split.log_likelihood.reshape(4, 3, 20, -1), result.log_likelihood, rtol=1e-3, atol=1e-3
+    )
 
 
 def test_recorded_likelihoods_belong_to_recorded_positions() -> None:
     tempering = ParallelTempering(
-        MALA(eight_schools), num_temperatures=5, num_samples=10, num_chains=2, keep_all=True, disable_progbar=True
+        MALA(eight_schools),
+        num_temperatures=5,
+        num_samples=10,
+        num_chains=2,
+        keep_all=True,
+        disable_progbar=True,
     )
     result = tempering.run()
     split = result.density.split(result.positions.flatten(0, 2))
-    torch.testing.assert_close(split.log_prior.reshape(5, 2, 10), result.log_prior, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(result.samples["theta"], result.density.constrain(result.positions)["theta"][-1])
+    torch.testing.assert_close(
+        split.log_prior.reshape(5, 2, 10), result.log_prior, rtol=1e-3, atol=1e-3
+    )
+    torch.testing.assert_close(
+        result.samples["theta"], result.density.constrain(result.positions)["theta"][-1]
+    )
 
 
 @pytest.mark.parametrize("kernel", [MALA, AutoMALA])
@@ -179,7 +221,9 @@ def test_data_may_have_more_precision_than_latents(kernel: type) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    tempering = ParallelTempering(kernel(model), num_temperatures=4, num_samples=20, num_chains=2, disable_progbar=True)
+    tempering = ParallelTempering(
+        kernel(model), num_temperatures=4, num_samples=20, num_chains=2, disable_progbar=True
+    )
     result = tempering.run(torch.tensor([1.0, 2.0, 3.0]).double())
     assert result.log_likelihood.dtype == result.positions.dtype == torch.float32
 
@@ -202,7 +246,9 @@ def test_priors_without_standard_normal_coordinates(model, exact: bool) -> None:
 
 @every_kernel
 @pytest.mark.parametrize("stop", [9, 30])
-def test_a_resumed_run_is_the_same_to_the_bit(kernel: type, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_is_the_same_to_the_bit(
+    kernel: type, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def make() -> ParallelTempering:
         return ParallelTempering(
             kernel(eight_schools),
@@ -216,7 +262,9 @@ def test_a_resumed_run_is_the_same_to_the_bit(kernel: type, stop: int, monkeypat
     whole = make().run()
     pyro.set_rng_seed(7)
     first, step = make(), ParallelTempering._step
-    monkeypatch.setattr(first, "_step", lambda index: (interrupt(index + 1 == stop), step(first, index))[1])
+    monkeypatch.setattr(
+        first, "_step", lambda index: (interrupt(index + 1 == stop), step(first, index))[1]
+    )
     with pytest.raises(KeyboardInterrupt):
         first.run()
     if stop > 20:
@@ -226,7 +274,14 @@ def test_a_resumed_run_is_the_same_to_the_bit(kernel: type, stop: int, monkeypat
     second.resume(first.state)
     pyro.set_rng_seed(1)
     result = second.run()
-    for name in ("betas", "log_likelihood", "log_prior", "replicas", "positions", "swap_acceptance"):
+    for name in (
+        "betas",
+        "log_likelihood",
+        "log_prior",
+        "replicas",
+        "positions",
+        "swap_acceptance",
+    ):
         assert torch.equal(getattr(result, name), getattr(whole, name))
 
 
@@ -265,7 +320,11 @@ def test_bad_input_is_named() -> None:
 @pytest.mark.parametrize("chains", [1, 3])
 def test_r_hat_of_each_temperature_is_reported(chains: int) -> None:
     tempering = ParallelTempering(
-        MALA(local_latents), num_temperatures=4, num_samples=100, num_chains=chains, disable_progbar=True
+        MALA(local_latents),
+        num_temperatures=4,
+        num_samples=100,
+        num_chains=chains,
+        disable_progbar=True,
     )
     result = tempering.run(ROWS)
     by_rung = tempering.diagnostics()["temperatures"]
@@ -274,12 +333,18 @@ def test_r_hat_of_each_temperature_is_reported(chains: int) -> None:
     torch.testing.assert_close(by_rung["n_eff"], result.effective_draws)
     halves = torch.cat([result.log_likelihood[2, :, :50, 3], result.log_likelihood[2, :, 50:, 3]])
     within = halves.var(1).mean()
-    torch.testing.assert_close(result.rhat[1, 3], ((49 / 50 * within + halves.mean(1).var()) / within).sqrt())
+    torch.testing.assert_close(
+        result.rhat[1, 3], ((49 / 50 * within + halves.mean(1).var()) / within).sqrt()
+    )
     assert result.rhat.shape == result.effective_draws.shape == (3, len(ROWS))
 
 
 def test_diagnostics_say_how_many_draws_they_take() -> None:
-    tempering = ParallelTempering(MALA(local_latents), num_temperatures=2, num_samples=3, disable_progbar=True)
+    tempering = ParallelTempering(
+        MALA(local_latents), num_temperatures=2, num_samples=3, disable_progbar=True
+    )
     tempering.run(ROWS)
-    with pytest.raises(ValueError, match="num_samples: got 3 draws in a chain, R-hat takes 4 or more"):
+    with pytest.raises(
+        ValueError, match="num_samples: got 3 draws in a chain, R-hat takes 4 or more"
+    ):
         tempering.diagnostics()

@@ -6,15 +6,20 @@ from pyro_tkam.ops.estimators import effective_sample_size, mean_standard_error
 from tests.laws.estimators import autoregression
 
 
-# Where chains are far too short, correlations stay positive to the end, of which ArviZ leaves out the last two pairs.
-@pytest.mark.parametrize(("correlation", "rtol"), [(-0.6, 1e-10), (0.0, 1e-10), (0.6, 1e-10), (0.97, 0.1)])
+# Where chains are far too short, correlations stay positive to the end, of which ArviZ leaves out
+# the last two pairs.
+@pytest.mark.parametrize(
+    ("correlation", "rtol"), [(-0.6, 1e-10), (0.0, 1e-10), (0.6, 1e-10), (0.97, 0.1)]
+)
 @pytest.mark.parametrize("shape", [(1, 200), (4, 101, 3), (8, 250, 2, 5)])
 def test_effective_sample_size_is_that_of_arviz(correlation, rtol, shape):
     torch.manual_seed(0)
     draws = autoregression(torch.randn(shape, dtype=torch.float64), 1, correlation)
     size = effective_sample_size(draws)
     assert size.shape == shape[2:]
-    torch.testing.assert_close(size, torch.from_numpy(_arviz.ess(draws, method="mean")), rtol=rtol, atol=0)
+    torch.testing.assert_close(
+        size, torch.from_numpy(_arviz.ess(draws, method="mean")), rtol=rtol, atol=0
+    )
 
 
 def test_chains_that_disagree_count_for_little():
@@ -29,9 +34,12 @@ def test_draws_that_never_vary():
     assert mean_standard_error(draws).tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize(("correlation", "shape"), [(0.0, (4, 100)), (0.7, (4, 400)), (0.7, (64, 8))])
+@pytest.mark.parametrize(
+    ("correlation", "shape"), [(0.0, (4, 100)), (0.7, (4, 400)), (0.7, (64, 8))]
+)
 def test_standard_error_of_a_mean(correlation, shape):
-    # 2,000 replications: the ratio of variances is known to 5% and allowed 15%, a false-alarm rate below 1e-2 of 1%.
+    # 2,000 replications: the ratio of variances is known to 5% and allowed 15%, a false-alarm rate
+    # below 1e-2 of 1%.
     torch.manual_seed(0)
     draws = autoregression(torch.randn(*shape, 2000, dtype=torch.float64), 1, correlation)
     claimed = mean_standard_error(draws).square().mean()
@@ -48,7 +56,9 @@ def test_too_few_draws():
 
 @pytest.mark.parametrize("function", [effective_sample_size, mean_standard_error])
 def test_lists_are_refused(function):
-    with pytest.raises(TypeError, match="draws must be one tensor, of chains that are equally long, got list"):
+    with pytest.raises(
+        TypeError, match="draws must be one tensor, of chains that are equally long, got list"
+    ):
         function([torch.randn(20), torch.randn(19)])
 
 

@@ -6,14 +6,22 @@ from torch.distributions import Gamma, Normal, StudentT
 
 from pyro_tkam.ops.estimators import Estimate, bar, bridge
 from pyro_tkam.ops.estimators.acceptance_ratio import log_ratio
-from tests.laws.estimators import ConjugateRegression, autoregression, errors_are_calibrated, value_is_right
+from tests.laws.estimators import (
+    ConjugateRegression,
+    autoregression,
+    errors_are_calibrated,
+    value_is_right,
+)
 
 DOUBLE = torch.float64
 
 
 def test_log_ratio_is_the_fixed_point_of_meng_and_wong():
     torch.manual_seed(0)
-    log_lower, log_upper = 2 * torch.randn(300, 3, dtype=DOUBLE) - 5, 2 * torch.randn(70, 3, dtype=DOUBLE) - 3
+    log_lower, log_upper = (
+        2 * torch.randn(300, 3, dtype=DOUBLE) - 5,
+        2 * torch.randn(70, 3, dtype=DOUBLE) - 3,
+    )
     log_lower[:100] = -math.inf
     share_upper = torch.tensor([0.1, 0.5, 0.9], dtype=DOUBLE)
     share_lower = 1 - share_upper
@@ -34,24 +42,37 @@ def test_log_ratio_of_sides_far_apart(shift):
     )
     found = log_ratio(log_lower + shift, log_upper + shift).value
     # Both sides are exponentials there: -500 - c - log 2 = c - 400 - log 2.
-    torch.testing.assert_close(found, torch.tensor([-50.0 + shift], dtype=DOUBLE), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        found, torch.tensor([-50.0 + shift], dtype=DOUBLE), rtol=1e-9, atol=1e-9
+    )
 
 
 def regression(replications):
     model = ConjugateRegression.example(num_data=5, dim=2)
-    return model.draws(torch.ones(1, dtype=DOUBLE), (4, 100, replications))[0], model.log_joint, model.log_evidence
+    return (
+        model.draws(torch.ones(1, dtype=DOUBLE), (4, 100, replications))[0],
+        model.log_joint,
+        model.log_evidence,
+    )
 
 
 def autocorrelated(replications):
     normal = torch.randn(4, 150, replications, 2, dtype=DOUBLE)
     normal = autoregression(normal, 1, 0.5)
-    return normal, lambda z: Normal(0.0, 1.0).log_prob(z).sum(-1) + 7.0, torch.tensor(7.0, dtype=DOUBLE)
+    return (
+        normal,
+        lambda z: Normal(0.0, 1.0).log_prob(z).sum(-1) + 7.0,
+        torch.tensor(7.0, dtype=DOUBLE),
+    )
 
 
 def banana(replications):
     z = torch.randn(4, 100, replications, 2, dtype=DOUBLE)
     z[..., 1] = z[..., 0].square() + 0.3 * z[..., 1]
-    log_density = lambda z: -z[..., 0].square() / 2 - ((z[..., 1] - z[..., 0].square()) / 0.3).square() / 2  # noqa: E731
+
+    def log_density(z):
+        return -z[..., 0].square() / 2 - ((z[..., 1] - z[..., 0].square()) / 0.3).square() / 2
+
     return z, log_density, torch.tensor(math.log(2 * math.pi * 0.3), dtype=DOUBLE)
 
 
@@ -65,7 +86,11 @@ def two_modes(replications):
 
 def heavy_tails(replications):
     law = StudentT(torch.tensor(3.0, dtype=DOUBLE))
-    return law.sample((4, 100, replications, 2)), lambda z: law.log_prob(z).sum(-1), torch.tensor(0.0, dtype=DOUBLE)
+    return (
+        law.sample((4, 100, replications, 2)),
+        lambda z: law.log_prob(z).sum(-1),
+        torch.tensor(0.0, dtype=DOUBLE),
+    )
 
 
 def skewed(replications):
@@ -76,7 +101,8 @@ def skewed(replications):
 
 @pytest.mark.slow
 def test_bridge_is_right_and_knows_its_error():
-    # Pooled over problems: 360 replications, of which the 95% point has a standard error of 0.1 (false alarms: 0.5%).
+    # Pooled over problems: 360 replications, of which the 95% point has a standard error of 0.1
+    # (false alarms: 0.5%).
     torch.manual_seed(0)
     pooled = []
     for problem in (regression, autocorrelated, banana, two_modes, heavy_tails, skewed):
@@ -134,7 +160,11 @@ def good(z):
         (torch.randn(4, 20, 2), lambda z: z.sum(), "must return the shape"),
         (torch.randn(4, 20, 2), lambda z: torch.full(z.shape[:-1], math.nan), "not NaN"),
         (torch.randn(4, 20, 2), lambda z: torch.full(z.shape[:-1], math.inf), "below .inf"),
-        (torch.randn(4, 20, 2), lambda z: torch.full(z.shape[:-1], -math.inf), "finite at the draws"),
+        (
+            torch.randn(4, 20, 2),
+            lambda z: torch.full(z.shape[:-1], -math.inf),
+            "finite at the draws",
+        ),
     ],
 )
 def test_bad_input(draws, log_density, message):
@@ -156,14 +186,18 @@ def test_coordinates_may_be_nearly_dependent():
     draws = torch.randn(4, 200, 2, generator=torch.Generator().manual_seed(0))
     near = torch.stack([draws[..., 0], draws[..., 0] + 0.01 * draws[..., 1]], -1)
     torch.manual_seed(0)
-    value, error = bridge(near, lambda z: good(torch.stack([z[..., 0], 100 * (z[..., 1] - z[..., 0])], -1)))
+    value, error = bridge(
+        near, lambda z: good(torch.stack([z[..., 0], 100 * (z[..., 1] - z[..., 0])], -1))
+    )
     assert abs(value - math.log(2 * math.pi / 100)) < 4 * error + 0.01
 
 
 def test_other_bad_input():
     with pytest.raises(TypeError, match="floating-point"):
         bridge(torch.ones(4, 20, 2, dtype=torch.long), good)
-    with pytest.raises(TypeError, match="draws must be one tensor, of chains that are equally long, got list"):
+    with pytest.raises(
+        TypeError, match="draws must be one tensor, of chains that are equally long, got list"
+    ):
         bridge([torch.randn(20, 2), torch.randn(19, 2)], good)
     with pytest.raises(ValueError, match="num_proposals must be 2 or more"):
         bridge(torch.randn(4, 20, 2), good, num_proposals=1)

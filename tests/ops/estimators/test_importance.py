@@ -33,11 +33,14 @@ def test_pareto_smoothing_is_that_of_arviz(tail_index, shape):
     expected, expected_khat = _arviz.psis(log_weights)
     torch.testing.assert_close(khat, torch.from_numpy(expected_khat), rtol=1e-5, atol=1e-5)
     # ArviZ leaves out small terms of the fit's average.
-    torch.testing.assert_close(smoothed.log_softmax(-1), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        smoothed.log_softmax(-1), torch.from_numpy(expected), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_khat_is_the_tail_index():
-    # The fit's standard deviation is (1 + k) / √190 for each of 50 sets of weights; their mean gets 5 of its own.
+    # The fit's standard deviation is (1 + k) / √190 for each of 50 sets of weights; their mean gets
+    # 5 of its own.
     torch.manual_seed(0)
     for tail_index in (0.3, 0.7, 1.0):
         khat = pareto_smooth(heavy_tailed(tail_index, (50, 4000))).khat
@@ -83,8 +86,11 @@ def test_ties_with_the_cutoff_are_no_part_of_the_tail():
     log_weights = torch.cat([torch.full((950,), -1.0, dtype=DOUBLE), heavy_tailed(0.5, (50,))])
     smoothed, khat = pareto_smooth(log_weights)
     expected, expected_khat = _arviz.psis(log_weights)
-    assert abs(khat - torch.from_numpy(expected_khat)) < 0.02  # ArviZ takes a finer grid for a shorter tail
-    torch.testing.assert_close(smoothed.log_softmax(-1), torch.from_numpy(expected), rtol=1e-2, atol=1e-2)
+    # ArviZ takes a finer grid for a shorter tail
+    assert abs(khat - torch.from_numpy(expected_khat)) < 0.02
+    torch.testing.assert_close(
+        smoothed.log_softmax(-1), torch.from_numpy(expected), rtol=1e-2, atol=1e-2
+    )
 
 
 def test_float32_agrees_with_float64():
@@ -107,5 +113,7 @@ def test_weights_that_are_none_are_refused(estimator):
     for empty in (torch.zeros(0), torch.zeros(0, 50), torch.tensor(1.0)):
         with pytest.raises(ValueError, match="log_weights must have shape"):
             estimator(empty)
-    with pytest.raises(TypeError, match="log_weights must be one tensor, of chains that are equally long, got list"):
+    with pytest.raises(
+        TypeError, match="log_weights must be one tensor, of chains that are equally long, got list"
+    ):
         estimator([torch.zeros(50), torch.zeros(49)])

@@ -81,7 +81,10 @@ def wrong_rung(log_lik, betas):
 
 
 def independent_errors(log_lik, betas):
-    """A standard error that takes autocorrelated draws, and rungs that move together, for independent ones."""
+    """
+    A standard error that takes autocorrelated draws, and rungs that move together, for independent
+    ones.
+    """
     forward = steppingstone(log_lik, betas)
     weights = (betas.diff().reshape(-1, 1, 1, 1) * log_lik[:-1]).exp()
     variance = weights.var((1, 2)) / weights.mean((1, 2)).square() / math.prod(log_lik.shape[1:3])
@@ -108,7 +111,10 @@ def test_thermodynamic_integration_misses_the_difference_of_divergences():
     exact_means = torch.stack([MODEL.mean_log_lik(beta) for beta in BETAS])
     trapezoid = thermodynamic(exact_means.reshape(-1, 1, 1).expand(-1, 1, 16), BETAS).value
     rungs = [MODEL.power_posterior(beta) for beta in BETAS]
-    remainder = sum(kl_divergence(below, above) - kl_divergence(above, below) for below, above in pairwise(rungs))
+    remainder = sum(
+        kl_divergence(below, above) - kl_divergence(above, below)
+        for below, above in pairwise(rungs)
+    )
     assert abs(trapezoid - MODEL.log_evidence) > 1e-3
     torch.testing.assert_close(trapezoid + remainder / 2, MODEL.log_evidence, rtol=0, atol=1e-10)
 
@@ -119,14 +125,17 @@ def test_variance_correction_removes_most_of_it(num_steps):
     mean = torch.stack([MODEL.mean_log_lik(beta) for beta in betas]).reshape(-1, 1, 1)
     sd = torch.stack([MODEL.variance_log_lik(beta) for beta in betas]).sqrt().reshape(-1, 1, 1)
     # Eight values of each sign have exactly this mean and variance.
-    signs = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(8).reshape(1, 1, 16) * math.sqrt(15 / 16)
+    signs = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(8).reshape(1, 1, 16) * math.sqrt(
+        15 / 16
+    )
     plain = thermodynamic(mean + sd * signs, betas).value - MODEL.log_evidence
     better = corrected(mean + sd * signs, betas).value - MODEL.log_evidence
     assert better.abs() < plain.abs() / 5
 
 
 def test_steppingstones_enclose_the_log_evidence_in_expectation():
-    # Few draws, so that the biases stand out: each is required to be more than 4 standard errors from zero.
+    # Few draws, so that the biases stand out: each is required to be more than 4 standard errors
+    # from zero.
     torch.manual_seed(0)
     betas = BETAS[::3]
     log_lik = MODEL.log_lik(MODEL.draws(betas, (4, 4, 20_000)))
@@ -150,7 +159,11 @@ def test_batches_and_their_own_ladders(estimator):
     whole = estimator(log_lik, betas)
     torch.testing.assert_close(estimator(log_lik, betas[:, None, None].expand(3, 2, 5)), whole)
     part = estimator(log_lik[..., 1, 2], betas)
-    pick = (lambda x: x[1, 2]) if estimator is annealed_log_weights else (lambda e: type(e)(*(x[1, 2] for x in e)))
+    pick = (
+        (lambda x: x[1, 2])
+        if estimator is annealed_log_weights
+        else (lambda e: type(e)(*(x[1, 2] for x in e)))
+    )
     if estimator is not sandwich:
         torch.testing.assert_close(part, pick(whole))
 
@@ -178,10 +191,12 @@ def test_impossible_prior_draws_have_weight_zero():
 
 
 def log_lik_of_half_a_line(betas, shape):
-    """``z ~ N(0, 1)``, ``L = -z`` for ``z > 0`` and ``-inf`` elsewhere: exact draws ``(temperature, *shape)``.
+    """
+    ``z ~ N(0, 1)``, ``L = -z`` for ``z > 0`` and ``-inf`` elsewhere: exact draws ``(temperature,
+    *shape)``.
 
-    With ``Φ`` the normal CDF, ``Z_t = ∫_{z > 0} N(z; 0, 1) exp(-t z) dz = exp(t²/2) Φ(-t)``, and power posteriors are
-    the normal ``N(-t, 1)`` cut off below 0.
+    With ``Φ`` the normal CDF, ``Z_t = ∫_{z > 0} N(z; 0, 1) exp(-t z) dz = exp(t²/2) Φ(-t)``, and
+    power posteriors are the normal ``N(-t, 1)`` cut off below 0.
     """
     above = torch.special.ndtr(-betas[1:]).reshape(-1, 1, 1, 1)
     uniform = torch.rand(len(betas) - 1, *shape, dtype=torch.float64)
@@ -199,7 +214,8 @@ def test_reverse_steppingstones_count_the_part_of_the_prior_that_is_impossible()
     torch.testing.assert_close(upper, reverse_steppingstone(log_lik, betas))
     for estimate, truth in ((upper, exact), (gap, torch.tensor(0.0))):
         errors_are_calibrated(estimate, truth)
-        assert (estimate.value.mean() - truth).abs() < 0.005  # bias of the logs; without the share it is log 2
+        # bias of the logs; without the share it is log 2
+        assert (estimate.value.mean() - truth).abs() < 0.005
 
 
 @pytest.mark.parametrize(
@@ -255,7 +271,9 @@ def test_too_few_draws_are_refused(estimator):
 def test_lists_are_refused(estimator, name):
     arguments = {"log_lik": torch.zeros(3, 4, 20), "betas": torch.tensor([0.0, 0.5, 1.0])}
     ragged = [torch.zeros(4, 20), torch.zeros(4, 19), torch.zeros(4, 20)]
-    with pytest.raises(TypeError, match=f"{name} must be one tensor, of chains that are equally long, got list"):
+    with pytest.raises(
+        TypeError, match=f"{name} must be one tensor, of chains that are equally long, got list"
+    ):
         estimator(**(arguments | {name: ragged}))
 
 

@@ -13,7 +13,12 @@ def example(df):
     torch.manual_seed(0)
     scale_tril = torch.eye(2, dtype=DOUBLE) + torch.rand(2, 3, 2, 2, dtype=DOUBLE).tril()
     logits = torch.randn(2, 3, dtype=DOUBLE).log_softmax(-1)
-    return Mixture(logits, 2 * torch.randn(2, 3, 2, dtype=DOUBLE), scale_tril, torch.full((2,), df, dtype=DOUBLE))
+    return Mixture(
+        logits,
+        2 * torch.randn(2, 3, 2, dtype=DOUBLE),
+        scale_tril,
+        torch.full((2,), df, dtype=DOUBLE),
+    )
 
 
 def reference(mixture):
@@ -49,8 +54,12 @@ def test_each_batch_element_gets_its_own_kind_of_mixture():
     torch.manual_seed(0)
     num = 1000
     gaussian = torch.randn(num, 2, dtype=DOUBLE)
-    modes = torch.tensor([-300.0, 300.0], dtype=DOUBLE)[torch.randint(2, (num, 1))] + torch.randn(num, 2, dtype=DOUBLE)
-    heavy = dist.MultivariateStudentT(4.0, torch.zeros(2, dtype=DOUBLE), torch.eye(2, dtype=DOUBLE)).sample((num,))
+    modes = torch.tensor([-300.0, 300.0], dtype=DOUBLE)[torch.randint(2, (num, 1))] + torch.randn(
+        num, 2, dtype=DOUBLE
+    )
+    heavy = dist.MultivariateStudentT(
+        4.0, torch.zeros(2, dtype=DOUBLE), torch.eye(2, dtype=DOUBLE)
+    ).sample((num,))
     draws = torch.stack([gaussian, modes, heavy], 1)
     mixture = fit_mixture(draws, torch.full((3,), float(num), dtype=DOUBLE))
     sizes = mixture.log_weights.isfinite().sum(-1)
@@ -75,7 +84,8 @@ def test_maximum_likelihood_of_one_gaussian_is_its_moments():
 
 
 def test_draws_whose_covariance_rounds_to_a_singular_one():
-    # In single precision the ridge is lost beside variances of a hundred; the other element must not notice.
+    # In single precision the ridge is lost beside variances of a hundred; the other element must
+    # not notice.
     torch.manual_seed(0)
     on_a_line = 10 * torch.randn(1, 200, 1) * torch.randn(8)
     draws = torch.cat([on_a_line, torch.randn(1, 200, 8)])
@@ -83,5 +93,7 @@ def test_draws_whose_covariance_rounds_to_a_singular_one():
     fitted = maximize(draws, one, nothing, torch.full((2,), math.inf))
     alone = maximize(draws[1:], one[1:], nothing[1:], torch.full((1,), math.inf))
     torch.testing.assert_close(fitted.scale_tril[1], alone.scale_tril[0])
-    torch.testing.assert_close(fitted.scale_tril[0, 0].diag(), draws[0].std(0, correction=0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        fitted.scale_tril[0, 0].diag(), draws[0].std(0, correction=0), rtol=1e-4, atol=0
+    )
     assert fitted.log_prob(draws.movedim(0, 1)).isfinite().all()

@@ -28,7 +28,10 @@ def test_refining_finds_the_moments_of_each_batch_element():
     """2000 draws a round: 4.5 standard errors of a mean are 0.1."""
     torch.manual_seed(0)
     laws = [MultivariateNormal(sign * MEAN, COVARIANCE) for sign in (1, -1)]
-    log_density = lambda x: torch.stack([law.log_prob(x[:, i]) for i, law in enumerate(laws)], 1) + 3.0  # noqa: E731
+
+    def log_density(x):
+        return torch.stack([law.log_prob(x[:, i]) for i, law in enumerate(laws)], 1) + 3.0
+
     start = single(2, 3.0)
     fitted = refine(start, log_density, 2000, 5)
     main = fitted.log_weights.argmax(-1)
@@ -39,15 +42,26 @@ def test_refining_finds_the_moments_of_each_batch_element():
     assert ((estimate.value - 3.0).abs() < 4.5 * estimate.standard_error).all()
     rough = start.sample(5000)
     assert (
-        estimate.standard_error < importance((log_density(rough) - start.log_prob(rough)).mT).standard_error / 3
+        estimate.standard_error
+        < importance((log_density(rough) - start.log_prob(rough)).mT).standard_error / 3
     ).all()
 
 
 def test_weights_of_modes_are_learnt_though_they_start_wrong():
-    """The share of a mode that starts with nearly none ends at 0.7 within the floor of 5% and noise."""
+    """
+    The share of a mode that starts with nearly none ends at 0.7 within the floor of 5% and noise.
+    """
     torch.manual_seed(0)
-    modes = [MultivariateNormal(sign * 6 * torch.ones(2, dtype=DOUBLE), torch.eye(2, dtype=DOUBLE)) for sign in (1, -1)]
-    log_density = lambda x: torch.logaddexp(math.log(0.3) + modes[0].log_prob(x), math.log(0.7) + modes[1].log_prob(x))  # noqa: E731
+    modes = [
+        MultivariateNormal(sign * 6 * torch.ones(2, dtype=DOUBLE), torch.eye(2, dtype=DOUBLE))
+        for sign in (1, -1)
+    ]
+
+    def log_density(x):
+        return torch.logaddexp(
+            math.log(0.3) + modes[0].log_prob(x), math.log(0.7) + modes[1].log_prob(x)
+        )
+
     start = Mixture(
         torch.tensor([[0.97, 0.03]], dtype=DOUBLE).log(),
         torch.tensor([[[6.0, 6.0], [-6.0, -6.0]]], dtype=DOUBLE),
@@ -63,7 +77,10 @@ def test_a_component_is_added_only_where_wanted():
     draws = 5 + torch.randn(400, 2, 2, dtype=DOUBLE)
     grown = with_component(single(2, 1.0), draws, torch.tensor([True, False]))
     torch.testing.assert_close(
-        grown.log_weights.exp(), torch.tensor([[0.5, 0.5], [1.0, 0.0]], dtype=DOUBLE), atol=1e-12, rtol=0
+        grown.log_weights.exp(),
+        torch.tensor([[0.5, 0.5], [1.0, 0.0]], dtype=DOUBLE),
+        atol=1e-12,
+        rtol=0,
     )
     torch.testing.assert_close(grown.loc[0, 1], draws[:, 0].mean(0))
     assert grown.df.tolist() == [5.0, math.inf]
@@ -72,5 +89,7 @@ def test_a_component_is_added_only_where_wanted():
 
 
 def test_draws_that_never_moved_can_be_added():
-    grown = with_component(single(1, 1.0), torch.zeros(10, 1, 2, dtype=DOUBLE), torch.tensor([True]))
+    grown = with_component(
+        single(1, 1.0), torch.zeros(10, 1, 2, dtype=DOUBLE), torch.tensor([True])
+    )
     assert grown.scale_tril.isfinite().all()

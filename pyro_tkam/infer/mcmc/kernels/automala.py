@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.mcmc.adaptation import Adaptation, FrameAdaptation, NoAdaptation, RoundAdaptation, transient_steps
+from pyro_tkam.infer.mcmc.adaptation import (
+    Adaptation,
+    FrameAdaptation,
+    NoAdaptation,
+    RoundAdaptation,
+    transient_steps,
+)
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.potential import Potential
 from pyro_tkam.infer.model.sites import Model
@@ -22,25 +28,28 @@ class AutoMALA(LangevinKernel):
     """autoMALA: MALA whose step size is searched anew at each step, reversibly.
 
     Biron-Lattes et al. 2024, arXiv:2310.16782; Raj 2025, arXiv:2506.14167, Eq. 82-85; see
-    :func:`pyro_tkam.ops.automala.automala_step`. The initial step of the search and the scales of the preconditioner
-    change only between rounds of doubling length during warm-up. The first three rounds skip reversibility check and
-    Metropolis test (unless ``num_unadjusted`` says otherwise), as a chain that starts in a steep tail would stay
-    there. The paper's variant for training is ``adapt_to_accepted=True`` and ``standardise=False`` with
-    ``min_step_size``, ``max_step_size`` and ``num_unadjusted``.
+    :func:`pyro_tkam.ops.automala.automala_step`. The initial step of the search and the scales of
+    the preconditioner change only between rounds of doubling length during warm-up. The first three
+    rounds skip reversibility check and Metropolis test (unless ``num_unadjusted`` says otherwise),
+    as a chain that starts in a steep tail would stay there. The paper's variant for training is
+    ``adapt_to_accepted=True`` and ``standardise=False`` with ``min_step_size``, ``max_step_size``
+    and ``num_unadjusted``.
 
-    Where chains share one law (no local data, no temperatures), the published kernel runs in coordinates
-    ``y = L⁻¹(z - μ)``, in which the draws of the last round have mean 0 and covariance 1, so that the three kinds of
-    preconditioner agree and correlations don't slow it down. This is a change of variables between rounds; within a
-    round, nothing but the coordinates differs from a run without it.
+    Where chains share one law (no local data, no temperatures), the published kernel runs in
+    coordinates ``y = L⁻¹(z - μ)``, in which the draws of the last round have mean 0 and covariance
+    1, so that the three kinds of preconditioner agree and correlations don't slow it down. This is
+    a change of variables between rounds; within a round, nothing but the coordinates differs from a
+    run without it.
 
     :param model: a Pyro model, or
     :param potential_fn: from unconstrained values by site to the potential energy.
     :param step_size: leapfrog step with which the first searches start.
     :param adapt: whether step size and scales adapt.
-    :param adapt_to_accepted: start a round with the mean accepted step, instead of the mean step, of the last one.
+    :param adapt_to_accepted: start a round with the mean accepted step, instead of the mean step,
+        of the last one.
     :param min_step_size: a search below it rejects.
-    :param max_step_size: a search above it rejects. Both are lengths in the coordinates in which the kernel runs:
-        after the first round of a standardised run, in standard deviations.
+    :param max_step_size: a search above it rejects. Both are lengths in the coordinates in which
+        the kernel runs: after the first round of a standardised run, in standard deviations.
     :param standardise: whether these are standardised, for up to 256 dimensions.
     :param options: see :class:`LangevinKernel`.
     :raises ValueError: unless ``0 < min_step_size <= step_size <= max_step_size``.
@@ -77,7 +86,9 @@ class AutoMALA(LangevinKernel):
         self.adapt, self.adapt_to_accepted, self.standardise = adapt, adapt_to_accepted, standardise
         self.limits = (min_step_size, max_step_size)
 
-    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+    def step(
+        self, point: Point, target: Target, tuning: Tuning, adjusted: bool
+    ) -> tuple[Point, StepInfo]:
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
         noise = Noise.draw(point, NUM_UNIFORMS)
         return automala_step(point, target, tuning, noise, adjusted, limits=self.limits)
@@ -87,7 +98,10 @@ class AutoMALA(LangevinKernel):
         return transient_steps(warmup_steps) if self.num_unadjusted is None else self.num_unadjusted
 
     def carried_step_size(self, step_size: Tensor, mean_accepted: Tensor) -> Tensor:
-        """Return the mean accepted step, within the limits (Raj 2025, arXiv:2506.14167); the old one without any."""
+        """
+        Return the mean accepted step, within the limits (Raj 2025, arXiv:2506.14167); the old one
+        without any.
+        """
         if not self.adapt:
             return step_size
         return torch.where(mean_accepted.isnan(), step_size, mean_accepted).clamp(*self.limits)

@@ -36,9 +36,12 @@ class LangevinKernel(MCMCKernel):
     :param max_plate_nesting: number of plate dimensions; found by running the model if None.
     :param init_strategy: where chains start, as in Pyro.
     :param batch_plates: names of plates whose data are sampled independently; found if None.
-    :param num_unadjusted: number of first steps without the Metropolis test; the kernel's own way if None.
-    :param trace_graph: record the density's tensor operations once (parameters of the model must stay fixed).
-    :raises ValueError: if not exactly one of ``model`` and ``potential_fn`` is given, or ``step_size`` isn't positive.
+    :param num_unadjusted: number of first steps without the Metropolis test; the kernel's own way
+        if None.
+    :param trace_graph: record the density's tensor operations once (parameters of the model must
+        stay fixed).
+    :raises ValueError: if not exactly one of ``model`` and ``potential_fn`` is given, or
+        ``step_size`` isn't positive.
     """
 
     def __init__(
@@ -58,9 +61,15 @@ class LangevinKernel(MCMCKernel):
             raise ValueError("exactly one of model and potential_fn must be given")
         if not 0 < step_size < float("inf"):
             raise ValueError(f"step_size must be positive and finite, got {step_size}")
-        self.model, self.potential_fn, self.initial_step_size = model, potential_fn, float(step_size)
+        self.model, self.potential_fn, self.initial_step_size = (
+            model,
+            potential_fn,
+            float(step_size),
+        )
         self.num_unadjusted = num_unadjusted
-        self.transforms: dict[str, Transform] | None = dict(transforms) if transforms is not None else None
+        self.transforms: dict[str, Transform] | None = (
+            dict(transforms) if transforms is not None else None
+        )
         self._options: dict[str, Any] = {
             "transforms": transforms,
             "max_plate_nesting": max_plate_nesting,
@@ -73,7 +82,9 @@ class LangevinKernel(MCMCKernel):
         super().__init__()
 
     @abstractmethod
-    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+    def step(
+        self, point: Point, target: Target, tuning: Tuning, adjusted: bool
+    ) -> tuple[Point, StepInfo]:
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
 
     def unadjusted_steps(self, warmup_steps: int) -> int:
@@ -84,21 +95,31 @@ class LangevinKernel(MCMCKernel):
         """Return the step size of the next training iteration.
 
         :param step_size: that of the last one, any shape.
-        :param mean_accepted: mean of its accepted steps, of that shape; NaN where none was accepted.
+        :param mean_accepted: mean of its accepted steps, of that shape; NaN where none was
+            accepted.
         """
         return step_size
 
     @abstractmethod
     def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
-        """Return how the tuning changes during warm-up, and the frame if all chains share one ``dim``-d law."""
+        """
+        Return how the tuning changes during warm-up, and the frame if all chains share one
+        ``dim``-d law.
+        """
 
     def tuning(self, point: Point) -> Tuning:
         """Return the tuning to start with, for a point whose first dimension is the chains'."""
         rest = point.log_density[0]
-        return Tuning(torch.full_like(rest, self.initial_step_size), torch.ones_like(point.position[0]))
+        return Tuning(
+            torch.full_like(rest, self.initial_step_size), torch.ones_like(point.position[0])
+        )
 
     def density(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], params: Mapping[str, Tensor] | None, **options: Any
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        params: Mapping[str, Tensor] | None,
+        **options: Any,
     ) -> Density:
         """Return the density to sample.
 
@@ -161,7 +182,11 @@ class LangevinKernel(MCMCKernel):
     @property
     def step_size(self) -> float:
         """Current step size (the mean over local data)."""
-        return self._chains.tuning.step_size.mean().item() if self._chains is not None else self.initial_step_size
+        return (
+            self._chains.tuning.step_size.mean().item()
+            if self._chains is not None
+            else self.initial_step_size
+        )
 
     def logging(self) -> OrderedDict[str, str]:
         """Return what the progress bar shows."""
@@ -170,7 +195,9 @@ class LangevinKernel(MCMCKernel):
         return OrderedDict([("step size", f"{self.step_size:.2e}"), ("acc. prob", f"{rate:.3f}")])
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return the indices of divergent draws and the mean acceptance probability after warm-up."""
+        """
+        Return the indices of divergent draws and the mean acceptance probability after warm-up.
+        """
         chains = self._running()
         return {
             "divergences": self._divergences,

@@ -14,8 +14,9 @@ from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning, mala_
 class MALA(LangevinKernel):
     """Metropolis-adjusted Langevin algorithm (Raj 2025, arXiv:2506.14167, Eq. 79-80).
 
-    ``z' = z + η C ∇log π(z) + √(2η) C^{1/2} ξ``, accepted with the Metropolis-Hastings probability. During warm-up
-    ``η`` adapts by Pyro's dual averaging and the diagonal ``C`` by Pyro's Welford variances.
+    ``z' = z + η C ∇log π(z) + √(2η) C^{1/2} ξ``, accepted with the Metropolis-Hastings probability.
+    During warm-up ``η`` adapts by Pyro's dual averaging and the diagonal ``C`` by Pyro's Welford
+    variances.
 
     :param model: a Pyro model, or
     :param potential_fn: from unconstrained values by site to the potential energy.
@@ -53,7 +54,9 @@ class MALA(LangevinKernel):
         self.target_accept_prob = target_accept_prob
         self.adapt_step_size, self.adapt_mass_matrix = adapt_step_size, adapt_mass_matrix
 
-    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+    def step(
+        self, point: Point, target: Target, tuning: Tuning, adjusted: bool
+    ) -> tuple[Point, StepInfo]:
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
         return mala_step(point, target, tuning, Noise.draw(point, 1), adjusted)
 

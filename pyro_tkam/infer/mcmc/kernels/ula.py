@@ -12,9 +12,12 @@ from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning, ula_s
 
 
 class ULA(LangevinKernel):
-    """Unadjusted Langevin algorithm: ``z' = z + η ∇log π(z) + √(2η) ξ`` (Raj 2025, arXiv:2506.14167, Eq. 36).
+    """
+    Unadjusted Langevin algorithm: ``z' = z + η ∇log π(z) + √(2η) ξ`` (Raj 2025, arXiv:2506.14167,
+    Eq. 36).
 
-    Its draws are biased by an amount of order ``η``; a non-finite proposal is rejected and counts as a divergence.
+    Its draws are biased by an amount of order ``η``; a non-finite proposal is rejected and counts
+    as a divergence.
 
     :param model: a Pyro model, or
     :param potential_fn: from unconstrained values by site to the potential energy.
@@ -41,7 +44,9 @@ class ULA(LangevinKernel):
     ) -> None:
         super().__init__(model, potential_fn, step_size=step_size, **options)
 
-    def step(self, point: Point, target: Target, tuning: Tuning, adjusted: bool) -> tuple[Point, StepInfo]:
+    def step(
+        self, point: Point, target: Target, tuning: Tuning, adjusted: bool
+    ) -> tuple[Point, StepInfo]:
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
         return ula_step(point, target, tuning, Noise.draw(point, 0))
 
