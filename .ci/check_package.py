@@ -25,7 +25,7 @@ assert pathlib.Path(sys.prefix) in pathlib.Path(pyro_tkam.__file__).parents, pyr
 
 def check_wheel(wheel: Path) -> str:
     """
-    Return the version in a wheel that holds the package's files, its typing mark and licence, and
+    Return the version in a wheel that holds the package's files, its typing mark and license, and
     nothing else.
     """
     with zipfile.ZipFile(wheel) as archive:
@@ -41,7 +41,7 @@ def check_wheel(wheel: Path) -> str:
     if found != expected:
         raise SystemExit(f"{wheel.name}: differs from the source in {sorted(found ^ expected)}")
     if f"{info}licenses/LICENSE" not in names:
-        raise SystemExit(f"{wheel.name}: has no licence")
+        raise SystemExit(f"{wheel.name}: has no license")
     return version
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.distributions
 
 The published inversion cumulates 100 Gauss-Legendre weights and interpolates linearly between nodes
-(Raj 2025, arXiv:2506.14167, Eq. 21-25); here it is vectorised in torch. It is biased: the largest
+(Raj 2025, arXiv:2506.14167, Eq. 21-25); here it is vectorized in torch. It is biased: the largest
 error of its CDF is reported.
 """
 

@@ -80,7 +80,7 @@ def measure(problem: Problem, method: Method, seeds: range) -> dict[str, list[Re
 
 
 def summary(runs: list[Result]) -> dict[str, float | int]:
-    """Summarise the runs of one method on one problem."""
+    """Summarize the runs of one method on one problem."""
     errors = torch.tensor([run["error"] for run in runs])
     return {
         "runs": len(runs),

@@ -3,8 +3,8 @@
     python -m benchmarks.gradient_variance gradient-variance.png --output gradient_variance.json
 
 Each estimates ``∂ E_p[(z - ½)²] / ∂c_i`` for the 20 coefficients of an RBF energy, from one draw:
-pathwise through the inverse CDF; score-function with the exact normaliser, ``h(z) ∇log p(z)``; and
-contrastive, ``h(z) (∇f(z) - mean ∇f)`` with the mean over 10 more draws in place of the normaliser
+pathwise through the inverse CDF; score-function with the exact normalizer, ``h(z) ∇log p(z)``; and
+contrastive, ``h(z) (∇f(z) - mean ∇f)`` with the mean over 10 more draws in place of the normalizer
 (Raj 2025, arXiv:2506.14167, Eq. 18).
 """
 

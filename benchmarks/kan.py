@@ -141,8 +141,8 @@ def bank_steps() -> tuple[UnivariateFunctions, dict[str, Callable[[], None]]]:
 
     def dense() -> None:
         bank.zero_grad(set_to_none=True)
-        centres = bank.basis.grid
-        values = torch.exp(-0.5 * ((z.unsqueeze(-1) - centres) / (centres[1] - centres[0])) ** 2)
+        centers = bank.basis.grid
+        values = torch.exp(-0.5 * ((z.unsqueeze(-1) - centers) / (centers[1] - centers[0])) ** 2)
         total = scale * (values * bank.coefficients).sum(-1) + base_weight * nn.functional.silu(z)
         total.backward(upper)
 

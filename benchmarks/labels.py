@@ -5,7 +5,7 @@ classes.
     python -m benchmarks.labels --threads 1
 
 4,000 digits of 28 × 28 pixels train, 1,000 test. All train the generator, the prior and an
-amortised guide; 100 of them, ten of each class, have a label. Logistic regression has the same 100.
+amortized guide; 100 of them, ten of each class, have a label. Logistic regression has the same 100.
 Samples drawn given a class are judged by a classifier that learned from all labels, which the model
 never sees.
 """
@@ -23,7 +23,7 @@ from torch.distributions.transforms import AffineTransform, TanhTransform
 from benchmarks.timing import arguments, report
 from pyro_tkam.datasets import mnist5k, split
 from pyro_tkam.metrics import train_classifier
-from pyro_tkam.models import GaussianLikelihood, LabelledPrior, LabelledTKAM
+from pyro_tkam.models import GaussianLikelihood, LabeledPrior, LabeledTKAM
 from pyro_tkam.nn import KAN
 
 LATENTS, CLASSES, PIXELS, NOISE = 16, 10, 784, 0.4
@@ -76,16 +76,14 @@ class Encoder(PyroModule):
             pyro.sample("z", dist.TransformedDistribution(noise, into).to_event(1))
 
 
-def make_model(label_weight: float) -> LabelledTKAM:
+def make_model(label_weight: float) -> LabeledTKAM:
     """Return the model."""
-    prior = LabelledPrior(CLASSES, LATENTS, "gaussian", grid_size=12)
+    prior = LabeledPrior(CLASSES, LATENTS, "gaussian", grid_size=12)
     generator = KAN([LATENTS, 162, PIXELS], grid_size=8, output="sigmoid")
-    return LabelledTKAM(prior, generator, GaussianLikelihood(NOISE), label_weight=label_weight)
+    return LabeledTKAM(prior, generator, GaussianLikelihood(NOISE), label_weight=label_weight)
 
 
-def fit(
-    x: Tensor, label: Tensor, updates: int, label_weight: float
-) -> tuple[LabelledTKAM, Encoder]:
+def fit(x: Tensor, label: Tensor, updates: int, label_weight: float) -> tuple[LabeledTKAM, Encoder]:
     """Train on batches of 64 rows of all data and 36 of those with a label."""
     model, guide = make_model(label_weight), Encoder()
     loss = Trace_ELBO()(model, guide)
@@ -97,10 +95,10 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [2e-3, 1e-2], total_steps=updates, pct_start=0.1
     )
-    labelled = (label >= 0).nonzero().squeeze(-1)
+    labeled = (label >= 0).nonzero().squeeze(-1)
     for _ in range(updates):
         some = torch.cat(
-            [torch.randint(len(x), (64,)), labelled[torch.randint(len(labelled), (36,))]]
+            [torch.randint(len(x), (64,)), labeled[torch.randint(len(labeled), (36,))]]
         )
         optimizer.zero_grad()
         (loss(x[some], label[some]) / len(some)).backward()
@@ -112,7 +110,7 @@ def fit(
 
 
 @torch.no_grad()
-def predict(model: LabelledTKAM, guide: Encoder, x: Tensor, draws: int = 20) -> Tensor:
+def predict(model: LabeledTKAM, guide: Encoder, x: Tensor, draws: int = 20) -> Tensor:
     """Return the most probable class, averaged over draws of the guide."""
     votes = torch.zeros(())
     for _ in range(draws):

@@ -36,7 +36,7 @@ EFFECTS = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 ERRORS = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 
 
-def eight_schools_centred() -> None:
+def eight_schools_centered() -> None:
     """Rubin's eight schools."""
     mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
     tau = pyro.sample("tau", dist.HalfCauchy(5.0))
@@ -216,7 +216,7 @@ def tempering_rate(model: Callable[[], None], kernel: type, repetitions: int) ->
 def run(repetitions: int, runs: int, draws: int) -> dict[str, Any]:
     """Run all benchmarks."""
     pyro.set_rng_seed(0)
-    schools = poutine.reparam(eight_schools_centred, {"theta": LocScaleReparam(0.0)})
+    schools = poutine.reparam(eight_schools_centered, {"theta": LocScaleReparam(0.0)})
     logistic, gaussian = logistic_regression(), gaussian_regression()
     return {
         "cost_of_64_chains": {

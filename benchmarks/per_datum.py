@@ -3,7 +3,7 @@
     python -m benchmarks.per_datum --threads 1
 
 A mixture prior of 8 latents with a KAN generator and Gaussian noise of 0.5, trained on 4,000 digits
-with an amortised guide. All 1,000 digits are one call of ``per_datum_evidence``. Steppingstone, BAR
+with an amortized guide. All 1,000 digits are one call of ``per_datum_evidence``. Steppingstone, BAR
 and bridge are of one tempered run for each of the 20; annealed importance sampling and importance
 sampling from the guide are runs of their own.
 """

@@ -74,7 +74,7 @@ def latent_variable() -> Problem:
 
 
 def eight_schools() -> Problem:
-    """Eight schools, non-centred; effects are integrated exactly, location and scale on a grid."""
+    """Eight schools, non-centered; effects are integrated exactly, location and scale on a grid."""
     effects = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
     errors = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 

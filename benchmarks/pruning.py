@@ -2,7 +2,7 @@
 
     python -m benchmarks.pruning [--short] [--output results.json]
 
-``y = exp(sin(π x₁) + x₂²)``, standardised, of four inputs of which two have no effect, from 1,000
+``y = exp(sin(π x₁) + x₂²)``, standardized, of four inputs of which two have no effect, from 1,000
 points; a network of widths 4, 20, 1 learns it with a penalty on its functions and is pruned twice,
 with some updates between.
 """
@@ -22,7 +22,7 @@ from pyro_tkam.nn import KAN
 def fit(
     network: KAN, x: Tensor, y: Tensor, updates: int, penalty: float, learning_rate: float
 ) -> float:
-    """Minimise the mean squared error and the penalty; return the last error."""
+    """Minimize the mean squared error and the penalty; return the last error."""
     optimizer = torch.optim.Adam(network.parameters(), learning_rate)
     error = torch.zeros(())
     for _ in range(updates):

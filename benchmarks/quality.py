@@ -160,7 +160,7 @@ def with_perceptron(model: TKAM) -> TKAM:
     return model
 
 
-def amortised(perceptron: bool = False, rate: float = RATE, falls: bool = False) -> Contender:
+def amortized(perceptron: bool = False, rate: float = RATE, falls: bool = False) -> Contender:
     """Mixture prior with a guide network."""
     model = TKAM.mixture(784, LATENTS, grid_size=GRID, noise_scale=0.5)
     model = with_perceptron(model) if perceptron else model
@@ -224,9 +224,9 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "vae, noise 0.5": lambda: autoencoder(0.5),
     "latent energy": latent_energy,
     "vae, noise 0.4, falling": lambda: autoencoder(0.4, HIGHEST_RATE, falls=True),
-    "amortised mixture": amortised,
-    "amortised mixture, falling": lambda: amortised(rate=HIGHEST_RATE, falls=True),
-    "amortised mixture, perceptron": lambda: amortised(perceptron=True),
+    "amortized mixture": amortized,
+    "amortized mixture, falling": lambda: amortized(rate=HIGHEST_RATE, falls=True),
+    "amortized mixture, perceptron": lambda: amortized(perceptron=True),
     "mixture, 100 draws": lambda: by_importance(TKAM.mixture, LATENTS, 100, grid_size=GRID),
     "shared, 100 draws": lambda: by_importance(TKAM.kart, 40, 100, coupling="shared"),
     "Langevin mixture": lambda: langevin(5),
@@ -236,13 +236,13 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {
     "deep, 100 draws": lambda: by_importance(TKAM.deep, LATENTS, 100, grid_size=GRID),
     "shared, 400 draws": lambda: by_importance(TKAM.kart, 40, 400, coupling="shared"),
 }
-LONG = ("vae", "vae, noise 0.5", "amortised mixture")
+LONG = ("vae", "vae, noise 0.5", "amortized mixture")
 """Those that are also trained four times as long."""
 TIMED = (
     "vae, noise 0.4, falling",
     "refined mixture, perceptron, falling",
     "refined mixture, falling",
-    "amortised mixture, falling",
+    "amortized mixture, falling",
     "latent energy, falling",
     "shared, 100 draws",
     "deep, 100 draws",

@@ -71,12 +71,12 @@ def compare(seeds: range, draws: int) -> dict[str, Any]:
     model = rough_model()
     sites = {
         "raw": model,
-        "reparameterised": poutine.reparam(model, {"z": InverseTransformReparam()}),
+        "reparameterized": poutine.reparam(model, {"z": InverseTransformReparam()}),
     }
     found = {
         name: [efficiency(each, seed, draws) for seed in seeds] for name, each in sites.items()
     }
-    pairs = zip(found["reparameterised"], found["raw"], strict=True)
+    pairs = zip(found["reparameterized"], found["raw"], strict=True)
     ratios = torch.tensor([math.log(ours / raw) for ours, raw in pairs])
     return {
         "ess_per_gradient": found,

@@ -35,7 +35,7 @@ def ess(draws: ArrayLike, method: str = "bulk") -> NDArray[np.float64]:
 
 
 def rhat(draws: ArrayLike, method: str = "rank") -> NDArray[np.float64]:
-    """Rank-normalised split R-hat (Vehtari et al. 2021, arXiv:1903.08008): 1 where chains agree.
+    """Rank-normalized split R-hat (Vehtari et al. 2021, arXiv:1903.08008): 1 where chains agree.
 
     :param draws: array of shape ``(chain, draw, *event)``.
     :param method: ArviZ's name of the variant, such as ``"rank"`` or ``"split"``.
@@ -51,7 +51,7 @@ def psis(log_weights: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float6
 
     :param log_weights: log importance weights ``log p - log q`` (large is important) of shape
         ``(*batch, N)``.
-    :return: smoothed log weights of the same shape, normalised over the last dimension, and k̂ of
+    :return: smoothed log weights of the same shape, normalized over the last dimension, and k̂ of
         shape ``batch``. Below 0.7 an estimate from the weights can be trusted; ``-inf`` where the
         largest weights are all equal.
     :raises ValueError: if there are fewer than 25 weights, or one is NaN or ``+inf``.
@@ -77,7 +77,7 @@ def from_groups(
     sample_dims: Mapping[str, Sequence[str]] | None = None,
 ) -> Container:
     """
-    Container of named groups of labelled arrays: ``InferenceData`` under ArviZ 0.2x, ``DataTree``
+    Container of named groups of labeled arrays: ``InferenceData`` under ArviZ 0.2x, ``DataTree``
     under 1.x.
 
     :param groups: ``{group: {variable: array}}``, any group names; an array's shape is

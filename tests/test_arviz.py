@@ -193,7 +193,7 @@ def _leave_one_out(data):
     )
 
 
-def test_from_groups_refuses_mislabelled_input():
+def test_from_groups_refuses_mislabeled_input():
     with pytest.raises(ValueError, match=r"z must have the dimensions \('chain', 'draw', 'row'\)"):
         _arviz.from_groups({"posterior": {"z": np.zeros((2, 3))}}, dims={"z": ["row"]})
     with pytest.raises(TypeError, match=r"attrs\['healthy'\]"):

@@ -117,15 +117,15 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
         min(mean(name, each) for name in ("vae", "vae, noise 0.5")) for each in (2000, 8000)
     )
     assert (
-        f"{mean('amortised mixture') / best:.1f}"
+        f"{mean('amortized mixture') / best:.1f}"
         == f"{mean('shared, 400 draws') / best:.1f}"
         == "0.7"
     )
     assert "have 0.7 of the VAE's distance after 2,000 updates" in text
     assert (
-        f"the mixture {mean('amortised mixture', 8000) / best_long:.2f} of it after 8,000" in text
+        f"the mixture {mean('amortized mixture', 8000) / best_long:.2f} of it after 8,000" in text
     )
-    falling = mean("amortised mixture, falling") / mean("vae, noise 0.4, falling")
+    falling = mean("amortized mixture, falling") / mean("vae, noise 0.4, falling")
     assert f"which then has {falling:.2f} of its distance" in text
     assert best < mean("shared, 100 draws") < mean("mixture, 100 draws") < mean("deep, 100 draws")
     assert mean("Langevin mixture") > mean("latent energy")

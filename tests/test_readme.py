@@ -54,10 +54,10 @@ def test_what_the_readme_points_to_is_there():
 
 def test_the_badges_are_true():
     label = dict(re.findall(r"\[!\[([^:\]]+?):? ([^\]]+)\]\(docs/images/badge-\w+\.svg\)\]", TEXT))
-    assert label["Licence"] == PROJECT["license"]
+    assert label["License"] == PROJECT["license"]
     assert label["Python"].replace("≥ ", ">=") == PROJECT["requires-python"]
     assert PROJECT["urls"]["Paper"] == f"https://arxiv.org/abs/{label['arXiv']}"
-    for name, value in (("licence", "Licence"), ("python", "Python"), ("paper", "arXiv")):
+    for name, value in (("license", "License"), ("python", "Python"), ("paper", "arXiv")):
         assert (
             f">{label[value]}<"
             in (README.parent / "docs" / "images" / f"badge-{name}.svg").read_text()

@@ -10,7 +10,7 @@ density is *learned*, inside an ordinary Pyro model, from Fisher's 150 irises.
 """
 
 # %%
-# The data: four measurements of each flower, standardised. There are three species, which the model
+# The data: four measurements of each flower, standardized. There are three species, which the model
 # is not told. Thirty flowers are held out, to judge the models by.
 
 import os
@@ -74,7 +74,7 @@ learned = FactorAnalysis(TiltedPrior((), reference="gaussian"))
 # Training
 # --------
 #
-# ``ImportanceMLE`` maximises the likelihood of the data itself, by draws from the prior; no guide
+# ``ImportanceMLE`` maximizes the likelihood of the data itself, by draws from the prior; no guide
 # has to be written.
 
 
@@ -113,7 +113,7 @@ assert gain.value > 5 * max(1.0, gain.standard_error)
 # ----------------
 #
 # The density is a curve that can be looked at. It has two modes, as if the flowers were of two
-# kinds; coloured by species, the flowers' factors show which: *Iris setosa* and the rest.
+# kinds; colored by species, the flowers' factors show which: *Iris setosa* and the rest.
 
 with torch.no_grad(), pyro.get_param_store().scope():
     density = learned.prior()

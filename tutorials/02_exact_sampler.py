@@ -110,7 +110,7 @@ right.legend(frameon=False)
 #
 # ``ExponentiallyTilted`` keeps, for each cell of the quadrature, the polynomial that goes through
 # the cell's nodes. Its antiderivative is the distribution function *inside* the cell, and its
-# integral over the cell is the quadrature sum, so normaliser, distribution function and density
+# integral over the cell is the quadrature sum, so normalizer, distribution function and density
 # agree. Inverting it is a search for the cell, and a few Newton steps on its polynomial; the energy
 # is not evaluated again, however many draws are made. How far the polynomials are from the
 # integrand is known, and is an attribute:

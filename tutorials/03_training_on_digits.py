@@ -7,7 +7,7 @@ Training on digits
 The model sends uniform numbers through learned inverse distribution functions and a
 Kolmogorov-Arnold network to make an image. It can be trained without ever inferring what numbers
 made an image (*importance sampling*), by a Markov chain that infers them for every image
-(*Langevin*), or together with a network that learns to infer them (*amortised*, as in a variational
+(*Langevin*), or together with a network that learns to infer them (*amortized*, as in a variational
 autoencoder). Each is a few lines of Pyro.
 """
 
@@ -88,7 +88,7 @@ assert effective < 10
 # Langevin
 # --------
 #
-# A chain for each image walks from a draw of the prior towards numbers that explain it, by the
+# A chain for each image walks from a draw of the prior toward numbers that explain it, by the
 # gradient of the log density and noise, and the gradient of the parameters is taken where it ends.
 # Each of its steps needs the generator's gradient for every image. Its loss is another quantity:
 # the misfit at the chains' ends, no evidence.
@@ -102,15 +102,15 @@ print(f"Langevin: misfit {misfit[0]:.1f}, later {misfit[-1]:.1f} nats an image")
 assert misfit[-1] < misfit[0] - 10
 
 # %%
-# Amortised
+# Amortized
 # ---------
 #
 # A guide proposes, for each image, the numbers that may have made it. It is easier to write for
 # normal numbers than for uniform ones, and ``InverseTransformReparam`` turns one into the other:
 # the site ``u`` becomes ``u_noise``, which is standard normal.
 
-amortised = new_model()
-normal_model = reparam(amortised, {"u": InverseTransformReparam()})
+amortized = new_model()
+normal_model = reparam(amortized, {"u": InverseTransformReparam()})
 encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 2 * LATENTS))
 
 
@@ -124,9 +124,9 @@ def guide(x, size=None):
 
 with pyro.get_param_store().scope():
     svi = SVI(normal_model, guide, pyro.optim.Adam({"lr": 3e-3}), loss=Trace_ELBO())
-    losses["amortised"] = train(svi)
-print(f"amortised: {losses['amortised'][-1]:.1f} nats an image")
-assert losses["amortised"][-1] < losses["amortised"][0] - 10
+    losses["amortized"] = train(svi)
+print(f"amortized: {losses['amortized'][-1]:.1f} nats an image")
+assert losses["amortized"][-1] < losses["amortized"][0] - 10
 
 # %%
 # How good are they?
@@ -141,7 +141,7 @@ with pyro.get_param_store().scope():
     by_prior = ImportanceSampling(by_importance, num_particles=5000).run(held_out)
 for name, draws in (
     ("importance, by 5000 prior draws", by_prior),
-    ("amortised, by 500 guide draws", by_guide),
+    ("amortized, by 500 guide draws", by_guide),
 ):
     size = draws.effective_sample_size.median()
     print(
@@ -169,7 +169,7 @@ with pyro.get_param_store().scope():
 with pyro.get_param_store().scope():
     samples["Langevin"] = by_langevin.generate(64)
 with pyro.get_param_store().scope():
-    samples["amortised"] = amortised.generate(64)
+    samples["amortized"] = amortized.generate(64)
 figure, panels = pyplot.subplots(1, 5, figsize=(14, 3.2), layout="constrained")
 for name, values in losses.items():
     panels[0].plot(values, label=name, linewidth=0.7)

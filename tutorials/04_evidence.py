@@ -136,7 +136,7 @@ axes.set(
     xscale="log",
 )
 axes.legend(frameon=False)
-assert by_width[-1].value < by_width[0].value, "a vaguer prior on the scatter is penalised"
+assert by_width[-1].value < by_width[0].value, "a vaguer prior on the scatter is penalized"
 
 # %%
 # How it is done

@@ -84,7 +84,7 @@ noises = torch.linspace(0.2, 0.8, 121).double()
 table = torch.stack(
     [log_marginal(frequencies, n) + dist.HalfNormal(1.0).log_prob(n) for n in noises]
 )
-log_posterior = table.logsumexp(0) + math.log(0.005)  # of the frequency, without its normaliser
+log_posterior = table.logsumexp(0) + math.log(0.005)  # of the frequency, without its normalizer
 exact_log_evidence = (log_posterior.logsumexp(0) - math.log(len(frequencies))).item()
 weights = log_posterior.softmax(0)
 exact_period = (weights / frequencies).sum().item()
@@ -190,7 +190,7 @@ posterior = {name: value.flatten(0, 1)[::100] for name, value in draws.samples.i
 angle = 2 * math.pi * posterior["frequency"][:, None] * times
 waves = posterior["amplitude"][:, :1] * angle.cos() + posterior["amplitude"][:, 1:] * angle.sin()
 panels[1].plot(years, waves.T, color="C0", alpha=0.2)
-panels[1].set(xlabel="year", ylabel="log10 catch, centred")
+panels[1].set(xlabel="year", ylabel="log10 catch, centered")
 plots.index_process(draws, panels[2])
 panels[2].set_title(f"{int(draws.round_trips.sum())} round trips", fontsize="medium")
 print(evidence.verdict)
@@ -204,7 +204,7 @@ assert draws.round_trips.sum() > 0 or not evidence.verdict.trusted, (
 #
 # Power posteriors often change fastest near the prior, so that rungs should crowd there. A power
 # law ``(k / K)^r`` does this by a fixed exponent. The adaptive ladder, in black, moves rungs to
-# where neighbours swap too rarely: near the prior, and here once more on the way, where a chain
+# where neighbors swap too rarely: near the prior, and here once more on the way, where a chain
 # decides for a frequency. The second picture shows how often they swap; it is least there, and what
 # the verdict names where it is too little.
 

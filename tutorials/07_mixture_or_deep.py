@@ -1,5 +1,5 @@
 """
-Mixture or deep priors on colour patches
+Mixture or deep priors on color patches
 ========================================
 
 *A prior can be a mixture of univariate densities, exactly samplable, or one deep energy over all
@@ -7,7 +7,7 @@ latents. Which draws better patches of photographs, at what cost, and what can o
 """
 
 # %%
-# The data: 1,378 patches of 16 × 16 pixels and three colours, of photographs that come with
+# The data: 1,378 patches of 16 × 16 pixels and three colors, of photographs that come with
 # scientific packages.
 
 import os
@@ -19,7 +19,7 @@ from matplotlib import pyplot
 from pyro.infer import Trace_ELBO
 
 from pyro_tkam import plots
-from pyro_tkam.datasets import colour_patches, split
+from pyro_tkam.datasets import color_patches, split
 from pyro_tkam.distributions import ShortRunULA
 from pyro_tkam.metrics import embed, frechet_distance, principal_features
 from pyro_tkam.models import TKAM, AmortisedGuide
@@ -28,7 +28,7 @@ SMALL = "PYRO_TKAM_SMALL" in os.environ  # set where only the code is checked
 UPDATES = 8 if SMALL else 1200
 LATENTS = 41
 
-patches = colour_patches(16).images
+patches = color_patches(16).images
 train_rows, held_out_rows = split(len(patches), 278)
 training, held_out = patches[train_rows], patches[held_out_rows]
 features = principal_features(training, 16)
@@ -36,7 +36,7 @@ real = embed(features, training)
 
 # %%
 # Two models with the same generator. The mixture sums 20 tilted densities for each latent and
-# normalises them by quadrature; the deep prior is ``exp(f(z)) N(z; 0, I)`` with a network ``f`` of
+# normalizes them by quadrature; the deep prior is ``exp(f(z)) N(z; 0, I)`` with a network ``f`` of
 # all latents, known up to a constant.
 
 shape, common = (3, 16, 16), {"grid_size": 8, "noise_scale": 0.15}
@@ -145,6 +145,6 @@ plots.prior_densities(prior, right, title="the mixture's densities that changed 
 # %%
 # How much the chain's length matters has to be measured, at a time that grows with it; the mixture
 # has nothing to measure. And its densities can be looked at one by one, on the right, while of the
-# deep energy one sees samples only. A small network, trained for a minute or three, knows colours
+# deep energy one sees samples only. A small network, trained for a minute or three, knows colors
 # and edges and no textures. (The paper found the mixture better on SVHN and CIFAR-10, too; by
 # Langevin training for 300 updates the deep prior was ahead, see :doc:`/reproduction`.)

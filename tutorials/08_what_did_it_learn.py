@@ -12,7 +12,7 @@ at, it can be left out when it does nothing, and often it can be written down.
 # A network that should become smaller
 # ------------------------------------
 #
-# A test with a known answer: a thousand values of :math:`e^{\sin(π x_1) + x_2^2}`, standardised,
+# A test with a known answer: a thousand values of :math:`e^{\sin(π x_1) + x_2^2}`, standardized,
 # with a little noise. Two more inputs have nothing to do with it, and the network has five hidden
 # nodes where one would do.
 
@@ -52,7 +52,7 @@ network = KAN(
 
 
 def fit(network, updates, penalty, learning_rate):
-    """Minimise the mean squared error and the penalty; return the last error."""
+    """Minimize the mean squared error and the penalty; return the last error."""
     optimizer = torch.optim.Adam(network.parameters(), learning_rate)
     for _ in range(updates):
         optimizer.zero_grad()
@@ -170,7 +170,7 @@ _, panel = pyplot.subplots(figsize=(6, 3), layout="constrained")
 plots.prior_densities(prior, panel, title="the densities that learned most")
 
 # %%
-# How far each is from its reference, in nats, is exact: a sum over the nodes that normalise the
+# How far each is from its reference, in nats, is exact: a sum over the nodes that normalize the
 # density. And a density has a formula as well.
 
 place = tuple(int(i) for i in torch.unravel_index(departure.argmax(), departure.shape))

@@ -110,8 +110,8 @@ for panel, name, column, (lower, middle, upper) in zip(
     panel.fill_between(axis, lower, upper, alpha=0.3, linewidth=0)
     panel.plot(axis, middle)
     panel.plot(column, torch.full_like(column, -1.6), "|", color="black", markersize=5, alpha=0.3)
-    panel.set_xlabel(f"{name} (standardised)")
+    panel.set_xlabel(f"{name} (standardized)")
 panels[0].set_ylabel("effect on progression")
 width = (bands[2] - bands[0]).mean(0)
-assert width[-1] > 1.5 * width[50], "the bands open towards the ends, where there are few patients"
+assert width[-1] > 1.5 * width[50], "the bands open toward the ends, where there are few patients"
 assert (bands[1, 0, 70] - bands[1, 0, 30]) > 0.3, "progression rises with body mass index"

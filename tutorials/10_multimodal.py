@@ -28,8 +28,8 @@ from pyro_tkam.models import (
     CategoricalLikelihood,
     GaussianLikelihood,
     Heads,
-    LabelledPrior,
-    LabelledTKAM,
+    LabeledPrior,
+    LabeledTKAM,
     LatentGenerator,
     MixturePrior,
     MultimodalTKAM,
@@ -107,8 +107,8 @@ def error(guess):
 
 
 errors = {"model": error(by_upper["lower"]), "mean half": error(training["lower"].mean(0))}
-centres = torch.stack([images[train][labels[train] == c].flatten(1).mean(0) for c in range(10)])
-nearest = torch.cdist(images[test].flatten(1), centres).argmin(-1)
+centers = torch.stack([images[train][labels[train] == c].flatten(1).mean(0) for c in range(10)])
+nearest = torch.cdist(images[test].flatten(1), centers).argmin(-1)
 accuracy = {
     "model, from the image": (by_image["label"].argmax(-1) == labels[test]).float().mean().item(),
     "model, from the upper half": (by_upper["label"].argmax(-1) == labels[test])
@@ -148,16 +148,16 @@ plots.image_grid(
 # -----------------------
 #
 # To draw a class from the model above one would search the prior for latents of that label.
-# ``LabelledPrior`` has a density for each class and latent instead, so that draws given a class are
+# ``LabeledPrior`` has a density for each class and latent instead, so that draws given a class are
 # exact and cost one pass.
 
-labelled = LabelledTKAM(
-    LabelledPrior(10, 16, grid_size=12),
+labeled = LabeledTKAM(
+    LabeledPrior(10, 16, grid_size=12),
     KAN([16, 64, 64], grid_size=8, output="sigmoid"),
     GaussianLikelihood(0.25),
 )
 flat = images.flatten(1)[train]
-fit(labelled, lambda rows: (flat[rows], labels[train][rows]), UPDATES)
+fit(labeled, lambda rows: (flat[rows], labels[train][rows]), UPDATES)
 
 # %%
 # The judge is a classifier that learned from the training digits, and never saw a sample. What it
@@ -165,7 +165,7 @@ fit(labelled, lambda rows: (flat[rows], labels[train][rows]), UPDATES)
 
 judge = train_classifier(images[train], labels[train], epochs=3 if SMALL else 30)
 wanted = torch.arange(10).repeat_interleave(100)
-samples = labelled.generate(wanted).unflatten(-1, (8, 8))
+samples = labeled.generate(wanted).unflatten(-1, (8, 8))
 
 
 @torch.no_grad()

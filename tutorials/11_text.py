@@ -89,7 +89,7 @@ def make_model():
 
 def train(blind, floor):
     """
-    Maximise the evidence lower bound.
+    Maximize the evidence lower bound.
 
     A blind decoder reads random letters in place of its own. For the first hundred updates the
     divergence of the guide from the prior counts little, so that the latent is tried before it is

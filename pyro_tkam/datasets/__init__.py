@@ -4,8 +4,8 @@ to training.
 """
 
 from pyro_tkam.datasets.flow import DarcyFields, darcy, gaussian_fields, solve_darcy
-from pyro_tkam.datasets.images import DATASETS, LabelledImages, digits, mnist5k
-from pyro_tkam.datasets.photographs import PHOTOGRAPHS, colour_patches
+from pyro_tkam.datasets.images import DATASETS, LabeledImages, digits, mnist5k
+from pyro_tkam.datasets.photographs import PHOTOGRAPHS, color_patches
 from pyro_tkam.datasets.published import cifar10, fashion_mnist, mnist, svhn
 from pyro_tkam.datasets.sources import SOURCES, RowsOf, as_dataset, load_rows, split
 from pyro_tkam.datasets.text import Text, encode, king_james, text
@@ -15,12 +15,12 @@ __all__ = [
     "PHOTOGRAPHS",
     "SOURCES",
     "DarcyFields",
-    "LabelledImages",
+    "LabeledImages",
     "RowsOf",
     "Text",
     "as_dataset",
     "cifar10",
-    "colour_patches",
+    "color_patches",
     "darcy",
     "digits",
     "encode",

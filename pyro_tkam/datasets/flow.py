@@ -98,7 +98,7 @@ def solve_darcy(permeability: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
     a = permeability.detach().double().cpu().numpy()
     f = np.broadcast_to(torch.as_tensor(forcing).detach().double().cpu().numpy(), a.shape)
     pressure = np.zeros_like(a)
-    for index in range(len(a)):  # a sparse factorisation takes one matrix at a time
+    for index in range(len(a)):  # a sparse factorization takes one matrix at a time
         pressure[index, 1:-1, 1:-1] = _solve_one(a[index], f[index])
     return torch.as_tensor(pressure, device=permeability.device)
 
@@ -110,12 +110,12 @@ def _solve_one(a: Array, forcing: Array) -> Array:
     inner = len(a) - 2
     across = _harmonic(a[:-1, 1:-1], a[1:, 1:-1])  # faces between rows, (n - 1, n - 2)
     along = _harmonic(a[1:-1, :-1], a[1:-1, 1:])  # faces between columns, (n - 2, n - 1)
-    centre = across[:-1] + across[1:] + along[:, :-1] + along[:, 1:]
+    center = across[:-1] + across[1:] + along[:, :-1] + along[:, 1:]
     right = -along[:, 1:].copy()
-    right[:, -1] = 0  # the last node of a row is no neighbour of the next row's first
+    right[:, -1] = 0  # the last node of a row is no neighbor of the next row's first
     sideways, down = right.ravel()[:-1], -across[1:-1].ravel()
     matrix = diags_array(
-        [down, sideways, centre.ravel(), sideways, down],
+        [down, sideways, center.ravel(), sideways, down],
         offsets=[-inner, -1, 0, 1, inner],
         format="csc",
     )

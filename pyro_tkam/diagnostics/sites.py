@@ -59,7 +59,7 @@ class ModelSites:
         }
 
     def plate_sizes(self) -> dict[str, int]:
-        """Size of every vectorised plate."""
+        """Size of every vectorized plate."""
         frames = [
             frame
             for site in self.sites.values()

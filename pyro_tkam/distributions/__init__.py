@@ -2,7 +2,7 @@
 
 from pyro_tkam.distributions.isotropic import IsotropicNormal
 from pyro_tkam.distributions.joint import JointEnergy, PersistentULA, ShortRunULA
-from pyro_tkam.distributions.labelled import LabelledTilted
+from pyro_tkam.distributions.labeled import LabeledTilted
 from pyro_tkam.distributions.mixture import TiltedMixture
 from pyro_tkam.distributions.pairwise import (
     PairwiseBernoulli,
@@ -15,7 +15,7 @@ __all__ = [
     "ExponentiallyTilted",
     "IsotropicNormal",
     "JointEnergy",
-    "LabelledTilted",
+    "LabeledTilted",
     "PairwiseBernoulli",
     "PairwiseCategorical",
     "PairwiseContinuousBernoulli",

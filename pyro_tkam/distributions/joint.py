@@ -1,5 +1,5 @@
 """
-Joint energy priors over several latents: unnormalised, sampled by short-run Langevin dynamics.
+Joint energy priors over several latents: unnormalized, sampled by short-run Langevin dynamics.
 """
 
 import math
@@ -131,16 +131,16 @@ class PersistentULA:
 
 class JointEnergy(TorchDistribution):
     """
-    An unnormalised energy prior over ``Q`` latents, ``p(z) ∝ exp(f(z)) Π_q π0(z_q)``.
+    An unnormalized energy prior over ``Q`` latents, ``p(z) ∝ exp(f(z)) Π_q π0(z_q)``.
 
     (Raj 2025, arXiv:2506.14167, Eq. 14; Pang et al. 2020.) ``log_prob`` is known up to a constant,
     and its gradient in the parameters of ``f`` carries the negative phase ``-E_p[∇f]`` (Eq. 18),
     estimated from Langevin draws that are made once, with the distribution, and only if the
     parameters need gradients, which samplers of latents do not. ``f`` must not have latent
-    parameters: their posterior would need the normaliser. Those that ``f`` draws are always
+    parameters: their posterior would need the normalizer. Those that ``f`` draws are always
     refused; those drawn earlier in a model (``PyroSample`` read by ``bound()``, a coefficient in a
     closure) as soon as inference takes gradients in them: NUTS, HMC, Langevin kernels and SVI with
-    reparameterised guides.
+    reparameterized guides.
 
     :param energy: ``f``, from ``(*, Q)`` to ``(*,)``; a network or any callable.
     :param reference: ``π0``, a distribution of event shape ``(Q,)``, or univariate of batch shape

@@ -28,7 +28,7 @@ class TiltedMixture(Tabulated):
     (The paper draws a component first, Eq. 13; see :meth:`sample_component`.) Components on
     different intervals are mixed on the hull of them all.
 
-    :param logits: unnormalised log weights, shape ``(*batch, K)``; minus infinity leaves a
+    :param logits: unnormalized log weights, shape ``(*batch, K)``; minus infinity leaves a
         component out.
     :param components: tilted densities of batch shape ``(*batch, K)``.
     :param validate_args: whether to check values given to ``log_prob``, ``cdf`` and ``icdf``.
@@ -116,7 +116,7 @@ class TiltedMixture(Tabulated):
     @in_full_precision
     def component_log_prob(self, value: Tensor) -> Tensor:
         """
-        Return the normalised ``log p_k(z)`` of every component, minus infinity outside its own
+        Return the normalized ``log p_k(z)`` of every component, minus infinity outside its own
         interval.
 
         :param value: shape ``(*sample, *batch_shape)``, or what broadcasts with it.
@@ -149,7 +149,7 @@ class TiltedMixture(Tabulated):
 
     def regularization(self) -> Tensor:
         """
-        Return the L1 norm of the unnormalised proportions ``exp(logits)``, in units of the largest
+        Return the L1 norm of the unnormalized proportions ``exp(logits)``, in units of the largest
         of them.
 
         ``Σ_k w_k / max_k w_k`` is 1 where one component is left and ``K`` where all weigh alike;
@@ -200,7 +200,7 @@ def _check_shape(logits: Tensor, components: ExponentiallyTilted) -> None:
 
 def check_weights(logits: Tensor, components: ExponentiallyTilted) -> None:
     """
-    Raise where unnormalised log weights have another type than the components, or do not tell
+    Raise where unnormalized log weights have another type than the components, or do not tell
     weights.
     """
     if not isinstance(components, ExponentiallyTilted):

@@ -173,7 +173,7 @@ class PairwiseContinuousBernoulli(_PairwiseFamily):
 
     @property
     def mean(self) -> Tensor:
-        """Mean brightness, the derivative of the log normaliser, shape ``(*batch, *event)``."""
+        """Mean brightness, the derivative of the log normalizer, shape ``(*batch, *event)``."""
         half = self.logits / 2
         small = half.abs() < 0.1
         safe = torch.where(small, 1.0, half)

@@ -136,7 +136,7 @@ class Gaussian(_OnInterval):
 @dataclass(frozen=True, eq=False)
 class LogNormal(_OnInterval):
     """
-    The standard lognormal density on an interval; cells are graded towards 0, where its scale
+    The standard lognormal density on an interval; cells are graded toward 0, where its scale
     shrinks.
 
     >>> LogNormal(0.0, 4.0).log_density(torch.tensor(1.0))

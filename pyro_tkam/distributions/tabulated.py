@@ -76,7 +76,7 @@ class Tabulated(Picklable, TorchDistribution):
     @in_full_precision
     def expectation(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """
-        Return ``E_p[h(z)]`` by the quadrature that normalises the density.
+        Return ``E_p[h(z)]`` by the quadrature that normalizes the density.
 
         :param function: elementwise ``h``; it sees ``z`` of a shape that broadcasts with
             ``(nodes, *batch)``.
@@ -130,7 +130,7 @@ class Tabulated(Picklable, TorchDistribution):
         return log_prob.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
 
     def _log_density(self, z: Tensor) -> Tensor:
-        """Return the normalised log density at ``z`` inside the interval."""
+        """Return the normalized log density at ``z`` inside the interval."""
         raise NotImplementedError
 
     @in_full_precision

@@ -22,7 +22,7 @@ Energy = Callable[[Tensor], Tensor]
 
 class ExponentiallyTilted(Tabulated):
     """
-    A univariate reference density tilted by the exponential of an energy, normalised by quadrature.
+    A univariate reference density tilted by the exponential of an energy, normalized by quadrature.
 
     ``p(z) = exp(f(z)) π0(z) / Z`` on ``[low, high]``, with ``Z = ∫ exp(f) π0`` (Raj 2025,
     arXiv:2506.14167, Eq. 4-6). Draws are ``F^{-1}(u)``, exact to the accuracy of the quadrature,
@@ -133,7 +133,7 @@ class ExponentiallyTilted(Tabulated):
         return points[inside] if bool(inside.any()) else None
 
     def _unnormalized(self, z: Tensor) -> Tensor:
-        """Return the unnormalised ``f(z) + log π0(z)``."""
+        """Return the unnormalized ``f(z) + log π0(z)``."""
         energy = self.energy(z)
         if energy.shape != torch.broadcast_shapes(z.shape, energy.shape):
             raise ValueError(

@@ -1,5 +1,5 @@
 """
-Inference for any Pyro model: objectives, Langevin kernels, vectorised chains, parallel tempering.
+Inference for any Pyro model: objectives, Langevin kernels, vectorized chains, parallel tempering.
 """
 
 from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws

@@ -32,7 +32,7 @@ DRIFT_LIMIT = 0.6  # standard deviations between the halves of a run
 STUCK_LIMIT = 0.95  # share of steps that leave a chain where it is
 SPREAD_LIMIT = 1e-4  # variance of a chain's log likelihood relative to that of the middle chain
 DRAWS_LIMIT = 50.0  # effective, of all chains together
-GAP_LIMIT = 0.5  # nats, of a pair of neighbours
+GAP_LIMIT = 0.5  # nats, of a pair of neighbors
 SIGMAS = 5.0  # the checks are many (temperatures times data), so single ones are strict
 FEWEST_DRAWS = 16  # per chain; of a single one twice as many, as its halves are compared
 
@@ -44,7 +44,7 @@ class TemperedRun:
     :param log_likelihood: ``(temperature, chain, draw, *local)``.
     :param betas: inverse temperatures, ``(temperature,)``.
     :param replicas: which replica is at each rung, shaped like ``log_likelihood``.
-    :param swap_acceptance: mean swap acceptance of neighbours, ``(temperature - 1,)``.
+    :param swap_acceptance: mean swap acceptance of neighbors, ``(temperature - 1,)``.
     """
 
     log_likelihood: Tensor
@@ -94,7 +94,7 @@ class TemperedRun:
     @cached_property
     def pair_gaps(self) -> Estimate:
         """
-        Reverse minus forward steppingstone estimate of each pair of neighbours, ``(temperature - 1,
+        Reverse minus forward steppingstone estimate of each pair of neighbors, ``(temperature - 1,
         *local)``.
         """
         lower, upper = self.log_likelihood[:-1], self.log_likelihood[1:]
@@ -118,7 +118,7 @@ Check = Callable[[TemperedRun], Finding | None]
 
 
 def stuck_ladder(run: TemperedRun) -> Finding | None:
-    """No replica travelled between prior and posterior, and back."""
+    """No replica traveled between prior and posterior, and back."""
     stuck = run.round_trips == 0
     if not stuck.any():
         return None
@@ -130,7 +130,7 @@ def stuck_ladder(run: TemperedRun) -> Finding | None:
 
 
 def too_few_rungs(run: TemperedRun) -> Finding | None:
-    """Neighbouring power posteriors overlap too little."""
+    """Neighboring power posteriors overlap too little."""
     lowest = run.swap_acceptance.min().item()
     if lowest >= SWAP_RATE_LIMIT:
         return None
@@ -144,7 +144,7 @@ def too_few_rungs(run: TemperedRun) -> Finding | None:
 
 
 def missed_mode(run: TemperedRun) -> Finding | None:
-    """A rung doesn't look like its neighbour reweighted, as when a mode is lost on the way."""
+    """A rung doesn't look like its neighbor reweighted, as when a mode is lost on the way."""
     gap, error = run.pair_gaps
     apart = gap.abs().where((gap.abs() > SIGMAS * error) & (gap.abs() > GAP_LIMIT), 0.0)
     if not apart.any():
@@ -293,5 +293,5 @@ def _rung(run: TemperedRun, badness: Tensor) -> str:
 
 
 def _pair(run: TemperedRun, lower: int | Tensor) -> str:
-    """Name a pair of neighbours in words."""
+    """Name a pair of neighbors in words."""
     return f"t = {run.betas[int(lower)]:.3g} and {run.betas[int(lower) + 1]:.3g}"

@@ -1,4 +1,4 @@
-"""A Pyro reparameteriser through the inverse CDF."""
+"""A Pyro reparameterizer through the inverse CDF."""
 
 from __future__ import annotations
 

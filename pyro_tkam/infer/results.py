@@ -58,7 +58,7 @@ class Verdict:
         notes = tuple(dict.fromkeys(self.notes + other.notes))
         return Verdict(findings, {**self.measures, **other.measures}, notes)
 
-    def labelled(self, whose: str) -> Verdict:
+    def labeled(self, whose: str) -> Verdict:
         """Return it with a word on whose verdict it is in every line.
 
         :param whose: such as ``"first model"``.
@@ -85,7 +85,7 @@ class Verdict:
 class LogBayesFactor:
     """The difference of two log evidences.
 
-    :param value: nats in favour of the first model.
+    :param value: nats in favor of the first model.
     :param standard_error: its Monte Carlo standard error, in nats.
     :param verdict: of both evidences, each line of one of them.
     """
@@ -187,7 +187,7 @@ class Evidence:
         if not isinstance(other, Evidence):
             return NotImplemented
         error = math.hypot(self.standard_error, other.standard_error)
-        verdict = self.verdict.labelled("first model") + other.verdict.labelled("second model")
+        verdict = self.verdict.labeled("first model") + other.verdict.labeled("second model")
         return LogBayesFactor(self.value - other.value, error, verdict)
 
     def __str__(self) -> str:

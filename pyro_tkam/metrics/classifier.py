@@ -76,7 +76,7 @@ def train_classifier(
     """
     Train a committee of small convolutional classifiers by Adam on the cross entropy.
 
-    :param images: grey images, shape ``(num, height, width)``, of at least 8 × 8.
+    :param images: gray images, shape ``(num, height, width)``, of at least 8 × 8.
     :param labels: their classes from 0, an int64 tensor of shape ``(num,)``.
     :param members: number of classifiers, each with its own start and order of the images.
     :param epochs: passes over the images.

@@ -40,7 +40,7 @@ class StandardizedFeatures(nn.Module):
 
 
 def _as_channels(images: Tensor) -> Tensor:
-    """Return images ``(num, channels, height, width)``; grey ones may come without the channel."""
+    """Return images ``(num, channels, height, width)``; gray ones may come without the channel."""
     if images.dim() not in (3, 4) or len(images) < 2:
         raise ValueError(
             f"images: got shape {tuple(images.shape)}, takes (num, height, width) or (num, "

@@ -12,7 +12,7 @@ def reconstruction_error(model: TKAM, data: Tensor, *, num_draws: int = 1000) ->
     Return the mean squared error of the posterior mean of the generator's output, an element.
 
     :math:`\frac{1}{BD} \sum_b |x_b - E[\tilde x | x_b]|^2`, with the posterior expectation by
-        self-normalised
+        self-normalized
     importance sampling from the prior, which is shared by the data (Raj 2025, arXiv:2506.14167, Eq.
     26-28). With few effective draws it is the error of the nearest of ``num_draws`` samples, an
     upper bound.

@@ -2,7 +2,7 @@
 
 from pyro_tkam.models.guide import AmortisedGuide
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
-from pyro_tkam.models.labelled import LabelledTKAM
+from pyro_tkam.models.labeled import LabeledTKAM
 from pyro_tkam.models.likelihood import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -11,7 +11,7 @@ from pyro_tkam.models.likelihood import (
     Likelihood,
 )
 from pyro_tkam.models.multimodal import Heads, MultimodalTKAM
-from pyro_tkam.models.prior import JointPrior, LabelledPrior, MixturePrior, TiltedPrior
+from pyro_tkam.models.prior import JointPrior, LabeledPrior, MixturePrior, TiltedPrior
 from pyro_tkam.models.sequence import DecodedSequence, SequenceLikelihood
 from pyro_tkam.models.tkam import TKAM
 
@@ -26,8 +26,8 @@ __all__ = [
     "Heads",
     "JointPrior",
     "KARTGenerator",
-    "LabelledPrior",
-    "LabelledTKAM",
+    "LabeledPrior",
+    "LabeledTKAM",
     "LatentGenerator",
     "Likelihood",
     "MixturePrior",

@@ -32,9 +32,9 @@ class AmortisedGuide(PyroModule):
     :class:`~pyro_tkam.train.ELBOTraining`, also ``RenyiELBO`` and ``ReweightedWakeSleep``.
 
     It takes the arguments of the model, and reads ``x``: of a
-    :class:`~pyro_tkam.models.LabelledTKAM` not the labels.
+    :class:`~pyro_tkam.models.LabeledTKAM` not the labels.
 
-    :param model: a :class:`~pyro_tkam.models.TKAM`, :class:`~pyro_tkam.models.LabelledTKAM` or
+    :param model: a :class:`~pyro_tkam.models.TKAM`, :class:`~pyro_tkam.models.LabeledTKAM` or
         :class:`~pyro_tkam.models.MultimodalTKAM`, or another model with ``model(size=1)``, a plate
         ``"data"``, one latent site in it and one observed site ``"x"``.
     :param hidden: widths of the hidden layers of the network, a multilayer perceptron with SiLU.

@@ -96,7 +96,7 @@ def fit_tilt(
 
     .. math:: \max_θ\; θ · E_{\text{target}}[B] - \log \int e^{θ · B} π_0 - \tfrac12 λ |θ|^2,
 
-    by Newton's method with the integrals, and so the normaliser, by quadrature, in float64.
+    by Newton's method with the integrals, and so the normalizer, by quadrature, in float64.
 
     :param energies: the bank, which is changed in place: base functions become zero, scales one.
     :param reference: :math:`π_0`.

@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Normal, constraints
 from pyro_tkam.distributions import (
     ExponentiallyTilted,
     JointEnergy,
-    LabelledTilted,
+    LabeledTilted,
     PersistentULA,
     ShortRunULA,
     TiltedMixture,
@@ -280,17 +280,17 @@ class MixturePrior(PyroModule):
         return self.components.update_grid(samples.unsqueeze(-1), **options)
 
 
-class LabelledPrior(PyroModule):
+class LabeledPrior(PyroModule):
     """
     A label coupled to univariate latents by energies, see
-    :class:`~pyro_tkam.distributions.LabelledTilted`.
+    :class:`~pyro_tkam.distributions.LabeledTilted`.
 
     :param num_labels: number of labels.
     :param latent_dim: number ``Q`` of latents.
     :param reference: as in :class:`TiltedPrior`.
     :param options: further options of :class:`TiltedPrior`.
 
-    >>> LabelledPrior(10, 5)().event_shape
+    >>> LabeledPrior(10, 5)().event_shape
     torch.Size([5])
     """
 
@@ -305,9 +305,9 @@ class LabelledPrior(PyroModule):
         self.components = TiltedPrior((num_labels, latent_dim), reference, **options)
         self.logits = nn.Parameter(torch.zeros(num_labels))
 
-    def forward(self) -> LabelledTilted:
+    def forward(self) -> LabeledTilted:
         """Return the current distribution, of event shape ``(Q,)``."""
-        return LabelledTilted(self.logits, self.components())
+        return LabeledTilted(self.logits, self.components())
 
     def fit(self, samples: Tensor | None = None, **options: Any) -> None:
         """
@@ -321,7 +321,7 @@ class LabelledPrior(PyroModule):
         :raises ValueError: as there.
         :raises TypeError: as there.
 
-        >>> prior = LabelledPrior(3, 2)
+        >>> prior = LabeledPrior(3, 2)
         >>> prior.fit(density=torch.distributions.Normal(torch.tensor([[-1.0], [0.5], [1.0]]), 0.5))
         >>> prior.components().mean[:, 0].detach().round(decimals=2)
         tensor([-1.0000,  0.5000,  1.0000])

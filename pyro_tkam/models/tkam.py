@@ -113,7 +113,7 @@ class TKAM(PyroModule):
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
-        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden
+        :param layer_norm: normalize hidden features; without it :meth:`prune` can leave hidden
             nodes out.
         :raises ValueError: for sizes below one and unknown names.
 
@@ -159,7 +159,7 @@ class TKAM(PyroModule):
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
-        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden
+        :param layer_norm: normalize hidden features; without it :meth:`prune` can leave hidden
             nodes out.
         :raises ValueError: for sizes below one and unknown names.
 
@@ -207,7 +207,7 @@ class TKAM(PyroModule):
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
-        :param layer_norm: normalise hidden features; without it :meth:`prune` can leave hidden
+        :param layer_norm: normalize hidden features; without it :meth:`prune` can leave hidden
             nodes out.
         :raises ValueError: for sizes below one and unknown names.
 

@@ -39,7 +39,7 @@ class Basis(PyroModule):
         your own.
     :param low: lower end of the grid.
     :param high: upper end of the grid.
-    :param grid_size: number of centres (RBF, RSWAF, wavelets), of intervals between the knots of a
+    :param grid_size: number of centers (RBF, RSWAF, wavelets), of intervals between the knots of a
         B-spline, or of Fourier frequencies; polynomials ignore it.
     :param degree: degree of B-splines and polynomials; others ignore it.
     :param width: τ (for Gegenbauer polynomials, a). Default 1, for Chebyshev polynomials 1.01;

@@ -24,7 +24,7 @@ class ConvGenerator(PyroModule):
     :param kernel_sizes: side of each layer's kernel.
     :param strides: stride of each layer.
     :param paddings: padding of each layer.
-    :param batch_norm: normalise hidden channels over the batch.
+    :param batch_norm: normalize hidden channels over the batch.
     :param negative_slope: slope of the rectifier below zero.
     :param output: ``"none"`` or ``"sigmoid"`` (for images in [0, 1]).
     :raises ValueError: for sequences of different lengths and sizes below one, and layers that
@@ -79,9 +79,8 @@ class ConvGenerator(PyroModule):
         >>> ConvGenerator.svhn(10).data_shape
         (3, 32, 32)
         """
-        return cls(
-            latent_dim, (512, 256, 128, 3), (4, 4, 4, 4), (1, 2, 2, 2), (0, 1, 1, 1), **options
-        )  # type: ignore[arg-type]
+        shape = (512, 256, 128, 3), (4, 4, 4, 4), (1, 2, 2, 2), (0, 1, 1, 1)
+        return cls(latent_dim, *shape, **options)  # type: ignore[arg-type]
 
     @classmethod
     def cifar10(cls, latent_dim: int, **options: bool | float | str) -> ConvGenerator:
@@ -94,9 +93,8 @@ class ConvGenerator(PyroModule):
         >>> ConvGenerator.cifar10(10).data_shape
         (3, 32, 32)
         """
-        return cls(
-            latent_dim, (1024, 512, 256, 3), (8, 4, 4, 3), (1, 2, 2, 1), (0, 1, 1, 1), **options
-        )  # type: ignore[arg-type]
+        shape = (1024, 512, 256, 3), (8, 4, 4, 3), (1, 2, 2, 1), (0, 1, 1, 1)
+        return cls(latent_dim, *shape, **options)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor) -> Tensor:
         """

@@ -176,7 +176,7 @@ class KAN(PyroModule):
     :param hidden_high: upper end of the other layers' grids.
     :param hidden_range: ``"none"``; ``"sigmoid"``, elementwise; or ``"affine"``, which takes the
         smallest hidden feature of a datum to ``hidden_low`` and the largest to ``hidden_high``.
-    :param layer_norm: normalise hidden features.
+    :param layer_norm: normalize hidden features.
     :param output: ``"none"`` or ``"sigmoid"`` (for images in [0, 1]).
     :param options: as in :class:`KANLayer`, for all layers.
     :raises ValueError: for fewer than two widths, unknown names, or ``hidden_range="affine"`` with

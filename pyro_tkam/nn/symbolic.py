@@ -190,10 +190,10 @@ def _starts(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tenso
     c = torch.cat((shifts.expand(len(b), -1), shifts * b.abs().unsqueeze(-1)), -1)
     b, c = b.unsqueeze(-1).expand(c.shape).flatten(), c.flatten()
     g = function(b.unsqueeze(-1) * x + c.unsqueeze(-1))
-    centred = g - g.mean(-1, keepdim=True)
-    variance = centred.square().mean(-1)
-    a = (centred * y).mean(-1) / torch.where(variance > 0, variance, 1.0)
-    explained = torch.where(variance > 0, a * (centred * y).mean(-1), 0.0).nan_to_num(
+    centered = g - g.mean(-1, keepdim=True)
+    variance = centered.square().mean(-1)
+    a = (centered * y).mean(-1) / torch.where(variance > 0, variance, 1.0)
+    explained = torch.where(variance > 0, a * (centered * y).mean(-1), 0.0).nan_to_num(
         -1.0, -1.0, -1.0
     )
     best = explained.topk(min(_STARTS, len(b))).indices
@@ -213,7 +213,7 @@ def _refine(
     loss = _loss(function, x, y, parameters)
     identity = torch.eye(4, dtype=x.dtype, device=x.device)
     for _ in range(_STEPS):
-        residual, jacobian = _linearised(function, x, y, parameters)
+        residual, jacobian = _linearized(function, x, y, parameters)
         normal = jacobian.mT @ jacobian
         scale = normal.diagonal(dim1=-2, dim2=-1).clamp_min(1e-12)
         system = normal + damping[:, None, None] * scale.unsqueeze(-1) * identity
@@ -236,7 +236,7 @@ def _loss(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, parameters
     return (y - (a * function(b * x + c) + d)).square().mean(-1).nan_to_num(torch.inf, torch.inf)
 
 
-def _linearised(
+def _linearized(
     function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, parameters: Tensor
 ) -> tuple[Tensor, Tensor]:
     """

@@ -224,7 +224,7 @@ class UnivariateFunctions(PyroModule):
 
     def replace_coefficients(self, coefficients: Tensor) -> None:
         """
-        Put other coefficients into the parameter, which stays the same object for optimisers and
+        Put other coefficients into the parameter, which stays the same object for optimizers and
         Pyro.
 
         :param coefficients: shape ``(*batch_shape, num_functions)``.
@@ -266,7 +266,7 @@ class UnivariateFunctions(PyroModule):
         the old functions lie in the new space (splines on knots that contain the old ones,
         polynomials) they stay; else ``error`` says what changed. Polynomials and Fourier series
         have no inner knots: for them only the ends count, and they change only where a series is
-        widened. The parameter stays the same object, but an optimiser's moments are of the old
+        widened. The parameter stays the same object, but an optimizer's moments are of the old
         coordinates: drop ``optimizer.state[bank.coefficients]``, as the trainer's callback does.
 
         :param samples: arguments, shape ``(N, *grid_batch)``, where ``grid_batch`` broadcasts to

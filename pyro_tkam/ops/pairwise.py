@@ -56,8 +56,8 @@ def squared_distance(left: Tensor, right: Tensor) -> Tensor:
     """
     if not _broadcasts(torch.broadcast_shapes(left.shape[:-1], right.shape[:-1]), left, right):
         return (left - right).square().sum(-1)
-    centre = right.detach().flatten(0, -2).mean(0)
-    left, right = left - centre, right - centre
+    center = right.detach().flatten(0, -2).mean(0)
+    left, right = left - center, right - center
     squares = left.square().sum(-1) + right.square().sum(-1)
     return (squares - 2 * inner_product(left, right)).clamp_min(0)
 

@@ -22,7 +22,7 @@ class Quadrature:
     over a part of a cell is known as well as that over all of it.
 
     :param nodes: distinct nodes of one cell on [0, 1], ascending.
-    :param splits: equal cells between two neighbouring break points.
+    :param splits: equal cells between two neighboring break points.
     :param base_cells: equal cells of an interval that comes without break points.
     :param use_knots: whether break points of the integrand become cell edges.
     :param tolerance: cells are cut until the estimated error is below it; None keeps the cells as
@@ -176,7 +176,7 @@ def composite(
     """
     Return a composite Gauss-Legendre rule whose cells end at the knots of the integrand.
 
-    :param splits: equal cells between two neighbouring knots.
+    :param splits: equal cells between two neighboring knots.
     :param num_nodes: nodes a cell.
     :param base_cells: cells of an integrand without knots, before splitting.
     :param tolerance: cut cells until the estimated error is below it.

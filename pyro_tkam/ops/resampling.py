@@ -1,6 +1,6 @@
 """Resamplers: turn log weights into indices of equally weighted particles, without bias.
 
-Weights lie along the last dimension and need not be normalised; any batch dimensions go in front.
+Weights lie along the last dimension and need not be normalized; any batch dimensions go in front.
 With ``w = softmax(log_weights)`` and ``M = num`` draws, every resampler has ``E[count_i] = M w_i``
 exactly (Raj 2025, arXiv:2506.14167, Eq. 71-74; Douc and Cappé 2005, arXiv:cs/0507025). They differ
 in the variance of the counts only. Weights in half precision are taken in single: bfloat16 counts
@@ -27,7 +27,7 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
     Effective number of equally weighted particles, ``1 / Σ_i w_i²`` with ``w =
     softmax(log_weights)``.
 
-    :param log_weights: unnormalised log weights of shape ``(*batch, N)``, in nats.
+    :param log_weights: unnormalized log weights of shape ``(*batch, N)``, in nats.
     :return: a tensor of shape ``batch``, between 1 and ``N``.
     :raises TypeError, ValueError: if the weights are not a distribution (see :func:`multinomial`).
 
@@ -44,7 +44,7 @@ def multinomial(
 ) -> Tensor:
     """Independent draws: index ``i`` with probability ``w_i``.
 
-    :param log_weights: unnormalised log weights of shape ``(*batch, N)``, in nats; ``-inf`` is
+    :param log_weights: unnormalized log weights of shape ``(*batch, N)``, in nats; ``-inf`` is
         never drawn.
     :param num: number of draws ``M``; by default ``N``.
     :param generator: source of randomness; by default torch's global one.
@@ -65,7 +65,7 @@ def residual(
 ) -> Tensor:
     """
     Take ``⌊M w_i⌋`` copies of each index, and the rest as :func:`multinomial` draws from the
-    normalised residuals.
+    normalized residuals.
 
     The copies come first in the result. The residual distribution is
     ``(M w_i - ⌊M w_i⌋) / (M - Σ_j ⌊M w_j⌋)``.

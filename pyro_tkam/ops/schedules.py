@@ -63,7 +63,7 @@ def cyclic_exponent(step: int, total: int, start: float, end: float, cycles: flo
 
 
 def communication_barrier(rejections: Tensor) -> Tensor:
-    """Return the barrier ``Λ(t_k)``, the cumulated rejection between neighbours (Syed et al. 2022).
+    """Return the barrier ``Λ(t_k)``, the cumulated rejection between neighbors (Syed et al. 2022).
 
     :param rejections: mean swap rejection of rungs ``k, k + 1``, ``(K,)``.
     :return: ``Λ`` at each rung, from 0, ``(K + 1,)``; its last entry is the barrier of the ladder.
@@ -93,13 +93,13 @@ def suggested_number(barrier: float) -> int:
 
 def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tensor:
     """
-    Return the ladder with equal rejection between neighbours, from the rejections seen on another
+    Return the ladder with equal rejection between neighbors, from the rejections seen on another
     one.
 
     ``Λ(t)`` is interpolated by a monotone cubic and inverted at equal steps (Syed et al. 2022).
 
     :param betas: rising inverse temperatures from 0 to 1, ``(K + 1,)``.
-    :param rejections: mean swap rejection of neighbours, in ``[0, 1]``, ``(K,)``.
+    :param rejections: mean swap rejection of neighbors, in ``[0, 1]``, ``(K,)``.
     :param num: number of temperatures of the new ladder; as many as before if None.
     :return: rising inverse temperatures from 0 to 1, ``(num,)``.
     :raises ValueError: if the shapes don't fit, ``num < 2``, ``betas`` fall or don't go from 0 to
@@ -115,7 +115,7 @@ def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tenso
         )
     if num < 2:
         raise ValueError(f"num must be at least 2, got {num}")
-    # Neighbours may be equal: those of an adapted ladder are where rounding merged them.
+    # Neighbors may be equal: those of an adapted ladder are where rounding merged them.
     if is_concrete(betas) and not bool(
         (betas[0] == 0) & (betas[-1] == 1) & (betas.diff() >= 0).all()
     ):
@@ -150,7 +150,7 @@ def monotone_cubic(x: Tensor, y: Tensor, points: Tensor) -> Tensor:
 
 
 def _harmonic(slope: Tensor, width: Tensor) -> Tensor:
-    """Return the weighted harmonic mean of neighbouring slopes; 0 where their signs differ."""
+    """Return the weighted harmonic mean of neighboring slopes; 0 where their signs differ."""
     left, right = slope[:-1], slope[1:]
     first, second = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
     rising = left * right > 0

@@ -1,5 +1,5 @@
 """
-A tabulated univariate density: its normaliser, CDF, inverse CDF and expectations from one set of
+A tabulated univariate density: its normalizer, CDF, inverse CDF and expectations from one set of
 nodes.
 """
 
@@ -24,7 +24,7 @@ MAX_SERIES = 12  # longer series lose digits when they are turned into powers
 @dataclass(frozen=True, eq=False)
 class Table(Picklable):
     """
-    Normalised densities on cells, each the polynomial through its nodes; ``columns`` is the
+    Normalized densities on cells, each the polynomial through its nodes; ``columns`` is the
     flattened batch.
 
     Cells with more than 12 nodes are stored in pieces with 12.
@@ -33,7 +33,7 @@ class Table(Picklable):
     :param fractions: nodes of one cell, on [0, 1].
     :param edges: cell edges, shape ``(cells + 1, *edge_batch)``; ``edge_batch`` broadcasts to
         ``batch_shape``.
-    :param coefficients: Legendre coefficients of the normalised density, shape
+    :param coefficients: Legendre coefficients of the normalized density, shape
         ``(cells, nodes, columns)``.
     :param log_normalizer: ``log Z``, shape ``batch_shape``.
     :param error: estimated error of the CDF for want of nodes, shape ``batch_shape``.
@@ -175,10 +175,10 @@ def tabulate(
     magnitude: Tensor | None = None,
 ) -> Table:
     """
-    Tabulate unnormalised densities, cutting cells until the estimated error is below the rule's
+    Tabulate unnormalized densities, cutting cells until the estimated error is below the rule's
     tolerance.
 
-    :param log_density: elementwise unnormalised log density; it sees nodes of shape
+    :param log_density: elementwise unnormalized log density; it sees nodes of shape
         ``(nodes, *edge_batch)`` and returns what broadcasts to ``(nodes, *batch_shape)``.
     :param low: lower ends, of the rank of ``batch_shape`` and broadcastable to it.
     :param high: upper ends, shaped as ``low``.
@@ -321,7 +321,7 @@ def _hidden_errors(
     coefficients: Tensor, edges: Tensor, noise: Tensor, fractions: tuple[float, ...]
 ) -> Tensor:
     """
-    Bound the error by what lies between the outer nodes of two neighbouring cells, shape (cells,
+    Bound the error by what lies between the outer nodes of two neighboring cells, shape (cells,
     columns).
 
     A kink there shows in no cell's coefficients, but the two polynomials then disagree at the edge

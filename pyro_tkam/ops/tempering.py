@@ -1,5 +1,5 @@
 """
-Swaps between neighbouring temperatures (Raj 2025, arXiv:2506.14167, Eq. 37; Syed et al. 2022,
+Swaps between neighboring temperatures (Raj 2025, arXiv:2506.14167, Eq. 37; Syed et al. 2022,
 arXiv:1905.02939).
 
 Arrays have shape ``(temperature, chain, *local)``; each chain and datum decides by itself.
@@ -35,7 +35,7 @@ class Swap:
 
 
 def swap(log_likelihood: Tensor, betas: Tensor, uniforms: Tensor, odd: bool) -> Swap:
-    """Decide the swaps of every other pair of neighbours.
+    """Decide the swaps of every other pair of neighbors.
 
     Rungs ``k, k + 1`` exchange with probability
     ``min(1, exp((t_{k+1} - t_k)(L(z_k) - L(z_{k+1}))))``, which leaves the product of power

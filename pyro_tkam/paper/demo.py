@@ -9,7 +9,7 @@ import pyro
 from torch import Tensor
 
 from pyro_tkam import plots
-from pyro_tkam.datasets import DATASETS, LabelledImages, split
+from pyro_tkam.datasets import DATASETS, LabeledImages, split
 from pyro_tkam.metrics import ClassShares, class_shares, train_classifier
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.config import TrainConfig
@@ -84,9 +84,7 @@ def demo(
     return result
 
 
-def _shares(
-    digits: LabelledImages, rows: Tensor, sets: dict[str, Tensor]
-) -> dict[str, ClassShares]:
+def _shares(digits: LabeledImages, rows: Tensor, sets: dict[str, Tensor]) -> dict[str, ClassShares]:
     classifier = train_classifier(digits.images[rows], digits.labels[rows])
     return {name: class_shares(classifier, images) for name, images in sets.items()}
 

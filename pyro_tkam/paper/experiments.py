@@ -50,11 +50,11 @@ def _darcy(folder: Path | None, training: int, held_out: int) -> Images:
 
 
 def _patches(folder: Path | None, training: int, held_out: int) -> Images:
-    return _divided(*datasets.colour_patches(), training, held_out)
+    return _divided(*datasets.color_patches(), training, held_out)
 
 
 def _published(
-    load: Callable[..., datasets.LabelledImages],
+    load: Callable[..., datasets.LabeledImages],
 ) -> Callable[[Path | None, int, int], Images]:
     def images(folder: Path | None, training: int, held_out: int) -> Images:
         if folder is None:
@@ -270,7 +270,7 @@ def _patch(prior: str, training: str) -> Experiment:
     return Experiment(f"patches-{prior}-{training}", "4.3", prior, objective, {"small": small})
 
 
-_COLOUR_MODELS = {
+_COLOR_MODELS = {
     "mixture": {"latent_dim": 201, "num_components": 100, "reference": "gaussian"},
     "deep": {
         "latent_dim": 100,
@@ -282,7 +282,7 @@ _COLOUR_MODELS = {
 _POSTERIOR_STEPS = {"svhn": 20, "cifar10": 40}
 
 
-def _colour(data: str, prior: str, training: str) -> Experiment:
+def _color(data: str, prior: str, training: str) -> Experiment:
     """Return a row of Sec. 4.3, with the paper's convolutional generator."""
     steps: dict[str, dict[str, Any]] = {
         "mle": {"num_steps": _POSTERIOR_STEPS[data]},
@@ -295,7 +295,7 @@ def _colour(data: str, prior: str, training: str) -> Experiment:
         updates=8000,
         batch_size=100,
         learning_rate=5e-4,
-        model={**_COLOUR_MODELS[prior], "generator": data, "degree": 3, "noise_scale": 0.3},
+        model={**_COLOR_MODELS[prior], "generator": data, "degree": 3, "noise_scale": 0.3},
         objective={**steps[training], "step_size": 0.01},
     )
     objective, _ = _PATCH_OBJECTIVES[training]
@@ -318,9 +318,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         *(_patch(prior, training) for prior in _PATCH_MODELS for training in _PATCH_OBJECTIVES),
         *(
-            _colour(d, p, t)
+            _color(d, p, t)
             for d in _POSTERIOR_STEPS
-            for p in _COLOUR_MODELS
+            for p in _COLOR_MODELS
             for t in _PATCH_OBJECTIVES
         ),
     )

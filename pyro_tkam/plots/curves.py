@@ -59,10 +59,10 @@ def _curve(
     values: Sequence[float],
     window: int,
     label: str,
-    colour: str,
+    color: str,
 ) -> None:
     window = max(1, min(window, len(values) // 10))
     sums = [0.0, *accumulate(values)]
     means = [(sums[i + window] - sums[i]) / window for i in range(len(values) - window + 1)]
-    axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.6)
-    axes.plot(updates[window // 2 :][: len(means)], means, color=colour, linewidth=1.5, label=label)
+    axes.plot(updates, values, color=color, alpha=0.25, linewidth=0.6)
+    axes.plot(updates[window // 2 :][: len(means)], means, color=color, linewidth=1.5, label=label)

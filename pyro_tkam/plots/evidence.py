@@ -66,7 +66,7 @@ def evidence_curve(
     lacking = "" if known.all() else f" from t = {betas[0]:.2g}, as the mean at 0 is -inf"
     truth = "" if exact is None else f", exactly {exact:.2f}"
     axes.set_title(f"area {area:.2f} nats{lacking}{truth}", fontsize="medium")
-    return _labelled(axes, "t", "mean log likelihood (nats)")
+    return _labeled(axes, "t", "mean log likelihood (nats)")
 
 
 def ladders(num_temperatures: int, exponents: Sequence[float], axes: Axes | None = None) -> Axes:
@@ -87,12 +87,12 @@ def ladders(num_temperatures: int, exponents: Sequence[float], axes: Axes | None
             label=f"r = {exponent:g}",
         )
     axes.legend(frameon=False)
-    return _labelled(axes, "k", "t")
+    return _labeled(axes, "k", "t")
 
 
 def swap_rates(draws: PowerPosteriors, axes: Axes | None = None) -> Axes:
     """
-    Draw the mean swap acceptance of neighbours against the middle of their interval.
+    Draw the mean swap acceptance of neighbors against the middle of their interval.
 
     :param draws: a tempered run.
     :param axes: where to draw; None makes a figure.
@@ -108,7 +108,7 @@ def swap_rates(draws: PowerPosteriors, axes: Axes | None = None) -> Axes:
         edgecolor="white",
     )
     axes.set_ylim(0, 1)
-    return _labelled(axes, "t", "swap acceptance")
+    return _labeled(axes, "t", "swap acceptance")
 
 
 def index_process(
@@ -131,7 +131,7 @@ def index_process(
     )
     for path in _array(rungs.argsort(0)):
         axes.plot(path, linewidth=0.7)
-    return _labelled(axes, "draw", "rung")
+    return _labeled(axes, "draw", "rung")
 
 
 def power_posteriors(
@@ -156,18 +156,18 @@ def power_posteriors(
     axes = axes_or_new(axes)
     span = (values.min().item(), values.max().item())
     for beta, each in zip(betas.tolist(), values, strict=True):
-        colour = (beta**0.5, 0.2, 1 - beta**0.5)
-        style = {"histtype": "step", "color": colour, "label": f"{beta:.2g}"}
+        color = (beta**0.5, 0.2, 1 - beta**0.5)
+        style = {"histtype": "step", "color": color, "label": f"{beta:.2g}"}
         axes.hist(_array(each.flatten()), bins, range=span, density=True, **style)
     axes.legend(title="t", frameon=False, fontsize="x-small")
-    return _labelled(axes, label, "density")
+    return _labeled(axes, label, "density")
 
 
 def importance_weights(
     draws: WeightedDraws, axes: Axes | None = None, *, data: Sequence[int] = (0,)
 ) -> Axes:
     """
-    Draw normalised importance weights, largest first, with the effective sample size and k-hat.
+    Draw normalized importance weights, largest first, with the effective sample size and k-hat.
 
     :param draws: weighted draws.
     :param axes: where to draw; None makes a figure.
@@ -182,14 +182,14 @@ def importance_weights(
         label = f"datum {datum}: {sizes[datum]:.0f} effective draws, k-hat {khats[datum]:.2f}"
         axes.loglog(rank, _array(weights[:, datum].sort(descending=True).values), label=label)
     axes.legend(frameon=False, fontsize="small")
-    return _labelled(axes, "rank", "weight")
+    return _labeled(axes, "rank", "weight")
 
 
 def _array(values: Tensor) -> NDArray[Any]:
     return values.detach().cpu().numpy()
 
 
-def _labelled(axes: Axes, x: str, y: str) -> Axes:
+def _labeled(axes: Axes, x: str, y: str) -> Axes:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.spines[["top", "right"]].set_visible(False)

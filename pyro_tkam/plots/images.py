@@ -20,7 +20,7 @@ def image_grid(
     images: Tensor, axes: Axes | None = None, *, columns: int | None = None, title: str = ""
 ) -> Axes:
     """
-    Show images in a grid, from 0 to 1: grey ones white on black, others in colour.
+    Show images in a grid, from 0 to 1: gray ones white on black, others in color.
 
     :param images: shape ``(num, height, width)`` or ``(num, 3, height, width)``.
     :param axes: where to draw; None makes a figure.

@@ -21,7 +21,7 @@ def prior_densities(
     title: str = "",
 ) -> Axes:
     """
-    Draw the learned densities that differ most from the reference, in colour, over the reference,
+    Draw the learned densities that differ most from the reference, in color, over the reference,
     dashed.
 
     :param prior: a bank of univariate densities, of any batch shape, on one reference.
@@ -151,7 +151,7 @@ def _panels(axes: Sequence[Axes] | None, num: int) -> Sequence[Axes]:
 
 def _curves(prior: Any, reference: Any, points: int) -> tuple[Any, Any, Any]:
     """
-    Return positions ``(points,)``, densities and their normalised references, ``(points,
+    Return positions ``(points,)``, densities and their normalized references, ``(points,
     densities)``.
     """
     low, high = float(prior.low.min()), float(prior.high.max())

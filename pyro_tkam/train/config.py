@@ -115,7 +115,7 @@ class TrainConfig:
     Everything that decides a training run: with the same numbers it gives the same metrics.
 
     :param data: data set: "mnist5k" (28 x 28 digits), "digits" (8 x 8 digits), "darcy" (32 x 32
-        pressures), "patches" (3 x 16 x 16, of colour photographs), or a .npy or .pt file of
+        pressures), "patches" (3 x 16 x 16, of color photographs), or a .npy or .pt file of
         floating rows, (num, ...).
     :param held_out: number of rows held out of training.
     :param model: the model.
@@ -123,7 +123,7 @@ class TrainConfig:
     :param batch_size: rows a gradient step, of all processes together.
     :param objective: how posterior draws are made: "importance", "langevin" (chains at the
         posterior), "automala" (the same by that kernel), "steppingstone" or "thermodynamic"
-        (tempered chains; the loss is that estimate of the evidence), "amortised" (a guide network
+        (tempered chains; the loss is that estimate of the evidence), "amortized" (a guide network
         and the evidence lower bound), "iwae" (the same with the importance-weighted bound), "wake"
         (the same, the guide learning from weighted draws), "wake-sleep" (the guide learning from
         draws of the model instead) or "refined" (chains that start at the guide's draws; the model

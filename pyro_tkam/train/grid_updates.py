@@ -15,7 +15,7 @@ class GridUpdates(Callback):
 
     It calls ``update_grid`` of the trained module's model after ``every`` updates and then after
     intervals that grow by the factor ``2 - decay``. Coefficients that were fitted anew lose their
-    state in the optimiser, whose moments are of the old coordinates: Adam starts afresh for them.
+    state in the optimizer, whose moments are of the old coordinates: Adam starts afresh for them.
     The schedule is part of the checkpoint.
 
     :param every: number of updates before the first.

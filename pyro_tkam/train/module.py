@@ -48,7 +48,7 @@ class ELBOTraining(lightning.LightningModule):
     :param guide: a guide that is an ``nn.Module``, or None where the objective needs none.
     :param size: number of data, passed on as ``model(batch, size=size)``, by which a model scales a
         mini-batch; None calls ``model(batch)``.
-    :param optimizer: function from parameters to a torch optimiser; the default is Adam of step
+    :param optimizer: function from parameters to a torch optimizer; the default is Adam of step
         size 1e-3.
     :param penalty: function from the model to a scalar that is added to the loss, in nats a datum:
         of its functions, such as ``lambda model: 1e-3 *
@@ -91,7 +91,7 @@ class ELBOTraining(lightning.LightningModule):
 
     def initialize(self, batch: Any) -> None:
         """
-        Evaluate the objective once, as Pyro asks before an optimiser is made: guides make their
+        Evaluate the objective once, as Pyro asks before an optimizer is made: guides make their
         parameters then.
 
         :param batch: data, shape ``(batch, *event)``, or tuples and dictionaries of such.
@@ -117,7 +117,7 @@ class ELBOTraining(lightning.LightningModule):
             )
 
     def configure_optimizers(self) -> Optimizer:
-        """Return the optimiser of all parameters of model and guide."""
+        """Return the optimizer of all parameters of model and guide."""
         return self.make_optimizer(self.parameters())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -239,7 +239,7 @@ class ELBOTraining(lightning.LightningModule):
         return loss
 
     def _check_owned(self, used: Iterable[tuple[str, Tensor]]) -> None:
-        """Refuse parameters that the optimiser does not see."""
+        """Refuse parameters that the optimizer does not see."""
         own = {id(parameter) for parameter in self.parameters()}
         if lost := [name for name, parameter in used if id(parameter) not in own]:
             raise ValueError(

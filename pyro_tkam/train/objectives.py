@@ -1,4 +1,4 @@
-"""The objectives by name: what a run maximises, and the guide that it needs, if any."""
+"""The objectives by name: what a run maximizes, and the guide that it needs, if any."""
 
 from collections.abc import Callable
 from functools import partial
@@ -30,7 +30,7 @@ def _importance(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module 
     return ImportanceMLE(config.num_particles), None
 
 
-def _amortised(
+def _amortized(
     make: Callable[[int], ELBO], config: TrainConfig, model: nn.Module
 ) -> tuple[ELBO, nn.Module | None]:
     return make(config.num_particles), AmortisedGuide(model)
@@ -88,10 +88,10 @@ KERNELS: dict[str, tuple[type[LangevinKernel], tuple[str, ...]]] = {
 
 OBJECTIVES: dict[str, Objective] = {
     "importance": _importance,
-    "amortised": partial(_amortised, lambda _: ImportanceWeightedELBO(1)),
-    "iwae": partial(_amortised, ImportanceWeightedELBO),
-    "wake": partial(_amortised, ImportanceMLE),
-    "wake-sleep": partial(_amortised, WakeSleepMLE),
+    "amortized": partial(_amortized, lambda _: ImportanceWeightedELBO(1)),
+    "iwae": partial(_amortized, ImportanceWeightedELBO),
+    "wake": partial(_amortized, ImportanceMLE),
+    "wake-sleep": partial(_amortized, WakeSleepMLE),
     "refined": _refined,
     "langevin": partial(_langevin, None),
     "automala": partial(_langevin, "automala"),

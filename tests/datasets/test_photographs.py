@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_tkam.datasets import PHOTOGRAPHS, colour_patches
+from pyro_tkam.datasets import PHOTOGRAPHS, color_patches
 from pyro_tkam.datasets.photographs import _photographs, _tiles
 
 
 def test_patches_of_all_photographs():
-    data = colour_patches()
+    data = color_patches()
     assert data.images.shape == (1378, 3, 16, 16)
     assert data.images.dtype == torch.get_default_dtype()
     assert 0 <= data.images.min() < 0.05
@@ -19,7 +19,7 @@ def test_patches_of_all_photographs():
 
 def test_a_patch_is_the_mean_of_its_place():
     photograph = next(_photographs())
-    first = colour_patches(8, shrink=4).images[21]  # the second row, second column of 20
+    first = color_patches(8, shrink=4).images[21]  # the second row, second column of 20
     for row, column in ((0, 0), (5, 7)):
         top, left = 32 + 4 * row, 32 + 4 * column
         mean = photograph[top : top + 4, left : left + 4].mean((0, 1)) / 255
@@ -36,4 +36,4 @@ def test_tiles_use_every_pixel_once():
 def test_bad_sizes_are_named():
     for size, shrink in ((0, 1), (8, 0), (200, 2)):
         with pytest.raises(ValueError, match=f"size, shrink: got {size} and {shrink}"):
-            colour_patches(size, shrink=shrink)
+            color_patches(size, shrink=shrink)

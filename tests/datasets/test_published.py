@@ -38,7 +38,7 @@ def pixels():
 
 LABELS = np.array([3, 1, 4, 1, 5], np.uint8)
 BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
-COLOURS = np.random.default_rng(1).integers(0, 256, (5, 3072), dtype=np.uint8)
+COLORS = np.random.default_rng(1).integers(0, 256, (5, 3072), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_svhn_files(tmp_path):
     assert data.labels.tolist() == [0, 1, 9, 2]
 
 
-def write_cifar(folder, names, data=COLOURS, labels=(0, 9, 3, 3, 1)):
+def write_cifar(folder, names, data=COLORS, labels=(0, 9, 3, 3, 1)):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         content = {
@@ -90,7 +90,7 @@ def test_cifar_files(tmp_path):
     data = cifar10(tmp_path, verify=False)
     assert data.images.shape == (25, 3, 32, 32)
     torch.testing.assert_close(
-        data.images[6], torch.as_tensor(COLOURS[1].reshape(3, 32, 32)).float() / 255
+        data.images[6], torch.as_tensor(COLORS[1].reshape(3, 32, 32)).float() / 255
     )
     assert data.labels[:5].tolist() == [0, 9, 3, 3, 1]
 
@@ -248,7 +248,7 @@ def test_torchvision_fetches_what_is_missing(tmp_path, pixels, monkeypatch):
     ],
     ids=["svhn", "cifar10"],
 )
-def test_torchvision_fetches_colour_images(tmp_path, monkeypatch, load, kind, write, options):
+def test_torchvision_fetches_color_images(tmp_path, monkeypatch, load, kind, write, options):
     """It is asked once, for the split that is missing, in the words of each of its classes."""
     asked = []
 

@@ -173,7 +173,7 @@ def test_loo_runs():
 COMPARED_DATA = torch.randn(40, generator=torch.Generator().manual_seed(0)) + 2.0
 
 
-def centred(x):
+def centered(x):
     loc = pyro.sample("loc", dist.Normal(0.0, 5.0))
     with pyro.plate("data", len(x)):
         pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
@@ -185,7 +185,7 @@ def at_zero(x):
         pyro.sample("x", dist.Normal(0.0, scale), obs=x)
 
 
-def exact_elpd_of_centred(x):
+def exact_elpd_of_centered(x):
     """Sum of log p(x_i | x_-i): every other datum narrows the mean."""
     others = x.sum() - x
     precision = 1 / 25 + (len(x) - 1)
@@ -200,7 +200,7 @@ def test_compare_ranks_models(kind):
     """
     pyro.set_rng_seed(0)
     containers = {}
-    for model in (at_zero, centred):
+    for model in (at_zero, centered):
         options = {"num_samples": 200, "num_chains": 8, "disable_progbar": True}
         if kind == "tempering":
             run = ParallelTempering(MALA(model), num_temperatures=4, **options)
@@ -209,11 +209,11 @@ def test_compare_ranks_models(kind):
         run.run(COMPARED_DATA)
         containers[model.__name__] = to_arviz(run)
     table = arviz.compare(containers)
-    assert list(table.index) == ["centred", "at_zero"]
+    assert list(table.index) == ["centered", "at_zero"]
     score = table["elpd_loo" if "elpd_loo" in table else "elpd"]
-    assert abs(score["centred"] - exact_elpd_of_centred(COMPARED_DATA)) < 0.3
-    assert score["centred"] - score["at_zero"] > 20
-    assert table["weight"]["centred"] > 0.9
+    assert abs(score["centered"] - exact_elpd_of_centered(COMPARED_DATA)) < 0.3
+    assert score["centered"] - score["at_zero"] > 20
+    assert table["weight"]["centered"] > 0.9
 
 
 def switched(x):

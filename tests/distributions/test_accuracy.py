@@ -28,7 +28,7 @@ every_case = pytest.mark.parametrize(
 
 
 @every_case
-def test_inverse_cdf_and_normaliser_against_adaptive_quadrature(reference, basis, dtype):
+def test_inverse_cdf_and_normalizer_against_adaptive_quadrature(reference, basis, dtype):
     double = bank(basis, reference)
     narrow = copy.deepcopy(double).to(dtype)
     double = narrow.to(torch.float64) if dtype == torch.float64 else copy.deepcopy(narrow).double()

@@ -1,5 +1,5 @@
 """
-The joint energy prior: Langevin draws, the negative phase, the annealed normaliser, what is
+The joint energy prior: Langevin draws, the negative phase, the annealed normalizer, what is
 refused.
 """
 
@@ -71,7 +71,7 @@ def test_bounded_references_keep_their_support():
 
 def test_gradients_carry_the_negative_phase():
     """
-    Against the exact gradient of the normalised density; 40,000 negatives, five standard errors are
+    Against the exact gradient of the normalized density; 40,000 negatives, five standard errors are
     0.02.
     """
     tilt = Tilt()
@@ -113,7 +113,7 @@ def test_persistent_chains_go_on():
     assert (first - prior.sample((11,))[:10]).abs().max() > 0.1
 
 
-def test_annealed_normaliser_is_exact_within_its_error():
+def test_annealed_normalizer_is_exact_within_its_error():
     """Within five standard errors of the closed form, and these below 0.05."""
     prior = JointEnergy(Tilt(), normal(), num_negatives=2)
     estimate = prior.estimate_log_normalizer(2000, 50, 0.2)
@@ -122,7 +122,7 @@ def test_annealed_normaliser_is_exact_within_its_error():
     assert abs(float(estimate.value) - exact) < 5 * float(estimate.standard_error)
 
 
-def test_the_annealed_normaliser_makes_no_move_after_its_last_weight():
+def test_the_annealed_normalizer_makes_no_move_after_its_last_weight():
     """Two weights, and between them one move, of two gradients."""
     places = []
 
@@ -146,7 +146,7 @@ def test_the_annealed_normaliser_makes_no_move_after_its_last_weight():
         ({"step_size": math.nan}, "step_size: got nan"),
     ],
 )
-def test_bad_settings_of_the_annealed_normaliser(options, message):
+def test_bad_settings_of_the_annealed_normalizer(options, message):
     with pytest.raises(ValueError, match=message):
         JointEnergy(Tilt(), normal(), num_negatives=2).estimate_log_normalizer(**options)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_tkam.distributions import (
     ExponentiallyTilted,
     JointEnergy,
-    LabelledTilted,
+    LabeledTilted,
     ShortRunULA,
     TiltedMixture,
 )
@@ -36,10 +36,10 @@ class Waves:
 class Bowl:
     """A picklable joint energy."""
 
-    centre: Tensor
+    center: Tensor
 
     def __call__(self, z: Tensor) -> Tensor:
-        return -0.5 * (z - self.centre).square().sum(-1)
+        return -0.5 * (z - self.center).square().sum(-1)
 
 
 class Instance:
@@ -87,8 +87,8 @@ def isotropic(make, **options):
     )
 
 
-def labelled(make, **options):
-    return LabelledTilted(make(0.0, 1.0), bank(make, **options), **options)
+def labeled(make, **options):
+    return LabeledTilted(make(0.0, 1.0), bank(make, **options), **options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +134,7 @@ def joint(make, sampler=SHORT, **options):
 
 OTHERS = [
     Instance("joint", joint, reference=(2, 3)),
-    Instance("labelled", labelled, logits=(2,), components=(2, 3)),
+    Instance("labeled", labeled, logits=(2,), components=(2, 3)),
     Instance("isotropic", isotropic),
 ]
 

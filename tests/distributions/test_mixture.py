@@ -62,7 +62,7 @@ def test_inverse_cdf_against_an_independent_bisection(ends):
         )
 
 
-def test_log_prob_weighs_normalised_components():
+def test_log_prob_weighs_normalized_components():
     prior = mixture()
     z = torch.linspace(-3.9, 3.9, 7, dtype=torch.double)[:, None].expand(-1, 3)
     by_hand = (prior.weights * prior.components.log_prob(z[..., None]).exp()).sum(-1).log()
@@ -147,7 +147,7 @@ def test_two_stage_draws_have_the_same_law():
     assert kstest(prior.cdf(z)[:, 0].detach().numpy(), "uniform").pvalue > 1e-4
 
 
-def test_regularisation_empties_a_useless_component():
+def test_regularization_empties_a_useless_component():
     """
     Data from two components; a flat third one explains nothing that they don't, and yet keeps some
     weight.
@@ -158,12 +158,12 @@ def test_regularisation_empties_a_useless_component():
 
     def fit(strength: float) -> TiltedMixture:
         logits = torch.zeros(3, requires_grad=True)
-        optimiser = torch.optim.Adam([logits], lr=0.3)
+        optimizer = torch.optim.Adam([logits], lr=0.3)
         for _ in range(400):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             prior = TiltedMixture(logits, parts)
             (strength * prior.regularization() - prior.log_prob(data).mean()).backward()
-            optimiser.step()
+            optimizer.step()
         return TiltedMixture(logits.detach(), parts)
 
     free, sparse = fit(0.0), fit(0.1)

@@ -63,7 +63,7 @@ def test_gradients_are_those_of_finite_differences_twice(ours, theirs, element, 
     torch.manual_seed(0)
     value = draw(2, 3)
     logits = torch.randn(3, 1, 3, *element, dtype=torch.float64)
-    logits[0] = 0  # where the continuous Bernoulli's normaliser is 0/0
+    logits[0] = 0  # where the continuous Bernoulli's normalizer is 0/0
     logits.requires_grad_()
     assert torch.autograd.gradcheck(lambda logits: ours(logits).log_prob(value), logits)
     assert torch.autograd.gradgradcheck(lambda logits: ours(logits).log_prob(value), logits)
@@ -94,7 +94,7 @@ def test_draws_have_the_frequencies(ours, theirs, element, draw) -> None:
     assert (found - expected).abs().max() < 5 * 0.5 / math.sqrt(20_000)
 
 
-def test_continuous_bernoulli_is_normalised_at_every_size_of_the_logit() -> None:
+def test_continuous_bernoulli_is_normalized_at_every_size_of_the_logit() -> None:
     logits = torch.tensor(
         [-300.0, -30, -3, -0.21, -0.19, -1e-5, 0, 1e-9, 0.19, 0.21, 3, 30, 300], dtype=torch.float64
     )

@@ -20,7 +20,7 @@ ROWS = torch.tensor(
 
 
 def eight_schools() -> None:
-    """Rubin's eight schools, centred."""
+    """Rubin's eight schools, centered."""
     mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
     tau = pyro.sample("tau", dist.HalfCauchy(5.0))
     with pyro.plate("schools", 8):
@@ -28,7 +28,7 @@ def eight_schools() -> None:
         pyro.sample("y", dist.Normal(theta, ERRORS), obs=EFFECTS)
 
 
-eight_schools_noncentred = poutine.reparam(eight_schools, {"theta": LocScaleReparam(0.0)})
+eight_schools_noncentered = poutine.reparam(eight_schools, {"theta": LocScaleReparam(0.0)})
 
 
 def local_latents(x: Tensor) -> None:
@@ -102,7 +102,7 @@ reparametrised = poutine.reparam(
 
 MODELS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "eight schools": (eight_schools, ()),
-    "eight schools non-centred": (eight_schools_noncentred, ()),
+    "eight schools non-centered": (eight_schools_noncentered, ()),
     "local": (local_latents, (ROWS,)),
     "nested plates": (nested_plates, (ROWS,)),
     "rolled": (rolled, (ROWS,)),

@@ -98,7 +98,7 @@ def rejected_swaps(run: TemperedRun) -> TemperedRun:
 
 def mode_lost_when_cold(run: TemperedRun) -> TemperedRun:
     def lose(log_likelihood):
-        # the last rung sits where the likelihood is lower than its neighbour says
+        # the last rung sits where the likelihood is lower than its neighbor says
         log_likelihood[-1] -= 6.0
 
     return changed(run, lose)

@@ -17,7 +17,7 @@ import torch
 
 from pyro_tkam.infer import MALA, ULA, ParallelTempering
 from pyro_tkam.infer.tempering.estimates import run_verdict
-from tests.infer.models import ROWS, eight_schools_noncentred, local_latents
+from tests.infer.models import ROWS, eight_schools_noncentered, local_latents
 
 NEVER = 10**6
 ENDS = torch.tensor([0.0, 1.0])
@@ -125,7 +125,7 @@ def test_the_shortest_runs_that_are_diagnosed(chains, draws):
 
 def walled():
     """
-    Nothing is possible beyond 1, and the likelihood rises towards it by a million nats a unit.
+    Nothing is possible beyond 1, and the likelihood rises toward it by a million nats a unit.
     """
     z = pyro.sample("z", dist.Normal(0.0, 1.0))
     wall = torch.where(z > 0.5, 1e6 * (z - 1), -2 * z.square())
@@ -156,7 +156,7 @@ def regression():
 
 HEALTHY = {
     "regression": (regression, ()),
-    "eight schools": (eight_schools_noncentred, ()),
+    "eight schools": (eight_schools_noncentered, ()),
     "latents of each datum": (local_latents, (ROWS,)),
 }
 

@@ -65,7 +65,7 @@ class ConjugateRegression:
     ) -> Tensor:
         """Exact draws ``(temperature, *shape, dim)``, where ``shape = (chain, draw, *batch)``.
 
-        :param correlation: autocorrelation of neighbouring draws of a chain.
+        :param correlation: autocorrelation of neighboring draws of a chain.
         :param in_step: whether all temperatures move together, as rungs that swap states do in
             part.
         """

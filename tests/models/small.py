@@ -7,8 +7,8 @@ from pyro_tkam.models import (
     CategoricalLikelihood,
     GaussianLikelihood,
     Heads,
-    LabelledPrior,
-    LabelledTKAM,
+    LabeledPrior,
+    LabeledTKAM,
     MixturePrior,
     MultimodalTKAM,
     TiltedPrior,
@@ -22,10 +22,10 @@ COUPLINGS = {
 }
 
 
-def labelled(width: int) -> LabelledTKAM:
+def labeled(width: int) -> LabeledTKAM:
     """Three labels."""
-    return LabelledTKAM(
-        LabelledPrior(3, 2, grid_size=5), nn.Linear(2, width), GaussianLikelihood(0.5)
+    return LabeledTKAM(
+        LabeledPrior(3, 2, grid_size=5), nn.Linear(2, width), GaussianLikelihood(0.5)
     )
 
 

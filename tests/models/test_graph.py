@@ -10,12 +10,12 @@ from pyro import poutine
 
 from pyro_tkam.distributions import JointEnergy
 from pyro_tkam.infer.model.density import ModelDensity
-from tests.models.small import COUPLINGS, labelled, multimodal
+from tests.models.small import COUPLINGS, labeled, multimodal
 
 ROWS = torch.linspace(-1, 1, 24).reshape(4, 6)
 LABELS = torch.tensor([0, 1, -1, 2])
 MODELS = {name: (make, (ROWS,)) for name, make in COUPLINGS.items()} | {
-    "labelled": (lambda: labelled(6), (ROWS, LABELS)),
+    "labeled": (lambda: labeled(6), (ROWS, LABELS)),
     "multimodal": (
         lambda: multimodal(6),
         ({"image": ROWS, "label": LABELS.clamp_min(0)}, {"label": LABELS >= 0}),

@@ -21,7 +21,7 @@ from pyro_tkam.models import (
     GaussianLikelihood,
     TiltedPrior,
 )
-from tests.models.small import COUPLINGS, labelled, multimodal
+from tests.models.small import COUPLINGS, labeled, multimodal
 
 OBJECTIVES = {
     "trace": pyro.infer.Trace_ELBO,
@@ -127,8 +127,8 @@ class Both(nn.Module):
 LABEL = torch.tensor([0, 2, -1, 1, -1])
 DATA = {"image": torch.rand(5, 6), "label": LABEL.clamp_min(0)}
 OTHERS = {
-    "labelled": (lambda: labelled(6), None, (torch.rand(5, 6), LABEL)),
-    "unlabelled": (lambda: labelled(6), None, (torch.rand(5, 6),)),
+    "labeled": (lambda: labeled(6), None, (torch.rand(5, 6), LABEL)),
+    "unlabeled": (lambda: labeled(6), None, (torch.rand(5, 6),)),
     "multimodal": (lambda: multimodal(6), Both, (DATA,)),
     "missing": (lambda: multimodal(6), Both, (DATA, {"label": LABEL >= 0})),
     "symbols": (

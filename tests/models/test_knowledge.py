@@ -15,7 +15,7 @@ from pyro.nn import PyroSample
 from benchmarks.knowledge import FORMULA, TARGET, compared, on_digits, planted
 from pyro_tkam.distributions import ExponentiallyTilted
 from pyro_tkam.infer import ImportanceMLE
-from pyro_tkam.models import TKAM, GaussianLikelihood, LabelledPrior, MixturePrior, TiltedPrior
+from pyro_tkam.models import TKAM, GaussianLikelihood, LabeledPrior, MixturePrior, TiltedPrior
 from pyro_tkam.ops.quadrature import composite, gauss_legendre
 
 
@@ -109,12 +109,12 @@ def test_targets_of_a_mixture_and_of_labels_by_place():
     pyro.set_rng_seed(0)
     places = torch.tensor([-1.0, 0.0, 1.5])
     samples = (places + 0.3 * torch.randn(2000, 3)).clamp(-4, 4)
-    mixture, labelled = MixturePrior(TiltedPrior((3, 2), "gaussian")), LabelledPrior(3, 2)
+    mixture, labeled = MixturePrior(TiltedPrior((3, 2), "gaussian")), LabeledPrior(3, 2)
     mixture.fit(samples)
-    labelled.fit(samples.unsqueeze(-1))
+    labeled.fit(samples.unsqueeze(-1))
     assert torch.allclose(mixture().mean.detach(), places, atol=0.05)
     assert torch.allclose(
-        labelled.components().mean.detach(), places[:, None].expand(3, 2), atol=0.05
+        labeled.components().mean.detach(), places[:, None].expand(3, 2), atol=0.05
     )
     state = {name: value.clone() for name, value in mixture.state_dict().items()}
     for options, message in (

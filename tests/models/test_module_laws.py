@@ -13,8 +13,8 @@ from pyro_tkam.models import (
     GaussianLikelihood,
     Heads,
     JointPrior,
-    LabelledPrior,
-    LabelledTKAM,
+    LabeledPrior,
+    LabeledTKAM,
     MixturePrior,
     MultimodalTKAM,
     SequenceLikelihood,
@@ -71,15 +71,15 @@ MODULES = {
     "tilted": (lambda: TiltedPrior((3, 2), "gaussian", **SMALL), draw),
     "learned reference": (lambda: TiltedPrior(3, "learnable_gaussian", **SMALL), draw),
     "mixture": (lambda: MixturePrior(TiltedPrior((3, 2), **SMALL)), draw),
-    "labelled": (lambda: LabelledPrior(2, 3, **SMALL), draw),
+    "labeled": (lambda: LabeledPrior(2, 3, **SMALL), draw),
     "joint": (lambda: JointPrior(KAN([3, 4, 1], **SMALL), 3, sampler=SHORT), draw),
     "kart": (lambda: TKAM.kart((2, 2), 2, **SMALL), generate),
     "kart, shared": (lambda: TKAM.kart((2, 2), 2, coupling="shared", **SMALL), generate),
     "mixture model": (lambda: TKAM.mixture((2, 2), 3, 2, **SMALL), generate),
     "deep model": (lambda: TKAM.deep((2, 2), 3, sampler=SHORT, **SMALL), generate),
-    "labelled model": (
-        lambda: LabelledTKAM(
-            LabelledPrior(2, 3, **SMALL), KAN([3, 4], **SMALL), GaussianLikelihood(0.5)
+    "labeled model": (
+        lambda: LabeledTKAM(
+            LabeledPrior(2, 3, **SMALL), KAN([3, 4], **SMALL), GaussianLikelihood(0.5)
         ),
         lambda model: model.generate(torch.tensor([0, 1, 1])),
     ),

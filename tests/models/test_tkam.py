@@ -142,11 +142,11 @@ def test_every_parameter_is_trained(coupling: str, reference: str, route: str) -
             svi.step(x)
     else:
         loss = elbo(model, None)
-        optimiser = torch.optim.Adam(loss.parameters(), lr=0.01)
+        optimizer = torch.optim.Adam(loss.parameters(), lr=0.01)
         for _ in range(3):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss(x).backward()
-            optimiser.step()
+            optimizer.step()
     stuck = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
     assert not stuck
     assert any("energies" in name for name in before)
@@ -156,11 +156,11 @@ def test_every_parameter_is_trained(coupling: str, reference: str, route: str) -
 def mixture_of_two(num: int, noise: float) -> tuple[torch.Tensor, float]:
     """
     Return data ½ N(μ1, σ²I) + ½ N(μ2, σ²I) and the entropy, by quadrature along the line between
-    the centres.
+    the centers.
     """
-    centres = torch.tensor([[-1.0, 0.5], [1.0, -0.5]])
-    x = centres[torch.arange(num) % 2] + noise * torch.randn(num, 2)
-    distance = float((centres[0] - centres[1]).norm())
+    centers = torch.tensor([[-1.0, 0.5], [1.0, -0.5]])
+    x = centers[torch.arange(num) % 2] + noise * torch.randn(num, 2)
+    distance = float((centers[0] - centers[1]).norm())
     t = torch.linspace(-8 * noise, distance + 8 * noise, 20001, dtype=torch.float64)
     parts = torch.stack([Normal(0.0, noise).log_prob(t), Normal(distance, noise).log_prob(t)])
     log_density = parts.logsumexp(0) - math.log(2)
@@ -200,14 +200,14 @@ def test_training_reaches_the_entropy_of_two_gaussians(coupling: str) -> None:
     model = TKAM.kart(2, 1, coupling=coupling, noise_scale=noise, output="none", widths=[])
     before = exact_evidence(model, held_out)
     loss = ImportanceMLE(100, ess_threshold=0.0)(model, None)
-    optimiser = torch.optim.Adam(loss.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.01)
     steps = 1500
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         batch = x[torch.randint(len(x), (100,))]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (loss(batch) / len(batch)).backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     after = exact_evidence(model, held_out)
     assert before < -entropy - 0.5

@@ -123,11 +123,11 @@ def test_a_convolutional_generator_is_trained(objective: str, batch_norm: bool) 
     ]
 
 
-def test_chains_name_batch_normalisation() -> None:
+def test_chains_name_batch_normalization() -> None:
     model, x = of_images(batch_norm=True), stripes(4)
     with pytest.raises(
         ValueError,
-        match=r"couples its data, by batch normalisation in 'generator\.layers\.1', which eval",
+        match=r"couples its data, by batch normalization in 'generator\.layers\.1', which eval",
     ):
         LangevinMLE(ULA, step_size=0.02)(model, None)(x)
     LangevinMLE(ULA, step_size=0.02)(model.eval(), None)(x).backward()

@@ -1,4 +1,4 @@
-"""Grid updates, refinement, regularisation and pruning of banks and networks."""
+"""Grid updates, refinement, regularization and pruning of banks and networks."""
 
 from __future__ import annotations
 

@@ -141,12 +141,12 @@ def test_fits_a_function():
     net = KAN([2, 5, 1], "bspline", -1.0, 1.0, grid_size=8)
     s = 2 * torch.rand(500, 2) - 1
     target = torch.sin(3 * s[:, :1]) * s[:, 1:] ** 2
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
     for _ in range(150):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = (net(s) - target).square().mean()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert loss < 0.02 * target.var()
 
 

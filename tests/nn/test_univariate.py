@@ -90,7 +90,7 @@ def test_start_of_base_weights_and_scales():
 
 
 def test_start_of_coefficients():
-    """At the centres the functions start as noise on ±(noise_scale / 2F)."""
+    """At the centers the functions start as noise on ±(noise_scale / 2F)."""
     bank = UnivariateFunctions(2000, "rbf", grid_size=10, noise_scale=0.3)
     values = bank.basis.bound()(bank.knots) @ bank.coefficients.detach().mT
     bound = 0.5 * 0.3 / 10
@@ -183,7 +183,7 @@ def test_width_stays_above_its_bound():
         ({"low": 1.0, "high": 1.0}, "low must be below high, got low=1, high=1"),
         ({"high": math.inf}, "high must be a finite number, got inf"),
         ({"grid_size": 0}, "grid_size must be at least 1, got 0"),
-        ({"basis": "rbf", "grid_size": 1}, "grid_size must be at least 2 centres, got 1"),
+        ({"basis": "rbf", "grid_size": 1}, "grid_size must be at least 2 centers, got 1"),
         ({"basis": "bspline", "degree": 0}, "degree of a B-spline must be at least 1, got 0"),
         ({"degree": -1}, "degree must be at least 0, got -1"),
         ({"width": 0.0}, "width must be a finite number greater than 0, got 0.0"),

@@ -26,7 +26,7 @@ PRIORS = {
     "mixture": lambda: MixturePrior(TiltedPrior((4, 3, 2), noise_scale=5.0)),
 }
 QUANTITIES = {
-    "normaliser": lambda p: getattr(p, "components", p).log_normalizer,
+    "normalizer": lambda p: getattr(p, "components", p).log_normalizer,
     "icdf": lambda p: p.icdf(torch.linspace(0.01, 0.99, 7)[:, None, None]),
     "upper icdf": lambda p: p.icdf(torch.linspace(0.01, 0.99, 7)[:, None, None], upper=True),
     "cdf": lambda p: p.cdf(torch.linspace(0.1, 0.9, 7)[:, None, None]),
@@ -175,8 +175,8 @@ def test_weights_are_in_single_precision(preset):
         particles = draw_particles(model, None, 8, plate_structure(model, x), x)
         assert particles.log_weights.dtype == particles.log_prior.dtype == torch.float32
         # its encoder reads numbers
-        amortised = None if preset == "sequence" else AmortisedGuide(model)
-        for objective, guide in ((ImportanceMLE(8), amortised), (LangevinMLE(step_size=0.1), None)):
+        amortized = None if preset == "sequence" else AmortisedGuide(model)
+        for objective, guide in ((ImportanceMLE(8), amortized), (LangevinMLE(step_size=0.1), None)):
             loss = objective(model, guide)(x)
             assert loss.dtype == torch.float32
             loss.backward()

@@ -49,7 +49,7 @@ def test_multinomial_counts_break_those_bounds():
 
 
 def residual_from_softmax_of_residuals(log_weights, num):
-    """A published mistake: the residuals are sent through a softmax instead of being normalised."""
+    """A published mistake: the residuals are sent through a softmax instead of being normalized."""
     expected = num * log_weights.softmax(-1)
     copies = expected.floor()
     slots = (

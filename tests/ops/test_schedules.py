@@ -58,7 +58,7 @@ def test_monotone_cubic_agrees_with_scipy_inside_and_rises() -> None:
     assert (monotone_cubic(x, y, torch.linspace(0, 1, 1000).double()).diff() > 0).all()
 
 
-def test_adaptive_ladder_equalises_a_known_barrier() -> None:
+def test_adaptive_ladder_equalizes_a_known_barrier() -> None:
     """
     With local barrier λ(t) = 6 / (1 + 20 t), equal rejection means equal steps of its integral.
     """

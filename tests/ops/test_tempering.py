@@ -25,7 +25,7 @@ def run(rungs: int, draws: int, shape: tuple[int, ...], spread: float) -> Tensor
 
 
 @pytest.mark.parametrize("spread", [0.0, 3.0, 1e6])
-def test_swaps_are_permutations_of_neighbours(spread: float) -> None:
+def test_swaps_are_permutations_of_neighbors(spread: float) -> None:
     torch.manual_seed(0)
     process = run(7, 40, (3, 4), spread)
     expected = torch.arange(7).reshape(-1, 1, 1, 1).expand_as(process)

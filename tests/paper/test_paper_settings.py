@@ -16,7 +16,7 @@ from pyro_tkam.metrics import SAMPLE_SIZES
 from pyro_tkam.paper.convolutional import conv_deep, conv_mixture
 from pyro_tkam.paper.experiments import EXPERIMENTS, Images
 
-COLOUR = [
+COLOR = [
     f"{data}-{prior}-{by}"
     for data in ("svhn", "cifar10")
     for prior in ("mixture", "deep")
@@ -32,7 +32,7 @@ UNIVARIATE = [
 
 def test_every_published_experiment_has_the_paper_scale():
     assert {name for name, row in EXPERIMENTS.items() if "paper" in row.scales} == {
-        *COLOUR,
+        *COLOR,
         *UNIVARIATE,
     }
 
@@ -81,8 +81,8 @@ def images():
     return Images(pixels, pixels, None)
 
 
-@pytest.mark.parametrize("name", COLOUR)
-def test_colour_images_at_the_paper_scale(name, images):
+@pytest.mark.parametrize("name", COLOR)
+def test_color_images_at_the_paper_scale(name, images):
     data, prior, by = name.split("-")
     row = EXPERIMENTS[name]
     scale = row.scales["paper"]
@@ -138,7 +138,7 @@ def test_colour_images_at_the_paper_scale(name, images):
 
 @pytest.mark.parametrize("prior", ["mixture", "deep"])
 @pytest.mark.parametrize("by", ["mle", "se"])
-def test_one_gradient_of_a_colour_experiment_reaches_every_parameter(prior, by, images):
+def test_one_gradient_of_a_color_experiment_reaches_every_parameter(prior, by, images):
     row = EXPERIMENTS[f"svhn-{prior}-{by}"]
     scale = row.scales["paper"]
     small = (

@@ -246,7 +246,7 @@ def test_the_command_line_runs_an_experiment(tmp_path, monkeypatch, capsys):
     assert "error: name: got 'absent'" in capsys.readouterr().err
 
 
-def test_colour_pictures(tmp_path):
+def test_color_pictures(tmp_path):
     images = torch.rand(5, 3, 2, 4)
     shown = plots.image_grid(images, columns=3).images[0].get_array()
     assert shown.shape == (5, 14, 3)

@@ -33,7 +33,7 @@ def test_functions_draw_on_the_axes_they_are_given():
 @pytest.mark.parametrize(
     "reference", ["uniform", "gaussian", "lognormal", "flat", Normal(0.5, 2.0)]
 )
-def test_prior_densities_are_normalised_and_the_most_different_come_first(reference):
+def test_prior_densities_are_normalized_and_the_most_different_come_first(reference):
     slopes = torch.tensor([0.0, 3.0, -1.0])
     interval = {"low": -1.0, "high": 1.0} if isinstance(reference, Normal) else {}
     prior = ExponentiallyTilted(lambda z: slopes * z, reference, **interval)
@@ -87,7 +87,7 @@ def test_training_curves_draw_values_and_running_means():
     )
     faint, mean, *_ = panels[0].get_lines()
     np.testing.assert_array_equal(faint.get_ydata(), loss)
-    # centred: a line stays itself
+    # centered: a line stays itself
     np.testing.assert_allclose(mean.get_ydata(), 3.0 - 0.01 * mean.get_xdata())
     assert [text.get_text() for text in panels[0].get_legend().get_texts()] == ["a", "b"]
 

@@ -23,7 +23,7 @@ PARTICLES = 2 * BATCH
 
 
 class Gradients(Callback):
-    """Keep the gradients of the first update, as the optimiser sees them."""
+    """Keep the gradients of the first update, as the optimizer sees them."""
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if trainer.global_step == 0 and trainer.is_global_zero:

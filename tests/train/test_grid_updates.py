@@ -1,5 +1,5 @@
 """
-Grid updates by schedule: when, what happens to the optimiser, and that a run that stopped goes on.
+Grid updates by schedule: when, what happens to the optimizer, and that a run that stopped goes on.
 """
 
 import pyro
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pyro_tkam.infer import ImportanceMLE
-from pyro_tkam.models import TKAM, GaussianLikelihood, LabelledPrior, LabelledTKAM
+from pyro_tkam.models import TKAM, GaussianLikelihood, LabeledPrior, LabeledTKAM
 from pyro_tkam.nn import Basis
 from pyro_tkam.train import (
     ELBOTraining,
@@ -87,7 +87,7 @@ def test_intervals_grow_by_two_minus_decay(tmp_path):
     assert checkpoint["callbacks"]["GridUpdates"] == {"interval": 6.75, "next": 14.25}
 
 
-def test_the_optimiser_starts_afresh_for_new_coefficients(tmp_path):
+def test_the_optimizer_starts_afresh_for_new_coefficients(tmp_path):
     model, checkpoint = run(tmp_path, updates=4, every=3)
     # by the parameter's number, in order of their last start
     states = checkpoint["optimizer_states"][0]["state"]
@@ -168,9 +168,9 @@ def test_a_configured_run_loads_again(tmp_path):
 
 
 def test_a_model_without_grid_updates_is_refused_before_the_first_step(tmp_path):
-    model = LabelledTKAM(LabelledPrior(3, 2), nn.Linear(2, 4), GaussianLikelihood(0.5))
+    model = LabeledTKAM(LabeledPrior(3, 2), nn.Linear(2, 4), GaussianLikelihood(0.5))
     module = ELBOTraining(model, ImportanceMLE(8))
-    with pytest.raises(TypeError, match="model: got LabelledTKAM, takes one with update_grid"):
+    with pytest.raises(TypeError, match="model: got LabeledTKAM, takes one with update_grid"):
         fit(
             module,
             torch.rand(30, 4),

@@ -188,7 +188,7 @@ def test_a_whole_run_from_the_flag(tmp_path):
     [
         (
             {"objective": "elbo"},
-            "objective: got 'elbo', takes one of \\['amortised', 'automala', 'importance', 'iwae'",
+            "objective: got 'elbo', takes one of \\['amortized', 'automala', 'importance', 'iwae'",
         ),
         (
             {"objective": "langevin", "chains": ChainConfig(kernel="nuts")},

@@ -92,7 +92,7 @@ def test_a_run_without_held_out_data_has_no_evidence(tmp_path):
 
 
 @pytest.mark.slow
-def test_colour_samples_and_the_marginals_of_a_deep_prior_are_shown(tmp_path):
+def test_color_samples_and_the_marginals_of_a_deep_prior_are_shown(tmp_path):
     model = ModelConfig(preset="deep", latent_dim=2, grid_size=5, widths=[8])
     config = replace(
         CONFIG, data="patches", objective="langevin", updates=1, model=model, held_out=0

@@ -17,8 +17,8 @@ from tests.train.test_trainer import Crash
 ROWS = 24
 
 
-def labelled():
-    model = small.labelled(4)
+def labeled():
+    model = small.labeled(4)
     return ELBOTraining(
         model, ImportanceWeightedELBO(2), AmortisedGuide(model, hidden=(8,)), size=ROWS
     )
@@ -51,9 +51,9 @@ def rows():
 
 IMAGE, LABEL, TEXT, MASK = rows()
 CASES = {
-    "pair": (labelled, (IMAGE, torch.where(MASK, LABEL, -1))),
-    "dataset of pairs": (labelled, TensorDataset(IMAGE, LABEL)),
-    "no label": (labelled, IMAGE),
+    "pair": (labeled, (IMAGE, torch.where(MASK, LABEL, -1))),
+    "dataset of pairs": (labeled, TensorDataset(IMAGE, LABEL)),
+    "no label": (labeled, IMAGE),
     "dictionary": (multimodal, {"image": IMAGE, "label": LABEL}),
     "dictionary and masks": (multimodal, ({"image": IMAGE, "label": LABEL}, {"label": MASK})),
     "text": (sequence, TEXT),
@@ -108,9 +108,9 @@ def test_data_that_do_not_fit_are_named_before_anything_is_written(tmp_path):
     ):
         fit(multimodal(), {"image": IMAGE.double(), "label": LABEL}, tmp_path / "run", **options)
     with pytest.raises(ValueError, match="label: got 9, takes classes from 0 to 2"):
-        fit(labelled(), (IMAGE, torch.full_like(LABEL, 9)), tmp_path / "run", **options)
+        fit(labeled(), (IMAGE, torch.full_like(LABEL, 9)), tmp_path / "run", **options)
     with pytest.raises(ValueError, match=r"data: got rows {'data\[0\]': 24, 'data\[1\]': 23}"):
-        fit(labelled(), (IMAGE, LABEL[1:]), tmp_path / "run", **options)
+        fit(labeled(), (IMAGE, LABEL[1:]), tmp_path / "run", **options)
     with pytest.raises(TypeError, match=r"data: got torch.uint8"):
-        fit(labelled(), IMAGE.byte(), tmp_path / "run", **options)
+        fit(labeled(), IMAGE.byte(), tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()

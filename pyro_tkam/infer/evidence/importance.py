@@ -45,7 +45,7 @@ class WeightedDraws:
     @cached_property
     def weights(self) -> Tensor:
         """
-        Normalised weights ``(draw, *local)``; multiples of ``1/S`` where the effective sample size
+        Normalized weights ``(draw, *local)``; multiples of ``1/S`` where the effective sample size
         is too small.
         """
         weights = self.log_weights.softmax(0)
@@ -57,7 +57,7 @@ class WeightedDraws:
 
     @cached_property
     def effective_sample_size(self) -> Tensor:
-        """``1 / Σ w²`` of the normalised weights, ``(*local)``, in draws."""
+        """``1 / Σ w²`` of the normalized weights, ``(*local)``, in draws."""
         return effective_draws(self.log_weights)
 
     @cached_property
@@ -175,7 +175,7 @@ def evidence_of_weights(log_weights: Tensor) -> Evidence:
 
 
 def effective_draws(log_weights: Tensor) -> Tensor:
-    """Return ``1 / Σ w²`` of weights ``(draw, *local)`` when they are normalised, ``(*local)``."""
+    """Return ``1 / Σ w²`` of weights ``(draw, *local)`` when they are normalized, ``(*local)``."""
     return 1 / log_weights.softmax(0).square().sum(0)
 
 

@@ -41,7 +41,7 @@ Nats by which a posterior may be denser than its proposal at a place before that
 
 @dataclass(frozen=True)
 class Known:
-    """A proposal, on the scale of the posterior's unnormalised density.
+    """A proposal, on the scale of the posterior's unnormalized density.
 
     :param log_density: from positions ``(num, *local, dim)`` to log densities ``(num, *local)``, in
         nats.

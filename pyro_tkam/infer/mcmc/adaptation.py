@@ -205,7 +205,7 @@ class FrameAdaptation(RoundAdaptation):
     Rounds between which the frame changes instead of the scales, for chains ``(chains, dim)`` of
     one law.
 
-    In the new frame the round's draws are standardised, hence all scales are 1, and the step is as
+    In the new frame the round's draws are standardized, hence all scales are 1, and the step is as
     long as before.
     """
 
@@ -233,7 +233,7 @@ class FrameAdaptation(RoundAdaptation):
             if isinstance(self.frame, AffineFrame)
             else AffineFrame.identity(tuning.scale)
         )
-        self.frame, scale = self._moments.standardised(frame)
+        self.frame, scale = self._moments.standardized(frame)
         self._moments = Moments()
         return replace(tuning, step_size=tuning.step_size / scale.log().mean().exp())
 

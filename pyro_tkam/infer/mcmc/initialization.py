@@ -96,7 +96,7 @@ def checked_start(density: Density, position: Tensor, complaint: str) -> Point:
     if finite.all():
         return point
     row = int((~finite).nonzero()[0])
-    raise ValueError(f"{complaint} {density.offence(position[row])} in chain {row}")
+    raise ValueError(f"{complaint} {density.offense(position[row])} in chain {row}")
 
 
 def finite_rows(point: Point) -> Tensor:

@@ -129,9 +129,9 @@ class Moments:
         )
         self.mean, self.count = self.mean + gap * (rows / total), total
 
-    def standardised(self, frame: AffineFrame) -> tuple[AffineFrame, Tensor]:
+    def standardized(self, frame: AffineFrame) -> tuple[AffineFrame, Tensor]:
         """
-        Return a frame in which what was seen in ``frame`` is standardised, and the old standard
+        Return a frame in which what was seen in ``frame`` is standardized, and the old standard
         deviations.
 
         Variances are shrunk to the old frame's (one), and correlations too (none), these the more

@@ -23,7 +23,7 @@ from pyro_tkam.infer.model.layout import Layout
 from pyro_tkam.infer.model.sites import (
     Model,
     Structure,
-    centred_like,
+    centered_like,
     initial_trace,
     is_improper,
     is_plain,
@@ -80,7 +80,7 @@ class Density(Protocol):
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
         """Return the sites' values ``(*lead, ...)`` at positions ``(*lead, *local, dim)``."""
 
-    def offence(self, position: Tensor) -> str:
+    def offense(self, position: Tensor) -> str:
         """Say what isn't finite at one position ``(*local, dim)``."""
 
 
@@ -95,7 +95,7 @@ class ModelDensity:
     :param kwargs: its keyword arguments.
     :param transforms: per site, from values to unconstrained coordinates, where they should not be
         Pyro's.
-    :param init_strategy: where chains start, a Pyro initialisation.
+    :param init_strategy: where chains start, a Pyro initialization.
     :param max_plate_nesting: number of plate dimensions; found by running the model if None.
     :param batch_plates: names of the local plates; found if None.
     :param standard_normal: use coordinates with a standard normal prior at sites that have an
@@ -165,7 +165,7 @@ class ModelDensity:
         new._args, new._kwargs = args, dict(kwargs)
         if not self._knows(args, new._kwargs):
             new._find_structure(
-                centred_like(self.structure.trace), self.structure.max_plate_nesting
+                centered_like(self.structure.trace), self.structure.max_plate_nesting
             )
             plates = new.structure.plates()
             if missing := [name for name in self.local_plates if name not in plates]:
@@ -279,7 +279,7 @@ class ModelDensity:
         return {name: value.reshape(*lead, *value.shape[1:]) for name, value in values.items()}
 
     def draw_start(self, num: int) -> Tensor:
-        """Draw positions ``(num, *local, dim)`` by the initialisation strategy."""
+        """Draw positions ``(num, *local, dim)`` by the initialization strategy."""
         if self._init_strategy is init_to_uniform:
             return 4 * torch.rand_like(self._prototype.expand(num, *self._prototype.shape)) - 2
         run = (self._model, self._args, self._kwargs, self._init_strategy, self._nesting)
@@ -307,12 +307,12 @@ class ModelDensity:
         )
 
     def improper_sites(self) -> list[str]:
-        """Return the latent sites without a normalisable prior."""
+        """Return the latent sites without a normalizable prior."""
         return [
             name for name in self.structure.latent if is_improper(self.structure.trace.nodes[name])
         ]
 
-    def offence(self, position: Tensor) -> str:
+    def offense(self, position: Tensor) -> str:
         """
         Say which site's term, the first such one, isn't finite at one position ``(*local, dim)``.
         """

@@ -60,7 +60,7 @@ class Particles:
 
     @property
     def log_importance(self) -> Tensor:
-        """Unnormalised log importance weights, shape ``(particles, *local)``."""
+        """Unnormalized log importance weights, shape ``(particles, *local)``."""
         if self.log_proposal is None:
             return self.log_likelihood
         return self.log_prior + self.log_likelihood - self.log_proposal
@@ -205,7 +205,7 @@ class _DrawParticles(Messenger):
         num_particles: int,
         particle_dim: int,
         shared_dims: tuple[int, ...],
-        reparameterised: bool = False,
+        reparameterized: bool = False,
     ) -> None:
         super().__init__()
         self.num_particles, self.particle_dim, self.shared_dims = (
@@ -213,23 +213,23 @@ class _DrawParticles(Messenger):
             particle_dim,
             shared_dims,
         )
-        self.reparameterised = reparameterised
+        self.reparameterized = reparameterized
 
     def _pyro_sample(self, msg: Any) -> None:
         fn = msg["fn"]
         if msg["done"] or msg["is_observed"] or not isinstance(fn, TorchDistributionMixin):
             return
-        if self.reparameterised and not fn.has_rsample:
+        if self.reparameterized and not fn.has_rsample:
             raise ValueError(
                 f"guide: got site {msg['name']!r} without rsample, takes sites that can be "
-                "reparameterised"
+                "reparameterized"
             )
-        with torch.set_grad_enabled(self.reparameterised and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.reparameterized and torch.is_grad_enabled()):
             msg["value"] = self._draw(fn)
         msg["done"] = True
 
     def _draw(self, fn: Any) -> Tensor:
-        draw = fn.rsample if self.reparameterised else fn.sample
+        draw = fn.rsample if self.reparameterized else fn.sample
         rank = -self.particle_dim
         batch = (1,) * (rank - len(fn.batch_shape)) + tuple(fn.batch_shape)
         shared = [dim + rank for dim in self.shared_dims]
@@ -268,7 +268,7 @@ def draw_particles(
     num_particles: int,
     structure: PlateStructure,
     *args: Any,
-    reparameterised: bool = False,
+    reparameterized: bool = False,
     **kwargs: Any,
 ) -> Particles:
     """
@@ -282,15 +282,15 @@ def draw_particles(
     :param guide: a Pyro guide, or None to draw from the prior.
     :param num_particles: how many draws.
     :param structure: what :func:`plate_structure` found for this model.
-    :param reparameterised: draw from the guide by ``rsample``.
-    :raises ValueError: for a site that should be reparameterised and cannot be.
+    :param reparameterized: draw from the guide by ``rsample``.
+    :raises ValueError: for a site that should be reparameterized and cannot be.
     """
     local, particle_dim = structure.local_dims, structure.particle_dim
     shared = local if guide is None and structure.exchangeable else ()
     log_proposal = None
     if guide is not None:
         drawn = _trace(
-            guide, _DrawParticles(num_particles, particle_dim, (), reparameterised), args, kwargs
+            guide, _DrawParticles(num_particles, particle_dim, (), reparameterized), args, kwargs
         )
         log_proposal = total_log_density(drawn, structure, latent=True)
         model = poutine.replay(model, trace=drawn)
@@ -329,7 +329,7 @@ def draw_from_guide(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
-    reparameterised: bool,
+    reparameterized: bool,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """
     Draw the latent sites from a guide.
@@ -340,13 +340,13 @@ def draw_from_guide(
     :param structure: what :func:`plate_structure` found for the model.
     :param args: the guide's arguments.
     :param kwargs: its keyword arguments.
-    :param reparameterised: draw by ``rsample``.
+    :param reparameterized: draw by ``rsample``.
     :return: values of these sites, and the log density of the draws, ``(num, *local)`` or what
         broadcasts to it.
     :raises ValueError: names the latent sites that the guide lacks, or that should be
-        reparameterised and cannot be.
+        reparameterized and cannot be.
     """
-    messenger = _DrawParticles(num, structure.particle_dim, (), reparameterised)
+    messenger = _DrawParticles(num, structure.particle_dim, (), reparameterized)
     drawn = _trace(guide, messenger, args, kwargs)
     if lacking := [name for name in names if name not in drawn.nodes]:
         raise ValueError(

@@ -64,7 +64,7 @@ class PotentialDensity:
             for name, value in coordinates.items()
         }
 
-    def offence(self, position: Tensor) -> str:
+    def offense(self, position: Tensor) -> str:
         """Name the potential, as there are no sites to tell apart."""
         return "potential_fn is not finite"
 

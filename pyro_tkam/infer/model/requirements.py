@@ -37,7 +37,7 @@ def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         raise ValueError(
             "model: its data are empty or all masked, as a plate has size zero"
         ) from error
-    _refuse_without_normaliser(trace)
+    _refuse_without_normalizer(trace)
     sites = list(sample_sites(trace))
     hidden = [site for _, site in sites if not site["is_observed"]]
     observed = [(name, site) for name, site in sites if not is_prior(site)]
@@ -84,17 +84,17 @@ def _refuse_spread(name: str, site: Site) -> None:
 
 
 def check_prior(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse a model whose prior has no normaliser.
+    """Refuse a model whose prior has no normalizer.
 
     :raises NotImplementedError: if a plate subsamples.
     :raises ValueError: if it has none.
     """
     with torch.no_grad(), poutine.block():
         trace = poutine.trace(InitMessenger(_proper_sample)(model)).get_trace(*args, **kwargs)
-    _refuse_without_normaliser(trace)
+    _refuse_without_normalizer(trace)
 
 
-def _refuse_without_normaliser(trace: poutine.Trace) -> None:
+def _refuse_without_normalizer(trace: poutine.Trace) -> None:
     refuse_subsampling(trace)
     sites = list(sample_sites(trace))
     _refuse_improper(sites)
@@ -107,7 +107,7 @@ def _refuse_without_normaliser(trace: poutine.Trace) -> None:
         raise ValueError(
             f"model: its sites {scaled} have priors scaled by a mini-batch (or by poutine.scale), "
             "which are not "
-            "normalised, so its evidence is undefined; call it with all data, or without size"
+            "normalized, so its evidence is undefined; call it with all data, or without size"
         )
 
 

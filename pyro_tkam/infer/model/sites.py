@@ -62,7 +62,7 @@ class Structure:
 
     def plates(self) -> dict[str, tuple[int, int]]:
         """
-        Return dimension and size of the vectorised plates that hold every site with a density.
+        Return dimension and size of the vectorized plates that hold every site with a density.
         """
         frames = [
             {
@@ -116,7 +116,7 @@ def initial_trace(
     init: Callable[[Site], Any],
     nesting: int | None,
 ) -> tuple[poutine.Trace, int]:
-    """Run a model once, latent sites set by an initialisation.
+    """Run a model once, latent sites set by an initialization.
 
     Its discrete sites are enumerated, but the values of the others are those of a run without:
     below an enumerated site a distribution has a dimension more than what is drawn from it.
@@ -140,21 +140,21 @@ def initial_trace(
         return trace, nesting
 
 
-def centred_like(trace: poutine.Trace) -> Callable[[Site], Any]:
+def centered_like(trace: poutine.Trace) -> Callable[[Site], Any]:
     """
-    Make an initialisation at the centre of supports, which draws nothing: priors may be slow to
+    Make an initialization at the center of supports, which draws nothing: priors may be slow to
     draw from.
 
     :param trace: a run of the same model, which tells dtypes and devices.
     """
 
-    def initialise(site: Site) -> Tensor:
+    def initialize(site: Site) -> Tensor:
         transform = biject_to(site["fn"].support)
         shape = transform.inverse_shape(site["fn"].shape())
-        centre: Tensor = transform(trace.nodes[site["name"]]["value"].new_zeros(shape))
-        return centre
+        center: Tensor = transform(trace.nodes[site["name"]]["value"].new_zeros(shape))
+        return center
 
-    return initialise
+    return initialize
 
 
 def signature(arguments: Any) -> Any:
@@ -217,7 +217,7 @@ def refuse_subsampling(trace: poutine.Trace) -> None:
 
 def is_improper(site: Site) -> bool:
     """
-    Tell whether a latent site has no normalisable prior: it never had one, or a mask takes a part
+    Tell whether a latent site has no normalizable prior: it never had one, or a mask takes a part
     of it away.
     """
     return isinstance(unwrapped(site["fn"]), dist.ImproperUniform) or _is_partly_masked(site)
@@ -277,21 +277,21 @@ def _is_enumerated(name: str, site: Site) -> bool:
 
 
 def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
-    """Make an initialisation name the site at which it can't work."""
+    """Make an initialization name the site at which it can't work."""
 
-    def initialise(site: Site) -> Any:
+    def initialize(site: Site) -> Any:
         if _is_enumerated(site["name"], site):
             return site["fn"].sample()
         try:
             return init(site)
         except NotImplementedError as error:
             raise ValueError(
-                f"site {site['name']!r} can't be initialised, as {type(site['fn']).__name__} (an "
+                f"site {site['name']!r} can't be initialized, as {type(site['fn']).__name__} (an "
                 "improper prior?) "
                 "can't be sampled; pass init_strategy=init_to_value(...)"
             ) from error
 
-    return initialise
+    return initialize
 
 
 def _unconstrained(name: str, site: Site, inverse: Transform) -> SiteLayout:

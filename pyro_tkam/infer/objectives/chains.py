@@ -29,7 +29,7 @@ class ChainStatistics:
     :param acceptance_rate: mean acceptance probability at each temperature that a kernel moves,
         ``(rungs,)``.
     :param step_size: step size with which these steps started, ``(rungs,)``.
-    :param swap_rate: mean swap acceptance of neighbours, ``(rungs - 1,)``, or None without
+    :param swap_rate: mean swap acceptance of neighbors, ``(rungs - 1,)``, or None without
         temperatures.
     """
 
@@ -57,7 +57,7 @@ class PosteriorDraws:
     :param last: where every chain ended, from which persistent ones go on.
     :param next_step_size: step size to carry to the next training step, ``(rungs,)``.
     :param statistics: what the chains say of themselves.
-    :param lower_bound: what a guide that learns from its own draws maximises, a scalar with its
+    :param lower_bound: what a guide that learns from its own draws maximizes, a scalar with its
         gradient.
     """
 

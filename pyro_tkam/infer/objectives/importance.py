@@ -24,7 +24,7 @@ def _keep(weights: Tensor) -> Tensor:
     return weights
 
 
-def _centre(weights: Tensor) -> Tensor:
+def _center(weights: Tensor) -> Tensor:
     """Subtract the prior's own expectation, taken over the same draws."""
     return weights - 1 / weights.shape[0]
 
@@ -33,7 +33,7 @@ def _centre(weights: Tensor) -> Tensor:
 #: 17-19).
 LOG_PRIOR_GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
     "quadrature": _keep,
-    "contrastive": _centre,
+    "contrastive": _center,
 }
 
 
@@ -58,7 +58,7 @@ class ImportanceStatistics:
 
 class ImportanceMLE(MaximumLikelihood):
     """
-    Negative log marginal likelihood, with the posterior's expectations by self-normalised
+    Negative log marginal likelihood, with the posterior's expectations by self-normalized
     importance sampling.
 
     The value is ``-Σ_b log (1/S) Σ_s p(x_b | z_s)`` and the gradient
@@ -67,7 +67,7 @@ class ImportanceMLE(MaximumLikelihood):
     the batch, so that the model runs once a draw. Draws carry no gradient: a prior learns through
     its log density, or through a deterministic function of a fixed one.
 
-    Works as ``SVI(model, None, optim, loss=ImportanceMLE())`` and, with a torch optimiser, as
+    Works as ``SVI(model, None, optim, loss=ImportanceMLE())`` and, with a torch optimizer, as
     ``ImportanceMLE()(model, None)(*args).backward()``. With a guide the draws come from it, one set
     a datum, and the guide learns by the same weights, ``-Σ w ∇ log q(z|x)`` (reweighted
     wake-sleep's wake phase; the sleep phase is in :class:`WakeSleepMLE`).
@@ -76,8 +76,8 @@ class ImportanceMLE(MaximumLikelihood):
     :param resampler: ``"residual"``, ``"multinomial"``, ``"systematic"`` or ``"stratified"``.
     :param ess_threshold: weights of a datum are resampled to multiples of ``1/S`` where their
         effective sample size is below this share of ``S``; 0 never resamples.
-    :param log_prior_gradient: ``"quadrature"`` differentiates the normalised log density;
-        ``"contrastive"`` replaces the normaliser's gradient by its average over the draws.
+    :param log_prior_gradient: ``"quadrature"`` differentiates the normalized log density;
+        ``"contrastive"`` replaces the normalizer's gradient by its average over the draws.
     :raises ValueError: for an unknown name, fewer than one particle, or a threshold outside [0, 1].
 
     >>> import pyro, torch, pyro.distributions as dist
@@ -155,7 +155,7 @@ class ImportanceMLE(MaximumLikelihood):
 
     def _weights(self, log_weights: Tensor) -> tuple[Tensor, ImportanceStatistics]:
         """
-        Return normalised weights, shape ``(particles, *local)``, resampled where too few of them
+        Return normalized weights, shape ``(particles, *local)``, resampled where too few of them
         count.
         """
         num = log_weights.shape[0]

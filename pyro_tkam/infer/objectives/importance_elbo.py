@@ -1,4 +1,4 @@
-"""The importance-weighted bound, by reparameterised draws of a guide."""
+"""The importance-weighted bound, by reparameterized draws of a guide."""
 
 import math
 from typing import Any
@@ -42,7 +42,7 @@ class ImportanceWeightedELBO(MaximumLikelihood):
             raise ValueError("guide: got None, takes a guide, such as AmortisedGuide(model)")
         structure = with_guide(plate_structure(model, *args, **kwargs), guide, *args, **kwargs)
         return draw_particles(
-            model, guide, self.num_particles, structure, *args, reparameterised=True, **kwargs
+            model, guide, self.num_particles, structure, *args, reparameterized=True, **kwargs
         )
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -50,9 +50,9 @@ class ImportanceWeightedELBO(MaximumLikelihood):
         Return the estimate as a scalar whose gradient is the estimated gradient.
 
         :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
-        :param guide: a guide whose sites can be reparameterised.
+        :param guide: a guide whose sites can be reparameterized.
         :return: nats, scaled from the mini-batch to all data.
-        :raises ValueError: for no guide, and for one with a site that cannot be reparameterised.
+        :raises ValueError: for no guide, and for one with a site that cannot be reparameterized.
         """
         particles = self._get_trace(model, guide, args, kwargs)
         bound = particles.log_importance.logsumexp(0) - math.log(self.num_particles)

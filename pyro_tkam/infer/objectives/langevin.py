@@ -39,12 +39,12 @@ class LangevinMLE(ChainMLE):
       ``Σ_b E_q[log p(x_b, z_0) - log q(z_0 | x_b)]`` (Hoffman 2017, PMLR 70:1510), which the
       chains' first evaluation of the likelihood gives too;
     - with ``"inclusive"`` from the chains' ends, by ``-Σ_b E[∇ log q(z_K | x_b)]``, the gradient of
-      ``KL(q_K ‖ q)`` from their law, held fixed, to the guide (amortised MCMC; Li, Turner & Liu
+      ``KL(q_K ‖ q)`` from their law, held fixed, to the guide (amortized MCMC; Li, Turner & Liu
       2017, arXiv:1702.08343). It covers all that the chains reach, but learns only what the steps
       add, and so needs many of them.
 
     Works as ``SVI(model, guide, optim, loss=LangevinMLE(ULA, step_size=0.1))`` and, with a torch
-    optimiser, as ``LangevinMLE(...)(model, None)(*args).backward()``.
+    optimizer, as ``LangevinMLE(...)(model, None)(*args).backward()``.
 
     :param kernel: :class:`ULA`, :class:`MALA` or :class:`AutoMALA`, or one that is made, whose
         model is not used. The step size that ``AutoMALA`` starts with is the mean accepted one of
@@ -52,11 +52,11 @@ class LangevinMLE(ChainMLE):
         it the paper's variant.
     :param num_steps: steps of each chain.
     :param num_chains: chains of each datum.
-    :param log_prior_gradient: ``"quadrature"`` differentiates the normalised log density;
+    :param log_prior_gradient: ``"quadrature"`` differentiates the normalized log density;
         ``"contrastive"`` subtracts its average over as many prior draws, those at which the chains
         started unless there is a guide.
     :param guide_objective: ``"elbo"`` or ``"inclusive"``, see above; the former needs a guide that
-        can be reparameterised.
+        can be reparameterized.
     :param persistent: go on where the chains of the last training step ended; every call must get
         the same data, and no guide.
     :param options: of the kernel, such as ``step_size``.
@@ -114,12 +114,12 @@ class LangevinMLE(ChainMLE):
     ) -> tuple[Point, Tensor | None, Tensor | None]:
         """
         Return where the chains start, draws of the prior where there are any, and what a guide
-        maximises.
+        maximizes.
         """
         if guide is None:
             return *self._continued(bound), None
         by_bound = self.guide_objective == "elbo"
-        drawn, start = bound.draw_guide(guide, self.num_chains, reparameterised=by_bound)
+        drawn, start = bound.draw_guide(guide, self.num_chains, reparameterized=by_bound)
         prior = (
             bound.draw_prior(self.num_chains) if self.log_prior_gradient == "contrastive" else None
         )

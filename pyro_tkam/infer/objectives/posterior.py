@@ -121,7 +121,7 @@ class BoundModel:
             return find_start(self.density, num, self.draw_prior)
 
     def draw_guide(
-        self, guide: Any, num: int, *, reparameterised: bool
+        self, guide: Any, num: int, *, reparameterized: bool
     ) -> tuple[GuideDraws, Point]:
         """
         Draw the latent sites from a guide, anew where the density isn't finite.
@@ -129,16 +129,16 @@ class BoundModel:
         :param guide: a Pyro guide that takes the model's arguments; its parameters are seen by
             handlers.
         :param num: number of draws.
-        :param reparameterised: let the draws, and their density under the guide, carry gradients.
+        :param reparameterized: let the draws, and their density under the guide, carry gradients.
         :return: the draws, and positions ``(num, *local, dim)`` with the density of the model
             there.
         """
         names = tuple(self.density.layout.sites)
 
         def draw() -> GuideDraws:
-            with torch.set_grad_enabled(reparameterised and torch.is_grad_enabled()):
+            with torch.set_grad_enabled(reparameterized and torch.is_grad_enabled()):
                 run = (guide, num, names, self.structure, self.args, self.kwargs)
-                values, log_density = draw_from_guide(*run, reparameterised=reparameterised)
+                values, log_density = draw_from_guide(*run, reparameterized=reparameterized)
             with torch.no_grad():
                 return GuideDraws(self._coordinates(values)[0], values, log_density)
 
@@ -270,7 +270,7 @@ def _plain(model: Any) -> Iterator[nn.Parameter]:
 
 
 def _cause(model: Any) -> str:
-    """Name what couples data, where it is batch normalisation, and what to do."""
+    """Name what couples data, where it is batch normalization, and what to do."""
     parts = model.named_modules() if isinstance(model, nn.Module) else ()
     norms = [
         name
@@ -278,7 +278,7 @@ def _cause(model: Any) -> str:
         if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training
     ]
     by = (
-        f", by batch normalisation in {norms[0]!r}, which eval() or batch_norm=False ends"
+        f", by batch normalization in {norms[0]!r}, which eval() or batch_norm=False ends"
         if norms
         else ""
     )

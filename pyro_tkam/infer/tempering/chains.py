@@ -119,7 +119,7 @@ class TemperedChains:
 
     def step(self) -> StepInfo:
         """
-        Move all rows by one step, swap neighbours and adapt; return the outcome at the moved rows.
+        Move all rows by one step, swap neighbors and adapt; return the outcome at the moved rows.
         """
         moved, info = self._move()
         if self.index < self.warmup_steps:

@@ -50,7 +50,7 @@ class TemperedDraws(Protocol):
 
     @property
     def swap_acceptance(self) -> Tensor:
-        """Mean swap acceptance of neighbours."""
+        """Mean swap acceptance of neighbors."""
 
     @property
     def evaluations(self) -> int:

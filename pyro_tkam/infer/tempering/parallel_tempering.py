@@ -35,7 +35,7 @@ class PowerPosteriors:
     :param replicas: index process: which replica is at each rung, of the same shape.
     :param positions: coordinates, ``(temperature, chain, draw, *local, dim)``; of ``t = 1`` only,
         unless all were kept.
-    :param swap_acceptance: mean swap acceptance of neighbours, ``(temperature - 1,)``.
+    :param swap_acceptance: mean swap acceptance of neighbors, ``(temperature - 1,)``.
     :param sample_stats: statistics of the draws at ``t = 1``, each ``(chain, draw, *local)``.
     :param evaluations: evaluations of the likelihood, with or without its gradient, by all rows,
         warm-up included.
@@ -107,9 +107,9 @@ class PowerPosteriors:
 
 
 class ParallelTempering(BatchRun):
-    """Runs chains at many temperatures in one batch, exchanging states between neighbours.
+    """Runs chains at many temperatures in one batch, exchanging states between neighbors.
 
-    Even and odd pairs of neighbours swap in turn, per chain and per datum (Raj 2025,
+    Even and odd pairs of neighbors swap in turn, per chain and per datum (Raj 2025,
     arXiv:2506.14167, Eq. 37). Chains start from the prior, which is sampled exactly at ``t = 0``
     where the model allows, in coordinates in which it is standard normal where sites have an
     inverse CDF. The warm-up is made of rounds of doubling length, between which an adaptive ladder

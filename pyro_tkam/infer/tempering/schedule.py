@@ -55,7 +55,7 @@ class FixedLadder:
 
 class AdaptiveLadder:
     """
-    Inverse temperatures with equal rejection between neighbours (Syed et al. 2022,
+    Inverse temperatures with equal rejection between neighbors (Syed et al. 2022,
     arXiv:1905.02939).
 
     :param num: number of temperatures, at least 2.

@@ -28,7 +28,7 @@ class BasisFunctions(Picklable, ABC):
     differentiable.
 
     :param grid: sorted points of shape ``(*grid_batch, M)``; ``grid_batch`` broadcasts against the
-        shape of ``z``. Their meaning is the subclass's: centres, knots, or the two ends of an
+        shape of ``z``. Their meaning is the subclass's: centers, knots, or the two ends of an
         interval.
     :param width: a positive 0-dimensional tensor (model: :math:`τ`), or None where the basis has
         none.

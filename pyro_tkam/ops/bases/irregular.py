@@ -37,7 +37,7 @@ class IrregularBSplines(BSplines):
 def _extended(grid: Tensor, degree: int) -> Tensor:
     """
     Add ``2k`` knots on either side: ``k`` that bound functions, and ``k`` so that no cell lacks
-    neighbours.
+    neighbors.
     """
     step = (grid[..., -1:] - grid[..., :1]) / (grid.shape[-1] - 1)
     steps = torch.arange(1, 2 * degree + 1, dtype=grid.dtype, device=grid.device)
@@ -68,7 +68,7 @@ def _cell(z: Tensor, knots: Tensor, degree: int) -> Tensor:
     return (found - 1 - degree).clamp(0, knots.shape[-1] - 2 - 2 * degree).int()
 
 
-def _neighbours(knots: Tensor, cell: Tensor, degree: int) -> list[Tensor]:
+def _neighbors(knots: Tensor, cell: Tensor, degree: int) -> list[Tensor]:
     """Return the ``2k`` knots around a cell, from ``k - 1`` before its lower end on."""
     count = knots.shape[-1]
     first = torch.arange(0, knots.numel(), count, device=cell.device).reshape(knots.shape[:-1])
@@ -92,7 +92,7 @@ def local_splines(
     :returns: ``order + 1`` values, from the function that ends with the cell to the one that starts
         with it.
     """
-    around = _neighbours(knots, cell, degree)
+    around = _neighbors(knots, cell, degree)
     values = [torch.ones_like(z).expand(cell.shape)]
     for d in range(1, (degree if order is None else order) + 1):
         # Function j of degree d - 1 reaches from the knot low[j] to the knot high[j].
@@ -109,7 +109,7 @@ def local_slopes(z: Tensor, knots: Tensor, cell: Tensor, degree: int) -> list[Te
     r"""
     Differentiate: :math:`k\,[b^{k-1}_i/(t_{i+k} - t_i) - b^{k-1}_{i+1}/(t_{i+k+1} - t_{i+1})]`.
     """
-    around = _neighbours(knots, cell, degree)
+    around = _neighbors(knots, cell, degree)
     lower = local_splines(z, knots, cell, degree, degree - 1)
     shares = [
         degree * v / (b - a)

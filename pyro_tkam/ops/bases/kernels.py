@@ -1,4 +1,4 @@
-"""Bases of one bump, moved over a grid of centres."""
+"""Bases of one bump, moved over a grid of centers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ShiftedKernel(BasisFunctions):
     Copies of one kernel, :math:`B_i(s) = κ\big((s - g_i) / (hτ)\big)`, with :math:`h` the mean grid
     step.
 
-    ``grid`` holds the centres :math:`g_i`, ``width`` is :math:`τ`, ``degree`` is unused.
+    ``grid`` holds the centers :math:`g_i`, ``width`` is :math:`τ`, ``degree`` is unused.
     """
 
     width: Tensor
@@ -32,24 +32,24 @@ class ShiftedKernel(BasisFunctions):
     def uniform(
         cls, low: float, high: float, grid_size: int, degree: int, width: float | None
     ) -> Self:
-        """Make ``grid_size`` centres from ``low`` to ``high``, ends included."""
+        """Make ``grid_size`` centers from ``low`` to ``high``, ends included."""
         if grid_size < 2:
-            raise ValueError(f"grid_size must be at least 2 centres, got {grid_size}")
+            raise ValueError(f"grid_size must be at least 2 centers, got {grid_size}")
         return cls(torch.linspace(low, high, grid_size), torch.tensor(width), degree)
 
     @property
     def placed(self) -> Tensor:
-        """The centres."""
+        """The centers."""
         return self.grid
 
     @property
     def grid_size(self) -> int:
-        """The number of centres."""
+        """The number of centers."""
         return self.grid.shape[-1]
 
     @classmethod
     def num_knots(cls, grid_size: int) -> int:
-        """The number of centres."""
+        """The number of centers."""
         return grid_size
 
     @staticmethod
@@ -87,12 +87,12 @@ class ShiftedKernel(BasisFunctions):
 
     @property
     def num_functions(self) -> int:
-        """The number of centres."""
+        """The number of centers."""
         return self.grid.shape[-1]
 
     @property
     def knots(self) -> Tensor:
-        """The centres: a grid step ends there."""
+        """The centers: a grid step ends there."""
         return self.grid
 
     def __call__(self, z: Tensor) -> Tensor:

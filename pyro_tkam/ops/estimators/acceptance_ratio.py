@@ -25,7 +25,7 @@ _MAX_ITERATIONS = 100
 
 class LogRatio(NamedTuple):
     """
-    A log ratio of normalisers, and the influence of each draw on it, in the shape of the draws.
+    A log ratio of normalizers, and the influence of each draw on it, in the shape of the draws.
     """
 
     value: Tensor
@@ -76,19 +76,19 @@ def log_ratio(
     """
     offset = torch.zeros_like(log_upper[0]) if log_size_ratio is None else log_size_ratio
     low, high = _bracket(log_lower, log_upper, offset)
-    centre = ((log_lower.clamp(min=low).mean(0) + log_upper.mean(0)) / 2).clamp(low, high)
-    tolerance = torch.finfo(centre.dtype).eps ** (2 / 3)  # Newton's next step would be its square
+    center = ((log_lower.clamp(min=low).mean(0) + log_upper.mean(0)) / 2).clamp(low, high)
+    tolerance = torch.finfo(center.dtype).eps ** (2 / 3)  # Newton's next step would be its square
     for _ in range(_MAX_ITERATIONS):
-        excess, slope = _imbalance(log_lower, log_upper, offset, centre)
-        low, high = torch.where(excess > 0, centre, low), torch.where(excess > 0, high, centre)
-        newton = centre + excess / slope
+        excess, slope = _imbalance(log_lower, log_upper, offset, center)
+        low, high = torch.where(excess > 0, center, low), torch.where(excess > 0, high, center)
+        newton = center + excess / slope
         inside = (newton >= low) & (newton <= high)
-        previous, centre = centre, torch.where(inside, newton, (low + high) / 2)
-        if ((centre - previous).abs() <= tolerance * (1 + centre.abs())).all():
+        previous, center = center, torch.where(inside, newton, (low + high) / 2)
+        if ((center - previous).abs() <= tolerance * (1 + center.abs())).all():
             break
-    log_sigmoids = logsigmoid(log_lower - centre), logsigmoid(centre - log_upper)
+    log_sigmoids = logsigmoid(log_lower - center), logsigmoid(center - log_upper)
     lower, upper = (relative(values, log_mean_exp(values, (0,))) for values in log_sigmoids)
-    return LogRatio(centre + offset, lower, -upper)
+    return LogRatio(center + offset, lower, -upper)
 
 
 def _bracket(log_lower: Tensor, log_upper: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,13 +104,13 @@ def _bracket(log_lower: Tensor, log_upper: Tensor, offset: Tensor) -> tuple[Tens
 
 
 def _imbalance(
-    log_lower: Tensor, log_upper: Tensor, offset: Tensor, centre: Tensor
+    log_lower: Tensor, log_upper: Tensor, offset: Tensor, center: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Log ratio of the equation's two sides, which falls with ``centre``, and minus its slope."""
-    from_lower, from_upper = logsigmoid(log_lower - centre), logsigmoid(centre - log_upper)
+    """Log ratio of the equation's two sides, which falls with ``center``, and minus its slope."""
+    from_lower, from_upper = logsigmoid(log_lower - center), logsigmoid(center - log_upper)
     excess = log_mean_exp(from_lower, (0,)) - log_mean_exp(from_upper, (0,)) - offset
-    slope_lower = (from_lower.softmax(0) * (centre - log_lower).sigmoid()).sum(0)
-    slope_upper = (from_upper.softmax(0) * (log_upper - centre).sigmoid()).sum(0)
+    slope_lower = (from_lower.softmax(0) * (center - log_lower).sigmoid()).sum(0)
+    slope_upper = (from_upper.softmax(0) * (log_upper - center).sigmoid()).sum(0)
     return excess, slope_lower + slope_upper
 
 

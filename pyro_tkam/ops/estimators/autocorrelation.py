@@ -97,7 +97,7 @@ def _autocovariance(chains: Tensor) -> Tensor:
 
 def _monotone_sequence_time(correlation: Tensor) -> Tensor:
     """
-    Geyer (1992): sum pairs of neighbouring lags while they stay positive, and never let them rise.
+    Geyer (1992): sum pairs of neighboring lags while they stay positive, and never let them rise.
     """
     num_pairs = correlation.shape[0] // 2
     even = correlation[0 : 2 * num_pairs : 2]

@@ -20,7 +20,7 @@ def bridge(
     draws: Tensor, log_density: Callable[[Tensor], Tensor], *, num_proposals: int | None = None
 ) -> Estimate:
     """
-    Log normaliser of a density from draws of it, by the optimal bridge to a mixture fitted to those
+    Log normalizer of a density from draws of it, by the optimal bridge to a mixture fitted to those
     draws.
 
     With ``l = density / proposal`` and shares ``s`` of effective draws, ``r`` is the fixed point of
@@ -32,7 +32,7 @@ def bridge(
 
     :param draws: posterior draws of shape ``(chain, draw, *batch, dim)`` in unconstrained
         coordinates.
-    :param log_density: maps points of shape ``(num, *batch, dim)`` to the unnormalised log density
+    :param log_density: maps points of shape ``(num, *batch, dim)`` to the unnormalized log density
         in these coordinates, of shape ``(num, *batch)``, in nats; ``-inf`` is a density of 0.
     :param num_proposals: proposal draws for each half; by default as many as it has draws.
     :return: value and standard error of shape ``batch``, in nats.

@@ -110,7 +110,7 @@ def _fit_size(draws: Tensor, num_components: int, effective_size: Tensor) -> tup
     """
     num_starts = _NUM_STARTS if num_components > 1 else 1
     fits = [
-        _expectation_maximization(draws, _spread_centres(draws, num_components))
+        _expectation_maximization(draws, _spread_centers(draws, num_components))
         for _ in range(num_starts)
     ]
     gaussian, score = _select(fits, torch.stack([_bic(fit, draws, effective_size) for fit in fits]))
@@ -141,25 +141,25 @@ def _expectation_maximization(draws: Tensor, mixture: Mixture) -> Mixture:
     return mixture
 
 
-def _spread_centres(draws: Tensor, num_components: int) -> Mixture:
+def _spread_centers(draws: Tensor, num_components: int) -> Mixture:
     """
-    A Gaussian mixture to start from: centres far apart (Arthur and Vassilvitskii 2007), one common
+    A Gaussian mixture to start from: centers far apart (Arthur and Vassilvitskii 2007), one common
     width.
     """
     batch, num, dim = draws.shape
     row = torch.arange(batch, device=draws.device)
-    centres = draws[row, torch.randint(num, (batch,), device=draws.device)].unsqueeze(1)
-    distance = (draws - centres).square().sum(-1)
+    centers = draws[row, torch.randint(num, (batch,), device=draws.device)].unsqueeze(1)
+    distance = (draws - centers).square().sum(-1)
     for _ in range(num_components - 1):
         chosen = torch.multinomial(distance + torch.finfo(draws.dtype).tiny, 1).squeeze(-1)
-        centre = draws[row, chosen].unsqueeze(1)
-        centres = torch.cat([centres, centre], 1)
-        distance = torch.minimum(distance, (draws - centre).square().sum(-1))
+        center = draws[row, chosen].unsqueeze(1)
+        centers = torch.cat([centers, center], 1)
+        distance = torch.minimum(distance, (draws - center).square().sum(-1))
     width = (distance.mean(-1) / dim + _ridge(draws)).sqrt()
     eye = torch.eye(dim, dtype=draws.dtype, device=draws.device)
     return Mixture(
         draws.new_full((batch, num_components), -math.log(num_components)),
-        centres,
+        centers,
         (width[:, None, None, None] * eye).expand(batch, num_components, dim, dim),
         draws.new_full((batch,), math.inf),
     )
@@ -177,8 +177,8 @@ def maximize(draws: Tensor, responsibility: Tensor, distance: Tensor, df: Tensor
     alive = alive | (mass == mass.amax(-1, keepdim=True))
     total = torch.where(alive, weight.sum(-1), 1.0)[..., None, None]
     loc = (weight @ draws).unsqueeze(2) / total
-    centred = draws.unsqueeze(1) - loc
-    covariance = (weight.unsqueeze(-1) * centred).mT @ centred / total
+    centered = draws.unsqueeze(1) - loc
+    covariance = (weight.unsqueeze(-1) * centered).mT @ centered / total
     eye = torch.eye(dim, dtype=draws.dtype, device=draws.device)
     covariance = torch.where(alive[..., None, None], covariance + _ridge(draws) * eye, eye)
     log_weights = torch.where(alive, mass, 0.0).log()
@@ -186,7 +186,7 @@ def maximize(draws: Tensor, responsibility: Tensor, distance: Tensor, df: Tensor
 
 
 def _cholesky(covariance: Tensor) -> Tensor:
-    """Factorise; where rounding leaves a matrix without a factor, only its diagonal counts."""
+    """Factorize; where rounding leaves a matrix without a factor, only its diagonal counts."""
     scale_tril, failed = torch.linalg.cholesky_ex(covariance)
     if not failed.any():
         return scale_tril
@@ -200,9 +200,9 @@ def component_log_joint(mixture: Mixture, value: Tensor) -> tuple[Tensor, Tensor
     component, N)``.
     """
     dim = value.shape[-1]
-    centred = (value.unsqueeze(1) - mixture.loc.unsqueeze(2)).mT
+    centered = (value.unsqueeze(1) - mixture.loc.unsqueeze(2)).mT
     distance = (
-        torch.linalg.solve_triangular(mixture.scale_tril, centred, upper=False).square().sum(-2)
+        torch.linalg.solve_triangular(mixture.scale_tril, centered, upper=False).square().sum(-2)
     )
     log_volume = mixture.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     df = mixture.df[:, None, None]

@@ -24,7 +24,7 @@ class ParetoSmoothed(NamedTuple):
 
 def pareto_smooth(log_weights: Tensor) -> ParetoSmoothed:
     """
-    Replace the largest weights by the expected order statistics of a generalised Pareto law fitted
+    Replace the largest weights by the expected order statistics of a generalized Pareto law fitted
     to them.
 
     The tail is the largest ``⌈min(N / 5, 3 √N)⌉`` weights above the next one; smoothed weights are
@@ -57,7 +57,7 @@ def pareto_smooth(log_weights: Tensor) -> ParetoSmoothed:
     tail_size = math.ceil(min(num / 5, 3 * num**0.5))
     cutoff = (ordered[..., -tail_size - 1, None] - largest).exp()
     tail = (ordered[..., -tail_size:] - largest).exp() - cutoff
-    khat, scale = _fit_generalised_pareto(tail)
+    khat, scale = _fit_generalized_pareto(tail)
     fitted = khat.isfinite().unsqueeze(-1) & (tail > 0)
     smoothed = (_order_statistics(tail, khat, scale) + cutoff).log().clamp(max=0) + largest
     ordered = torch.cat(
@@ -66,7 +66,7 @@ def pareto_smooth(log_weights: Tensor) -> ParetoSmoothed:
     return ParetoSmoothed(torch.empty_like(ordered).scatter(-1, order, ordered), khat)
 
 
-def _fit_generalised_pareto(tail: Tensor) -> tuple[Tensor, Tensor]:
+def _fit_generalized_pareto(tail: Tensor) -> tuple[Tensor, Tensor]:
     """Shape and scale by Zhang and Stephens (2009), with a weak prior that pulls the shape to 1/2.
 
     :param tail: sorted values of shape ``(*batch, M)``; zeros, at the front, are no part of the

@@ -26,17 +26,17 @@ def refine(
     mixture: Mixture, log_density: Callable[[Tensor], Tensor], num_draws: int, num_rounds: int
 ) -> Mixture:
     """
-    Move a mixture towards a density by weighted draws of it (Cappé et al. 2008, arXiv:0710.4242,
+    Move a mixture toward a density by weighted draws of it (Cappé et al. 2008, arXiv:0710.4242,
     Eq. 13-15).
 
-    In each round, draws ``x_i`` of the mixture with self-normalised weights ``w_i``,
+    In each round, draws ``x_i`` of the mixture with self-normalized weights ``w_i``,
     Pareto-smoothed, and component responsibilities ``ρ_ij`` give ``α_j = Σ_i w_i ρ_ij`` and the
     weighted means and covariances. Unlike Markov chains, they know what share of the mass each mode
     has. Components that carry too few effective draws stay where they are. Where the weights' tail
     is heavy, a component is added around the heaviest draw (Raftery and Bao 2010).
 
     :param mixture: of ``batch`` densities.
-    :param log_density: maps points ``(num, batch, dim)`` to the unnormalised log density
+    :param log_density: maps points ``(num, batch, dim)`` to the unnormalized log density
         ``(num, batch)``, in nats.
     :param num_draws: draws in a round, at least 25 and ``5 (dim + 1)``.
     :param num_rounds: number of rounds.
@@ -111,8 +111,8 @@ def _moved(mixture: Mixture, points: Tensor, weights: Tensor) -> Mixture:
 def _heaviest(points: Tensor, log_weights: Tensor) -> Tensor:
     """Points ``(num, batch, dim)`` closest to the one with the largest weight."""
     row = torch.arange(points.shape[1], device=points.device)
-    centre = points[log_weights.argmax(0), row]
-    distance = ((points - centre) / points.std(0)).square().sum(-1)
+    center = points[log_weights.argmax(0), row]
+    distance = ((points - center) / points.std(0)).square().sum(-1)
     nearest = distance.topk(
         MIN_DRAWS_PER_COMPONENT * (points.shape[-1] + 1), dim=0, largest=False
     ).indices

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.infer import MALA, ULA, AutoMALA, VectorizedMCMC
-from tests.infer.models import eight_schools_noncentred
+from tests.infer.models import eight_schools_noncentered
 
 pytestmark = pytest.mark.slow
 Moments = dict[str, list[tuple[float, float, float, float]]]
@@ -66,7 +66,7 @@ def logistic_regression() -> Callable[[], None]:
 
 
 MODELS = {
-    "eight schools": (eight_schools_noncentred, EIGHT_SCHOOLS),
+    "eight schools": (eight_schools_noncentered, EIGHT_SCHOOLS),
     "logistic": (logistic_regression(), LOGISTIC),
 }
 every_model = pytest.mark.parametrize("name", MODELS)

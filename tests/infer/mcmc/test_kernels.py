@@ -15,7 +15,13 @@ from torch import Tensor
 
 from pyro_tkam.infer import MALA, ULA, AutoMALA, VectorizedMCMC
 from pyro_tkam.infer.mcmc.adaptation import doubling_rounds, stan_windows
-from tests.infer.models import ROWS, eight_schools, eight_schools_noncentred, local_latents, mixture
+from tests.infer.models import (
+    ROWS,
+    eight_schools,
+    eight_schools_noncentered,
+    local_latents,
+    mixture,
+)
 
 KERNELS = [ULA, MALA, AutoMALA]
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
@@ -243,7 +249,7 @@ def test_adaptation_changes_automala_only_between_rounds() -> None:
 
 def test_mala_reaches_its_acceptance_rate() -> None:
     mcmc = VectorizedMCMC(
-        MALA(eight_schools_noncentred), 200, 400, num_chains=32, disable_progbar=True
+        MALA(eight_schools_noncentered), 200, 400, num_chains=32, disable_progbar=True
     )
     mcmc.run()
     assert mcmc.sample_stats["acceptance_rate"].mean().item() == pytest.approx(0.574, abs=0.06)

@@ -54,12 +54,12 @@ def test_a_frame_leaves_the_target_invariant(example: Example) -> None:
 
 
 def step_in_fresh_frames(halves: Tensor, point: Point, example: Example) -> Point:
-    """Standardise each half of the rows by where it is now, and make a step in its new frame."""
+    """Standardize each half of the rows by where it is now, and make a step in its new frame."""
     moved = point
     for half in (halves, ~halves):
         rows, moments = half.nonzero().squeeze(-1), Moments()
         moments.add(point.position[rows])
-        frame, _ = moments.standardised(AffineFrame.identity(point.position[0]))
+        frame, _ = moments.standardized(AffineFrame.identity(point.position[0]))
         moved = moved.put(rows, step_in(frame, point.take(rows), example))
     return moved
 
@@ -120,7 +120,7 @@ def test_moments_are_those_of_all_batches() -> None:
     torch.testing.assert_close(moments.scatter / (moments.count - 1), draws.flatten(0, 1).T.cov())
 
 
-def test_frames_of_successive_rounds_standardise_what_is_narrow_and_correlated() -> None:
+def test_frames_of_successive_rounds_standardize_what_is_narrow_and_correlated() -> None:
     """Condition number 1e4: a single shrunk estimate doesn't reach it, successive ones do."""
     torch.manual_seed(5)
     factor = torch.tensor([[1.0, 0.0], [0.99995, 0.01]]).double()
@@ -128,7 +128,7 @@ def test_frames_of_successive_rounds_standardise_what_is_narrow_and_correlated()
     for _ in range(8):
         moments = Moments()
         moments.add(frame.inner(5 + torch.randn(10_000, 2).double() @ factor.T))
-        frame, _ = moments.standardised(frame)
+        frame, _ = moments.standardized(frame)
     inner = frame.inner(5 + torch.randn(100_000, 2).double() @ factor.T)
     torch.testing.assert_close(inner.T.cov(), torch.eye(2).double(), atol=0.05, rtol=0)
 
@@ -137,7 +137,7 @@ def test_frames_of_successive_rounds_standardise_what_is_narrow_and_correlated()
 def test_few_draws_give_a_usable_frame(rows: int, dim: int) -> None:
     moments = Moments()
     moments.add(torch.randn(rows, dim) * 0)
-    frame, scale = moments.standardised(AffineFrame.identity(torch.zeros(dim)))
+    frame, scale = moments.standardized(AffineFrame.identity(torch.zeros(dim)))
     assert (scale > 0).all()
     assert torch.isfinite(frame.inner(torch.ones(2, dim))).all()
 
@@ -145,7 +145,7 @@ def test_few_draws_give_a_usable_frame(rows: int, dim: int) -> None:
 def test_draws_whose_covariance_overflows_leave_the_frame() -> None:
     moments, frame = Moments(), skewed(3)
     moments.add(1e30 * torch.randn(10, 3))
-    same, scale = moments.standardised(frame)
+    same, scale = moments.standardized(frame)
     assert same is frame
     assert torch.equal(scale, torch.ones(3))
 
@@ -164,7 +164,7 @@ def run(**options: bool) -> VectorizedMCMC:
     return mcmc
 
 
-def test_standardised_chains_mix_where_plain_ones_do_not() -> None:
+def test_standardized_chains_mix_where_plain_ones_do_not() -> None:
     """
     64 chains of 200 draws; lag-1 autocorrelation of independent draws would be 0, of stuck ones 1.
     """
@@ -177,7 +177,7 @@ def test_standardised_chains_mix_where_plain_ones_do_not() -> None:
     assert persistence(samples["z"]) < 0.8
     assert samples["z"].std().item() == pytest.approx(1.0, rel=0.1)
     assert samples["w"].std().item() == pytest.approx(100.0, rel=0.1)
-    assert persistence(run(standardise=False).get_samples(group_by_chain=True)["z"]) > 0.95
+    assert persistence(run(standardize=False).get_samples(group_by_chain=True)["z"]) > 0.95
 
 
 def test_the_frame_changes_only_between_rounds() -> None:
@@ -199,11 +199,11 @@ def test_few_draws_or_none_that_moved_leave_a_frame_as_it_is() -> None:
         moments = Moments()
         for draw in draws:
             moments.add(draw.unsqueeze(0))
-        frame, scale = moments.standardised(AffineFrame.identity(torch.zeros(3)))
+        frame, scale = moments.standardized(AffineFrame.identity(torch.zeros(3)))
         assert scale.min() > least
         assert torch.linalg.svdvals(frame.matrix).min() > 0.8 * least
     moments.add(1e-3 * torch.randn(20_000, 3))  # many draws are believed
-    _, scale = moments.standardised(AffineFrame.identity(torch.zeros(3)))
+    _, scale = moments.standardized(AffineFrame.identity(torch.zeros(3)))
     assert scale.max() < 0.03
 
 

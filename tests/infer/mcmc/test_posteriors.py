@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from pyro_tkam.infer import MALA, AutoMALA, ParallelTempering, VectorizedMCMC
-from tests.infer.models import EFFECTS, ERRORS, eight_schools_noncentred
+from tests.infer.models import EFFECTS, ERRORS, eight_schools_noncentered
 
 pytestmark = pytest.mark.slow
 every_kernel = pytest.mark.parametrize("kernel", [MALA, AutoMALA])
@@ -50,7 +50,7 @@ def check(samples: dict[str, Tensor], exact: dict[str, tuple[float, float]]) -> 
 def test_eight_schools(kernel: type) -> None:
     pyro.set_rng_seed(0)
     mcmc = VectorizedMCMC(
-        kernel(eight_schools_noncentred), 500, 400, num_chains=64, disable_progbar=True
+        kernel(eight_schools_noncentered), 500, 400, num_chains=64, disable_progbar=True
     )
     mcmc.run()
     check(mcmc.get_samples(), eight_schools_exactly())
@@ -59,7 +59,7 @@ def test_eight_schools(kernel: type) -> None:
 def test_eight_schools_tempered() -> None:
     pyro.set_rng_seed(1)
     tempering = ParallelTempering(
-        MALA(eight_schools_noncentred),
+        MALA(eight_schools_noncentered),
         num_temperatures=5,
         num_samples=400,
         num_chains=32,

@@ -66,7 +66,7 @@ def test_gradients_are_those_of_the_terms(name: str) -> None:
 
 @every_model
 @pytest.mark.parametrize("standard_normal", [False, True])
-def test_every_vectorisation_equals_the_loop(name: str, standard_normal: bool) -> None:
+def test_every_vectorization_equals_the_loop(name: str, standard_normal: bool) -> None:
     model, args = MODELS[name]
     loop = ModelDensity(
         model, args, vectorization="loop", standard_normal=standard_normal, trace_graph=False

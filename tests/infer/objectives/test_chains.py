@@ -189,11 +189,11 @@ def test_every_parameter_moves(kind: str, name: str) -> None:
     model, x = MODELS[kind](), torch.rand(5, 3)
     before = {key: value.clone() for key, value in model.named_parameters()}
     loss = SHORT[name]()(model, None)
-    optimiser = torch.optim.Adam(loss.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.01)
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss(x, size=50).backward()
-        optimiser.step()
+        optimizer.step()
     assert [key for key, value in model.named_parameters() if torch.equal(value, before[key])] == []
 
 

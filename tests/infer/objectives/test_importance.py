@@ -189,17 +189,17 @@ def test_quadrature_and_contrastive_agree_in_expectation_for_learned_priors(kind
 
 
 @pytest.mark.slow
-def test_a_prior_without_its_normaliser_would_be_caught() -> None:
+def test_a_prior_without_its_normalizer_would_be_caught() -> None:
     """What the law above would miss if it were too weak, at a third of its seeds."""
 
-    class Unnormalised(ExponentiallyTilted):
+    class Unnormalized(ExponentiallyTilted):
         def log_prob(self, value: torch.Tensor) -> torch.Tensor:
             return super().log_prob(value) + self.log_normalizer
 
     class Forgetful(TiltedPrior):
         def forward(self) -> ExponentiallyTilted:
             fn = super().forward()
-            fn.__class__ = Unnormalised
+            fn.__class__ = Unnormalized
             return fn
 
     pyro.set_rng_seed(1)
@@ -262,7 +262,7 @@ def test_global_latents_are_weighed_by_all_data_at_once() -> None:
     assert elbo.statistics.log_evidence.shape == ()
 
 
-def test_works_as_a_module_with_a_torch_optimiser() -> None:
+def test_works_as_a_module_with_a_torch_optimizer() -> None:
     class Model(pyro.nn.PyroModule):
         def __init__(self) -> None:
             super().__init__()
@@ -276,11 +276,11 @@ def test_works_as_a_module_with_a_torch_optimiser() -> None:
     pyro.set_rng_seed(0)
     model = Model()
     loss = ImportanceMLE(200)(model, None)
-    optimiser = torch.optim.Adam(loss.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.05)
     for _ in range(300):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss(X).backward()
-        optimiser.step()
+        optimizer.step()
     assert abs(model.loc - X.mean()) < 0.15
 
 

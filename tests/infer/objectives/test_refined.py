@@ -134,7 +134,7 @@ def test_other_kernels_refine_to_the_exact_gradient(objective: LangevinMLE) -> N
 
 def test_contrastive_subtracts_draws_of_the_prior_not_of_the_guide() -> None:
     """
-    A normalised prior has the same gradient both ways; the guide's draws would move it by ``4 ·
+    A normalized prior has the same gradient both ways; the guide's draws would move it by ``4 ·
     1.7``.
     """
     pyro.set_rng_seed(0)
@@ -196,7 +196,7 @@ def test_chains_start_at_the_guides_draws(kind: str) -> None:
     q = AmortisedGuide(model, hidden=(8,))
     bound = BoundModel(model, ULA(model), (x,), {})
     pyro.set_rng_seed(1)
-    _, start = bound.draw_guide(q, 6, reparameterised=False)
+    _, start = bound.draw_guide(q, 6, reparameterized=False)
     pyro.set_rng_seed(1)
     with torch.no_grad():
         expected = q.posterior(x).sample((6,))
@@ -238,7 +238,7 @@ def test_the_gradient_of_the_lower_bound_is_that_of_the_densities_themselves(kin
     q = SeveralGuide() if kind == "several" else AmortisedGuide(model, hidden=(8,))
     bound = BoundModel(model, ULA(model), (x,), {})
     with bound.frozen(q):
-        drawn, start = bound.draw_guide(q, 1, reparameterised=True)
+        drawn, start = bound.draw_guide(q, 1, reparameterized=True)
         lower_bound = bound.lower_bound(drawn, start)
     values = dict(
         zip(bound.density.layout.sites, (value[0] for value in drawn.values), strict=True)
@@ -275,7 +275,7 @@ def test_the_lower_bound_teaches_the_guide_alone() -> None:
     x = torch.rand(5, 3)
     bound = BoundModel(model, ULA(model), (x,), {})
     with bound.frozen(q):
-        bound.lower_bound(*bound.draw_guide(q, 4, reparameterised=True)).sum().backward()
+        bound.lower_bound(*bound.draw_guide(q, 4, reparameterized=True)).sum().backward()
     assert pyro.param("loc").grad.abs().min() > 0
     assert network.weight.grad is None
     assert network.bias.grad is None
@@ -296,7 +296,7 @@ def test_draws_without_a_finite_density_are_made_anew() -> None:
     with pyro.validation_enabled(False):
         bound = BoundModel(model, ULA(model), (torch.ones(1),), {})
         with bound.frozen(q):
-            drawn, start = bound.draw_guide(q, 20, reparameterised=True)
+            drawn, start = bound.draw_guide(q, 20, reparameterized=True)
     assert (start.position > 0.5).all()
     torch.testing.assert_close(drawn.values[0].flatten(), start.position.flatten())
     drawn.values[0].sum().backward()
@@ -359,7 +359,7 @@ def test_what_cannot_be_refined_is_named() -> None:
         LangevinMLE(guide_objective="exclusive")
 
 
-def test_a_guide_that_cannot_be_reparameterised_learns_from_the_ends_of_chains() -> None:
+def test_a_guide_that_cannot_be_reparameterized_learns_from_the_ends_of_chains() -> None:
     class Unmoved(dist.Normal):
         has_rsample = False
 

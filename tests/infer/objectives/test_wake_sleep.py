@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_tkam.infer import ImportanceMLE, WakeSleepMLE
 from pyro_tkam.infer.objectives.wake_sleep import dream
-from tests.models.small import labelled, multimodal
+from tests.models.small import labeled, multimodal
 
 LOC, SLOPE, NOISE = 0.4, 1.5, 0.8
 PRECISION = 1 + SLOPE**2 / NOISE**2
@@ -134,7 +134,7 @@ def test_svi_finds_the_posterior() -> None:
 def test_dreams_leave_what_is_missing_as_it_is() -> None:
     torch.manual_seed(0)
     x, label = torch.randn(6, 4), torch.tensor([0, -1, 2, -1, 1, 1])
-    values, args, kwargs = dream(labelled(4), (x, label), {"size": 50})
+    values, args, kwargs = dream(labeled(4), (x, label), {"size": 50})
     assert values.keys() == {"z"}
     assert values["z"].shape == (1, 6, 2)
     assert (args[2], kwargs) == (50, {})

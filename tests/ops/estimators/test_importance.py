@@ -20,7 +20,7 @@ def test_evidence_from_prior_draws():
 
 
 def heavy_tailed(tail_index, shape=(6, 4000)):
-    """Log weights of a Pareto law, whose tail index is that of the generalised Pareto fit."""
+    """Log weights of a Pareto law, whose tail index is that of the generalized Pareto fit."""
     return tail_index * torch.empty(shape, dtype=DOUBLE).exponential_()
 
 

@@ -67,9 +67,9 @@ def test_each_batch_element_gets_its_own_kind_of_mixture():
     assert mixture.df[0].isinf()
     assert mixture.df[1].isinf()
     assert mixture.df[2] == 5.0
-    centres = mixture.loc[1, mixture.log_weights[1].isfinite()]
+    centers = mixture.loc[1, mixture.log_weights[1].isfinite()]
     torch.testing.assert_close(
-        centres[:, 0].sort().values, torch.tensor([-300.0, 300.0], dtype=DOUBLE), atol=0.3, rtol=0
+        centers[:, 0].sort().values, torch.tensor([-300.0, 300.0], dtype=DOUBLE), atol=0.3, rtol=0
     )
     torch.testing.assert_close(mixture.log_weights.exp().sum(-1), torch.ones(3, dtype=DOUBLE))
 

@@ -47,7 +47,7 @@ def test_refining_finds_the_moments_of_each_batch_element():
     ).all()
 
 
-def test_weights_of_modes_are_learnt_though_they_start_wrong():
+def test_weights_of_modes_are_learned_though_they_start_wrong():
     """
     The share of a mode that starts with nearly none ends at 0.7 within the floor of 5% and noise.
     """

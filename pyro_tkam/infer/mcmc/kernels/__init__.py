@@ -1,4 +1,4 @@
-"""Langevin kernels for Pyro's MCMC, for vectorised chains and for tempering."""
+"""Langevin kernels for Pyro's MCMC, for vectorized chains and for tempering."""
 
 from pyro_tkam.infer.mcmc.kernels.automala import AutoMALA
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel

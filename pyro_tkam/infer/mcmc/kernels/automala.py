@@ -32,7 +32,7 @@ class AutoMALA(LangevinKernel):
     the preconditioner change only between rounds of doubling length during warm-up. The first three
     rounds skip reversibility check and Metropolis test (unless ``num_unadjusted`` says otherwise),
     as a chain that starts in a steep tail would stay there. The paper's variant for training is
-    ``adapt_to_accepted=True`` and ``standardise=False`` with ``min_step_size``, ``max_step_size``
+    ``adapt_to_accepted=True`` and ``standardize=False`` with ``min_step_size``, ``max_step_size``
     and ``num_unadjusted``.
 
     Where chains share one law (no local data, no temperatures), the published kernel runs in
@@ -49,8 +49,8 @@ class AutoMALA(LangevinKernel):
         of the last one.
     :param min_step_size: a search below it rejects.
     :param max_step_size: a search above it rejects. Both are lengths in the coordinates in which
-        the kernel runs: after the first round of a standardised run, in standard deviations.
-    :param standardise: whether these are standardised, for up to 256 dimensions.
+        the kernel runs: after the first round of a standardized run, in standard deviations.
+    :param standardize: whether these are standardized, for up to 256 dimensions.
     :param options: see :class:`LangevinKernel`.
     :raises ValueError: unless ``0 < min_step_size <= step_size <= max_step_size``.
 
@@ -74,7 +74,7 @@ class AutoMALA(LangevinKernel):
         adapt_to_accepted: bool = False,
         min_step_size: float = 1e-8,
         max_step_size: float = 1e8,
-        standardise: bool = True,
+        standardize: bool = True,
         **options: Any,
     ) -> None:
         if not 0 < min_step_size <= step_size <= max_step_size:
@@ -83,7 +83,7 @@ class AutoMALA(LangevinKernel):
                 f"got {min_step_size}, {step_size}, {max_step_size}"
             )
         super().__init__(model, potential_fn, step_size=step_size, **options)
-        self.adapt, self.adapt_to_accepted, self.standardise = adapt, adapt_to_accepted, standardise
+        self.adapt, self.adapt_to_accepted, self.standardize = adapt, adapt_to_accepted, standardize
         self.limits = (min_step_size, max_step_size)
 
     def step(
@@ -110,6 +110,6 @@ class AutoMALA(LangevinKernel):
         """Return adaptation between rounds, of the frame too where that is wanted and possible."""
         if not self.adapt:
             return NoAdaptation()
-        if self.standardise and dim is not None and dim <= LARGEST_FRAME:
+        if self.standardize and dim is not None and dim <= LARGEST_FRAME:
             return FrameAdaptation(warmup_steps, self.adapt_to_accepted, self.limits)
         return RoundAdaptation(warmup_steps, self.adapt_to_accepted, self.limits)

@@ -12,15 +12,15 @@ import torch
 from scipy.stats import kstest
 from torch import nn
 
-from pyro_tkam.distributions import ExponentiallyTilted, LabelledTilted
+from pyro_tkam.distributions import ExponentiallyTilted, LabeledTilted
 from pyro_tkam.infer import ImportanceMLE
-from pyro_tkam.models import GaussianLikelihood, LabelledPrior, LabelledTKAM
+from pyro_tkam.models import GaussianLikelihood, LabeledPrior, LabeledTKAM
 
 
-def prior(labels: int = 3, latents: int = 2) -> LabelledTilted:
+def prior(labels: int = 3, latents: int = 2) -> LabeledTilted:
     torch.manual_seed(0)
     slopes = 4 * torch.randn(labels, latents, dtype=torch.float64)
-    return LabelledTilted(
+    return LabeledTilted(
         torch.randn(labels, dtype=torch.float64),
         ExponentiallyTilted(lambda z: slopes * z - slopes.cos() * z**2),
     )
@@ -83,7 +83,7 @@ def test_draws_given_a_label_are_pathwise() -> None:
 
     def draw(tilt: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(0)
-        fn = LabelledTilted(torch.zeros(2).double(), ExponentiallyTilted(lambda z: tilt * z))
+        fn = LabeledTilted(torch.zeros(2).double(), ExponentiallyTilted(lambda z: tilt * z))
         return fn.given(torch.tensor([1, 0, 1])).rsample()
 
     assert torch.autograd.gradcheck(draw, tilt)
@@ -104,14 +104,14 @@ def clusters(num: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_ten_labels_name_two_clusters_that_unlabelled_data_find() -> None:
+def test_ten_labels_name_two_clusters_that_unlabeled_data_find() -> None:
     pyro.set_rng_seed(0)
     x, y = clusters(400)
     label = torch.full_like(y, -1)
     label[:10] = y[:10]
     generator = nn.Linear(1, 2)
-    model = LabelledTKAM(
-        LabelledPrior(2, 1, "uniform", grid_size=6), generator, GaussianLikelihood(0.3)
+    model = LabeledTKAM(
+        LabeledPrior(2, 1, "uniform", grid_size=6), generator, GaussianLikelihood(0.3)
     )
     loss = ImportanceMLE(40)(model, None)
     optimizer = torch.optim.Adam(loss.parameters(), lr=0.05)
@@ -132,7 +132,7 @@ def test_labels_and_data_each_score_their_part() -> None:
     be.
     """
     pyro.set_rng_seed(0)
-    model = LabelledTKAM(LabelledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(1.0))
+    model = LabeledTKAM(LabeledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(1.0))
     x, y = torch.randn(4, 2), torch.tensor([0, 2, -1, 1])
     elbo = ImportanceMLE(50_000, ess_threshold=0.0)
     elbo.loss(model, None, x)  # it looks at the model, with draws of its own, the first time
@@ -152,7 +152,7 @@ def test_labels_and_data_each_score_their_part() -> None:
 
 def test_a_run_returns_the_data() -> None:
     model, x = (
-        LabelledTKAM(LabelledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5)),
+        LabeledTKAM(LabeledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5)),
         torch.randn(4, 2),
     )
     assert model(x) is x
@@ -161,8 +161,8 @@ def test_a_run_returns_the_data() -> None:
 
 def test_the_label_weight_scales_the_label_only() -> None:
     x, y, totals = torch.randn(4, 2), torch.tensor([0, 2, -1, 1]), []
-    plain = LabelledTKAM(LabelledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5))
-    heavy = LabelledTKAM(plain.prior, plain.generator, plain.likelihood, label_weight=7.0)
+    plain = LabeledTKAM(LabeledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5))
+    heavy = LabeledTKAM(plain.prior, plain.generator, plain.likelihood, label_weight=7.0)
     trace = pyro.poutine.trace(plain).get_trace(x, y)
     for model in (plain, heavy):
         replayed = pyro.poutine.trace(pyro.poutine.replay(model, trace)).get_trace(x, y)
@@ -181,13 +181,13 @@ def test_the_label_weight_scales_the_label_only() -> None:
     ],
 )
 def test_refuses_labels_outside_the_classes(label: torch.Tensor, message: str) -> None:
-    model = LabelledTKAM(LabelledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5))
+    model = LabeledTKAM(LabeledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5))
     with pytest.raises(ValueError, match=message):
         model(torch.zeros(2, 2), label)
 
 
 def test_refuses_bad_input() -> None:
-    model = LabelledTKAM(LabelledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5))
+    model = LabeledTKAM(LabeledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5))
     with pytest.raises(TypeError, match=r"label: got torch\.float32"):
         model(torch.zeros(2, 2), torch.zeros(2))
     with pytest.raises(ValueError, match="label: got 3"):
@@ -201,12 +201,12 @@ def test_refuses_bad_input() -> None:
     with pytest.raises(TypeError, match=r"x: got dtype torch\.float64, takes torch\.float32"):
         model(torch.zeros(2, 2, dtype=torch.float64))
     with pytest.raises(ValueError, match="label_weight: got 0"):
-        LabelledTKAM(model.prior, model.generator, model.likelihood, label_weight=0.0)
+        LabeledTKAM(model.prior, model.generator, model.likelihood, label_weight=0.0)
     with pytest.raises(TypeError, match="components: got Normal"):
-        LabelledTilted(torch.zeros(3), dist.Normal(torch.zeros(3, 1), 1.0))
+        LabeledTilted(torch.zeros(3), dist.Normal(torch.zeros(3, 1), 1.0))
     with pytest.raises(ValueError, match="logits, components"):
-        LabelledTilted(torch.zeros(2).double(), prior().components)
+        LabeledTilted(torch.zeros(2).double(), prior().components)
     with pytest.raises(TypeError, match=r"logits: got torch\.float32"):
-        LabelledTilted(torch.zeros(3), prior().components)
+        LabeledTilted(torch.zeros(3), prior().components)
     with pytest.raises(ValueError, match="logits: got NaN"):
-        LabelledTilted(torch.full((3,), math.nan).double(), prior().components)
+        LabeledTilted(torch.full((3,), math.nan).double(), prior().components)

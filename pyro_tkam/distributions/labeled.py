@@ -15,7 +15,7 @@ from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops.symbols import check_symbols
 
 
-class LabelledTilted(TorchDistribution):
+class LabeledTilted(TorchDistribution):
     """
     Latents coupled to a label ``y`` by label energies, with the label summed out.
 
@@ -23,10 +23,10 @@ class LabelledTilted(TorchDistribution):
     ``p_{y,q} ∝ exp(f_{y,q}) π0``, the symbol-vector coupling
     ``p(z, y) ∝ exp(Σ_q f_{y,q}(z_q) + b_y) Π_q π0(z_q)`` of Pang and Wu 2021 (arXiv:2108.11556),
     with energies of single latents, as Raj 2025 (arXiv:2506.14167, Sec. 5.2) asks for. Each
-    ``p_{y,q}`` is normalised, so that draws are exact, given the label or not, and ``p(y | z)`` is
+    ``p_{y,q}`` is normalized, so that draws are exact, given the label or not, and ``p(y | z)`` is
     a softmax of energies.
 
-    :param logits: unnormalised log probabilities of the labels, shape ``(num_labels,)``.
+    :param logits: unnormalized log probabilities of the labels, shape ``(num_labels,)``.
     :param components: tilted densities of batch shape ``(num_labels, Q)``.
     :param validate_args: whether to check values given to ``log_prob``.
     :raises ValueError: for components of another shape, and logits that are NaN, plus infinity or
@@ -34,7 +34,7 @@ class LabelledTilted(TorchDistribution):
     :raises TypeError: for components that are not :class:`ExponentiallyTilted`, and mixed dtypes.
 
     >>> tilts = torch.tensor([-8.0, 8.0])[:, None]
-    >>> prior = LabelledTilted(torch.zeros(2), ExponentiallyTilted(lambda z: tilts * z).expand((2,
+    >>> prior = LabeledTilted(torch.zeros(2), ExponentiallyTilted(lambda z: tilts * z).expand((2,
     ...     3)))
     >>> prior.event_shape, prior.sample((5,)).shape, prior.given(torch.tensor([0,
     ...     1])).sample().shape
@@ -78,9 +78,9 @@ class LabelledTilted(TorchDistribution):
         :raises ValueError: for a shape to which it does not.
         """
         batch_shape = expanded_shape(self.batch_shape, batch_shape)
-        new: Self = self._get_checked_instance(LabelledTilted, _instance)
+        new: Self = self._get_checked_instance(LabeledTilted, _instance)
         new.log_weights, new.components = self.log_weights, self.components
-        super(LabelledTilted, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        super(LabeledTilted, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
@@ -131,7 +131,7 @@ class LabelledTilted(TorchDistribution):
 
     def given(self, label: Tensor) -> Distribution:
         """
-        Return ``p(z | y)``, exact to sample and normalised.
+        Return ``p(z | y)``, exact to sample and normalized.
 
         :param label: integers from 0 to ``num_labels - 1``, any shape ``batch``.
         :return: a distribution of batch shape ``batch`` and event shape ``(Q,)``.
@@ -143,12 +143,12 @@ class LabelledTilted(TorchDistribution):
 
 
 class _GivenLabel(TorchDistribution):
-    """``p(z | y)`` of :class:`LabelledTilted` for a batch of labels, with pathwise gradients."""
+    """``p(z | y)`` of :class:`LabeledTilted` for a batch of labels, with pathwise gradients."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = True
 
-    def __init__(self, prior: LabelledTilted, label: Tensor) -> None:
+    def __init__(self, prior: LabeledTilted, label: Tensor) -> None:
         self.prior, self.label = prior, label
         super().__init__(label.shape, prior.event_shape, validate_args=prior._validate_args)
 

@@ -9,17 +9,17 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_tkam.distributions import LabelledTilted
+from pyro_tkam.distributions import LabeledTilted
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.multimodal import average
-from pyro_tkam.models.prior import LabelledPrior
+from pyro_tkam.models.prior import LabeledPrior
 from pyro_tkam.models.tkam import check_rows, check_sizes, takes_integers
 from pyro_tkam.ops._precision import at_least_single
 from pyro_tkam.ops.symbols import check_symbols
 
 
-class LabelledTKAM(PyroModule):
+class LabeledTKAM(PyroModule):
     """
     A model whose prior couples the latents to a label: ``p(x, y, z) = p(z) p(y | z) p(x | z)``.
 
@@ -37,7 +37,7 @@ class LabelledTKAM(PyroModule):
     :raises ValueError: for a weight that is not positive.
 
     >>> from pyro_tkam.models import GaussianLikelihood
-    >>> model = LabelledTKAM(LabelledPrior(3, 5), nn.Linear(5, 8), GaussianLikelihood(0.5))
+    >>> model = LabeledTKAM(LabeledPrior(3, 5), nn.Linear(5, 8), GaussianLikelihood(0.5))
     >>> model.generate(torch.tensor([0, 0, 2])).shape
     torch.Size([3, 8])
     >>> model.classify(torch.randn(4, 8), num_particles=100).shape
@@ -46,7 +46,7 @@ class LabelledTKAM(PyroModule):
 
     def __init__(
         self,
-        prior: LabelledPrior,
+        prior: LabeledPrior,
         generator: nn.Module,
         likelihood: Likelihood,
         *,
@@ -76,7 +76,7 @@ class LabelledTKAM(PyroModule):
             generator's output.
         """
         rows, size = check_sizes(x, size)
-        prior: LabelledTilted = self.prior()
+        prior: LabeledTilted = self.prior()
         label = self._checked(label, rows, prior.num_labels)
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
             z = pyro.sample("z", prior)
