@@ -118,15 +118,15 @@ class TiltedPrior(PyroModule):
         :param samples: values inside the interval, shape ``(N,)`` or ``(N, *batch)``.
         :param density: a distribution, or an elementwise function from ``z`` to its log density up
             to a constant.
-        :param formula: a density up to a factor, as text that ``sympy`` reads or an expression of
-            it in one variable.
+        :param formula: a density up to a factor in one variable, as text that
+            :func:`~pyro_tkam.nn.parse_expression` reads or an expression of ``sympy``.
         :param ridge: penalty on squared coefficients, in nats; larger ones keep closer to the
             reference.
         :raises ValueError: unless one of the three is given, for no samples, for samples of another
             shape or outside the interval, for a target without mass or with values that are not
             finite on it, and for a ridge that is not positive and finite.
-        :raises TypeError: for samples that are not a tensor, and for coefficients, scales or
-            weights that are random.
+        :raises TypeError: for samples that are not a tensor, a formula that is neither text nor an
+            expression, and for coefficients, scales or weights that are random.
 
         >>> prior = TiltedPrior((), "gaussian", basis="bspline")
         >>> prior.fit(formula="exp(-(z - 1)**2 / 0.5) + exp(-(z + 1)**2 / 0.5)")

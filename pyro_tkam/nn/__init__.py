@@ -4,6 +4,7 @@ from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.conv import ConvGenerator
 from pyro_tkam.nn.grids import GridUpdate
 from pyro_tkam.nn.kan import KAN, KANEdges, KANLayer
+from pyro_tkam.nn.parse import parse_expression
 from pyro_tkam.nn.sequence import DecoderCache, SequenceGenerator
 from pyro_tkam.nn.symbolic import Candidate, fit_formulas
 from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
@@ -21,4 +22,5 @@ __all__ = [
     "SequenceGenerator",
     "UnivariateFunctions",
     "fit_formulas",
+    "parse_expression",
 ]

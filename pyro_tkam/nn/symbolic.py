@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_tkam._optional import needs
 from pyro_tkam.nn import _checks
+from pyro_tkam.nn.parse import parse_expression
 
 #: arguments at which a function is read off, where none are given
 NUM_ARGUMENTS = 200
@@ -97,7 +98,7 @@ class Candidate:
         a, b, c, d = (
             sympy.Float(value, digits) if value else sympy.Integer(0) for value in self.parameters
         )
-        inner = sympy.sympify(FORMS[self.name].formula).subs("u", b * sympy.Symbol(symbol) + c)
+        inner = parse_expression(FORMS[self.name].formula).subs("u", b * sympy.Symbol(symbol) + c)
         return a * inner + d
 
 
@@ -105,8 +106,10 @@ def formula_function(formula: Any) -> Callable[[Tensor], Tensor]:
     """
     Return a formula in one variable as a function of tensors.
 
-    :param formula: text that ``sympy`` reads, or an expression of it.
-    :raises ValueError: for more or fewer variables than one.
+    :param formula: text that :func:`~pyro_tkam.nn.parse.parse_expression` reads, or an expression
+        of ``sympy``.
+    :raises TypeError: for anything else.
+    :raises ValueError: for text that is no formula, and for more or fewer variables than one.
     :raises ImportError: without ``sympy``; names the extra to install.
 
     >>> formula_function("z**2 + 1")(torch.tensor([1.0, 2.0]))
@@ -114,12 +117,20 @@ def formula_function(formula: Any) -> Callable[[Tensor], Tensor]:
     """
     with needs("symbolic"):
         import sympy
-    expression = sympy.sympify(formula)
+    if not isinstance(formula, str | sympy.Expr):
+        raise TypeError(f"formula must be text or a sympy expression, got {formula!r}")
+    expression = parse_expression(formula) if isinstance(formula, str) else formula
     symbols = sorted(expression.free_symbols, key=str)
     if len(symbols) != 1:
         raise ValueError(f"formula must have one variable, got {formula} with {symbols}")
+    # Functions of torch take no numbers, such as the 2 of sqrt(2).
+    numbers = {
+        part: part.evalf()
+        for part in sympy.preorder_traversal(expression)
+        if part.is_number and not part.is_Rational
+    }
     function: Callable[[Tensor], Tensor] = sympy.lambdify(
-        symbols, expression, modules=[{"Abs": torch.abs}, torch]
+        symbols, expression.xreplace(numbers), modules=[{"Abs": torch.abs}, torch]
     )
     return function
 
