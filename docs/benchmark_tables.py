@@ -373,7 +373,7 @@ def rendered(name: str) -> list[str]:
     :raises ValueError: for another name.
     """
     if name not in TABLES:
-        raise ValueError(f"benchmark: got {name!r}, takes one of {sorted(TABLES)}")
+        raise ValueError(f"benchmark must be one of {sorted(TABLES)}, got {name!r}")
     file, rows_of = TABLES[name]
     results = json.loads((RESULTS / f"{file}.json").read_text())
     lines = [".. list-table::", "   :header-rows: 1", ""]

@@ -292,6 +292,6 @@ def rendered(name: str) -> str:
     :raises ValueError: for another name.
     """
     if name not in TABLES:
-        raise ValueError(f"reproduction: got {name!r}, takes one of {sorted(TABLES)}")
+        raise ValueError(f"reproduction must be one of {sorted(TABLES)}, got {name!r}")
     ours = over_seeds([json.loads(path.read_text()) for path in OURS])
     return TABLES[name](ours, json.loads(PUBLISHED.read_text())["rows"])

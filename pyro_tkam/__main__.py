@@ -87,7 +87,7 @@ def _sample_arguments(parser: "ArgumentParser") -> None:
 
 def _sample(options: Any) -> None:
     if options["num"] < 1:
-        raise ValueError(f"num: got {options['num']}, takes a whole number of at least 1")
+        raise ValueError(f"num must be a whole number of at least 1, got {options['num']}")
     import numpy as np
     import pyro
 

@@ -106,9 +106,12 @@ def test_resume_goes_on(run, tmp_path, capsys):
         (["sample", "absent"], "absent: there is no such run folder"),
         (["resume", "absent"], "absent: there is no such run folder"),
         (["train", "RUN"], "is a run already: go on with"),
-        (["sample", "RUN", "--num", "0"], "num: got 0"),
-        (["train", "new", "--data", "mnist6k"], "data: got 'mnist6k'"),
-        (["train", "new", "--data", "digits", "--updates", "0"], "updates: got 0"),
+        (["sample", "RUN", "--num", "0"], "num must be a whole number of at least 1, got 0"),
+        (["train", "new", "--data", "mnist6k"], "data must be one of ['darcy', "),
+        (
+            ["train", "new", "--data", "digits", "--updates", "0"],
+            "updates must be a whole number of at least 1, got 0",
+        ),
     ],
 )
 def test_failures_are_one_line_that_says_why(run, capsys, words, message, tmp_path, monkeypatch):

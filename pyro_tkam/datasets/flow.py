@@ -90,11 +90,11 @@ def solve_darcy(permeability: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
         or permeability.shape[1] < 3
     ):
         raise ValueError(
-            f"permeability: got shape {tuple(permeability.shape)}, takes (num, n, n) with n at "
-            "least 3"
+            "permeability must have shape (num, n, n) with n of at least 3, got "
+            f"{tuple(permeability.shape)}"
         )
     if not bool(((permeability > 0) & torch.isfinite(permeability)).all()):
-        raise ValueError("permeability: got elements that are not positive and finite")
+        raise ValueError("permeability must be positive and finite, got elements that are not")
     a = permeability.detach().double().cpu().numpy()
     f = np.broadcast_to(torch.as_tensor(forcing).detach().double().cpu().numpy(), a.shape)
     pressure = np.zeros_like(a)
@@ -163,7 +163,7 @@ def darcy(
         ("refinement", refinement, 1),
     ):
         if value < least:
-            raise ValueError(f"{name}: got {value}, takes a whole number of at least {least}")
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
     name = f"darcy-{_MAKER}-{num}-of-{resolution}x{refinement}-seed-{seed}.npz"
     path = (cache_folder() if folder is None else Path(folder)) / name
     arrays = _read(path)

@@ -43,12 +43,12 @@ def color_patches(size: int = 16, *, shrink: int = 2) -> LabeledImages:
     """
     if size < 1 or shrink < 1:
         raise ValueError(
-            f"size, shrink: got {size} and {shrink}, takes whole numbers of at least 1"
+            f"size and shrink must be whole numbers of at least 1, got {size} and {shrink}"
         )
     parts = [_tiles(photograph, size, shrink) for photograph in _photographs()]
     if min(len(part) for part in parts) == 0:
         raise ValueError(
-            f"size, shrink: got {size} and {shrink}, which is more than the smallest photograph has"
+            f"size and shrink must fit the smallest photograph, got {size} and {shrink}"
         )
     images = torch.as_tensor(np.concatenate(parts), dtype=torch.get_default_dtype()) / 255
     counts = torch.tensor([len(part) for part in parts])

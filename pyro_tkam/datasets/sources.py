@@ -34,10 +34,10 @@ def as_dataset(data: Any) -> Dataset[Any]:
     if isinstance(data, Dataset):
         if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
             raise TypeError(
-                f"data: got {type(data).__name__} without a length, takes a map-style Dataset"
+                f"data must be a map-style Dataset, got {type(data).__name__} without a length"
             )
         if len(data) == 0:
-            raise ValueError("data: got an empty Dataset, takes at least one item")
+            raise ValueError("data must have at least one item, got an empty Dataset")
         return data
     if isinstance(data, tuple | Mapping):
         return RowsOf(data)
@@ -65,7 +65,7 @@ class RowsOf(Dataset[Any]):
         sizes = {name: len(rows) for name, rows in _leaves("data", self._data)}
         if len(set(sizes.values())) != 1:
             raise ValueError(
-                f"data: got rows {sizes}, takes at least one tensor, and as many rows of each"
+                f"data must be at least one tensor, all with as many rows, got rows {sizes}"
             )
         self._size = next(iter(sizes.values()))
 
@@ -105,22 +105,23 @@ def _rows(name: str, data: Any, *, integers: bool = False, least_dim: int = 2) -
     """Check rows of data and return them as a tensor."""
     if not isinstance(data, Tensor | np.ndarray):
         raise TypeError(
-            f"{name}: got {type(data).__name__}, takes a tensor, a NumPy array or a Dataset"
+            f"{name} must be a tensor, a NumPy array or a Dataset, got {type(data).__name__}"
         )
     if isinstance(data, np.ndarray) and data.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: got an array of {data.dtype}, takes floating point numbers")
+        raise TypeError(f"{name} must hold floating point numbers, got an array of {data.dtype}")
     rows = torch.as_tensor(data)
     if not rows.is_floating_point() and not (integers and rows.dtype in _INTEGERS):
         others = ", or 64-bit integers for symbols" if integers else ""
         raise TypeError(
-            f"{name}: got {rows.dtype}, takes floating point numbers (divide bytes by 255){others}"
+            f"{name} must hold floating point numbers (divide bytes by 255){others}, got "
+            f"{rows.dtype}"
         )
     if rows.dim() < least_dim or rows.numel() == 0:
         raise ValueError(
-            f"{name}: got shape {tuple(rows.shape)}, takes (num, *event), both of at least one"
+            f"{name} must have shape (num, *event), both of at least one, got {tuple(rows.shape)}"
         )
     if not bool(torch.isfinite(rows).all()):
-        raise ValueError(f"{name}: got NaN or infinite elements, takes finite data")
+        raise ValueError(f"{name} must be finite, got NaN or infinite elements")
     return rows
 
 
@@ -139,7 +140,7 @@ def split(size: int, held_out: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     (7, 3)
     """
     if not 0 <= held_out < size:
-        raise ValueError(f"held_out: got {held_out}, takes 0 to {size - 1} of {size} rows")
+        raise ValueError(f"held_out must be from 0 to {size - 1} of {size} rows, got {held_out}")
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     return order[held_out:], order[:held_out]
 
@@ -188,12 +189,15 @@ def load_rows(source: str) -> Tensor:
     path = Path(source)
     if path.suffix not in READERS:
         raise ValueError(
-            f"data: got {source!r}, takes one of {sorted(SOURCES)} or a file {' or '.join(READERS)}"
+            f"data must be one of {sorted(SOURCES)} or a file {' or '.join(READERS)}, got "
+            f"{source!r}"
         )
     if not path.is_file():
-        raise FileNotFoundError(f"data: there is no file {source}")
+        raise FileNotFoundError(f"data must be a file that exists, got {source}")
     try:
         content = READERS[path.suffix](path)
     except (ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"data: {source} cannot be read as an array: {error}") from error
+        raise ValueError(
+            f"data must be a file that can be read as an array, got {source}: {error}"
+        ) from error
     return _rows("data", content).to(torch.get_default_dtype())

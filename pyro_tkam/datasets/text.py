@@ -33,7 +33,8 @@ class Text:
         """
         if not 1 <= length <= len(self.symbols):
             raise ValueError(
-                f"length: got {length}, takes 1 to {len(self.symbols)}, the length of the text"
+                f"length must be from 1 to {len(self.symbols)}, the length of the text, got "
+                f"{length}"
             )
         return self.symbols.unfold(0, length, length)
 
@@ -58,11 +59,11 @@ def text(source: Path | str, *, alphabet: str | None = None) -> Text:
     """
     path = Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"source: there is no file {source}")
+        raise FileNotFoundError(f"source must be a file that exists, got {source}")
     try:
         return encode(path.read_text(encoding="utf-8"), alphabet=alphabet)
     except UnicodeDecodeError as error:
-        raise ValueError(f"source: {source} is not text in UTF-8: {error}") from error
+        raise ValueError(f"source must be text in UTF-8, got {source}: {error}") from error
 
 
 def encode(characters: str, *, alphabet: str | None = None) -> Text:
@@ -77,13 +78,11 @@ def encode(characters: str, *, alphabet: str | None = None) -> Text:
     tensor([0, 1, 1, 0])
     """
     if not characters:
-        raise ValueError("characters: got none, takes at least one")
+        raise ValueError("characters must hold at least one, got none")
     alphabet = "".join(sorted(set(characters))) if alphabet is None else alphabet
     place = {character: i for i, character in enumerate(alphabet)}
     if unknown := sorted(set(characters) - set(place)):
-        raise ValueError(
-            f"characters: got {unknown[0]!r}, takes those of the alphabet {alphabet!r}"
-        )
+        raise ValueError(f"characters must be of the alphabet {alphabet!r}, got {unknown[0]!r}")
     return Text(torch.tensor([place[character] for character in characters]), alphabet)
 
 
@@ -113,5 +112,5 @@ def king_james(
         verses.setdefault(verse["book"], []).append(verse["text"])
     for book in books:
         if book not in verses:
-            raise ValueError(f"books: got {book!r}, takes some of {', '.join(verses)}")
+            raise ValueError(f"books must be some of {', '.join(verses)}, got {book!r}")
     return encode("\n".join(line for book in books for line in verses[book]))

@@ -108,7 +108,7 @@ def _chains(
 @to_arviz.register
 def _evidence(result: Evidence, *, evidence: Evidence | None = None) -> Container:
     if evidence is not None:
-        raise ValueError("evidence: got one, takes None: the result is an evidence itself")
+        raise ValueError("evidence must be None for a result that is an evidence itself, got one")
     if result.per_datum is None or result.per_datum_standard_error is None:
         return from_groups({}, attrs=_attributes(result))
     groups = {
@@ -213,7 +213,7 @@ def _attributes(evidence: Evidence | None) -> dict[str, Any]:
         return {}
     if not isinstance(evidence, Evidence):
         raise TypeError(
-            f"evidence: got {type(evidence).__name__}, takes an Evidence, as log_evidence returns"
+            f"evidence must be an Evidence, as log_evidence returns, got {type(evidence).__name__}"
         )
     attributes = {
         "log_evidence": evidence.value,

@@ -41,7 +41,9 @@ class IsotropicNormal(TorchDistribution):
         self, loc: Tensor, scale: Tensor, event_dim: int = 1, *, validate_args: bool | None = None
     ) -> None:
         if not 1 <= event_dim <= loc.dim():
-            raise ValueError(f"event_dim: got {event_dim}, takes 1 to {loc.dim()}, the rank of loc")
+            raise ValueError(
+                f"event_dim must be from 1 to {loc.dim()}, the rank of loc, got {event_dim}"
+            )
         self.loc, self.scale = loc, scale
         batch_shape = torch.broadcast_shapes(loc.shape[: loc.dim() - event_dim], scale.shape)
         super().__init__(

@@ -69,9 +69,9 @@ class ShortRunULA:
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
-            raise ValueError(f"num_steps: got {self.num_steps}, takes at least 1")
+            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
         if not self.step_size > 0:
-            raise ValueError(f"step_size: got {self.step_size}, takes a positive number")
+            raise ValueError(f"step_size must be a positive number, got {self.step_size}")
 
     def __call__(self, log_density: JointFunction, start: Tensor) -> Tensor:
         """
@@ -172,9 +172,9 @@ class JointEnergy(TorchDistribution):
         validate_args: bool | None = None,
     ) -> None:
         if not callable(energy):
-            raise TypeError(f"energy: got {type(energy).__name__}, takes a callable of z")
+            raise TypeError(f"energy must be a callable of z, got {type(energy).__name__}")
         if num_negatives < 1:
-            raise ValueError(f"num_negatives: got {num_negatives}, takes at least 1")
+            raise ValueError(f"num_negatives must be at least 1, got {num_negatives}")
         self.energy, self.sampler = energy, sampler or ShortRunULA()
         self.reference = _joint_reference(reference)
         super().__init__(
@@ -200,13 +200,12 @@ class JointEnergy(TorchDistribution):
         if not isinstance(value, Tensor) or value.shape != middle.shape[:-1]:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
-                f"energy: got {got} for z of shape {tuple(middle.shape)}, takes "
-                f"{tuple(middle.shape[:-1])}"
+                f"energy must return shape {tuple(middle.shape[:-1])} for z of shape "
+                f"{tuple(middle.shape)}, got {got}"
             )
         if is_concrete(value) and not bool(value.isfinite().all()):
             raise ValueError(
-                "energy: got values that are not finite at the middle of the support, takes "
-                "finite ones"
+                "energy must be finite at the middle of the support, got values that are not"
             )
         _refuse_latent(_sites_behind(value))
         return value
@@ -278,9 +277,9 @@ class JointEnergy(TorchDistribution):
             ("num_temperatures", num_temperatures),
         ):
             if value < 2:
-                raise ValueError(f"{name}: got {value}, takes at least 2")
+                raise ValueError(f"{name} must be at least 2, got {value}")
         if not 0 < step_size < math.inf:
-            raise ValueError(f"step_size: got {step_size}, takes a positive and finite number")
+            raise ValueError(f"step_size must be a positive and finite number, got {step_size}")
         transform = biject_to(self.reference.support)
         position = transform.inv(self.reference.sample(torch.Size((num_particles,))))
         tuning, step = _tuning(step_size, position), 1 / (num_temperatures - 1)
@@ -331,7 +330,7 @@ class JointEnergy(TorchDistribution):
 
 def _joint_reference(reference: Distribution) -> Distribution:
     if not isinstance(reference, Distribution):
-        raise TypeError(f"reference: got {type(reference).__name__}, takes a distribution")
+        raise TypeError(f"reference must be a distribution, got {type(reference).__name__}")
     if not reference.event_shape and reference.batch_shape:
         reference = Independent(reference, 1)
     if (
@@ -340,7 +339,7 @@ def _joint_reference(reference: Distribution) -> Distribution:
         or reference.support.is_discrete
     ):
         raise ValueError(
-            f"reference: got {reference}, takes a continuous distribution of event shape (Q,)"
+            f"reference must be a continuous distribution of event shape (Q,), got {reference}"
         )
     return copied(reference)
 
@@ -348,7 +347,7 @@ def _joint_reference(reference: Distribution) -> Distribution:
 def _refuse_latent(names: list[str]) -> None:
     if names:
         raise ValueError(
-            f"energy: got latent parameters {names}, takes parameters that are not sampled"
+            f"energy must have parameters that are not sampled, got latent ones {names}"
         )
 
 

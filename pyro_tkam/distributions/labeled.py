@@ -52,9 +52,8 @@ class LabeledTilted(TorchDistribution):
         check_weights(logits, components)
         if len(components.batch_shape) != 2 or logits.shape != components.batch_shape[:1]:
             raise ValueError(
-                f"logits, components: got shape {tuple(logits.shape)} and batch shape "
-                f"{tuple(components.batch_shape)}, "
-                "takes (num_labels,) and (num_labels, Q)"
+                "logits and components must have shape (num_labels,) and batch shape (num_labels, "
+                f"Q), got {tuple(logits.shape)} and {tuple(components.batch_shape)}"
             )
         self.log_weights, self.components = logits.log_softmax(-1), components
         super().__init__(torch.Size(), components.batch_shape[1:], validate_args=validate_args)

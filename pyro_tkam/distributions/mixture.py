@@ -170,7 +170,7 @@ class TiltedMixture(Tabulated):
         :raises ValueError: for a threshold outside [0, 1].
         """
         if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold: got {threshold}, takes a number from 0 to 1")
+            raise ValueError(f"threshold must be a number from 0 to 1, got {threshold}")
         largest = self.log_weights.amax(-1, keepdim=True)
         kept = (self.weights >= threshold) | (self.log_weights == largest)
         logits = torch.where(kept, self.log_weights, -torch.inf)
@@ -189,12 +189,11 @@ class TiltedMixture(Tabulated):
 
 def _check_shape(logits: Tensor, components: ExponentiallyTilted) -> None:
     if not components.batch_shape:
-        raise ValueError("components: got batch shape (), takes (*batch, K)")
+        raise ValueError("components must have batch shape (*batch, K), got ()")
     if logits.dim() == 0 or logits.shape[-1] != components.batch_shape[-1]:
         raise ValueError(
-            f"logits: got shape {tuple(logits.shape)}, takes a last dimension of "
-            f"{components.batch_shape[-1]}, "
-            "one for each component"
+            f"logits must have a last dimension of {components.batch_shape[-1]}, one for each "
+            f"component, got shape {tuple(logits.shape)}"
         )
 
 
@@ -205,21 +204,24 @@ def check_weights(logits: Tensor, components: ExponentiallyTilted) -> None:
     """
     if not isinstance(components, ExponentiallyTilted):
         raise TypeError(
-            f"components: got {type(components).__name__}, takes an ExponentiallyTilted"
+            f"components must be an ExponentiallyTilted, got {type(components).__name__}"
         )
     if not isinstance(logits, Tensor):
-        raise TypeError(f"logits: got {type(logits).__name__}, takes a tensor")
+        raise TypeError(f"logits must be a tensor, got {type(logits).__name__}")
     if logits.dtype != components.low.dtype:
         raise TypeError(
-            f"logits: got {logits.dtype}, takes {components.low.dtype}, that of the components"
+            f"logits must have the dtype of the components, {components.low.dtype}, got "
+            f"{logits.dtype}"
         )
     if not is_concrete(logits):
         return
     if bool((logits.isnan() | logits.isposinf()).any()):
-        raise ValueError("logits: got NaN or plus infinity, takes finite numbers or minus infinity")
+        raise ValueError(
+            "logits must be finite numbers or minus infinity, got NaN or plus infinity"
+        )
     if bool(logits.isneginf().all(-1).any()):
         raise ValueError(
-            "logits: got a mixture without weight, takes at least one finite number in each"
+            "logits must hold at least one finite number for each mixture, got one without weight"
         )
 
 

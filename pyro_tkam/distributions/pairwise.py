@@ -40,12 +40,12 @@ class _PairwiseFamily(TorchDistribution):
     ) -> None:
         if not isinstance(logits, Tensor) or not logits.is_floating_point():
             raise TypeError(
-                f"logits: got {getattr(logits, 'dtype', type(logits).__name__)}, takes a floating "
-                "tensor"
+                "logits must be a floating-point tensor, got "
+                f"{getattr(logits, 'dtype', type(logits).__name__)}"
             )
         if not 0 <= event_dim <= logits.dim() - self._element_dim:
             raise ValueError(
-                f"event_dim: got {event_dim}, takes 0 to {logits.dim() - self._element_dim}"
+                f"event_dim must be from 0 to {logits.dim() - self._element_dim}, got {event_dim}"
             )
         self.logits = logits
         shape = logits.shape[: logits.dim() - self._element_dim]

@@ -266,11 +266,12 @@ def resolve_reference(
     """
     for name, end in (("low", low), ("high", high)):
         if not isinstance(end, float | int | Tensor | None):
-            raise TypeError(f"{name}: got {type(end).__name__}, takes a number, a tensor or None")
+            raise TypeError(f"{name} must be a number, a tensor or None, got {type(end).__name__}")
     if isinstance(reference, str):
         if reference not in REFERENCES:
             raise ValueError(
-                f"reference: got {reference!r}, takes one of {sorted(REFERENCES)} or a distribution"
+                f"reference must be one of {sorted(REFERENCES)} or a distribution, got "
+                f"{reference!r}"
             )
         make, default_low, default_high = REFERENCES[reference]
         low, high = default_low if low is None else low, default_high if high is None else high
@@ -285,17 +286,17 @@ def _from_distribution(
 ) -> tuple[Callable[[End, End], Reference], End, End]:
     if not isinstance(reference, Distribution):
         raise TypeError(
-            f"reference: got {type(reference).__name__}, takes a name or a univariate distribution"
+            f"reference must be a name or a univariate distribution, got {type(reference).__name__}"
         )
     if reference.event_shape:
         raise ValueError(
-            f"reference: got event shape {tuple(reference.event_shape)}, takes a univariate "
-            "distribution"
+            "reference must be a univariate distribution, got event shape "
+            f"{tuple(reference.event_shape)}"
         )
     support = reference.support
     if support is None or support.is_discrete:
         raise ValueError(
-            f"reference: got a discrete distribution, {reference}, takes a continuous one"
+            f"reference must be a continuous distribution, got a discrete one, {reference}"
         )
     lowest, highest = (
         getattr(support, "lower_bound", -math.inf),
@@ -323,15 +324,15 @@ def _check_interval(low: End, high: End) -> None:
     for name, end in ends.items():
         if not bool(end.isfinite().all()):
             raise ValueError(
-                f"{name}: got {end.tolist()}, takes finite numbers (required where the reference "
-                "has none)"
+                f"{name} must be finite (and given where the reference has no such end), got "
+                f"{end.tolist()}"
             )
     try:
         ordered = bool((ends["low"] < ends["high"]).all())
     except RuntimeError as error:
-        raise ValueError(f"low, high: got shapes that do not broadcast, {error}") from error
+        raise ValueError(f"low and high must have shapes that broadcast, got {error}") from error
     if not ordered:
         raise ValueError(
-            f"low, high: got low={low}, high={high}, takes low < high inside the reference's "
-            "support"
+            f"low and high must be ascending ends inside the reference's support, got low={low}, "
+            f"high={high}"
         )

@@ -166,7 +166,7 @@ class Tabulated(Picklable, TorchDistribution):
             and is_concrete(value)
             and not bool(((value >= 0) & (value <= 1)).all())
         ):
-            raise ValueError("value: got probabilities outside [0, 1], takes probabilities")
+            raise ValueError("value must hold probabilities from 0 to 1, got others")
         self._check_dtype(value)
         place = self._coordinate.place(self._table.icdf(value, self._above(upper, value)))
         return place.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
@@ -181,7 +181,7 @@ class Tabulated(Picklable, TorchDistribution):
         except RuntimeError as error:
             wanted = tuple(value.shape)
             raise ValueError(
-                f"upper: got shape {tuple(above.shape)}, takes what broadcasts to {wanted}"
+                f"upper must broadcast to {wanted}, got shape {tuple(above.shape)}"
             ) from error
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -204,7 +204,8 @@ class Tabulated(Picklable, TorchDistribution):
     def _check_dtype(self, value: Tensor) -> None:
         if value.dtype != self._table.error.dtype and value.dim() > 0:
             raise TypeError(
-                f"value: got {value.dtype}, takes {self._table.error.dtype}, that of the parameters"
+                f"value must have the dtype of the parameters, {self._table.error.dtype}, got "
+                f"{value.dtype}"
             )
 
     def _warn_of_error(self, tolerance: float | None) -> None:

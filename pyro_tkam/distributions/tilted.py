@@ -70,9 +70,9 @@ class ExponentiallyTilted(Tabulated):
         validate_args: bool | None = None,
     ) -> None:
         if not callable(energy):
-            raise TypeError(f"energy: got {type(energy).__name__}, takes a callable of z")
+            raise TypeError(f"energy must be a callable of z, got {type(energy).__name__}")
         if quadrature is not None and not isinstance(quadrature, Quadrature):
-            raise TypeError(f"quadrature: got {type(quadrature).__name__}, takes a Quadrature")
+            raise TypeError(f"quadrature must be a Quadrature, got {type(quadrature).__name__}")
         self.energy = energy
         self.reference = resolve_reference(reference, low, high)
         like = _prototype(energy, self.reference)
@@ -137,13 +137,14 @@ class ExponentiallyTilted(Tabulated):
         energy = self.energy(z)
         if energy.shape != torch.broadcast_shapes(z.shape, energy.shape):
             raise ValueError(
-                f"energy: got values of shape {tuple(energy.shape)} for z of shape {tuple(z.shape)}"
+                "energy must return the shape that z and the batch broadcast to, got "
+                f"{tuple(energy.shape)} for z of shape {tuple(z.shape)}"
             )
         log_density = energy + self.reference.log_density(z)
         if log_density.dtype != z.dtype:
             raise TypeError(
-                f"energy, reference: got values of {log_density.dtype} for z of {z.dtype}, takes "
-                "one dtype"
+                f"energy and reference must return the dtype of z, {z.dtype}, got "
+                f"{log_density.dtype}"
             )
         return log_density
 
@@ -160,20 +161,18 @@ class ExponentiallyTilted(Tabulated):
         energy, reference = self.energy(places), self.reference.log_density(places)
         if bool((energy.isnan() | energy.isposinf()).any()):
             raise ValueError(
-                "energy: got values that are not finite inside the interval, takes finite ones "
-                "(or -inf)"
+                "energy must be finite (or -inf) inside the interval, got values that are not"
             )
         if bool((reference.isnan() | reference.isposinf()).any()):
             raise ValueError(
-                "reference: got a density that is not finite inside the interval, takes one that is"
+                "reference must have a finite density inside the interval, got one that is not"
             )
         if bool((reference.amax(0) < least).any()) or not bool(
             table.log_normalizer.isfinite().all()
         ):
             where = f"from low={self.low.tolist()} to high={self.high.tolist()}"
             raise ValueError(
-                f"reference: got no mass on the interval {where}, takes one with mass under the "
-                "energy"
+                f"reference must have mass on the interval {where} under the energy, got none"
             )
 
     @classmethod
@@ -213,11 +212,7 @@ def _prototype(energy: Energy, reference: Reference) -> Tensor:
     like = max(tensors, key=lambda t: t.dim(), default=torch.zeros(()))
     value = energy(torch.zeros((), dtype=like.dtype, device=like.device))
     if not isinstance(value, Tensor):
-        raise TypeError(
-            f"energy: got a result of type {type(value).__name__}, takes a function to tensors"
-        )
+        raise TypeError(f"energy must return a tensor, got {type(value).__name__}")
     if not value.is_floating_point():
-        raise TypeError(
-            f"energy: got a result of dtype {value.dtype}, takes a function to floating tensors"
-        )
+        raise TypeError(f"energy must return a floating-point tensor, got {value.dtype}")
     return value

@@ -75,7 +75,7 @@ class TemperedRun:
         half = self.by_chain.shape[1] // 2
         if half < 2:
             raise ValueError(
-                f"num_samples: got {self.by_chain.shape[1]} draws in a chain, R-hat takes 4 or more"
+                f"num_samples must be at least 4 in a chain for R-hat, got {self.by_chain.shape[1]}"
             )
         halves = torch.cat([self.by_chain[:, :half], self.by_chain[:, -half:]])
         varies = halves.flatten(0, 1).var(0) > 0

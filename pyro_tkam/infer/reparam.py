@@ -45,14 +45,12 @@ class InverseTransformReparam(Reparam):
         """
         name, fn, value = msg["name"], msg["fn"], msg["value"]
         if msg["is_observed"]:
-            raise ValueError(
-                f"{name}: got an observed site, InverseTransformReparam takes latent ones"
-            )
+            raise ValueError(f"{name} must be a latent site, got an observed one")
         fn, mask = _without_mask(fn)
         quantile = normal_quantile(fn)
         if quantile is None:
             raise ValueError(
-                f"{name}: got {type(fn).__name__}, takes a distribution with an inverse CDF"
+                f"{name} must be a distribution with an inverse CDF, got {type(fn).__name__}"
             )
         start = None if value is None else normal_score(fn, value)
         noise = pyro.sample(

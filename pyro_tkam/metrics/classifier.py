@@ -92,15 +92,16 @@ def train_classifier(
     """
     if images.dim() != 3 or len(images) == 0 or min(images.shape[1:]) < 8:
         raise ValueError(
-            f"images: got shape {tuple(images.shape)}, takes (num, height, width) of at least 8 × 8"
+            "images must have shape (num, height, width) of at least 8 × 8, got "
+            f"{tuple(images.shape)}"
         )
     if labels.shape != images.shape[:1] or labels.is_floating_point():
         raise ValueError(
-            f"labels: got {labels.dtype} of shape {tuple(labels.shape)}, takes a class for each "
-            "image"
+            f"labels must hold a class for each image, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}"
         )
     if members < 1:
-        raise ValueError(f"members: got {members}, takes a whole number of at least 1")
+        raise ValueError(f"members must be a whole number of at least 1, got {members}")
     num_classes = int(labels.max()) + 1
     networks = [
         convolutions(1, images.shape[1], images.shape[2], num_classes).to(images)
@@ -147,7 +148,7 @@ def class_shares(classifier: nn.Module, images: Tensor, *, threshold: float = 0.
     """
     if images.dim() != 3 or len(images) == 0:
         raise ValueError(
-            f"images: got shape {tuple(images.shape)}, takes (num, height, width), at least one"
+            f"images must have shape (num, height, width), at least one, got {tuple(images.shape)}"
         )
     probability = classifier(images.unsqueeze(1)).softmax(-1)
     largest, label = probability.max(-1)

@@ -21,15 +21,15 @@ def _check(real: Tensor, generated: Tensor) -> None:
     for name, features in (("real", real), ("generated", generated)):
         if features.dim() != 2 or len(features) < 2:
             raise ValueError(
-                f"{name}: got shape {tuple(features.shape)}, takes (num, num_features) with num "
-                "above 1"
+                f"{name} must have shape (num, num_features) with num above 1, got "
+                f"{tuple(features.shape)}"
             )
         if not bool(features.isfinite().all()):
-            raise ValueError(f"{name}: got features that are NaN or infinite")
+            raise ValueError(f"{name} must be finite, got NaN or infinite features")
     if real.shape[1] != generated.shape[1]:
         raise ValueError(
-            f"generated: got {generated.shape[1]} features, takes {real.shape[1]} like the real "
-            "images"
+            f"generated must have {real.shape[1]} features, like the real images, got "
+            f"{generated.shape[1]}"
         )
 
 

@@ -43,9 +43,8 @@ def _as_channels(images: Tensor) -> Tensor:
     """Return images ``(num, channels, height, width)``; gray ones may come without the channel."""
     if images.dim() not in (3, 4) or len(images) < 2:
         raise ValueError(
-            f"images: got shape {tuple(images.shape)}, takes (num, height, width) or (num, "
-            "channels, height, width) "
-            "with at least two images"
+            "images must have shape (num, height, width) or (num, channels, height, width) with at "
+            f"least two images, got {tuple(images.shape)}"
         )
     return images.unsqueeze(1) if images.dim() == 3 else images
 
@@ -74,8 +73,8 @@ def classifier_features(
     channels = _as_channels(images)
     if labels.shape != images.shape[:1] or labels.is_floating_point():
         raise ValueError(
-            f"labels: got {labels.dtype} of shape {tuple(labels.shape)}, takes a class for each "
-            "image"
+            f"labels must hold a class for each image, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}"
         )
     body = convolutions(channels.shape[1], channels.shape[2], channels.shape[3], num_features)
     head = nn.Sequential(nn.ReLU(), nn.Linear(num_features, int(labels.max()) + 1))
@@ -97,7 +96,7 @@ def principal_features(images: Tensor, num_features: int = 16) -> StandardizedFe
     channels = _as_channels(images)
     flat = channels.flatten(1)
     if not 1 <= num_features <= min(flat.shape):
-        raise ValueError(f"num_features: got {num_features}, takes 1 to {min(flat.shape)}")
+        raise ValueError(f"num_features must be from 1 to {min(flat.shape)}, got {num_features}")
     _, _, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     project = nn.Linear(flat.shape[1], num_features, bias=False).to(flat)
     with torch.no_grad():

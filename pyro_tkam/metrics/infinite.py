@@ -68,14 +68,16 @@ def extrapolate(
     """
     if len(sizes) < 3 or len(set(sizes)) < 2 or min(sizes) < 2:
         raise ValueError(
-            f"sizes: got {list(sizes)}, takes at least three numbers above 1, two of them different"
+            "sizes must be at least three numbers above 1, two of them different, got "
+            f"{list(sizes)}"
         )
     if len(samples) < sum(sizes):
         raise ValueError(
-            f"samples: got {len(samples)}, takes sum(sizes) = {sum(sizes)}: each size needs its own"
+            f"samples must number sum(sizes) = {sum(sizes)}, as each size needs its own, got "
+            f"{len(samples)}"
         )
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence: got {confidence}, takes a number between 0 and 1")
+        raise ValueError(f"confidence must be a number between 0 and 1, got {confidence}")
     distances = [distance(some) for some in samples[: sum(sizes)].split(list(sizes))]
     return _line(tuple(sizes), tuple(distances), confidence)
 

@@ -46,7 +46,8 @@ def copies(samples: Tensor, training: Tensor, held_out: Tensor) -> Copies:
     for name, images in (("samples", samples), ("held_out", held_out), ("training", training)):
         if len(images) == 0 or images.shape[1:] != training.shape[1:]:
             raise ValueError(
-                f"{name}: got shape {tuple(images.shape)}, takes (num, {tuple(training.shape[1:])})"
+                f"{name} must have shape (num, {tuple(training.shape[1:])}), got "
+                f"{tuple(images.shape)}"
             )
     distance, nearest = _nearest(samples, training)
     usual, _ = _nearest(held_out, training)

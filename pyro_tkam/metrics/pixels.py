@@ -71,5 +71,5 @@ def variance_ratio(samples: Tensor, data: Tensor) -> float:
     """
     spread = data.var(0).sum()
     if not spread > 0:
-        raise ValueError(f"data: got variance {float(spread)}, takes data that vary")
+        raise ValueError(f"data must vary, got variance {float(spread)}")
     return float(samples.var(0).sum() / spread)

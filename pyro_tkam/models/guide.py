@@ -65,9 +65,7 @@ class AmortisedGuide(PyroModule):
         data = list(getattr(model, "likelihoods", ("x",)))
         latents = [name for name, site in sites.items() if is_latent(site) and name not in data]
         if len(latents) != 1:
-            raise ValueError(
-                f"model: got latent sites {latents}, takes one with a single latent site"
-            )
+            raise ValueError(f"model must have a single latent site, got {latents}")
         self.site = latents[0]
         value = sites[self.site]["value"]
         self.latent_shape = tuple(value.shape[1:])
@@ -124,9 +122,7 @@ def _ends(site: str, support: constraints.Constraint) -> tuple[Any, Any]:
     low, high = (getattr(support, bound, None) for bound in ("lower_bound", "upper_bound"))
     real = isinstance(support, type(constraints.real))
     if support.is_discrete or (low is None and high is None and not real):
-        raise ValueError(
-            f"model: got latents {site!r} in {support}, takes real ones, bounded or not"
-        )
+        raise ValueError(f"model must have real latents, bounded or not, got {site!r} in {support}")
     return low, high
 
 
@@ -145,16 +141,14 @@ def _check_floating(data: dict[str, Tensor], outputs: int) -> None:
     """Refuse data that a perceptron can't read."""
     if len(data) > 1 or "x" not in data:
         raise ValueError(
-            f"encoder: got None for the modalities {sorted(data)}, takes a network from their "
-            "dictionary to "
-            f"(batch, {outputs})"
+            f"encoder must be a network from a dictionary of the modalities {sorted(data)} to "
+            f"(batch, {outputs}), got None"
         )
     if not data["x"].is_floating_point():
         raise ValueError(
-            f"encoder: got None for data of {data['x'].dtype}, takes a network from integers "
-            f"(batch, {', '.join(map(str, data['x'].shape[1:]))}) to (batch, {outputs}), such as "
-            "an nn.Embedding, "
-            "an nn.Flatten and an nn.Linear"
+            "encoder must be a network from integers (batch, "
+            f"{', '.join(map(str, data['x'].shape[1:]))}) to (batch, {outputs}), such as an "
+            f"nn.Embedding, an nn.Flatten and an nn.Linear, got None for data of {data['x'].dtype}"
         )
 
 

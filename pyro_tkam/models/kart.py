@@ -34,7 +34,7 @@ class LatentGenerator(PyroModule):
         super().__init__()
         if not (spread > 0 and math.isfinite(spread) and math.isfinite(mean)):
             raise ValueError(
-                f"mean, spread: got {mean} and {spread}, takes finite numbers and spread > 0"
+                f"mean and spread must be finite with spread > 0, got {mean} and {spread}"
             )
         self.outer, self.data_shape = outer, data_shape
         self.mean, self.spread = mean, spread

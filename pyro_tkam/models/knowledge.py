@@ -47,7 +47,7 @@ def of_density(density: Distribution | LogDensity) -> Moments:
             logits.isneginf().all(0).any()
         ):
             raise ValueError(
-                "density: got no mass, or values that are not finite, on the prior's interval"
+                "density must be finite with mass on the prior's interval, got one that is not"
             )
         return torch.einsum("n...,n...f->...f", logits.softmax(0), features(nodes))
 
@@ -68,8 +68,8 @@ def of_formula(formula: Any) -> Moments:
         for fault, found in faults.items():
             if bool(found):
                 raise ValueError(
-                    f"formula: got {formula}, which is {fault} on the prior's interval, takes a "
-                    "density"
+                    f"formula must be a density on the prior's interval, got {formula}, which is "
+                    f"{fault} there"
                 )
         return values.log()
 
@@ -107,7 +107,7 @@ def fit_tilt(
     """
     check_learned(energies, weight_names(energies), "a fit")
     if not 0 < ridge < math.inf:
-        raise ValueError(f"ridge: got {ridge}, takes a positive finite number")
+        raise ValueError(f"ridge must be a positive finite number, got {ridge}")
     functions = energies.bound()
     basis, batch = functions.basis.cast(torch.float64), functions.batch_shape
     nodes, weights = (aligned(part, len(batch)) for part in quadrature_points(basis))

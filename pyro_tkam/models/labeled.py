@@ -54,7 +54,7 @@ class LabeledTKAM(PyroModule):
     ) -> None:
         super().__init__()
         if not label_weight > 0:
-            raise ValueError(f"label_weight: got {label_weight}, takes a positive number")
+            raise ValueError(f"label_weight must be a positive number, got {label_weight}")
         self.prior, self.generator, self.likelihood = prior, generator, likelihood
         self.label_weight = label_weight
 
@@ -100,7 +100,7 @@ class LabeledTKAM(PyroModule):
             return None
         if label.shape != (rows,):
             raise ValueError(
-                f"label: got shape {tuple(label.shape)}, takes ({rows},), one for each row of x"
+                f"label must have shape ({rows},), one for each row of x, got {tuple(label.shape)}"
             )
         check_symbols("label", torch.where(label == -1, 0, label), num_labels)
         return label

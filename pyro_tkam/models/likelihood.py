@@ -30,7 +30,7 @@ class Likelihood(PyroModule):
     def __init__(self, event_dim: int = 1) -> None:
         super().__init__()
         if event_dim < 0:
-            raise ValueError(f"event_dim: got {event_dim}, takes a number of dimensions")
+            raise ValueError(f"event_dim must be at least 0, got {event_dim}")
         self.event_dim = event_dim
 
     def noiseless(self, output: Tensor) -> Tensor:
@@ -73,10 +73,10 @@ class GaussianLikelihood(Likelihood):
         self, noise_scale: float = 1.0, event_dim: int = 1, *, learned: bool = False
     ) -> None:
         if event_dim < 1:
-            raise ValueError(f"event_dim: got {event_dim}, takes a number of at least 1")
+            raise ValueError(f"event_dim must be at least 1, got {event_dim}")
         super().__init__(event_dim)
         if not (noise_scale > 0 and math.isfinite(noise_scale)):
-            raise ValueError(f"noise_scale: got {noise_scale}, takes a positive finite number")
+            raise ValueError(f"noise_scale must be a positive finite number, got {noise_scale}")
         if learned:
             self.noise_scale = PyroParam(torch.tensor(float(noise_scale)), constraints.positive)
         else:

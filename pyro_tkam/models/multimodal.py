@@ -80,9 +80,9 @@ class MultimodalTKAM(PyroModule):
     ) -> None:
         super().__init__()
         if coupling not in COUPLINGS:
-            raise ValueError(f"coupling: got {coupling!r}, takes one of {sorted(COUPLINGS)}")
+            raise ValueError(f"coupling must be one of {sorted(COUPLINGS)}, got {coupling!r}")
         if not likelihoods:
-            raise ValueError("likelihoods: got none, takes one for each modality")
+            raise ValueError("likelihoods must hold one for each modality, got none")
         self.prior, self.generator, self.coupling = prior, generator, coupling
         self.likelihoods = PyroModule[nn.ModuleDict](dict(likelihoods))
 
@@ -106,7 +106,7 @@ class MultimodalTKAM(PyroModule):
         :raises TypeError: for values of another dtype than the generator's output.
         """
         if x is None and observed:
-            raise ValueError(f"observed: got {sorted(observed)} without x, takes None there")
+            raise ValueError(f"observed must be None without x, got {sorted(observed)}")
         masks = {} if x is None else self._masks(x, observed or {})
         rows, size = check_sizes(next(iter(masks.values()), None), size)
         names = self.likelihoods if x is None else x
@@ -137,13 +137,13 @@ class MultimodalTKAM(PyroModule):
         for argument, mapping, known in (("x", x, self.likelihoods), ("observed", observed, x)):
             if unknown := sorted(set(mapping) - set(known)):
                 raise ValueError(
-                    f"{argument}: got {unknown[0]!r}, takes names out of {sorted(known)}"
+                    f"{argument} must have names out of {sorted(known)}, got {unknown[0]!r}"
                 )
         sizes = {name: len(value) for name, value in x.items()}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
             raise ValueError(
-                f"x: got {sizes} rows, takes at least one modality, and as many rows of each, at "
-                "least 1"
+                "x must hold at least one modality, all with as many rows, at least 1, got "
+                f"{sizes} rows"
             )
         rows = next(iter(sizes.values()))
         masks = {}
@@ -151,13 +151,15 @@ class MultimodalTKAM(PyroModule):
             mask = observed.get(name, torch.ones(rows, dtype=torch.bool, device=value.device))
             if mask.dtype != torch.bool or mask.shape != (rows,):
                 raise ValueError(
-                    f"observed: got {mask.dtype} of shape {tuple(mask.shape)} for {name!r}, takes "
-                    f"booleans of shape ({rows},)"
+                    f"observed must hold booleans of shape ({rows},), got {mask.dtype} of shape "
+                    f"{tuple(mask.shape)} for {name!r}"
                 )
             masks[name] = mask
         observed_at_all = torch.stack(list(masks.values())).any(0).all()
         if is_concrete(observed_at_all) and not bool(observed_at_all):
-            raise ValueError("observed: got rows without any modality, takes at least one in each")
+            raise ValueError(
+                "observed must name at least one modality in each row, got rows without any"
+            )
         return masks
 
     @torch.no_grad()
@@ -267,7 +269,5 @@ def _filled(name: str, value: Tensor, mask: Tensor) -> Tensor:
     """
     value = torch.where(mask.reshape(-1, *[1] * (value.dim() - 1)), value, torch.zeros_like(value))
     if is_concrete(value) and not bool(torch.isfinite(value).all()):
-        raise ValueError(
-            f"{name}: got NaN or infinite elements in observed rows, takes finite data"
-        )
+        raise ValueError(f"{name} must be finite in observed rows, got NaN or infinite elements")
     return value

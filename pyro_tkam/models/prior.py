@@ -136,7 +136,10 @@ class TiltedPrior(PyroModule):
         targets = {"samples": samples, "density": density, "formula": formula}
         given = [name for name, target in targets.items() if target is not None]
         if len(given) != 1:
-            raise ValueError(f"samples, density, formula: got {given or 'none'}, takes one of them")
+            raise ValueError(
+                "samples, density or formula must be given, and one of them only, got "
+                f"{given or 'none'}"
+            )
         if samples is not None:
             self._check(samples)
         moments = MOMENTS[given[0]](targets[given[0]])
@@ -145,16 +148,16 @@ class TiltedPrior(PyroModule):
 
     def _check(self, samples: Tensor) -> None:
         if not isinstance(samples, Tensor):
-            raise TypeError(f"samples: got {type(samples).__name__}, takes a tensor")
+            raise TypeError(f"samples must be a tensor, got {type(samples).__name__}")
         batch = self.energies.batch_shape
         if samples.dim() == 0 or len(samples) == 0 or not broadcasts_to(samples.shape[1:], batch):
             raise ValueError(
-                f"samples: got shape {tuple(samples.shape)}, takes (N,) or (N, *{tuple(batch)}) "
-                "with N of at least 1"
+                f"samples must have shape (N,) or (N, *{tuple(batch)}) with N of at least 1, got "
+                f"{tuple(samples.shape)}"
             )
         if not bool(((samples >= self.low) & (samples <= self.high)).all()):
             raise ValueError(
-                f"samples: got values outside [{self.low:g}, {self.high:g}], takes values inside"
+                f"samples must lie in [{self.low:g}, {self.high:g}], got values outside"
             )
 
     def symbolic(self, index: tuple[int, ...] = (), **options: Any) -> list[Candidate]:
@@ -211,7 +214,9 @@ class MixturePrior(PyroModule):
         tensor([1., 1.])
         """
         if not 0 <= noise_scale < math.inf:
-            raise ValueError(f"noise_scale: got {noise_scale}, takes a finite number of at least 0")
+            raise ValueError(
+                f"noise_scale must be a finite number of at least 0, got {noise_scale}"
+            )
         if isinstance(samples, Tensor) and samples.dim() > 1:
             samples = samples.unsqueeze(-1)
         self.components.fit(samples, **options)
@@ -257,8 +262,8 @@ class MixturePrior(PyroModule):
             reference = mixture.reference.batch_shape
             if reference and reference[-1] > 1:
                 raise ValueError(
-                    f"reference: got one for each component, {tuple(reference)}, takes one for "
-                    "them all"
+                    "reference must be one for all components, got one for each, "
+                    f"{tuple(reference)}"
                 )
             logits = mixture.prune(threshold).log_weights
             count = int(logits.isfinite().sum(-1).max())
@@ -382,7 +387,7 @@ def _formulas(
     if len(index) != len(shape) or not all(
         -size <= i < size for i, size in zip(index, shape, strict=True)
     ):
-        raise ValueError(f"index: got {index}, takes a place in batch_shape {tuple(shape)}")
+        raise ValueError(f"index must be a place in batch_shape {tuple(shape)}, got {index}")
     z = low + (high - low) * (torch.arange(NUM_ARGUMENTS).to(density.low) + 0.5) / NUM_ARGUMENTS
     values: Tensor = density.log_prob(z.reshape(-1, *[1] * len(shape)))
     for i in index:

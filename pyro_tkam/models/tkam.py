@@ -33,8 +33,8 @@ def _shared(prior: Any) -> Tensor:
     """Push one uniform per inner index through all its inverse CDFs; the prior learns pathwise."""
     if len(prior.batch_shape) < 2:  # plates may add dimensions
         raise ValueError(
-            f"coupling: got 'shared' for a prior of batch shape {tuple(prior.batch_shape)}, takes "
-            "(Q, P)"
+            "coupling must be 'independent' for a prior whose batch shape is not (Q, P), got "
+            f"'shared' for {tuple(prior.batch_shape)}"
         )
     uniform = dist.Uniform(prior.low.new_zeros(()), prior.low.new_ones(()))
     u = pyro.sample("u", uniform.expand(prior.batch_shape[-1:]).to_event(1))
@@ -78,10 +78,10 @@ class TKAM(PyroModule):
     ) -> None:
         super().__init__()
         if coupling not in COUPLINGS:
-            raise ValueError(f"coupling: got {coupling!r}, takes one of {sorted(COUPLINGS)}")
+            raise ValueError(f"coupling must be one of {sorted(COUPLINGS)}, got {coupling!r}")
         for name, part in (("prior", prior), ("generator", generator), ("likelihood", likelihood)):
             if not callable(part):
-                raise TypeError(f"{name}: got {type(part).__name__}, takes a callable")
+                raise TypeError(f"{name} must be a callable, got {type(part).__name__}")
         self.coupling = coupling
         self.prior, self.generator, self.likelihood = prior, generator, likelihood
 
@@ -168,7 +168,7 @@ class TKAM(PyroModule):
         """
         shape = _data_shape(data_shape, latent_dim)
         if num_components < 1:
-            raise ValueError(f"num_components: got {num_components}, takes a number of at least 1")
+            raise ValueError(f"num_components must be at least 1, got {num_components}")
         prior = MixturePrior(
             TiltedPrior((latent_dim, num_components), reference, basis=basis, grid_size=grid_size)
         )
@@ -339,7 +339,8 @@ def _data_shape(data_shape: int | Sequence[int], latent_dim: int) -> tuple[int, 
     shape = (data_shape,) if isinstance(data_shape, int) else tuple(data_shape)
     if latent_dim < 1 or not shape or min(shape) < 1:
         raise ValueError(
-            f"data_shape, latent_dim: got {data_shape} and {latent_dim}, takes sizes of at least 1"
+            f"data_shape and latent_dim must be sizes of at least 1, got {data_shape} and "
+            f"{latent_dim}"
         )
     return shape
 
@@ -364,11 +365,11 @@ def check_rows(
     """
     if x.shape[1:] != event_shape:
         raise ValueError(
-            f"{name}: got rows of shape {tuple(x.shape[1:])}, takes {tuple(event_shape)}"
+            f"{name} must have rows of shape {tuple(event_shape)}, got {tuple(x.shape[1:])}"
         )
     if dtype is not None and x.dtype != dtype:
         raise TypeError(
-            f"{name}: got dtype {x.dtype}, takes {dtype}, that of the generator's output"
+            f"{name} must have the dtype of the generator's output, {dtype}, got {x.dtype}"
         )
 
 
@@ -379,14 +380,14 @@ def check_sizes(x: Tensor | None, size: int | None, name: str = "size") -> tuple
     """
     if x is None:
         if size is None or size < 1:
-            raise ValueError(f"{name}: got {size}, takes the number of rows to draw, at least 1")
+            raise ValueError(f"{name} must be the number of rows to draw, at least 1, got {size}")
         return size, size
     if x.dim() < 1 or len(x) == 0:
         raise ValueError(
-            f"x: got shape {tuple(x.shape)}, takes a batch of at least one row, (batch, *event)"
+            f"x must have shape (batch, *event) with at least one row, got {tuple(x.shape)}"
         )
     if is_concrete(x) and not bool(torch.isfinite(x).all()):
-        raise ValueError("x: got NaN or infinite elements, takes finite data")
+        raise ValueError("x must be finite, got NaN or infinite elements")
     if size is not None and size < len(x):
-        raise ValueError(f"size: got {size} for a mini-batch of {len(x)} rows, takes at least that")
+        raise ValueError(f"size must be at least the {len(x)} rows of the mini-batch, got {size}")
     return len(x), len(x) if size is None else size

@@ -75,8 +75,8 @@ class Basis(PyroModule):
         if kind.default_width is None:
             if width is not None or trainable_width:
                 raise ValueError(
-                    f"basis {name!r} has no width: got width={width}, "
-                    f"trainable_width={trainable_width}"
+                    f"width and trainable_width must not be given for basis {name!r}, which has no "
+                    f"width, got width={width}, trainable_width={trainable_width}"
                 )
         else:
             width = _checks.number(

@@ -55,8 +55,7 @@ class ConvGenerator(PyroModule):
         for name, values in specs.items():
             if len(values) != len(channels) or not channels:
                 raise ValueError(
-                    f"{name}: got {len(values)} for {len(channels)} channels, takes one for each "
-                    "layer"
+                    f"{name} must hold one for each of {len(channels)} layers, got {len(values)}"
                 )
         self.data_shape = _image_shape(channels, kernel_sizes, strides, paddings)
         sizes = [self.latent_dim, *channels]
@@ -123,7 +122,8 @@ def _image_shape(
         side = (side - 1) * stride - 2 * padding + kernel
         if side < 1:
             raise ValueError(
-                f"kernel_sizes, strides, paddings: got layers that leave a side of {side} pixels"
+                "kernel_sizes, strides and paddings must leave at least one pixel, got layers that "
+                f"leave a side of {side}"
             )
     _checks.integer("channels", min(channels), 1)
     return channels[-1], side, side

@@ -211,7 +211,8 @@ class KAN(PyroModule):
         hidden = self.widths[1:-1]
         if hidden_range == "affine" and 1 in hidden:
             raise ValueError(
-                f"hidden_range='affine' needs hidden widths of at least 2, got widths={self.widths}"
+                "widths must be at least 2 in hidden layers for hidden_range='affine', got "
+                f"{self.widths}"
             )
         self._hidden_interval = _checks.interval(hidden_low, hidden_high)
         intervals = [(low, high)] + [self._hidden_interval] * len(hidden)

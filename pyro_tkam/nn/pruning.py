@@ -96,8 +96,8 @@ def _kept(bank: UnivariateFunctions, threshold: float, samples: Tensor | None, n
     kept = sizes >= threshold
     if not bool(kept.any()):
         raise ValueError(
-            f"threshold={threshold:g} empties {name}: its largest function has size "
-            f"{float(sizes.max())}"
+            f"threshold must be at most {float(sizes.max())}, the largest size of a function in "
+            f"{name}, got {threshold:g}, which empties it"
         )
     return kept
 

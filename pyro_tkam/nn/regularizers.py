@@ -87,7 +87,7 @@ def curvature(functions: BoundFunctions) -> Tensor:
     basis = functions.basis
     if not basis.has_curvature:
         raise ValueError(
-            f"smoothness needs splines of degree at least 2, got degree {basis.degree}"
+            f"basis must be splines of degree at least 2 for smoothness, got degree {basis.degree}"
         )
     nodes, weights = quadrature_points(basis)
     smooth = replace(

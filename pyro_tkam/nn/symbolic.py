@@ -165,11 +165,11 @@ def fit_formulas(
     num_candidates = _checks.integer("num_candidates", num_candidates, 1)
     if x.shape != y.shape or x.dim() != 1 or len(x) < 5:
         raise ValueError(
-            f"x, y must be of one shape (N,) with N of at least 5, got {tuple(x.shape)}, "
+            f"x and y must have one shape (N,) with N of at least 5, got {tuple(x.shape)} and "
             f"{tuple(y.shape)}"
         )
     if not bool(x.isfinite().all() & y.isfinite().all()) or bool((x == x[0]).all()):
-        raise ValueError("x, y must be finite, and x must vary")
+        raise ValueError("x and y must be finite, and x must vary, got others")
     x, y = x.detach().double(), y.detach().double()
     fits = [_candidate(name, form, x, y) for name, form in zip(names, forms, strict=True)]
     return sorted(fits, key=lambda candidate: candidate.score)[:num_candidates]

@@ -29,6 +29,6 @@ def expanded_shape(small: torch.Size, batch_shape: Any) -> torch.Size:
     large = torch.Size(batch_shape)
     if not broadcasts_to(small, large):
         raise ValueError(
-            f"batch_shape: got {tuple(large)}, takes what {tuple(small)} broadcasts to"
+            f"batch_shape must be one that {tuple(small)} broadcasts to, got {tuple(large)}"
         )
     return large

@@ -45,11 +45,11 @@ class Quadrature:
     def __post_init__(self) -> None:
         ascending = all(left < right for left, right in pairwise((-1.0, *self.nodes)))
         if not self.nodes or not ascending or self.nodes[0] < 0 or self.nodes[-1] > 1:
-            raise ValueError(f"nodes: got {self.nodes}, takes ascending numbers of [0, 1]")
+            raise ValueError(f"nodes must be ascending numbers of [0, 1], got {self.nodes}")
         for name in ("splits", "base_cells"):
             if getattr(self, name) < 1:
                 raise ValueError(
-                    f"{name}: got {getattr(self, name)}, takes a whole number of at least 1"
+                    f"{name} must be a whole number of at least 1, got {getattr(self, name)}"
                 )
 
     def edges(self, low: Tensor, high: Tensor, breakpoints: Tensor | None = None) -> Tensor:
@@ -83,7 +83,7 @@ class Quadrature:
 def _checked(num_nodes: int, smallest: int, largest: int = MAX_NODES) -> int:
     if not smallest <= num_nodes <= largest:
         raise ValueError(
-            f"num_nodes: got {num_nodes}, takes a whole number from {smallest} to {largest}"
+            f"num_nodes must be a whole number from {smallest} to {largest}, got {num_nodes}"
         )
     return num_nodes
 

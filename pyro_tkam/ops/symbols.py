@@ -17,11 +17,11 @@ def check_symbols(name: str, value: Tensor, num_classes: int) -> None:
     :raises ValueError: for a value outside the classes.
     """
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
-        raise TypeError(f"{name}: got {value.dtype}, takes integers")
+        raise TypeError(f"{name} must hold integers, got {value.dtype}")
     if (
         value.numel()
         and is_concrete(value)
         and not bool(((value >= 0) & (value < num_classes)).all())
     ):
         wrong = value[(value < 0) | (value >= num_classes)][0]
-        raise ValueError(f"{name}: got {int(wrong)}, takes classes from 0 to {num_classes - 1}")
+        raise ValueError(f"{name} must hold classes from 0 to {num_classes - 1}, got {int(wrong)}")

@@ -86,11 +86,11 @@ def conv_deep(
 
 def _generator(name: str, latent_dim: int, data_shape: Sequence[int]) -> ConvGenerator:
     if name not in GENERATORS:
-        raise ValueError(f"generator: got {name!r}, takes one of {sorted(GENERATORS)}")
+        raise ValueError(f"generator must be one of {sorted(GENERATORS)}, got {name!r}")
     network = GENERATORS[name](latent_dim)
     if tuple(data_shape) != network.data_shape:
         raise ValueError(
-            f"data_shape: got {tuple(data_shape)}, takes {network.data_shape}, that of generator "
-            f"{name!r}"
+            f"data_shape must be {network.data_shape}, that of generator {name!r}, got "
+            f"{tuple(data_shape)}"
         )
     return network

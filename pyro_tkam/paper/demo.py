@@ -51,17 +51,17 @@ def demo(
     """
     if config.data not in DATASETS:
         raise ValueError(
-            f"data: got {config.data!r}, takes one of {sorted(DATASETS)}: the demo needs labels"
+            f"data must be one of {sorted(DATASETS)}, as the demo needs labels, got {config.data!r}"
         )
     if config.held_out < 1:
         raise ValueError(
-            f"held_out: got {config.held_out}, takes at least 1: the demo compares with held-out "
-            "digits"
+            "held_out must be at least 1, as the demo compares with held-out digits, got "
+            f"{config.held_out}"
         )
     if (config.devices, config.num_nodes) != (1, 1):
         raise ValueError(
-            f"devices: got {config.devices} on {config.num_nodes} machines, takes 1: the demo is "
-            "small"
+            f"devices must be 1 for the small demo, got {config.devices} on {config.num_nodes} "
+            "machines"
         )
     folder = Path(folder)
     summaries, models = {}, {}

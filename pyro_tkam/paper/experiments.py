@@ -59,7 +59,7 @@ def _published(
     def images(folder: Path | None, training: int, held_out: int) -> Images:
         if folder is None:
             raise ValueError(
-                f"data: got no folder, takes the one with the published files of {load.__name__}"
+                f"data must be the folder with the published files of {load.__name__}, got none"
             )
         (train, labels), test = load(folder), load(folder, train=False).images
         return Images(train[:training], test[:held_out], labels[:training])
@@ -157,11 +157,12 @@ class Experiment:
         """
         if not self.available:
             raise ValueError(
-                f"name: {self.name} needs {self.objective}, which this version has not"
+                f"name must be an experiment of this version, got {self.name}, which needs "
+                f"{self.objective}"
             )
         if name not in self.scales:
             raise ValueError(
-                f"scale: got {name!r}, takes one of {sorted(self.scales)} for {self.name}"
+                f"scale must be one of {sorted(self.scales)} for {self.name}, got {name!r}"
             )
         return self.scales[name]
 
@@ -344,6 +345,6 @@ def chosen(pattern: str) -> list[Experiment]:
     ]
     if not rows:
         raise ValueError(
-            f"name: got {pattern!r}, takes one of {sorted(EXPERIMENTS)} or the start of some"
+            f"name must be one of {sorted(EXPERIMENTS)} or the start of some, got {pattern!r}"
         )
     return rows

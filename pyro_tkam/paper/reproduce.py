@@ -107,7 +107,8 @@ def _claim(path: Path, described: dict[str, Any]) -> None:
     """Write what decides the run, unless the folder holds another one."""
     if path.is_file() and json.loads(path.read_text()) != described:
         raise ValueError(
-            f"folder: {path.parent} holds another run, see {path.name}; take a new folder"
+            f"folder must be new or hold the same run, got {path.parent} with another, see "
+            f"{path.name}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(described, indent=2) + "\n")
@@ -238,7 +239,7 @@ def merge_results(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
         earlier = json.loads(path.read_text()) if path.is_file() else {}
         merged = {**earlier, **results}
     except (json.JSONDecodeError, TypeError) as error:
-        raise ValueError(f"output: {path} holds no results: {error}") from error
+        raise ValueError(f"output must hold results, got {path}: {error}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(merged, indent=1) + "\n")
 

@@ -28,12 +28,12 @@ def training_curves(
     :raises ValueError: for no runs, and for another number of axes than there are metrics.
     """
     if not runs:
-        raise ValueError("runs: got none, takes at least one")
+        raise ValueError("runs must hold at least one, got none")
     names = [name for name in next(iter(runs.values())) if name != "update"]
     if axes is None:
         axes = list(new_figure(4.5 * len(names), 3.2).subplots(1, len(names), squeeze=False)[0])
     if len(axes) != len(names):
-        raise ValueError(f"axes: got {len(axes)}, takes {len(names)}, one for each of {names}")
+        raise ValueError(f"axes must number {len(names)}, one for each of {names}, got {len(axes)}")
     for name, panel in zip(names, axes, strict=True):
         for index, (run, columns) in enumerate(runs.items()):
             _curve(panel, columns["update"], columns[name], window, run, f"C{index}")

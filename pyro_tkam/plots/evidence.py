@@ -151,7 +151,7 @@ def power_posteriors(
     """
     if values.ndim != 3 or len(values) != len(betas):
         raise ValueError(
-            f"values: got shape {tuple(values.shape)}, takes ({len(betas)}, chain, draw)"
+            f"values must have shape ({len(betas)}, chain, draw), got {tuple(values.shape)}"
         )
     axes = axes_or_new(axes)
     span = (values.min().item(), values.max().item())

@@ -31,9 +31,8 @@ def image_grid(
     """
     if not are_images(images):
         raise ValueError(
-            f"images: got shape {tuple(images.shape)}, takes (num, height, width) or (num, 3, "
-            "height, width), all at "
-            "least 1"
+            "images must have shape (num, height, width) or (num, 3, height, width), all at least "
+            f"1, got {tuple(images.shape)}"
         )
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)

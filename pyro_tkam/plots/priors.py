@@ -33,7 +33,7 @@ def prior_densities(
     :raises ValueError: for fewer than one density or two points.
     """
     if num < 1 or points < 2:
-        raise ValueError(f"num, points: got {num} and {points}, takes at least 1 and 2")
+        raise ValueError(f"num and points must be at least 1 and 2, got {num} and {points}")
     axes = axes_or_new(axes, 5.0, 3.2)
     positions, bank, reference = _curves(prior, prior.reference, points)
     chosen = (bank - reference).abs().mean(0).topk(min(num, bank.shape[1])).indices
@@ -68,7 +68,7 @@ def prior_components(
         densities.
     """
     if num < 1 or points < 2:
-        raise ValueError(f"num, points: got {num} and {points}, takes at least 1 and 2")
+        raise ValueError(f"num and points must be at least 1 and 2, got {num} and {points}")
     source = prior.components if isinstance(prior, TiltedMixture) else prior
     positions, bank, reference = _curves(prior, source.reference, points)
     panels = _panels(axes, min(num, bank.shape[1]))
@@ -112,10 +112,10 @@ def prior_marginals(
         than marginals.
     """
     if num < 1 or bins < 1:
-        raise ValueError(f"num, bins: got {num} and {bins}, takes at least 1 of both")
+        raise ValueError(f"num and bins must be at least 1, got {num} and {bins}")
     if draws.dim() != 2 or draws.numel() == 0:
         raise ValueError(
-            f"draws: got shape {tuple(draws.shape)}, takes (N, Q), both of at least one"
+            f"draws must have shape (N, Q), both of at least one, got {tuple(draws.shape)}"
         )
     panels = _panels(axes, min(num, draws.shape[1]))
     shown = draws[:, : len(panels)].detach().cpu()
@@ -145,7 +145,7 @@ def _panels(axes: Sequence[Axes] | None, num: int) -> Sequence[Axes]:
     if axes is None:
         return list(new_figure(3.2 * num, 2.6).subplots(1, num, squeeze=False)[0])
     if len(axes) != num:
-        raise ValueError(f"axes: got {len(axes)}, takes {num}, one for each density")
+        raise ValueError(f"axes must number {num}, one for each density, got {len(axes)}")
     return axes
 
 

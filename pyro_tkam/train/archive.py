@@ -23,7 +23,7 @@ def training_to_arviz(result: RunFolder, *, evidence: Evidence | None = None) ->
     :raises ValueError: for an evidence, or damaged metrics.
     """
     if evidence is not None:
-        raise ValueError("evidence: got one, takes None: a run folder has its own")
+        raise ValueError("evidence must be None for a run folder, which has its own, got one")
     if not result.summary.is_file():
         raise FileNotFoundError(f"{result.summary} is missing")
     columns = {name: np.asarray(values) for name, values in result.read_metrics().items()}

@@ -35,7 +35,7 @@ class SeededBatches:
         self.size = len(dataset)  # type: ignore[arg-type]
         if not 1 <= batch_size <= self.size:
             raise ValueError(
-                f"batch_size: got {batch_size}, takes 1 to {self.size}, the number of rows"
+                f"batch_size must be from 1 to {self.size}, the number of rows, got {batch_size}"
             )
         self.dataset, self.batch_size, self.updates, self.seed = dataset, batch_size, updates, seed
         self._next = 0

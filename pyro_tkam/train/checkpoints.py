@@ -44,9 +44,8 @@ def check_stamp(content: dict[str, Any], objective: str) -> None:
     for name, wanted in stamp(objective).items():
         if content.get(name) != wanted:
             raise ValueError(
-                f"checkpoint: got {name} {content.get(name)!r}, takes {wanted!r}; take a new "
-                "folder, or go on with "
-                "what wrote it"
+                f"checkpoint must have {name} {wanted!r}, got {content.get(name)!r}; take a new "
+                "folder, or go on with what wrote it"
             )
 
 

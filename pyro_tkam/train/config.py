@@ -171,11 +171,11 @@ class TrainConfig:
         for name in ("updates", "batch_size", "num_particles", "checkpoint_every", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name}: got {value}, takes a positive number")
+                raise ValueError(f"{name} must be a positive number, got {value}")
         check_hardware(self.batch_size, self.devices, self.num_nodes, self.precision)
 
     @classmethod
@@ -245,13 +245,14 @@ def check_hardware(batch_size: int, devices: int, num_nodes: int, precision: str
     """
     for name, value in (("devices", devices), ("num_nodes", num_nodes)):
         if value < 1:
-            raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
     if batch_size % (devices * num_nodes):
         raise ValueError(
-            f"batch_size: got {batch_size}, takes a multiple of the {devices * num_nodes} processes"
+            f"batch_size must be a multiple of the {devices * num_nodes} processes, got "
+            f"{batch_size}"
         )
     if precision not in PRECISIONS:
-        raise ValueError(f"precision: got {precision!r}, takes one of {list(PRECISIONS)}")
+        raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}")
 
 
 _PARTS: dict[str, type] = {"model": ModelConfig, "chains": ChainConfig}
@@ -260,9 +261,9 @@ _PARTS: dict[str, type] = {"model": ModelConfig, "chains": ChainConfig}
 def _known(kind: type, content: Any) -> dict[str, Any]:
     """Return a mapping whose keys are all fields of a dataclass."""
     if not isinstance(content, Mapping):
-        raise ValueError(f"got {type(content).__name__}, takes a mapping")
+        raise ValueError(f"configuration must be a mapping, got {type(content).__name__}")
     names = [entry.name for entry in fields(kind)]
     unknown = [str(key) for key in content if key not in names]
     if unknown:
-        raise ValueError(f"unknown key {', '.join(unknown)}; known are {', '.join(names)}")
+        raise ValueError(f"keys must be among {', '.join(names)}, got {', '.join(unknown)}")
     return dict(content)

@@ -65,7 +65,8 @@ def per_datum_evidence(
     """
     if len(data) == 0 or checked < 0 or most_tempered < 0:
         raise ValueError(
-            f"data, checked, most_tempered: got {len(data)} data, {checked} and {most_tempered}"
+            f"data, checked and most_tempered must number at least 1, 0 and 0, got {len(data)}, "
+            f"{checked} and {most_tempered}"
         )
     with _frozen(model), getattr(model, "holding_prior", nullcontext)():
         return _in_turn(model, data, checked, most_tempered)
@@ -123,7 +124,7 @@ def evidence_of_run(
     from pyro_tkam.train.run import load_model, load_split
 
     if num < 1:
-        raise ValueError(f"num: got {num}, takes a whole number of at least 1")
+        raise ValueError(f"num must be a whole number of at least 1, got {num}")
     model = load_model(folder)
     files = RunFolder(Path(folder))
     _, held_out = load_split(TrainConfig.load(files.config))

@@ -46,13 +46,13 @@ class GridUpdates(Callback):
     ) -> None:
         for name, value in (("every", every), ("num_samples", num_samples)):
             if value < 1:
-                raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
         if not 0 < decay <= 1:
-            raise ValueError(f"decay: got {decay}, takes a number above 0 and up to 1")
+            raise ValueError(f"decay must be a number above 0 and up to 1, got {decay}")
         self.decay, self.num_samples = decay, num_samples
         if grid_size is not None and grid_size < 2:
             raise ValueError(
-                f"grid_size: got {grid_size}, takes a whole number of at least 2, or None"
+                f"grid_size must be a whole number of at least 2, or None, got {grid_size}"
             )
         self.grid_size = grid_size
         self.options = {
@@ -74,13 +74,10 @@ class GridUpdates(Callback):
         """Refuse models without grid updates, and refinement in several processes."""
         model = pl_module.objective.model
         if not hasattr(model, "update_grid"):
-            raise TypeError(
-                f"model: got {type(model).__name__}, takes one with update_grid, such as TKAM"
-            )
+            raise TypeError(f"model must have update_grid, as TKAM has, got {type(model).__name__}")
         if self.grid_size is not None and trainer.world_size > 1:
             raise ValueError(
-                f"grid_size: got {self.grid_size} in {trainer.world_size} processes, takes None "
-                "there"
+                f"grid_size must be None in {trainer.world_size} processes, got {self.grid_size}"
             )
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *_: Any) -> None:

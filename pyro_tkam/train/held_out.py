@@ -86,8 +86,8 @@ def held_out_evidence(
     """
     if num_blocks < 2 or num_draws < 1 or num_draws * num_blocks < 25:
         raise ValueError(
-            f"num_blocks, num_draws: got {num_blocks} and {num_draws}, takes 2 blocks and 25 "
-            "draws in all"
+            f"num_blocks and num_draws must be at least 2 and 25 draws in all, got {num_blocks} "
+            f"and {num_draws}"
         )
     structure = plate_structure(model, data)
     log_weights = torch.stack(

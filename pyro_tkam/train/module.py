@@ -72,14 +72,13 @@ class ELBOTraining(lightning.LightningModule):
         for name, part in (("model", model), *((("guide", guide),) if guide is not None else ())):
             if not isinstance(part, nn.Module):
                 raise TypeError(
-                    f"{name}: got {type(part).__name__}, takes an nn.Module such as a PyroModule"
+                    f"{name} must be an nn.Module such as a PyroModule, got {type(part).__name__}"
                 )
         if not isinstance(elbo, ELBO):
-            raise TypeError(f"elbo: got {type(elbo).__name__}, takes a pyro.infer.ELBO")
+            raise TypeError(f"elbo must be a pyro.infer.ELBO, got {type(elbo).__name__}")
         if not hasattr(elbo, "differentiable_loss"):
             raise TypeError(
-                f"elbo: got {type(elbo).__name__}, which has no differentiable_loss; takes one "
-                "that has, such as "
+                f"elbo must have a differentiable_loss, got {type(elbo).__name__}; take "
                 f"{_INSTEAD.get(type(elbo).__name__, 'pyro.infer.Trace_ELBO')}"
             )
         self.elbo, self.size, self.penalty = elbo, size, penalty
@@ -106,15 +105,12 @@ class ELBOTraining(lightning.LightningModule):
         for each in tensors(batch):
             if own is not None and each.is_floating_point() and each.dtype != own:
                 raise TypeError(
-                    f"data: got {each.dtype}, takes the dtype of the model's parameters, {own}"
+                    f"data must have the dtype of the model's parameters, {own}, got {each.dtype}"
                 )
         with torch.no_grad():
             self._loss(batch)
         if not any(parameter.requires_grad for parameter in self.parameters()):
-            raise ValueError(
-                "model: got no parameter that requires a gradient, takes one with parameters to "
-                "train"
-            )
+            raise ValueError("model must have a parameter that requires a gradient, got none")
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimizer of all parameters of model and guide."""
@@ -147,7 +143,8 @@ class ELBOTraining(lightning.LightningModule):
         ]:
             name = differing[0]
             raise ValueError(
-                f"checkpoint: {name} is {saved.get(name)} there and {own.get(name)} in this model"
+                f"checkpoint must have the shapes of this model, {own.get(name)} for {name}, got "
+                f"{saved.get(name)}"
             )
         self._carry_on(checkpoint["carried"])
 
@@ -179,15 +176,15 @@ class ELBOTraining(lightning.LightningModule):
             if name not in saved or saved[name].keys() != state.keys():
                 got = sorted(saved[name]) if name in saved else "none"
                 raise ValueError(
-                    f"checkpoint: got {got} as the state of {name}, takes {sorted(state)}"
+                    f"checkpoint must have the state {sorted(state)} of {name}, got {got}"
                 )
         callbacks = self.trainer.callbacks if self._trainer is not None else []
         for key in [each.state_key for each in callbacks if isinstance(each, RandomState)]:
             if key not in checkpoint["callbacks"]:
                 raise ValueError(
-                    f"checkpoint: got the states of {sorted(checkpoint['callbacks'])}, takes that "
-                    f"of {key} too, "
-                    "without which random numbers would not go on; pyro_tkam.train.fit writes it"
+                    f"checkpoint must have the state of {key}, without which random numbers would "
+                    f"not go on, got those of {sorted(checkpoint['callbacks'])}; "
+                    "pyro_tkam.train.fit writes it"
                 )
 
     def _fixed_shapes(self, state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -243,8 +240,8 @@ class ELBOTraining(lightning.LightningModule):
         own = {id(parameter) for parameter in self.parameters()}
         if lost := [name for name, parameter in used if id(parameter) not in own]:
             raise ValueError(
-                f"model: {lost} come from pyro.param and would not train; make them PyroParams of "
-                "a module"
+                f"model must have its parameters in a module, as PyroParams, got {lost} from "
+                "pyro.param, which would not train"
             )
 
     def _statistics(self) -> dict[str, Tensor]:

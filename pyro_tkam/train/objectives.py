@@ -73,7 +73,7 @@ def _chains(kernel: str, config: TrainConfig) -> dict[str, Any]:
     Return the kernel of a name with the options that it reads, and the numbers of steps and chains.
     """
     if kernel not in KERNELS:
-        raise ValueError(f"chains.kernel: got {kernel!r}, takes one of {sorted(KERNELS)}")
+        raise ValueError(f"chains.kernel must be one of {sorted(KERNELS)}, got {kernel!r}")
     made, own = KERNELS[kernel]
     names = ("num_steps", "num_chains", "step_size", *own)
     return {"kernel": made} | {name: getattr(config.chains, name) for name in names}
@@ -110,5 +110,5 @@ def make_objective(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Modu
     :raises ValueError: for an unknown name and options that it refuses.
     """
     if config.objective not in OBJECTIVES:
-        raise ValueError(f"objective: got {config.objective!r}, takes one of {sorted(OBJECTIVES)}")
+        raise ValueError(f"objective must be one of {sorted(OBJECTIVES)}, got {config.objective!r}")
     return OBJECTIVES[config.objective](config, model)

@@ -27,7 +27,7 @@ def make_model(config: ModelConfig) -> TKAM:
     torch.Size([2, 6])
     """
     if config.preset not in PRESETS:
-        raise ValueError(f"model.preset: got {config.preset!r}, takes one of {sorted(PRESETS)}")
+        raise ValueError(f"model.preset must be one of {sorted(PRESETS)}, got {config.preset!r}")
     make = PRESETS[config.preset]
     own = signature(make).parameters
     options = {
@@ -41,6 +41,7 @@ def make_model(config: ModelConfig) -> TKAM:
     ]
     if foreign:
         raise ValueError(
-            f"model.{foreign[0]}: got {options[foreign[0]]!r}, which preset {config.preset!r} lacks"
+            f"model.{foreign[0]} must be left out for preset {config.preset!r}, which has none, "
+            f"got {options[foreign[0]]!r}"
         )
     return make(**{name: value for name, value in options.items() if name in own})

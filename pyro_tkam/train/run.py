@@ -32,7 +32,8 @@ def load_split(config: TrainConfig) -> tuple[Tensor, Tensor]:
     rows = load_rows(config.data)
     if config.model.data_shape not in (None, list(rows.shape[1:])):
         raise ValueError(
-            f"model.data_shape: got {config.model.data_shape}, the data have {list(rows.shape[1:])}"
+            f"model.data_shape must be that of the data, {list(rows.shape[1:])}, got "
+            f"{config.model.data_shape}"
         )
     train_rows, held_out = split(len(rows), config.held_out, seed=config.seed)
     return rows[train_rows], rows[held_out]

@@ -91,7 +91,7 @@ def fit(
         ("patience", patience),
     ):
         if value is not None and value < 1:
-            raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
     check_hardware(batch_size, devices, num_nodes, precision)
     dataset: Dataset[Any] = as_dataset(data)
     batches = SeededBatches(dataset, batch_size, updates, seed)
@@ -138,6 +138,6 @@ def _trainer(device: str, **options: Any) -> lightning.Trainer:
         )
     except (ValueError, MisconfigurationException) as error:
         raise ValueError(
-            f"device: got {device!r} and devices={options['devices']}, takes what this machine "
-            f"has: {error}"
+            f"device must be one of this machine, got {device!r} with "
+            f"devices={options['devices']}: {error}"
         ) from error

@@ -35,5 +35,5 @@ def test_tiles_use_every_pixel_once():
 
 def test_bad_sizes_are_named():
     for size, shrink in ((0, 1), (8, 0), (200, 2)):
-        with pytest.raises(ValueError, match=f"size, shrink: got {size} and {shrink}"):
+        with pytest.raises(ValueError, match=f"size and shrink must .*, got {size} and {shrink}"):
             color_patches(size, shrink=shrink)

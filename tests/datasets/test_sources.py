@@ -53,32 +53,56 @@ def test_symbols_labels_and_masks_keep_their_values():
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        ((), ValueError, r"data: got rows \{\}, takes at least one tensor"),
+        ((), ValueError, r"data must be at least one tensor, all with as many rows, got rows \{\}"),
         (
             (torch.zeros(3, 2), torch.zeros(2)),
             ValueError,
-            r"data: got rows {'data\[0\]': 3, 'data\[1\]': 2}",
+            r"data must be at least one tensor,.*, got rows \{'data\[0\]'",
         ),
-        ({"image": torch.full((2, 2), torch.nan)}, ValueError, r"data\['image'\]: got NaN"),
+        (
+            {"image": torch.full((2, 2), torch.nan)},
+            ValueError,
+            r"data\['image'\] must be finite, got NaN or infinite elements",
+        ),
         (
             {"image": torch.zeros(2, 2, dtype=torch.uint8)},
             TypeError,
-            r"data\['image'\]: got torch.uint8",
+            r"data\['image'\] must hold floating.*, got torch\.uint8",
         ),
-        (({"label": "a"},), TypeError, r"data\[0\]\['label'\]: got str"),
-        ([[1.0]], TypeError, "data: got list, takes a tensor"),
+        (
+            ({"label": "a"},),
+            TypeError,
+            r"data\[0\]\['label'\] must be a tensor, a NumPy array or a Dataset, got str",
+        ),
+        ([[1.0]], TypeError, "data must be a tensor, a NumPy array or a Dataset, got list"),
         (
             torch.zeros(3, 2, dtype=torch.uint8),
             TypeError,
-            r"data: got torch.uint8, takes floating .*divide bytes by 255",
+            r"data must hold floating point.*, got torch\.uint8",
         ),
-        (np.array([["a"]]), TypeError, "data: got an array of <U1"),
-        (torch.zeros(3), ValueError, r"data: got shape \(3,\), takes \(num, \*event\)"),
-        (torch.zeros(0, 2), ValueError, r"data: got shape \(0, 2\)"),
-        (torch.tensor([[0.0, float("nan")]]), ValueError, "data: got NaN or infinite"),
-        (np.array([[np.inf]]), ValueError, "data: got NaN or infinite"),
-        (Squares(0), ValueError, "data: got an empty Dataset"),
-        (Stream(), TypeError, "data: got Stream without a length"),
+        (
+            np.array([["a"]]),
+            TypeError,
+            "data must hold floating point numbers, got an array of <U1",
+        ),
+        (
+            torch.zeros(3),
+            ValueError,
+            r"data must have shape \(num, \*event\), both of at least one, got \(3,\)",
+        ),
+        (
+            torch.zeros(0, 2),
+            ValueError,
+            r"data must have shape \(num, \*event\), both of at least one, got \(0, 2\)",
+        ),
+        (
+            torch.tensor([[0.0, float("nan")]]),
+            ValueError,
+            "data must be finite, got NaN or infinite elements",
+        ),
+        (np.array([[np.inf]]), ValueError, "data must be finite, got NaN or infinite elements"),
+        (Squares(0), ValueError, "data must have at least one item, got an empty Dataset"),
+        (Stream(), TypeError, "data must be a map-style Dataset, got Stream without a length"),
     ],
 )
 def test_what_is_no_data_is_named(data, error, message):
@@ -98,7 +122,9 @@ def test_split_is_a_division_that_repeats_and_leaves_the_generator_alone():
 
 @pytest.mark.parametrize("held_out", [-1, 10, 11])
 def test_split_leaves_something_to_train_on(held_out):
-    with pytest.raises(ValueError, match=rf"held_out: got {held_out}, takes 0 to 9 of 10 rows"):
+    with pytest.raises(
+        ValueError, match=rf"held_out must be from 0 to 9 of 10 rows, got {held_out}"
+    ):
         split(10, held_out)
 
 
@@ -116,16 +142,22 @@ def test_rows_from_names_and_files(tmp_path):
 def test_files_that_are_no_data_are_named(tmp_path):
     with pytest.raises(
         ValueError,
-        match=r"data: got 'mnist6k', takes one of \['darcy', .*'mnist5k', .*\] or a file .npy",
+        match=r"data must be one of \['darcy',.*, got 'mnist6k'",
     ):
         load_rows("mnist6k")
-    with pytest.raises(FileNotFoundError, match="there is no file"):
+    with pytest.raises(
+        FileNotFoundError, match=r"data must be a file that exists, got .*absent\.npy"
+    ):
         load_rows(str(tmp_path / "absent.npy"))
     for name in ("broken.npy", "broken.pt"):
         (tmp_path / name).write_bytes(b"not data")
-        with pytest.raises(ValueError, match=rf"{name} cannot be read as an array"):
+        with pytest.raises(
+            ValueError, match=rf"data must be a file that can be read as an array, got .*{name}"
+        ):
             load_rows(str(tmp_path / name))
     torch.save({"x": torch.zeros(2, 2)}, tmp_path / "other.pt")
-    with pytest.raises(TypeError, match="data: got dict"):
+    with pytest.raises(
+        TypeError, match="data must be a tensor, a NumPy array or a Dataset, got dict"
+    ):
         load_rows(str(tmp_path / "other.pt"))
     assert isinstance(as_dataset(torch.zeros(2, 2)), TensorDataset)

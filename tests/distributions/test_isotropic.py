@@ -42,7 +42,7 @@ def test_draws_have_its_moments() -> None:
 
 @pytest.mark.parametrize("event_dim", [0, 3])
 def test_refuses_an_event_that_loc_does_not_have(event_dim: int) -> None:
-    with pytest.raises(ValueError, match="event_dim: got"):
+    with pytest.raises(ValueError, match="event_dim must be from 1 to 2, the rank of loc, got "):
         IsotropicNormal(torch.zeros(2, 3), torch.tensor(1.0), event_dim)
 
 

@@ -139,11 +139,11 @@ def test_the_annealed_normalizer_makes_no_move_after_its_last_weight():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_particles": 1}, "num_particles: got 1, takes at least 2"),
-        ({"num_temperatures": 1}, "num_temperatures: got 1, takes at least 2"),
-        ({"step_size": -1.0}, "step_size: got -1.0, takes a positive and finite number"),
-        ({"step_size": math.inf}, "step_size: got inf"),
-        ({"step_size": math.nan}, "step_size: got nan"),
+        ({"num_particles": 1}, "num_particles must be at least 2, got 1"),
+        ({"num_temperatures": 1}, "num_temperatures must be at least 2, got 1"),
+        ({"step_size": -1.0}, r"step_size must be a positive and finite number, got -1\.0"),
+        ({"step_size": math.inf}, "step_size must be a positive and finite number, got inf"),
+        ({"step_size": math.nan}, "step_size must be a positive and finite number, got nan"),
     ],
 )
 def test_bad_settings_of_the_annealed_normalizer(options, message):
@@ -163,15 +163,35 @@ class Latent(PyroModule):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"energy": 1.0}, TypeError, "energy: got float"),
-        ({"energy": lambda z: z}, ValueError, r"energy: got \(2,\) for z of shape"),
-        ({"energy": lambda z: 0.0}, ValueError, "energy: got float"),
-        ({"energy": lambda z: z.sum(-1) / 0}, ValueError, "energy: got values that are not finite"),
-        ({"energy": Latent()}, ValueError, r"energy: got latent parameters \['slope'\]"),
-        ({"reference": 1.0}, TypeError, "reference: got float"),
-        ({"reference": dist.Normal(0.0, 1.0)}, ValueError, "reference: got Normal"),
-        ({"reference": dist.Bernoulli(torch.ones(2) / 2)}, ValueError, "reference: got"),
-        ({"num_negatives": 0}, ValueError, "num_negatives: got 0"),
+        ({"energy": 1.0}, TypeError, r"energy must .*, got float"),
+        (
+            {"energy": lambda z: z},
+            ValueError,
+            r"energy must return shape \(\) for z of shape \(2,\), got \(2,\)",
+        ),
+        ({"energy": lambda z: 0.0}, ValueError, r"energy must .*, got float"),
+        (
+            {"energy": lambda z: z.sum(-1) / 0},
+            ValueError,
+            r"energy must be finite .*, got values that are not",
+        ),
+        (
+            {"energy": Latent()},
+            ValueError,
+            r"energy must have parameters that.*, got latent ones \['slope'\]",
+        ),
+        ({"reference": 1.0}, TypeError, r"reference must be a .*, got float"),
+        (
+            {"reference": dist.Normal(0.0, 1.0)},
+            ValueError,
+            r"reference must be a continuous.*, got Normal\(loc",
+        ),
+        (
+            {"reference": dist.Bernoulli(torch.ones(2) / 2)},
+            ValueError,
+            r"reference must be a continuous.*, got Independent\(Bernoulli\(probs",
+        ),
+        ({"num_negatives": 0}, ValueError, "num_negatives must be at least 1, got 0"),
     ],
 )
 def test_bad_arguments(arguments, error, message):
@@ -235,7 +255,8 @@ INFERENCES = {
 @pytest.mark.parametrize("name", INFERENCES)
 def test_latent_parameters_drawn_before_are_refused(name, make):
     with pytest.raises(
-        ValueError, match=r"energy: got latent parameters \['(bank\.)?coefficients'\]"
+        ValueError,
+        match=r"energy must have parameters that.*, got latent ones \['(bank\.)?coefficients'\]",
     ):
         INFERENCES[name](make(site=True))
     INFERENCES[name](make(site=False))
@@ -251,7 +272,9 @@ def test_latent_parameters_are_refused_inside_transforms():
 
     slope_of = torch.func.grad(log_joint)
     for call, slopes in ((slope_of, torch.ones(())), (torch.func.vmap(slope_of), torch.ones(3))):
-        with pytest.raises(ValueError, match=r"energy: got latent parameters \['slope'\]"):
+        with pytest.raises(
+            ValueError, match=r"energy must have parameters that.*, got latent ones \['slope'\]"
+        ):
             call(slopes)
 
 

@@ -248,25 +248,37 @@ ELBOS = (pyro.infer.Trace_ELBO, pyro.infer.TraceMeanField_ELBO)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((torch.full((4,), torch.nan).double(),), ValueError, "logits: got NaN"),
-        ((torch.full((4,), torch.inf).double(),), ValueError, "logits: got NaN or plus infinity"),
+        (
+            (torch.full((4,), torch.nan).double(),),
+            ValueError,
+            r"logits must be finite numbers or.*, got NaN or plus infinity",
+        ),
+        (
+            (torch.full((4,), torch.inf).double(),),
+            ValueError,
+            r"logits must be finite numbers or.*, got NaN or plus infinity",
+        ),
         (
             (torch.full((4,), -torch.inf).double(),),
             ValueError,
-            "logits: got a mixture without weight",
+            r"logits must hold at least one.*, got one without weight",
         ),
-        ((torch.zeros(3).double(),), ValueError, "logits: got shape"),
-        ((torch.zeros(4),), TypeError, "logits: got torch.float32"),
-        (([0.0] * 4,), TypeError, "logits: got list"),
+        (
+            (torch.zeros(3).double(),),
+            ValueError,
+            r"logits must have a last dimension.*, got shape \(3,\)",
+        ),
+        ((torch.zeros(4),), TypeError, r"logits must have the dtype of the.*, got torch\.float32"),
+        (([0.0] * 4,), TypeError, "logits must be a tensor, got list"),
         (
             (torch.zeros(4), torch.distributions.Normal(torch.zeros(4), 1.0)),
             TypeError,
-            "components: got Normal",
+            "components must be an ExponentiallyTilted, got Normal",
         ),
         (
             (torch.zeros(1), ExponentiallyTilted(lambda z: 0 * z)),
             ValueError,
-            "components: got batch shape",
+            r"components must have batch shape \(\*batch, K\), got \(\)",
         ),
     ],
 )
@@ -276,5 +288,5 @@ def test_bad_arguments(arguments, error, message):
 
 
 def test_prune_takes_a_probability():
-    with pytest.raises(ValueError, match=r"threshold: got 1\.5"):
+    with pytest.raises(ValueError, match=r"threshold must be a number from 0 to 1, got 1\.5"):
         mixture().prune(1.5)

@@ -110,20 +110,24 @@ def test_continuous_bernoulli_is_normalized_at_every_size_of_the_logit() -> None
 
 @pytest.mark.parametrize("symbol", [-1, 6])
 def test_refuses_a_symbol_outside_the_classes(symbol: int) -> None:
-    with pytest.raises(ValueError, match=f"value: got {symbol}, takes classes from 0 to 5"):
+    with pytest.raises(ValueError, match=f"value must hold classes from 0 to 5, got {symbol}"):
         PairwiseCategorical(torch.zeros(3, 6)).log_prob(torch.tensor([0, symbol, 1]))
 
 
 def test_refuses_to_be_expanded_to_what_it_does_not_broadcast_to() -> None:
     for shape in ((), (4,), (5, 1)):
-        with pytest.raises(ValueError, match=r"batch_shape: got \("):
+        with pytest.raises(
+            ValueError, match=r"batch_shape must be one that \(5,\) broadcasts to, got "
+        ):
             PairwiseBernoulli(torch.zeros(5, 3)).expand(shape)
 
 
 def test_refuses_wrong_arguments() -> None:
-    with pytest.raises(TypeError, match=r"value: got torch\.float32, takes integers"):
+    with pytest.raises(TypeError, match=r"value must hold integers, got torch\.float32"):
         PairwiseCategorical(torch.zeros(3, 6)).log_prob(torch.zeros(3))
-    with pytest.raises(ValueError, match="event_dim: got 2"):
+    with pytest.raises(ValueError, match="event_dim must be from 0 to 1, got 2"):
         PairwiseCategorical(torch.zeros(3, 6), 2)
-    with pytest.raises(TypeError, match=r"logits: got torch\.int64"):
+    with pytest.raises(
+        TypeError, match=r"logits must be a floating-point tensor, got torch\.int64"
+    ):
         PairwiseBernoulli(torch.zeros(3, dtype=torch.int64))

@@ -237,7 +237,9 @@ def test_a_single_healthy_chain_is_silent():
 
 
 def test_r_hat_needs_draws():
-    with pytest.raises(ValueError, match="num_samples: got 3 draws"):
+    with pytest.raises(
+        ValueError, match="num_samples must be at least 4 in a chain for R-hat, got 3"
+    ):
         _ = exact_run(0, draws=3).rhat
 
 

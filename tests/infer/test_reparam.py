@@ -131,12 +131,12 @@ def test_masks_stay_on_the_noise():
     "fn", [dist.Gamma(2.0, 1.0), dist.Beta(1.0, 2.0), dist.StudentT(3.0), dist.Poisson(1.0)]
 )
 def test_sites_without_an_inverse_cdf_are_refused(fn):
-    with pytest.raises(ValueError, match=r"z: got .* takes a distribution with an inverse CDF"):
+    with pytest.raises(ValueError, match="z must be a distribution with an inverse CDF, got "):
         reparam(lambda: pyro.sample("z", fn), WHITE)()
 
 
 def test_observed_sites_are_refused():
-    with pytest.raises(ValueError, match="z: got an observed site"):
+    with pytest.raises(ValueError, match="z must be a latent site, got an observed one"):
         reparam(lambda: pyro.sample("z", rough(), obs=torch.zeros(3)), WHITE)()
 
 
@@ -204,7 +204,5 @@ def test_each_draw_may_come_from_its_own_end(dtype):
     torch.testing.assert_close(mixed, expected, rtol=0, atol=0)
     slopes = (torch.autograd.grad(z.sum(), u, retain_graph=True)[0] for z in (mixed, expected))
     torch.testing.assert_close(*slopes, rtol=0, atol=0)
-    with pytest.raises(
-        ValueError, match=r"upper: got shape \(2,\), takes what broadcasts to \(2, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"upper must broadcast to \(2, 3\), got shape \(2,\)"):
         fn.icdf(u, upper=upper[:, 0])

@@ -47,11 +47,15 @@ def test_a_committee_averages_probabilities():
 
 
 def test_wrong_shapes_are_named():
-    with pytest.raises(ValueError, match=r"images: got shape \(4, 64\)"):
+    with pytest.raises(
+        ValueError, match=r"images must have shape \(num, height, width\) .*, got \(4, 64\)"
+    ):
         train_classifier(torch.zeros(4, 64), torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"labels: got torch.float32 of shape \(4,\)"):
+    with pytest.raises(
+        ValueError, match=r"labels must hold a class for each.*, got torch\.float32 of shape \(4,\)"
+    ):
         train_classifier(torch.zeros(4, 8, 8), torch.zeros(4))
-    with pytest.raises(ValueError, match="members: got 0"):
+    with pytest.raises(ValueError, match="members must be a whole number of at least 1, got 0"):
         train_classifier(torch.zeros(4, 8, 8), torch.zeros(4, dtype=torch.int64), members=0)
-    with pytest.raises(ValueError, match=r"images: got shape \(0, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"images must have shape \(num,.*, got \(0, 8, 8\)"):
         class_shares(Fixed(), torch.zeros(0, 8, 8))

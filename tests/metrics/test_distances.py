@@ -141,23 +141,29 @@ def test_the_papers_eleven_sizes_are_the_default():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: frechet_distance(torch.zeros(3), torch.zeros(3, 1)), r"real: got shape \(3,\)"),
+        (
+            lambda: frechet_distance(torch.zeros(3), torch.zeros(3, 1)),
+            r"real must have shape \(num, num_features\) with num above 1, got \(3,\)",
+        ),
         (
             lambda: frechet_distance(torch.zeros(3, 2), torch.zeros(3, 1)),
-            "generated: got 1 features, takes 2",
+            "generated must have 2 features, like the real images, got 1",
         ),
         (
             lambda: kernel_distance(torch.zeros(3, 2), torch.full((3, 2), math.nan)),
-            "generated: got features that are",
+            "generated must be finite, got NaN or infinite features",
         ),
         (
             lambda: extrapolate(len, torch.zeros(9, 1), [4, 6, 8]),
-            r"samples: got 9, takes sum\(sizes\) = 18",
+            r"samples must number sum\(sizes\) = 18, as each size needs its own, got 9",
         ),
-        (lambda: extrapolate(len, torch.zeros(9, 1), [4, 4, 4]), "sizes: got"),
+        (
+            lambda: extrapolate(len, torch.zeros(9, 1), [4, 4, 4]),
+            r"sizes must be at least three.*, got \[4, 4, 4\]",
+        ),
         (
             lambda: extrapolate(len, torch.zeros(99, 1), [4, 5, 6], confidence=95),
-            "confidence: got 95",
+            "confidence must be a number between 0 and 1, got 95",
         ),
     ],
     ids=["rank", "features", "nan", "few", "same", "confidence"],

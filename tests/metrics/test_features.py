@@ -42,9 +42,13 @@ def test_features_of_a_classifier_tell_digits_from_what_is_none():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match=r"images: got shape \(4, 64\)"):
+    with pytest.raises(
+        ValueError, match=r"images must have shape \(num, height, width\) .*, got \(4, 64\)"
+    ):
         principal_features(torch.zeros(4, 64))
-    with pytest.raises(ValueError, match="num_features: got 5, takes 1 to 4"):
+    with pytest.raises(ValueError, match="num_features must be from 1 to 4, got 5"):
         principal_features(torch.zeros(4, 8, 8), 5)
-    with pytest.raises(ValueError, match=r"labels: got torch.float32"):
+    with pytest.raises(
+        ValueError, match=r"labels must hold a class for each.*, got torch\.float32 of shape \(4,\)"
+    ):
         classifier_features(torch.zeros(4, 8, 8), torch.zeros(4))

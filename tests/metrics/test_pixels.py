@@ -43,7 +43,7 @@ def test_variance_ratio():
     data = torch.randn(50, 3, 2)
     assert variance_ratio(data * 0.5, data) == pytest.approx(0.25)
     assert variance_ratio(torch.ones(9, 3, 2), data) == 0
-    with pytest.raises(ValueError, match=r"data: got variance 0.0"):
+    with pytest.raises(ValueError, match=r"data must vary, got variance 0\.0"):
         variance_ratio(data, torch.ones(9, 3, 2))
 
 
@@ -62,5 +62,7 @@ def test_copies_are_told_from_new_images():
     assert copies(new + 5, training, held_out).closer == 0
     half = torch.cat([training[:125], new[:125]])
     assert copies(half, training, held_out).closer == pytest.approx(0.75, abs=0.08)
-    with pytest.raises(ValueError, match=r"samples: got shape \(0, 2, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"samples must have shape \(num, \(2, 2\)\), got \(0, 2, 2\)"
+    ):
         copies(new[:0], training, held_out)

@@ -58,18 +58,45 @@ def test_what_cannot_be_fitted():
     prior = TiltedPrior(())
     state = {name: value.clone() for name, value in prior.state_dict().items()}
     for target, message in (
-        ({}, "samples, density, formula: got none, takes one of them"),
-        ({"samples": torch.rand(5), "formula": "z"}, r"got \['samples', 'formula'\], takes one"),
-        ({"samples": torch.tensor([0.5, 1.5])}, r"samples: got values outside \[0, 1\]"),
-        ({"samples": torch.tensor([torch.nan])}, "samples: got values outside"),
-        ({"formula": "z - 0.5"}, "formula: got z - 0.5, which is negative"),
-        ({"density": lambda z: z.log() - torch.inf}, "density: got no mass"),
-        ({"samples": torch.empty(0)}, r"samples: got shape \(0,\), takes .* with N of at least 1"),
-        ({"formula": "sqrt(z - 0.5)"}, r"formula: got sqrt\(z - 0.5\), which is not finite on"),
-        ({"formula": "exp(2000*z)"}, r"formula: got exp\(2000\*z\), which is not finite"),
-        ({"formula": "exp(-2000*(z + 1))"}, "formula: got .*, which is zero on"),
-        ({"formula": "z", "ridge": 0.0}, "ridge: got 0.0, takes a positive finite number"),
-        ({"formula": "z", "ridge": math.inf}, "ridge: got inf, takes a positive finite number"),
+        ({}, r"samples, density or formula must.*, got none"),
+        (
+            {"samples": torch.rand(5), "formula": "z"},
+            r"samples, density or formula must.*, got \['samples', 'formula'\]",
+        ),
+        (
+            {"samples": torch.tensor([0.5, 1.5])},
+            r"samples must lie in \[0, 1\], got values outside",
+        ),
+        (
+            {"samples": torch.tensor([torch.nan])},
+            r"samples must lie in \[0, 1\], got values outside",
+        ),
+        (
+            {"formula": "z - 0.5"},
+            r"formula must be a density on the prior's interval, got z - 0\.5",
+        ),
+        (
+            {"density": lambda z: z.log() - torch.inf},
+            r"density must be finite with mass.*, got one that is not",
+        ),
+        (
+            {"samples": torch.empty(0)},
+            r"samples must have shape \(N,\) or \(N, \*\(\)\) with N of at least 1, got \(0,\)",
+        ),
+        (
+            {"formula": "sqrt(z - 0.5)"},
+            r"formula must be a density on the prior's interval, got sqrt\(z - 0\.5\)",
+        ),
+        (
+            {"formula": "exp(2000*z)"},
+            r"formula must be a density on the prior's interval, got exp\(2000\*z\)",
+        ),
+        (
+            {"formula": "exp(-2000*(z + 1))"},
+            r"formula must be a density on the.*, got exp\(-2000\*\(z \+ 1\)\)",
+        ),
+        ({"formula": "z", "ridge": 0.0}, r"ridge must be a positive finite number, got 0\.0"),
+        ({"formula": "z", "ridge": math.inf}, "ridge must be a positive finite number, got inf"),
     ):
         with pytest.raises(ValueError, match=message):
             prior.fit(**target)
@@ -118,8 +145,11 @@ def test_targets_of_a_mixture_and_of_labels_by_place():
     )
     state = {name: value.clone() for name, value in mixture.state_dict().items()}
     for options, message in (
-        ({}, "samples, density, formula: got none"),
-        ({"samples": samples, "noise_scale": -1.0}, "noise_scale: got -1"),
+        ({}, r"samples, density or formula must.*, got none"),
+        (
+            {"samples": samples, "noise_scale": -1.0},
+            r"noise_scale must be a finite number of at least 0, got -1\.0",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             mixture.fit(**options)
@@ -131,7 +161,9 @@ def test_the_formula_of_a_mixture():
     prior.fit(formula="exp(-3*z)", ridge=1e-8)
     [best] = prior.symbolic((1,), library=["linear"])
     assert best.parameters[0] * best.parameters[1] == pytest.approx(-3, abs=0.05)
-    with pytest.raises(ValueError, match=r"index: got \(2,\), takes a place in batch_shape \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"index must be a place in batch_shape \(2,\), got \(2,\)"
+    ):
         prior.symbolic((2,))
 
 
@@ -252,7 +284,7 @@ def test_components_with_references_of_their_own_are_not_pruned():
 
     prior = around([-2.0, 0.0, 2.0])
     with pytest.raises(
-        ValueError, match=r"reference: got one for each component, \(3,\), takes one for them all"
+        ValueError, match=r"reference must be one for all components, got one for each, \(3,\)"
     ):
         prior.prune(0.0)
     prior = around([[-2.0], [2.0]])  # one for each mixture
@@ -345,13 +377,13 @@ def test_smoothness_smooths_a_fourier_prior():
 @pytest.mark.parametrize(
     ("samples", "error", "message"),
     [
-        (np.zeros(5), TypeError, "samples: got ndarray, takes a tensor"),
+        (np.zeros(5), TypeError, "samples must be a tensor, got ndarray"),
         (
             torch.zeros(5, 4),
             ValueError,
-            r"samples: got shape \(5, 4\), takes \(N,\) or \(N, \*\(3,\)\)",
+            r"samples must have shape \(N,\) or.*, got \(5, 4\)",
         ),
-        (torch.zeros(5, 2, 3), ValueError, r"samples: got shape \(5, 2, 3\), takes"),
+        (torch.zeros(5, 2, 3), ValueError, r"samples must have shape \(N,\) or.*, got \(5, 2, 3\)"),
     ],
 )
 def test_samples_to_fit_are_checked(samples, error, message):

@@ -175,9 +175,9 @@ def test_the_label_weight_scales_the_label_only() -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (torch.tensor([0, 3]), "label: got 3, takes classes from 0 to 2"),
-        (torch.tensor([0, -2]), "label: got -2, takes classes from 0 to 2"),
-        (torch.tensor([0]), r"label: got shape \(1,\), takes \(2,\)"),
+        (torch.tensor([0, 3]), "label must hold classes from 0 to 2, got 3"),
+        (torch.tensor([0, -2]), "label must hold classes from 0 to 2, got -2"),
+        (torch.tensor([0]), r"label must have shape \(2,\), one for each row of x, got \(1,\)"),
     ],
 )
 def test_refuses_labels_outside_the_classes(label: torch.Tensor, message: str) -> None:
@@ -188,25 +188,31 @@ def test_refuses_labels_outside_the_classes(label: torch.Tensor, message: str) -
 
 def test_refuses_bad_input() -> None:
     model = LabeledTKAM(LabeledPrior(3, 1), nn.Linear(1, 2), GaussianLikelihood(0.5))
-    with pytest.raises(TypeError, match=r"label: got torch\.float32"):
+    with pytest.raises(TypeError, match=r"label must hold integers, got torch\.float32"):
         model(torch.zeros(2, 2), torch.zeros(2))
-    with pytest.raises(ValueError, match="label: got 3"):
+    with pytest.raises(ValueError, match="label must hold classes from 0 to 2, got 3"):
         model.generate(torch.tensor([3]))
-    with pytest.raises(ValueError, match="x: got rows of"):
+    with pytest.raises(ValueError, match=r"x must have rows of shape \(2,\), got \(5,\)"):
         model(torch.zeros(2, 5))
-    with pytest.raises(ValueError, match="finite data"):
+    with pytest.raises(ValueError, match="x must be finite, got NaN or infinite elements"):
         model(torch.full((2, 2), math.nan))
-    with pytest.raises(ValueError, match="size: got 2 for a mini-batch of 3 rows"):
+    with pytest.raises(
+        ValueError, match="size must be at least the 3 rows of the mini-batch, got 2"
+    ):
         model(torch.zeros(3, 2), size=2)
-    with pytest.raises(TypeError, match=r"x: got dtype torch\.float64, takes torch\.float32"):
+    with pytest.raises(TypeError, match=r"x must have the dtype of the.*, got torch\.float64"):
         model(torch.zeros(2, 2, dtype=torch.float64))
-    with pytest.raises(ValueError, match="label_weight: got 0"):
+    with pytest.raises(ValueError, match=r"label_weight must be a positive number, got 0\.0"):
         LabeledTKAM(model.prior, model.generator, model.likelihood, label_weight=0.0)
-    with pytest.raises(TypeError, match="components: got Normal"):
+    with pytest.raises(TypeError, match="components must be an ExponentiallyTilted, got Normal"):
         LabeledTilted(torch.zeros(3), dist.Normal(torch.zeros(3, 1), 1.0))
-    with pytest.raises(ValueError, match="logits, components"):
+    with pytest.raises(
+        ValueError, match=r"logits and components must have.*, got \(2,\) and \(3, 2\)"
+    ):
         LabeledTilted(torch.zeros(2).double(), prior().components)
-    with pytest.raises(TypeError, match=r"logits: got torch\.float32"):
+    with pytest.raises(TypeError, match=r"logits must have the dtype of the.*, got torch\.float32"):
         LabeledTilted(torch.zeros(3), prior().components)
-    with pytest.raises(ValueError, match="logits: got NaN"):
+    with pytest.raises(
+        ValueError, match=r"logits must be finite numbers or.*, got NaN or plus infinity"
+    ):
         LabeledTilted(torch.full((3,), math.nan).double(), prior().components)

@@ -168,38 +168,59 @@ def test_a_text_is_completed_and_has_no_mean() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: model()({}), "x: got {} rows, takes at least one modality"),
+        (lambda: model()({}), r"x must hold at least one.*, got \{\} rows"),
         (
             lambda: model()({"image": X["image"][:0]}),
-            "x: got {'image': 0} rows, takes at least one",
+            r"x must hold at least one.*, got \{'image'",
         ),
         (
             lambda: model()(observed=OBSERVED, size=2),
-            r"observed: got \['image', 'label'\] without x",
+            r"observed must be None without x, got \['image', 'label'\]",
         ),
-        (lambda: model()({"sound": X["label"]}), "x: got 'sound'"),
-        (lambda: model()({"image": X["image"], "label": X["label"][:2]}), "x: got .* rows"),
-        (lambda: model()(X, observed={"bits": OBSERVED["label"]}), "observed: got 'bits'"),
-        (lambda: model()(X, observed={"label": torch.ones(3)}), "observed: got torch.float32"),
+        (
+            lambda: model()({"sound": X["label"]}),
+            r"x must have names out of \['bits', 'image', 'label'\], got 'sound'",
+        ),
+        (
+            lambda: model()({"image": X["image"], "label": X["label"][:2]}),
+            r"x must hold at least one.*, got \{'image'",
+        ),
+        (
+            lambda: model()(X, observed={"bits": OBSERVED["label"]}),
+            r"observed must have names out of \['image', 'label'\], got 'bits'",
+        ),
+        (
+            lambda: model()(X, observed={"label": torch.ones(3)}),
+            r"observed must hold booleans of.*, got torch\.float32 of shape \(3,\)",
+        ),
         (
             lambda: model()(X, observed={"label": torch.ones(2, dtype=torch.bool)}),
-            r"observed: got torch.bool of shape",
+            r"observed must hold booleans of.*, got torch\.bool of shape \(2,\) for",
         ),
         (
             lambda: model()({"image": X["image"]}, observed={"image": OBSERVED["image"]}),
-            "rows without any modality",
+            r"observed must name at least one.*, got rows without any",
         ),
-        (lambda: model()({"image": X["image"] * math.nan}), "image: got NaN"),
-        (lambda: model()({"image": X["image"][:, :1]}), r"image: got rows of shape \(1,\)"),
+        (
+            lambda: model()({"image": X["image"] * math.nan}),
+            "image must be finite in observed rows, got NaN or infinite elements",
+        ),
+        (
+            lambda: model()({"image": X["image"][:, :1]}),
+            r"image must have rows of shape \(2,\), got \(1,\)",
+        ),
         (
             lambda: ImportanceMLE(5).loss(model(), None, {"label": X["label"] + 1}),
-            "value: got 3, takes classes",
+            "value must hold classes from 0 to 2, got 3",
         ),
-        (lambda: model()(), "size: got None"),
-        (lambda: model()(size=-1), "size: got -1"),
-        (lambda: model()(X, size=2), "size: got 2 for a mini-batch of 3 rows"),
-        (lambda: model().generate(0), "num: got 0"),
-        (lambda: MultimodalTKAM(None, None, {}), "likelihoods: got none"),
+        (lambda: model()(), "size must be the number of rows to draw, at least 1, got None"),
+        (lambda: model()(size=-1), "size must be the number of rows to draw, at least 1, got -1"),
+        (lambda: model()(X, size=2), "size must be at least the 3 rows of the mini-batch, got 2"),
+        (lambda: model().generate(0), r"num must be .*, got 0"),
+        (
+            lambda: MultimodalTKAM(None, None, {}),
+            "likelihoods must hold one for each modality, got none",
+        ),
     ],
 )
 def test_refuses_bad_input(call, message: str) -> None:
@@ -208,7 +229,7 @@ def test_refuses_bad_input(call, message: str) -> None:
 
 
 def test_refuses_another_dtype() -> None:
-    with pytest.raises(TypeError, match=r"image: got dtype torch\.float64, takes torch\.float32"):
+    with pytest.raises(TypeError, match=r"image must have the dtype of the.*, got torch\.float64"):
         model()({"image": X["image"].double(), "label": X["label"]})
-    with pytest.raises(TypeError, match=r"value: got torch\.float32"):
+    with pytest.raises(TypeError, match=r"value must hold integers, got torch\.float32"):
         ImportanceMLE(5).loss(model(), None, {"label": X["label"].float()})

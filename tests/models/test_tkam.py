@@ -266,7 +266,7 @@ def test_a_pruned_model_is_smaller_and_equal(preset: str, ran: bool) -> None:
 def test_with_layer_norm_nodes_stay() -> None:
     model = TKAM.mixture(4, 3, 2, grid_size=5)
     assert model.prune(0.01).generator.outer.widths == model.generator.outer.widths
-    with pytest.raises(ValueError, match="threshold: got 1000"):
+    with pytest.raises(ValueError, match=r"threshold must be a number from 0 to 1, got 1000\.0"):
         model.prune(1000.0)
 
 
@@ -321,7 +321,7 @@ def test_shared_draws_need_inner_indices(make, shape: str) -> None:
         lambda: model.update_grid(4),
     ):
         with pytest.raises(
-            ValueError, match=f"coupling: got 'shared' for a prior of batch shape {shape}, takes"
+            ValueError, match=f"coupling must be 'independent' for .*, got 'shared' for {shape}"
         ):
             call()
 
@@ -338,30 +338,75 @@ def test_shared_draws_of_random_priors_in_a_plate() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: small(coupling="both"), "coupling: got 'both'"),
-        (lambda: TKAM.kart(4, latent_dim=0), "data_shape, latent_dim"),
-        (lambda: TKAM.kart((), latent_dim=2), "data_shape, latent_dim"),
-        (lambda: TKAM.mixture(4, latent_dim=0), "data_shape, latent_dim"),
-        (lambda: TKAM.mixture(4, 3, 0), "num_components: got 0"),
-        (lambda: TKAM.deep(4, latent_dim=0), "data_shape, latent_dim"),
-        (lambda: TKAM.kart(4, 2, reference="cauchy"), "reference: got 'cauchy'"),
+        (
+            lambda: small(coupling="both"),
+            r"coupling must be one of \['independent', 'shared'\], got 'both'",
+        ),
+        (
+            lambda: TKAM.kart(4, latent_dim=0),
+            "data_shape and latent_dim must be sizes of at least 1, got ",
+        ),
+        (
+            lambda: TKAM.kart((), latent_dim=2),
+            "data_shape and latent_dim must be sizes of at least 1, got ",
+        ),
+        (
+            lambda: TKAM.mixture(4, latent_dim=0),
+            "data_shape and latent_dim must be sizes of at least 1, got ",
+        ),
+        (lambda: TKAM.mixture(4, 3, 0), "num_components must be at least 1, got 0"),
+        (
+            lambda: TKAM.deep(4, latent_dim=0),
+            "data_shape and latent_dim must be sizes of at least 1, got ",
+        ),
+        (
+            lambda: TKAM.kart(4, 2, reference="cauchy"),
+            r"reference must be one of \['flat',.*, got 'cauchy'",
+        ),
         (lambda: TKAM.kart(4, 2, basis="haar"), "basis"),
-        (lambda: GaussianLikelihood(0.0), "noise_scale: got 0.0"),
-        (lambda: GaussianLikelihood(event_dim=0), "event_dim: got 0, takes a number of at least 1"),
-        (lambda: GaussianLikelihood(math.nan), "noise_scale: got nan"),
-        (lambda: TiltedPrior((2, 2), low=1.0, high=0.0), "low, high"),
-        (lambda: KARTGenerator(torch.nn.Identity(), (2,), mean=0.0, spread=0.0), "mean, spread"),
-        (lambda: small()(), "size: got None"),
-        (lambda: small()(size=0), "size: got 0"),
-        (lambda: small().generate(0), "num: got 0, takes the number of rows"),
-        (lambda: small().update_grid(0), "num_samples: got 0"),
-        (lambda: small()(torch.zeros(0, 2, 3)), r"x: got shape \(0, 2, 3\)"),
-        (lambda: small()(torch.tensor(1.0)), r"x: got shape \(\)"),
-        (lambda: small()(torch.zeros(4)), r"x: got rows of shape \(\), takes \(2, 3\)"),
-        (lambda: small()(torch.full((1, 2, 3), math.nan)), "x: got NaN"),
-        (lambda: small()(torch.full((1, 2, 3), math.inf)), "x: got NaN or infinite"),
-        (lambda: small()(torch.zeros(4, 3, 2)), r"x: got rows of shape \(3, 2\)"),
-        (lambda: small()(torch.zeros(4, 2, 3), size=3), "size: got 3 for a mini-batch of 4"),
+        (
+            lambda: GaussianLikelihood(0.0),
+            r"noise_scale must be a positive finite number, got 0\.0",
+        ),
+        (lambda: GaussianLikelihood(event_dim=0), "event_dim must be at least 1, got 0"),
+        (
+            lambda: GaussianLikelihood(math.nan),
+            "noise_scale must be a positive finite number, got nan",
+        ),
+        (lambda: TiltedPrior((2, 2), low=1.0, high=0.0), r"low and high must .*, got "),
+        (
+            lambda: KARTGenerator(torch.nn.Identity(), (2,), mean=0.0, spread=0.0),
+            r"mean and spread must be finite with spread > 0, got 0\.0 and 0\.0",
+        ),
+        (lambda: small()(), "size must be the number of rows to draw, at least 1, got None"),
+        (lambda: small()(size=0), "size must be the number of rows to draw, at least 1, got 0"),
+        (lambda: small().generate(0), "num must be the number of rows to draw, at least 1, got 0"),
+        (lambda: small().update_grid(0), r"num_samples must be .*, got 0"),
+        (
+            lambda: small()(torch.zeros(0, 2, 3)),
+            r"x must have shape \(batch, \*event\) with at least one row, got \(0, 2, 3\)",
+        ),
+        (
+            lambda: small()(torch.tensor(1.0)),
+            r"x must have shape \(batch, \*event\) with at least one row, got \(\)",
+        ),
+        (lambda: small()(torch.zeros(4)), r"x must have rows of shape \(2, 3\), got \(\)"),
+        (
+            lambda: small()(torch.full((1, 2, 3), math.nan)),
+            "x must be finite, got NaN or infinite elements",
+        ),
+        (
+            lambda: small()(torch.full((1, 2, 3), math.inf)),
+            "x must be finite, got NaN or infinite elements",
+        ),
+        (
+            lambda: small()(torch.zeros(4, 3, 2)),
+            r"x must have rows of shape \(2, 3\), got \(3, 2\)",
+        ),
+        (
+            lambda: small()(torch.zeros(4, 2, 3), size=3),
+            "size must be at least the 4 rows of the mini-batch, got 3",
+        ),
     ],
 )
 def test_refuses_bad_input(call, message: str) -> None:
@@ -372,10 +417,22 @@ def test_refuses_bad_input(call, message: str) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: small()(torch.zeros(4, 2, 3, dtype=torch.float64)), "x: got dtype torch.float64"),
-        (lambda: small()(torch.zeros(4, 2, 3, dtype=torch.int64)), "x: got dtype torch.int64"),
-        (lambda: TKAM(None, torch.nn.Identity(), GaussianLikelihood()), "prior: got NoneType"),
-        (lambda: TKAM(lambda: None, None, GaussianLikelihood()), "generator: got NoneType"),
+        (
+            lambda: small()(torch.zeros(4, 2, 3, dtype=torch.float64)),
+            r"x must have the dtype of the.*, got torch\.float64",
+        ),
+        (
+            lambda: small()(torch.zeros(4, 2, 3, dtype=torch.int64)),
+            r"x must have the dtype of the.*, got torch\.int64",
+        ),
+        (
+            lambda: TKAM(None, torch.nn.Identity(), GaussianLikelihood()),
+            "prior must be a callable, got NoneType",
+        ),
+        (
+            lambda: TKAM(lambda: None, None, GaussianLikelihood()),
+            "generator must be a callable, got NoneType",
+        ),
     ],
 )
 def test_refuses_wrong_types(call, message: str) -> None:

@@ -136,7 +136,7 @@ def test_chains_name_batch_normalization() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"strides": (1, 2)}, "strides: got 2 for 3 channels"),
+        ({"strides": (1, 2)}, "strides must hold one for each of 3 layers, got 2"),
         ({"paddings": (2, 1, 1)}, "leave a side of 0"),
         ({"channels": (8, 0, 1)}, "channels must be at least 1"),
         ({"output": "tanh"}, "output must be one of"),
@@ -215,11 +215,11 @@ def test_refuses_bad_sequences() -> None:
         generator(z, torch.zeros(2, 10, dtype=torch.int64))
     with pytest.raises(ValueError, match="length must be from 1 to max_length=9, got 10"):
         generator.sample(z, length=10)
-    with pytest.raises(ValueError, match="tokens: got 7, takes classes from 0 to 6"):
+    with pytest.raises(ValueError, match="tokens must hold classes from 0 to 6, got 7"):
         generator(z, torch.full((2, 4), 7))
-    with pytest.raises(ValueError, match="token: got 7, takes classes from 0 to 6"):
+    with pytest.raises(ValueError, match="token must hold classes from 0 to 6, got 7"):
         generator.append(generator.step(generator.start(z))[1], torch.tensor([0, 7]))
-    with pytest.raises(TypeError, match=r"tokens: got torch\.float32"):
+    with pytest.raises(TypeError, match=r"tokens must hold integers, got torch\.float32"):
         generator(z, torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"z must have shape \(\*, 3\)"):
         generator(z[:, :2], torch.zeros(2, 4, dtype=torch.int64))

@@ -319,7 +319,7 @@ def test_fourier_smoothness_closed_form():
     penalty = bank.regularization(l1=0.0, entropy=0.0, smoothness=1.0)
     assert float(penalty.detach()) == pytest.approx((4 * math.pi) ** 4 / 2, rel=1e-12)
     with pytest.raises(
-        ValueError, match="smoothness needs splines of degree at least 2, got degree 1"
+        ValueError, match="basis must be splines of degree at least 2 for smoothness, got degree 1"
     ):
         UnivariateFunctions(1, "bspline", degree=1).regularization(smoothness=1.0)
 
@@ -351,13 +351,11 @@ def test_pruning_keeps_a_users_module_between_layers():
 
 def test_thresholds_that_empty_a_layer():
     net = KAN([3, 4, 2], layer_norm=False)
-    with pytest.raises(
-        ValueError, match="threshold=100 empties layer 0: its largest function has size"
-    ):
+    with pytest.raises(ValueError, match=r"threshold must be at most.*, got 100"):
         net.prune(100.0)
     with pytest.raises(ValueError, match="threshold must be at least 0, got -1"):
         net.prune(-1.0)
-    with pytest.raises(ValueError, match="threshold=100 empties bank"):
+    with pytest.raises(ValueError, match=r"threshold must be at most.*, got 100"):
         UnivariateFunctions(3).prune(100.0)
     with torch.no_grad():  # node 0 is read, but nothing comes in
         for layer, edges in ((net.layers[0], 0), (net.layers[1], None)):

@@ -161,7 +161,7 @@ def test_fits_a_function():
         ),
         (
             lambda: KAN([3, 1, 2], hidden_range="affine"),
-            "hidden_range='affine' needs hidden widths of at least 2",
+            r"widths must be at least 2 in.*, got \[3, 1, 2\]",
         ),
         (
             lambda: KAN([3, 4, 2], output="relu"),

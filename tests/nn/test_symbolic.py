@@ -84,9 +84,11 @@ def test_bad_input():
         fit_formulas(x, x, ["sine"])
     with pytest.raises(ValueError, match=r"library must name at least one of 'linear', .*got \[\]"):
         fit_formulas(x, x, [])
-    with pytest.raises(ValueError, match=r"x, y must be of one shape .*got \(20,\), \(19,\)"):
+    with pytest.raises(
+        ValueError, match=r"x and y must have one shape \(N,\).*, got \(20,\) and \(19,\)"
+    ):
         fit_formulas(x, x[1:])
-    with pytest.raises(ValueError, match="x, y must be finite, and x must vary"):
+    with pytest.raises(ValueError, match="x and y must be finite, and x must vary, got others"):
         fit_formulas(x, x.log())
     with pytest.raises(
         ValueError, match=r"index must be a place in batch_shape \(3,\), got \(3,\)"

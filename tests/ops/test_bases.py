@@ -322,7 +322,7 @@ def test_nothing_of_the_size_of_all_basis_values_is_kept(name):
 
 
 def test_bad_degree_and_grid():
-    with pytest.raises(ValueError, match="degree of a B-spline must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="degree must be at least 1 for a B-spline, got 0"):
         BSplines.uniform(0.0, 1.0, 5, 0, None)
     with pytest.raises(ValueError, match="grid_size must be at least 2 centers, got 1"):
         GaussianKernels.uniform(0.0, 1.0, 1, 3, 1.0)

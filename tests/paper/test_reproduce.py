@@ -59,13 +59,15 @@ def test_every_experiment_can_be_made():
 def test_names_and_their_starts():
     assert len(chosen("digits")) == len(chosen("darcy")) == 8
     assert [row.name for row in chosen("darcy-uniform-rbf")] == ["darcy-uniform-rbf"]
-    with pytest.raises(ValueError, match="name: got 'digit', takes one of"):
+    with pytest.raises(ValueError, match=r"name must be one of.*, got 'digit'"):
         chosen("digit")
-    with pytest.raises(ValueError, match=r"scale: got 'huge', takes one of \['paper', 'small'\]"):
+    with pytest.raises(ValueError, match=r"scale must be one of \['paper',.*, got 'huge'"):
         chosen("digits")[0].scale("huge")
-    with pytest.raises(ValueError, match="which this version has not"):
+    with pytest.raises(
+        ValueError, match="name must be an experiment of this version, got patches-deep-se"
+    ):
         replace(EXPERIMENTS["patches-deep-se"], objective="AbsentMLE").scale("small")
-    with pytest.raises(ValueError, match="data: got no folder"):
+    with pytest.raises(ValueError, match=r"data must be the folder with the.*, got none"):
         EXPERIMENTS["fashion-uniform-rbf"].scales["paper"].images(None)
 
 
@@ -143,7 +145,9 @@ def test_a_finished_run_gives_its_results_again(run):
     again = reproduce(tiny(), "small", folder / "run", data=folder, progress=False)
     assert again["measured"] == result["measured"]
     assert again["seconds_per_update"] == result["seconds_per_update"]
-    with pytest.raises(ValueError, match=r"folder: .*run holds another run, see experiment.json"):
+    with pytest.raises(
+        ValueError, match=r"folder must be new .*run with another, see experiment\.json"
+    ):
         reproduce(tiny(), "small", folder / "run", data=folder, seed=1, progress=False)
 
 
@@ -155,7 +159,7 @@ def test_results_are_merged_and_tabulated(run, tmp_path):
     text = table({"darcy-uniform-rbf": run[1]})
     assert f"{run[1]['measured']['frechet']:.4g}" in text
     path.write_text("[1]")
-    with pytest.raises(ValueError, match=r"output: .*results.json holds no results"):
+    with pytest.raises(ValueError, match=r"output must hold results, got .*results\.json"):
         merge_results(path, {})
 
 
@@ -243,7 +247,7 @@ def test_the_command_line_runs_an_experiment(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs" / "small" / "darcy-uniform-rbf" / "result.json").is_file()
     assert "evidence/dim" in capsys.readouterr().out
     assert main(["reproduce", "absent"]) == 1
-    assert "error: name: got 'absent'" in capsys.readouterr().err
+    assert "error: name must be one of" in capsys.readouterr().err
 
 
 def test_color_pictures(tmp_path):

@@ -69,13 +69,15 @@ def test_prior_marginals_are_histograms_beside_the_reference(tmp_path):
         )
     plots.save(panels[0], tmp_path / "marginals.png")
     assert (tmp_path / "marginals.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match=r"draws: got shape \(5,\), takes \(N, Q\)"):
+    with pytest.raises(
+        ValueError, match=r"draws must have shape \(N, Q\), both of at least one, got \(5,\)"
+    ):
         plots.prior_marginals(torch.zeros(5), Normal(0.0, 1.0))
-    with pytest.raises(ValueError, match="axes: got 1, takes 2"):
+    with pytest.raises(ValueError, match="axes must number 2, one for each density, got 1"):
         plots.prior_marginals(
             torch.zeros(5, 2), Normal(0.0, 1.0), plots.new_figure().subplots(1, 1, squeeze=False)[0]
         )
-    with pytest.raises(ValueError, match="num, bins: got 3 and 0"):
+    with pytest.raises(ValueError, match="num and bins must be at least 1, got 3 and 0"):
         plots.prior_marginals(torch.zeros(5, 2), Normal(0.0, 1.0), bins=0)
 
 
@@ -93,11 +95,11 @@ def test_training_curves_draw_values_and_running_means():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match=r"images: got shape \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"images must have shape \(num,.*, got \(3, 4\)"):
         plots.image_grid(torch.zeros(3, 4))
-    with pytest.raises(ValueError, match="num, points: got 0 and 200"):
+    with pytest.raises(ValueError, match="num and points must be at least 1 and 2, got 0 and 200"):
         plots.prior_densities(ExponentiallyTilted(lambda z: z), num=0)
-    with pytest.raises(ValueError, match="runs: got none"):
+    with pytest.raises(ValueError, match="runs must hold at least one, got none"):
         plots.training_curves({})
-    with pytest.raises(ValueError, match="axes: got 0, takes 1"):
+    with pytest.raises(ValueError, match=r"axes must number 1, one for each of \['loss'\], got 0"):
         plots.training_curves({"run": {"update": [1.0], "loss": [1.0]}}, [])

@@ -100,7 +100,9 @@ def test_a_state_goes_on_in_the_middle_of_an_epoch(stop):
 
 @pytest.mark.parametrize("size", [0, 11])
 def test_batches_that_the_data_cannot_fill_are_named(size):
-    with pytest.raises(ValueError, match=f"batch_size: got {size}, takes 1 to 10"):
+    with pytest.raises(
+        ValueError, match=f"batch_size must be from 1 to 10, the number of rows, got {size}"
+    ):
         SeededBatches(ROWS, size, updates=1)
 
 

@@ -180,11 +180,15 @@ def test_what_cannot_be_trained_is_named():
                 pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
 
     x = torch.zeros(4, 1)
-    with pytest.raises(TypeError, match=r"model: got function, takes an nn.Module"):
+    with pytest.raises(
+        TypeError, match=r"model must be an nn\.Module such as a PyroModule, got function"
+    ):
         ELBOTraining(lambda x: x, ImportanceMLE())
-    with pytest.raises(TypeError, match="guide: got int"):
+    with pytest.raises(
+        TypeError, match=r"guide must be an nn\.Module such as a PyroModule, got int"
+    ):
         ELBOTraining(Measured(), ImportanceMLE(), 3)
-    with pytest.raises(TypeError, match=r"elbo: got ABCMeta, takes a pyro.infer.ELBO"):
+    with pytest.raises(TypeError, match=r"elbo must be a pyro\.infer\.ELBO, got ABCMeta"):
         ELBOTraining(Measured(), ImportanceMLE)
     for elbo, instead in (
         (RenyiELBO(), "ImportanceWeightedELBO"),
@@ -193,16 +197,16 @@ def test_what_cannot_be_trained_is_named():
     ):
         name = type(elbo).__name__
         with pytest.raises(
-            TypeError, match=f"elbo: got {name}, which has no differentiable_loss; .*{instead}"
+            TypeError, match=f"elbo must have a differentiable_loss, got {name}; .*{instead}"
         ):
             ELBOTraining(Measured(), elbo)
     with pytest.raises(
-        ValueError, match=r"model: \['loc'\] come from pyro.param and would not train"
+        ValueError, match=r"model must have its parameters in.*, got \['loc'\] from pyro\.param"
     ):
         ELBOTraining(Bare(), ImportanceMLE()).initialize(x)
-    with pytest.raises(
-        TypeError, match=r"data: got torch.float64, takes the dtype of the model's parameters"
-    ):
+    with pytest.raises(TypeError, match=r"data must have the dtype of the.*, got torch\.float64"):
         ELBOTraining(Measured(), ImportanceMLE()).initialize(x.double())
-    with pytest.raises(ValueError, match="model: got no parameter"):
+    with pytest.raises(
+        ValueError, match="model must have a parameter that requires a gradient, got none"
+    ):
         ELBOTraining(Global(), ImportanceMLE(), size=4).initialize(x)

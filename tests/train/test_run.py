@@ -116,19 +116,25 @@ def test_another_configuration_is_refused(folder):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"data": "mnist6k"}, "data: got 'mnist6k'"),
-        ({"held_out": 1797}, "held_out: got 1797"),
-        ({"batch_size": 1698}, "batch_size: got 1698, takes 1 to 1697"),
+        ({"data": "mnist6k"}, r"data must be one of \['darcy',.*, got 'mnist6k'"),
+        ({"held_out": 1797}, "held_out must be from 0 to 1796 of 1797 rows, got 1797"),
+        ({"batch_size": 1698}, "batch_size must be from 1 to 1697, the number of rows, got 1698"),
         (
             {"model": ModelConfig(data_shape=[28, 28])},
-            r"model.data_shape: got \[28, 28\], the data have \[8, 8\]",
+            r"model\.data_shape must be that of the data, \[8, 8\], got \[28, 28\]",
         ),
-        ({"model": ModelConfig(preset="flow")}, "model.preset: got 'flow', takes one of"),
+        (
+            {"model": ModelConfig(preset="flow")},
+            r"model\.preset must be one of \['deep', 'kart', 'mixture'\], got 'flow'",
+        ),
         (
             {"model": ModelConfig(preset="deep", reference="gaussian")},
-            "model.reference: got 'gaussian', which preset",
+            r"model\.reference must be left out.*, got 'gaussian'",
         ),
-        ({"model": ModelConfig(coupling="both")}, "coupling: got 'both'"),
+        (
+            {"model": ModelConfig(coupling="both")},
+            r"coupling must be one of \['independent', 'shared'\], got 'both'",
+        ),
     ],
 )
 def test_wrong_options_are_named_and_can_be_corrected(tmp_path, wrong, message):

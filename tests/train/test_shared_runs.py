@@ -118,11 +118,14 @@ def test_the_command_line_trains_in_two_processes_and_writes_once(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"devices": 0}, "devices: got 0, takes a whole number of at least 1"),
-        ({"num_nodes": 0}, "num_nodes: got 0, takes a whole number of at least 1"),
-        ({"devices": 4}, "batch_size: got 6, takes a multiple of the 4 processes"),
-        ({"devices": 2, "num_nodes": 2}, "batch_size: got 6, takes a multiple of the 4 processes"),
-        ({"precision": "half"}, r"precision: got 'half', takes one of \['32-true', 'bf16-mixed'\]"),
+        ({"devices": 0}, "devices must be a whole number of at least 1, got 0"),
+        ({"num_nodes": 0}, "num_nodes must be a whole number of at least 1, got 0"),
+        ({"devices": 4}, "batch_size must be a multiple of the 4 processes, got 6"),
+        ({"devices": 2, "num_nodes": 2}, "batch_size must be a multiple of the 4 processes, got 6"),
+        (
+            {"precision": "half"},
+            r"precision must be one of \['32-true', 'bf16-mixed'\], got 'half'",
+        ),
     ],
 )
 def test_what_processes_cannot_share_is_named_before_anything_is_written(
@@ -142,5 +145,7 @@ def test_what_processes_cannot_share_is_named_before_anything_is_written(
 
 
 def test_the_demo_runs_in_one_process(tmp_path):
-    with pytest.raises(ValueError, match="devices: got 2 on 1 machines, takes 1"):
+    with pytest.raises(
+        ValueError, match="devices must be 1 for the small demo, got 2 on 1 machines"
+    ):
         demo(TrainConfig(devices=2), tmp_path)

@@ -103,14 +103,14 @@ def test_labels_and_masks_reach_the_model(case, tmp_path):
 
 def test_data_that_do_not_fit_are_named_before_anything_is_written(tmp_path):
     options = {"updates": 1, "batch_size": 6, "progress": False}
-    with pytest.raises(
-        TypeError, match=r"data: got torch.float64, takes the dtype of the model's parameters"
-    ):
+    with pytest.raises(TypeError, match=r"data must have the dtype of the.*, got torch\.float64"):
         fit(multimodal(), {"image": IMAGE.double(), "label": LABEL}, tmp_path / "run", **options)
-    with pytest.raises(ValueError, match="label: got 9, takes classes from 0 to 2"):
+    with pytest.raises(ValueError, match="label must hold classes from 0 to 2, got 9"):
         fit(labeled(), (IMAGE, torch.full_like(LABEL, 9)), tmp_path / "run", **options)
-    with pytest.raises(ValueError, match=r"data: got rows {'data\[0\]': 24, 'data\[1\]': 23}"):
+    with pytest.raises(
+        ValueError, match=r"data must be at least one tensor,.*, got rows \{'data\[0\]'"
+    ):
         fit(labeled(), (IMAGE, LABEL[1:]), tmp_path / "run", **options)
-    with pytest.raises(TypeError, match=r"data: got torch.uint8"):
+    with pytest.raises(TypeError, match=r"data must hold floating point.*, got torch\.uint8"):
         fit(labeled(), IMAGE.byte(), tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()

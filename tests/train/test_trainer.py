@@ -153,17 +153,17 @@ def test_a_checkpoint_of_another_model_is_named(whole):
     module = ELBOTraining(
         TKAM.kart(4, latent_dim=3, grid_size=5, widths=[6]), ImportanceMLE(8), size=30
     )
-    with pytest.raises(ValueError, match=r"checkpoint: objective.model.generator.* in this model"):
+    with pytest.raises(ValueError, match=r"checkpoint must have the shapes.*, got \(6, 5\)"):
         fit(module, torch.rand(30, 4), whole, updates=99, batch_size=6, progress=False)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"updates": 0}, "updates: got 0"),
-        ({"checkpoint_every": -1}, "checkpoint_every: got -1"),
-        ({"batch_size": 31}, "batch_size: got 31, takes 1 to 30"),
-        ({"device": "abacus"}, "device: got 'abacus'"),
+        ({"updates": 0}, "updates must be a whole number of at least 1, got 0"),
+        ({"checkpoint_every": -1}, "checkpoint_every must be a whole number of at least 1, got -1"),
+        ({"batch_size": 31}, "batch_size must be from 1 to 30, the number of rows, got 31"),
+        ({"device": "abacus"}, "device must be one of this machine, got 'abacus' with devices=1"),
     ],
 )
 def test_wrong_options_are_named_before_anything_is_written(tmp_path, options, message):

@@ -43,8 +43,8 @@ class Annealing:
     ) -> None:
         if not density.can_sample_prior():
             raise ValueError(
-                'model: its prior can\'t be sampled exactly, as method="ais" needs; use "bar" or '
-                '"bridge"'
+                'model must have a prior that can be sampled exactly for method="ais", got one '
+                'that cannot be; use "bar" or "bridge"'
             )
         for name, value, least in (
             ("num_particles", num_particles, 25),

@@ -132,13 +132,13 @@ class ImportanceSampling:
         ess_threshold: float = 0.5,
     ) -> None:
         if resampler not in RESAMPLERS:
-            raise ValueError(f"resampler: got {resampler!r}, takes one of {sorted(RESAMPLERS)}")
+            raise ValueError(f"resampler must be one of {sorted(RESAMPLERS)}, got {resampler!r}")
         if not isinstance(num_particles, int) or num_particles < 25:
             raise ValueError(
-                f"num_particles: got {num_particles!r}, takes a whole number of at least 25"
+                f"num_particles must be a whole number of at least 25, got {num_particles!r}"
             )
         if not 0 <= ess_threshold <= 1:
-            raise ValueError(f"ess_threshold: got {ess_threshold}, takes a share from 0 to 1")
+            raise ValueError(f"ess_threshold must be a share from 0 to 1, got {ess_threshold}")
         self.model, self.guide, self.num_particles = model, guide, num_particles
         self.ess_threshold = ess_threshold
         self._resampler = RESAMPLERS[resampler]
@@ -181,10 +181,11 @@ def effective_draws(log_weights: Tensor) -> Tensor:
 
 def _check(log_weights: Tensor) -> None:
     if log_weights.numel() == 0:
-        raise ValueError("model: its data are empty, takes at least one datum")
+        raise ValueError("model must have at least one datum, got empty data")
     if not (log_weights < torch.inf).all():
         raise ValueError(
-            "model: its log likelihood is NaN or +inf at some draws; are the data finite?"
+            "model must have a log likelihood below +inf and not NaN, got NaN or +inf at some "
+            "draws; are the data finite?"
         )
     if not (log_weights.amax(0) > -torch.inf).all():
-        raise ValueError("model: its likelihood is zero at every draw")
+        raise ValueError("model must have a likelihood above zero, got zero at every draw")

@@ -110,7 +110,7 @@ def _check_options(method: str, options: dict[str, Any]) -> None:
     )
     unknown = sorted(set(options) - set(takes))
     if unknown:
-        raise TypeError(f"options: got {unknown}, method {method!r} takes {takes}")
+        raise TypeError(f"options must be among {takes} for method {method!r}, got {unknown}")
 
 
 ESTIMATORS: dict[str, Callable[..., Any]] = {

@@ -108,8 +108,8 @@ class BatchRun(ABC):
         for name in ("warmup_steps", "num_chains"):
             if state[name] != getattr(self, name):
                 raise ValueError(
-                    f"state was saved with {name}={state[name]}, but this run has "
-                    f"{getattr(self, name)}"
+                    f"state must have been saved with {name}={getattr(self, name)}, as this run "
+                    f"has, got {state[name]}"
                 )
         self._resumed = state
 

@@ -109,8 +109,8 @@ def choose_runner(
     loop = LoopRunner(terms)
     if not _agree(loop.log_terms(position), loop.log_terms(position)):
         raise ValueError(
-            "model gives another log density at the same values of its latent sites; "
-            "it must not draw random numbers outside pyro.sample"
+            "model must give the same log density at the same values of its latent sites, got "
+            "another; it must not draw random numbers outside pyro.sample"
         )
     batched = (RUNNERS[name](terms) for name in preferred)
     return next((runner for runner in batched if works(runner, loop, position)), loop)

@@ -77,7 +77,10 @@ class StandardNormal:
         """Return ``F^{-1}(Φ(ε))`` for the site's distribution."""
         quantile = normal_quantile(fn)
         if quantile is None:
-            raise ValueError(f"{fn} has no inverse CDF, so it has no standard normal coordinates")
+            raise ValueError(
+                "model must have sites with an inverse CDF for standard normal coordinates, got "
+                f"{fn}"
+            )
         return quantile(coordinates)
 
     def coordinates(self, value: Tensor) -> Tensor:

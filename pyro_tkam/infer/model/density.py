@@ -170,7 +170,8 @@ class ModelDensity:
             plates = new.structure.plates()
             if missing := [name for name in self.local_plates if name not in plates]:
                 raise ValueError(
-                    f"model changed between calls: its plates {missing} no longer hold every site"
+                    f"model must keep its plates between calls, got {missing} that no longer hold "
+                    "every site"
                 )
             new.local_plates = {name: plates[name] for name in self.local_plates}
         new.terms = new._make_terms(new.local_plates)

@@ -91,9 +91,7 @@ def plate_structure(model: Any, *args: Any, **kwargs: Any) -> PlateStructure:
     latent = [site for site in sites if is_latent(site)]
     for kind, some in (("latent", latent), ("observed", len(sites) > len(latent))):
         if not some:
-            raise ValueError(
-                f"model: got no {kind} site, takes a model with latent and observed sites"
-            )
+            raise ValueError(f"model must have latent and observed sites, got no {kind} site")
     plates = [{f.name: f for f in site["cond_indep_stack"] if f.vectorized} for site in sites]
     shared = set(plates[0]).intersection(*plates)
     nesting = max((-f.dim for frames in plates for f in frames.values()), default=0)
@@ -220,10 +218,7 @@ class _DrawParticles(Messenger):
         if msg["done"] or msg["is_observed"] or not isinstance(fn, TorchDistributionMixin):
             return
         if self.reparameterized and not fn.has_rsample:
-            raise ValueError(
-                f"guide: got site {msg['name']!r} without rsample, takes sites that can be "
-                "reparameterized"
-            )
+            raise ValueError(f"guide must have sites with rsample, got {msg['name']!r} without")
         with torch.set_grad_enabled(self.reparameterized and torch.is_grad_enabled()):
             msg["value"] = self._draw(fn)
         msg["done"] = True
@@ -349,9 +344,7 @@ def draw_from_guide(
     messenger = _DrawParticles(num, structure.particle_dim, (), reparameterized)
     drawn = _trace(guide, messenger, args, kwargs)
     if lacking := [name for name in names if name not in drawn.nodes]:
-        raise ValueError(
-            f"guide: got none of the sites {lacking}, takes a guide that draws every latent site"
-        )
+        raise ValueError(f"guide must draw every latent site, got none of the sites {lacking}")
     return tuple(drawn.nodes[name]["value"] for name in names), total_log_density(
         drawn, structure, latent=True
     )

@@ -154,9 +154,7 @@ class ModelTerms:
             trace = poutine.trace(self._enumerated(rows)).get_trace(*self.args, **self.kwargs)
         names = [name for name, _ in sample_sites(trace)]
         if names != self._names:
-            raise ValueError(
-                f"model changed its sites between calls: had {self._names}, now {names}"
-            )
+            raise ValueError(f"model must keep its sites between calls, {self._names}, got {names}")
         return trace, coordinates
 
     def _run_latents(

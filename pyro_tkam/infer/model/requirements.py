@@ -35,7 +35,7 @@ def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             trace, _ = initial_trace(model, args, kwargs, _proper_sample, None)
     except ZeroDivisionError as error:  # Pyro's, for a plate of size zero
         raise ValueError(
-            "model: its data are empty or all masked, as a plate has size zero"
+            "model must have data, got a plate of size zero: they are empty or all masked"
         ) from error
     _refuse_without_normalizer(trace)
     sites = list(sample_sites(trace))
@@ -43,20 +43,21 @@ def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     observed = [(name, site) for name, site in sites if not is_prior(site)]
     if not observed:
         raise ValueError(
-            "model: got no observed site, takes a model with data: without them there is no "
-            "evidence"
+            "model must have an observed site, got none: without data there is no evidence"
         )
     for name, site in observed:
         if _holds_bad_data(site):
             raise ValueError(
-                f"model: its observed site {name!r} holds a NaN or an infinity, takes finite data"
+                "model must have finite data, got a NaN or an infinity at the observed site "
+                f"{name!r}"
             )
         # they spread distributions on purpose
         if not any(each["fn"].has_enumerate_support for each in hidden):
             _refuse_spread(name, site)
     if all(_is_empty(site) for _, site in observed):
         raise ValueError(
-            f"model: its observed sites {[name for name, _ in observed]} are empty or all masked"
+            f"model must have data, got observed sites {[name for name, _ in observed]} that are "
+            "empty or all masked"
         )
 
 
@@ -76,10 +77,9 @@ def _refuse_spread(name: str, site: Site) -> None:
     repeated = {dim for dim in range(-len(together), 0) if sizes[dim] == 1 < together[dim]}
     if together not in (batch, fn.batch_shape) or not repeated <= plates:
         raise ValueError(
-            f"model: its observed site {name!r} got data of batch shape {tuple(batch)} for a "
-            "distribution of "
-            f"{tuple(fn.batch_shape)}, takes the same shape: as they are, they would count as "
-            f"{tuple(together)} data"
+            "model must have data of the batch shape of their distribution, "
+            f"{tuple(fn.batch_shape)}, got {tuple(batch)} at site {name!r}: as they are, they "
+            f"would count as {tuple(together)} data"
         )
 
 
@@ -105,9 +105,9 @@ def _refuse_without_normalizer(trace: poutine.Trace) -> None:
     ]
     if scaled:
         raise ValueError(
-            f"model: its sites {scaled} have priors scaled by a mini-batch (or by poutine.scale), "
-            "which are not "
-            "normalized, so its evidence is undefined; call it with all data, or without size"
+            f"model must have priors without scale, got sites {scaled} scaled by a mini-batch (or "
+            "by poutine.scale): they are not normalized, so the evidence is undefined; call it "
+            "with all data, or without size"
         )
 
 
@@ -115,7 +115,8 @@ def _refuse_improper(sites: list[tuple[str, Site]]) -> None:
     improper = [name for name, site in sites if not site["is_observed"] and is_improper(site)]
     if improper:
         raise ValueError(
-            f"model: its sites {improper} have improper priors, so its evidence is undefined"
+            f"model must have proper priors, got improper ones at {improper}, so its evidence is "
+            "undefined"
         )
 
 

@@ -53,7 +53,7 @@ class Structure:
         enumerated = tuple(name for name, site in hidden if _is_enumerated(name, site))
         latent = tuple(name for name, _ in hidden if name not in enumerated)
         if not latent:
-            raise ValueError("model has no continuous latent site to sample")
+            raise ValueError("model must have a continuous latent site to sample, got none")
         return Structure(trace, nesting, latent, enumerated)
 
     def sites(self) -> Iterator[tuple[str, Site]]:
@@ -210,8 +210,9 @@ def refuse_subsampling(trace: poutine.Trace) -> None:
             and fn.subsample_size < fn.size
         ):
             raise NotImplementedError(
-                f"plate {name!r} draws {fn.subsample_size} of {fn.size} data, takes all: "
-                "a model with random subsamples has no posterior and no evidence"
+                f"model must have plates that take all data, got {name!r}, which draws "
+                f"{fn.subsample_size} of {fn.size}: a model with random subsamples has no "
+                "posterior and no evidence"
             )
 
 
@@ -269,9 +270,8 @@ def _is_enumerated(name: str, site: Site) -> bool:
         return True
     if fn.support.is_discrete:
         raise ValueError(
-            f"site {name!r} is discrete ({type(fn).__name__}) and has no finite support to "
-            "enumerate; "
-            "sum it out of the model or observe it"
+            f"model must have discrete sites with a finite support to enumerate, got {name!r} "
+            f"({type(fn).__name__}); sum it out of the model or observe it"
         )
     return False
 
@@ -286,9 +286,8 @@ def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
             return init(site)
         except NotImplementedError as error:
             raise ValueError(
-                f"site {site['name']!r} can't be initialized, as {type(site['fn']).__name__} (an "
-                "improper prior?) "
-                "can't be sampled; pass init_strategy=init_to_value(...)"
+                f"model must have priors that can be sampled, got {type(site['fn']).__name__} (an "
+                f"improper prior?) at {site['name']!r}; pass init_strategy=init_to_value(...)"
             ) from error
 
     return initialize
@@ -302,8 +301,8 @@ def _unconstrained(name: str, site: Site, inverse: Transform) -> SiteLayout:
     event_dim = site["fn"].event_dim - inverse.domain.event_dim + inverse.codomain.event_dim
     if len(shape) - event_dim != len(value_shape) - site["fn"].event_dim:
         raise ValueError(
-            f"site {name!r} has the value shape {value_shape} but coordinates of shape {shape}; "
-            "its support must not depend on a site that is summed out"
+            "model must have latent sites whose support does not depend on a site that is summed "
+            f"out, got {name!r} with values of shape {value_shape} and coordinates of shape {shape}"
         )
     coordinate: Coordinate = Unconstrained(inverse.inv)
     return SiteLayout(shape, event_dim, coordinate)

@@ -121,11 +121,11 @@ class ChainMLE(MaximumLikelihood):
     ) -> None:
         for name, value in (("num_steps", num_steps), ("num_chains", num_chains)):
             if not hasattr(value, "__index__") or value < 1:
-                raise ValueError(f"{name}: got {value}, takes a whole number of at least 1")
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
         if log_prior_gradient not in LOG_PRIOR_GRADIENTS:
             raise ValueError(
-                f"log_prior_gradient: got {log_prior_gradient!r}, takes one of "
-                f"{sorted(LOG_PRIOR_GRADIENTS)}"
+                f"log_prior_gradient must be one of {sorted(LOG_PRIOR_GRADIENTS)}, got "
+                f"{log_prior_gradient!r}"
             )
         super().__init__(num_particles=num_chains)
         self.kernel = _configured(kernel, options)
@@ -157,11 +157,10 @@ class ChainMLE(MaximumLikelihood):
     ) -> tuple[PosteriorDraws, Values]:
         """Run the chains and return where they end, also as values of the latent sites."""
         if guide is not None and not self.takes_guide:
-            raise ValueError(f"guide: got {guide!r}, takes None: chains start from the prior")
+            raise ValueError(f"guide must be None, as chains start from the prior, got {guide!r}")
         if guide is not None and self.persistent:
             raise ValueError(
-                "persistent: got True with a guide, takes False: chains start from the guide each "
-                "time"
+                "persistent must be False with a guide, from which chains start each time, got True"
             )
         with holding_prior(model):
             self._bound = self._bind(model, args, kwargs)
@@ -218,14 +217,14 @@ class ChainMLE(MaximumLikelihood):
         """Return where chains start: at draws from the prior, or where persistent ones ended."""
         if self.persistent and bound.is_mini_batch:
             raise ValueError(
-                "persistent: got a mini-batch, takes all data in each call: chains belong to data"
+                "persistent must be False for mini-batches, as chains belong to data, got True"
             )
         if not self.persistent or self._last is None:
             return drawn
         if self._last.shape != drawn.shape:
             raise ValueError(
-                f"persistent: chains have shape {tuple(self._last.shape)}, data need "
-                f"{tuple(drawn.shape)}"
+                "persistent must be False where the number of data changes, got chains of shape "
+                f"{tuple(self._last.shape)} for data that need {tuple(drawn.shape)}"
             )
         return self._last.to(drawn)
 
@@ -258,13 +257,13 @@ def _configured(kernel: KernelFactory | LangevinKernel, options: dict[str, Any])
     if isinstance(kernel, LangevinKernel):
         if options:
             raise ValueError(
-                f"options: got {sorted(options)} beside a kernel that is made, takes them with "
-                "its class"
+                f"options must be given to the kernel's class, got {sorted(options)} beside a "
+                "kernel that is made"
             )
         return kernel
     made = kernel(_no_model, **options) if callable(kernel) else None
     if not isinstance(made, LangevinKernel):
-        raise TypeError(f"kernel: got {kernel!r}, takes ULA, MALA, AutoMALA or one that is made")
+        raise TypeError(f"kernel must be ULA, MALA, AutoMALA or one that is made, got {kernel!r}")
     return made
 
 

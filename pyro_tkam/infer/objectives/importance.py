@@ -103,13 +103,13 @@ class ImportanceMLE(MaximumLikelihood):
             ("log_prior_gradient", log_prior_gradient, LOG_PRIOR_GRADIENTS),
         ):
             if value not in table:
-                raise ValueError(f"{name}: got {value!r}, takes one of {sorted(table)}")
+                raise ValueError(f"{name} must be one of {sorted(table)}, got {value!r}")
         if not hasattr(num_particles, "__index__") or num_particles < 1:
             raise ValueError(
-                f"num_particles: got {num_particles}, takes a whole number of at least 1"
+                f"num_particles must be a whole number of at least 1, got {num_particles}"
             )
         if not 0 <= ess_threshold <= 1:
-            raise ValueError(f"ess_threshold: got {ess_threshold}, takes a share from 0 to 1")
+            raise ValueError(f"ess_threshold must be a share from 0 to 1, got {ess_threshold}")
         super().__init__(num_particles=num_particles)
         self.ess_threshold = ess_threshold
         self.statistics: ImportanceStatistics | None = None

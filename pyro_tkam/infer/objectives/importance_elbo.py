@@ -33,13 +33,13 @@ class ImportanceWeightedELBO(MaximumLikelihood):
     def __init__(self, num_particles: int = 1) -> None:
         if not hasattr(num_particles, "__index__") or num_particles < 1:
             raise ValueError(
-                f"num_particles: got {num_particles}, takes a whole number of at least 1"
+                f"num_particles must be a whole number of at least 1, got {num_particles}"
             )
         super().__init__(num_particles=num_particles)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:
         if guide is None:
-            raise ValueError("guide: got None, takes a guide, such as AmortisedGuide(model)")
+            raise ValueError("guide must be given, such as AmortizedGuide(model), got None")
         structure = with_guide(plate_structure(model, *args, **kwargs), guide, *args, **kwargs)
         return draw_particles(
             model, guide, self.num_particles, structure, *args, reparameterized=True, **kwargs

@@ -89,7 +89,8 @@ class LangevinMLE(ChainMLE):
     ) -> None:
         if guide_objective not in GUIDE_OBJECTIVES:
             raise ValueError(
-                f"guide_objective: got {guide_objective!r}, takes one of {sorted(GUIDE_OBJECTIVES)}"
+                f"guide_objective must be one of {sorted(GUIDE_OBJECTIVES)}, got "
+                f"{guide_objective!r}"
             )
         self.guide_objective = guide_objective
         super().__init__(kernel, num_steps, num_chains, log_prior_gradient, persistent, options)

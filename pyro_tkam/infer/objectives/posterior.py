@@ -78,12 +78,13 @@ class BoundModel:
         assert isinstance(density, ModelDensity)
         if density.structure.enumerated:
             raise ValueError(
-                f"model: got discrete latent sites {density.structure.enumerated}, takes "
-                "continuous ones"
+                "model must have continuous latent sites, got discrete ones "
+                f"{density.structure.enumerated}"
             )
         if density.layout.local_dims != self.structure.local_dims:
             raise ValueError(
-                f"model: got a plate that holds every site but couples its data{_cause(model)}"
+                "model must have independent data, got a plate that holds every site but couples "
+                f"its data{_cause(model)}"
             )
         self.density = density
 
@@ -277,12 +278,9 @@ def _cause(model: Any) -> str:
         for name, part in parts
         if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training
     ]
-    by = (
-        f", by batch normalization in {norms[0]!r}, which eval() or batch_norm=False ends"
-        if norms
-        else ""
-    )
-    return f"{by}, takes independent data"
+    if not norms:
+        return ""
+    return f", by batch normalization in {norms[0]!r}, which eval() or batch_norm=False ends"
 
 
 class _WithoutScale(Messenger):

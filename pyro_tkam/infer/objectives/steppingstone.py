@@ -96,13 +96,13 @@ class SteppingstoneMLE(ChainMLE):
             ("gradient", gradient, GRADIENTS),
         ):
             if value not in table:
-                raise ValueError(f"{name}: got {value!r}, takes one of {sorted(table)}")
+                raise ValueError(f"{name} must be one of {sorted(table)}, got {value!r}")
         for name, number, least in (("num_steps", num_steps, 2), ("swap_every", swap_every, 1)):
             if number < least:
-                raise ValueError(f"{name}: got {number}, takes a whole number of at least {least}")
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {number}")
         if gradient == "reweighted" and num_chains < 2:
             raise ValueError(
-                f'num_chains: got {num_chains}, takes at least 2 with gradient="reweighted"'
+                f'num_chains must be at least 2 with gradient="reweighted", got {num_chains}'
             )
         self.num_temperatures, self.swap_every = num_temperatures, swap_every
         self.exponent = exponent if callable(exponent) else lambda step: exponent

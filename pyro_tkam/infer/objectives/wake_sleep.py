@@ -46,7 +46,7 @@ class WakeSleepMLE(ImportanceMLE):
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:
         if guide is None:
-            raise ValueError("guide: got None, takes a guide, such as AmortisedGuide(model)")
+            raise ValueError("guide must be given, such as AmortizedGuide(model), got None")
         return super()._get_trace(model, guide, args, kwargs)
 
     def _guide_score(
@@ -82,8 +82,7 @@ def dream(
         bound.arguments[name] = value
     if data:
         raise ValueError(
-            f"model: got no arguments for its observed sites {sorted(data)}, takes some of these "
-            "names"
+            f"model must have arguments with names of its observed sites, {sorted(data)}, got none"
         )
     values = {
         name: site["value"].unsqueeze(0)
@@ -116,7 +115,8 @@ def _hidden(name: str, site: Site, data: Tensor) -> Tensor:
     drawn: Tensor = site["value"]
     if drawn.shape != data.shape:
         raise ValueError(
-            f"model: site {name!r} has shape {tuple(drawn.shape)}, its argument {tuple(data.shape)}"
+            f"model must have observed sites of the shape of their arguments, got {name!r} of "
+            f"shape {tuple(drawn.shape)} and its argument of {tuple(data.shape)}"
         )
     if not isinstance(site["mask"], Tensor):
         return drawn

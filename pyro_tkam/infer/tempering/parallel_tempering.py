@@ -163,7 +163,8 @@ class ParallelTempering(BatchRun):
             raise TypeError(f"kernel must be a ULA, MALA or AutoMALA, got {type(kernel).__name__}")
         if kernel.model is None:
             raise ValueError(
-                "kernel must be made from a model: a potential_fn has no prior to temper from"
+                "kernel must be made from a model, as a potential_fn has no prior to temper from, "
+                "got one made from potential_fn"
             )
         if swap_every < 1:
             raise ValueError(f"swap_every must be at least 1, got {swap_every}")
@@ -231,9 +232,8 @@ class ParallelTempering(BatchRun):
         assert isinstance(density, ModelDensity)
         if density.improper_sites():
             raise ValueError(
-                f"model: its sites {density.improper_sites()} have improper priors, from which "
-                "tempering can't start, "
-                "so its evidence is undefined"
+                "model must have proper priors to start tempering from, got improper ones at "
+                f"{density.improper_sites()}, so its evidence is undefined"
             )
         self._chains = TemperedChains(
             self.kernel, density, self._ladder, self.num_chains, self.warmup_steps, self.swap_every

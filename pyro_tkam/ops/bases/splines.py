@@ -36,7 +36,7 @@ class BSplines(BasisFunctions):
     ) -> Self:
         """Make ``grid_size`` equal intervals over ``[low, high]``."""
         if degree < 1:
-            raise ValueError(f"degree of a B-spline must be at least 1, got {degree}")
+            raise ValueError(f"degree must be at least 1 for a B-spline, got {degree}")
         return cls(torch.linspace(low, high, grid_size + 1), None, degree)
 
     @classmethod

@@ -64,8 +64,8 @@ def mean_standard_error(draws: Tensor) -> Tensor:
         return (variance * time / (num_chains * num_draws)).sqrt()
     if num_chains < 2:
         raise ValueError(
-            f"a standard error needs {MIN_DRAWS} draws in a chain, or 2 chains; got {num_draws} "
-            "and 1"
+            f"draws must number {MIN_DRAWS} in a chain, or be of 2 chains, for a standard error, "
+            f"got {num_draws} in one"
         )
     return draws.mean(1).std(0) / num_chains**0.5
 

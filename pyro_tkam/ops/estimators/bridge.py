@@ -92,7 +92,7 @@ def _bridge(
     proposed = proposal.sample(num_proposals)
     log_lower = evaluate(proposed) - proposal.log_prob(proposed)
     if not log_lower.amax(0).isfinite().all():
-        raise ValueError("log_density is -inf at every draw of the proposal")
+        raise ValueError("log_density must be finite at some draw of the proposal, got -inf at all")
     log_size_ratio = (effective_sample_size(log_upper) / num_proposals).log()
     ratio = log_ratio(log_lower, log_upper.flatten(0, 1), log_size_ratio)
     return ratio._replace(
@@ -142,5 +142,5 @@ def _evaluate(log_density: Callable[[Tensor], Tensor], points: Tensor) -> Tensor
             f"{tuple(values.shape)}"
         )
     if not (values < float("inf")).all():  # a NaN is not below either
-        raise ValueError("log_density must be below +inf and not NaN")
+        raise ValueError(f"log_density must be below +inf and not NaN, got {values.max()}")
     return values.detach()

@@ -97,7 +97,7 @@ def _moments(draws: Tensor) -> tuple[Tensor, Tensor]:
         or (own <= 4 * own.shape[-1] * torch.finfo(own.dtype).eps).any()
     ):
         raise ValueError(
-            "draws must vary in every direction; some coordinates are constant or linearly "
+            "draws must vary in every direction, got coordinates that are constant or linearly "
             "dependent"
         )
     return loc, scale.unsqueeze(-1) * correlation_tril

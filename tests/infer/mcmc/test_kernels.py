@@ -188,8 +188,11 @@ def test_a_kernel_takes_parameters_it_did_not_return() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: MALA(), "model and potential_fn"),
-        (lambda: ULA(gaussian, lambda params: params["z"]), "model and potential_fn"),
+        (lambda: MALA(), "model or potential_fn must be given, and one of them only, got "),
+        (
+            lambda: ULA(gaussian, lambda params: params["z"]),
+            "model or potential_fn must be given, and one of them only, got ",
+        ),
         (lambda: ULA(gaussian, step_size=0.0), "step_size"),
         (lambda: MALA(gaussian, step_size=float("nan")), "step_size"),
         (lambda: MALA(gaussian, target_accept_prob=1.0), "target_accept_prob"),

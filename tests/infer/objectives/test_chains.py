@@ -317,7 +317,7 @@ def test_chains_are_invisible_and_leave_the_parameters_as_they_were() -> None:
     sites = [name for name, site in tracing.trace.nodes.items() if site["type"] == "sample"]
     assert sites == ["data", "z", "x"] or sites == ["z", "x"]
     assert all(parameter.requires_grad for parameter in model.parameters())
-    with pytest.raises(ValueError, match="x: got NaN"):
+    with pytest.raises(ValueError, match="x must be finite, got NaN or infinite elements"):
         SHORT["ula"]().differentiable_loss(model, None, x / 0)
     assert all(parameter.requires_grad for parameter in model.parameters())
 
@@ -380,38 +380,81 @@ def test_persistent_chains_go_on(tempered: bool) -> None:
     for _ in range(60):
         gradient = gradient_of(objective)
     check_gradient(gradient)
-    with pytest.raises(ValueError, match="persistent: got a mini-batch"):
+    with pytest.raises(ValueError, match=r"persistent must be False for.*, got True"):
         gradient_of(objective, X, 10)
-    with pytest.raises(ValueError, match="persistent: chains have shape"):
+    with pytest.raises(
+        ValueError,
+        match=r"persistent must be False where the number of data changes, got chains of shape \(",
+    ):
         gradient_of(objective, X[:3])
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: LangevinMLE(num_steps=0), ValueError, "num_steps: got 0"),
-        (lambda: LangevinMLE(num_chains=0), ValueError, "num_chains: got 0"),
+        (
+            lambda: LangevinMLE(num_steps=0),
+            ValueError,
+            "num_steps must be a whole number of at least 1, got 0",
+        ),
+        (
+            lambda: LangevinMLE(num_chains=0),
+            ValueError,
+            "num_chains must be a whole number of at least 1, got 0",
+        ),
         (
             lambda: LangevinMLE(log_prior_gradient="none"),
             ValueError,
-            "log_prior_gradient: got 'none'",
+            r"log_prior_gradient must be one of.*, got 'none'",
         ),
         (lambda: LangevinMLE(step_size=-1.0), ValueError, "step_size must be positive"),
         (
             lambda: LangevinMLE(ULA(conjugate), step_size=0.1),
             ValueError,
-            r"options: got \['step_size'\]",
+            r"options must be given to the.*, got \['step_size'\] beside a kernel",
         ),
-        (lambda: LangevinMLE("ula"), TypeError, "kernel: got 'ula'"),
-        (lambda: LangevinMLE(lambda model: 3), TypeError, "kernel: got"),
-        (lambda: SteppingstoneMLE(estimator="ais"), ValueError, "estimator: got 'ais'"),
-        (lambda: SteppingstoneMLE(gradient="first"), ValueError, "gradient: got 'first'"),
-        (lambda: SteppingstoneMLE(gradient="reweighted"), ValueError, "num_chains: got 1"),
-        (lambda: SteppingstoneMLE(num_steps=1), ValueError, "num_steps: got 1"),
-        (lambda: SteppingstoneMLE(swap_every=0), ValueError, "swap_every: got 0"),
+        (
+            lambda: LangevinMLE("ula"),
+            TypeError,
+            "kernel must be ULA, MALA, AutoMALA or one that is made, got 'ula'",
+        ),
+        (
+            lambda: LangevinMLE(lambda model: 3),
+            TypeError,
+            r"kernel must be ULA, MALA,.*, got <function",
+        ),
+        (
+            lambda: SteppingstoneMLE(estimator="ais"),
+            ValueError,
+            r"estimator must be one of \['steppingstone', 'thermodynamic'\], got 'ais'",
+        ),
+        (
+            lambda: SteppingstoneMLE(gradient="first"),
+            ValueError,
+            r"gradient must be one of \['last', 'reweighted'\], got 'first'",
+        ),
+        (
+            lambda: SteppingstoneMLE(gradient="reweighted"),
+            ValueError,
+            'num_chains must be at least 2 with gradient="reweighted", got 1',
+        ),
+        (
+            lambda: SteppingstoneMLE(num_steps=1),
+            ValueError,
+            "num_steps must be a whole number of at least 2, got 1",
+        ),
+        (
+            lambda: SteppingstoneMLE(swap_every=0),
+            ValueError,
+            "swap_every must be a whole number of at least 1, got 0",
+        ),
         (lambda: SteppingstoneMLE(num_temperatures=1), ValueError, "num must be at least 2"),
         (lambda: SteppingstoneMLE(exponent=0.0), ValueError, "exponent must be positive"),
-        (lambda: SteppingstoneMLE().loss(conjugate, conjugate, X), ValueError, "guide: got"),
+        (
+            lambda: SteppingstoneMLE().loss(conjugate, conjugate, X),
+            ValueError,
+            r"guide must be None, as chains.*, got <function conjugate at",
+        ),
     ],
 )
 def test_refuses_bad_options(
@@ -433,11 +476,15 @@ def test_refuses_models_that_chains_cannot_sample() -> None:
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
             pyro.sample("x", dist.Normal(z.roll(1, -1), 1.0), obs=x)
 
-    with pytest.raises(ValueError, match=r"discrete latent sites \('k',\)"):
+    with pytest.raises(
+        ValueError, match=r"model must have continuous latent sites, got discrete ones \('k',\)"
+    ):
         LangevinMLE().loss(discrete, None, X.float())
     with pytest.raises(ValueError, match="couples its data"):
         LangevinMLE().loss(coupled, None, X.float())
-    with pytest.raises(ValueError, match="model: got no observed site"):
+    with pytest.raises(
+        ValueError, match="model must have latent and observed sites, got no observed site"
+    ):
         LangevinMLE().loss(lambda: pyro.sample("z", dist.Normal(0.0, 1.0)), None)
 
 

@@ -102,9 +102,13 @@ def test_svi_learns_the_posterior():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="num_particles: got 0"):
+    with pytest.raises(
+        ValueError, match="num_particles must be a whole number of at least 1, got 0"
+    ):
         ImportanceWeightedELBO(0)
-    with pytest.raises(ValueError, match="guide: got None"):
+    with pytest.raises(
+        ValueError, match=r"guide must be given, such as AmortizedGuide\(model\), got None"
+    ):
         ImportanceWeightedELBO().loss(model, None, X)
 
     class NoPath(dist.Normal):
@@ -114,14 +118,14 @@ def test_bad_input():
         with pyro.plate("data", len(x)):
             pyro.sample("z", NoPath(torch.zeros(3), 1.0))
 
-    with pytest.raises(ValueError, match="guide: got site 'z' without rsample"):
+    with pytest.raises(ValueError, match="guide must have sites with rsample, got 'z' without"):
         ImportanceWeightedELBO().loss(model, stiff, X)
 
 
 @pytest.mark.parametrize("objective", [ImportanceMLE, ImportanceWeightedELBO])
 def test_numbers_of_draws_are_whole(objective):
     with pytest.raises(
-        ValueError, match=r"num_particles: got 1000.0, takes a whole number of at least 1"
+        ValueError, match=r"num_particles must be a whole number of at least 1, got 1000\.0"
     ):
         objective(1e3)
     assert objective(np.int64(3)).num_particles == 3

@@ -345,6 +345,6 @@ def test_diagnostics_say_how_many_draws_they_take() -> None:
     )
     tempering.run(ROWS)
     with pytest.raises(
-        ValueError, match="num_samples: got 3 draws in a chain, R-hat takes 4 or more"
+        ValueError, match="num_samples must be at least 4 in a chain for R-hat, got 3"
     ):
         tempering.diagnostics()

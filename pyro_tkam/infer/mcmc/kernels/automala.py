@@ -79,8 +79,8 @@ class AutoMALA(LangevinKernel):
     ) -> None:
         if not 0 < min_step_size <= step_size <= max_step_size:
             raise ValueError(
-                "0 < min_step_size <= step_size <= max_step_size must hold, "
-                f"got {min_step_size}, {step_size}, {max_step_size}"
+                "min_step_size, step_size and max_step_size must be positive and ascending, got "
+                f"{min_step_size}, {step_size} and {max_step_size}"
             )
         super().__init__(model, potential_fn, step_size=step_size, **options)
         self.adapt, self.adapt_to_accepted, self.standardize = adapt, adapt_to_accepted, standardize

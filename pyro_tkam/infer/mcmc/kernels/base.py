@@ -58,7 +58,10 @@ class LangevinKernel(MCMCKernel):
         trace_graph: bool = True,
     ) -> None:
         if (model is None) == (potential_fn is None):
-            raise ValueError("exactly one of model and potential_fn must be given")
+            raise ValueError(
+                "model or potential_fn must be given, and one of them only, got "
+                f"{'neither' if model is None else 'both'}"
+            )
         if not 0 < step_size < float("inf"):
             raise ValueError(f"step_size must be positive and finite, got {step_size}")
         self.model, self.potential_fn, self.initial_step_size = (
@@ -132,7 +135,9 @@ class LangevinKernel(MCMCKernel):
         if self.model is not None:
             return ModelDensity(self.model, args, kwargs, **(self._options | options))
         if params is None:
-            raise ValueError("initial_params must be given for a kernel made from potential_fn")
+            raise ValueError(
+                "initial_params must be given for a kernel made from potential_fn, got None"
+            )
         assert self.potential_fn is not None
         return PotentialDensity(self.potential_fn, params, self._options["transforms"])
 
