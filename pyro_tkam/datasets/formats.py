@@ -26,17 +26,22 @@ def check_md5(path: Path, expected: str) -> None:
     """
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    _same_md5(path, found, expected)
+
+
+def _same_md5(path: Path, found: str, expected: str) -> None:
     if found != expected:
         raise ValueError(
             f"{path}: its MD5 sum is {found}, the published file's {expected}; fetch it again"
         )
 
 
-def read_idx(path: Path) -> NDArray[np.uint8]:
+def read_idx(path: Path, *, md5: str | None = None) -> NDArray[np.uint8]:
     """
     Read an array of bytes in the idx format of MNIST, whole or gzipped.
 
     :param path: the file; the suffix ``.gz`` says that it is gzipped.
+    :param md5: MD5 sum of the unpacked file in hexadecimal; None takes any content.
     :raises ValueError: for another format, and a file that is cut or too long.
     """
     try:
@@ -53,6 +58,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise ValueError(
             f"{path} has {len(content) - start} bytes of data, its header says {shape}"
         )
+    if md5 is not None:
+        _same_md5(path, hashlib.md5(content, usedforsecurity=False).hexdigest(), md5)
     # a buffer of bytes is read-only
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 

@@ -12,18 +12,19 @@ from pyro_tkam._optional import needs
 from pyro_tkam.datasets.formats import check_md5, read_cifar_batch, read_idx, read_mat
 from pyro_tkam.datasets.images import LabeledImages
 
-# Checksums as the data sets' authors and torchvision publish them.
+# MD5 sums: of the unpacked files of MNIST and Fashion-MNIST, since packages gzip them anew; of the
+# others as their authors and torchvision publish them.
 _MNIST = {
-    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 _FASHION = {
-    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
 _SVHN = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
@@ -47,8 +48,8 @@ def mnist(
 
     :param folder: where they lie, or in ``MNIST/raw`` in it.
     :param train: the 60,000 training images, or the 10,000 test images.
-    :param verify: compare the gzipped files with their published checksums; for files that are not
-        gzipped none is published, and their headers alone are checked.
+    :param verify: compare the images and classes with the published ones, by their MD5 sums,
+        however the files were packed.
     :param download: fetch missing files through ``torchvision``.
     :return: images of shape ``(num, 28, 28)`` and classes 0 to 9.
     :raises FileNotFoundError: for missing files; says which, and where to put them.
@@ -64,9 +65,12 @@ def fashion_mnist(
     """
     Read Fashion-MNIST (Xiao et al. 2017) from its four idx files; all else is as in :func:`mnist`.
 
+    Debian has them in its package ``dataset-fashion-mnist``, in the folder
+    ``/usr/share/datasets/fashion-mnist``.
+
     :param folder: where they lie, or in ``FashionMNIST/raw`` in it.
     :param train: the 60,000 training images, or the 10,000 test images.
-    :param verify: compare the gzipped files with their published checksums.
+    :param verify: compare the images and classes with the published ones, by their MD5 sums.
     :param download: fetch missing files through ``torchvision``.
     """
     return _idx("FashionMNIST", _FASHION, Path(folder), train, verify, download)
@@ -130,10 +134,10 @@ def _idx(
     prefix = "train" if train else "t10k"
     names = [name for name in checksums if name.startswith(prefix)]
     paths = _files(kind, names, folder, f"{kind}/raw", download, {"train": train})
-    for path in paths:
-        if verify and path.name in checksums:
-            check_md5(path, checksums[path.name])
-    images, labels = (read_idx(path) for path in paths)
+    images, labels = (
+        read_idx(path, md5=checksums[name] if verify else None)
+        for name, path in zip(names, paths, strict=True)
+    )
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"{paths[0].parent}: its images are {images.shape} and its classes {labels.shape}"
@@ -170,14 +174,9 @@ def _files(
 
 
 def _find(name: str, folder: Path, inside: str) -> Path | None:
-    """
-    Return where a file is, in the folder or the one inside, gzipped (which has a checksum) before
-    unpacked.
-    """
+    """Return where a file is, in the folder or the one inside, gzipped or not."""
     candidates = [
-        parent / each
-        for each in (name, name.removesuffix(".gz"))
-        for parent in (folder, folder / inside)
+        parent / each for each in (f"{name}.gz", name) for parent in (folder, folder / inside)
     ]
     return next((path for path in candidates if path.is_file()), None)
 

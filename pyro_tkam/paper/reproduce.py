@@ -44,7 +44,7 @@ def reproduce(
     the files of :func:`~pyro_tkam.train.fit`.
 
     :param experiment: the row.
-    :param scale: ``"small"`` or ``"paper"``.
+    :param scale: ``"small"``, ``"paper"`` or ``"mlxtend"``.
     :param folder: where to write.
     :param data: folder of published data files, or where made data are kept.
     :param seed: seed of everything random.

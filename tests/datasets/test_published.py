@@ -31,6 +31,10 @@ def write_mnist(folder, pixels, labels, prefix="train", zipped=True):
         path.write_bytes(gzip.compress(content) if zipped else content)
 
 
+def unpacked(path):
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
 @pytest.fixture
 def pixels():
     return np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
@@ -168,16 +172,39 @@ def test_checksums_are_compared(tmp_path, pixels, monkeypatch, load, table, writ
     ):
         load(tmp_path)
     sums = {
-        path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(tmp_path.iterdir())
+        path.name.removesuffix(".gz"): hashlib.md5(unpacked(path)).hexdigest()
+        for path in sorted(tmp_path.iterdir())
     }
     monkeypatch.setattr(published, table, sums)
     assert len(load(tmp_path).images) == num
     last = sorted(tmp_path.iterdir())[-1]  # every file is compared, not the first alone
-    monkeypatch.setitem(sums, last.name, "0" * 32)
+    monkeypatch.setitem(sums, last.name.removesuffix(".gz"), "0" * 32)
     with pytest.raises(
         ValueError, match=rf"{last.name}: its MD5 sum is \w{{32}}, the published file's 0{{32}}"
     ):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("level", [1, 9])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_content_counts_however_it_was_packed(tmp_path, pixels, monkeypatch, level, zipped):
+    write_mnist(tmp_path, pixels, LABELS, zipped=False)
+    sums = {p.name: hashlib.md5(p.read_bytes()).hexdigest() for p in sorted(tmp_path.iterdir())}
+    monkeypatch.setattr(published, "_FASHION", sums)
+    changed = tmp_path / "train-images-idx3-ubyte"
+    labels = tmp_path / "train-labels-idx1-ubyte"
+    content = bytearray(changed.read_bytes())
+    for flip in (0, 1):  # first the right content, then one wrong bit in the last pixel
+        content[-1] ^= flip
+        for path in [p for p in tmp_path.iterdir() if zipped]:
+            path.unlink()
+        for name, raw in ((changed.name, bytes(content)), (labels.name, idx(LABELS))):
+            path = tmp_path / (f"{name}.gz" if zipped else name)
+            path.write_bytes(gzip.compress(raw, level) if zipped else raw)
+        if not flip:
+            assert len(fashion_mnist(tmp_path).images) == 5
+    with pytest.raises(ValueError, match=rf"{changed.name}.*: its MD5 sum is"):
+        fashion_mnist(tmp_path)
 
 
 def test_no_two_published_files_share_a_checksum():
@@ -191,7 +218,7 @@ def test_no_two_published_files_share_a_checksum():
 def test_missing_files_are_named_offline(tmp_path):
     with pytest.raises(
         FileNotFoundError,
-        match=r"MNIST: train-images-idx3-ubyte.gz, train-labels.* not found in .*raw",
+        match=r"MNIST: train-images-idx3-ubyte, train-labels.* not found in .*raw",
     ):
         mnist(tmp_path)
     with pytest.raises(
@@ -320,4 +347,4 @@ def test_damaged_files_are_named(tmp_path, pixels):
 def test_images_and_labels_must_belong_together(tmp_path, pixels):
     write_mnist(tmp_path, pixels, LABELS[:4], zipped=False)
     with pytest.raises(ValueError, match=r"its images are \(5, 4, 6\) and its classes \(4,\)"):
-        mnist(tmp_path)
+        mnist(tmp_path, verify=False)

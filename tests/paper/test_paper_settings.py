@@ -186,7 +186,7 @@ def test_models_of_other_images_are_refused(make):
         ),
         (
             "fashion-flat-rbf",
-            r"FashionMNIST: train-images-idx3-ubyte.gz, .* not found in .*\. Put the published "
+            r"FashionMNIST: train-images-idx3-ubyte, .* not found in .*\. Put the published "
             r"files",
         ),
     ],
