@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyro_tkam.infer.results import Finding, Verdict
 from pyro_tkam.ops.estimators import (
+    CrossBridge,
     Estimate,
     effective_sample_size,
     mean_standard_error,
@@ -31,6 +32,8 @@ RHAT_LIMIT = 1.15
 DRIFT_LIMIT = 0.6  # standard deviations between the halves of a run
 STUCK_LIMIT = 0.95  # share of steps that leave a chain where it is
 SPREAD_LIMIT = 1e-4  # variance of a chain's log likelihood relative to that of the middle chain
+HALVES_SIGMAS = 4.0
+TERMS_LIMIT = 100.0  # of each sum of a bridge
 DRAWS_LIMIT = 50.0  # effective, of all chains together
 GAP_LIMIT = 0.5  # nats, of a pair of neighbors
 SIGMAS = 5.0  # the checks are many (temperatures times data), so single ones are strict
@@ -268,6 +271,45 @@ def importance_verdict(khat: Tensor, effective_draws: Tensor) -> Verdict:
         )
     measures = {"worst k-hat": khat.max().item(), "fewest effective draws": fewest}
     return Verdict(tuple(finding for finding in findings if finding is not None), measures)
+
+
+def bridge_verdict(bridge: CrossBridge, dim: int) -> Verdict:
+    """Look at a bridge from two halves of the draws.
+
+    :param bridge: with its halves.
+    :param dim: number of coordinates.
+    """
+    findings = []
+    (first, second), (its_error, other_error) = bridge.halves
+    sigmas = (first - second).abs() / torch.hypot(its_error, other_error)
+    if (sigmas > HALVES_SIGMAS).any():
+        worst = int(sigmas.argmax())
+        seen = (
+            f"the halves of the draws give evidences that differ by {sigmas.max():.1f} of their "
+            f"standard errors ({(first - second).abs().flatten()[worst]:.2g} nats)"
+        )
+        advice = "run longer, with more chains"
+        findings.append(Finding("halves in disagreement", seen, advice))
+    terms = bridge.effective_terms.min().item()
+    if terms < TERMS_LIMIT:
+        seen = (
+            f"a sum of the bridge has {terms:.0f} effective terms, below {TERMS_LIMIT:.0f}: the "
+            "normal distributions fitted to the draws overlap them too little"
+        )
+        findings.append(Finding("little overlap", seen, "run longer, or take other coordinates"))
+    fewest, needed = bridge.effective_draws.min().item(), max(DRAWS_LIMIT / 2, dim * dim / 8)
+    if fewest < needed:
+        seen = (
+            f"{fewest:.0f} effective draws in a half of the chains, {needed:.0f} are needed for "
+            f"{dim} coordinates"
+        )
+        findings.append(Finding("too few draws", seen, f"run {needed / fewest:.1f} times as long"))
+    measures = {
+        "halves apart, in standard errors": sigmas.max().item(),
+        "effective terms": terms,
+        "effective draws of a half": fewest,
+    }
+    return Verdict(tuple(findings), measures)
 
 
 def _heavy_tailed(khat: Tensor, advice: str, where: str = "") -> Finding | None:

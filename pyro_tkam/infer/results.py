@@ -166,6 +166,15 @@ class Evidence:
             evaluations,
         )
 
+    @property
+    def percentage_error(self) -> float:
+        """
+        Coefficient of variation of the evidence itself in percent, ``100 √(exp(SE²) - 1)``, where
+        its logarithm is normal.
+        """
+        square = self.standard_error**2
+        return 100 * math.sqrt(math.expm1(square)) if square < 700 else math.inf
+
     def __add__(self, other: Evidence) -> Evidence:
         if not isinstance(other, Evidence):
             return NotImplemented
