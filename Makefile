@@ -1,7 +1,7 @@
 # Every target sets up its own virtual environment in .venv when it is absent.
 PYTHON ?= python3
-# ArviZ 1.x needs Python 3.12; a name alone may be a shim that runs nothing.
-PYTHON312 ?= $(firstword $(foreach name,python3.12 python3.13 python3.14 python3,$(shell $(name) -c 'import sys; sys.version_info >= (3, 12) and print("$(name)")' 2>/dev/null)))
+# ArviZ 1.x needs Python 3.12.
+PYTHON312 ?= $(shell .ci/find_python.sh)
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -44,7 +44,7 @@ test: $(VENV)/.ready-dev
 # The ArviZ module needs no torch, so this environment has none.
 ifeq ($(strip $(PYTHON312)),)
 test-arviz1:
-	@echo "skipped: ArviZ 1.x needs Python >= 3.12, and none was found (set PYTHON312 to one)"
+	@echo "NOT RUN: the tests under ArviZ 1.x, which needs Python >= 3.12: none found, set PYTHON312" >&2
 else
 $(VENV)-arviz1/.ready:
 	$(PYTHON312) -m venv $(VENV)-arviz1

@@ -14,7 +14,7 @@ import numpy as np
 import xarray
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Container", "ess", "from_groups", "load", "psis", "rhat", "save"]
+__all__ = ["Container", "ess", "from_groups", "load", "psis", "rhat", "save", "variable_name"]
 
 #: ``arviz.InferenceData`` or ``xarray.DataTree``.
 Container = Any
@@ -81,7 +81,8 @@ def from_groups(
     under 1.x.
 
     :param groups: ``{group: {variable: array}}``, any group names; an array's shape is
-        ``(*sample_dims, *event)``.
+        ``(*sample_dims, *event)``. netCDF has no slashes in names: ``outer/mu`` becomes
+        ``outer.mu`` (:func:`variable_name`).
     :param dims: ``{variable: names of its event dimensions}``, or ``{"group/variable": ...}`` where
         groups differ; by default ``<variable>_dim_<i>``.
     :param coords: ``{dimension: labels}``; by default 0, 1, 2, …
@@ -90,8 +91,8 @@ def from_groups(
     :param sample_dims: ``{group: names of its leading dimensions}``; by default none for observed
         and constant data, and ``("chain", "draw")`` for every other group.
     :raises TypeError: if an attribute is something that netCDF cannot hold.
-    :raises ValueError: if a variable has another number of dimensions than its names, or sizes
-        disagree.
+    :raises ValueError: if a variable has another number of dimensions than its names, sizes
+        disagree, or two variables or dimensions would have one name.
     """
     attrs = dict(attrs or {})
     for name, value in attrs.items():
@@ -139,6 +140,11 @@ def load(path: str | PathLike[str]) -> Container:
         return tree.map_over_datasets(xarray.Dataset.load)
 
 
+def variable_name(name: str) -> str:
+    """Name under which a container holds a variable: slashes, which netCDF forbids, are dots."""
+    return name.replace("/", ".")
+
+
 def _dims_of(group: str, dims: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
     """Names of dimensions by variable, those given for this group first."""
     own = {
@@ -163,17 +169,32 @@ def _group_dataset(
     dims: Mapping[str, Sequence[str]],
     coords: Mapping[str, ArrayLike],
 ) -> xarray.Dataset:
-    data = {}
+    data: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {}
     for name, values in variables.items():
         array = np.asarray(values)
         default = [f"{name}_dim_{i}" for i in range(array.ndim - len(leading))]
-        names = (*leading, *dims.get(name, default))
+        names = tuple(variable_name(dim) for dim in (*leading, *dims.get(name, default)))
         if len(names) != array.ndim:
             raise ValueError(f"{name} must have the dimensions {names}, got shape {array.shape}")
-        data[name] = (names, array)
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"{name} must have dimensions of different names, got {names}: rename the plate"
+            )
+        if variable_name(name) in data:
+            raise ValueError(
+                f"variables must have different names, got {variable_name(name)!r} twice once "
+                "slashes are dots: rename a site"
+            )
+        data[variable_name(name)] = (names, array)
+    used = {dim for names, _ in data.values() for dim in names}
+    if clash := sorted(used & set(data)):
+        raise ValueError(
+            f"variables must not have the names of dimensions, got {clash}: rename these sites"
+        )
     dataset = xarray.Dataset(data)
+    labels = {variable_name(dim): label for dim, label in coords.items()}
     return dataset.assign_coords(
-        {dim: coords.get(str(dim), np.arange(size)) for dim, size in dataset.sizes.items()}
+        {dim: labels.get(str(dim), np.arange(size)) for dim, size in dataset.sizes.items()}
     )
 
 

@@ -53,27 +53,38 @@ class ModelSites:
         return {name: site for name, site in self.sites.items() if not is_prior(site)}
 
     def data(self) -> dict[str, Tensor]:
-        """Values of observed sites; factors have none."""
+        """Values of observed sites, one for each datum; factors have none."""
+        values = {name: torch.as_tensor(site["value"]) for name, site in self.observed.items()}
         return {
-            name: site["value"] for name, site in self.observed.items() if site["value"].numel() > 0
+            name: value.expand(
+                _batch_shape(self.observed[name]) + _event_shape(self.observed[name])
+            )
+            for name, value in values.items()
+            if value.numel() > 0
         }
 
     def plate_sizes(self) -> dict[str, int]:
-        """Size of every vectorized plate."""
-        frames = [
-            frame
-            for site in self.sites.values()
-            for frame in site["cond_indep_stack"]
-            if frame.vectorized
-        ]
-        return {frame.name: frame.size for frame in frames}
+        """Size of every vectorized plate; one that was given no size has that of its data."""
+        sizes: dict[str, int] = {}
+        for site in self.sites.values():
+            shape = _batch_shape(site)
+            for frame in site["cond_indep_stack"]:
+                if frame.vectorized:
+                    own = shape[frame.dim] if len(shape) >= -frame.dim else 1
+                    size = own if frame.size < 0 else frame.size
+                    sizes[frame.name] = max(size, sizes.get(frame.name, 1))
+        return sizes
 
     def batch_dims(self, name: str) -> list[str]:
         """Names of a site's batch dimensions: its plates, where it has them."""
-        site = self.sites[name]
+        site, sizes = self.sites[name], self.plate_sizes()
+        shape = _batch_shape(site)
         plates = {frame.dim: frame.name for frame in site["cond_indep_stack"] if frame.vectorized}
-        rank = len(site["fn"].batch_shape)
-        return [plates.get(dim, f"{name}_dim_{dim + rank}") for dim in range(-rank, 0)]
+        names = []
+        for i, size in enumerate(shape):
+            plate = plates.get(i - len(shape))
+            names.append(plate if plate and size == sizes[plate] else f"{name}_dim_{i}")
+        return names
 
     def dims(self, name: str) -> list[str]:
         """Names of all dimensions of a site's value."""
@@ -125,7 +136,7 @@ class ModelSites:
         """Sum out at all draws at once, which are an outer plate."""
         spread = {}
         for name, value in values.items():
-            missing = self._nesting - len(self.sites[name]["fn"].batch_shape)
+            missing = self._nesting - len(_batch_shape(self.sites[name]))
             spread[name] = value.reshape(len(value), *(1,) * missing, *value.shape[1:])
         return self._summed_out(spread, (len(next(iter(values.values()))),))
 
@@ -143,12 +154,25 @@ class ModelSites:
         terms = {name: _log_prob(trace.nodes[name]) for name in self.sites}
         summed_out(trace, terms, self.observed, nesting)
         return {
-            name: terms[name].reshape(*rows, *site["fn"].batch_shape)
+            name: terms[name].reshape(*rows, *_batch_shape(site))
             for name, site in self.observed.items()
         }
 
 
 Run = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+
+def _batch_shape(site: Site) -> torch.Size:
+    """Return the shape of a site's log density: a value may repeat along it, or spread it."""
+    batch = torch.as_tensor(site["value"]).shape
+    return torch.broadcast_shapes(
+        site["fn"].batch_shape, batch[: len(batch) - site["fn"].event_dim]
+    )
+
+
+def _event_shape(site: Site) -> torch.Size:
+    shape = torch.as_tensor(site["value"]).shape
+    return shape[len(shape) - site["fn"].event_dim :]
 
 
 def _start(site: Site) -> Tensor:

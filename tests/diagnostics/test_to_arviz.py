@@ -11,6 +11,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.contrib.autoname import scope
 from pyro.infer import MCMC, NUTS
 
 from pyro_tkam.diagnostics import load, save, to_arviz
@@ -420,3 +421,90 @@ def test_an_evidence_is_no_number():
         TypeError, match="evidence must be an Evidence, as log_evidence returns, got float"
     ):
         to_arviz(mcmc, evidence=-3.0)
+
+
+def plate_without_size():
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+    with pyro.plate("rows"):
+        pyro.sample("x", dist.Normal(loc, 1.0), obs=torch.arange(6.0))
+
+
+def one_value_for_a_plate():
+    with pyro.plate("rows", 6):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Bernoulli(logits=loc), obs=torch.tensor(1.0))
+
+
+def one_row_for_nested_plates():
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+    with pyro.plate("rows", 6, dim=-2), pyro.plate("columns", 2, dim=-1):
+        pyro.sample("x", dist.Normal(loc, 1.0), obs=torch.arange(2.0))
+
+
+def number_for_data():
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+    pyro.sample("x", dist.Normal(loc, 1.0), obs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [
+        (plate_without_size, {"rows": 6}),
+        (one_value_for_a_plate, {"rows": 6}),
+        (one_row_for_nested_plates, {"rows": 6, "columns": 2}),
+        (number_for_data, {}),
+    ],
+)
+def test_every_datum_has_a_value_and_a_log_likelihood(model, sizes, tmp_path):
+    run = VectorizedMCMC(MALA(model), num_samples=8, num_chains=2, disable_progbar=True)
+    run.run()
+    save(to_arviz(run), tmp_path / "run.nc")
+    container = load(tmp_path / "run.nc")
+    assert dict(container["observed_data"]["x"].sizes) == sizes
+    log_likelihood = container["log_likelihood"]["x"]
+    assert dict(log_likelihood.sizes) == {"chain": 2, "draw": 8, **sizes}
+    loc = torch.tensor(container["posterior"]["loc"].values)
+    value = torch.tensor(container["observed_data"]["x"].values)
+    if model is one_value_for_a_plate:
+        expected = dist.Bernoulli(logits=loc).log_prob(value)
+    else:
+        expected = dist.Normal(loc.reshape(2, 8, *(1,) * value.ndim), 1.0).log_prob(value)
+    np.testing.assert_allclose(log_likelihood.values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scoped_sites_survive_netcdf(tmp_path):
+    def model():
+        with scope(prefix="outer"):
+            loc = pyro.sample("loc", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(loc[..., 0], 1.0), obs=torch.tensor(0.0))
+
+    run = VectorizedMCMC(MALA(model), num_samples=8, num_chains=2, disable_progbar=True)
+    run.run()
+    save(to_arviz(run), tmp_path / "run.nc")
+    posterior = load(tmp_path / "run.nc")["posterior"]
+    assert posterior["outer.loc"].dims == ("chain", "draw", "outer.loc_dim_0")
+
+
+@pytest.mark.parametrize("name", ["chain", "draw", "loc_dim_0"])
+def test_sites_named_like_dimensions_are_refused_by_name(name):
+    def model():
+        pyro.sample("loc", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        scale = pyro.sample(name, dist.HalfNormal(1.0))
+        pyro.sample("x", dist.Normal(0.0, scale), obs=torch.tensor(0.0))
+
+    run = VectorizedMCMC(MALA(model), num_samples=8, num_chains=2, disable_progbar=True)
+    run.run()
+    with pytest.raises(ValueError, match=rf"names of dimensions, got \['{name}'\]"):
+        to_arviz(run)
+
+
+def test_plates_named_like_dimensions_are_refused_by_name():
+    def model():
+        with pyro.plate("draw", 2):
+            loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=torch.zeros(2))
+
+    run = VectorizedMCMC(MALA(model), num_samples=8, num_chains=2, disable_progbar=True)
+    run.run()
+    with pytest.raises(ValueError, match="dimensions of different names"):
+        to_arviz(run)
