@@ -18,8 +18,8 @@ from pyro.infer.autoguide.initialization import InitMessenger, init_to_uniform
 from torch import Tensor
 
 from pyro_tkam.diagnostics.summed_out import SharedSiteError, summed_out
-from pyro_tkam.infer.model.coordinates import Site
-from pyro_tkam.infer.model.sites import Model, is_prior, sample_sites
+from pyro_tkam.infer.model.site import Site, is_prior
+from pyro_tkam.infer.model.sites import Model, sample_sites
 
 
 @dataclass(frozen=True)

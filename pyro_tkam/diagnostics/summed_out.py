@@ -7,8 +7,8 @@ from collections.abc import Collection
 from pyro import poutine
 from torch import Tensor
 
-from pyro_tkam.infer.model.coordinates import Site
 from pyro_tkam.infer.model.evaluate import marginal
+from pyro_tkam.infer.model.site import Site
 
 
 class SharedSiteError(ValueError):

@@ -19,11 +19,11 @@ from pyro_tkam.infer.model.draws import (
     PlateStructure,
     couples,
     draw_particles,
-    is_latent,
     plate_structure,
     total_log_density,
     with_guide,
 )
+from pyro_tkam.infer.model.site import is_latent
 
 Draws = tuple[Tensor, dict[str, Tensor]]
 """Log weights ``(draw, *local)``, and values ``(draw, *plates, *event)`` of the latent sites."""

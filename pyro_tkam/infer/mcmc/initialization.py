@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from pyro_tkam.infer.model.coordinates import Layout
 from pyro_tkam.infer.model.density import Density
-from pyro_tkam.infer.model.layout import Layout
 from pyro_tkam.ops.batched import Batched, choose
 from pyro_tkam.ops.langevin import Point
 

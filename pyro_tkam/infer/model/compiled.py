@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch._functorch.compile_utils import fx_graph_cse
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 
 Function = Callable[[Tensor], tuple[Any, ...]]
 aten = torch.ops.aten
@@ -19,6 +20,15 @@ _ONLY_SHAPE_MATTERS = (
     aten.new_zeros.default,
 )
 _SMALLEST = 8
+"""The smallest batch that is traced unless another is expected."""
+_LEAVES_TORCH = {
+    Tensor.numpy: "numpy()",
+    Tensor.tolist: "tolist()",
+    Tensor.__array__: "numpy()",
+    Tensor.data_ptr: "data_ptr()",
+    Tensor.__dlpack__: "__dlpack__()",
+}
+"""Ways of values out of torch, beside ``item()``, which tracing itself refuses."""
 _CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
 
 
@@ -28,8 +38,9 @@ class TracedFunction:
     nothing afterwards.
 
     Sizes other than those expected (:meth:`expect`) are padded to a power of two. Each trace is
-    checked at another input; if tracing or the check fails, the function itself is called from then
-    on, and ``failure`` says why.
+    checked at another input. If tracing or the check fails, or values or sizes that depend on
+    values leave torch, where a trace would keep what it saw once, the function itself is called
+    from then on, and ``failure`` says why.
 
     :param function: from ``(rows, ...)`` to a tuple of ``(rows, ...)``; each row by itself.
     :param enabled: False calls the function itself.
@@ -59,7 +70,7 @@ class TracedFunction:
             return self.function(batch)
         with torch.no_grad():
             if size == rows:
-                return tuple(self._graphs[size](batch))
+                return tuple(self._graphs[size](_dense(batch)))
             return tuple(value[:rows] for value in self._graphs[size](_pad(batch, size)))
 
     def _size(self, rows: int) -> int:
@@ -72,10 +83,14 @@ class TracedFunction:
         # Tracing runs arbitrary user code in an unusual mode; whatever it raises, the plain
         # function still works.
         try:
-            graph = _simplified(make_fx(lambda tensor: self.function(tensor))(batch.detach()))
-            other = batch.detach() + torch.linspace(-0.1, 0.1, batch.numel()).to(batch).reshape(
-                batch.shape
-            )
+            with _Reads() as reads:
+                traced = make_fx(lambda tensor: self.function(tensor))(_dense(batch.detach()))
+            if read := reads.seen | _read_by_operations(traced):
+                self.failure = f"values are read by {sorted(read)}"
+                return
+            graph = _simplified(traced)
+            shift = torch.linspace(-0.1, 0.1, batch.numel()).to(batch).reshape(batch.shape)
+            other = batch.detach() + shift
             with torch.no_grad():
                 got = graph(other)
             if all(
@@ -87,6 +102,44 @@ class TracedFunction:
                 self.failure = "the traced operations give other values than the function"
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
+
+
+class _Reads(TorchFunctionMode):
+    """Notes by what values leave torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in _LEAVES_TORCH:
+            self.seen.add(_LEAVES_TORCH[func])
+        return func(*args, **(kwargs or {}))
+
+
+def _read_by_operations(module: fx.GraphModule) -> set[str]:
+    """Return the operations of which a size or a Python value depends on the values of tensors."""
+    return {str(node.target) for node in module.graph.nodes if _is_dynamic(node)}
+
+
+def _is_dynamic(node: fx.Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    if node.target is aten.index.Tensor:
+        indices: Any = node.args[1]
+        return any(
+            isinstance(each, fx.Node) and each.meta["val"].dtype in (torch.bool, torch.uint8)
+            for each in indices
+        )
+    dynamic = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
+    return not dynamic.isdisjoint(node.target.tags)
+
+
+def _dense(batch: Tensor) -> Tensor:
+    """Copy a batch into memory of its own, as a trace keeps the strides that it saw."""
+    return batch.clone(memory_format=torch.contiguous_format)
 
 
 def _pad(batch: Tensor, size: int) -> Tensor:

@@ -1,32 +1,33 @@
 """
 Coordinates of a latent site: the unconstrained ones of Pyro, or those in which its prior is
-standard normal.
+standard normal; and where each site lies in a flat vector of them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from pyro.distributions.util import scale_and_mask, sum_rightmost
+from pyro.distributions import constraints
+from pyro.distributions.util import sum_rightmost
 from torch import Tensor
-from torch.distributions import Transform
+from torch.distributions import Transform, biject_to
 
 from pyro_tkam.distributions.normal_quantile import normal_quantile, normal_score
-
-Site = dict[str, Any]
+from pyro_tkam.infer.model.site import Site, site_log_prob
 
 
 class Coordinate(Protocol):
-    """How a site's value and its log density follow from coordinates."""
+    """
+    How a site's value and its log density follow from coordinates, given its distribution in the
+    same run: its support may depend on the values of other sites.
+    """
 
     def value(self, fn: Any, coordinates: Tensor) -> Tensor:
         """Return the site's value."""
-
-    def coordinates(self, value: Tensor) -> Tensor:
-        """Return coordinates to start from, for a value of the site."""
 
     def of_value(self, fn: Any, value: Tensor) -> Tensor:
         """Return the coordinates of a value, differentiable in it."""
@@ -42,22 +43,23 @@ class Coordinate(Protocol):
 class Unconstrained:
     """Pyro's coordinates ``u``: ``z = T(u)``, ``log p(u) = log p(z) + log |det T'(u)|``.
 
-    :param transform: ``T``, from the reals to the site's support.
+    :param given: ``T``, from the reals to the site's support; Pyro's own for the support that the
+        site has in the run if None.
     """
 
-    transform: Transform
+    given: Transform | None = None
+
+    def transform(self, fn: Any) -> Transform:
+        """Return ``T`` for the site's distribution."""
+        return biject_to(fn.support) if self.given is None else self.given
 
     def value(self, fn: Any, coordinates: Tensor) -> Tensor:
         """Return ``T(u)``."""
-        return self.transform(coordinates)
-
-    def coordinates(self, value: Tensor) -> Tensor:
-        """Return ``T^{-1}(z)``."""
-        return self.transform.inv(value)
+        return self.transform(fn)(coordinates)
 
     def of_value(self, fn: Any, value: Tensor) -> Tensor:
         """Return ``T^{-1}(z)``."""
-        return self.transform.inv(value)
+        return self.transform(fn).inv(value)
 
     def log_prob(self, site: Site, coordinates: Tensor) -> Tensor:
         """Return the site's scaled and masked log density plus the Jacobian, which is neither."""
@@ -65,8 +67,9 @@ class Unconstrained:
 
     def log_volume(self, site: Site, coordinates: Tensor) -> Tensor:
         """Return ``log |det T'(u)|``."""
-        jacobian = self.transform.log_abs_det_jacobian(coordinates, site["value"])
-        return sum_rightmost(jacobian, site["fn"].event_dim - self.transform.codomain.event_dim)
+        transform = self.transform(site["fn"])
+        jacobian = transform.log_abs_det_jacobian(coordinates, site["value"])
+        return sum_rightmost(jacobian, site["fn"].event_dim - transform.codomain.event_dim)
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,6 @@ class StandardNormal:
                 f"{fn}"
             )
         return quantile(coordinates)
-
-    def coordinates(self, value: Tensor) -> Tensor:
-        """Return the median's coordinates, as a value's depend on the site's distribution."""
-        return torch.zeros_like(value)
 
     def of_value(self, fn: Any, value: Tensor) -> Tensor:
         """Return ``Φ^{-1}(F(z))``."""
@@ -103,7 +102,81 @@ class StandardNormal:
         return self.log_prob(site, coordinates) - log_density
 
 
-def site_log_prob(site: Site) -> Tensor:
-    """Return a trace site's log density with its scale and mask."""
-    log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-    return scale_and_mask(log_prob, site["scale"], site["mask"])
+def is_fixed(support: Any) -> bool:
+    """
+    Tell whether a support is one of those that have no bounds to set, so that it is the same in
+    every run of a model.
+    """
+    if isinstance(support, constraints.independent):
+        return is_fixed(support.base_constraint)
+    return any(support is each for each in vars(constraints).values())
+
+
+@dataclass(frozen=True)
+class SiteLayout:
+    """One latent site.
+
+    :param shape: of its coordinates, batch and event.
+    :param event_dim: number of event dimensions of the coordinates.
+    :param coordinate: what the coordinates mean.
+    """
+
+    shape: tuple[int, ...]
+    event_dim: int
+    coordinate: Coordinate
+
+
+@dataclass(frozen=True)
+class Layout:
+    """
+    How sites are laid out in vectors ``(*lead, *local, dim)``; each datum holds its own
+    coordinates.
+
+    :param sites: the latent sites by name, in order.
+    :param local_dims: plate dimensions (negative, from the left) that are local.
+    :param local_shape: their sizes.
+    """
+
+    sites: Mapping[str, SiteLayout]
+    local_dims: tuple[int, ...]
+    local_shape: tuple[int, ...]
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates of a datum (of everything, if nothing is local)."""
+        return sum(self._size(site) for site in self.sites.values())
+
+    def flatten(self, coordinates: Mapping[str, Tensor], lead: int = 0) -> Tensor:
+        """Join the sites' coordinates ``(*lead, *shape)`` into ``(*lead, *local, dim)``."""
+        parts = []
+        for name, site in self.sites.items():
+            value = coordinates[name]
+            if self.local_dims:
+                value = value.movedim(self._axes(site), self._front(lead))
+            parts.append(value.reshape((*value.shape[:lead], *self.local_shape, self._size(site))))
+        return torch.cat(parts, -1)
+
+    def unflatten(self, position: Tensor) -> dict[str, Tensor]:
+        """Split ``(*lead, *local, dim)`` into the sites' coordinates ``(*lead, *shape)``."""
+        lead = position.ndim - 1 - len(self.local_shape)
+        sizes = [self._size(site) for site in self.sites.values()]
+        coordinates = {}
+        for (name, site), part in zip(self.sites.items(), position.split(sizes, -1), strict=True):
+            value = part.reshape((*position.shape[:-1], *self._rest(site)))
+            if self.local_dims:
+                value = value.movedim(self._front(lead), self._axes(site))
+            coordinates[name] = value
+        return coordinates
+
+    def _axes(self, site: SiteLayout) -> tuple[int, ...]:
+        return tuple(dim - site.event_dim for dim in self.local_dims)
+
+    def _front(self, lead: int) -> tuple[int, ...]:
+        return tuple(range(lead, lead + len(self.local_dims)))
+
+    def _rest(self, site: SiteLayout) -> tuple[int, ...]:
+        local = {axis % len(site.shape) for axis in self._axes(site)}
+        return tuple(size for axis, size in enumerate(site.shape) if axis not in local)
+
+    def _size(self, site: SiteLayout) -> int:
+        return math.prod(self._rest(site))

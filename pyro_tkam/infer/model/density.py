@@ -17,23 +17,22 @@ from torch.distributions import Transform
 from pyro_tkam.distributions import JointEnergy
 from pyro_tkam.infer.model.batching import RUNNERS, LoopRunner, PlateRunner, choose_runner, works
 from pyro_tkam.infer.model.compiled import TracedFunction
-from pyro_tkam.infer.model.coordinates import Site, StandardNormal, Unconstrained
+from pyro_tkam.infer.model.coordinates import Layout, StandardNormal, Unconstrained, is_fixed
 from pyro_tkam.infer.model.evaluate import ModelTerms, find_local_plates
-from pyro_tkam.infer.model.layout import Layout
+from pyro_tkam.infer.model.site import Site, is_improper, is_plain, is_unmasked, unwrapped
 from pyro_tkam.infer.model.sites import (
     Model,
     Structure,
     centered_like,
     initial_trace,
-    is_improper,
-    is_plain,
-    is_unmasked,
     signature,
-    unwrapped,
 )
 from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.batched import Batched
 from pyro_tkam.ops.langevin import Point
+
+_POSITIONS_COMPARED = 16
+"""Starting points at which supports are compared."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,9 @@ class Density(Protocol):
     @property
     def transforms(self) -> dict[str, Transform]:
         """From the sites' values to their unconstrained coordinates."""
+
+    def moving_supports(self) -> list[str]:
+        """Return the sites whose support depends on other sites."""
 
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate the joint density and its gradient."""
@@ -137,7 +139,7 @@ class ModelDensity:
         self.local_plates = find_local_plates(self.structure, self._make_terms, batch_plates)
         self.terms = self._make_terms(self.local_plates)
         self._prototype = self.terms.coordinates(self.structure.trace)
-        probe = torch.stack([self._prototype, self._prototype + 0.1])
+        probe = torch.stack([self._prototype + 0.1 * i for i in range(self._rows_to_compare())])
         self._runner = (
             RUNNERS[vectorization](self.terms)
             if vectorization
@@ -147,6 +149,11 @@ class ModelDensity:
         if not works(self._prior_runner, LoopRunner(self.terms), probe):
             self._prior_runner = LoopRunner(self.terms)
         self._record_graphs()
+
+    def _rows_to_compare(self) -> int:
+        """Return a number of rows that can't be taken for another dimension of the model."""
+        sizes = {size for _, site in self.structure.sites() for size in site["value"].shape}
+        return next(rows for rows in range(2, len(sizes) + 3) if rows not in sizes)
 
     def rebind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelDensity:
         """
@@ -219,13 +226,42 @@ class ModelDensity:
 
     @property
     def transforms(self) -> dict[str, Transform]:
-        """From the sites' values to their unconstrained coordinates, at the sites that use them."""
-        maps = {name: site.coordinate for name, site in self.layout.sites.items()}
+        """
+        From the sites' values to their unconstrained coordinates, at the sites that use them; see
+        :meth:`moving_supports`.
+        """
+        nodes, sites = self.structure.trace.nodes, self.layout.sites
         return {
-            name: each.transform.inv
-            for name, each in maps.items()
-            if isinstance(each, Unconstrained)
+            name: site.coordinate.transform(nodes[name]["fn"]).inv
+            for name, site in sites.items()
+            if isinstance(site.coordinate, Unconstrained)
         }
+
+    def moving_supports(self) -> list[str]:
+        """
+        Return the sites whose support differs between some positions, so that :attr:`transforms`
+        are no more than those of one run.
+        """
+        transforms = self.transforms
+        if self._has_fixed_supports():
+            return []
+        position = self.draw_start(_POSITIONS_COMPARED)
+        values = self._runner.values(position)
+        return [
+            name
+            for name, coordinates in self.layout.unflatten(position).items()
+            if name in transforms
+            and not torch.allclose(values[name], transforms[name].inv(coordinates), equal_nan=True)
+        ]
+
+    def _has_fixed_supports(self) -> bool:
+        """Tell whether all sites are unconstrained, by maps that are the same in every run."""
+        nodes = self.structure.trace.nodes
+        return all(
+            isinstance(site.coordinate, Unconstrained)
+            and (site.coordinate.given is not None or is_fixed(nodes[name]["fn"].support))
+            for name, site in self.layout.sites.items()
+        )
 
     @property
     def prior_is_standard_normal(self) -> bool:
@@ -269,8 +305,8 @@ class ModelDensity:
         Return the sites' values at positions ``(*lead, *local, dim)``, each ``(*lead, *site
         shape)``.
         """
-        transforms = self.transforms
-        if len(transforms) == len(self.layout.sites):
+        if self._has_fixed_supports():
+            transforms = self.transforms
             return {
                 name: transforms[name].inv(value)
                 for name, value in self.layout.unflatten(position).items()

@@ -14,12 +14,11 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from pyro_tkam.infer.model.handlers import trace_latents
+from pyro_tkam.infer.model.site import is_latent, unscaled_log_prob
 from pyro_tkam.infer.model.sites import sample_sites
-from pyro_tkam.ops._precision import at_least_single
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,6 @@ class Particles:
     def log_weights(self) -> Tensor:
         """The same without gradients."""
         return self.log_importance.detach()
-
-
-def is_latent(site: dict[str, Any]) -> bool:
-    return (
-        site["type"] == "sample"
-        and not site["is_observed"]
-        and not isinstance(site["fn"], _Subsample)
-    )
 
 
 def plate_structure(model: Any, *args: Any, **kwargs: Any) -> PlateStructure:
@@ -448,9 +439,7 @@ def _log_prob(site: dict[str, Any]) -> Tensor:
     """
     name = "unscaled_log_prob"
     if name not in site:
-        site[name] = at_least_single(
-            site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-        )
+        site[name] = unscaled_log_prob(site)
     log_prob: Tensor = site[name]
     return log_prob
 

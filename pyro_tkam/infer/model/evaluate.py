@@ -16,10 +16,10 @@ from pyro.ops.contract import contract_to_tensor
 from torch import Tensor
 
 from pyro_tkam.distributions.joint import in_latents_only
-from pyro_tkam.infer.model.coordinates import Site, StandardNormal, site_log_prob
+from pyro_tkam.infer.model.coordinates import Layout, StandardNormal
 from pyro_tkam.infer.model.handlers import trace_latents
-from pyro_tkam.infer.model.layout import Layout
-from pyro_tkam.infer.model.sites import Model, Structure, is_prior, sample_sites
+from pyro_tkam.infer.model.site import Site, is_prior, site_log_prob
+from pyro_tkam.infer.model.sites import Model, Structure, sample_sites
 
 _ROWS = "_rows"
 Plates = dict[str, tuple[int, int]]
@@ -97,15 +97,12 @@ class ModelTerms:
             their values.
         :param rows: number of rows of the outer plate, if there was one.
         """
-        known, nodes = dict(given or {}), self.structure.trace.nodes
+        known = dict(given or {})
         for name, site in self.layout.sites.items():
             if name not in known:
-                value = (
-                    trace.nodes[name]["value"]
-                    .detach()
-                    .reshape((*rows, *nodes[name]["value"].shape))
-                )
-                known[name] = site.coordinate.coordinates(value)
+                node = trace.nodes[name]
+                coordinates = site.coordinate.of_value(node["fn"], node["value"].detach())
+                known[name] = coordinates.detach().reshape((*rows, *site.shape))
         return self.layout.flatten(known, len(rows))
 
     def draw_prior(self, normal: Tensor) -> Tensor:
@@ -119,10 +116,8 @@ class ModelTerms:
 
     def plated_draw_prior(self, normal: Tensor) -> Tensor:
         """Draw positions ``(rows, *local, dim)`` from the prior, as :meth:`draw_prior` does."""
-        given, spread = (
-            self._only_normal(self.layout.unflatten(normal)),
-            self._only_normal(self._spread(normal)),
-        )
+        given = self._only_normal(self.layout.unflatten(normal))
+        spread = self._only_normal(self._spread(normal))
         rows = len(normal)
         return self.coordinates(self._run_latents(spread, rows), given, (rows,))
 
@@ -283,9 +278,22 @@ class _SetCoordinates(poutine.messenger.Messenger):
     def _pyro_sample(self, msg: Site) -> None:
         name = msg["name"]
         if name in self.coordinates and not msg["is_observed"]:
-            msg["value"] = self.layout.sites[name].coordinate.value(
-                msg["fn"], self.coordinates[name]
-            )
+            value = self.layout.sites[name].coordinate.value(msg["fn"], self.coordinates[name])
+            _check_shape(name, msg["fn"], value)
+            msg["value"] = value
+
+
+def _check_shape(name: str, fn: Any, value: Tensor) -> None:
+    """Refuse a distribution whose shape is no longer that of the first run."""
+    shape = tuple(fn.shape())
+    own = value.shape[max(0, value.ndim - len(shape)) :]
+    if len(shape) > value.ndim or any(
+        size not in (1, wanted) for size, wanted in zip(shape, own, strict=True)
+    ):
+        raise ValueError(
+            f"model: the shape of its site {name!r} must not depend on the values of others, got "
+            f"{shape} where it was {tuple(own)}"
+        )
 
 
 def _keep(term: Tensor, dims: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor:

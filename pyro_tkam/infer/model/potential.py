@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.distributions import Transform, transforms
 
 from pyro_tkam.infer.model.compiled import TracedFunction
-from pyro_tkam.infer.model.coordinates import Unconstrained
-from pyro_tkam.infer.model.layout import Layout, SiteLayout
+from pyro_tkam.infer.model.coordinates import Layout, SiteLayout, Unconstrained
 from pyro_tkam.ops.langevin import Point
 
 Potential = Callable[[dict[str, Tensor]], Tensor]
@@ -63,6 +62,10 @@ class PotentialDensity:
             name: self.layout.sites[name].coordinate.value(None, value)
             for name, value in coordinates.items()
         }
+
+    def moving_supports(self) -> list[str]:
+        """Return no site: the transforms are given."""
+        return []
 
     def offense(self, position: Tensor) -> str:
         """Name the potential, as there are no sites to tell apart."""

@@ -11,15 +11,12 @@ from pyro import poutine
 from pyro.infer.autoguide.initialization import InitMessenger, init_to_sample
 from torch import Tensor
 
-from pyro_tkam.infer.model.coordinates import Site
+from pyro_tkam.infer.model.site import Site, is_improper, is_prior, unwrapped
 from pyro_tkam.infer.model.sites import (
     Model,
     initial_trace,
-    is_improper,
-    is_prior,
     refuse_subsampling,
     sample_sites,
-    unwrapped,
 )
 
 

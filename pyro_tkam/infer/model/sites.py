@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyro.distributions as dist
-import torch
 from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide.initialization import InitMessenger
@@ -17,8 +15,8 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to
 
 from pyro_tkam.distributions.normal_quantile import normal_quantile
-from pyro_tkam.infer.model.coordinates import Coordinate, Site, StandardNormal, Unconstrained
-from pyro_tkam.infer.model.layout import Layout, SiteLayout
+from pyro_tkam.infer.model.coordinates import Layout, SiteLayout, StandardNormal, Unconstrained
+from pyro_tkam.infer.model.site import Site, is_deterministic, is_plain
 
 Model = Callable[..., Any]
 
@@ -101,10 +99,8 @@ class Structure:
                     tuple(site["value"].shape), site["fn"].event_dim, StandardNormal()
                 )
             else:
-                inverse = (
-                    transforms[name] if name in transforms else biject_to(site["fn"].support).inv
-                )
-                sites[name] = _unconstrained(name, site, inverse)
+                given = transforms[name].inv if name in transforms else None
+                sites[name] = _unconstrained(name, site, Unconstrained(given))
         local = sorted(local)
         return Layout(sites, tuple(dim for dim, _ in local), tuple(size for _, size in local))
 
@@ -177,27 +173,9 @@ def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:
         if (
             site["type"] == "sample"
             and not isinstance(site["fn"], _Subsample)
-            and not _is_deterministic(site)
+            and not is_deterministic(site)
         ):
             yield name, site
-
-
-def is_prior(site: Site) -> bool:
-    """Tell whether a site counts as prior: a latent one, a ``Delta``, or one that is marked so."""
-    is_delta = isinstance(unwrapped(site["fn"]), dist.Delta)
-    return not site["is_observed"] or is_delta or bool(site["infer"].get("is_prior"))
-
-
-def unwrapped(fn: Any) -> Any:
-    """Return the distribution inside ``Independent``, ``expand`` and ``mask``."""
-    while fn is not (inner := _one_layer_off(fn)):
-        fn = inner
-    return fn
-
-
-def _one_layer_off(fn: Any) -> Any:
-    layers = dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution
-    return fn.base_dist if isinstance(fn, layers) else fn
 
 
 def refuse_subsampling(trace: poutine.Trace) -> None:
@@ -214,54 +192,6 @@ def refuse_subsampling(trace: poutine.Trace) -> None:
                 f"{fn.subsample_size} of {fn.size}: a model with random subsamples has no "
                 "posterior and no evidence"
             )
-
-
-def is_improper(site: Site) -> bool:
-    """
-    Tell whether a latent site has no normalizable prior: it never had one, or a mask takes a part
-    of it away.
-    """
-    return isinstance(unwrapped(site["fn"]), dist.ImproperUniform) or _is_partly_masked(site)
-
-
-def _is_deterministic(site: Site) -> bool:
-    return bool(site["is_observed"]) and _is_masked(site)
-
-
-def _is_masked(site: Site) -> bool:
-    fn = site["fn"]
-    return site["mask"] is False or (isinstance(fn, dist.MaskedDistribution) and fn._mask is False)
-
-
-def is_unmasked(site: Site) -> bool:
-    """
-    Tell whether a site has no mask of whatever values, itself or anywhere inside its distribution.
-    """
-    return not _masks(site)
-
-
-def _is_partly_masked(site: Site) -> bool:
-    return not all(torch.as_tensor(mask).all() for mask in _masks(site))
-
-
-def _masks(site: Site) -> list[Any]:
-    """Return the masks of a site and of what its distribution wraps."""
-    fn, masks = site["fn"], [site["mask"]]
-    while fn is not (inner := _one_layer_off(fn)):
-        masks.append(getattr(fn, "_mask", None))
-        fn = inner
-    return [mask for mask in masks if mask is not None]
-
-
-def is_plain(site: Site) -> bool:
-    """Tell whether a site is neither scaled nor masked, so that its distribution is its prior."""
-    scale, mask = site["scale"], site["mask"]
-    return (
-        mask is None
-        and not isinstance(scale, torch.Tensor)
-        and scale == 1.0
-        and not _is_partly_masked(site)
-    )
 
 
 def _is_enumerated(name: str, site: Site) -> bool:
@@ -293,16 +223,14 @@ def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
     return initialize
 
 
-def _unconstrained(name: str, site: Site, inverse: Transform) -> SiteLayout:
-    shape, value_shape = (
-        tuple(inverse.forward_shape(site["value"].shape)),
-        tuple(site["value"].shape),
-    )
+def _unconstrained(name: str, site: Site, coordinate: Unconstrained) -> SiteLayout:
+    inverse = coordinate.transform(site["fn"]).inv
+    value_shape = tuple(site["value"].shape)
+    shape = tuple(inverse.forward_shape(site["value"].shape))
     event_dim = site["fn"].event_dim - inverse.domain.event_dim + inverse.codomain.event_dim
     if len(shape) - event_dim != len(value_shape) - site["fn"].event_dim:
         raise ValueError(
             "model must have latent sites whose support does not depend on a site that is summed "
             f"out, got {name!r} with values of shape {value_shape} and coordinates of shape {shape}"
         )
-    coordinate: Coordinate = Unconstrained(inverse.inv)
     return SiteLayout(shape, event_dim, coordinate)

@@ -14,7 +14,6 @@ from scipy import stats
 from torch import Tensor
 
 from pyro_tkam.infer.mcmc.initialization import find_start, given_start
-from pyro_tkam.infer.model.compiled import TracedFunction
 from pyro_tkam.infer.model.coordinates import StandardNormal
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.potential import PotentialDensity
@@ -173,42 +172,6 @@ def test_prior_draws_have_the_sites_marginals(name: str, standard_normal: bool) 
     for site, value in values.items():
         direct = torch.stack([trace.nodes[site]["value"].flatten()[-1] for trace in traces])
         assert stats.ks_2samp(value.reshape(2000, -1)[:, -1].numpy(), direct.numpy()).pvalue > 1e-4
-
-
-def test_graph_falls_back_where_it_would_be_wrong() -> None:
-    def branching(x: Tensor) -> tuple[Tensor, ...]:
-        return (x.sum(-1) if x.mean() > 0.02 else -x.sum(-1),)
-
-    traced = TracedFunction(branching)
-    x = torch.full((8, 2), 0.01)
-    torch.testing.assert_close(traced(x)[0], branching(x)[0])
-    torch.testing.assert_close(traced(x + 5)[0], branching(x + 5)[0])
-    assert traced.failure is not None
-
-
-@pytest.mark.parametrize("rows", [1, 7, 8, 13, 100])
-def test_graph_equals_the_function_at_every_size(rows: int) -> None:
-    traced = TracedFunction(lambda x: (x.square().sum(-1), x.sin()))
-    traced.expect(13)
-    x = torch.randn(rows, 3)
-    torch.testing.assert_close(traced(x)[0], x.square().sum(-1))
-    torch.testing.assert_close(traced(x)[1], x.sin())
-    assert traced.failure is None
-
-
-def test_graph_keeps_what_operations_in_place_mean() -> None:
-    def writing(x: Tensor) -> tuple[Tensor, ...]:
-        y = x * 2
-        early, view = y + 1, y[:, :1]
-        y.add_(3)
-        z = x + 1
-        z.masked_fill_(x > 0, -5.0)
-        return early.sum(-1), y.sum(-1), view.sum(-1), z.sum(-1)
-
-    traced, x = TracedFunction(writing), torch.randn(8, 3)
-    for got, expected in zip(traced(x), writing(x), strict=True):
-        torch.testing.assert_close(got, expected)
-    assert traced.failure is None
 
 
 def test_start_is_searched_and_a_hopeless_one_names_its_site() -> None:

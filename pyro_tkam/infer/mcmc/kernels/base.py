@@ -16,9 +16,9 @@ from torch.distributions import Transform
 from pyro_tkam.infer.mcmc.adaptation import Adaptation
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.initialization import check_params, find_start, given_start
-from pyro_tkam.infer.model.coordinates import Site
 from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.potential import Potential, PotentialDensity
+from pyro_tkam.infer.model.site import Site
 from pyro_tkam.infer.model.sites import Model
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 
@@ -148,6 +148,11 @@ class LangevinKernel(MCMCKernel):
         params = self._initial_params
         density = self.density(args, kwargs, params)
         density.expect(1)
+        if moving := density.moving_supports():
+            raise ValueError(
+                "kernel must be run by VectorizedMCMC for this model, got MCMC, which maps each "
+                f"site back by itself: the supports of {moving} depend on other sites"
+            )
         self.transforms = density.transforms
         if params is not None:
             check_params(density.layout, params, ())

@@ -1,0 +1,89 @@
+"""Recorded graphs, and where they are not to be trusted."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer.model.compiled import TracedFunction
+
+
+def branching(x: Tensor) -> tuple[Tensor, ...]:
+    return (x.sum(-1) if x.mean() > 0.02 else -x.sum(-1),)
+
+
+def by_numpy(x: Tensor) -> tuple[Tensor, ...]:
+    table = np.array([0.0, 2.0], dtype="float32")
+    return (x.sum(-1) + torch.as_tensor(table[(x[:, 0].detach().numpy() > 0.5).astype(int)]),)
+
+
+def by_array(x: Tensor) -> tuple[Tensor, ...]:
+    return (x.sum(-1) + torch.as_tensor(np.asarray(x[:, 0] > 0.5).astype("float32")),)
+
+
+def by_list(x: Tensor) -> tuple[Tensor, ...]:
+    return (x.sum(-1) + torch.tensor([float(row[0] > 0.5) for row in x.tolist()]),)
+
+
+def by_size(x: Tensor) -> tuple[Tensor, ...]:
+    return (x.sum(-1) + len((x > 0.5).nonzero()),)
+
+
+def by_mask(x: Tensor) -> tuple[Tensor, ...]:
+    return (x.sum(-1) + len(x[x > 0.5]),)
+
+
+def by_comparison(x: Tensor) -> tuple[Tensor, ...]:
+    return (x.sum(-1) + torch.equal(x > 0.5, torch.zeros_like(x) > 1),)
+
+
+@pytest.mark.parametrize(
+    "function", [branching, by_numpy, by_array, by_list, by_size, by_mask, by_comparison]
+)
+def test_values_that_leave_torch_are_not_frozen(function: Callable) -> None:
+    """At the first batch, and at the one by which a trace is checked, no value is above 0.5."""
+    traced = TracedFunction(function)
+    first = torch.full((8, 2), 0.01)
+    torch.testing.assert_close(traced(first), function(first))
+    torch.testing.assert_close(traced(first + 5), function(first + 5))
+    assert traced.failure is not None
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 13, 100])
+def test_graph_equals_the_function_at_every_size(rows: int) -> None:
+    traced = TracedFunction(lambda x: (x.square().sum(-1), x.sin()))
+    traced.expect(13)
+    x = torch.randn(rows, 3)
+    torch.testing.assert_close(traced(x)[0], x.square().sum(-1))
+    torch.testing.assert_close(traced(x)[1], x.sin())
+    assert traced.failure is None
+
+
+def test_any_strides_and_offsets_are_taken() -> None:
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        return (x.reshape(len(x), -1).square().sum(-1), x.as_strided((len(x), 2), (6, 1)).sum(-1))
+
+    traced, x = TracedFunction(function), torch.randn(9, 3, 2)
+    traced(x[:8])
+    assert traced.failure is None
+    for batch in (x[:8], x[1:], x[:8].mT.contiguous().mT, x[:1].expand(8, 3, 2)):
+        torch.testing.assert_close(
+            traced(batch), function(batch.clone(memory_format=torch.contiguous_format))
+        )
+
+
+def test_graph_keeps_what_operations_in_place_mean() -> None:
+    def writing(x: Tensor) -> tuple[Tensor, ...]:
+        y = x * 2
+        early, view = y + 1, y[:, :1]
+        y.add_(3)
+        z = x + 1
+        z.masked_fill_(x > 0, -5.0)
+        return early.sum(-1), y.sum(-1), view.sum(-1), z.sum(-1)
+
+    traced, x = TracedFunction(writing), torch.randn(8, 3)
+    for got, expected in zip(traced(x), writing(x), strict=True):
+        torch.testing.assert_close(got, expected)
+    assert traced.failure is None
