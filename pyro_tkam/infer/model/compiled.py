@@ -120,21 +120,29 @@ class _Reads(TorchFunctionMode):
 
 
 def _read_by_operations(module: fx.GraphModule) -> set[str]:
-    """Return the operations of which a size or a Python value depends on the values of tensors."""
-    return {str(node.target) for node in module.graph.nodes if _is_dynamic(node)}
+    """
+    Return the operations whose result has a size, or is a Python value, that depends on the batch.
+    """
+    varying: set[fx.Node] = set()
+    found = set()
+    for node in module.graph.nodes:
+        if node.op == "placeholder" or not varying.isdisjoint(node.all_input_nodes):
+            varying.add(node)
+            if not varying.isdisjoint(_deciding(node)):
+                found.add(str(node.target))
+    return found
 
 
-def _is_dynamic(node: fx.Node) -> bool:
+def _deciding(node: fx.Node) -> list[fx.Node]:
+    """Return the arguments of a node whose values decide on a size or a Python value."""
     if not isinstance(node.target, torch._ops.OpOverload):
-        return False
+        return []
     if node.target is aten.index.Tensor:
         indices: Any = node.args[1]
-        return any(
-            isinstance(each, fx.Node) and each.meta["val"].dtype in (torch.bool, torch.uint8)
-            for each in indices
-        )
+        given = [each for each in indices if isinstance(each, fx.Node)]
+        return [each for each in given if each.meta["val"].dtype in (torch.bool, torch.uint8)]
     dynamic = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
-    return not dynamic.isdisjoint(node.target.tags)
+    return [] if dynamic.isdisjoint(node.target.tags) else node.all_input_nodes
 
 
 def _dense(batch: Tensor) -> Tensor:

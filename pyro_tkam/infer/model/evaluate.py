@@ -284,15 +284,16 @@ class _SetCoordinates(poutine.messenger.Messenger):
 
 
 def _check_shape(name: str, fn: Any, value: Tensor) -> None:
-    """Refuse a distribution whose shape is no longer that of the first run."""
+    """
+    Refuse a distribution whose shape is no longer that of the first run; what is summed out lies
+    further left.
+    """
     shape = tuple(fn.shape())
-    own = value.shape[max(0, value.ndim - len(shape)) :]
-    if len(shape) > value.ndim or any(
-        size not in (1, wanted) for size, wanted in zip(shape, own, strict=True)
-    ):
+    pairs = zip(reversed(shape), reversed(value.shape), strict=False)
+    if any(size not in (1, wanted) for size, wanted in pairs):
         raise ValueError(
             f"model: the shape of its site {name!r} must not depend on the values of others, got "
-            f"{shape} where it was {tuple(own)}"
+            f"{shape} where it was {tuple(value.shape)}"
         )
 
 
