@@ -14,7 +14,17 @@ import numpy as np
 import xarray
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Container", "ess", "from_groups", "load", "psis", "rhat", "save", "variable_name"]
+__all__ = [
+    "Container",
+    "ess",
+    "from_groups",
+    "load",
+    "posterior",
+    "psis",
+    "rhat",
+    "save",
+    "variable_name",
+]
 
 #: ``arviz.InferenceData`` or ``xarray.DataTree``.
 Container = Any
@@ -138,6 +148,20 @@ def load(path: str | PathLike[str]) -> Container:
     with xarray.open_datatree(str(path), engine="h5netcdf") as tree:
         # Not tree.load(): it skips a variable that has the name of a group.
         return tree.map_over_datasets(xarray.Dataset.load)
+
+
+def posterior(container: Container) -> dict[str, NDArray[Any]] | None:
+    """Draws of a container's posterior, each ``(chain, draw, *event)``; None where it has none.
+
+    :param container: ``InferenceData`` or ``DataTree``.
+    """
+    group = getattr(container, "posterior", None)
+    if group is None or not hasattr(group, "data_vars"):
+        return None
+    return {
+        str(name): variable.transpose("chain", "draw", ...).values
+        for name, variable in group.data_vars.items()
+    }
 
 
 def variable_name(name: str) -> str:

@@ -2,6 +2,7 @@
 Inference for any Pyro model: objectives, Langevin kernels, vectorized chains, parallel tempering.
 """
 
+from pyro_tkam.infer.evidence.from_draws import bridge_evidence
 from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws
 from pyro_tkam.infer.evidence.log_evidence import log_evidence
 from pyro_tkam.infer.mcmc.kernels import MALA, ULA, AutoMALA, LangevinKernel
@@ -38,5 +39,6 @@ __all__ = [
     "Verdict",
     "WakeSleepMLE",
     "WeightedDraws",
+    "bridge_evidence",
     "log_evidence",
 ]

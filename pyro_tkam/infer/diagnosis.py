@@ -6,7 +6,7 @@ that healthy runs stay silent; they are stated where they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +32,8 @@ RHAT_LIMIT = 1.15
 DRIFT_LIMIT = 0.6  # standard deviations between the halves of a run
 STUCK_LIMIT = 0.95  # share of steps that leave a chain where it is
 SPREAD_LIMIT = 1e-4  # variance of a chain's log likelihood relative to that of the middle chain
+GROUP_RHAT_LIMIT, STRAY_RHAT_LIMIT = 1.05, 1.01
+SCORE_LIMIT = 0.2  # standard deviations
 HALVES_SIGMAS = 4.0
 TERMS_LIMIT = 100.0  # of each sum of a bridge
 DRAWS_LIMIT = 50.0  # effective, of all chains together
@@ -310,6 +312,79 @@ def bridge_verdict(bridge: CrossBridge, dim: int) -> Verdict:
         "effective draws of a half": fewest,
     }
     return Verdict(tuple(findings), measures)
+
+
+def chains_verdict(positions: Tensor, names: Sequence[str]) -> Verdict:
+    """Look at whether chains agree.
+
+    Four groups of chains are compared (the halves of chains, where there are fewer than four). A
+    group of chains that has a mean of its own is found where R-hat is above 1.05, or above 1.01
+    and the mean more than five of its standard errors away from that of the others.
+
+    :param positions: draws ``(chain, draw, *local, dim)``.
+    :param names: the site of each coordinate.
+    """
+    groups = _groups(positions.double())
+    rhat = gelman_rubin(groups.flatten(1, 2), 0, 1).reshape(groups.shape[3:])
+    means = torch.stack([group.mean((0, 1)) for group in groups])
+    errors = torch.stack([mean_standard_error(group) for group in groups])
+    number = len(groups)
+    others = (means.sum(0) - means) / (number - 1)
+    error = (
+        errors.square() + (errors.square().sum(0) - errors.square()) / (number - 1) ** 2
+    ).sqrt()
+    stray = ((means - others).abs() > SIGMAS * error).any(0)
+    apart = (rhat > GROUP_RHAT_LIMIT) | ((rhat > STRAY_RHAT_LIMIT) & stray)
+    measures = {"worst R-hat of groups": rhat.max().item()}
+    if not apart.any():
+        return Verdict(measures=measures)
+    worst = names[int(torch.where(apart, rhat, 0.0).argmax()) % len(names)]
+    seen = f"R-hat between groups of chains is up to {rhat.max():.3f}, at site {worst!r}"
+    finding = Finding("chains in disagreement", seen, "run longer, with a longer warm-up")
+    return Verdict((finding,), measures)
+
+
+def _groups(positions: Tensor) -> Tensor:
+    """Groups of chains ``(group, chain, draw, ...)``."""
+    num_chains, num_draws = positions.shape[:2]
+    if num_chains >= 4:
+        return positions[: num_chains // 4 * 4].unflatten(0, (4, -1))
+    half = num_draws // 2
+    return torch.cat([positions[:, :half], positions[:, -half:]]).unsqueeze(1)
+
+
+def score_verdict(positions: Tensor, gradient: Tensor, names: Sequence[str]) -> Verdict:
+    """Look at whether draws are of the density whose gradient is given.
+
+    Where they are, the gradient ``∂_i`` has mean 0 and ``z_i ∂_i`` has mean -1. In units of the
+    draws' standard deviation, the means say by how much the draws are shifted and stretched.
+
+    :param positions: draws ``(chain, draw, *local, dim)``.
+    :param gradient: of the log density at the draws, of the same shape.
+    :param names: the site of each coordinate.
+    """
+    positions, gradient = positions.double(), gradient.double()
+    scale = positions.flatten(0, 1).std(0)
+    score = gradient * scale
+    standard = (positions - positions.mean((0, 1))) / scale
+    moments = torch.stack([score, 1 + standard * score])
+    # A model that isn't differentiable in a coordinate tells nothing of it.
+    known = gradient.isfinite().all(0).all(0) & (gradient != 0).any(0).any(0)
+    worst, finding = 0.0, None
+    for moment, what in zip(moments, ("shifted", "stretched"), strict=True):
+        off = torch.where(known, moment.mean((0, 1)).abs(), 0.0)
+        wrong = (off > SCORE_LIMIT) & (off > SIGMAS * mean_standard_error(moment))
+        worst = max(worst, off.max().item())
+        if wrong.any() and finding is None:
+            where = int(torch.where(wrong, off, 0.0).argmax()) % len(names)
+            seen = (
+                f"the density's gradient says that the draws of {names[where]!r} are {what} by "
+                f"{off.max():.2g} standard deviations"
+            )
+            advice = "check that model, arguments and data are those that were sampled"
+            finding = Finding("draws of another posterior", seen, advice)
+    measures = {"draws off, in standard deviations": worst}
+    return Verdict(() if finding is None else (finding,), measures)
 
 
 def _heavy_tailed(khat: Tensor, advice: str, where: str = "") -> Finding | None:

@@ -15,8 +15,8 @@ from pyro_tkam.ops.estimators.normal import fit_normal, independent_halves
 
 __all__ = ["CrossBridge", "CrossProposal", "cross_bridge"]
 
-_MIN_DRAWS = 8  # in a chain of a half, to see their autocorrelation
-_MIN_DRAWS_ALONE = 16  # where a half is one chain
+_MIN_DRAWS = 8  # in a chain, where others show their error
+_MIN_DRAWS_ALONE = 16  # in a chain that alone shows its error
 _FEWEST_PROPOSALS = 4096
 
 
@@ -153,6 +153,15 @@ def _harmonic_mean(sizes: Tensor) -> Tensor:
     return sizes.shape[-1] / (1 / sizes).sum(-1)
 
 
+def _fewest_draws(num_chains: int) -> int:
+    """Draws in a chain that show the autocorrelation within each quarter of all draws."""
+    if num_chains == 1:
+        return 3 * _MIN_DRAWS_ALONE  # two halves, a gap between them, and two parts of each
+    if num_chains < 4:
+        return 2 * _MIN_DRAWS_ALONE
+    return _MIN_DRAWS_ALONE if num_chains < 8 else _MIN_DRAWS
+
+
 def _check(draws: Tensor, num_proposals: int | None) -> None:
     check_tensor("draws", draws)
     if not draws.is_floating_point():
@@ -163,8 +172,7 @@ def _check(draws: Tensor, num_proposals: int | None) -> None:
             f"{tuple(draws.shape)}"
         )
     num_chains, num_draws = draws.shape[:2]
-    fewest = {1: 3 * _MIN_DRAWS_ALONE, 2: _MIN_DRAWS_ALONE, 3: _MIN_DRAWS_ALONE}
-    if num_draws < (needed := fewest.get(num_chains, _MIN_DRAWS)):
+    if num_draws < (needed := _fewest_draws(num_chains)):
         raise ValueError(
             f"draws must number {needed} in a chain where there are {num_chains} chains, got "
             f"{num_draws}"

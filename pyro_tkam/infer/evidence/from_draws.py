@@ -1,0 +1,214 @@
+"""The evidence of a model from draws of its posterior that the user already has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_tkam._arviz import load, posterior, variable_name
+from pyro_tkam.infer.diagnosis import chains_verdict, score_verdict
+from pyro_tkam.infer.evidence.cross_bridge import cross_fitted_evidence
+from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.model.requirements import check_model
+from pyro_tkam.infer.model.values import positions_of_values
+from pyro_tkam.infer.results import Evidence, Finding, Verdict
+from pyro_tkam.infer.tempering.estimates import log_joint
+from pyro_tkam.ops.estimators import mean_standard_error
+
+MOST_LOST = 0.1
+"""Share of the draws of zero density above which they are of something else."""
+
+LOST_LIMIT = 0.01
+SCORED_DRAWS = 1000
+MODES_NOTE = "bridge sampling counts the modes that the draws have found, and no others"
+
+
+def bridge_evidence(
+    model: Callable[..., Any],
+    *args: Any,
+    draws: Any,
+    model_kwargs: Mapping[str, Any] | None = None,
+    num_proposals: int | None = None,
+) -> Evidence:
+    """
+    Estimate ``log p(x)`` of a Pyro model from draws of its posterior, by bridge sampling.
+
+    A normal distribution is fitted to one half of the chains in unconstrained coordinates and
+    bridged with the other half (Meng and Wong 1996, Eq. 4.1), and the other way round; see
+    :func:`~pyro_tkam.ops.estimators.cross_bridge`. In ``d`` coordinates each half takes ``d² / 8``
+    effective draws. Where importance sampling from these normals is good and disagrees, it is
+    returned instead. Draws on the boundary of their support, such as a ``Beta`` that was rounded
+    to 1, are dropped and counted; deterministic and summed-out sites are ignored.
+
+    :param model: the Pyro model that was sampled, called on ``args``.
+    :param draws: a run :class:`VectorizedMCMC` or ``pyro.infer.MCMC``; samples
+        ``(chain, draw, *site shape)`` by site; ArviZ data (0.2x or 1.x); or the path of a netCDF
+        file of them.
+    :param model_kwargs: the model's keyword arguments.
+    :param num_proposals: draws of each normal; by default as many as there are draws in a half,
+        and at least 4096.
+    :return: value and standard error in nats, with a verdict: on the halves' agreement, the
+        bridge's overlap, the number of draws, R-hat, and whether the draws are of this posterior.
+    :raises TypeError: if the draws are something else.
+    :raises ValueError: if the model has no evidence, a site is missing or of another shape, there
+        are too few draws, or a tenth of them has zero density.
+
+    >>> import pyro, torch, pyro.distributions as dist
+    >>> def model(x):
+    ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...     pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> pyro.set_rng_seed(0)
+    >>> samples = {"z": 0.25 + 0.5**0.5 * torch.randn(4, 250)}  # exact draws
+    >>> evidence = bridge_evidence(model, torch.tensor(0.5), draws=samples)
+    >>> round(evidence.value, 2)  # exactly log N(0.5; 0, sqrt(2)) = -1.328
+    -1.33
+    """
+    kwargs = dict(model_kwargs or {})
+    samples = samples_of(draws)
+    check_model(model, args, kwargs)
+    density = ModelDensity(model, args, kwargs)
+    own = _own_samples(density, samples)
+    lead = next(iter(own.values())).shape[:2]
+    flat = {name: value.flatten(0, 1) for name, value in own.items()}
+    positions = positions_of_values(density.terms, flat).unflatten(0, lead)
+    positions, log_density, lost = _without_lost(density, positions)
+    both = cross_fitted_evidence(
+        density, positions, log_density=log_density, num_proposals=num_proposals
+    )
+    both = replace(both, bridge=_with_lost(both.bridge, lost))
+    names = _coordinate_names(density)
+    verdict = (
+        _lost_verdict(lost)
+        + chains_verdict(positions, names)
+        + score_verdict(*_scores(density, positions), names)
+        + Verdict(notes=(MODES_NOTE,))
+    )
+    result = both.preferred
+    return replace(result, verdict=result.verdict + verdict)
+
+
+def samples_of(draws: Any) -> dict[str, Tensor]:
+    """
+    Return samples ``(chain, draw, *site shape)`` by site, of whatever holds some.
+
+    :param draws: see :func:`bridge_evidence`.
+    :raises TypeError: if it holds none.
+    :raises ValueError: if a sampler hasn't run, or samples have no dimensions of chain and draw,
+        or not all the same ones.
+    """
+    if isinstance(draws, str | PathLike):
+        draws = load(draws)
+    if isinstance(draws, Mapping) and not hasattr(draws, "groups"):
+        samples = {name: torch.as_tensor(value) for name, value in draws.items()}
+    elif hasattr(draws, "get_samples"):
+        if not getattr(draws, "_samples", True):
+            raise ValueError("draws must be of a sampler that has run, got one that has not")
+        samples = draws.get_samples(group_by_chain=True)
+    elif (arrays := posterior(draws)) is not None:
+        samples = {name: torch.as_tensor(value) for name, value in arrays.items()}
+    else:
+        raise TypeError(
+            "draws must be a VectorizedMCMC or pyro.infer.MCMC that has run, samples by site, "
+            f"ArviZ data with a posterior or the path of such a file, got {type(draws).__name__}"
+        )
+    leads = {tuple(value.shape[:2]) for value in samples.values()}
+    if len(leads) != 1 or len(next(iter(leads))) < 2:
+        raise ValueError(
+            "draws must have the shape (chain, draw, *site shape) at every site, as "
+            "get_samples(group_by_chain=True) gives, got "
+            f"{ {name: tuple(value.shape) for name, value in samples.items()} }"
+        )
+    return samples
+
+
+def _own_samples(density: ModelDensity, samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Samples of the model's latent sites, also under the names that they have in ArviZ data."""
+    renamed = {variable_name(name): name for name in density.layout.sites}
+    own = {renamed.get(name, name): value for name, value in samples.items()}
+    return {name: own[name] for name in density.layout.sites if name in own} or own
+
+
+def _without_lost(density: ModelDensity, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Drop the draws that have no coordinates or no density, and as many others that chains stay
+    equally long.
+
+    :return: positions, their log density, and which were dropped, ``(chain, draw, *local)``.
+    """
+    lead = positions.shape[:2]
+    finite = positions.isfinite().all(-1, keepdim=True)
+    some = positions.flatten(0, 1).nan_to_num(0.0).sum(0) / finite.flatten(0, 1).sum(0).clamp(min=1)
+    known = torch.where(finite, positions, some)
+    at_draws = log_joint(density)(known.flatten(0, 1)).unflatten(0, lead)
+    if (at_draws == torch.inf).any():
+        raise ValueError("model must have a bounded density, got +inf at a draw")
+    lost = ~(finite.squeeze(-1) & at_draws.isfinite())
+    share = lost.double().mean((0, 1)).max().item()
+    if share > MOST_LOST:
+        raise ValueError(
+            f"draws must have a density, got {100 * share:.3g} % on the boundary of the support or "
+            "of zero density: are they of another model, or of other data?"
+        )
+    first = lost.to(torch.uint8).argsort(dim=1, stable=True)
+    fewest = int((~lost).sum(1).min())
+    order = first[:, :fewest]
+    spread = order.unsqueeze(-1).expand(*order.shape, positions.shape[-1])
+    return known.gather(1, spread), at_draws.gather(1, order), lost
+
+
+def _with_lost(evidence: Evidence, lost: Tensor) -> Evidence:
+    """The evidence of what was kept is too small by the share that was not."""
+    if not lost.any():
+        return evidence
+    kept = 1 - lost.double().mean((0, 1))
+    error = mean_standard_error(lost.double()) / kept
+    result = replace(
+        evidence,
+        value=evidence.value - kept.log().sum().item(),
+        standard_error=math.hypot(evidence.standard_error, *error.flatten().tolist()),
+    )
+    if evidence.per_datum is None or evidence.per_datum_standard_error is None:
+        return result
+    return replace(
+        result,
+        per_datum=evidence.per_datum - kept.log(),
+        per_datum_standard_error=torch.hypot(evidence.per_datum_standard_error, error),
+    )
+
+
+def _lost_verdict(lost: Tensor) -> Verdict:
+    count, share = int(lost.sum()), lost.double().mean((0, 1)).max().item()
+    if not count:
+        return Verdict()
+    seen = f"{count} of {lost.numel()} draws lie on the boundary of the support and were dropped"
+    if share <= LOST_LIMIT:
+        return Verdict(notes=(seen,))
+    return Verdict((Finding("draws on the boundary", seen, "sample in double precision"),))
+
+
+def _scores(density: ModelDensity, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Some of the draws ``(chain, draw, *local, dim)`` and the log density's gradient there."""
+    step = max(1, positions.shape[0] * positions.shape[1] // SCORED_DRAWS)
+    some = positions[:, ::step]
+    point = some.flatten(0, 1).detach().requires_grad_()
+    with torch.enable_grad():
+        log_density = torch.stack(density.log_terms(point)).sum()
+        (gradient,) = torch.autograd.grad(log_density, point, materialize_grads=True)
+    return some, gradient.unflatten(0, some.shape[:2])
+
+
+def _coordinate_names(density: ModelDensity) -> list[str]:
+    """The site of each coordinate."""
+    layout = density.layout
+    index = torch.arange(layout.dim).expand(*layout.local_shape, -1)
+    names = [""] * layout.dim
+    for name, coordinates in layout.unflatten(index).items():
+        for each in coordinates.unique().tolist():
+            names[each] = name
+    return names
