@@ -109,8 +109,8 @@ for panel, table, title in zip(
 # ``symbolic`` tries a library of functions :math:`a\,g(bx + c) + d` on a curve, and says how much
 # of its variance each explains and how complex it is. Arguments tell it where the curve was in use.
 # Four free numbers go far: over a short stretch the end of a hyperbolic tangent is an exponential,
-# and a hyperbolic cosine is a parabola. Among formulas that explain all but a thousandth we
-# therefore take the simplest.
+# and a hyperbolic cosine is a parabola. Among formulas that explain nearly the same, to within
+# ``tolerance`` of the variance, the simplest therefore comes first.
 
 first, last = small.layers
 hidden = first(x).detach().squeeze(-1)
@@ -122,11 +122,7 @@ found = {
 figure, panels = pyplot.subplots(1, 3, figsize=(10, 3), layout="constrained")
 names = []
 for panel, (title, (layer, place, arguments)) in zip(panels, found.items(), strict=True):
-    candidates = layer.symbolic(place, arguments)
-    best = min(
-        (each for each in candidates if each.r2 > 0.999),
-        key=lambda each: (each.complexity, -each.r2),
-    )
+    best, *_ = candidates = layer.symbolic(place, arguments, tolerance=1e-3)
     names.append(best.name)
     print(
         f"{title}: {best.expression()}  out of",

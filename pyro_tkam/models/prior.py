@@ -165,7 +165,8 @@ class TiltedPrior(PyroModule):
         Find formulas for the logarithm of one density, the best first.
 
         :param index: which density, a place in ``batch_shape``.
-        :param options: ``library`` and ``num_candidates`` of :func:`pyro_tkam.nn.fit_formulas`.
+        :param options: ``library``, ``num_candidates`` and ``tolerance`` of
+            :func:`pyro_tkam.nn.fit_formulas`.
         :raises ValueError: for a place outside of the bank and for unknown names.
         """
         with torch.no_grad(), unseen(self):
@@ -229,7 +230,8 @@ class MixturePrior(PyroModule):
         Find formulas for the logarithm of one mixture's density, the best first.
 
         :param index: which mixture, a place in ``batch``.
-        :param options: ``library`` and ``num_candidates`` of :func:`pyro_tkam.nn.fit_formulas`.
+        :param options: ``library``, ``num_candidates`` and ``tolerance`` of
+            :func:`pyro_tkam.nn.fit_formulas`.
         :raises ValueError: for a place outside of the prior and for unknown names.
         """
         with torch.no_grad(), unseen(self):

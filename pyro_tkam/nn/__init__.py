@@ -2,6 +2,7 @@
 
 from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.conv import ConvGenerator
+from pyro_tkam.nn.forms import LIBRARY, Form
 from pyro_tkam.nn.grids import GridUpdate
 from pyro_tkam.nn.kan import KAN, KANEdges, KANLayer
 from pyro_tkam.nn.parse import parse_expression
@@ -11,11 +12,13 @@ from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
 
 __all__ = [
     "KAN",
+    "LIBRARY",
     "Basis",
     "BoundFunctions",
     "Candidate",
     "ConvGenerator",
     "DecoderCache",
+    "Form",
     "GridUpdate",
     "KANEdges",
     "KANLayer",

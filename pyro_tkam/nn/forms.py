@@ -300,17 +300,17 @@ FormLike = str | Form | Callable[[Tensor], Tensor] | Any
 
 def as_form(value: FormLike, name: str | None = None) -> Form:
     """
-    Return a form that is given by its name, a sympy expression or a function.
+    Return a form that is given by its name, a formula, a sympy expression or a function.
 
-    :param value: a name of :data:`LIBRARY`; a sympy expression in one variable; an elementwise
-        function of tensors; a form.
+    :param value: a name of :data:`LIBRARY`, or text such as ``"x**2"``, or a sympy expression, in
+        one variable; an elementwise function of tensors; a form.
     :param name: a name for it; None takes the text, or the function's own name.
-    :raises ValueError: for an unknown name, and for an expression in more or fewer variables than
-        one.
+    :raises ValueError: for text that is no name and no formula, and for an expression in more or
+        fewer variables than one.
     :raises TypeError: for anything else.
 
-    >>> as_form("cube").name, as_form(torch.atanh).name
-    ('cube', 'atanh')
+    >>> as_form("x^3").name, as_form(torch.atanh).name, as_form("x*exp(-x)").complexity
+    ('cube', 'atanh', 4)
     """
     if isinstance(value, Form):
         return (
@@ -322,7 +322,8 @@ def as_form(value: FormLike, name: str | None = None) -> Form:
         return _of_expression(value, name)
     if not callable(value):
         raise TypeError(
-            f"library must hold names, sympy expressions, functions or forms, got {value!r}"
+            "library must hold names, formulas, sympy expressions, functions or forms, got "
+            f"{value!r}"
         )
     own = str(getattr(value, "__name__", type(value).__name__))
     known = LIBRARY.get(own)
@@ -334,7 +335,15 @@ def as_form(value: FormLike, name: str | None = None) -> Form:
 def _of_text(text: str, name: str | None) -> Form:
     if text in LIBRARY:
         return as_form(LIBRARY[text], name)
-    raise ValueError(_names(text))
+    from pyro_tkam.nn.parse import parse_expression
+
+    try:
+        expression = parse_expression(text)
+    except ValueError as error:
+        raise ValueError(f"{_names(text)}, or a formula in one variable: {error}") from None
+    if not expression.args and text not in ("x", "u"):  # a name that is not known, or a number
+        raise ValueError(_names(text))
+    return _of_expression(expression, name or (None if _known(expression) else text))
 
 
 def _names(got: object) -> str:
@@ -374,9 +383,9 @@ def as_library(library: LibraryLike | None = None) -> dict[str, Form]:
     :raises ValueError: for none, unknown names and what :func:`as_form` refuses.
     :raises TypeError: as there.
 
-    >>> list(as_library(["sin", torch.atanh]))
-    ['sin', 'atanh']
-    >>> list(as_library({"sinc": torch.sinc}))
+    >>> list(as_library(["sin", "x^2", torch.atanh]))
+    ['sin', 'square', 'atanh']
+    >>> list(as_library({"sinc": "sin(x)/x"}))
     ['sinc']
     """
     if library is None:

@@ -1,10 +1,11 @@
-"""Formulas for learned functions: affinely wrapped library functions, fitted to their values."""
+"""Formulas for learned functions: affinely wrapped forms, fitted to their values."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,50 +13,23 @@ from torch import Tensor
 
 from pyro_tkam._optional import needs
 from pyro_tkam.nn import _checks
+from pyro_tkam.nn.forms import Form, LibraryLike, as_library, evaluate
 from pyro_tkam.nn.parse import parse_expression
 
 #: arguments at which a function is read off, where none are given
 NUM_ARGUMENTS = 200
-#: scales and shifts, in units of the samples' half range, from which fits start
-_SCALES = (0.3, 0.6, 1.0, 1.6, 2.5, 4.0, 6.0, 9.0)
-_SHIFTS = tuple(i / 2 for i in range(-8, 9))
-_STARTS = 32
-_STEPS = 120
-
-
-@dataclass(frozen=True)
-class Form:
-    r"""
-    A function of the library.
-
-    :param function: :math:`g`, elementwise on tensors.
-    :param formula: its expression in ``u``, for sympy.
-    :param complexity: how much it counts among candidates that fit alike, at least the number of
-        free parameters of :math:`a\,g(bx + c) + d`: two where the four are redundant as for a line,
-        three as for an exponential.
-    """
-
-    function: Callable[[Tensor], Tensor]
-    formula: str
-    complexity: int
-
-
-#: library by the name that users give
-FORMS: dict[str, Form] = {
-    "linear": Form(lambda u: u, "u", 2),
-    "square": Form(torch.square, "u**2", 3),
-    "cube": Form(lambda u: u**3, "u**3", 4),
-    "exp": Form(torch.exp, "exp(u)", 3),
-    "log": Form(torch.log, "log(u)", 3),
-    "sqrt": Form(torch.sqrt, "sqrt(u)", 3),
-    "inverse": Form(torch.reciprocal, "1/u", 3),
-    "sin": Form(torch.sin, "sin(u)", 4),
-    "tanh": Form(torch.tanh, "tanh(u)", 4),
-    "gaussian": Form(lambda u: torch.exp(-u.square()), "exp(-u**2)", 4),
-    "lorentzian": Form(lambda u: 1 / (1 + u.square()), "1/(1 + u**2)", 4),
-    "arctan": Form(torch.arctan, "atan(u)", 4),
-    "cosh": Form(torch.cosh, "cosh(u)", 4),
-}
+#: a form that explains less of the variance than this is no description of a function
+SMALLEST_R2 = 0.99
+#: points that starts are compared at, and at most as many that a fit uses
+_MOST_POINTS = 2000
+_SEARCH_POINTS = 400
+#: the fastest wave that is looked for, in radians over half of the samples' range
+_FASTEST = 400.0
+#: starts of a form, the steps of all of them, and those of the best one after them
+_STARTS = 4
+_FIRST_STEPS = 12
+_LAST_STEPS = 40
+_DAMPINGS = (1e-14, 1e5)
 
 
 @dataclass(frozen=True)
@@ -63,24 +37,32 @@ class Candidate:
     r"""
     A formula :math:`a\,g(bx + c) + d`.
 
-    :param name: name of :math:`g` in the library.
+    Where a parameter is redundant it is 1 (a scale) or 0 (a shift); phases of waves lie in
+    :math:`(-π, π]`.
+
+    :param form: :math:`g`.
     :param parameters: :math:`a, b, c, d`.
     :param r2: share of the variance that it explains, at most 1.
-    :param complexity: of :math:`g`, see :class:`Form`.
-    :param score: :math:`n \log(1 - R^2) + k \log n` with the complexity :math:`k` (Schwarz 1978);
-        smaller is better.
     """
 
-    name: str
+    form: Form
     parameters: tuple[float, float, float, float]
     r2: float
-    complexity: int
-    score: float
+
+    @property
+    def name(self) -> str:
+        """The name of the form."""
+        return self.form.name
+
+    @property
+    def complexity(self) -> int:
+        """That of the form, see :class:`~pyro_tkam.nn.forms.Form`."""
+        return self.form.complexity
 
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate the formula elementwise."""
         a, b, c, d = self.parameters
-        return a * FORMS[self.name].function(b * x + c) + d
+        return a * self.form(b * x + c) + d
 
     def expression(self, symbol: str = "x", digits: int = 4) -> Any:
         """
@@ -90,16 +72,16 @@ class Candidate:
         :param digits: significant digits of the parameters.
         :raises ImportError: without ``sympy``; names the extra to install.
 
-        >>> Candidate("square", (2.0, 1.0, 0.0, 0.5), 1.0, 3, 0.0).expression()
+        >>> from pyro_tkam.nn import LIBRARY
+        >>> Candidate(LIBRARY["square"], (2.0, 1.0, 0.0, 0.5), 1.0).expression()
         2.0*x**2 + 0.5
         """
         with needs("symbolic"):
             import sympy
         a, b, c, d = (
-            sympy.Float(value, digits) if value else sympy.Integer(0) for value in self.parameters
+            value if value in (0, 1) else sympy.Float(value, digits) for value in self.parameters
         )
-        inner = parse_expression(FORMS[self.name].formula).subs("u", b * sympy.Symbol(symbol) + c)
-        return a * inner + d
+        return a * self.form.expression(b * sympy.Symbol(symbol) + c) + d
 
 
 def formula_function(formula: Any) -> Callable[[Tensor], Tensor]:
@@ -123,139 +105,347 @@ def formula_function(formula: Any) -> Callable[[Tensor], Tensor]:
     symbols = sorted(expression.free_symbols, key=str)
     if len(symbols) != 1:
         raise ValueError(f"formula must have one variable, got {formula} with {symbols}")
-    # Functions of torch take no numbers, such as the 2 of sqrt(2).
-    numbers = {
-        part: part.evalf()
-        for part in sympy.preorder_traversal(expression)
-        if part.is_number and not part.is_Rational
-    }
-    function: Callable[[Tensor], Tensor] = sympy.lambdify(
-        symbols, expression.xreplace(numbers), modules=[{"Abs": torch.abs}, torch]
-    )
-    return function
+    [symbol] = symbols
+    return lambda z: evaluate(expression, {symbol.name: z})
 
 
 def fit_formulas(
-    x: Tensor, y: Tensor, library: Sequence[str] | None = None, num_candidates: int = 5
+    x: Tensor,
+    y: Tensor,
+    library: LibraryLike | None = None,
+    num_candidates: int = 5,
+    *,
+    tolerance: float = 1e-4,
 ) -> list[Candidate]:
     r"""
     Find formulas :math:`y ≈ a\,g(bx + c) + d` by least squares, the best first.
 
-    All starts of :math:`(b, c)` are evaluated at once, with the best :math:`a, d` in closed form;
-    the most promising are refined together by Levenberg and Marquardt's method, in float64.
+    The best are the simplest whose :math:`1 - R^2` exceeds that of the most accurate by no more
+    than the tolerance, so that the error of a spline is not fitted by more complex forms; all
+    others follow by accuracy. All starts of :math:`(b, c)` are compared at once, with the best
+    :math:`a, d` in closed form (variable projection, Golub and Pereyra 1973); the most promising of
+    all forms are refined together by Levenberg and Marquardt's method, in float64.
 
     :param x: arguments, shape ``(N,)``.
     :param y: values, shape ``(N,)``.
-    :param library: names out of :data:`FORMS`; None takes them all.
+    :param library: forms, see :func:`pyro_tkam.nn.forms.as_library`; None takes
+        :data:`pyro_tkam.nn.LIBRARY`.
     :param num_candidates: number of formulas to return.
-    :raises ValueError: for no or unknown names, shapes that differ, fewer than five points and
+    :param tolerance: share of the variance that a simpler form may explain less.
+    :raises ValueError: for no or unknown forms, shapes that differ, fewer than five points and
         values that are not finite.
+
+    Warns where no form explains 99% of the variance.
 
     >>> x = torch.linspace(-1, 2, 50)
     >>> [best, *_] = fit_formulas(x, 3 * torch.exp(-2 * x) + 1)
     >>> best.name, round(best.r2, 4)
     ('exp', 1.0)
     """
-    names = list(FORMS) if library is None else list(library)
-    if not names:
-        raise ValueError(
-            f"library must name at least one of {', '.join(map(repr, FORMS))}, got {library!r}"
-        )
-    forms = [_checks.known("library", name, FORMS) for name in names]
+    forms = as_library(library)
     num_candidates = _checks.integer("num_candidates", num_candidates, 1)
+    tolerance = _checks.number("tolerance", tolerance, above=0.0)
+    candidates = by_simplicity(fit_forms(x, y, list(forms.values())), tolerance)
+    most = max(candidate.r2 for candidate in candidates)
+    if most < SMALLEST_R2:
+        warnings.warn(
+            f"the best form of the library explains {100 * most:.3g}% of the variance, below "
+            f"{100 * SMALLEST_R2:g}%: it is no formula of this function; add forms to library=, or "
+            "shorten the interval",
+            stacklevel=2,
+        )
+    return candidates[:num_candidates]
+
+
+def by_simplicity(candidates: Sequence[Candidate], tolerance: float) -> list[Candidate]:
+    """
+    Order candidates: the simplest of those that are within the tolerance of the most accurate, then
+    the others by accuracy.
+    """
+    largest = max(candidate.r2 for candidate in candidates)
+
+    def key(candidate: Candidate) -> tuple[float, float]:
+        # Equal families, such as sine and cosine, differ by rounding alone.
+        missing = float(f"{max(1 - candidate.r2, 1e-12):.3g}")
+        within = largest - candidate.r2 <= tolerance
+        return (candidate.complexity if within else math.inf), missing
+
+    return sorted(candidates, key=key)
+
+
+def fit_forms(x: Tensor, y: Tensor, forms: Sequence[Form]) -> list[Candidate]:
+    """
+    Fit every form to the same values.
+
+    :param x: arguments, shape ``(N,)``.
+    :param y: values, shape ``(N,)``.
+    :raises ValueError: for shapes that differ, fewer than five points and values that are not
+        finite.
+    """
     if x.shape != y.shape or x.dim() != 1 or len(x) < 5:
         raise ValueError(
             f"x and y must have one shape (N,) with N of at least 5, got {tuple(x.shape)} and "
             f"{tuple(y.shape)}"
         )
-    if not bool(x.isfinite().all() & y.isfinite().all()) or bool((x == x[0]).all()):
-        raise ValueError("x and y must be finite, and x must vary, got others")
-    x, y = x.detach().double(), y.detach().double()
-    fits = [_candidate(name, form, x, y) for name, form in zip(names, forms, strict=True)]
-    return sorted(fits, key=lambda candidate: candidate.score)[:num_candidates]
+    if not bool(x.isfinite().all() & y.isfinite().all()):
+        raise ValueError("x and y must be finite, got NaN or infinite values")
+    curve = _Curve.of(x.detach().double(), y.detach().double())
+    starts = [_starts(form, curve) for form in forms]
+    few = curve.thinned(_MOST_POINTS)
+    best = _refine(forms, few, _refine(forms, few, starts, _FIRST_STEPS), _LAST_STEPS)
+    return [
+        _candidate(form, curve, *theta.squeeze(0).tolist())
+        for form, theta in zip(forms, best, strict=True)
+    ]
 
 
-def _candidate(name: str, form: Form, x: Tensor, y: Tensor) -> Candidate:
+@dataclass(frozen=True)
+class _Curve:
     """
-    Fit one library function, in coordinates in which the data fill [-1, 1] and have variance one.
+    Values in coordinates in which their arguments fill [-1, 1] and they have mean 0, variance 1.
+
+    Sums and squares of values up to the largest float stay finite there.
     """
-    middle, half = (x.amin() + x.amax()) / 2, (x.amax() - x.amin()) / 2
-    mean, spread = y.mean(), y.std(correction=0)
-    unit, values = (x - middle) / half, (y - mean) / torch.where(spread > 0, spread, 1.0)
-    a, b, c, d = _refine(form.function, unit, values, _starts(form.function, unit, values))
-    residual = values - (a * form.function(b * unit + c) + d)
-    unexplained = float(residual.square().mean()) if spread > 0 else 0.0
-    parameters = (a * spread, b / half, c - b * middle / half, d * spread + mean)
-    floor = max(unexplained, torch.finfo(x.dtype).eps)
-    score = len(x) * math.log(floor) + form.complexity * math.log(len(x))
-    return Candidate(name, tuple(map(float, parameters)), 1 - unexplained, form.complexity, score)  # type: ignore[arg-type]
+
+    x: Tensor
+    y: Tensor
+    unit: Tensor
+    values: Tensor
+    middle: float
+    half: float
+    mean: float
+    spread: float
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor) -> _Curve:
+        """Sort the points and move them into these coordinates."""
+        x, order = x.sort()
+        y = y[order]
+        middle, half = float(x[0] / 2 + x[-1] / 2), float(x[-1] / 2 - x[0] / 2)
+        largest = float(y.abs().max()) or 1.0
+        scaled = y / largest
+        mean, spread = float(scaled.mean()), float(scaled.std(correction=0))
+        # Rounding of equal values is no variation.
+        spread = spread if spread > 1e-14 else 0.0
+        unit = (x - middle) / (half or 1.0)
+        values = (scaled - mean) / (spread or 1.0) * (spread > 0)
+        return cls(x, y, unit, values, middle, half or 1.0, mean * largest, spread * largest)
+
+    def thinned(self, most: int) -> _Curve:
+        """Keep at most so many points, evenly among the sorted ones."""
+        if len(self.x) <= most:
+            return self
+        kept = torch.linspace(0, len(self.x) - 1, most, device=self.x.device).round().long()
+        return replace(
+            self,
+            x=self.x[kept],
+            y=self.y[kept],
+            unit=self.unit[kept],
+            values=self.values[kept],
+        )
 
 
-def _starts(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """Return the most promising parameters of a grid, shape ``(starts, 4)``."""
-    scales, shifts = (
-        torch.tensor(values, dtype=x.dtype, device=x.device) for values in (_SCALES, _SHIFTS)
-    )
-    b = torch.cat((scales, -scales))
-    # Shifts in units of the scale put a feature of g at the same places of the data.
-    c = torch.cat((shifts.expand(len(b), -1), shifts * b.abs().unsqueeze(-1)), -1)
-    b, c = b.unsqueeze(-1).expand(c.shape).flatten(), c.flatten()
-    g = function(b.unsqueeze(-1) * x + c.unsqueeze(-1))
-    centered = g - g.mean(-1, keepdim=True)
-    variance = centered.square().mean(-1)
-    a = (centered * y).mean(-1) / torch.where(variance > 0, variance, 1.0)
-    explained = torch.where(variance > 0, a * (centered * y).mean(-1), 0.0).nan_to_num(
-        -1.0, -1.0, -1.0
-    )
-    best = explained.topk(min(_STARTS, len(b))).indices
-    parameters = torch.stack((a, b, c, y.mean() - a * g.mean(-1)), -1)[best]
-    usable = parameters.isfinite().all(-1, keepdim=True)
-    # Where a function has no value at some data, no start is left but the mean.
-    return torch.where(
-        usable, parameters, torch.tensor([0.0, 1.0, 2.0, 0.0], dtype=x.dtype, device=x.device)
-    )
+def _starts(form: Form, curve: _Curve) -> Tensor:
+    """Return the most promising ``(b, c)`` of a grid, at most :data:`_STARTS`, ``(starts, 2)``."""
+    few = curve.thinned(_MOST_POINTS if form.period else _SEARCH_POINTS)
+    b, c = _grid(form, few)
+    explained = projected(form(b.unsqueeze(-1) * few.unit + c.unsqueeze(-1)), few.values).explained
+    best, places = explained.max(-1)
+    # Of neighbors only the best: they lead to one optimum.
+    beside = torch.nn.functional.pad(best, (1, 1), value=-1.0)
+    peaks = torch.where((best >= beside[:-2]) & (best >= beside[2:]), best, -1.0)
+    rows = peaks.topk(min(_STARTS, len(peaks))).indices
+    return torch.stack((b[rows, places[rows]], c[rows, places[rows]]), -1)
+
+
+def _grid(form: Form, curve: _Curve) -> tuple[Tensor, Tensor]:
+    """
+    Return scales and shifts in the curve's coordinates, both ``(rows, columns)``; neighboring rows
+    are alike.
+    """
+    like = curve.unit
+    signs = like.new_tensor([1.0] if form.is_even_or_odd else [1.0, -1.0])
+    #: where the argument of the form is zero: everywhere among the samples, and farther out
+    outside = 1 + torch.logspace(-6, 1.5, 24).to(like)
+    origin = like.new_tensor([-curve.middle / curve.half])
+    if form.scale_is_redundant:
+        between = curve.thinned(200).unit
+        places = torch.cat((between, (between[1:] + between[:-1]) / 2, outside, -outside, origin))
+        places = places.sort().values if not form.shift_is_redundant else places.new_zeros(1)
+        b = signs.expand(len(places), -1)
+        return b, -b * places.unsqueeze(-1)
+    if form.shift_is_redundant:
+        rates = torch.logspace(-2.0, 2.5, 60).to(like)
+        b = torch.cat((-rates.flip(0), rates)).unsqueeze(-1)
+        return b, torch.zeros_like(b)
+    if form.period:
+        fastest = min(_FASTEST, 0.5 * math.pi * len(like))
+        b = torch.arange(0.25, fastest, 0.75).to(like).unsqueeze(-1)
+        phases = torch.arange(4).to(like) * (form.period / 8)
+        return b.expand(-1, 4), phases.expand(len(b), -1)
+    scales = torch.logspace(-1.5, 1.6, 32).to(like)
+    places = torch.cat((torch.linspace(-1.5, 1.5, 21).to(like), origin))
+    shifts = torch.linspace(-4, 4, 9).to(like)
+    b = (scales.unsqueeze(-1) * signs).unsqueeze(-1)
+    c = torch.cat((-b * places, shifts.expand(*b.shape[:2], -1)), -1)
+    return b.expand(c.shape).flatten(1), c.flatten(1)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """
+    Values of a form against centered values of variance 1: the best factor in closed form.
+
+    :param centered: the form's values without their mean, ``(*, N)``.
+    :param squares: their sum of squares.
+    :param factor: the best factor.
+    :param explained: share of the variance that it explains; -1 where the form has no value.
+    """
+
+    centered: Tensor
+    squares: Tensor
+    factor: Tensor
+    explained: Tensor
+
+    def replaced(self, where: Tensor, new: Projection) -> Projection:
+        """Take the rows of another in some places."""
+        return Projection(
+            torch.where(where.unsqueeze(-1), new.centered, self.centered),
+            torch.where(where, new.squares, self.squares),
+            torch.where(where, new.factor, self.factor),
+            torch.where(where, new.explained, self.explained),
+        )
+
+
+def projected(values: Tensor, target: Tensor) -> Projection:
+    """Project a target on a form's values and a constant."""
+    centered = values - values.mean(-1, keepdim=True)
+    squares = centered.square().sum(-1)
+    # What is left of values that are nearly equal is their rounding.
+    flat = squares <= 1e-24 * values.square().sum(-1)
+    products = (centered * target).sum(-1)
+    safe = torch.where(flat, 1.0, squares)
+    factor = torch.where(flat, 0.0, products / safe)
+    explained = factor * products / target.shape[-1]
+    usable = explained.isfinite() & squares.isfinite()
+    return Projection(centered, safe, factor, torch.where(usable, explained, -1.0))
 
 
 def _refine(
-    function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, parameters: Tensor
+    forms: Sequence[Form], curve: _Curve, starts: Sequence[Tensor], steps: int
+) -> list[Tensor]:
+    """
+    Run Levenberg-Marquardt on ``(b, c)`` from the starts of all forms at once; return the best of
+    each, ``(1, 2)``.
+
+    The factor and the constant are the best ones at every step; the derivatives are those of
+    Kaufman (1975).
+    """
+    counts = [len(part) for part in starts]
+    theta = torch.cat(list(starts))
+    free = torch.cat(
+        [
+            part.new_tensor(
+                [not form.scale_is_redundant, not form.shift_is_redundant], dtype=torch.bool
+            ).expand(len(part), -1)
+            for form, part in zip(forms, starts, strict=True)
+        ]
+    )
+    projection, slopes = _evaluated(forms, counts, curve, theta)
+    damping = torch.full_like(theta[:, 0], 1e-3)
+    for _ in range(steps):
+        step = _step(curve, projection, slopes, damping, free)
+        moved = theta + torch.where(step.isfinite(), step, 0.0)
+        new_projection, new_slopes = _evaluated(forms, counts, curve, moved)
+        better = new_projection.explained > projection.explained
+        theta = torch.where(better.unsqueeze(-1), moved, theta)
+        slopes = torch.where(better.unsqueeze(-1), new_slopes, slopes)
+        projection = projection.replaced(better, new_projection)
+        damping = torch.where(better, damping / 10, damping * 6).clamp(*_DAMPINGS)
+        if bool((damping == _DAMPINGS[1]).all()):
+            break
+    groups = zip(theta.split(counts), projection.explained.split(counts), strict=True)
+    return [part[explained.argmax()].unsqueeze(0) for part, explained in groups]
+
+
+def _evaluated(
+    forms: Sequence[Form], counts: list[int], curve: _Curve, theta: Tensor
+) -> tuple[Projection, Tensor]:
+    """Return the projections on the forms at ``theta``, and the forms' slopes ``(starts, N)``."""
+    u = theta[:, :1] * curve.unit + theta[:, 1:]
+    g, slopes = values_and_slopes(
+        [(form, part) for form, part in zip(forms, u.split(counts), strict=True)]
+    )
+    return projected(g, curve.values), slopes
+
+
+def values_and_slopes(parts: Sequence[tuple[Form, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return forms' values at arguments, and their derivatives there, one after the other."""
+    with torch.enable_grad():
+        u = torch.cat([part for _, part in parts]).detach().requires_grad_()
+        sizes = [len(part) for _, part in parts]
+        g = torch.cat([form(part) for (form, _), part in zip(parts, u.split(sizes), strict=True)])
+        if not g.requires_grad:
+            return g, torch.zeros_like(g)
+        [slopes] = torch.autograd.grad(g.sum(), u)
+    return g.detach(), slopes
+
+
+def _step(
+    curve: _Curve, projection: Projection, slopes: Tensor, damping: Tensor, free: Tensor
 ) -> Tensor:
-    """Run Levenberg-Marquardt from all starts at once and return the best parameters, ``(4,)``."""
-    damping = torch.full_like(parameters[:, 0], 1e-3)
-    loss = _loss(function, x, y, parameters)
-    identity = torch.eye(4, dtype=x.dtype, device=x.device)
-    for _ in range(_STEPS):
-        residual, jacobian = _linearized(function, x, y, parameters)
-        normal = jacobian.mT @ jacobian
-        scale = normal.diagonal(dim1=-2, dim2=-1).clamp_min(1e-12)
-        system = normal + damping[:, None, None] * scale.unsqueeze(-1) * identity
-        # A singular system gives a step that is not finite, and so not better.
-        step = torch.linalg.solve_ex(system, jacobian.mT @ residual.unsqueeze(-1)).result.squeeze(
-            -1
-        )
-        moved = parameters + step
-        new_loss = _loss(function, x, y, moved)
-        better = new_loss < loss
-        parameters = torch.where(better.unsqueeze(-1), moved, parameters)
-        loss = torch.where(better, new_loss, loss)
-        damping = torch.where(better, damping / 5, damping * 4).clamp(1e-12, 1e8)
-    return parameters[loss.argmin()]
+    """Return the damped Gauss-Newton step of ``(b, c)``, ``(starts, 2)``."""
+    g, squares, factor = projection.centered, projection.squares, projection.factor
+    residual = curve.values - factor.unsqueeze(-1) * g
+    columns = torch.stack((slopes * curve.unit, slopes), -2) * factor[:, None, None]
+    columns = columns - columns.mean(-1, keepdim=True)
+    along = (columns * g.unsqueeze(-2)).sum(-1, keepdim=True) / squares[:, None, None]
+    columns = (columns - along * g.unsqueeze(-2)) * free.unsqueeze(-1)
+    normal = columns @ columns.mT
+    right = (columns * residual.unsqueeze(-2)).sum(-1)
+    diagonal = normal.diagonal(dim1=-2, dim2=-1)
+    tiny = torch.finfo(normal.dtype).tiny
+    normal = normal + torch.diag_embed(damping.unsqueeze(-1) * diagonal + tiny)
+    return torch.linalg.solve_ex(normal, right.unsqueeze(-1)).result.squeeze(-1)
 
 
-def _loss(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, parameters: Tensor) -> Tensor:
-    """Return the mean squared error, infinite where the function has no value."""
-    a, b, c, d = parameters.unsqueeze(-1).unbind(1)
-    return (y - (a * function(b * x + c) + d)).square().mean(-1).nan_to_num(torch.inf, torch.inf)
+def _candidate(form: Form, curve: _Curve, b: float, c: float) -> Candidate:
+    """Return a fit in the samples' own coordinates, without redundant parameters."""
+    scale, shift = b / curve.half, c - b * curve.middle / curve.half
+    ways = [
+        _with_best_factor(form, curve, *canonical(form, scale, shift)),
+        _with_best_factor(form, curve, scale, shift),
+    ]
+    # Without its shift an exponential of large arguments overflows.
+    simple, raw = ways
+    return simple if simple.r2 >= raw.r2 - 1e-9 else raw
 
 
-def _linearized(
-    function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, parameters: Tensor
-) -> tuple[Tensor, Tensor]:
-    """
-    Return residuals ``(starts, N)`` and the model's derivatives in its parameters ``(starts, N,
-    4)``.
-    """
-    a, b, c, d = parameters.unsqueeze(-1).unbind(1)
-    u = b * x + c
-    g, slope, *_ = torch.func.jvp(function, (u,), (torch.ones_like(u),))
-    jacobian = torch.stack((g, a * slope * x, a * slope, torch.ones_like(g)), -1)
-    return y - (a * g + d), jacobian
+def canonical(form: Form, b: float, c: float) -> tuple[float, float]:
+    """Return a scale and a shift of the same family of functions, without what is redundant."""
+    if form.scale_is_redundant:
+        b, c = math.copysign(1.0, b), (c / abs(b) if b else c)
+    if form.shift_is_redundant:
+        c = 0.0
+        b = 1.0 if form.scale_is_redundant else b
+    if form.is_even_or_odd and b < 0:
+        b, c = -b, -c
+    if form.period:
+        c = c - form.period * math.ceil(c / form.period - 0.5)
+    return b, c + 0.0
+
+
+def _with_best_factor(form: Form, curve: _Curve, b: float, c: float) -> Candidate:
+    """Return the candidate with the best factor and constant; a constant where it has no value."""
+    g = form(b * curve.x + c)
+    largest = float(g.abs().max())
+    projection = projected(g / largest if largest > 1 else g, curve.values)
+    factor = float(projection.factor) * curve.spread / max(largest, 1.0)
+    offset = curve.mean - factor * float((g - g[0]).mean() + g[0])
+    if float(projection.explained) < 0 or not math.isfinite(factor) or not math.isfinite(offset):
+        return Candidate(form, (0.0, b, c, curve.mean), 0.0 if curve.spread else 1.0)
+    if not curve.spread:
+        return Candidate(form, (0.0, b, c, curve.mean), 1.0)
+    error = curve.y / curve.spread - (factor / curve.spread * g + offset / curve.spread)
+    unexplained = float(error.square().mean())
+    return Candidate(form, (factor, b, c, offset), min(1.0, max(0.0, 1 - unexplained)))

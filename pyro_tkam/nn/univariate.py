@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pyro_tkam.nn import _checks, pruning, regularizers
 from pyro_tkam.nn._unseen import unseen
 from pyro_tkam.nn.basis import Basis
+from pyro_tkam.nn.forms import LibraryLike
 from pyro_tkam.nn.grids import GridUpdate, update_grid
 from pyro_tkam.nn.symbolic import NUM_ARGUMENTS, Candidate, fit_formulas
 from pyro_tkam.ops.bases import BasisFunctions, Picklable
@@ -338,8 +339,9 @@ class UnivariateFunctions(PyroModule):
         index: tuple[int, ...],
         samples: Tensor | None = None,
         *,
-        library: Sequence[str] | None = None,
+        library: LibraryLike | None = None,
         num_candidates: int = 5,
+        tolerance: float = 1e-4,
     ) -> list[Candidate]:
         """
         Find formulas for one function, the best first.
@@ -347,12 +349,14 @@ class UnivariateFunctions(PyroModule):
         :param index: which function, a place in ``batch_shape``.
         :param samples: its arguments, shape ``(N,)``; None takes equally spaced ones of its grid's
             interval.
-        :param library: names of functions, see :data:`pyro_tkam.nn.symbolic.FORMS`; None takes all.
+        :param library: forms, see :func:`pyro_tkam.nn.forms.as_library`; None takes all of
+            :data:`pyro_tkam.nn.LIBRARY`.
         :param num_candidates: number of formulas.
+        :param tolerance: share of the variance that a simpler form may explain less.
         :raises ValueError: for a place outside of the bank and for unknown names.
 
         >>> bank = UnivariateFunctions((2, 3), activation="tanh", noise_scale=0.0)
-        >>> [best, *_] = bank.symbolic((1, 2))
+        >>> [best, *_] = bank.symbolic((1, 2), tolerance=1e-9)
         >>> best.name
         'tanh'
         """
@@ -369,7 +373,7 @@ class UnivariateFunctions(PyroModule):
             samples = refined_knots(ends.expand(*shape, 2)[index], NUM_ARGUMENTS)
         with torch.no_grad():
             values = functions(samples.reshape(-1, *[1] * len(shape)))[:, *index]
-        return fit_formulas(samples, values, library, num_candidates)
+        return fit_formulas(samples, values, library, num_candidates, tolerance=tolerance)
 
     def prune(self, threshold: float, samples: Tensor | None = None) -> Self:
         """

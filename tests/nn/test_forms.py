@@ -56,13 +56,13 @@ def test_the_bessel_function_is_exact_and_has_gradients():
 def test_the_library_takes_names_formulas_expressions_and_functions():
     x = sympy.Symbol("x")
     u = torch.linspace(0.1, 0.9, 5, dtype=torch.double)
-    ways = as_library(["cube", "atanh", torch.tan, sympy.sin(x) / x, x * sympy.exp(-x), _double])
+    ways = as_library(["x^3", "atanh", torch.tan, sympy.sin(x) / x, "x*exp(-x)", _double])
     assert list(ways) == ["cube", "atanh", "tan", "sin(x)/x", "x*exp(-x)", "_double"]
     assert torch.allclose(ways["sin(x)/x"](u), u.sin() / u)
     assert torch.allclose(ways["x*exp(-x)"](u), u * (-u).exp())
     assert torch.equal(ways["_double"](u), 2 * u)
     assert ways["_double"].expression(x) == sympy.Function("_double")(x)
-    named = as_library({"sinc": sympy.sin(x) / x, "hyperbolic": torch.tanh, "mine": LIBRARY["sin"]})
+    named = as_library({"sinc": "sin(x)/x", "hyperbolic": torch.tanh, "mine": LIBRARY["sin"]})
     assert list(named) == ["sinc", "hyperbolic", "mine"]
     assert named["sinc"].expression(2 * x) == sympy.sin(2 * x) / (2 * x)
     with pytest.raises(ValueError, match=r"library must be one of 'constant', .*got 'sine'"):
@@ -70,7 +70,7 @@ def test_the_library_takes_names_formulas_expressions_and_functions():
     with pytest.raises(ValueError, match=r"library must name at least one of .*got \[\]"):
         as_library([])
     with pytest.raises(ValueError, match=r"formula must have one variable, got x\*y with"):
-        as_form(x * sympy.Symbol("y"))
+        as_form("x*y")
     with pytest.raises(TypeError, match=r"library must hold names, .*got 3"):
         as_form(3)
     with pytest.raises(TypeError, match="library must be a sequence or a mapping"):
@@ -83,7 +83,7 @@ def _double(u):
 
 def test_forms_pickle():
     assert pickle.loads(pickle.dumps(LIBRARY["gaussian"])) is LIBRARY["gaussian"]
-    for value in (sympy.Symbol("x") * sympy.exp(-sympy.Symbol("x")), _double):
+    for value in ("x*exp(-x)", _double):
         form = as_form(value)
         again = pickle.loads(pickle.dumps(form))
         assert again.name == form.name
