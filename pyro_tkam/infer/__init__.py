@@ -2,6 +2,7 @@
 Inference for any Pyro model: objectives, Langevin kernels, vectorized chains, parallel tempering.
 """
 
+from pyro_tkam.infer.evidence.compare import compare
 from pyro_tkam.infer.evidence.from_draws import bridge_evidence
 from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws
 from pyro_tkam.infer.evidence.log_evidence import log_evidence
@@ -40,5 +41,6 @@ __all__ = [
     "WakeSleepMLE",
     "WeightedDraws",
     "bridge_evidence",
+    "compare",
     "log_evidence",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_tkam._arviz import load, posterior, variable_name
 from pyro_tkam.infer.diagnosis import chains_verdict, score_verdict
 from pyro_tkam.infer.evidence.cross_bridge import cross_fitted_evidence
+from pyro_tkam.infer.evidence.prior_sensitivity import prior_verdict
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.requirements import check_model
 from pyro_tkam.infer.model.values import positions_of_values
@@ -54,7 +55,8 @@ def bridge_evidence(
     :param num_proposals: draws of each normal; by default as many as there are draws in a half,
         and at least 4096.
     :return: value and standard error in nats, with a verdict: on the halves' agreement, the
-        bridge's overlap, the number of draws, R-hat, and whether the draws are of this posterior.
+        bridge's overlap, the number of draws, R-hat, whether the draws are of this posterior, and
+        how much the evidence depends on the prior.
     :raises TypeError: if the draws are something else.
     :raises ValueError: if the model has no evidence, a site is missing or of another shape, there
         are too few draws, or a tenth of them has zero density.
@@ -83,10 +85,12 @@ def bridge_evidence(
     )
     both = replace(both, bridge=_with_lost(both.bridge, lost))
     names = _coordinate_names(density)
+    some, gradient, log_prior = _scored(density, positions)
     verdict = (
         _lost_verdict(lost)
         + chains_verdict(positions, names)
-        + score_verdict(*_scores(density, positions), names)
+        + score_verdict(some, gradient, names)
+        + prior_verdict(density, some.flatten(0, 1), log_prior, names)
         + Verdict(notes=(MODES_NOTE,))
     )
     result = both.preferred
@@ -192,15 +196,19 @@ def _lost_verdict(lost: Tensor) -> Verdict:
     return Verdict((Finding("draws on the boundary", seen, "sample in double precision"),))
 
 
-def _scores(density: ModelDensity, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Some of the draws ``(chain, draw, *local, dim)`` and the log density's gradient there."""
+def _scored(density: ModelDensity, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Some of the draws ``(chain, draw, *local, dim)``, the log density's gradient there, and the log
+    prior ``(chain * draw, *local)``.
+    """
     step = max(1, positions.shape[0] * positions.shape[1] // SCORED_DRAWS)
     some = positions[:, ::step]
     point = some.flatten(0, 1).detach().requires_grad_()
     with torch.enable_grad():
-        log_density = torch.stack(density.log_terms(point)).sum()
+        log_prior, log_likelihood = density.log_terms(point)
+        log_density = (log_prior + log_likelihood).sum()
         (gradient,) = torch.autograd.grad(log_density, point, materialize_grads=True)
-    return some, gradient.unflatten(0, some.shape[:2])
+    return some, gradient.unflatten(0, some.shape[:2]), log_prior.detach()
 
 
 def _coordinate_names(density: ModelDensity) -> list[str]:
