@@ -197,6 +197,7 @@ def automala_step(
         evaluations=cost.evaluations,
         screenings=cost.screenings,
         row_evaluations=cost.of_row,
+        failed=~torch.isfinite(found.log_ratio),
     )
     return choose(accepted, found.end, point), info
 

@@ -97,6 +97,7 @@ class StepInfo(Batched):
     :param screenings: number of evaluations of the density without its gradient.
     :param row_evaluations: number of evaluations of either kind that the row needed, with all its
         data at once.
+    :param failed: where density or gradient was not finite on the way; the proposal is rejected.
     """
 
     acceptance_rate: Tensor
@@ -108,6 +109,7 @@ class StepInfo(Batched):
     evaluations: Tensor
     screenings: Tensor
     row_evaluations: Tensor
+    failed: Tensor
 
     @property
     def total_evaluations(self) -> Tensor:
@@ -238,5 +240,6 @@ def _finish(
         evaluations=once,
         screenings=torch.zeros_like(once),
         row_evaluations=once,
+        failed=~torch.isfinite(ratio),
     )
     return choose(accepted, end, point), info

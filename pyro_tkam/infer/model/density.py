@@ -18,7 +18,9 @@ from pyro_tkam.distributions import JointEnergy
 from pyro_tkam.infer.model.batching import RUNNERS, LoopRunner, PlateRunner, choose_runner, works
 from pyro_tkam.infer.model.compiled import TracedFunction
 from pyro_tkam.infer.model.coordinates import Layout, StandardNormal, Unconstrained, is_fixed
-from pyro_tkam.infer.model.evaluate import ModelTerms, find_local_plates
+from pyro_tkam.infer.model.evaluate import REFERENCE_SCALE, ModelTerms, find_local_plates
+from pyro_tkam.infer.model.failures import by_rows
+from pyro_tkam.infer.model.reference import Reference
 from pyro_tkam.infer.model.site import Site, is_improper, is_plain, is_unmasked, unwrapped
 from pyro_tkam.infer.model.sites import (
     Model,
@@ -69,6 +71,15 @@ class Density(Protocol):
 
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate the joint density and its gradient."""
+
+    def reference_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Return the log reference density and the rest of the log joint, differentiable in the
+        position.
+        """
+
+    def sample_reference(self, num: int) -> Tensor:
+        """Draw ``num`` positions from the reference density."""
 
     def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
         """Evaluate the joint density alone."""
@@ -220,6 +231,10 @@ class ModelDensity:
         return self.terms.layout
 
     @property
+    def _reference(self) -> Reference:
+        return Reference(self.structure, self.layout, self.terms.prior_names)
+
+    @property
     def vectorization(self) -> str:
         """How the model is run at many positions."""
         return self._runner.name
@@ -278,9 +293,23 @@ class ModelDensity:
         """
         return self._runner.log_terms(position)
 
+    def reference_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Return the log density from which tempering starts (:class:`Reference`) and the rest of the
+        log joint, each ``(rows, *local)``, differentiable in the position.
+        """
+        return self._reference.split(position, *self.log_terms(position))
+
+    def sample_reference(self, num: int) -> Tensor:
+        """Draw ``num`` positions from the reference, ``(num, *local, dim)``."""
+        if self._reference.is_prior:
+            return self.sample_prior(num)
+        shape = (num, *self._prototype.shape)
+        return REFERENCE_SCALE * torch.randn_like(self._prototype.expand(shape))
+
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate log prior + log likelihood and the gradient; ``rows`` makes no difference."""
-        return Point(position, *self._joint(position))
+        return Point(position, *by_rows(self._joint, position))
 
     def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
         """Evaluate log prior + log likelihood; ``rows`` makes no difference."""
@@ -294,11 +323,11 @@ class ModelDensity:
 
     def split(self, position: Tensor) -> SplitPoint:
         """Evaluate log prior and log likelihood, and both gradients."""
-        return SplitPoint(position, *self._split(position))
+        return SplitPoint(position, *by_rows(self._split, position))
 
     def split_values(self, position: Tensor) -> tuple[Tensor, ...]:
         """Evaluate log prior and log likelihood alone."""
-        return self._values(position)
+        return by_rows(self._values, position)
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
         """

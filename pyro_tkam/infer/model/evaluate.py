@@ -17,11 +17,14 @@ from torch import Tensor
 
 from pyro_tkam.distributions.joint import in_latents_only
 from pyro_tkam.infer.model.coordinates import Layout, StandardNormal
+from pyro_tkam.infer.model.failures import TolerantFactorizations
 from pyro_tkam.infer.model.handlers import trace_latents
-from pyro_tkam.infer.model.site import Site, is_prior, site_log_prob
+from pyro_tkam.infer.model.site import Site, is_flat, is_prior, site_log_prob
 from pyro_tkam.infer.model.sites import Model, Structure, sample_sites
 
 _ROWS = "_rows"
+REFERENCE_SCALE = 2.0
+"""Standard deviation of unconstrained coordinates that have no prior to draw from."""
 Plates = dict[str, tuple[int, int]]
 """Dimension and size of plates by name."""
 
@@ -52,6 +55,7 @@ class ModelTerms:
         self.structure, self.layout = structure, layout
         self._names = [name for name, _ in structure.sites()]
         self.prior_names = [name for name, site in structure.sites() if is_prior(site)]
+        self._flat = {name for name in structure.latent if is_flat(structure.trace.nodes[name])}
 
     def one(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Return log prior and log likelihood ``(*local)`` of one position ``(*local, dim)``."""
@@ -109,21 +113,22 @@ class ModelTerms:
         """Draw a position ``(*local, dim)`` from the prior.
 
         :param normal: standard normal, of that shape; used as it is where that is the prior of the
-            coordinates.
+            coordinates, and twice where a flat prior leaves none to draw from.
         """
-        given = self._only_normal(self.layout.unflatten(normal))
+        given = self._from_normal(self.layout.unflatten(normal))
         return self.coordinates(self._run_latents(given), given)
 
     def plated_draw_prior(self, normal: Tensor) -> Tensor:
         """Draw positions ``(rows, *local, dim)`` from the prior, as :meth:`draw_prior` does."""
-        given = self._only_normal(self.layout.unflatten(normal))
-        spread = self._only_normal(self._spread(normal))
+        given = self._from_normal(self.layout.unflatten(normal))
+        spread = self._from_normal(self._spread(normal))
         rows = len(normal)
         return self.coordinates(self._run_latents(spread, rows), given, (rows,))
 
-    def _only_normal(self, coordinates: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _from_normal(self, coordinates: dict[str, Tensor]) -> dict[str, Tensor]:
         sites = self.layout.sites
-        return {
+        flat = {name: REFERENCE_SCALE * coordinates[name] for name in self._flat}
+        return flat | {
             name: each
             for name, each in coordinates.items()
             if isinstance(sites[name].coordinate, StandardNormal)
@@ -166,7 +171,13 @@ class ModelTerms:
     def _setting(self, coordinates: dict[str, Tensor]) -> Iterator[None]:
         """Let models run at these coordinates, unseen from outside."""
         setting = _SetCoordinates(self.layout, coordinates)
-        with poutine.block(), pyro.validation_enabled(False), in_latents_only(), setting:
+        with (
+            poutine.block(),
+            pyro.validation_enabled(False),
+            in_latents_only(),
+            TolerantFactorizations(),
+            setting,
+        ):
             yield
 
     def _with_rows(self, rows: int | None) -> Model:
@@ -214,13 +225,13 @@ class ModelTerms:
         if self.structure.enumerated:
             log_prior = marginal(trace, terms, prior, dims)
             log_prior, log_joint = (
-                _keep(each, dims, sizes)
+                keep_dims(each, dims, sizes)
                 for each in (log_prior, marginal(trace, terms, terms, dims))
             )
             return log_prior, log_joint - log_prior
-        log_prior = sum((_keep(terms[name], dims, sizes) for name in prior), zero)
+        log_prior = sum((keep_dims(terms[name], dims, sizes) for name in prior), zero)
         log_likelihood = sum(
-            (_keep(terms[name], dims, sizes) for name in terms if name not in prior), zero
+            (keep_dims(terms[name], dims, sizes) for name in terms if name not in prior), zero
         )
         return log_prior, log_likelihood
 
@@ -297,7 +308,7 @@ def _check_shape(name: str, fn: Any, value: Tensor) -> None:
         )
 
 
-def _keep(term: Tensor, dims: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor:
+def keep_dims(term: Tensor, dims: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor:
     """
     Sum a term over all dimensions but ``dims``, along which it has (or is spread to) ``sizes``.
     """

@@ -10,6 +10,9 @@ from torch.distributions import Transform, transforms
 
 from pyro_tkam.infer.model.compiled import TracedFunction
 from pyro_tkam.infer.model.coordinates import Layout, SiteLayout, Unconstrained
+from pyro_tkam.infer.model.evaluate import REFERENCE_SCALE
+from pyro_tkam.infer.model.failures import TolerantFactorizations, by_rows
+from pyro_tkam.infer.model.reference import log_normal_reference
 from pyro_tkam.ops.langevin import Point
 
 Potential = Callable[[dict[str, Tensor]], Tensor]
@@ -38,13 +41,23 @@ class PotentialDensity:
         self._traced = TracedFunction(self._log_density_gradient)
         self._traced_value = TracedFunction(lambda each: (self._log_density(each),))
 
+    def reference_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log of ``N(0, 2²)`` and the rest of the log density, each ``(rows,)``."""
+        reference = log_normal_reference(position).sum(-1)
+        return reference, self._log_density(position) - reference
+
+    def sample_reference(self, num: int) -> Tensor:
+        """Draw ``num`` positions from ``N(0, 2²)``."""
+        shape = (num, *self._prototype.shape)
+        return REFERENCE_SCALE * torch.randn_like(self._prototype.expand(shape))
+
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate the log density and its gradient; ``rows`` makes no difference."""
-        return Point(position, *self._traced(position))
+        return Point(position, *by_rows(self._traced, position))
 
     def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
         """Evaluate the log density alone."""
-        return torch.as_tensor(self._traced_value(position)[0])
+        return torch.as_tensor(by_rows(self._traced_value, position)[0])
 
     def expect(self, rows: int) -> None:
         """Be ready for batches of exactly so many rows."""
@@ -78,9 +91,10 @@ class PotentialDensity:
         return SiteLayout(tuple(value.shape), value.ndim, Unconstrained(inverse))
 
     def _log_density(self, position: Tensor) -> Tensor:
-        return torch.func.vmap(lambda each: -self.potential_fn(self.layout.unflatten(each)))(
-            position
-        )
+        with TolerantFactorizations():
+            return torch.func.vmap(lambda each: -self.potential_fn(self.layout.unflatten(each)))(
+                position
+            )
 
     def _log_density_gradient(self, position: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

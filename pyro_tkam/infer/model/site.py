@@ -56,6 +56,13 @@ def is_improper(site: Site) -> bool:
     return isinstance(unwrapped(site["fn"]), dist.ImproperUniform) or is_partly_masked(site)
 
 
+def is_flat(site: Site) -> bool:
+    """Tell whether a latent site has no prior at all: an improper one, or all of it masked."""
+    return isinstance(unwrapped(site["fn"]), dist.ImproperUniform) or any(
+        not torch.as_tensor(mask).any() for mask in masks(site)
+    )
+
+
 def is_deterministic(site: Site) -> bool:
     """Tell whether a site only records a value."""
     fn = site["fn"]

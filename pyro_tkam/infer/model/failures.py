@@ -1,0 +1,87 @@
+"""A density that fails at some rows of a batch is NaN there, and computed at the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+ROW_ERRORS = (ValueError, torch.linalg.LinAlgError)
+"""What a model raises at values that are no valid parameters."""
+
+Function = Callable[[Tensor], tuple[Any, ...]]
+
+
+class TolerantFactorizations(TorchFunctionMode):
+    """Fills a Cholesky factor or an inverse with NaN where there is none, instead of raising.
+
+    Matrices of other rows keep their factors, also in a recorded graph; what LAPACK leaves in a
+    failed one is finite garbage.
+
+    >>> with TolerantFactorizations():
+    ...     torch.linalg.cholesky(torch.tensor([[[4.0]], [[-1.0]]])).flatten()
+    tensor([2., nan])
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        tolerant = _TOLERANT.get(func)
+        if tolerant is None:
+            return func(*args, **(kwargs or {}))
+        result, info = tolerant(*args, **(kwargs or {}))
+        return torch.where((info != 0)[..., None, None], torch.nan, result)
+
+
+_TOLERANT: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.linalg.cholesky: torch.linalg.cholesky_ex,
+    torch.linalg.inv: torch.linalg.inv_ex,
+}
+
+
+def by_rows(function: Function, batch: Tensor) -> tuple[Any, ...]:
+    """Evaluate a batch by halves where it raises, down to the rows that do, which become NaN.
+
+    :param function: from ``(rows, ...)`` to a tuple of ``(rows, ...)``, each row by itself.
+    :param batch: ``(rows, ...)``.
+    :raises ValueError, LinAlgError: what the function raised, if it did so at every row.
+
+    >>> def root(x):
+    ...     if (x < 0).any():
+    ...         raise ValueError("negative")
+    ...     return (x.sqrt(),)
+    >>> by_rows(root, torch.tensor([4.0, -1.0, 9.0]))
+    (tensor([2., nan, 3.]),)
+    """
+    try:
+        return function(batch)
+    except ROW_ERRORS:
+        parts = _halves(function, batch)
+        known = next((part for part in parts if part is not None), None)
+        if known is None:
+            raise
+        missing = tuple(value.new_full((1, *value.shape[1:]), torch.nan) for value in known)
+        rows = [missing if part is None else part for part in parts]
+        return tuple(torch.cat(column) for column in zip(*rows, strict=True))
+
+
+def _halves(function: Function, batch: Tensor) -> list[tuple[Any, ...] | None]:
+    """Return the results of parts of a batch in order, None for each row that raised."""
+    if len(batch) == 1:
+        return [None]
+    middle = len(batch) // 2
+    return [*_part(function, batch[:middle]), *_part(function, batch[middle:])]
+
+
+def _part(function: Function, batch: Tensor) -> list[tuple[Any, ...] | None]:
+    try:
+        return [function(batch)]
+    except ROW_ERRORS:
+        return _halves(function, batch)
