@@ -6,7 +6,7 @@ from pyro_tkam.infer.evidence.compare import compare
 from pyro_tkam.infer.evidence.from_draws import bridge_evidence
 from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws
 from pyro_tkam.infer.evidence.log_evidence import log_evidence
-from pyro_tkam.infer.mcmc.kernels import MALA, ULA, AutoMALA, LangevinKernel
+from pyro_tkam.infer.mcmc.kernels import MALA, ULA, AutoMALA, EnsembleHMC, LangevinKernel
 from pyro_tkam.infer.mcmc.vectorized import VectorizedMCMC
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.objectives.importance import ImportanceMLE, ImportanceStatistics
@@ -22,6 +22,7 @@ __all__ = [
     "MALA",
     "ULA",
     "AutoMALA",
+    "EnsembleHMC",
     "Evidence",
     "Finding",
     "ImportanceMLE",

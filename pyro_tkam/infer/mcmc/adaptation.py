@@ -14,7 +14,7 @@ from pyro.ops.dual_averaging import DualAveraging
 from pyro.ops.welford import WelfordCovariance
 from torch import Tensor
 
-from pyro_tkam.infer.mcmc.metric import AffineFrame, Frame, IdentityFrame, Moments
+from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME, AffineFrame, Frame, Moments
 from pyro_tkam.ops.langevin import StepInfo, Tuning
 
 State = dict[str, Any]
@@ -25,8 +25,6 @@ Of the mean step: searches from slightly above it end where they start most ofte
 cheapest. On standard normal targets of 10, 20 and 50 dimensions, with gains from 1 to 1.3, squared
 jumps per evaluation of either kind are within 3% of the best gain's, and per gradient within 7%.
 """
-
-DENSITY_FRAME = IdentityFrame()
 
 
 class Adaptation(Protocol):
@@ -209,9 +207,15 @@ class FrameAdaptation(RoundAdaptation):
     long as before.
     """
 
-    def __init__(self, warmup_steps: int, accepted_only: bool, limits: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        warmup_steps: int,
+        accepted_only: bool,
+        limits: tuple[float, float],
+        frame: Frame = DENSITY_FRAME,
+    ) -> None:
         super().__init__(warmup_steps, accepted_only, limits)
-        self._moments = Moments()
+        self._moments, self.frame = Moments(), frame
 
     def state(self) -> State:
         """Return numbers and tensors from which to go on."""

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from pyro_tkam.infer.mcmc.adaptation import Adaptation
-from pyro_tkam.infer.mcmc.metric import FramedTarget
-from pyro_tkam.infer.model.density import Density
+from pyro_tkam.infer.mcmc.ensemble_metric import Metric
+from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME, Evaluated, FramedTarget
+from pyro_tkam.infer.model.layout import Layout
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 
 
@@ -23,14 +24,24 @@ class Mover(Protocol):
     ) -> tuple[Point, StepInfo]:
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
 
-    def tuning(self, point: Point) -> Tuning:
-        """Return the tuning to start with."""
+    def tuning(self, point: Point, metric: Metric | None = None) -> Tuning:
+        """Return the tuning to start with, for a known metric of the target."""
 
-    def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
+    def adaptation(
+        self, warmup_steps: int, dim: int | None = None, metric: Metric | None = None
+    ) -> Adaptation:
         """
         Return how the tuning changes during warm-up, and the frame if all chains share one
-        ``dim``-d law.
+        ``dim``-d law, for a known metric of the target.
         """
+
+
+class ChainDensity(Evaluated, Protocol):
+    """What chains sample: a log density on positions that a layout reads."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where each site lies in a position."""
 
 
 class Chains:
@@ -48,7 +59,7 @@ class Chains:
     def __init__(
         self,
         kernel: Mover,
-        density: Density,
+        density: ChainDensity,
         point: Point,
         tuning: Tuning,
         adaptation: Adaptation,
@@ -62,17 +73,25 @@ class Chains:
         self._target = FramedTarget(density, adaptation.frame)
 
     @staticmethod
-    def begin(kernel: Mover, density: Density, point: Point, warmup_steps: int) -> Chains:
-        """Start chains at positions ``(chains, *local, dim)``, with the density there."""
+    def begin(
+        kernel: Mover,
+        density: ChainDensity,
+        point: Point,
+        warmup_steps: int,
+        metric: Metric | None = None,
+    ) -> Chains:
+        """Start chains at positions ``(chains, *local, dim)``, with the density there.
+
+        :param metric: of the target, where it is known.
+        """
         dim = None if density.layout.local_shape else density.layout.dim
-        return Chains(
-            kernel,
-            density,
-            point,
-            kernel.tuning(point),
-            kernel.adaptation(warmup_steps, dim),
-            warmup_steps,
-        )
+        adaptation = kernel.adaptation(warmup_steps, dim, metric)
+        tuning = kernel.tuning(point, metric)
+        frame = adaptation.frame
+        if frame is not DENSITY_FRAME:
+            inner, gradient = frame.inner(point.position), frame.pull(point.gradient)
+            point = Point(inner, point.log_density, gradient, point.parts)
+        return Chains(kernel, density, point, tuning, adaptation, warmup_steps)
 
     @property
     def position(self) -> Tensor:
@@ -98,11 +117,16 @@ class Chains:
         """Set the state to positions ``(chains, *local, dim)``."""
         self.point = self._target(self._target.frame.inner(position))
 
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the chains only."""
+        self.point = self.point.take(rows)
+
     def state(self) -> dict[str, Any]:
         """Return numbers and tensors from which to go on."""
         return {
             "index": self.index,
             "point": [self.point.position, self.point.log_density, self.point.gradient],
+            "parts": list(self.point.parts),
             "step_size": self.tuning.step_size,
             "scale": self.tuning.scale,
             "adaptation": self.adaptation.state(),
@@ -114,4 +138,4 @@ class Chains:
         self.tuning = Tuning(state["step_size"], state["scale"])
         self.adaptation.load(state["adaptation"])
         self._target = FramedTarget(self.density, self.adaptation.frame)
-        self.point = Point(*state["point"])
+        self.point = Point(*state["point"], tuple(state["parts"]))

@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.model.density import Density
 from pyro_tkam.ops.langevin import Point
 
 DRAWS_PER_EFFECTIVE_DRAW = 10
@@ -55,6 +54,9 @@ class IdentityFrame:
         return gradient
 
 
+DENSITY_FRAME = IdentityFrame()
+
+
 @dataclass(frozen=True)
 class AffineFrame:
     """``z = μ + L y``, under which the target stays the same up to the constant ``log det L``.
@@ -86,6 +88,16 @@ class AffineFrame:
         return gradient @ self.matrix
 
 
+class Evaluated(Protocol):
+    """A log density on positions ``(rows, *local, dim)``, as :class:`Density` has it."""
+
+    def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
+        """Evaluate the density and its gradient."""
+
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate the density alone."""
+
+
 class FramedTarget:
     """A density in the coordinates of a frame.
 
@@ -93,13 +105,14 @@ class FramedTarget:
     :param frame: the coordinates.
     """
 
-    def __init__(self, density: Density, frame: Frame) -> None:
+    def __init__(self, density: Evaluated, frame: Frame) -> None:
         self.density, self.frame = density, frame
 
     def __call__(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate positions in the frame, up to the frame's constant."""
         point = self.density.point(self.frame.outer(position), rows)
-        return Point(position, point.log_density, self.frame.pull(point.gradient))
+        gradient = self.frame.pull(point.gradient)
+        return Point(position, point.log_density, gradient, point.parts)
 
     def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
         """Evaluate the log density alone."""

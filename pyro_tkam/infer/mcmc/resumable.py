@@ -64,6 +64,10 @@ class BatchRun(ABC):
     def _finish(self) -> None:
         """Turn the records into results; called at the end and when interrupted."""
 
+    def _prepare(self) -> bool:
+        """Make a step of what comes before the warm-up; tell whether there was one left."""
+        return False
+
     def _after_step(self, index: int) -> None:
         """
         Do what follows a step; what it raises leaves a state that :meth:`resume` can go on from.
@@ -137,6 +141,11 @@ class BatchRun(ABC):
         bar = ProgressBar(self.warmup_steps, self.num_samples, disable=self.disable_progbar)
         self._rng = _get_rng(device)
         with bar, _deferred_interrupt() as interrupted:
+            while self._prepare():
+                self._rng = _get_rng(device)
+                self._show_start(bar)
+                if interrupted:
+                    raise KeyboardInterrupt
             for index in range(self._done, total):
                 if self._must_stop():
                     break
@@ -159,6 +168,11 @@ class BatchRun(ABC):
             }
         for name, value in values.items():
             self._records[name][draw] = value
+
+    def _show_start(self, bar: ProgressBar) -> None:
+        if not bar.disable:
+            bar.set_description("Start", refresh=False)
+            bar.set_postfix(self._status())
 
     def _show(self, bar: ProgressBar, index: int) -> None:
         if not bar.disable:

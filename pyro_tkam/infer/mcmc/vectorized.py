@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from pyro_tkam.infer.mcmc.chains import Chains
+from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
 from pyro_tkam.infer.mcmc.initialization import find_start, given_start
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun
@@ -25,7 +26,7 @@ class VectorizedMCMC(BatchRun):
     holds ``lp, acceptance_rate, step_size, diverging, energy, reversible``, each
     ``(chain, draw, *local)``. A run may be interrupted and resumed (:attr:`state`, :meth:`resume`).
 
-    :param kernel: a :class:`ULA`, :class:`MALA` or :class:`AutoMALA`.
+    :param kernel: an :class:`EnsembleHMC`, :class:`ULA`, :class:`MALA` or :class:`AutoMALA`.
     :param num_samples: number of draws kept of each chain.
     :param warmup_steps: number of steps that adapt the kernel and are dropped; ``num_samples`` if
         None.
@@ -57,15 +58,20 @@ class VectorizedMCMC(BatchRun):
         num_samples: int,
         warmup_steps: int | None = None,
         initial_params: Mapping[str, Tensor] | None = None,
-        num_chains: int = 1,
+        num_chains: int | None = None,
         hook_fn: Callable[[LangevinKernel, dict[str, Tensor], str, int], None] | None = None,
         disable_progbar: bool = False,
         transforms: Mapping[str, Transform] | None = None,
         save_params: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(num_samples, warmup_steps, num_chains, disable_progbar)
         if not isinstance(kernel, LangevinKernel):
-            raise TypeError(f"kernel must be a ULA, MALA or AutoMALA, got {type(kernel).__name__}")
+            raise TypeError(
+                "kernel must be an EnsembleHMC, ULA, MALA or AutoMALA, got "
+                f"{type(kernel).__name__}"
+            )
+        num_chains = kernel.default_num_chains if num_chains is None else num_chains
+        warmup_steps = kernel.default_warmup_steps if warmup_steps is None else warmup_steps
+        super().__init__(num_samples, warmup_steps, num_chains, disable_progbar)
         self.kernel, self.hook_fn, self.save_params = kernel, hook_fn, save_params
         self.transforms = dict(transforms) if transforms is not None else None
         if initial_params is not None and num_chains == 1:
@@ -119,28 +125,41 @@ class VectorizedMCMC(BatchRun):
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
         given = self._initial_params
         prototype = None if given is None else {name: value[0] for name, value in given.items()}
-        density = self.kernel.density(args, kwargs, prototype)
+        self._density = density = self.kernel.density(args, kwargs, prototype)
+        self.kernel.transforms = density.transforms
+        self._chains, self._start = None, None
         density.expect(self.num_chains)
         if given is not None:
-            start = given_start(density, given, self.num_chains)
+            point = given_start(density, given, self.num_chains)
+        elif self.kernel.has_own_start:
+            point = find_start(density, self.num_chains)
         else:
-            start = find_start(density, self.num_chains)
-        self._chains = Chains.begin(self.kernel, density, start, self.warmup_steps)
-        self.kernel.transforms = density.transforms
-        return start.position.device
+            self._start = EnsembleStart(self.kernel, density, self.num_chains)
+            return self._start.ensemble.path.device
+        self._chains = Chains.begin(self.kernel, density, point, self.warmup_steps)
+        return point.position.device
+
+    def _prepare(self) -> bool:
+        if self._chains is not None or self._start is None:
+            return False
+        self._start.ensemble.rung()
+        if self._start.ensemble.done:
+            self._chains = self._start.chains(self.warmup_steps)
+        return True
 
     def _step(self, index: int) -> dict[str, Tensor]:
-        info = self._chains.step()
-        statistics = {name: getattr(info, name) for name in STATISTICS}
-        return {
-            "position": self._chains.position,
-            "lp": self._chains.point.log_density,
-        } | statistics
+        chains = self._moving
+        if self._start is not None and index == self.warmup_steps:
+            self._start.end_warmup(chains)
+        info = chains.step()
+        records = {name: getattr(info, name) for name in STATISTICS}
+        records |= {"n_steps": info.evaluations, **self.kernel.further_statistics(info)}
+        return {"position": chains.position, "lp": chains.point.log_density, **records}
 
     def _after_step(self, index: int) -> None:
         if self.hook_fn is not None:
             warm = index < self.warmup_steps
-            params = self._chains.density.layout.unflatten(self._chains.position)
+            params = self._density.layout.unflatten(self._moving.position)
             self.hook_fn(
                 self.kernel,
                 params,
@@ -148,15 +167,32 @@ class VectorizedMCMC(BatchRun):
                 index - (not warm) * self.warmup_steps,
             )
 
+    @property
+    def _moving(self) -> Chains:
+        assert self._chains is not None
+        return self._chains
+
     def _state(self) -> dict[str, Any]:
-        return self._chains.state()
+        return {
+            "start": None if self._start is None else self._start.save(),
+            "moving": None if self._chains is None else self._chains.state(),
+        }
 
     def _load(self, state: dict[str, Any]) -> None:
-        self._chains.load(state)
+        if self._start is not None:
+            self._start.load(state["start"])
+        if state["moving"] is not None:
+            if self._start is not None:
+                self._chains = self._start.chains(self.warmup_steps)
+            self._moving.load(state["moving"])
 
     def _status(self) -> dict[str, str]:
-        info = self._chains.last_info
-        assert info is not None
+        if self._chains is None:
+            assert self._start is not None
+            return {"t": f"{self._start.ensemble.state.t.min():.2e}"}
+        info = self._moving.last_info
+        if info is None:
+            return {}
         return {
             "step size": f"{info.step_size.mean():.2e}",
             "acc. prob": f"{info.acceptance_rate.mean():.3f}",
@@ -185,7 +221,7 @@ class VectorizedMCMC(BatchRun):
         ]
 
     def _constrain(self, position: Tensor) -> dict[str, Tensor]:
-        density = self._chains.density
+        density = self._density
         values = density.constrain(position)
         if self.transforms is not None:
             coordinates = density.layout.unflatten(position)

@@ -72,6 +72,10 @@ class Density(Protocol):
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate the joint density and its gradient."""
 
+    @property
+    def records_graphs(self) -> bool:
+        """Whether evaluations may be recorded as lists of tensor operations."""
+
     def reference_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """
         Return the log reference density and the rest of the log joint, differentiable in the
@@ -229,6 +233,11 @@ class ModelDensity:
     def layout(self) -> Layout:
         """Where each site lies in a position."""
         return self.terms.layout
+
+    @property
+    def records_graphs(self) -> bool:
+        """Whether evaluations may be recorded as lists of tensor operations."""
+        return self._trace_graph
 
     @property
     def _reference(self) -> Reference:

@@ -27,6 +27,8 @@ class PotentialDensity:
         it is missing.
     """
 
+    records_graphs = True
+
     def __init__(
         self,
         potential_fn: Potential,

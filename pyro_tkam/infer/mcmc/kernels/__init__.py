@@ -2,7 +2,8 @@
 
 from pyro_tkam.infer.mcmc.kernels.automala import AutoMALA
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.mcmc.kernels.mala import MALA
 from pyro_tkam.infer.mcmc.kernels.ula import ULA
 
-__all__ = ["MALA", "ULA", "AutoMALA", "LangevinKernel"]
+__all__ = ["MALA", "ULA", "AutoMALA", "EnsembleHMC", "LangevinKernel"]

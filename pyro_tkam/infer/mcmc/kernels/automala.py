@@ -14,7 +14,9 @@ from pyro_tkam.infer.mcmc.adaptation import (
     RoundAdaptation,
     transient_steps,
 )
+from pyro_tkam.infer.mcmc.ensemble_metric import Metric
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
+from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME
 from pyro_tkam.infer.model.potential import Potential
 from pyro_tkam.infer.model.sites import Model
 from pyro_tkam.ops.automala import NUM_UNIFORMS, automala_step
@@ -106,10 +108,13 @@ class AutoMALA(LangevinKernel):
             return step_size
         return torch.where(mean_accepted.isnan(), step_size, mean_accepted).clamp(*self.limits)
 
-    def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
+    def adaptation(
+        self, warmup_steps: int, dim: int | None = None, metric: Metric | None = None
+    ) -> Adaptation:
         """Return adaptation between rounds, of the frame too where that is wanted and possible."""
         if not self.adapt:
             return NoAdaptation()
         if self.standardize and dim is not None and dim <= LARGEST_FRAME:
-            return FrameAdaptation(warmup_steps, self.adapt_to_accepted, self.limits)
+            frame = DENSITY_FRAME if metric is None else metric.frame
+            return FrameAdaptation(warmup_steps, self.adapt_to_accepted, self.limits, frame)
         return RoundAdaptation(warmup_steps, self.adapt_to_accepted, self.limits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.infer.autoguide.initialization import init_to_uniform
@@ -15,6 +15,7 @@ from torch.distributions import Transform
 
 from pyro_tkam.infer.mcmc.adaptation import Adaptation
 from pyro_tkam.infer.mcmc.chains import Chains
+from pyro_tkam.infer.mcmc.ensemble_metric import Metric
 from pyro_tkam.infer.mcmc.initialization import check_params, find_start, given_start
 from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.potential import Potential, PotentialDensity
@@ -84,6 +85,11 @@ class LangevinKernel(MCMCKernel):
         self._chains: Chains | None = None
         super().__init__()
 
+    #: chains of a :class:`VectorizedMCMC` for which no number is given
+    default_num_chains: ClassVar[int] = 1
+    #: warm-up steps of these if none is given; as many as draws if None
+    default_warmup_steps: ClassVar[int | None] = None
+
     @abstractmethod
     def step(
         self, point: Point, target: Target, tuning: Tuning, adjusted: bool
@@ -104,14 +110,19 @@ class LangevinKernel(MCMCKernel):
         return step_size
 
     @abstractmethod
-    def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
+    def adaptation(
+        self, warmup_steps: int, dim: int | None = None, metric: Metric | None = None
+    ) -> Adaptation:
         """
         Return how the tuning changes during warm-up, and the frame if all chains share one
-        ``dim``-d law.
+        ``dim``-d law, for a known metric of the target.
         """
 
-    def tuning(self, point: Point) -> Tuning:
-        """Return the tuning to start with, for a point whose first dimension is the chains'."""
+    def tuning(self, point: Point, metric: Metric | None = None) -> Tuning:
+        """
+        Return the tuning to start with, for a point whose first dimension is the chains' and a
+        known metric of the target.
+        """
         rest = point.log_density[0]
         return Tuning(
             torch.full_like(rest, self.initial_step_size), torch.ones_like(point.position[0])
@@ -141,6 +152,15 @@ class LangevinKernel(MCMCKernel):
         assert self.potential_fn is not None
         return PotentialDensity(self.potential_fn, params, self._options["transforms"])
 
+    @property
+    def has_own_start(self) -> bool:
+        """Whether chains start by an initialization strategy that was given."""
+        return self._options["init_strategy"] is not init_to_uniform
+
+    def further_statistics(self, info: StepInfo) -> dict[str, Tensor]:
+        """Return what else is worth recording of a step, by name."""
+        return {}
+
     # The surface that pyro.infer.MCMC uses.
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
@@ -154,16 +174,23 @@ class LangevinKernel(MCMCKernel):
                 f"site back by itself: the supports of {moving} depend on other sites"
             )
         self.transforms = density.transforms
+        chains = self._first_chain(density, params, warmup_steps)
+        self._initial_params = density.layout.unflatten(chains.position[0])
+        self._chains = chains
+        self._last_params = self._initial_params
+        self._divergences: list[int] = []
+        self._accepted = 0.0
+
+    def _first_chain(
+        self, density: Density, params: dict[str, Tensor] | None, warmup_steps: int
+    ) -> Chains:
+        """Return one chain at given parameters, or where the initialization puts it."""
         if params is not None:
             check_params(density.layout, params, ())
             start = given_start(density, {name: value[None] for name, value in params.items()}, 1)
         else:
             start = find_start(density, 1)
-        self._initial_params = density.layout.unflatten(start.position[0])
-        self._chains = Chains.begin(self, density, start, warmup_steps)
-        self._last_params = self._initial_params
-        self._divergences: list[int] = []
-        self._accepted = 0.0
+        return Chains.begin(self, density, start, warmup_steps)
 
     def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Make one step; parameters other than those returned last are taken as the new state."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pyro_tkam.infer.mcmc.adaptation import Adaptation, DualAveragingAdaptation
+from pyro_tkam.infer.mcmc.ensemble_metric import Metric
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.potential import Potential
 from pyro_tkam.infer.model.sites import Model
@@ -60,7 +62,16 @@ class MALA(LangevinKernel):
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
         return mala_step(point, target, tuning, Noise.draw(point, 1), adjusted)
 
-    def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
+    def tuning(self, point: Point, metric: Metric | None = None) -> Tuning:
+        """Return the first step size, with the metric's standard deviations where these adapt."""
+        tuning = super().tuning(point, metric)
+        if metric is None or not self.adapt_mass_matrix:
+            return tuning
+        return replace(tuning, scale=metric.spread)
+
+    def adaptation(
+        self, warmup_steps: int, dim: int | None = None, metric: Metric | None = None
+    ) -> Adaptation:
         """Return dual averaging and Welford variances."""
         return DualAveragingAdaptation(
             warmup_steps, self.target_accept_prob, self.adapt_step_size, self.adapt_mass_matrix

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyro_tkam.infer.mcmc.adaptation import Adaptation, NoAdaptation
+from pyro_tkam.infer.mcmc.ensemble_metric import Metric
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.potential import Potential
 from pyro_tkam.infer.model.sites import Model
@@ -50,6 +51,8 @@ class ULA(LangevinKernel):
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
         return ula_step(point, target, tuning, Noise.draw(point, 0))
 
-    def adaptation(self, warmup_steps: int, dim: int | None = None) -> Adaptation:
+    def adaptation(
+        self, warmup_steps: int, dim: int | None = None, metric: Metric | None = None
+    ) -> Adaptation:
         """Return no adaptation: a fixed step is what defines the bias."""
         return NoAdaptation()

@@ -1,0 +1,78 @@
+"""The start of chains of any kernel: a tempered ensemble, all or some of whose rows go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer.mcmc.chains import Chains
+from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, LangevinKernel
+from pyro_tkam.infer.mcmc.path import Path
+from pyro_tkam.infer.mcmc.tempered_ensemble import POPULATIONS, TemperedEnsemble
+from pyro_tkam.infer.model.density import Density
+
+FEWEST_ROWS = 64
+
+
+class EnsembleStart:
+    """A tempered ensemble of 64 rows or more, from which chains go on.
+
+    An :class:`EnsembleHMC` warms all rows up, and then as many as there are chains go on; another
+    kernel takes over before its own warm-up.
+
+    :param kernel: of the chains.
+    :param density: what they sample.
+    :param num_chains: number of chains.
+    """
+
+    def __init__(self, kernel: LangevinKernel, density: Density, num_chains: int) -> None:
+        self.kernel, self.density, self.num_chains = kernel, density, num_chains
+        rows = POPULATIONS * -(-max(FEWEST_ROWS, num_chains) // POPULATIONS)
+        self.rows_go_on = isinstance(kernel, EnsembleHMC)
+        mover = (
+            kernel
+            if isinstance(kernel, EnsembleHMC)
+            else EnsembleHMC(kernel.model, kernel.potential_fn)
+        )
+        self.ensemble = TemperedEnsemble(mover, Path(density, rows), rows)
+        self.chosen = torch.arange(rows)
+
+    def chains(self, warmup_steps: int) -> Chains:
+        """Return chains at the end of the path."""
+        if self.rows_go_on:
+            return self.ensemble.chains(self.kernel, warmup_steps)
+        self._choose()
+        state = self.ensemble.state
+        point = self.density.point(state.position[self.chosen])
+        return Chains.begin(self.kernel, self.density, point, warmup_steps, state.metric)
+
+    def end_warmup(self, chains: Chains) -> None:
+        """Let as many rows go on as there are chains."""
+        if self.rows_go_on and self.num_chains < len(self.chosen):
+            self._choose()
+            chains.keep(self.chosen)
+            self.ensemble.path.expect(self.num_chains)
+
+    @property
+    def populations(self) -> Tensor:
+        """Number of the population of each chain, ``(chains,)``."""
+        return self.ensemble.populations[self.chosen]
+
+    @property
+    def ancestors(self) -> Tensor:
+        """Number of the reference draw that each chain descends from, ``(chains, *local)``."""
+        return self.ensemble.state.ancestors[self.chosen]
+
+    def _choose(self) -> None:
+        self.chosen = torch.randperm(self.ensemble.rows)[: self.num_chains].sort().values
+
+    def save(self) -> dict[str, Any]:
+        """Return numbers and tensors from which to go on."""
+        return {"ensemble": self.ensemble.save(), "chosen": self.chosen}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Go on from what :meth:`save` returned."""
+        self.chosen = saved["chosen"]
+        self.ensemble.load(saved["ensemble"])

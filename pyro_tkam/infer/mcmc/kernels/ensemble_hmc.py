@@ -1,0 +1,138 @@
+"""Hamiltonian Monte Carlo tuned by an ensemble of chains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer.mcmc.adaptation import Adaptation
+from pyro_tkam.infer.mcmc.chains import Chains
+from pyro_tkam.infer.mcmc.ensemble_adaptation import WINDOWS, EnsembleAdaptation, FixedMetric
+from pyro_tkam.infer.mcmc.ensemble_metric import LARGEST_DENSE, Metric
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
+from pyro_tkam.infer.mcmc.path import Path
+from pyro_tkam.infer.mcmc.tempered_ensemble import TemperedEnsemble
+from pyro_tkam.infer.model.density import Density
+from pyro_tkam.infer.model.potential import Potential
+from pyro_tkam.infer.model.sites import Model
+from pyro_tkam.ops.hmc import hmc_step
+from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning
+
+
+ENSEMBLE_ROWS = 64
+
+
+class EnsembleHMC(LangevinKernel):
+    """Hamiltonian Monte Carlo whose chains share step size, metric and trajectory length.
+
+    At each iteration all chains make ``n = ⌈h min(τ/ε, N/2)⌉`` leapfrog steps, ``h ~ U(0, 2)``, in
+    coordinates in which the covariance of the ensemble is 1; momentum and acceptance are a chain's
+    own. Warm-up adapts the metric to all chains together, its correlations shrunk (Schäfer and
+    Strimmer 2005), up to 512 dimensions and standard deviations alone beyond, and ``ε`` to the
+    harmonic mean of the acceptance rates (Hoffman, Radul and Sountsov 2021). Then they are fixed:
+    nothing in a step depends on where a chain is, which leaves the target invariant.
+
+    With :class:`VectorizedMCMC` 64 chains run by default, and start by tempering; in
+    ``pyro.infer.MCMC`` each chain is one of a warmed-up ensemble of its own.
+
+    :param model: a Pyro model, or
+    :param potential_fn: from unconstrained values by site to the potential energy.
+    :param trajectory_length: ``τ``, mean length in standard deviations, positive.
+    :param max_steps: ``N``, the most leapfrog steps of a trajectory, at least 2.
+    :param target_accept_prob: acceptance rate to adapt to, in (0, 1).
+    :param step_size: ``ε`` with which adaptation starts, in standard deviations.
+    :param options: see :class:`LangevinKernel`.
+    :raises ValueError: if a number is out of range.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> from pyro_tkam.infer import VectorizedMCMC
+    >>> def model():
+    ...     pyro.sample("z", dist.Normal(0.0, 1.0))
+    >>> mcmc = VectorizedMCMC(EnsembleHMC(model), num_samples=100, disable_progbar=True)
+    >>> mcmc.run()
+    >>> mcmc.get_samples(group_by_chain=True)["z"].shape
+    torch.Size([64, 100])
+    """
+
+    default_num_chains: ClassVar[int] = ENSEMBLE_ROWS
+    default_warmup_steps: ClassVar[int | None] = WINDOWS[-1]
+
+    def __init__(
+        self,
+        model: Model | None = None,
+        potential_fn: Potential | None = None,
+        *,
+        trajectory_length: float = math.pi / 2,
+        max_steps: int = 64,
+        target_accept_prob: float = 0.8,
+        step_size: float = 0.5,
+        **options: Any,
+    ) -> None:
+        if not 0 < trajectory_length < math.inf:
+            raise ValueError(
+                f"trajectory_length must be positive and finite, got {trajectory_length}"
+            )
+        if max_steps < 2:
+            raise ValueError(f"max_steps must be at least 2, got {max_steps}")
+        if not 0 < target_accept_prob < 1:
+            raise ValueError(f"target_accept_prob must lie in (0, 1), got {target_accept_prob}")
+        super().__init__(model, potential_fn, step_size=step_size, **options)
+        self.trajectory_length, self.max_steps = float(trajectory_length), max_steps
+        self.target_accept_prob = target_accept_prob
+
+    def step(
+        self, point: Point, target: Target, tuning: Tuning, adjusted: bool
+    ) -> tuple[Point, StepInfo]:
+        """Make a trajectory of all rows; without the Metropolis test if not ``adjusted``."""
+        stretch = 2 * torch.rand((), dtype=torch.float64).item()
+        num_steps = max(1, math.ceil(stretch * self.mean_steps(tuning.step_size)))
+        return hmc_step(point, target, tuning, Noise.draw(point, 1), num_steps, adjusted)
+
+    def further_statistics(self, info: StepInfo) -> dict[str, Tensor]:
+        """Return where trajectories are capped."""
+        return {"capped": self.capped(info.step_size)}
+
+    def mean_steps(self, step_size: Tensor) -> float:
+        """Return ``min(τ/ε, N/2)``, for the geometric mean of step sizes that differ."""
+        mean = step_size.log().mean().exp().item()
+        return min(self.trajectory_length / mean, self.max_steps / 2)
+
+    def capped(self, step_size: Tensor) -> Tensor:
+        """Tell where trajectories are shorter than wanted, as the most steps are too few."""
+        return self.trajectory_length / step_size > self.max_steps / 2
+
+    def tuning(self, point: Point, metric: Metric | None = None) -> Tuning:
+        """Return the first step size, in the metric."""
+        tuning = super().tuning(point, metric)
+        return tuning if metric is None else replace(tuning, scale=metric.scale)
+
+    def adaptation(
+        self, warmup_steps: int, dim: int | None = None, metric: Metric | None = None
+    ) -> Adaptation:
+        """Return windows of metric and step size, starting from a metric."""
+        dense = dim is not None and dim <= LARGEST_DENSE
+        return EnsembleAdaptation(warmup_steps, self.target_accept_prob, dense, metric)
+
+    def _first_chain(
+        self, density: Density, params: dict[str, Tensor] | None, warmup_steps: int
+    ) -> Chains:
+        """Return one row of an ensemble that is warmed up, whose tuning stays as it is."""
+        if params is not None or self.has_own_start:
+            return super()._first_chain(density, params, warmup_steps)
+        ensemble = TemperedEnsemble(self, Path(density, ENSEMBLE_ROWS), ENSEMBLE_ROWS)
+        while not ensemble.done:
+            ensemble.rung()
+        warm = ensemble.chains(self, WINDOWS[-1])
+        for _ in range(WINDOWS[-1]):
+            warm.step()
+        row = torch.randint(ENSEMBLE_ROWS, ())
+        point = density.point(warm.position[row][None])
+        fixed = FixedMetric(warm.adaptation.frame)
+        inner = Point(
+            fixed.frame.inner(point.position), point.log_density, fixed.frame.pull(point.gradient)
+        )
+        return Chains(self, density, inner, warm.tuning, fixed, warmup_steps)

@@ -1,0 +1,97 @@
+"""The path of densities from a reference to the posterior, on batches of positions."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer.model.compiled import TracedFunction
+from pyro_tkam.infer.model.density import Density
+from pyro_tkam.infer.model.failures import ROW_ERRORS, by_rows
+from pyro_tkam.infer.model.layout import Layout
+from pyro_tkam.ops.langevin import Point
+
+TRIES = 20
+
+
+class Path:
+    """``log π_t = log reference + t (log joint - log reference)`` with one gradient.
+
+    Points carry the log reference and the rest as ``parts``.
+
+    :param density: the joint density and its reference.
+    :param rows: rows of a batch; the graph is recorded for so many.
+    """
+
+    def __init__(self, density: Density, rows: int) -> None:
+        self.density, self.rows = density, rows
+        self._evaluate = TracedFunction(self._with_gradient, density.records_graphs)
+        self._evaluate.expect(rows)
+        self._record()
+
+    @property
+    def layout(self) -> Layout:
+        """Where each site lies in a position."""
+        return self.density.layout
+
+    @property
+    def device(self) -> torch.device:
+        """Device of positions."""
+        return self.density.draw_start(1).device
+
+    def expect(self, rows: int) -> None:
+        """Be ready for batches of exactly so many rows too."""
+        self._evaluate.expect(rows)
+
+    def at(self, t: Tensor) -> PathTarget:
+        """Return the density at a temperature ``t`` of shape ``(*local)``."""
+        return PathTarget(self, t)
+
+    def point(self, position: Tensor, t: Tensor) -> Point:
+        """Evaluate positions ``(rows, *local, dim)`` at ``t``, broadcastable to their rows."""
+        column = t.to(position).expand(position.shape[:-1]).unsqueeze(-1)
+        batch = torch.cat([position, column], -1)
+        reference, rest, value, gradient = by_rows(self._evaluate, batch)
+        return Point(position, value, gradient, (reference, rest))
+
+    def _record(self) -> None:
+        # At ordinary values: one failing row of the first batch would end the recording for good.
+        for _ in range(TRIES):
+            start = self.density.draw_start(1)
+            with suppress(*ROW_ERRORS):
+                self.point(start.expand(self.rows, *start.shape[1:]), torch.ones(()))
+                return
+
+    def _with_gradient(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        with torch.enable_grad():
+            position = batch[..., :-1].detach().requires_grad_()
+            reference, rest = self.density.reference_terms(position)
+            value = torch.addcmul(reference, batch[..., -1], rest)
+            (gradient,) = torch.autograd.grad(value.sum(), position, materialize_grads=True)
+        return reference.detach(), rest.detach(), value.detach(), gradient
+
+
+class PathTarget:
+    """A path at one temperature, as a target of kernels.
+
+    :param path: the path.
+    :param t: ``(*local)``.
+    """
+
+    def __init__(self, path: Path, t: Tensor) -> None:
+        self.path, self.t = path, t
+
+    @property
+    def layout(self) -> Layout:
+        """Where each site lies in a position."""
+        return self.path.layout
+
+    def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
+        """Evaluate positions and gradients."""
+        return self.path.point(position, self.t)
+
+    def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Evaluate the log density alone."""
+        return self.path.point(position, self.t).log_density
