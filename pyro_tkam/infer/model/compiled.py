@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
-from torch._functorch.compile_utils import fx_graph_cse
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
@@ -172,10 +171,21 @@ def _simplified(module: fx.GraphModule) -> Function:
         ):
             _fold(module, node)
     graph.eliminate_dead_code()
-    module.graph = fx_graph_cse(graph)
-    module.graph.eliminate_dead_code()
+    _share(graph)
     module.recompile()
     return module.forward
+
+
+def _share(graph: fx.Graph) -> None:
+    """Compute once what is computed several times; all operations are pure."""
+    first: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op in ("call_function", "get_attr"):
+            # Names of nodes are unique, so that equal text means equal arguments.
+            same = first.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+            if same is not node:
+                node.replace_all_uses_with(same)
+                graph.erase_node(node)
 
 
 def _is_pure(node: fx.Node) -> bool:
