@@ -73,9 +73,7 @@ def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
 
 @to_arviz.register
 def _vectorized(result: VectorizedMCMC, *, evidence: Evidence | None = None) -> Container:
-    local = (
-        _in_order(getattr(result._density, "local_plates", {})) if result._samples else []
-    )
+    local = _in_order(getattr(result._density, "local_plates", {})) if result._samples else []
     return _chains(result, result.sample_stats, local, evidence)
 
 

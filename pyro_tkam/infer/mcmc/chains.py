@@ -138,4 +138,5 @@ class Chains:
         self.tuning = Tuning(state["step_size"], state["scale"])
         self.adaptation.load(state["adaptation"])
         self._target = FramedTarget(self.density, self.adaptation.frame)
-        self.point = Point(*state["point"], tuple(state["parts"]))
+        position, log_density, gradient = state["point"]
+        self.point = Point(position, log_density, gradient, tuple(state["parts"]))

@@ -113,7 +113,7 @@ class EnsembleAdaptation:
         return replace(tuning, scale=self.metric.scale)
 
     def _note_spread(self, draws: Tensor) -> None:
-        self.spreads.append(draws.double().flatten(0, 1).std(0))
+        self.spreads.append(draws.double().flatten(0, 1).std(0, correction=0))
 
 
 class FixedMetric:

@@ -13,6 +13,8 @@ from pyro_tkam.ops.shrinkage import shrunk_correlation
 LARGEST_DENSE = 512
 """Dimensions up to which correlations are worth ``dim²`` operations a step and a row."""
 
+FEWEST_EFFECTIVE = 8
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -54,13 +56,16 @@ class Metric:
 def estimated(draws: Tensor, effective: float, former: Metric, dense: bool) -> Metric:
     """Return the metric of draws.
 
-    A coordinate that does not vary, or overflows, keeps its former scale.
+    A coordinate that does not vary, or overflows, keeps its former scale; draws that are worth less
+    than 8 change nothing.
 
     :param draws: in the density's coordinates, ``(n, *rest, dim)``.
     :param effective: number of independent draws that they are worth.
     :param former: the metric before.
     :param dense: whether correlations are taken out; then ``rest`` is empty.
     """
+    if effective < FEWEST_EFFECTIVE:
+        return former
     wide = draws.double()
     spread = wide.std(0, correction=0)
     varies = spread.isfinite() & (spread > 1e-12 * former.spread)

@@ -135,9 +135,7 @@ class TemperedEnsemble:
         t = next_temperature(state.rest, state.t, self.ess_threshold)
         self._resample(log_weight_increments(state.rest, t - state.t))
         state.t = t
-        state.metric = estimated(
-            state.position, self._effective_rows(), state.metric, self.dense
-        )
+        state.metric = estimated(state.position, self._effective_rows(), state.metric, self.dense)
         self._move()
         state.rungs += 1
 
@@ -154,9 +152,7 @@ class TemperedEnsemble:
         state = self.state
         by_population = log_weights.unflatten(0, (POPULATIONS, -1)).movedim(1, -1)
         size = by_population.shape[-1]
-        state.log_evidence = (
-            state.log_evidence + by_population.logsumexp(-1) - math.log(size)
-        )
+        state.log_evidence = state.log_evidence + by_population.logsumexp(-1) - math.log(size)
         chosen = systematic(by_population, self.rows // POPULATIONS).movedim(-1, 1)
         offset = size * torch.arange(POPULATIONS, device=chosen.device)
         rows = (chosen + offset.reshape(-1, *(1,) * (chosen.ndim - 1))).flatten(0, 1)

@@ -66,8 +66,7 @@ class VectorizedMCMC(BatchRun):
     ) -> None:
         if not isinstance(kernel, LangevinKernel):
             raise TypeError(
-                "kernel must be an EnsembleHMC, ULA, MALA or AutoMALA, got "
-                f"{type(kernel).__name__}"
+                f"kernel must be an EnsembleHMC, ULA, MALA or AutoMALA, got {type(kernel).__name__}"
             )
         num_chains = kernel.default_num_chains if num_chains is None else num_chains
         warmup_steps = kernel.default_warmup_steps if warmup_steps is None else warmup_steps

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-ROW_ERRORS = (ValueError, torch.linalg.LinAlgError)
+ROW_ERRORS = (ValueError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 """What a model raises at values that are no valid parameters."""
 
 Function = Callable[[Tensor], tuple[Any, ...]]

@@ -13,7 +13,7 @@ from pyro.infer import MCMC
 from pyro.infer.mcmc import StreamingMCMC
 from torch import Tensor
 
-from pyro_tkam.infer import MALA, ULA, AutoMALA, VectorizedMCMC
+from pyro_tkam.infer import MALA, ULA, AutoMALA, EnsembleHMC, VectorizedMCMC
 from pyro_tkam.infer.mcmc.adaptation import doubling_rounds, stan_windows
 from tests.infer.models import (
     ROWS,
@@ -23,7 +23,7 @@ from tests.infer.models import (
     mixture,
 )
 
-KERNELS = [ULA, MALA, AutoMALA]
+KERNELS = [ULA, MALA, AutoMALA, EnsembleHMC]
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
 

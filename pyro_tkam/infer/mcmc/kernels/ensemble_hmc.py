@@ -22,7 +22,6 @@ from pyro_tkam.infer.model.sites import Model
 from pyro_tkam.ops.hmc import hmc_step
 from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning
 
-
 ENSEMBLE_ROWS = 64
 
 
