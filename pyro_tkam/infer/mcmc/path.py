@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.infer.model.compiled import TracedFunction
+from pyro_tkam.infer.model.coordinates import Layout
 from pyro_tkam.infer.model.density import Density
 from pyro_tkam.infer.model.failures import ROW_ERRORS, by_rows
-from pyro_tkam.infer.model.layout import Layout
 from pyro_tkam.ops.langevin import Point
 
 TRIES = 20

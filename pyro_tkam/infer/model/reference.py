@@ -71,9 +71,7 @@ class Reference:
             site, fn = self.layout.sites[name], self.structure.trace.nodes[name]["fn"]
             assert isinstance(site.coordinate, Unconstrained)
             value, transform = coordinates[name], site.coordinate.transform(fn)
-            log_volume = site.coordinate.log_volume(
-                {"fn": fn, "value": transform(value)}, value
-            )
+            log_volume = site.coordinate.log_volume({"fn": fn, "value": transform(value)}, value)
             normal = sum_rightmost(log_normal_reference(value), site.event_dim)
             excess = excess + keep_dims(
                 normal - log_volume, self.layout.local_dims, self.layout.local_shape
