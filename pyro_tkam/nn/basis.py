@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 import torch
@@ -27,6 +29,17 @@ def _kind(basis: Any) -> type[BasisFunctions]:
     return BASES[basis]
 
 
+def _as_it_is(functions: BasisFunctions) -> BasisFunctions:
+    return functions
+
+
+#: how functions go on outside of the grid, by the name that users give
+EXTRAPOLATIONS: dict[str, Callable[[BasisFunctions], BasisFunctions]] = {
+    "zero": _as_it_is,
+    "linear": methodcaller("extended"),
+}
+
+
 class Basis(PyroModule):
     r"""
     A named basis of univariate functions on a grid over ``[low, high]``, at first a uniform one.
@@ -46,6 +59,7 @@ class Basis(PyroModule):
         B-splines have none.
     :param trainable_width: make ``width`` a parameter. The paper's tables train it for RBF and
         Fourier bases.
+    :param extrapolation: ``"zero"`` or ``"linear"``, see :class:`~pyro_tkam.nn.UnivariateFunctions`.
     :raises ValueError: for an unknown name, an empty interval, or sizes or a width the basis can't
         have.
 
@@ -65,6 +79,7 @@ class Basis(PyroModule):
         degree: int = 3,
         width: float | None = None,
         trainable_width: bool = False,
+        extrapolation: str = "zero",
     ) -> None:
         super().__init__()
         kind = _kind(name)
@@ -82,7 +97,8 @@ class Basis(PyroModule):
             width = _checks.number(
                 "width", kind.default_width if width is None else width, above=kind.smallest_width
             )
-        self._functions = kind.uniform(self.low, self.high, grid_size, degree, width)
+        extend = _checks.known("extrapolation", extrapolation, EXTRAPOLATIONS)
+        self._functions = extend(kind.uniform(self.low, self.high, grid_size, degree, width))
         self.register_buffer("grid", self._functions.grid)
         if trainable_width:
             self.width = PyroParam(
@@ -106,9 +122,7 @@ class Basis(PyroModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}grid")
         if saved is not None:
-            self.place(
-                self._functions.from_grid(saved, self._functions.width, self._functions.degree)
-            )
+            self.place(self._functions.on_grid(saved))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks
@@ -16,7 +17,8 @@ from pyro_tkam.ops.bases import BasisFunctions
 from pyro_tkam.ops.bases.regrid import Refit, quadratic, quantile_knots, refined_knots, refit
 
 if TYPE_CHECKING:
-    from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
+    from pyro_tkam.nn.functions import BoundFunctions
+    from pyro_tkam.nn.univariate import UnivariateFunctions
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +30,14 @@ class GridUpdate:
         ``batch_shape``.
     :param change: the same over all functions, relative to their root mean square.
     :param accepted: whether the update was made.
+    :param outside: share of the samples that lay outside of the old grid.
     :param parameter: the coefficients, whose entries now have another meaning if it was.
     """
 
     error: Tensor
     change: float
     accepted: bool
+    outside: float
     parameter: nn.Parameter
 
 
@@ -58,15 +62,25 @@ def update_grid(
     grid_size: int | None,
     uniform_share: float,
     widen: bool,
+    shrink: bool,
     max_change: float,
 ) -> GridUpdate:
     """Update a bank's grid; the arguments are those of :meth:`UnivariateFunctions.update_grid`."""
     functions = _checked(bank, samples, uniform_share, max_change)
     dtype = functions.coefficients.dtype
     old = functions.basis.cast(torch.float64)
-    size = old.grid_size if grid_size is None else _checks.integer("grid_size", grid_size, 2)
-    samples = None if samples is None else samples.double()
-    knots = _new_knots(old, samples, old.num_knots(size), uniform_share, widen)
+    size = (
+        old.grid_size
+        if grid_size is None
+        else _checks.integer("grid_size", grid_size, old.smallest_grid_size)
+    )
+    if samples is None:
+        knots, outside = refined_knots(old.placed, old.num_knots(size)), 0.0
+    else:
+        outside = share_outside(old, samples)
+        samples = samples.double()
+        ends = _new_ends(old, samples, widen, shrink, torch.finfo(dtype).eps)
+        knots = quantile_knots(samples, *ends, old.num_knots(size), uniform_share)
     if not bool((knots.to(dtype).diff(dim=-1) > 0).all()):
         raise ValueError(
             f"uniform_share must be large enough to keep knots apart, got {uniform_share}"
@@ -77,8 +91,43 @@ def update_grid(
     accepted = change <= max_change
     if accepted:
         bank.basis.place(new)
-        bank.replace_coefficients(fit.coefficients(functions.coefficients.double()))
-    return GridUpdate(error.to(dtype), change, accepted, bank.coefficients)
+        coefficients = bank._in_bank_order(bank.coefficients)  # of masked functions, too
+        bank.replace_coefficients(fit.coefficients(coefficients.double()))
+    return GridUpdate(error.to(dtype), change, accepted, outside, bank.coefficients)
+
+
+def share_outside(basis: BasisFunctions, samples: Tensor) -> float:
+    """Return the share of samples, ``(N, *grid_batch)``, that lie outside of a grid."""
+    low, high = basis.placed[..., 0], basis.placed[..., -1]
+    return float(((samples < low) | (samples > high)).double().mean())
+
+
+def forget_moments(optimizer: Any, parameters: Iterable[nn.Parameter]) -> None:
+    """
+    Let an optimizer start afresh for parameters whose entries have another meaning now.
+
+    What L-BFGS remembers mixes all parameters, so that it forgets everything.
+
+    :param optimizer: of ``torch.optim`` or ``pyro.optim``.
+    :param parameters: those that changed.
+    :raises TypeError: for another object.
+    """
+    parameters = list(parameters)
+    if isinstance(optimizer, PyroOptim):
+        for parameter in parameters:
+            if parameter in optimizer.optim_objs:
+                forget_moments(optimizer.optim_objs[parameter], [parameter])
+        return
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            "optimizer must be one of torch.optim or pyro.optim, got "
+            f"{type(optimizer).__name__}"
+        )
+    if isinstance(optimizer, torch.optim.LBFGS):
+        optimizer.state.clear()
+        optimizer._numel_cache = None  # type: ignore[assignment]
+    for parameter in parameters:
+        optimizer.state.pop(parameter, None)
 
 
 def _checked(
@@ -112,15 +161,21 @@ def _checked(
     return functions
 
 
-def _new_knots(
-    old: BasisFunctions, samples: Tensor | None, num: int, uniform_share: float, widen: bool
-) -> Tensor:
-    if samples is None:
-        return refined_knots(old.placed, num)
+def _new_ends(
+    old: BasisFunctions, samples: Tensor, widen: bool, shrink: bool, precision: float
+) -> tuple[Tensor, Tensor]:
+    """Return the ends of the new intervals; equal samples tell nothing that could shrink one."""
     low, high = _hull(old.placed[..., 0], old.placed[..., -1], samples.shape[1:])
+    smallest, largest = samples.amin(0), samples.amax(0)
     if widen:
-        low, high = torch.minimum(low, samples.amin(0)), torch.maximum(high, samples.amax(0))
-    return quantile_knots(samples, low, high, num, uniform_share)
+        low, high = torch.minimum(low, smallest), torch.maximum(high, largest)
+    if shrink:
+        inner = torch.maximum(low, smallest), torch.minimum(high, largest)
+        # Knots must stay apart in the bank's own precision.
+        least = 1e4 * precision * torch.maximum(inner[0].abs(), inner[1].abs())
+        spread = inner[1] - inner[0] > least
+        low, high = (torch.where(spread, *ends) for ends in zip(inner, (low, high), strict=True))
+    return low, high
 
 
 def _hull(low: Tensor, high: Tensor, batch: torch.Size) -> tuple[Tensor, Tensor]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
-from pyro_tkam.nn import _checks, pruning, regularizers
-from pyro_tkam.nn._unseen import unseen
+from pyro_tkam.nn import _checks, regularizers
+from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.forms import LibraryLike
-from pyro_tkam.nn.grids import GridUpdate, update_grid
+from pyro_tkam.nn.functions import BoundFunctions
+from pyro_tkam.nn.grids import GridUpdate, check_learned, update_grid
 from pyro_tkam.nn.symbolic import NUM_ARGUMENTS, Candidate, fit_formulas
-from pyro_tkam.ops.bases import BasisFunctions, Picklable
+from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops.bases import BasisFunctions
 from pyro_tkam.ops.bases.regrid import refined_knots
 
 #: base functions by the name that users give
@@ -27,88 +28,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "identity": torch.clone,
 }
-
-
-@dataclass(frozen=True, eq=False)
-class BoundFunctions(Picklable):
-    r"""
-    Univariate functions with their tensors,
-    :math:`φ(s) = w_b\,\mathrm{act}(s) + w_s \sum_i c_i B_i(s)`: an energy.
-
-    Pure and picklable. Called with ``z`` that broadcasts against ``batch_shape``, it returns the
-    broadcast shape; points shared by all functions, ``(N, 1, …, 1)``, cost ``N`` evaluations of the
-    basis and one matrix product.
-
-    :param basis: the functions :math:`B_i`.
-    :param coefficients: :math:`c`, shape ``(*batch_shape, num_functions)``.
-    :param scale: :math:`w_s`, broadcastable to ``batch_shape``; None for one.
-    :param base_weight: :math:`w_b`, broadcastable to ``batch_shape``; None where there is no base
-        function.
-    :param activation: the base function.
-    """
-
-    basis: BasisFunctions
-    coefficients: Tensor
-    scale: Tensor | None
-    base_weight: Tensor | None
-    activation: Callable[[Tensor], Tensor]
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Shape of the bank."""
-        return self.coefficients.shape[:-1]
-
-    @property
-    def knots(self) -> Tensor | None:
-        """
-        Cell edges, ascending, ``(*grid_batch, count)``; None where the functions are polynomials.
-        """
-        return self.basis.knots
-
-    @property
-    def weights(self) -> Tensor:
-        """
-        What multiplies :meth:`features`: ``w_s c`` and, where there is a base function, ``w_b``.
-        """
-        weights = (
-            self.coefficients
-            if self.scale is None
-            else self.scale.unsqueeze(-1) * self.coefficients
-        )
-        if self.base_weight is None:
-            return weights
-        return torch.cat((weights, self.base_weight.expand(self.batch_shape).unsqueeze(-1)), -1)
-
-    @property
-    def magnitude(self) -> Tensor:
-        """
-        Size of the largest weight, shape ``batch_shape``: sums of such terms are rounded in
-        proportion to it.
-        """
-        return self.weights.detach().abs().amax(-1)
-
-    def features(self, z: Tensor) -> Tensor:
-        """
-        Evaluate what the functions are sums of, the basis and the base function: ``(*z.shape,
-        features)``.
-        """
-        values = self.basis.cast(z.dtype)(z)
-        return (
-            values
-            if self.base_weight is None
-            else torch.cat((values, self.activation(z).unsqueeze(-1)), -1)
-        )
-
-    def __call__(self, z: Tensor) -> Tensor:
-        """Values of shape ``broadcast_shapes(z.shape, batch_shape)``."""
-        _checks.same_dtype("z", z, self.coefficients, "the coefficients")
-        _checks.broadcastable("z", z, self.batch_shape)
-        total = self.basis.weighted_sum(z, self.coefficients)
-        if self.scale is not None:
-            total = self.scale * total
-        if self.base_weight is not None:
-            total = total + self.base_weight * self.activation(z)
-        return total
 
 
 class UnivariateFunctions(PyroModule):
@@ -126,6 +45,8 @@ class UnivariateFunctions(PyroModule):
         replaced by a ``PyroSample`` of the same shape.
     :ivar scale: parameter :math:`w_s`, ``batch_shape``; None for polynomials.
     :ivar base_weight: parameter :math:`w_b`, ``batch_shape``; None for polynomials.
+    :ivar mask: buffer of bools, ``batch_shape``: functions that are masked are zero and are not
+        trained.
 
     :param batch_shape: an int or a tuple: the shape of the bank.
     :param basis: name of the basis, see :class:`~pyro_tkam.nn.Basis`.
@@ -141,6 +62,9 @@ class UnivariateFunctions(PyroModule):
     :param base_mean: :math:`μ`.
     :param base_spread: :math:`σ_b`.
     :param spline_scale: :math:`σ_s`.
+    :param extrapolation: what B-splines do outside of the grid: ``"zero"``, they fall to zero
+        within a few steps; ``"linear"``, they go on as straight lines. Other bases go on by their
+        own formula.
     :raises ValueError: for an unknown name, an empty interval or a size that is too small; says
         which are known.
 
@@ -149,6 +73,8 @@ class UnivariateFunctions(PyroModule):
     >>> energy(torch.linspace(0, 1, 7).reshape(7, 1, 1)).shape
     torch.Size([7, 81, 40])
     """
+
+    mask: Tensor
 
     def __init__(
         self,
@@ -167,6 +93,7 @@ class UnivariateFunctions(PyroModule):
         base_mean: float = 0.0,
         base_spread: float = 1.0,
         spline_scale: float = 1.0,
+        extrapolation: str = "zero",
     ) -> None:
         super().__init__()
         if not isinstance(batch_shape, int | tuple | list):
@@ -189,7 +116,9 @@ class UnivariateFunctions(PyroModule):
             degree=degree,
             width=width,
             trainable_width=trainable_width,
+            extrapolation=extrapolation,
         )
+        self.register_buffer("mask", torch.ones(self.batch_shape, dtype=torch.bool))
         self.coefficients = nn.Parameter(
             self.basis.starting_coefficients(self.batch_shape, noise_scale)
         )
@@ -233,6 +162,10 @@ class UnivariateFunctions(PyroModule):
         replacement = self._from_bank_order(coefficients.detach().to(self.coefficients))
         if replacement.shape != self.coefficients.shape:
             self.coefficients.grad = None
+            # Autograd forgets the old shape, which a loss that is still held would keep, only where
+            # the dtype changes.
+            other = torch.half if replacement.dtype != torch.half else torch.float
+            self.coefficients.data = replacement.new_empty(0, dtype=other)
         self.coefficients.data = replacement
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -241,6 +174,8 @@ class UnivariateFunctions(PyroModule):
         may_differ = "coefficients" in self._parameters and f"{prefix}basis.grid" in state_dict
         if saved is not None and may_differ and self.functions_shape(saved) == self.batch_shape:
             self.replace_coefficients(torch.empty_like(self._in_bank_order(saved)))
+        if saved is not None:  # older states have no masks
+            state_dict.setdefault(f"{prefix}mask", torch.ones_like(self.mask))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
@@ -257,6 +192,7 @@ class UnivariateFunctions(PyroModule):
         grid_size: int | None = None,
         uniform_share: float = 0.05,
         widen: bool = False,
+        shrink: bool = False,
         max_change: float = math.inf,
     ) -> GridUpdate:
         r"""
@@ -278,6 +214,7 @@ class UnivariateFunctions(PyroModule):
         :param uniform_share: :math:`ρ`, from 0 to 1.
         :param widen: let the interval grow to hold all samples; otherwise those outside count as
             its ends.
+        :param shrink: let the interval shrink to the range of the samples.
         :param max_change: refuse an update after which the functions differ by more, root mean
             squares over the points of the fit, relative to that of the functions.
         :return: what happened; a refused update leaves everything as it was.
@@ -293,7 +230,9 @@ class UnivariateFunctions(PyroModule):
         True
         """
         with unseen(self):
-            return update_grid(self, samples, grid_size, uniform_share, widen, max_change)
+            return update_grid(
+                self, samples, grid_size, uniform_share, widen, shrink, max_change
+            )
 
     def regularization(
         self,
@@ -377,9 +316,7 @@ class UnivariateFunctions(PyroModule):
 
     def prune(self, threshold: float, samples: Tensor | None = None) -> Self:
         """
-        Return a copy in which functions of a mean absolute value below a threshold are zero.
-
-        No mask holds them there: further training may bring them back.
+        Return a copy in which functions of a mean absolute value below a threshold are masked.
 
         :param threshold: smallest mean absolute value to keep.
         :param samples: arguments as for :meth:`regularization`.
@@ -390,11 +327,56 @@ class UnivariateFunctions(PyroModule):
         >>> bank = UnivariateFunctions(3)
         >>> torch.nn.init.zeros_(bank.base_weight[:2]).shape
         torch.Size([2])
-        >>> bank.prune(0.01).base_weight.count_nonzero()
-        tensor(1)
+        >>> bank.prune(0.01).mask
+        tensor([False, False,  True])
         """
-        with unseen(self):
-            return pruning.prune_functions(self, threshold, samples)
+        check_learned(self, self.weight_names, "pruning")
+        threshold = _checks.number("threshold", threshold)
+        if threshold < 0:
+            raise ValueError(f"threshold must be at least 0, got {threshold}")
+        with torch.no_grad(), unseen(self):
+            sizes = regularizers.mean_sizes(self.bound(), samples)
+        kept = sizes >= threshold
+        if not bool(kept.any()):
+            raise ValueError(
+                f"threshold={threshold:g} empties bank: its largest function has size "
+                f"{float(sizes.max())}"
+            )
+        pruned = unseen_copy(self)
+        pruned.mask &= kept
+        return pruned
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """The names of what is learned for each function."""
+        return (
+            ("coefficients", "scale", "base_weight") if self.basis.has_base else ("coefficients",)
+        )
+
+    @torch.no_grad()
+    def select(self, *index: Tensor) -> None:
+        """
+        Keep some functions, in place, with parameters that are new.
+
+        :param index: one tensor of indices for each dimension of ``batch_shape``, as in advanced
+            indexing.
+        """
+        old, grid = self.batch_shape, self.basis.grid
+        chosen = self._in_bank_order(self.coefficients)[index]
+        self.batch_shape = chosen.shape[:-1]
+        self.coefficients = nn.Parameter(self._from_bank_order(chosen))
+        self.mask = self.mask[index]
+        if self.scale is not None and self.base_weight is not None:
+            scale = self.scale.expand(old)[index]
+            self.scale = nn.Parameter(
+                scale[tuple(slice(size) for size in self._scale_shape())].contiguous()
+            )
+            self.base_weight = nn.Parameter(self.base_weight[index].contiguous())
+        if grid.dim() > 1:
+            own = grid.expand(*old, -1)[index]
+            own = own[(0,) * (len(old) + 1 - grid.dim())]
+            shared = tuple(slice(1) if size == 1 else slice(None) for size in grid.shape[:-1])
+            self.basis.place(self.basis.placed.on_grid(own[shared].contiguous()))
 
     @pyro_method
     def bound(self) -> BoundFunctions:
@@ -404,10 +386,22 @@ class UnivariateFunctions(PyroModule):
         In a Pyro model this registers parameters and draws ``PyroSample`` sites, so call it once in
         each execution.
         """
+        return BoundFunctions(**self._bound_tensors(self.mask))
+
+    def _bound_tensors(self, mask: Tensor) -> dict[str, Any]:
+        """Read what :class:`BoundFunctions` takes, without the functions that are masked."""
         coefficients = self._in_bank_order(self.coefficients)
-        return BoundFunctions(
-            self.basis.bound(), coefficients, self.scale, self.base_weight, self._activation
-        )
+        base_weight = self.base_weight
+        if not _is_full(mask):
+            coefficients = coefficients * mask.unsqueeze(-1)
+            base_weight = None if base_weight is None else base_weight * mask
+        return {
+            "basis": self.basis.bound(),
+            "coefficients": coefficients,
+            "scale": self.scale,
+            "base_weight": base_weight,
+            "activation": self._activation,
+        }
 
     def forward(self, z: Tensor) -> Tensor:
         """
@@ -419,6 +413,11 @@ class UnivariateFunctions(PyroModule):
         :raises TypeError: for another dtype than that of the coefficients.
         """
         return self.bound()(z)
+
+
+def _is_full(mask: Tensor) -> bool:
+    """Tell whether nothing is masked, where that is cheap to know."""
+    return mask.device.type == "cpu" and is_concrete(mask) and bool(mask.all())
 
 
 @contextmanager

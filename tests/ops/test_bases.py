@@ -93,7 +93,7 @@ def irregular(degree: int = 3, batch: tuple[int, ...] = ()) -> BasisFunctions:
     """B-splines on six steps whose lengths differ up to tenfold, with the ends 0 and 1."""
     steps = torch.rand(*batch, 6, dtype=torch.double) + 0.1
     grid = torch.nn.functional.pad(steps.cumsum(-1) / steps.sum(-1, keepdim=True), (1, 0))
-    return BSplines.from_grid(grid, None, degree)
+    return BSplines(grid, None, degree).on_grid(grid)
 
 
 @pytest.mark.parametrize("degree", [1, 2, 3, 4, 7])

@@ -6,10 +6,9 @@ need.
 from pyro_tkam.ops.bases.base import BasisFunctions, Picklable
 from pyro_tkam.ops.bases.bumps import GaussianKernels, MexicanHats, MorletWavelets, SwitchKernels
 from pyro_tkam.ops.bases.fourier import FourierSeries
-from pyro_tkam.ops.bases.irregular import IrregularBSplines
 from pyro_tkam.ops.bases.kernels import ShiftedKernel
 from pyro_tkam.ops.bases.polynomials import ChebyshevPolynomials, GegenbauerPolynomials, Polynomials
-from pyro_tkam.ops.bases.splines import BSplines
+from pyro_tkam.ops.bases.splines import BSplines, IrregularBSplines
 
 #: every basis by the name that users give
 BASES: dict[str, type[BasisFunctions]] = {

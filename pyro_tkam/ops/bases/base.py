@@ -43,6 +43,8 @@ class BasisFunctions(Picklable, ABC):
     default_width: ClassVar[float | None] = 1.0
     #: ``width`` must be above this
     smallest_width: ClassVar[float] = 0.0
+    #: smallest size of a grid
+    smallest_grid_size: ClassVar[int] = 1
     #: whether an edge adds a base function to the sum (polynomials stand alone)
     has_base: ClassVar[bool] = True
 
@@ -53,19 +55,25 @@ class BasisFunctions(Picklable, ABC):
     ) -> Self:
         """Make the basis on a uniform grid over ``[low, high]``, in the default dtype."""
 
-    @classmethod
-    def from_grid(cls, grid: Tensor, width: Tensor | None, degree: int) -> Self:
-        """Make the basis on a grid as :attr:`grid` holds it, whatever its steps."""
-        return cls(grid, width, degree)
+    def on_grid(self, grid: Tensor) -> Any:
+        """Make the same functions on a grid as :attr:`grid` holds it, whatever its steps."""
+        return replace(self, grid=grid)
 
-    def moved(self, knots: Tensor, grid_size: int) -> Self:
+    def extended(self) -> Self:
+        """
+        Return the functions as networks go on with them outside of the grid: as they are, unless
+        they would end there.
+        """
+        return self
+
+    def moved(self, knots: Tensor, grid_size: int) -> Any:
         """
         Make the basis of the same kind and width on other knots.
 
         :param knots: ascending, shape ``(*grid_batch, num_knots(grid_size))``.
         :param grid_size: what :meth:`uniform` takes.
         """
-        return self.from_grid(knots, self.width, self.degree)
+        return self.on_grid(knots)
 
     @property
     @abstractmethod

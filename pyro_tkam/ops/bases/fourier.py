@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -36,19 +36,16 @@ class FourierSeries(BasisFunctions):
         grid = torch.linspace(low, high, _CELLS_A_PERIOD * grid_size + 1)
         return cls(grid, torch.tensor(width), grid_size)
 
-    @classmethod
-    def from_grid(cls, grid: Tensor, width: Tensor | None, degree: int) -> Self:
+    def on_grid(self, grid: Tensor) -> Self:
         """Make the frequencies that the grid resolves."""
-        return cls(grid, width, (grid.shape[-1] - 1) // _CELLS_A_PERIOD)
+        return replace(self, grid=grid, degree=(grid.shape[-1] - 1) // _CELLS_A_PERIOD)
 
     def moved(self, knots: Tensor, grid_size: int) -> Self:
         """Make ``grid_size`` frequencies between other ends."""
         places = torch.linspace(
             0, 1, _CELLS_A_PERIOD * grid_size + 1, dtype=knots.dtype, device=knots.device
         )
-        return self.from_grid(
-            torch.lerp(knots[..., :1], knots[..., 1:], places), self.width, grid_size
-        )
+        return self.on_grid(torch.lerp(knots[..., :1], knots[..., 1:], places))
 
     @property
     def placed(self) -> Tensor:

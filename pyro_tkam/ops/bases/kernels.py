@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ class ShiftedKernel(BasisFunctions):
     """
 
     width: Tensor
+
+    smallest_grid_size: ClassVar[int] = 2
 
     @classmethod
     def uniform(

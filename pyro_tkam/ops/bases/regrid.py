@@ -139,10 +139,15 @@ def _solve(matrix: Tensor, target: Tensor) -> Tensor:
 
 
 def _points(old: BasisFunctions, new: BasisFunctions, samples: Tensor | None) -> Tensor:
-    """Return the points of a fit, shape ``(T, *grid_batch)``."""
+    """Return the points of a fit, shape ``(T, *grid_batch)``, where the new grid reaches."""
     count = _POINTS_A_FUNCTION * max(old.num_functions, new.num_functions)
-    grids = [(basis.placed[..., [0, -1]], count) for basis in (old, new)]
-    cells = [basis.knots for basis in (old, new) if basis.knots is not None]
+    low, high = new.placed[..., :1], new.placed[..., -1:]
+
+    def inside(knots: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(knots, low), high)
+
+    grids = [(inside(basis.placed[..., [0, -1]]), count) for basis in (old, new)]
+    cells = [inside(basis.knots) for basis in (old, new) if basis.knots is not None]
     grids += [(knots, _POINTS_A_CELL * (knots.shape[-1] - 1)) for knots in cells]
     parts = [refined_knots(grid, num + 1).movedim(-1, 0) for grid, num in grids]
     parts += [] if samples is None else [samples]

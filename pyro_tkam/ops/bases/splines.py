@@ -1,9 +1,9 @@
-"""B-splines of any degree; those here are fast because their grid is uniform."""
+"""B-splines of any degree, fastest on uniform grids."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Self
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops.bases.base import BasisFunctions
 from pyro_tkam.ops.bases.twin import evaluate
 
@@ -18,6 +19,7 @@ from pyro_tkam.ops.bases.twin import evaluate
 CHUNK = 1 << 22
 
 
+@dataclass(frozen=True, eq=False)
 class BSplines(BasisFunctions):
     r"""
     B-splines of degree :math:`k` on :math:`G` equal intervals: :math:`F = G + k` functions (Liu et
@@ -26,7 +28,13 @@ class BSplines(BasisFunctions):
     Inside the grid they sum to one. The knots go on for :math:`k` steps on either side, so that the
     functions fall to zero there and stay zero further out. ``grid`` holds the ``G + 1`` ends of the
     intervals; there is no width.
+
+    :param linear: go on outside of the grid as straight lines instead,
+        :math:`B(z) = B(e) + (z - e)\,B'(e)` with the nearest end :math:`e`, once continuously
+        differentiable for degrees above one.
     """
+
+    linear: bool = False
 
     default_width: ClassVar[float | None] = None
 
@@ -39,13 +47,14 @@ class BSplines(BasisFunctions):
             raise ValueError(f"degree must be at least 1 for a B-spline, got {degree}")
         return cls(torch.linspace(low, high, grid_size + 1), None, degree)
 
-    @classmethod
-    def from_grid(cls, grid: Tensor, width: Tensor | None, degree: int) -> BSplines:
-        """Make splines on a grid; those of a grid with unequal steps are slower."""
-        # They are made of the functions of this module.
-        from pyro_tkam.ops.bases.irregular import IrregularBSplines
+    def on_grid(self, grid: Tensor) -> BSplines:
+        """Make splines on another grid; those of a grid with unequal steps are slower."""
+        kind = BSplines if is_uniform(grid) else IrregularBSplines
+        return kind(grid, None, self.degree, self.linear)
 
-        return (BSplines if is_uniform(grid) else IrregularBSplines)(grid, width, degree)
+    def extended(self) -> Self:
+        """Return the splines that go on as straight lines outside of the grid."""
+        return replace(self, linear=True)
 
     @property
     def placed(self) -> Tensor:
@@ -95,8 +104,12 @@ class BSplines(BasisFunctions):
 
     def _local(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Find the cell of ``z`` and the values of the functions active in it."""
-        cell, t, _ = locate(z, self.grid, self.degree)
-        return cell, cardinal_splines(t, self.degree)
+        cell, t, _, beyond = locate(z, self.grid, self.degree, self.linear)
+        values = cardinal_splines(t, self.degree)
+        if beyond is None:
+            return cell, values
+        slopes = cardinal_slopes(t, self.degree)
+        return cell, [v + beyond * slope for v, slope in zip(values, slopes, strict=True)]
 
     def elementwise_sum(self, z: Tensor, coefficients: Tensor) -> Tensor:
         """Sum the functions that are not zero."""
@@ -109,13 +122,13 @@ class BSplines(BasisFunctions):
             if self.grid.dim() == 1
             else self.grid.expand(*batch, -1).reshape(batch.numel(), -1)
         )
-        return evaluate(self._sum(self.degree), rows, grid, weights).reshape(shape)
+        return evaluate(self._sum(self.degree, self.linear), rows, grid, weights).reshape(shape)
 
     def product(self, s: Tensor, weight: Tensor) -> Tensor:
         """
         Multiply values with ``weight``, where only the functions that are not zero cost anything.
         """
-        return evaluate(self._product(self.degree), s, self.grid, weight)
+        return evaluate(self._product(self.degree, self.linear), s, self.grid, weight)
 
 
 def is_uniform(grid: Tensor) -> bool:
@@ -126,23 +139,34 @@ def is_uniform(grid: Tensor) -> bool:
     return bool(((grid - torch.lerp(*ends, places)).abs() <= rounding).all())
 
 
-def locate(z: Tensor, grid: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
+def locate(
+    z: Tensor, grid: Tensor, degree: int, linear: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """
     Find the cell of ``z`` among the ``G + 2k`` cells of the extended grid.
 
-    Arguments further out are taken to its ends, where every function is zero.
+    Arguments further out are taken to its ends, where every function is zero; for splines that go
+    on as lines to the ends of the grid itself.
 
     :returns: the cell ``e``, in which only functions ``e - k, …, e`` are not zero (those outside of
-        ``0 … F - 1`` do not exist); the place in it, in [0, 1]; the derivative of that place with
-        respect to ``z``.
+        ``0 … F - 1`` do not exist); the place in it, in [0, 1]; the derivative of the functions'
+        argument with respect to ``z``; for lines, how far beyond the grid ``z`` lies, in cells.
     """
     num_intervals = grid.shape[-1] - 1
-    num_cells = num_intervals + 2 * degree
+    first = degree if linear else 0
+    last = num_intervals + 2 * degree - first
     rate = num_intervals / (grid[..., -1] - grid[..., 0])
     place = (z - grid[..., 0]) * rate + degree
-    u = place.clamp(0, num_cells)
-    cell = u.detach().floor().clamp(max=num_cells - 1)
-    return cell.int(), u - cell, rate * (u == place)
+    u = place.clamp(first, last)
+    cell = u.detach().floor().clamp(max=last - 1)
+    if linear:
+        return cell.int(), u - cell, rate.expand(u.shape), place - u
+    return cell.int(), u - cell, rate * (u == place), None
+
+
+def reach_out(beyond: Tensor) -> bool:
+    """Tell whether arguments may lie beyond the grid; only a CPU can tell cheaply."""
+    return beyond.device.type != "cpu" or not is_concrete(beyond) or bool(beyond.any())
 
 
 def cardinal_splines(t: Tensor, degree: int) -> list[Tensor]:
@@ -178,6 +202,7 @@ class LocalFunctions:
     """What fast sums of B-splines share: only ``k + 1`` functions are not zero at an argument."""
 
     degree: int
+    linear: bool
 
     def active(self, z: Tensor, grid: Tensor, *orders: int) -> tuple[Tensor, ...]:
         """
@@ -203,19 +228,21 @@ class LocalFunctions:
         Find the cell ``(N, K)`` and, of each order, values or slopes ``(N, k + 1, K)`` of the
         functions in it.
         """
-        cell, t, rate = locate(z, grid, self.degree)
-        found = [
-            torch.stack((cardinal_slopes if order else cardinal_splines)(t, self.degree), 1)
-            for order in orders
-        ]
-        return cell, [
-            each.mul_(rate.unsqueeze(1)) if order else each
-            for order, each in zip(orders, found, strict=True)
-        ]
+        cell, t, rate, beyond = locate(z, grid, self.degree, self.linear)
+        found = []
+        for order in orders:
+            each = torch.stack((cardinal_slopes if order else cardinal_splines)(t, self.degree), 1)
+            if order:
+                each.mul_(rate.unsqueeze(1))
+            elif beyond is not None and reach_out(beyond):
+                slopes = torch.stack(cardinal_slopes(t, self.degree), 1)
+                each.addcmul_(slopes, beyond.unsqueeze(1))
+            found.append(each)
+        return cell, found
 
     def dense(self, z: Tensor, grid: Tensor) -> Tensor:
         """Evaluate every function differentiably, ``(N, K, F)``."""
-        return BSplines(grid, None, self.degree)(z)
+        return BSplines(grid, None, self.degree, self.linear)(z)
 
     def chunks(self, numbers: int, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """
@@ -311,3 +338,146 @@ class SplineProduct(LocalFunctions):
             pulled = (weight @ upper.mT).mT.gather(1, row.flatten(1).long()).view_as(slope)
             torch.sum(slope.mul_(pulled), 1, out=place)
         return result
+
+
+class IrregularBSplines(BSplines):
+    r"""
+    B-splines of degree :math:`k` on :math:`G` intervals of any positive lengths.
+
+    As :class:`BSplines`, whose values they have where the steps are equal; the knots outside of the
+    grid lie a mean step apart.
+    """
+
+    def _local(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
+        knots = _extended(self.grid, self.degree)
+        inside, cell = _cell(z, knots, self.degree, self.linear)
+        values = local_splines(inside, knots, cell, self.degree)
+        if not self.linear:
+            return cell, values
+        slopes = local_slopes(inside, knots, cell, self.degree)
+        beyond = z - inside
+        return cell, [v + beyond * slope for v, slope in zip(values, slopes, strict=True)]
+
+    @property
+    def _sum(self) -> type[SplineSum]:
+        return _IrregularSum
+
+    @property
+    def _product(self) -> type[SplineProduct]:
+        return _IrregularProduct
+
+
+def _extended(grid: Tensor, degree: int) -> Tensor:
+    """
+    Add ``2k`` knots on either side: ``k`` that bound functions, and ``k`` so that no cell lacks
+    neighbors.
+    """
+    step = (grid[..., -1:] - grid[..., :1]) / (grid.shape[-1] - 1)
+    steps = torch.arange(1, 2 * degree + 1, dtype=grid.dtype, device=grid.device)
+    return torch.cat(
+        (grid[..., :1] - steps.flip(0) * step, grid, grid[..., -1:] + steps * step), -1
+    )
+
+
+def _cell(z: Tensor, knots: Tensor, degree: int, linear: bool) -> tuple[Tensor, Tensor]:
+    """
+    Take arguments further out to the ends as in :func:`locate`, and find their cell among the
+    ``G + 2k``, shaped as ``z`` broadcast against the grids.
+    """
+    first = degree if linear else 0
+    end = degree + first
+    inside = torch.minimum(torch.maximum(z, knots[..., end]), knots[..., -1 - end])
+    rank = knots.dim() - 1
+    z = inside.detach().expand(torch.broadcast_shapes(z.shape, knots.shape[:-1]))
+    if rank == 0:
+        found = torch.bucketize(z, knots, right=True)
+    else:
+        batch = z.shape[z.dim() - rank :]
+        rows = knots.expand(*batch, -1).reshape(batch.numel(), -1).contiguous()
+        columns = z.reshape(-1, batch.numel()).mT.contiguous()
+        found = torch.searchsorted(rows, columns, right=True).mT.contiguous().reshape(z.shape)
+    last = knots.shape[-1] - 2 - 2 * degree - first
+    return inside, (found - 1 - degree).clamp(first, last).int()
+
+
+def _neighbors(knots: Tensor, cell: Tensor, degree: int) -> list[Tensor]:
+    """Return the ``2k`` knots around a cell, from ``k - 1`` before its lower end on."""
+    count = knots.shape[-1]
+    first = torch.arange(0, knots.numel(), count, device=cell.device).reshape(knots.shape[:-1])
+    place = cell.long() + first + 1
+    flat = knots.flatten()
+    return [flat[place + i] for i in range(2 * degree)]
+
+
+def local_splines(
+    z: Tensor, knots: Tensor, cell: Tensor, degree: int, order: int | None = None
+) -> list[Tensor]:
+    r"""
+    Evaluate the B-splines that are not zero in a cell, by Cox and de Boor.
+
+    :math:`b^d_i(z) = \frac{z - t_i}{t_{i+d} - t_i} b^{d-1}_i(z) + \frac{t_{i+d+1} - z}{t_{i+d+1} -
+        t_{i+1}}
+    b^{d-1}_{i+1}(z)`.
+
+    :param knots: with ``2 degree`` of them beyond either end of the grid.
+    :param order: the degree of the functions; None takes ``degree``.
+    :returns: ``order + 1`` values, from the function that ends with the cell to the one that starts
+        with it.
+    """
+    around = _neighbors(knots, cell, degree)
+    values = [torch.ones_like(z).expand(cell.shape)]
+    for d in range(1, (degree if order is None else order) + 1):
+        # Function j of degree d - 1 reaches from the knot low[j] to the knot high[j].
+        low, high = around[degree - d : degree], around[degree : degree + d]
+        shares = [value / (b - a) for value, a, b in zip(values, low, high, strict=True)]
+        falling = [(b - z) * share for b, share in zip(high, shares, strict=True)]
+        rising = [(z - a) * share for a, share in zip(low, shares, strict=True)]
+        middle = [a + b for a, b in zip(rising[:-1], falling[1:], strict=True)]
+        values = [falling[0], *middle, rising[-1]]
+    return values
+
+
+def local_slopes(z: Tensor, knots: Tensor, cell: Tensor, degree: int) -> list[Tensor]:
+    r"""
+    Differentiate: :math:`k\,[b^{k-1}_i/(t_{i+k} - t_i) - b^{k-1}_{i+1}/(t_{i+k+1} - t_{i+1})]`.
+    """
+    around = _neighbors(knots, cell, degree)
+    lower = local_splines(z, knots, cell, degree, degree - 1)
+    shares = [
+        degree * v / (b - a)
+        for v, a, b in zip(lower, around[:degree], around[degree:], strict=True)
+    ]
+    middle = [a - b for a, b in pairwise(shares)]
+    return [-shares[0], *middle, shares[-1]]
+
+
+class _Irregular(LocalFunctions):
+    """The functions active at an argument, found among steps that differ."""
+
+    def local(self, z: Tensor, grid: Tensor, orders: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        knots = _extended(grid, self.degree)
+        inside, cell = _cell(z, knots, self.degree, self.linear)
+        beyond = z - inside
+        found = []
+        for order in orders:
+            each = torch.stack(
+                (local_slopes if order else local_splines)(inside, knots, cell, self.degree), 1
+            )
+            if order and not self.linear:
+                each.mul_((inside == z).unsqueeze(1))
+            elif not order and self.linear and reach_out(beyond):
+                slopes = torch.stack(local_slopes(inside, knots, cell, self.degree), 1)
+                each.addcmul_(slopes, beyond.unsqueeze(1))
+            found.append(each)
+        return cell, found
+
+    def dense(self, z: Tensor, grid: Tensor) -> Tensor:
+        return IrregularBSplines(grid, None, self.degree, self.linear)(z)
+
+
+class _IrregularSum(_Irregular, SplineSum):
+    pass
+
+
+class _IrregularProduct(_Irregular, SplineProduct):
+    pass
