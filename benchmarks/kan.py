@@ -34,7 +34,9 @@ def _pairs(layer: Callable[[int, int], nn.Module]) -> nn.Module:
 
 
 def _ours(basis: str) -> nn.Module:
-    return KAN(WIDTHS, basis, low=-1.0, high=1.0, grid_size=GRID_SIZE, layer_norm=False)
+    return KAN(
+        WIDTHS, basis, low=-1.0, high=1.0, grid_size=GRID_SIZE, bias=False, extrapolation="zero"
+    )
 
 
 def _peer(package: str) -> nn.Module:

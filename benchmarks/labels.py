@@ -79,7 +79,14 @@ class Encoder(PyroModule):
 def make_model(label_weight: float) -> LabeledTKAM:
     """Return the model."""
     prior = LabeledPrior(CLASSES, LATENTS, "gaussian", grid_size=12)
-    generator = KAN([LATENTS, 162, PIXELS], grid_size=8, output="sigmoid")
+    generator = KAN(
+        [LATENTS, 162, PIXELS],
+        "rbf",
+        grid_size=8,
+        layer_norm=True,
+        bias=False,
+        output="sigmoid",
+    )
     return LabeledTKAM(prior, generator, GaussianLikelihood(NOISE), label_weight=label_weight)
 
 

@@ -34,12 +34,15 @@ LATENTS, FEATURES, NOISE = 24, 80, 0.2
 def make_model() -> MultimodalTKAM:
     """Return a mixture prior, one shared KAN layer, and one for each modality."""
     shared = LatentGenerator(
-        KAN([LATENTS, FEATURES], grid_size=10), (FEATURES,), mean=0.5, spread=12**-0.5
+        KAN([LATENTS, FEATURES], "rbf", grid_size=10, bias=False),
+        (FEATURES,),
+        mean=0.5,
+        spread=12**-0.5,
     )
     heads = {
-        "upper": KAN([FEATURES, 32], grid_size=10, output="sigmoid"),
-        "lower": KAN([FEATURES, 32], grid_size=10, output="sigmoid"),
-        "label": KAN([FEATURES, 10], grid_size=10),
+        "upper": KAN([FEATURES, 32], "rbf", grid_size=10, bias=False, output="sigmoid"),
+        "lower": KAN([FEATURES, 32], "rbf", grid_size=10, bias=False, output="sigmoid"),
+        "label": KAN([FEATURES, 10], "rbf", grid_size=10, bias=False),
     }
     likelihoods = {
         "upper": GaussianLikelihood(NOISE),

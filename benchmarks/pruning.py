@@ -47,12 +47,12 @@ def main() -> None:
         "hidden_high": 3.0,
         "grid_size": 8,
     }
-    network = KAN([4, 20, 1], "bspline", layer_norm=False, **grids)
+    network = KAN([4, 20, 1], **grids)
     updates = 100 if options.short else 400
     errors = {"before": fit(network, x, y, updates, 3e-3, 0.01)}
-    pruned = network.prune(0.03, x)
+    pruned = network.prune(x)
     errors["after"] = fit(pruned, x, y, updates, 0.0, 0.003)
-    pruned = pruned.prune(0.06, x)
+    pruned = pruned.prune(x)
     networks = {"before": network, "after": pruned}
     points = 2 * torch.rand(10_000, 4) - 1
     with torch.no_grad():

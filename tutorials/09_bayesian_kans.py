@@ -50,7 +50,9 @@ class AdditiveModel(PyroModule):
 
     def __init__(self):
         super().__init__()
-        self.layer = KANLayer(3, 1, "rbf", low=-2.5, high=2.5, grid_size=6, base_spread=0.0)
+        self.layer = KANLayer(
+            3, 1, "rbf", low=-2.5, high=2.5, grid_size=6, base_spread=0.0, bias=False
+        )
         shape = self.layer.coefficients.shape
         self.layer.coefficients = PyroSample(dist.Normal(0.0, 0.5).expand(shape).to_event(3))
         self.noise = PyroSample(dist.HalfNormal(1.0))

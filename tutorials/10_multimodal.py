@@ -58,12 +58,15 @@ held_out = {name: value[test] for name, value in modalities.items()}
 # modality its data.
 
 shared = LatentGenerator(
-    KAN([LATENTS, FEATURES], grid_size=10), (FEATURES,), mean=0.5, spread=12**-0.5
+    KAN([LATENTS, FEATURES], "rbf", grid_size=10, bias=False),
+    (FEATURES,),
+    mean=0.5,
+    spread=12**-0.5,
 )
 heads = {
-    "upper": KAN([FEATURES, 32], grid_size=10, output="sigmoid"),
-    "lower": KAN([FEATURES, 32], grid_size=10, output="sigmoid"),
-    "label": KAN([FEATURES, 10], grid_size=10),
+    "upper": KAN([FEATURES, 32], "rbf", grid_size=10, bias=False, output="sigmoid"),
+    "lower": KAN([FEATURES, 32], "rbf", grid_size=10, bias=False, output="sigmoid"),
+    "label": KAN([FEATURES, 10], "rbf", grid_size=10, bias=False),
 }
 likelihoods = {
     "upper": GaussianLikelihood(0.2),
@@ -153,7 +156,7 @@ plots.image_grid(
 
 labeled = LabeledTKAM(
     LabeledPrior(10, 16, grid_size=12),
-    KAN([16, 64, 64], grid_size=8, output="sigmoid"),
+    KAN([16, 64, 64], "rbf", grid_size=8, layer_norm=True, bias=False, output="sigmoid"),
     GaussianLikelihood(0.25),
 )
 flat = images.flatten(1)[train]

@@ -8,8 +8,8 @@ from typing import Any, Self
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_tkam.models.prior import prune_part, update_grids
-from pyro_tkam.nn import GridUpdate
+from pyro_tkam.models.prior import update_grids
+from pyro_tkam.nn import KAN, GridUpdate
 from pyro_tkam.nn._unseen import unseen_copy
 
 
@@ -62,15 +62,19 @@ class LatentGenerator(PyroModule):
         """
         return update_grids(self.outer, self._arguments(samples), **options)
 
-    def prune(self, threshold: float) -> Self:
+    def prune(self, samples: Tensor, threshold: float) -> Self:
         """
-        Return a generator with the network pruned, where it can be.
+        Return a generator with the network pruned, where it is a KAN.
 
-        :param threshold: see :meth:`pyro_tkam.nn.KAN.prune`.
+        :param samples: latents, as for a call.
+        :param threshold: smallest attribution of an edge and of a hidden node to keep, see
+            :meth:`pyro_tkam.nn.KAN.prune`.
         :raises ValueError: see there.
         """
         pruned = unseen_copy(self)
-        pruned.outer = prune_part(pruned.outer, threshold)
+        if isinstance(pruned.outer, KAN):
+            arguments = self._arguments(samples)
+            pruned.outer = pruned.outer.prune(arguments, nodes=threshold, edges=threshold)
         return pruned
 
 

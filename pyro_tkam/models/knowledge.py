@@ -13,7 +13,6 @@ from torch.distributions import Distribution
 from pyro_tkam.distributions.references import Reference
 from pyro_tkam.nn import UnivariateFunctions
 from pyro_tkam.nn.grids import check_learned
-from pyro_tkam.nn.pruning import weight_names
 from pyro_tkam.nn.regularizers import quadrature_points
 from pyro_tkam.nn.symbolic import formula_function
 from pyro_tkam.ops._points import aligned
@@ -105,7 +104,7 @@ def fit_tilt(
     :raises ValueError: for a ridge that is not positive and finite, and what ``moments`` raises.
     :raises TypeError: for a bank whose coefficients, scales or weights are random.
     """
-    check_learned(energies, weight_names(energies), "a fit")
+    check_learned(energies, energies.weight_names, "a fit")
     if not 0 < ridge < math.inf:
         raise ValueError(f"ridge must be a positive finite number, got {ridge}")
     functions = energies.bound()

@@ -18,10 +18,9 @@ from pyro_tkam.distributions import (
 )
 from pyro_tkam.distributions.references import resolve_reference
 from pyro_tkam.models.knowledge import MOMENTS, LogDensity, fit_tilt
-from pyro_tkam.nn import Candidate, GridUpdate, UnivariateFunctions, fit_formulas
+from pyro_tkam.nn import KAN, Candidate, GridUpdate, UnivariateFunctions, fit_formulas
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.grids import check_learned
-from pyro_tkam.nn.pruning import select, weight_names
 from pyro_tkam.nn.symbolic import NUM_ARGUMENTS
 from pyro_tkam.ops._points import broadcasts_to
 from pyro_tkam.ops.quadrature import Quadrature
@@ -258,7 +257,7 @@ class MixturePrior(PyroModule):
         """
         energies = self.components.energies
         check_learned(self, ("logits",), "pruning")
-        check_learned(energies, weight_names(energies), "pruning")
+        check_learned(energies, energies.weight_names, "pruning")
         with torch.no_grad(), unseen(self):
             mixture = self()
             reference = mixture.reference.batch_shape
@@ -273,7 +272,7 @@ class MixturePrior(PyroModule):
         pruned = unseen_copy(self)
         pruned.logits = nn.Parameter(logits.contiguous())
         others = torch.meshgrid(*(torch.arange(size) for size in index.shape), indexing="ij")[:-1]
-        select(pruned.components.energies, *(other.to(index.device) for other in others), index)
+        pruned.components.energies.select(*(other.to(index.device) for other in others), index)
         return pruned
 
     def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
@@ -401,20 +400,15 @@ def update_grids(part: Any, samples: Tensor, **options: Any) -> tuple[GridUpdate
     """
     Update the grids of a part of a model.
 
+    The first grid of a network keeps its interval, which is where latents can be; hidden ones grow
+    where they must.
+
     :param part: anything; what has no ``update_grid`` has no grid.
     :param samples: its inputs.
     :param options: passed on.
     """
+    if isinstance(part, KAN):
+        grow = [False] + [True] * (len(part.layers) - 1)
+        options = {"widen": grow, "shrink": False} | options
     update = getattr(part, "update_grid", None)
     return () if update is None else update(samples, **options)
-
-
-def prune_part(part: Any, threshold: float) -> Any:
-    """
-    Prune a part of a model.
-
-    :param part: anything; what has no ``prune`` stays as it is.
-    :param threshold: passed on.
-    """
-    prune = getattr(part, "prune", None)
-    return part if prune is None else prune(threshold)

@@ -14,9 +14,9 @@ from torch import Tensor
 from pyro_tkam.distributions import ExponentiallyTilted, PersistentULA, ShortRunULA
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import GaussianLikelihood, Likelihood
-from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, prune_part, update_grids
+from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
 from pyro_tkam.nn import KAN, GridUpdate
-from pyro_tkam.nn._unseen import unseen_copy
+from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.univariate import all_or_none
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import at_least_single
@@ -123,7 +123,7 @@ class TKAM(PyroModule):
         shape = _data_shape(data_shape, latent_dim)
         outer = 2 * latent_dim + 1
         prior = TiltedPrior((outer, latent_dim), reference, basis=basis, grid_size=grid_size)
-        options: dict[str, Any] = {"basis": basis, "grid_size": grid_size, "layer_norm": layer_norm}
+        options = _network_options(basis, grid_size, layer_norm)
         hidden = [2 * outer] if widths is None else list(widths)
         network = KAN([outer, *hidden, math.prod(shape)], output=output, **options)
         mean, variance = _moments(reference)
@@ -172,7 +172,7 @@ class TKAM(PyroModule):
         prior = MixturePrior(
             TiltedPrior((latent_dim, num_components), reference, basis=basis, grid_size=grid_size)
         )
-        options: dict[str, Any] = {"basis": basis, "grid_size": grid_size, "layer_norm": layer_norm}
+        options = _network_options(basis, grid_size, layer_norm)
         hidden = [2 * latent_dim] if widths is None else list(widths)
         network = KAN([latent_dim, *hidden, math.prod(shape)], output=output, **options)
         mean, variance = _moments(reference)
@@ -218,7 +218,7 @@ class TKAM(PyroModule):
         default = [2 * latent_dim]
         energy_hidden = default if energy_widths is None else list(energy_widths)
         hidden = default if widths is None else list(widths)
-        options: dict[str, Any] = {"basis": basis, "grid_size": grid_size, "layer_norm": layer_norm}
+        options = _network_options(basis, grid_size, layer_norm)
         energy = KAN([latent_dim, *energy_hidden, 1], **options)
         network = KAN([latent_dim, *hidden, math.prod(shape)], output=output, **options)
         generator = LatentGenerator(network, shape, mean=0.0, spread=1.0)
@@ -308,19 +308,20 @@ class TKAM(PyroModule):
                 self.generator, z, **options
             )
 
-    def prune(self, threshold: float) -> "TKAM":
+    def prune(self, threshold: float, num_samples: int = 1000) -> "TKAM":
         """
-        Return a smaller model: the generator without small edges and unread nodes, a mixture
-        without light components.
+        Return a smaller model: the generator without edges and nodes of a small share of its
+        outputs, a mixture without light components.
 
-        See :meth:`pyro_tkam.nn.KAN.prune` and :meth:`MixturePrior.prune`; parts without such a
-        method are copied. Where what goes contributed nothing, the model stays equal within
-        rounding.
+        See :meth:`pyro_tkam.nn.KAN.prune`, at draws of the prior, and :meth:`MixturePrior.prune`;
+        parts without such a method are copied. Where what goes contributed nothing, the model stays
+        equal within rounding.
 
-        :param threshold: smallest mean absolute value of an edge, and smallest weight of a
-            component, to keep.
+        :param threshold: smallest attribution of an edge and of a hidden node, and smallest weight
+            of a component, to keep.
+        :param num_samples: number of draws.
         :raises ValueError: for a threshold that is negative, empties a layer or, with a mixture, is
-            above 1.
+            above 1, and for less than one draw.
 
         >>> model = TKAM.mixture(4, latent_dim=3, num_components=5, layer_norm=False)
         >>> with torch.no_grad():
@@ -328,11 +329,28 @@ class TKAM(PyroModule):
         >>> model.prune(1e-6).prior.logits.shape
         torch.Size([3, 2])
         """
+        check_sizes(None, num_samples, "num_samples")
         pruned = unseen_copy(self)
-        pruned.prior, pruned.generator = (
-            prune_part(part, threshold) for part in (pruned.prior, pruned.generator)
-        )
+        if isinstance(pruned.prior, MixturePrior):
+            pruned.prior = pruned.prior.prune(threshold)
+        if isinstance(pruned.generator, LatentGenerator):
+            draws = unseen_copy(self)
+            runs = pyro.plate("data", num_samples)
+            with torch.no_grad(), unseen(draws), pyro.poutine.block(), runs:
+                z = COUPLINGS[self.coupling](draws.prior())
+            pruned.generator = pruned.generator.prune(z, threshold)
         return pruned
+
+
+def _network_options(basis: str, grid_size: int, layer_norm: bool) -> dict[str, Any]:
+    """Return the options of networks between latents and data, as the paper has them."""
+    return {
+        "basis": basis,
+        "grid_size": grid_size,
+        "layer_norm": layer_norm,
+        "bias": False,
+        "extrapolation": "zero",
+    }
 
 
 def _data_shape(data_shape: int | Sequence[int], latent_dim: int) -> tuple[int, ...]:

@@ -3,17 +3,20 @@
 from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.conv import ConvGenerator
 from pyro_tkam.nn.forms import LIBRARY, Form
+from pyro_tkam.nn.functions import BoundEdges, BoundFunctions
 from pyro_tkam.nn.grids import GridUpdate
-from pyro_tkam.nn.kan import KAN, KANEdges, KANLayer
+from pyro_tkam.nn.kan import KAN
+from pyro_tkam.nn.layers import KANEdges, KANLayer
 from pyro_tkam.nn.parse import parse_expression
 from pyro_tkam.nn.sequence import DecoderCache, SequenceGenerator
 from pyro_tkam.nn.symbolic import Candidate, fit_formulas
-from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions
+from pyro_tkam.nn.univariate import UnivariateFunctions
 
 __all__ = [
     "KAN",
     "LIBRARY",
     "Basis",
+    "BoundEdges",
     "BoundFunctions",
     "Candidate",
     "ConvGenerator",

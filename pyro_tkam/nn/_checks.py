@@ -28,13 +28,17 @@ def integer(argument: str, value: int, at_least: int) -> int:
     return value
 
 
-def number(argument: str, value: float, above: float = -math.inf) -> float:
-    """Check that ``value`` is a finite number greater than ``above``."""
+def number(
+    argument: str, value: float, above: float = -math.inf, *, at_least: float = -math.inf
+) -> float:
+    """Check that ``value`` is a finite number greater than ``above``, not below ``at_least``."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{argument} must be a number, got {value!r}")
     if not math.isfinite(value) or value <= above:
         bound = "" if above == -math.inf else f" greater than {above:g}"
         raise ValueError(f"{argument} must be a finite number{bound}, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{argument} must be at least {at_least:g}, got {value}")
     return float(value)
 
 
@@ -46,16 +50,22 @@ def interval(low: float, high: float) -> tuple[float, float]:
     return low, high
 
 
-def same_dtype(argument: str, value: Tensor, like: Tensor, of: str) -> None:
-    """Check that ``value`` is a tensor of the dtype of ``like``."""
+def is_tensor(argument: str, value: object) -> None:
+    """Check that ``value`` is a tensor."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{argument} must be a tensor, got {type(value).__name__}")
+
+
+def same_dtype(argument: str, value: Tensor, like: Tensor, of: str) -> None:
+    """Check that ``value`` is a tensor of the dtype of ``like``."""
+    is_tensor(argument, value)
     if value.dtype != like.dtype:
         raise TypeError(f"{argument} must have the dtype of {of}, {like.dtype}, got {value.dtype}")
 
 
 def last_dimension(argument: str, value: Tensor, size: int) -> None:
-    """Check that ``value`` ends in a dimension of ``size``."""
+    """Check that ``value`` is a tensor that ends in a dimension of ``size``."""
+    is_tensor(argument, value)
     if value.dim() == 0 or value.shape[-1] != size:
         raise ValueError(f"{argument} must have shape (*, {size}), got {tuple(value.shape)}")
 

@@ -59,7 +59,8 @@ class Basis(PyroModule):
         B-splines have none.
     :param trainable_width: make ``width`` a parameter. The paper's tables train it for RBF and
         Fourier bases.
-    :param extrapolation: ``"zero"`` or ``"linear"``, see :class:`~pyro_tkam.nn.UnivariateFunctions`.
+    :param extrapolation: ``"zero"`` or ``"linear"``, see
+        :class:`~pyro_tkam.nn.UnivariateFunctions`.
     :raises ValueError: for an unknown name, an empty interval, or sizes or a width the basis can't
         have.
 

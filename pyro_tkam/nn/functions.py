@@ -1,15 +1,18 @@
-"""Univariate functions with their tensors: what banks and layers are once their parameters are read."""
+"""Univariate functions with their tensors, as banks and layers hand them on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks
+from pyro_tkam.nn.fixed import BoundForms
 from pyro_tkam.ops.bases import BasisFunctions, Picklable
+from pyro_tkam.ops.bases.regrid import quadratic
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,3 +95,78 @@ class BoundFunctions(Picklable):
         if self.base_weight is not None:
             total = total + self.base_weight * self.activation(z)
         return total
+
+
+@dataclass(frozen=True, eq=False)
+class BoundEdges(BoundFunctions):
+    r"""
+    The edges of a layer with their tensors, a bank of shape ``(out, in)``.
+
+    :param fixed: edges that are closed forms, where the learned functions are zero; None where
+        there are none.
+    """
+
+    fixed: BoundForms | None = None
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Values of shape ``broadcast_shapes(z.shape, (out, in))``."""
+        total = super().__call__(z)
+        if self.fixed is None:
+            return total
+        o, i = self.fixed.edges.unbind(-1)
+        own = z.expand(torch.broadcast_shapes(z.shape, self.batch_shape))[..., o, i]
+        return total + self.fixed.on_grid_of_edges(self.fixed(own), self.batch_shape)
+
+    def sums(self, s: Tensor) -> Tensor:
+        """
+        Sum the edges over the inputs, by a matrix product.
+
+        :param s: shape ``(*, in)``.
+        :returns: shape ``(*, out)``.
+        """
+        total = self.basis.edge_sum(s, self.coefficients)
+        if self.scale is not None:
+            total = total * self.scale.squeeze(-1)
+        if self.base_weight is not None:
+            total = total + nn.functional.linear(self.activation(s), self.base_weight)
+        if self.fixed is None:
+            return total
+        return total.index_add(-1, self.fixed.edges[:, 0], self.fixed.of_inputs(s))
+
+    def statistics(self, s: Tensor) -> EdgeStatistics:
+        """
+        Evaluate the sums with means and standard deviations of every edge, all from the same basis
+        values.
+
+        :param s: shape ``(N, in)``.
+        """
+        features, weights = self.features(s), self.weights
+        means = features.mean(0)
+        centered = (features - means).movedim(0, 1)
+        variances = quadratic(centered.mT @ centered / len(s), weights)
+        sums = features.flatten(1) @ weights.permute(1, 2, 0).flatten(0, 1)
+        edge_means = (weights * means).sum(-1)
+        if self.fixed is not None:
+            values = self.fixed.of_inputs(s)
+            sums = sums.index_add(-1, self.fixed.edges[:, 0], values)
+            moments = torch.stack((values.mean(0), values.var(0, correction=0)))
+            of_fixed = self.fixed.on_grid_of_edges(moments, self.batch_shape)
+            edge_means, variances = edge_means + of_fixed[0], variances + of_fixed[1]
+        # Nothing that is constant has a gradient here.
+        positive = variances > 0
+        spreads = torch.where(positive, torch.where(positive, variances, 1.0).sqrt(), 0.0)
+        return EdgeStatistics(sums, edge_means, spreads)
+
+
+class EdgeStatistics(NamedTuple):
+    """
+    What the edges of a layer do over samples.
+
+    :param sums: of the edges over the inputs, shape ``(N, out)``.
+    :param means: of each edge, shape ``(out, in)``.
+    :param spreads: standard deviations of each edge, shape ``(out, in)``.
+    """
+
+    sums: Tensor
+    means: Tensor
+    spreads: Tensor

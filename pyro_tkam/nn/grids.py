@@ -120,8 +120,7 @@ def forget_moments(optimizer: Any, parameters: Iterable[nn.Parameter]) -> None:
         return
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
-            "optimizer must be one of torch.optim or pyro.optim, got "
-            f"{type(optimizer).__name__}"
+            f"optimizer must be one of torch.optim or pyro.optim, got {type(optimizer).__name__}"
         )
     if isinstance(optimizer, torch.optim.LBFGS):
         optimizer.state.clear()

@@ -1,133 +1,26 @@
-"""Kolmogorov-Arnold networks: layers of univariate functions on the edges."""
+"""Kolmogorov-Arnold networks: layers of univariate functions, sums and products between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_tkam.nn import _checks, pruning
-from pyro_tkam.nn._unseen import unseen
-from pyro_tkam.nn.grids import GridUpdate
-from pyro_tkam.nn.univariate import BoundFunctions, UnivariateFunctions, all_or_none
-from pyro_tkam.ops._precision import at_least_single
+from pyro_tkam.nn import _checks, regularizers, structure
+from pyro_tkam.nn._saved import as_tensor, from_tensor
+from pyro_tkam.nn._unseen import unseen, unseen_copy
+from pyro_tkam.nn.forms import Form, FormLike, as_form
+from pyro_tkam.nn.grids import GridUpdate, forget_moments, share_outside
+from pyro_tkam.nn.layers import KANEdges, KANLayer
+from pyro_tkam.nn.univariate import all_or_none
 from pyro_tkam.ops.bases import BasisFunctions
 
-
-class KANEdges(UnivariateFunctions):
-    r"""
-    One function for every pair of an input and an output, :math:`(*, in) → (*, in, out)`, not
-    summed.
-
-    :ivar coefficients: parameter, ``(in_features, num_functions, out_features)``, the order of
-        memory that the matrix product of a layer reads without a copy.
-    :ivar base_weight: parameter, ``(out_features, in_features)``; None for polynomials.
-    :ivar scale: parameter, ``(out_features, 1)``: one for each output, since one for each edge
-        would double the memory traffic of a layer and adds no function to it; None for polynomials.
-
-    :param in_features: number of inputs.
-    :param out_features: number of outputs.
-    :param basis: name of the basis, see :class:`~pyro_tkam.nn.Basis`.
-    :param options: as in :class:`~pyro_tkam.nn.UnivariateFunctions`, here with ``low=-2``,
-        ``high=2``.
-
-    >>> KANEdges(3, 5)(torch.randn(7, 3)).shape
-    torch.Size([7, 3, 5])
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        basis: str | type[BasisFunctions] = "rbf",
-        low: float = -2.0,
-        high: float = 2.0,
-        **options: Any,
-    ) -> None:
-        shape = (
-            _checks.integer("out_features", out_features, 1),
-            _checks.integer("in_features", in_features, 1),
-        )
-        super().__init__(shape, basis, low, high, fan_in=in_features, **options)
-        # Contiguous, or Pyro's parameter store would train a copy of it.
-        self.coefficients = nn.Parameter(self.coefficients.detach().permute(1, 2, 0).contiguous())
-
-    @property
-    def in_features(self) -> int:
-        """The number of inputs."""
-        return self.batch_shape[1]
-
-    @property
-    def out_features(self) -> int:
-        """The number of outputs."""
-        return self.batch_shape[0]
-
-    def _scale_shape(self) -> tuple[int, ...]:
-        return (self.out_features, 1)
-
-    def _in_bank_order(self, coefficients: Tensor) -> Tensor:
-        return coefficients.permute(2, 0, 1)
-
-    def _from_bank_order(self, coefficients: Tensor) -> Tensor:
-        return coefficients.permute(1, 2, 0).contiguous()
-
-    def edges(self, s: Tensor) -> Tensor:
-        """Evaluate every edge, ``(*, in_features)`` to ``(*, in_features, out_features)``."""
-        _checks.last_dimension("s", s, self.in_features)
-        return self.bound()(s.unsqueeze(-2)).mT
-
-    def forward(self, s: Tensor) -> Tensor:
-        """
-        Evaluate every edge.
-
-        :param s: shape ``(*, in_features)``.
-        :returns: shape ``(*, in_features, out_features)``.
-        """
-        return self.edges(s)
-
-
-class KANLayer(KANEdges):
-    r"""
-    A layer of a Kolmogorov-Arnold network, :math:`y_o = \sum_i φ_{o,i}(s_i)`: the edges, summed
-    over the inputs.
-
-    Basis values times coefficients is one matrix product. Parameters and options are those of
-    :class:`KANEdges`.
-
-    >>> KANLayer(3, 5, basis="bspline", low=-1.0, high=1.0, grid_size=8)(torch.randn(7, 3)).shape
-    torch.Size([7, 5])
-    """
-
-    def forward(self, s: Tensor) -> Tensor:
-        """
-        Evaluate the layer.
-
-        :param s: shape ``(*, in_features)``.
-        :returns: shape ``(*, out_features)``.
-        """
-        _checks.last_dimension("s", s, self.in_features)
-        return sum_edges(self.bound(), s)
-
-
-def sum_edges(edges: BoundFunctions, s: Tensor) -> Tensor:
-    """
-    Sum functions of a bank of shape ``(out, in)`` over the inputs, by matrix products.
-
-    :param edges: the bank; its scale has shape ``(out, 1)``.
-    :param s: shape ``(*, in)``.
-    :returns: shape ``(*, out)``.
-    """
-    s = at_least_single(s)
-    _checks.same_dtype("s", s, edges.coefficients, "the coefficients")
-    total = edges.basis.edge_sum(s, edges.coefficients)
-    if edges.scale is not None:
-        total = total * edges.scale.squeeze(-1)
-    if edges.base_weight is not None:
-        total = total + nn.functional.linear(edges.activation(s), edges.base_weight)
-    return total
+__all__ = ["HIDDEN_RANGES", "KAN", "OUTPUTS", "KANEdges", "KANLayer"]
 
 
 def _unchanged(s: Tensor, low: float, high: float) -> Tensor:
@@ -157,18 +50,78 @@ HIDDEN_RANGES: dict[str, Callable[[Tensor, float, float], Tensor]] = {
 #: output activations by the name that users give
 OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {"none": torch.clone, "sigmoid": torch.sigmoid}
 
+#: the width of one layer of nodes: a number of sums, or numbers of sums and of products of two
+Width = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """
+    The nodes of one layer.
+
+    :param sums: number of nodes that are a sum of edges.
+    :param products: number of nodes that are a product of two such sums.
+    """
+
+    sums: int
+    products: int
+
+    @classmethod
+    def checked(cls, width: Any) -> Nodes:
+        """Read what a user gives for a layer."""
+        if not isinstance(width, tuple | list):
+            return cls(_checks.integer("widths", width, 1), 0)
+        if len(width) != 2:
+            raise ValueError(f"widths must be ints or pairs of sums and products, got {width}")
+        nodes = cls(*(_checks.integer("widths", number, 0) for number in width))
+        if nodes.count == 0:
+            raise ValueError(f"widths must be at least one node in each layer, got {width}")
+        return nodes
+
+    @property
+    def count(self) -> int:
+        """The number of nodes."""
+        return self.sums + self.products
+
+    @property
+    def terms(self) -> int:
+        """The number of sums of edges, of which a product takes two."""
+        return self.sums + 2 * self.products
+
+    @property
+    def width(self) -> Width:
+        """What a user gives."""
+        return (self.sums, self.products) if self.products else self.sums
+
+    def combine(self, terms: Tensor) -> Tensor:
+        """Multiply the terms of products, ``(*, terms)`` to ``(*, count)``."""
+        if not self.products:
+            return terms
+        factors = terms[..., self.sums :].unflatten(-1, (self.products, 2))
+        return torch.cat((terms[..., : self.sums], factors.prod(-1)), -1)
+
+    def to_terms(self, of_nodes: Tensor) -> Tensor:
+        """Give every term what its node has, ``(count,)`` to ``(terms,)``."""
+        return torch.cat((of_nodes[: self.sums], of_nodes[self.sums :].repeat_interleave(2)))
+
 
 class KAN(PyroModule):
     r"""
     A Kolmogorov-Arnold network (Liu et al. 2024; the generator of Raj 2025, arXiv:2506.14167, Eq.
     7).
 
-    .. math:: s^{(l+1)}_o = \sum_i φ^{(l)}_{o,i}(s^{(l)}_i)
+    .. math:: s^{(l+1)}_o = b^{(l)}_o + \sum_i φ^{(l)}_{o,i}(s^{(l)}_i)
 
-    Between layers, in this order: layer norm, then the map of ``hidden_range`` to the next grid's
-    interval.
+    Nodes may also be products of two such sums (Liu et al. 2024, arXiv:2408.10205). Between layers,
+    in this order: layer norm, then the map of ``hidden_range`` to the next grid's interval. Outside
+    of its grid a B-spline goes on as a straight line.
 
-    :param widths: numbers of features from input to output, at least two.
+    :ivar layers: the layers, :class:`KANLayer`; each has a ``mask`` of its edges, ``(out, in)``.
+    :ivar inputs: which columns of the first network's inputs this one reads, after
+        ``prune(inputs=True)``.
+
+    :param widths: numbers of nodes from input to output, at least two; a pair ``(sums, products)``
+        makes some nodes products of two.
     :param basis: name of the basis, see :class:`~pyro_tkam.nn.Basis`.
     :param low: lower end of the first layer's grid.
     :param high: upper end of the first layer's grid.
@@ -177,136 +130,85 @@ class KAN(PyroModule):
     :param hidden_range: ``"none"``; ``"sigmoid"``, elementwise; or ``"affine"``, which takes the
         smallest hidden feature of a datum to ``hidden_low`` and the largest to ``hidden_high``.
     :param layer_norm: normalize hidden features.
+    :param bias: add a constant to each sum.
     :param output: ``"none"`` or ``"sigmoid"`` (for images in [0, 1]).
+    :param extrapolation: ``"linear"`` or ``"zero"``: what B-splines do outside of their grid, see
+        :class:`~pyro_tkam.nn.UnivariateFunctions`.
     :param options: as in :class:`KANLayer`, for all layers.
-    :raises ValueError: for fewer than two widths, unknown names, or ``hidden_range="affine"`` with
-        one hidden feature.
+    :raises ValueError: for fewer than two widths, unknown names, and ``layer_norm`` or
+        ``hidden_range="affine"`` with one hidden feature, of which they would make a constant.
 
     >>> KAN([81, 162, 784], basis="rbf", grid_size=20, output="sigmoid")(torch.randn(10, 81)).shape
     torch.Size([10, 784])
+    >>> KAN([2, (5, 2), 1])(torch.randn(10, 2)).shape
+    torch.Size([10, 1])
     """
 
     def __init__(
         self,
-        widths: Sequence[int],
-        basis: str | type[BasisFunctions] = "rbf",
+        widths: Sequence[Width],
+        basis: str | type[BasisFunctions] = "bspline",
         low: float = -2.0,
         high: float = 2.0,
         *,
         hidden_low: float = -2.0,
         hidden_high: float = 2.0,
         hidden_range: str = "none",
-        layer_norm: bool = True,
+        layer_norm: bool = False,
+        bias: bool = True,
         output: str = "none",
+        extrapolation: str = "linear",
         **options: Any,
     ) -> None:
         super().__init__()
-        self.widths = [_checks.integer("widths", width, 1) for width in widths]
-        if len(self.widths) < 2:
+        self.nodes = [Nodes.checked(width) for width in widths]
+        if len(self.nodes) < 2:
             raise ValueError(
                 f"widths must have at least two numbers, input and output, got {list(widths)}"
             )
+        if self.nodes[0].products:
+            raise ValueError(f"widths must begin with a number of inputs, got {list(widths)}")
         self._to_range = _checks.known("hidden_range", hidden_range, HIDDEN_RANGES)
         self._output = _checks.known("output", output, OUTPUTS)
-        hidden = self.widths[1:-1]
-        if hidden_range == "affine" and 1 in hidden:
-            raise ValueError(
-                "widths must be at least 2 in hidden layers for hidden_range='affine', got "
-                f"{self.widths}"
-            )
+        hidden = [nodes.count for nodes in self.nodes[1:-1]]
+        for name, needs_more in (
+            ("layer_norm=True", layer_norm),
+            ("hidden_range='affine'", hidden_range == "affine"),
+        ):
+            if needs_more and 1 in hidden:
+                raise ValueError(
+                    f"widths must be at least 2 in hidden layers for {name}, got {self.widths}"
+                )
         self._hidden_interval = _checks.interval(hidden_low, hidden_high)
         intervals = [(low, high)] + [self._hidden_interval] * len(hidden)
+        layer_options: dict[str, Any] = {"bias": bias, "extrapolation": extrapolation} | options
         self.layers = PyroModule[nn.ModuleList](
-            KANLayer(fan_in, fan_out, basis, *interval, **options)
-            for fan_in, fan_out, interval in zip(
-                self.widths[:-1], self.widths[1:], intervals, strict=True
+            KANLayer(before.count, after.terms, basis, *interval, **layer_options)
+            for before, after, interval in zip(
+                self.nodes[:-1], self.nodes[1:], intervals, strict=True
             )
         )
         norm: Callable[[int], nn.Module] = (
             PyroModule[nn.LayerNorm] if layer_norm else PyroModule[nn.Identity]
         )
         self.norms = PyroModule[nn.ModuleList](norm(width) for width in hidden)
-
-    def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
-        """
-        Update the grid of every layer in turn, with the inputs that it gets from the updated layers
-        before.
-
-        Each input of a layer gets a grid of its own. The interval of the first layer stays; those
-        of the others are widened to hold their inputs where ``hidden_range`` does not bound them.
-        Where it raises at one layer, none has changed.
-
-        :param samples: inputs of the network, shape ``(N, widths[0])``.
-        :param options: as in :meth:`KANLayer.update_grid`, except for ``widen``.
-        :return: one for each layer.
-        :raises ValueError: see :meth:`KANLayer.update_grid`.
-        :raises TypeError: likewise.
-
-        >>> [update.accepted for update in KAN([3, 5, 2]).update_grid(torch.randn(100, 3))]
-        [True, True]
-        """
-        updates: list[GridUpdate] = []
-        with torch.no_grad(), unseen(self), all_or_none(self):
-            for layer, inputs in self.layer_inputs(samples):
-                widen = bool(updates) and self._to_range is _unchanged
-                updates.append(layer.update_grid(inputs, widen=widen, **options))
-        return tuple(updates)
-
-    def layer_inputs(self, samples: Tensor) -> Iterator[tuple[KANLayer, Tensor]]:
-        """
-        Yield every layer with its inputs; a layer may be changed before the next is asked for.
-
-        :param samples: inputs of the network, shape ``(N, widths[0])``.
-        """
-        for layer, norm in zip(self.layers, [*self.norms, None], strict=True):
-            yield layer, samples
-            if norm is not None:
-                samples = self._to_range(norm(layer(samples)), *self._hidden_interval)
+        self.inputs = list(range(self.nodes[0].count))
+        self._options = {
+            "basis": basis,
+            "low": low,
+            "high": high,
+            "hidden_low": hidden_low,
+            "hidden_high": hidden_high,
+            "hidden_range": hidden_range,
+            "layer_norm": layer_norm,
+            "output": output,
+            **layer_options,
+        }
 
     @property
-    def has_independent_nodes(self) -> bool:
-        """Whether a hidden feature changes nothing but what its own edges add up to."""
-        elementwise = self._to_range is not _affine_range
-        return elementwise and not any(isinstance(norm, nn.LayerNorm) for norm in self.norms)
-
-    def regularization(self, samples: Tensor | None = None, **options: float) -> Tensor:
-        """
-        Return the sum of the layers' penalties.
-
-        :param samples: inputs of the network, shape ``(N, widths[0])``; None measures every
-            function on the interval of its grid.
-        :param options: as in :meth:`KANLayer.regularization`.
-        :return: a scalar.
-        :raises ValueError: see there.
-        """
-        inputs = (
-            ((layer, None) for layer in self.layers)
-            if samples is None
-            else self.layer_inputs(samples)
-        )
-        return torch.stack([layer.regularization(s, **options) for layer, s in inputs]).sum()
-
-    def prune(self, threshold: float, samples: Tensor | None = None) -> KAN:
-        """
-        Return a smaller network without the edges of a mean absolute value below a threshold.
-
-        A hidden node goes when all edges that leave it have gone. Layer norm and
-        ``hidden_range="affine"`` let a node act on the others of its layer: then all nodes stay.
-        Edges between nodes that stay become zero; no mask holds them there: further training may
-        bring them back. Where what goes contributed nothing, the outputs stay equal within
-        rounding. A node that no edge enters stays if edges leave it: it is a constant, which the
-        next layer adds, and layers have no bias to take it over. Inputs stay too, read or not.
-
-        :param threshold: smallest mean absolute value of an edge to keep.
-        :param samples: inputs as for :meth:`regularization`.
-        :raises ValueError: for a negative threshold, and for one that empties a layer.
-        :raises TypeError: for weights that are random.
-
-        >>> KAN([3, 20, 2], layer_norm=False).prune(0.02).widths[0]
-        3
-        """
-        with unseen(self):
-            return pruning.prune_network(self, threshold, samples)
+    def widths(self) -> list[Width]:
+        """The numbers of nodes from input to output; pairs where some are products."""
+        return [nodes.width for nodes in self.nodes]
 
     def forward(self, s: Tensor) -> Tensor:
         """
@@ -314,8 +216,397 @@ class KAN(PyroModule):
 
         :param s: shape ``(*, widths[0])``.
         :returns: shape ``(*, widths[-1])``.
+        :raises ValueError: for another shape.
+        :raises TypeError: for what is not a tensor of the coefficients' dtype.
         """
-        *hidden, last = self.layers
-        for layer, norm in zip(hidden, self.norms, strict=True):
-            s = self._to_range(norm(layer(s)), *self._hidden_interval)
-        return self._output(last(s))
+        for number, layer in enumerate(self.layers):
+            s = self._between(number, layer(s))
+        return self._output(s)
+
+    def _between(self, number: int, terms: Tensor) -> Tensor:
+        """Take a layer's outputs to the next layer's inputs."""
+        s = self.nodes[number + 1].combine(terms)
+        if number == len(self.norms):
+            return s
+        return self._to_range(self.norms[number](s), *self._hidden_interval)
+
+    def layer_inputs(self, samples: Tensor) -> Iterator[tuple[KANLayer, Tensor]]:
+        """
+        Yield every layer with its inputs; a layer may be changed before the next is asked for.
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``.
+        """
+        for number, layer in enumerate(self.layers):
+            yield layer, samples
+            if number < len(self.norms):
+                samples = self._between(number, layer(samples))
+
+    def _check_samples(self, samples: Tensor) -> Tensor:
+        regularizers.check_samples(samples)
+        if samples.dim() != 2:
+            raise ValueError(f"samples must have shape (N, in), got {tuple(samples.shape)}")
+        _checks.last_dimension("samples", samples, self.nodes[0].count)
+        return samples
+
+    @property
+    def has_independent_nodes(self) -> bool:
+        """Whether a hidden feature changes nothing but what its own edges add up to."""
+        elementwise = self._to_range is not _affine_range
+        return elementwise and not any(isinstance(norm, nn.LayerNorm) for norm in self.norms)
+
+    # Grids
+
+    def update_grid(
+        self,
+        samples: Tensor,
+        *,
+        grid_size: int | None = None,
+        uniform_share: float = 0.05,
+        widen: bool | Sequence[bool] = True,
+        shrink: bool = True,
+        max_change: float = math.inf,
+        optimizer: Any = None,
+    ) -> tuple[GridUpdate, ...]:
+        """
+        Move the grid of every layer in turn to where its inputs are, with the inputs that it gets
+        from the updated layers before, and fit the coefficients anew.
+
+        Each input of a layer gets a grid of its own. Hidden grids whose inputs ``hidden_range``
+        bounds keep their ends. Where it raises at one layer, none has changed.
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``.
+        :param grid_size: size of the new grids, see :class:`~pyro_tkam.nn.Basis`; None keeps it. A
+            larger one refines the functions.
+        :param uniform_share: see :meth:`UnivariateFunctions.update_grid`.
+        :param widen: let the intervals grow to hold all samples; one for all layers or one for
+            each.
+        :param shrink: let them shrink to the range of the samples.
+        :param max_change: see there.
+        :param optimizer: a running one, which starts afresh for the coefficients that moved. Its
+            memory is of other coordinates, and after a refinement of another shape.
+        :return: one for each layer; ``outside`` tells what share of its inputs lay outside.
+        :raises ValueError: see :meth:`UnivariateFunctions.update_grid`.
+        :raises TypeError: likewise.
+
+        >>> network = KAN([3, 5, 2])
+        >>> updates = network.update_grid(10 * torch.rand(100, 3))
+        >>> [update.accepted for update in updates], network.outside(torch.full((1, 3), 5.0))[0]
+        ([True, True], 0.0)
+        """
+        self._check_samples(samples)
+        widths = [widen] * len(self.layers) if isinstance(widen, bool) else list(widen)
+        if len(widths) != len(self.layers):
+            raise ValueError(
+                f"widen must be a bool or one for each of {len(self.layers)} layers, got {widen}"
+            )
+        if optimizer is not None:
+            forget_moments(optimizer, [])  # an error before any effect
+        updates: list[GridUpdate] = []
+        with torch.no_grad(), unseen(self), all_or_none(self):
+            for layer, inputs in self.layer_inputs(samples):
+                is_free = not updates or self._to_range is _unchanged
+                updates.append(
+                    layer.update_grid(
+                        inputs,
+                        grid_size=grid_size,
+                        uniform_share=uniform_share,
+                        widen=widths[len(updates)] and is_free,
+                        shrink=shrink and is_free,
+                        max_change=max_change,
+                    )
+                )
+        if optimizer is not None:
+            forget_moments(optimizer, [each.parameter for each in updates if each.accepted])
+        return tuple(updates)
+
+    def outside(self, samples: Tensor) -> tuple[float, ...]:
+        """
+        Tell what share of each layer's inputs lies outside of its grid.
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``.
+
+        >>> KAN([1, 1]).outside(torch.tensor([[0.0], [1.0], [5.0], [-9.0]]))
+        (0.5,)
+        """
+        self._check_samples(samples)
+        with torch.no_grad(), unseen(self):
+            return tuple(
+                share_outside(layer.basis.placed, inputs)
+                for layer, inputs in self.layer_inputs(samples)
+            )
+
+    # Sizes, penalty, structure
+
+    def sizes(self, samples: Tensor, kind: str = "spread") -> tuple[Tensor, ...]:
+        r"""
+        Measure every edge.
+
+        ``"spread"`` is its standard deviation over the samples. ``"attribution"`` is its share of
+        the outputs: with a score of one for each output, the score of node :math:`o` goes back to
+        its edges in proportion to their spreads :math:`σ`,
+        :math:`a_{oi} = a_o σ_{oi} / \sqrt{\sum_j σ_{oj}^2}`, and that of a node before is
+        :math:`a_i^2 = \sum_o a_{oi}^2` (squares are shares of variances as far as edges are
+        uncorrelated).
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``.
+        :param kind: ``"spread"`` or ``"attribution"``.
+        :return: for each layer a tensor of shape ``(out, in)``.
+
+        >>> [size.shape for size in KAN([3, 5, 2]).sizes(torch.randn(100, 3))]
+        [torch.Size([5, 3]), torch.Size([2, 5])]
+        """
+        if kind not in ("spread", "attribution"):
+            raise ValueError(f"kind must be one of 'spread', 'attribution', got {kind!r}")
+        spreads = self._spreads(samples)
+        return spreads if kind == "spread" else self._attributions(spreads)[0]
+
+    def input_scores(self, samples: Tensor) -> Tensor:
+        """
+        Return which share of the outputs each input accounts for, from 0 to 1, shape
+        ``(widths[0],)``.
+
+        Shares are those of variances that :meth:`sizes` passes back; they sum to one.
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``.
+
+        >>> float(KAN([3, 5, 2]).input_scores(torch.randn(100, 3)).sum().round(decimals=4))
+        1.0
+        """
+        shares = self._attributions(self._spreads(samples))[1].square()
+        total = shares.sum()
+        return shares / torch.where(total > 0, total, 1.0)
+
+    @torch.no_grad()
+    def _spreads(self, samples: Tensor) -> tuple[Tensor, ...]:
+        self._check_samples(samples)
+        with unseen(self):
+            return tuple(
+                layer.statistics(inputs).spreads for layer, inputs in self.layer_inputs(samples)
+            )
+
+    def _attributions(self, spreads: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Pass the outputs' scores back; return those of the edges and those of the inputs."""
+        found: list[Tensor] = []
+        scores = spreads[-1].new_ones(self.nodes[-1].count)
+        for nodes, each in zip(reversed(self.nodes[1:]), reversed(spreads), strict=True):
+            total = each.norm(dim=1, keepdim=True)
+            shares = each / torch.where(total > 0, total, 1.0)
+            found.append(nodes.to_terms(scores).unsqueeze(-1) * shares)
+            scores = found[-1].norm(dim=0)
+        return tuple(reversed(found)), scores
+
+    def regularization(
+        self,
+        samples: Tensor,
+        *,
+        l1: float = 1.0,
+        entropy: float = 1.0,
+        smoothness: float = 0.0,
+    ) -> Tensor:
+        r"""
+        Return a penalty on the edges, to be added to a loss: few and small ones are cheap.
+
+        With the spreads :math:`σ_{oi}` of a layer's edges over the samples, it is the sum over the
+        layers of
+
+        .. math::
+            λ_1 \sum_{oi} σ_{oi}
+            + λ_2 \Big[\sum_o p_o H(p_{i|o}) + \sum_i p_i H(p_{o|i})\Big]
+            + λ_3 \sum_{oi} \int φ_{oi}''(s)^2 ds,
+            \quad p_{oi} = \frac{σ_{oi}}{\sum σ}
+
+        (the first two after Liu et al. 2024, arXiv:2404.19756, on spreads, so that constants do not
+        count; the entropies of rows and columns are weighted by their shares). The third smooths
+        any basis, by quadrature.
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``.
+        :param l1: :math:`λ_1`.
+        :param entropy: :math:`λ_2`.
+        :param smoothness: :math:`λ_3`.
+        :return: a scalar.
+        :raises ValueError: for ``smoothness`` of splines of degree 1, which have no second
+            derivative, for samples that are none or not finite, and for weights that are not
+            finite.
+        :raises TypeError: for weights that are not numbers.
+
+        >>> KAN([3, 5, 2]).regularization(torch.randn(100, 3)).shape
+        torch.Size([])
+        """
+        return self.penalized(samples, l1=l1, entropy=entropy, smoothness=smoothness)[1]
+
+    def penalized(
+        self,
+        samples: Tensor,
+        *,
+        l1: float = 1.0,
+        entropy: float = 1.0,
+        smoothness: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Evaluate the network together with :meth:`regularization`, from the same basis values: less
+        work than both in turn.
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``.
+        :param l1: as there.
+        :param entropy: as there.
+        :param smoothness: as there.
+        :return: outputs ``(N, widths[-1])`` and the penalty.
+        """
+        weights = regularizers.PenaltyWeights.checked(l1, entropy, smoothness)
+        s = self._check_samples(samples)
+        penalties: list[Tensor] = []
+        for number, layer in enumerate(self.layers):
+            terms, penalty = layer.penalized(s, weights)
+            s = self._between(number, terms)
+            penalties.append(penalty)
+        return self._output(s), torch.stack(penalties).sum()
+
+    def prune(
+        self,
+        samples: Tensor,
+        *,
+        nodes: float = 0.01,
+        edges: float = 0.03,
+        inputs: bool = False,
+    ) -> KAN:
+        """
+        Return a smaller network without edges and hidden nodes of a small share of the outputs.
+
+        Shares are the attributions of :meth:`sizes`. What an edge that goes was on average moves
+        into the bias of its sum, so that an edge that is constant on the samples goes without a
+        trace. The largest edge into a node that stays, stays. Edges between nodes that stay are
+        masked: training does not bring them back. Layer norm and ``hidden_range="affine"`` let a
+        node act on the others of its layer: then all nodes stay.
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``.
+        :param nodes: smallest attribution of a hidden node to keep, the root of the sum of squares
+            of those of the edges that leave it.
+        :param edges: smallest attribution of an edge to keep.
+        :param inputs: leave out inputs that no edge reads, too; :attr:`inputs` tells the columns
+            that the smaller network takes.
+        :raises ValueError: for negative thresholds, and where no node of a layer would stay, as
+            for a network that is constant on the samples.
+        :raises TypeError: for weights that are random.
+
+        >>> x = torch.randn(100, 3)
+        >>> KAN([3, 5, 2]).prune(x, edges=0.9, nodes=0.9).widths[0]
+        3
+        """
+        return structure.pruned(self, samples, nodes, edges, inputs)
+
+    def fix(
+        self,
+        edges: Mapping[tuple[int, int, int], FormLike | FixedForm | None],
+        samples: Tensor | None = None,
+    ) -> KAN:
+        r"""
+        Return a network in which some edges are closed forms :math:`c\,f(a s + b) + d`, whose
+        numbers train as everything else does.
+
+        :param edges: for edges ``(layer, out, in)`` a form, fitted to the edge as it is; or a pair
+            of a form and :math:`(a, b, c, d)`; or None, which makes the edge a spline again.
+        :param samples: inputs of the network, shape ``(N, widths[0])``, at which forms are fitted;
+            None takes equally spaced arguments of each edge's grid.
+        :raises ValueError: for an edge that the network does not have and unknown forms.
+
+        >>> KAN([2, 5, 1]).fix({(1, 0, 3): ("square", (1.0, 0.0, 1.0, 0.0))}).fixed
+        {(1, 0, 3): 'square'}
+        """
+        for edge in edges:
+            if len(edge) != 3 or not 0 <= edge[0] < len(self.layers):
+                raise ValueError(
+                    f"edges must be (layer, out, in) with a layer below {len(self.layers)}, got "
+                    f"{edge}"
+                )
+        if samples is not None:
+            self._check_samples(samples)
+        fixed = unseen_copy(self)
+        inputs: dict[int, Tensor] = {}
+        if samples is not None:
+            with torch.no_grad(), unseen(self):
+                inputs = {i: s for i, (_, s) in enumerate(self.layer_inputs(samples))}
+        for (number, output, source), given in edges.items():
+            layer: KANLayer = fixed.layers[number]
+            entry = _as_entry(layer, (output, source), given, inputs.get(number))
+            layer.fix({(output, source): entry})
+        return fixed
+
+    @property
+    def fixed(self) -> dict[tuple[int, int, int], str]:
+        """The names of the closed forms, by edges ``(layer, out, in)``."""
+        return {
+            (number, *edge): form.name
+            for number, layer in enumerate(self.layers)
+            if layer.fixed is not None
+            for edge, (form, _) in layer.fixed.entries().items()
+        }
+
+    # States
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor], **options: Any) -> KAN:
+        """
+        Make the network that a state dict describes, with its widths, grids, masks and formulas.
+
+        :param state: what ``network.state_dict()`` returned.
+        :param options: of :class:`KAN`, instead of those that were saved; a basis of a user's own
+            must be given.
+        :raises ValueError: for a state that does not describe a network.
+
+        >>> x = torch.randn(100, 3)
+        >>> network = KAN([3, 5, 2]).prune(x)
+        >>> torch.equal(KAN.from_state_dict(network.state_dict())(x), network(x))
+        True
+        """
+        if "configuration" not in state:
+            raise ValueError(
+                "state must be the state dict of a KAN with its entry 'configuration', got keys "
+                f"{list(state)[:5]}"
+            )
+        saved = from_tensor(state["configuration"])
+        inputs = saved.pop("inputs")
+        with torch.random.fork_rng(devices=[]):
+            network = cls(**(saved | options))
+        network.inputs = inputs
+        network.to(state["layers.0.coefficients"])
+        network.load_state_dict(state)
+        return network
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Tensor], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        basis = self._options["basis"]
+        saved = {
+            **self._options,
+            "basis": basis if isinstance(basis, str) else None,
+            "widths": self.widths,
+            "inputs": self.inputs,
+        }
+        destination[f"{prefix}configuration"] = as_tensor(saved)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        state_dict.pop(f"{prefix}configuration", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+#: a form with a, b, c, d
+FixedForm = tuple[FormLike, Sequence[float]]
+
+
+def _as_entry(
+    layer: KANLayer,
+    edge: tuple[int, int],
+    given: FormLike | FixedForm | None,
+    samples: Tensor | None,
+) -> tuple[Form, Sequence[float]] | None:
+    """Return form and affine parameters, fitted to the edge as it is where only a form is given."""
+    if given is None:
+        return None
+    if isinstance(given, tuple):
+        return as_form(given[0]), given[1]
+    form = as_form(given)
+    own = None if samples is None else samples[:, edge[1]]
+    [best] = layer.symbolic(edge, own, library=[form.name], num_candidates=1)
+    outer, inner, shift, offset = best.parameters
+    return form, (inner, shift, outer, offset)

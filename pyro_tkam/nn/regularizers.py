@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import jvp
 
+from pyro_tkam.nn import _checks
 from pyro_tkam.ops._points import aligned
 from pyro_tkam.ops.bases import BasisFunctions
 from pyro_tkam.ops.bases.regrid import quadratic, refined_knots
 from pyro_tkam.ops.quadrature import composite
 
 if TYPE_CHECKING:
-    from pyro_tkam.nn.univariate import BoundFunctions
+    from pyro_tkam.nn.functions import BoundFunctions
 
 #: equally spaced arguments over an interval, where none are given
 _NUM_POINTS = 64
@@ -42,17 +43,61 @@ def mean_sizes(functions: BoundFunctions, samples: Tensor | None = None) -> Tens
         interval.
     :raises ValueError: for samples that are none or not finite.
     """
-    if samples is not None and (
-        samples.dim() == 0 or len(samples) == 0 or not bool(samples.isfinite().all())
-    ):
+    if samples is None:
+        samples = spaced_arguments(functions.basis.placed)
+    check_samples(samples)
+    return functions(aligned(samples, len(functions.batch_shape))).abs().mean(0)
+
+
+def spaced_arguments(placed: Tensor) -> Tensor:
+    """
+    Return equally spaced arguments of a grid's interval, ``(N, *grid_batch)``.
+
+    :param placed: the grid, shape ``(*grid_batch, M)``.
+    """
+    return refined_knots(placed[..., [0, -1]], _NUM_POINTS).movedim(-1, 0)
+
+
+def check_samples(samples: Tensor) -> None:
+    """Check that there are samples, and that they are finite."""
+    _checks.is_tensor("samples", samples)
+    if samples.dim() == 0 or len(samples) == 0 or not bool(samples.isfinite().all()):
         bad = int((~samples.isfinite()).sum())
         raise ValueError(
             f"samples must be finite, at least one, got shape {tuple(samples.shape)} with {bad} "
             "not finite"
         )
-    if samples is None:
-        samples = refined_knots(functions.basis.placed[..., [0, -1]], _NUM_POINTS).movedim(-1, 0)
-    return functions(aligned(samples, len(functions.batch_shape))).abs().mean(0)
+
+
+class PenaltyWeights(NamedTuple):
+    """Weights of the terms of a penalty on edges, see :meth:`pyro_tkam.nn.KAN.regularization`."""
+
+    l1: float
+    entropy: float
+    smoothness: float
+
+    @classmethod
+    def checked(cls, l1: float, entropy: float, smoothness: float) -> PenaltyWeights:
+        """Check that all are finite numbers."""
+        given = {"l1": l1, "entropy": entropy, "smoothness": smoothness}
+        return cls(**{name: _checks.number(name, value) for name, value in given.items()})
+
+
+def edge_penalty(functions: BoundFunctions, spreads: Tensor, weights: PenaltyWeights) -> Tensor:
+    """
+    Return the penalty on a layer's edges, a scalar.
+
+    :param functions: the edges, of batch shape ``(out, in)``.
+    :param spreads: their standard deviations, shape ``(out, in)``.
+    :param weights: of the terms.
+    """
+    total = weights.l1 * spreads.sum()
+    if weights.entropy:
+        within = 2 * entropy_of(spreads) - entropy_of(spreads.sum(1)) - entropy_of(spreads.sum(0))
+        total = total + weights.entropy * within
+    if weights.smoothness:
+        total = total + weights.smoothness * curvature(functions).sum()
+    return total
 
 
 def sparsity(

@@ -230,9 +230,7 @@ class UnivariateFunctions(PyroModule):
         True
         """
         with unseen(self):
-            return update_grid(
-                self, samples, grid_size, uniform_share, widen, shrink, max_change
-            )
+            return update_grid(self, samples, grid_size, uniform_share, widen, shrink, max_change)
 
     def regularization(
         self,
@@ -331,9 +329,7 @@ class UnivariateFunctions(PyroModule):
         tensor([False, False,  True])
         """
         check_learned(self, self.weight_names, "pruning")
-        threshold = _checks.number("threshold", threshold)
-        if threshold < 0:
-            raise ValueError(f"threshold must be at least 0, got {threshold}")
+        threshold = _checks.number("threshold", threshold, at_least=0)
         with torch.no_grad(), unseen(self):
             sizes = regularizers.mean_sizes(self.bound(), samples)
         kept = sizes >= threshold

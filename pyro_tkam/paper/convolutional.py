@@ -77,9 +77,7 @@ def conv_deep(
     :raises ValueError: for an unknown name and for images of another shape than the generator's.
     """
     network = _generator(generator, latent_dim, data_shape)
-    energy = KAN(
-        [latent_dim, *energy_widths, 1], basis="chebyshev", degree=degree, layer_norm=False
-    )
+    energy = KAN([latent_dim, *energy_widths, 1], basis="chebyshev", degree=degree, bias=False)
     prior = JointPrior(energy, latent_dim, sampler=ShortRunULA(prior_steps, prior_step_size))
     return TKAM(prior, network, GaussianLikelihood(noise_scale, len(network.data_shape)))
 
