@@ -58,7 +58,7 @@ class FixedEdges(PyroModule):
 
     >>> from pyro_tkam.nn.forms import LIBRARY
     >>> fixed = FixedEdges({(0, 1): (LIBRARY["sin"], (2.0, 0.0, 3.0, 1.0))}, torch.zeros(()))
-    >>> fixed.bound().of_inputs(torch.zeros(5, 2)).shape
+    >>> fixed.bound(torch.ones(1, 2, dtype=torch.bool)).of_inputs(torch.zeros(5, 2)).shape
     torch.Size([5, 1])
     """
 

@@ -124,7 +124,7 @@ def forget_moments(optimizer: Any, parameters: Iterable[nn.Parameter]) -> None:
         )
     if isinstance(optimizer, torch.optim.LBFGS):
         optimizer.state.clear()
-        optimizer._numel_cache = None  # type: ignore[assignment]
+        optimizer._numel_cache = None
     for parameter in parameters:
         optimizer.state.pop(parameter, None)
 

@@ -488,9 +488,10 @@ class KAN(PyroModule):
             for a network that is constant on the samples.
         :raises TypeError: for weights that are random.
 
-        >>> x = torch.randn(100, 3)
-        >>> KAN([3, 5, 2]).prune(x, edges=0.9, nodes=0.9).widths[0]
-        3
+        >>> network, x = KAN([3, 5, 1]), torch.randn(100, 3)
+        >>> network.layers[1].mask[0, 3:] = False
+        >>> network.prune(x).widths
+        [3, 3, 1]
         """
         return structure.pruned(self, samples, nodes, edges, inputs)
 

@@ -120,8 +120,8 @@ class KANEdges(UnivariateFunctions):
         >>> from pyro_tkam.nn.forms import LIBRARY
         >>> layer = KANLayer(1, 1)
         >>> layer.fix({(0, 0): (LIBRARY["square"], (1.0, 0.0, 2.0, 0.0))})
-        >>> layer(torch.tensor([[3.0]]))
-        tensor([[18.]], grad_fn=<IndexAddBackward0>)
+        >>> layer(torch.tensor([[3.0]])).detach()
+        tensor([[18.]])
         """
         entries = {} if self.fixed is None else self.fixed.entries()
         for edge, entry in forms.items():
@@ -292,8 +292,8 @@ class KANLayer(KANEdges):
         kept = spreads >= threshold
         if not bool(kept.any()):
             raise ValueError(
-                f"threshold={threshold:g} empties layer: its largest edge has spread "
-                f"{float(spreads.max())}"
+                f"threshold must be at most {float(spreads.max())}, the largest spread of an edge, "
+                f"got {threshold:g}, which empties the layer"
             )
         pruned = unseen_copy(self)
         pruned.keep(kept, samples)

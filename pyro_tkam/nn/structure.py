@@ -50,8 +50,8 @@ def _kept_edges(network: KAN, samples: Tensor, nodes: float, edges: float) -> li
         kept.append(chosen)
         if not bool(chosen.any()):
             raise ValueError(
-                f"edges={edges:g}, nodes={nodes:g} must leave an edge in each layer, got none in "
-                f"layer {number}, whose largest attribution is {float(shares.max()):g}"
+                f"nodes, edges must leave an edge in layer {number}, whose largest attribution is "
+                f"{float(shares.max()):g}, got {nodes:g} and {edges:g}"
             )
         alive = torch.ones_like(chosen[0])
         if network.has_independent_nodes:

@@ -335,8 +335,8 @@ class UnivariateFunctions(PyroModule):
         kept = sizes >= threshold
         if not bool(kept.any()):
             raise ValueError(
-                f"threshold={threshold:g} empties bank: its largest function has size "
-                f"{float(sizes.max())}"
+                f"threshold must be at most {float(sizes.max())}, the largest size of a function "
+                f"in bank, got {threshold:g}, which empties it"
             )
         pruned = unseen_copy(self)
         pruned.mask &= kept

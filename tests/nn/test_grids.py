@@ -10,7 +10,7 @@ import pytest
 import torch
 from pyro.nn import PyroSample
 
-from pyro_tkam.nn import KAN, KANLayer, UnivariateFunctions, grids, pruning
+from pyro_tkam.nn import KAN, KANLayer, UnivariateFunctions, grids, regularizers
 from pyro_tkam.nn.regularizers import entropy_of
 from pyro_tkam.ops.bases import BASES
 from pyro_tkam.ops.bases.regrid import Refit, quantile_knots
@@ -106,12 +106,12 @@ def test_knots_follow_the_samples_to_a_better_fit():
 
 
 def test_a_network_keeps_what_it_computes_nearly():
-    net = KAN([3, 8, 2], "bspline", grid_size=10)
+    net = KAN([3, 8, 2], grid_size=10, layer_norm=True)
     for layer in net.layers:
         torch.nn.init.normal_(layer.coefficients, std=0.3)
     s = torch.randn(200, 3)
     before = net(s)
-    first, second = net.update_grid(s, uniform_share=0.5)
+    first, second = net.update_grid(s, uniform_share=0.5, widen=[False, True], shrink=False)
     assert first.accepted
     assert second.accepted
     assert (net(s) - before).square().mean().sqrt() < 0.2 * before.std()
@@ -127,13 +127,13 @@ def test_a_network_is_refined():
     On uniform knots that contain the old ones every layer keeps its functions, with more of them to
     learn.
     """
-    net = KAN([3, 8, 2], "bspline", grid_size=5, hidden_range="sigmoid")
+    net = KAN([3, 8, 2], grid_size=5, hidden_range="sigmoid")
     for layer in net.layers:
         torch.nn.init.normal_(layer.coefficients, std=0.3)
     s = 4 * torch.rand(200, 3) - 2
     before = net(s).detach()
     net(s).sum().backward()  # gradients of the old shape are dropped
-    updates = net.update_grid(s, grid_size=10, uniform_share=1.0)
+    updates = net.update_grid(s, grid_size=10, uniform_share=1.0, widen=False, shrink=False)
     assert [update.accepted for update in updates] == [True, True]
     assert [layer.coefficients.shape for layer in net.layers] == [(3, 13, 8), (8, 13, 2)]
     torch.testing.assert_close(net(s), before, atol=1e-4, rtol=0)
@@ -162,7 +162,7 @@ def test_functions_that_share_samples_share_a_grid():
 
 
 def test_constant_inputs():
-    layer = KANLayer(3, 2, grid_size=6)
+    layer = KANLayer(3, 2, "rbf", grid_size=6)
     s = torch.rand(20, 3)
     s[:, 1] = 0.7
     layer.update_grid(s)
@@ -183,7 +183,7 @@ def collapse(layer):
 
 def test_a_network_with_a_collapsed_layer_stays_as_it_was():
     """Wrong version: the layers before it had changed already."""
-    net = KAN([3, 4, 4, 2], layer_norm=False, grid_size=6)
+    net = KAN([3, 4, 4, 2], grid_size=6)
     net.update_grid(torch.randn(20, 3))
     collapse(net.layers[1])
     state, parameters = (
@@ -276,7 +276,7 @@ def test_what_is_random_cannot_be_pruned(make, name):
     shape = getattr(bank, name).shape
     setattr(bank, name, PyroSample(dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape))))
     with pytest.raises(TypeError, match=f"{name} must be a parameter for pruning, got random ones"):
-        module.prune(0.0)
+        module.prune(torch.rand(5, 3) if isinstance(module, KAN) else 0.0)
 
 
 def test_sparsity_by_hand():
@@ -292,7 +292,7 @@ def test_sparsity_by_hand():
     assert float(entropy_of(torch.zeros(3))) == 0
 
 
-@pytest.mark.parametrize("make", [lambda: UnivariateFunctions(3), lambda: KAN([3, 4, 2])])
+@pytest.mark.parametrize("make", [lambda: UnivariateFunctions(3), lambda: KANLayer(3, 4)])
 @pytest.mark.parametrize(
     ("samples", "options", "message"),
     [
@@ -325,47 +325,44 @@ def test_fourier_smoothness_closed_form():
 
 
 def test_a_network_without_useless_nodes_is_smaller_and_equal():
-    net = KAN([3, 10, 6, 2], "bspline", layer_norm=False, grid_size=5)
+    net = KAN([3, 10, 6, 2], grid_size=5)
     with torch.no_grad():
         for layer, node in ((net.layers[1], 2), (net.layers[1], 5), (net.layers[2], 4)):
             layer.coefficients[node] = 0.0
             layer.base_weight[:, node] = 0.0
     s = torch.randn(50, 3)
     net.update_grid(s)
-    pruned = net.prune(1e-7, s)
+    pruned = net.prune(s, nodes=1e-7, edges=1e-7)
     assert pruned.widths == [3, 8, 5, 2]
     assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in net.parameters())
     torch.testing.assert_close(pruned(s), net(s), atol=1e-6, rtol=1e-6)
     assert net.widths == [3, 10, 6, 2]
     pruned(s).sum().backward()
-    normed = KAN([3, 10, 2])
-    assert normed.prune(0.01).widths == [3, 10, 2]  # a node acts on others through the norm
+    normed = KAN([3, 10, 2], layer_norm=True)
+    assert normed.prune(s, edges=0.9).widths == [3, 10, 2]  # a node acts on others through the norm
 
 
 def test_pruning_keeps_a_users_module_between_layers():
-    net = KAN([3, 10, 2], layer_norm=False, grid_size=5)
+    net = KAN([3, 10, 2], grid_size=5)
     net.norms[0] = torch.nn.Softplus()
     s = torch.randn(50, 3)
-    torch.testing.assert_close(net.prune(0.0)(s), net(s))
+    torch.testing.assert_close(net.prune(s, nodes=0.0, edges=0.0)(s), net(s))
 
 
 def test_thresholds_that_empty_a_layer():
-    net = KAN([3, 4, 2], layer_norm=False)
-    with pytest.raises(ValueError, match=r"threshold must be at most.*, got 100"):
-        net.prune(100.0)
-    with pytest.raises(ValueError, match="threshold must be at least 0, got -1"):
-        net.prune(-1.0)
-    with pytest.raises(ValueError, match=r"threshold must be at most.*, got 100"):
+    net, s = KAN([3, 4, 2]), torch.randn(50, 3)
+    with pytest.raises(ValueError, match="nodes, edges must leave an edge in layer 1, whose"):
+        net.prune(s, nodes=100.0)
+    for name in ("nodes", "edges"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 0, got -1"):
+            net.prune(s, **{name: -1.0})
+    with pytest.raises(ValueError, match="the largest size of a function in bank, got 100"):
         UnivariateFunctions(3).prune(100.0)
-    with torch.no_grad():  # node 0 is read, but nothing comes in
-        for layer, edges in ((net.layers[0], 0), (net.layers[1], None)):
-            layer.base_weight.fill_(1.0)
-            layer.coefficients.zero_()
-            if edges is not None:
-                layer.base_weight[0] = 0.0
-        net.layers[1].base_weight[:, 1:] = 0.0
-    with pytest.raises(ValueError, match="threshold empties layer 0: no edge of it reaches a node"):
-        net.prune(1e-3)
+    with pytest.raises(ValueError, match="the largest spread of an edge, got 100"):
+        KANLayer(3, 2).prune(100.0)
+    collapse(net.layers[1])
+    with pytest.raises(ValueError, match="must leave an edge in layer 1, whose largest"):
+        net.prune(s)
 
 
 def no_new_coefficients(fit, old):
@@ -396,7 +393,7 @@ def no_change(fit, old):
         (laws.refines, Refit, "coefficients", a_hundredth_too_large),
         (laws.refuses_too_large_a_change, Refit, "mean_square", no_change),
         (laws.keeps_low_and_high, grids, "quantile_knots", knots_of_samples_alone),
-        (laws.prunes_what_is_zero, pruning, "mean_sizes", lambda *functions: torch.ones(())),
+        (laws.prunes_what_is_zero, regularizers, "mean_sizes", lambda *functions: torch.ones(())),
     ],
 )
 def test_laws_refuse_what_breaks_them(law, part, name, wrong, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -45,14 +46,14 @@ def test_edges_are_the_functions_of_the_bank():
 
 
 def test_parameters_are_contiguous_or_pyro_would_train_copies():
-    layer = KANLayer(5, 4)
+    layer = KANLayer(5, 4, "rbf")
     layer.load_state_dict(copy.deepcopy(layer.state_dict()))
     assert layer.coefficients.shape == (5, 20, 4)
     assert all(parameter.is_contiguous() for parameter in layer.parameters())
 
 
 def test_starts_scale_with_inputs():
-    layer = KANLayer(64, 9)
+    layer = KANLayer(64, 9, "rbf")
     assert torch.allclose(layer.scale, torch.full((9, 1), 1 / 8))
     assert layer.base_weight.abs().max() <= 1 / 8
     assert layer.base_weight.abs().max() > 0.9 / 8
@@ -69,6 +70,7 @@ def test_network_composes_layers(name):
         hidden_range="sigmoid",
         hidden_low=0.0,
         hidden_high=2.0,
+        layer_norm=True,
     )
     s = torch.randn(7, 3)
     hidden = 2 * torch.sigmoid(nn.functional.layer_norm(net.layers[0](s), (6,)))
@@ -156,6 +158,20 @@ def test_fits_a_function():
         (lambda: KAN([3]), "widths must have at least two numbers, input and output, got \\[3\\]"),
         (lambda: KAN([3, 0, 2]), "widths must be at least 1, got 0"),
         (
+            lambda: KAN([3, (0, 0), 2]),
+            r"widths must be at least one node in each layer, got \(0, 0\)",
+        ),
+        (lambda: KAN([3, (1, 2, 3), 2]), "widths must be ints or pairs of sums and products"),
+        (lambda: KAN([(3, 1), 2]), "widths must begin with a number of inputs"),
+        (
+            lambda: KAN([2, 1, 1], layer_norm=True),
+            r"widths must be at least 2 in hidden layers for layer_norm=True, got \[2, 1, 1\]",
+        ),
+        (
+            lambda: KAN([2, 1], extrapolation="cubic"),
+            "extrapolation must be one of 'zero', 'linear', got 'cubic'",
+        ),
+        (
             lambda: KAN([3, 4, 2], hidden_range="tanh"),
             "hidden_range must be one of 'none', .*got 'tanh'",
         ),
@@ -178,6 +194,32 @@ def test_fits_a_function():
 def test_bad_values(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net, x: net(x),
+        lambda net, x: net.layers[0](x),
+        lambda net, x: net.layers[0].edges(x),
+        lambda net, x: net.update_grid(x),
+        lambda net, x: net.prune(x),
+        lambda net, x: net.sizes(x),
+        lambda net, x: net.regularization(x),
+        lambda net, x: net.outside(x),
+    ],
+)
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (numpy.zeros((9, 3)), "must be a tensor, got ndarray"),
+        (torch.rand(9, 3).double(), "must have the dtype of the coefficients, torch.float32, got"),
+        (torch.ones(9, 3, dtype=torch.long), "must have the dtype of the coefficients"),
+    ],
+)
+def test_inputs_of_another_kind_are_refused_alike(call, x, message):
+    with pytest.raises(TypeError, match=message):
+        call(KAN([3, 4, 2], grid_size=1), x)
 
 
 def test_bad_dtype():
