@@ -510,7 +510,7 @@ class KAN(PyroModule):
             None takes equally spaced arguments of each edge's grid.
         :raises ValueError: for an edge that the network does not have and unknown forms.
 
-        >>> KAN([2, 5, 1]).fix({(1, 0, 3): ("square", (1.0, 0.0, 1.0, 0.0))}).fixed
+        >>> KAN([2, 5, 1]).fix({(1, 0, 3): ("x^2", (1.0, 0.0, 1.0, 0.0))}).fixed
         {(1, 0, 3): 'square'}
         """
         for edge in edges:
@@ -608,6 +608,6 @@ def _as_entry(
         return as_form(given[0]), given[1]
     form = as_form(given)
     own = None if samples is None else samples[:, edge[1]]
-    [best] = layer.symbolic(edge, own, library=[form.name], num_candidates=1)
+    [best] = layer.symbolic(edge, own, library=[form], num_candidates=1)
     outer, inner, shift, offset = best.parameters
     return form, (inner, shift, outer, offset)

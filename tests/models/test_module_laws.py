@@ -65,7 +65,7 @@ MODULES = {
     "polynomials": (lambda: UnivariateFunctions(3, "chebyshev", trainable_width=True), evaluate),
     "edges": (lambda: KANEdges(3, 2, **SMALL), evaluate),
     "layer": (lambda: KANLayer(3, 2, "bspline", **SMALL), evaluate),
-    "widths": (lambda: KANLayer(3, 2, trainable_width=True, **SMALL), evaluate),
+    "widths": (lambda: KANLayer(3, 2, "rbf", trainable_width=True, **SMALL), evaluate),
     "network": (lambda: KAN([3, 4, 2], **SMALL), evaluate),
     "images": (lambda: ConvGenerator(3, (4, 1), (4, 4), (1, 2), (0, 1)), evaluate),
     "tilted": (lambda: TiltedPrior((3, 2), "gaussian", **SMALL), draw),
