@@ -6,6 +6,7 @@ from pyro_tkam.infer.evidence.compare import compare
 from pyro_tkam.infer.evidence.from_draws import bridge_evidence
 from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws
 from pyro_tkam.infer.evidence.log_evidence import log_evidence
+from pyro_tkam.infer.evidence.many import log_evidences
 from pyro_tkam.infer.mcmc.kernels import MALA, ULA, AutoMALA, EnsembleHMC, LangevinKernel
 from pyro_tkam.infer.mcmc.vectorized import VectorizedMCMC
 from pyro_tkam.infer.model.density import ModelDensity
@@ -14,6 +15,7 @@ from pyro_tkam.infer.objectives.importance_elbo import ImportanceWeightedELBO
 from pyro_tkam.infer.objectives.langevin import LangevinMLE
 from pyro_tkam.infer.objectives.steppingstone import SteppingstoneMLE
 from pyro_tkam.infer.objectives.wake_sleep import WakeSleepMLE
+from pyro_tkam.infer.parallel import map_seeded
 from pyro_tkam.infer.reparam import InverseTransformReparam
 from pyro_tkam.infer.results import Evidence, Finding, LogBayesFactor, Verdict
 from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering, PowerPosteriors
@@ -44,4 +46,6 @@ __all__ = [
     "bridge_evidence",
     "compare",
     "log_evidence",
+    "log_evidences",
+    "map_seeded",
 ]

@@ -1,0 +1,92 @@
+"""The same results from one process or from many."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import pyro
+import torch
+from pyro.util import get_rng_state, set_rng_state
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+NUM_CHUNKS = 32
+"""Tasks are sent in about so many parcels: enough to keep workers busy, few enough to be cheap."""
+
+_LOCK = threading.Lock()  # random numbers and parameters are a process's, not a thread's
+
+
+def map_seeded(
+    function: Callable[[T], R], items: Iterable[T], *, executor: Executor | None = None
+) -> list[R]:
+    """
+    Apply a function that draws random numbers to many items, here or on an executor's workers.
+
+    Each item has a seed of its own, which follows from one draw of torch's global generator, so
+    that results are the same to the bit whatever runs them. A worker uses one thread, and the
+    caller's Pyro parameters.
+
+    :param function: of one item; workers in other processes must be able to unpickle it.
+    :param items: what it is applied to.
+    :param executor: such as a ``ProcessPoolExecutor``, Dask's ``Client.get_executor()`` or MPI's
+        ``MPIPoolExecutor``; None runs here. Threads of one process take turns.
+    :return: the results, in the items' order.
+    :raises TypeError: if the executor is none.
+
+    >>> import pyro, torch
+    >>> pyro.set_rng_seed(0)
+    >>> here = map_seeded(torch.randn, [1, 2])
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> pyro.set_rng_seed(0)
+    >>> with ThreadPoolExecutor() as executor:
+    ...     there = map_seeded(torch.randn, [1, 2], executor=executor)
+    >>> all(torch.equal(a, b) for a, b in zip(here, there))
+    True
+    """
+    if executor is not None and not isinstance(executor, Executor):
+        raise TypeError(
+            f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}"
+        )
+    items = list(items)
+    first = int(torch.randint(2**31, ()))
+    seeds = [(first + index) % 2**31 for index in range(len(items))]
+    tasks = list(zip(items, seeds, strict=True))
+    parameters = pyro.get_param_store().get_state()
+    if executor is None:
+        return _run(function, tasks, parameters)
+    size = max(1, len(tasks) // NUM_CHUNKS)
+    chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    futures = [executor.submit(_run, function, chunk, parameters) for chunk in chunks]
+    try:
+        return [result for future in futures for result in future.result()]
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+
+
+def _run(function: Callable[[T], R], tasks: Sequence[tuple[T, int]], parameters: Any) -> list[R]:
+    results = []
+    with _LOCK, _own_state(parameters):
+        for item, seed in tasks:
+            pyro.set_rng_seed(seed)
+            results.append(function(item))
+    return results
+
+
+@contextmanager
+def _own_state(parameters: Any) -> Iterator[None]:
+    """Work with one thread and given parameters, and leave everything as it was."""
+    threads, random, store = torch.get_num_threads(), get_rng_state(), pyro.get_param_store()
+    torch.set_num_threads(1)
+    try:
+        with store.scope(state=parameters):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        set_rng_state(random)
