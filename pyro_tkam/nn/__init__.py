@@ -2,6 +2,7 @@
 
 from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.conv import ConvGenerator
+from pyro_tkam.nn.fitting import FitResult, fit
 from pyro_tkam.nn.forms import LIBRARY, Form
 from pyro_tkam.nn.functions import BoundEdges, BoundFunctions
 from pyro_tkam.nn.grids import GridUpdate
@@ -21,12 +22,14 @@ __all__ = [
     "Candidate",
     "ConvGenerator",
     "DecoderCache",
+    "FitResult",
     "Form",
     "GridUpdate",
     "KANEdges",
     "KANLayer",
     "SequenceGenerator",
     "UnivariateFunctions",
+    "fit",
     "fit_formulas",
     "parse_expression",
 ]

@@ -1,0 +1,352 @@
+"""Fitting a network to data by gradients, with grids that follow the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from pyro_tkam.nn import _checks
+from pyro_tkam.nn._unseen import unseen
+from pyro_tkam.nn.grids import EqualSamplesError, check_learned
+from pyro_tkam.nn.kan import KAN
+
+#: rows of data that place grids; more would not place them better
+_MOST_ROWS = 2000
+_ADAM_RATE = 0.01
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """
+    What :func:`fit` did.
+
+    :param losses: of the data, without the penalty: before each step, and at the end that over all
+        data; shape ``(steps + 1,)``.
+    :param penalties: the penalty, before it is weighted, likewise; zeros where there is none.
+    :param validation_losses: likewise, of the validation data; None without.
+    :param grid_updates: the steps, from 0, before which the grids moved.
+    :param outside: share of each layer's inputs outside of its grid at the end.
+    """
+
+    losses: Tensor
+    penalties: Tensor
+    validation_losses: Tensor | None
+    grid_updates: tuple[int, ...]
+    outside: tuple[float, ...]
+
+    @property
+    def loss(self) -> float:
+        """The loss over all data at the end."""
+        return float(self.losses[-1])
+
+    @property
+    def rmse(self) -> float:
+        """Its root: the root mean squared error where that is the loss."""
+        return math.sqrt(self.loss)
+
+
+def fit(
+    net: KAN,
+    x: Any,
+    y: Any = None,
+    *,
+    optimizer: str | torch.optim.Optimizer = "lbfgs",
+    steps: int = 100,
+    batch_size: int | None = None,
+    penalty: float = 0.0,
+    grid_updates: int = 10,
+    validation: tuple[Any, Any] | None = None,
+    callback: Callable[[int, float], object] | None = None,
+    loss: Loss | None = None,
+) -> FitResult:
+    """
+    Fit a network to data, in place.
+
+    Grids move to the data before the first step and then ever so often in the first half of the
+    steps. A progress bar shows the loss where there is a terminal.
+
+    :param net: the network.
+    :param x: inputs, a tensor or an array of shape ``(N, widths[0])``; or a ``DataLoader`` of pairs
+        of inputs and targets.
+    :param y: targets, shape ``(N, widths[-1])``, or ``(N,)`` for one output; None with a
+        ``DataLoader``.
+    :param optimizer: ``"lbfgs"`` with a strong Wolfe search, of which one step makes up to 20
+        iterations over all data; ``"adam"`` with a rate of 0.01, of which one step is one batch; or
+        an optimizer of the network's parameters.
+    :param steps: number of steps; with batches it is rounded up to whole epochs.
+    :param batch_size: rows of a batch; None takes all. L-BFGS adds gradients up over the batches.
+    :param penalty: weight of :meth:`KAN.regularization`.
+    :param grid_updates: number of times that the grids move.
+    :param validation: inputs and targets on which the loss is told, too.
+    :param callback: called with the number of each step and its loss; the fit ends where it returns
+        True.
+    :param loss: of outputs and targets, their mean over a batch; None takes the mean squared error.
+    :raises ValueError: for data that are empty, not finite or of shapes that do not fit.
+    :raises TypeError: for data that are not real numbers, and random weights.
+    :raises FloatingPointError: where the loss is not finite any more; names the step.
+
+    >>> x = 2 * torch.rand(200, 1) - 1
+    >>> fit(KAN([1, 1], grid_size=10), x, torch.sin(3 * x), steps=5).rmse < 1e-2
+    True
+    """
+    steps = _checks.integer("steps", steps, 1)
+    grid_updates = _checks.integer("grid_updates", grid_updates, 0)
+    penalty = _checks.number("penalty", penalty, at_least=0)
+    for layer in net.layers:
+        check_learned(layer, layer.weight_names, "a fit")
+    data = _Data.of(net, x, y, batch_size, loss)
+    others = None if validation is None else _Data.of(net, *validation, batch_size, loss)
+    run = _Run(net, data, others, _make(optimizer, net), penalty, loss or _mean_squared_error)
+    with unseen(net):
+        return run.go(steps, grid_updates, callback)
+
+
+def _mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).square().mean()
+
+
+def _make(optimizer: str | torch.optim.Optimizer, net: KAN) -> torch.optim.Optimizer:
+    if isinstance(optimizer, torch.optim.Optimizer):
+        return optimizer
+    makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
+        "lbfgs": lambda: torch.optim.LBFGS(
+            net.parameters(),
+            line_search_fn="strong_wolfe",
+            tolerance_grad=1e-14,
+            tolerance_change=1e-16,
+        ),
+        "adam": lambda: torch.optim.Adam(net.parameters(), _ADAM_RATE),
+    }
+    return _checks.known("optimizer", optimizer, makers)()
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Batches of inputs and targets, in the network's dtype and on its device."""
+
+    source: DataLoader[Any] | Batch
+    batch_size: int | None
+    as_batch: Callable[[Any, Any], Batch]
+
+    @classmethod
+    def of(cls, net: KAN, x: Any, y: Any, batch_size: int | None, loss: Loss | None) -> _Data:
+        """Check data and convert them."""
+
+        def as_batch(x: Any, y: Any) -> Batch:
+            return _as_batch(net, x, y, loss is None)
+
+        if isinstance(x, DataLoader):
+            if y is not None or batch_size is not None:
+                raise ValueError("y, batch_size must be None with a DataLoader, got others")
+            return cls(x, None, as_batch)
+        if batch_size is not None:
+            batch_size = _checks.integer("batch_size", batch_size, 1)
+        return cls(as_batch(x, y), batch_size, as_batch)
+
+    def __len__(self) -> int:
+        """The number of batches of one epoch."""
+        if isinstance(self.source, DataLoader):
+            return len(self.source)
+        rows = len(self.source[0])
+        return math.ceil(rows / (self.batch_size or rows))
+
+    def epoch(self, shuffled: bool) -> Iterator[Batch]:
+        """Yield every batch once."""
+        if isinstance(self.source, DataLoader):
+            yield from (self.as_batch(*pair) for pair in self.source)
+            return
+        x, y = self.source
+        if self.batch_size is None:
+            yield x, y
+            return
+        order = torch.randperm(len(x), device=x.device) if shuffled else torch.arange(len(x))
+        for rows in order.split(self.batch_size):
+            yield x[rows], y[rows]
+
+    def rows(self) -> Tensor:
+        """Return inputs that place the grids, evenly taken from all of them."""
+        if isinstance(self.source, DataLoader):
+            parts: list[Tensor] = []
+            for batch, _ in self.epoch(False):
+                parts.append(batch)
+                if sum(map(len, parts)) >= _MOST_ROWS:
+                    break
+            return torch.cat(parts)
+        x = self.source[0]
+        return x[:: math.ceil(len(x) / _MOST_ROWS)]
+
+
+def _as_batch(net: KAN, x: Any, y: Any, is_regression: bool) -> Batch:
+    like = net.layers[0].coefficients
+    x = as_real("x", x, like)
+    if x.dim() != 2 or len(x) == 0 or x.shape[1] != net.nodes[0].count:
+        raise ValueError(
+            f"x must have shape (N, {net.nodes[0].count}) with N of at least 1, got "
+            f"{tuple(x.shape)}"
+        )
+    y = as_real("y", y, like) if is_regression else _as_targets(y, like)
+    outputs = net.nodes[-1].count
+    if is_regression and y.dim() == 1 and outputs == 1:
+        y = y.unsqueeze(-1)
+    if len(y) != len(x) or (is_regression and y.shape != (len(x), outputs)):
+        raise ValueError(f"y must have shape ({len(x)}, {outputs}), got {tuple(y.shape)}")
+    return x, y
+
+
+def as_real(name: str, values: Any, like: Tensor) -> Tensor:
+    """
+    Convert real numbers to a tensor.
+
+    :param name: the argument's.
+    :param values: a tensor, or what numpy makes an array of.
+    :param like: the tensor whose dtype and device it takes.
+    :raises TypeError: for what is not real numbers.
+    :raises ValueError: for values that are not finite.
+    """
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(values).__name__
+        raise TypeError(f"{name} must be an array of real numbers, got {kind}: {error}") from None
+    if tensor.is_complex():
+        raise TypeError(f"{name} must be real numbers, got {tensor.dtype}")
+    tensor = tensor.detach().to(like)
+    if not bool(tensor.isfinite().all()):
+        bad = int((~tensor.isfinite()).sum())
+        raise ValueError(f"{name} must be finite in {like.dtype}, got {bad} values that are not")
+    return tensor
+
+
+def _as_targets(y: Any, like: Tensor) -> Tensor:
+    targets = torch.as_tensor(y, device=like.device)
+    return targets.to(like) if targets.is_floating_point() else targets
+
+
+class _Run:
+    """One fit: the network, its data and its optimizer."""
+
+    def __init__(
+        self,
+        net: KAN,
+        data: _Data,
+        validation: _Data | None,
+        optimizer: torch.optim.Optimizer,
+        penalty: float,
+        loss: Loss,
+    ) -> None:
+        self.net, self.data, self.validation = net, data, validation
+        self.optimizer, self.penalty, self.loss = optimizer, penalty, loss
+        self.is_lbfgs = isinstance(optimizer, torch.optim.LBFGS)
+
+    def go(
+        self, steps: int, grid_updates: int, callback: Callable[[int, float], object] | None
+    ) -> FitResult:
+        if not self.is_lbfgs:
+            steps = math.ceil(steps / len(self.data)) * len(self.data)
+        due = {round(i * steps / 2 / max(grid_updates, 1)) for i in range(grid_updates)}
+        rows, batches = self.data.rows(), self._batches()
+        moved: list[int] = []
+        found: list[tuple[float, float]] = []
+        validated: list[float] = []
+        with tqdm(total=steps, disable=None, leave=False) as bar:
+            for step in range(steps):
+                if step in due and self._move_grids(rows):
+                    moved.append(step)
+                if self.validation is not None:
+                    validated.append(self._evaluate(self.validation)[0])
+                found.append(self._step(next(batches), step))
+                bar.set_postfix_str(f"loss {found[-1][0]:.3g}")
+                bar.update()
+                if callback is not None and callback(step, found[-1][0]) is True:
+                    break
+        found.append(self._evaluate(self.data))
+        self._check(found[-1], len(found) - 1)
+        losses, penalties = torch.tensor(found, dtype=torch.double).unbind(-1)
+        if self.validation is not None:
+            validated.append(self._evaluate(self.validation)[0])
+        return FitResult(
+            losses,
+            penalties,
+            torch.tensor(validated, dtype=torch.double) if self.validation is not None else None,
+            tuple(moved),
+            self.net.outside(rows),
+        )
+
+    def _batches(self) -> Iterator[Callable[[], Iterable[Batch]]]:
+        """Yield what each step goes through: all batches for L-BFGS, or one after the other."""
+        while True:
+            if self.is_lbfgs:
+                yield lambda: self.data.epoch(shuffled=False)
+            else:
+                yield from ((lambda batch=batch: [batch]) for batch in self.data.epoch(True))
+
+    def _move_grids(self, rows: Tensor) -> bool:
+        try:
+            self.net.update_grid(rows, optimizer=self.optimizer)
+        except EqualSamplesError:  # a layer has collapsed, and the next step may mend it
+            return False
+        return True
+
+    def _step(self, batches: Callable[[], Iterable[Batch]], step: int) -> tuple[float, float]:
+        """Make one step; return loss and penalty before it."""
+        first: list[tuple[float, float]] = []
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            total, found = self._backward(batches())
+            first.append(found)
+            return total
+
+        self.optimizer.step(closure)  # type: ignore[arg-type]
+        self._check(first[0], step)
+        return first[0]
+
+    def _backward(self, batches: Iterable[Batch]) -> tuple[Tensor, tuple[float, float]]:
+        """Add up gradients; return the objective, and loss and penalty apart."""
+        parts = []
+        rows = 0
+        for x, y in batches:
+            loss, penalty = self._parts(x, y)
+            ((loss + self.penalty * penalty) * len(x)).backward()
+            parts.append(torch.stack((loss, penalty)).detach() * len(x))
+            rows += len(x)
+        for parameter in self.net.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= rows
+        loss, penalty = torch.stack(parts).sum(0) / rows
+        return loss + self.penalty * penalty, (float(loss), float(penalty))
+
+    def _parts(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if self.penalty:
+            outputs, penalty = self.net.penalized(x)
+            return self.loss(outputs, y), penalty
+        loss = self.loss(self.net(x), y)
+        return loss, torch.zeros_like(loss)
+
+    @torch.no_grad()
+    def _evaluate(self, data: _Data) -> tuple[float, float]:
+        """Return loss and penalty over all data."""
+        parts = [(*self._parts(x, y), len(x)) for x, y in data.epoch(False)]
+        rows = sum(count for *_, count in parts)
+        loss, penalty = (
+            float(sum(float(part[i]) * part[-1] for part in parts)) / rows for i in (0, 1)
+        )
+        return loss, penalty
+
+    @staticmethod
+    def _check(found: tuple[float, float], step: int) -> None:
+        if not all(map(math.isfinite, found)):
+            raise FloatingPointError(
+                f"loss must stay finite, got {found[0]} with penalty {found[1]} at step {step}; "
+                "take a smaller rate, or a network in float64"
+            )
