@@ -27,7 +27,7 @@ from pyro_tkam import plots
 from pyro_tkam.datasets import digits, split
 from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.models import TKAM
-from pyro_tkam.nn import KAN
+from pyro_tkam.nn import KAN, fit
 
 SMALL = "PYRO_TKAM_SMALL" in os.environ  # set where only the code is checked
 
@@ -35,52 +35,23 @@ pyro.set_rng_seed(0)
 x = 2 * torch.rand(1000, 4) - 1
 clean = torch.exp(torch.sin(math.pi * x[:, 0]) + x[:, 1] ** 2)
 y = (clean - clean.mean()) / clean.std() + 0.01 * torch.randn(1000)
-network = KAN(
-    [4, 5, 1],
-    "bspline",
-    low=-1.0,
-    high=1.0,
-    hidden_low=-3.0,
-    hidden_high=3.0,
-    grid_size=8,
-    layer_norm=False,
-)
+network = KAN([4, 5, 1], grid_size=8)
 
 # %%
-# The penalty counts the mean size of each curve (``l1``) and how evenly the sizes are spread
-# (``entropy``): a few large curves are cheaper than many small ones.
+# The penalty counts how much each curve varies over the data, and how evenly that is spread: a few
+# large curves are cheaper than many small ones. A curve's *spread* is its standard deviation, so
+# that constants, which can move between curves at will, do not count.
 
-
-def fit(network, updates, penalty, learning_rate):
-    """Minimize the mean squared error and the penalty; return the last error."""
-    optimizer = torch.optim.Adam(network.parameters(), learning_rate)
-    for _ in range(updates):
-        optimizer.zero_grad()
-        error = (network(x).squeeze(-1) - y).square().mean()
-        (error + penalty * network.regularization(x, l1=1.0, entropy=1.0)).backward()
-        optimizer.step()
-    return error.item()
-
-
-def sizes(network):
-    """Return the mean absolute value of every curve of the first layer, ``(hidden, inputs)``."""
-    with torch.no_grad():
-        curves = network.layers[0].bound()(x.unsqueeze(1))
-    return curves.abs().mean(0)
-
-
-error = fit(network, 1000, penalty=3e-3, learning_rate=0.01)
-before = sizes(network)
+fit(network, x, y, steps=10, penalty=3e-3)
+before = network.sizes(x)[0]
 
 # %%
-# ``prune`` returns a smaller network without the curves below a threshold. A few more updates
-# without a penalty let what is left settle, and a second pruning removes what crept back into the
-# inputs that do not matter.
+# ``prune`` returns a smaller network without the curves that account for little of the output. A
+# few more steps without a penalty let what is left settle; what went stays away.
 
-small = network.prune(0.03, x)
-error = fit(small, 300 if SMALL else 1000, penalty=0.0, learning_rate=0.003)
-small = small.prune(0.06, x)
-after = sizes(small)
+small = network.prune(x)
+error = fit(small, x, y, steps=5 if SMALL else 20).loss
+after = small.sizes(x)[0]
 print(f"{network.widths} became {small.widths}, with a mean squared error of {error:.5f}")
 assert small.widths == [4, 1, 1], "one hidden node is enough"
 assert error < 1e-3
@@ -100,7 +71,7 @@ for panel, table, title in zip(
         )
     panel.set_xticks(range(4), [f"$x_{i + 1}$" for i in range(4)])
     panel.set_yticks(range(len(table)), [f"node {i + 1}" for i in range(len(table))])
-    panel.set_title(f"mean size of a curve, {title}", fontsize="medium")
+    panel.set_title(f"spread of a curve, {title}", fontsize="medium")
 
 # %%
 # Reading the formula
