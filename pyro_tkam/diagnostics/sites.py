@@ -18,6 +18,7 @@ from pyro.infer.autoguide.initialization import InitMessenger, init_to_uniform
 from torch import Tensor
 
 from pyro_tkam.diagnostics.summed_out import SharedSiteError, summed_out
+from pyro_tkam.infer.model.attempt import attempt
 from pyro_tkam.infer.model.site import Site, is_prior
 from pyro_tkam.infer.model.sites import Model, sample_sites
 
@@ -191,7 +192,7 @@ def _left_out(why: str) -> dict[str, Tensor]:
 def _at_all_draws(one: Run, all_at_once: Run, values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Run at all draws at once, or draw by draw where that fails or gives other values."""
     first = one({name: value[0] for name, value in values.items()})
-    batched = _attempt(all_at_once, values)
+    batched = attempt(lambda: all_at_once(values))
     if batched is not None and all(
         torch.allclose(batched[name][0], first[name], rtol=1e-4, atol=1e-4, equal_nan=True)
         for name in first
@@ -202,14 +203,6 @@ def _at_all_draws(one: Run, all_at_once: Run, values: dict[str, Tensor]) -> dict
         one({name: value[i] for name, value in values.items()}) for i in range(1, num)
     ]
     return {name: torch.stack([run[name] for run in runs]) for name in first}
-
-
-def _attempt(run: Run, values: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    # A model may break in any way when it is batched; running it draw by draw takes it.
-    try:
-        return run(values)
-    except Exception:
-        return None
 
 
 def _log_prob(site: Site) -> Tensor:

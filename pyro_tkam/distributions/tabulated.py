@@ -202,6 +202,8 @@ class Tabulated(Picklable, TorchDistribution):
             self._validate_sample(value)
 
     def _check_dtype(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"value must be a tensor, got {type(value).__name__}")
         if value.dtype != self._table.error.dtype and value.dim() > 0:
             raise TypeError(
                 f"value must have the dtype of the parameters, {self._table.error.dtype}, got "

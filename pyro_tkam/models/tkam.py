@@ -354,7 +354,12 @@ def _network_options(basis: str, grid_size: int, layer_norm: bool) -> dict[str, 
 
 
 def _data_shape(data_shape: int | Sequence[int], latent_dim: int) -> tuple[int, ...]:
-    shape = (data_shape,) if isinstance(data_shape, int) else tuple(data_shape)
+    shape = tuple(data_shape) if isinstance(data_shape, Sequence) else (data_shape,)
+    if not all(hasattr(number, "__index__") for number in (*shape, latent_dim)):
+        raise TypeError(
+            "data_shape and latent_dim must be ints, the first or a tuple of them, got "
+            f"{data_shape!r} and {latent_dim!r}"
+        )
     if latent_dim < 1 or not shape or min(shape) < 1:
         raise ValueError(
             f"data_shape and latent_dim must be sizes of at least 1, got {data_shape} and "
@@ -400,6 +405,8 @@ def check_sizes(x: Tensor | None, size: int | None, name: str = "size") -> tuple
         if size is None or size < 1:
             raise ValueError(f"{name} must be the number of rows to draw, at least 1, got {size}")
         return size, size
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
     if x.dim() < 1 or len(x) == 0:
         raise ValueError(
             f"x must have shape (batch, *event) with at least one row, got {tuple(x.shape)}"

@@ -97,11 +97,12 @@ class AutomaticEvidence:
         target_se: float = 0.01,
         max_evaluations: int = 400_000,
     ) -> None:
-        if not target_se > 0:
-            raise ValueError(f"target_se must be positive, got {target_se}")
-        if max_evaluations < FEWEST_EVALUATIONS:
+        if not isinstance(target_se, int | float) or not target_se > 0:
+            raise ValueError(f"target_se must be a positive number, got {target_se!r}")
+        if not isinstance(max_evaluations, int) or max_evaluations < FEWEST_EVALUATIONS:
             raise ValueError(
-                f"max_evaluations must be at least {FEWEST_EVALUATIONS}, got {max_evaluations}"
+                f"max_evaluations must be a whole number of at least {FEWEST_EVALUATIONS}, got "
+                f"{max_evaluations!r}"
             )
         self.kernel, self.args, self.kwargs, self.guide = kernel, args, kwargs, guide
         self.target_se, self.budget = target_se, Budget(max_evaluations)
@@ -134,7 +135,7 @@ class AutomaticEvidence:
 
     def _weigh(self, sampling: ImportanceSampling) -> WeightedDraws:
         self.budget.spend(sampling.num_particles)
-        return sampling.run(*self.args, **self.kwargs)
+        return sampling.draw(self.args, self.kwargs)
 
     def _more_batches(self, first: Evidence) -> int:
         """Return how many more batches of draws like a first one the target needs."""

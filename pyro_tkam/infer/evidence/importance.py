@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pyro_tkam.infer.diagnosis import importance_verdict
 from pyro_tkam.infer.evidence.proposals import Proposal
-from pyro_tkam.infer.model.requirements import check_prior
+from pyro_tkam.infer.model.attempt import check_memory, telling_memory
+from pyro_tkam.infer.model.requirements import check_guide, check_model
 from pyro_tkam.infer.results import Evidence, Verdict
 from pyro_tkam.ops.estimators import importance, pareto_smooth
 from pyro_tkam.ops.resampling import RESAMPLERS
@@ -137,6 +138,10 @@ class ImportanceSampling:
             raise ValueError(
                 f"num_particles must be a whole number of at least 25, got {num_particles!r}"
             )
+        if not callable(model):
+            raise TypeError(f"model must be callable, got {type(model).__name__}")
+        if guide is not None and not callable(guide):
+            raise TypeError(f"guide must be callable or None, got {type(guide).__name__}")
         if not 0 <= ess_threshold <= 1:
             raise ValueError(f"ess_threshold must be a share from 0 to 1, got {ess_threshold}")
         self.model, self.guide, self.num_particles = model, guide, num_particles
@@ -147,12 +152,22 @@ class ImportanceSampling:
         """Draw and weigh on the model's arguments.
 
         :raises NotImplementedError: if a plate of the model subsamples.
-        :raises ValueError: if the model has no latent or no observed site, an improper or scaled
-            prior, or no weight is finite and positive.
+        :raises ValueError: if the model has no latent or no observed site, data that
+            :func:`log_evidence` refuses, an improper or scaled prior, if the guide does not draw
+            what the model has a density of, or no weight is finite and positive.
+        :raises MemoryError: if there is no memory for so many draws.
         """
-        check_prior(self.model, args, kwargs)
+        checked = check_model(self.model, args, kwargs)
+        if self.guide is not None:
+            check_guide(self.guide, self.model, checked)
+        return self.draw(checked.args, checked.kwargs)
+
+    def draw(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WeightedDraws:
+        """Draw and weigh on arguments that are checked, as :meth:`run` does."""
         proposal = Proposal.of(self.model, self.guide, args, kwargs)
-        log_weights, values = proposal.draw(self.num_particles)
+        check_memory("num_particles", self.num_particles, proposal.bytes_a_draw)
+        with telling_memory("num_particles", self.num_particles):
+            log_weights, values = proposal.draw(self.num_particles)
         _check(log_weights)
         return WeightedDraws(log_weights, values, proposal, self._resampler, self.ess_threshold)
 

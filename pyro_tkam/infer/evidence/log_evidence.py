@@ -10,9 +10,9 @@ from typing import Any
 from pyro_tkam.infer.evidence.annealed import Annealing
 from pyro_tkam.infer.evidence.automatic import AutomaticEvidence
 from pyro_tkam.infer.evidence.importance import ImportanceSampling
-from pyro_tkam.infer.mcmc.kernels import AutoMALA, LangevinKernel
+from pyro_tkam.infer.mcmc.kernels import AutoMALA, LangevinKernel, check_kernel
 from pyro_tkam.infer.model.density import ModelDensity
-from pyro_tkam.infer.model.requirements import check_model
+from pyro_tkam.infer.model.requirements import check_guide, check_model
 from pyro_tkam.infer.model.sites import Model
 from pyro_tkam.infer.results import Evidence
 from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering
@@ -73,9 +73,17 @@ def log_evidence(
     if method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)}, got {method!r}")
     _check_options(method, options)
-    kwargs = dict(model_kwargs or {})
-    check_model(model, args, kwargs)
-    return METHODS[method](Call(kernel or AutoMALA(model), args, kwargs), **options)
+    if not callable(model):
+        raise TypeError(f"model must be callable, got {type(model).__name__}")
+    if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
+        raise TypeError(f"model_kwargs must be a mapping, got {type(model_kwargs).__name__}")
+    kernel = AutoMALA(model) if kernel is None else check_kernel(kernel)
+    if kernel.model != model:  # bound methods are equal, not the same
+        raise ValueError(f"kernel must be made from the model {model}, got one of {kernel.model}")
+    checked = check_model(model, args, dict(model_kwargs or {}))
+    if options.get("guide") is not None:
+        check_guide(options["guide"], model, checked)
+    return METHODS[method](Call(kernel, checked.args, checked.kwargs), **options)
 
 
 def _auto(call: Call, **options: Any) -> Evidence:
@@ -83,7 +91,7 @@ def _auto(call: Call, **options: Any) -> Evidence:
 
 
 def _importance(call: Call, **options: Any) -> Evidence:
-    return ImportanceSampling(call.kernel.model, **options).run(*call.args, **call.kwargs).evidence
+    return ImportanceSampling(call.kernel.model, **options).draw(call.args, call.kwargs).evidence
 
 
 def _annealed(call: Call, **options: Any) -> Evidence:

@@ -15,7 +15,9 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_tkam.infer.model.attempt import attempt
 from pyro_tkam.infer.model.draws import (
+    Particles,
     PlateStructure,
     couples,
     draw_particles,
@@ -27,6 +29,9 @@ from pyro_tkam.infer.model.site import is_latent
 
 Draws = tuple[Tensor, dict[str, Tensor]]
 """Log weights ``(draw, *local)``, and values ``(draw, *plates, *event)`` of the latent sites."""
+
+_COPIES = 4
+"""Numbers in memory for each that is kept, where draws are made and weighed."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,12 @@ class Proposal:
         shapes = {name: _shape(site) for name, site in trace.nodes.items() if is_latent(site)}
         return Proposal(model, guide, args, kwargs, structure, shapes)
 
+    @property
+    def bytes_a_draw(self) -> int:
+        """Return the memory that a draw takes at least: its weights and values, and copies."""
+        data = max(batch.numel() for batch, _ in self.shapes.values())
+        return _COPIES * 4 * (data + sum(event.numel() for _, event in self.shapes.values()))
+
     def draw(self, num: int) -> Draws:
         """Draw and weigh."""
         ways = (self._plated, self._vmapped, self._looped)
@@ -73,30 +84,27 @@ class Proposal:
         Draw all at once; None if that fails, or scores a draw otherwise than the model does on its
         own.
         """
-        # A model may break in any way when it is batched; the next way, and in the end the loop,
-        # takes it.
-        try:
+
+        def batch() -> tuple[Particles, Tensor]:
             with poutine.block():
                 particles = draw_particles(
                     self.model, self.guide, num, self.structure, *self.args, **self.kwargs
                 )
-            expected = self._log_likelihood(
-                {name: value[-1] for name, value in particles.values.items()}
-            )
-        except Exception:
+            last = {name: value[-1] for name, value in particles.values.items()}
+            return particles, self._log_likelihood(last)
+
+        drawn = attempt(batch)
+        if drawn is None:
             return None
+        particles, expected = drawn
         agrees = torch.allclose(
             particles.log_likelihood[-1], expected, rtol=1e-3, atol=1e-3, equal_nan=True
         )
         return (particles.log_weights, particles.values) if agrees else None
 
     def _vmapped(self, num: int) -> Draws | None:
-        try:
-            return self._padded(
-                torch.func.vmap(self._one, randomness="different")(torch.arange(num))
-            )
-        except Exception:
-            return None
+        one = torch.func.vmap(self._one, randomness="different")
+        return attempt(lambda: self._padded(one(torch.arange(num))))
 
     def _looped(self, num: int) -> Draws:
         weights, values = zip(*[self._one() for _ in range(num)], strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -70,6 +70,21 @@ def given_start(density: Density, params: Mapping[str, Tensor], num: int) -> Poi
     check_params(density.layout, params, (num,))
     position = density.layout.flatten({name: value.detach() for name, value in params.items()}, 1)
     return checked_start(density, position, "initial_params are no valid start:")
+
+
+def floating_params(params: Any) -> Mapping[str, Tensor]:
+    """
+    Return initial parameters.
+
+    :raises TypeError: if they are not floating-point tensors by site.
+    """
+    if not isinstance(params, Mapping):
+        raise TypeError(f"initial_params must be a mapping, got {type(params).__name__}")
+    for name, value in params.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"initial_params[{name!r}] must be a floating-point tensor, got {got}")
+    return params
 
 
 def check_params(layout: Layout, params: Mapping[str, Tensor], lead: tuple[int, ...]) -> None:

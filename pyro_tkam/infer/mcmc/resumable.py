@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,10 +15,32 @@ from pyro import poutine
 from pyro.infer.mcmc.logger import ProgressBar
 from torch import Tensor
 
+from pyro_tkam.infer.mcmc.kernels import LangevinKernel, check_kernel
+from pyro_tkam.infer.model.attempt import telling_memory
+from pyro_tkam.infer.model.density import Density
+from pyro_tkam.infer.model.failures import ROW_ERRORS
+
+STATE_ENTRIES = {
+    "kernel",
+    "sites",
+    "log_density",
+    "steps",
+    "warmup_steps",
+    "num_chains",
+    "rng",
+    "chains",
+    "records",
+}
+"""What a state is made of."""
+
+PROBED = 0.5
+"""The largest of the coordinates at which log densities are compared, to tell models apart."""
+
 
 class BatchRun(ABC):
     """A run of ``warmup_steps + num_samples`` steps whose records fill one draw at a time.
 
+    :param kernel: what moves the chains.
     :param num_samples: number of draws kept of each chain.
     :param warmup_steps: number of first steps, dropped; as many as draws if None.
     :param num_chains: number of chains.
@@ -27,8 +49,14 @@ class BatchRun(ABC):
     """
 
     def __init__(
-        self, num_samples: int, warmup_steps: int | None, num_chains: int, disable_progbar: bool
+        self,
+        kernel: LangevinKernel,
+        num_samples: int,
+        warmup_steps: int | None,
+        num_chains: int,
+        disable_progbar: bool,
     ) -> None:
+        self.kernel = check_kernel(kernel)
         warmup_steps = num_samples if warmup_steps is None else warmup_steps
         for name, value, least in (
             ("num_samples", num_samples, 1),
@@ -42,6 +70,7 @@ class BatchRun(ABC):
         self._records: dict[str, Tensor] = {}
         self._done = 0
         self._rng: dict[str, Tensor] = {}
+        self._identity: dict[str, Any] = {}
         self._resumed: dict[str, Any] | None = None
 
     @abstractmethod
@@ -68,6 +97,10 @@ class BatchRun(ABC):
         """Make a step of what comes before the warm-up; tell whether there was one left."""
         return False
 
+    @abstractmethod
+    def _sampled(self) -> Density:
+        """Return what the chains sample."""
+
     def _after_step(self, index: int) -> None:
         """
         Do what follows a step; what it raises leaves a state that :meth:`resume` can go on from.
@@ -88,6 +121,7 @@ class BatchRun(ABC):
         if not self._rng:
             raise RuntimeError("run() must be called before there is a state")
         return {
+            **self._identity,
             "steps": self._done,
             "warmup_steps": self.warmup_steps,
             "num_chains": self.num_chains,
@@ -107,8 +141,17 @@ class BatchRun(ABC):
 
         :param state: of a run with the same model, data, kernel, chains and warm-up;
             ``num_samples`` may be larger.
-        :raises ValueError: if the state's numbers of chains or of warm-up steps differ.
+        :raises ValueError: if it is no state, or that of another kernel, number of chains or of
+            warm-up steps; :meth:`run` refuses that of another model or other data.
         """
+        if not isinstance(state, Mapping) or not state.keys() >= STATE_ENTRIES:
+            got = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"state must have the entries {sorted(STATE_ENTRIES)}, got {got}")
+        if state["kernel"] != type(self.kernel).__name__:
+            raise ValueError(
+                f"state must be of the kernel {type(self.kernel).__name__}, got one of "
+                f"{state['kernel']}"
+            )
         for name in ("warmup_steps", "num_chains"):
             if state[name] != getattr(self, name):
                 raise ValueError(
@@ -117,10 +160,31 @@ class BatchRun(ABC):
                 )
         self._resumed = state
 
+    def _identify(self) -> dict[str, Any]:
+        """
+        Return kernel, sites and log densities, at positions that are always the same, of what is
+        sampled: a state is of no use where these differ.
+        """
+        density = self._sampled()
+        with torch.random.fork_rng(devices=[]):
+            like = density.draw_start(1)
+        rows = torch.linspace(-PROBED, PROBED, self.num_chains).to(like)
+        position = rows.reshape(-1, *(1,) * (like.ndim - 1)).expand(-1, *like.shape[1:])
+        try:
+            log_density = density.point(position.contiguous()).log_density
+        except ROW_ERRORS:  # at these positions the model is not defined
+            log_density = like.new_full((self.num_chains, *like.shape[1:-1]), torch.nan)
+        return {
+            "kernel": type(self.kernel).__name__,
+            "sites": {name: list(site.shape) for name, site in density.layout.sites.items()},
+            "log_density": log_density,
+        }
+
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         with poutine.block(), pyro.validation_enabled(False):
             self._records, self._done, self._rng = {}, 0, {}
             device = self._begin(args, kwargs)
+            self._identity = self._identify()
             if self._resumed is not None:
                 self._restore(self._resumed, device)
             try:
@@ -129,6 +193,17 @@ class BatchRun(ABC):
                 self._finish()
 
     def _restore(self, state: dict[str, Any], device: torch.device) -> None:
+        own = self._identity
+        if state["sites"] != own["sites"]:
+            raise ValueError(
+                f"state must be of a model with the sites {own['sites']}, got {state['sites']}"
+            )
+        saved = state["log_density"].to(own["log_density"])
+        if not torch.allclose(saved, own["log_density"], rtol=1e-4, atol=1e-3, equal_nan=True):
+            raise ValueError(
+                "state must be of the same model and data, got a log density of "
+                f"{float(saved.sum()):.6g} where this run has {float(own['log_density'].sum()):.6g}"
+            )
         self._load(state["chains"])
         self._done, self._resumed = state["steps"], None
         for name, value in state["records"].items():
@@ -162,10 +237,11 @@ class BatchRun(ABC):
         if draw < 0:
             return
         if not self._records:
-            self._records = {
-                name: value.new_empty(self.num_samples, *value.shape)
-                for name, value in values.items()
-            }
+            with telling_memory("num_samples", self.num_samples):
+                self._records = {
+                    name: value.new_empty(self.num_samples, *value.shape)
+                    for name, value in values.items()
+                }
         for name, value in values.items():
             self._records[name][draw] = value
 
@@ -180,6 +256,13 @@ class BatchRun(ABC):
             if index % 20 == 0:
                 bar.set_postfix(self._status(), refresh=False)
             bar.update()
+
+
+def check_mass(prob: Any) -> float:
+    """Return the mass of a credible interval, or refuse it."""
+    if not isinstance(prob, int | float) or not 0 < prob < 1:
+        raise ValueError(f"prob must be a number between 0 and 1, got {prob!r}")
+    return prob
 
 
 @contextmanager

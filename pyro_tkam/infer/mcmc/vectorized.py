@@ -12,9 +12,11 @@ from torch.distributions import Transform
 
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
-from pyro_tkam.infer.mcmc.initialization import find_start, given_start
-from pyro_tkam.infer.mcmc.kernels import LangevinKernel
-from pyro_tkam.infer.mcmc.resumable import BatchRun
+from pyro_tkam.infer.mcmc.initialization import find_start, floating_params, given_start
+from pyro_tkam.infer.mcmc.kernels import LangevinKernel, check_kernel
+from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass
+from pyro_tkam.infer.model.density import Density
+from pyro_tkam.infer.model.requirements import check_data
 
 STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible")
 
@@ -64,17 +66,16 @@ class VectorizedMCMC(BatchRun):
         transforms: Mapping[str, Transform] | None = None,
         save_params: Sequence[str] | None = None,
     ) -> None:
-        if not isinstance(kernel, LangevinKernel):
-            raise TypeError(
-                f"kernel must be an EnsembleHMC, ULA, MALA or AutoMALA, got {type(kernel).__name__}"
-            )
+        kernel = check_kernel(kernel)
         num_chains = kernel.default_num_chains if num_chains is None else num_chains
         warmup_steps = kernel.default_warmup_steps if warmup_steps is None else warmup_steps
-        super().__init__(num_samples, warmup_steps, num_chains, disable_progbar)
-        self.kernel, self.hook_fn, self.save_params = kernel, hook_fn, save_params
+        super().__init__(kernel, num_samples, warmup_steps, num_chains, disable_progbar)
+        self.hook_fn, self.save_params = hook_fn, save_params
         self.transforms = dict(transforms) if transforms is not None else None
-        if initial_params is not None and num_chains == 1:
-            initial_params = {name: value[None] for name, value in initial_params.items()}
+        if initial_params is not None:
+            initial_params = floating_params(initial_params)
+            if num_chains == 1:
+                initial_params = {name: value[None] for name, value in initial_params.items()}
         self._initial_params = initial_params
         self._samples: dict[str, Tensor] = {}
         self._diagnostics: list[dict[str, Any]] = [{} for _ in range(num_chains)]
@@ -83,8 +84,13 @@ class VectorizedMCMC(BatchRun):
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Run all chains on the model's arguments.
 
+        :raises ValueError: if the model or its data are not what they must be, or a site that
+            ``save_params`` or ``transforms`` name is none of the model's.
         :raises KeyboardInterrupt: after Ctrl-C, between two steps; the draws made so far are kept.
         """
+        if self.kernel.model is not None:
+            checked = check_data(self.kernel.model, args, kwargs)
+            args, kwargs = checked.args, checked.kwargs
         self._args, self._kwargs = args, kwargs
         self._samples, self.sample_stats = {}, {}
         self._diagnostics = [{} for _ in range(self.num_chains)]
@@ -99,14 +105,14 @@ class VectorizedMCMC(BatchRun):
         :param num_samples: if given, so many draws with replacement.
         :param group_by_chain: keep the chain dimension.
         """
-        return select_samples(self._samples, num_samples, group_by_chain)
+        return select_samples(self._drawn(), num_samples, group_by_chain)
 
     def diagnostics(self) -> dict[str, Any]:
         """
         Return effective sample size and split R-hat by site, divergences and acceptance rate by
         chain.
         """
-        result = diagnostics(self._samples)
+        result = diagnostics(self._drawn())
         for name in self._diagnostics[0]:
             result[name] = {f"chain {i}": each[name] for i, each in enumerate(self._diagnostics)}
         return result
@@ -115,8 +121,9 @@ class VectorizedMCMC(BatchRun):
         """Print means, quantiles and diagnostics of the draws.
 
         :param prob: mass of the credible interval.
+        :raises ValueError: if it is not between 0 and 1.
         """
-        print_summary(self._samples, prob=prob)
+        print_summary(self._drawn(), prob=check_mass(prob))
         print(
             f"Number of divergences: {sum(len(each['divergences']) for each in self._diagnostics)}"
         )
@@ -125,6 +132,7 @@ class VectorizedMCMC(BatchRun):
         given = self._initial_params
         prototype = None if given is None else {name: value[0] for name, value in given.items()}
         self._density = density = self.kernel.density(args, kwargs, prototype)
+        self._check_names(density)
         self.kernel.transforms = density.transforms
         self._chains, self._start = None, None
         density.expect(self.num_chains)
@@ -145,6 +153,21 @@ class VectorizedMCMC(BatchRun):
         if self._start.ensemble.done:
             self._chains = self._start.chains(self.warmup_steps)
         return True
+
+    def _check_names(self, density: Density) -> None:
+        """Refuse names of sites that are none, before anything is drawn."""
+        sites = sorted(density.layout.sites)
+        for name, given in (("save_params", self.save_params), ("transforms", self.transforms)):
+            if unknown := [site for site in given or () if site not in sites]:
+                raise ValueError(f"{name} must be of the sites {sites}, got {unknown}")
+
+    def _drawn(self) -> dict[str, Tensor]:
+        if not self._samples:
+            raise RuntimeError("run() must be called before there are draws")
+        return self._samples
+
+    def _sampled(self) -> Density:
+        return self._density
 
     def _step(self, index: int) -> dict[str, Tensor]:
         chains = self._moving

@@ -11,6 +11,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_tkam.infer.model.attempt import attempt
 from pyro_tkam.infer.model.evaluate import ModelTerms
 
 
@@ -118,12 +119,7 @@ def choose_runner(
 
 def works(runner: Runner, loop: Runner, position: Tensor) -> bool:
     """Tell whether a runner gives the loop's values."""
-    # A model may break in any way when it is batched; the next runner, and in the end the loop,
-    # takes it.
-    try:
-        return _agree(runner.log_terms(position), loop.log_terms(position))
-    except Exception:
-        return False
+    return attempt(lambda: _agree(runner.log_terms(position), loop.log_terms(position))) or False
 
 
 def _agree(values: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> bool:

@@ -10,6 +10,8 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from pyro_tkam.infer.model.attempt import RAISED_BY_CODE, is_out_of_memory
+
 Function = Callable[[Tensor], tuple[Any, ...]]
 aten = torch.ops.aten
 _ONLY_SHAPE_MATTERS = (
@@ -79,8 +81,8 @@ class TracedFunction:
         return min([size for size in self._exact if size >= rows] + [power])
 
     def _trace(self, batch: Tensor) -> None:
-        # Tracing runs arbitrary user code in an unusual mode; whatever it raises, the plain
-        # function still works.
+        # Tracing runs a user's code in an unusual mode; where that raises, the plain function still
+        # works. Out of memory it would be too.
         try:
             with _Reads() as reads:
                 traced = make_fx(lambda tensor: self.function(tensor))(_dense(batch.detach()))
@@ -99,7 +101,9 @@ class TracedFunction:
                 self._graphs[len(batch)] = graph
             else:
                 self.failure = "the traced operations give other values than the function"
-        except Exception as error:
+        except RAISED_BY_CODE as error:
+            if is_out_of_memory(error):
+                raise
             self.failure = f"{type(error).__name__}: {error}"
 
 

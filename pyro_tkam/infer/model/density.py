@@ -381,12 +381,6 @@ class ModelDensity:
             isinstance(unwrapped(nodes[name]["fn"]), JointEnergy) for name in self.structure.latent
         )
 
-    def improper_sites(self) -> list[str]:
-        """Return the latent sites without a normalizable prior."""
-        return [
-            name for name in self.structure.latent if is_improper(self.structure.trace.nodes[name])
-        ]
-
     def offense(self, position: Tensor) -> str:
         """
         Say which site's term, the first such one, isn't finite at one position ``(*local, dim)``.

@@ -12,6 +12,7 @@ from pyro.infer.autoguide.initialization import InitMessenger
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_tkam.infer.model.attempt import attempt
 from pyro_tkam.infer.model.evaluate import ModelTerms
 from pyro_tkam.infer.model.handlers import trace_latents
 
@@ -89,11 +90,7 @@ def _at_all(one: Any, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Run at all rows at once, or row by row where that fails or gives other values."""
     rows = len(next(iter(values.values())))
     first = one({name: value[0] for name, value in values.items()})
-    # A model may break in any way when it is batched; running it row by row takes it.
-    try:
-        batched: dict[str, Tensor] = torch.func.vmap(one)(dict(values))
-    except Exception:
-        batched = {}
+    batched: dict[str, Tensor] | None = attempt(lambda: torch.func.vmap(one)(dict(values)))
     if batched and all(
         torch.allclose(batched[name][0], first[name], rtol=1e-4, atol=1e-4, equal_nan=True)
         for name in first

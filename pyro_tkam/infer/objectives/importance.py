@@ -9,6 +9,7 @@ import torch
 from pyro.util import warn_if_nan
 from torch import Tensor
 
+from pyro_tkam.infer.model.attempt import telling_memory
 from pyro_tkam.infer.model.draws import (
     Particles,
     PlateStructure,
@@ -16,6 +17,7 @@ from pyro_tkam.infer.model.draws import (
     plate_structure,
     with_guide,
 )
+from pyro_tkam.infer.model.requirements import check_batch
 from pyro_tkam.infer.objectives.base import MaximumLikelihood
 from pyro_tkam.ops.resampling import RESAMPLERS
 
@@ -106,7 +108,7 @@ class ImportanceMLE(MaximumLikelihood):
                 raise ValueError(f"{name} must be one of {sorted(table)}, got {value!r}")
         if not hasattr(num_particles, "__index__") or num_particles < 1:
             raise ValueError(
-                f"num_particles must be a whole number of at least 1, got {num_particles}"
+                f"num_particles must be a whole number of at least 1, got {num_particles!r}"
             )
         if not 0 <= ess_threshold <= 1:
             raise ValueError(f"ess_threshold must be a share from 0 to 1, got {ess_threshold}")
@@ -119,9 +121,11 @@ class ImportanceMLE(MaximumLikelihood):
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:
         if self._seen is None or self._seen[0] is not model or self._seen[1] is not guide:
+            check_batch(model, args, kwargs)
             structure = plate_structure(model, *args, **kwargs)
             self._seen = model, guide, with_guide(structure, guide, *args, **kwargs)
-        return draw_particles(model, guide, self.num_particles, self._seen[2], *args, **kwargs)
+        with telling_memory("num_particles", self.num_particles):
+            return draw_particles(model, guide, self.num_particles, self._seen[2], *args, **kwargs)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """

@@ -7,6 +7,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyro_tkam.infer.model.draws import Particles, draw_particles, plate_structure, with_guide
+from pyro_tkam.infer.model.requirements import check_batch
 from pyro_tkam.infer.objectives.base import MaximumLikelihood
 
 
@@ -33,13 +34,17 @@ class ImportanceWeightedELBO(MaximumLikelihood):
     def __init__(self, num_particles: int = 1) -> None:
         if not hasattr(num_particles, "__index__") or num_particles < 1:
             raise ValueError(
-                f"num_particles must be a whole number of at least 1, got {num_particles}"
+                f"num_particles must be a whole number of at least 1, got {num_particles!r}"
             )
         super().__init__(num_particles=num_particles)
+        self._checked: Any = None
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:
         if guide is None:
             raise ValueError("guide must be given, such as AmortizedGuide(model), got None")
+        if self._checked is not model:
+            check_batch(model, args, kwargs)
+            self._checked = model
         structure = with_guide(plate_structure(model, *args, **kwargs), guide, *args, **kwargs)
         return draw_particles(
             model, guide, self.num_particles, structure, *args, reparameterized=True, **kwargs

@@ -33,6 +33,7 @@ from pyro_tkam.infer.model.draws import (
     sum_to_local,
     trace_latents_at,
 )
+from pyro_tkam.infer.model.requirements import check_batch
 from pyro_tkam.ops.langevin import Point
 
 
@@ -69,6 +70,7 @@ class BoundModel:
     ) -> None:
         self.model, self.kernel = model, copy(kernel)
         self.args, self.kwargs = args, kwargs
+        check_batch(model, args, kwargs)
         with torch.no_grad():
             self.structure = plate_structure(model, *args, **kwargs)
             self.kernel.model = _WithoutScale(self.structure.local_dims)(model)

@@ -10,8 +10,9 @@ from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
 from torch import Tensor
 
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel
-from pyro_tkam.infer.mcmc.resumable import BatchRun
-from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass
+from pyro_tkam.infer.model.density import Density, ModelDensity
+from pyro_tkam.infer.model.requirements import check_model
 from pyro_tkam.infer.results import Evidence
 from pyro_tkam.infer.tempering.chains import TemperedChains
 from pyro_tkam.infer.tempering.estimates import evidence_from, recorded
@@ -158,17 +159,15 @@ class ParallelTempering(BatchRun):
         max_evaluations: int | None = None,
         disable_progbar: bool = False,
     ) -> None:
-        super().__init__(num_samples, warmup_steps, num_chains, disable_progbar)
-        if not isinstance(kernel, LangevinKernel):
-            raise TypeError(f"kernel must be a ULA, MALA or AutoMALA, got {type(kernel).__name__}")
+        super().__init__(kernel, num_samples, warmup_steps, num_chains, disable_progbar)
         if kernel.model is None:
             raise ValueError(
                 "kernel must be made from a model, as a potential_fn has no prior to temper from, "
                 "got one made from potential_fn"
             )
-        if swap_every < 1:
-            raise ValueError(f"swap_every must be at least 1, got {swap_every}")
-        self.kernel, self.swap_every, self.keep_all = kernel, swap_every, keep_all
+        if not isinstance(swap_every, int) or swap_every < 1:
+            raise ValueError(f"swap_every must be a whole number of at least 1, got {swap_every!r}")
+        self.swap_every, self.keep_all = swap_every, keep_all
         self.standard_normal, self.max_evaluations = standard_normal, max_evaluations
         self._ladder = make_ladder(schedule, num_temperatures)
         self.result: PowerPosteriors | None = None
@@ -176,12 +175,15 @@ class ParallelTempering(BatchRun):
     def run(self, *args: Any, **kwargs: Any) -> PowerPosteriors:
         """Run on the model's arguments.
 
-        :raises ValueError: if a site's prior is improper, or ``max_evaluations`` ends the warm-up.
+        :raises ValueError: for what :func:`log_evidence` refuses of the model and its data, or if
+            ``max_evaluations`` ends the warm-up.
         :raises KeyboardInterrupt: after Ctrl-C, between two steps; the draws made so far are kept
             in ``result``.
         """
+        assert self.kernel.model is not None
+        checked = check_model(self.kernel.model, args, kwargs)
         self.result = None
-        self._run(args, kwargs)
+        self._run(checked.args, checked.kwargs)
         if self.num_draws == 0:
             raise ValueError(
                 f"max_evaluations must be enough for a warm-up of {self.warmup_steps} steps, got "
@@ -221,20 +223,16 @@ class ParallelTempering(BatchRun):
         mixed.
 
         :param prob: mass of the credible interval.
+        :raises ValueError: if it is not between 0 and 1.
         """
         result = self._finished()
-        print_summary(result.samples, prob=prob)
+        print_summary(result.samples, prob=check_mass(prob))
         trips, barrier = int(result.round_trips.sum()), result.barrier[-1].item()
         print(f"Round trips: {trips}; barrier: {barrier:.2f}; temperatures: {len(result.betas)}")
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
         density = self.kernel.density(args, kwargs, None, standard_normal=self.standard_normal)
         assert isinstance(density, ModelDensity)
-        if density.improper_sites():
-            raise ValueError(
-                "model must have proper priors to start tempering from, got improper ones at "
-                f"{density.improper_sites()}, so its evidence is undefined"
-            )
         self._chains = TemperedChains(
             self.kernel, density, self._ladder, self.num_chains, self.warmup_steps, self.swap_every
         )
@@ -247,6 +245,9 @@ class ParallelTempering(BatchRun):
             int(self._chains.evaluations + STEP_MARGIN * self._chains.dearest_step)
             > self.max_evaluations
         )
+
+    def _sampled(self) -> Density:
+        return self._chains.density
 
     def _step(self, index: int) -> dict[str, Tensor]:
         chains = self._chains

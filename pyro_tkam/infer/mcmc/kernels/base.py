@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import pyro
 import torch
 from pyro.infer.autoguide.initialization import init_to_uniform
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
@@ -19,6 +20,7 @@ from pyro_tkam.infer.mcmc.ensemble_metric import Metric
 from pyro_tkam.infer.mcmc.initialization import check_params, find_start, given_start
 from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.potential import Potential, PotentialDensity
+from pyro_tkam.infer.model.requirements import check_data
 from pyro_tkam.infer.model.site import Site
 from pyro_tkam.infer.model.sites import Model
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
@@ -63,8 +65,10 @@ class LangevinKernel(MCMCKernel):
                 "model or potential_fn must be given, and one of them only, got "
                 f"{'neither' if model is None else 'both'}"
             )
-        if not 0 < step_size < float("inf"):
-            raise ValueError(f"step_size must be positive and finite, got {step_size}")
+        if model is not None and not callable(model):
+            raise TypeError(f"model must be callable, got {type(model).__name__}")
+        if not isinstance(step_size, int | float) or not 0 < step_size < float("inf"):
+            raise ValueError(f"step_size must be positive and finite, got {step_size!r}")
         self.model, self.potential_fn, self.initial_step_size = (
             model,
             potential_fn,
@@ -164,7 +168,14 @@ class LangevinKernel(MCMCKernel):
     # The surface that pyro.infer.MCMC uses.
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
-        """Prepare one chain."""
+        """Prepare one chain.
+
+        :raises ValueError: if the model or its data are not what they must be.
+        """
+        if self.model is not None:
+            with pyro.validation_enabled(True):  # MCMC has turned it off
+                checked = check_data(self.model, args, kwargs)
+            args, kwargs = checked.args, checked.kwargs
         params = self._initial_params
         density = self.density(args, kwargs, params)
         density.expect(1)
@@ -254,3 +265,13 @@ class LangevinKernel(MCMCKernel):
         if self._chains is None:
             raise RuntimeError("setup() must be called before the kernel is used")
         return self._chains
+
+
+def check_kernel(kernel: Any) -> LangevinKernel:
+    """Return a kernel.
+
+    :raises TypeError: if it is none.
+    """
+    if not isinstance(kernel, LangevinKernel):
+        raise TypeError(f"kernel must be an EnsembleHMC, ULA, MALA or AutoMALA, got {kernel!r}")
+    return kernel

@@ -1,0 +1,105 @@
+"""The arguments of a model: arrays made tensors, and errors of the model that name them."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer.model.attempt import RAISED_BY_CODE, is_out_of_memory
+
+T = TypeVar("T")
+
+_MOST_DESCRIBED = 6
+"""Arguments that an error describes."""
+
+
+def with_tensors(arguments: Any) -> Any:
+    """
+    Replace NumPy arrays of numbers by tensors of their dtype, also in tuples, lists, dictionaries.
+
+    :param arguments: of a model.
+    """
+    if isinstance(arguments, np.ndarray) and arguments.dtype.kind in "biuf":
+        return torch.as_tensor(arguments)
+    if isinstance(arguments, dict):
+        return {key: with_tensors(value) for key, value in arguments.items()}
+    if type(arguments) in (tuple, list):
+        return type(arguments)(with_tensors(value) for value in arguments)
+    return arguments
+
+
+def hold_arrays(arguments: Any) -> bool:
+    """Tell whether there is a NumPy array among arguments."""
+    if isinstance(arguments, dict):
+        return any(map(hold_arrays, arguments.values()))
+    if type(arguments) in (tuple, list):
+        return any(map(hold_arrays, arguments))
+    return isinstance(arguments, np.ndarray)
+
+
+def told_of(
+    run: Callable[[], T], name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> T:
+    """
+    Run a model or a guide; name it and its arguments if it cannot take them.
+
+    :param run: what runs it.
+    :param name: ``"model"`` or ``"guide"``.
+    :param function: the model or guide itself.
+    :param args: its arguments.
+    :param kwargs: its keyword arguments.
+    :raises ValueError: for what its lines, torch or Pyro raise; errors of this package say enough.
+    """
+    try:
+        return run()
+    except ZeroDivisionError as error:  # Pyro's, for a plate of size zero
+        if "size cannot be zero" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} must have data, got a plate of size zero: they are empty or all masked"
+        ) from error
+    except RAISED_BY_CODE as error:
+        if is_out_of_memory(error) or _is_told(error):
+            raise
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        given = described(function, args, kwargs)
+        raise ValueError(f"{name} must run on its arguments, {given}, got {cause}") from error
+
+
+def described(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Describe the arguments of a call by name: dtype and shape of tensors, types of others."""
+    parts = [f"{name} {_kind(value)}" for name, value in _named(function, args, kwargs).items()]
+    more = ["…"] if len(parts) > _MOST_DESCRIBED else []
+    return f"({', '.join(parts[:_MOST_DESCRIBED] + more)})"
+
+
+def _named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    call = function.forward if isinstance(function, torch.nn.Module) else function
+    try:
+        return dict(inspect.signature(call).bind(*args, **kwargs).arguments)
+    except (TypeError, ValueError):  # it has no signature, or takes another number of arguments
+        return {f"args[{i}]": value for i, value in enumerate(args)} | kwargs
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"of NumPy's {value.dtype} {value.shape}"
+    if not isinstance(value, Tensor):
+        return f"of type {type(value).__name__}"
+    finite = value.isfinite().all() if value.is_floating_point() else True
+    dtype = str(value.dtype).removeprefix("torch.")
+    return f"{dtype} {tuple(value.shape)}{'' if finite else ' that are not all finite'}"
+
+
+def _is_told(error: Exception) -> bool:
+    """Tell whether an error is one that this package raised itself, which names what is wrong."""
+    if not isinstance(error, ValueError | TypeError | NotImplementedError):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).startswith("pyro_tkam.")

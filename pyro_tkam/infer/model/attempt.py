@@ -1,0 +1,87 @@
+"""Runs of users' code that may fail: told what for, or tried in a faster way first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+RAISED_BY_CODE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch, Pyro and a model's own lines raise where they cannot take what they are given."""
+
+
+def attempt(run: Callable[[], T]) -> T | None:
+    """
+    Run a model in a batch; return None where it cannot be run so, as a slower way can.
+
+    Out of memory is told, not answered by a slower way: that would hide it.
+
+    :param run: what to try.
+    :raises MemoryError: if there is no memory for it.
+    """
+    try:
+        return run()
+    except RAISED_BY_CODE as error:
+        if is_out_of_memory(error):
+            raise MemoryError(_first_line(error)) from error
+        return None
+
+
+def check_memory(name: str, number: int, bytes_each: int) -> None:
+    """
+    Refuse a number of things that this machine's memory cannot hold.
+
+    :param name: of the number.
+    :param number: how many.
+    :param bytes_each: memory that one takes at least.
+    :raises ValueError: if there is not as much memory, where the system tells.
+    """
+    names = {"SC_PHYS_PAGES", "SC_PAGE_SIZE"}
+    if not names <= getattr(os, "sysconf_names", {}).keys():
+        return
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // bytes_each
+    if number > most:
+        raise ValueError(f"{name} must be at most {most} for this machine's memory, got {number}")
+
+
+@contextmanager
+def telling_memory(name: str, number: int) -> Iterator[None]:
+    """
+    Name the argument for which there was no memory.
+
+    :param name: of the number that the memory grows with.
+    :param number: its value.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryError(
+            f"{name} must be small enough for the memory, got {number}: {_first_line(error)}"
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory could not be had."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    words = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in words)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

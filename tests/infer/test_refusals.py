@@ -1,0 +1,405 @@
+"""What one public function refuses of a model, its data and its options, all refuse alike."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import MCMC
+from torch.distributions.transforms import ExpTransform
+
+from pyro_tkam.infer import (
+    MALA,
+    AutoMALA,
+    ImportanceMLE,
+    ImportanceSampling,
+    ImportanceWeightedELBO,
+    LangevinMLE,
+    ParallelTempering,
+    SteppingstoneMLE,
+    VectorizedMCMC,
+    WakeSleepMLE,
+    log_evidence,
+)
+from pyro_tkam.infer.model.requirements import check_data, check_guide, check_model
+
+X = torch.linspace(-1.0, 1.0, 6)
+Y = X + 0.1
+
+
+def line(x, y):
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+
+
+def guide(x, y):
+    pyro.sample("slope", dist.Normal(0.0, 1.0))
+
+
+def shares(x, y):
+    """Data between 0 and 1."""
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Beta((slope * x).exp(), 1.0), obs=y)
+
+
+def fixed(x, y):
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    shift = pyro.sample("shift", dist.Delta(torch.tensor(1.0)))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(slope * x + shift, 1.0), obs=y)
+
+
+def mcmc(kernel=MALA, model=line, **options):
+    options = {"num_samples": 4, "warmup_steps": 4, "num_chains": 2} | options
+    return VectorizedMCMC(kernel(model), disable_progbar=True, **options)
+
+
+def tempering(model):
+    run = ParallelTempering(
+        AutoMALA(model), num_samples=4, num_temperatures=3, disable_progbar=True
+    )
+    return run.run
+
+
+def objective(made, guide=None):
+    return lambda model: partial(made.loss, model, guide)
+
+
+#: From a model to what runs it on its arguments: of each kind one, and all methods of evidences.
+RUNS: dict[str, Callable[[Any], Callable[..., Any]]] = {
+    **{
+        f"log_evidence {method}": lambda model, method=method: partial(
+            log_evidence, model, method=method
+        )
+        for method in ("auto", "importance", "ais", "steppingstone", "bar", "bridge")
+    },
+    "ImportanceSampling": lambda model: ImportanceSampling(model).run,
+    "VectorizedMCMC": lambda model: mcmc(model=model).run,
+    "MCMC": lambda model: MCMC(MALA(model), 4, warmup_steps=4, disable_progbar=True).run,
+    "ParallelTempering": tempering,
+    "ImportanceMLE": objective(ImportanceMLE(30)),
+    "ImportanceWeightedELBO": objective(ImportanceWeightedELBO(5), guide),
+    "WakeSleepMLE": objective(WakeSleepMLE(5), guide),
+    "LangevinMLE": objective(LangevinMLE(num_steps=2)),
+    "SteppingstoneMLE": objective(SteppingstoneMLE(num_steps=2)),
+}
+NAN = torch.where(torch.arange(6) == 2, torch.nan, Y)
+
+#: A model, its arguments, and what is said of them.
+DATA = {
+    "a column for a row": (line, (X, Y[:, None]), r"have .*\(6,\), got \(6, 1\) at site 'y'"),
+    "fewer data": (line, (X, Y[:3]), r"have data of .*\(6,\), got \(3,\) at site 'y'"),
+    "no data": (line, (X[:0], Y[:0]), "have data, got a plate of size zero"),
+    "a NaN": (line, (X, NAN), "have finite data, got a NaN .*'y'"),
+    "an infinity": (line, (X, NAN.nan_to_num(math.inf)), "have finite data, got .*'y'"),
+    "a NaN in a covariate": (
+        line,
+        (NAN, Y),
+        r"run on its arguments, \(x float32 \(6,\) that are not all finite, y float32 \(6,\)",
+    ),
+    "data outside the support": (
+        shares,
+        (X, Y),
+        r"have data in the support .*upper_bound=1.*, got .*'y'",
+    ),
+    "half precision": (
+        line,
+        (X.half(), Y.half()),
+        "have data of single or double precision, got float16",
+    ),
+    "an unobserved Delta": (fixed, (X, Y), "have Delta sites that are observed, got 'shift'"),
+    "an argument too few": (line, (X,), r"run on its arguments, .*got TypeError: .*'y'"),
+}
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("run", RUNS)
+def test_data_are_refused_before_anything_is_drawn(run, data):
+    model, args, message = DATA[data]
+    pyro.clear_param_store()
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError, match=f"^model must {message}"):
+        RUNS[run](model)(*args)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_is_no_model_is_refused(run):
+    with pytest.raises(TypeError, match="model must be callable, got int"):
+        RUNS[run](3)(X, Y)
+
+
+@pytest.mark.parametrize("run", ["log_evidence importance", "VectorizedMCMC", "ParallelTempering"])
+def test_numpy_data_are_taken_as_tensors(run):
+    RUNS[run](line)(X.numpy(), Y.numpy())
+
+
+@pytest.mark.parametrize("run", ["ImportanceMLE", "LangevinMLE"])
+def test_numpy_data_are_refused_in_training_where_the_model_cannot_take_them(run):
+    message = r"must be given tensors, .*got \(x of NumPy's float32 \(6,\), y of NumPy's"
+    with pytest.raises(TypeError, match=message):
+        RUNS[run](line)(X.numpy(), Y.numpy())
+
+
+def test_a_model_that_makes_tensors_of_arrays_is_given_arrays():
+    """Wrong version: every array is replaced, and ``torch.from_numpy`` fails."""
+
+    def own(x, y):
+        line(torch.from_numpy(x), torch.from_numpy(y))
+
+    given = check_data(own, (X.numpy(), Y.numpy()), {})
+    assert isinstance(given.args[0], np.ndarray)
+    assert not given.converted
+
+
+# What must not be refused.
+
+
+def test_what_a_mask_hides_may_be_anything():
+    def masked(x, y):
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)), poutine.mask(mask=y.isfinite() & (y > 0)):
+            pyro.sample("y", dist.LogNormal(slope * x, 1.0), obs=y)
+
+    check_model(masked, (X, NAN), {})
+
+
+def test_a_support_that_moves_with_a_latent_refuses_no_datum():
+    def uniform(x, y):
+        top = pyro.sample("top", dist.LogNormal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Uniform(0.0, top), obs=y)
+
+    check_model(uniform, (X, torch.full((6,), 100.0)), {})
+    with pytest.raises(ValueError, match=r"in the support of their .*, got a datum outside .*'y'"):
+        check_model(
+            lambda x, y: pyro.sample("y", dist.Uniform(0.0, 1.0), obs=y), (X, torch.tensor(2.0)), {}
+        )
+
+
+def test_data_that_a_model_allows_are_not_refused():
+    """Shares of gray as the data of a Bernoulli, as autoencoders have them."""
+
+    def gray(y):
+        logit = pyro.sample("logit", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Bernoulli(logits=logit, validate_args=False), obs=y)
+
+    check_model(gray, (torch.rand(4),), {})
+
+
+def test_errors_of_this_package_are_told_as_they_are():
+    def nested(x, y):
+        check_model(3, (), {})
+
+    with pytest.raises(TypeError, match=r"^model must be callable, got int$"):
+        check_data(nested, (X, Y), {})
+
+
+# Guides.
+
+
+def without(x, y):
+    """Draws nothing."""
+
+
+def further(x, y):
+    guide(x, y)
+    pyro.sample("other", dist.Normal(0.0, 1.0))
+
+
+def narrow(x, y):
+    pyro.sample("slope", dist.Uniform(0.0, 0.1))
+
+
+GUIDES = {
+    "lacks a site": (without, r"guide must draw every latent site, got none .*\['slope'\]"),
+    "draws another": (further, r"guide must draw the latent sites .*, got \['other'\] too"),
+    "is too narrow": (
+        narrow,
+        r"guide must draw all values of .slope. .*, got Interval",
+    ),
+    "needs others": (lambda x: None, r"guide must run on its arguments, .*, got TypeError"),
+}
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_guides_are_refused(name):
+    pyro.set_rng_seed(0)
+    wrong, message = GUIDES[name]
+    for run in (
+        ImportanceSampling(line, wrong).run,
+        partial(log_evidence, line, guide=wrong),
+        partial(log_evidence, line, guide=wrong, method="importance"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(X, Y)
+
+
+def test_a_guide_may_leave_out_what_has_no_density():
+    """The likelihood is zero outside of the guide's support."""
+
+    def model(x, y):
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        pyro.factor("inside", torch.where((slope > 0) & (slope < 0.1), 0.0, -math.inf))
+
+    check_guide(narrow, model, check_model(model, (X, Y), {}))
+
+
+# Options, states and results.
+
+
+def another(x, y):
+    """Of the same sites as the line, but steeper."""
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(2 * slope * x, 1.0), obs=y)
+
+
+def vector(x, y):
+    slope = pyro.sample("slope", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(slope.sum() * x, 1.0), obs=y)
+
+
+def saved():
+    run = mcmc()
+    run.run(X, Y)
+    return run.state
+
+
+def resumed(*args, **options):
+    run = mcmc(**options)
+    run.resume(saved())
+    run.run(*(args or (X, Y)))
+
+
+def started(method, **options):
+    run = mcmc()
+    run.run(X, Y)
+    getattr(run, method)(**options)
+
+
+OPTIONS = {
+    "an unknown kernel": (
+        lambda: log_evidence(line, X, Y, kernel="nuts"),
+        TypeError,
+        "kernel must be an EnsembleHMC, ULA, MALA or AutoMALA, got 'nuts'",
+    ),
+    "the kernel of another model": (
+        lambda: log_evidence(line, X, Y, kernel=MALA(another)),
+        ValueError,
+        "kernel must be made from the model .*line.*, got one of .*another",
+    ),
+    "a guide that is none": (
+        lambda: log_evidence(line, X, Y, guide="g"),
+        TypeError,
+        "guide must be callable or None, got str",
+    ),
+    "keyword arguments that are none": (
+        lambda: log_evidence(line, X, Y, model_kwargs=[1]),
+        TypeError,
+        "model_kwargs must be a mapping, got list",
+    ),
+    "a target that is none": (
+        lambda: log_evidence(line, X, Y, target_se="a"),
+        ValueError,
+        "target_se must be a positive number, got 'a'",
+    ),
+    "more draws than memory": (
+        lambda: log_evidence(line, X, Y, method="importance", num_particles=10**12),
+        ValueError,
+        r"num_particles must be at most \d+ for this machine's memory, got 1000000000000",
+    ),
+    "more steps than memory": (
+        lambda: mcmc(num_samples=10**15, warmup_steps=0).run(X, Y),
+        MemoryError,
+        "num_samples must be small enough for the memory, got 1000000000000000",
+    ),
+    "draws to keep of another site": (
+        lambda: mcmc(save_params=["zz"]).run(X, Y),
+        ValueError,
+        r"save_params must be of the sites \['slope'\], got \['zz'\]",
+    ),
+    "a transform of another site": (
+        lambda: mcmc(transforms={"zz": ExpTransform()}).run(X, Y),
+        ValueError,
+        r"transforms must be of the sites \['slope'\], got \['zz'\]",
+    ),
+    "initial lists": (
+        lambda: mcmc(initial_params={"slope": [0.0, 0.0]}),
+        TypeError,
+        r"initial_params\['slope'\] must be a floating-point tensor, got list",
+    ),
+    "initial integers": (
+        lambda: mcmc(initial_params={"slope": torch.zeros(2, dtype=torch.long)}),
+        TypeError,
+        r"initial_params\['slope'\] must be a floating-point tensor, got torch\.int64",
+    ),
+    "initial parameters that are none": (
+        lambda: mcmc(initial_params=[0.0, 0.0]),
+        TypeError,
+        "initial_params must be a mapping, got list",
+    ),
+    "a mass above 1": (
+        lambda: started("summary", prob=2.0),
+        ValueError,
+        r"prob must be a number between 0 and 1, got 2\.0",
+    ),
+    "samples before a run": (
+        lambda: mcmc().get_samples(),
+        RuntimeError,
+        r"run\(\) must be called before there are draws",
+    ),
+    "a summary before a run": (
+        lambda: mcmc().summary(),
+        RuntimeError,
+        r"run\(\) must be called before there are draws",
+    ),
+    "diagnostics before a run": (
+        lambda: mcmc().diagnostics(),
+        RuntimeError,
+        r"run\(\) must be called before there are draws",
+    ),
+    "an empty state": (
+        lambda: mcmc().resume({}),
+        ValueError,
+        r"state must have the entries \['chains', .*, got \[\]",
+    ),
+    "the state of another kernel": (
+        lambda: resumed(kernel=AutoMALA),
+        ValueError,
+        "state must be of the kernel AutoMALA, got one of MALA",
+    ),
+    "the state of a model with other sites": (
+        lambda: resumed(model=vector),
+        ValueError,
+        r"state must be of a model with the sites .*\[3\].*, got .*\[\]",
+    ),
+    "the state of another model": (
+        lambda: resumed(model=another),
+        ValueError,
+        "state must be of the same model and data, got a log density of",
+    ),
+    "the state of other data": (
+        lambda: resumed(X, Y + 1),
+        ValueError,
+        "state must be of the same model and data, got a log density of",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_states_and_results_are_refused(name, capsys):
+    call, error, message = OPTIONS[name]
+    with pytest.raises(error, match=message):
+        call()
+    assert not capsys.readouterr().out  # no half of a summary
