@@ -1,0 +1,7 @@
+"""Formulas from networks: forms on all edges, chosen and fitted together."""
+
+from pyro_tkam.nn.forms import LIBRARY, Form
+from pyro_tkam.symbolic.find import find_formula
+from pyro_tkam.symbolic.formula import Formula, FormulaEdge
+
+__all__ = ["LIBRARY", "Form", "Formula", "FormulaEdge", "find_formula"]

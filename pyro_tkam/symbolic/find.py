@@ -1,0 +1,235 @@
+"""From a trained network to a formula."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_tkam._optional import needs
+from pyro_tkam.nn import KAN, _checks
+from pyro_tkam.nn._unseen import unseen, unseen_copy
+from pyro_tkam.nn.forms import LibraryLike, as_library
+from pyro_tkam.symbolic.constants import Rounding, with_waves_in_range
+from pyro_tkam.symbolic.formula import Formula, FormulaEdge
+from pyro_tkam.symbolic.least_squares import Data, Fit, OutOfTimeError, refitted, standard_errors
+from pyro_tkam.symbolic.network import FormulaNetwork, Place
+from pyro_tkam.symbolic.search import EXACT, Search
+
+_POLISHING_STEPS = 100
+
+
+def find_formula(
+    net: KAN,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    library: LibraryLike | None = None,
+    tolerance: float = 1e-4,
+    names: Sequence[str] | None = None,
+    strict: bool = False,
+    timeout: float | None = None,
+) -> Formula:
+    r"""
+    Find a formula for what a network computes.
+
+    From the inputs on, every edge takes the simplest form within the tolerance of its learned
+    curve. Then the whole network of forms :math:`a\,g(bs + c)` is fitted to the targets by
+    Levenberg and Marquardt's method in float64, and other forms are tried on each edge for what the
+    whole gains, and simpler ones for what it does not lose. Redundant constants are left out,
+    phases lie in :math:`(-π, π]`, and constants become plain numbers only where the loss does not
+    rise.
+
+    :param net: a trained network; train, prune and refine it first.
+    :param x: its inputs, shape ``(N, in)``.
+    :param y: targets, shape ``(N, out)``; None takes the network's own outputs.
+    :param library: forms, see :func:`pyro_tkam.nn.forms.as_library`; None takes
+        :data:`pyro_tkam.nn.LIBRARY`.
+    :param tolerance: share of the variance that a simpler formula may explain less.
+    :param names: of the inputs; None calls them ``x_1``, ``x_2``, ….
+    :param strict: raise where an edge has no form, instead of leaving it a spline.
+    :param timeout: seconds after which the search ends with what it has.
+    :raises ValueError: for data of another shape or that are not finite; a network with layer norm,
+        a ``hidden_range`` or an output activation; with ``strict``, edges without a form.
+    :raises ImportError: without ``sympy``; names the extra to install.
+
+    >>> x = torch.rand(200, 2, dtype=torch.double)
+    >>> net = KAN([2, 1]).double()
+    >>> fixed = net.fix({(0, 0, 0): ("exp", (2, 0, 1, 0)), (0, 0, 1): ("square", (1, 0, 3, 0))})
+    >>> find_formula(fixed, x).expression
+    3*x_2**2 + exp(2*x_1)
+    """
+    with needs("symbolic"):
+        import sympy
+    forms = list(as_library(library).values())
+    tolerance = _checks.number("tolerance", tolerance, above=0.0)
+    symbols = tuple(sympy.Symbol(name) for name in _names(net, names))
+    deadline = math.inf
+    if timeout is not None:
+        deadline = time.monotonic() + _checks.number("timeout", timeout, above=0.0)
+    _check_network(net)
+    exact = EXACT[torch.float32 if y is not None and y.dtype != torch.float64 else torch.float64]
+    with torch.no_grad(), unseen(net):
+        double = unseen_copy(net).double()
+        data = _data(double, x, y, deadline)
+        search = Search(forms, data, tolerance, exact)
+        fit = _finished(search.run(FormulaNetwork.of(double)), data, exact)
+    unexplained = tuple(edge.place for edge in fit.network.edges if edge.form is None)
+    if strict and unexplained:
+        raise ValueError(
+            f"library must hold a form for every edge with strict=True, got none for {unexplained}"
+        )
+    with torch.no_grad():
+        return _formula(fit, data, double, symbols, unexplained)
+
+
+def _names(net: KAN, names: Sequence[str] | None) -> list[str]:
+    if names is None:
+        return [f"x_{column + 1}" for column in net.inputs]
+    count = net.nodes[0].count
+    if isinstance(names, str) or len(names) != count or len(set(names)) != count:
+        raise ValueError(f"names must be {count} different names, got {names!r}")
+    return list(names)
+
+
+def _check_network(net: KAN) -> None:
+    plain = {"hidden_range": "none", "layer_norm": False, "output": "none"}
+    for name, value in plain.items():
+        if net._options[name] != value:
+            raise ValueError(
+                f"net must be a network with {name}={value!r}, got {name}={net._options[name]!r}"
+            )
+
+
+def _data(net: KAN, x: Tensor, y: Tensor | None, deadline: float) -> Data:
+    x = torch.as_tensor(x).detach().double()
+    if x.dim() != 2 or x.shape[1] != net.nodes[0].count or len(x) < 5:
+        raise ValueError(
+            f"x must have shape (N, {net.nodes[0].count}) with N of at least 5, got "
+            f"{tuple(x.shape)}"
+        )
+    y = net(x) if y is None else torch.as_tensor(y).detach().double()
+    y = y.unsqueeze(-1) if y.dim() == 1 else y
+    if y.shape != (len(x), net.nodes[-1].count):
+        raise ValueError(
+            f"y must have shape ({len(x)}, {net.nodes[-1].count}), got {tuple(y.shape)}"
+        )
+    if not bool(x.isfinite().all() & y.isfinite().all()):
+        raise ValueError("x and y must be finite, got NaN or infinite values")
+    return Data(x, y, deadline)
+
+
+def _finished(fit: Fit, data: Data, exact: float) -> Fit:
+    """Polish the constants, round them, and polish what is left."""
+    try:
+        fit = refitted(fit.network, data, _POLISHING_STEPS)
+        rounding = Rounding(Fit(with_waves_in_range(fit.network), fit.loss), data, exact)
+        try:
+            rounding.run()
+        finally:
+            fit = rounding.fit
+        network = with_waves_in_range(refitted(fit.network, data, _POLISHING_STEPS).network)
+        return Fit(network, data.loss(network))
+    except OutOfTimeError:
+        return fit
+
+
+def _formula(
+    fit: Fit,
+    data: Data,
+    net: KAN,
+    symbols: tuple[Any, ...],
+    unexplained: tuple[Place, ...],
+) -> Formula:
+    """Collect what is known of a fit."""
+    network = fit.network
+    free = network.free.nonzero().flatten().tolist()
+    errors = standard_errors(network, data).tolist() if free else []
+    names = [_constant_name(network, index) for index in free]
+    edges = _edges(network, data, net)
+    fixed = {
+        place: (edge.form, _affine(edge)) for place, edge in edges.items() if edge.form is not None
+    }
+    module = net.fix(fixed)
+    with unseen(module):
+        rmse = float((module(data.x) - data.y).square().mean().sqrt())
+    return Formula(
+        expressions=tuple(map(_simplest, network.expressions(symbols))),
+        symbols=symbols,
+        edges=edges,
+        rmse=rmse,
+        constants=dict(zip(names, network.parameters[network.free].tolist(), strict=True)),
+        standard_errors=dict(zip(names, errors, strict=True)),
+        unexplained=unexplained,
+        module=module,
+    )
+
+
+def _affine(edge: FormulaEdge) -> tuple[float, float, float, float]:
+    a, b, c, d = edge.parameters
+    return b, c, a, d
+
+
+def _constant_name(network: FormulaNetwork, index: int) -> str:
+    """Name a parameter by its edge, or by its sum."""
+    number, which = divmod(index, 3)
+    if number < len(network.edges):
+        place = "_".join(map(str, network.edges[number].place))
+        return f"{('factor', 'scale', 'shift')[which]}_{place}"
+    index -= 3 * len(network.edges)
+    layer = 0
+    while index >= network.terms[layer]:
+        index -= network.terms[layer]
+        layer += 1
+    return f"constant_{layer}_{index}"
+
+
+def _edges(network: FormulaNetwork, data: Data, net: KAN) -> dict[Place, FormulaEdge]:
+    """Describe every edge; the first form of a sum takes what its constant moved by."""
+    inputs = network.layer_values(network.parameters.unsqueeze(-1), data.x)
+    found: dict[Place, FormulaEdge] = {}
+    values: dict[Place, Tensor] = {}
+    for number, edge in enumerate(network.edges):
+        s = inputs[edge.place[0]][:, edge.place[2]]
+        own = network.parameters[3 * number : 3 * number + 3]
+        values[edge.place] = edge(s, *own)
+        r2 = 1.0 if edge.form is None else _r2(edge.curve(s), values[edge.place])
+        a, b, c = own.tolist()
+        name = "spline" if edge.form is None else edge.form.name
+        found[edge.place] = FormulaEdge(name, edge.form, (a, b, c, 0.0), r2, 0.0)
+    taken: set[tuple[int, int]] = set()
+    for place, described in found.items():
+        layer, output, _ = place
+        whole = sum(float(v.var()) for p, v in values.items() if p[:2] == place[:2])
+        share = float(values[place].var()) / whole if whole else 0.0
+        offset = 0.0
+        if described.form is not None and place[:2] not in taken:
+            taken.add(place[:2])
+            bias = net.layers[layer].bias
+            before = 0.0 if bias is None else float(bias[output])
+            offset = float(network.parameters[network.constant_index(layer, output)]) - before
+        found[place] = FormulaEdge(
+            described.name, described.form, (*described.parameters[:3], offset), described.r2, share
+        )
+    return found
+
+
+def _r2(curve: Tensor, values: Tensor) -> float:
+    """Share of a curve's variance that values explain up to a factor and a constant."""
+    one, other = curve - curve.mean(), values - values.mean()
+    norms = one.square().sum() * other.square().sum()
+    return float((one * other).sum().square() / norms) if float(norms) > 0 else 0.0
+
+
+def _simplest(expression: Any) -> Any:
+    """Return the shortest of a few equal expressions."""
+    import sympy
+
+    ways = [expression, sympy.expand(expression), sympy.expand_trig(expression)]
+    if not expression.atoms(sympy.Float):
+        ways += [sympy.factor_terms(expression), sympy.together(ways[-1])]
+    return min(ways, key=lambda each: (sympy.count_ops(each), len(str(each))))

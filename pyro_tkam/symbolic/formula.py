@@ -1,0 +1,103 @@
+"""Formulas: what a network has learned, as expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_tkam._optional import needs
+from pyro_tkam.nn import KAN, Form
+from pyro_tkam.symbolic.network import Place
+
+
+@dataclass(frozen=True)
+class FormulaEdge:
+    r"""
+    What an edge of the network became.
+
+    :param name: of its form; ``"spline"`` where it has none.
+    :param form: the form, or None.
+    :param parameters: :math:`a, b, c, d` of :math:`a\,g(bs + c) + d`.
+    :param r2: share of the learned curve's variance that the form explains.
+    :param share: of the variance of the edges of its sum.
+    """
+
+    name: str
+    form: Form | None
+    parameters: tuple[float, float, float, float]
+    r2: float
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Formula:
+    """
+    A formula for each output of a network, from :func:`find_formula`.
+
+    :param expressions: sympy expressions, one for each output.
+    :param symbols: of the inputs.
+    :param edges: what each edge became, by ``(layer, out, in)``.
+    :param rmse: root mean squared error on the data, in their units.
+    :param constants: numbers in the expressions that were fitted and not rounded, by names.
+    :param standard_errors: of those, for independent errors of equal variance in the targets.
+    :param unexplained: edges without a form: in the expressions they are functions ``phi_...``.
+    :param module: the network with the forms on its edges, in float64.
+    """
+
+    expressions: tuple[Any, ...]
+    symbols: tuple[Any, ...]
+    edges: Mapping[Place, FormulaEdge]
+    rmse: float
+    constants: Mapping[str, float]
+    standard_errors: Mapping[str, float]
+    unexplained: tuple[Place, ...]
+    module: KAN
+
+    @property
+    def expression(self) -> Any:
+        """The expression of a formula with one output."""
+        if len(self.expressions) != 1:
+            raise ValueError(
+                f"expression must be asked of a formula with one output, got "
+                f"{len(self.expressions)}: use expressions"
+            )
+        return self.expressions[0]
+
+    @property
+    def complexity(self) -> int:
+        """The number of operations of the expressions."""
+        with needs("symbolic"):
+            import sympy
+        return sum(int(sympy.count_ops(each)) for each in self.expressions)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Evaluate the formula, ``(*, in)`` to ``(*, out)``, in float64, in the dtype of ``x``."""
+        with torch.no_grad():
+            values: Tensor = self.module(x.double())
+        return values.to(x.dtype)
+
+    def to_module(self) -> KAN:
+        """Return the formula as a network to train further, its constants as parameters."""
+        from pyro_tkam.nn._unseen import unseen_copy
+
+        return unseen_copy(self.module)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.expressions))
+
+    def latex(self) -> str:
+        """Return the expressions in LaTeX, numbers to four digits."""
+        with needs("symbolic"):
+            import sympy
+        shown = [
+            each.xreplace({number: sympy.Float(number, 4) for number in each.atoms(sympy.Float)})
+            for each in self.expressions
+        ]
+        return r" \\ ".join(map(sympy.latex, shown))
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.latex()}$"

@@ -1,0 +1,159 @@
+"""The search for forms: candidates of each edge, chosen by refitting the whole network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.nn import Candidate, Form
+from pyro_tkam.nn.symbolic import SMALLEST_R2, by_simplicity, fit_forms
+from pyro_tkam.symbolic.least_squares import Data, Fit, OutOfTimeError, refitted
+from pyro_tkam.symbolic.network import FormulaNetwork, Place
+
+#: values that an edge's candidates are fitted to, and samples that a network is refitted to
+_CURVE_POINTS = 200
+_SEARCH_SAMPLES = 500
+#: candidates of an edge that are tried, the steps of a trial, and those of a fit that is kept
+_ALTERNATIVES = 5
+_TRIAL_STEPS = 12
+_FIT_STEPS = 60
+#: a loss below which a formula is exact, as the rounding of the data allows
+EXACT = {torch.float32: 1e-12, torch.float64: 1e-20}
+
+
+@dataclass
+class Search:
+    """
+    A search for the forms of a network's edges.
+
+    :param forms: those that edges may take.
+    :param data: all samples.
+    :param tolerance: share of the variance that a simpler formula may explain less.
+    :param exact: the loss of an exact formula.
+    """
+
+    forms: Sequence[Form]
+    data: Data
+    tolerance: float
+    exact: float
+
+    def __post_init__(self) -> None:
+        self.few = self.data.thinned(_SEARCH_SAMPLES)
+        self.candidates: dict[Place, list[Candidate]] = {}
+
+    def run(self, network: FormulaNetwork) -> Fit:
+        """Choose forms from the inputs on, then by turns for what the whole network gains."""
+        fit = self._from_inputs_on(network)
+        try:
+            fit = self._better(refitted(fit.network, self.few, _FIT_STEPS), fit)
+            fit = self._improved(fit)
+            fit = self._simplified(fit)
+            full = refitted(fit.network, self.data, _FIT_STEPS)
+            return full
+        except OutOfTimeError:
+            return Fit(fit.network, self.data.loss(fit.network))
+
+    def _better(self, new: Fit, old: Fit) -> Fit:
+        return new if new.loss < old.loss else old
+
+    def _from_inputs_on(self, network: FormulaNetwork) -> Fit:
+        """Give every edge its simplest form within the tolerance; those without one stay curves."""
+        for layer in range(len(network.terms)):
+            s = self._inputs(network, layer)
+            places = [edge.place for edge in network.edges if edge.place[0] == layer]
+            values = {
+                place: network.edges[network.edge_index(place)].curve(s[:, place[2]])
+                for place in places
+            }
+            for place in places:
+                own = values[place]
+                whole = sum(float(v.var()) for p, v in values.items() if p[1] == place[1])
+                self.candidates[place] = self._candidates(s[:, place[2]], own, whole)
+                best = self.candidates[place][0]
+                if best.r2 >= SMALLEST_R2:
+                    network = network.with_form(place, best, s[:, place[2]])
+        return Fit(network, self.few.loss(network))
+
+    def _inputs(self, network: FormulaNetwork, layer: int) -> Tensor:
+        with torch.no_grad():
+            return network.layer_values(network.parameters.unsqueeze(-1), self.few.x)[layer]
+
+    def _candidates(self, s: Tensor, values: Tensor, whole: float) -> list[Candidate]:
+        """
+        Return candidates of an edge, the first to be tried first.
+
+        :param whole: variance of all edges of the sum.
+        """
+        kept = torch.linspace(0, len(s) - 1, min(_CURVE_POINTS, len(s))).round().long()
+        order = s.argsort()[kept]
+        fitted = fit_forms(s[order], values[order], self.forms)
+        share = float(values.var()) / whole if whole > 0 else 0.0
+        # What is a small part of its sum need not be known as well.
+        tolerance = self.tolerance / max(share, self.tolerance)
+        ordered = by_simplicity(fitted, tolerance)
+        chosen: list[Candidate] = []
+        for candidate in ordered:
+            if not any(_same(candidate, other, s, values) for other in chosen):
+                chosen.append(candidate)
+        first, *others = chosen
+        if share < self.tolerance:
+            first = Candidate(first.form, first.parameters, 1.0)
+        others.sort(key=lambda candidate: (candidate.r2 < 1 - 30 * tolerance, candidate.complexity))
+        return [first, *others[:_ALTERNATIVES]]
+
+    def _improved(self, fit: Fit) -> Fit:
+        """Try other forms on one edge after the other, until none gains."""
+        gained = True
+        while gained and fit.loss > self.exact:
+            gained = False
+            for place, candidate in self._alternatives(fit.network):
+                trial = self._trial(fit.network, place, candidate)
+                if trial.loss < 0.5 * fit.loss and trial.loss < fit.loss - 0.1 * self.tolerance * (
+                    trial.loss > 1e-3 * fit.loss
+                ):
+                    fit = self._better(refitted(trial.network, self.few, _FIT_STEPS), trial)
+                    gained = True
+                if fit.loss <= self.exact:
+                    break
+        return fit
+
+    def _alternatives(self, network: FormulaNetwork) -> Iterator[tuple[Place, Candidate]]:
+        for edge in network.edges:
+            for candidate in self.candidates[edge.place]:
+                if edge.form is None or candidate.form is not edge.form:
+                    yield edge.place, candidate
+
+    def _trial(self, network: FormulaNetwork, place: Place, candidate: Candidate) -> Fit:
+        s = self._inputs(network, place[0])[:, place[2]]
+        return refitted(network.with_form(place, candidate, s), self.few, _TRIAL_STEPS)
+
+    def _simplified(self, fit: Fit) -> Fit:
+        """Try simpler forms, a constant among them, on every edge; the least important first."""
+        constant = next((form for form in self.forms if form.is_constant), None)
+        allowed = max(
+            fit.loss + (0.0 if fit.loss < 1e-3 * self.tolerance else self.tolerance), self.exact
+        )
+        for edge in fit.network.edges:
+            current = edge.form
+            tried = [] if constant is None else [Candidate(constant, (0.0, 1.0, 0.0, 0.0), 0.0)]
+            tried += sorted(self.candidates[edge.place], key=lambda each: each.complexity)
+            for candidate in tried:
+                if current is not None and candidate.complexity >= current.complexity:
+                    continue
+                trial = self._trial(fit.network, edge.place, candidate)
+                if trial.loss <= allowed:
+                    fit = trial
+                    break
+        return fit
+
+
+def _same(one: Candidate, other: Candidate, s: Tensor, values: Tensor) -> bool:
+    """Whether two candidates are one function, such as sine and cosine."""
+    if one.complexity != other.complexity or abs(one.r2 - other.r2) > 1e-9:
+        return False
+    difference = (one(s) - other(s)).abs().max()
+    return bool(difference <= 1e-6 * values.std().clamp_min(math.ulp(0.0)))
