@@ -3,6 +3,7 @@ Inference for any Pyro model: objectives, Langevin kernels, vectorized chains, p
 """
 
 from pyro_tkam.infer.evidence.compare import compare
+from pyro_tkam.infer.evidence.fitted_guide import fitted_guide
 from pyro_tkam.infer.evidence.from_draws import bridge_evidence
 from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws
 from pyro_tkam.infer.evidence.log_evidence import log_evidence
@@ -45,6 +46,7 @@ __all__ = [
     "WeightedDraws",
     "bridge_evidence",
     "compare",
+    "fitted_guide",
     "log_evidence",
     "log_evidences",
     "map_seeded",

@@ -71,14 +71,9 @@ def bridge_evidence(
     >>> round(evidence.value, 2)  # exactly log N(0.5; 0, sqrt(2)) = -1.328
     -1.33
     """
-    kwargs = dict(model_kwargs or {})
-    samples = samples_of(draws)
-    check_model(model, args, kwargs)
-    density = ModelDensity(model, args, kwargs)
-    own = _own_samples(density, samples)
-    lead = next(iter(own.values())).shape[:2]
-    flat = {name: value.flatten(0, 1) for name, value in own.items()}
-    positions = positions_of_values(density.terms, flat).unflatten(0, lead)
+    checked = check_model(model, args, dict(model_kwargs or {}))
+    density = ModelDensity(model, checked.args, checked.kwargs)
+    positions = positions_of_draws(density, draws)
     positions, log_density, lost = _without_lost(density, positions)
     both = cross_fitted_evidence(
         density, positions, log_density=log_density, num_proposals=num_proposals
@@ -131,11 +126,23 @@ def samples_of(draws: Any) -> dict[str, Tensor]:
     return samples
 
 
-def _own_samples(density: ModelDensity, samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Samples of the model's latent sites, also under the names that they have in ArviZ data."""
+def positions_of_draws(density: ModelDensity, draws: Any) -> Tensor:
+    """
+    Return draws in the coordinates of a density, ``(chain, draw, *local, dim)``; NaN where they
+    have none.
+
+    Sites are also found under the names that they have in ArviZ data.
+
+    :param density: of the model that was sampled.
+    :param draws: see :func:`bridge_evidence`.
+    :raises TypeError, ValueError: as :func:`samples_of` does, or if a site is missing or has
+        another shape.
+    """
     renamed = {variable_name(name): name for name in density.layout.sites}
-    own = {renamed.get(name, name): value for name, value in samples.items()}
-    return {name: own[name] for name in density.layout.sites if name in own} or own
+    samples = {renamed.get(name, name): value for name, value in samples_of(draws).items()}
+    lead = next(iter(samples.values())).shape[:2]
+    flat = {name: value.flatten(0, 1) for name, value in samples.items()}
+    return positions_of_values(density.terms, flat).unflatten(0, lead)
 
 
 def _without_lost(density: ModelDensity, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +15,7 @@ from pyro_tkam.infer.diagnosis import importance_verdict
 from pyro_tkam.infer.evidence.proposals import Proposal
 from pyro_tkam.infer.model.attempt import check_memory, telling_memory
 from pyro_tkam.infer.model.requirements import check_guide, check_model
-from pyro_tkam.infer.results import Evidence, Verdict
+from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators import importance, pareto_smooth
 from pyro_tkam.ops.resampling import RESAMPLERS
 
@@ -30,6 +31,7 @@ class WeightedDraws:
     :param resampler: turns log weights ``(*local, draw)`` into indices.
     :param ess_threshold: share of effective draws below which :attr:`weights` are those of
         resampled draws.
+    :param target_se: standard error that the evidence was to reach, in nats.
     """
 
     log_weights: Tensor
@@ -37,6 +39,7 @@ class WeightedDraws:
     proposal: Proposal
     resampler: Callable[..., Tensor]
     ess_threshold: float
+    target_se: float = math.inf
 
     @property
     def num_particles(self) -> int:
@@ -57,6 +60,20 @@ class WeightedDraws:
         return torch.where(few, counts / self.num_particles, weights)
 
     @cached_property
+    def smoothed_weights(self) -> Tensor:
+        """
+        Normalized weights ``(draw, *local)``, the largest of them Pareto-smoothed: means over the
+        posterior have a smaller error with them, and a small bias.
+        """
+        return pareto_smooth(self.log_weights.movedim(0, -1)).log_weights.softmax(-1).movedim(-1, 0)
+
+    @cached_property
+    def distinct_draws(self) -> Tensor:
+        """Number of different draws among :attr:`samples`, ``(*local)``."""
+        ordered = self.ancestors.sort(0).values
+        return 1 + (ordered.diff(dim=0) != 0).sum(0)
+
+    @cached_property
     def effective_sample_size(self) -> Tensor:
         """``1 / Σ w²`` of the normalized weights, ``(*local)``, in draws."""
         return effective_draws(self.log_weights)
@@ -68,13 +85,21 @@ class WeightedDraws:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the weights can be trusted."""
-        return importance_verdict(self.khat, self.effective_sample_size)
+        """Whether the weights can be trusted, and the evidence has the error that was asked for."""
+        return self.evidence.verdict
 
     @cached_property
     def evidence(self) -> Evidence:
         """``log (1/S) Σ_s w_s``, of all data and of each."""
-        return evidence_of_weights(self.log_weights)
+        evidence = evidence_of_weights(self.log_weights)
+        if evidence.standard_error <= self.target_se:
+            return evidence
+        seen = (
+            f"standard error {evidence.standard_error:.3g} after {self.num_particles} draws, "
+            f"target {self.target_se:.3g}"
+        )
+        finding = Finding("target not reached", seen, "raise max_particles, or use a better guide")
+        return replace(evidence, verdict=evidence.verdict + Verdict((finding,)))
 
     @cached_property
     def samples(self) -> dict[str, Tensor]:
@@ -112,6 +137,9 @@ class ImportanceSampling:
     :param resampler: ``"residual"``, ``"multinomial"``, ``"systematic"`` or ``"stratified"``.
     :param ess_threshold: weights are resampled where their effective sample size is below this
         share of ``S``.
+    :param target_se: standard error of the evidence to reach, in nats: so many more draws are made
+        as the first ``num_particles`` ask for.
+    :param max_particles: most draws in all.
     :raises ValueError: for an unknown name or a number out of range.
 
     >>> import pyro, torch, pyro.distributions as dist
@@ -131,6 +159,8 @@ class ImportanceSampling:
         num_particles: int = 1000,
         resampler: str = "residual",
         ess_threshold: float = 0.5,
+        target_se: float | None = None,
+        max_particles: int = 1_000_000,
     ) -> None:
         if resampler not in RESAMPLERS:
             raise ValueError(f"resampler must be one of {sorted(RESAMPLERS)}, got {resampler!r}")
@@ -144,6 +174,14 @@ class ImportanceSampling:
             raise TypeError(f"guide must be callable or None, got {type(guide).__name__}")
         if not 0 <= ess_threshold <= 1:
             raise ValueError(f"ess_threshold must be a share from 0 to 1, got {ess_threshold}")
+        if target_se is not None and not target_se > 0:
+            raise ValueError(f"target_se must be positive, got {target_se}")
+        if max_particles < num_particles:
+            raise ValueError(
+                f"max_particles must be at least num_particles, {num_particles}, got "
+                f"{max_particles}"
+            )
+        self.target_se, self.max_particles = target_se, max_particles
         self.model, self.guide, self.num_particles = model, guide, num_particles
         self.ess_threshold = ess_threshold
         self._resampler = RESAMPLERS[resampler]
@@ -167,9 +205,29 @@ class ImportanceSampling:
         proposal = Proposal.of(self.model, self.guide, args, kwargs)
         check_memory("num_particles", self.num_particles, proposal.bytes_a_draw)
         with telling_memory("num_particles", self.num_particles):
-            log_weights, values = proposal.draw(self.num_particles)
+            parts = [proposal.draw(self.num_particles)]
+        _check(parts[0][0])
+        target = math.inf if self.target_se is None else self.target_se
+        more = self._more(parts[0][0], target)
+        check_memory("max_particles", sum(more), proposal.bytes_a_draw)
+        with telling_memory("max_particles", self.max_particles):
+            parts += [proposal.draw(num) for num in more]
+        log_weights = torch.cat([weights for weights, _ in parts])
         _check(log_weights)
-        return WeightedDraws(log_weights, values, proposal, self._resampler, self.ess_threshold)
+        values = {name: torch.cat([each[name] for _, each in parts]) for name in parts[0][1]}
+        return WeightedDraws(
+            log_weights, values, proposal, self._resampler, self.ess_threshold, target
+        )
+
+    def _more(self, first: Tensor, target: float) -> list[int]:
+        """Sizes of the batches that the target takes after a first one."""
+        # Half as many again, as the first error is uncertain itself.
+        error = evidence_of_weights(first).standard_error
+        wanted = min(1.5 * (error / target) ** 2 * len(first), self.max_particles)
+        if error <= target:
+            return []
+        full, rest = divmod(math.ceil(wanted) - len(first), len(first))
+        return [len(first)] * full + [rest] * (rest > 0)
 
 
 def evidence_of_weights(log_weights: Tensor) -> Evidence:

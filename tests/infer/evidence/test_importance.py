@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_tkam.infer import ImportanceSampling
+from pyro_tkam.infer import ImportanceSampling, fitted_guide
 from pyro_tkam.infer.evidence.proposals import Proposal
 
 DATA = torch.tensor([[0.0, 0.5], [1.0, -0.5], [2.0, 0.3]])
@@ -140,6 +140,8 @@ def test_discrete_latents_are_drawn():
         ({"num_particles": 3}, "num_particles"),
         ({"resampler": "x"}, "resampler"),
         ({"ess_threshold": 2}, "ess_threshold"),
+        ({"target_se": 0.0}, "target_se"),
+        ({"max_particles": 10}, "max_particles"),
     ],
 )
 def test_bad_options(options, name):
@@ -150,3 +152,60 @@ def test_bad_options(options, name):
 def test_data_that_are_not_finite():
     with pytest.raises(ValueError, match="NaN"):
         ImportanceSampling(latent).run(torch.tensor([[0.0, math.nan]]))
+
+
+def test_more_draws_until_a_target():
+    pyro.set_rng_seed(0)
+    x = torch.tensor([0.5, 1.5])
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    grown = ImportanceSampling(model, num_particles=500, target_se=0.01).run(x)
+    assert grown.num_particles > 5000
+    assert grown.evidence.standard_error <= 0.01
+    assert "target not reached" not in grown.verdict.names
+    assert grown.values["z"].shape[0] == grown.num_particles
+    exact = dist.MultivariateNormal(torch.zeros(2), torch.ones(2, 2) + 0.25 * torch.eye(2))
+    assert abs(grown.evidence.value - exact.log_prob(x)) < 4.5 * grown.evidence.standard_error
+    limited = ImportanceSampling(model, num_particles=500, target_se=0.01, max_particles=700).run(x)
+    assert limited.num_particles == 700
+    assert "target not reached" in limited.verdict.names
+
+
+def test_smoothed_weights_and_distinct_draws():
+    pyro.set_rng_seed(0)
+
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 0.3), obs=torch.tensor(1.5))
+
+    draws = ImportanceSampling(model, num_particles=1000).run()
+    assert draws.smoothed_weights.sum() == pytest.approx(1)
+    scale = draws.smoothed_weights / draws.log_weights.softmax(0)
+    body = draws.log_weights > draws.log_weights.quantile(0.9) - 20
+    body &= draws.log_weights < draws.log_weights.quantile(0.85)  # below the tail
+    assert scale[body].std() < 1e-4 * scale[body].mean()
+    assert draws.distinct_draws == len(draws.samples["z"].unique())
+
+
+def test_a_guide_fitted_to_draws():
+    def model(x):
+        scale = pyro.sample("scale", dist.Gamma(20.0, 20.0))
+        loc = pyro.sample("loc", dist.Normal(torch.zeros(2), scale).to_event(1))
+        pyro.sample("x", dist.Normal(loc, 0.5).to_event(1), obs=x)
+
+    pyro.set_rng_seed(0)
+    x = torch.tensor([1.0, -0.5])
+    prior = ImportanceSampling(model, num_particles=8000).run(x)
+    chosen = torch.randperm(8000)[:4000]
+    samples = {name: value[chosen].unflatten(0, (4, 1000)) for name, value in prior.samples.items()}
+    guide = fitted_guide(model, x, draws=samples)
+    weighted = ImportanceSampling(model, guide, num_particles=4000).run(x)
+    assert weighted.effective_sample_size > 3000
+    exact = -2.56839  # by quadrature over the scale
+    assert abs(weighted.evidence.value - exact) < 4.5 * weighted.evidence.standard_error
+    with pytest.raises(ValueError, match="got none of"):
+        fitted_guide(model, x, draws={"loc": samples["loc"]})
