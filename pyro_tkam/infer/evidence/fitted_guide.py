@@ -51,7 +51,9 @@ def fitted_guide(
         raise ValueError("draws must have no value on the boundary of its support, got some")
     guide = AutoMultivariateNormal(model)
     with torch.no_grad(), poutine.block():
-        guide(*checked.args, **checked.kwargs)  # finds its sites, which it has in the model's order too
+        guide(
+            *checked.args, **checked.kwargs
+        )  # finds its sites, which it has in the model's order too
     normal = fit_normal(positions.unsqueeze(2))
     scale_tril = normal.scale_tril[0].to(guide.loc)
     with torch.no_grad():
