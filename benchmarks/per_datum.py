@@ -19,7 +19,7 @@ from benchmarks.quality import BATCH, GRID, RATE, batches, descend
 from benchmarks.timing import arguments, report
 from pyro_tkam.datasets import mnist5k, split
 from pyro_tkam.infer import AutoMALA, Evidence, ImportanceSampling, ParallelTempering, log_evidence
-from pyro_tkam.models import TKAM, AmortisedGuide
+from pyro_tkam.models import TKAM, AmortizedGuide
 from pyro_tkam.train.evidence import per_datum_evidence
 
 NOISE, COMPONENTS, WIDTH, COMPARED = 0.5, 20, 162, 20
@@ -32,12 +32,12 @@ TEMPERING: dict[str, Any] = {
 }
 
 
-def trained(x: Tensor, latents: int, updates: int) -> tuple[TKAM, AmortisedGuide]:
+def trained(x: Tensor, latents: int, updates: int) -> tuple[TKAM, AmortizedGuide]:
     """Return a model and its guide, trained on mini-batches."""
     model = TKAM.mixture(
         784, latents, COMPONENTS, widths=[WIDTH], grid_size=GRID, noise_scale=NOISE
     )
-    guide = AmortisedGuide(model)
+    guide = AmortizedGuide(model)
     objective = pyro.infer.Trace_ELBO(max_plate_nesting=1)(model, guide)
     update = descend(objective, (objective.parameters(), RATE))
     for rows in batches(len(x), updates):
@@ -46,7 +46,7 @@ def trained(x: Tensor, latents: int, updates: int) -> tuple[TKAM, AmortisedGuide
 
 
 def by_other_methods(
-    model: TKAM, guide: AmortisedGuide, x: Tensor, short: bool
+    model: TKAM, guide: AmortizedGuide, x: Tensor, short: bool
 ) -> dict[str, Evidence]:
     """Estimate the evidence of each datum by each method that is not the one judged."""
     options = TEMPERING | ({"num_samples": 100, "warmup_steps": 100} if short else {})

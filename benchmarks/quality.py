@@ -33,7 +33,7 @@ from pyro_tkam.metrics import (
     frechet_distance,
     train_classifier,
 )
-from pyro_tkam.models import TKAM, AmortisedGuide, LatentGenerator
+from pyro_tkam.models import TKAM, AmortizedGuide, LatentGenerator
 
 NUM_DATA, BATCH, LATENTS, GRID, RATE = 4000, 100, 81, 8, 1e-3
 UPDATES, HIGHEST_RATE = 2000, 3e-3
@@ -164,7 +164,7 @@ def amortized(perceptron: bool = False, rate: float = RATE, falls: bool = False)
     """Mixture prior with a guide network."""
     model = TKAM.mixture(784, LATENTS, grid_size=GRID, noise_scale=0.5)
     model = with_perceptron(model) if perceptron else model
-    guide = AmortisedGuide(model)
+    guide = AmortizedGuide(model)
     objective = pyro.infer.Trace_ELBO(max_plate_nesting=1)(model, guide)
     return Contender(
         descend(objective, (objective.parameters(), rate), falls=falls), model.generate
@@ -203,7 +203,7 @@ def refined(num_steps: int, perceptron: bool = False) -> Contender:
     """
     model = TKAM.mixture(784, LATENTS, 10, reference="gaussian", grid_size=GRID, noise_scale=0.5)
     model = with_perceptron(model) if perceptron else model
-    objective = LangevinMLE(ULA, num_steps=num_steps, step_size=0.005)(model, AmortisedGuide(model))
+    objective = LangevinMLE(ULA, num_steps=num_steps, step_size=0.005)(model, AmortizedGuide(model))
     return Contender(
         descend(objective, (objective.parameters(), HIGHEST_RATE), falls=True), model.generate
     )

@@ -22,7 +22,7 @@ from pyro_tkam import plots
 from pyro_tkam.datasets import color_patches, split
 from pyro_tkam.distributions import ShortRunULA
 from pyro_tkam.metrics import embed, frechet_distance, principal_features
-from pyro_tkam.models import TKAM, AmortisedGuide
+from pyro_tkam.models import TKAM, AmortizedGuide
 
 SMALL = "PYRO_TKAM_SMALL" in os.environ  # set where only the code is checked
 UPDATES = 8 if SMALL else 1200
@@ -61,7 +61,7 @@ def train(make):
     """
     pyro.set_rng_seed(0)
     model = make()
-    loss = Trace_ELBO(max_plate_nesting=1)(model, AmortisedGuide(model))
+    loss = Trace_ELBO(max_plate_nesting=1)(model, AmortizedGuide(model))
     optimizer = torch.optim.Adam(loss.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES)
     start = time.perf_counter()

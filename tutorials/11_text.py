@@ -25,7 +25,7 @@ from matplotlib import pyplot
 from torch import nn
 
 from pyro_tkam.datasets import king_james
-from pyro_tkam.models import TKAM, AmortisedGuide, MixturePrior, SequenceLikelihood, TiltedPrior
+from pyro_tkam.models import TKAM, AmortizedGuide, MixturePrior, SequenceLikelihood, TiltedPrior
 from pyro_tkam.nn import SequenceGenerator
 
 SMALL = "PYRO_TKAM_SMALL" in os.environ  # set where only the code is checked
@@ -84,7 +84,7 @@ def make_model():
         nn.SiLU(),
         nn.Linear(256, 2 * LATENTS),
     )
-    return model, AmortisedGuide(model, encoder=encoder)
+    return model, AmortizedGuide(model, encoder=encoder)
 
 
 def train(blind, floor):

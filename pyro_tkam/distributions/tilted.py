@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from pyro_tkam.distributions.coordinates import coordinate_for
 from pyro_tkam.distributions.references import Reference, resolve_reference
 from pyro_tkam.distributions.tabulated import Tabulated
-from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops._concrete import is_concrete, refuse_tracing
 from pyro_tkam.ops._points import aligned
 from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.quadrature import Quadrature, default_rule
@@ -73,6 +73,7 @@ class ExponentiallyTilted(Tabulated):
             raise TypeError(f"energy must be a callable of z, got {type(energy).__name__}")
         if quadrature is not None and not isinstance(quadrature, Quadrature):
             raise TypeError(f"quadrature must be a Quadrature, got {type(quadrature).__name__}")
+        refuse_tracing("an exponentially tilted distribution")
         self.energy = energy
         self.reference = resolve_reference(reference, low, high)
         like = _prototype(energy, self.reference)

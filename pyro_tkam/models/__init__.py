@@ -1,6 +1,6 @@
 """Models: a learned prior, a generator and a likelihood as one Pyro model."""
 
-from pyro_tkam.models.guide import AmortisedGuide
+from pyro_tkam.models.guide import AmortizedGuide
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.labeled import LabeledTKAM
 from pyro_tkam.models.likelihood import (
@@ -17,7 +17,7 @@ from pyro_tkam.models.tkam import TKAM
 
 __all__ = [
     "TKAM",
-    "AmortisedGuide",
+    "AmortizedGuide",
     "BernoulliLikelihood",
     "CategoricalLikelihood",
     "ContinuousBernoulliLikelihood",

@@ -17,7 +17,7 @@ from pyro_tkam.infer.model.site import is_latent
 from pyro_tkam.ops._precision import at_least_single
 
 
-class AmortisedGuide(PyroModule):
+class AmortizedGuide(PyroModule):
     """
     ``q(z|x) = T(N(μ(x), σ²(x)))`` with ``μ, log σ`` from a network and ``T`` onto the interval of
     the prior.
@@ -47,7 +47,7 @@ class AmortisedGuide(PyroModule):
 
     >>> from pyro_tkam.models import TKAM
     >>> model = TKAM.mixture(6, latent_dim=4, num_components=3)
-    >>> guide = AmortisedGuide(model)
+    >>> guide = AmortizedGuide(model)
     >>> guide(torch.rand(5, 6)).shape
     torch.Size([5, 4])
     >>> loss = pyro.infer.Trace_ELBO()(model, guide)(torch.rand(5, 6))

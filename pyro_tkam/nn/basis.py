@@ -12,6 +12,7 @@ from pyro.nn import PyroModule, PyroParam, pyro_method
 from torch.distributions import constraints
 
 from pyro_tkam.nn import _checks
+from pyro_tkam.ops._concrete import refuse_tracing
 from pyro_tkam.ops.bases import BASES, BasisFunctions, ShiftedKernel
 
 
@@ -139,6 +140,7 @@ class Basis(PyroModule):
     @pyro_method
     def bound(self) -> BasisFunctions:
         """Return the functions with their tensors as they are now."""
+        refuse_tracing("learned univariate functions")
         return dataclasses.replace(self._functions, grid=self.grid, width=self.width)
 
     def starting_coefficients(self, shape: tuple[int, ...], noise_scale: float) -> torch.Tensor:

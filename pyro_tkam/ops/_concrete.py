@@ -25,3 +25,17 @@ def is_concrete(tensor: torch.Tensor) -> bool:
             return False
         tensor = _functorch.get_unwrapped(tensor)
     return True
+
+
+def refuse_tracing(what: str) -> None:
+    """
+    Refuse ``torch.jit.trace``, which cannot record custom gradients and freezes what it reads.
+
+    :param what: part of a model that it meets.
+    :raises NotImplementedError: while ``torch.jit.trace`` runs.
+    """
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        raise NotImplementedError(
+            f"jit_compile must be False for a model with {what}, got a run traced by TorchScript; "
+            "Trace_ELBO and NUTS work without it, VectorizedMCMC is faster"
+        )

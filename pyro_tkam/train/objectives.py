@@ -18,7 +18,7 @@ from pyro_tkam.infer import (
     WakeSleepMLE,
 )
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel
-from pyro_tkam.models import AmortisedGuide
+from pyro_tkam.models import AmortizedGuide
 from pyro_tkam.ops.schedules import cyclic_exponent
 from pyro_tkam.train.config import TrainConfig
 
@@ -33,7 +33,7 @@ def _importance(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module 
 def _amortized(
     make: Callable[[int], ELBO], config: TrainConfig, model: nn.Module
 ) -> tuple[ELBO, nn.Module | None]:
-    return make(config.num_particles), AmortisedGuide(model)
+    return make(config.num_particles), AmortizedGuide(model)
 
 
 def _langevin(
@@ -46,7 +46,7 @@ def _refined(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | N
     options = _chains(config.chains.kernel, config) | {
         "guide_objective": config.chains.guide_objective
     }
-    return LangevinMLE(**options), AmortisedGuide(model)
+    return LangevinMLE(**options), AmortizedGuide(model)
 
 
 def _tempered(

@@ -16,7 +16,7 @@ from torch.distributions import constraints
 from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO, LangevinMLE, WakeSleepMLE
 from pyro_tkam.models import (
     TKAM,
-    AmortisedGuide,
+    AmortizedGuide,
     CategoricalLikelihood,
     GaussianLikelihood,
     TiltedPrior,
@@ -37,7 +37,7 @@ OBJECTIVES = {
 def test_every_parameter_of_model_and_guide_trains(kind, objective):
     pyro.set_rng_seed(0)
     model = COUPLINGS[kind]()
-    guide = AmortisedGuide(model, hidden=(8,))
+    guide = AmortizedGuide(model, hidden=(8,))
     loss = OBJECTIVES[objective]()(model, guide)
     x = torch.rand(5, 6)
     loss(x, size=20)
@@ -54,7 +54,7 @@ def test_every_parameter_of_model_and_guide_trains(kind, objective):
 @pytest.mark.parametrize("kind", COUPLINGS)
 def test_pyros_own_objectives_take_it(kind):
     model = COUPLINGS[kind]()
-    guide = AmortisedGuide(model, hidden=(8,))
+    guide = AmortizedGuide(model, hidden=(8,))
     for loss in (
         pyro.infer.RenyiELBO(
             alpha=0, num_particles=2, vectorize_particles=True, max_plate_nesting=1
@@ -70,7 +70,7 @@ def test_pyros_own_objectives_take_it(kind):
 @pytest.mark.parametrize("kind", COUPLINGS)
 def test_draws_lie_in_the_prior_support(kind):
     model = COUPLINGS[kind]()
-    guide = AmortisedGuide(model)
+    guide = AmortizedGuide(model)
     with torch.no_grad():
         guide.encoder[-1].weight.mul_(1000)
         z = guide(torch.rand(50, 6))
@@ -94,7 +94,7 @@ def test_the_bound_of_a_trained_guide_comes_close_to_the_exact_evidence():
             x[:, None]
         ).sum(-1, True)[..., 0].unsqueeze(-1)
         evidence = float((joint.logsumexp(1) + torch.tensor(8 / 2000).log()).mean())
-    guide = AmortisedGuide(model, hidden=(32,))
+    guide = AmortizedGuide(model, hidden=(32,))
     loss = pyro.infer.Trace_ELBO()(model, guide)
     optimizer = torch.optim.Adam(guide.parameters(), 5e-3)
     for _ in range(600):
@@ -145,7 +145,7 @@ def test_labels_modalities_and_symbols_have_guides_too(kind, objective):
     pyro.set_rng_seed(0)
     make, encoder, data = OTHERS[kind]
     model = make()
-    guide = AmortisedGuide(model, hidden=(8,), encoder=encoder and encoder())
+    guide = AmortizedGuide(model, hidden=(8,), encoder=encoder and encoder())
     elbo = {
         **OBJECTIVES,
         "sleep": lambda: WakeSleepMLE(4),
@@ -165,7 +165,7 @@ def test_labels_modalities_and_symbols_have_guides_too(kind, objective):
 
 def test_the_whole_datas_size_is_read_wherever_it_stands():
     for make, encoder, data in OTHERS.values():
-        guide = AmortisedGuide(make(), hidden=(8,), encoder=encoder and encoder())
+        guide = AmortizedGuide(make(), hidden=(8,), encoder=encoder and encoder())
         padding = [None] * (guide._arguments.index("size") - len(data))
         for others, named in (((*data[1:], *padding, 20), {}), (data[1:], {"size": 20})):
             trace = pyro.poutine.trace(guide).get_trace(data[0], *others, **named)
@@ -177,12 +177,12 @@ def test_where_an_encoder_is_needed_it_is_asked_for():
         ValueError,
         match=r"encoder must be a network from.*, got None for data of torch\.int64",
     ):
-        AmortisedGuide(symbols())
+        AmortizedGuide(symbols())
     with pytest.raises(
         ValueError,
         match=r"encoder must be a network from a.*, got None",
     ):
-        AmortisedGuide(multimodal(6))
+        AmortizedGuide(multimodal(6))
 
 
 class Below(dist.TransformedDistribution):
@@ -219,7 +219,7 @@ def test_latents_may_have_one_end_or_none(fn):
     pyro.set_rng_seed(0)
     model = one_latent(fn)
     x = torch.randn(200, fn.event_shape.numel())
-    guide = AmortisedGuide(model)
+    guide = AmortizedGuide(model)
     z = guide(x)
     assert fn.support.check(z).all()
     assert guide.posterior(x).log_prob(z).isfinite().all()
@@ -233,7 +233,7 @@ def test_latents_that_are_not_in_an_interval_are_refused(fn):
     with pytest.raises(
         ValueError, match="model must have real latents, bounded or not, got 'z' in "
     ):
-        AmortisedGuide(one_latent(fn))
+        AmortizedGuide(one_latent(fn))
 
 
 def test_a_model_with_two_latent_sites_is_refused():
@@ -243,4 +243,4 @@ def test_a_model_with_two_latent_sites_is_refused():
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     with pytest.raises(ValueError, match=r"model must have a single latent site, got \['z', 'w'\]"):
-        AmortisedGuide(two)
+        AmortizedGuide(two)

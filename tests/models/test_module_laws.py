@@ -8,7 +8,7 @@ import torch
 from pyro_tkam.distributions import ShortRunULA
 from pyro_tkam.models import (
     TKAM,
-    AmortisedGuide,
+    AmortizedGuide,
     BernoulliLikelihood,
     GaussianLikelihood,
     Heads,
@@ -47,7 +47,7 @@ def generate(model):
 
 
 def guided():
-    return AmortisedGuide(TKAM.mixture(3, 2, 2, **SMALL), hidden=(5,))
+    return AmortizedGuide(TKAM.mixture(3, 2, 2, **SMALL), hidden=(5,))
 
 
 def decoder():

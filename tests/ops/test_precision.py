@@ -9,7 +9,7 @@ from pyro_tkam.infer import ImportanceMLE, LangevinMLE
 from pyro_tkam.infer.model.draws import draw_particles, plate_structure
 from pyro_tkam.models import (
     TKAM,
-    AmortisedGuide,
+    AmortizedGuide,
     DecodedSequence,
     MixturePrior,
     SequenceLikelihood,
@@ -175,7 +175,7 @@ def test_weights_are_in_single_precision(preset):
         particles = draw_particles(model, None, 8, plate_structure(model, x), x)
         assert particles.log_weights.dtype == particles.log_prior.dtype == torch.float32
         # its encoder reads numbers
-        amortized = None if preset == "sequence" else AmortisedGuide(model)
+        amortized = None if preset == "sequence" else AmortizedGuide(model)
         for objective, guide in ((ImportanceMLE(8), amortized), (LangevinMLE(step_size=0.1), None)):
             loss = objective(model, guide)(x)
             assert loss.dtype == torch.float32

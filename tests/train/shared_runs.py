@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO, LangevinMLE
 from pyro_tkam.infer.mcmc.kernels import AutoMALA
-from pyro_tkam.models import TKAM, AmortisedGuide
+from pyro_tkam.models import TKAM, AmortizedGuide
 from pyro_tkam.train import ELBOTraining, GridUpdates, fit
 
 SIZE, UPDATES, BATCH = 30, 7, 6
@@ -63,7 +63,7 @@ RUNS = {
     "unscaled": partial(make, partial(ImportanceMLE, PARTICLES, ess_threshold=0.0), size=None),
     "resampled": partial(make, partial(ImportanceMLE, PARTICLES, ess_threshold=1.0)),
     "automala": partial(make, partial(LangevinMLE, AutoMALA, num_steps=2)),
-    "iwae": partial(make, partial(ImportanceWeightedELBO, 2), AmortisedGuide),
+    "iwae": partial(make, partial(ImportanceWeightedELBO, 2), AmortizedGuide),
 }
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO, LangevinMLE
-from pyro_tkam.models import TKAM, AmortisedGuide, MixturePrior, SequenceLikelihood, TiltedPrior
+from pyro_tkam.models import TKAM, AmortizedGuide, MixturePrior, SequenceLikelihood, TiltedPrior
 from pyro_tkam.nn import SequenceGenerator
 from pyro_tkam.train import ELBOTraining, RunFolder, fit
 from pyro_tkam.train.checkpoints import read_checkpoint
@@ -20,7 +20,7 @@ ROWS = 24
 def labeled():
     model = small.labeled(4)
     return ELBOTraining(
-        model, ImportanceWeightedELBO(2), AmortisedGuide(model, hidden=(8,)), size=ROWS
+        model, ImportanceWeightedELBO(2), AmortizedGuide(model, hidden=(8,)), size=ROWS
     )
 
 
@@ -37,7 +37,7 @@ def sequence(chains=False):
         return ELBOTraining(model, LangevinMLE(num_steps=2), size=ROWS)
     encoder = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(18, 4))
     return ELBOTraining(
-        model, ImportanceWeightedELBO(2), AmortisedGuide(model, encoder=encoder), size=ROWS
+        model, ImportanceWeightedELBO(2), AmortizedGuide(model, encoder=encoder), size=ROWS
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,19 @@ import torch
 from pyro.util import warn_if_nan
 from torch import Tensor
 
+from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel
 from pyro_tkam.infer.model.draws import Particles
 from pyro_tkam.infer.objectives.base import MaximumLikelihood
 from pyro_tkam.infer.objectives.posterior import BoundModel, holding_prior
+from pyro_tkam.infer.tempering.chains import TemperedChains
 from pyro_tkam.ops.langevin import StepInfo
+
+STUCK_SHARE = 0.002
+"""Share of chains that may stand still beyond what chance explains."""
+
+STUCK_FACTOR = 5.0
+"""Times the expected share of chains that never accept, as acceptance differs between data."""
 
 KernelFactory = Callable[..., LangevinKernel]
 
@@ -133,6 +142,7 @@ class ChainMLE(MaximumLikelihood):
         self.log_prior_gradient = log_prior_gradient
         self._score = LOG_PRIOR_GRADIENTS[log_prior_gradient]
         self._bound: BoundModel | None = None
+        self._warned = False
         self._forget()
 
     def _forget(self) -> None:
@@ -228,6 +238,11 @@ class ChainMLE(MaximumLikelihood):
             )
         return self._last.to(drawn)
 
+    def _prepare(self, chains: Chains | TemperedChains) -> None:
+        """Let chains leave their start: an exact kernel may reject for ever in a steep tail."""
+        if self._last is None or not self.persistent:
+            chains.num_unadjusted = self.kernel.unadjusted_start(self.num_steps)
+
     def _carried(self, rungs: int, like: Tensor) -> Tensor:
         """Return the step sizes ``(rungs,)`` to start with."""
         if self._step_size is None:
@@ -249,7 +264,25 @@ class ChainMLE(MaximumLikelihood):
         )
         mean_accepted = (accepted * used).sum((0, 2)) / accepted.sum((0, 2))
         statistics = ChainStatistics(log_evidence, rate.mean((0, 2)), step_size, swap_rate)
+        self._warn_of_stuck(accepted[:, -1] > 0, rate[:, -1])
         return self.kernel.carried_step_size(step_size, mean_accepted), statistics
+
+    def _warn_of_stuck(self, accepted: Tensor, rate: Tensor) -> None:
+        """Warn, once, where more of the coldest chains never move than their acceptance explains.
+
+        :param accepted: whether a step was accepted, ``(steps, chains)``.
+        :param rate: acceptance probabilities.
+        """
+        stuck = (~accepted.any(0)).double().mean().item()
+        expected = (1 - rate.double().mean()).pow(len(rate)).item()
+        if self._warned or stuck <= STUCK_SHARE + STUCK_FACTOR * expected:
+            return
+        self._warned = True
+        warnings.warn(
+            f"{stuck:.1%} of the chains did not move in {len(rate)} steps, so the gradient is "
+            "partly that of their starts; take a smaller step_size or more steps",
+            stacklevel=2,
+        )
 
 
 def _configured(kernel: KernelFactory | LangevinKernel, options: dict[str, Any]) -> LangevinKernel:

@@ -25,9 +25,9 @@ class ImportanceWeightedELBO(MaximumLikelihood):
     :raises ValueError: for fewer than one particle.
 
     >>> import torch
-    >>> from pyro_tkam.models import TKAM, AmortisedGuide
+    >>> from pyro_tkam.models import TKAM, AmortizedGuide
     >>> model = TKAM.mixture(6, latent_dim=4, num_components=3)
-    >>> objective = ImportanceWeightedELBO(10)(model, AmortisedGuide(model))
+    >>> objective = ImportanceWeightedELBO(10)(model, AmortizedGuide(model))
     >>> objective(torch.rand(5, 6)).backward()
     """
 

@@ -49,7 +49,8 @@ class LangevinMLE(ChainMLE):
     :param kernel: :class:`ULA`, :class:`MALA` or :class:`AutoMALA`, or one that is made, whose
         model is not used. The step size that ``AutoMALA`` starts with is the mean accepted one of
         the last training step; its ``min_step_size``, ``max_step_size`` and ``num_unadjusted`` make
-        it the paper's variant.
+        it the paper's variant. Unless ``num_unadjusted`` is given, it makes its first quarter of
+        the steps without the Metropolis test, as chains would else stay in steep tails.
     :param num_steps: steps of each chain.
     :param num_chains: chains of each datum.
     :param log_prior_gradient: ``"quadrature"`` differentiates the normalized log density;
@@ -98,6 +99,7 @@ class LangevinMLE(ChainMLE):
     def _sample(self, bound: BoundModel, guide: Any) -> PosteriorDraws:
         start, prior, lower_bound = self._beginning(bound, guide)
         chains = Chains.begin(bound.kernel, bound.density, start, warmup_steps=0)
+        self._prepare(chains)
         step_size = self._carried(1, start.position)
         chains.tuning = replace(
             chains.tuning, step_size=step_size[0].expand_as(chains.tuning.step_size)

@@ -116,6 +116,7 @@ class SteppingstoneMLE(ChainMLE):
             bound.kernel, bound.density, FixedLadder(betas), self.num_chains, 0, self.swap_every
         )
         chains.move_to(self._start(bound, chains.point.position))
+        self._prepare(chains)
         fresh = chains.tuning.step_size
         step_size = self._carried(len(fresh), fresh)
         shaped = step_size.reshape(-1, *(1,) * (fresh.dim() - 1)).expand_as(fresh)

@@ -39,9 +39,9 @@ class WakeSleepMLE(ImportanceMLE):
     :raises ValueError: as there.
 
     >>> import torch
-    >>> from pyro_tkam.models import TKAM, AmortisedGuide
+    >>> from pyro_tkam.models import TKAM, AmortizedGuide
     >>> model = TKAM.mixture(6, latent_dim=4, num_components=3)
-    >>> objective = WakeSleepMLE(10)(model, AmortisedGuide(model))
+    >>> objective = WakeSleepMLE(10)(model, AmortizedGuide(model))
     >>> objective(torch.rand(5, 6)).backward()
     """
 

@@ -15,7 +15,7 @@ from pyro_tkam.distributions.normal_quantile import normal_quantile, normal_scor
 from pyro_tkam.infer import MALA, ULA, AutoMALA, LangevinMLE, SteppingstoneMLE
 from pyro_tkam.infer.objectives.langevin import GUIDE_OBJECTIVES
 from pyro_tkam.infer.objectives.posterior import BoundModel
-from pyro_tkam.models import TKAM, AmortisedGuide
+from pyro_tkam.models import TKAM, AmortizedGuide
 from tests.laws.objective import START, X, check_gradient, conjugate, exact
 
 LOC, SCALE = -1.5, 0.4
@@ -193,7 +193,7 @@ def test_chains_start_at_the_guides_draws(kind: str) -> None:
     """The positions are mapped back to the values that the guide drew."""
     pyro.set_rng_seed(0)
     model, x = MODELS[kind](), torch.rand(5, 3)
-    q = AmortisedGuide(model, hidden=(8,))
+    q = AmortizedGuide(model, hidden=(8,))
     bound = BoundModel(model, ULA(model), (x,), {})
     pyro.set_rng_seed(1)
     _, start = bound.draw_guide(q, 6, reparameterized=False)
@@ -235,7 +235,7 @@ def test_the_gradient_of_the_lower_bound_is_that_of_the_densities_themselves(kin
     pyro.set_rng_seed(0)
     x = torch.rand(5, 3)
     model = several if kind == "several" else MODELS[kind]()
-    q = SeveralGuide() if kind == "several" else AmortisedGuide(model, hidden=(8,))
+    q = SeveralGuide() if kind == "several" else AmortizedGuide(model, hidden=(8,))
     bound = BoundModel(model, ULA(model), (x,), {})
     with bound.frozen(q):
         drawn, start = bound.draw_guide(q, 1, reparameterized=True)
@@ -308,7 +308,7 @@ def test_draws_without_a_finite_density_are_made_anew() -> None:
 def test_every_parameter_of_model_and_guide_trains(kind: str, guide_objective: str) -> None:
     pyro.set_rng_seed(0)
     model, x = MODELS[kind](), torch.rand(5, 3)
-    q = AmortisedGuide(model, hidden=(8,))
+    q = AmortizedGuide(model, hidden=(8,))
     loss = LangevinMLE(ULA, step_size=0.01, num_steps=2, guide_objective=guide_objective)(model, q)
     loss(x, size=20)
     before = {name: value.detach().clone() for name, value in loss.named_parameters()}

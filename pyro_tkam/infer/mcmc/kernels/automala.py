@@ -99,6 +99,10 @@ class AutoMALA(LangevinKernel):
         """Return the length of the first three rounds, unless it was given."""
         return transient_steps(warmup_steps) if self.num_unadjusted is None else self.num_unadjusted
 
+    def unadjusted_start(self, num_steps: int) -> int:
+        """Return a quarter of the steps, unless their number was given."""
+        return num_steps // 4 if self.num_unadjusted is None else self.num_unadjusted
+
     def carried_step_size(self, step_size: Tensor, mean_accepted: Tensor) -> Tensor:
         """
         Return the mean accepted step, within the limits (Raj 2025, arXiv:2506.14167); the old one

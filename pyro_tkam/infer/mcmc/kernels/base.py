@@ -100,6 +100,10 @@ class LangevinKernel(MCMCKernel):
     ) -> tuple[Point, StepInfo]:
         """Make a step of all rows; without the Metropolis test if not ``adjusted``."""
 
+    def unadjusted_start(self, num_steps: int) -> int:
+        """Return the number of first steps without the Metropolis test in a short run from afar."""
+        return self.num_unadjusted or 0
+
     def unadjusted_steps(self, warmup_steps: int) -> int:
         """Return the number of first steps without the Metropolis test."""
         return self.num_unadjusted or 0
