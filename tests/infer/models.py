@@ -95,7 +95,7 @@ def hierarchical(x: Tensor) -> None:
         pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
 
 
-reparametrised = poutine.reparam(
+reparameterized = poutine.reparam(
     lambda x: pyro.sample("z", dist.LogNormal(0.5, 1.0).expand([3]).to_event(1)),
     {"z": TransformReparam()},
 )
@@ -111,6 +111,6 @@ MODELS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "correlation": (correlation, (ROWS,)),
     "scaled": (scaled_and_masked, (ROWS,)),
     "hierarchical": (hierarchical, (ROWS,)),
-    "reparametrised": (reparametrised, (ROWS,)),
+    "reparameterized": (reparameterized, (ROWS,)),
 }
 LOCAL_PLATES = {"local": {"data"}, "nested plates": {"columns", "rows"}, "local mixture": {"data"}}

@@ -155,7 +155,7 @@ class FittedProposal(MixtureProposal):
 
         :param counted: whether an estimate counts those that were found.
         """
-        advice = "use a guide or another parametrisation, or more chains and temperatures"
+        advice = "use a guide or another parameterization, or more chains and temperatures"
         climbs = self._scouts.climbs
         if climbs < FEWEST_CLIMBS:
             seen = f"the budget allowed {climbs} climbs from the prior"
