@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyro_tkam import __version__
+from pyro_tkam._checks import whole_number
 from pyro_tkam._optional import needs
 from pyro_tkam.train.config import TrainConfig
 from pyro_tkam.train.folder import RunFolder
@@ -86,8 +87,7 @@ def _sample_arguments(parser: "ArgumentParser") -> None:
 
 
 def _sample(options: Any) -> None:
-    if options["num"] < 1:
-        raise ValueError(f"num must be a whole number of at least 1, got {options['num']}")
+    whole_number("num", options["num"], 1)
     import numpy as np
     import pyro
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam._optional import needs
 from pyro_tkam.datasets.cache import cache_folder, write_whole
 
@@ -162,8 +163,7 @@ def darcy(
         ("resolution", resolution, 3),
         ("refinement", refinement, 1),
     ):
-        if value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+        whole_number(name, value, least)
     name = f"darcy-{_MAKER}-{num}-of-{resolution}x{refinement}-seed-{seed}.npz"
     path = (cache_folder() if folder is None else Path(folder)) / name
     arrays = _read(path)

@@ -20,6 +20,7 @@ from torch._C import _functorch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.distributions import Distribution, Independent, biject_to, constraints
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.distributions.references import copied
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import in_full_precision
@@ -68,8 +69,7 @@ class ShortRunULA:
     step_size: float = 0.16
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
+        whole_number("num_steps", self.num_steps, 1)
         if not self.step_size > 0:
             raise ValueError(f"step_size must be a positive number, got {self.step_size}")
 
@@ -173,8 +173,7 @@ class JointEnergy(TorchDistribution):
     ) -> None:
         if not callable(energy):
             raise TypeError(f"energy must be a callable of z, got {type(energy).__name__}")
-        if num_negatives < 1:
-            raise ValueError(f"num_negatives must be at least 1, got {num_negatives}")
+        whole_number("num_negatives", num_negatives, 1)
         self.energy, self.sampler = energy, sampler or ShortRunULA()
         self.reference = _joint_reference(reference)
         super().__init__(
@@ -276,8 +275,7 @@ class JointEnergy(TorchDistribution):
             ("num_particles", num_particles),
             ("num_temperatures", num_temperatures),
         ):
-            if value < 2:
-                raise ValueError(f"{name} must be at least 2, got {value}")
+            whole_number(name, value, 2)
         if not 0 < step_size < math.inf:
             raise ValueError(f"step_size must be a positive and finite number, got {step_size}")
         transform = biject_to(self.reference.support)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pyro_tkam._checks import whole_number
+
 
 @dataclass(frozen=True)
 class ClassShares:
@@ -100,8 +102,7 @@ def train_classifier(
             f"labels must hold a class for each image, got {labels.dtype} of shape "
             f"{tuple(labels.shape)}"
         )
-    if members < 1:
-        raise ValueError(f"members must be a whole number of at least 1, got {members}")
+    whole_number("members", members, 1)
     num_classes = int(labels.max()) + 1
     networks = [
         convolutions(1, images.shape[1], images.shape[2], num_classes).to(images)

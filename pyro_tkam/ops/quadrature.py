@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import whole_number
+
 MAX_NODES = 200
 
 
@@ -47,10 +49,7 @@ class Quadrature:
         if not self.nodes or not ascending or self.nodes[0] < 0 or self.nodes[-1] > 1:
             raise ValueError(f"nodes must be ascending numbers of [0, 1], got {self.nodes}")
         for name in ("splits", "base_cells"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be a whole number of at least 1, got {getattr(self, name)}"
-                )
+            whole_number(name, getattr(self, name), 1)
 
     def edges(self, low: Tensor, high: Tensor, breakpoints: Tensor | None = None) -> Tensor:
         """

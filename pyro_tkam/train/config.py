@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam._optional import needs
 from pyro_tkam.train.folder import write_text
 
@@ -170,8 +171,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("updates", "batch_size", "num_particles", "checkpoint_every", "patience"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+            if value is not None:
+                whole_number(name, value, 1)
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -244,8 +245,7 @@ def check_hardware(batch_size: int, devices: int, num_nodes: int, precision: str
     :raises ValueError: names the argument.
     """
     for name, value in (("devices", devices), ("num_nodes", num_nodes)):
-        if value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+        whole_number(name, value, 1)
     if batch_size % (devices * num_nodes):
         raise ValueError(
             f"batch_size must be a multiple of the {devices * num_nodes} processes, got "

@@ -15,6 +15,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.infer import AutoMALA, ImportanceSampling, ModelDensity, ParallelTempering
 from pyro_tkam.infer.diagnosis import DRAWS_LIMIT, KHAT_LIMIT
 from pyro_tkam.infer.evidence.mixture_proposal import MixtureProposal
@@ -123,8 +124,7 @@ def evidence_of_run(
     from pyro_tkam.train.config import TrainConfig
     from pyro_tkam.train.run import load_model, load_split
 
-    if num < 1:
-        raise ValueError(f"num must be a whole number of at least 1, got {num}")
+    whole_number("num", num, 1)
     model = load_model(folder)
     files = RunFolder(Path(folder))
     _, held_out = load_split(TrainConfig.load(files.config))

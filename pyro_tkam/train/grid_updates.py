@@ -6,6 +6,7 @@ import lightning.pytorch as lightning
 import pyro
 from lightning.pytorch.callbacks import Callback
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.nn.grids import EqualSamplesError, GridUpdate
 
 
@@ -45,8 +46,7 @@ class GridUpdates(Callback):
         grid_size: int | None = None,
     ) -> None:
         for name, value in (("every", every), ("num_samples", num_samples)):
-            if value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+            whole_number(name, value, 1)
         if not 0 < decay <= 1:
             raise ValueError(f"decay must be a number above 0 and up to 1, got {decay}")
         self.decay, self.num_samples = decay, num_samples

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam._optional import needs
 from pyro_tkam.datasets import as_dataset
 from pyro_tkam.train.batches import SeededBatches
@@ -90,8 +91,8 @@ def fit(
         ("checkpoint_every", checkpoint_every),
         ("patience", patience),
     ):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+        if value is not None:
+            whole_number(name, value, 1)
     check_hardware(batch_size, devices, num_nodes, precision)
     dataset: Dataset[Any] = as_dataset(data)
     batches = SeededBatches(dataset, batch_size, updates, seed)

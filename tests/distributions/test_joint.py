@@ -139,8 +139,8 @@ def test_the_annealed_normalizer_makes_no_move_after_its_last_weight():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_particles": 1}, "num_particles must be at least 2, got 1"),
-        ({"num_temperatures": 1}, "num_temperatures must be at least 2, got 1"),
+        ({"num_particles": 1}, "num_particles must be a whole number of at least 2, got 1"),
+        ({"num_temperatures": 1}, "num_temperatures must be a whole number of at least 2, got 1"),
         ({"step_size": -1.0}, r"step_size must be a positive and finite number, got -1\.0"),
         ({"step_size": math.inf}, "step_size must be a positive and finite number, got inf"),
         ({"step_size": math.nan}, "step_size must be a positive and finite number, got nan"),
@@ -191,7 +191,11 @@ class Latent(PyroModule):
             ValueError,
             r"reference must be a continuous.*, got Independent\(Bernoulli\(probs",
         ),
-        ({"num_negatives": 0}, ValueError, "num_negatives must be at least 1, got 0"),
+        (
+            {"num_negatives": 0},
+            ValueError,
+            "num_negatives must be a whole number of at least 1, got 0",
+        ),
     ],
 )
 def test_bad_arguments(arguments, error, message):

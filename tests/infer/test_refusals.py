@@ -1,6 +1,7 @@
 """What one public function refuses of a model, its data and its options, all refuse alike."""
 
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from pyro_tkam.infer import (
     SteppingstoneMLE,
     VectorizedMCMC,
     WakeSleepMLE,
+    bridge_evidence,
     log_evidence,
 )
 from pyro_tkam.infer.model.requirements import check_data, check_guide, check_model
@@ -73,6 +75,32 @@ def objective(made, guide=None):
     return lambda model: partial(made.loss, model, guide)
 
 
+#: An option that must be a number or a name, as ``call(value)``.
+VALUES = {
+    "num_particles": lambda value: log_evidence(
+        line, X, Y, method="importance", num_particles=value
+    ),
+    "num_samples": lambda value: mcmc(num_samples=value),
+    "num_chains": lambda value: mcmc(num_chains=value),
+    "warmup_steps": lambda value: mcmc(warmup_steps=value),
+    "step_size": lambda value: MALA(line, step_size=value),
+    "swap_every": lambda value: ParallelTempering(MALA(line), num_samples=4, swap_every=value),
+    "num_temperatures": lambda value: ParallelTempering(
+        MALA(line), num_samples=4, num_temperatures=value
+    ),
+    "schedule": lambda value: ParallelTempering(MALA(line), num_samples=4, schedule=value),
+    "max_evaluations": lambda value: log_evidence(line, X, Y, max_evaluations=value),
+    "target_se": lambda value: log_evidence(line, X, Y, target_se=value),
+    "steps_between": lambda value: log_evidence(line, X, Y, method="ais", steps_between=value),
+    "method": lambda value: log_evidence(line, X, Y, method=value),
+    "resampler": lambda value: ImportanceSampling(line, resampler=value),
+    "ess_threshold": lambda value: ImportanceMLE(ess_threshold=value),
+    "log_prior_gradient": lambda value: LangevinMLE(log_prior_gradient=value),
+    "guide_objective": lambda value: LangevinMLE(guide_objective=value),
+    "num_steps": lambda value: SteppingstoneMLE(num_steps=value),
+}
+
+
 #: From a model to what runs it on its arguments: of each kind one, and all methods of evidences.
 RUNS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     **{
@@ -81,6 +109,9 @@ RUNS: dict[str, Callable[[Any], Callable[..., Any]]] = {
         )
         for method in ("auto", "importance", "ais", "steppingstone", "bar", "bridge")
     },
+    "bridge_evidence": lambda model: partial(
+        bridge_evidence, model, draws={"slope": torch.zeros(2, 100)}
+    ),
     "ImportanceSampling": lambda model: ImportanceSampling(model).run,
     "VectorizedMCMC": lambda model: mcmc(model=model).run,
     "MCMC": lambda model: MCMC(MALA(model), 4, warmup_steps=4, disable_progbar=True).run,
@@ -129,6 +160,13 @@ def test_data_are_refused_before_anything_is_drawn(run, data):
     with pytest.raises(ValueError, match=f"^model must {message}"):
         RUNS[run](model)(*args)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("value", ["many", -1.5, (3,)], ids=str)
+@pytest.mark.parametrize("name", VALUES)
+def test_values_of_options_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must .*, got {re.escape(repr(value))}"):
+        VALUES[name](value)
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -183,6 +221,14 @@ def test_a_support_that_moves_with_a_latent_refuses_no_datum():
         check_model(
             lambda x, y: pyro.sample("y", dist.Uniform(0.0, 1.0), obs=y), (X, torch.tensor(2.0)), {}
         )
+
+
+def test_a_number_is_a_datum():
+    def model():
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(mean, 1.0), obs=0.5)
+
+    check_model(model, (), {})
 
 
 def test_data_that_a_model_allows_are_not_refused():

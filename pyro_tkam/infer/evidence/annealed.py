@@ -7,6 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.infer.diagnosis import importance_verdict
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel
 from pyro_tkam.infer.model.density import ModelDensity
@@ -49,9 +50,9 @@ class Annealing:
         for name, value, least in (
             ("num_particles", num_particles, 25),
             ("steps_between", steps_between, 1),
+            ("warmup_steps", warmup_steps, 0),
         ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+            whole_number(name, value, least)
         self.kernel, self.density, self.num_particles = kernel, density, num_particles
         self.steps_between, self.warmup_steps = steps_between, warmup_steps
         self.evaluations = 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.infer.evidence.budget import Budget
 from pyro_tkam.infer.evidence.importance import (
     ImportanceSampling,
@@ -99,11 +100,7 @@ class AutomaticEvidence:
     ) -> None:
         if not isinstance(target_se, int | float) or not target_se > 0:
             raise ValueError(f"target_se must be a positive number, got {target_se!r}")
-        if not isinstance(max_evaluations, int) or max_evaluations < FEWEST_EVALUATIONS:
-            raise ValueError(
-                f"max_evaluations must be a whole number of at least {FEWEST_EVALUATIONS}, got "
-                f"{max_evaluations!r}"
-            )
+        whole_number("max_evaluations", max_evaluations, FEWEST_EVALUATIONS)
         self.kernel, self.args, self.kwargs, self.guide = kernel, args, kwargs, guide
         self.target_se, self.budget = target_se, Budget(max_evaluations)
         self.num_chains = min(NUM_CHAINS, max(FEWEST_CHAINS, max_evaluations // CHAIN_BUDGET))

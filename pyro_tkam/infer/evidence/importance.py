@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import one_of, share, whole_number
 from pyro_tkam.infer.diagnosis import importance_verdict
 from pyro_tkam.infer.evidence.proposals import Proposal
 from pyro_tkam.infer.model.attempt import check_memory, telling_memory
@@ -18,6 +19,9 @@ from pyro_tkam.infer.model.requirements import check_guide, check_model
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators import importance, pareto_smooth
 from pyro_tkam.ops.resampling import RESAMPLERS
+
+FEWEST_PARTICLES = 25
+"""Draws of which a Pareto k-hat can be told."""
 
 
 @dataclass(frozen=True)
@@ -162,25 +166,17 @@ class ImportanceSampling:
         target_se: float | None = None,
         max_particles: int = 1_000_000,
     ) -> None:
-        if resampler not in RESAMPLERS:
-            raise ValueError(f"resampler must be one of {sorted(RESAMPLERS)}, got {resampler!r}")
-        if not isinstance(num_particles, int) or num_particles < 25:
-            raise ValueError(
-                f"num_particles must be a whole number of at least 25, got {num_particles!r}"
-            )
+        one_of("resampler", resampler, RESAMPLERS)
+        whole_number("num_particles", num_particles, FEWEST_PARTICLES)
         if not callable(model):
             raise TypeError(f"model must be callable, got {type(model).__name__}")
         if guide is not None and not callable(guide):
             raise TypeError(f"guide must be callable or None, got {type(guide).__name__}")
-        if not 0 <= ess_threshold <= 1:
-            raise ValueError(f"ess_threshold must be a share from 0 to 1, got {ess_threshold}")
-        if target_se is not None and not target_se > 0:
-            raise ValueError(f"target_se must be positive, got {target_se}")
-        if max_particles < num_particles:
-            raise ValueError(
-                f"max_particles must be at least num_particles, {num_particles}, got "
-                f"{max_particles}"
-            )
+        share("ess_threshold", ess_threshold)
+        if target_se is not None:
+            if not isinstance(target_se, int | float) or not target_se > 0:
+                raise ValueError(f"target_se must be a positive number or None, got {target_se!r}")
+            whole_number("max_particles", max_particles, num_particles)
         self.target_se, self.max_particles = target_se, max_particles
         self.model, self.guide, self.num_particles = model, guide, num_particles
         self.ess_threshold = ess_threshold

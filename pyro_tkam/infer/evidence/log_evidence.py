@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
+from pyro_tkam._checks import one_of
 from pyro_tkam.infer.evidence.annealed import Annealing
 from pyro_tkam.infer.evidence.automatic import AutomaticEvidence
 from pyro_tkam.infer.evidence.importance import ImportanceSampling
@@ -70,8 +71,7 @@ def log_evidence(
     >>> evidence.verdict.trusted, abs(evidence.value + 1.328) < 0.05
     (True, True)
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {sorted(METHODS)}, got {method!r}")
+    one_of("method", method, METHODS)
     _check_options(method, options)
     if not callable(model):
         raise TypeError(f"model must be callable, got {type(model).__name__}")

@@ -15,6 +15,7 @@ from pyro import poutine
 from pyro.infer.mcmc.logger import ProgressBar
 from torch import Tensor
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel, check_kernel
 from pyro_tkam.infer.model.attempt import telling_memory
 from pyro_tkam.infer.model.density import Density
@@ -63,8 +64,7 @@ class BatchRun(ABC):
             ("warmup_steps", warmup_steps, 0),
             ("num_chains", num_chains, 1),
         ):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+            whole_number(name, value, least)
         self.num_samples, self.warmup_steps, self.num_chains = num_samples, warmup_steps, num_chains
         self.disable_progbar = disable_progbar
         self._records: dict[str, Tensor] = {}

@@ -191,10 +191,12 @@ def _refuse_data(name: str, site: Site, spreads: bool) -> None:
     :param spreads: whether sites that are summed out spread distributions on purpose.
     """
     value = site["value"]
+    if isinstance(value, int | float):
+        value = torch.as_tensor(value)
     if not isinstance(value, Tensor):
         raise TypeError(f"model must have tensors as data, got {type(value).__name__} at {name!r}")
     if not spreads:
-        _refuse_spread(name, site)
+        _refuse_spread(name, site, value)
     if _holds(site, ~value.isfinite()):
         raise ValueError(
             f"model must have finite data, got a NaN or an infinity at the observed site {name!r}"
@@ -206,7 +208,7 @@ def _refuse_data(name: str, site: Site, spreads: bool) -> None:
         )
 
 
-def _refuse_spread(name: str, site: Site) -> None:
+def _refuse_spread(name: str, site: Site, value: Tensor) -> None:
     """
     Refuse a value and a distribution that spread each other, as ``(n, 1)`` and ``(n,)`` do to ``(n,
     n)``.
@@ -214,7 +216,7 @@ def _refuse_spread(name: str, site: Site) -> None:
     A plate may have spread the distribution to ``(n, n)`` before: data may repeat along plates
     only.
     """
-    fn, value = site["fn"], site["value"]
+    fn = site["fn"]
     batch = value.shape[: value.dim() - fn.event_dim]
     grammar = (
         "model must have data of the batch shape of their distribution, "
@@ -236,7 +238,7 @@ def _refuse_outside(model: Model, checked: Checked, name: str, site: Site) -> No
     fn = site["fn"]
     if not getattr(unwrapped(fn), "_validate_args", False):  # the model allows such data
         return
-    inside = _inside(fn, site["value"])
+    inside = _inside(fn, torch.as_tensor(site["value"]))
     if inside is None or not _holds(site, ~inside, reduced=True):
         return
     again = _run(model, checked.args, checked.kwargs, again=True).trace.nodes.get(name)

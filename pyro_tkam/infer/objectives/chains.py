@@ -12,6 +12,7 @@ import torch
 from pyro.util import warn_if_nan
 from torch import Tensor
 
+from pyro_tkam._checks import one_of, whole_number
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel
 from pyro_tkam.infer.model.draws import Particles
@@ -129,13 +130,8 @@ class ChainMLE(MaximumLikelihood):
         options: dict[str, Any],
     ) -> None:
         for name, value in (("num_steps", num_steps), ("num_chains", num_chains)):
-            if not hasattr(value, "__index__") or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
-        if log_prior_gradient not in LOG_PRIOR_GRADIENTS:
-            raise ValueError(
-                f"log_prior_gradient must be one of {sorted(LOG_PRIOR_GRADIENTS)}, got "
-                f"{log_prior_gradient!r}"
-            )
+            whole_number(name, value, 1)
+        one_of("log_prior_gradient", log_prior_gradient, LOG_PRIOR_GRADIENTS)
         super().__init__(num_particles=num_chains)
         self.kernel = _configured(kernel, options)
         self.num_steps, self.num_chains, self.persistent = num_steps, num_chains, persistent

@@ -9,6 +9,7 @@ import torch
 from pyro.util import warn_if_nan
 from torch import Tensor
 
+from pyro_tkam._checks import one_of, share, whole_number
 from pyro_tkam.infer.model.attempt import telling_memory
 from pyro_tkam.infer.model.draws import (
     Particles,
@@ -104,15 +105,9 @@ class ImportanceMLE(MaximumLikelihood):
             ("resampler", resampler, RESAMPLERS),
             ("log_prior_gradient", log_prior_gradient, LOG_PRIOR_GRADIENTS),
         ):
-            if value not in table:
-                raise ValueError(f"{name} must be one of {sorted(table)}, got {value!r}")
-        if not hasattr(num_particles, "__index__") or num_particles < 1:
-            raise ValueError(
-                f"num_particles must be a whole number of at least 1, got {num_particles!r}"
-            )
-        if not 0 <= ess_threshold <= 1:
-            raise ValueError(f"ess_threshold must be a share from 0 to 1, got {ess_threshold}")
-        super().__init__(num_particles=num_particles)
+            one_of(name, value, table)
+        share("ess_threshold", ess_threshold)
+        super().__init__(num_particles=whole_number("num_particles", num_particles, 1))
         self.ess_threshold = ess_threshold
         self.statistics: ImportanceStatistics | None = None
         self._resample = RESAMPLERS[resampler]

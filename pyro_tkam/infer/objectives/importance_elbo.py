@@ -6,6 +6,7 @@ from typing import Any
 from pyro.util import warn_if_nan
 from torch import Tensor
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.infer.model.draws import Particles, draw_particles, plate_structure, with_guide
 from pyro_tkam.infer.model.requirements import check_batch
 from pyro_tkam.infer.objectives.base import MaximumLikelihood
@@ -32,11 +33,7 @@ class ImportanceWeightedELBO(MaximumLikelihood):
     """
 
     def __init__(self, num_particles: int = 1) -> None:
-        if not hasattr(num_particles, "__index__") or num_particles < 1:
-            raise ValueError(
-                f"num_particles must be a whole number of at least 1, got {num_particles!r}"
-            )
-        super().__init__(num_particles=num_particles)
+        super().__init__(num_particles=whole_number("num_particles", num_particles, 1))
         self._checked: Any = None
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:

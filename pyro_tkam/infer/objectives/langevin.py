@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import one_of
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.kernels import ULA, LangevinKernel
 from pyro_tkam.infer.objectives.chains import ChainMLE, KernelFactory, PosteriorDraws
@@ -88,11 +89,7 @@ class LangevinMLE(ChainMLE):
         persistent: bool = False,
         **options: Any,
     ) -> None:
-        if guide_objective not in GUIDE_OBJECTIVES:
-            raise ValueError(
-                f"guide_objective must be one of {sorted(GUIDE_OBJECTIVES)}, got "
-                f"{guide_objective!r}"
-            )
+        one_of("guide_objective", guide_objective, GUIDE_OBJECTIVES)
         self.guide_objective = guide_objective
         super().__init__(kernel, num_steps, num_chains, log_prior_gradient, persistent, options)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import one_of, whole_number
 from pyro_tkam.infer.mcmc.kernels import ULA, LangevinKernel
 from pyro_tkam.infer.objectives.chains import ChainMLE, KernelFactory, PosteriorDraws
 from pyro_tkam.infer.objectives.posterior import BoundModel
@@ -95,11 +96,9 @@ class SteppingstoneMLE(ChainMLE):
             ("estimator", estimator, ESTIMATORS),
             ("gradient", gradient, GRADIENTS),
         ):
-            if value not in table:
-                raise ValueError(f"{name} must be one of {sorted(table)}, got {value!r}")
+            one_of(name, value, table)
         for name, number, least in (("num_steps", num_steps, 2), ("swap_every", swap_every, 1)):
-            if number < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {number}")
+            whole_number(name, number, least)
         if gradient == "reweighted" and num_chains < 2:
             raise ValueError(
                 f'num_chains must be at least 2 with gradient="reweighted", got {num_chains}'

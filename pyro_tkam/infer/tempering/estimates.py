@@ -12,6 +12,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_tkam._checks import one_of
 from pyro_tkam.infer.diagnosis import TemperedRun, tempering_verdict
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
@@ -163,8 +164,7 @@ def evidence_from(draws: TemperedDraws, method: str) -> Evidence:
     :param method: one of ``METHODS``.
     :raises ValueError: if the method is unknown, or the run is unfit.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {sorted(METHODS)}, got {method!r}")
+    one_of("method", method, METHODS)
     return METHODS[method](draws)
 
 

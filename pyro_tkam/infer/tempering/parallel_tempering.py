@@ -9,6 +9,7 @@ import torch
 from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
 from torch import Tensor
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass
 from pyro_tkam.infer.model.density import Density, ModelDensity
@@ -165,9 +166,7 @@ class ParallelTempering(BatchRun):
                 "kernel must be made from a model, as a potential_fn has no prior to temper from, "
                 "got one made from potential_fn"
             )
-        if not isinstance(swap_every, int) or swap_every < 1:
-            raise ValueError(f"swap_every must be a whole number of at least 1, got {swap_every!r}")
-        self.swap_every, self.keep_all = swap_every, keep_all
+        self.swap_every, self.keep_all = whole_number("swap_every", swap_every, 1), keep_all
         self.standard_normal, self.max_evaluations = standard_normal, max_evaluations
         self._ladder = make_ladder(schedule, num_temperatures)
         self.result: PowerPosteriors | None = None

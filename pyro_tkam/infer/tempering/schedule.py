@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.ops import schedules
 
 START_EXPONENT = 4.0
@@ -80,8 +81,7 @@ def make_ladder(schedule: str | Tensor, num_temperatures: int) -> Ladder:
 
     :raises ValueError: if the name is unknown or ``num_temperatures < 2``.
     """
-    if num_temperatures < 2:
-        raise ValueError(f"num_temperatures must be at least 2, got {num_temperatures}")
+    whole_number("num_temperatures", num_temperatures, 2)
     if isinstance(schedule, Tensor):
         return FixedLadder(schedule)
     named: dict[str, Callable[[], Ladder]] = {
@@ -89,6 +89,6 @@ def make_ladder(schedule: str | Tensor, num_temperatures: int) -> Ladder:
         "power": lambda: FixedLadder(schedules.power_law(num_temperatures, START_EXPONENT)),
         "linear": lambda: FixedLadder(schedules.power_law(num_temperatures)),
     }
-    if schedule not in named:
+    if not isinstance(schedule, str) or schedule not in named:
         raise ValueError(f"schedule must be one of {sorted(named)} or a tensor, got {schedule!r}")
     return named[schedule]()
