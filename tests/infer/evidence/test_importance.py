@@ -141,7 +141,7 @@ def test_discrete_latents_are_drawn():
         ({"resampler": "x"}, "resampler"),
         ({"ess_threshold": 2}, "ess_threshold"),
         ({"target_se": 0.0}, "target_se"),
-        ({"max_particles": 10}, "max_particles"),
+        ({"max_particles": 10, "target_se": 0.1}, "max_particles"),
     ],
 )
 def test_bad_options(options, name):
