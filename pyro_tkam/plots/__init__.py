@@ -11,14 +11,18 @@ from pyro_tkam.plots.evidence import (
     swap_rates,
 )
 from pyro_tkam.plots.images import are_images, image_grid
+from pyro_tkam.plots.networks import fit_history, kan_edges, kan_network
 from pyro_tkam.plots.priors import prior_components, prior_densities, prior_marginals
 
 __all__ = [
     "are_images",
     "evidence_curve",
+    "fit_history",
     "image_grid",
     "importance_weights",
     "index_process",
+    "kan_edges",
+    "kan_network",
     "ladders",
     "new_figure",
     "power_posteriors",

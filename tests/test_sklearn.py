@@ -1,0 +1,45 @@
+"""Estimators: what scikit-learn asks of every one, and that they learn."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_iris
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import check_estimator
+
+from pyro_tkam.sklearn import KANClassifier, KANRegressor
+
+QUICK = {"hidden": (2,), "grid_size": 2, "steps": 1, "grid_updates": 1, "random_state": 0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [KANRegressor, KANClassifier])
+def test_scikit_learn_takes_it(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # checks that are skipped
+        check_estimator(make(**QUICK))
+
+
+def test_a_regression_of_far_inputs_in_a_pipeline():
+    generator = np.random.default_rng(0)
+    x = np.stack((generator.uniform(-1, 1, 300), generator.uniform(1e3, 2e3, 300)), -1)
+    y = 1e4 * (np.sin(3 * x[:, 0]) + (x[:, 1] / 500 - 3) ** 2)
+    model = KANRegressor(hidden=(), grid_size=8, steps=5, random_state=0)
+    state = torch.get_rng_state()
+    assert cross_val_score(make_pipeline(FunctionTransformer(), model), x, y, cv=3).min() > 0.999
+    assert torch.equal(torch.get_rng_state(), state)
+    both = model.fit(x, np.stack((y, -y), -1)).predict(x)
+    np.testing.assert_allclose(both[:, 1], -both[:, 0], rtol=0.05, atol=300)
+
+
+def test_a_classification():
+    x, y = load_iris(return_X_y=True)
+    model = KANClassifier(hidden=(), steps=5, penalty=1e-3, random_state=0).fit(x, y)
+    assert model.score(x, y) > 0.95
+    np.testing.assert_allclose(model.predict_proba(x).sum(-1), 1.0)
+    with pytest.raises(ValueError, match="y must have labels of at least two classes, got one"):
+        model.fit(x, np.zeros(len(x)))
