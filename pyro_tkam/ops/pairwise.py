@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+_WITHOUT_DOUBLE = ("mps",)  # devices
+
 
 def inner_product(left: Tensor, right: Tensor) -> Tensor:
     """
@@ -43,7 +45,9 @@ def squared_distance(left: Tensor, right: Tensor) -> Tensor:
     ``d``.
 
     Where the two batches broadcast against each other, the square is expanded about the mean of
-    ``right`` (so that single precision loses little) and the cross terms are one matrix product.
+    ``right`` and the cross terms are one matrix product. The terms cancel where the data lie far
+    apart compared with the distances, so that they are summed in double precision where the device
+    has it.
 
     :param left: shape ``(*batch_left, d)``.
     :param right: shape ``(*batch_right, d)``.
@@ -56,10 +60,13 @@ def squared_distance(left: Tensor, right: Tensor) -> Tensor:
     """
     if not _broadcasts(torch.broadcast_shapes(left.shape[:-1], right.shape[:-1]), left, right):
         return (left - right).square().sum(-1)
+    dtype = torch.promote_types(left.dtype, right.dtype)
+    if left.device.type not in _WITHOUT_DOUBLE:
+        left, right = left.double(), right.double()
     center = right.detach().flatten(0, -2).mean(0)
     left, right = left - center, right - center
     squares = left.square().sum(-1) + right.square().sum(-1)
-    return (squares - 2 * inner_product(left, right)).clamp_min(0)
+    return (squares - 2 * inner_product(left, right)).clamp_min(0).to(dtype)
 
 
 def _broadcasts(shape: torch.Size, left: Tensor, right: Tensor) -> bool:

@@ -275,10 +275,9 @@ def _noise(density: Tensor, offset: Tensor, terms: Tensor, edges: Tensor) -> Ten
     info = torch.finfo(edges.dtype)
     lowest, highest = density.aminmax(dim=1)
     log_density = torch.where(highest > 0, highest.log() + offset, 0)
-    # in cells
-    distance = torch.maximum(edges[:-1].abs(), edges[1:].abs()) / edges.diff(dim=0).clamp_min(
-        info.tiny
-    )
+    reach = torch.maximum(edges[:-1].abs(), edges[1:].abs())
+    # in cells; that of cells without width stays finite, so that it can be multiplied by 0
+    distance = reach / torch.maximum(edges.diff(dim=0), info.eps * reach).clamp_min(info.tiny)
     return info.eps * (
         highest * (4 + torch.maximum(log_density.abs(), terms)) + (highest - lowest) * distance
     )

@@ -6,14 +6,16 @@ and basis.
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 
-from pyro_tkam.distributions import ExponentiallyTilted
+from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
 from pyro_tkam.distributions.references import REFERENCES
+from pyro_tkam.nn import UnivariateFunctions
 from tests.distributions.energies import bank, cuts, integrals, log_reference, true_cdf
 
 BASES = ["rbf", "bspline"]
@@ -113,6 +115,58 @@ def test_moments_entropy_and_divergence_against_adaptive_quadrature(basis):
         torch.testing.assert_close(
             kl, average(lambda z: prior.log_prob(z) - other.log_prob(z)), atol=1e-9, rtol=0
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Peaks:
+    """Narrow Gaussians with knots that need not lie on the interval of each."""
+
+    loc: torch.Tensor
+    scale: float
+    knots: torch.Tensor
+
+    def __call__(self, z: torch.Tensor) -> torch.Tensor:
+        return -0.5 * ((z - self.loc) / self.scale).square()
+
+
+def apart(unit: float, dtype: torch.dtype) -> ExponentiallyTilted:
+    """Return the same two peaks on two intervals, in other units of ``z``."""
+    loc, low, high, knots = (
+        unit * torch.tensor(values, dtype=dtype)
+        for values in ([-2.0, 3.0], [-8.0, -5.0], [5.0, 8.0], [*range(-7, 8, 2)])
+    )
+    return ExponentiallyTilted(Peaks(loc, 0.05 * unit, knots), "uniform", low, high)
+
+
+@pytest.mark.parametrize("dtype", ACCURACY, ids=str)
+@pytest.mark.parametrize("unit", [0.5, 1.0, 100.0])
+def test_batch_on_different_intervals_is_as_accurate_in_any_unit(unit, dtype):
+    prior, normal = apart(unit, dtype), norm([-2.0, 3.0], 0.05)
+    u = torch.linspace(0.005, 0.995, 199, dtype=dtype)[:, None].expand(-1, 2)
+    cdf_error, log_z_error = ACCURACY[dtype]
+    found = normal.cdf((prior.icdf(u) / unit).double().numpy())
+    assert np.abs(found - u.double().numpy()).max() <= cdf_error
+    log_z = np.log(0.05 * np.sqrt(2 * np.pi) / 13)
+    assert (prior.log_normalizer - log_z).abs().max() <= log_z_error
+    assert (prior.quadrature_error <= 10 * cdf_error).all()
+
+
+@pytest.mark.parametrize("unit", [0.5, 1.0, 100.0])
+def test_mixture_of_components_on_different_intervals_is_as_accurate_in_any_unit(unit):
+    prior = TiltedMixture(torch.zeros(2), apart(unit, torch.float32))
+    u = torch.linspace(0.005, 0.995, 199)
+    z = (prior.icdf(u) / unit).double().numpy()
+    found = 0.5 * (norm(-2.0, 0.05).cdf(z) + norm(3.0, 0.05).cdf(z))
+    assert np.abs(found - u.double().numpy()).max() <= 2e-6
+    assert (prior.quadrature_error <= 2e-5).all()
+    assert (prior.variance / unit**2 - 6.2525).abs() < 1e-4
+
+
+def test_cells_without_width_at_a_break_point_on_the_end_of_an_interval_do_not_spoil_the_error():
+    torch.manual_seed(0)
+    functions = UnivariateFunctions(2, "bspline", 0.0, 8.0, 8)  # 4 is a break point of both
+    prior = ExponentiallyTilted(functions.bound(), "lognormal", 0.0, 8.0)
+    assert (prior.quadrature_error <= 5e-6).all()
 
 
 @pytest.mark.slow

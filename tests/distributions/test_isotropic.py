@@ -32,6 +32,17 @@ def test_scores_all_pairs_without_a_tensor_of_pairs_times_elements() -> None:
     assert largest.numel == 50 * 40 * 1000  # the measure does see such a tensor
 
 
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 0.001), (100.0, 1.0), (1000.0, 1.0)])
+def test_pairs_of_data_far_apart_are_as_accurate_as_single_ones(shift: float, scale: float) -> None:
+    torch.manual_seed(0)
+    value = torch.rand(20, 784) + torch.where(torch.arange(20) < 10, shift, -shift)[:, None]
+    loc = value + scale * torch.randn(20, 784)  # each explains a datum
+    pairs = IsotropicNormal(loc[:, None], torch.tensor(scale)).expand((20, 20)).log_prob(value)
+    single = dist.Normal(loc, scale).to_event(1).log_prob(value).double()
+    exact = dist.Normal(loc.double(), scale).to_event(1).log_prob(value.double())
+    assert (pairs.diagonal() - exact).abs().max() <= 2 * (single - exact).abs().max()
+
+
 def test_draws_have_its_moments() -> None:
     torch.manual_seed(0)
     draws = IsotropicNormal(torch.tensor([1.0, -2.0]), torch.tensor(0.5)).sample((100_000,))

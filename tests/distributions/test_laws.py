@@ -33,6 +33,13 @@ class Waves:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class KnottedWaves(Waves):
+    """The same with knots, of which some lie outside the interval of one density."""
+
+    knots: Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Bowl:
     """A picklable joint energy."""
 
@@ -62,6 +69,17 @@ class Instance:
 
 def tilted(make, reference="uniform", low=None, high=None, **options):
     return ExponentiallyTilted(Waves(make(0.5, -1.0)), reference, low, high, **options)
+
+
+def apart(make, **options):
+    """Intervals on which cells of the one have no width on the other, at places beyond 4."""
+    energy = KnottedWaves(make(0.5, -1.0), make(-7.0, -2.0, 3.0, 7.0))
+    return ExponentiallyTilted(energy, "uniform", make(-8.0, -5.0), make(5.0, 8.0), **options)
+
+
+def mixture_apart(make, **options):
+    logits = make(0.0, 1.0, 2.0, -1.0).reshape(2, 2)
+    return TiltedMixture(logits, apart(make, **options), **options)
 
 
 def bank(make, **options):
@@ -120,6 +138,8 @@ CDF = [
         energy=(2,),
         reference=(2,),
     ),
+    Instance("intervals apart", apart, energy=(2,), low=(2,), high=(2,)),
+    Instance("mixture of intervals apart", mixture_apart, logits=(2, 2), components=(2,)),
     Instance("mixture", mixture, logits=(3,), components=(2, 3)),
     Instance("mixture of shared components", mixture_of_shared, logits=(2, 3), components=(2, 3)),
 ]
