@@ -1,5 +1,7 @@
 """Pyro distributions whose densities are learned functions."""
 
+from pyro_tkam.distributions.autoregressive import AutoregressiveTilted
+from pyro_tkam.distributions.conditional import Conditionals
 from pyro_tkam.distributions.isotropic import IsotropicNormal
 from pyro_tkam.distributions.joint import JointEnergy, PersistentULA, ShortRunULA
 from pyro_tkam.distributions.labeled import LabeledTilted
@@ -10,8 +12,11 @@ from pyro_tkam.distributions.pairwise import (
     PairwiseContinuousBernoulli,
 )
 from pyro_tkam.distributions.tilted import ExponentiallyTilted
+from pyro_tkam.ops.shared_cells import SharedCells
 
 __all__ = [
+    "AutoregressiveTilted",
+    "Conditionals",
     "ExponentiallyTilted",
     "IsotropicNormal",
     "JointEnergy",
@@ -20,6 +25,7 @@ __all__ = [
     "PairwiseCategorical",
     "PairwiseContinuousBernoulli",
     "PersistentULA",
+    "SharedCells",
     "ShortRunULA",
     "TiltedMixture",
 ]

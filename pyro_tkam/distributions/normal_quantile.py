@@ -13,6 +13,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyro_tkam.distributions.autoregressive import AutoregressiveTilted
+from pyro_tkam.distributions.normal_tails import nearer_tail, normal_cdf
 from pyro_tkam.distributions.tabulated import Tabulated
 
 Quantile = Callable[[Any, Tensor], Tensor]
@@ -66,6 +68,8 @@ def normal_score(fn: Any, value: Tensor) -> Tensor:
         for transform in reversed(fn.transforms):
             base_value = transform.inv(base_value)
         return normal_score(fn.base_dist, base_value).to(value.dtype)
+    if isinstance(fn, AutoregressiveTilted):
+        return fn.to_normal(value)
     info = torch.finfo(value.dtype)
     probability = fn.cdf(value).double().clamp(info.tiny, 1 - info.eps / 2)
     return torch.special.ndtri(probability).to(value.dtype)
@@ -116,34 +120,12 @@ def _clamped_probability(normal: Tensor) -> Tensor:
     return normal_cdf(normal.double()).clamp(info.tiny, 1 - info.eps / 2)
 
 
-def normal_cdf(normal: Tensor) -> Tensor:
-    """
-    Return ``Φ(ε)`` with its relative accuracy in the lower tail, where ``torch.special.ndtr`` has
-    none.
-
-    :param normal: ``ε``, any shape.
-
-    >>> print(f"{normal_cdf(torch.tensor(-8.0)):.3e}")
-    6.221e-16
-    """
-    return 0.5 * torch.special.erfc(-math.sqrt(0.5) * normal)
-
-
-def _tail(normal: Tensor) -> Tensor:
-    """
-    Return ``Φ(-|ε|)``, the probability of the nearer tail; at 0 its derivative is that of the lower
-    one.
-    """
-    tail = normal_cdf(torch.where(normal > 0, -normal, normal))
-    return tail.clamp_min(torch.finfo(normal.dtype).tiny)
-
-
 def _tabulated(fn: Tabulated, normal: Tensor) -> Tensor:
-    return fn.icdf(_tail(normal), upper=normal > 0)
+    return fn.icdf(nearer_tail(normal), upper=normal > 0)
 
 
 def _uniform(fn: Any, normal: Tensor) -> Tensor:
-    reach = (fn.high - fn.low) * _tail(normal)
+    reach = (fn.high - fn.low) * nearer_tail(normal)
     return torch.where(normal > 0, fn.high - reach, fn.low + reach)
 
 
@@ -154,21 +136,22 @@ def _half_normal(fn: Any, normal: Tensor) -> Tensor:
 
 
 def _half_cauchy(fn: Any, normal: Tensor) -> Tensor:
-    tangent = torch.tan(0.5 * math.pi * _tail(normal))
+    tangent = torch.tan(0.5 * math.pi * nearer_tail(normal))
     return fn.scale * torch.where(normal > 0, 1 / tangent, tangent)
 
 
 def _cauchy(fn: Any, normal: Tensor) -> Tensor:
-    cotangent = 1 / torch.tan(math.pi * _tail(normal))
+    cotangent = 1 / torch.tan(math.pi * nearer_tail(normal))
     return fn.loc + fn.scale * torch.where(normal > 0, cotangent, -cotangent)
 
 
 def _laplace(fn: Any, normal: Tensor) -> Tensor:
-    distance = (2 * _tail(normal)).log()
+    distance = (2 * nearer_tail(normal)).log()
     return fn.loc + fn.scale * torch.where(normal > 0, -distance, distance)
 
 
 _QUANTILES: dict[type, Quantile] = {
+    AutoregressiveTilted: lambda fn, normal: fn.from_normal(normal),
     Tabulated: _tabulated,
     torch.distributions.Normal: lambda fn, normal: fn.loc + fn.scale * normal,
     torch.distributions.MultivariateNormal: lambda fn, normal: (

@@ -1,7 +1,10 @@
 """Pyro modules: banks of univariate functions and the networks made of them."""
 
+from pyro_tkam.nn.autoregressive import AutoregressivePrior
 from pyro_tkam.nn.basis import Basis
+from pyro_tkam.nn.context import ContextNetwork
 from pyro_tkam.nn.conv import ConvGenerator
+from pyro_tkam.nn.density_fit import DensityFit, fit_density
 from pyro_tkam.nn.fitting import FitResult, fit
 from pyro_tkam.nn.forms import LIBRARY, Form
 from pyro_tkam.nn.functions import BoundEdges, BoundFunctions
@@ -16,12 +19,15 @@ from pyro_tkam.nn.univariate import UnivariateFunctions
 __all__ = [
     "KAN",
     "LIBRARY",
+    "AutoregressivePrior",
     "Basis",
     "BoundEdges",
     "BoundFunctions",
     "Candidate",
+    "ContextNetwork",
     "ConvGenerator",
     "DecoderCache",
+    "DensityFit",
     "FitResult",
     "Form",
     "GridUpdate",
@@ -30,6 +36,7 @@ __all__ = [
     "SequenceGenerator",
     "UnivariateFunctions",
     "fit",
+    "fit_density",
     "fit_formulas",
     "parse_expression",
 ]

@@ -241,6 +241,37 @@ class _Search(torch.autograd.Function):
         return _Search.apply(*rows).unflatten(0, (info.batch_size, -1)), 0
 
 
+def find_in_rows(masses: Tensor, u: Tensor) -> Tensor:
+    """
+    Find the cell of a density of its own in which the mass reaches each ``u``.
+
+    :param masses: mass up to each cell's end, shape ``(*batch, cells)``.
+    :param u: shape ``batch``.
+    :return: integers of shape ``batch``.
+
+    >>> find_in_rows(torch.tensor([[0.2, 0.2, 1.0]]), torch.tensor([0.2]))
+    tensor([2])
+    """
+    largest = torch.nextafter(masses[..., -1], torch.zeros_like(masses[..., -1]))
+    rows, u = masses.flatten(0, -2), u.minimum(largest).flatten()
+    return _Search.apply(rows, u[:, None])[:, 0].reshape(largest.shape)
+
+
+def solve(u: Tensor, local: Tensor) -> Tensor:
+    """
+    Return the ``s`` on [0, 1] at which each polynomial ``Σ_j m_j s^j`` equals ``u``,
+    differentiable again and again.
+
+    :param u: any shape.
+    :param local: coefficients ``m``, shape ``(degree + 1, *u.shape)``; the polynomials increase.
+    :return: shaped as ``u``.
+
+    >>> solve(torch.tensor([0.25]), torch.tensor([[0.0], [0.0], [1.0]]))
+    tensor([0.5000])
+    """
+    return _Solve.apply(u, local)
+
+
 def _find_scattered_cell(masses: Tensor, u: Tensor, column: Tensor) -> Tensor:
     """Find the same for draws of any of the columns, by bisection."""
     count, batch = masses.shape

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.distributions import (
+    AutoregressiveTilted,
+    Conditionals,
     ExponentiallyTilted,
     JointEnergy,
     LabeledTilted,
+    SharedCells,
     ShortRunULA,
     TiltedMixture,
 )
@@ -109,6 +112,26 @@ def labeled(make, **options):
     return LabeledTilted(make(0.0, 1.0), bank(make, **options), **options)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Following:
+    """Coefficients, mixture weights, locations and scales that follow the latents before."""
+
+    tilts: Tensor
+
+    def __call__(self, z: Tensor) -> Conditionals:
+        before = torch.cat([torch.zeros_like(z[..., :1]), z[..., :-1].sin().cumsum(-1)], -1)
+        coefficients = before[..., None, None] * self.tilts
+        return Conditionals(
+            coefficients, coefficients[..., 0].log_softmax(-1), before, (0.3 * before).exp()
+        )
+
+
+def autoregressive(make, **options):
+    cells = SharedCells.over(-4.0, 4.0, 5, like=make(0.0))
+    tilts = make(0.5, -1.0, 2.0, 1.0, 0.0, 0.1, 3.0, -1.0, -2.0, 0.5).reshape(2, 5)
+    return AutoregressiveTilted(Following(tilts), (1, 1, 1), cells, (2,), **options)
+
+
 @dataclasses.dataclass(frozen=True)
 class HiddenFactory(ShortRunULA):
     """A sampler with the fault that the law of devices looks for."""
@@ -154,6 +177,7 @@ def joint(make, sampler=SHORT, **options):
 
 OTHERS = [
     Instance("joint", joint, reference=(2, 3)),
+    Instance("autoregressive", autoregressive),
     Instance("labeled", labeled, logits=(2,), components=(2, 3)),
     Instance("isotropic", isotropic),
 ]

@@ -1,0 +1,47 @@
+"""The standard normal CDF in its tails, where ``1 - Φ`` would lose all digits."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def normal_cdf(normal: Tensor) -> Tensor:
+    """
+    Return ``Φ(ε)`` with its relative accuracy in the lower tail, where ``torch.special.ndtr`` has
+    none.
+
+    :param normal: ``ε``, any shape.
+
+    >>> print(f"{normal_cdf(torch.tensor(-8.0)):.3e}")
+    6.221e-16
+    """
+    return 0.5 * torch.special.erfc(-math.sqrt(0.5) * normal)
+
+
+def nearer_tail(normal: Tensor) -> Tensor:
+    """
+    Return ``Φ(-|ε|)``, the probability of the nearer tail; at 0 its derivative is that of the lower
+    one.
+
+    :param normal: ``ε``, any shape.
+    """
+    tail = normal_cdf(torch.where(normal > 0, -normal, normal))
+    return tail.clamp_min(torch.finfo(normal.dtype).tiny)
+
+
+def normal_score_of_tails(below: Tensor, above: Tensor) -> Tensor:
+    """
+    Return ``Φ^{-1}(F)`` from the smaller of ``F`` and ``1 - F``, each with its own relative
+    accuracy.
+
+    :param below: ``F``, any shape.
+    :param above: ``1 - F``, likewise.
+
+    >>> normal_score_of_tails(torch.tensor([0.5, 1.0]), torch.tensor([0.5, 1e-30]))
+    tensor([ 0.0000, 11.4640])
+    """
+    lower = below < above
+    tail = torch.where(lower, below, above).clamp_min(torch.finfo(below.dtype).tiny)
+    score = torch.special.ndtri(tail)
+    return torch.where(lower, score, -score)

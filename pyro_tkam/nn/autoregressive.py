@@ -1,0 +1,229 @@
+"""The autoregressive tilted prior as a module: a context network and the tilts it bends."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_tkam.distributions import AutoregressiveTilted, Conditionals, SharedCells
+from pyro_tkam.nn import _checks
+from pyro_tkam.nn.context import BoundContext, ContextNetwork
+from pyro_tkam.nn.density_fit import DensityFit, fit_density, fit_marginals
+from pyro_tkam.ops.bases import Picklable
+
+LARGEST = 20.0  # size of a coefficient
+LARGEST_SHIFT = 3.0  # of a location by context, and of the logarithm of a scale by context
+
+
+class TiltsByContext(Picklable):
+    """
+    From latents to their conditional densities.
+
+    :param network: the context network; None where nothing is known of a latent's context.
+    :param start: outputs for an empty context, shape ``(Q, outputs)``.
+    :param layout: numbers of components, and whether locations and scales go by context.
+    :param loc: location of the latents, shape ``(Q,)``.
+    :param scale: scale of the latents, shape ``(Q,)``.
+    """
+
+    def __init__(
+        self,
+        network: BoundContext | None,
+        start: Tensor,
+        layout: tuple[int, bool],
+        loc: Tensor,
+        scale: Tensor,
+    ) -> None:
+        self.network, self.start, self.layout = network, start, layout
+        self.loc, self.scale = loc, scale
+
+    def __call__(self, z: Tensor) -> Conditionals:
+        """Return the densities of all latents, ``z`` of shape ``(*batch, Q)``."""
+        if self.network is None:
+            return self._densities(self.start, slice(None))
+        outputs = self.network((z - self.loc) / self.scale)
+        return self._densities(outputs.unflatten(-1, (len(self.start), -1)), slice(None))
+
+    def by_block(self, batch_shape: torch.Size) -> Callable[[Tensor | None], Conditionals]:
+        """Return a function from a block's latents to the next block's densities."""
+        network = None if self.network is None else self.network.by_block(batch_shape)
+        place = 0
+
+        def following(block: Tensor | None) -> Conditionals:
+            nonlocal place
+            if network is None:
+                return self._densities(self.start, slice(None))
+            if block is not None:
+                known = slice(place - block.shape[-1], place)
+                block = (block - self.loc[known]) / self.scale[known]
+            outputs = network(block).unflatten(-1, (-1, self.start.shape[-1]))
+            part = slice(place, place + outputs.shape[-2])
+            place = part.stop
+            return self._densities(outputs, part)
+
+        return following
+
+    def _densities(self, outputs: Tensor, part: slice) -> Conditionals:
+        """Make densities of outputs for some of the latents, shape ``(*batch, part, outputs)``."""
+        components, moves = self.layout
+        outputs = outputs if self.network is None else outputs + self.start[part]
+        loc, scale, log_weights = self.loc[part], self.scale[part], None
+        if moves:
+            shift = LARGEST_SHIFT * (outputs[..., :2] / LARGEST_SHIFT).tanh()
+            loc, scale = loc + scale * shift[..., 0], scale * shift[..., 1].exp()
+            outputs = outputs[..., 2:]
+        if components > 1:
+            log_weights = outputs[..., :components].log_softmax(-1)
+            outputs = outputs[..., components:].unflatten(-1, (components, -1))
+        return Conditionals(LARGEST * (outputs / LARGEST).tanh(), log_weights, loc, scale)
+
+
+class AutoregressivePrior(PyroModule):
+    """
+    Latents in an order, each a tilted Gaussian whose tilt depends on those before it.
+
+    ``p(z) = Π_q p_q(z_q | z_<block(q))``, ``p_q(z | c) ∝ exp(Σ_i c_i B_i(z)) N(z; 0, 1)`` and
+    ``c = c⁰ + network(earlier blocks)``, see
+    :class:`~pyro_tkam.distributions.AutoregressiveTilted`. The network's outputs are 0 at first:
+    training starts from the independent prior. Coefficients stay below 20 in size.
+
+    :param latent_dim: number ``Q`` of latents.
+    :param blocks: number of blocks, as equal as can be, or their sizes; None gives each latent its
+        own: fully autoregressive.
+    :param basis: ``"rbf"``, ``"bspline"`` or ``"rswaf"``.
+    :param grid_size: number of centers on [``low``, ``high``].
+    :param low: lower end of the basis.
+    :param high: upper end of the basis.
+    :param context: kind of the network, ``"perceptron"`` or ``"kan"``.
+    :param hidden: widths of its hidden layers.
+    :param num_components: components of each conditional density, whose weights go by context.
+    :param moves: whether locations and scales go by context too.
+    :param num_labels: number of labels, each of which has a density of its own, see
+        :meth:`bound`; 0 for none.
+    :raises ValueError: for sizes below one, blocks that do not sum to ``latent_dim``, an unknown
+        basis or context.
+
+    >>> prior = AutoregressivePrior(5, hidden=(16,))
+    >>> prior().sample((3,)).shape
+    torch.Size([3, 5])
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        blocks: int | Sequence[int] | None = None,
+        *,
+        basis: str = "rbf",
+        grid_size: int = 16,
+        low: float = -4.0,
+        high: float = 4.0,
+        context: str = "perceptron",
+        hidden: Sequence[int] = (300, 300),
+        num_components: int = 1,
+        moves: bool = False,
+        num_labels: int = 0,
+    ) -> None:
+        super().__init__()
+        latent_dim = _checks.integer("latent_dim", latent_dim, 1)
+        self.blocks = _sizes(blocks, latent_dim)
+        self._cells = (low, high, grid_size, basis)
+        self._layout = (_checks.integer("num_components", num_components, 1), bool(moves))
+        functions = SharedCells.over(*self._cells, like=torch.zeros(())).basis.num_functions
+        outputs = num_components * functions + 2 * bool(moves)
+        outputs += num_components if num_components > 1 else 0
+        start = torch.zeros(latent_dim, outputs)
+        if num_components > 1:  # equal components would stay equal
+            start[:, -num_components * functions :].uniform_(-0.5, 0.5)
+        self.start = nn.Parameter(start)
+        self.register_buffer("loc", torch.zeros(latent_dim))
+        self.register_buffer("scale", torch.ones(latent_dim))
+        self.num_labels = _checks.integer("num_labels", num_labels, 0)
+        independent = len(self.blocks) == 1 and num_labels == 0
+        self.network = (
+            None
+            if independent
+            else ContextNetwork(
+                self.blocks, outputs, hidden, kind=context, extra=num_labels, low=low, high=high
+            )
+        )
+
+    def forward(self, label: Tensor | None = None) -> AutoregressiveTilted:
+        """
+        Return the current distribution, of event shape ``(Q,)``.
+
+        :param label: with ``num_labels``, integers of any shape ``batch``, the batch shape of what
+            is returned.
+        :raises ValueError: for a label where there are none, or none where there are.
+        """
+        if (label is None) != (self.num_labels == 0):
+            got = "none" if label is None else "some"
+            wanted = "labels" if self.num_labels else "none"
+            raise ValueError(f"label must be {wanted}, got {got}")
+        extra, batch_shape = None, torch.Size()
+        if label is not None:
+            one_hot = nn.functional.one_hot(label, self.num_labels)
+            extra, batch_shape = one_hot.to(self.start.dtype), label.shape
+        network = None if self.network is None else self.network.bound(extra)
+        conditioner = TiltsByContext(network, self.start, self._layout, self.loc, self.scale)
+        cells = SharedCells.over(*self._cells, like=self.start)
+        return AutoregressiveTilted(conditioner, self.blocks, cells, batch_shape)
+
+    @torch.no_grad()
+    def start_from(self, samples: Tensor, shares: Tensor) -> None:
+        """
+        Start from the best independent densities of single components; mixtures stay as they are.
+
+        :param samples: standardized draws, shape ``(N, Q)``.
+        :param shares: weights of the draws that sum to one, shape ``(N,)``.
+        """
+        components, moves = self._layout
+        if components > 1:
+            return
+        cells = SharedCells.over(*self._cells, like=self.start.double())
+        coefficients = fit_marginals(cells, samples.double(), shares.double())
+        share = (coefficients / LARGEST).clamp(-0.95, 0.95)
+        self.start[:, 2 * moves :] = LARGEST * share.atanh().to(self.start)
+
+    def fit(
+        self,
+        samples: Tensor,
+        weights: Tensor | None = None,
+        *,
+        label: Tensor | None = None,
+        **options: Any,
+    ) -> DensityFit:
+        """
+        Fit the density to draws by maximum likelihood, with early stopping on held-out draws.
+
+        Locations and scales of the latents become those of the draws first.
+
+        :param samples: shape ``(N, Q)``.
+        :param weights: of the draws, not negative, shape ``(N,)``; None weighs all alike.
+        :param label: with ``num_labels``, shape ``(N,)``.
+        :param options: see :func:`~pyro_tkam.nn.density_fit.fit_density`.
+        :return: mean log density of the draws fitted to and held out, in nats.
+        :raises ValueError: for draws of another shape or not finite, and weights that are negative.
+        """
+        return fit_density(self, samples, weights, label, **options)
+
+
+def _sizes(blocks: int | Sequence[int] | None, latent_dim: int) -> tuple[int, ...]:
+    if blocks is None:
+        return (1,) * latent_dim
+    if isinstance(blocks, int):
+        if not 1 <= blocks <= latent_dim:
+            raise ValueError(f"blocks must be from 1 to latent_dim={latent_dim}, got {blocks}")
+        return tuple(
+            latent_dim * (i + 1) // blocks - latent_dim * i // blocks for i in range(blocks)
+        )
+    sizes = tuple(blocks)
+    if not sizes or min(sizes) < 1 or sum(sizes) != latent_dim:
+        raise ValueError(
+            f"blocks must be sizes of at least 1 that sum to latent_dim={latent_dim}, got {sizes}"
+        )
+    return sizes

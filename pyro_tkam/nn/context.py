@@ -1,0 +1,256 @@
+"""A masked network from latents to what the conditional densities of later ones are made of."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn.functional import linear, silu
+
+from pyro_tkam.nn import _checks
+from pyro_tkam.ops.bases import BASES, BasisFunctions, Picklable
+
+Features = Callable[[Tensor], Tensor]
+GRID_SIZE, REACH = 8, 3.0  # of the radial functions of a KAN; hidden units are about 1 in size
+FUNCTIONS = 1 + GRID_SIZE  # of one unit
+
+
+@dataclass(frozen=True, eq=False)
+class Masked(Picklable):
+    """
+    One layer whose units are sorted by the block up to which they see.
+
+    :param weight: shape ``(out, in)``, zero where an input is too late for a unit.
+    :param bias: shape ``(out,)``.
+    :param inputs: number of inputs that units see, for each place in the order.
+    :param units: where the units of each block are.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    inputs: tuple[int, ...]
+    units: tuple[slice, ...]
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return all units, shape ``(*batch, out)``."""
+        return linear(features, self.weight, self.bias)
+
+    def of_block(self, known: Tensor, place: int) -> Tensor:
+        """
+        Return the units of one block.
+
+        :param known: the features known so far, shape ``(*batch, inputs[place])``.
+        :param place: which block, counted from 1; 0 is what is known before the first.
+        """
+        rows = self.units[place]
+        return linear(known, self.weight[rows, : self.inputs[place]], self.bias[rows])
+
+
+class MaskedLinear(PyroModule):
+    """
+    A linear layer whose units see the features of earlier blocks only (Germain et al. 2015,
+    arXiv:1502.03509).
+
+    :param features: how many features each place in the order has: first what is known before the
+        first block, then the blocks.
+    :param units: how many units each block has, likewise.
+    :param own: whether units see their own block's features.
+    """
+
+    mask: Tensor
+
+    def __init__(self, features: Sequence[int], units: Sequence[int], own: bool) -> None:
+        super().__init__()
+        totals = list(accumulate(features, initial=0))
+        self._inputs = tuple(totals[1:] if own else totals[:-1])
+        self._units = tuple(slice(*ends) for ends in pairwise(accumulate(units, initial=0)))
+        mask = torch.zeros(sum(units), sum(features))
+        for rows, count in zip(self._units, self._inputs, strict=True):
+            mask[rows, :count] = 1
+        self.register_buffer("mask", mask, persistent=False)
+        seen = mask.sum(1, keepdim=True).clamp_min(1)
+        self.weight = nn.Parameter((torch.rand_like(mask) * 2 - 1) * (3 / seen).sqrt() * mask)
+        self.bias = nn.Parameter(torch.zeros(len(mask)))
+
+    def bound(self) -> Masked:
+        """Read the parameters once."""
+        return Masked(self.weight * self.mask, self.bias, self._inputs, self._units)
+
+
+@dataclass(frozen=True, eq=False)
+class KANFeatures(Picklable):
+    """
+    The functions of one unit that a Kolmogorov-Arnold layer sums: SiLU and a basis.
+
+    :param basis: the basis.
+    """
+
+    basis: BasisFunctions
+
+    def __call__(self, units: Tensor) -> Tensor:
+        """
+        Return the features of units, those of each one next to each other.
+
+        :param units: shape ``(*batch, N)``.
+        :return: shape ``(*batch, N (1 + G))``.
+        """
+        return torch.cat([silu(units)[..., None], self.basis(units)], -1).flatten(-2)
+
+
+class BoundContext(Picklable):
+    """
+    A context network whose parameters were read: a function of latents.
+
+    :param layers: its layers.
+    :param features: from the units of a layer, and from the inputs, to the next layer's features.
+    :param low: latents are clamped to it.
+    :param high: likewise from above.
+    :param extra: what is known before the first block, shape ``(*batch, C)``.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Masked],
+        features: tuple[Features, Features],
+        low: float,
+        high: float,
+        extra: Tensor | None,
+    ) -> None:
+        self.layers, self.features = tuple(layers), features
+        self.low, self.high, self.extra = low, high, extra
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """
+        Return the outputs for all latents.
+
+        :param z: standardized latents, shape ``(*batch, Q)``.
+        :return: shape ``(*batch, outputs)``.
+        """
+        of_inputs, of_units = self.features
+        known = of_inputs(z.clamp(self.low, self.high))
+        if self.extra is not None:
+            extra = self.extra.to(z).expand(*known.shape[:-1], -1)
+            known = torch.cat([extra, known], -1)
+        *hidden, last = self.layers
+        for layer in hidden:
+            known = of_units(layer(known))
+        return last(known)
+
+    def by_block(self, batch_shape: torch.Size) -> Callable[[Tensor | None], Tensor]:
+        """
+        Return a function from a block's latents to the outputs for the next one; None before the
+        first. All its calls together cost as much as one call of the network.
+
+        :param batch_shape: shape of the batch of latents.
+        """
+        of_inputs, of_units = self.features
+        *hidden, last = self.layers
+        like = last.weight
+        state = [like.new_zeros(*batch_shape, 0) for _ in self.layers]
+        place = 0
+
+        def following(block: Tensor | None) -> Tensor:
+            nonlocal place
+            if block is not None:
+                new = of_inputs(block.clamp(self.low, self.high))
+            elif self.extra is not None:
+                new = self.extra.to(like).expand(*batch_shape, -1)
+            else:
+                new = like.new_zeros(*batch_shape, 0)
+            for depth, layer in enumerate(hidden):
+                state[depth] = torch.cat([state[depth], new], -1)
+                new = of_units(layer.of_block(state[depth], place))
+            state[-1] = torch.cat([state[-1], new], -1)
+            place += 1
+            return last.of_block(state[-1], place)
+
+        return following
+
+
+class ContextNetwork(PyroModule):
+    """
+    A masked perceptron or KAN: the outputs for a latent see the latents of earlier blocks.
+
+    ``extra -> hidden -> ... -> outputs`` with the masks of Germain et al. 2015 (arXiv:1502.03509);
+    hidden units are shared out evenly among the blocks, and nothing mixes them. Its outputs are 0
+    at first. A KAN's edges are ``SiLU`` and radial functions, each with its own weight.
+
+    :param blocks: sizes of the blocks of latents.
+    :param outputs: number of outputs for each latent.
+    :param hidden: widths of the hidden layers.
+    :param kind: ``"perceptron"`` or ``"kan"``.
+    :param extra: number of inputs that all outputs see, such as those of a label.
+    :param low: latents are clamped to it, as the basis of the densities ends there.
+    :param high: likewise from above.
+    :raises ValueError: for another kind.
+
+    >>> network = ContextNetwork((2, 1), outputs=3, hidden=(8,))
+    >>> network.bound()(torch.zeros(5, 3)).shape
+    torch.Size([5, 9])
+    """
+
+    first_grid: Tensor
+    later_grid: Tensor
+
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        outputs: int,
+        hidden: Sequence[int] = (300, 300),
+        *,
+        kind: str = "perceptron",
+        extra: int = 0,
+        low: float = -4.0,
+        high: float = 4.0,
+    ) -> None:
+        super().__init__()
+        _checks.known("kind", kind, {"perceptron": 0, "kan": 0})
+        self.low, self.high = low, high
+        inputs = [extra, *blocks]
+        self._kan = kind == "kan"
+        if self._kan:
+            self.register_buffer("first_grid", torch.linspace(low, high, GRID_SIZE))
+            self.register_buffer("later_grid", torch.linspace(-REACH, REACH, GRID_SIZE))
+            inputs = [extra, *(FUNCTIONS * size for size in blocks)]
+        layers = []
+        for width in hidden:
+            units = _shares(width, len(blocks), has_extra=extra > 0)
+            layers.append(MaskedLinear(inputs, units, own=True))
+            inputs = [(FUNCTIONS if self._kan else 1) * count for count in units]
+        layers.append(MaskedLinear(inputs, [0, *(outputs * size for size in blocks)], own=False))
+        nn.init.zeros_(layers[-1].weight)
+        self.layers = PyroModule[nn.ModuleList](layers)
+
+    def bound(self, extra: Tensor | None = None) -> BoundContext:
+        """
+        Read the parameters once.
+
+        :param extra: inputs that all outputs see, shape ``(*batch, extra)``.
+        """
+        return BoundContext(
+            [layer.bound() for layer in self.layers], self._features(), self.low, self.high, extra
+        )
+
+    def _features(self) -> tuple[Features, Features]:
+        if not self._kan:
+            return _same, silu
+        first, later = (
+            KANFeatures(BASES["rbf"](grid, torch.ones_like(grid[0]), 0))
+            for grid in (self.first_grid, self.later_grid)
+        )
+        return first, later
+
+
+def _same(units: Tensor) -> Tensor:
+    return units
+
+
+def _shares(width: int, blocks: int, has_extra: bool) -> list[int]:
+    """Share the units of a hidden layer out among all blocks but the last, which none may see."""
+    places = blocks - 1 + has_extra
+    ends = [math.floor(width * i / places) for i in range(places + 1)] if places else [0]
+    counts = [end - start for start, end in pairwise(ends)]
+    return [*([] if has_extra else [0]), *counts, 0]

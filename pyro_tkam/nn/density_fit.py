@@ -1,0 +1,158 @@
+"""Maximum likelihood of a density on given draws, stopped by held-out ones."""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.distributions import SharedCells
+from pyro_tkam.nn._unseen import unseen
+
+RIDGE, NEWTON_STEPS = 1e-4, 15  # of the fit of the marginals
+HELD_OUT = 0.1  # share of the draws
+FILLED = 3.5  # where light tails end among the basis functions, which reach to 4
+
+
+def fit_marginals(cells: SharedCells, samples: Tensor, shares: Tensor) -> Tensor:
+    """
+    Fit independent tilted densities by maximum likelihood: Newton's method on a convex function.
+
+    :param cells: the cells of the basis.
+    :param samples: draws, shape ``(N, Q)``.
+    :param shares: weights of the draws that sum to one, shape ``(N,)``.
+    :return: coefficients, shape ``(Q, G)``.
+
+    >>> cells = SharedCells.over(-4.0, 4.0, like=torch.zeros(()))
+    >>> fit_marginals(cells, torch.randn(100, 3), torch.full((100,), 0.01)).shape
+    torch.Size([3, 16])
+    """
+    target = torch.stack([shares @ cells.basis(column) for column in samples.T])
+    coefficients = torch.zeros_like(target)
+    identity = RIDGE * torch.eye(target.shape[1], dtype=target.dtype, device=target.device)
+
+    def objective(coefficients: Tensor) -> Tensor:
+        fit = cells.log_normalizer(coefficients) - (coefficients * target).sum(-1)
+        return fit + 0.5 * RIDGE * coefficients.square().sum(-1)
+
+    for _ in range(NEWTON_STEPS):
+        share = cells.log_terms(coefficients).softmax(-1)
+        mean = share @ cells.functions.mT
+        second = (share[:, None] * cells.functions) @ cells.functions.mT
+        curvature = second - mean[:, :, None] * mean[:, None] + identity
+        step = torch.linalg.solve(curvature, mean - target + RIDGE * coefficients)
+        tried = [coefficients - 0.5**i * step for i in range(6)]
+        values = torch.stack([objective(each) for each in (coefficients, *tried)])
+        best = values.nan_to_num(torch.inf).argmin(0)[:, None, None]
+        choices = torch.stack([coefficients, *tried], 1)
+        coefficients = choices.gather(1, best.expand(-1, 1, target.shape[1]))[:, 0]
+    return coefficients
+
+
+@dataclass(frozen=True)
+class DensityFit:
+    """
+    What a fit found.
+
+    :param log_density: mean log density of the draws fitted to, in nats.
+    :param held_out: the same of the held-out draws, at the step that was kept.
+    :param steps: number of gradient steps.
+    :param kept: the step whose parameters were kept.
+    """
+
+    log_density: float
+    held_out: float
+    steps: int
+    kept: int
+
+
+def fit_density(
+    prior: Any,
+    samples: Tensor,
+    weights: Tensor | None = None,
+    label: Tensor | None = None,
+    *,
+    steps: int = 2000,
+    batch_size: int = 512,
+    learning_rate: float = 5e-3,
+    patience: int = 8,
+) -> DensityFit:
+    """
+    Fit a prior with ``loc`` and ``scale`` to weighted draws, by Adam with a falling step size.
+
+    A tenth of the draws is held out; every 50 steps, parameters that score it best so far are kept.
+
+    :param prior: a module that returns its density when called, see
+        :meth:`pyro_tkam.nn.AutoregressivePrior.fit`.
+    :param samples: draws, shape ``(N, Q)``.
+    :param weights: shape ``(N,)``, or None.
+    :param label: shape ``(N,)``, or None.
+    :param steps: largest number of gradient steps.
+    :param batch_size: draws a step.
+    :param learning_rate: highest step size of Adam.
+    :param patience: in the second half of the steps, stop after so many checks without a best.
+    :raises ValueError: as there.
+    """
+    weights = _checked(prior, samples, weights)
+    count = max(int(HELD_OUT * len(samples)), 1)
+    order = torch.randperm(len(samples), device=samples.device)
+    held_out, own = order[:count], order[count:]
+    with torch.no_grad():
+        share = weights / weights.sum()
+        mean = share @ samples
+        deviation = (share @ (samples - mean).square()).sqrt()
+        reach = (samples - mean)[weights > 0].abs().amax(0) / FILLED
+        prior.loc.copy_(mean)
+        prior.scale.copy_(torch.minimum(deviation, reach).clamp_min(1e-6))
+
+        prior.start_from((samples - prior.loc) / prior.scale, share)
+
+    def score(rows: Tensor) -> Tensor:
+        given = () if label is None else (label[rows],)
+        log_prob = prior(*given).log_prob(samples[rows])
+        return weights[rows] @ log_prob / weights[rows].sum()
+
+    parameters = [each for each in prior.parameters() if each.requires_grad]
+    optimizer = torch.optim.Adam(parameters, learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps + 1)
+    best, kept, state, step = -math.inf, 0, copy.deepcopy(prior.state_dict()), 0
+    with unseen(prior), torch.enable_grad():
+        while step < steps and (step - kept < 50 * patience or step <= steps / 2):
+            step += 1
+            rows = own[torch.randint(len(own), (batch_size,), device=own.device)]
+            optimizer.zero_grad()
+            (-score(rows)).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 10.0)
+            optimizer.step()
+            schedule.step()
+            if step % 50 == 0 or step == steps:
+                with torch.no_grad():
+                    value = float(score(held_out))
+                if value > best:
+                    best, kept, state = value, step, copy.deepcopy(prior.state_dict())
+        prior.load_state_dict(state)
+        with torch.no_grad():
+            fitted = float(score(own))
+    return DensityFit(fitted, best, step, kept)
+
+
+def _checked(prior: Any, samples: Tensor, weights: Tensor | None) -> Tensor:
+    size = len(prior.loc)
+    if samples.dim() != 2 or samples.shape[1] != size or len(samples) < 2:
+        raise ValueError(
+            f"samples must have shape (N, {size}) with N of at least 2, got {tuple(samples.shape)}"
+        )
+    if samples.dtype != prior.loc.dtype:
+        raise TypeError(f"samples must have dtype {prior.loc.dtype}, got {samples.dtype}")
+    if not bool(samples.isfinite().all()):
+        raise ValueError("samples must be finite, got NaN or infinite values")
+    if weights is None:
+        return samples.new_ones(len(samples))
+    if weights.shape != samples.shape[:1] or not bool((weights >= 0).all() & (weights.sum() > 0)):
+        raise ValueError(
+            f"weights must have shape ({len(samples)},), none negative and some positive, got "
+            f"shape {tuple(weights.shape)}"
+        )
+    return weights.to(samples)
