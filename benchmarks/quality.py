@@ -7,8 +7,8 @@ All decoders have widths 81, 162, 784 and take the same number of updates of 100
 a step size of 1e-3 or, where a name says "falling", of one that rises to 3e-3 and falls to nothing.
 The measure is the Fréchet distance between 4,000 samples and the 4,000 digits trained on, in the
 features of a small classifier of them; held-out digits give its floor. The latent energy prior is
-that of Pang et al. 2020 (arXiv:2006.08205). ``--resume`` goes on after the runs that the output
-already has.
+that of Pang et al. 2020 (arXiv:2006.08205). Each row is written when it is done, and ``--resume``
+goes on after those that the output already has.
 """
 
 import json
@@ -29,11 +29,15 @@ from pyro_tkam.infer import ULA, ImportanceMLE, LangevinMLE
 from pyro_tkam.metrics import (
     class_shares,
     classifier_features,
+    copies,
     embed,
+    extrapolate,
     frechet_distance,
+    kernel_distance,
     train_classifier,
 )
 from pyro_tkam.models import TKAM, AmortizedGuide, LatentGenerator
+from pyro_tkam.nn import KAN
 
 NUM_DATA, BATCH, LATENTS, GRID, RATE = 4000, 100, 81, 8, 1e-3
 UPDATES, HIGHEST_RATE = 2000, 3e-3
@@ -58,19 +62,24 @@ def decoder() -> nn.Module:
     return nn.Sequential(nn.Linear(LATENTS, 162), nn.SiLU(), nn.Linear(162, 784), nn.Sigmoid())
 
 
+def kan_decoder() -> nn.Module:
+    """Return the generator of this package's models as a decoder of the baselines."""
+    return KAN([LATENTS, 2 * LATENTS, 784], basis="rbf", grid_size=GRID, output="sigmoid")
+
+
 def descend(
-    loss: Loss, *groups: tuple[Iterable[nn.Parameter], float], falls: bool = False
+    loss: Loss, *groups: tuple[Iterable[nn.Parameter], float], falls: int = 0
 ) -> Callable[[Tensor], None]:
     """
-    Return an update of Adam; groups of parameters have step sizes of their own, which may fall to
-    nothing.
+    Return an update of Adam; groups of parameters have step sizes of their own, which fall to
+    nothing after ``falls`` updates, or with 0 stay.
     """
     optimizer = torch.optim.Adam(
         [{"params": list(parameters), "lr": rate} for parameters, rate in groups]
     )
     rates = [group["lr"] for group in optimizer.param_groups]
     cycle = (
-        torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, UPDATES + 1, pct_start=0.05)
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, falls + 1, pct_start=0.05)
         if falls
         else None
     )
@@ -85,10 +94,15 @@ def descend(
     return update
 
 
-def autoencoder(noise_scale: float = 0.3, rate: float = RATE, falls: bool = False) -> Contender:
+def autoencoder(
+    noise_scale: float = 0.3,
+    rate: float = RATE,
+    falls: int = 0,
+    make_decoder: Callable[[], nn.Module] = decoder,
+) -> Contender:
     """A variational autoencoder with a standard normal prior (Kingma & Welling 2014)."""
     encoder = nn.Sequential(nn.Linear(784, 256), nn.SiLU(), nn.Linear(256, 2 * LATENTS))
-    network = nn.ModuleList([encoder, decoder()])
+    network = nn.ModuleList([encoder, make_decoder()])
 
     def loss(x: Tensor) -> Tensor:
         mean, log_scale = encoder(x).chunk(2, -1)
@@ -100,7 +114,7 @@ def autoencoder(noise_scale: float = 0.3, rate: float = RATE, falls: bool = Fals
     return Contender(update, torch.no_grad()(lambda num: network[1](torch.randn(num, LATENTS))))
 
 
-def latent_energy(noise_scale: float = 0.3, rate: float = RATE, falls: bool = False) -> Contender:
+def latent_energy(noise_scale: float = 0.3, rate: float = RATE, falls: int = 0) -> Contender:
     """
     Pang et al. 2020: a perceptron's energy over Gaussian latents, 60 prior and 20 posterior
     Langevin steps.
@@ -160,7 +174,7 @@ def with_perceptron(model: TKAM) -> TKAM:
     return model
 
 
-def amortized(perceptron: bool = False, rate: float = RATE, falls: bool = False) -> Contender:
+def amortized(perceptron: bool = False, rate: float = RATE, falls: int = 0) -> Contender:
     """Mixture prior with a guide network."""
     model = TKAM.mixture(784, LATENTS, grid_size=GRID, noise_scale=0.5)
     model = with_perceptron(model) if perceptron else model
@@ -168,6 +182,18 @@ def amortized(perceptron: bool = False, rate: float = RATE, falls: bool = False)
     objective = pyro.infer.Trace_ELBO(max_plate_nesting=1)(model, guide)
     return Contender(
         descend(objective, (objective.parameters(), rate), falls=falls), model.generate
+    )
+
+
+def autoregressive(
+    blocks: int, updates: int, noise_scale: float = 0.4, perceptron: bool = False
+) -> Contender:
+    """The autoregressive tilted prior with a guide network."""
+    model = TKAM.autoregressive(784, LATENTS, blocks, grid_size=GRID, noise_scale=noise_scale)
+    model = with_perceptron(model) if perceptron else model
+    objective = pyro.infer.Trace_ELBO(max_plate_nesting=1)(model, AmortizedGuide(model))
+    return Contender(
+        descend(objective, (objective.parameters(), HIGHEST_RATE), falls=updates), model.generate
     )
 
 
@@ -196,7 +222,7 @@ class RememberedChains:
         return loss
 
 
-def refined(num_steps: int, perceptron: bool = False) -> Contender:
+def refined(num_steps: int, updates: int, perceptron: bool = False) -> Contender:
     """
     Mixture prior over Gaussian references, with chains at the posterior that start at a guide's
     draws.
@@ -205,7 +231,7 @@ def refined(num_steps: int, perceptron: bool = False) -> Contender:
     model = with_perceptron(model) if perceptron else model
     objective = LangevinMLE(ULA, num_steps=num_steps, step_size=0.005)(model, AmortizedGuide(model))
     return Contender(
-        descend(objective, (objective.parameters(), HIGHEST_RATE), falls=True), model.generate
+        descend(objective, (objective.parameters(), HIGHEST_RATE), falls=updates), model.generate
     )
 
 
@@ -219,24 +245,29 @@ def langevin(num_steps: int, noise_scale: float = 0.5) -> Contender:
     )
 
 
-CONTENDERS: dict[str, Callable[[], Contender]] = {
-    "vae": autoencoder,
-    "vae, noise 0.5": lambda: autoencoder(0.5),
-    "latent energy": latent_energy,
-    "vae, noise 0.4, falling": lambda: autoencoder(0.4, HIGHEST_RATE, falls=True),
-    "amortized mixture": amortized,
-    "amortized mixture, falling": lambda: amortized(rate=HIGHEST_RATE, falls=True),
-    "amortized mixture, perceptron": lambda: amortized(perceptron=True),
-    "mixture, 100 draws": lambda: by_importance(TKAM.mixture, LATENTS, 100, grid_size=GRID),
-    "shared, 100 draws": lambda: by_importance(TKAM.kart, 40, 100, coupling="shared"),
-    "Langevin mixture": lambda: langevin(5),
-    "latent energy, falling": lambda: latent_energy(rate=HIGHEST_RATE, falls=True),
-    "refined mixture, falling": lambda: refined(1),
-    "refined mixture, perceptron, falling": lambda: refined(1, perceptron=True),
-    "deep, 100 draws": lambda: by_importance(TKAM.deep, LATENTS, 100, grid_size=GRID),
-    "shared, 400 draws": lambda: by_importance(TKAM.kart, 40, 400, coupling="shared"),
+CONTENDERS: dict[str, Callable[[int], Contender]] = {
+    "autoregressive, 81 blocks, falling": lambda updates: autoregressive(81, updates),
+    "vae, KAN decoder, noise 0.4, falling": lambda updates: autoencoder(
+        0.4, HIGHEST_RATE, falls=updates, make_decoder=kan_decoder
+    ),
+    "autoregressive, 9 blocks, falling": lambda updates: autoregressive(9, updates),
+    "vae": lambda updates: autoencoder(),
+    "vae, noise 0.5": lambda updates: autoencoder(0.5),
+    "latent energy": lambda updates: latent_energy(),
+    "vae, noise 0.4, falling": lambda updates: autoencoder(0.4, HIGHEST_RATE, falls=updates),
+    "amortized mixture": lambda updates: amortized(),
+    "amortized mixture, falling": lambda updates: amortized(rate=HIGHEST_RATE, falls=updates),
+    "amortized mixture, perceptron": lambda updates: amortized(perceptron=True),
+    "mixture, 100 draws": lambda updates: by_importance(TKAM.mixture, LATENTS, 100, grid_size=GRID),
+    "shared, 100 draws": lambda updates: by_importance(TKAM.kart, 40, 100, coupling="shared"),
+    "Langevin mixture": lambda updates: langevin(5),
+    "latent energy, falling": lambda updates: latent_energy(rate=HIGHEST_RATE, falls=updates),
+    "refined mixture, falling": lambda updates: refined(1, updates),
+    "refined mixture, perceptron, falling": lambda updates: refined(1, updates, perceptron=True),
+    "deep, 100 draws": lambda updates: by_importance(TKAM.deep, LATENTS, 100, grid_size=GRID),
+    "shared, 400 draws": lambda updates: by_importance(TKAM.kart, 40, 400, coupling="shared"),
 }
-LONG = ("vae", "vae, noise 0.5", "amortized mixture")
+LONG = ("autoregressive, 81 blocks, falling", "vae", "vae, noise 0.5", "amortized mixture")
 """Those that are also trained four times as long."""
 TIMED = (
     "vae, noise 0.4, falling",
@@ -265,29 +296,65 @@ def trained(name: str, seed: int, updates: int, x: Tensor) -> Contender:
     """Train one contender."""
     pyro.set_rng_seed(seed)
     pyro.clear_param_store()
-    contender = CONTENDERS[name]()
+    contender = CONTENDERS[name](updates)
     for rows in batches(len(x), updates):
         contender.choose(rows)
         contender.update(x[rows])
     return contender
 
 
-def measure(
-    name: str, seed: int, updates: int, x: Tensor, features: nn.Module, classifier: nn.Module
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Judges:
+    """What judges samples: features, a classifier, and the digits trained on and held out."""
+
+    features: nn.Module
+    classifier: nn.Module
+    training: Tensor
+    held_out: Tensor
+
+    def measures(self, samples: Tensor) -> dict[str, float]:
+        """
+        Measure ``sum(SAMPLE_SIZES)`` samples in random order, shape ``(N, 28, 28)``.
+
+        :return: distances of as many samples as digits, their extrapolations, the median distance
+            to the nearest training image beside that of held-out digits, and the share of samples
+            that clearly are of a class.
+        """
+        num = len(self.training)
+        embedded = embed(self.features, samples)
+        found: dict[str, float] = {}
+        for suffix, images in (("", self.training), ("_to_held_out", self.held_out)):
+            real = embed(self.features, images)
+            for name, distance in (("frechet", frechet_distance), ("kernel", kernel_distance)):
+                found[name + suffix] = distance(real, embedded[:num])
+                far = extrapolate(partial(distance, real), embedded)
+                found[f"{name}{suffix}_extrapolated"] = far.value
+        near, usual = (
+            float(copies(each, self.training, self.held_out).distance.median())
+            for each in (samples[:1000], self.held_out)
+        )
+        return found | {
+            "nearest_training": near,
+            "nearest_training_of_held_out": usual,
+            "confident": class_shares(self.classifier, samples[:1000]).confident,
+        }
+
+
+def measure(name: str, seed: int, updates: int, x: Tensor, judges: Judges) -> dict[str, Any]:
     """Train one contender and judge its samples."""
     start = time.process_time()
     contender = trained(name, seed, updates, x)
     seconds = time.process_time() - start
-    samples = contender.generate(len(x)).detach().reshape(-1, 28, 28)
-    real = embed(features, x.reshape(-1, 28, 28))
+    start = time.process_time()
+    samples = torch.cat([contender.generate(5500).detach() for _ in range(4)])
+    drawing = time.process_time() - start
     return {
         "name": name,
         "seed": seed,
         "updates": updates,
-        "frechet": frechet_distance(real, embed(features, samples)),
-        "confident": class_shares(classifier, samples[:1000]).confident,
+        **judges.measures(samples.reshape(-1, 28, 28)),
         "cpu_seconds_per_update": seconds / updates,
+        "cpu_seconds_for_10000": drawing * 10_000 / len(samples),
     }
 
 
@@ -318,22 +385,26 @@ def main() -> None:
     rows, held_out = split(len(data.images), 1000, seed=0)
     images, x = data.images[rows], data.images[rows].flatten(1)
     torch.manual_seed(0)
-    features = classifier_features(images, data.labels[rows])
-    classifier = train_classifier(images, data.labels[rows])
-    floor = frechet_distance(embed(features, images), embed(features, data.images[held_out]))
+    judges = Judges(
+        classifier_features(images, data.labels[rows]),
+        train_classifier(images, data.labels[rows]),
+        images,
+        data.images[held_out],
+    )
+    real, other = (embed(judges.features, each) for each in (images, judges.held_out))
     results = earlier(options.output) if options.resume else {}
-    timed = results.get("generation_seconds") or generation(x, updates // 10, repeats)
-    runs = results.get("runs", [])
+    results = {"held_out_frechet": frechet_distance(real, other), **results}
+    runs = results.setdefault("runs", [])
     done = {(run["name"], run["seed"], run["updates"]) for run in runs}
-    lengths = [(name, 4 * updates) for name in LONG] + [(name, updates) for name in CONTENDERS]
-    for name, length in lengths:
-        for seed in seeds:
+    lengths = [(name, updates) for name in CONTENDERS] + [(name, 4 * updates) for name in LONG]
+    for seed in seeds:
+        for name, length in lengths:
             if (name, seed, length) not in done:
-                runs.append(measure(name, seed, length, x, features, classifier))
-                report(
-                    {"held_out_frechet": floor, "generation_seconds": timed, "runs": runs},
-                    options.output,
-                )
+                runs.append(measure(name, seed, length, x, judges))
+                report(results, options.output)
+    if "generation_seconds" not in results:
+        results["generation_seconds"] = generation(x, updates // 10, repeats)
+        report(results, options.output)
 
 
 if __name__ == "__main__":

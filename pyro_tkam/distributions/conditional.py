@@ -170,6 +170,5 @@ class Conditionals(Picklable):
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditionals":
         parts: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return Conditionals(
-            **{name: None if part is None else change(part) for name, part in parts.items()}
-        )
+        changed = {name: change(part) for name, part in parts.items() if part is not None}
+        return Conditionals(**changed)

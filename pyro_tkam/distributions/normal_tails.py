@@ -38,8 +38,8 @@ def normal_score_of_tails(below: Tensor, above: Tensor) -> Tensor:
     :param below: ``F``, any shape.
     :param above: ``1 - F``, likewise.
 
-    >>> normal_score_of_tails(torch.tensor([0.5, 1.0]), torch.tensor([0.5, 1e-30]))
-    tensor([ 0.0000, 11.4640])
+    >>> normal_score_of_tails(torch.tensor([0.2, 1.0]), torch.tensor([0.8, 1e-30]))
+    tensor([-0.8416, 11.4640])
     """
     lower = below < above
     tail = torch.where(lower, below, above).clamp_min(torch.finfo(below.dtype).tiny)

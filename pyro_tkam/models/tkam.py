@@ -15,7 +15,7 @@ from pyro_tkam.distributions import ExponentiallyTilted, PersistentULA, ShortRun
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import GaussianLikelihood, Likelihood
 from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
-from pyro_tkam.nn import KAN, GridUpdate
+from pyro_tkam.nn import KAN, AutoregressivePrior, GridUpdate
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.univariate import all_or_none
 from pyro_tkam.ops._concrete import is_concrete
@@ -177,6 +177,56 @@ class TKAM(PyroModule):
         network = KAN([latent_dim, *hidden, math.prod(shape)], output=output, **options)
         mean, variance = _moments(reference)
         generator = LatentGenerator(network, shape, mean=mean, spread=math.sqrt(variance))
+        return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)))
+
+    @classmethod
+    def autoregressive(
+        cls,
+        data_shape: int | Sequence[int],
+        latent_dim: int = 81,
+        blocks: int | Sequence[int] | None = None,
+        *,
+        context: str = "perceptron",
+        context_widths: Sequence[int] = (300, 300),
+        basis: str = "rbf",
+        grid_size: int = 8,
+        widths: Sequence[int] | None = None,
+        noise_scale: float = 0.4,
+        output: str = "sigmoid",
+        layer_norm: bool = True,
+    ) -> "TKAM":
+        """
+        Make the model whose latents are drawn in an order, each from a tilted Gaussian that those
+        before it bend.
+
+        The prior is :class:`~pyro_tkam.nn.AutoregressivePrior` on 16 radial functions: exactly
+        normalized and exactly drawn as the others are, and as wide a class as all of them. Train it
+        with a guide: importance sampling from it is as poor as from any prior of so many latents.
+
+        :param data_shape: shape of one datum, an int or a tuple.
+        :param latent_dim: number ``Q`` of latents.
+        :param blocks: number of blocks, or their sizes; 1 is the independent prior, a few are a
+            hierarchy of layers, None is fully autoregressive.
+        :param context: network of the context, ``"perceptron"`` or ``"kan"``.
+        :param context_widths: its hidden widths.
+        :param basis: basis of the generator.
+        :param grid_size: grid of the generator.
+        :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
+        :param noise_scale: standard deviation of the Gaussian likelihood.
+        :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
+        :param layer_norm: normalize hidden features of the generator.
+        :raises ValueError: for sizes below one, blocks that do not sum to ``latent_dim`` and
+            unknown names.
+
+        >>> TKAM.autoregressive((8, 8), latent_dim=5, context_widths=(8,))(size=2).shape
+        torch.Size([2, 8, 8])
+        """
+        shape = _data_shape(data_shape, latent_dim)
+        prior = AutoregressivePrior(latent_dim, blocks, context=context, hidden=context_widths)
+        hidden = [2 * latent_dim] if widths is None else list(widths)
+        options = _network_options(basis, grid_size, layer_norm)
+        network = KAN([latent_dim, *hidden, math.prod(shape)], output=output, **options)
+        generator = LatentGenerator(network, shape, mean=0.0, spread=1.0)
         return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)))
 
     @classmethod

@@ -96,9 +96,9 @@ class SharedCells(Picklable):
         _, num_nodes = RULES.get(like.dtype, RULES[torch.float32])
         rule = gauss_legendre(num_nodes)
         widths = edges.diff()[:, None]
-        nodes = (edges[:-1, None] + widths * edges.new_tensor(rule.nodes)).mT  # cells follow cells
+        nodes = (edges[:-1, None] + widths * _like(rule.nodes, edges)).mT  # cells follow cells
         weights = (widths * analysis_matrix(rule.nodes, edges)[0]).mT
-        places = edges.new_tensor(gauss_legendre(NUM_NODES).nodes)
+        places = _like(gauss_legendre(NUM_NODES).nodes, edges)
         local = edges[:-1, None] + widths * places
         tables = (
             _flushed(precise(nodes.flatten()).mT),
@@ -275,9 +275,9 @@ class _LogNormalizer(torch.autograd.Function):
         return grad.unsqueeze(-1) * means, None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> tuple[Tensor, None]:
         (means,) = ctx.saved_tensors
-        return (tangent * means).sum(-1), torch.zeros_like(means)
+        return (tangent * means).sum(-1), None
 
     @staticmethod
     def vmap(
@@ -287,6 +287,10 @@ class _LogNormalizer(torch.autograd.Function):
         if in_dims[0] is None:
             moved = moved.expand(info.batch_size, *moved.shape)
         return _LogNormalizer.apply(moved, *tables), (0, 0)
+
+
+def _like(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
 
 
 def _flushed(values: Tensor) -> Tensor:

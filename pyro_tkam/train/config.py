@@ -16,8 +16,9 @@ class ModelConfig:
     Options of the presets of :class:`pyro_tkam.models.TKAM`; those of other presets keep their
     defaults.
 
-    :param preset: "kart" (the representation theorem), "mixture" (a mixture for each latent) or
-        "deep" (one energy of all latents).
+    :param preset: "kart" (the representation theorem), "mixture" (a mixture for each latent),
+        "deep" (one energy of all latents) or "autoregressive" (latents in an order, each bent by
+        those before it; for objectives with a guide).
     :param data_shape: shape of one datum; null takes the data's, and the run folder records it.
     :param latent_dim: of "kart", number P of inner indices, with Q = 2P + 1 outer ones; of the
         others, number Q of latents.
@@ -25,11 +26,14 @@ class ModelConfig:
     :param coupling: of "kart", "shared" (one uniform for each inner index: strictly the
         Kolmogorov-Arnold representation) or "independent" (a latent for each pair of inner and
         outer index).
-    :param reference: density that the prior tilts, except of "deep": "uniform", "gaussian",
+    :param blocks: of "autoregressive", number of blocks of latents; null takes one for each latent.
+    :param context: of "autoregressive", network from earlier latents to a latent's density:
+        "perceptron" or "kan".
+    :param reference: density that the prior of "kart" and "mixture" tilts: "uniform", "gaussian",
         "lognormal", "learnable_gaussian", "flat".
     :param basis: basis of energies and generator: "rbf", "bspline", "rswaf", "fourier",
-        "chebyshev", "gegenbauer", "mexican_hat" or "morlet".
-    :param grid_size: number of grid points of both.
+        "chebyshev", "gegenbauer", "mexican_hat" or "morlet"; of "autoregressive" the generator's.
+    :param grid_size: number of grid points of both; of "autoregressive" the generator's.
     :param energy_widths: of "deep", hidden widths of the energy; null takes one layer of 2Q.
     :param widths: hidden widths of the generator; null takes one layer of 2Q.
     :param noise_scale: standard deviation of the Gaussian likelihood, in units of the data.
@@ -41,6 +45,8 @@ class ModelConfig:
     latent_dim: int = 40
     num_components: int = 40
     coupling: str = "shared"
+    blocks: int | None = None
+    context: str = "perceptron"
     reference: str = "uniform"
     basis: str = "rbf"
     grid_size: int = 20

@@ -5,7 +5,12 @@ import torch
 from pyro.distributions import Normal
 
 from pyro_tkam import plots
-from pyro_tkam.distributions import ExponentiallyTilted, JointEnergy, TiltedMixture
+from pyro_tkam.distributions import (
+    AutoregressiveTilted,
+    ExponentiallyTilted,
+    JointEnergy,
+    TiltedMixture,
+)
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.folder import RunFolder
 
@@ -38,7 +43,7 @@ def draw_run(model: TKAM, files: RunFolder, num: int = 64) -> None:
         plots.save(plots.image_grid(samples), files.path / "samples.png")
     with pyro.get_param_store().scope():
         prior = model.prior()
-        if isinstance(prior, JointEnergy):
+        if isinstance(prior, JointEnergy | AutoregressiveTilted):
             panels = plots.prior_marginals(prior.sample((NUM_DRAWS,)), Normal(0.0, 1.0))
             plots.save(panels[0], files.path / "prior.png")
     if isinstance(prior, ExponentiallyTilted | TiltedMixture):

@@ -11,6 +11,7 @@ PRESETS: dict[str, Callable[..., TKAM]] = {
     "kart": TKAM.kart,
     "mixture": TKAM.mixture,
     "deep": TKAM.deep,
+    "autoregressive": TKAM.autoregressive,
 }
 
 
