@@ -177,6 +177,14 @@ class SharedCells(Picklable):
         powers = series @ integral_matrix(NUM_NODES, density).mT
         return powers / series[..., :1]
 
+    def _lines(self, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where cells start, and their widths."""
+        start, width = (
+            part.index_select(0, cell.flatten()).reshape(cell.shape)
+            for part in (self.edges, self.edges.diff())
+        )
+        return start, width
+
     def tails(
         self, coefficients: Tensor, log_weights: Tensor | None, z: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -190,7 +198,7 @@ class SharedCells(Picklable):
         """
         z = z.clamp(self.edges[0], self.edges[-1])
         cell = torch.bucketize(z.detach(), self.edges[1:-1], right=True)
-        start, width = self.edges[cell], self.edges.diff()[cell]
+        start, width = self._lines(cell)
         terms = self.shares(coefficients, log_weights, cell)
         share, _ = polynomial(
             torch.cat([torch.zeros_like(terms[..., :1]), terms], -1).movedim(-1, 0),
@@ -229,7 +237,8 @@ class SharedCells(Picklable):
         terms = self.shares(coefficients, log_weights, cell)
         local = torch.cat([torch.zeros_like(terms[..., :1]), terms], -1).movedim(-1, 0)
         place = solve(share.clamp(0, 1), local)
-        return self.edges[cell] + self.edges.diff()[cell] * place
+        start, width = self._lines(cell)
+        return start + width * place
 
 
 class _LogNormalizer(torch.autograd.Function):

@@ -121,9 +121,9 @@ class Following:
     def __call__(self, z: Tensor) -> Conditionals:
         before = torch.cat([torch.zeros_like(z[..., :1]), z[..., :-1].sin().cumsum(-1)], -1)
         coefficients = before[..., None, None] * self.tilts
-        return Conditionals(
-            coefficients, coefficients[..., 0].log_softmax(-1), before, (0.3 * before).exp()
-        )
+        logits = coefficients[..., 0]
+        log_weights = logits - logits.logsumexp(-1, keepdim=True)
+        return Conditionals(coefficients, log_weights, before, (0.3 * before).exp())
 
 
 def autoregressive(make, **options):
