@@ -169,7 +169,7 @@ def no_tensor_hides_on_another_device(make: Make, dtype: torch.dtype) -> None:
             fn.expand_by((2,)).log_prob(z[:, None]),
             fn.to_event(len(fn.batch_shape)).log_prob(z),
         ]
-        if hasattr(fn, "icdf") and hasattr(fn, "quadrature_error"):
+        if not fn.event_shape and hasattr(fn, "quadrature_error"):
             u = torch.rand(z.shape, dtype=dtype, device="cuda")
             results += [
                 fn.sample(),

@@ -22,6 +22,7 @@ from pyro_tkam.models import (
 )
 from pyro_tkam.nn import (
     KAN,
+    AutoregressivePrior,
     ConvGenerator,
     KANEdges,
     KANLayer,
@@ -76,6 +77,15 @@ MODULES = {
     "kart": (lambda: TKAM.kart((2, 2), 2, **SMALL), generate),
     "kart, shared": (lambda: TKAM.kart((2, 2), 2, coupling="shared", **SMALL), generate),
     "mixture model": (lambda: TKAM.mixture((2, 2), 3, 2, **SMALL), generate),
+    "autoregressive": (lambda: AutoregressivePrior(3, hidden=(5,)), draw),
+    "autoregressive, KAN": (
+        lambda: AutoregressivePrior(3, 2, hidden=(5,), context="kan", num_components=2, moves=True),
+        draw,
+    ),
+    "autoregressive model": (
+        lambda: TKAM.autoregressive((2, 2), 3, context_widths=(5,), **SMALL),
+        generate,
+    ),
     "deep model": (lambda: TKAM.deep((2, 2), 3, sampler=SHORT, **SMALL), generate),
     "labeled model": (
         lambda: LabeledTKAM(
