@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyro_tkam._arviz import psis
 from pyro_tkam.infer.model.draws import draw_particles, plate_structure
+from pyro_tkam.infer.model.requirements import check_model
 
 _RELIABLE_KHAT = 0.7  # Vehtari et al. 2024, arXiv:1507.02646
 
@@ -82,13 +83,15 @@ def held_out_evidence(
     :param num_draws: draws in a block.
     :param num_blocks: independent blocks, at least 2.
     :param diagnosed: number of data (the first) for which k̂ is computed.
-    :raises ValueError: for fewer than two blocks or 25 draws in all.
+    :raises ValueError: for fewer than two blocks or 25 draws in all, and for what
+        :func:`~pyro_tkam.infer.log_evidence` refuses of the model and its data.
     """
     if num_blocks < 2 or num_draws < 1 or num_draws * num_blocks < 25:
         raise ValueError(
             f"num_blocks and num_draws must be at least 2 and 25 draws in all, got {num_blocks} "
             f"and {num_draws}"
         )
+    check_model(model, (data,), {})
     structure = plate_structure(model, data)
     log_weights = torch.stack(
         [

@@ -64,3 +64,11 @@ def test_too_few_draws_are_named(num_draws, num_blocks):
         ValueError, match=f"num_blocks and num_draws must be .*, got {num_blocks} and {num_draws}"
     ):
         held_out_evidence(model, exact.sample((3,)), num_draws=num_draws, num_blocks=num_blocks)
+
+
+def test_what_no_evidence_takes_is_refused():
+    model, _ = linear(2, 1.0)
+    with pytest.raises(ValueError, match=r"model must have finite data, got a NaN .*'x'"):
+        held_out_evidence(model, torch.tensor([[0.0, torch.nan]]))
+    with pytest.raises(ValueError, match="model must have data, got a plate of size zero"):
+        held_out_evidence(model, torch.zeros(0, 2))
