@@ -15,6 +15,7 @@ from pyro_tkam.nn import _checks, regularizers, structure
 from pyro_tkam.nn._saved import as_tensor, from_tensor
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.forms import Form, FormLike, as_form
+from pyro_tkam.nn.from_formula import layout
 from pyro_tkam.nn.grids import GridUpdate, forget_moments, share_outside
 from pyro_tkam.nn.layers import KANEdges, KANLayer
 from pyro_tkam.nn.univariate import all_or_none
@@ -541,6 +542,46 @@ class KAN(PyroModule):
             if layer.fixed is not None
             for edge, (form, _) in layer.fixed.entries().items()
         }
+
+    @classmethod
+    def from_formula(
+        cls, formula: Any, symbols: Sequence[str] | None = None, **options: Any
+    ) -> KAN:
+        """
+        Make the network that a formula is, in float64: its functions are forms on the edges, its
+        products of two are nodes, and its numbers are parameters.
+
+        :param formula: text that :func:`~pyro_tkam.nn.parse_expression` reads or a ``sympy``
+            expression; a sequence of them for several outputs.
+        :param symbols: the inputs, in their order; None takes those of the formula by name.
+        :param options: of :class:`KAN`; they matter where an edge becomes a spline again.
+        :raises ValueError: for text that is no formula, symbols that are not given, and numbers
+            that are not real.
+        :raises ImportError: without ``sympy``; names the extra to install.
+
+        >>> net = KAN.from_formula("exp(sin(pi*x) + y**2)", ["x", "y"])
+        >>> net.widths, net(torch.tensor([[0.5, 1.0]], dtype=torch.double)).log()
+        ([2, 1, 1], tensor([[2.]], dtype=torch.float64, grad_fn=<LogBackward0>))
+        """
+        plan, names = layout(formula, symbols)
+        counts = [sum(len(node.sums) == 1 for node in nodes) for nodes in plan.layers[1:]]
+        widths = [(n, len(nodes) - n) for n, nodes in zip(counts, plan.layers[1:], strict=True)]
+        net = cls([len(names), *widths], **options).double()
+        for layer, below, nodes in zip(net.layers, plan.layers[:-1], plan.layers[1:], strict=True):
+            sums = [total for node in nodes for total in node.sums]
+            places = {id(node): i for i, node in enumerate(below)}
+            forms = {
+                (output, places[id(node)]): (form, (scale, shift, factor, 0.0))
+                for output, total in enumerate(sums)
+                for factor, form, scale, shift, node in total.edges
+            }
+            mask = torch.zeros_like(layer.mask)
+            for edge in forms:
+                mask[edge] = True
+            layer.mask = mask
+            layer.fix(forms)
+            layer.bias.data = layer.coefficients.new_tensor([total.constant for total in sums])
+        return net
 
     # States
 
