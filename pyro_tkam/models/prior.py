@@ -161,7 +161,7 @@ class TiltedPrior(PyroModule):
 
     def symbolic(self, index: tuple[int, ...] = (), **options: Any) -> list[Candidate]:
         """
-        Find formulas for the logarithm of one density, the best first.
+        Find formulas for the logarithm of one density, the best first, with standard errors.
 
         :param index: which density, a place in ``batch_shape``.
         :param options: ``library``, ``num_candidates`` and ``tolerance`` of
@@ -226,7 +226,8 @@ class MixturePrior(PyroModule):
 
     def symbolic(self, index: tuple[int, ...] = (), **options: Any) -> list[Candidate]:
         """
-        Find formulas for the logarithm of one mixture's density, the best first.
+        Find formulas for the logarithm of one mixture's density, the best first, with standard
+        errors.
 
         :param index: which mixture, a place in ``batch``.
         :param options: ``library``, ``num_candidates`` and ``tolerance`` of

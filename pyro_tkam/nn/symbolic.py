@@ -43,11 +43,15 @@ class Candidate:
     :param form: :math:`g`.
     :param parameters: :math:`a, b, c, d`.
     :param r2: share of the variance that it explains, at most 1.
+    :param standard_errors: of the parameters, 0 for redundant ones. What a form misses of a smooth
+        curve is smooth, so it counts as two independent values for each change of its sign. None
+        where they were not asked for.
     """
 
     form: Form
     parameters: tuple[float, float, float, float]
     r2: float
+    standard_errors: tuple[float, float, float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -154,7 +158,38 @@ def fit_formulas(
             "shorten the interval",
             stacklevel=2,
         )
-    return candidates[:num_candidates]
+    return [with_errors(candidate, x, y) for candidate in candidates[:num_candidates]]
+
+
+def with_errors(candidate: Candidate, x: Tensor, y: Tensor) -> Candidate:
+    """Return a candidate with standard errors of its parameters, by its residuals."""
+    curve = _Curve.of(x.detach().double(), y.detach().double())
+    form = candidate.form
+    a, b, c, d = candidate.parameters
+    unit = curve.spread or 1.0
+    largest = float(curve.x.abs().max()) or 1.0
+    g, slopes = values_and_slopes([(form, (b * curve.x + c).unsqueeze(0))])
+    g, slopes = g.squeeze(0), slopes.squeeze(0) * (a / unit)
+    residuals = curve.y / unit - (a / unit * g + d / unit)
+    free = torch.tensor(
+        [not form.is_constant, not form.scale_is_redundant, not form.shift_is_redundant, True]
+    )
+    columns = torch.stack((g, slopes * (curve.x / largest), slopes, torch.ones_like(g)), -1)[
+        :, free
+    ]
+    norms = columns.norm(dim=0).clamp_min(torch.finfo(columns.dtype).tiny)
+    columns = columns / norms
+    if not bool(columns.isfinite().all()):  # a parameter beyond the range of float64
+        return candidate
+    # Independent residuals change their sign at every other value.
+    independent = min(len(residuals), 1 + 2 * int((residuals[1:] * residuals[:-1] < 0).sum()))
+    variance = residuals.square().sum() / max(independent - int(free.sum()), 1)
+    covariance = torch.linalg.pinv(columns.mT @ columns, hermitian=True).diagonal()
+    errors = torch.zeros(4, dtype=columns.dtype)
+    errors[free] = (variance * covariance.clamp_min(0)).sqrt() / norms
+    errors[[0, 3]] *= unit
+    errors[1] /= largest
+    return replace(candidate, standard_errors=tuple(errors.tolist()))
 
 
 def by_simplicity(candidates: Sequence[Candidate], tolerance: float) -> list[Candidate]:

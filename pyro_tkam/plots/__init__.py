@@ -10,6 +10,7 @@ from pyro_tkam.plots.evidence import (
     power_posteriors,
     swap_rates,
 )
+from pyro_tkam.plots.formulas import formula_parity
 from pyro_tkam.plots.images import are_images, image_grid
 from pyro_tkam.plots.networks import fit_history, kan_edges, kan_network
 from pyro_tkam.plots.priors import prior_components, prior_densities, prior_marginals
@@ -18,6 +19,7 @@ __all__ = [
     "are_images",
     "evidence_curve",
     "fit_history",
+    "formula_parity",
     "image_grid",
     "importance_weights",
     "index_process",

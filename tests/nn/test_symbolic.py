@@ -118,6 +118,28 @@ def test_a_line_and_constants():
         assert best(x).tolist() == pytest.approx([4.0] * 20)
 
 
+def test_standard_errors_are_those_of_the_noise():
+    """
+    The four errors of 20 fits average one standard error squared; the mean of 80 squares, two of
+    each four nearly equal, lies in (0.5, 1.8) but for one run in 1000.
+    """
+    x = torch.linspace(-1, 1, 200, dtype=torch.double)
+    truth = (1.5, 3.0, 0.4, -0.2)
+    squares = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        y = 1.5 * torch.sin(3 * x + 0.4) - 0.2 + 0.05 * torch.randn(200)
+        [fit] = fit_formulas(x, y, ["sin"])
+        errors = zip(fit.parameters, truth, fit.standard_errors, strict=True)
+        squares += [((found - value) / error) ** 2 for found, value, error in errors]
+    assert 0.5 < sum(squares) / len(squares) < 1.8
+    [line] = fit_formulas(x, x, ["linear"])
+    assert line.standard_errors[1:3] == (0.0, 0.0)
+    smooth = x + 0.01 * torch.sin(8 * x)  # is no noise: its few changes of sign are what counts
+    [line] = fit_formulas(x, smooth, ["linear"])
+    assert line.standard_errors[0] > 2 * 0.01 / math.sqrt(200)
+
+
 def test_a_function_without_a_form_is_named_with_a_warning():
     x = torch.linspace(-1, 1, 100)
     with pytest.warns(

@@ -1,0 +1,42 @@
+"""Pictures of formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.plots.axes import Axes, axes_or_new
+
+
+def formula_parity(
+    formula: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, axes: Axes | None = None
+) -> Axes:
+    """
+    Draw what a formula says against the targets; an exact one lies on the diagonal.
+
+    :param formula: from :func:`pyro_tkam.symbolic.find_formula`, or any function of inputs.
+    :param x: inputs, shape ``(N, in)``.
+    :param y: targets, shape ``(N, out)``, or ``(N,)`` for one output.
+    :param axes: axes, or None for a new figure.
+    :return: the axes, whose title states the root mean squared error.
+    :raises ValueError: for targets of another shape than the formula's.
+    """
+    with torch.no_grad():
+        said = formula(x)
+    y = y.unsqueeze(-1) if y.dim() == 1 else y
+    if said.shape != y.shape:
+        raise ValueError(f"y must have shape {tuple(said.shape)}, got {tuple(y.shape)}")
+    axes = axes_or_new(axes, 4.0, 4.0)
+    for number, (target, value) in enumerate(zip(y.unbind(-1), said.unbind(-1), strict=True)):
+        axes.plot(target, value, ".", markersize=3, alpha=0.5, label=f"output {number + 1}")
+    ends = [float(y.min()), float(y.max())]
+    axes.plot(ends, ends, color="black", linewidth=0.8)
+    axes.set_xlabel("target")
+    axes.set_ylabel("formula")
+    axes.set_title(f"rmse {float((said - y).square().mean().sqrt()):.2g}", fontsize="medium")
+    axes.spines[["top", "right"]].set_visible(False)
+    if y.shape[-1] > 1:
+        axes.legend(frameon=False)
+    return axes
