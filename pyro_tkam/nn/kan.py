@@ -255,6 +255,13 @@ class KAN(PyroModule):
         elementwise = self._to_range is not _affine_range
         return elementwise and not any(isinstance(norm, nn.LayerNorm) for norm in self.norms)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether hidden features go to the next layer as they are."""
+        return self._to_range is _unchanged and all(
+            isinstance(norm, nn.Identity) for norm in self.norms
+        )
+
     # Grids
 
     def update_grid(
@@ -496,6 +503,39 @@ class KAN(PyroModule):
         """
         return structure.pruned(self, samples, nodes, edges, inputs)
 
+    def expand(self, widths: Sequence[Width]) -> KAN:
+        """
+        Return a wider network that computes the same: edges that leave new nodes start as zero.
+
+        :param widths: of the new network, none below the old ones.
+        :raises ValueError: for widths that are smaller, other inputs or outputs, and networks in
+            which a node acts on the others of its layer.
+
+        >>> network, x = KAN([3, 5, 1]), torch.randn(100, 3)
+        >>> torch.equal(network.expand([3, (7, 2), 1])(x), network(x))
+        True
+        """
+        return structure.expanded(self, [Nodes.checked(width) for width in widths])
+
+    def deepen(self, samples: Tensor | None = None) -> KAN:
+        """
+        Return a network with one more layer at the end that computes the same: an identity, which
+        B-splines are exactly.
+
+        :param samples: inputs of the network that place the new grid; None takes the hidden
+            interval.
+        :raises ValueError: for another basis than B-splines that go on as lines, and for layer norm
+            or a ``hidden_range``, which would act on the new hidden features.
+
+        >>> network, x = KAN([3, 5, 1]), torch.randn(100, 3)
+        >>> deeper = network.deepen(x)
+        >>> deeper.widths, torch.allclose(deeper(x), network(x), atol=1e-5)
+        ([3, 5, 1, 1], True)
+        """
+        if samples is not None:
+            self._check_samples(samples)
+        return structure.deepened(self, samples)
+
     def fix(
         self,
         edges: Mapping[tuple[int, int, int], FormLike | FixedForm | None],
@@ -529,6 +569,7 @@ class KAN(PyroModule):
                 inputs = {i: s for i, (_, s) in enumerate(self.layer_inputs(samples))}
         for (number, output, source), given in edges.items():
             layer: KANLayer = fixed.layers[number]
+            layer.check_edge((output, source))
             entry = _as_entry(layer, (output, source), given, inputs.get(number))
             layer.fix({(output, source): entry})
         return fixed

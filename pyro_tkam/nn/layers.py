@@ -125,7 +125,7 @@ class KANEdges(UnivariateFunctions):
         """
         entries = {} if self.fixed is None else self.fixed.entries()
         for edge, entry in forms.items():
-            self._check_edge(edge)
+            self.check_edge(edge)
             entries.pop(edge, None)
             if entry is not None:
                 form, affine = entry
@@ -134,7 +134,8 @@ class KANEdges(UnivariateFunctions):
                     raise ValueError(f"affine must be four numbers a, b, c, d, got {affine}")
         self.fixed = FixedEdges(entries, self.coefficients) if entries else None
 
-    def _check_edge(self, edge: tuple[int, int]) -> None:
+    def check_edge(self, edge: tuple[int, int]) -> None:
+        """Check that the layer has an edge ``(out, in)``."""
         if not all(0 <= i < size for i, size in zip(edge, self.batch_shape, strict=True)):
             raise ValueError(
                 f"edges must be (out, in) below {tuple(self.batch_shape)}, got {tuple(edge)}"
@@ -148,8 +149,10 @@ class KANEdges(UnivariateFunctions):
         :param index: outputs ``(out, 1)`` and inputs ``(in,)`` to keep.
         """
         if self.fixed is not None:
+            # Of what is repeated the first is the old one.
             outputs, inputs = (
-                {old: new for new, old in enumerate(each.flatten().tolist())} for each in index
+                {old: new for new, old in reversed([*enumerate(each.flatten().tolist())])}
+                for each in index
             )
             kept = {
                 (outputs[o], inputs[i]): entry

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from pyro.nn import PyroModule
+from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.grids import check_learned
+from pyro_tkam.nn.layers import KANLayer
+from pyro_tkam.ops.bases import BSplines
 
 if TYPE_CHECKING:
-    from pyro_tkam.nn.kan import KAN
+    from pyro_tkam.nn.kan import KAN, Nodes
 
 
 @torch.no_grad()
@@ -82,3 +86,98 @@ def _select_inputs(network: KAN, used: Tensor) -> None:
     layer.select(every, chosen)
     network.nodes[0] = replace(network.nodes[0], sums=len(chosen))
     network.inputs = [network.inputs[i] for i in chosen.tolist()]
+
+
+@torch.no_grad()
+def expanded(network: KAN, nodes: list[Nodes]) -> KAN:
+    """Add nodes that nothing reads yet; the arguments are those of :meth:`KAN.expand`."""
+    old = network.nodes
+    grows = len(nodes) == len(old) and all(
+        new.sums >= each.sums and new.products >= each.products
+        for new, each in zip(nodes, old, strict=True)
+    )
+    if not grows or (nodes[0], nodes[-1]) != (old[0], old[-1]):
+        raise ValueError(
+            f"widths must be at least {network.widths} with the same inputs and outputs, got "
+            f"{[each.width for each in nodes]}"
+        )
+    if not network.has_independent_nodes:
+        raise ValueError(
+            "layer_norm, hidden_range must leave nodes alone in a network to expand, got "
+            f"{network.widths} with nodes that act on each other"
+        )
+    wider = unseen_copy(network)
+    for number in range(1, len(nodes) - 1):
+        _add_nodes(wider, number, nodes[number])
+    return wider
+
+
+def _add_nodes(network: KAN, number: int, nodes: Nodes) -> None:
+    """Add nodes to a hidden layer of nodes, in place."""
+    old = network.nodes[number]
+    writer, reader = network.layers[number - 1], network.layers[number]
+    device = writer.coefficients.device
+    more = (nodes.sums - old.sums, nodes.products - old.products)
+    # New ones are copies of the first, with other parameters below.
+    source = [*range(old.sums), *[0] * more[0], *range(old.sums, old.count), *[0] * more[1]]
+    terms = [*range(old.sums), *[0] * more[0], *range(old.sums, old.terms), *[0] * 2 * more[1]]
+    is_new = torch.ones(nodes.count, dtype=torch.bool, device=device)
+    is_new[: old.sums] = False
+    is_new[nodes.sums : nodes.sums + old.products] = False
+    every = torch.arange(writer.in_features, device=device)
+    writer.select(torch.tensor(terms, device=device).unsqueeze(-1), every)
+    every = torch.arange(reader.out_features, device=device).unsqueeze(-1)
+    reader.select(every, torch.tensor(source, device=device))
+    network.nodes[number] = nodes
+    _start_rows(writer, nodes.to_terms(is_new))
+    reader._in_bank_order(reader.coefficients)[:, is_new] = 0.0
+    if reader.base_weight is not None:
+        reader.base_weight[:, is_new] = 0.0
+    reader.mask[:, is_new] = True
+
+
+def _start_rows(layer: KANLayer, rows: Tensor) -> None:
+    """Let some outputs of a layer start afresh, in place."""
+    shape = (int(rows.sum()), layer.in_features)
+    functions = layer.basis.num_functions
+    noise = 0.1 / functions * (torch.rand(*shape, functions) - 0.5)
+    layer._in_bank_order(layer.coefficients)[rows] = noise.to(layer.coefficients)
+    if layer.base_weight is not None:
+        unit = 1 / math.sqrt(layer.in_features)
+        layer.base_weight[rows] = unit * (2 * torch.rand(shape) - 1).to(layer.base_weight)
+    if layer.bias is not None:
+        layer.bias[rows] = 0.0
+    layer.mask[rows] = True
+
+
+@torch.no_grad()
+def deepened(network: KAN, samples: Tensor | None) -> KAN:
+    """Append an identity; the arguments are those of :meth:`KAN.deepen`."""
+    if not network.is_plain:
+        raise ValueError(
+            "layer_norm, hidden_range must be off in a network to deepen, got one that is not plain"
+        )
+    deeper = unseen_copy(network)
+    last = deeper.layers[-1]
+    functions = last.basis.placed
+    if not isinstance(functions, BSplines) or not functions.linear:
+        raise ValueError(
+            "basis must be B-splines that go on as lines in a network to deepen, got "
+            f"{type(functions).__name__}"
+        )
+    width = deeper.nodes[-1].count
+    options: dict[str, Any] = {"grid_size": functions.grid_size, "degree": functions.degree}
+    layer = KANLayer(width, width, "bspline", *deeper._hidden_interval, base_spread=0.0, **options)
+    layer.to(last.coefficients)
+    lines = cast("BSplines", layer.basis.placed).greville
+    identity = torch.eye(width).to(last.coefficients).unsqueeze(-1) * lines
+    assert layer.scale is not None
+    layer.replace_coefficients(identity / layer.scale.unsqueeze(-1))
+    deeper.layers.append(layer)
+    deeper.norms.append(PyroModule[nn.Identity]())
+    deeper.nodes.append(replace(deeper.nodes[-1], sums=width, products=0))
+    if samples is not None:
+        with unseen(deeper):
+            *_, (layer, inputs) = deeper.layer_inputs(samples)
+            layer.update_grid(inputs, widen=True, shrink=True)
+    return deeper

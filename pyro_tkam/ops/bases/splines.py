@@ -87,6 +87,15 @@ class BSplines(BasisFunctions):
         return self.grid
 
     @property
+    def greville(self) -> Tensor:
+        """
+        The coefficients of the function :math:`z` itself, the means of each function's inner knots
+        (Greville); shape ``(*grid_batch, F)``.
+        """
+        knots = _extended(self.grid, self.degree)[..., self.degree + 1 : -self.degree - 1]
+        return knots.unfold(-1, self.degree, 1).mean(-1)
+
+    @property
     def _sum(self) -> type[SplineSum]:
         return SplineSum
 
