@@ -4,17 +4,22 @@ not before.
 """
 
 import logging
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyro_tkam import __version__
 from pyro_tkam._checks import whole_number
+from pyro_tkam._files import replacing
 from pyro_tkam._optional import needs
 from pyro_tkam.train.config import TrainConfig
 from pyro_tkam.train.folder import RunFolder
+from pyro_tkam.train.ownership import Terminated, raise_terminated
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -93,17 +98,17 @@ def _sample(options: Any) -> None:
 
     from pyro_tkam import plots
     from pyro_tkam.train import load_model
-    from pyro_tkam.train.pictures import generate
+    from pyro_tkam.train.pictures import generate, save_picture
 
     model = load_model(options["run"])
     pyro.set_rng_seed(options["seed"])
     samples = generate(model, options["num"])
     out = Path(options["out"] or Path(options["run"]) / f"samples-{options['num']}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.save(f"{out}.npy", samples.numpy())
+    with replacing(Path(f"{out}.npy")) as aside:
+        np.save(aside, samples.numpy())
     print(f"wrote {out}.npy, {samples.dtype} of shape {tuple(samples.shape)}")
     if plots.are_images(samples):
-        plots.save(plots.image_grid(samples), f"{out}.png")
+        save_picture(plots.image_grid(samples), Path(f"{out}.png"))
         print(f"wrote {out}.png")
 
 
@@ -266,17 +271,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Run a command.
 
     :param arguments: words of the command line; None takes the process's.
-    :return: 0, or 1 where it failed, after a line on standard error that says why.
+    :return: 0; 1 where it failed, and 130 where Ctrl-C stopped it, after a line on standard error
+        that says why.
+    :raises SystemExit: of status 143 on SIGTERM, after such a line.
     """
     top = parser()
     options = top.parse_args(arguments).as_dict()
     command = options["command"]
     try:
-        COMMANDS[command].run(options[command])
+        with _sigterm_raised():
+            COMMANDS[command].run(options[command])
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except (KeyboardInterrupt, Terminated) as stop:
+        if not hasattr(stop, "__notes__"):  # it has not said how to go on
+            print("stopped: the same command starts again", file=sys.stderr)
+        if isinstance(stop, Terminated):
+            raise
+        return 130
     return 0
+
+
+@contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Let SIGTERM end a command as an exception does, so that nothing is left half done."""
+    if threading.current_thread() is not threading.main_thread():  # others cannot have handlers
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, raise_terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,19 @@ torch.
 Everything else hands over plain ``{group: {name: array}}`` dictionaries, see :func:`from_groups`.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
-import arviz
 import numpy as np
 import xarray
 from numpy.typing import ArrayLike, NDArray
+
+# ArviZ 0.23 tells, once a day, that 1.0 differs; this module takes both.
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
+    import arviz
 
 __all__ = [
     "Container",

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_tkam._checks import whole_number
+from pyro_tkam._files import replacing
 from pyro_tkam._optional import needs
-from pyro_tkam.datasets.cache import cache_folder, write_whole
+from pyro_tkam.datasets.cache import cache_folder
 
 Array = NDArray[np.float64]
 
@@ -169,10 +170,8 @@ def darcy(
     arrays = _read(path)
     if arrays is None:
         arrays = _make(num, resolution, refinement, seed)
-        kept = arrays
-        write_whole(
-            path, lambda file: np.savez_compressed(file, permeability=kept[0], pressure=kept[1])
-        )
+        with replacing(path) as aside:
+            np.savez_compressed(aside, permeability=arrays[0], pressure=arrays[1])
     dtype = torch.get_default_dtype()
     return DarcyFields(torch.as_tensor(arrays[0]).to(dtype), torch.as_tensor(arrays[1]).to(dtype))
 

@@ -145,12 +145,22 @@ def split(size: int, held_out: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     return order[held_out:], order[:held_out]
 
 
+#: in the place of the readers' own texts, which tell how to run the code
+_UNREADABLE = "it is not whole, or holds objects that could run code"
+
+
 def _read_npy(path: Path) -> Any:
-    return np.load(path, allow_pickle=False)
+    try:
+        return np.load(path, allow_pickle=False)
+    except ValueError:
+        raise ValueError(_UNREADABLE) from None
 
 
 def _read_pt(path: Path) -> Any:
-    return torch.load(path, weights_only=True)
+    try:
+        return torch.load(path, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError):
+        raise ValueError(_UNREADABLE) from None
 
 
 #: readers of data files by their suffix
@@ -196,7 +206,7 @@ def load_rows(source: str) -> Tensor:
         raise FileNotFoundError(f"data must be a file that exists, got {source}")
     try:
         content = READERS[path.suffix](path)
-    except (ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(
             f"data must be a file that can be read as an array, got {source}: {error}"
         ) from error

@@ -1,6 +1,5 @@
 """Train both couplings on real digits, side by side, and say how good they are."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from pyro_tkam.datasets import DATASETS, LabeledImages, split
 from pyro_tkam.metrics import ClassShares, class_shares, train_classifier
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.config import TrainConfig
-from pyro_tkam.train.folder import RunFolder, write_text
-from pyro_tkam.train.pictures import generate
+from pyro_tkam.train.folder import RunFolder, write_results
+from pyro_tkam.train.ownership import sole_owner
+from pyro_tkam.train.pictures import generate, save_picture
 from pyro_tkam.train.run import load_model, train
 
 COUPLINGS = ("shared", "independent")
@@ -48,6 +48,7 @@ def demo(
     :param num_samples: number of samples that the classifier sees.
     :param progress: show progress bars.
     :raises ValueError: for data without labels, nothing held out, or several processes.
+    :raises BlockingIOError: for a folder that another process writes to.
     """
     if config.data not in DATASETS:
         raise ValueError(
@@ -63,7 +64,11 @@ def demo(
             f"devices must be 1 for the small demo, got {config.devices} on {config.num_nodes} "
             "machines"
         )
-    folder = Path(folder)
+    with sole_owner(Path(folder), "demo"):
+        return _demo(config, Path(folder), num_samples, progress)
+
+
+def _demo(config: TrainConfig, folder: Path, num_samples: int, progress: bool) -> DemoResult:
     summaries, models = {}, {}
     for coupling in COUPLINGS:
         run = replace(config, model=replace(config.model, coupling=coupling))
@@ -80,7 +85,7 @@ def demo(
         "runs": summaries,
         "classifier": {name: vars(share) for name, share in shares.items()},
     }
-    write_text(folder / "summary.json", json.dumps(written, indent=2) + "\n")
+    write_results(folder / "summary.json", written)
     return result
 
 
@@ -109,8 +114,8 @@ def _draw(folder: Path, models: dict[str, TKAM], samples: dict[str, Tensor], rea
         {name: {k: run[k] for k in ("update", "loss")} for name, run in metrics.items()},
         [densities[0]],
     )
-    figure.savefig(folder / "demo.png", dpi=100)
-    plots.save(plots.training_curves(metrics)[0], folder / "curves.png")
+    save_picture(densities[0], folder / "demo.png", dpi=100)
+    save_picture(plots.training_curves(metrics)[0], folder / "curves.png")
 
 
 def table(result: DemoResult) -> str:

@@ -15,13 +15,16 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_tkam import __version__, metrics, plots
+from pyro_tkam._files import write_text
 from pyro_tkam.models import TKAM
 from pyro_tkam.paper.experiments import Experiment, Images, Scale
-from pyro_tkam.train.folder import write_text
+from pyro_tkam.train.checkpoints import last_checkpoint
+from pyro_tkam.train.folder import RunFolder, read_results, write_results
 from pyro_tkam.train.grid_updates import GridUpdates
 from pyro_tkam.train.held_out import held_out_evidence
 from pyro_tkam.train.module import ELBOTraining
-from pyro_tkam.train.pictures import generate
+from pyro_tkam.train.ownership import sole_owner
+from pyro_tkam.train.pictures import generate, save_picture
 from pyro_tkam.train.trainer import fit
 
 __all__ = ["draw", "environment", "measure", "merge_results", "reproduce", "table"]
@@ -51,27 +54,31 @@ def reproduce(
     :param progress: show a progress bar.
     :return: what ``result.json`` holds.
     :raises ValueError: for a scale that the experiment has not, missing data, and a folder with
-        another run.
+        another run or damaged files.
+    :raises BlockingIOError: for a folder that another process writes to.
     """
     settings, folder = experiment.scale(scale), Path(folder)
     images = settings.images(data)
     described = _described(experiment, scale, seed)
-    _claim(folder / "experiment.json", described)
-    pyro.set_rng_seed(seed)
-    model = experiment.model(settings, images)
-    seconds = _fit(model, experiment, settings, images, folder, seed, progress)
-    model.requires_grad_(False)
-    pyro.set_rng_seed(seed)
-    samples = generate(model, sum(settings.sizes))
-    result = {
-        **described,
-        "environment": environment(),
-        "seconds_per_update": _earlier_seconds(folder) if seconds is None else seconds,
-        "measured": measure(model, samples, images, settings.sizes),
-    }
-    draw(model, samples, images, folder)
-    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
-    return result
+    with sole_owner(folder, "reproduce"):
+        _claim(folder, described)
+        earlier = read_results(
+            folder / "result.json", "delete it, and `reproduce` writes it again"
+        ).get("seconds_per_update")
+        pyro.set_rng_seed(seed)
+        model = experiment.model(settings, images)
+        seconds = _fit(model, experiment, settings, images, folder, seed, progress)
+        model.requires_grad_(False)
+        pyro.set_rng_seed(seed)
+        samples = generate(model, sum(settings.sizes))
+        result = {
+            **described,
+            "environment": environment(),
+            "seconds_per_update": earlier if seconds is None else seconds,
+            "measured": measure(model, samples, images, settings.sizes),
+        }
+        draw(model, samples, images, folder)
+        return write_results(folder / "result.json", result)
 
 
 def environment() -> dict[str, Any]:
@@ -103,21 +110,16 @@ def _described(experiment: Experiment, scale: str, seed: int) -> dict[str, Any]:
     return dict(json.loads(json.dumps(described)))
 
 
-def _claim(path: Path, described: dict[str, Any]) -> None:
+def _claim(folder: Path, described: dict[str, Any]) -> None:
     """Write what decides the run, unless the folder holds another one."""
-    if path.is_file() and json.loads(path.read_text()) != described:
+    last_checkpoint(RunFolder(folder))  # which refuses what is damaged or of another version
+    path = folder / "experiment.json"
+    earlier = read_results(path, "delete it, and `reproduce` writes it again")
+    if earlier and earlier != described:
         raise ValueError(
-            f"folder must be new or hold the same run, got {path.parent} with another, see "
-            f"{path.name}"
+            f"folder must be new or hold the same run, got {folder} with another, see {path.name}"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(described, indent=2) + "\n")
-
-
-def _earlier_seconds(folder: Path) -> float | None:
-    """Return the time of an update as an earlier result of a finished run has it."""
-    path = folder / "result.json"
-    return json.loads(path.read_text())["seconds_per_update"] if path.is_file() else None
+    write_results(path, described)
 
 
 def _fit(
@@ -217,14 +219,14 @@ def draw(model: TKAM, samples: Tensor, images: Images, folder: Path) -> None:
     left, right = figure.subplots(1, 2)
     plots.image_grid(images.held_out[:64], left, title="real, held out")
     plots.image_grid(samples[:64], right, title="drawn from the model")
-    figure.savefig(folder / "samples.png", dpi=100)
+    save_picture(left, folder / "samples.png", dpi=100)
     with pyro.get_param_store().scope():
         prior = model.prior()
         if len(prior.event_shape) == 0:
             panels = plots.prior_components(prior)
         else:
             panels = plots.prior_marginals(prior.sample((2000,)), Normal(0.0, 1.0))
-    plots.save(panels[0], folder / "priors.png")
+    save_picture(panels[0], folder / "priors.png")
 
 
 def merge_results(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pyro_tkam._optional import needs
 from pyro_tkam.train.config import ChainConfig, GridConfig, ModelConfig, TrainConfig
-from pyro_tkam.train.folder import RunFolder
+from pyro_tkam.train.folder import RunFolder, training_to_arviz
 
 if TYPE_CHECKING:
-    from pyro_tkam.train.archive import training_to_arviz
     from pyro_tkam.train.grid_updates import GridUpdates
     from pyro_tkam.train.held_out import HeldOutEvidence, held_out_evidence
     from pyro_tkam.train.module import ELBOTraining
@@ -28,7 +27,6 @@ _HOMES = {
     "load_model": "run",
     "report": "page",
     "train": "run",
-    "training_to_arviz": "archive",
 }
 
 __all__ = [

@@ -1,9 +1,15 @@
 """What Lightning lacks for a run that can be killed at any moment and give the same numbers."""
 
 import csv
+import io
+import os
+import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from types import FrameType
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -13,8 +19,10 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from pyro_tkam._files import disk_errors_named, replacing
 from pyro_tkam.train.checkpoints import read_checkpoint, write_checkpoint
-from pyro_tkam.train.folder import write_text
+from pyro_tkam.train.folder import digest
+from pyro_tkam.train.ownership import Terminated, raise_terminated
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -36,23 +44,94 @@ class AtomicCheckpoints(TorchCheckpointIO):
         return read_checkpoint(Path(path), map_location)
 
 
+class StoppedError(Exception):
+    """A signal ends the run after its last checkpoint."""
+
+
+class StopSignals(Callback):
+    """
+    Remember SIGTERM and Ctrl-C while a run trains, so that it ends between two updates.
+
+    Lightning's own handler of SIGTERM ends a run with status 0, and talks to other processes in the
+    midst of an update. A handler that was set before is called too, and a second signal is obeyed
+    at once.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._earlier: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
+
+    def on_fit_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Remember the handlers before Lightning adds its own."""
+        if threading.current_thread() is threading.main_thread():  # others cannot have handlers
+            self._earlier = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+
+    def on_train_start(self, *_: Any) -> None:
+        """Take the place of Lightning's handlers, which puts back the earlier ones in the end."""
+        for number in self._earlier:
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        earlier = self._earlier[number]
+        first, self.received = self.received is None, number
+        own = (raise_terminated, signal.default_int_handler)
+        if callable(earlier) and not (first and earlier in own):
+            earlier(number, frame)
+
+    def agreed(self, trainer: lightning.Trainer) -> bool:
+        """
+        Tell, to all processes alike, whether one of them got a signal.
+
+        :param trainer: the trainer.
+        """
+        if trainer.received_sigterm:  # before training began
+            self.received = signal.SIGTERM
+        any_received: bool = trainer.strategy.reduce_boolean_decision(
+            self.received is not None, all=False
+        )
+        if any_received and self.received is None:
+            self.received = signal.SIGTERM
+        return any_received
+
+    def error(self, when: str, local_rank: int) -> BaseException:
+        """
+        Return what to raise once everything is written.
+
+        :param when: how far the run had come.
+        :param local_rank: number of the process on this machine; the first speaks for all.
+        """
+        if local_rank:
+            return SystemExit(0)
+        return KeyboardInterrupt(when) if self.received == signal.SIGINT else Terminated(when)
+
+
 class LastCheckpoint(Checkpoint):
     """
-    Replace one checkpoint file every so many updates and after the last. Its state knows no path:
-    folders may move.
+    Replace one checkpoint file before the first update, every so many updates and after the last,
+    be it that a signal ends the run. Its state knows no path: folders may move.
 
     :param path: the file.
     :param every: number of updates between checkpoints.
+    :param signals: the callback that takes signals.
+    :raises StoppedError: after the checkpoint, where there was a signal.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
+    def __init__(self, path: Path, every: int, signals: StopSignals) -> None:
+        self.path, self.every, self.signals = path, every, signals
+
+    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Save before the first update, so that metrics never lack a checkpoint."""
+        if trainer.global_step == 0:
+            trainer.save_checkpoint(self.path)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Save where it is time."""
         is_last = trainer.global_step == trainer.max_steps or trainer.should_stop
-        if is_last or trainer.global_step % self.every == 0:
+        stops = self.signals.agreed(trainer)
+        if is_last or stops or trainer.global_step % self.every == 0:
             trainer.save_checkpoint(self.path)
+        if stops:
+            raise StoppedError
 
 
 class RandomState(Callback):
@@ -116,17 +195,17 @@ class RandomState(Callback):
 class MetricsFile(Callback):
     """
     Write the logged metrics of every update to a CSV file, a row each, before a checkpoint can hold
-    that update.
+    that update; a checkpoint holds a checksum of them.
 
     A run that goes on from a checkpoint first drops the rows after it. Times are not written: they
     never repeat. Of several processes the first writes.
 
     :param path: the file.
-    :raises ValueError: on resuming, for a file that lacks rows before the checkpoint.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._written = digest()
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -135,16 +214,11 @@ class MetricsFile(Callback):
         if not trainer.is_global_zero:
             return
         update = trainer.global_step
-        lines = (
-            self.path.read_text().splitlines(keepends=True)
-            if update and self.path.is_file()
-            else []
-        )
-        if update and (len(lines) < update + 1 or not lines[update].startswith(f"{update},")):
-            raise ValueError(
-                f"{self.path} lacks rows up to update {update}, at which the checkpoint was written"
-            )
-        write_text(self.path, "".join(lines[: update + 1]))
+        lines = self.path.read_bytes().splitlines(keepends=True) if update else []
+        kept = b"".join(lines[: update + 1])
+        self._written = digest(kept)
+        with replacing(self.path) as aside:
+            aside.write_bytes(kept)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Append the row of this update."""
@@ -154,11 +228,28 @@ class MetricsFile(Callback):
             "update": trainer.global_step,
             **{k: v.item() for k, v in trainer.callback_metrics.items()},
         }
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row, lineterminator="\n")
-            if trainer.global_step == 1:
-                writer.writeheader()
-            writer.writerow(row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, row, lineterminator="\n")
+        if trainer.global_step == 1:
+            writer.writeheader()
+        writer.writerow(row)
+        content = text.getvalue().encode()
+        with disk_errors_named(self.path), self.path.open("ab") as file:
+            file.write(content)
+        self._written.update(content)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        """Have the rows on the disk before the checkpoint, and put their checksum into it."""
+        if not trainer.is_global_zero:
+            return
+        with disk_errors_named(self.path), self.path.open("rb+") as file:
+            os.fsync(file.fileno())
+        checkpoint["metrics"] = {
+            "updates": trainer.global_step,
+            "checksum": self._written.hexdigest(),
+        }
 
 
 class StopEarly(EarlyStopping):
@@ -230,7 +321,7 @@ class StepTime(Callback):
 
 class ProgressBar(TQDMProgressBar):
     """
-    A bar with the logged metrics and the seconds of the last update.
+    A bar of all updates, with the logged metrics and the seconds of the last one.
 
     :param times: the callback that measures.
     """
@@ -238,6 +329,20 @@ class ProgressBar(TQDMProgressBar):
     def __init__(self, times: StepTime) -> None:
         super().__init__(refresh_rate=20)
         self._times = times
+
+    @property
+    def total_train_batches(self) -> int:
+        """The number of updates in all, of which a resumed run has done some."""
+        return self.trainer.max_steps
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Begin where the run does."""
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.initial = trainer.global_step
+
+    def on_exception(self, *_: Any) -> None:
+        """End the line of the bar, so that what is said next has one of its own."""
+        self.train_progress_bar.close()
 
     def get_metrics(self, *args: Any) -> dict[str, Any]:
         """Return what stands at the end of the bar."""

@@ -2,20 +2,23 @@
 Checkpoint files that are always whole, written aside and then renamed, and say what wrote them.
 """
 
-import os
+import errno
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import pyro_tkam
+from pyro_tkam._files import replacing
+from pyro_tkam.train.folder import REMEDY, RunFolder, checksum
 
-FORMAT = 1
+FORMAT = 2
 """
-Number of the layout of checkpoints; it grows with every change after which older ones cannot be
-gone on from.
+Number of the layout of checkpoints and configurations; it grows with every change after which older
+ones cannot be gone on from.
 """
 
 
@@ -55,14 +58,13 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 
     :param content: tensors, numbers, strings, and lists and dictionaries of them.
     :param path: the file to replace.
+    :raises OSError: where the disk is full or fails; names the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with replacing(path) as aside:
+        with aside.open("wb") as file:
+            torch.save(content, file)
+        if fault := _fault(aside):
+            raise OSError(f"{path} could not be written, and what it was stays: {fault}")
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -72,21 +74,99 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     :param path: the file.
     :param map_location: where its tensors go, as in ``torch.load``.
     :raises FileNotFoundError: where there is none.
-    :raises ValueError: for a file that is not a checkpoint, or only a part of one.
+    :raises ValueError: for a file that is not a checkpoint, only a part of one, or not as it was
+        written.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: the run has not come to its first checkpoint")
-    try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+    fault = _fault(path)
+    content = None
+    if fault is None:
+        try:
+            content = torch.load(path, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError:
+            fault = "it holds objects that could run code"  # torch's own text tells how to run it
+        except (RuntimeError, EOFError, ValueError, KeyError):
+            fault = "it holds no tensors"
+    if fault is not None:
+        raise ValueError(f"{path} is not a readable checkpoint: {fault}; {REMEDY}")
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ValueError(f"{path} is not a checkpoint of a training run: it has no state_dict")
     return content
+
+
+def last_checkpoint(files: RunFolder) -> dict[str, Any] | None:
+    """
+    Read the last checkpoint of a run folder, once folder and checkpoint are known to be whole.
+
+    :param files: the run folder.
+    :return: the checkpoint; None where the run has not begun.
+    :raises FileNotFoundError: where metrics tell that there was one.
+    :raises ValueError: for a checkpoint of another version, one that is damaged, and metrics that
+        are not those that it was written with.
+    """
+    if not files.checkpoint.exists():
+        # An empty file of metrics is older than the first checkpoint, a row is not.
+        if files.metrics.is_file() and (rows := len(files.read_metrics()["update"])):
+            raise FileNotFoundError(
+                f"{files.checkpoint} is missing, though {files.metrics.name} has {rows} updates; "
+                f"{REMEDY}"
+            )
+        return None
+    content = read_last_checkpoint(files)
+    _check_metrics(files, content)
+    return content
+
+
+def read_last_checkpoint(files: RunFolder) -> dict[str, Any]:
+    """
+    Read the last checkpoint of a run folder, whatever its metrics.
+
+    :param files: the run folder.
+    :raises FileNotFoundError: where there is none.
+    :raises ValueError: for a checkpoint of another version, and one that is damaged.
+    """
+    content = read_checkpoint(files.checkpoint)
+    number = content.get("pyro_tkam_format")
+    if number != FORMAT:
+        raise ValueError(
+            f"{files.checkpoint} is of pyro-tkam {content.get('pyro_tkam_version')} with layout "
+            f"{number}, takes layout {FORMAT}; use that version, or train in a new folder"
+        )
+    return content
+
+
+def _check_metrics(files: RunFolder, content: dict[str, Any]) -> None:
+    """Refuse metrics other than those that a checkpoint was written with; later ones may follow."""
+    written = content.get("metrics")
+    if written is None:  # by a Trainer without such a file
+        return
+    if not files.metrics.is_file():
+        raise FileNotFoundError(f"{files.metrics} is missing; {REMEDY}")
+    updates = written["updates"]
+    lines = files.metrics.read_bytes().splitlines(keepends=True)
+    if updates and len(lines) < updates + 1:
+        raise ValueError(
+            f"{files.metrics} lacks rows up to update {updates}, at which the checkpoint was "
+            f"written; {REMEDY}"
+        )
+    if checksum(b"".join(lines[: updates + 1] if updates else [])) != written["checksum"]:
+        raise ValueError(
+            f"{files.metrics} is damaged: up to update {updates} it is not as it was written; "
+            f"{REMEDY}"
+        )
+
+
+def _fault(path: Path) -> str | None:
+    """Return what is wrong with a file of torch, whose records have checksums."""
+    try:
+        with zipfile.ZipFile(path) as records:
+            broken = records.testzip()
+    # The last two for records that seem encrypted or of a future format.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError):
+        return "it is not whole"
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the file's start
+            raise
+        return "it is not whole"
+    return None if broken is None else f"its record {broken} is not as it was written"

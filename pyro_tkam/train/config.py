@@ -1,13 +1,16 @@
 """The configuration of a training run, and its YAML file."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pyro_tkam import __version__
 from pyro_tkam._checks import whole_number
+from pyro_tkam._files import write_text
 from pyro_tkam._optional import needs
-from pyro_tkam.train.folder import write_text
+from pyro_tkam.train.folder import REMEDY, checksum
 
 
 @dataclass(frozen=True)
@@ -217,24 +220,36 @@ class TrainConfig:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing")
         try:
-            content = yaml.safe_load(path.read_text())
+            text = path.read_text(encoding="utf-8")
+            content = yaml.safe_load(text)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a YAML file: {error}") from error
+            cause = " ".join(str(error).split())
+            raise ValueError(f"{path} is not a YAML file: {cause}; {REMEDY}") from error
+        head, _, body = text.partition("\n")
+        if (written := _HEAD.fullmatch(head)) and written[1] != checksum(body.encode()):
+            raise ValueError(
+                f"{path} is not as it was written, its checksum is another; put back a copy of it, "
+                "or remove its first line to take it as it is"
+            )
         try:
             return cls.of(content)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is not a configuration: {error}") from error
+            raise ValueError(f"{path} is not a configuration: {error}; {REMEDY}") from error
 
     def save(self, path: Path) -> None:
         """
-        Write the configuration as YAML.
+        Write the configuration as YAML, under a line with a checksum.
 
         :param path: the file to write.
         """
         with needs("train"):
             import yaml
-        write_text(path, yaml.safe_dump(asdict(self), sort_keys=False))
+        body = yaml.safe_dump(asdict(self), sort_keys=False)
+        written = f"# written by pyro-tkam {__version__}, checksum {checksum(body.encode())}"
+        write_text(path, f"{written}: remove this line after a change by hand\n{body}")
 
+
+_HEAD = re.compile(r"# written by pyro-tkam \S+, checksum (\w+): .*")
 
 PRECISIONS = ("32-true", "bf16-mixed")
 """Names, as Lightning has them, of the precisions in which a run computes."""

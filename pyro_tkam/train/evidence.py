@@ -22,6 +22,7 @@ from pyro_tkam.infer.evidence.mixture_proposal import MixtureProposal
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.ops.estimators import importance, pareto_smooth
 from pyro_tkam.train.folder import RunFolder
+from pyro_tkam.train.ownership import sole_owner
 from pyro_tkam.train.per_datum import METHODS, EvidenceReport, PerDatum
 
 PRIOR_DRAWS = 10_000
@@ -120,6 +121,7 @@ def evidence_of_run(
     :param seed: seed of everything random.
     :raises FileNotFoundError: for a missing folder, configuration or checkpoint.
     :raises ValueError: for a damaged folder, no held-out data, or a number out of range.
+    :raises BlockingIOError: for a folder that another process writes to.
     """
     from pyro_tkam.train.config import TrainConfig
     from pyro_tkam.train.run import load_model, load_split
@@ -127,13 +129,15 @@ def evidence_of_run(
     whole_number("num", num, 1)
     model = load_model(folder)
     files = RunFolder(Path(folder))
-    _, held_out = load_split(TrainConfig.load(files.config))
-    pyro.set_rng_seed(seed)
-    with pyro.get_param_store().scope():
-        report = per_datum_evidence(
-            model, held_out[:num], checked=checked, most_tempered=most_tempered
-        )
-    report.write(files)
+    # Training that went on would leave the evidence of a model that is no more.
+    with sole_owner(files.path, "evidence"):
+        _, held_out = load_split(TrainConfig.load(files.config))
+        pyro.set_rng_seed(seed)
+        with pyro.get_param_store().scope():
+            report = per_datum_evidence(
+                model, held_out[:num], checked=checked, most_tempered=most_tempered
+            )
+        report.write(files)
     return report
 
 

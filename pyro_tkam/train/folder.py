@@ -3,25 +3,75 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pyro_tkam._files import write_text
 
 if TYPE_CHECKING:
     from pyro_tkam._arviz import Container
     from pyro_tkam.infer.results import Evidence
 
+#: the way out where a file is damaged
+REMEDY = "put back a copy of it, or train in a new folder"
+#: makes the hash of a content, which more can be added to
+digest = partial(hashlib.blake2b, digest_size=8)
+_CHECKSUM = "checksum"
 
-def write_text(path: Path, text: str) -> None:
+
+def checksum(content: bytes) -> str:
     """
-    Replace a file so that a reader sees the old text or the new one, never a part.
+    Return what tells a content from another.
+
+    :param content: any bytes.
+    """
+    return digest(content).hexdigest()
+
+
+def write_results(path: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Write numbers as JSON, with a checksum of them.
+
+    :param path: the file to replace.
+    :param results: numbers, strings, None, and lists and dictionaries of them.
+    :return: what the file holds.
+    """
+    content = {**results, _CHECKSUM: _checksum_of(results)}
+    write_text(path, json.dumps(content, indent=2) + "\n")
+    return content
+
+
+def read_results(path: Path, remedy: str) -> dict[str, Any]:
+    """
+    Read what :func:`write_results` wrote.
 
     :param path: the file.
-    :param text: its new content.
+    :param remedy: the way out where it is damaged.
+    :return: the numbers; none where there is no file.
+    :raises ValueError: for a file that is not as it was written.
     """
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text)
-    aside.replace(path)
+    if not path.is_file():
+        return {}
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}; {remedy}") from error
+    if not isinstance(results, dict) or _CHECKSUM not in results:
+        raise ValueError(f"{path} is damaged: it has no checksum; {remedy}")
+    if results.pop(_CHECKSUM) != _checksum_of(results):
+        raise ValueError(f"{path} is damaged: its checksum is another; {remedy}")
+    return results
+
+
+def _checksum_of(results: Mapping[str, Any]) -> str:
+    as_read = json.loads(json.dumps(results))  # where keys are strings
+    return checksum(json.dumps(as_read, sort_keys=True).encode())
 
 
 @dataclass(frozen=True)
@@ -64,25 +114,80 @@ class RunFolder:
 
     def read_metrics(self) -> dict[str, list[float]]:
         """
-        Read the metrics of every update.
+        Read the metrics of every update; a row that is being written is left out.
 
         :return: a list for each column of the file, ``"update"`` among them.
         :raises FileNotFoundError: where there is no such file.
-        :raises ValueError: for a row that is not numbers.
+        :raises ValueError: for what is no table of numbers with a row for each update.
         """
         if not self.metrics.is_file():
             raise FileNotFoundError(f"{self.metrics} is missing")
-        with self.metrics.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        content = self.metrics.read_bytes()
         try:
-            return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.metrics} is damaged: {error}") from error
+            lines = content[: content.rfind(b"\n") + 1].decode().splitlines()
+            names, *rows = list(csv.reader(lines)) or [["update"]]
+            columns = [[float(row[index]) for row in rows] for index in range(len(names))]
+        except (csv.Error, ValueError, IndexError) as error:
+            raise ValueError(f"{self.metrics} is damaged: {error}; {REMEDY}") from error
+        if names[0] != "update" or columns[0] != list(range(1, len(rows) + 1)):
+            raise ValueError(f"{self.metrics} is damaged: it lacks updates; {REMEDY}")
+        return dict(zip(names, columns, strict=True))
+
+    def read_summary(self) -> dict[str, Any]:
+        """
+        Read the numbers of the finished run; none where it has not finished.
+
+        :raises ValueError: for a file that is not as it was written.
+        """
+        return read_results(self.summary, "delete it, and `resume` writes it again")
 
     def __to_arviz__(self, *, evidence: Evidence | None = None) -> Container:
         """
         Convert the folder of a finished run, as :func:`~pyro_tkam.diagnostics.to_arviz` asks it to.
         """
-        from pyro_tkam.train.archive import training_to_arviz  # ArviZ takes seconds to import
-
         return training_to_arviz(self, evidence=evidence)
+
+
+def training_to_arviz(result: RunFolder, *, evidence: Evidence | None = None) -> Container:
+    """
+    Turn a run folder into a container with one group, ``training``: every metric over dimension
+    ``update``.
+
+    :param result: the folder of a finished run.
+    :param evidence: not taken: the run's own evidence of held-out data, in nats a datum, is in the
+        attributes, where any were held out.
+    :raises FileNotFoundError: where metrics or summary are missing.
+    :raises ValueError: for an evidence, or damaged metrics or summary.
+    """
+    import numpy as np
+
+    from pyro_tkam._arviz import from_groups  # ArviZ takes seconds to import
+
+    if evidence is not None:
+        raise ValueError("evidence must be None for a run folder, which has its own, got one")
+    if not result.summary.is_file():
+        raise FileNotFoundError(f"{result.summary} is missing")
+    summary = result.read_summary()
+    columns = {name: np.asarray(values) for name, values in result.read_metrics().items()}
+    updates = columns.pop("update").astype(int)
+    if len(updates) != summary["updates"]:
+        raise ValueError(
+            f"{result.metrics} is damaged: it has {len(updates)} of {summary['updates']} updates; "
+            f"{REMEDY}"
+        )
+    held_out = summary.get("held_out")
+    return from_groups(
+        {"training": columns},
+        sample_dims={"training": ("update",)},
+        coords={"update": updates},
+        attrs={} if held_out is None else _evidence_attributes(held_out),
+    )
+
+
+def _evidence_attributes(held_out: Mapping[str, Any]) -> dict[str, Any]:
+    error = held_out["standard_error"]
+    return {
+        "log_evidence": held_out["log_evidence"],
+        "log_evidence_standard_error": math.nan if error is None else error,
+        "log_evidence_verdict": held_out["verdict"],
+    }

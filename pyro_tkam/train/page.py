@@ -1,7 +1,6 @@
 """One page that shows a run: self-contained, so that it can be mailed."""
 
 import base64
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from html import escape
@@ -10,8 +9,10 @@ from string import Template
 from typing import Any
 
 from pyro_tkam import __version__
+from pyro_tkam._files import write_text
+from pyro_tkam.train.checkpoints import last_checkpoint
 from pyro_tkam.train.config import TrainConfig
-from pyro_tkam.train.folder import RunFolder, write_text
+from pyro_tkam.train.folder import RunFolder, read_results
 from pyro_tkam.train.per_datum import METHOD_WORDS
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -29,19 +30,21 @@ def report(folder: Path | str) -> Path:
 
     :param folder: the run folder.
     :return: the file.
-    :raises FileNotFoundError: for a missing folder or configuration.
-    :raises ValueError: for a damaged configuration, metrics or summary.
+    :raises FileNotFoundError: for a missing folder, configuration or checkpoint.
+    :raises ValueError: for a damaged configuration, checkpoint, metrics, summary or evidence.
     """
     files = RunFolder(Path(folder))
     if not files.path.is_dir():
         raise FileNotFoundError(f"{files.path}: there is no such run folder")
+    last_checkpoint(files)  # which refuses what is damaged
     config = TrainConfig.load(files.config)
-    summary = _numbers(files.summary)
+    summary = files.read_summary()
+    each = files.path / "evidence.json"
     page = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(files.path.resolve().name),
         state=_state(files, config),
-        evidence=_shown(files.summary, _evidence)
-        + _shown(files.path / "evidence.json", _per_datum),
+        evidence=_shown(files.summary, summary, _evidence)
+        + _shown(each, read_results(each, "delete it, and `evidence` writes it again"), _per_datum),
         curves=_picture(files.path / "curves.png", "metrics of every update"),
         metrics=_table({name: value for name, value in summary.items() if name != "held_out"}),
         samples=_picture(files.path / "samples.png", "samples of the trained model"),
@@ -54,24 +57,8 @@ def report(folder: Path | str) -> Path:
     return written
 
 
-def _numbers(path: Path) -> dict[str, Any]:
-    """Read names and numbers from a JSON file; nothing where there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{path} is damaged: it holds a {type(content).__name__}, not names and numbers"
-        )
-    return content
-
-
-def _shown(path: Path, show: Callable[[Mapping[str, Any]], str]) -> str:
-    """Show what a JSON file holds."""
-    numbers = _numbers(path)
+def _shown(path: Path, numbers: Mapping[str, Any], show: Callable[[Mapping[str, Any]], str]) -> str:
+    """Show what a file holds."""
     try:
         return show(numbers)
     except KeyError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from pyro_tkam._arviz import from_groups, save
-from pyro_tkam.train.folder import RunFolder, write_text
+from pyro_tkam._files import replacing
+from pyro_tkam.train.folder import RunFolder, write_results
 
 AGREEMENT_SIGMAS = 4.0
 FALSE_DISAGREEMENT = 0.001
@@ -161,15 +161,14 @@ class EvidenceReport:
         rows["khat"] = [None if math.isnan(khat) else khat for khat in rows["khat"]]
         check = {"rows": self.checked.tolist(), "tempering": self.tempered.value.tolist()}
         content = {**self.summary(), "per_datum": rows, "cross_check": check}
-        write_text(files.path / "evidence.json", json.dumps(content, indent=2) + "\n")
+        write_results(files.path / "evidence.json", content)
         groups = {
             "evidence": {f"log_evidence_{name}": each.numpy() for name, each in columns.items()}
         }
         attributes = {"log_evidence": self.summary()["log_evidence"], "methods": ", ".join(METHODS)}
-        save(
-            from_groups(groups, sample_dims={"evidence": ("data",)}, attrs=attributes),
-            files.path / "evidence.nc",
-        )
+        container = from_groups(groups, sample_dims={"evidence": ("data",)}, attrs=attributes)
+        with replacing(files.path / "evidence.nc") as aside:
+            save(container, aside)
 
 
 def _chance_of_as_many(disagreeing: int, num: int) -> float:

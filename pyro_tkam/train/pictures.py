@@ -1,10 +1,14 @@
 """The pictures of a run folder."""
 
+from pathlib import Path
+from typing import Any
+
 import pyro
 import torch
 from pyro.distributions import Normal
 
 from pyro_tkam import plots
+from pyro_tkam._files import replacing
 from pyro_tkam.distributions import (
     AutoregressiveTilted,
     ExponentiallyTilted,
@@ -28,6 +32,18 @@ def generate(model: TKAM, num: int) -> torch.Tensor:
         return model.generate(num)
 
 
+def save_picture(axes: Any, path: Path, dpi: int = 120) -> None:
+    """
+    Write the figure of some axes whole or not at all.
+
+    :param axes: axes of :mod:`pyro_tkam.plots`.
+    :param path: the file to replace.
+    :param dpi: dots an inch.
+    """
+    with replacing(path) as aside:
+        plots.save(axes, aside, dpi)
+
+
 def draw_run(model: TKAM, files: RunFolder, num: int = 64) -> None:
     """
     Write ``samples.png`` (where a datum is an image), ``prior.png`` and ``curves.png``.
@@ -40,12 +56,12 @@ def draw_run(model: TKAM, files: RunFolder, num: int = 64) -> None:
     """
     samples = generate(model, num)
     if plots.are_images(samples):
-        plots.save(plots.image_grid(samples), files.path / "samples.png")
+        save_picture(plots.image_grid(samples), files.path / "samples.png")
     with pyro.get_param_store().scope():
         prior = model.prior()
         if isinstance(prior, JointEnergy | AutoregressiveTilted):
             panels = plots.prior_marginals(prior.sample((NUM_DRAWS,)), Normal(0.0, 1.0))
-            plots.save(panels[0], files.path / "prior.png")
+            save_picture(panels[0], files.path / "prior.png")
     if isinstance(prior, ExponentiallyTilted | TiltedMixture):
-        plots.save(plots.prior_densities(prior), files.path / "prior.png")
-    plots.save(plots.training_curves({"run": files.read_metrics()})[0], files.path / "curves.png")
+        save_picture(plots.prior_densities(prior), files.path / "prior.png")
+    save_picture(plots.training_curves({"run": files.read_metrics()})[0], files.path / "curves.png")

@@ -1,6 +1,5 @@
 """A whole training run from its configuration, and the way back from a run folder to its model."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,14 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_tkam._arviz import save
+from pyro_tkam import _arviz
+from pyro_tkam._files import replacing
 from pyro_tkam.datasets import load_rows, split
 from pyro_tkam.models import TKAM
-from pyro_tkam.train.archive import training_to_arviz
-from pyro_tkam.train.checkpoints import read_checkpoint
+from pyro_tkam.train.checkpoints import last_checkpoint, read_last_checkpoint
 from pyro_tkam.train.config import TrainConfig
-from pyro_tkam.train.folder import RunFolder, write_text
+from pyro_tkam.train.folder import RunFolder, training_to_arviz, write_results
+from pyro_tkam.train.ownership import sole_owner
 from pyro_tkam.train.presets import make_model
 
 _MODEL_PREFIX = "objective.model."
@@ -53,23 +53,38 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     :return: what ``summary.json`` holds. Where several processes train together, the first does
         what comes after training, and the others return nothing at once.
     :raises ValueError: for a folder of another configuration or with damaged files.
+    :raises BlockingIOError: for a folder in which another process trains.
+    :raises OSError: where the disk is full; the last checkpoint stays.
     """
     from pyro_tkam.train.pictures import draw_run
 
     files = RunFolder(Path(folder))
     rows, held_out = load_split(config)
     config = replace(config, model=replace(config.model, data_shape=list(rows.shape[1:])))
-    seconds = _fit(config, rows, files, progress)
-    if not _is_first_process():
-        return {}
-    model = load_model(files.path)
-    pyro.set_rng_seed(config.seed)
-    seconds = _earlier_seconds(files) if seconds is None else seconds
-    summary = {**_last_metrics(files), **_evidence(model, held_out), "seconds_per_update": seconds}
-    draw_run(model, files)
-    write_text(files.summary, json.dumps(summary, indent=2) + "\n")
-    save(training_to_arviz(files), files.training)
-    return summary
+    processes = config.devices * config.num_nodes
+
+    def go_on() -> str:
+        if files.config.is_file():
+            return f"go on with `python -m pyro_tkam resume {files.path}`"
+        return "nothing was trained yet, start it again"
+
+    with sole_owner(files.path, "train", processes, go_on):
+        earlier = files.read_summary().get("seconds_per_update")
+        seconds = _fit(config, rows, files, progress)
+        if not _is_first_process():
+            return {}
+        model = load_model(files.path)
+        pyro.set_rng_seed(config.seed)
+        summary = {
+            **_last_metrics(files),
+            **_evidence(model, held_out),
+            "seconds_per_update": earlier if seconds is None else seconds,
+        }
+        draw_run(model, files)
+        written = write_results(files.summary, summary)
+        with replacing(files.training) as aside:
+            _arviz.save(training_to_arviz(files), aside)
+        return written
 
 
 def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) -> float | None:
@@ -126,20 +141,11 @@ def _is_first_process() -> bool:
 
 
 def _check_claim(files: RunFolder, config: TrainConfig) -> None:
-    """Refuse a folder that has a checkpoint of another configuration."""
-    if files.checkpoint.exists() and TrainConfig.load(files.config) != config:
+    """Refuse a folder that has a checkpoint of another version or configuration."""
+    if last_checkpoint(files) is not None and TrainConfig.load(files.config) != config:
         raise ValueError(
             f"{files.path}: this run has another configuration, {files.config}; take a new folder"
         )
-
-
-def _earlier_seconds(files: RunFolder) -> float | None:
-    """Return the time of an update as an earlier summary of a finished run has it."""
-    return (
-        json.loads(files.summary.read_text())["seconds_per_update"]
-        if files.summary.is_file()
-        else None
-    )
 
 
 def _last_metrics(files: RunFolder) -> dict[str, Any]:
@@ -171,13 +177,19 @@ def load_model(folder: Path | str) -> TKAM:
 
     :param folder: the run folder.
     :raises FileNotFoundError: for a missing folder, configuration or checkpoint.
-    :raises ValueError: for a damaged configuration or checkpoint, or one of another model.
+    :raises ValueError: for a damaged configuration or checkpoint, and for a checkpoint of another
+        version or model.
     """
     files = RunFolder(Path(folder))
     if not files.path.is_dir():
         raise FileNotFoundError(f"{files.path}: there is no such run folder")
+    content = read_last_checkpoint(files) if files.checkpoint.exists() else None
     config = TrainConfig.load(files.config)
-    state = read_checkpoint(files.checkpoint)["state_dict"]
+    if content is None or content["global_step"] == 0:
+        raise FileNotFoundError(
+            f"{files.checkpoint} is missing: the run has not come to its first checkpoint"
+        )
+    state = content["state_dict"]
     if config.model.data_shape is None:
         raise ValueError(f"{files.config} lacks model.data_shape, which training records")
     model = make_model(config.model)
@@ -189,7 +201,8 @@ def load_model(folder: Path | str) -> TKAM:
     try:
         model.load_state_dict(own)
     except RuntimeError as error:
+        cause = " ".join(str(error).split())
         raise ValueError(
-            f"{files.checkpoint} is of another model than {files.config} describes: {error}"
+            f"{files.checkpoint} is of another model than {files.config} describes: {cause}"
         ) from error
     return model

@@ -1,5 +1,6 @@
 """Train a Lightning module in a run folder, from its last checkpoint where there is one."""
 
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,14 @@ from pyro_tkam.train.callbacks import (
     RandomState,
     StepTime,
     StopEarly,
+    StoppedError,
+    StopSignals,
 )
+from pyro_tkam.train.checkpoints import last_checkpoint
 from pyro_tkam.train.config import check_hardware
 from pyro_tkam.train.folder import RunFolder
 from pyro_tkam.train.module import ELBOTraining
+from pyro_tkam.train.ownership import sole_owner
 
 
 def fit(
@@ -52,7 +57,8 @@ def fit(
 
     Where the folder has a checkpoint, training goes on from it. A run that was killed, at whatever
     moment, and gone on with gives the metrics of one that was not, to the last digit, on one
-    machine and number of threads.
+    machine and number of threads. SIGTERM and Ctrl-C end it after the update, with a checkpoint:
+    the first by exit status 143.
 
     :param module: model, guide and objective, as they were at the run's start.
     :param data: a tensor or array of shape ``(num, *event)``, floating or 64-bit integers; a tuple
@@ -85,6 +91,8 @@ def fit(
     :raises TypeError: for data of another type.
     :raises ValueError: for data that cannot be trained on, sizes below one, a batch that the
         processes cannot share, an unknown precision, and a folder whose files are damaged.
+    :raises BlockingIOError: for a folder in which another process trains.
+    :raises OSError: where the disk is full; the last checkpoint stays.
     """
     for name, value in (
         ("updates", updates),
@@ -96,13 +104,13 @@ def fit(
     check_hardware(batch_size, devices, num_nodes, precision)
     dataset: Dataset[Any] = as_dataset(data)
     batches = SeededBatches(dataset, batch_size, updates, seed)
-    files, times = RunFolder(Path(folder)), StepTime()
-    resume = str(files.checkpoint) if files.checkpoint.exists() else None
-    save = LastCheckpoint(files.checkpoint, checkpoint_every)
+    files, times, signals = RunFolder(Path(folder)), StepTime(), StopSignals()
+    save = LastCheckpoint(files.checkpoint, checkpoint_every, signals)
     optional = [
         *([ProgressBar(times)] if progress else []),
         *([StopEarly(patience)] if patience else []),
     ]
+    own = [signals, times, MetricsFile(files.metrics), RandomState()]
     module.initialize(batches.first())
     trainer = _trainer(
         device,
@@ -111,15 +119,37 @@ def fit(
         precision=precision,
         max_steps=updates,
         gradient_clip_val=clip_norm,
-        callbacks=[times, MetricsFile(files.metrics), RandomState(), *optional, *callbacks, save],
+        callbacks=[*own, *optional, *callbacks, save],
         enable_progress_bar=progress,
         default_root_dir=files.path,
         logger=_tensorboard(files.path) if tensorboard else False,
         log_every_n_steps=1,
     )
-    files.path.mkdir(parents=True, exist_ok=True)
-    trainer.fit(module, batches, ckpt_path=resume, weights_only=True)
+    with sole_owner(files.path, "fit", devices * num_nodes):
+        resume = None if last_checkpoint(files) is None else str(files.checkpoint)
+        _run(trainer, module, batches, resume)
+        if signals.received is not None:
+            when = f"after update {trainer.global_step} of {updates}"
+            raise signals.error(when, trainer.local_rank)
     return times.median
+
+
+def _run(trainer: lightning.Trainer, module: Any, batches: Any, resume: str | None) -> None:
+    """Train until the end or a signal."""
+    try:
+        # Lightning 2.6 makes tree specs in a way that torch 2.13 tells everyone will go: nothing
+        # that a user, or this package, could do about.
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", category=FutureWarning, module=r"lightning\.pytorch\.utilities\._pytree"
+            )
+            trainer.fit(module, batches, ckpt_path=resume, weights_only=True)
+    except StoppedError:
+        pass
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # which Lightning hides
+            raise end.__context__ from None
+        raise
 
 
 def _tensorboard(folder: Path) -> TensorBoardLogger:

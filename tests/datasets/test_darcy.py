@@ -138,18 +138,6 @@ def test_darcy_is_made_once_and_then_read(tmp_path, monkeypatch):
     assert not torch.equal(darcy(4, 9, seed=1, folder=tmp_path).pressure, first.pressure)
 
 
-def test_a_killed_writer_leaves_no_file(tmp_path):
-    from pyro_tkam.datasets.cache import write_whole
-
-    def fail(file):
-        file.write(b"half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_whole(tmp_path / "new" / "file", fail)
-    assert list((tmp_path / "new").iterdir()) == []
-
-
 def test_the_cache_is_where_the_user_has_it(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     darcy(1, 5)

@@ -1,11 +1,12 @@
 """
-Train a small model again and again in forked processes that are killed; run as a script by
+Run small commands again and again in forked processes that are stopped; run as a script by
 ``test_trainer.py``.
 
-``killed_runs.py FOLDER SEED OBJECTIVE UPDATES``: ``FOLDER/whole`` is trained without a break,
-``FOLDER/killed-0`` with ten kills at random moments, one of them while a checkpoint is being
-written; should it be done before, ``killed-1`` takes the rest, and so on. ``OBJECTIVE`` is one of
-``OBJECTIVES`` below. Prints the number of kills.
+``killed_runs.py FOLDER SEED WORK UPDATES SIGNAL STOPS``: ``FOLDER/whole`` is done without a break,
+``FOLDER/stopped-0`` with ``STOPS`` signals at random moments; where it is done before,
+``stopped-1`` takes the rest, and so on. ``WORK`` is one of ``WORKS`` below, ``SIGNAL`` is
+``SIGKILL`` (one of them while a checkpoint is being written) or ``SIGTERM``, whose exit status is
+checked. Prints the number of signals.
 """
 
 import os
@@ -14,102 +15,161 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import pyro
 import torch
-from pyro.infer import ELBO
 
+from pyro_tkam.__main__ import main as command_line
 from pyro_tkam.datasets import digits
 from pyro_tkam.infer import AutoMALA, ImportanceMLE, LangevinMLE
 from pyro_tkam.models import TKAM
+from pyro_tkam.paper.experiments import EXPERIMENTS, Scale
+from pyro_tkam.paper.reproduce import reproduce
 from pyro_tkam.train import ELBOTraining, checkpoints, fit
 
-NUM_KILLS = 10
-OBJECTIVES: dict[str, Callable[[], ELBO]] = {
-    "importance": lambda: ImportanceMLE(10),
-    "automala": lambda: LangevinMLE(AutoMALA, num_steps=2, max_step_size=2.0),
+MODEL = {"latent_dim": 2, "grid_size": 5, "widths": [8], "noise_scale": 0.3}
+
+
+def fitted(make_elbo: Callable[[], object]) -> Callable[[Path, int], None]:
+    def work(folder: Path, updates: int) -> None:
+        pyro.set_rng_seed(3)
+        images = digits().images
+        module = ELBOTraining(
+            TKAM.kart((8, 8), coupling="shared", **MODEL), make_elbo(), size=len(images)
+        )
+        fit(
+            module,
+            images,
+            folder,
+            updates=updates,
+            batch_size=64,
+            checkpoint_every=7,
+            clip_norm=1.0,
+            progress=False,
+        )
+
+    return work
+
+
+def commanded(name: str) -> Callable[[Path, int], None]:
+    """Return a command, which goes on as the one that it names when it has begun."""
+
+    def work(folder: Path, updates: int) -> None:
+        words = [name, str(folder)]
+        if name == "train" and (folder / "config.yaml").exists():
+            words = ["resume", str(folder)]
+        else:
+            options = {f"model.{key}": value for key, value in MODEL.items()} | {
+                "data": "digits",
+                "held_out": 200,
+                "updates": updates,
+                "batch_size": 50,
+                "num_particles": 10,
+                "checkpoint_every": 7,
+                "device": "cpu",
+            }
+            words += [f"--{key}={value}" for key, value in options.items()]
+        if status := command_line(words):
+            sys.exit(status)
+
+    return work
+
+
+def reproduced(folder: Path, updates: int) -> None:
+    model = {**MODEL, "coupling": "shared"}
+    scale = Scale(
+        data="darcy",
+        training=60,
+        held_out=20,
+        updates=updates,
+        batch_size=10,
+        model=model,
+        objective={"num_particles": 5},
+        sizes=(30, 40, 50),
+    )
+    row = replace(EXPERIMENTS["darcy-uniform-rbf"], scales={"small": scale})
+    reproduce(row, "small", folder, data=folder.parent, progress=False)
+
+
+WORKS: dict[str, Callable[[Path, int], None]] = {
+    "importance": fitted(lambda: ImportanceMLE(10)),
+    "automala": fitted(lambda: LangevinMLE(AutoMALA, num_steps=2, max_step_size=2.0)),
+    "train": commanded("train"),
+    "demo": commanded("demo"),
+    "reproduce": reproduced,
 }
 
 
-def train(folder: Path, objective: str, updates: int) -> None:
-    pyro.set_rng_seed(3)
-    images = digits().images
-    model = TKAM.kart(
-        (8, 8), latent_dim=2, coupling="shared", grid_size=5, widths=[8], noise_scale=0.3
-    )
-    module = ELBOTraining(model, OBJECTIVES[objective](), size=len(images))
-    fit(
-        module,
-        images,
-        folder,
-        updates=updates,
-        batch_size=64,
-        checkpoint_every=7,
-        clip_norm=1.0,
-        progress=False,
-    )
-
-
-def break_checkpoints(folder: Path, objective: str, updates: int) -> None:
-    """Train until the second checkpoint, of which only a part is written."""
-    save, calls = torch.save, iter((False, True))
+def break_checkpoints() -> None:
+    """Let this process die in its third checkpoint, of which only a part is written."""
+    save, calls = torch.save, iter((False, False, True))
 
     def save_or_die(content: object, file: object) -> None:
-        if next(calls):
+        if next(calls, True):
             file.write(b"half of a checkpoint")
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         save(content, file)
 
     checkpoints.torch.save = save_or_die
-    train(folder, objective, updates)
 
 
-def killed(work: Callable[[Path], None], folder: Path, seconds: float | None = None) -> bool:
+def stopped(work: Callable[[], None], number: int, seconds: float | None = None) -> bool:
     """
-    Run in a forked process, kill it after some seconds, and tell whether it was killed before it
+    Run in a forked process, stop it after some seconds, and tell whether it was stopped before it
     was done.
     """
     if (process := os.fork()) == 0:
         status = 1
         try:
-            work(folder)
+            work()
             status = 0
+        except SystemExit as end:
+            status = end.code
         finally:
+            sys.stdout.flush()
             os._exit(status)
     if seconds is not None:
         time.sleep(seconds)
-        os.kill(process, signal.SIGKILL)
+        os.kill(process, number)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    if code not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"training failed with exit code {code}")
+    # Before the command begins, or after it, SIGTERM ends the process at once.
+    allowed = (0, 143, -number) if number == signal.SIGTERM else (0, -number)
+    if code not in allowed:
+        raise RuntimeError(f"the work failed with exit code {code}")
     return code != 0
 
 
-def main(folder: Path, seed: int, objective: str, updates: int) -> None:
-    train_it, break_it = (
-        partial(work, objective=objective, updates=updates) for work in (train, break_checkpoints)
-    )
+def main(folder: Path, seed: int, name: str, updates: int, signal_name: str, stops: int) -> None:
     torch.set_num_threads(1)
+    work, number = WORKS[name], signal.Signals[signal_name]
+
+    def whole() -> None:
+        work(folder / "whole", updates)
+
     start = time.perf_counter()
-    killed(train_it, folder / "whole")
-    training = time.perf_counter() - start
-    start = time.perf_counter()
-    killed(train_it, folder / "whole")  # nothing is left to do: this is the time to start
-    starting = time.perf_counter() - start
-    moments, kills, number = random.Random(seed), 0, 0
-    while kills < NUM_KILLS:
-        in_checkpoint = kills == NUM_KILLS // 2
-        seconds = None if in_checkpoint else moments.uniform(0, starting + 0.2 * training)
-        if killed(break_it if in_checkpoint else train_it, folder / f"killed-{number}", seconds):
-            kills += 1
+    stopped(whole, number)
+    duration = time.perf_counter() - start
+    moments, done, runs = random.Random(seed), 0, 0
+    while done < stops:
+        breaking = number == signal.SIGKILL and done == stops // 2
+
+        def next_try(breaking: bool = breaking, run: int = runs) -> None:
+            if breaking:
+                break_checkpoints()
+            work(folder / f"stopped-{run}", updates)
+
+        seconds = None if breaking else moments.uniform(0, 0.8 * duration)
+        if stopped(next_try, number, seconds):
+            done += 1
         else:
-            number += 1
-    killed(train_it, folder / f"killed-{number}")
-    print(kills)
+            runs += 1
+    stopped(lambda: work(folder / f"stopped-{runs}", updates), number)
+    print(done)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    path, seed, name, updates, signal_name, stops = sys.argv[1:]
+    main(Path(path), int(seed), name, int(updates), signal_name, int(stops))

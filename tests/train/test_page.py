@@ -1,7 +1,6 @@
 """The page of a run."""
 
 import base64
-import json
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -10,6 +9,7 @@ import torch
 
 from pyro_tkam.__main__ import main
 from pyro_tkam.train import ModelConfig, RunFolder, TrainConfig, report, train
+from pyro_tkam.train.folder import write_results
 from pyro_tkam.train.per_datum import EvidenceReport, PerDatum
 
 CONFIG = TrainConfig(
@@ -77,7 +77,7 @@ def test_a_verdict_from_a_stranger_is_escaped(tmp_path):
     files = unfinished(tmp_path)
     TrainConfig().save(files.config)
     evidence = {"log_evidence": 1.0, "standard_error": 0.5, "verdict": "<img src=x>"}
-    files.summary.write_text(json.dumps({"updates": 3, "held_out": evidence}))
+    write_results(files.summary, {"updates": 3, "held_out": evidence})
     page = Page(report(files.path).read_text())
     assert "<img src=x>" in page.text
     assert not page.references
@@ -87,7 +87,7 @@ def test_a_verdict_from_a_stranger_is_escaped(tmp_path):
 def test_a_run_without_held_out_data_has_no_evidence(tmp_path):
     files = unfinished(tmp_path)
     TrainConfig().save(files.config)
-    files.summary.write_text('{"updates": 3}')
+    write_results(files.summary, {"updates": 3})
     assert "no data were held out" in report(files.path).read_text()
 
 
@@ -125,13 +125,23 @@ def test_the_evidence_of_each_datum_is_shown_where_it_was_estimated(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["summary", "evidence"])
-@pytest.mark.parametrize(
-    "text", ["{", "[1, 2]", '{"held_out": {}, "num": 3}', '{"held_out": 3, "log_evidence": "a"}']
-)
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "{}", '{"updates": 3}', "\udcff"])
 def test_damaged_numbers_are_named(tmp_path, name, text):
     files = unfinished(tmp_path)
     TrainConfig().save(files.config)
-    (files.path / f"{name}.json").write_text(text)
+    (files.path / f"{name}.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=rf"{name}\.json is damaged: .*; delete it"):
+        report(files.path)
+
+
+@pytest.mark.parametrize("name", ["summary", "evidence"])
+@pytest.mark.parametrize(
+    "content", [{"held_out": {}, "num": 3}, {"held_out": 3, "log_evidence": "a"}]
+)
+def test_other_numbers_are_named(tmp_path, name, content):
+    files = unfinished(tmp_path)
+    TrainConfig().save(files.config)
+    write_results(files.path / f"{name}.json", content)
     with pytest.raises(ValueError, match=rf"{name}\.json is damaged"):
         report(files.path)
 

@@ -174,22 +174,34 @@ def test_wrong_options_are_named_before_anything_is_written(tmp_path, options, m
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-@pytest.mark.parametrize(("objective", "updates"), [("importance", 150), ("automala", 60)])
-def test_a_run_that_is_killed_ten_times_gives_the_same_numbers(tmp_path, objective, updates):
+@pytest.mark.parametrize(
+    ("work", "updates", "name", "stops"),
+    [
+        ("importance", 150, "SIGKILL", 10),
+        ("automala", 60, "SIGKILL", 10),
+        ("train", 40, "SIGTERM", 3),
+        ("train", 40, "SIGKILL", 3),
+    ],
+)
+def test_a_run_that_is_stopped_again_and_again_gives_the_same_numbers(
+    tmp_path, work, updates, name, stops
+):
     script = Path(__file__).with_name("killed_runs.py")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(script), str(tmp_path), "0", objective, str(updates)],
+        [sys.executable, script, tmp_path, "0", work, str(updates), name, str(stops)],
         check=True,
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         timeout=300,
     )
-    assert done.stdout.splitlines()[-1] == "10"
+    assert done.stdout.splitlines()[-1] == str(stops)
     whole = RunFolder(tmp_path / "whole")
     assert whole.read_metrics()["update"] == list(range(1, updates + 1))
     state = read_checkpoint(whole.checkpoint)["state_dict"]
-    for folder in tmp_path.glob("killed-*"):
+    names = {path.name for path in whole.path.rglob("*")}
+    for folder in tmp_path.glob("stopped-*"):
+        assert {path.name for path in folder.rglob("*")} == names
         files = RunFolder(folder)
         assert files.metrics.read_bytes() == whole.metrics.read_bytes()
         resumed = read_checkpoint(files.checkpoint)["state_dict"]
