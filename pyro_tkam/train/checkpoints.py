@@ -130,8 +130,8 @@ def read_last_checkpoint(files: RunFolder) -> dict[str, Any]:
     number = content.get("pyro_tkam_format")
     if number != FORMAT:
         raise ValueError(
-            f"{files.checkpoint} is of pyro-tkam {content.get('pyro_tkam_version')} with layout "
-            f"{number}, takes layout {FORMAT}; use that version, or train in a new folder"
+            f"{files.checkpoint} must have layout {FORMAT}, got layout {number} of pyro-tkam "
+            f"{content.get('pyro_tkam_version')}; use that version, or train in a new folder"
         )
     return content
 

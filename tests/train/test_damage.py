@@ -112,7 +112,10 @@ def test_a_folder_of_another_version_is_named(run, capsys, monkeypatch):
     monkeypatch.setattr(checkpoints, "FORMAT", checkpoints.FORMAT + 1)
     for command in ("resume", "sample", "evidence", "report"):
         line = refused(command, run, capsys)
-        assert "last.ckpt is of pyro-tkam 0.1.0 with layout 2, takes layout 3; use that" in line
+        assert (
+            "last.ckpt must have layout 3, got layout 2 of pyro-tkam 0.1.0; use that version"
+            in line
+        )
 
 
 def test_a_summary_that_was_deleted_is_written_again(run):
@@ -174,5 +177,5 @@ def test_a_data_file_that_is_cut_is_named(tmp_path, name):
     path = tmp_path / name
     torch.save(torch.rand(30, 3), path) if name == "rows.pt" else np.save(path, np.ones((30, 3)))
     path.write_bytes(cut(path.read_bytes()))
-    with pytest.raises(ValueError, match=rf"{name} cannot be read as an array"):
+    with pytest.raises(ValueError, match=rf"can be read as an array, got .*{name}"):
         rows(path)
