@@ -73,10 +73,11 @@ class StopSignals(Callback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         earlier = self._earlier[number]
-        first, self.received = self.received is None, number
-        own = (raise_terminated, signal.default_int_handler)
-        if callable(earlier) and not (first and earlier in own):
+        if self.received is not None:
+            (earlier if callable(earlier) else raise_terminated)(number, frame)
+        elif callable(earlier) and earlier not in (raise_terminated, signal.default_int_handler):
             earlier(number, frame)
+        self.received = number
 
     def agreed(self, trainer: lightning.Trainer) -> bool:
         """
@@ -329,6 +330,7 @@ class ProgressBar(TQDMProgressBar):
     def __init__(self, times: StepTime) -> None:
         super().__init__(refresh_rate=20)
         self._times = times
+        self._begun = False
 
     @property
     def total_train_batches(self) -> int:
@@ -338,11 +340,13 @@ class ProgressBar(TQDMProgressBar):
     def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Begin where the run does."""
         super().on_train_epoch_start(trainer)
+        self._begun = True
         self.train_progress_bar.initial = trainer.global_step
 
     def on_exception(self, *_: Any) -> None:
         """End the line of the bar, so that what is said next has one of its own."""
-        self.train_progress_bar.close()
+        if self._begun:
+            self.train_progress_bar.close()
 
     def get_metrics(self, *args: Any) -> dict[str, Any]:
         """Return what stands at the end of the bar."""

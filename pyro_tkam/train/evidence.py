@@ -127,10 +127,12 @@ def evidence_of_run(
     from pyro_tkam.train.run import load_model, load_split
 
     whole_number("num", num, 1)
-    model = load_model(folder)
     files = RunFolder(Path(folder))
+    if not files.path.is_dir():
+        raise FileNotFoundError(f"{files.path}: there is no such run folder")
     # Training that went on would leave the evidence of a model that is no more.
     with sole_owner(files.path, "evidence"):
+        model = load_model(folder)
         _, held_out = load_split(TrainConfig.load(files.config))
         pyro.set_rng_seed(seed)
         with pyro.get_param_store().scope():
