@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pyro_tkam._optional import needs
-from pyro_tkam.nn import KAN, FitResult, fit
+from pyro_tkam.nn import KAN, FitResult, KANLayer, fit
 from pyro_tkam.nn.fitting import Loss
 from pyro_tkam.nn.kan import Width
+from pyro_tkam.symbolic import Formula, find_formula
 
 with needs("sklearn"):
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -20,6 +21,10 @@ with needs("sklearn"):
     from sklearn.utils import check_random_state
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
+
+
+#: rows that are kept for a formula
+_MOST_ROWS = 1000
 
 
 class _KANEstimator(BaseEstimator):
@@ -67,6 +72,8 @@ class _KANEstimator(BaseEstimator):
                 grid_updates=self.grid_updates,
                 loss=loss,
             )
+        thinned = slice(None, None, -(-len(x) // _MOST_ROWS))
+        self._samples = (np.array(x[thinned], dtype=float), y[thinned])
         self.n_iter_ = len(result.losses) - 1
         self.fit_result_ = result
         return result
@@ -89,6 +96,7 @@ class KANRegressor(RegressorMixin, _KANEstimator):
     :ivar network_: the :class:`~pyro_tkam.nn.KAN`, in float64, in standardized units.
     :ivar scaler_: what standardizes the inputs.
     :ivar target_scaler_: what standardizes the targets.
+    :ivar formula_: a :class:`~pyro_tkam.symbolic.Formula` in the units of the data.
     :ivar fit_result_: see :class:`~pyro_tkam.nn.FitResult`.
 
     :param hidden: widths of the hidden layers.
@@ -132,11 +140,55 @@ class KANRegressor(RegressorMixin, _KANEstimator):
         values = self.target_scaler_.inverse_transform(outputs)
         return values[:, 0] if self.is_single_ else values
 
+    @property
+    def formula_(self) -> Formula:
+        """
+        A formula for the targets in the units of the data, from their names where they have some.
+
+        See :func:`pyro_tkam.symbolic.find_formula`, which also takes ``network_`` for other
+        options. It is found anew each time it is asked for.
+
+        :raises ValueError: where an edge has no form.
+        """
+        check_is_fitted(self)
+        x, scaled = self._samples
+        standardized = find_formula(self.network_, self._standardized(x), scaled, strict=True)
+        network = _in_units(standardized.to_module(), self.scaler_, self.target_scaler_)
+        targets = torch.as_tensor(self.target_scaler_.inverse_transform(scaled.numpy()))
+        names = getattr(self, "feature_names_in_", None)
+        return find_formula(
+            network, torch.as_tensor(x), targets, names=None if names is None else list(names)
+        )
+
     def __sklearn_tags__(self) -> Any:
         """Return what scikit-learn asks for: several targets are taken."""
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _in_units(network: KAN, inputs: Any, targets: Any) -> KAN:
+    """Move the scalers of inputs and targets into a network whose edges are closed forms."""
+    layers = network.layers
+    affine = {place: list(entry[1]) for place, entry in layers[0].fixed.entries().items()}
+    for (_, i), numbers in affine.items():
+        numbers[1] -= numbers[0] * inputs.mean_[i] / inputs.scale_[i]
+        numbers[0] /= inputs.scale_[i]
+    _replace(layers[0], affine)
+    affine = {place: list(entry[1]) for place, entry in layers[-1].fixed.entries().items()}
+    for (o, _), numbers in affine.items():
+        numbers[2:] = [number * targets.scale_[o] for number in numbers[2:]]
+    _replace(layers[-1], affine)
+    with torch.no_grad():
+        layers[-1].bias *= torch.as_tensor(targets.scale_)
+        layers[-1].bias += torch.as_tensor(targets.mean_)
+    return network
+
+
+def _replace(layer: KANLayer, affine: dict[tuple[int, int], list[float]]) -> None:
+    """Give the closed forms of a layer other numbers."""
+    entries = layer.fixed.entries() if layer.fixed is not None else {}
+    layer.fix({place: (form, affine[place]) for place, (form, _) in entries.items()})
 
 
 class KANClassifier(ClassifierMixin, _KANEstimator):

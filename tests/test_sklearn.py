@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from sklearn.datasets import load_iris
@@ -43,3 +44,16 @@ def test_a_classification():
     np.testing.assert_allclose(model.predict_proba(x).sum(-1), 1.0)
     with pytest.raises(ValueError, match="y must have labels of at least two classes, got one"):
         model.fit(x, np.zeros(len(x)))
+
+
+def test_a_formula_in_the_units_and_names_of_the_data():
+    generator = np.random.default_rng(0)
+    x = pandas.DataFrame(
+        {"mass": generator.uniform(1, 5, 300), "speed": generator.uniform(10, 30, 300)}
+    )
+    y = 0.5 * x["mass"] + 3 * x["speed"] ** 2
+    formula = KANRegressor(hidden=(), steps=5, random_state=0).fit(x, y).formula_
+    assert str(formula) == "mass/2 + 3*speed**2"
+    assert formula.rmse < 1e-9
+    values = formula(torch.as_tensor(x.to_numpy(copy=True)))[:, 0]
+    np.testing.assert_allclose(values, y, rtol=1e-10)

@@ -35,21 +35,22 @@ pyro.set_rng_seed(0)
 x = 2 * torch.rand(1000, 4) - 1
 clean = torch.exp(torch.sin(math.pi * x[:, 0]) + x[:, 1] ** 2)
 y = (clean - clean.mean()) / clean.std() + 0.01 * torch.randn(1000)
-network = KAN([4, 5, 1], grid_size=8)
+network = KAN([4, 5, 1], grid_size=3)
 
 # %%
 # The penalty counts how much each curve varies over the data, and how evenly that is spread: a few
 # large curves are cheaper than many small ones. A curve's *spread* is its standard deviation, so
 # that constants, which can move between curves at will, do not count.
 
-fit(network, x, y, steps=10, penalty=3e-3)
+fit(network, x, y, steps=10, penalty=1e-2)
 before = network.sizes(x)[0]
 
 # %%
 # ``prune`` returns a smaller network without the curves that account for little of the output. A
-# few more steps without a penalty let what is left settle; what went stays away.
+# few more steps without a penalty, on finer grids, let what is left settle; what went stays away.
 
 small = network.prune(x)
+small.update_grid(x, grid_size=8)
 error = fit(small, x, y, steps=5 if SMALL else 20).loss
 after = small.sizes(x)[0]
 print(f"{network.widths} became {small.widths}, with a mean squared error of {error:.5f}")
