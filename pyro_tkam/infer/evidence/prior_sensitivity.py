@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.model.failures import TolerantFactorizations, by_rows
 from pyro_tkam.infer.results import Verdict
 
 PRIOR_DRAWS = 500
@@ -31,10 +32,10 @@ def prior_verdict(
     """
     if not density.can_sample_prior():
         return Verdict()
-    with torch.no_grad():
+    with torch.no_grad(), TolerantFactorizations():
         drawn = density.sample_prior(PRIOR_DRAWS)
-        log_prior_drawn, _ = density.log_terms(drawn)
-    slope = log_prior.double().mean(0) - log_prior_drawn.double().mean(0)
+        log_prior_drawn, _ = by_rows(density.log_terms, drawn)
+    slope = log_prior.double().mean(0) - log_prior_drawn.double().nanmean(0)
     measures = {SENSITIVITY: slope.sum().item()}
     ratios = _width(drawn) / _width(positions)
     worst = int(ratios.argmax())

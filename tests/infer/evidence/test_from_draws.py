@@ -224,3 +224,17 @@ def test_supports_may_depend_on_other_sites():
     draws = {"most": most[chosen].reshape(4, 1000), "size": size[chosen].reshape(4, 1000)}
     exact = weight.double().exp().mean().log().item()
     assert_close(seeded(tanks, x, draws=draws), exact)
+
+
+def test_a_model_that_fails_at_some_values():
+    def model():
+        z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        factor = torch.linalg.cholesky((2 - z)[..., None])  # there is none above 2
+        pyro.sample("x", dist.Normal(0.0 * factor.sum((-2, -1)), 1.0), obs=torch.tensor(0.0))
+
+    pyro.set_rng_seed(0)
+    z = torch.special.ndtri(torch.special.ndtr(torch.tensor(2.0)) * torch.rand(4, 1000, 1))
+    exact = dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.0)) + torch.special.log_ndtr(
+        torch.tensor(2.0)
+    )
+    assert_close(seeded(model, draws={"z": z}), exact.item(), 0.01)
