@@ -5,6 +5,7 @@ from pyro_tkam.distributions.conditional import Conditionals
 from pyro_tkam.distributions.isotropic import IsotropicNormal
 from pyro_tkam.distributions.joint import JointEnergy, PersistentULA, ShortRunULA
 from pyro_tkam.distributions.labeled import LabeledTilted
+from pyro_tkam.distributions.labeled_autoregressive import LabeledAutoregressive
 from pyro_tkam.distributions.mixture import TiltedMixture
 from pyro_tkam.distributions.pairwise import (
     PairwiseBernoulli,
@@ -20,6 +21,7 @@ __all__ = [
     "ExponentiallyTilted",
     "IsotropicNormal",
     "JointEnergy",
+    "LabeledAutoregressive",
     "LabeledTilted",
     "PairwiseBernoulli",
     "PairwiseCategorical",

@@ -9,12 +9,14 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_tkam.distributions import LabeledTilted
+from pyro_tkam.distributions import LabeledAutoregressive, LabeledTilted
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.multimodal import average
 from pyro_tkam.models.prior import LabeledPrior
 from pyro_tkam.models.tkam import check_rows, check_sizes, takes_integers
+from pyro_tkam.nn import LabeledAutoregressivePrior
+from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import at_least_single
 from pyro_tkam.ops.symbols import check_symbols
 
@@ -46,7 +48,7 @@ class LabeledTKAM(PyroModule):
 
     def __init__(
         self,
-        prior: LabeledPrior,
+        prior: LabeledPrior | LabeledAutoregressivePrior,
         generator: nn.Module,
         likelihood: Likelihood,
         *,
@@ -76,11 +78,14 @@ class LabeledTKAM(PyroModule):
             generator's output.
         """
         rows, size = check_sizes(x, size)
-        prior: LabeledTilted = self.prior()
+        prior: LabeledTilted | LabeledAutoregressive = self.prior()
         label = self._checked(label, rows, prior.num_labels)
+        apart = self._scores_apart(prior, label)
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
-            z = pyro.sample("z", prior)
-            if label is not None:
+            z = pyro.sample("z", prior.given(label) if apart else prior)
+            if apart:  # p(y) p(z | y)
+                pyro.sample("label", dist.Categorical(logits=prior.log_weights), obs=label)
+            elif label is not None:  # p(z) p(y | z), which may be weighed
                 with poutine.mask(mask=label >= 0), poutine.scale(scale=self.label_weight):
                     pyro.sample(
                         "label",
@@ -93,6 +98,14 @@ class LabeledTKAM(PyroModule):
                 dtype = None if takes_integers(self.likelihood) else location.dtype
                 check_rows(x, likelihood.event_shape, dtype)
             return pyro.sample("x", likelihood, obs=x)
+
+    def _scores_apart(
+        self, prior: LabeledTilted | LabeledAutoregressive, label: Tensor | None
+    ) -> bool:
+        """Tell whether one label's density is enough for each row, where all labels cost much."""
+        if label is None or self.label_weight != 1 or not isinstance(prior, LabeledAutoregressive):
+            return False
+        return is_concrete(label) and bool((label >= 0).all())
 
     @staticmethod
     def _checked(label: Tensor | None, rows: int, num_labels: int) -> Tensor | None:

@@ -1,6 +1,6 @@
 """Pyro modules: banks of univariate functions and the networks made of them."""
 
-from pyro_tkam.nn.autoregressive import AutoregressivePrior
+from pyro_tkam.nn.autoregressive import AutoregressivePrior, LabeledAutoregressivePrior
 from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.context import ContextNetwork
 from pyro_tkam.nn.conv import ConvGenerator
@@ -33,6 +33,7 @@ __all__ = [
     "GridUpdate",
     "KANEdges",
     "KANLayer",
+    "LabeledAutoregressivePrior",
     "SequenceGenerator",
     "UnivariateFunctions",
     "fit",

@@ -7,7 +7,12 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_tkam.distributions import AutoregressiveTilted, Conditionals, SharedCells
+from pyro_tkam.distributions import (
+    AutoregressiveTilted,
+    Conditionals,
+    LabeledAutoregressive,
+    SharedCells,
+)
 from pyro_tkam.nn import _checks
 from pyro_tkam.nn.context import BoundContext, ContextNetwork
 from pyro_tkam.nn.density_fit import DensityFit, fit_density, fit_marginals
@@ -38,6 +43,12 @@ class TiltsByContext(Picklable):
     ) -> None:
         self.network, self.start, self.layout = network, start, layout
         self.loc, self.scale = loc, scale
+
+    def given(self, extra: Tensor) -> "TiltsByContext":
+        """Return the same with something known before the first block, ``(*batch, C)``."""
+        assert self.network is not None
+        network = self.network.given(extra)
+        return TiltsByContext(network, self.start, self.layout, self.loc, self.scale)
 
     def __call__(self, z: Tensor) -> Conditionals:
         """Return the densities of all latents, ``z`` of shape ``(*batch, Q)``."""
@@ -80,6 +91,33 @@ class TiltsByContext(Picklable):
         return Conditionals(LARGEST * (outputs / LARGEST).tanh(), log_weights, loc, scale)
 
 
+class BoundPrior(Picklable):
+    """
+    The density of a prior whose parameters were read, as a function of labels.
+
+    :param tilts: the conditioner.
+    :param blocks: sizes of the blocks.
+    :param cells: the basis and its cells.
+    :param num_labels: number of labels.
+    """
+
+    def __init__(
+        self, tilts: TiltsByContext, blocks: tuple[int, ...], cells: SharedCells, num_labels: int
+    ) -> None:
+        self.tilts, self.blocks, self.cells, self.num_labels = tilts, blocks, cells, num_labels
+
+    def __call__(self, label: Tensor | None = None) -> AutoregressiveTilted:
+        """
+        Return the density.
+
+        :param label: integers of any shape ``batch``, the batch shape of what is returned.
+        """
+        if label is None:
+            return AutoregressiveTilted(self.tilts, self.blocks, self.cells)
+        one_hot = nn.functional.one_hot(label, self.num_labels).to(self.tilts.start.dtype)
+        return AutoregressiveTilted(self.tilts.given(one_hot), self.blocks, self.cells, label.shape)
+
+
 class AutoregressivePrior(PyroModule):
     """
     Latents in an order, each a tilted Gaussian whose tilt depends on those before it.
@@ -100,8 +138,8 @@ class AutoregressivePrior(PyroModule):
     :param hidden: widths of its hidden layers.
     :param num_components: components of each conditional density, whose weights go by context.
     :param moves: whether locations and scales go by context too.
-    :param num_labels: number of labels, each of which has a density of its own, see
-        :meth:`bound`; 0 for none.
+    :param num_labels: number of labels, each of which has a density of its own; 0 for
+        none.
     :raises ValueError: for sizes below one, blocks that do not sum to ``latent_dim``, an unknown
         basis or context.
 
@@ -164,14 +202,15 @@ class AutoregressivePrior(PyroModule):
             got = "none" if label is None else "some"
             wanted = "labels" if self.num_labels else "none"
             raise ValueError(f"label must be {wanted}, got {got}")
-        extra, batch_shape = None, torch.Size()
-        if label is not None:
-            one_hot = nn.functional.one_hot(label, self.num_labels)
-            extra, batch_shape = one_hot.to(self.start.dtype), label.shape
-        network = None if self.network is None else self.network.bound(extra)
-        conditioner = TiltsByContext(network, self.start, self._layout, self.loc, self.scale)
+        bound = self.bound()
+        return bound() if label is None else bound(label)
+
+    def bound(self) -> "BoundPrior":
+        """Read the parameters once, and return the density as a function of labels."""
+        network = None if self.network is None else self.network.bound()
+        tilts = TiltsByContext(network, self.start, self._layout, self.loc, self.scale)
         cells = SharedCells.over(*self._cells, like=self.start)
-        return AutoregressiveTilted(conditioner, self.blocks, cells, batch_shape)
+        return BoundPrior(tilts, self.blocks, cells, self.num_labels)
 
     @torch.no_grad()
     def start_from(self, samples: Tensor, shares: Tensor) -> None:
@@ -227,3 +266,35 @@ def _sizes(blocks: int | Sequence[int] | None, latent_dim: int) -> tuple[int, ..
             f"blocks must be sizes of at least 1 that sum to latent_dim={latent_dim}, got {sizes}"
         )
     return sizes
+
+
+class LabeledAutoregressivePrior(PyroModule):
+    """
+    A label coupled to latents in an order, see
+    :class:`~pyro_tkam.distributions.LabeledAutoregressive`.
+
+    :param num_labels: number of labels.
+    :param latent_dim: number ``Q`` of latents.
+    :param blocks: see :class:`AutoregressivePrior`.
+    :param options: further options of it.
+
+    >>> prior = LabeledAutoregressivePrior(10, 5, hidden=(8,))
+    >>> prior().given(torch.tensor([3, 7])).sample().shape
+    torch.Size([2, 5])
+    """
+
+    def __init__(
+        self,
+        num_labels: int,
+        latent_dim: int,
+        blocks: int | Sequence[int] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        num_labels = _checks.integer("num_labels", num_labels, 1)
+        self.latents = AutoregressivePrior(latent_dim, blocks, num_labels=num_labels, **options)
+        self.logits = nn.Parameter(torch.zeros(num_labels))
+
+    def forward(self) -> LabeledAutoregressive:
+        """Return the current distribution, of event shape ``(Q,)``."""
+        return LabeledAutoregressive(self.logits, self.latents.bound())

@@ -117,7 +117,7 @@ class BoundContext(Picklable):
         features: tuple[Features, Features],
         low: float,
         high: float,
-        extra: Tensor | None,
+        extra: Tensor | None = None,
     ) -> None:
         self.layers, self.features = tuple(layers), features
         self.low, self.high, self.extra = low, high, extra
@@ -138,6 +138,14 @@ class BoundContext(Picklable):
         for layer in hidden:
             known = of_units(layer(known))
         return last(known)
+
+    def given(self, extra: Tensor) -> "BoundContext":
+        """
+        Return the same function where something else is known before the first block.
+
+        :param extra: shape ``(*batch, C)``.
+        """
+        return BoundContext(self.layers, self.features, self.low, self.high, extra)
 
     def by_block(self, batch_shape: torch.Size) -> Callable[[Tensor | None], Tensor]:
         """
@@ -224,15 +232,10 @@ class ContextNetwork(PyroModule):
         nn.init.zeros_(layers[-1].weight)
         self.layers = PyroModule[nn.ModuleList](layers)
 
-    def bound(self, extra: Tensor | None = None) -> BoundContext:
-        """
-        Read the parameters once.
-
-        :param extra: inputs that all outputs see, shape ``(*batch, extra)``.
-        """
-        return BoundContext(
-            [layer.bound() for layer in self.layers], self._features(), self.low, self.high, extra
-        )
+    def bound(self) -> BoundContext:
+        """Read the parameters once."""
+        layers = [layer.bound() for layer in self.layers]
+        return BoundContext(layers, self._features(), self.low, self.high)
 
     def _features(self) -> tuple[Features, Features]:
         if not self._kan:

@@ -1,0 +1,117 @@
+"""A label coupled to latents in an order: given the label they are an autoregressive density."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import torch
+from pyro.distributions import Distribution, TorchDistribution
+from torch import Tensor
+from torch.distributions import Categorical, constraints
+
+from pyro_tkam.distributions.autoregressive import AutoregressiveTilted
+from pyro_tkam.ops._points import expanded_shape
+from pyro_tkam.ops.bases import Picklable
+from pyro_tkam.ops.symbols import check_symbols
+
+
+class LabeledAutoregressive(Picklable, TorchDistribution):
+    """
+    Latents coupled to a label that is part of their context, with the label summed out.
+
+    ``p(z, y) = w_y p(z | y)`` with ``w = softmax(logits)`` and ``p(z | y)`` an
+    :class:`AutoregressiveTilted`. Draws are exact, given the label or not, and ``p(y | z)`` follows
+    by Bayes' rule, as it does of :class:`LabeledTilted`.
+
+    :param logits: unnormalized log probabilities of the labels, shape ``(num_labels,)``.
+    :param of_label: from labels of any shape ``batch`` to the density of that batch shape.
+    :param validate_args: whether to check values given to ``log_prob``.
+    :raises ValueError: for logits of another rank.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real_vector
+    has_rsample = False
+
+    def __init__(
+        self,
+        logits: Tensor,
+        of_label: Callable[[Tensor], AutoregressiveTilted],
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        if logits.dim() != 1 or len(logits) == 0:
+            raise ValueError(f"logits must have shape (num_labels,), got {tuple(logits.shape)}")
+        self.log_weights, self.of_label = logits.log_softmax(-1), of_label
+        self.labels = torch.arange(len(logits), device=logits.device)
+        event_shape = of_label(self.labels).event_shape
+        super().__init__(torch.Size(), event_shape, validate_args=validate_args)
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels."""
+        return len(self.log_weights)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        """
+        Return the distribution with a larger batch shape; nothing is copied.
+
+        :param batch_shape: shape to which ``batch_shape`` broadcasts.
+        :raises ValueError: for a shape to which it does not.
+        """
+        batch_shape = expanded_shape(self.batch_shape, batch_shape)
+        new: Self = self._get_checked_instance(LabeledAutoregressive, _instance)
+        for name in ("log_weights", "of_label", "labels"):
+            setattr(new, name, getattr(self, name))
+        super(LabeledAutoregressive, new).__init__(
+            batch_shape, self.event_shape, validate_args=False
+        )
+        new._validate_args = self._validate_args
+        return new
+
+    def _joint(self, z: Tensor) -> Tensor:
+        """Return ``log p(z, y)`` for every label, with a last dimension of labels."""
+        return self.of_label(self.labels).log_prob(z.unsqueeze(-2)) + self.log_weights
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """
+        Return ``log p(z) = log Σ_y w_y p(z | y)``.
+
+        :param value: shape ``(*sample, *batch, Q)``.
+        :return: shape ``(*sample, *batch)``.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        log_prob = self._joint(value).logsumexp(-1)
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+    def label_logits(self, value: Tensor) -> Tensor:
+        """
+        Return ``log p(y | z)``.
+
+        :param value: latents, shape ``(*batch, Q)``.
+        :return: shape ``(*batch, num_labels)``; its exponentials sum to one.
+        """
+        return self._joint(value).log_softmax(-1)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """
+        Draw labels, forget them, and return the latents drawn given them.
+
+        :param sample_shape: shape of independent draws.
+        :return: shape ``(*sample_shape, *batch, Q)``.
+        """
+        shape = torch.Size(sample_shape) + self.batch_shape
+        labels = Categorical(logits=self.log_weights, validate_args=False).sample(shape)
+        return self.given(labels).sample()
+
+    def given(self, label: Tensor) -> Distribution:
+        """
+        Return ``p(z | y)``, exact to sample and normalized.
+
+        :param label: integers from 0 to ``num_labels - 1``, any shape ``batch``.
+        :return: a distribution of batch shape ``batch`` and event shape ``(Q,)``.
+        :raises ValueError: for a label outside the classes.
+        :raises TypeError: for labels that are not integers.
+        """
+        check_symbols("label", label, self.num_labels)
+        return self.of_label(label)
