@@ -147,20 +147,6 @@ class TiltedMixture(Tabulated):
         log_weights = self.log_weights.expand(*self.batch_shape, -1)
         return Categorical(logits=log_weights, validate_args=False).sample(torch.Size(sample_shape))
 
-    def regularization(self) -> Tensor:
-        """
-        Return the L1 norm of the unnormalized proportions ``exp(logits)``, in units of the largest
-        of them.
-
-        ``Σ_k w_k / max_k w_k`` is 1 where one component is left and ``K`` where all weigh alike;
-        subtract a multiple of it from the objective to empty components that the data do not need.
-        (The L1 norm of ``w`` is constant.)
-
-        :return: shape ``batch_shape``.
-        """
-        proportions = (self.log_weights - self.log_weights.amax(-1, keepdim=True)).exp()
-        return proportions.sum(-1).expand(self.batch_shape)
-
     def prune(self, threshold: float) -> "TiltedMixture":
         """
         Return the mixture without the components whose weight is below a threshold; the largest

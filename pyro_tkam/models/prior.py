@@ -224,6 +224,50 @@ class MixturePrior(PyroModule):
         noise = noise_scale / coefficients.shape[-1] * (torch.rand_like(coefficients) - 0.5)
         self.components.energies.replace_coefficients(coefficients + noise)
 
+    @torch.no_grad()
+    def reweigh(
+        self, latents: Tensor, weights: Tensor, *, penalty: float = 0.0, size: int | None = None
+    ) -> Tensor:
+        """
+        Set the mixtures' weights to ``w_k ∝ max(N_k - λ, 0)``, with ``N_k`` the data that component
+        ``k`` explains.
+
+        The M step of a Dirichlet prior of exponents ``1 - λ`` (Figueiredo & Jain 2002, IEEE TPAMI
+        24:381): components that explain fewer data than ``λ`` get the weight 0 and keep it, so that
+        :meth:`prune` leaves them out without a change of any draw. From then on weights are set by
+        counts, and have no gradient. Between calls, train the rest; raise ``λ`` along a path.
+
+        :param latents: posterior draws of the data, shape ``(draw, data, *batch)``, or
+            ``(draw, 1, *batch)`` where data share them.
+        :param weights: of the draws of each datum, shape ``(draw, data)``; they sum to one over
+            draws.
+        :param penalty: ``λ``, in data.
+        :param size: number of data that these stand for; None takes their own.
+        :return: the counts ``N``, shape ``(*batch, K)``.
+        :raises ValueError: for a penalty that is negative or not finite.
+
+        >>> prior = MixturePrior(TiltedPrior((2, 5), "gaussian"))
+        >>> counts = prior.reweigh(prior().sample((10, 3)), torch.full((10, 3), 0.1))
+        >>> counts.sum(-1).round(decimals=3)
+        tensor([3., 3.])
+        """
+        if not 0 <= penalty < math.inf:
+            raise ValueError(f"penalty must be a finite number of at least 0, got {penalty}")
+        check_learned(self, ("logits",), "reweighing")
+        with unseen(self):
+            shares = self().responsibilities(latents)
+        if shares.shape[1] == 1:
+            counts = torch.tensordot(weights.sum(1), shares[:, 0], dims=([0], [0]))
+        else:
+            counts = torch.einsum("sb,sb...->...", weights, shares)
+        counts = counts * ((size or weights.shape[1]) / weights.shape[1])
+        largest = counts == counts.amax(-1, keepdim=True)
+        kept = torch.where(largest, counts - penalty, (counts - penalty).clamp_min(0))
+        kept = torch.where(largest & (kept <= 0), 1.0, kept)  # the largest always stays
+        self.logits.copy_((kept / kept.sum(-1, keepdim=True)).log())
+        self.logits.requires_grad_(False)
+        return counts
+
     def symbolic(self, index: tuple[int, ...] = (), **options: Any) -> list[Candidate]:
         """
         Find formulas for the logarithm of one mixture's density, the best first, with standard

@@ -12,6 +12,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyro_tkam.distributions import ExponentiallyTilted, PersistentULA, ShortRunULA
+from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import GaussianLikelihood, Likelihood
 from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
@@ -357,6 +358,26 @@ class TKAM(PyroModule):
             return update_grids(self.prior, z, **options) + update_grids(
                 self.generator, z, **options
             )
+
+    def reweigh(
+        self, x: Tensor, *, penalty: float = 0.0, size: int | None = None, num_particles: int = 200
+    ) -> Tensor:
+        """
+        Set the weights of a mixture prior from posterior draws, so that few components are left.
+
+        See :meth:`MixturePrior.reweigh`; the draws are weighted ones of the prior, without a guide.
+
+        :param x: data, shape ``(batch, *event)``.
+        :param penalty: components that explain fewer data than this are left out.
+        :param size: length of the whole data set; None takes that of the batch.
+        :param num_particles: number of draws.
+        :return: the number of data that each component explains.
+        :raises TypeError: for a prior that is no mixture.
+        """
+        if not isinstance(self.prior, MixturePrior):
+            raise TypeError(f"prior must be a MixturePrior, got {type(self.prior).__name__}")
+        draws = ImportanceSampling(self, None, num_particles).run(x)
+        return self.prior.reweigh(draws.values["z"], draws.weights, penalty=penalty, size=size)
 
     def prune(self, threshold: float, num_samples: int = 1000) -> "TKAM":
         """

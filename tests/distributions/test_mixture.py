@@ -147,34 +147,6 @@ def test_two_stage_draws_have_the_same_law():
     assert kstest(prior.cdf(z)[:, 0].detach().numpy(), "uniform").pvalue > 1e-4
 
 
-def test_regularization_empties_a_useless_component():
-    """
-    Data from two components; a flat third one explains nothing that they don't, and yet keeps some
-    weight.
-    """
-    parts = ExponentiallyTilted(lambda z: torch.tensor([6.0, -6.0, 0.0]) * z)
-    torch.manual_seed(0)
-    data = TiltedMixture(torch.tensor([0.5, 0.0, -9.0]), parts).sample((300,))
-
-    def fit(strength: float) -> TiltedMixture:
-        logits = torch.zeros(3, requires_grad=True)
-        optimizer = torch.optim.Adam([logits], lr=0.3)
-        for _ in range(400):
-            optimizer.zero_grad()
-            prior = TiltedMixture(logits, parts)
-            (strength * prior.regularization() - prior.log_prob(data).mean()).backward()
-            optimizer.step()
-        return TiltedMixture(logits.detach(), parts)
-
-    free, sparse = fit(0.0), fit(0.1)
-    assert free.weights[2] > 0.01
-    assert sparse.weights[2] < 1e-3
-    assert sparse.weights[:2].min() > 0.2
-    pruned = sparse.prune(0.01)
-    assert pruned.weights[2] == 0
-    torch.testing.assert_close(pruned.weights[:2], sparse.weights[:2], atol=1e-3, rtol=0)
-
-
 def test_weights_of_zero_leave_components_out():
     parts = components()
     logits = (
