@@ -80,11 +80,11 @@ class LabeledTKAM(PyroModule):
         rows, size = check_sizes(x, size)
         prior: LabeledTilted | LabeledAutoregressive = self.prior()
         label = self._checked(label, rows, prior.num_labels)
-        apart = self._scores_apart(prior, label)
+        apart = label if self._scores_apart(prior, label) else None
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
-            z = pyro.sample("z", prior.given(label) if apart else prior)
-            if apart:  # p(y) p(z | y)
-                pyro.sample("label", dist.Categorical(logits=prior.log_weights), obs=label)
+            z = pyro.sample("z", prior if apart is None else prior.given(apart))
+            if apart is not None:  # p(y) p(z | y)
+                pyro.sample("label", dist.Categorical(logits=prior.log_weights), obs=apart)
             elif label is not None:  # p(z) p(y | z), which may be weighed
                 with poutine.mask(mask=label >= 0), poutine.scale(scale=self.label_weight):
                     pyro.sample(
