@@ -76,6 +76,10 @@ class _Block(PyroModule):
         return x, (key, value)
 
 
+NUM_SLOTS = 4
+"""Vectors that the latent is mapped to, for the decoder to attend to."""
+
+
 class SequenceGenerator(PyroModule):
     r"""
     A Transformer decoder: logits of each token from those before it, and from a latent.
@@ -93,7 +97,6 @@ class SequenceGenerator(PyroModule):
     :param num_heads: heads of each attention.
     :param num_layers: number of layers.
     :param local: number of preceding tokens in the convolution.
-    :param num_slots: number of slots the latent is mapped to.
     :raises ValueError: for sizes below one and a width that the heads do not divide.
 
     >>> generator = SequenceGenerator(latent_dim=3, num_classes=7, max_length=5, width=8,
@@ -114,17 +117,15 @@ class SequenceGenerator(PyroModule):
         num_heads: int = 4,
         num_layers: int = 2,
         local: int = 4,
-        num_slots: int = 4,
     ) -> None:
         super().__init__()
         self.latent_dim = _checks.integer("latent_dim", latent_dim, 1)
         self.num_classes = _checks.integer("num_classes", num_classes, 1)
         self.max_length = _checks.integer("max_length", max_length, 1)
         self.local = _checks.integer("local", local, 1)
-        self.num_slots = _checks.integer("num_slots", num_slots, 1)
         if _checks.integer("width", width, 1) % _checks.integer("num_heads", num_heads, 1):
             raise ValueError(f"width must be a multiple of num_heads, got {width} and {num_heads}")
-        self.slots = PyroModule[nn.Linear](latent_dim, num_slots * width)
+        self.slots = PyroModule[nn.Linear](latent_dim, NUM_SLOTS * width)
         # The token after the last of the alphabet stands before the start.
         self.embed = PyroModule[nn.ModuleList](
             nn.Embedding(num_classes + 1, width) for _ in range(local)
@@ -222,7 +223,7 @@ class SequenceGenerator(PyroModule):
 
     def _memory(self, z: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
         _checks.last_dimension("z", z, self.latent_dim)
-        slots = self.slots(z).unflatten(-1, (self.num_slots, -1))
+        slots = self.slots(z).unflatten(-1, (NUM_SLOTS, -1))
         return tuple(block.memory(slots) for block in self.blocks)
 
     def _decode(

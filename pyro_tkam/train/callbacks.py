@@ -253,6 +253,10 @@ class MetricsFile(Callback):
         }
 
 
+BLOCK = 100
+"""Updates whose mean loss is looked at."""
+
+
 class StopEarly(EarlyStopping):
     """
     Lightning's ``EarlyStopping`` on the mean loss of blocks of updates, since a run has no epochs.
@@ -261,12 +265,10 @@ class StopEarly(EarlyStopping):
     alike, as the loss that is logged is their mean.
 
     :param patience: number of blocks without a new best after which to stop.
-    :param block: number of updates in a block.
     """
 
-    def __init__(self, patience: int, block: int = 100) -> None:
+    def __init__(self, patience: int) -> None:
         super().__init__("loss", patience=patience, check_on_train_epoch_end=False)
-        self.block = block
         self._losses: list[float] = []
 
     @property
@@ -283,7 +285,7 @@ class StopEarly(EarlyStopping):
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Check where a block ends."""
         self._losses.append(trainer.callback_metrics["loss"].item())
-        if len(self._losses) == self.block:
+        if len(self._losses) == BLOCK:
             trainer.should_stop, _ = self._evaluate_stopping_criteria(
                 torch.tensor(self._losses).mean()
             )

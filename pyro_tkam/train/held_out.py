@@ -16,6 +16,9 @@ from pyro_tkam.infer.model.requirements import check_model
 
 _RELIABLE_KHAT = 0.7  # Vehtari et al. 2024, arXiv:1507.02646
 
+DIAGNOSED = 100
+"""Data, the first ones, for which k-hat is computed, which takes longer than the evidence."""
+
 
 @dataclass(frozen=True)
 class HeldOutEvidence:
@@ -70,7 +73,6 @@ def held_out_evidence(
     *,
     num_draws: int = 1000,
     num_blocks: int = 10,
-    diagnosed: int = 100,
 ) -> HeldOutEvidence:
     """
     Estimate the log evidence of data by draws from the model's prior, shared by all data.
@@ -82,7 +84,6 @@ def held_out_evidence(
     :param data: shape ``(num, *event)``.
     :param num_draws: draws in a block.
     :param num_blocks: independent blocks, at least 2.
-    :param diagnosed: number of data (the first) for which k̂ is computed.
     :raises ValueError: for fewer than two blocks or 25 draws in all, and for what
         :func:`~pyro_tkam.infer.log_evidence` refuses of the model and its data.
     """
@@ -104,7 +105,7 @@ def held_out_evidence(
     effective = (2 * total.logsumexp(0) - (2 * total).logsumexp(0)).exp()
     # in the fit of the longest tails, where infinity means weight 0
     with np.errstate(over="ignore"):
-        _, khat = psis(total[:, :diagnosed].T.double().cpu().numpy())
+        _, khat = psis(total[:, :DIAGNOSED].T.double().cpu().numpy())
     return HeldOutEvidence(
         log_evidence=float(log_evidence.mean()),
         standard_error=_jackknife_error(log_weights.logsumexp(1)),

@@ -17,10 +17,10 @@ from pyro_tkam.train import (
     ModelConfig,
     RunFolder,
     TrainConfig,
+    callbacks,
     fit,
     train,
 )
-from pyro_tkam.train.callbacks import StopEarly
 from pyro_tkam.train.checkpoints import read_checkpoint, write_checkpoint
 from pyro_tkam.train.objectives import KERNELS, OBJECTIVES, make_objective
 from tests.train.test_trainer import Crash
@@ -220,7 +220,7 @@ def test_a_run_without_progress_stops_and_stays_so(tmp_path, monkeypatch):
     With blocks of 2 updates and a loss that cannot fall, a patience of 2 ends the run after 3
     blocks.
     """
-    monkeypatch.setattr(StopEarly.__init__, "__defaults__", (2,))
+    monkeypatch.setattr(callbacks, "BLOCK", 2)
     for _ in range(2):
         run(tmp_path, "importance", updates=20, patience=2, clip_norm=1e-30)
         columns = RunFolder(tmp_path).read_metrics()
@@ -232,7 +232,7 @@ def test_a_run_without_progress_stops_and_stays_so(tmp_path, monkeypatch):
 
 
 def test_a_run_that_crashed_stops_where_the_whole_one_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(StopEarly.__init__, "__defaults__", (2,))
+    monkeypatch.setattr(callbacks, "BLOCK", 2)
     options = {"updates": 20, "patience": 2, "clip_norm": 1e-30}
     run(tmp_path / "whole", "importance", **options)
     with pytest.raises(RuntimeError, match="crash"):

@@ -16,7 +16,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import sum_rightmost
 from pyro.nn import PyroModule
-from pyro.params.param_store import _MODULE_NAMESPACE_DIVIDER
+from pyro.params.param_store import user_param_name
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
@@ -209,7 +209,7 @@ class BoundModel:
         stored = (
             parameter
             for name, parameter in store.named_parameters()
-            if _MODULE_NAMESPACE_DIVIDER not in name
+            if user_param_name(name) == name
         )
         learned = [parameter for parameter in {*own, *stored} - kept if parameter.requires_grad]
         for parameter in learned:
