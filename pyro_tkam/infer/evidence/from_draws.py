@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_tkam._arviz import load, posterior, variable_name
 from pyro_tkam.infer.diagnosis import chains_verdict, score_verdict
 from pyro_tkam.infer.evidence.cross_bridge import cross_fitted_evidence, log_density_at
 from pyro_tkam.infer.evidence.prior_sensitivity import prior_verdict
@@ -101,6 +100,8 @@ def samples_of(draws: Any) -> dict[str, Tensor]:
         or not all the same ones.
     """
     if isinstance(draws, str | PathLike):
+        from pyro_tkam._arviz import load
+
         draws = load(draws)
     if isinstance(draws, Mapping) and not hasattr(draws, "groups"):
         samples = {name: torch.as_tensor(value) for name, value in draws.items()}
@@ -108,13 +109,8 @@ def samples_of(draws: Any) -> dict[str, Tensor]:
         if not getattr(draws, "_samples", True):
             raise ValueError("draws must be of a sampler that has run, got one that has not")
         samples = draws.get_samples(group_by_chain=True)
-    elif (arrays := posterior(draws)) is not None:
-        samples = {name: torch.as_tensor(value) for name, value in arrays.items()}
     else:
-        raise TypeError(
-            "draws must be a VectorizedMCMC or pyro.infer.MCMC that has run, samples by site, "
-            f"ArviZ data with a posterior or the path of such a file, got {type(draws).__name__}"
-        )
+        samples = _arviz_samples(draws)
     leads = {tuple(value.shape[:2]) for value in samples.values()}
     if len(leads) != 1 or len(next(iter(leads))) < 2:
         raise ValueError(
@@ -123,6 +119,18 @@ def samples_of(draws: Any) -> dict[str, Tensor]:
             f"{ {name: tuple(value.shape) for name, value in samples.items()} }"
         )
     return samples
+
+
+def _arviz_samples(draws: Any) -> dict[str, Tensor]:
+    from pyro_tkam._arviz import posterior  # slow to import: only here
+
+    arrays = posterior(draws)
+    if arrays is None:
+        raise TypeError(
+            "draws must be a VectorizedMCMC or pyro.infer.MCMC that has run, samples by site, "
+            f"ArviZ data with a posterior or the path of such a file, got {type(draws).__name__}"
+        )
+    return {name: torch.as_tensor(value) for name, value in arrays.items()}
 
 
 def positions_of_draws(density: ModelDensity, draws: Any) -> Tensor:
@@ -137,8 +145,12 @@ def positions_of_draws(density: ModelDensity, draws: Any) -> Tensor:
     :raises TypeError, ValueError: as :func:`samples_of` does, or if a site is missing or has
         another shape.
     """
-    renamed = {variable_name(name): name for name in density.layout.sites}
-    samples = {renamed.get(name, name): value for name, value in samples_of(draws).items()}
+    samples = samples_of(draws)
+    if not samples.keys() >= density.layout.sites.keys():
+        from pyro_tkam._arviz import variable_name
+
+        renamed = {variable_name(name): name for name in density.layout.sites}
+        samples = {renamed.get(name, name): value for name, value in samples.items()}
     lead = next(iter(samples.values())).shape[:2]
     flat = {name: value.flatten(0, 1) for name, value in samples.items()}
     return positions_of_values(density.terms, flat).unflatten(0, lead)
