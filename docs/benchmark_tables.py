@@ -337,9 +337,39 @@ def _prior_steps(results: Any) -> Iterable[Row]:
         yield case["steps"], f"{case['seconds']:.2f}", f"{case['published_seconds']:.2f}"
 
 
+def _symbolic_groups(results: Any) -> dict[tuple[str, str], list[Any]]:
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for key, run in results["runs"].items():
+        task, package, _, _ = key.split("/")
+        groups.setdefault((task, package), []).append(run)
+    return groups
+
+
+def _symbolic(results: Any) -> Iterable[Row]:
+    yield "task", "package", "runs", "found", "the law itself", "processor seconds, median"
+    for (task, package), runs in sorted(_symbolic_groups(results).items()):
+        same = sum(run["same"] for run in runs) if "same" in runs[0] else "–"
+        seconds = f"{median(run['seconds'] for run in runs):.0f}"
+        version = f"{package} {results['versions'][package]}"
+        yield task, version, len(runs), sum(run["found"] for run in runs), same, seconds
+
+
+def _symbolic_laws(results: Any) -> Iterable[Row]:
+    """Yield the formulas of Feynman's lectures, seeds apart, with the error of each."""
+    yield "law", "package", "seed", "found", "relative rmse", "formula"
+    for key, run in results["runs"].items():
+        task, package, law, seed = key.split("/")
+        if task == "feynman":
+            formula = run["formula"] if len(run["formula"]) <= 60 else f"{run['formula'][:57]}..."
+            found = "yes" if run["found"] else "no"
+            yield law, package, seed, found, f"{run['relative_rmse']:.1e}", f"``{formula}``"
+
+
 #: tables by name: the file they are rendered from, and how
 TABLES = {
     "training_step": ("training_step", _training_step),
+    "symbolic": ("symbolic", _symbolic),
+    "symbolic_laws": ("symbolic", _symbolic_laws),
     "memory": ("training_step", _memory),
     "draws": ("distributions", _draws),
     "mixture": ("distributions", _mixture),
