@@ -251,8 +251,8 @@ def summary(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Count what was found, by task and seed."""
     counts: dict[str, dict[str, int]] = {}
     for key, run in runs.items():
-        task, _, _, seed = key.split("/")
-        each = counts.setdefault(task, {})
+        task, package, _, seed = key.split("/")
+        each = counts.setdefault(f"{task}/{package}", {})
         each[seed] = each.get(seed, 0) + bool(run["found"])
     return counts
 
