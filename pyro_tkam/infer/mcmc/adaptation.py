@@ -15,6 +15,7 @@ from pyro.ops.welford import WelfordCovariance
 from torch import Tensor
 
 from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME, AffineFrame, Frame, Moments
+from pyro_tkam.infer.mcmc.step_size import joint_acceptance
 from pyro_tkam.ops.langevin import StepInfo, Tuning
 
 State = dict[str, Any]
@@ -93,7 +94,7 @@ class DualAveragingAdaptation:
             self._restart(tuning.step_size)
         self._step += 1
         if self.adapt_step_size:
-            self._averaging.step(self.target - info.acceptance_rate.mean(0))
+            self._averaging.step(self.target - joint_acceptance(info.acceptance_rate))
             current, average = self._averaging.get_state()
             tuning = replace(
                 tuning, step_size=(average if self._step == self.warmup_steps else current).exp()

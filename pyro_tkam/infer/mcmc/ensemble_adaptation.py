@@ -59,6 +59,16 @@ class EnsembleAdaptation:
         """Coordinates of the positions that it is given next."""
         return DENSITY_FRAME if self.metric is None else self.metric.frame
 
+    @property
+    def growth(self) -> Tensor | None:
+        """
+        Spread of each coordinate in the last window relative to that in the one before, flat.
+        """
+        if len(self.spreads) < 2:
+            return None
+        before, last = (each.flatten() for each in self.spreads[-2:])
+        return torch.where(before > 0, last / before, 1.0)
+
     def update(self, tuning: Tuning, position: Tensor, info: StepInfo) -> Tuning:
         """Return the tuning of the next step."""
         self._step += 1

@@ -11,14 +11,17 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from pyro_tkam.infer.mcmc.chains import Chains
+from pyro_tkam.infer.mcmc.ensemble_adaptation import EnsembleAdaptation
 from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
 from pyro_tkam.infer.mcmc.initialization import find_start, floating_params, given_start
-from pyro_tkam.infer.mcmc.kernels import LangevinKernel, check_kernel
+from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
+from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass
 from pyro_tkam.infer.model.density import Density
 from pyro_tkam.infer.model.requirements import check_data
+from pyro_tkam.infer.results import Verdict
 
-STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible")
+STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible", "failed")
 
 
 class VectorizedMCMC(BatchRun):
@@ -94,7 +97,19 @@ class VectorizedMCMC(BatchRun):
         self._args, self._kwargs = args, kwargs
         self._samples, self.sample_stats = {}, {}
         self._diagnostics = [{} for _ in range(self.num_chains)]
+        self._verdict: Verdict | None = None
         self._run(args, kwargs)
+        warn_of(self.verdict, "the draws")
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the draws can be trusted, and why.
+
+        :raises RuntimeError: before there are draws.
+        """
+        if self._verdict is None:
+            self._verdict = chain_verdict(self._chain_run())
+        return self._verdict
 
     def get_samples(
         self, num_samples: int | None = None, group_by_chain: bool = False
@@ -127,6 +142,7 @@ class VectorizedMCMC(BatchRun):
         print(
             f"Number of divergences: {sum(len(each['divergences']) for each in self._diagnostics)}"
         )
+        print(self.verdict)
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
         given = self._initial_params
@@ -134,7 +150,8 @@ class VectorizedMCMC(BatchRun):
         self._density = density = self.kernel.density(args, kwargs, prototype)
         self._check_names(density)
         self.kernel.transforms = density.transforms
-        self._chains, self._start = None, None
+        self._chains: Chains | None = None
+        self._start: EnsembleStart | None = None
         density.expect(self.num_chains)
         if given is not None:
             point = given_start(density, given, self.num_chains)
@@ -226,8 +243,13 @@ class VectorizedMCMC(BatchRun):
         kept = {
             name: value[: self.num_draws].transpose(0, 1) for name, value in self._records.items()
         }
-        position = kept.pop("position")
-        self._samples = self._constrain(position)
+        self._positions = kept.pop("position")
+        self._samples = self._constrain(self._positions)
+        if self._start is not None:
+            ancestors = self._start.ancestors
+            kept["ancestor"] = ancestors.unsqueeze(1).expand(
+                len(ancestors), self.num_draws, *ancestors.shape[1:]
+            )
         self.sample_stats = kept
         diverging = (
             kept["diverging"].flatten(2).any(-1)
@@ -241,6 +263,23 @@ class VectorizedMCMC(BatchRun):
             }
             for each, rate in zip(diverging, kept["acceptance_rate"], strict=True)
         ]
+
+    def _chain_run(self) -> ChainRun:
+        if not self._samples:
+            raise RuntimeError("run() must be called before there are results")
+        stats, adaptation = self.sample_stats, self._moving.adaptation
+        growth = adaptation.growth if isinstance(adaptation, EnsembleAdaptation) else None
+        return ChainRun(
+            draws=self._positions.flatten(2),
+            names=self._density.layout.names,
+            acceptance=stats["acceptance_rate"],
+            diverging=stats["diverging"],
+            failed=stats["failed"],
+            capped=stats.get("capped"),
+            energy=stats["energy"] if isinstance(self.kernel, EnsembleHMC) else None,
+            groups=None if self._start is None else self._start.populations,
+            growth=growth if self._density.improper_sites() else None,
+        )
 
     def _constrain(self, position: Tensor) -> dict[str, Tensor]:
         density = self._density

@@ -146,6 +146,12 @@ class Layout:
         """Number of coordinates of a datum (of everything, if nothing is local)."""
         return sum(self._size(site) for site in self.sites.values())
 
+    @property
+    def names(self) -> list[str]:
+        """Name of the site of each coordinate ``(*local, dim)``, flat."""
+        one = [name for name, site in self.sites.items() for _ in range(self._size(site))]
+        return one * math.prod(self.local_shape)
+
     def flatten(self, coordinates: Mapping[str, Tensor], lead: int = 0) -> Tensor:
         """Join the sites' coordinates ``(*lead, *shape)`` into ``(*lead, *local, dim)``."""
         parts = []

@@ -97,6 +97,9 @@ class Density(Protocol):
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
         """Return the sites' values ``(*lead, ...)`` at positions ``(*lead, *local, dim)``."""
 
+    def improper_sites(self) -> list[str]:
+        """Return the sites of which no proper prior is known."""
+
     def offense(self, position: Tensor) -> str:
         """Say what isn't finite at one position ``(*local, dim)``."""
 

@@ -82,6 +82,10 @@ class PotentialDensity:
         """Return no site: the transforms are given."""
         return []
 
+    def improper_sites(self) -> list[str]:
+        """Return all sites: nothing is known of a prior."""
+        return list(self.layout.sites)
+
     def offense(self, position: Tensor) -> str:
         """Name the potential, as there are no sites to tell apart."""
         return "potential_fn is not finite"
