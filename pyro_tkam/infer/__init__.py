@@ -8,7 +8,15 @@ from pyro_tkam.infer.evidence.from_draws import bridge_evidence
 from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws
 from pyro_tkam.infer.evidence.log_evidence import log_evidence
 from pyro_tkam.infer.evidence.many import log_evidences
-from pyro_tkam.infer.mcmc.kernels import MALA, ULA, AutoMALA, EnsembleHMC, LangevinKernel
+from pyro_tkam.infer.mcmc.kernels import (
+    MALA,
+    ULA,
+    AutoMALA,
+    EnsembleHMC,
+    LangevinKernel,
+    RandomWalk,
+)
+from pyro_tkam.infer.mcmc.smc import SMC
 from pyro_tkam.infer.mcmc.vectorized import VectorizedMCMC
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.objectives.importance import ImportanceMLE, ImportanceStatistics
@@ -23,6 +31,7 @@ from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering, Powe
 
 __all__ = [
     "MALA",
+    "SMC",
     "ULA",
     "AutoMALA",
     "EnsembleHMC",
@@ -39,6 +48,7 @@ __all__ = [
     "ModelDensity",
     "ParallelTempering",
     "PowerPosteriors",
+    "RandomWalk",
     "SteppingstoneMLE",
     "VectorizedMCMC",
     "Verdict",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, LangevinKernel
-from pyro_tkam.infer.mcmc.path import Path
+from pyro_tkam.infer.mcmc.path import Path, PathTarget
 from pyro_tkam.infer.mcmc.tempered_ensemble import POPULATIONS, TemperedEnsemble
 from pyro_tkam.infer.model.density import Density
 
@@ -38,6 +38,11 @@ class EnsembleStart:
         )
         self.ensemble = TemperedEnsemble(mover, Path(density, rows), rows)
         self.chosen = torch.arange(rows)
+
+    @property
+    def target(self) -> PathTarget:
+        """The posterior."""
+        return self.ensemble.path.at(torch.ones(()))
 
     def chains(self, warmup_steps: int) -> Chains:
         """Return chains at the end of the path."""

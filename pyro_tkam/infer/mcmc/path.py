@@ -23,11 +23,13 @@ class Path:
 
     :param density: the joint density and its reference.
     :param rows: rows of a batch; the graph is recorded for so many.
+    :param gradients: whether gradients are wanted; they are zero otherwise.
     """
 
-    def __init__(self, density: Density, rows: int) -> None:
+    def __init__(self, density: Density, rows: int, gradients: bool = True) -> None:
         self.density, self.rows = density, rows
-        self._evaluate = TracedFunction(self._with_gradient, density.records_graphs)
+        function = self._with_gradient if gradients else self._without_gradient
+        self._evaluate = TracedFunction(function, density.records_graphs)
         self._evaluate.expect(rows)
         self._record()
 
@@ -64,6 +66,13 @@ class Path:
                 self.point(start.expand(self.rows, *start.shape[1:]), torch.ones(()))
                 return
 
+    def _without_gradient(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        position = batch[..., :-1]
+        with torch.no_grad():
+            reference, rest = self.density.reference_terms(position)
+            value = torch.addcmul(reference, batch[..., -1], rest)
+        return reference, rest, value, torch.zeros_like(position)
+
     def _with_gradient(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             position = batch[..., :-1].detach().requires_grad_()
@@ -87,6 +96,10 @@ class PathTarget:
     def layout(self) -> Layout:
         """Where each site lies in a position."""
         return self.path.layout
+
+    def draw_start(self, num: int) -> Tensor:
+        """Draw positions at which chains might start, as the joint density does."""
+        return self.path.density.draw_start(num)
 
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate positions and gradients."""

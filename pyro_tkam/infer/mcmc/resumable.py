@@ -7,7 +7,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol
 
 import pyro
 import torch
@@ -16,9 +18,11 @@ from pyro.infer.mcmc.logger import ProgressBar
 from torch import Tensor
 
 from pyro_tkam._checks import whole_number
-from pyro_tkam.infer.mcmc.kernels import LangevinKernel, check_kernel
+from pyro_tkam.infer.mcmc.checkpoint import load_checkpoint, save_checkpoint
+from pyro_tkam.infer.mcmc.kernels import LangevinKernel, RandomWalk
+from pyro_tkam.infer.mcmc.metric import Evaluated
 from pyro_tkam.infer.model.attempt import telling_memory
-from pyro_tkam.infer.model.density import Density
+from pyro_tkam.infer.model.coordinates import Layout
 from pyro_tkam.infer.model.failures import ROW_ERRORS
 
 STATE_ENTRIES = {
@@ -38,6 +42,17 @@ PROBED = 0.5
 """The largest of the coordinates at which log densities are compared, to tell models apart."""
 
 
+class Sampled(Evaluated, Protocol):
+    """A log density of which a state tells that it is the same."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where each site lies in a position."""
+
+    def draw_start(self, num: int) -> Tensor:
+        """Draw positions ``(num, *local, dim)`` at which chains might start."""
+
+
 class BatchRun(ABC):
     """A run of ``warmup_steps + num_samples`` steps whose records fill one draw at a time.
 
@@ -46,27 +61,38 @@ class BatchRun(ABC):
     :param warmup_steps: number of first steps, dropped; as many as draws if None.
     :param num_chains: number of chains.
     :param disable_progbar: show no progress.
-    :raises ValueError: if a number is out of range.
+    :param checkpoint: file to which the state is written, and from which the next run on the same
+        arguments goes on, to the same bits; none if None.
+    :param checkpoint_every: steps between two writes.
+    :raises ValueError: if a number is out of range, or the file's folder is missing.
     """
 
     def __init__(
         self,
-        kernel: LangevinKernel,
+        kernel: LangevinKernel | RandomWalk,
         num_samples: int,
         warmup_steps: int | None,
         num_chains: int,
         disable_progbar: bool,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int = 100,
     ) -> None:
-        self.kernel = check_kernel(kernel)
+        self.kernel: Any = kernel
         warmup_steps = num_samples if warmup_steps is None else warmup_steps
         for name, value, least in (
             ("num_samples", num_samples, 1),
             ("warmup_steps", warmup_steps, 0),
             ("num_chains", num_chains, 1),
+            ("checkpoint_every", checkpoint_every, 1),
         ):
             whole_number(name, value, least)
         self.num_samples, self.warmup_steps, self.num_chains = num_samples, warmup_steps, num_chains
         self.disable_progbar = disable_progbar
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.checkpoint_every = checkpoint_every
+        if self.checkpoint is not None and not self.checkpoint.parent.is_dir():
+            raise ValueError(f"checkpoint must be in a folder that exists, got {checkpoint}")
+        self._unsaved = 0
         self._records: dict[str, Tensor] = {}
         self._done = 0
         self._rng: dict[str, Tensor] = {}
@@ -98,7 +124,7 @@ class BatchRun(ABC):
         return False
 
     @abstractmethod
-    def _sampled(self) -> Density:
+    def _sampled(self) -> Sampled:
         """Return what the chains sample."""
 
     def _after_step(self, index: int) -> None:
@@ -183,6 +209,9 @@ class BatchRun(ABC):
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         with poutine.block(), pyro.validation_enabled(False):
             self._records, self._done, self._rng = {}, 0, {}
+            self._unsaved = 0
+            if self.checkpoint is not None and self._resumed is None and self.checkpoint.exists():
+                self.resume(load_checkpoint(self.checkpoint))
             device = self._begin(args, kwargs)
             self._identity = self._identify()
             if self._resumed is not None:
@@ -219,6 +248,7 @@ class BatchRun(ABC):
             while self._prepare():
                 self._rng = _get_rng(device)
                 self._show_start(bar)
+                self._save_now_and_then(last=False)
                 if interrupted:
                     raise KeyboardInterrupt
             for index in range(self._done, total):
@@ -230,8 +260,17 @@ class BatchRun(ABC):
                 self._after_step(index)
                 self._rng = _get_rng(device)  # it may have drawn
                 self._show(bar, index)
+                self._save_now_and_then(last=index == total - 1)
                 if interrupted:
                     raise KeyboardInterrupt
+
+    def _save_now_and_then(self, last: bool) -> None:
+        if self.checkpoint is None:
+            return
+        self._unsaved += 1
+        if last or self._unsaved >= self.checkpoint_every:
+            save_checkpoint(self.checkpoint, self.state)
+            self._unsaved = 0
 
     def _keep(self, draw: int, values: dict[str, Tensor]) -> None:
         if draw < 0:

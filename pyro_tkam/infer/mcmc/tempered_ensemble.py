@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,6 +31,7 @@ REFERENCE_FACTOR = 4
 
 MOST_REFERENCE_DRAWS = 1_000_000
 MOST_REFERENCE_SECONDS = 10.0
+FEWEST_FOUND = 8
 
 
 class EnsembleMover(Protocol):
@@ -70,6 +72,20 @@ class EnsembleState:
     gradients: int = 0
 
 
+@dataclass(frozen=True)
+class Rung:
+    """What an ensemble found at a temperature.
+
+    :param t: inverse temperature, ``(*local)``.
+    :param metric: of its rows.
+    :param step_size: in that metric, ``(*local)``.
+    """
+
+    t: Tensor
+    metric: Metric
+    step_size: Tensor
+
+
 class TemperedEnsemble:
     """Sequential Monte Carlo from a reference to the posterior (Del Moral, Doucet and Jasra 2006).
 
@@ -84,12 +100,21 @@ class TemperedEnsemble:
     :param path: from the reference to the posterior.
     :param rows: size of the ensemble, a multiple of four.
     :param ess_threshold: the share, in (0, 1).
+    :param schedule: what a run before found at each rung, to be used as it is: then the estimate of
+        the evidence is unbiased.
     """
 
     def __init__(
-        self, mover: EnsembleMover, path: Path, rows: int, ess_threshold: float = 0.5
+        self,
+        mover: EnsembleMover,
+        path: Path,
+        rows: int,
+        ess_threshold: float = 0.5,
+        schedule: Sequence[Rung] | None = None,
     ) -> None:
         self.mover, self.path, self.rows, self.ess_threshold = mover, path, rows, ess_threshold
+        self.schedule = schedule
+        self.num_populations = POPULATIONS if schedule is None else 1
         self.search = StepSizeSearch(mover.target_accept_prob)
         self.dense = not path.layout.local_shape and path.layout.dim <= LARGEST_DENSE
         self._state: EnsembleState | None = None
@@ -115,8 +140,8 @@ class TemperedEnsemble:
     @property
     def populations(self) -> Tensor:
         """Number of the population of each row, ``(rows,)``."""
-        each = torch.arange(POPULATIONS, device=self.state.position.device)
-        return each.repeat_interleave(self.rows // POPULATIONS)
+        each = torch.arange(self.num_populations, device=self.state.position.device)
+        return each.repeat_interleave(self.rows // self.num_populations)
 
     def rung(self) -> None:
         """Raise the temperature, resample, and move; the first time, draw the reference before.
@@ -132,12 +157,25 @@ class TemperedEnsemble:
                 f"model must have a posterior that {MOST_RUNGS} tempered steps reach from its "
                 f"prior, got stuck at t = {state.t.min():.3g}; use narrower priors"
             )
-        t = next_temperature(state.rest, state.t, self.ess_threshold)
+        if self.schedule is None:
+            t = next_temperature(state.rest, state.t, self.ess_threshold)
+        else:
+            t = self.schedule[state.rungs].t
         self._resample(log_weight_increments(state.rest, t - state.t))
         state.t = t
-        state.metric = estimated(state.position, self._effective_rows(), state.metric, self.dense)
+        if self.schedule is None:
+            effective = self._effective_rows()
+            state.metric = estimated(state.position, effective, state.metric, self.dense)
+        else:
+            state.metric = self.schedule[state.rungs].metric
+            state.step_size = self.schedule[state.rungs].step_size
         self._move()
         state.rungs += 1
+
+    @property
+    def found(self) -> Rung:
+        """What it found at the last rung."""
+        return Rung(self.state.t, self.state.metric, self.state.step_size)
 
     def chains(self, kernel: Mover, warmup_steps: int) -> Chains:
         """Return chains that go on from all rows at the posterior."""
@@ -150,11 +188,11 @@ class TemperedEnsemble:
 
     def _resample(self, log_weights: Tensor) -> None:
         state = self.state
-        by_population = log_weights.unflatten(0, (POPULATIONS, -1)).movedim(1, -1)
+        by_population = log_weights.unflatten(0, (self.num_populations, -1)).movedim(1, -1)
         size = by_population.shape[-1]
         state.log_evidence = state.log_evidence + by_population.logsumexp(-1) - math.log(size)
-        chosen = systematic(by_population, self.rows // POPULATIONS).movedim(-1, 1)
-        offset = size * torch.arange(POPULATIONS, device=chosen.device)
+        chosen = systematic(by_population, self.rows // self.num_populations).movedim(-1, 1)
+        offset = size * torch.arange(self.num_populations, device=chosen.device)
         rows = (chosen + offset.reshape(-1, *(1,) * (chosen.ndim - 1))).flatten(0, 1)
         state.position = state.position.take_along_dim(rows.unsqueeze(-1), 0)
         state.ancestors = state.ancestors.take_along_dim(rows, 0)
@@ -172,45 +210,55 @@ class TemperedEnsemble:
         for _ in range(MOVES):
             tuning = Tuning(state.step_size, state.metric.scale)
             point, info = self.mover.step(point, target, tuning, True)
-            rate = joint_acceptance(info.acceptance_rate)
-            state.step_size = self.search.update(state.step_size, rate)
+            if self.schedule is None:
+                rate = joint_acceptance(info.acceptance_rate)
+                state.step_size = self.search.update(state.step_size, rate)
             state.gradients += int(info.row_evaluations.max())
         state.position, state.rest = frame.outer(point.position), point.parts[1]
 
     def _draw_reference(self) -> EnsembleState:
-        kept: list[Point] = []
-        found = drawn = 0
+        """Draw rows with finite density, in the order of drawing."""
+        wanted = REFERENCE_FACTOR * self.rows
         begin = time.monotonic()
-        while found < REFERENCE_FACTOR * self.rows:
-            point = self.path.point(self.path.density.sample_reference(self.rows), torch.ones(()))
-            finite = _finite(point)
-            kept.append(point.take(finite.nonzero().squeeze(-1)))
-            found, drawn = found + int(finite.sum()), drawn + self.rows
-            over = time.monotonic() - begin > MOST_REFERENCE_SECONDS
-            if (over or drawn >= MOST_REFERENCE_DRAWS) and found < self.rows:
-                raise ValueError(
-                    f"model must have a finite density at some of {drawn} draws of its prior, got "
-                    f"{found}: {self.path.density.offense(point.position[int(finite.argmin())])}"
-                )
-            if over or drawn >= MOST_REFERENCE_DRAWS:
+        kept: list[Point] = []
+        flags: list[Tensor] = []
+        while sum(len(each.position) for each in kept) < wanted:
+            drawn = self.rows * len(flags)
+            if drawn >= MOST_REFERENCE_DRAWS or time.monotonic() - begin > MOST_REFERENCE_SECONDS:
                 break
+            point = self.path.point(self.path.density.sample_reference(self.rows), torch.ones(()))
+            flags.append(_finite(point))
+            kept.append(point.take(flags[-1].nonzero().squeeze(-1)))
+        found = min(wanted, sum(len(each.position) for each in kept))
         found -= found % POPULATIONS
-        found = min(found, REFERENCE_FACTOR * self.rows)
-        point = kept[0].map(lambda *each: torch.cat(each)[:found], *kept[1:])
-        local = point.log_density.shape[1:]
-        share = math.log((found - 1) / (drawn - 1)) if drawn > found else 0.0
-        one = point.log_density.new_full(local, self.mover.initial_step_size)
-        zeros = torch.zeros(local, dtype=torch.float64, device=one.device)
-        numbers = torch.arange(found, device=one.device).reshape(-1, *(1,) * len(local))
+        if found < FEWEST_FOUND:
+            offense = self.path.density.offense(point.position[int(flags[-1].int().argmin())])
+            raise ValueError(
+                f"model must have a finite density at {FEWEST_FOUND} or more of "
+                f"{self.rows * len(flags)} draws of its prior, got {found}: {offense}"
+            )
+        # The last draw counted is finite, as the estimate of the share of such draws needs.
+        drawn = int(torch.searchsorted(torch.cat(flags).cumsum(0), found)) + 1
+        return self._first_state(
+            kept[0].map(lambda *each: torch.cat(each)[:found], *kept[1:]),
+            math.log((found - 1) / (drawn - 1)),
+            len(flags),
+        )
+
+    def _first_state(self, point: Point, log_share: float, batches: int) -> EnsembleState:
+        found, *local = point.log_density.shape
+        device = point.position.device
+        zeros = torch.zeros(local, dtype=torch.float64, device=device)
+        numbers = torch.arange(found, device=device).reshape(-1, *(1,) * len(local))
         return EnsembleState(
             t=zeros,
             position=point.position,
             rest=point.parts[1],
-            log_evidence=zeros.expand(POPULATIONS, *local) + share,
+            log_evidence=zeros.expand(self.num_populations, *local) + log_share,
             ancestors=numbers.expand(found, *local),
             metric=Metric.identity(point.position[0]),
-            step_size=one,
-            gradients=-(-drawn // self.rows),
+            step_size=point.log_density.new_full(local, self.mover.initial_step_size),
+            gradients=batches,
         )
 
     def save(self) -> dict[str, Any]:

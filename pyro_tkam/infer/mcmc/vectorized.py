@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
 from pyro_tkam.infer.mcmc.initialization import find_start, floating_params, given_start
 from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
 from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, LangevinKernel, check_kernel
-from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass
+from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled, check_mass
 from pyro_tkam.infer.model.density import Density
 from pyro_tkam.infer.model.requirements import check_data
 from pyro_tkam.infer.results import Verdict
@@ -25,26 +26,35 @@ STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible
 
 
 class VectorizedMCMC(BatchRun):
-    """Runs many chains of a Langevin kernel in one batch; otherwise like :class:`pyro.infer.MCMC`.
+    """Runs many chains of a kernel in one batch; otherwise like :class:`pyro.infer.MCMC`.
 
-    The chains share the tuning that they find during warm-up. After :meth:`run`, ``sample_stats``
-    holds ``lp, acceptance_rate, step_size, diverging, energy, reversible``, each
-    ``(chain, draw, *local)``. A run may be interrupted and resumed (:attr:`state`, :meth:`resume`).
+    Chains start from an ensemble of 64 or more that is tempered from the prior to the posterior
+    (:class:`SMC`), in four populations that share nothing but temperature, metric and step size;
+    chains with ``initial_params``, or a kernel with an ``init_strategy`` of its own, start there.
+    They share the tuning that they find during warm-up. After :meth:`run`, ``sample_stats`` holds ``lp,
+    acceptance_rate, step_size, diverging, energy, reversible, failed, n_steps`` (evaluations of
+    density and gradient), ``ancestor`` (draw of the prior from which a chain descends) and, with
+    :class:`EnsembleHMC`, ``capped`` (trajectories cut short), each ``(chain, draw, *local)``, and
+    :attr:`verdict` what is wrong with the draws, of which a warning tells. A run may be interrupted
+    and resumed (:attr:`state`, :meth:`resume`, ``checkpoint``).
 
     :param kernel: an :class:`EnsembleHMC`, :class:`ULA`, :class:`MALA` or :class:`AutoMALA`.
     :param num_samples: number of draws kept of each chain.
-    :param warmup_steps: number of steps that adapt the kernel and are dropped; ``num_samples`` if
-        None.
+    :param warmup_steps: number of steps at the posterior that adapt the kernel and are dropped; if
+        None, 220 with an :class:`EnsembleHMC` and ``num_samples`` with others.
     :param initial_params: unconstrained values by site, with a leading dimension ``num_chains``
         (none when it is 1).
-    :param num_chains: number of chains.
+    :param num_chains: number of chains; if None, 64 with an :class:`EnsembleHMC` and 1 with others.
     :param hook_fn: called as ``hook_fn(kernel, params, stage, i)`` after each step, with all
-        chains' parameters.
+        chains' parameters (of the whole ensemble during its warm-up).
     :param disable_progbar: show no progress.
     :param transforms: per site, from values to the unconstrained coordinates that the draws are
         mapped back with.
     :param save_params: names of the sites to keep; all if None.
-    :raises TypeError: if ``kernel`` isn't a Langevin kernel.
+    :param checkpoint: file to which the state is written, and from which the next run on the same
+        arguments goes on, to the same bits; none if None.
+    :param checkpoint_every: steps between two writes.
+    :raises TypeError: if ``kernel`` isn't one of these.
 
     >>> import pyro, torch, pyro.distributions as dist
     >>> from pyro_tkam.infer import MALA
@@ -68,11 +78,21 @@ class VectorizedMCMC(BatchRun):
         disable_progbar: bool = False,
         transforms: Mapping[str, Transform] | None = None,
         save_params: Sequence[str] | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int = 100,
     ) -> None:
         kernel = check_kernel(kernel)
         num_chains = kernel.default_num_chains if num_chains is None else num_chains
         warmup_steps = kernel.default_warmup_steps if warmup_steps is None else warmup_steps
-        super().__init__(kernel, num_samples, warmup_steps, num_chains, disable_progbar)
+        super().__init__(
+            kernel,
+            num_samples,
+            warmup_steps,
+            num_chains,
+            disable_progbar,
+            checkpoint,
+            checkpoint_every,
+        )
         self.hook_fn, self.save_params = hook_fn, save_params
         self.transforms = dict(transforms) if transforms is not None else None
         if initial_params is not None:
@@ -81,6 +101,7 @@ class VectorizedMCMC(BatchRun):
                 initial_params = {name: value[None] for name, value in initial_params.items()}
         self._initial_params = initial_params
         self._samples: dict[str, Tensor] = {}
+        self._verdict: Verdict | None = None
         self._diagnostics: list[dict[str, Any]] = [{} for _ in range(num_chains)]
         self.sample_stats: dict[str, Tensor] = {}
 
@@ -97,7 +118,7 @@ class VectorizedMCMC(BatchRun):
         self._args, self._kwargs = args, kwargs
         self._samples, self.sample_stats = {}, {}
         self._diagnostics = [{} for _ in range(self.num_chains)]
-        self._verdict: Verdict | None = None
+        self._verdict = None
         self._run(args, kwargs)
         warn_of(self.verdict, "the draws")
 
@@ -183,8 +204,8 @@ class VectorizedMCMC(BatchRun):
             raise RuntimeError("run() must be called before there are draws")
         return self._samples
 
-    def _sampled(self) -> Density:
-        return self._density
+    def _sampled(self) -> Sampled:
+        return self._density if self._start is None else self._start.target
 
     def _step(self, index: int) -> dict[str, Tensor]:
         chains = self._moving

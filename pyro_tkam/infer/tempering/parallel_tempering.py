@@ -10,7 +10,7 @@ from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
 from torch import Tensor
 
 from pyro_tkam._checks import whole_number
-from pyro_tkam.infer.mcmc.kernels import LangevinKernel
+from pyro_tkam.infer.mcmc.kernels import LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass
 from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.requirements import check_model
@@ -160,7 +160,9 @@ class ParallelTempering(BatchRun):
         max_evaluations: int | None = None,
         disable_progbar: bool = False,
     ) -> None:
-        super().__init__(kernel, num_samples, warmup_steps, num_chains, disable_progbar)
+        super().__init__(
+            check_kernel(kernel), num_samples, warmup_steps, num_chains, disable_progbar
+        )
         if kernel.model is None:
             raise ValueError(
                 "kernel must be made from a model, as a potential_fn has no prior to temper from, "

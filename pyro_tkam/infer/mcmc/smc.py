@@ -1,0 +1,245 @@
+"""Sequential Monte Carlo from the prior to the posterior, as a sampler and an evidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from os import PathLike
+from typing import Any
+
+import torch
+from pyro.infer.mcmc.util import print_summary, select_samples
+from torch import Tensor
+
+from pyro_tkam.infer.mcmc.ensemble_metric import Metric
+from pyro_tkam.infer.mcmc.judging import warn_of
+from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, RandomWalk
+from pyro_tkam.infer.mcmc.path import Path
+from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled
+from pyro_tkam.infer.mcmc.tempered_ensemble import POPULATIONS, Rung, TemperedEnsemble
+from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.results import Evidence, Finding, Verdict
+from pyro_tkam.ops.estimators import Estimate
+
+FEWEST_RUNS = 4
+RHAT_LIMIT = 1.05
+"""Between runs. Of runs of ``N`` independent draws it is about ``1 + 1/(2N)``."""
+
+FEWEST_ANCESTORS = 8
+LARGEST_ERROR = 0.5  # nats
+
+
+class SMC(BatchRun):
+    """Tempered sequential Monte Carlo of any Pyro model, with its evidence.
+
+    A first run chooses temperatures, metrics and step sizes (see
+    :class:`~pyro_tkam.infer.mcmc.tempered_ensemble.TemperedEnsemble`). Then ``num_runs``
+    independent runs take them as they are, so that each one's estimate of the evidence is unbiased
+    (Del Moral, Doucet and Jasra 2006, 10.1111/j.1467-9868.2006.00553.x); their mean is the evidence
+    and their scatter its error. The draws are the rows of these runs at the posterior, each run
+    weighted by its evidence.
+
+    Sites with a flat prior start from ``N(0, 2²)`` on unconstrained coordinates.
+
+    :param model: a Pyro model.
+    :param num_particles: rows of a run, at least 64.
+    :param ess_threshold: effective share of the rows that a temperature keeps, in (0, 1).
+    :param kernel: makes the moves: an :class:`EnsembleHMC` of this model if None, or a
+        :class:`RandomWalk` for a model without gradients.
+    :param num_runs: runs that estimate, at least 4.
+    :param disable_progbar: show no progress.
+    :param checkpoint: file to which the state is written, and from which the next run on the same
+        arguments goes on, to the same bits; none if None.
+    :param checkpoint_every: temperatures of the first run, and later runs, between two writes.
+    :raises ValueError: if a number is out of range.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> def model(x):
+    ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...     pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> pyro.set_rng_seed(0)
+    >>> smc = SMC(model, num_particles=256, disable_progbar=True)
+    >>> smc.run(torch.tensor(0.5))
+    >>> exact = dist.Normal(0.0, 2.0**0.5).log_prob(torch.tensor(0.5))
+    >>> bool(abs(smc.log_evidence.value - exact) < 5 * smc.log_evidence.standard_error)
+    True
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        num_particles: int = 512,
+        *,
+        ess_threshold: float = 0.5,
+        kernel: EnsembleHMC | RandomWalk | None = None,
+        num_runs: int = FEWEST_RUNS,
+        disable_progbar: bool = False,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int = 1,
+    ) -> None:
+        if num_runs < FEWEST_RUNS:
+            raise ValueError(f"num_runs must be at least {FEWEST_RUNS}, got {num_runs}")
+        if num_particles < 64:
+            raise ValueError(f"num_particles must be at least 64, got {num_particles}")
+        if not 0 < ess_threshold < 1:
+            raise ValueError(f"ess_threshold must lie in (0, 1), got {ess_threshold}")
+        num_particles = POPULATIONS * -(-num_particles // POPULATIONS)
+        kernel = EnsembleHMC(model) if kernel is None else kernel
+        super().__init__(
+            kernel, num_runs, 0, num_particles, disable_progbar, checkpoint, checkpoint_every
+        )
+        self.model, self.ess_threshold = model, ess_threshold
+        self._rungs: list[Rung] = []
+        self._samples: dict[str, Tensor] = {}
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """Run on the model's arguments.
+
+        :raises ValueError: if the prior and the posterior share no support that draws find.
+        :raises KeyboardInterrupt: after Ctrl-C, between two temperatures or runs.
+        """
+        self._args, self._kwargs = args, kwargs
+        self._samples, self._rungs = {}, []
+        self._run(args, kwargs)
+        warn_of(self.verdict, "the draws")
+
+    @property
+    def log_evidence(self) -> Evidence:
+        """Log evidence by the runs' mean, with its error from their scatter."""
+        each = self._finished("log_evidence")
+        value = each.logsumexp(0) - math.log(len(each))
+        relative = (each - value).exp()
+        error = relative.std(0) / len(each) ** 0.5
+        return Evidence.of(
+            Estimate(value, error), "smc", self.verdict, evaluations=int(self._evaluations)
+        )
+
+    @property
+    def log_weights(self) -> Tensor:
+        """Log weights of the draws, ``(run, particle, *local)``; they sum to one over both."""
+        each = self._finished("log_evidence")
+        rows = self._records["position"].shape[1]
+        weights = each - each.logsumexp(0) - math.log(rows)
+        return weights.unsqueeze(1).expand(len(each), rows, *each.shape[1:])
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether draws and evidence can be trusted, and why."""
+        draws = self._finished("position").flatten(2)
+        findings = []
+        between = draws.mean(1).var(0)
+        within = draws.var(1).mean(0)
+        rhat = torch.where(within > 0, (1 + between / within).sqrt(), 1.0)
+        if rhat.max() > RHAT_LIMIT:
+            where = self._density.layout.names[int(rhat.argmax())]
+            seen = f"R-hat between runs is {rhat.max():.3f} at {where!r} (limit {RHAT_LIMIT})"
+            findings.append(Finding("runs disagree", seen, "raise num_particles"))
+        ancestors = self._fewest_ancestors()
+        if ancestors < FEWEST_ANCESTORS:
+            seen = f"the rows of a run descend from {ancestors} draws of the prior"
+            findings.append(Finding("few ancestors", seen, "raise num_particles"))
+        scatter = self._finished("log_evidence").std(0).max().item()
+        if scatter > 2 * LARGEST_ERROR:
+            seen = f"the log evidence differs by {scatter:.1f} nats between runs"
+            findings.append(Finding("uncertain evidence", seen, "raise num_particles"))
+        measures = {
+            "largest R-hat between runs": rhat.max().item(),
+            "fewest ancestors": float(ancestors),
+            "temperatures": float(len(self._rungs)),
+        }
+        return Verdict(tuple(findings), measures)
+
+    @property
+    def temperatures(self) -> Tensor:
+        """Inverse temperatures, ``(rung, *local)``."""
+        return torch.stack([rung.t for rung in self._rungs])
+
+    def get_samples(
+        self, num_samples: int | None = None, group_by_chain: bool = False
+    ) -> dict[str, Tensor]:
+        """
+        Return draws by site, ``(draw, ...)``, resampled so that all weigh the same, or with all
+        runs' rows ``(run, particle, ...)``, which :attr:`log_weights` belong to.
+
+        :param num_samples: if given, so many draws with replacement.
+        :param group_by_chain: keep the run dimension.
+        """
+        self._finished("position")
+        if group_by_chain:
+            return select_samples(self._samples, num_samples, True)
+        weights = self.log_weights
+        if weights.ndim > 2:
+            raise ValueError(
+                "group_by_chain must be True for a model with local plates, whose data have "
+                "weights of their own, got False"
+            )
+        flat = weights.flatten()
+        num = len(flat) if num_samples is None else num_samples
+        rows = torch.multinomial(flat.exp(), num, replacement=True)
+        return {name: value.flatten(0, 1)[rows] for name, value in self._samples.items()}
+
+    def summary(self, prob: float = 0.9) -> None:
+        """Print means, quantiles and diagnostics of the draws, and the evidence.
+
+        :param prob: mass of the credible interval.
+        """
+        self._finished("position")
+        print_summary(self._samples, prob=prob)
+        print(self.log_evidence)
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
+        gradients = isinstance(self.kernel, EnsembleHMC)
+        self._density = ModelDensity(self.model, args, kwargs)
+        self._path = Path(self._density, self.num_chains, gradients)
+        self._pilot = TemperedEnsemble(self.kernel, self._path, self.num_chains, self.ess_threshold)
+        self._evaluations = 0
+        return self._path.device
+
+    def _prepare(self) -> bool:
+        if self._pilot.done:
+            return False
+        self._pilot.rung()
+        self._rungs.append(self._pilot.found)
+        self._evaluations = self._pilot.state.gradients * self.num_chains
+        return True
+
+    def _sampled(self) -> Sampled:
+        return self._path.at(torch.ones(()))
+
+    def _step(self, index: int) -> dict[str, Tensor]:
+        run = TemperedEnsemble(self.kernel, self._path, self.num_chains, schedule=self._rungs)
+        for _ in self._rungs:
+            run.rung()
+        state = run.state
+        self._evaluations += state.gradients * self.num_chains
+        return {
+            "position": state.position,
+            "log_evidence": run.log_evidence,
+            "ancestor": state.ancestors,
+        }
+
+    def _state(self) -> dict[str, Any]:
+        rungs = [[each.t, each.metric.state(), each.step_size] for each in self._rungs]
+        return {"pilot": self._pilot.save(), "rungs": rungs, "evaluations": self._evaluations}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._pilot.load(state["pilot"])
+        self._rungs = [Rung(t, Metric.of_state(metric), step) for t, metric, step in state["rungs"]]
+        self._evaluations = state["evaluations"]
+
+    def _status(self) -> dict[str, str]:
+        return {"t": f"{self._pilot.state.t.min():.2e}"}
+
+    def _finish(self) -> None:
+        if self._records:
+            self._samples = self._density.constrain(self._records["position"][: self.num_draws])
+
+    def _finished(self, name: str) -> Tensor:
+        if self.num_draws < self.num_samples:
+            raise RuntimeError("run() must be called before there are results")
+        return self._records[name]
+
+    def _fewest_ancestors(self) -> int:
+        ancestors = self._finished("ancestor")
+        each = ancestors.reshape(*ancestors.shape[:2], -1).sort(1).values
+        return int((each.diff(dim=1) > 0).sum(1).min()) + 1
