@@ -81,9 +81,10 @@ class EnsembleAdaptation:
         counted = None if self.frozen is None else ~self.frozen
         rate = joint_acceptance(info.acceptance_rate, counted)
         averaged = last and self._step > (start + end) / 2
-        tuning = replace(
-            tuning, step_size=self.search.update(tuning.step_size, rate, average=averaged)
+        step_size = self.search.update(
+            tuning.step_size, rate, average=averaged, tried=info.step_size[0]
         )
+        tuning = replace(tuning, step_size=step_size)
         if self._step < end:
             return tuning
         self.frozen = self._rates / (end - start) < FROZEN_RATE

@@ -56,15 +56,20 @@ class StepSizeSearch:
         self.count, self.averaged = 0, 0
         self.total: Tensor | float = 0.0
 
-    def update(self, step_size: Tensor, rate: Tensor, average: bool = False) -> Tensor:
+    def update(
+        self, step_size: Tensor, rate: Tensor, tried: Tensor, average: bool = False
+    ) -> Tensor:
         """Return the next step size ``(*rest)``.
 
         :param step_size: the last one.
-        :param rate: its acceptance rate, joined over chains, ``(*rest)``.
+        :param rate: acceptance rate, joined over chains, ``(*rest)``.
+        :param tried: step size that had this rate, ``(*rest)``; a shorter one than the last tells
+            nothing of it.
         :param average: whether the result counts in :attr:`mean`.
         """
         self.count += 1
         change = GAIN * (rate - self.target) / self.count**0.5
+        change = torch.where(tried < 0.99 * step_size, 0.0, change)
         logarithm = step_size.log() + change.clamp_min(-LARGEST_FALL)
         if average:
             self.total, self.averaged = self.total + logarithm, self.averaged + 1

@@ -212,7 +212,7 @@ class TemperedEnsemble:
             point, info = self.mover.step(point, target, tuning, True)
             if self.schedule is None:
                 rate = joint_acceptance(info.acceptance_rate)
-                state.step_size = self.search.update(state.step_size, rate)
+                state.step_size = self.search.update(state.step_size, rate, tried=info.step_size[0])
             state.gradients += int(info.row_evaluations.max())
         state.position, state.rest = frame.outer(point.position), point.parts[1]
 

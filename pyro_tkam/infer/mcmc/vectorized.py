@@ -31,9 +31,9 @@ class VectorizedMCMC(BatchRun):
     Chains start from an ensemble of 64 or more that is tempered from the prior to the posterior
     (:class:`SMC`), in four populations that share nothing but temperature, metric and step size;
     chains with ``initial_params``, or a kernel with an ``init_strategy`` of its own, start there.
-    They share the tuning that they find during warm-up. After :meth:`run`, ``sample_stats`` holds ``lp,
-    acceptance_rate, step_size, diverging, energy, reversible, failed, n_steps`` (evaluations of
-    density and gradient), ``ancestor`` (draw of the prior from which a chain descends) and, with
+    They share the tuning that they find during warm-up. After :meth:`run`, ``sample_stats`` holds
+    ``lp, acceptance_rate, step_size, diverging, energy, reversible, failed, n_steps``
+    (evaluations of density and gradient), ``ancestor`` (draw of the prior from which a chain descends) and, with
     :class:`EnsembleHMC`, ``capped`` (trajectories cut short), each ``(chain, draw, *local)``, and
     :attr:`verdict` what is wrong with the draws, of which a warning tells. A run may be interrupted
     and resumed (:attr:`state`, :meth:`resume`, ``checkpoint``).

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import warnings
+from pathlib import Path as FilePath
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_tkam.diagnostics import to_arviz
+from pyro_tkam.infer import MALA, SMC, EnsembleHMC, RandomWalk, VectorizedMCMC
+from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict
+from pyro_tkam.infer.mcmc.path import Path
+from pyro_tkam.infer.mcmc.tempered_ensemble import TemperedEnsemble
+from pyro_tkam.infer.model.density import ModelDensity
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    pyro.set_rng_seed(0)
+
+
+def quiet(mcmc: VectorizedMCMC, *args: Tensor) -> dict[str, Tensor]:
+    """Run chains that must have no finding."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mcmc.run(*args)
+    assert mcmc.verdict.trusted
+    return mcmc.get_samples()
+
+
+def normal_model(x: Tensor) -> None:
+    z = pyro.sample("z", dist.Normal(torch.zeros(10), 1.0).to_event(1))
+    pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+
+
+EXACT = dist.Normal(0.0, 1.25**0.5).log_prob(torch.ones(10)).sum().item()
+
+
+def test_defaults_find_a_far_and_narrow_posterior_without_a_warning() -> None:
+    """Widths of 1e-3, locations 1e6 posterior widths away, and a correlation of 0.99."""
+
+    def model(x: Tensor) -> None:
+        a = pyro.sample("a", dist.Normal(0.0, 1000.0))
+        b = pyro.sample("b", dist.Normal(0.0, 1000.0))
+        pyro.sample("x", dist.Normal(torch.stack([a, a + 0.1 * b]), 1e-3).to_event(1), obs=x)
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        mcmc = VectorizedMCMC(EnsembleHMC(model), num_samples=200, disable_progbar=True)
+        samples = quiet(mcmc, torch.tensor([700.0, 701.0]))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert mcmc.get_samples(group_by_chain=True)["a"].shape == (64, 200)
+    assert samples["a"].mean().item() == pytest.approx(700, abs=1e-4)
+    assert samples["a"].std().item() == pytest.approx(1e-3, rel=0.05)
+    assert samples["b"].std().item() == pytest.approx(10 * 2**0.5 * 1e-3, rel=0.05)
+
+
+def test_flat_priors_and_bare_potentials_need_no_start() -> None:
+    def model(x: Tensor) -> None:
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0).mask(False))
+        scale = pyro.sample("scale", dist.HalfNormal(1.0).mask(False))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc, scale), obs=x)
+
+    x = 300 + 20 * torch.randn(40)
+    samples = quiet(VectorizedMCMC(EnsembleHMC(model), 200, disable_progbar=True), x)
+    # p(loc) is Student's t of n - 2 degrees of freedom: a flat scale takes one away.
+    exact = (x - x.mean()).square().sum().div(38).sqrt() * (38 / 36 / 40) ** 0.5
+    assert samples["loc"].mean().item() == pytest.approx(x.mean().item(), abs=0.1)
+    assert samples["loc"].std().item() == pytest.approx(exact.item(), rel=0.06)
+
+
+def test_bounds_that_most_of_the_prior_misses() -> None:
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        ordered = (z[0] < z[1]) & (z[1] < z[2])
+        pyro.factor("order", torch.where(ordered, 0.0, -torch.inf))
+
+    mcmc = VectorizedMCMC(EnsembleHMC(model), 200, disable_progbar=True)
+    samples = quiet(mcmc)
+    assert (samples["z"].diff(dim=-1) > 0).all()
+    # The middle one of three normals has mean 0 and variance 0.4487.
+    assert samples["z"][:, 1].var().item() == pytest.approx(0.4487, rel=0.06)
+
+
+def test_rows_at_which_the_model_raises_are_rejections() -> None:
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        matrix = torch.stack([torch.stack([z + 2, z]), torch.stack([z, z + 2])])
+        pyro.factor("factor", torch.linalg.cholesky(matrix).diagonal().log().sum() * 0)
+
+    mcmc = VectorizedMCMC(EnsembleHMC(model), 400, disable_progbar=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mcmc.run()
+    draws = mcmc.get_samples()["z"]
+    cut = dist.Normal(0.0, 1.0)
+    assert draws.min() > -1  # no factor below: the matrix is not positive definite
+    exact = cut.log_prob(torch.tensor(-1.0)).exp() / (1 - cut.cdf(torch.tensor(-1.0)))
+    assert draws.mean().item() == pytest.approx(exact.item(), abs=0.03)
+
+
+def test_a_model_that_raises_everywhere_is_told() -> None:
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.factor("never", torch.where(z.abs() < 100, -torch.inf, 0.0))
+
+    with pytest.raises(ValueError, match="'never'"):
+        VectorizedMCMC(EnsembleHMC(model), 10, disable_progbar=True).run()
+
+
+@pytest.mark.parametrize("kernel", [EnsembleHMC, MALA])
+def test_few_chains_continue_rows_of_an_ensemble(kernel: type) -> None:
+    mcmc = VectorizedMCMC(
+        kernel(normal_model), 50, warmup_steps=20, num_chains=2, disable_progbar=True
+    )
+    mcmc.run(torch.ones(10))
+    assert mcmc.get_samples(group_by_chain=True)["z"].shape == (2, 50, 10)
+    stats = to_arviz(mcmc)["sample_stats"]
+    assert stats["ancestor"].shape == (2, 50)
+    assert (stats["n_steps"] >= 1).all()
+
+
+def test_local_data_have_temperatures_of_their_own() -> None:
+    x = torch.linspace(-3, 3, 5)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, torch.logspace(0, 4, len(x))))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    density = ModelDensity(model, (x,))
+    ensemble = TemperedEnsemble(EnsembleHMC(model), Path(density, 256), 256)
+    while not ensemble.done:
+        ensemble.rung()
+    exact = dist.Normal(0.0, (torch.logspace(0, 8, 5) + 0.25).sqrt()).log_prob(x)
+    torch.testing.assert_close(ensemble.log_evidence.float(), exact, atol=0.5, rtol=0)
+
+
+@pytest.mark.slow
+def test_frozen_runs_are_unbiased_and_adaptive_ones_are_not() -> None:
+    """
+    E[Ẑ/Z] over 400 frozen runs of 64 rows is 1 within 3 errors, which a right one misses with
+    probability 0.003; adaptive runs of 32 rows are off by more.
+    """
+    x = torch.ones(10)
+    density = ModelDensity(normal_model, (x,))
+    path = Path(density, 32)
+    mover = EnsembleHMC(normal_model)
+
+    def estimates(num: int, schedule) -> Tensor:
+        found = []
+        for _ in range(num):
+            run = TemperedEnsemble(mover, path, 32, schedule=schedule)
+            while not run.done:
+                run.rung()
+            found.append(run.log_evidence.item())
+        return (torch.tensor(found) - EXACT).exp()
+
+    pilot, schedule = TemperedEnsemble(mover, path, 32), []
+    while not pilot.done:
+        pilot.rung()
+        schedule.append(pilot.found)
+    frozen = estimates(400, schedule)
+    assert abs(frozen.mean() - 1) < 3 * frozen.std() / 400**0.5
+    adaptive = estimates(400, None)
+    assert abs(adaptive.mean() - 1) > 3 * adaptive.std() / 400**0.5
+
+
+@pytest.mark.parametrize("kernel", [None, RandomWalk()])
+def test_smc_samples_and_estimates(kernel: RandomWalk | None) -> None:
+    smc = SMC(normal_model, 256, kernel=kernel, disable_progbar=True)
+    smc.run(torch.ones(10))
+    evidence = smc.log_evidence
+    assert evidence.value == pytest.approx(EXACT, abs=5 * max(evidence.standard_error, 0.02))
+    assert smc.get_samples()["z"].mean().item() == pytest.approx(0.8, abs=0.05)
+    assert smc.get_samples(group_by_chain=True)["z"].shape == (4, 256, 10)
+    assert smc.log_weights.logsumexp((0, 1)).item() == pytest.approx(0, abs=1e-6)
+    smc.summary()
+
+
+def ensemble_of(draws: Tensor, acceptance: Tensor | None = None) -> ChainRun:
+    rate = torch.full(draws.shape[:2], 0.9) if acceptance is None else acceptance
+    none = torch.zeros_like(rate, dtype=torch.bool)
+    names = [f"z{i}" for i in range(draws.shape[-1])]
+    groups = torch.arange(4).repeat_interleave(len(draws) // 4)
+    return ChainRun(draws, names, rate, none, none, groups=groups)
+
+
+def test_perfect_chains_have_no_finding() -> None:
+    for _ in range(30):
+        assert chain_verdict(ensemble_of(torch.randn(64, 500, 5))).trusted
+
+
+def test_frozen_and_shifted_chains_are_found() -> None:
+    draws, rate = torch.randn(64, 500, 5), torch.full((64, 500), 0.9)
+    draws[7], rate[7] = draws[7, :1], 0.0
+    assert {"frozen chains", "stray chains"} <= chain_verdict(ensemble_of(draws, rate)).names
+    shifted = torch.randn(64, 500, 5)
+    shifted[8:16] += 0.5
+    assert "stray chains" in chain_verdict(ensemble_of(shifted)).names
+    apart = torch.randn(64, 500, 5)
+    apart[:16] += 0.5
+    assert "chains disagree" in chain_verdict(ensemble_of(apart)).names
+
+
+def run_with_checkpoint(path: FilePath, kill_at: int | None, kind: str) -> Tensor:
+    torch.set_num_threads(1)
+    pyro.set_rng_seed(3)
+    count = [0]
+
+    def model(x: Tensor) -> None:
+        count[0] += 1
+        normal_model(x)
+
+    if kind == "smc":
+        run = SMC(model, 64, disable_progbar=True, checkpoint=path)
+    else:
+        run = VectorizedMCMC(
+            EnsembleHMC(model),
+            20,
+            warmup_steps=12,
+            num_chains=4,
+            disable_progbar=True,
+            checkpoint=path,
+            checkpoint_every=1,
+        )
+    steps = [0]
+    save = run._save_now_and_then
+
+    def saving(last: bool) -> None:
+        save(last)
+        steps[0] += 1
+        if steps[0] == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run._save_now_and_then = saving
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run.run(torch.ones(10))
+    return run.get_samples(group_by_chain=True)["z"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "kill_at"), [("chains", 2), ("chains", 25), ("smc", 2), ("smc", 8)]
+)
+def test_a_killed_run_goes_on_to_the_same_bits(kind: str, kill_at: int, tmp_path) -> None:
+    whole = run_with_checkpoint(tmp_path / "whole.pt", None, kind)
+    context = multiprocessing.get_context("fork")
+    killed = context.Process(target=run_with_checkpoint, args=(tmp_path / "cut.pt", kill_at, kind))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    pyro.set_rng_seed(99)
+    assert torch.equal(run_with_checkpoint(tmp_path / "cut.pt", None, kind), whole)
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path) -> None:
+    run_with_checkpoint(tmp_path / "state.pt", None, "chains")
+    mcmc = VectorizedMCMC(
+        EnsembleHMC(normal_model),
+        20,
+        warmup_steps=12,
+        num_chains=4,
+        disable_progbar=True,
+        checkpoint=tmp_path / "state.pt",
+    )
+    with pytest.raises(ValueError, match="same arguments"):
+        mcmc.run(torch.zeros(10))
