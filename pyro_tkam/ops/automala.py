@@ -198,6 +198,7 @@ def automala_step(
         screenings=cost.screenings,
         row_evaluations=cost.of_row,
         failed=~torch.isfinite(found.log_ratio),
+        outside=found.end.log_density == -torch.inf,
     )
     return choose(accepted, found.end, point), info
 

@@ -24,7 +24,7 @@ from pyro_tkam.ops.langevin import (
 
 def trajectory(
     start: Point, momentum: Tensor, step_size: Tensor, scale: Tensor, num_steps: int, target: Target
-) -> tuple[Point, Tensor, Tensor]:
+) -> tuple[Point, Tensor, Tensor, Tensor]:
     """Make leapfrog steps with whitened momentum ``p = s m`` and mass ``M = s^-2``.
 
     ``p½ = p + ε/2 s ∇``, then ``z' = z + ε s p½`` and ``p½' = p½ + ε s ∇'``, the last of these
@@ -38,12 +38,13 @@ def trajectory(
     :param scale: ``s``, broadcastable to ``(rows, *local, dim)``.
     :param num_steps: leapfrog steps, at least 1.
     :param target: the log density.
-    :return: the end, the momentum there, and where the trajectory failed, ``(rows, *local)``.
+    :return: the end, the momentum there, where the trajectory failed, ``(rows, *local)``, and where
+        it did so because the density was zero.
 
     >>> def normal(position, rows=None):
     ...     return Point(position, -0.5 * position.square().sum(-1), -position)
     >>> quarter, steps = torch.pi / 2, 100
-    >>> end, momentum, failed = trajectory(
+    >>> end, momentum, failed, _ = trajectory(
     ...     normal(torch.zeros(1, 1)), torch.ones(1, 1), torch.tensor(quarter / steps),
     ...     torch.ones(1), steps, normal)
     >>> round(end.position.item(), 3), abs(round(momentum.item(), 3)), failed.item()
@@ -52,10 +53,12 @@ def trajectory(
     stride = step_size.unsqueeze(-1) * scale
     point, middle = start, kick(momentum, stride, start.gradient)
     failed = torch.zeros_like(start.log_density, dtype=torch.bool)
+    outside = failed
     for step in range(num_steps):
         end = target(torch.addcmul(point.position, stride, middle))
         finite = torch.isfinite(end.log_density + end.gradient.sum(-1))
         if not finite.all():
+            outside = outside | (~failed & (end.log_density == -torch.inf))
             failed = failed | ~finite
         if failed.any():
             end = choose(~failed, end, point)
@@ -64,7 +67,7 @@ def trajectory(
         else:
             moved = kick(middle, stride, end.gradient)
         point, middle = end, moved
-    return point, middle, failed
+    return point, middle, failed, outside
 
 
 def hmc_step(
@@ -88,7 +91,7 @@ def hmc_step(
     :param adjusted: False takes every finite proposal that does not diverge.
     :return: the new state and what happened.
     """
-    end, momentum, failed = trajectory(
+    end, momentum, failed, outside = trajectory(
         point, noise.momentum, tuning.step_size, tuning.scale, num_steps, target
     )
     ratio = log_ratio(point, noise.momentum, end, momentum).masked_fill(failed, -torch.inf)
@@ -97,7 +100,7 @@ def hmc_step(
     info = StepInfo(
         acceptance_rate=ratio.exp().clamp(max=1),
         accepted=accepted,
-        diverging=ratio < -DIVERGENCE_THRESHOLD,
+        diverging=(ratio < -DIVERGENCE_THRESHOLD) & ~outside,
         reversible=torch.ones_like(accepted),
         energy=kinetic(noise.momentum) - point.log_density,
         step_size=tuning.step_size.expand_as(ratio),
@@ -105,5 +108,6 @@ def hmc_step(
         screenings=torch.zeros_like(evaluations),
         row_evaluations=evaluations,
         failed=failed,
+        outside=outside,
     )
     return choose(accepted, end, point), info

@@ -98,6 +98,7 @@ class StepInfo(Batched):
     :param row_evaluations: number of evaluations of either kind that the row needed, with all its
         data at once.
     :param failed: where density or gradient was not finite on the way; the proposal is rejected.
+    :param outside: where it is because the density was zero, which is no fault of it.
     """
 
     acceptance_rate: Tensor
@@ -110,6 +111,7 @@ class StepInfo(Batched):
     screenings: Tensor
     row_evaluations: Tensor
     failed: Tensor
+    outside: Tensor
 
     @property
     def total_evaluations(self) -> Tensor:
@@ -241,5 +243,6 @@ def _finish(
         screenings=torch.zeros_like(once),
         row_evaluations=once,
         failed=~torch.isfinite(ratio),
+        outside=end.log_density == -torch.inf,
     )
     return choose(accepted, end, point), info

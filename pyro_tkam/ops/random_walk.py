@@ -48,5 +48,6 @@ def random_walk_step(
         screenings=torch.zeros_like(once),
         row_evaluations=once,
         failed=failed,
+        outside=end.log_density == -torch.inf,
     )
     return choose(accepted, end, point), info

@@ -92,8 +92,11 @@ def test_a_failing_row_is_parked_and_rejected_and_disturbs_no_other() -> None:
 
     start = wall(torch.tensor([[0.0], [0.0]]))
     momentum = torch.tensor([[5.0], [0.1]])
-    end, _, failed = trajectory(start, momentum, torch.tensor(0.1), torch.ones(1), 10, Rows(wall))
+    end, _, failed, outside = trajectory(
+        start, momentum, torch.tensor(0.1), torch.ones(1), 10, Rows(wall)
+    )
     assert failed.tolist() == [True, False]
+    assert not outside.any()
     assert torch.isfinite(end.log_density).all()
     # It goes one step beyond the wall, and stays at the last point before it.
     assert end.position[0].item() <= 1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_tkam.infer.mcmc.ensemble_metric import Metric, estimated
 from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME, Frame
-from pyro_tkam.infer.mcmc.step_size import StepSizeSearch, joint_acceptance
+from pyro_tkam.infer.mcmc.step_size import StepSizeSearch, step_size_rate
 from pyro_tkam.ops.estimators import effective_sample_size
 from pyro_tkam.ops.langevin import StepInfo, Tuning
 
@@ -78,8 +78,7 @@ class EnsembleAdaptation:
         if self._step > start + (end - start) / 3:
             self._draws.append(self.frame.outer(position))
         self._rates = self._rates + info.acceptance_rate
-        counted = None if self.frozen is None else ~self.frozen
-        rate = joint_acceptance(info.acceptance_rate, counted)
+        rate = step_size_rate(info, self.frozen)
         averaged = last and self._step > (start + end) / 2
         step_size = self.search.update(
             tuning.step_size, rate, average=averaged, tried=info.step_size[0]

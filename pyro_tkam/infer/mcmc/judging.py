@@ -40,7 +40,8 @@ class ChainRun:
     :param names: of each coordinate.
     :param acceptance: acceptance rate, ``(chain, draw, ...)``, as the following ones.
     :param diverging: whether a proposal diverged.
-    :param failed: whether density or gradient were not finite on the way to a proposal.
+    :param failed: whether density or gradient were not finite on the way to a proposal, other than
+        by a density of zero.
     :param capped: whether a trajectory was shorter than wanted.
     :param energy: Hamiltonian at the start of a step, where momentum is drawn anew; None otherwise.
     :param groups: number of the population that each chain comes from, ``(chain,)``.
@@ -212,7 +213,7 @@ def _energy(run: ChainRun) -> Finding | None:
 
 
 def _diverging(run: ChainRun) -> Finding | None:
-    share = (run.diverging & ~run.failed).double().mean().item()
+    share = run.diverging.double().mean().item()
     if share <= MOST_DIVERGING:
         return None
     seen = f"{share:.1%} of proposals diverge"
@@ -224,7 +225,8 @@ def _failed(run: ChainRun) -> Finding | None:
     if share <= MOST_FAILED:
         return None
     seen = f"{share:.1%} of proposals meet a density that is not finite"
-    return Finding("failed proposals", seen, "see where the model's density is NaN or raises")
+    advice = "see where the density is NaN, infinite or raises"
+    return Finding("failed proposals", seen, advice)
 
 
 def _capped(run: ChainRun) -> Finding | None:

@@ -7,12 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_tkam.ops.langevin import StepInfo
+
 LEAST_RATE = 0.01
 """Floor of a chain's acceptance rate in the harmonic mean: stuck chains shorten the step, but a
 single one among many does not decide."""
 
 FEWEST_FOR_HARMONIC = 8
 """Chains below which single proposals decide a harmonic mean, and the plain mean is taken."""
+
+MOST_AT_WALLS = 0.9
+"""Share of failing trajectories beyond which it is the step size that makes them fail."""
 
 GAIN = 0.65
 LARGEST_FALL = 0.3
@@ -39,6 +44,20 @@ def joint_acceptance(rate: Tensor, counted: Tensor | None = None) -> Tensor:
     if len(rate) < FEWEST_FOR_HARMONIC:
         return (weight * rate).sum(0) / total
     return total / (weight / rate.clamp_min(LEAST_RATE)).sum(0)
+
+
+def step_size_rate(info: StepInfo, frozen: Tensor | None = None) -> Tensor:
+    """Return the acceptance rate from which a step size follows, ``(*rest)``.
+
+    A trajectory that meets a wall, where the density is not finite, says nothing of its step size
+    and does not count, unless nearly all do.
+
+    :param info: of a step, each ``(chains, *rest)``.
+    :param frozen: chains that do not count.
+    """
+    walls = info.failed & (info.failed.double().mean(0) < MOST_AT_WALLS)
+    counted = ~walls if frozen is None else ~walls & ~frozen
+    return joint_acceptance(info.acceptance_rate, counted)
 
 
 class StepSizeSearch:

@@ -15,7 +15,7 @@ from pyro_tkam.infer.mcmc.chains import Chains, Mover
 from pyro_tkam.infer.mcmc.ensemble_metric import LARGEST_DENSE, Metric, estimated
 from pyro_tkam.infer.mcmc.metric import FramedTarget
 from pyro_tkam.infer.mcmc.path import Path
-from pyro_tkam.infer.mcmc.step_size import StepSizeSearch, joint_acceptance
+from pyro_tkam.infer.mcmc.step_size import StepSizeSearch, step_size_rate
 from pyro_tkam.ops.annealing import log_weight_increments, next_temperature
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 from pyro_tkam.ops.resampling import systematic
@@ -211,7 +211,7 @@ class TemperedEnsemble:
             tuning = Tuning(state.step_size, state.metric.scale)
             point, info = self.mover.step(point, target, tuning, True)
             if self.schedule is None:
-                rate = joint_acceptance(info.acceptance_rate)
+                rate = step_size_rate(info)
                 state.step_size = self.search.update(state.step_size, rate, tried=info.step_size[0])
             state.gradients += int(info.row_evaluations.max())
         state.position, state.rest = frame.outer(point.position), point.parts[1]

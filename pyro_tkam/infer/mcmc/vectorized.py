@@ -33,10 +33,10 @@ class VectorizedMCMC(BatchRun):
     chains with ``initial_params``, or a kernel with an ``init_strategy`` of its own, start there.
     They share the tuning that they find during warm-up. After :meth:`run`, ``sample_stats`` holds
     ``lp, acceptance_rate, step_size, diverging, energy, reversible, failed, n_steps``
-    (evaluations of density and gradient), ``ancestor`` (draw of the prior from which a chain descends) and, with
-    :class:`EnsembleHMC`, ``capped`` (trajectories cut short), each ``(chain, draw, *local)``, and
-    :attr:`verdict` what is wrong with the draws, of which a warning tells. A run may be interrupted
-    and resumed (:attr:`state`, :meth:`resume`, ``checkpoint``).
+    (evaluations of density and gradient), ``ancestor`` (draw of the prior from which a chain
+    descends) and, with :class:`EnsembleHMC`, ``capped`` (trajectories cut short), each
+    ``(chain, draw, *local)``, and :attr:`verdict` what is wrong with the draws, of which a warning
+    tells. A run may be interrupted and resumed (:attr:`state`, :meth:`resume`, ``checkpoint``).
 
     :param kernel: an :class:`EnsembleHMC`, :class:`ULA`, :class:`MALA` or :class:`AutoMALA`.
     :param num_samples: number of draws kept of each chain.
@@ -213,6 +213,7 @@ class VectorizedMCMC(BatchRun):
             self._start.end_warmup(chains)
         info = chains.step()
         records = {name: getattr(info, name) for name in STATISTICS}
+        records["failed"] = info.failed & ~info.outside
         records |= {"n_steps": info.evaluations, **self.kernel.further_statistics(info)}
         return {"position": chains.position, "lp": chains.point.log_density, **records}
 
