@@ -384,6 +384,11 @@ class ModelDensity:
             isinstance(unwrapped(nodes[name]["fn"]), JointEnergy) for name in self.structure.latent
         )
 
+    def improper_sites(self) -> list[str]:
+        """Return the latent sites without a normalizable prior."""
+        nodes = self.structure.trace.nodes
+        return [name for name in self.structure.latent if is_improper(nodes[name])]
+
     def offense(self, position: Tensor) -> str:
         """
         Say which site's term, the first such one, isn't finite at one position ``(*local, dim)``.

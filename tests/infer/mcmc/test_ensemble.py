@@ -273,5 +273,5 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path) -> None:
         disable_progbar=True,
         checkpoint=tmp_path / "state.pt",
     )
-    with pytest.raises(ValueError, match="same arguments"):
+    with pytest.raises(ValueError, match="same model and data"):
         mcmc.run(torch.zeros(10))
