@@ -32,12 +32,11 @@ LARGEST_ERROR = 0.5  # nats
 class SMC(BatchRun):
     """Tempered sequential Monte Carlo of any Pyro model, with its evidence.
 
-    A first run chooses temperatures, metrics and step sizes (see
-    :class:`~pyro_tkam.infer.mcmc.tempered_ensemble.TemperedEnsemble`). Then ``num_runs``
-    independent runs take them as they are, so that each one's estimate of the evidence is unbiased
-    (Del Moral, Doucet and Jasra 2006, 10.1111/j.1467-9868.2006.00553.x); their mean is the evidence
-    and their scatter its error. The draws are the rows of these runs at the posterior, each run
-    weighted by its evidence.
+    A first run chooses temperatures, metrics and step sizes. Then ``num_runs`` independent runs
+    take them as they are, so that each one's estimate of the evidence is unbiased (Del Moral,
+    Doucet and Jasra 2006, 10.1111/j.1467-9868.2006.00553.x); their mean is the evidence and their
+    scatter its error. The draws are the rows of these runs at the posterior, each run weighted by
+    its evidence.
 
     Sites with a flat prior start from ``N(0, 2²)`` on unconstrained coordinates.
 
