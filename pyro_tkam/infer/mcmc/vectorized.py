@@ -245,6 +245,7 @@ class VectorizedMCMC(BatchRun):
         if state["moving"] is not None:
             if self._start is not None:
                 self._chains = self._start.chains(self.warmup_steps)
+                self._start.load(state["start"])  # it has chosen rows anew
             self._moving.load(state["moving"])
 
     def _status(self) -> dict[str, str]:
