@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_tkam._arviz import psis
-from pyro_tkam.infer.model.draws import draw_particles, plate_structure
+from pyro_tkam.infer.model.draws import draw_particles, plate_structure, refuse_coupled
 from pyro_tkam.infer.model.requirements import check_model
 
 _RELIABLE_KHAT = 0.7  # Vehtari et al. 2024, arXiv:1507.02646
@@ -84,8 +84,9 @@ def held_out_evidence(
     :param data: shape ``(num, *event)``.
     :param num_draws: draws in a block.
     :param num_blocks: independent blocks, at least 2.
-    :raises ValueError: for fewer than two blocks or 25 draws in all, and for what
-        :func:`~pyro_tkam.infer.log_evidence` refuses of the model and its data.
+    :raises ValueError: for fewer than two blocks or 25 draws in all, if no plate holds all sites or
+        it couples its data, and for what :func:`~pyro_tkam.infer.log_evidence` refuses of the model
+        and its data.
     """
     if num_blocks < 2 or num_draws < 1 or num_draws * num_blocks < 25:
         raise ValueError(
@@ -94,6 +95,12 @@ def held_out_evidence(
         )
     check_model(model, (data,), {})
     structure = plate_structure(model, data)
+    if structure.coupled:
+        refuse_coupled(model, structure.coupled)
+    if not structure.local_dims:
+        raise ValueError(
+            "model must have its latents and data in one plate, got none that holds all"
+        )
     log_weights = torch.stack(
         [
             draw_particles(model, None, num_draws, structure, data).log_weights

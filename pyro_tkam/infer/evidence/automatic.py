@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,7 +17,10 @@ from pyro_tkam.infer.evidence.importance import (
     evidence_of_weights,
 )
 from pyro_tkam.infer.evidence.mixture_proposal import FEWEST_WEIGHTS, FittedProposal
+from pyro_tkam.infer.evidence.proposals import Proposal
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel
+from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.model.requirements import Checked
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.infer.tempering.estimates import bridge_evaluations, bridge_evidence, guide_verdict
 from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering, PowerPosteriors
@@ -26,6 +30,9 @@ PILOT_PARTICLES, PILOT_PARTICLES_SHARE = 2000, 0.05
 KHAT_LIMIT = 0.5
 PRIOR_EFFICIENCY = 0.05
 """Share of effective prior draws from which the data say so little that no mode can hide."""
+
+MOST_WEIGHTS = 1_000_000
+"""Weights, of all draws and data, that are made in one batch."""
 
 PILOT_TEMPERATURES = 10
 PILOT_STEPS, FEWEST_PILOT_STEPS = 96, 16
@@ -77,8 +84,7 @@ class AutomaticEvidence:
     searches are smaller.
 
     :param kernel: what moves tempered chains.
-    :param args: the model's arguments.
-    :param kwargs: the model's keyword arguments.
+    :param checked: the model's arguments, checked.
     :param guide: a guide to draw importance samples from, where a fitted mixture's weights can't be
         trusted.
     :param target_se: standard error to reach, in nats.
@@ -91,8 +97,7 @@ class AutomaticEvidence:
     def __init__(
         self,
         kernel: LangevinKernel,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        checked: Checked,
         *,
         guide: Any = None,
         target_se: float = 0.01,
@@ -101,7 +106,7 @@ class AutomaticEvidence:
         if not isinstance(target_se, int | float) or not target_se > 0:
             raise ValueError(f"target_se must be a positive number, got {target_se!r}")
         whole_number("max_evaluations", max_evaluations, FEWEST_EVALUATIONS)
-        self.kernel, self.args, self.kwargs, self.guide = kernel, args, kwargs, guide
+        self.kernel, self.checked, self.guide = kernel, checked, guide
         self.target_se, self.budget = target_se, Budget(max_evaluations)
         self.num_chains = min(NUM_CHAINS, max(FEWEST_CHAINS, max_evaluations // CHAIN_BUDGET))
 
@@ -119,20 +124,26 @@ class AutomaticEvidence:
         if num < FEWEST_WEIGHTS:
             return None
         sampling = ImportanceSampling(self.kernel.model, guide, num)
-        pilot = self._weigh(sampling)
+        proposal = sampling.propose(self.checked, joint=self.kernel.samples_jointly)
+        pilot = self._weigh(sampling, proposal)
         more = self._more_batches(pilot.evidence)
         if (
             not _trusts(pilot, PRIOR_EFFICIENCY if guide is None else 0.0)
             or more * num > self.budget.left
         ):
             return None
-        weights = [pilot.log_weights] + [self._weigh(sampling).log_weights for _ in range(more)]
+        weights = [pilot.log_weights]
+        group = max(1, MOST_WEIGHTS // pilot.log_weights.numel())
+        while more > 0:
+            sampling.num_particles = num * min(group, more)
+            weights.append(self._weigh(sampling, proposal).log_weights)
+            more -= group
         result = evidence_of_weights(torch.cat(weights))
         return result if result.verdict.trusted else None
 
-    def _weigh(self, sampling: ImportanceSampling) -> WeightedDraws:
+    def _weigh(self, sampling: ImportanceSampling, proposal: Proposal) -> WeightedDraws:
         self.budget.spend(sampling.num_particles)
-        return sampling.draw(self.args, self.kwargs)
+        return sampling.weigh(proposal)
 
     def _more_batches(self, first: Evidence) -> int:
         """Return how many more batches of draws like a first one the target needs."""
@@ -191,7 +202,7 @@ class AutomaticEvidence:
     def _tempering(
         self, num_temperatures: int, num_samples: int, warmup_steps: int
     ) -> ParallelTempering:
-        return ParallelTempering(
+        tempering = ParallelTempering(
             self.kernel,
             num_temperatures=num_temperatures,
             num_samples=num_samples,
@@ -199,13 +210,28 @@ class AutomaticEvidence:
             num_chains=self.num_chains,
             disable_progbar=True,
         )
+        tempering.prepared = self._density
+        return tempering
+
+    @cached_property
+    def _density(self) -> ModelDensity:
+        """The model's density, prepared once for all runs."""
+        density = self.kernel.density(
+            self.checked.args,
+            self.checked.kwargs,
+            None,
+            standard_normal=True,
+            first=self.checked.first,
+        )
+        assert isinstance(density, ModelDensity)
+        return density
 
     def _run(
         self, tempering: ParallelTempering, *, keep: float, before: int = 0
     ) -> PowerPosteriors:
         """Run, or go on after some evaluations, with all of the budget but what is to be kept."""
         tempering.max_evaluations = before + int(self.budget.left - keep)
-        draws = tempering.run(*self.args, **self.kwargs)
+        draws = tempering.run(*self.checked.args, **self.checked.kwargs)
         self.budget.spend(draws.evaluations - before)
         return draws
 

@@ -15,7 +15,8 @@ from pyro_tkam._checks import one_of, share, whole_number
 from pyro_tkam.infer.diagnosis import importance_verdict
 from pyro_tkam.infer.evidence.proposals import Proposal
 from pyro_tkam.infer.model.attempt import check_memory, telling_memory
-from pyro_tkam.infer.model.requirements import check_guide, check_model
+from pyro_tkam.infer.model.plates import CoupledDataError
+from pyro_tkam.infer.model.requirements import Checked, check_guide, check_model
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators import importance, pareto_smooth
 from pyro_tkam.ops.resampling import RESAMPLERS
@@ -108,23 +109,15 @@ class WeightedDraws:
     @cached_property
     def samples(self) -> dict[str, Tensor]:
         """Equally weighted posterior draws by site, resampled, each ``(draw, *site shape)``."""
-        return {name: self._gather(name, self.ancestors) for name in self.values}
+        return {
+            name: self.proposal.gather(name, value, self.ancestors)
+            for name, value in self.values.items()
+        }
 
     @cached_property
     def ancestors(self) -> Tensor:
         """Which of the weighted draws each of :attr:`samples` is, ``(draw, *local)``."""
         return self.resampler(self.log_weights.movedim(0, -1)).movedim(-1, 0)
-
-    def _gather(self, name: str, ancestors: Tensor) -> Tensor:
-        """Take each datum's own draws of a site ``(draw, *plates, *event)``."""
-        value, structure = self.values[name], self.proposal.structure
-        shape, target = [len(ancestors)] + [1] * (value.ndim - 1), list(value.shape)
-        for size, dim in zip(ancestors.shape[1:], structure.local_dims, strict=True):
-            axis = dim - structure.particle_dim
-            shape[axis], target[axis] = size, size
-        drawn = value.expand(target).gather(0, ancestors.reshape(shape).expand(target))
-        batch, event = self.proposal.shapes[name]
-        return drawn.reshape(len(drawn), *batch, *event)
 
 
 class ImportanceSampling:
@@ -144,6 +137,7 @@ class ImportanceSampling:
     :param target_se: standard error of the evidence to reach, in nats: so many more draws are made
         as the first ``num_particles`` ask for.
     :param max_particles: most draws in all.
+    :param joint: weigh all data as a whole, also where they are independent.
     :raises ValueError: for an unknown name or a number out of range.
 
     >>> import pyro, torch, pyro.distributions as dist
@@ -165,6 +159,7 @@ class ImportanceSampling:
         ess_threshold: float = 0.5,
         target_se: float | None = None,
         max_particles: int = 1_000_000,
+        joint: bool = False,
     ) -> None:
         one_of("resampler", resampler, RESAMPLERS)
         whole_number("num_particles", num_particles, FEWEST_PARTICLES)
@@ -179,7 +174,7 @@ class ImportanceSampling:
             whole_number("max_particles", max_particles, num_particles)
         self.target_se, self.max_particles = target_se, max_particles
         self.model, self.guide, self.num_particles = model, guide, num_particles
-        self.ess_threshold = ess_threshold
+        self.ess_threshold, self.joint = ess_threshold, joint
         self._resampler = RESAMPLERS[resampler]
 
     def run(self, *args: Any, **kwargs: Any) -> WeightedDraws:
@@ -194,11 +189,31 @@ class ImportanceSampling:
         checked = check_model(self.model, args, kwargs)
         if self.guide is not None:
             check_guide(self.guide, self.model, checked)
-        return self.draw(checked.args, checked.kwargs)
+        return self.draw(checked)
 
-    def draw(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WeightedDraws:
+    def draw(self, checked: Checked) -> WeightedDraws:
         """Draw and weigh on arguments that are checked, as :meth:`run` does."""
-        proposal = Proposal.of(self.model, self.guide, args, kwargs)
+        try:
+            return self.weigh(self.propose(checked, joint=self.joint))
+        except CoupledDataError:
+            return self.weigh(self.propose(checked, joint=True))
+
+    def propose(self, checked: Checked, *, joint: bool) -> Proposal:
+        """Prepare to draw on arguments that are checked.
+
+        :param checked: what :func:`check_model` returned.
+        :param joint: weigh all data as a whole.
+        """
+        given = (checked.args, checked.kwargs)
+        return Proposal(self.model, self.guide, *given, trace=checked.first.plain, joint=joint)
+
+    def weigh(self, proposal: Proposal) -> WeightedDraws:
+        """Draw from a proposal and weigh, as :meth:`run` does.
+
+        :raises ValueError: if no weight is finite and positive.
+        :raises CoupledDataError: if draws show that data are not independent.
+        :raises MemoryError: if there is no memory for so many draws.
+        """
         check_memory("num_particles", self.num_particles, proposal.bytes_a_draw)
         with telling_memory("num_particles", self.num_particles):
             parts = [proposal.draw(self.num_particles)]
@@ -211,6 +226,7 @@ class ImportanceSampling:
         log_weights = torch.cat([weights for weights, _ in parts])
         _check(log_weights)
         values = {name: torch.cat([each[name] for _, each in parts]) for name in parts[0][1]}
+        proposal.check_independence((log_weights, values))
         return WeightedDraws(
             log_weights, values, proposal, self._resampler, self.ess_threshold, target
         )

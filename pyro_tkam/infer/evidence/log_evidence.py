@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -13,7 +13,8 @@ from pyro_tkam.infer.evidence.automatic import AutomaticEvidence
 from pyro_tkam.infer.evidence.importance import ImportanceSampling
 from pyro_tkam.infer.mcmc.kernels import AutoMALA, LangevinKernel, check_kernel
 from pyro_tkam.infer.model.density import ModelDensity
-from pyro_tkam.infer.model.requirements import check_guide, check_model
+from pyro_tkam.infer.model.plates import CoupledDataError
+from pyro_tkam.infer.model.requirements import Checked, check_guide, check_model
 from pyro_tkam.infer.model.sites import Model
 from pyro_tkam.infer.results import Evidence
 from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering
@@ -21,11 +22,21 @@ from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering
 
 @dataclass(frozen=True)
 class Call:
-    """A model, what it is called on, and the kernel that moves its chains."""
+    """The kernel that moves a model's chains, and what the model is called on."""
 
     kernel: LangevinKernel
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    checked: Checked
+
+    def density(self, *, standard_normal: bool) -> ModelDensity:
+        """Return the model's density, without running the model anew."""
+        options = {"standard_normal": standard_normal, "first": self.checked.first}
+        density = self.kernel.density(self.checked.args, self.checked.kwargs, None, **options)
+        assert isinstance(density, ModelDensity)
+        return density
+
+    def joint(self) -> Call:
+        """Return the same call with all data sampled and weighed as a whole."""
+        return replace(self, kernel=self.kernel.with_options(batch_plates=()))
 
 
 def log_evidence(
@@ -83,28 +94,32 @@ def log_evidence(
     checked = check_model(model, args, dict(model_kwargs or {}))
     if options.get("guide") is not None:
         check_guide(options["guide"], model, checked)
-    return METHODS[method](Call(kernel, checked.args, checked.kwargs), **options)
+    call = Call(kernel, checked)
+    try:
+        return METHODS[method](call, **options)
+    except CoupledDataError:
+        return METHODS[method](call.joint(), **options)
 
 
 def _auto(call: Call, **options: Any) -> Evidence:
-    return AutomaticEvidence(call.kernel, call.args, call.kwargs, **options).run()
+    return AutomaticEvidence(call.kernel, call.checked, **options).run()
 
 
 def _importance(call: Call, **options: Any) -> Evidence:
-    return ImportanceSampling(call.kernel.model, **options).draw(call.args, call.kwargs).evidence
+    joint = {"joint": call.kernel.samples_jointly}
+    return ImportanceSampling(call.kernel.model, **(joint | options)).draw(call.checked).evidence
 
 
 def _annealed(call: Call, **options: Any) -> Evidence:
-    density = call.kernel.density(call.args, call.kwargs, None, standard_normal=True)
-    assert isinstance(density, ModelDensity)
-    return Annealing(call.kernel, density, **options).evidence()
+    return Annealing(call.kernel, call.density(standard_normal=True), **options).evidence()
 
 
 def _tempered(method: str) -> Callable[..., Evidence]:
     def estimate(call: Call, **options: Any) -> Evidence:
         defaults = {"num_samples": 500, "num_chains": 8, "disable_progbar": True}
         tempering = ParallelTempering(call.kernel, **(defaults | options))
-        return tempering.run(*call.args, **call.kwargs).log_evidence(method)
+        tempering.prepared = call.density(standard_normal=tempering.standard_normal)
+        return tempering.run(*call.checked.args, **call.checked.kwargs).log_evidence(method)
 
     return estimate
 

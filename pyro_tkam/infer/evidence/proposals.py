@@ -5,67 +5,66 @@ one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.torch_distribution import TorchDistributionMixin
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_tkam.infer.model.attempt import attempt
+from pyro_tkam.infer.model.batching import looped, vmapped
 from pyro_tkam.infer.model.draws import (
-    Particles,
-    PlateStructure,
-    couples,
     draw_particles,
     plate_structure,
+    score_particles,
     total_log_density,
     with_guide,
 )
-from pyro_tkam.infer.model.site import is_latent
+from pyro_tkam.infer.model.handlers import DrawDetached
+from pyro_tkam.infer.model.plates import NUM_TRIALS, check_draws
+from pyro_tkam.infer.model.site import Site, is_latent
 
 Draws = tuple[Tensor, dict[str, Tensor]]
 """Log weights ``(draw, *local)``, and values ``(draw, *plates, *event)`` of the latent sites."""
 
 _COPIES = 4
 """Numbers in memory for each that is kept, where draws are made and weighed."""
+_CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
 
 
-@dataclass(frozen=True)
 class Proposal:
-    """A model and what its latent sites are drawn from.
+    """A model and what its latent sites are drawn from; the model runs once to see its structure.
 
     :param model: a Pyro model.
     :param guide: a Pyro guide; None draws from the prior.
     :param args: arguments of both.
     :param kwargs: keyword arguments of both.
-    :param structure: how the model's sites lie in its plates.
-    :param shapes: batch and event shape of each latent site.
+    :param trace: a run of the model on these, if there is one.
+    :param joint: weigh all data as a whole, though their plates seem to hold independent ones.
+    :ivar way: how draws are made, ``"plate"``, ``"vmap"`` or ``"loop"``; None before the first.
+    :raises ValueError: if the model has no latent or no observed site.
     """
 
-    model: Any
-    guide: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    structure: PlateStructure
-    shapes: dict[str, tuple[torch.Size, torch.Size]]
-
-    @staticmethod
-    def of(model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Proposal:
-        """Run the model to see its structure.
-
-        :raises ValueError: if it has no latent or no observed site.
-        """
-        structure = with_guide(plate_structure(model, *args, **kwargs), guide, *args, **kwargs)
-        if couples(model, structure, *args, **kwargs):
-            structure = replace(structure, local_dims=())
-        with poutine.block():
-            trace = poutine.trace(model).get_trace(*args, **kwargs)
-        shapes = {name: _shape(site) for name, site in trace.nodes.items() if is_latent(site)}
-        return Proposal(model, guide, args, kwargs, structure, shapes)
+    def __init__(
+        self,
+        model: Any,
+        guide: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        trace: poutine.Trace | None = None,
+        joint: bool = False,
+    ) -> None:
+        self.model, self.guide, self.args, self.kwargs = model, guide, args, kwargs
+        structure = plate_structure(model, *args, trace=trace, **kwargs)
+        structure = with_guide(structure, guide, *args, **kwargs)
+        self.structure = replace(structure, local_dims=(), plates={}) if joint else structure
+        latent = {name: site for name, site in structure.trace.nodes.items() if is_latent(site)}
+        self.shapes = {name: _shape(site) for name, site in latent.items()}
+        self.way: str | None = None
 
     @property
     def bytes_a_draw(self) -> int:
@@ -75,50 +74,108 @@ class Proposal:
 
     def draw(self, num: int) -> Draws:
         """Draw and weigh."""
-        ways = (self._plated, self._vmapped, self._looped)
         with torch.no_grad(), pyro.validation_enabled(False):
-            return next(drawn for way in ways if (drawn := way(num)) is not None)
+            return self._first(num) if self.way is None else self._again(num)
 
-    def _plated(self, num: int) -> Draws | None:
+    def check_independence(self, draws: Draws) -> None:
+        """Look again whether local data are independent, at draws of most weight and others.
+
+        :param draws: what :meth:`draw` returned.
+        :raises CoupledDataError: if they are not; it names the plates.
         """
-        Draw all at once; None if that fails, or scores a draw otherwise than the model does on its
-        own.
+        log_weights, values = draws
+        if not self.structure.plates:
+            return
+        few = min(NUM_TRIALS, len(log_weights)) // 2
+        best = log_weights.topk(few, 0).indices
+        others = torch.arange(few, device=best.device).reshape(-1, *[1] * (best.ndim - 1))
+        index = torch.cat([best, others.expand_as(best)])
+        base = {name: self.gather(name, value, index) for name, value in values.items()}
+
+        def mix(kept: Tensor, dim: int) -> dict[str, Tensor]:
+            mixed = {}
+            for name, value in base.items():
+                shape = [len(value)] + [1] * (value.ndim - 1)
+                shape[dim - len(self.shapes[name][1])] = kept.shape[1]
+                mixed[name] = torch.where(kept.reshape(shape), value, value.roll(few, 0))
+            return mixed
+
+        with torch.no_grad(), poutine.block(), pyro.validation_enabled(False):
+            check_draws(self._log_densities, base, mix, self.structure.plates)
+
+    def gather(self, name: str, value: Tensor, index: Tensor) -> Tensor:
+        """Take each datum's own draws of a site.
+
+        :param name: of the site.
+        :param value: its values ``(draw, *plates, *event)``.
+        :param index: which draws, ``(num, *local)``.
+        :return: ``(num, *site shape)``.
         """
+        structure = self.structure
+        shape, target = [len(index)] + [1] * (value.ndim - 1), [len(index), *value.shape[1:]]
+        source = list(value.shape)
+        for size, dim in zip(index.shape[1:], structure.local_dims, strict=True):
+            axis = dim - structure.particle_dim
+            shape[axis], target[axis], source[axis] = size, size, size
+        drawn = value.expand(source).gather(0, index.reshape(shape).expand(target))
+        batch, event = self.shapes[name]
+        return drawn.reshape(len(drawn), *batch, *event)
 
-        def batch() -> tuple[Particles, Tensor]:
-            with poutine.block():
-                particles = draw_particles(
-                    self.model, self.guide, num, self.structure, *self.args, **self.kwargs
-                )
-            last = {name: value[-1] for name, value in particles.values.items()}
-            return particles, self._log_likelihood(last)
+    def _first(self, num: int) -> Draws:
+        """Draw in the first way that works, and keep it."""
+        drawn = attempt(lambda: self._plated(num))
+        if drawn is not None and self._is_right(drawn):
+            self.way = "plate"
+            return drawn
+        drawn = attempt(lambda: self._one_by_one(vmapped, num))
+        self.way = "loop" if drawn is None else "vmap"
+        return self._again(num) if drawn is None else drawn
 
-        drawn = attempt(batch)
-        if drawn is None:
-            return None
-        particles, expected = drawn
-        agrees = torch.allclose(
-            particles.log_likelihood[-1], expected, rtol=1e-3, atol=1e-3, equal_nan=True
-        )
-        return (particles.log_weights, particles.values) if agrees else None
+    def _again(self, num: int) -> Draws:
+        if self.way == "plate":
+            return self._plated(num)
+        return self._one_by_one(vmapped if self.way == "vmap" else looped, num)
 
-    def _vmapped(self, num: int) -> Draws | None:
-        one = torch.func.vmap(self._one, randomness="different")
-        return attempt(lambda: self._padded(one(torch.arange(num))))
-
-    def _looped(self, num: int) -> Draws:
-        weights, values = zip(*[self._one() for _ in range(num)], strict=True)
-        return self._padded(
-            (
-                torch.stack(weights),
-                {name: torch.stack([each[name] for each in values]) for name in self.shapes},
+    def _plated(self, num: int) -> Draws:
+        """Draw all at once, under an outer plate."""
+        with poutine.block():
+            particles = draw_particles(
+                self.model, self.guide, num, self.structure, *self.args, **self.kwargs
             )
-        )
+        return particles.log_weights, particles.values
 
-    def _one(self, _: Any = None) -> Draws:
-        """Draw once: log weight ``(1, *local)`` and values ``(*site shape)``."""
-        model, log_proposal = self.model, None
-        with poutine.block(), _DrawDetached():
+    def _is_right(self, draws: Draws) -> bool:
+        """Tell whether the last draw has the weight that the model gives it on its own."""
+        log_weights, values = draws
+        last = {
+            name: value[-1].expand(self._padded_shape(name)).reshape(batch + event)
+            for (name, value), (batch, event) in zip(
+                values.items(), self.shapes.values(), strict=True
+            )
+        }
+        log_prior, log_likelihood = self._scored(last)
+        if self.guide is None:
+            return torch.allclose(log_weights[-1], log_likelihood, **_CLOSE)
+        with poutine.block():
+            guide = poutine.condition(self.guide, data=last)
+            trace = _unobserved(poutine.trace(guide).get_trace(*self.args, **self.kwargs), last)
+        log_proposal = total_log_density(trace, self.structure, latent=True)[0]
+        return torch.allclose(log_weights[-1], log_prior + log_likelihood - log_proposal, **_CLOSE)
+
+    def _one_by_one(self, way: Callable[..., Any], num: int) -> Draws:
+        """Draw by runs of a draw each."""
+        log_weights, values = way(self._one, torch.arange(num))
+        padded = {
+            name: value.reshape(len(value), *self._padded_shape(name))
+            for name, value in values.items()
+        }
+        return log_weights, padded
+
+    def _one(self, _: Any) -> Draws:
+        """Draw once: log weight ``(*local)`` and values ``(*site shape)``."""
+        model = self.model
+        log_proposal: Tensor | None = None
+        with poutine.block(), DrawDetached():
             if self.guide is not None:
                 drawn = poutine.trace(self.guide).get_trace(*self.args, **self.kwargs)
                 log_proposal = total_log_density(drawn, self.structure, latent=True)
@@ -126,32 +183,27 @@ class Proposal:
             trace = poutine.trace(model).get_trace(*self.args, **self.kwargs)
         log_weight = total_log_density(trace, self.structure, latent=False)
         if log_proposal is not None:
-            log_weight = (
-                log_weight + total_log_density(trace, self.structure, latent=True) - log_proposal
-            )
-        return log_weight, {name: trace.nodes[name]["value"] for name in self.shapes}
+            log_prior = total_log_density(trace, self.structure, latent=True)
+            log_weight = log_weight + log_prior - log_proposal
+        return log_weight[0], {name: trace.nodes[name]["value"] for name in self.shapes}
 
-    def _log_likelihood(self, values: dict[str, Tensor]) -> Tensor:
-        """Log likelihood of one draw, ``(*plates)``."""
-        own = {
-            name: values[name].expand(self._padded_shape(name)).reshape(batch + event)
-            for name, (batch, event) in self.shapes.items()
-        }
+    def _log_densities(self, values: dict[str, Tensor]) -> Tensor:
+        """Return the log joint density ``(rows, *local)`` of values ``(rows, *site shape)``."""
+        if self.way == "plate":
+            run = (self.structure, self.args, self.kwargs)
+            particles = score_particles(self.model, values, *run)
+            return particles.log_prior + particles.log_likelihood
+        return looped(lambda row: sum(self._scored(row)), values)
+
+    def _scored(self, values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return log prior and log likelihood ``(*local)`` of values ``(*site shape)``."""
         with poutine.block():
-            trace = poutine.trace(poutine.condition(self.model, data=own)).get_trace(
-                *self.args, **self.kwargs
-            )
-        for name in own:
-            trace.nodes[name]["is_observed"] = False
-        return total_log_density(trace, self.structure, latent=False)[0]
-
-    def _padded(self, draws: Draws) -> Draws:
-        log_weights, values = draws
-        padded = {
-            name: value.reshape(len(value), *self._padded_shape(name))
-            for name, value in values.items()
-        }
-        return log_weights.squeeze(1), padded
+            model = poutine.condition(self.model, data=values)
+            trace = _unobserved(poutine.trace(model).get_trace(*self.args, **self.kwargs), values)
+        return (
+            total_log_density(trace, self.structure, latent=True)[0],
+            total_log_density(trace, self.structure, latent=False)[0],
+        )
 
     def _padded_shape(self, name: str) -> tuple[int, ...]:
         """Shape of a site with as many batch dimensions as there are plates."""
@@ -159,16 +211,13 @@ class Proposal:
         return (*(1,) * (-self.structure.particle_dim - 1 - len(batch)), *batch, *event)
 
 
-class _DrawDetached(Messenger):
-    """Draws by ``sample``, as ``vmap`` can't take the random numbers of ``rsample``."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if not (msg["done"] or msg["is_observed"]) and isinstance(
-            msg["fn"], TorchDistributionMixin
-        ):
-            msg["value"], msg["done"] = msg["fn"].sample(), True
+def _unobserved(trace: poutine.Trace, names: Collection[str]) -> poutine.Trace:
+    """Mark sites as latent again, whose values were given."""
+    for name in names:
+        trace.nodes[name]["is_observed"] = False
+    return trace
 
 
-def _shape(site: Any) -> tuple[torch.Size, torch.Size]:
+def _shape(site: Site) -> tuple[torch.Size, torch.Size]:
     shape, event_dim = site["value"].shape, site["fn"].event_dim
     return shape[: len(shape) - event_dim], shape[len(shape) - event_dim :]

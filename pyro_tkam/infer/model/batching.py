@@ -4,92 +4,91 @@ Three ways to run a model at many positions, behind one interface, and how one o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import pyro
 import torch
 from torch import Tensor
 
 from pyro_tkam.infer.model.attempt import attempt
-from pyro_tkam.infer.model.evaluate import ModelTerms
+from pyro_tkam.infer.model.evaluate import LogTerms, ModelTerms
+
+_CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4, "equal_nan": True}
+
+One = Callable[[Tensor], Any]
+"""From one position to a tensor, or a tuple or dictionary of some."""
 
 
-class Runner(Protocol):
-    """Runs a model at positions ``(rows, *local, dim)``."""
+class Runner:
+    """Runs a model at positions ``(rows, *local, dim)``.
 
-    name: str
+    :param terms: the model.
+    """
 
-    def __init__(self, terms: ModelTerms) -> None: ...
+    name: ClassVar[str]
 
-    def log_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
+    def __init__(self, terms: ModelTerms) -> None:
+        self.terms = terms
+
+    def log_terms(self, position: Tensor) -> LogTerms:
         """Return log prior and log likelihood, each ``(rows, *local)``."""
+        result: LogTerms = self._run(self.terms.one, self.terms.plated, position)
+        return result
+
+    def site_terms(self, position: Tensor) -> dict[str, Tensor]:
+        """Return the log density of each site, unsummed, each ``(rows, *batch)``."""
+        terms = self.terms
+        result: dict[str, Tensor] = self._run(terms.unsummed, terms.plated_unsummed, position)
+        return result
 
     def values(self, position: Tensor) -> dict[str, Tensor]:
         """Return the values of the latent sites, each ``(rows, *site shape)``."""
+        terms = self.terms
+        result: dict[str, Tensor] = self._run(terms.values, terms.plated_values, position)
+        return result
+
+    def draw_prior(self, normal: Tensor) -> Tensor:
+        """
+        Draw positions from the prior.
+
+        :param normal: standard normal; used as it is where that is the prior of the coordinates.
+        """
+        terms = self.terms
+        result: Tensor = self._run(terms.draw_prior, terms.plated_draw_prior, normal)
+        return result
+
+    @abstractmethod
+    def _run(self, one: One, plated: One, position: Tensor) -> Any:
+        """Run, by a function of one position or by one of all of them under an outer plate."""
 
 
-class VmapRunner:
+class VmapRunner(Runner):
     """Runs under ``torch.func.vmap``: any model without enumeration or branches on its values."""
 
     name = "vmap"
 
-    def __init__(self, terms: ModelTerms) -> None:
-        self.terms = terms
-
-    def log_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log prior and log likelihood."""
-        with pyro.validation_enabled(False):
-            return torch.func.vmap(self.terms.one)(position)
-
-    def values(self, position: Tensor) -> dict[str, Tensor]:
-        """Return the values of the latent sites."""
-        with pyro.validation_enabled(False):
-            return torch.func.vmap(self.terms.values)(position)
+    def _run(self, one: One, plated: One, position: Tensor) -> Any:
+        return vmapped(one, position)
 
 
-class PlateRunner:
+class PlateRunner(Runner):
     """Runs under an outer plate: any model whose batch dimensions are all declared by plates."""
 
     name = "plate"
 
-    def __init__(self, terms: ModelTerms) -> None:
-        self.terms = terms
-
-    def log_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log prior and log likelihood."""
-        return self.terms.plated(position)
-
-    def values(self, position: Tensor) -> dict[str, Tensor]:
-        """Return the values of the latent sites."""
-        return self.terms.plated_values(position)
-
-    def draw_prior(self, normal: Tensor) -> Tensor:
-        """Draw positions from the prior."""
-        return self.terms.plated_draw_prior(normal)
+    def _run(self, one: One, plated: One, position: Tensor) -> Any:
+        return plated(position)
 
 
-class LoopRunner:
+class LoopRunner(Runner):
     """Runs one position after another: any model, slowly; the measure of the others."""
 
     name = "loop"
 
-    def __init__(self, terms: ModelTerms) -> None:
-        self.terms = terms
-
-    def log_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log prior and log likelihood."""
-        priors, likelihoods = zip(*[self.terms.one(each) for each in position], strict=True)
-        return torch.stack(priors), torch.stack(likelihoods)
-
-    def values(self, position: Tensor) -> dict[str, Tensor]:
-        """Return the values of the latent sites."""
-        runs = [self.terms.values(each) for each in position]
-        return {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
-
-    def draw_prior(self, normal: Tensor) -> Tensor:
-        """Draw positions from the prior."""
-        return torch.stack([self.terms.draw_prior(each) for each in normal])
+    def _run(self, one: One, plated: One, position: Tensor) -> Any:
+        return looped(one, position)
 
 
 RUNNERS: dict[str, type[Runner]] = {
@@ -97,33 +96,70 @@ RUNNERS: dict[str, type[Runner]] = {
 }
 
 
-def choose_runner(
-    terms: ModelTerms, position: Tensor, preferred: Sequence[str] = ("vmap", "plate")
-) -> Runner:
-    """Return the first runner that agrees with the loop.
+def vmapped(one: One, rows: Tensor) -> Any:
+    """Run at all rows by ``torch.func.vmap``, each with random numbers of its own."""
+    with pyro.validation_enabled(False):
+        return torch.func.vmap(one, randomness="different")(rows)
+
+
+def looped(one: Callable[[Any], Any], rows: Tensor | dict[str, Tensor]) -> Any:
+    """Run at one row after another, and stack what comes out."""
+    if isinstance(rows, Tensor):
+        return _stacked([one(row) for row in rows])
+    each = zip(*rows.values(), strict=True)
+    return _stacked([one(dict(zip(rows, row, strict=True))) for row in each])
+
+
+def _stacked(results: list[Any]) -> Any:
+    first = results[0]
+    if isinstance(first, dict):
+        return {name: _stacked([each[name] for each in results]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(_stacked(list(column)) for column in zip(*results, strict=True))
+    return torch.stack(results)
+
+
+def choose_runner(terms: ModelTerms, preferred: Sequence[str] = ("vmap", "plate")) -> Runner:
+    """Return the first runner that gives one of several positions the terms of a single run.
 
     :param terms: the model.
-    :param position: where to compare, ``(rows, *local, dim)``.
     :param preferred: names of the runners to try, in order.
     :raises ValueError: if the model gives other values when it is run again.
     """
-    loop = LoopRunner(terms)
-    if not _agree(loop.log_terms(position), loop.log_terms(position)):
+    position = terms.positions_to_compare()
+    expected = terms.first_terms(position[0])
+    for name in preferred:
+        runner = RUNNERS[name](terms)
+        if agrees(runner, position, expected):
+            return runner
+    if not _agree(terms.one(position[0]), expected):
         raise ValueError(
-            "model must give the same log density at the same values of its latent sites, got "
-            "another; it must not draw random numbers outside pyro.sample"
+            "model gives another log density at the same values of its latent sites; "
+            "it must not draw random numbers outside pyro.sample"
         )
-    batched = (RUNNERS[name](terms) for name in preferred)
-    return next((runner for runner in batched if works(runner, loop, position)), loop)
+    return LoopRunner(terms)
 
 
-def works(runner: Runner, loop: Runner, position: Tensor) -> bool:
-    """Tell whether a runner gives the loop's values."""
-    return attempt(lambda: _agree(runner.log_terms(position), loop.log_terms(position))) or False
+def agrees(runner: Runner, position: Tensor, expected: LogTerms) -> bool:
+    """Tell whether a runner gives the first of several positions these terms."""
+    got = attempt(lambda: runner.log_terms(position))
+    return got is not None and _agree((got[0][0], got[1][0]), expected)
 
 
-def _agree(values: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> bool:
+def prior_runner(runner: Runner) -> Runner:
+    """Return a runner that can draw from the prior, of a model that another one evaluates."""
+    terms = runner.terms
+    position = terms.positions_to_compare()
+    plated = PlateRunner(terms)
+    if agrees(plated, position, terms.first_terms(position[0])):
+        return plated
+    # Some distributions can't be drawn from under vmap.
+    drawn = attempt(lambda: runner.draw_prior(torch.randn_like(position)))
+    return LoopRunner(terms) if drawn is None else runner
+
+
+def _agree(values: LogTerms, expected: LogTerms) -> bool:
     return all(
-        a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True)
-        for a, b in zip(values, expected, strict=True)
+        got.shape == wanted.shape and torch.allclose(got, wanted, **_CLOSE)
+        for got, wanted in zip(values, expected, strict=True)
     )

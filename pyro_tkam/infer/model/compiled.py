@@ -22,6 +22,10 @@ _ONLY_SHAPE_MATTERS = (
 )
 _SMALLEST = 8
 """The smallest batch that is traced unless another is expected."""
+_LONG = 2000
+"""
+Operations from which on a trace takes as long as some hundred calls save: seconds for each size.
+"""
 _LEAVES_TORCH = {
     Tensor.numpy: "numpy()",
     Tensor.tolist: "tolist()",
@@ -38,8 +42,9 @@ class TracedFunction:
     A function of a batch, traced once for each batch size, so that handlers and autograd cost
     nothing afterwards.
 
-    Sizes other than those expected (:meth:`expect`) are padded to a power of two. Each trace is
-    checked at another input. If tracing or the check fails, or values or sizes that depend on
+    Sizes other than those expected (:meth:`expect`) are padded to a power of two; they are not
+    traced where a trace is so long that it would not pay. The first trace is checked at another
+    input. If tracing or the check fails, or values or sizes that depend on
     values leave torch, where a trace would keep what it saw once, the function itself is called
     from then on, and ``failure`` says why.
 
@@ -55,6 +60,7 @@ class TracedFunction:
         self.function = function
         self.failure = None if enabled else "not wanted"
         self._exact: set[int] = set()
+        self._operations = 0
         self._graphs: dict[int, Function] = {}
 
     def expect(self, rows: int) -> None:
@@ -65,9 +71,9 @@ class TracedFunction:
         """Evaluate a batch."""
         rows = len(batch)
         size = self._size(rows)
-        if size not in self._graphs and self.failure is None:
+        if size not in self._graphs and self.failure is None and self._pays(size):
             self._trace(_pad(batch, size))
-        if self.failure is not None:
+        if size not in self._graphs or self.failure is not None:
             return self.function(batch)
         with torch.no_grad():
             if size == rows:
@@ -80,6 +86,10 @@ class TracedFunction:
         power = max(_SMALLEST, 1 << (rows - 1).bit_length())
         return min([size for size in self._exact if size >= rows] + [power])
 
+    def _pays(self, size: int) -> bool:
+        """Tell whether batches of this size will be many enough to trace them."""
+        return self._operations < _LONG or size in self._exact
+
     def _trace(self, batch: Tensor) -> None:
         # Tracing runs a user's code in an unusual mode; where that raises, the plain function still
         # works. Out of memory it would be too.
@@ -90,14 +100,8 @@ class TracedFunction:
                 self.failure = f"values are read by {sorted(read)}"
                 return
             graph = _simplified(traced)
-            shift = torch.linspace(-0.1, 0.1, batch.numel()).to(batch).reshape(batch.shape)
-            other = batch.detach() + shift
-            with torch.no_grad():
-                got = graph(other)
-            if all(
-                torch.allclose(*pair, **_CLOSE)
-                for pair in zip(got, self.function(other), strict=True)
-            ):
+            self._operations = len(traced.graph.nodes)
+            if self._graphs or self._is_right(graph, batch.detach()):
                 self._graphs[len(batch)] = graph
             else:
                 self.failure = "the traced operations give other values than the function"
@@ -105,6 +109,13 @@ class TracedFunction:
             if is_out_of_memory(error):
                 raise
             self.failure = f"{type(error).__name__}: {error}"
+
+    def _is_right(self, graph: Function, batch: Tensor) -> bool:
+        """Tell whether a trace gives the function's values at another batch."""
+        shift = torch.linspace(-0.1, 0.1, batch.numel()).to(batch).reshape(batch.shape)
+        with torch.no_grad():
+            pairs = zip(graph(batch + shift), self.function(batch + shift), strict=True)
+            return all(torch.allclose(*pair, **_CLOSE) for pair in pairs)
 
 
 class _Reads(TorchFunctionMode):

@@ -102,6 +102,32 @@ class StandardNormal:
         return self.log_prob(site, coordinates) - log_density
 
 
+@dataclass(frozen=True)
+class AsDrawn:
+    """Discrete values as they are, which no transform leads to.
+
+    :param dtype: of the values.
+    """
+
+    dtype: torch.dtype
+
+    def value(self, fn: Any, coordinates: Tensor) -> Tensor:
+        """Return the coordinates in the site's own type."""
+        return coordinates.to(self.dtype)
+
+    def of_value(self, fn: Any, value: Tensor) -> Tensor:
+        """Return the value as a floating point number."""
+        return value.to(torch.get_default_dtype())
+
+    def log_prob(self, site: Site, coordinates: Tensor) -> Tensor:
+        """Return the site's scaled and masked log density."""
+        return site_log_prob(site)
+
+    def log_volume(self, site: Site, coordinates: Tensor) -> Tensor:
+        """Return zero."""
+        return torch.zeros_like(site_log_prob(site))
+
+
 def is_fixed(support: Any) -> bool:
     """
     Tell whether a support is one of those that have no bounds to set, so that it is the same in

@@ -15,18 +15,27 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from pyro_tkam.distributions import JointEnergy
-from pyro_tkam.infer.model.batching import RUNNERS, LoopRunner, PlateRunner, choose_runner, works
+from pyro_tkam.infer.model.batching import RUNNERS, Runner, choose_runner, prior_runner
 from pyro_tkam.infer.model.compiled import TracedFunction
 from pyro_tkam.infer.model.coordinates import Layout, StandardNormal, Unconstrained, is_fixed
-from pyro_tkam.infer.model.evaluate import REFERENCE_SCALE, ModelTerms, find_local_plates
+from pyro_tkam.infer.model.evaluate import REFERENCE_SCALE, LogTerms, ModelTerms
 from pyro_tkam.infer.model.failures import by_rows
+from pyro_tkam.infer.model.plates import (
+    NUM_TRIALS,
+    Plates,
+    check_draws,
+    common_plates,
+    independent_plates,
+    trial_terms,
+)
 from pyro_tkam.infer.model.reference import Reference
 from pyro_tkam.infer.model.site import Site, is_improper, is_plain, is_unmasked, unwrapped
 from pyro_tkam.infer.model.sites import (
+    FirstRun,
     Model,
     Structure,
     centered_like,
-    initial_trace,
+    first_run,
     signature,
 )
 from pyro_tkam.ops._precision import in_full_precision
@@ -68,6 +77,9 @@ class Density(Protocol):
 
     def moving_supports(self) -> list[str]:
         """Return the sites whose support depends on other sites."""
+
+    def check_independence(self, positions: Tensor) -> None:
+        """Look again, at draws of a run, whether local data are independent."""
 
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate the joint density and its gradient."""
@@ -117,7 +129,8 @@ class ModelDensity:
         Pyro's.
     :param init_strategy: where chains start, a Pyro initialization.
     :param max_plate_nesting: number of plate dimensions; found by running the model if None.
-    :param batch_plates: names of the local plates; found if None.
+    :param batch_plates: names of the local plates, which are checked; or the plates themselves,
+        where :func:`independent_plates` has found them before; found here if None.
     :param standard_normal: use coordinates with a standard normal prior at sites that have an
         inverse CDF.
     :param vectorization: ``"vmap"``, ``"plate"`` or ``"loop"``; chosen by comparison with the loop
@@ -125,6 +138,7 @@ class ModelDensity:
     :param preferred: the order in which they are tried then.
     :param trace_graph: run as a list of tensor operations, recorded once; the model's parameters
         must not change.
+    :param first: a run of the model on these arguments, if there is one.
     :raises NotImplementedError: if the model subsamples.
     :raises ValueError: if the model has no latent site, a site can't be sampled, or
         ``batch_plates`` aren't local.
@@ -139,11 +153,12 @@ class ModelDensity:
         transforms: Mapping[str, Transform] | None = None,
         init_strategy: Callable[[Site], Any] = init_to_uniform,
         max_plate_nesting: int | None = None,
-        batch_plates: Sequence[str] | None = None,
+        batch_plates: Sequence[str] | Plates | None = None,
         standard_normal: bool = False,
         vectorization: str | None = None,
         preferred: Sequence[str] = ("vmap", "plate"),
         trace_graph: bool = True,
+        first: FirstRun | None = None,
     ) -> None:
         if vectorization is not None and vectorization not in RUNNERS:
             raise ValueError(
@@ -153,25 +168,43 @@ class ModelDensity:
         self._transforms, self._standard_normal = dict(transforms or {}), standard_normal
         self._trace_graph = trace_graph
         self._args, self._kwargs, self._nesting = args, dict(kwargs or {}), max_plate_nesting
-        self._find_structure(init_strategy, max_plate_nesting)
-        self.local_plates = find_local_plates(self.structure, self._make_terms, batch_plates)
+        if first is None or max_plate_nesting is not None:
+            self._find_structure(init_strategy, max_plate_nesting)
+        else:
+            self.structure = Structure.of(first)
+        joint = self._make_terms({})
+        runner = RUNNERS[vectorization](joint) if vectorization else choose_runner(joint, preferred)
+        self.local_plates = self._find_local(type(runner), batch_plates)
+        self._bind(type(runner))
+
+    def _find_local(self, runner: type[Runner], wanted: Sequence[str] | Plates | None) -> Plates:
+        """Find the plates whose data are independent, or check those that are wanted."""
+        if isinstance(wanted, Mapping):
+            return dict(wanted)
+        candidates = common_plates(self.structure.plain)
+        chosen = (
+            candidates
+            if wanted is None
+            else {name: candidates[name] for name in wanted if name in candidates}
+        )
+        run = (self._model, self._args, self._kwargs, self.structure.plain)
+        trials = trial_terms(*run, self.structure.max_plate_nesting)
+        local = independent_plates(trials, chosen, runner)
+        refused = [name for name in wanted or () if name not in local]
+        if refused:
+            raise ValueError(
+                "batch_plates must name plates that hold every site and couple no data, got "
+                f"{refused}; plates that hold every site: {sorted(candidates)}"
+            )
+        return local
+
+    def _bind(self, runner: type[Runner]) -> None:
+        """Make the terms of the local plates, and what runs them."""
         self.terms = self._make_terms(self.local_plates)
         self._prototype = self.terms.coordinates(self.structure.trace)
-        probe = torch.stack([self._prototype + 0.1 * i for i in range(self._rows_to_compare())])
-        self._runner = (
-            RUNNERS[vectorization](self.terms)
-            if vectorization
-            else choose_runner(self.terms, probe, preferred)
-        )
-        self._prior_runner: PlateRunner | LoopRunner = PlateRunner(self.terms)
-        if not works(self._prior_runner, LoopRunner(self.terms), probe):
-            self._prior_runner = LoopRunner(self.terms)
+        self._runner = runner(self.terms)
+        self._prior_runner: Runner | None = None
         self._record_graphs()
-
-    def _rows_to_compare(self) -> int:
-        """Return a number of rows that can't be taken for another dimension of the model."""
-        sizes = {size for _, site in self.structure.sites() for size in site["value"].shape}
-        return next(rows for rows in range(2, len(sizes) + 3) if rows not in sizes)
 
     def rebind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelDensity:
         """
@@ -192,20 +225,16 @@ class ModelDensity:
             new._find_structure(
                 centered_like(self.structure.trace), self.structure.max_plate_nesting
             )
-            plates = new.structure.plates()
+            plates = common_plates(new.structure.plain)
             if missing := [name for name in self.local_plates if name not in plates]:
                 raise ValueError(
                     f"model must keep its plates between calls, got {missing} that no longer hold "
                     "every site"
                 )
             new.local_plates = {name: plates[name] for name in self.local_plates}
-        new.terms = new._make_terms(new.local_plates)
-        new._prototype = new.terms.coordinates(new.structure.trace)
-        new._runner, new._prior_runner = (
-            type(self._runner)(new.terms),
-            type(self._prior_runner)(new.terms),
-        )
-        new._record_graphs()
+        new._bind(type(self._runner))
+        if self._prior_runner is not None:
+            new._prior_runner = type(self._prior_runner)(new.terms)
         return new
 
     def _knows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -220,10 +249,10 @@ class ModelDensity:
 
     def _find_structure(self, init: Callable[[Site], Any], nesting: int | None) -> None:
         self.structure = Structure.of(
-            initial_trace(self._model, self._args, self._kwargs, init, nesting)
+            first_run(self._model, self._args, self._kwargs, init, nesting)
         )
 
-    def _make_terms(self, local: dict[str, tuple[int, int]]) -> ModelTerms:
+    def _make_terms(self, local: Plates) -> ModelTerms:
         layout = self.structure.layout(local.values(), self._transforms, self._standard_normal)
         return ModelTerms(self._model, self._args, self._kwargs, self.structure, layout)
 
@@ -298,7 +327,7 @@ class ModelDensity:
         )
         return all_normal and self._only_latent_prior()
 
-    def log_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
+    def log_terms(self, position: Tensor) -> LogTerms:
         """
         Return log prior and log likelihood, each ``(rows, *local)``, differentiable in the
         position.
@@ -361,7 +390,7 @@ class ModelDensity:
         if self._init_strategy is init_to_uniform:
             return 4 * torch.rand_like(self._prototype.expand(num, *self._prototype.shape)) - 2
         run = (self._model, self._args, self._kwargs, self._init_strategy, self._nesting)
-        return torch.stack([self.terms.coordinates(initial_trace(*run)[0]) for _ in range(num)])
+        return torch.stack([self.terms.coordinates(first_run(*run).trace) for _ in range(num)])
 
     def can_sample_prior(self) -> bool:
         """Tell whether running the model draws from the prior that :meth:`split` scores."""
@@ -373,7 +402,35 @@ class ModelDensity:
     def sample_prior(self, num: int) -> Tensor:
         """Draw ``num`` positions from the prior, ``(num, *local, dim)``."""
         normal = torch.randn_like(self._prototype.expand(num, *self._prototype.shape))
-        return normal if self.prior_is_standard_normal else self._prior_runner.draw_prior(normal)
+        if self.prior_is_standard_normal:
+            return normal
+        if self._prior_runner is None:
+            self._prior_runner = prior_runner(self._runner)
+        return self._prior_runner.draw_prior(normal)
+
+    def check_independence(self, positions: Tensor) -> None:
+        """
+        Look again whether the data of the local plates are independent, at draws that a run has
+        made.
+
+        :param positions: ``(rows, *local, dim)``, of which some are taken.
+        :raises CoupledDataError: if they are not; it names the plates.
+        """
+        if not self.local_plates or len(positions) < 2:
+            return
+        base = positions[:: max(1, len(positions) // NUM_TRIALS)][:NUM_TRIALS]
+
+        def mix(kept: Tensor, dim: int) -> Tensor:
+            shape = [len(base)] + [1] * (base.ndim - 1)
+            shape[1 + self.layout.local_dims.index(dim)] = kept.shape[1]
+            return torch.where(kept.reshape(shape), base, base.roll(len(base) // 2, 0))
+
+        def log_joint(position: Tensor) -> Tensor:
+            log_prior, log_likelihood = self.log_terms(position)
+            return log_prior + log_likelihood
+
+        with torch.no_grad():
+            check_draws(log_joint, base, mix, self.local_plates)
 
     def draws_prior_exactly(self) -> bool:
         """

@@ -4,9 +4,9 @@ densities.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import pyro
 import torch
@@ -14,11 +14,17 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_tkam.infer.model.handlers import trace_latents
-from pyro_tkam.infer.model.site import is_latent, unscaled_log_prob
-from pyro_tkam.infer.model.sites import sample_sites
+from pyro_tkam.infer.model.plates import (
+    Plates,
+    common_plates,
+    independent_plates,
+    trial_terms,
+)
+from pyro_tkam.infer.model.site import Site, is_latent, unscaled_log_prob
+from pyro_tkam.infer.model.sites import plate_nesting, sample_sites
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,17 @@ class PlateStructure:
         counts particles.
     :param exchangeable: whether the prior of the latent sites seemed the same along every local
         dimension, so that one set of prior draws serves all data.
+    :param plates: the local plates.
+    :param coupled: names of plates that hold every site but couple their data.
+    :param trace: the run that was looked at.
     """
 
     local_dims: tuple[int, ...]
     particle_dim: int
     exchangeable: bool
+    plates: Plates
+    coupled: tuple[str, ...]
+    trace: poutine.Trace
 
 
 @dataclass(frozen=True)
@@ -70,27 +82,56 @@ class Particles:
         return self.log_importance.detach()
 
 
-def plate_structure(model: Any, *args: Any, **kwargs: Any) -> PlateStructure:
+def plate_structure(
+    model: Any, *args: Any, trace: poutine.Trace | None = None, **kwargs: Any
+) -> PlateStructure:
     """
-    Trace a model once to find its local plates.
+    Run a model to find its local plates.
 
     :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
-    :raises ValueError: for a model without latent or without observed sites.
+    :param trace: a run of it on these, if there is one.
+    :raises ValueError: for a model without latent or without observed sites, and for one that
+        couples its data by batch normalization or in a mini-batch.
     """
-    with torch.no_grad(), poutine.block():
-        sites = [site for _, site in sample_sites(poutine.trace(model).get_trace(*args, **kwargs))]
+    if trace is None:
+        with torch.no_grad(), poutine.block():
+            trace = poutine.trace(model).get_trace(*args, **kwargs)
+    sites = [site for _, site in sample_sites(trace)]
     latent = [site for site in sites if is_latent(site)]
     for kind, some in (("latent", latent), ("observed", len(sites) > len(latent))):
         if not some:
             raise ValueError(f"model must have latent and observed sites, got no {kind} site")
-    plates = [{f.name: f for f in site["cond_indep_stack"] if f.vectorized} for site in sites]
-    shared = set(plates[0]).intersection(*plates)
-    nesting = max((-f.dim for frames in plates for f in frames.values()), default=0)
-    local_dims = tuple(sorted(plates[0][name].dim for name in shared))
-    exchangeable = all(
-        _same_along(site["fn"].log_prob(_first(site, local_dims)), local_dims) for site in latent
+    nesting = max(plate_nesting(trace), *map(_batch_dim, sites))
+    plates = common_plates(trace)
+    local = independent_plates(trial_terms(model, args, kwargs, trace, nesting), plates)
+    coupled = tuple(name for name in plates if name not in local)
+    local_dims = tuple(sorted(dim for dim, _ in local.values()))
+    coupled_dims = tuple(plates[name][0] for name in coupled)
+    if coupled and (_batch_norms(model) or plate_scale(latent[0], coupled_dims) != 1):
+        refuse_coupled(model, coupled)
+    exchangeable = all(_shares_a_prior(site, local_dims) for site in latent)
+    return PlateStructure(local_dims, -1 - nesting, exchangeable, local, coupled, trace)
+
+
+def refuse_coupled(model: Any, names: Sequence[str]) -> NoReturn:
+    """Raise for plates that couple their data; name batch normalization, if it does."""
+    norms = _batch_norms(model)
+    cause = (
+        f"by batch normalization in {norms[0]!r}, which eval() or batch_norm=False ends"
+        if norms
+        else "so that none has an evidence or chains of its own"
     )
-    return PlateStructure(local_dims, -1 - max(nesting, *map(_batch_dim, sites)), exchangeable)
+    raise ValueError(
+        f"model must have independent data in its plates, got {list(names)}, which couples its "
+        f"data, {cause}"
+    )
+
+
+def _batch_norms(model: Any) -> list[str]:
+    """Return the names of a model's parts that normalize over the batch."""
+    parts = model.named_modules() if isinstance(model, nn.Module) else ()
+    kinds = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+    return [name for name, part in parts if isinstance(part, kinds) and part.training]
 
 
 def with_guide(structure: PlateStructure, guide: Any, *args: Any, **kwargs: Any) -> PlateStructure:
@@ -111,55 +152,9 @@ def with_guide(structure: PlateStructure, guide: Any, *args: Any, **kwargs: Any)
     frames = [
         {f.dim for f in site["cond_indep_stack"] if f.vectorized} for _, site in sample_sites(trace)
     ]
-    return structure if all(local <= each for each in frames) else replace(structure, local_dims=())
-
-
-def couples(model: Any, structure: PlateStructure, *args: Any, **kwargs: Any) -> bool:
-    """
-    Tell whether the densities of a datum move with the latents of other data; torch's generator
-    stays where it is.
-
-    :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
-    :param structure: what :func:`plate_structure` found for this model.
-    """
-    with (
-        torch.random.fork_rng(devices=[]),
-        torch.no_grad(),
-        poutine.block(),
-        pyro.validation_enabled(False),
-    ):
-        one, other = (poutine.trace(model).get_trace(*args, **kwargs) for _ in range(2))
-        before = _densities(one, structure)
-        for axis, dim in enumerate(structure.local_dims, 1):
-            for index in {0, before.shape[axis] // 2, before.shape[axis] - 1}:
-                mixed = _with_others(one, other, dim, index)
-                after = _densities(
-                    poutine.trace(poutine.replay(model, trace=mixed)).get_trace(*args, **kwargs),
-                    structure,
-                )
-                if not torch.allclose(
-                    before.select(axis, index), after.select(axis, index), equal_nan=True
-                ):
-                    return True
-    return False
-
-
-def _densities(trace: poutine.Trace, structure: PlateStructure) -> Tensor:
-    """Return the sum of all log densities of each datum, ``(1, *local)``."""
-    return total_log_density(trace, structure, latent=True) + total_log_density(
-        trace, structure, latent=False
-    )
-
-
-def _with_others(one: poutine.Trace, other: poutine.Trace, dim: int, index: int) -> poutine.Trace:
-    """Return a trace whose latent values are one's in a slice, and the other's elsewhere."""
-    mixed = one.copy()
-    for name, site in one.nodes.items():
-        if is_latent(site) and name in other.nodes:
-            axis, value = dim - site["fn"].event_dim, other.nodes[name]["value"].clone()
-            value.select(axis, index).copy_(site["value"].select(axis, index))
-            mixed.nodes[name] = {**site, "value": value}
-    return mixed
+    if all(local <= each for each in frames):
+        return structure
+    return replace(structure, local_dims=(), plates={})
 
 
 def _batch_dim(site: dict[str, Any]) -> int:
@@ -173,6 +168,14 @@ def _first(site: dict[str, Any], dims: tuple[int, ...]) -> Tensor:
     for dim in dims:
         value = value.narrow(dim - site["fn"].event_dim, 0, 1)
     return value
+
+
+def _shares_a_prior(site: Site, dims: tuple[int, ...]) -> bool:
+    """Tell whether the first datum's draw has the same density under all data's distributions."""
+    try:
+        return _same_along(site["fn"].log_prob(_first(site, dims)), dims)
+    except ValueError:  # it is outside the support of another
+        return False
 
 
 def _same_along(log_prob: Tensor, dims: tuple[int, ...]) -> bool:
@@ -197,11 +200,8 @@ class _DrawParticles(Messenger):
         reparameterized: bool = False,
     ) -> None:
         super().__init__()
-        self.num_particles, self.particle_dim, self.shared_dims = (
-            num_particles,
-            particle_dim,
-            shared_dims,
-        )
+        self.num_particles, self.particle_dim = num_particles, particle_dim
+        self.shared_dims = shared_dims
         self.reparameterized = reparameterized
 
     def _pyro_sample(self, msg: Any) -> None:

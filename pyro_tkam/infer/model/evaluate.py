@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,15 +18,15 @@ from torch import Tensor
 from pyro_tkam.distributions.joint import in_latents_only
 from pyro_tkam.infer.model.coordinates import Layout, StandardNormal
 from pyro_tkam.infer.model.failures import TolerantFactorizations
-from pyro_tkam.infer.model.handlers import trace_latents
+from pyro_tkam.infer.model.handlers import DrawDetached, trace_latents
 from pyro_tkam.infer.model.site import Site, is_flat, is_prior, site_log_prob
 from pyro_tkam.infer.model.sites import Model, Structure, sample_sites
 
 _ROWS = "_rows"
 REFERENCE_SCALE = 2.0
 """Standard deviation of unconstrained coordinates that have no prior to draw from."""
-Plates = dict[str, tuple[int, int]]
-"""Dimension and size of plates by name."""
+LogTerms = tuple[Tensor, Tensor]
+"""Log prior and log likelihood."""
 
 
 class ModelTerms:
@@ -57,10 +57,51 @@ class ModelTerms:
         self.prior_names = [name for name, site in structure.sites() if is_prior(site)]
         self._flat = {name for name in structure.latent if is_flat(structure.trace.nodes[name])}
 
-    def one(self, position: Tensor) -> tuple[Tensor, Tensor]:
+    def one(self, position: Tensor) -> LogTerms:
         """Return log prior and log likelihood ``(*local)`` of one position ``(*local, dim)``."""
         trace, coordinates = self.run(self.layout.unflatten(position))
         return self._sum(trace, coordinates, self.layout.local_dims, self.layout.local_shape)
+
+    def positions_to_compare(self) -> Tensor:
+        """
+        Return positions ``(rows, *local, dim)``, the first that of the first run; they are not as
+        many as any dimension of the model is long.
+        """
+        sizes = {size for _, site in self.structure.sites() for size in site["value"].shape}
+        rows = next(rows for rows in range(2, len(sizes) + 3) if rows not in sizes)
+        first = self.coordinates(self.structure.trace)
+        return torch.stack([first + 0.1 * i for i in range(rows)])
+
+    def first_terms(self, position: Tensor) -> LogTerms:
+        """
+        Return log prior and log likelihood at a position; those of the first run, without another,
+        if that is where the model ran.
+        """
+        coordinates, nodes = self.layout.unflatten(position), self.structure.trace.nodes
+        for name, site in self.layout.sites.items():
+            value = site.coordinate.value(nodes[name]["fn"], coordinates[name])
+            if not torch.allclose(
+                value.to(position.dtype), nodes[name]["value"].to(position.dtype)
+            ):
+                return self.one(position)
+        with torch.no_grad(), in_latents_only():
+            dims, sizes = self.layout.local_dims, self.layout.local_shape
+            return self._sum(self.structure.trace, coordinates, dims, sizes)
+
+    def unsummed(self, position: Tensor) -> dict[str, Tensor]:
+        """Return the log density of each site at one position, unsummed."""
+        return self.site_terms(*self.run(self.layout.unflatten(position)))
+
+    def plated_unsummed(self, position: Tensor) -> dict[str, Tensor]:
+        """Return the log density of each site, unsummed, each ``(rows, *batch)``."""
+        trace, coordinates = self.run(self._spread(position), len(position))
+        rank = self.structure.max_plate_nesting + 1
+        terms = {}
+        for name, term in self.site_terms(trace, coordinates).items():
+            padded = term.reshape((1,) * (rank - term.ndim) + term.shape)
+            by_row = padded.movedim(-rank, 0)
+            terms[name] = by_row.expand(len(position), *by_row.shape[1:])
+        return terms
 
     def values(self, position: Tensor) -> dict[str, Tensor]:
         """Return the values of the latent sites at one position."""
@@ -68,7 +109,7 @@ class ModelTerms:
         trace = self._run_latents(coordinates)
         return {name: trace.nodes[name]["value"] for name in coordinates}
 
-    def plated(self, position: Tensor) -> tuple[Tensor, Tensor]:
+    def plated(self, position: Tensor) -> LogTerms:
         """
         Return log prior and log likelihood ``(rows, *local)`` of positions ``(rows, *local, dim)``.
         """
@@ -116,7 +157,8 @@ class ModelTerms:
             coordinates, and twice where a flat prior leaves none to draw from.
         """
         given = self._from_normal(self.layout.unflatten(normal))
-        return self.coordinates(self._run_latents(given), given)
+        with DrawDetached():
+            return self.coordinates(self._run_latents(given), given)
 
     def plated_draw_prior(self, normal: Tensor) -> Tensor:
         """Draw positions ``(rows, *local, dim)`` from the prior, as :meth:`draw_prior` does."""
@@ -216,7 +258,7 @@ class ModelTerms:
         coordinates: dict[str, Tensor],
         dims: tuple[int, ...],
         sizes: tuple[int, ...],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> LogTerms:
         zero = next(iter(coordinates.values())).new_zeros(sizes)
         terms = {
             name: term.to(zero.dtype) for name, term in self.site_terms(trace, coordinates).items()
@@ -234,49 +276,6 @@ class ModelTerms:
             (keep_dims(terms[name], dims, sizes) for name in terms if name not in prior), zero
         )
         return log_prior, log_likelihood
-
-
-def find_local_plates(
-    structure: Structure, make_terms: Callable[[Plates], ModelTerms], wanted: Sequence[str] | None
-) -> Plates:
-    """Find the plates whose data share nothing, or check those that are wanted.
-
-    :param structure: of the model.
-    :param make_terms: builds the model's terms with some plates local.
-    :param wanted: names of plates, or None for all that are local.
-    :raises ValueError: if a wanted plate isn't local.
-    """
-    candidates = structure.plates()
-    names = list(candidates) if wanted is None else list(wanted)
-    local = {
-        name: candidates[name]
-        for name in names
-        if name in candidates and _shares_nothing(make_terms({name: candidates[name]}))
-    }
-    refused = [name for name in names if name not in local]
-    if wanted is not None and refused:
-        raise ValueError(
-            "batch_plates must name plates that hold every site and couple no data, got "
-            f"{refused}; "
-            f"plates that hold every site: {sorted(candidates)}"
-        )
-    return local
-
-
-def _shares_nothing(terms: ModelTerms) -> bool:
-    """Move the latents of all data but one, and see whether the terms of that one move."""
-    position = terms.coordinates(terms.structure.trace)
-    before = terms.one(position)
-    for index in {0, len(position) // 2, len(position) - 1}:
-        moved = position.roll(1, 0) + 0.37
-        moved[index] = position[index]
-        after = terms.one(moved)
-        if not all(
-            torch.allclose(a[index], b[index], equal_nan=True)
-            for a, b in zip(before, after, strict=True)
-        ):
-            return False
-    return True
 
 
 class _SetCoordinates(poutine.messenger.Messenger):

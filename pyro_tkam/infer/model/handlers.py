@@ -1,4 +1,4 @@
-"""Runs a model no further than its latent sites: what they are does not need the likelihood."""
+"""Pyro messengers that run a model for less than all of it, or draw in another way."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 
 
@@ -47,3 +48,14 @@ class _StopAfter(Messenger):
 
 def _leave(msg: Any) -> NoReturn:
     raise _EarlyExitError
+
+
+class DrawDetached(Messenger):
+    """Draws by ``sample``, as ``vmap`` can't take the random numbers of ``rsample``."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["done"] or msg["is_observed"] or msg["value"] is not None:
+            return
+        if isinstance(msg["fn"], TorchDistributionMixin):
+            msg["value"] = msg["fn"].sample()
+            msg["done"] = True

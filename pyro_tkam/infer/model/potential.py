@@ -86,6 +86,9 @@ class PotentialDensity:
         """Return all sites: nothing is known of a prior."""
         return list(self.layout.sites)
 
+    def check_independence(self, positions: Tensor) -> None:
+        """Do nothing, as there are no data."""
+
     def offense(self, position: Tensor) -> str:
         """Name the potential, as there are no sites to tell apart."""
         return "potential_fn is not finite"

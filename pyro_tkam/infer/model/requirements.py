@@ -20,8 +20,9 @@ from torch.distributions.constraints import Constraint
 from pyro_tkam.infer.model.arguments import described, hold_arrays, told_of, with_tensors
 from pyro_tkam.infer.model.site import Site, is_improper, is_prior, unwrapped
 from pyro_tkam.infer.model.sites import (
+    FirstRun,
     Model,
-    initial_trace,
+    first_run,
     refuse_subsampling,
     sample_sites,
 )
@@ -37,14 +38,19 @@ class Checked:
 
     :param args: arguments, NumPy arrays replaced by tensors where the model needs that.
     :param kwargs: keyword arguments, likewise.
-    :param trace: a run on them, its latent sites drawn from the prior.
+    :param first: a run on them, its latent sites drawn from the prior.
     :param converted: whether tensors took the place of arrays.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    trace: poutine.Trace
+    first: FirstRun
     converted: bool = False
+
+    @property
+    def trace(self) -> poutine.Trace:
+        """That run, in which discrete sites are enumerated."""
+        return self.first.trace
 
 
 def check_data(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Checked:
@@ -159,7 +165,8 @@ def _run(
     def run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Checked:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.rand(int(again))
-            return Checked(args, kwargs, initial_trace(model, args, kwargs, _drawn, None)[0])
+            found = first_run(model, args, kwargs, _drawn, None)
+            return Checked(args, kwargs, found)
 
     if not hold_arrays((args, kwargs)):
         return told_of(lambda: run(args, kwargs), "model", model, args, kwargs)

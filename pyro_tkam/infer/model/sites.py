@@ -9,14 +9,13 @@ from typing import Any
 from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide.initialization import InitMessenger
-from pyro.infer.mcmc.util import _guess_max_plate_nesting
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import Transform, biject_to
 
 from pyro_tkam.distributions.normal_quantile import normal_quantile
 from pyro_tkam.infer.model.coordinates import Layout, SiteLayout, StandardNormal, Unconstrained
-from pyro_tkam.infer.model.site import Site, is_deterministic, is_plain
+from pyro_tkam.infer.model.site import Site, is_deterministic, is_latent, is_plain
 
 Model = Callable[..., Any]
 
@@ -25,57 +24,38 @@ Model = Callable[..., Any]
 class Structure:
     """The static structure of a model, read from one run.
 
-    :param trace: that run.
+    :param trace: that run, in which discrete sites are enumerated.
+    :param plain: a run in which they are drawn.
     :param max_plate_nesting: number of plate dimensions.
     :param latent: names of the latent sites that are sampled, in order.
     :param enumerated: names of the discrete sites that are summed out.
     """
 
     trace: poutine.Trace
+    plain: poutine.Trace
     max_plate_nesting: int
     latent: tuple[str, ...]
     enumerated: tuple[str, ...]
 
     @staticmethod
-    def of(run: tuple[poutine.Trace, int]) -> Structure:
+    def of(run: FirstRun) -> Structure:
         """
-        Read the structure from what :func:`initial_trace` returned, and check that it can be
-        sampled.
+        Read the structure from what :func:`first_run` returned, and check that it can be sampled.
 
         :raises NotImplementedError: if a plate subsamples.
         :raises ValueError: if a discrete site can't be enumerated or there is nothing to sample.
         """
-        trace, nesting = run
-        refuse_subsampling(trace)
-        hidden = [(name, site) for name, site in sample_sites(trace) if not site["is_observed"]]
+        refuse_subsampling(run.trace)
+        hidden = [(name, site) for name, site in sample_sites(run.trace) if is_latent(site)]
         enumerated = tuple(name for name, site in hidden if _is_enumerated(name, site))
         latent = tuple(name for name, _ in hidden if name not in enumerated)
         if not latent:
             raise ValueError("model must have a continuous latent site to sample, got none")
-        return Structure(trace, nesting, latent, enumerated)
+        return Structure(run.trace, run.plain, run.max_plate_nesting, latent, enumerated)
 
     def sites(self) -> Iterator[tuple[str, Site]]:
         """Iterate over the sites that have a density."""
         return sample_sites(self.trace)
-
-    def plates(self) -> dict[str, tuple[int, int]]:
-        """
-        Return dimension and size of the vectorized plates that hold every site with a density.
-        """
-        frames = [
-            {
-                frame.name: (frame.dim, frame.size)
-                for frame in site["cond_indep_stack"]
-                if frame.vectorized
-            }
-            for _, site in self.sites()
-        ]
-        common = (
-            set.intersection(*[set(each) for each in frames]) if frames and self.latent else set()
-        )
-        return (
-            {name: plate for name, plate in frames[0].items() if name in common} if frames else {}
-        )
 
     def layout(
         self,
@@ -100,40 +80,56 @@ class Structure:
                 )
             else:
                 given = transforms[name].inv if name in transforms else None
-                sites[name] = _unconstrained(name, site, Unconstrained(given))
+                sites[name] = unconstrained(name, site, Unconstrained(given))
         local = sorted(local)
         return Layout(sites, tuple(dim for dim, _ in local), tuple(size for _, size in local))
 
 
-def initial_trace(
+@dataclass(frozen=True)
+class FirstRun:
+    """What a model was found to be by running it.
+
+    :param trace: the run, in which discrete sites are enumerated.
+    :param plain: a run in which they are drawn.
+    :param max_plate_nesting: number of plate dimensions.
+    """
+
+    trace: poutine.Trace
+    plain: poutine.Trace
+    max_plate_nesting: int
+
+
+def first_run(
     model: Model,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     init: Callable[[Site], Any],
     nesting: int | None,
-) -> tuple[poutine.Trace, int]:
+) -> FirstRun:
     """Run a model once, latent sites set by an initialization.
 
-    Its discrete sites are enumerated, but the values of the others are those of a run without:
-    below an enumerated site a distribution has a dimension more than what is drawn from it.
+    It is run again with its discrete sites enumerated, if there are any, but the values of the
+    others stay: below an enumerated site a distribution has a dimension more than what is drawn.
 
-    :param nesting: number of plate dimensions; found by another run if None.
-    :return: the trace and the number of plate dimensions.
+    :param nesting: number of plate dimensions; those that its plates take if None.
     """
     with poutine.block():
-        init = _explained(init)
+        plain = poutine.trace(InitMessenger(_explained(init))(model)).get_trace(*args, **kwargs)
         if nesting is None:
-            nesting = _guess_max_plate_nesting(InitMessenger(init)(model), args, kwargs)
-        trace = poutine.trace(InitMessenger(init)(model)).get_trace(*args, **kwargs)
-        if any(
-            _is_enumerated(name, site)
-            for name, site in sample_sites(trace)
-            if not site["is_observed"]
-        ):
-            values = InitMessenger(lambda site: trace.nodes[site["name"]]["value"])
-            enumerating = poutine.enum(config_enumerate(model), first_available_dim=-1 - nesting)
-            return poutine.trace(values(enumerating)).get_trace(*args, **kwargs), nesting
-        return trace, nesting
+            nesting = plate_nesting(plain)
+        hidden = [(name, site) for name, site in sample_sites(plain) if is_latent(site)]
+        if not any([_is_enumerated(name, site) for name, site in hidden]):
+            return FirstRun(plain, plain, nesting)
+        values = InitMessenger(lambda site: plain.nodes[site["name"]]["value"])
+        enumerating = poutine.enum(config_enumerate(model), first_available_dim=-1 - nesting)
+        trace = poutine.trace(values(enumerating)).get_trace(*args, **kwargs)
+        return FirstRun(trace, plain, nesting)
+
+
+def plate_nesting(trace: poutine.Trace) -> int:
+    """Return how many dimensions the vectorized plates of a run take."""
+    stacks = [site["cond_indep_stack"] for site in trace.nodes.values() if site["type"] == "sample"]
+    return max((-frame.dim for stack in stacks for frame in stack if frame.vectorized), default=0)
 
 
 def centered_like(trace: poutine.Trace) -> Callable[[Site], Any]:
@@ -223,7 +219,12 @@ def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
     return initialize
 
 
-def _unconstrained(name: str, site: Site, coordinate: Unconstrained) -> SiteLayout:
+def unconstrained(name: str, site: Site, coordinate: Unconstrained) -> SiteLayout:
+    """
+    Lay out a site in unconstrained coordinates.
+
+    :raises ValueError: if they are not as many for each datum as there are values.
+    """
     inverse = coordinate.transform(site["fn"]).inv
     value_shape = tuple(site["value"].shape)
     shape = tuple(inverse.forward_shape(site["value"].shape))

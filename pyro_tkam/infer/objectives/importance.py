@@ -11,15 +11,9 @@ from torch import Tensor
 
 from pyro_tkam._checks import one_of, share, whole_number
 from pyro_tkam.infer.model.attempt import telling_memory
-from pyro_tkam.infer.model.draws import (
-    Particles,
-    PlateStructure,
-    draw_particles,
-    plate_structure,
-    with_guide,
-)
-from pyro_tkam.infer.model.requirements import check_batch
+from pyro_tkam.infer.model.draws import Particles, draw_particles
 from pyro_tkam.infer.objectives.base import MaximumLikelihood
+from pyro_tkam.infer.objectives.structure import KnownStructure
 from pyro_tkam.ops.resampling import RESAMPLERS
 
 
@@ -112,15 +106,12 @@ class ImportanceMLE(MaximumLikelihood):
         self.statistics: ImportanceStatistics | None = None
         self._resample = RESAMPLERS[resampler]
         self._prior_weights = LOG_PRIOR_GRADIENTS[log_prior_gradient]
-        self._seen: tuple[Any, Any, PlateStructure] | None = None
+        self._structure = KnownStructure()
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:
-        if self._seen is None or self._seen[0] is not model or self._seen[1] is not guide:
-            check_batch(model, args, kwargs)
-            structure = plate_structure(model, *args, **kwargs)
-            self._seen = model, guide, with_guide(structure, guide, *args, **kwargs)
+        structure = self._structure.of(model, guide, args, kwargs)
         with telling_memory("num_particles", self.num_particles):
-            return draw_particles(model, guide, self.num_particles, self._seen[2], *args, **kwargs)
+            return draw_particles(model, guide, self.num_particles, structure, *args, **kwargs)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """

@@ -7,9 +7,9 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyro_tkam._checks import whole_number
-from pyro_tkam.infer.model.draws import Particles, draw_particles, plate_structure, with_guide
-from pyro_tkam.infer.model.requirements import check_batch
+from pyro_tkam.infer.model.draws import Particles, draw_particles
 from pyro_tkam.infer.objectives.base import MaximumLikelihood
+from pyro_tkam.infer.objectives.structure import KnownStructure
 
 
 class ImportanceWeightedELBO(MaximumLikelihood):
@@ -34,15 +34,12 @@ class ImportanceWeightedELBO(MaximumLikelihood):
 
     def __init__(self, num_particles: int = 1) -> None:
         super().__init__(num_particles=whole_number("num_particles", num_particles, 1))
-        self._checked: Any = None
+        self._structure = KnownStructure()
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Particles:
         if guide is None:
             raise ValueError("guide must be given, such as AmortizedGuide(model), got None")
-        if self._checked is not model:
-            check_batch(model, args, kwargs)
-            self._checked = model
-        structure = with_guide(plate_structure(model, *args, **kwargs), guide, *args, **kwargs)
+        structure = self._structure.of(model, guide, args, kwargs)
         return draw_particles(
             model, guide, self.num_particles, structure, *args, reparameterized=True, **kwargs
         )

@@ -28,6 +28,7 @@ from pyro_tkam.infer.model.draws import (
     draw_from_guide,
     plate_scale,
     plate_structure,
+    refuse_coupled,
     score_guide,
     score_particles,
     sum_to_local,
@@ -73,20 +74,21 @@ class BoundModel:
         check_batch(model, args, kwargs)
         with torch.no_grad():
             self.structure = plate_structure(model, *args, **kwargs)
+            if self.structure.coupled:
+                refuse_coupled(model, self.structure.coupled)
             self.kernel.model = _WithoutScale(self.structure.local_dims)(model)
             # vmap would forgo faster gradients
-            options = {"preferred": ("plate", "vmap"), "trace_graph": False}
+            options = {
+                "preferred": ("plate", "vmap"),
+                "trace_graph": False,
+                "batch_plates": self.structure.plates,
+            }
             density = self.kernel.density(args, kwargs, None, standard_normal=True, **options)
         assert isinstance(density, ModelDensity)
         if density.structure.enumerated:
             raise ValueError(
                 "model must have continuous latent sites, got discrete ones "
                 f"{density.structure.enumerated}"
-            )
-        if density.layout.local_dims != self.structure.local_dims:
-            raise ValueError(
-                "model must have independent data, got a plate that holds every site but couples "
-                f"its data{_cause(model)}"
             )
         self.density = density
 
@@ -270,19 +272,6 @@ def _plain(model: Any) -> Iterator[nn.Parameter]:
     for module in model.modules() if isinstance(model, nn.Module) else ():
         if not isinstance(module, PyroModule):
             yield from module.parameters(recurse=False)
-
-
-def _cause(model: Any) -> str:
-    """Name what couples data, where it is batch normalization, and what to do."""
-    parts = model.named_modules() if isinstance(model, nn.Module) else ()
-    norms = [
-        name
-        for name, part in parts
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training
-    ]
-    if not norms:
-        return ""
-    return f", by batch normalization in {norms[0]!r}, which eval() or batch_norm=False ends"
 
 
 class _WithoutScale(Messenger):

@@ -53,9 +53,8 @@ class WakeSleepMLE(ImportanceMLE):
     def _guide_score(
         self, weights: Tensor, particles: Particles, model: Any, guide: Any, args: Any, kwargs: Any
     ) -> Tensor:
-        assert self._seen is not None
         values, args, kwargs = dream(model, args, kwargs)
-        return score_guide(guide, values, self._seen[2], args, kwargs).sum()
+        return score_guide(guide, values, self._structure.last, args, kwargs).sum()
 
 
 def dream(

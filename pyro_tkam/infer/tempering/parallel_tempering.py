@@ -130,6 +130,8 @@ class ParallelTempering(BatchRun):
     :param max_evaluations: number of evaluations before which to stop, maybe with fewer draws; None
         sets no limit.
     :param disable_progbar: show no progress.
+    :ivar prepared: the density of the model on arguments that were checked, where it was made
+        before; set by :func:`log_evidence`.
     :raises TypeError: if ``kernel`` isn't a Langevin kernel.
     :raises ValueError: if the kernel has no model, or a number or schedule is out of range.
 
@@ -171,6 +173,7 @@ class ParallelTempering(BatchRun):
         self.swap_every, self.keep_all = whole_number("swap_every", swap_every, 1), keep_all
         self.standard_normal, self.max_evaluations = standard_normal, max_evaluations
         self._ladder = make_ladder(schedule, num_temperatures)
+        self.prepared: ModelDensity | None = None
         self.result: PowerPosteriors | None = None
 
     def run(self, *args: Any, **kwargs: Any) -> PowerPosteriors:
@@ -182,9 +185,11 @@ class ParallelTempering(BatchRun):
             in ``result``.
         """
         assert self.kernel.model is not None
-        checked = check_model(self.kernel.model, args, kwargs)
+        if self.prepared is None:
+            checked = check_model(self.kernel.model, args, kwargs)
+            args, kwargs = checked.args, checked.kwargs
         self.result = None
-        self._run(checked.args, checked.kwargs)
+        self._run(args, kwargs)
         if self.num_draws == 0:
             raise ValueError(
                 f"max_evaluations must be enough for a warm-up of {self.warmup_steps} steps, got "
@@ -232,7 +237,9 @@ class ParallelTempering(BatchRun):
         print(f"Round trips: {trips}; barrier: {barrier:.2f}; temperatures: {len(result.betas)}")
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
-        density = self.kernel.density(args, kwargs, None, standard_normal=self.standard_normal)
+        density: Density | None = self.prepared
+        if density is None:
+            density = self.kernel.density(args, kwargs, None, standard_normal=self.standard_normal)
         assert isinstance(density, ModelDensity)
         self._chains = TemperedChains(
             self.kernel, density, self._ladder, self.num_chains, self.warmup_steps, self.swap_every
@@ -277,6 +284,8 @@ class ParallelTempering(BatchRun):
             return
         kept = {name: value[: self.num_draws] for name, value in self._records.items()}
         chains = self._chains
+        last = kept["positions"][:, -1].flatten(0, 1)
+        chains.density.check_independence(torch.cat([last, chains.point.position]))
         self.result = PowerPosteriors(
             betas=chains.betas,
             **{

@@ -18,7 +18,8 @@ from pyro_tkam.infer import (
     ImportanceWeightedELBO,
     LangevinMLE,
 )
-from pyro_tkam.infer.model.draws import couples, draw_particles, plate_structure
+from pyro_tkam.infer.model.draws import draw_particles, plate_structure
+from pyro_tkam.infer.model.plates import common_plates
 
 X = torch.linspace(-1, 1, 6)
 
@@ -194,10 +195,12 @@ def test_coupling_is_seen_whatever_is_drawn(model) -> None:
     for seed in range(20):
         pyro.set_rng_seed(seed)
         state = torch.get_rng_state()
-        structure = plate_structure(model, X)
+        drawn = pyro.poutine.trace(model).get_trace(X)
+        after = torch.get_rng_state()
         torch.set_rng_state(state)
-        assert couples(model, structure, X) == (model is not local)
-        assert torch.equal(torch.get_rng_state(), state)
+        structure = plate_structure(model, X)
+        assert structure.coupled == (() if model is local else tuple(common_plates(drawn)))
+        assert torch.equal(torch.get_rng_state(), after)
         assert bool(MALA(model).density((X,), {}, None).layout.local_dims) == (model is local)
 
 

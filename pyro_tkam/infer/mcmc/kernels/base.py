@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar
 
 import pyro
@@ -168,6 +169,18 @@ class LangevinKernel(MCMCKernel):
     def further_statistics(self, info: StepInfo) -> dict[str, Tensor]:
         """Return what else is worth recording of a step, by name."""
         return {}
+
+    def with_options(self, **options: Any) -> LangevinKernel:
+        """Return the same kernel with other options of :class:`ModelDensity`."""
+        other = copy(self)
+        other._options = self._options | options
+        return other
+
+    @property
+    def samples_jointly(self) -> bool:
+        """Whether all data are sampled as a whole, whatever their plates."""
+        plates = self._options["batch_plates"]
+        return plates is not None and len(plates) == 0
 
     # The surface that pyro.infer.MCMC uses.
 

@@ -1,0 +1,46 @@
+"""What an objective knows of the model that it trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pyro_tkam.infer.model.draws import PlateStructure, plate_structure, with_guide
+from pyro_tkam.infer.model.requirements import check_batch
+
+
+class KnownStructure:
+    """
+    The structure of the model and guide seen last, found when they are new and again after 4, 16,
+    64, ... calls, as a coupling may show only at other parameters or data.
+    """
+
+    def __init__(self) -> None:
+        self._seen: tuple[Any, Any] | None = None
+        self._calls = 0
+
+    def of(
+        self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> PlateStructure:
+        """Return the structure of a model with a guide."""
+        new = self._seen is None or self._seen[0] is not model or self._seen[1] is not guide
+        if new:
+            check_batch(model, args, kwargs)
+            self._seen, self._calls = (model, guide), 0
+            self.last = _with_any_guide(model, guide, args, kwargs)
+        self._calls += 1
+        if not new and _is_power_of_four(self._calls):
+            with torch.random.fork_rng(devices=[]):
+                self.last = _with_any_guide(model, guide, args, kwargs)
+        return self.last
+
+
+def _with_any_guide(
+    model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> PlateStructure:
+    return with_guide(plate_structure(model, *args, **kwargs), guide, *args, **kwargs)
+
+
+def _is_power_of_four(number: int) -> bool:
+    return number & (number - 1) == 0 and number.bit_length() % 2 == 1

@@ -1,0 +1,200 @@
+"""Which data are independent: every room decides alike."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer import (
+    ULA,
+    AutoMALA,
+    ImportanceSampling,
+    LangevinMLE,
+    ModelDensity,
+    VectorizedMCMC,
+    log_evidence,
+)
+from pyro_tkam.infer.model.draws import plate_structure
+from pyro_tkam.infer.model.plates import CoupledDataError
+from pyro_tkam.infer.objectives.structure import KnownStructure
+
+Y = torch.tensor([1.5, 2.0, 1.0, 1.3, 2.1, 0.4, -0.3])
+SWAPPED = torch.tensor([0, 2, 1, 3, 4, 5, 6])
+FRIENDLY = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+
+
+def independent(y: Tensor) -> None:
+    with pyro.plate("data", len(y)):
+        rate = pyro.sample("rate", dist.Gamma(2.0, 1.0))
+        z = pyro.sample("z", dist.Uniform(0.0, rate))
+        angle = pyro.sample("angle", dist.VonMises(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z + angle.cos(), 0.5), obs=y)
+
+
+def pair(y: Tensor) -> None:
+    """Data 1 and 2 alone."""
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z + FRIENDLY * z[..., SWAPPED], 0.5), obs=y)
+
+
+def capacity(y: Tensor) -> None:
+    """A factor that most draws of the prior do not touch."""
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        excess = torch.relu(z.sum(-1, keepdim=True) - 12)
+        pyro.factor("capacity", (-20 * excess).expand(z.shape))
+        pyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+def normalized(y: Tensor) -> None:
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        centered = z - z.mean(-1, keepdim=True)
+        pyro.sample("y", dist.Normal(centered / z.std(-1, keepdim=True), 0.5), obs=y)
+
+
+def by_support(y: Tensor) -> None:
+    with pyro.plate("data", len(y)):
+        top = pyro.sample("top", dist.Gamma(2.0, 1.0))
+        z = pyro.sample("z", dist.Uniform(0.0, top.roll(1, -1)))
+        pyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+def far_away(y: Tensor) -> None:
+    """The prior lies far from zero, where coordinates start."""
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(100.0, 1.0))
+        pyro.factor("smooth", -1e-3 * (z - z.roll(1, -1)).square())
+        pyro.sample("y", dist.Normal(z - 100, 0.5), obs=y)
+
+
+def of_counts(y: Tensor) -> None:
+    with pyro.plate("data", len(y)):
+        k = pyro.sample("k", dist.Poisson(2.0))
+        pyro.sample("y", dist.Normal(0.0, 0.5 + k.roll(1, -1)), obs=y)
+
+
+COUPLED = [pair, capacity, normalized, by_support, far_away]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("model", [independent, *COUPLED], ids=lambda model: model.__name__)
+def test_chains_and_weights_decide_alike(model: Callable, seed: int) -> None:
+    """A miss of a coupling of all data has a probability below 1e-5, that of one pair 1e-5."""
+    pyro.set_rng_seed(seed)
+    names = ["data"] if model is independent else []
+    assert list(ModelDensity(model, (Y,)).local_plates) == names
+    structure = plate_structure(model, Y)
+    assert list(structure.plates) == names
+    assert structure.coupled == (() if names else ("data",))
+
+
+def test_coupled_counts_are_weighed_jointly() -> None:
+    assert plate_structure(of_counts, Y).coupled == ("data",)
+
+
+def exact_evidence_of_the_pair() -> float:
+    loadings = torch.eye(7) + torch.diag(FRIENDLY) @ torch.eye(7)[SWAPPED]
+    covariance = loadings @ loadings.mT + 0.25 * torch.eye(7)
+    return dist.MultivariateNormal(torch.zeros(7), covariance).log_prob(Y).item()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["auto", "bar", "ais"])
+def test_the_evidence_of_coupled_data_is_the_joint_one(method: str) -> None:
+    """Four standard errors, and 0.02 nats for what they leave out: a false alarm in 15,000."""
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(pair, Y, method=method)
+    assert evidence.per_datum is None
+    error = abs(evidence.value - exact_evidence_of_the_pair())
+    assert error < 4 * evidence.standard_error + 0.02
+
+
+@pytest.mark.slow
+def test_chains_of_coupled_data_have_the_joint_posterior() -> None:
+    """Four standard errors of each mean: a false alarm in 2,000."""
+    pyro.set_rng_seed(0)
+    mcmc = VectorizedMCMC(AutoMALA(pair), 1000, 300, num_chains=8, disable_progbar=True)
+    mcmc.run(Y)
+    loadings = np.eye(7) + np.diag(FRIENDLY) @ np.eye(7)[SWAPPED]
+    posterior = np.linalg.inv(np.eye(7) + 4 * loadings.T @ loadings)
+    mean = 4 * posterior @ loadings.T @ Y.double().numpy()
+    effective = mcmc.diagnostics()["z"]["n_eff"].double().numpy()
+    got = mcmc.get_samples()["z"].double().mean(0).numpy()
+    assert (abs(got - mean) < 4 * np.sqrt(np.diag(posterior) / effective)).all()
+
+
+def narrow(y: Tensor) -> None:
+    """Data meet only within a hundredth of 2.9, to which no trial leads."""
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        near = (-0.5 * ((z - 2.9) / 0.01).square()).exp().sum(-1, keepdim=True)
+        pyro.sample("y", dist.Normal(z + near, 0.01), obs=y)
+
+
+def test_a_coupling_that_only_the_run_meets_ends_it_by_name() -> None:
+    pyro.set_rng_seed(0)
+    density = ModelDensity(narrow, (torch.full((3,), 2.9),))
+    assert list(density.local_plates) == ["data"]
+    density.check_independence(torch.randn(50, 3, 1))
+    with pytest.raises(CoupledDataError, match=r"plates \['data'\] couple their data"):
+        density.check_independence(2.9 + 0.01 * torch.randn(50, 3, 1))
+
+
+def test_a_late_finding_turns_weights_joint() -> None:
+    def sharp(y: Tensor) -> None:
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Uniform(0.0, 1.0))
+            both = ((z - 0.5).abs() < 0.02).float().sum(-1, keepdim=True)
+            pyro.sample("y", dist.Normal((z - 0.5) * 100 + (both > 2.5), 0.5), obs=y)
+
+    pyro.set_rng_seed(0)
+    y = torch.zeros(3)
+    assert list(plate_structure(sharp, y).plates) == ["data"]
+    draws = ImportanceSampling(sharp, num_particles=20_000).run(y)
+    assert draws.evidence.per_datum is None
+
+
+def test_neither_generator_nor_running_means_are_moved() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(1)
+
+        def forward(self, y: Tensor) -> None:
+            with pyro.plate("data", len(y)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample(
+                    "y", dist.Normal(self.norm(z.reshape(-1, 1)).reshape(z.shape), 1.0), obs=y
+                )
+
+    model = Model()
+    pyro.set_rng_seed(0)
+    trace = pyro.poutine.trace(model).get_trace(Y)
+    state, mean = torch.get_rng_state(), model.norm.running_mean.clone()
+    with pytest.raises(ValueError, match="batch normalization in 'norm'"):
+        plate_structure(model, Y, trace=trace)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(model.norm.running_mean, mean)
+
+
+def test_objectives_look_again_as_parameters_move() -> None:
+    def learned(y: Tensor) -> None:
+        weight = pyro.param("weight", torch.tensor(0.0))
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z + weight * z.roll(1, -1), 0.5), obs=y)
+
+    pyro.clear_param_store()
+    known = KnownStructure()
+    assert known.of(learned, None, (Y,), {}).local_dims == (-1,)
+    pyro.get_param_store()["weight"] = torch.tensor(1.0)
+    found = [known.of(learned, None, (Y,), {}).local_dims for _ in range(3)]
+    assert found[-1] == ()
+    with pytest.raises(ValueError, match=r"independent data in its plates, got \['data'\]"):
+        LangevinMLE(ULA, step_size=0.01).loss(learned, None, Y)
