@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from pyro_tkam._optional import needs
 from pyro_tkam.nn import KAN, _checks
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.forms import LibraryLike, as_library
+from pyro_tkam.nn.symbolic import SMALLEST_R2
 from pyro_tkam.symbolic.constants import Rounding, with_waves_in_range
 from pyro_tkam.symbolic.formula import Formula, FormulaEdge
 from pyro_tkam.symbolic.least_squares import Data, Fit, OutOfTimeError, refitted, standard_errors
@@ -57,6 +59,8 @@ def find_formula(
         a ``hidden_range`` or an output activation; with ``strict``, edges without a form.
     :raises ImportError: without ``sympy``; names the extra to install.
 
+    Warns where a form explains less than 99% of a learned curve, unless the formula is exact.
+
     >>> x = torch.rand(200, 2, dtype=torch.double)
     >>> net = KAN([2, 1]).double()
     >>> fixed = net.fix({(0, 0, 0): ("exp", (2, 0, 1, 0)), (0, 0, 1): ("square", (1, 0, 3, 0))})
@@ -84,7 +88,16 @@ def find_formula(
             f"library must hold a form for every edge with strict=True, got none for {unexplained}"
         )
     with torch.no_grad():
-        return _formula(fit, data, double, symbols, unexplained)
+        formula = _formula(fit, data, double, symbols, unexplained)
+    poor = [place for place, edge in formula.edges.items() if edge.r2 < SMALLEST_R2 and edge.share]
+    if poor and fit.loss > exact:
+        warnings.warn(
+            f"the forms of edges {poor} explain less than {100 * SMALLEST_R2:g}% of their learned "
+            f"curves, and the formula misses {100 * fit.loss:.2g}% of the variance of y: fit the "
+            "network longer, prune it, or add forms to library=",
+            stacklevel=2,
+        )
+    return formula
 
 
 def _names(net: KAN, names: Sequence[str] | None) -> list[str]:

@@ -134,6 +134,14 @@ def test_what_has_no_form_is_told():
     assert find_formula(net, x, y, library=own).rmse < 1e-8
 
 
+def test_a_form_that_is_poor_is_named_with_a_warning():
+    x = inputs(8)
+    net = network([2, 1], {(0, 0, 0): ("sin", (6, 0, 1, 0)), (0, 0, 1): ("square", (1, 0, 0.1, 0))})
+    y = x[:, :1] ** 3 + x[:, 1:]  # another law than the network's
+    with pytest.warns(UserWarning, match=r"forms of edges .* less than 99% .* misses .*% of the"):
+        find_formula(net, x, y, library=["sin", "square"])
+
+
 def test_values_are_finite_where_forms_have_edges():
     x = inputs(6)
     net = network(
