@@ -67,7 +67,11 @@ class ModelTerms:
         Return positions ``(rows, *local, dim)``, the first that of the first run; they are not as
         many as any dimension of the model is long.
         """
-        sizes = {size for _, site in self.structure.sites() for size in site["value"].shape}
+        sizes = {
+            size
+            for _, site in self.structure.sites()
+            for size in torch.as_tensor(site["value"]).shape
+        }
         rows = next(rows for rows in range(2, len(sizes) + 3) if rows not in sizes)
         first = self.coordinates(self.structure.trace)
         return torch.stack([first + 0.1 * i for i in range(rows)])
