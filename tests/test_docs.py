@@ -24,6 +24,8 @@ PACKAGES = [
     "metrics",
     "plots",
     "train",
+    "symbolic",
+    "sklearn",
 ]
 REFERENCE = (DOCS / "api.rst").read_text()
 MODULES = re.findall(r"^\.\. automodule:: ([\w.]+)$", REFERENCE, flags=re.MULTILINE)
