@@ -15,7 +15,7 @@ from pyro.ops.welford import WelfordCovariance
 from torch import Tensor
 
 from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME, AffineFrame, Frame, Moments
-from pyro_tkam.infer.mcmc.step_size import joint_acceptance
+from pyro_tkam.infer.mcmc.step_size import LEAST_RATE, joint_acceptance
 from pyro_tkam.ops.langevin import StepInfo, Tuning
 
 State = dict[str, Any]
@@ -26,6 +26,10 @@ Of the mean step: searches from slightly above it end where they start most ofte
 cheapest. On standard normal targets of 10, 20 and 50 dimensions, with gains from 1 to 1.3, squared
 jumps per evaluation of either kind are within 3% of the best gain's, and per gradient within 7%.
 """
+
+
+RATE_STEPS = 20
+"""Steps over which a chain's acceptance rate is averaged before chains are compared."""
 
 
 class Adaptation(Protocol):
@@ -68,6 +72,9 @@ class NoAdaptation:
 class DualAveragingAdaptation:
     """Pyro's dual averaging of the step size and Pyro's Welford variances, in Stan's windows.
 
+    The rate that is steered is the chains' mean, times the ratio of the harmonic to the arithmetic
+    mean of their recent averages: near 1 for chains alike, small where one of them stands still.
+
     :param warmup_steps: length of the warm-up.
     :param target: acceptance rate to reach.
     :param adapt_step_size: whether the step size adapts.
@@ -82,11 +89,9 @@ class DualAveragingAdaptation:
         self.target, self.warmup_steps = target, warmup_steps
         self.adapt_step_size = adapt_step_size
         self.window_ends = stan_windows(warmup_steps) if adapt_scale else []
-        self._step, self._averaging, self._welford = (
-            0,
-            DualAveraging(),
-            WelfordCovariance(diagonal=True),
-        )
+        self._step, self._recent = 0, torch.tensor(0.0)
+        self._averaging = DualAveraging()
+        self._welford = WelfordCovariance(diagonal=True)
 
     def update(self, tuning: Tuning, position: Tensor, info: StepInfo) -> Tuning:
         """Return the tuning of the next step."""
@@ -94,7 +99,7 @@ class DualAveragingAdaptation:
             self._restart(tuning.step_size)
         self._step += 1
         if self.adapt_step_size:
-            self._averaging.step(self.target - joint_acceptance(info.acceptance_rate))
+            self._averaging.step(self.target - self._rate(info.acceptance_rate))
             current, average = self._averaging.get_state()
             tuning = replace(
                 tuning, step_size=(average if self._step == self.warmup_steps else current).exp()
@@ -109,15 +114,22 @@ class DualAveragingAdaptation:
         """Return numbers and tensors from which to go on."""
         return {
             "step": self._step,
+            "recent": self._recent,
             "averaging": vars(self._averaging).copy(),
             "welford": vars(self._welford).copy(),
         }
 
     def load(self, state: State) -> None:
         """Go on from a state."""
-        self._step = state["step"]
+        self._step, self._recent = state["step"], state["recent"]
         vars(self._averaging).update(state["averaging"])
         vars(self._welford).update(state["welford"])
+
+    def _rate(self, rate: Tensor) -> Tensor:
+        share = 1 / min(self._step, RATE_STEPS)
+        self._recent = (1 - share) * self._recent + share * rate
+        evenness = joint_acceptance(self._recent) / self._recent.mean(0).clamp_min(LEAST_RATE)
+        return rate.mean(0) * evenness
 
     def _new_scale(self, tuning: Tuning, position: Tensor) -> Tuning:
         tuning = replace(tuning, scale=pooled_scale(self._welford))
