@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyro_tkam.nn import _checks
+from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import at_least_single
 from pyro_tkam.ops.symbols import check_symbols
 
@@ -52,7 +55,10 @@ class _Block(PyroModule):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
-        found = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        # Fused kernels have no rule for torch.func.vmap.
+        fused = is_concrete(query) and is_concrete(key)
+        with nullcontext() if fused else sdpa_kernel(SDPBackend.MATH):
+            found = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
         return found.transpose(-2, -3).flatten(-2)
 
     def memory(self, slots: Tensor) -> tuple[Tensor, Tensor]:

@@ -194,6 +194,7 @@ class ELBOTraining(lightning.LightningModule):
         """
         shapes = {name: tuple(value.shape) for name, value in state.items()}
         for name, part in self.named_modules():
+            shapes.pop(f"{name}.configuration", None)  # a text, in which the sizes of grids are
             if isinstance(part, Basis):
                 shapes.pop(f"{name}.grid", None)
             coefficients = state.get(f"{name}.coefficients")

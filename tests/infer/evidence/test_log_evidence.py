@@ -164,15 +164,18 @@ def test_a_constraint_is_no_missed_mode(method):
     ("options", "message"),
     [
         ({"method": "harmonic mean"}, "method must be one of"),
-        ({"method": "bar", "num_temperatures": 1}, "num_temperatures must be at least 2"),
+        (
+            {"method": "bar", "num_temperatures": 1},
+            "num_temperatures must be a whole number of at least 2",
+        ),
         (
             {"method": "bar", "schedule": torch.tensor([0.0, 0.5, 0.5, 1.0])},
             "schedule must rise strictly",
         ),
         ({"method": "bar", "num_chains": 0}, "num_chains"),
-        ({"target_se": 0.0}, "target_se must be positive"),
-        ({"max_evaluations": 10}, "max_evaluations must be at least"),
-        ({"method": "ais", "num_particles": 2}, "num_particles must be at least"),
+        ({"target_se": 0.0}, "target_se must be a positive number"),
+        ({"max_evaluations": 10}, "max_evaluations must be a whole number of at least"),
+        ({"method": "ais", "num_particles": 2}, "num_particles must be a whole number of at least"),
         ({"method": "importance", "resampler": "lottery"}, "resampler"),
     ],
 )

@@ -105,7 +105,7 @@ def _check(found: Gradient, exact: Gradient, factor: float = 1.0) -> None:
         (
             "shared",
             SteppingstoneMLE(
-                MALA, step_size=0.15, num_steps=30, num_chains=150, num_temperatures=3
+                MALA, step_size=0.15, num_steps=30, num_chains=250, num_temperatures=3
             ),
         ),
         ("mixture", LangevinMLE(MALA, step_size=0.15, num_steps=50, num_chains=300)),
