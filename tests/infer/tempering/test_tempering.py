@@ -88,9 +88,9 @@ def test_evidence_of_a_conjugate_regression(kernel: type) -> None:
     draws = tempering.get_samples()["w"]
     torch.testing.assert_close(draws.mean(0), posterior @ x.T @ y * 4, atol=0.05, rtol=0)
     torch.testing.assert_close(draws.std(0), posterior.diagonal().sqrt(), atol=0, rtol=0.12)
-    shape = (10, 32, 256)
+    shape = (10, 32, num_samples)
     assert result.log_likelihood.shape == result.log_prior.shape == result.replicas.shape == shape
-    assert result.positions.shape == (1, 32, 256, 4)
+    assert result.positions.shape == (1, 32, num_samples, 4)
     assert result.swap_acceptance.shape == (9,)
     assert result.evaluations >= 10 * 32 * 512
     assert (result.round_trips > 0).any()
