@@ -2,6 +2,8 @@
 
 import errno
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,6 +67,25 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def archive_fault(path: Path) -> str | None:
+    """
+    Return what is wrong with a file of torch, whose records have checksums; None if nothing is.
+
+    :param path: the file.
+    """
+    try:
+        with zipfile.ZipFile(path) as records:
+            broken = records.testzip()
+    # The last two for records that seem encrypted or of a future format.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError):
+        return "it is not whole"
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the file's start
+            raise
+        return "it is not whole"
+    return None if broken is None else f"its record {broken} is not as it was written"
 
 
 def _disk_error(error: BaseException | None) -> str | None:

@@ -2,17 +2,14 @@
 Checkpoint files that are always whole, written aside and then renamed, and say what wrote them.
 """
 
-import errno
 import pickle
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import pyro_tkam
-from pyro_tkam._files import replacing
+from pyro_tkam._files import archive_fault, replacing
 from pyro_tkam.train.folder import REMEDY, RunFolder, checksum
 
 FORMAT = 2
@@ -63,7 +60,7 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     with replacing(path) as aside:
         with aside.open("wb") as file:
             torch.save(content, file)
-        if fault := _fault(aside):
+        if fault := archive_fault(aside):
             raise OSError(f"{path} could not be written, and what it was stays: {fault}")
 
 
@@ -79,7 +76,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: the run has not come to its first checkpoint")
-    fault = _fault(path)
+    fault = archive_fault(path)
     content = None
     if fault is None:
         try:
@@ -155,18 +152,3 @@ def _check_metrics(files: RunFolder, content: dict[str, Any]) -> None:
             f"{files.metrics} is damaged: up to update {updates} it is not as it was written; "
             f"{REMEDY}"
         )
-
-
-def _fault(path: Path) -> str | None:
-    """Return what is wrong with a file of torch, whose records have checksums."""
-    try:
-        with zipfile.ZipFile(path) as records:
-            broken = records.testzip()
-    # The last two for records that seem encrypted or of a future format.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError):
-        return "it is not whole"
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a place before the file's start
-            raise
-        return "it is not whole"
-    return None if broken is None else f"its record {broken} is not as it was written"

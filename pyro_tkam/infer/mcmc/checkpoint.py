@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pyro_tkam._files import archive_fault, replacing
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state aside and rename it, so that a run that is killed leaves the one before.
+    """Replace a file by a state, so that a run that is killed leaves the one before.
 
-    :param path: of the file, which is replaced; its folder must exist.
+    :param path: of the file.
     :param state: numbers, strings and tensors.
+    :raises OSError: where the disk is full or fails; names the file.
     """
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as aside:
-        try:
-            torch.save(state, aside)
-            aside.flush()
-            os.fsync(aside.fileno())
-        except BaseException:
-            os.unlink(aside.name)
-            raise
-    os.replace(aside.name, path)
+    with replacing(path) as aside:
+        torch.save(state, aside)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a state that :func:`save_checkpoint` wrote."""
+    """Read a state that :func:`save_checkpoint` wrote.
+
+    :raises ValueError: for a file that holds none.
+    """
+    if fault := archive_fault(path):
+        raise ValueError(
+            f"checkpoint must be a file that a run wrote, got {path}: {fault}; remove it to begin "
+            "anew"
+        )
     state: dict[str, Any] = torch.load(path, weights_only=True)
     return state
