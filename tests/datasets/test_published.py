@@ -101,8 +101,10 @@ def test_cifar_files(tmp_path):
 
 # What Python 2 and NumPy of 2009 wrote: byte strings, and arrays under the old module's name.
 OLD_ARRAY = (
-    b"\x80\x02}q\x00(U\x06labelsq\x01]q\x02K\x07aU\x04dataq\x03cnumpy.core.multiarray\n_reconstruct\nq\x04cnumpy\nndarray\n"
-    b"q\x05K\x00\x85U\x01b\x87Rq\x06(K\x01K\x01M\x00\x0c\x86cnumpy\ndtype\nq\x07U\x02u1K\x00K\x01\x87Rq\x08(K\x03U\x01|NNNJ"
+    b"\x80\x02}q\x00(U\x06labelsq\x01]q\x02K\x07aU\x04dataq\x03"
+    b"cnumpy.core.multiarray\n_reconstruct\nq\x04cnumpy\nndarray\n"
+    b"q\x05K\x00\x85U\x01b\x87Rq\x06(K\x01K\x01M\x00\x0c\x86"
+    b"cnumpy\ndtype\nq\x07U\x02u1K\x00K\x01\x87Rq\x08(K\x03U\x01|NNNJ"
     b"\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T\x00\x0c\x00\x00"
     + bytes(range(256)) * 12
     + b"tbu."

@@ -80,7 +80,10 @@ def two_modes(replications):
     modes = torch.tensor([-2.0, 2.0], dtype=DOUBLE)
     chosen = modes[torch.randint(2, (4, 100, replications, 1))]
     z = chosen + 0.1 * torch.randn(4, 100, replications, 2, dtype=DOUBLE)
-    log_density = lambda z: Normal(modes, 0.1).log_prob(z.unsqueeze(-1)).sum(-2).logsumexp(-1)  # noqa: E731
+
+    def log_density(z):
+        return Normal(modes, 0.1).log_prob(z.unsqueeze(-1)).sum(-2).logsumexp(-1)
+
     return z, log_density, torch.tensor(math.log(2), dtype=DOUBLE)
 
 
