@@ -47,6 +47,10 @@ HOSTS = [
     "DataHooks",
     "CheckpointHooks",
     "Callback",
+    "BaseEstimator",
+    "_MetadataRequester",
+    "ClassifierMixin",
+    "RegressorMixin",
     "tuple",
     "object",
 ]

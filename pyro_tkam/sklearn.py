@@ -22,6 +22,7 @@ with needs("sklearn"):
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 
+__all__ = ["KANClassifier", "KANRegressor"]
 
 #: rows that are kept for a formula
 _MOST_ROWS = 1000

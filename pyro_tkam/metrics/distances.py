@@ -39,7 +39,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     features.
 
     :math:`|μ_1 - μ_2|^2 + \mathrm{tr}(Σ_1 + Σ_2 - 2 (Σ_1 Σ_2)^{1/2})` (Heusel et al. 2017,
-        arXiv:1706.08500). It is
+    arXiv:1706.08500). It is
     biased upwards with the number of images; see :func:`extrapolate`. Features of :func:`embed` are
     float64, which the square root needs.
 

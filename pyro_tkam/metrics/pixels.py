@@ -12,7 +12,7 @@ def reconstruction_error(model: TKAM, data: Tensor, *, num_draws: int = 1000) ->
     Return the mean squared error of the posterior mean of the generator's output, an element.
 
     :math:`\frac{1}{BD} \sum_b |x_b - E[\tilde x | x_b]|^2`, with the posterior expectation by
-        self-normalized
+    self-normalized
     importance sampling from the prior, which is shared by the data (Raj 2025, arXiv:2506.14167, Eq.
     26-28). With few effective draws it is the error of the nearest of ``num_draws`` samples, an
     upper bound.
@@ -39,7 +39,7 @@ def unpaired_error(samples: Tensor, data: Tensor) -> float:
     each other.
 
     :math:`\frac1D (|\bar x - \bar{\tilde x}|^2 + \mathrm{tr} Σ_x + \mathrm{tr} Σ_{\tilde x})`, over
-        all pairs. The
+    all pairs. The
     "test MSE" of the training logs of Raj 2025 (arXiv:2506.14167) is of this kind. It is no measure
     of quality: perfect samples have twice the data's variance, and a model that always draws the
     mean image has once, the least possible.

@@ -11,7 +11,8 @@ from pyro_tkam._checks import one_of
 from pyro_tkam.infer.evidence.annealed import Annealing
 from pyro_tkam.infer.evidence.automatic import AutomaticEvidence
 from pyro_tkam.infer.evidence.importance import ImportanceSampling
-from pyro_tkam.infer.mcmc.kernels import AutoMALA, LangevinKernel, check_kernel
+from pyro_tkam.infer.mcmc.kernels import AutoMALA, LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.base import check_kernel
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.plates import CoupledDataError
 from pyro_tkam.infer.model.requirements import Checked, check_guide, check_model

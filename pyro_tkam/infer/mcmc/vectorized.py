@@ -16,7 +16,8 @@ from pyro_tkam.infer.mcmc.ensemble_adaptation import EnsembleAdaptation
 from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
 from pyro_tkam.infer.mcmc.initialization import find_start, floating_params, given_start
 from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
-from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, LangevinKernel, check_kernel
+from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.base import check_kernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled, check_mass
 from pyro_tkam.infer.model.density import Density
 from pyro_tkam.infer.model.requirements import check_data

@@ -10,7 +10,7 @@ from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
 from torch import Tensor
 
 from pyro_tkam._checks import whole_number
-from pyro_tkam.infer.mcmc.kernels import LangevinKernel, check_kernel
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass
 from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.requirements import check_model

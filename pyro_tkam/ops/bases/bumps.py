@@ -41,7 +41,7 @@ class SwitchKernels(ShiftedKernel):
         Evaluate a derivative, :math:`(1 - t^2)\, q_n(t)` with :math:`t = \tanh u`.
 
         :math:`q_0 = 1`, :math:`q_{n+1} = (1 - t^2) q_n' - 2 t q_n`. By sigmoids, which CPUs
-            evaluate faster than tanh.
+        evaluate faster than tanh.
         """
         rising = torch.sigmoid(2 * u)
         t = 2 * rising - 1

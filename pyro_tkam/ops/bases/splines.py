@@ -425,7 +425,7 @@ def local_splines(
     Evaluate the B-splines that are not zero in a cell, by Cox and de Boor.
 
     :math:`b^d_i(z) = \frac{z - t_i}{t_{i+d} - t_i} b^{d-1}_i(z) + \frac{t_{i+d+1} - z}{t_{i+d+1} -
-        t_{i+1}}
+    t_{i+1}}
     b^{d-1}_{i+1}(z)`.
 
     :param knots: with ``2 degree`` of them beyond either end of the grid.

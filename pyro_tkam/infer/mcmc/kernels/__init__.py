@@ -1,7 +1,7 @@
 """Kernels for Pyro's MCMC, for vectorized chains and for tempering."""
 
 from pyro_tkam.infer.mcmc.kernels.automala import AutoMALA
-from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.mcmc.kernels.mala import MALA
 from pyro_tkam.infer.mcmc.kernels.random_walk import RandomWalk
@@ -14,5 +14,4 @@ __all__ = [
     "EnsembleHMC",
     "LangevinKernel",
     "RandomWalk",
-    "check_kernel",
 ]
