@@ -180,6 +180,7 @@ def test_wrong_options_are_named_before_anything_is_written(tmp_path, options, m
         ("importance", 150, "SIGKILL", 10),
         ("automala", 60, "SIGKILL", 10),
         ("train", 40, "SIGTERM", 3),
+        ("train", 40, "SIGKILL", 3),
     ],
 )
 def test_a_run_that_is_stopped_again_and_again_gives_the_same_numbers(
