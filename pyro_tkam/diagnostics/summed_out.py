@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pyro import poutine
 from torch import Tensor
 
-from pyro_tkam.infer.model.evaluate import marginal
+from pyro_tkam.infer.model.enumeration import marginal
 from pyro_tkam.infer.model.site import Site
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_tkam.infer.diagnosis import bridge_verdict
 from pyro_tkam.infer.evidence.importance import evidence_of_weights
 from pyro_tkam.infer.model.density import ModelDensity
-from pyro_tkam.infer.model.failures import TolerantFactorizations, by_rows
+from pyro_tkam.infer.model.failures import ForRows, by_rows
 from pyro_tkam.infer.results import Evidence, Verdict
 from pyro_tkam.infer.tempering.estimates import CHUNK
 from pyro_tkam.ops.estimators import CrossProposal, Estimate, cross_bridge, fit_normal
@@ -116,7 +116,7 @@ def log_density_at(density: ModelDensity) -> Callable[[Tensor], Tensor]:
             torch.no_grad(),
             poutine.block(),
             pyro.validation_enabled(False),
-            TolerantFactorizations(),
+            ForRows(),
         ):
             parts = [
                 torch.stack(by_rows(density.log_terms, chunk)).sum(0)

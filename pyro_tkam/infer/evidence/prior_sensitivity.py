@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.infer.model.density import ModelDensity
-from pyro_tkam.infer.model.failures import TolerantFactorizations, by_rows
+from pyro_tkam.infer.model.failures import ForRows, by_rows
 from pyro_tkam.infer.results import Verdict
 
 PRIOR_DRAWS = 500
@@ -32,7 +32,7 @@ def prior_verdict(
     """
     if not density.can_sample_prior():
         return Verdict()
-    with torch.no_grad(), TolerantFactorizations():
+    with torch.no_grad(), ForRows():
         drawn = density.sample_prior(PRIOR_DRAWS)
         log_prior_drawn, _ = by_rows(density.log_terms, drawn)
     slope = log_prior.double().mean(0) - log_prior_drawn.double().nanmean(0)

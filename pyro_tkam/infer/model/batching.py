@@ -65,7 +65,7 @@ class Runner:
 
 
 class VmapRunner(Runner):
-    """Runs under ``torch.func.vmap``: any model without enumeration or branches on its values."""
+    """Runs under ``torch.func.vmap``: any model without branches on its values."""
 
     name = "vmap"
 

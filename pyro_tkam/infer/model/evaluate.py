@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,13 +10,12 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer import config_enumerate
-from pyro.ops import packed
-from pyro.ops.contract import contract_to_tensor
 from torch import Tensor
 
 from pyro_tkam.distributions.joint import in_latents_only
 from pyro_tkam.infer.model.coordinates import Layout, StandardNormal
-from pyro_tkam.infer.model.failures import ChangingShapeError, TolerantFactorizations
+from pyro_tkam.infer.model.enumeration import marginal
+from pyro_tkam.infer.model.failures import ChangingShapeError, ForRows
 from pyro_tkam.infer.model.handlers import DrawDetached, trace_latents
 from pyro_tkam.infer.model.site import Site, is_flat, is_prior, site_log_prob
 from pyro_tkam.infer.model.sites import Model, Structure, sample_sites
@@ -221,7 +219,7 @@ class ModelTerms:
             poutine.block(),
             pyro.validation_enabled(False),
             in_latents_only(),
-            TolerantFactorizations(),
+            ForRows(),
             setting,
         ):
             yield
@@ -321,35 +319,3 @@ def keep_dims(term: Tensor, dims: tuple[int, ...], sizes: tuple[int, ...]) -> Te
     others = [dim for dim in range(-len(shape), 0) if dim not in dims]
     term = term.expand(shape)
     return term.sum(others) if others else term
-
-
-def marginal(
-    trace: poutine.Trace, terms: dict[str, Tensor], names: Iterable[str], dims: tuple[int, ...]
-) -> Tensor:
-    """Sum enumerated sites out of some terms; plates other than those at ``dims`` are summed too.
-
-    :param trace: an enumerated run of a model.
-    :param terms: log density of each site of it.
-    :param names: the sites whose product is summed.
-    :param dims: dimensions of the plates that stay.
-    """
-    trace.symbolize_dims()
-    plates = trace.plate_to_symbol
-    packed_terms = {
-        name: packed.pack(terms[name].clone(), trace.nodes[name]["infer"]["_dim_to_symbol"])
-        for name in names
-    }
-    # Packing drops plates of size one, such as that of a single chain.
-    present = {symbol for term in packed_terms.values() for symbol in term._pyro_dims}
-    factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
-    for name, term in packed_terms.items():
-        stack = trace.nodes[name]["cond_indep_stack"]
-        ordinal = frozenset(plates[frame.name] for frame in stack if frame.vectorized) & present
-        factors.setdefault(ordinal, []).append(term)
-    enumerated = set(trace.symbol_to_dim) - set(plates.values())
-    kept = (
-        frozenset(symbol for symbol in plates.values() if trace.symbol_to_dim[symbol] in dims)
-        & present
-    )
-    result = contract_to_tensor(factors, enumerated, target_ordinal=kept)
-    return packed.unpack(result, trace.symbol_to_dim)

@@ -20,13 +20,14 @@ class ChangingShapeError(ValueError):
 Function = Callable[[Tensor], tuple[Any, ...]]
 
 
-class TolerantFactorizations(TorchFunctionMode):
-    """Fills a Cholesky factor or an inverse with NaN where there is none, instead of raising.
+class ForRows(TorchFunctionMode):
+    """Replaces operations that fail for all rows of a batch together, or under ``vmap``.
 
-    Matrices of other rows keep their factors, also in a recorded graph; what LAPACK leaves in a
-    failed one is finite garbage.
+    A Cholesky factor or an inverse is NaN where there is none: matrices of other rows keep theirs,
+    also in a recorded graph, and what LAPACK leaves in a failed one is finite garbage. ``.data``,
+    of which Pyro's enumeration takes the shape, is the detached tensor.
 
-    >>> with TolerantFactorizations():
+    >>> with ForRows():
     ...     torch.linalg.cholesky(torch.tensor([[[4.0]], [[-1.0]]])).flatten()
     tensor([2., nan])
     """
@@ -38,16 +39,23 @@ class TolerantFactorizations(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        tolerant = _TOLERANT.get(func)
-        if tolerant is None:
-            return func(*args, **(kwargs or {}))
-        result, info = tolerant(*args, **(kwargs or {}))
+        return _REPLACED.get(func, func)(*args, **(kwargs or {}))
+
+
+def _with_info(factorize: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a factorization that tells where it failed give NaN there."""
+
+    def tolerant(*args: Any, **kwargs: Any) -> Tensor:
+        result, info = factorize(*args, **kwargs)
         return torch.where((info != 0)[..., None, None], torch.nan, result)
 
+    return tolerant
 
-_TOLERANT: dict[Callable[..., Any], Callable[..., Any]] = {
-    torch.linalg.cholesky: torch.linalg.cholesky_ex,
-    torch.linalg.inv: torch.linalg.inv_ex,
+
+_REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.linalg.cholesky: _with_info(torch.linalg.cholesky_ex),
+    torch.linalg.inv: _with_info(torch.linalg.inv_ex),
+    Tensor.data.__get__: Tensor.detach,  # type: ignore[attr-defined]
 }
 
 

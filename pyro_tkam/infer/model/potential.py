@@ -11,7 +11,7 @@ from torch.distributions import Transform, transforms
 from pyro_tkam.infer.model.compiled import TracedFunction
 from pyro_tkam.infer.model.coordinates import Layout, SiteLayout, Unconstrained
 from pyro_tkam.infer.model.evaluate import REFERENCE_SCALE
-from pyro_tkam.infer.model.failures import TolerantFactorizations, by_rows
+from pyro_tkam.infer.model.failures import ForRows, by_rows
 from pyro_tkam.infer.model.reference import log_normal_reference
 from pyro_tkam.ops.langevin import Point
 
@@ -100,7 +100,7 @@ class PotentialDensity:
         return SiteLayout(tuple(value.shape), value.ndim, Unconstrained(inverse))
 
     def _log_density(self, position: Tensor) -> Tensor:
-        with TolerantFactorizations():
+        with ForRows():
             return torch.func.vmap(lambda each: -self.potential_fn(self.layout.unflatten(each)))(
                 position
             )

@@ -71,7 +71,7 @@ def test_every_vectorization_equals_the_loop(name: str, standard_normal: bool) -
         model, args, vectorization="loop", standard_normal=standard_normal, trace_graph=False
     )
     density = ModelDensity(model, args, standard_normal=standard_normal)
-    assert density.vectorization == ("plate" if "mixture" in name else "vmap")
+    assert density.vectorization == "vmap"
     position = loop.draw_start(6)
     expected, split = loop.split(position), density.split(position)
     for wanted, got in zip(vars(expected).values(), vars(split).values(), strict=True):

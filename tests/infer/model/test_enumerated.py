@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import config_enumerate
+from pyro.infer.mcmc.util import initialize_model
 from torch import Tensor
 
 from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.model.enumeration import Elimination
 from tests.infer.models import ROWS, local_mixture
 
 
@@ -95,3 +100,116 @@ def test_a_support_that_depends_on_an_enumerated_site_is_refused() -> None:
         ValueError, match=r"model must have latent sites.*, got 'y' with values of shape \(\)"
     ):
         ModelDensity(model)
+
+
+def mixture_of_a_tutorial(y: Tensor) -> None:
+    weights = pyro.sample("weights", dist.Dirichlet(torch.ones(2)))
+    scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+    with pyro.plate("components", 2):
+        location = pyro.sample("location", dist.Normal(0.0, 3.0))
+    with pyro.plate("data", len(y)):
+        k = pyro.sample("k", dist.Categorical(weights))
+        pyro.sample("y", dist.Normal(location[k], scale), obs=y)
+
+
+def raters(y: Tensor) -> None:
+    """Dawid and Skene's model."""
+    share = pyro.sample("share", dist.Dirichlet(torch.ones(3)))
+    with pyro.plate("rater", y.shape[1], dim=-1), pyro.plate("kinds", 3, dim=-2):
+        rates = pyro.sample("rates", dist.Dirichlet(torch.ones(3)))
+    with pyro.plate("items", len(y), dim=-2):
+        kind = pyro.sample("kind", dist.Categorical(share))
+        with pyro.plate("ratings", y.shape[1], dim=-1):
+            pyro.sample("y", dist.Categorical(rates[kind, torch.arange(y.shape[1])]), obs=y)
+
+
+def two_plates(y: Tensor) -> None:
+    share = pyro.sample("share", dist.Beta(1.0, 1.0).expand([2]).to_event(1))
+    with pyro.plate("levels", 2):
+        level = pyro.sample("level", dist.Normal(0.0, 2.0))
+    with pyro.plate("rows", len(y), dim=-2):
+        row = pyro.sample("row", dist.Bernoulli(share[0])).long()
+        with pyro.plate("columns", y.shape[1], dim=-1):
+            cell = pyro.sample("cell", dist.Bernoulli(share[1]))
+            pyro.sample("y", dist.Normal(level[row] + cell, 1.0), obs=y)
+
+
+def second_order_markov(y: Tensor) -> None:
+    with pyro.plate("states", 4):
+        moves = pyro.sample("moves", dist.Dirichlet(torch.ones(2)))
+    with pyro.plate("levels", 2):
+        level = pyro.sample("level", dist.Normal(0.0, 2.0))
+    before, state = torch.tensor(0), torch.tensor(0)
+    for t in pyro.markov(range(len(y)), history=2):
+        row = moves[2 * before + state]
+        before, state = state, pyro.sample(f"state_{t}", dist.Categorical(row))
+        pyro.sample(f"y_{t}", dist.Normal(level[state], 1.0), obs=y[t])
+
+
+def change_point(y: Tensor) -> None:
+    early, late = (pyro.sample(name, dist.Exponential(0.2)) for name in ("early", "late"))
+    when = pyro.sample("when", dist.Categorical(torch.ones(len(y))))
+    with pyro.plate("times", len(y)):
+        rate = torch.where(torch.arange(len(y)) < when, early, late)
+        pyro.sample("y", dist.Poisson(rate), obs=y)
+
+
+Y = torch.tensor([0.0, 1.0, 5.0, 6.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("model", "y"),
+    [
+        (mixture_of_a_tutorial, Y),
+        (raters, torch.tensor([[0, 1], [2, 2], [1, 1]])),
+        (two_plates, Y[:4].reshape(2, 2)),
+        (second_order_markov, Y),
+        (change_point, Y),
+    ],
+)
+def test_enumerated_models_run_under_vmap_as_pyro_sums_them(
+    model: Callable[[Tensor], None], y: Tensor
+) -> None:
+    density = ModelDensity(model, (y,), batch_plates=())
+    assert density.vectorization == "vmap"
+    _, potential, _, _ = initialize_model(config_enumerate(model), (y,), max_plate_nesting=2)
+    positions = density.draw_start(3)
+    point = density.point(positions)
+    for row in range(3):
+        given = {
+            name: each.clone().requires_grad_()
+            for name, each in density.layout.unflatten(positions[row]).items()
+        }
+        expected = -potential(given)
+        gradients = torch.autograd.grad(expected, list(given.values()))
+        torch.testing.assert_close(point.log_density[row], expected)
+        torch.testing.assert_close(
+            point.gradient[row], density.layout.flatten(dict(zip(given, gradients, strict=True)))
+        )
+    looped = ModelDensity(model, (y,), batch_plates=(), vectorization="loop", trace_graph=False)
+    torch.testing.assert_close(point.log_density, looped.log_density(positions))
+
+
+def test_elimination_sums_products_in_log_space() -> None:
+    """Against the sum over all values; impossible states have no share in it, nor a derivative."""
+    terms = [torch.randn(2, 3), torch.randn(3, 2, 2), torch.randn(2)]
+    terms[0][:, 1] = -torch.inf
+    terms[0][1] = -torch.inf
+    names = ["ab", "bcp", "c"]
+    given = [each.double().clone().requires_grad_() for each in terms]
+    packed = [each.clone() for each in given]
+    for each, its_names in zip(packed, names, strict=True):
+        each._pyro_dims = its_names  # type: ignore[attr-defined]
+    got = Elimination().sumproduct(packed, "bc")
+    assert got._pyro_dims == "ap"
+    expected = torch.einsum("ab,bcp,c->ap", *(each.exp() for each in given)).log()
+    torch.testing.assert_close(got, expected)
+    assert (got[1] == -torch.inf).all()
+    (gradient,) = torch.autograd.grad(got[0].sum(), given[0])
+    assert gradient.isfinite().all()
+    assert (gradient[:, 1] == 0).all()
+    given[1].data[0, 0, 0] = torch.nan
+    packed = [each.clone() for each in given]
+    for each, its_names in zip(packed, names, strict=True):
+        each._pyro_dims = its_names  # type: ignore[attr-defined]
+    assert Elimination().sumproduct(packed, "bc").isnan().any()

@@ -1,0 +1,115 @@
+"""Sums over discrete sites by Pyro's message passing, in functions that ``vmap`` takes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.ops import packed
+from pyro.ops.contract import contract_to_tensor
+from pyro.ops.rings import LogRing
+from torch import Tensor
+
+Named = Any
+"""A tensor whose dimensions have names, a letter each in ``_pyro_dims``."""
+
+
+def marginal(
+    trace: poutine.Trace, terms: dict[str, Tensor], names: Iterable[str], dims: tuple[int, ...]
+) -> Tensor:
+    """Sum enumerated sites out of some terms; plates other than those at ``dims`` are summed too.
+
+    :param trace: an enumerated run of a model.
+    :param terms: log density of each site of it.
+    :param names: the sites whose product is summed.
+    :param dims: dimensions of the plates that stay.
+    """
+    trace.symbolize_dims()
+    plates = trace.plate_to_symbol
+    packed_terms = {
+        name: packed.pack(terms[name].clone(), trace.nodes[name]["infer"]["_dim_to_symbol"])
+        for name in names
+    }
+    # Packing drops plates of size one, such as that of a single chain.
+    present = {symbol for term in packed_terms.values() for symbol in term._pyro_dims}
+    factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
+    for name, term in packed_terms.items():
+        stack = trace.nodes[name]["cond_indep_stack"]
+        ordinal = frozenset(plates[frame.name] for frame in stack if frame.vectorized) & present
+        factors.setdefault(ordinal, []).append(term)
+    enumerated = set(trace.symbol_to_dim) - set(plates.values())
+    kept = (
+        frozenset(symbol for symbol in plates.values() if trace.symbol_to_dim[symbol] in dims)
+        & present
+    )
+    result = contract_to_tensor(factors, enumerated, target_ordinal=kept, ring=Elimination())
+    return packed.unpack(result, trace.symbol_to_dim)
+
+
+class Elimination(LogRing):
+    """Pyro's ring of sums of products in log space, by variable elimination without ``einsum``.
+
+    A dimension at a time is summed out of the terms that have it, first that which leaves the
+    smallest term: a chain of ``n`` states of ``K`` values takes ``n K²`` operations. Sums stay in
+    log space, where Pyro's own leaves it and has a derivative that ``vmap`` refuses.
+    """
+
+    def sumproduct(self, terms: Sequence[Named], dims: Iterable[str]) -> Named:
+        """Return the log of the sum over ``dims`` of the product of terms that have names."""
+        left, pending = list(terms), sorted(dims)
+        while pending:
+            dim = min(pending, key=lambda each: _size_without(left, each))
+            pending.remove(dim)
+            having = [term for term in left if dim in term._pyro_dims]
+            left = [term for term in left if dim not in term._pyro_dims]
+            if having:
+                left.append(_summed(_product(having), dim))
+        return _product(left)
+
+
+def _size_without(terms: Sequence[Named], dim: str) -> int:
+    """Return the number of values of the term that summing a dimension out leaves."""
+    sizes = {
+        name: size
+        for term in terms
+        if dim in term._pyro_dims
+        for name, size in zip(term._pyro_dims, term.shape, strict=True)
+    }
+    number = 1
+    for size in sizes.values():
+        number *= size
+    return number // sizes.get(dim, 1)
+
+
+def _product(terms: Sequence[Named]) -> Named:
+    """Add logs of terms whose dimensions have names."""
+    names = "".join(sorted({name for term in terms for name in term._pyro_dims}))
+    first, *others = (_aligned(term, names) for term in terms)
+    return _named(sum(others, first), names)
+
+
+def _aligned(term: Named, names: str) -> Tensor:
+    """Return a term with a dimension for each name, of length one where it has none."""
+    own = term._pyro_dims
+    order = [own.index(name) for name in names if name in own]
+    shape = [term.shape[own.index(name)] if name in own else 1 for name in names]
+    return term.permute(order).reshape(shape)
+
+
+def _summed(term: Named, dim: str) -> Named:
+    """Sum a dimension out; a sum of zeros is zero, with derivatives of zero."""
+    axis = term._pyro_dims.index(dim)
+    largest = term.detach().amax(axis, keepdim=True)
+    shift = largest.where(largest.isfinite(), 0.0)
+    total = (term - shift).exp().sum(axis)
+    some = total != 0
+    log = total.where(some, 1.0).log() + shift.squeeze(axis)
+    return _named(log.where(some, -torch.inf), term._pyro_dims.replace(dim, ""))
+
+
+def _named(term: Named, names: str) -> Named:
+    term._pyro_dims = names
+    return term
