@@ -88,8 +88,8 @@ def test_figures_in_the_prose_of_the_performance_page_are_those_of_committed_res
     ratio = json.loads((DOCS / "results" / "reparam.json").read_text())
     found = f"{ratio['log_ratio']:.1f} ± {ratio['log_ratio_standard_error']:.1f}"
     assert (
-        f"smallest bulk effective sample size a gradient is {found} ({ratio['settings']['seeds']} "
-        "seeds" in text
+        f"smallest bulk effective sample size per gradient is {found} "
+        f"({ratio['settings']['seeds']} seeds" in text
     )
     variances = json.loads((DOCS / "results" / "gradient_variance.json").read_text())
     by_scale = zip(*variances["relative_variance"].values(), strict=True)
@@ -123,12 +123,14 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
         == f"{mean('shared, 400 draws') / best:.1f}"
         == "0.7"
     )
-    assert "have 0.7 of the VAE's distance after 2,000 updates" in text
     assert (
-        f"the mixture {mean('amortized mixture', 8000) / best_long:.2f} of it after 8,000" in text
+        "After 2,000 updates, the mixture trained with a guide and the shared coupling with 400 "
+        "draws both have 0.7 of the VAE's distance." in text
     )
+    ratio = mean("amortized mixture", 8000) / best_long
+    assert f"After 8,000 updates, the mixture has {ratio:.2f} of it." in text
     falling = mean("amortized mixture, falling") / mean("vae, noise 0.4, falling")
-    assert f"which then has {falling:.2f} of its distance" in text
+    assert f"the mixture then has {falling:.2f} of the VAE's distance" in text
     assert best < mean("shared, 100 draws") < mean("mixture, 100 draws") < mean("deep, 100 draws")
     assert mean("Langevin mixture") > mean("latent energy")
     distance, seconds = (
@@ -144,22 +146,23 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     assert drawing["refined mixture, falling"] / drawing["latent energy, falling"] == pytest.approx(
         1 / 8, rel=0.05
     )
-    assert "draws, without chains in an eighth of the time" in text
+    assert "it draws without chains, in an eighth of the time" in text
     vae = "vae, noise 0.4, falling"
     perceptron = mean("refined mixture, perceptron, falling") / mean(vae)
-    assert f"a refined one has {perceptron:.2f} of its distance" in text
+    assert f"a refined mixture has {perceptron:.2f} of the VAE's distance" in text
     slower = drawing["refined mixture, perceptron, falling"] / drawing[vae]
-    assert f"takes {slower:.1f} times as long as the VAE with its perceptron" in text
-    assert slower < 2
     assert (
-        f"and {drawing['refined mixture, falling'] / drawing[vae]:.0f} times as long with the KAN"
+        f"takes {slower:.1f} times as long as with the VAE if the mixture uses the VAE's perceptron"
         in text
     )
+    assert slower < 2
+    slowest = drawing["refined mixture, falling"] / drawing[vae]
+    assert f"It takes {slowest:.0f} times as long with the KAN" in text
     peers = json.loads((DOCS / "results" / "evidence_peers.json").read_text())["problems"]
     for found in peers.values():
         others = [found[name]["rmse"] for name in ("dynesty", "nautilus", "ultranest")]
         assert found["fitted importance"]["rmse"] < min(others)
-    assert "Each of them errs more than ``auto`` does on each of the three." in text
+    assert "Each of them has a larger error than ``auto`` on each of the three problems." in text
 
 
 def test_the_time_of_generation_is_told_beside_the_published_one():
