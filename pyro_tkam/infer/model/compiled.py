@@ -11,6 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 from pyro_tkam.infer.model.attempt import RAISED_BY_CODE, is_out_of_memory
+from pyro_tkam.infer.model.expansion import hoist_expansions
 
 Function = Callable[[Tensor], tuple[Any, ...]]
 aten = torch.ops.aten
@@ -185,6 +186,8 @@ def _simplified(module: fx.GraphModule) -> Function:
             or node.target in _ONLY_SHAPE_MATTERS
         ):
             _fold(module, node)
+    graph.eliminate_dead_code()
+    hoist_expansions(graph)
     graph.eliminate_dead_code()
     _share(graph)
     module.recompile()

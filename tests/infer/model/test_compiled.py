@@ -87,3 +87,46 @@ def test_graph_keeps_what_operations_in_place_mean() -> None:
     for got, expected in zip(traced(x), writing(x), strict=True):
         torch.testing.assert_close(got, expected)
     assert traced.failure is None
+
+
+def in_a_plate(x: Tensor) -> tuple[Tensor, ...]:
+    """A mixture of two normals at 50 data, as a plate repeats its parameters."""
+    data = torch.linspace(-1, 1, 50)[:, None]
+    location, log_scale, logits = (
+        x[:, None, 2 * i : 2 * i + 2].expand(len(x), 50, 2) for i in range(3)
+    )
+    errors = (data - location) / log_scale.exp()
+    terms = logits.log_softmax(-1) - log_scale - 0.5 * errors.square()
+    along_repeated = log_scale.log_softmax(1).exp().sum((1, 2))
+    return terms.logsumexp(-1).sum(-1), along_repeated, log_scale.exp().reshape(len(x), -1)
+
+
+def with_gradient(x: Tensor) -> tuple[Tensor, ...]:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        outputs = in_a_plate(x)
+        (gradient,) = torch.autograd.grad(outputs[0].sum() + outputs[2].sum(), x)
+    return (*(each.detach() for each in outputs), gradient)
+
+
+def test_what_a_plate_repeats_is_computed_once() -> None:
+    traced, x = TracedFunction(with_gradient), torch.randn(8, 6, dtype=torch.float64)
+    torch.testing.assert_close(traced(x), with_gradient(x))
+    assert traced.failure is None
+    graph = traced._graphs[8].__self__.graph  # type: ignore[attr-defined]
+    sizes = [
+        node.meta["val"].numel() for node in graph.nodes if node.name.startswith("_log_softmax")
+    ]
+    # That along what the plate does not repeat, that along what it repeats, and a derivative.
+    assert sizes == [16, 800, 800]
+
+
+def test_graphs_that_read_memory_keep_their_layout() -> None:
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        turned = torch.arange(6.0).reshape(3, 2).mT
+        both = x[:, :1, None].expand(len(x), 2, 3).exp() * turned
+        return (both.as_strided((len(x), 6), (6, 1)),)
+
+    traced, x = TracedFunction(function), torch.randn(8, 2)
+    torch.testing.assert_close(traced(x)[0], function(x)[0])
+    assert traced.failure is None
