@@ -2,16 +2,17 @@
 A learned prior in your own Pyro model
 ======================================
 
-*What does a factor analysis gain when its factor need not be Gaussian?*
+*What does factor analysis gain if its factor need not be Gaussian?*
 
-Factor analysis explains a few measurements of each object by one hidden number, the factor, which
-it takes to be normally distributed. That is a habit rather than knowledge. Here the factor's
-density is *learned*, inside an ordinary Pyro model, from Fisher's 150 irises.
+Factor analysis explains a few measurements of each object by one hidden number, the factor. It
+usually assumes that the factor is normally distributed. This assumption is a habit, not knowledge.
+In this tutorial, an ordinary Pyro model *learns* the density of the factor from Fisher's 150
+irises.
 """
 
 # %%
-# The data: four measurements of each flower, standardized. There are three species, which the model
-# is not told. Thirty flowers are held out, to judge the models by.
+# The data are four measurements of each flower, standardized. There are three species, but the
+# model doesn't see them. Thirty flowers are held out to evaluate the models.
 
 import os
 
@@ -41,13 +42,13 @@ training, held_out = flowers[order[30:]], flowers[order[:30]]
 # The model
 # ---------
 #
-# ``prior()`` returns the factor's current density. It is any Pyro distribution to the model, and
-# everything else is what one would write without this package: a plate, the factor ``z``, and four
-# measurements that depend on it linearly.
+# ``prior()`` returns the current density of the factor. The model uses it like any other Pyro
+# distribution. Everything else is ordinary Pyro: a plate, the factor ``z``, and four measurements
+# that depend linearly on the factor.
 
 
 class FactorAnalysis(PyroModule):
-    """Four measurements of a flower, linear in one factor, with a prior to choose."""
+    """Four measurements of a flower, linear in one factor, with a choice of prior."""
 
     def __init__(self, prior):
         super().__init__()
@@ -67,19 +68,19 @@ gaussian = FactorAnalysis(lambda: dist.Normal(torch.tensor(0.0), torch.tensor(1.
 learned = FactorAnalysis(TiltedPrior((), reference="gaussian"))
 
 # %%
-# The second prior is :math:`p(z) = \exp(f(z))\, \mathcal N(z)/Z` on [-4, 4], with an energy
-# :math:`f` that is learned. It starts near the Gaussian, so the two models differ in nothing but
-# the freedom to leave it.
+# The second prior is :math:`p(z) = \exp(f(z))\, \mathcal N(z)/Z` on [-4, 4], with a learned energy
+# :math:`f`. It starts near the Gaussian, so the only difference between the two models is that the
+# second prior can move away from it.
 #
 # Training
 # --------
 #
-# ``ImportanceMLE`` maximizes the likelihood of the data itself, by draws from the prior; no guide
-# has to be written.
+# ``ImportanceMLE`` maximizes the likelihood of the data directly, with draws from the prior. It
+# needs no guide.
 
 
 def train(model):
-    """Fit a model with its own empty parameter store, since both use the same names."""
+    """Fit a model in its own empty parameter store, because both models use the same names."""
     with pyro.get_param_store().scope():
         svi = SVI(model, None, pyro.optim.Adam({"lr": 0.01}), loss=ImportanceMLE(300))
         losses = [svi.step(training) for _ in range(UPDATES)]
@@ -98,8 +99,8 @@ for name, model in models.items():
     print(f"{name:9} log evidence of a held-out flower: {value:.3f} ± {error:.3f} nats")
 
 # %%
-# The difference of two evidences is a log Bayes factor: how much more probable the held-out flowers
-# are under one model than under the other.
+# The difference of two evidences is a log Bayes factor. It says how much more probable the held-out
+# flowers are under one model than under the other.
 
 gain = evidence["learned"] - evidence["Gaussian"]
 print(
@@ -112,8 +113,8 @@ assert gain.value > 5 * max(1.0, gain.standard_error)
 # What was learned
 # ----------------
 #
-# The density is a curve that can be looked at. It has two modes, as if the flowers were of two
-# kinds; colored by species, the flowers' factors show which: *Iris setosa* and the rest.
+# The learned density is a curve that you can plot. It has two modes, as if there were two kinds of
+# flowers. Coloring the factors by species shows which: *Iris setosa* and the rest.
 
 with torch.no_grad(), pyro.get_param_store().scope():
     density = learned.prior()
@@ -148,8 +149,8 @@ assert setosa.max() < others.min() or setosa.min() > others.max(), (
 )
 
 # %%
-# Everything that a Pyro distribution has, the learned one has exactly: draws, density, CDF and its
-# inverse, moments.
+# The learned density offers everything that a Pyro distribution has, and all of it is exact: draws,
+# density, CDF, inverse CDF and moments.
 
 with torch.no_grad():
     u = torch.tensor([0.1, 0.5, 0.9])

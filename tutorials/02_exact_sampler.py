@@ -2,20 +2,20 @@
 The exact sampler
 =================
 
-*What does inverse transform sampling do, and why is the usual table of it biased?*
+*What does inverse transform sampling do, and why is the usual lookup table biased?*
 
-A number drawn uniformly from (0, 1) and sent through the inverse of a distribution function
-:math:`F` is a draw from that distribution. So one pass, without a Markov chain, samples any density
-whose :math:`F` can be inverted: the question is how well. This tutorial builds the usual inversion,
-finds its bias, and shows what to do instead.
+Draw a number uniformly from (0, 1) and apply the inverse of a distribution function :math:`F`. The
+result is a draw from that distribution. So one pass, without a Markov chain, samples any density
+whose :math:`F` can be inverted. The question is how accurately. This tutorial builds the usual
+inversion, finds its bias, and shows what to do instead.
 """
 
 # %%
 # A density with a learned shape
 # ------------------------------
 #
-# The density is :math:`p(z) = \exp(f(z))/Z` on [0, 1], with an energy of twenty Gaussian bumps of
-# random heights: what a prior of the paper looks like after some training.
+# The density is :math:`p(z) = \exp(f(z))/Z` on [0, 1]. Its energy is a sum of twenty Gaussian bumps
+# with random heights. A prior of the paper looks like this after some training.
 
 import numpy
 import pyro
@@ -32,8 +32,8 @@ energy = bank.bound()
 exact = ExponentiallyTilted(energy)
 
 # %%
-# The judge: the distribution function on a grid of a million points, which uses neither of the two
-# methods.
+# The reference is the distribution function on a grid of a million points. It uses neither of the
+# two methods that we compare.
 
 with torch.no_grad():
     grid = torch.linspace(0, 1, 1_000_001, dtype=torch.float64)
@@ -53,8 +53,8 @@ def distribution_function(z):
 # The usual table
 # ---------------
 #
-# Take the nodes of a quadrature rule, cumulate their weights, look up ``u`` and interpolate between
-# the two nodes beside it (Raj 2025, arXiv:2506.14167, Eq. 21-25). It looks innocent.
+# Take the nodes of a quadrature rule, cumulate their weights, look up ``u``, and interpolate
+# between the two neighboring nodes (Raj 2025, arXiv:2506.14167, Eq. 21-25). It looks harmless.
 
 positions, gauss_weights = numpy.polynomial.legendre.leggauss(100)  # on [-1, 1]
 nodes, node_weights = torch.tensor((1 + positions) / 2), torch.tensor(gauss_weights / 2)
@@ -72,8 +72,8 @@ def usual_table(u):
 
 
 # %%
-# If ``z`` is the inverse of ``u``, then :math:`F(z) = u`. So :math:`F(z) - u` says how wrong an
-# inversion is, as a probability.
+# If ``z`` is the inverse of ``u``, then :math:`F(z) = u`. The difference :math:`F(z) - u` is
+# therefore the error of an inversion, as a probability.
 
 u = torch.linspace(1e-6, 1 - 1e-6, 20_001, dtype=torch.float64)
 with torch.no_grad():
@@ -85,10 +85,10 @@ assert errors["usual table"].abs().max() > 5e-3
 assert errors["exact"].abs().max() < 1e-8
 
 # %%
-# Why is it biased? A cumulated *weight* is not the distribution function at the node. Each weight
-# is the mass of the node's surroundings, half of which lie above the node, so the table runs ahead
-# by about half a weight everywhere. And nothing is ever drawn from below the first node. The
-# quadrature it rests on is exact to many digits all the while.
+# Why is the table biased? A cumulative *weight* is not the distribution function at the node. Each
+# weight is the mass around its node, and half of that mass lies above the node. The table is
+# therefore too high by about half a weight everywhere. In addition, it never draws anything below
+# the first node. Yet the quadrature behind the table is exact to many digits.
 
 figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 with torch.no_grad():
@@ -108,20 +108,20 @@ right.legend(frameon=False)
 # What to do instead
 # ------------------
 #
-# ``ExponentiallyTilted`` keeps, for each cell of the quadrature, the polynomial that goes through
-# the cell's nodes. Its antiderivative is the distribution function *inside* the cell, and its
-# integral over the cell is the quadrature sum, so normalizer, distribution function and density
-# agree. Inverting it is a search for the cell, and a few Newton steps on its polynomial; the energy
-# is not evaluated again, however many draws are made. How far the polynomials are from the
-# integrand is known, and is an attribute:
+# In each cell of the quadrature, ``ExponentiallyTilted`` keeps the polynomial through the nodes of
+# that cell. The antiderivative of this polynomial is the distribution function *inside* the cell.
+# Its integral over the cell is the quadrature sum, so the normalizer, the distribution function and
+# the density agree. To invert it, we find the cell and take a few Newton steps on its polynomial.
+# The energy is never evaluated again, no matter how many draws you make. An attribute estimates the
+# error of the polynomials:
 
 print(f"estimated error of the table: {exact.quadrature_error:.1e}")
 assert exact.quadrature_error < 1e-9
 
 # %%
-# Does the bias matter? A Kolmogorov-Smirnov test tells how many draws it takes to notice: the
-# largest distance between the draws' distribution and the true one is compared with what chance
-# allows, :math:`1.95/\sqrt n` at one in a thousand.
+# Does the bias matter? A Kolmogorov-Smirnov test shows how many draws it takes to notice it. The
+# test compares the largest distance between the empirical and the true distribution function with
+# :math:`1.95/\sqrt n`, which exact draws exceed with probability one in a thousand.
 
 n = 100_000
 uniforms = torch.rand(n, dtype=torch.float64)
@@ -137,14 +137,14 @@ for name, sample in samples.items():
 # Gradients through the draws
 # ---------------------------
 #
-# A draw moves when the density changes, and how fast is known: :math:`∂z/∂θ = -(∂F/∂θ)/p(z)`.
-# PyTorch gets these gradients from ``rsample`` and ``icdf``, to any order. A table that is a step
-# in :math:`θ` here and there has none worth having. Here is the gradient of a draw in the height of
-# one bump, beside a finite difference.
+# A draw moves when the density changes, and the rate is known: :math:`∂z/∂θ = -(∂F/∂θ)/p(z)`.
+# PyTorch gets these gradients from ``rsample`` and ``icdf``, to any order. A table that is
+# piecewise constant in :math:`θ` has no useful gradient. The example computes the gradient of a
+# draw with respect to the height of one bump and compares it with a finite difference.
 
 
 def draw(height):
-    """Return the median when the eighth bump has another height."""
+    """Return the median if the eighth bump has another height."""
     zero, one = torch.tensor([0.0, 1.0], dtype=torch.float64)
     tilted = ExponentiallyTilted(
         lambda z: energy(z) + height * torch.exp(-200 * (z - 0.4) ** 2), low=zero, high=one

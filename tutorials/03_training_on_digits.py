@@ -2,17 +2,17 @@
 Training on digits
 ==================
 
-*How does one train the model of the paper, and what would a guide buy?*
+*How do you train the model of the paper, and what does a guide add?*
 
 The model sends uniform numbers through learned inverse distribution functions and a
-Kolmogorov-Arnold network to make an image. It can be trained without ever inferring what numbers
-made an image (*importance sampling*), by a Markov chain that infers them for every image
-(*Langevin*), or together with a network that learns to infer them (*amortized*, as in a variational
-autoencoder). Each is a few lines of Pyro.
+Kolmogorov-Arnold network to make an image. There are three ways to train it. *Importance sampling*
+never infers which numbers made an image. *Langevin* training infers them with a Markov chain for
+each image. *Amortized* training also trains a network that infers them, as in a variational
+autoencoder. Each takes a few lines of Pyro.
 """
 
 # %%
-# The data: 1,797 handwritten digits of 8 × 8 pixels, 300 of them held out.
+# The data are 1,797 handwritten digits of 8 × 8 pixels, 300 of them held out.
 
 import os
 
@@ -57,12 +57,13 @@ def new_model():
 # -------------------
 #
 # The likelihood of an image is an average over the prior, :math:`p(x) = E_{p(z)}[p(x|z)]`. Draw a
-# hundred :math:`z`, the same for the whole batch, and average; its gradient is that of each draw,
-# weighted by how well the draw explains the image. No guide, no Markov chain.
+# hundred :math:`z`, shared across the batch, and average. The gradient is a weighted average of the
+# gradients at the draws, where each weight says how well the draw explains the image. This needs no
+# guide and no Markov chain.
 
 
 def train(svi, updates=UPDATES):
-    """Take updates on random batches; return the loss in nats an image."""
+    """Take updates on random batches; return the loss in nats per image."""
     rows = (torch.randperm(len(training))[:BATCH] for _ in range(updates))
     return [svi.step(training[batch], len(training)) / len(training) for batch in rows]
 
@@ -81,17 +82,17 @@ assert losses["importance"][-1] < losses["importance"][0] - 10
 assert effective < 10
 
 # %%
-# Of a hundred draws only a few explain an image. Training bears that well, since each image pulls
-# at the draws that are like it. The *value* does not: with so few draws an average is an
+# Only a few of the hundred draws explain an image. Training tolerates this well, because each image
+# pulls on the draws that resemble it. The *value* does not: an average over so few draws is an
 # underestimate.
 #
 # Langevin
 # --------
 #
-# A chain for each image walks from a draw of the prior toward numbers that explain it, by the
-# gradient of the log density and noise, and the gradient of the parameters is taken where it ends.
-# Each of its steps needs the generator's gradient for every image. Its loss is another quantity:
-# the misfit at the chains' ends, no evidence.
+# For each image, a chain starts at a prior draw and moves toward numbers that explain the image. It
+# follows the gradient of the log density, plus noise. The gradient of the parameters is computed
+# where the chain ends. Each step needs the generator's gradient for every image. The loss is a
+# different quantity: the misfit at the ends of the chains, not an evidence.
 
 by_langevin = new_model()
 with pyro.get_param_store().scope():
@@ -105,9 +106,9 @@ assert misfit[-1] < misfit[0] - 10
 # Amortized
 # ---------
 #
-# A guide proposes, for each image, the numbers that may have made it. It is easier to write for
-# normal numbers than for uniform ones, and ``InverseTransformReparam`` turns one into the other:
-# the site ``u`` becomes ``u_noise``, which is standard normal.
+# For each image, a guide proposes numbers that may have made it. A guide is easier to write for
+# normal numbers than for uniform ones. ``InverseTransformReparam`` converts one to the other: the
+# site ``u`` becomes ``u_noise``, which is standard normal.
 
 amortized = new_model()
 normal_model = reparam(amortized, {"u": InverseTransformReparam()})
@@ -132,8 +133,8 @@ assert losses["amortized"][-1] < losses["amortized"][0] - 10
 # How good are they?
 # ------------------
 #
-# The log evidence of the held-out images, by weighted draws: from the prior, and from the guide.
-# With each value comes a verdict on it.
+# We estimate the log evidence of the held-out images with weighted draws, first from the prior and
+# then from the guide. Each value comes with a verdict.
 
 with pyro.get_param_store().scope():
     by_guide = ImportanceSampling(normal_model, guide, num_particles=500).run(held_out)
@@ -158,11 +159,11 @@ share = {
 assert share["guide"] > 3 * share["prior"], "a draw of the guide is worth several of the prior"
 
 # %%
-# A draw of the guide is worth several of the prior, since it looks at the image first. Still,
-# neither value may be believed for every image, the verdicts say so, and two values that are too
-# low by unknown amounts must not be compared. (Tempering is the way to a reliable one, see
-# :doc:`04_evidence`.) What the guide buys is an inference of every image's numbers; what it costs
-# is another network, and images whose posterior it gets wrong. For the samples, look at them.
+# One guide draw is worth several prior draws, because the guide looks at the image first. Still,
+# neither value can be trusted for every image, and the verdicts say so. Both are too low by unknown
+# amounts, so don't compare them. (For a reliable value, use tempering; see :doc:`04_evidence`.) The
+# guide infers the numbers of every image. It costs a second network, and it gets the posterior of
+# some images wrong. To compare the samples, look at them:
 
 with pyro.get_param_store().scope():
     samples = {"importance": by_importance.generate(64)}
@@ -184,6 +185,6 @@ for panel, (name, drawn) in zip(panels[2:], samples.items(), strict=True):
     )
 
 # %%
-# From here: ``python -m pyro_tkam train`` does the same for 28 × 28 digits with checkpoints,
-# metrics and pictures, and ``make demo`` compares both couplings. ``ImportanceMLE`` takes a guide
-# as well, which then learns by the same weights (reweighted wake-sleep).
+# Next steps: ``python -m pyro_tkam train`` does the same for 28 × 28 digits, with checkpoints,
+# metrics and pictures, and ``make demo`` compares both couplings. ``ImportanceMLE`` also takes a
+# guide, which then learns from the same weights (reweighted wake-sleep).

@@ -2,19 +2,19 @@
 The evidence of any Pyro model
 ==============================
 
-*Do the eight schools differ, and how sure can one be of the answer?*
+*Do the eight schools differ, and how sure can we be of the answer?*
 
-Eight schools coached pupils for a test and measured the effect (Rubin 1981). Did coaching help all
-alike, and the differences are noise, or does each school have an effect of its own? Two Pyro
-models, each with its *evidence*, the probability it gives to the data: their ratio, the Bayes
-factor, is the answer.
+Eight schools coached students for a test and measured the effect (Rubin 1981). Did coaching help
+all schools equally, so that the differences are noise? Or does each school have its own effect? We
+write one Pyro model for each answer and compute its *evidence*, the probability of the data under
+the model. The ratio of the evidences, the Bayes factor, answers the question.
 """
 
 # %%
 # Two models
 # ----------
 #
-# Neither uses anything of this package.
+# Both models are plain Pyro. They use nothing from this package.
 
 import math
 import os
@@ -43,7 +43,7 @@ def alike():
 
 
 def different(width=10.0):
-    """Effects that scatter around a common one."""
+    """Effects that vary around a common one."""
     location = pyro.sample("location", dist.Normal(0.0, 10.0))
     scatter = pyro.sample("scatter", dist.HalfNormal(width))
     with pyro.plate("schools", 8):
@@ -55,8 +55,9 @@ def different(width=10.0):
 # Their evidences
 # ---------------
 #
-# ``log_evidence`` takes a model as it is. What comes back has a Monte Carlo standard error and a
-# verdict in words: whether anything speaks against believing it, and what to do then.
+# ``log_evidence`` takes a model as it is. The result has a Monte Carlo standard error and a verdict
+# in words. The verdict says whether there is a reason not to trust the value and, if so, what to
+# do.
 
 pyro.set_rng_seed(0)
 evidence = {model.__name__: log_evidence(model) for model in (alike, different)}
@@ -65,7 +66,7 @@ for name, each in evidence.items():
     assert each.verdict.trusted
 
 # %%
-# The difference of two evidences is the log Bayes factor, with an error of its own.
+# The difference of two evidences is the log Bayes factor, with its standard error.
 
 factor = evidence["alike"] - evidence["different"]
 print(f"log Bayes factor for 'alike': {factor.value:.3f} ± {factor.standard_error:.3f} nats")
@@ -74,18 +75,18 @@ assert 0 < factor.value < math.log(3), "barely worth mentioning, on Jeffreys' sc
 
 # %%
 # Eight schools can hardly tell: the simpler model is ahead, by less than a factor of three. The
-# error says that this is what the data are like, not what the sampler is like.
+# small standard error shows that this uncertainty comes from the data, not from the sampler.
 #
 # Is it right?
 # ------------
 #
-# Here it can be checked. Given location and scatter the effects are normal, so two dimensions
-# remain, for which a grid is exact to many digits.
+# Here we can check. Given location and scatter, the effects are normal, so only two dimensions
+# remain. A grid over these two is exact to many digits.
 
 
 def exact(width):
     """
-    Log evidence by a grid over location and scatter; with ``width=None`` all schools are alike.
+    Log evidence from a grid over location and scatter; ``width=None`` means one common effect.
     """
     location = torch.linspace(-80, 80, 2001, dtype=torch.float64)
     scatter = (
@@ -112,9 +113,9 @@ for name, width in (("alike", None), ("different", 10.0)):
 # The prior matters
 # -----------------
 #
-# An evidence averages the likelihood over the prior, so a vaguer prior pays for the values it
-# wastes probability on. How much the answer depends on the width of the prior on the scatter
-# belongs beside the answer.
+# An evidence averages the likelihood over the prior. A vaguer prior is penalized because it puts
+# probability on values that don't explain the data. Always report how the answer depends on the
+# width of the prior on the scatter.
 
 widths = [5.0, 20.0] if SMALL else [2.0, 5.0, 10.0, 20.0, 40.0]
 by_width = [
@@ -142,10 +143,11 @@ assert by_width[-1].value < by_width[0].value, "a vaguer prior on the scatter is
 # How it is done
 # --------------
 #
-# The evidence is an integral over *temperatures*: the mean log likelihood, from draws of the prior
-# (``t = 0``) over powers of the likelihood to the posterior (``t = 1``). ``ParallelTempering``
-# makes the draws at all temperatures at once; the area under the curve is the log evidence (the
-# thermodynamic integral), and the same draws serve three better estimators.
+# The log evidence is an integral over *inverse temperatures* ``t``, from the prior (``t = 0``) to
+# the posterior (``t = 1``). The integrand is the mean log likelihood under the prior times a power
+# ``t`` of the likelihood. ``ParallelTempering`` draws at all temperatures at once. The area under
+# the curve is the log evidence (thermodynamic integration), and three better estimators use the
+# same draws.
 
 pyro.set_rng_seed(1)
 tempering = ParallelTempering(
@@ -162,8 +164,8 @@ for method in ("thermodynamic", "steppingstone", "bar", "bridge"):
     assert abs(estimate.value - exact(10.0)) < 0.3
 
 # %%
-# If all schools are alike everything is normal, and the curve is known. The left picture has its
-# trapezoids, whose area is the estimate, and the right one the posteriors on the way: from the
+# If all schools are alike, everything is normal and the curve is known. The left picture shows the
+# trapezoids whose area is the estimate. The right picture shows the power posteriors, from the
 # prior (blue) to the posterior (red).
 
 
@@ -195,9 +197,9 @@ assert (averages - mean_log_likelihood(simple.betas)).abs()[1:].max() < 0.2
 # Read in ArviZ
 # -------------
 #
-# The draws at ``t = 1`` are the posterior. ``to_arviz`` hands over everything: the posterior with
-# the plates as named dimensions, the sampler's statistics, log likelihoods, observed data, the
-# tempered draws, and the evidence.
+# The draws at ``t = 1`` are the posterior. ``to_arviz`` converts everything: the posterior with the
+# plates as named dimensions, the sampler statistics, log likelihoods, observed data, the tempered
+# draws, and the evidence.
 
 data = to_arviz(tempering, evidence=evidence["different"])
 summary = arviz.summary(data, var_names=["location", "scatter"])
@@ -207,10 +209,9 @@ assert 3 < float(data["posterior"]["location"].mean()) < 10
 assert data.attrs["log_evidence"] == evidence["different"].value
 
 # %%
-# Another way to compare models is how well each predicts a school from the others.
-# ``arviz.compare`` ranks by that score what ``to_arviz`` made of the models, from the log
-# likelihood of every datum. It asks another question: an evidence counts what a prior wastes, a
-# prediction does not.
+# You can also compare how well each model predicts a school from the others. ``arviz.compare``
+# computes that score from the log likelihood of every datum, which ``to_arviz`` provides. This is a
+# different question: the evidence penalizes a vague prior, and the predictive score does not.
 
 table = arviz.compare({"alike": to_arviz(simple), "different": data})
 print(table.iloc[:, :4].to_string())

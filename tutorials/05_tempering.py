@@ -2,12 +2,12 @@
 Tempering a multimodal posterior
 ================================
 
-*What is the period of the lynx cycle, and why do four chains of NUTS not agree on it?*
+*What is the period of the lynx cycle, and why do four chains of NUTS disagree about it?*
 
-The Hudson Bay Company's books tell how many lynx were trapped along the Mackenzie River in each
-year from 1821 to 1934 (Elton and Nicholson 1942). The numbers rise and fall in a famous cycle. Its
-period is one unknown number, and yet its posterior is among the hardest for a sampler that walks:
-every frequency that fits a few of the waves is a mode of its own.
+The records of the Hudson Bay Company tell how many lynx were trapped along the Mackenzie River in
+each year from 1821 to 1934 (Elton and Nicholson 1942). The numbers rise and fall in a famous cycle.
+Its period is a single unknown number, yet its posterior is among the hardest for a sampler that
+moves in small steps: every frequency that fits a few of the waves is a separate mode.
 """
 
 # %%
@@ -45,8 +45,9 @@ times = years - years.float().mean()
 # The model
 # ---------
 #
-# One wave of unknown frequency and phase, and noise. All frequencies from one cycle in 40 years to
-# one in 2 years, the highest that yearly data can show, are equally probable beforehand.
+# The model is one wave with unknown frequency and phase, plus noise. All frequencies from one cycle
+# in 40 years to one cycle in 2 years are equally probable a priori. One cycle in 2 years is the
+# highest frequency that yearly data can show.
 
 LOW, HIGH = 1 / 40, 1 / 2
 
@@ -63,12 +64,12 @@ def cycle():
 
 
 # %%
-# The truth, for once, is known: given frequency and noise the model is linear in the amplitudes, so
-# they can be integrated by hand, and a fine grid does the rest.
+# For once, the truth is known. Given frequency and noise, the model is linear in the amplitudes, so
+# they can be integrated analytically. A fine grid does the rest.
 
 
 def log_marginal(frequency, noise):
-    """Log likelihood with the amplitudes integrated, for ``(num,)`` frequencies and one noise."""
+    """Log likelihood with the amplitudes integrated out, for ``(num,)`` frequencies, one noise."""
     angle = 2 * math.pi * frequency[:, None] * times.double()
     features = 0.5 * torch.stack([angle.cos(), angle.sin()], -1)  # (num, years, 2)
     precision = features.mT @ features + noise**2 * torch.eye(2).double()
@@ -97,8 +98,8 @@ assert num_modes > 20
 # NUTS
 # ----
 #
-# Four chains of Pyro's NUTS, from four draws of the prior. Each climbs the mode that it happens to
-# be near.
+# We run four chains of Pyro's NUTS from four prior draws. Each chain climbs whichever mode is
+# nearby.
 
 pyro.set_rng_seed(2)
 nuts_draws = []
@@ -122,16 +123,16 @@ assert (means - exact_period).abs().max() > 0.5
 assert means.max() - means.min() > 1, "the chains contradict each other"
 
 # %%
-# Each chain gives a period with an error of its own, and they contradict each other by more than a
-# year. Only that gives them away: a single chain would have looked like an answer.
+# Each chain gives a period with a standard error, and the periods differ by more than a year. Only
+# this disagreement reveals the problem: a single chain would have looked like an answer.
 #
 # Tempering
 # ---------
 #
-# ``ParallelTempering`` runs chains at many temperatures, from the prior, which roams over all
-# frequencies, to the posterior, and swaps their states. A state that is good enough to survive at a
-# colder temperature moves down; one that is stuck moves up, and is forgotten. All chains at all
-# temperatures move as one batch.
+# ``ParallelTempering`` runs chains at many temperatures, from the prior, which moves freely over
+# all frequencies, to the posterior, and it swaps their states. A state that fits well enough to
+# survive at a colder temperature moves down. A state that is stuck moves up and is forgotten. All
+# chains at all temperatures move in one batch.
 
 pyro.set_rng_seed(3)
 tempering = ParallelTempering(
@@ -151,9 +152,9 @@ print(f"chain by chain: {[round(each, 2) for each in periods.mean(1).tolist()]}"
 assert (periods.mean(1) - exact_period).abs().max() < 0.1, "every chain finds the period"
 
 # %%
-# The evidence comes with it. How much more probable are the catches with a cycle than without one?
-# Without, they are independent normal numbers, whose evidence one more integral over the noise
-# gives.
+# The same run gives the evidence. How much more probable are the catches with a cycle than without
+# one? Without a cycle, the catches are independent normal numbers, and one more integral over the
+# noise gives their evidence.
 
 evidence = draws.log_evidence("bridge")
 no_wave = torch.stack(
@@ -172,11 +173,12 @@ assert abs(evidence.value - exact_log_evidence) < 0.3
 assert gain > 20
 
 # %%
-# The pictures: the posterior of the frequency, on a logarithmic scale, with its many modes and
-# where each NUTS chain ended; the cycle over the catches; and the path of the replicas through the
-# temperatures. A replica that goes from hot to cold and back has made a round trip, and what such
-# trips bring to the cold end does not depend on where the run began. Where there is none the
-# verdict says so, and asks for more.
+# The first picture shows the posterior of the frequency on a logarithmic scale, with its many modes
+# and the places where the NUTS chains ended. The second shows the fitted cycle over the catches.
+# The third shows the path of the replicas through the temperatures. A replica that goes from hot to
+# cold and back has made a round trip. What these trips bring to the cold end does not depend on
+# where the run started. If there is no round trip, the verdict says so and asks for more
+# temperatures or a longer run.
 
 figure, panels = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
 panels[0].plot(1 / frequencies, log_posterior - log_posterior.max(), color="black", linewidth=0.8)
@@ -202,11 +204,11 @@ assert draws.round_trips.sum() > 0 or not evidence.verdict.trusted, (
 # Where the temperatures lie
 # --------------------------
 #
-# Power posteriors often change fastest near the prior, so that rungs should crowd there. A power
-# law ``(k / K)^r`` does this by a fixed exponent. The adaptive ladder, in black, moves rungs to
-# where neighbors swap too rarely: near the prior, and here once more on the way, where a chain
-# decides for a frequency. The second picture shows how often they swap; it is least there, and what
-# the verdict names where it is too little.
+# Power posteriors often change fastest near the prior, so the temperatures should crowd there. A
+# power law ``(k / K)^r`` does this with a fixed exponent. The adaptive ladder (black) moves
+# temperatures to where neighbors swap too rarely: near the prior and, in this example, at one more
+# place on the way, where a chain settles on a frequency. The second picture shows the swap rates.
+# The verdict names the lowest rate if it is too low.
 
 _, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 num = len(draws.betas)
