@@ -3,18 +3,18 @@ Flow through rock: what a basis and a reference assume
 ======================================================
 
 *Water seeps through a random medium. Which basis and which reference density suit the pressures,
-and what does each assume before it has seen any?*
+and what does each assume before it sees any data?*
 
 A model of the paper has two choices that look like details: the basis of its functions, and the
 reference density that its priors tilt. Both are assumptions. This tutorial trains the same model
-with six pairs of them on solutions of Darcy's equation, for the same number of updates, and looks
-at what comes out.
+with six pairs of these choices on solutions of Darcy's equation, for the same number of updates,
+and compares the results.
 """
 
 # %%
-# The data: pressures in a square of two materials mixed at random, by finite differences. They are
-# solved at the first call and then read from a cache. The pressure is zero on the boundary, and
-# smooth: it solves an elliptic equation.
+# The data are pressures in a square of two randomly mixed materials, computed by finite
+# differences. The first call solves the equations; later calls read a cache. The pressure is zero
+# on the boundary. It is smooth, because it solves an elliptic equation.
 
 import os
 import time
@@ -44,9 +44,9 @@ floor = frechet_distance(real, embed(features, held_out))
 
 
 # %%
-# Samples are judged by two numbers. The Fréchet distance compares means and covariances of the
-# leading principal components with those of the data. The *roughness* is the mean squared second
-# difference, over that of the data: 1 for fields as smooth as real ones.
+# We evaluate samples with two numbers. The Fréchet distance compares the means and covariances of
+# the leading principal components with those of the data. The *roughness* is the mean squared
+# second difference divided by that of the data, so it is 1 for fields as smooth as the real ones.
 
 
 def curvature(images):
@@ -55,7 +55,7 @@ def curvature(images):
 
 
 def train(basis, reference):
-    """Train a model; return it with its loss and its seconds an update."""
+    """Train a model; return it with its seconds per update."""
     pyro.set_rng_seed(0)
     model = TKAM.kart(
         (16, 16),
@@ -91,11 +91,12 @@ for basis in ("rbf", "fourier"):
 print(f"held-out pressures: distance {floor:.2f}")
 
 # %%
-# The basis decides. Radial basis functions, bumps as wide as the grid's step, can hardly bend
-# faster than that: all their samples look like pressures, if a little smoother than real ones.
-# Fourier functions of the same number wave all over the interval. Where training has drawn few
-# latents, nothing stops them, and some samples are noise: in a mean square they are many times as
-# rough. The reference hardly matters to the first.
+# The basis makes the difference. Radial basis functions are bumps as wide as the grid step, and
+# they can hardly bend faster than that. All their samples look like pressures, only a little
+# smoother than real ones. The same number of Fourier functions oscillates over the whole interval.
+# Where training has drawn few latents, nothing constrains them, and some samples are noise: their
+# mean square roughness is many times that of the data. With radial basis functions, the reference
+# hardly matters.
 
 distances = {
     basis: [results[key][2] for key in results if key[0] == basis] for basis in ("rbf", "fourier")
@@ -108,7 +109,7 @@ assert SMALL or max(distances["rbf"]) < 2 * min(distances["rbf"]), "the referenc
 assert SMALL or max(roughnesses["rbf"]) < 1 < 2 < min(roughnesses["fourier"])
 
 # %%
-# The pictures: real pressures, then samples of each pair.
+# The pictures show real pressures and then samples from each pair.
 
 figure, panels = pyplot.subplots(2, 4, figsize=(10, 5.4), layout="constrained")
 plots.image_grid(training[:16], panels[0, 0], title="real")
@@ -118,8 +119,8 @@ for row, basis in zip(panels[:, 1:], ("rbf", "fourier"), strict=True):
         plots.image_grid(results[basis, reference][1][:16], panel, title=f"{basis}, {reference}")
 
 # %%
-# The same shows in the priors: the first three learned densities of each basis on the Gaussian
-# reference, over that reference.
+# The priors show the same: these are the first three learned densities of each basis with the
+# Gaussian reference, plotted over that reference.
 
 figure, panels = pyplot.subplots(2, 3, figsize=(9, 4.6), layout="constrained")
 for row, basis in zip(panels, ("rbf", "fourier"), strict=True):
@@ -127,17 +128,17 @@ for row, basis in zip(panels, ("rbf", "fourier"), strict=True):
     row[0].set_title(f"basis {basis}")
 
 # %%
-# A basis is the assumption of how fast functions may bend, and on smooth fields the one that says
-# "slowly" wins. The paper found Fourier functions to be the better ones on its pressures, in a
-# larger model that was trained for longer; with few updates they are the riskier choice. If waves
-# are right for your data, take few of them, or let
-# ``model.prior.energies.regularization(smoothness=...)`` and that of the generator's layers pay for
-# bending.
+# A basis is an assumption about how fast functions can bend. On smooth fields, the basis that says
+# "slowly" wins. In the paper, Fourier functions were better on its pressures, with a larger model
+# and longer training. With few updates they are the riskier choice. If oscillating functions are
+# right for your data, use few of them, or penalize bending with
+# ``model.prior.energies.regularization(smoothness=...)`` and the same method of the generator's
+# layers.
 
 # %%
-# What that does, on one density: a Fourier series fitted to 300 draws waves about the density they
-# came from. A small penalty on :math:`\int f''^2` in 60 further updates leaves a thousandth of the
-# bending, and new draws are more likely.
+# This last example shows the effect of the penalty on one density. A Fourier series fitted to 300
+# draws oscillates around the true density. We then make 60 more updates with a small penalty on
+# :math:`\int f''^2`. They leave a thousandth of the bending, and new draws become more likely.
 
 truth = torch.distributions.Beta(2.0, 5.0)
 pyro.set_rng_seed(0)

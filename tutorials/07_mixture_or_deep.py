@@ -2,12 +2,13 @@
 Mixture or deep priors on color patches
 ========================================
 
-*A prior can be a mixture of univariate densities, exactly samplable, or one deep energy over all
-latents. Which draws better patches of photographs, at what cost, and what can one still see in it?*
+*A prior can be a mixture of univariate densities, which can be sampled exactly, or one deep energy
+over all latents. Which one draws better patches of photographs, at what cost, and what can you
+still see in it?*
 """
 
 # %%
-# The data: 1,378 patches of 16 × 16 pixels and three colors, of photographs that come with
+# The data are 1,378 patches of 16 × 16 pixels and three colors, from photographs that come with
 # scientific packages.
 
 import os
@@ -35,9 +36,9 @@ features = principal_features(training, 16)
 real = embed(features, training)
 
 # %%
-# Two models with the same generator. The mixture sums 20 tilted densities for each latent and
-# normalizes them by quadrature; the deep prior is ``exp(f(z)) N(z; 0, I)`` with a network ``f`` of
-# all latents, known up to a constant.
+# Both models have the same generator. For each latent, the mixture sums 20 tilted densities and
+# normalizes them by quadrature. The deep prior is ``exp(f(z)) N(z; 0, I)`` with a network ``f`` of
+# all latents. It is known up to a constant.
 
 shape, common = (3, 16, 16), {"grid_size": 8, "noise_scale": 0.15}
 
@@ -48,17 +49,14 @@ def mixture():
 
 
 def deep(num_steps=40):
-    """Return the model with the deep prior, whose draws take Langevin steps."""
+    """Return the model with the deep prior, which is sampled with Langevin steps."""
     return TKAM.deep(
         shape, LATENTS, energy_widths=[82], sampler=ShortRunULA(num_steps=num_steps), **common
     )
 
 
 def train(make):
-    """
-    Train with a guide network by the evidence lower bound; return the model and its seconds an
-    update.
-    """
+    """Train with a guide network and the evidence lower bound; return model and seconds/update."""
     pyro.set_rng_seed(0)
     model = make()
     loss = Trace_ELBO(max_plate_nesting=1)(model, AmortizedGuide(model))
@@ -92,8 +90,8 @@ for name, make in (("mixture", mixture), ("deep", deep)):
 print(f"held-out patches: distance {frechet_distance(real, embed(features, held_out)):.2f}")
 
 # %%
-# An update of the deep prior has more to do, since its energy is a network of its own and its
-# gradient needs draws by Langevin steps. What it draws is no better:
+# An update of the deep prior does more work: its energy is a separate network, and its gradient
+# needs draws from Langevin steps. Its samples are no better:
 
 assert SMALL or 0.5 < distances["mixture"] / distances["deep"] < 1.5
 
@@ -108,9 +106,9 @@ for panel, name in zip(panels[1:], samples, strict=True):
 # What a draw means
 # -----------------
 #
-# A draw of the mixture is exact: one pass through an inverse distribution function. A draw of the
-# deep prior is the end of a chain, and how long the chain has to be is another thing to find out.
-# The same trained energy, sampled for shorter and longer:
+# A draw from the mixture is exact: one pass through an inverse distribution function. A draw from
+# the deep prior is the end of a chain, and you must find out how long the chain needs to be. Here
+# we sample the same trained energy with shorter and longer chains:
 
 state = models["deep"].state_dict()
 lengths = (5, 20, 80) if SMALL else (10, 40, 160, 640)
@@ -143,8 +141,9 @@ left.legend(frameon=False)
 plots.prior_densities(prior, right, title="the mixture's densities that changed most")
 
 # %%
-# How much the chain's length matters has to be measured, at a time that grows with it; the mixture
-# has nothing to measure. And its densities can be looked at one by one, on the right, while of the
-# deep energy one sees samples only. A small network, trained for a minute or three, knows colors
-# and edges and no textures. (The paper found the mixture better on SVHN and CIFAR-10, too; by
-# Langevin training for 300 updates the deep prior was ahead, see :doc:`/reproduction`.)
+# You have to measure how much the length of the chain matters, at a cost that grows with the
+# length. The mixture needs no such measurement. You can also look at its densities one by one
+# (right), while the deep energy shows only its samples. A small network, trained for a minute or
+# three, learns colors and edges but no textures. (The paper also found the mixture better on SVHN
+# and CIFAR-10. In our Langevin training for 300 updates, the deep prior was ahead; see
+# :doc:`/reproduction`.)

@@ -2,19 +2,19 @@
 What did it learn?
 ==================
 
-*Can one read a trained model, rather than only draw from it?*
+*Can you read a trained model, and not just draw from it?*
 
-Everything that a Kolmogorov-Arnold model learns is a curve of one variable. A curve can be looked
-at, it can be left out when it does nothing, and often it can be written down.
+Everything that a Kolmogorov-Arnold model learns is a curve of one variable. You can look at a
+curve, leave it out if it does nothing, and often write it down as a formula.
 """
 
 # %%
-# A network that should become smaller
-# ------------------------------------
+# Making a network smaller
+# ------------------------
 #
-# A test with a known answer: a thousand values of :math:`e^{\sin(π x_1) + x_2^2}`, standardized,
-# with a little noise. Two more inputs have nothing to do with it, and the network has five hidden
-# nodes where one would do.
+# We start with a test whose answer is known: a thousand values of :math:`e^{\sin(π x_1) + x_2^2}`,
+# standardized, with a little noise. Two more inputs are irrelevant, and the network has five hidden
+# nodes where one would be enough.
 
 import math
 import os
@@ -38,16 +38,17 @@ y = (clean - clean.mean()) / clean.std() + 0.01 * torch.randn(1000)
 network = KAN([4, 5, 1], grid_size=3)
 
 # %%
-# The penalty counts how much each curve varies over the data, and how evenly that is spread: a few
-# large curves are cheaper than many small ones. A curve's *spread* is its standard deviation, so
-# that constants, which can move between curves at will, do not count.
+# The penalty measures how much each curve varies over the data and how evenly this variation is
+# distributed. A few large curves cost less than many small ones. The *spread* of a curve is its
+# standard deviation, so constants, which can move freely between curves, don't count.
 
 fit(network, x, y, steps=10, penalty=1e-2)
 before = network.sizes(x)[0]
 
 # %%
-# ``prune`` returns a smaller network without the curves that account for little of the output. A
-# few more steps without a penalty, on finer grids, let what is left settle; what went stays away.
+# ``prune`` returns a smaller network without the curves that contribute little to the output. We
+# then take a few more steps without a penalty, on finer grids. This lets the remaining curves
+# settle, and the removed curves stay removed.
 
 small = network.prune(x)
 small.update_grid(x, grid_size=8)
@@ -78,11 +79,12 @@ for panel, table, title in zip(
 # Reading the formula
 # -------------------
 #
-# ``symbolic`` tries a library of functions :math:`a\,g(bx + c) + d` on a curve, and says how much
-# of its variance each explains and how complex it is. Arguments tell it where the curve was in use.
-# Four free numbers go far: over a short stretch the end of a hyperbolic tangent is an exponential,
-# and a hyperbolic cosine is a parabola. Among formulas that explain nearly the same, to within
-# ``tolerance`` of the variance, the simplest therefore comes first.
+# ``symbolic`` fits each function of a library, as :math:`a\,g(bx + c) + d`, to a curve. It reports
+# how much of the curve's variance each function explains and how complex the function is. The
+# arguments tell it where the curve was used. Four free parameters are very flexible: over a short
+# interval, the end of a hyperbolic tangent is an exponential, and a hyperbolic cosine is a
+# parabola. Therefore, among formulas whose explained variance is within ``tolerance`` of the best,
+# the simplest comes first.
 
 first, last = small.layers
 hidden = first(x).detach().squeeze(-1)
@@ -111,15 +113,15 @@ assert names[:2] == ["sin", "square"]
 assert SMALL or names[2] == "exp", names
 
 # %%
-# The three forms are those of the question. A shift of the sum can go into the factor of the
-# exponential, so signs and constants of single curves mean little; the forms do.
+# These are the three forms in the question. A shift of the sum can move into the factor of the
+# exponential, so the signs and constants of single curves mean little. The forms are what matters.
 #
 # Reading a prior
 # ---------------
 #
-# Now real data: the model of :doc:`03_training_on_digits`, eight latents on 1,797 digits. Each
-# density is the uniform reference times the exponential of a curve; where it stays at the dashed
-# line, the model had no use for a change.
+# Now we use real data and the model of :doc:`03_training_on_digits`, with eight latents on 1,797
+# digits. Each density is the uniform reference times the exponential of a curve. Where the density
+# stays at the dashed line, the model did not need to change the reference.
 
 pyro.set_rng_seed(1)
 images = digits().images[split(1797, 300)[0]]
@@ -132,14 +134,14 @@ for _ in range(150 if SMALL else 1500):
     optimizer.step()
 with torch.no_grad():
     prior = model.prior()
-    # for a uniform reference on [0, 1] this is its divergence from it, in nats
+    # # for a uniform reference on [0, 1], this is the divergence from the reference, in nats
     departure = -prior.entropy()
 _, panel = pyplot.subplots(figsize=(6, 3), layout="constrained")
 plots.prior_densities(prior, panel, title="the densities that learned most")
 
 # %%
-# How far each is from its reference, in nats, is exact: a sum over the nodes that normalize the
-# density. And a density has a formula as well.
+# The divergence of each density from its reference, in nats, is exact: it is a sum over the nodes
+# that normalize the density. A density also has a formula.
 
 place = tuple(int(i) for i in torch.unravel_index(departure.argmax(), departure.shape))
 best, *_ = model.prior.symbolic(place)
@@ -153,7 +155,7 @@ assert departure.max() > 2 * departure.median()
 assert best.r2 > 0.9
 
 # %%
-# So the samples below come from a network fed by numbers whose laws can be printed.
+# So the samples below come from a network whose inputs have distributions that you can write down.
 
 _, panel = pyplot.subplots(figsize=(6, 2), layout="constrained")
 with torch.no_grad():

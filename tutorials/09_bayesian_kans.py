@@ -2,19 +2,19 @@
 Bayesian KANs
 =============
 
-*How sure can one be of a curve that was learned from few data?*
+*How sure can we be of a curve learned from few data?*
 
-A Kolmogorov-Arnold network is made of curves, and a curve that is fitted is one answer among many.
-Replace its coefficients by random variables, and Pyro's inference returns them all.
+A Kolmogorov-Arnold network consists of curves, and a fitted curve is one answer among many. Replace
+its coefficients with random variables, and Pyro's inference returns the posterior over all of them.
 """
 
 # %%
 # The data and the model
 # ----------------------
 #
-# 442 patients with diabetes: how far the disease has progressed after a year, against body mass
-# index, blood pressure and a blood lipid (Efron et al. 2004). One layer of a KAN is an additive
-# model: :math:`y = \sum_i φ_i(x_i)` plus noise.
+# The data are 442 patients with diabetes. We predict disease progression after a year from body
+# mass index, blood pressure and a blood lipid (Efron et al. 2004). One layer of a KAN is an
+# additive model: :math:`y = \sum_i φ_i(x_i)` plus noise.
 
 import os
 
@@ -40,13 +40,13 @@ order = torch.randperm(len(target))
 train, test = order[100:], order[:100]
 
 # %%
-# ``coefficients`` is an ordinary parameter of a layer, ``(in, functions, out)``. Assigning a
-# ``PyroSample`` makes it random. ``base_spread=0`` starts, and here keeps, the layer without its
-# other parameters' randomness: what is left is a sum of six bumps for each feature.
+# ``coefficients`` is an ordinary parameter of a layer, with shape ``(in, functions, out)``.
+# Assigning a ``PyroSample`` makes it random. With ``base_spread=0``, the layer starts without its
+# base functions, and nothing changes that here. A sum of six bumps remains for each feature.
 
 
 class AdditiveModel(PyroModule):
-    """A layer with random coefficients, and noise of unknown size."""
+    """A layer with random coefficients and unknown noise."""
 
     def __init__(self):
         super().__init__()
@@ -65,8 +65,8 @@ class AdditiveModel(PyroModule):
 
 
 # %%
-# Bumps that overlap make coefficients that are correlated. ``full_mass=True`` lets NUTS learn those
-# correlations while it warms up.
+# Overlapping bumps have correlated coefficients. With ``full_mass=True``, NUTS learns these
+# correlations during warm-up.
 
 model = AdditiveModel()
 steps = 150 if SMALL else 500
@@ -80,8 +80,8 @@ print(f"worst R-hat {worst:.3f}")
 assert worst < (1.1 if SMALL else 1.05)
 
 # %%
-# The intervals mean what they say: nine in ten of the held-out patients lie in their 90% interval,
-# give or take what a hundred patients allow.
+# The intervals are calibrated: nine in ten of the held-out patients lie inside their 90% interval,
+# within the accuracy that a hundred patients allow.
 
 draws = mcmc.get_samples()
 predicted = Predictive(model, draws)(inputs[test])["y"]
@@ -95,8 +95,8 @@ print(
 assert 0.8 <= covered <= 0.98
 
 # %%
-# And here are the curves, one for each feature, with all of their uncertainty: wide where there are
-# few patients.
+# Here are the curves, one for each feature, with their full uncertainty. They are wide where there
+# are few patients.
 
 axis = torch.linspace(-2.5, 2.5, 101)
 with torch.no_grad():

@@ -2,15 +2,15 @@
 Multimodal and class-conditional generation
 ===========================================
 
-*From one latent, can one draw the missing half of a digit, name its label, and draw digits of a
+*Given one latent, can we draw the missing half of a digit, predict its label, and draw digits of a
 given class?*
 
-A latent that explains several kinds of data at once can be inferred from any of them, and generates
-the others. A latent whose prior knows of classes can be drawn for one of them.
+If a latent explains several kinds of data at once, you can infer it from any of them and generate
+the others. If the prior of a latent knows about classes, you can draw the latent for one class.
 """
 
 # %%
-# The data: 1,797 handwritten digits of 8 × 8 pixels, 397 of them held out. A digit has three
+# The data are 1,797 handwritten digits of 8 × 8 pixels, 397 of them held out. A digit has three
 # modalities: its upper half, its lower half and its label.
 
 import os
@@ -54,8 +54,8 @@ held_out = {name: value[test] for name, value in modalities.items()}
 # Three modalities of one latent
 # ------------------------------
 #
-# One layer of a Kolmogorov-Arnold network makes features of the latents, and one more for each
-# modality its data.
+# One layer of a Kolmogorov-Arnold network turns the latents into features. One more layer per
+# modality generates the data of that modality.
 
 shared = LatentGenerator(
     KAN([LATENTS, FEATURES], "rbf", grid_size=10, bias=False),
@@ -80,7 +80,7 @@ model = MultimodalTKAM(
 
 
 def fit(model, batches, updates, particles=300):
-    """Train by importance sampling from the prior, with a falling step."""
+    """Train by importance sampling from the prior, with a decreasing step size."""
     loss = ImportanceMLE(particles)(model, None)
     optimizer = torch.optim.Adam(loss.parameters(), 4e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
@@ -94,9 +94,9 @@ def fit(model, batches, updates, particles=300):
 fit(model, lambda rows: ({name: value[rows] for name, value in training.items()},), UPDATES)
 
 # %%
-# Nobody told the model which modality would be missing. ``conditional`` gives the posterior mean of
-# each, from those that are there: the other half, beside the mean of the training halves, and the
-# label's probabilities.
+# The model was not told which modality would be missing. ``conditional`` gives the posterior mean
+# of each modality, given those that are present. Here that is the other half, which we compare with
+# the mean of the training halves, and the probabilities of the labels.
 
 by_upper = model.conditional({"upper": held_out["upper"]}, num_particles=DRAWS)
 by_image = model.conditional(
@@ -105,7 +105,7 @@ by_image = model.conditional(
 
 
 def error(guess):
-    """Return the root mean square error of lower halves over pixels."""
+    """Return the root mean square error over pixels of lower halves."""
     return (guess - held_out["lower"]).square().mean().sqrt().item()
 
 
@@ -130,9 +130,9 @@ assert SMALL or errors["model"] < 0.85 * errors["mean half"]
 assert SMALL or accuracy["model, from the image"] > 0.85
 
 # %%
-# A mean of several possible halves is a blur. ``complete`` draws one: repeated, it shows what the
-# model holds possible. Each row below begins with the given half; five completions follow, then the
-# truth.
+# A mean of several possible halves is blurry. ``complete`` draws one possible half instead, and
+# repeated draws show what the model considers possible. Each row below starts with the given half,
+# continues with five completions, and ends with the true half.
 
 given = {"upper": held_out["upper"][:8]}
 blank = torch.zeros_like(given["upper"])
@@ -150,9 +150,9 @@ plots.image_grid(
 # Digits of a given class
 # -----------------------
 #
-# To draw a class from the model above one would search the prior for latents of that label.
-# ``LabeledPrior`` has a density for each class and latent instead, so that draws given a class are
-# exact and cost one pass.
+# To draw a class from the model above, you would have to search the prior for latents with that
+# label. ``LabeledPrior`` has a density for each class and latent instead, so draws given a class
+# are exact and take one pass.
 
 labeled = LabeledTKAM(
     LabeledPrior(10, 16, grid_size=12),
@@ -163,8 +163,8 @@ flat = images.flatten(1)[train]
 fit(labeled, lambda rows: (flat[rows], labels[train][rows]), UPDATES)
 
 # %%
-# The judge is a classifier that learned from the training digits, and never saw a sample. What it
-# says of real held-out digits is the best that a sample can hope for.
+# The judge is a classifier trained on the training digits. It has never seen a sample. Its accuracy
+# on real held-out digits is the best that samples can hope for.
 
 judge = train_classifier(images[train], labels[train], epochs=3 if SMALL else 30)
 wanted = torch.arange(10).repeat_interleave(100)
@@ -173,7 +173,7 @@ samples = labeled.generate(wanted).unflatten(-1, (8, 8))
 
 @torch.no_grad()
 def judged(images, labels):
-    """Return the share of images that the judge takes for their label."""
+    """Return the share of images that the judge assigns to their label."""
     return (judge(images.unsqueeze(1)).argmax(-1) == labels).float().mean().item()
 
 

@@ -2,18 +2,18 @@
 Text, and whether its latent says anything
 ==========================================
 
-*A sequence model with a latent learns to write. Does its latent hold anything about the text, and
-how would one know?*
+*A sequence model with a latent learns to write. Does the latent say anything about the text, and
+how would we know?*
 
 A decoder that reads what it has written can do without a latent: it predicts the next letter from
-the letters before. Training then may well leave the latent idle, which no sample shows and the loss
-does not tell (Bowman et al. 2016, arXiv:1511.06349). This tutorial measures it, and checks the
-measure on a decoder that cannot read.
+the letters before it. Training may then leave the latent unused, and neither the samples nor the
+loss reveal this (Bowman et al. 2016, arXiv:1511.06349). This tutorial measures how much the latent
+is used and tests the measure on a decoder that cannot read.
 """
 
 # %%
-# The data: five books of the King James Bible, of which the last tenth is held out. A text is cut
-# into windows.
+# The data are five books of the King James Bible. The last tenth is held out. Texts are cut into
+# windows.
 
 import math
 import os
@@ -42,12 +42,12 @@ training, windows = (
 print(f"{len(data.symbols):,} characters of {size} kinds; {len(windows)} windows are held out")
 
 # %%
-# A yardstick first: the probability of a letter after the two before it, counted and smoothed with
-# that after one, and so on.
+# We start with a baseline: the probability of a letter given the two letters before it, counted and
+# smoothed with the counts given one letter, and so on.
 
 
 def ngram_bits(order):
-    """Return bits a character of interpolated counts of so many characters."""
+    """Return bits per character of interpolated counts of up to this many characters."""
     estimate = torch.full((size,), 1 / size)
     for n in range(1, order + 1):
         grams = training.unfold(0, n, 1) @ size ** torch.arange(n - 1, -1, -1)
@@ -64,8 +64,8 @@ print("n-grams, bits a character:", {order: f"{bits:.2f}" for order, bits in cou
 # The model
 # ---------
 #
-# A Transformer that attends to the latent; a mixture prior; and a guide that reads a window and
-# proposes its latent.
+# The model is a Transformer that attends to the latent, with a mixture prior. The guide reads a
+# window and proposes its latent.
 
 
 def make_model():
@@ -91,9 +91,9 @@ def train(blind, floor):
     """
     Maximize the evidence lower bound.
 
-    A blind decoder reads random letters in place of its own. For the first hundred updates the
-    divergence of the guide from the prior counts little, so that the latent is tried before it is
-    paid for; afterwards ``floor`` nats a window are free.
+    A blind decoder reads random letters instead of its own. During the first hundred updates, the
+    divergence of the guide from the prior has a small weight, so the model tries the latent before
+    it pays for it. After that, ``floor`` nats per window are free.
     """
     model, guide = make_model()
     decoder = model.likelihood.decoder
@@ -125,15 +125,16 @@ def train(blind, floor):
 
 
 # %%
-# Two numbers tell whether the latent is used: the divergence, which is what the guide says about a
-# window, and what the letters cost with another window's latent rather than the own one.
+# Two numbers tell whether the latent is used. The first is the divergence, which measures what the
+# guide says about a window. The second is how much worse the letters are predicted with the latent
+# of another window than with their own.
 
 
 @torch.no_grad()
 def measure(model, guide, blind):
     """
-    Return bits a character: of the divergence, and of the letters with the own and with another's
-    latent.
+    Return bits per character: the divergence, and the letters given their own latent and given
+    another window's latent.
     """
     posterior = guide.posterior(windows)
     z = posterior.sample()
@@ -168,9 +169,9 @@ axes.set(xlabel="position in the window", ylabel="bits that the own latent saves
 axes.legend(frameon=False)
 
 # %%
-# The blind decoder shows that the measure works: its latent is all it has, and another window's
-# costs it a tenth of a bit a letter or more. The decoder that reads saves nothing by its latent,
-# and the guide says nothing. It writes better than counts of three letters all the same:
+# The blind decoder shows that the measure works. It has only its latent, and the latent of another
+# window costs a tenth of a bit per letter or more. The decoder that reads gains nothing from its
+# latent, and its guide says nothing. Even so, it predicts better than counts of three letters:
 
 saved = {name: (other - own).mean().item() for name, (_, own, other) in found.items()}
 bound = found["reads"][1].mean().item() + found["reads"][0]
@@ -180,7 +181,7 @@ assert SMALL or saved["blind"] > 0.08
 assert SMALL or bound < counted[3] - 0.3
 
 # %%
-# What it writes, with one latent twice and then another:
+# Here is what it writes, twice with one latent and then with another:
 
 writer = runs["reads"][0]
 with torch.no_grad():
@@ -189,8 +190,9 @@ with torch.no_grad():
         print(repr(data.decode(row)))
 
 # %%
-# Words and turns of the book, and no matter that a latent would decide. So read an idle latent off
-# the divergence before you interpret it. What helps where a latent is wanted: a decoder that sees
-# less, a floor under the divergence, or data whose parts share something that letters nearby do not
-# tell. (Trained for six minutes, the larger model of ``benchmarks/text.py`` needs 1.58 bits a
-# character, and counts of five letters 1.66.)
+# The samples contain words and phrases of the book, but nothing that a latent would determine. So
+# check the divergence for an unused latent before you interpret the latent. If you want the latent
+# to be used, several things help: a decoder that sees less, a floor under the divergence, or data
+# whose parts share something that nearby letters don't reveal. (The larger model of
+# ``benchmarks/text.py``, trained for six minutes, needs 1.58 bits per character; counts of five
+# letters need 1.66.)

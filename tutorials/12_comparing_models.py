@@ -2,20 +2,20 @@
 Comparing models you already have
 =================================
 
-*Which dose-response curve do the beetles follow, and by how much is it ahead?*
+*Which dose-response curve do the beetles follow, and how far ahead is it?*
 
 Bliss (1935) exposed 481 flour beetles to eight doses of carbon disulphide and counted the dead.
-Which curve leads from dose to mortality has been asked of these data ever since. Here five models
-are fitted as usual, and their *draws* say how probable each is: no sampler has to run again.
+Ever since, these data have been used to ask which curve leads from dose to mortality. In this
+tutorial, five models are fitted as usual, and their *draws* tell how probable each model is. No
+sampler has to run again.
 """
 
 # %%
 # The models
 # ----------
-#
-# Three curves with two coefficients, one with a curvature more, and a hierarchical one, in which
-# every dose scatters about the curve. Priors are part of each model: a slope of five standard
-# deviations takes mortality from none to all within the doses.
+# We compare three curves with two coefficients, one with an extra curvature, and a hierarchical
+# model in which every dose varies around the curve. Priors are part of each model. A slope of five
+# standard deviations takes mortality from none to all within the range of doses.
 
 import math
 import os
@@ -70,7 +70,7 @@ def quadratic():
 
 
 def scattered():
-    """Each dose has a deviation of its own, as from a tray that was warmer than the others."""
+    """Each dose has its own deviation, as if one tray had been warmer than the others."""
     scatter = pyro.sample("scatter", dist.HalfNormal(1.0))
     with pyro.plate("trays", len(x)):
         deviation = pyro.sample("deviation", dist.Normal(0.0, 1.0))
@@ -81,8 +81,8 @@ def scattered():
 # Draws
 # -----
 #
-# Any sampler will do: ``pyro.infer.MCMC`` with several chains, a file that ArviZ wrote last year,
-# a dictionary ``{site: (chain, draw, ...)}``. Here many chains run in one batch.
+# You can use any sampler: ``pyro.infer.MCMC`` with several chains, a file that ArviZ wrote last
+# year, or a dictionary ``{site: (chain, draw, ...)}``. Here many chains run in one batch.
 
 pyro.set_rng_seed(0)
 models = {each.__name__: each for each in (logit, probit, cloglog, quadratic, scattered)}
@@ -97,16 +97,17 @@ for name, model in models.items():
 # Evidences
 # ---------
 #
-# One call each. A normal distribution is fitted to half of the chains and *bridged* with the other
-# half, in both directions. What comes back has a standard error and a verdict: whether the halves
-# agree, whether there are draws enough, and whether the draws are of this model at all.
+# Each evidence takes one call. It fits a normal distribution to half of the chains and *bridges* it
+# with the other half, in both directions. The result has a standard error and a verdict. The
+# verdict says whether the halves agree, whether there are enough draws, and whether the draws come
+# from this model at all.
 
 evidences = {name: bridge_evidence(models[name], draws=fits[name]) for name in models}
 print(evidences["cloglog"])
 assert all(each.verdict.trusted for each in evidences.values())
 
 # %%
-# A file is as good as a run, and as good as the samples alone:
+# A file works as well as a run, and so do the samples alone:
 
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "cloglog.nc"
@@ -117,7 +118,7 @@ print(f"from the file: {from_file.value:.4f} ± {from_file.standard_error:.4f}")
 assert abs(apart.value) < 5 * apart.standard_error
 
 # %%
-# The draws of another model are noticed, even where all names fit:
+# Draws from another model are detected, even if all names match:
 
 wrong = bridge_evidence(probit, draws=fits["cloglog"])
 print(wrong.verdict)
@@ -127,9 +128,9 @@ assert "draws of another posterior" in wrong.verdict.names
 # Bayes factors and probabilities
 # -------------------------------
 #
-# ``compare`` sorts the models and gives Bayes factors against the best, and each model's posterior
-# probability, with errors. Prior probabilities are equal unless ``prior_probabilities`` says
-# otherwise.
+# ``compare`` sorts the models. It gives the Bayes factor of each model against the best and each
+# model's posterior probability, with errors. Prior probabilities are equal unless you pass
+# ``prior_probabilities``.
 
 table = compare(evidences)
 print(table[["log_evidence", "standard_error", "bayes_factor", "posterior_probability"]])
@@ -148,7 +149,7 @@ axes.set(xlabel="posterior probability of the model", xlim=(0, 1))
 # Is it right?
 # ------------
 #
-# Two coefficients can be summed over on a grid, which is exact to many digits.
+# For two coefficients, we can sum over a grid, which is exact to many digits.
 
 
 def exact(link):
@@ -175,10 +176,10 @@ for name, link in links.items():
 # The Savage-Dickey ratio
 # -----------------------
 #
-# ``logit`` is ``quadratic`` at a curvature of zero, and the other priors are the same. There, the
-# Bayes factor is the posterior density of the curvature at zero over its prior density, from the
-# draws of one model alone. It only works for nested models, and only where draws come near the
-# point; here both ways can be had.
+# ``logit`` is ``quadratic`` with a curvature of zero, and the other priors are the same. In this
+# case, the Bayes factor is the posterior density of the curvature at zero divided by its prior
+# density there. The draws of one model are enough to compute it. This works only for nested models,
+# and only if some draws come near zero. Here we can compute the Bayes factor both ways.
 
 curvature = fits["quadratic"].get_samples()["curvature"]
 width = 1.06 * curvature.std() * len(curvature) ** -0.2
@@ -190,12 +191,12 @@ print(f"by the density at zero: {savage_dickey:.2f}")
 assert abs(savage_dickey - factor.value) < 0.7
 
 # %%
-# Prediction asks another question
-# --------------------------------
+# Prediction is a different question
+# ----------------------------------
 #
 # Leave-one-out cross-validation rates how well a fit predicts one more dose. The evidence rates
-# what a model said before it saw any. They may differ: the first hardly sees how wide a prior is,
-# the second pays for it. Here they agree on the best curve.
+# what a model predicted before it saw any data. The two can differ: a wide prior hardly changes the
+# first but lowers the second. Here they agree on the best curve.
 
 
 def predicted(fit):
@@ -213,8 +214,8 @@ assert max(elpd, key=elpd.get) == "cloglog"
 # ------------------------------
 #
 # The last column of the table says how the log evidence changes with the power to which a prior is
-# raised: half a nat for each coefficient whose prior is vague. For a prior that is more than a
-# hundred times as wide as its posterior, ``compare`` warns: such a Bayes factor says more of the
-# width than of the data.
+# raised: half a nat for each coefficient whose prior is vague. If a prior is more than a hundred
+# times as wide as its posterior, ``compare`` warns, because such a Bayes factor says more about the
+# width than about the data.
 
 print(table["prior_sensitivity"])

@@ -2,20 +2,20 @@ r"""
 From data to a formula
 ======================
 
-*Which law made these numbers?*
+*Which law produced these numbers?*
 
-A Kolmogorov-Arnold network is made of curves in one variable, so that a trained one can be read:
-each curve is compared with known functions, and the whole network of functions is fitted to the
-data once more. What comes out is an expression.
+A Kolmogorov-Arnold network consists of curves in one variable, so you can read a trained network.
+Each curve is compared with known functions, and then the whole network of functions is fitted to
+the data again. The result is an expression.
 """
 
 # %%
 # A law of two variables
 # ----------------------
 #
-# The first example of pykan: :math:`y = \exp(\sin πx_1 + x_2^2)`. A penalty on the spread of the
-# curves leaves few of them, ``prune`` takes the others out for good, and a finer grid makes those
-# that stay accurate.
+# This is the first example of pykan: :math:`y = \exp(\sin πx_1 + x_2^2)`. A penalty on the spread
+# of the curves leaves only a few of them. ``prune`` removes the others, and a finer grid makes the
+# remaining curves accurate.
 
 import math
 
@@ -45,9 +45,9 @@ print(f"{net.widths}: {formula}, rmse {formula.rmse:.1g}")
 assert formula.rmse < 1e-8
 
 # %%
-# What every curve became, with the share of its variance that the form explains. The curves of the
-# splines are not the exact functions: the constants are those of a fit of the whole formula to the
-# data, in float64, rounded only where the error does not grow.
+# The table shows what every curve became, with the share of its variance that the form explains.
+# Spline curves are not the exact functions. Therefore the constants come from a fit of the whole
+# formula to the data, in float64, and they are rounded only if the error does not grow.
 
 for place, edge in formula.edges.items():
     print(place, edge.name, f"R² {edge.r2:.4f}")
@@ -56,11 +56,11 @@ _, panel = pyplot.subplots(figsize=(4, 4), layout="constrained")
 plots.formula_parity(formula, x, y, panel)
 
 # %%
-# Physics without hands
-# ---------------------
+# A law of physics, with no form chosen by hand
+# ---------------------------------------------
 #
-# Velocities add to :math:`(u + v)/(1 + uv)`. A sum inside a function is all that this is, which one
-# does not see: the smallest network finds it, and no form is chosen by hand.
+# Velocities add as :math:`(u + v)/(1 + uv)`. This is a sum inside a function, which is hard to see.
+# The smallest network finds it, and no form is chosen by hand.
 
 u = 1.8 * torch.rand(1000, 2, dtype=torch.double) - 0.9
 total = u.sum(-1) / (1 + u.prod(-1))
@@ -73,8 +73,8 @@ print(f"{velocities}: {[edge.name for edge in velocities.edges.values()]}")
 assert velocities.rmse < 1e-8
 
 # %%
-# With noise no formula is exact. Constants then have standard errors, and become plain numbers only
-# within them.
+# With noise, no formula is exact. The constants then have standard errors, and a constant is
+# replaced by a simple number only within its standard error.
 
 torch.manual_seed(1)
 noisy = find_formula(net, u, total + 0.01 * torch.randn(1000), names=["u", "v"])
@@ -86,8 +86,9 @@ for name, value in noisy.constants.items():
 # Real data
 # ---------
 #
-# 442 patients with diabetes (Efron et al. 2004): no law made these numbers, and no formula is
-# exact. An additive KAN of three inputs, and gradient boosting as the field's measure.
+# The data are 442 patients with diabetes (Efron et al. 2004). No law produced these numbers, and no
+# formula is exact. We fit an additive KAN with three inputs and use gradient boosting as a
+# benchmark.
 
 inputs, progression = load_diabetes(return_X_y=True)
 inputs = inputs[:, [2, 3, 8]]
@@ -101,8 +102,8 @@ scores = {
 print({name: round(score, 3) for name, score in scores.items()})
 
 # %%
-# A formula says what the three curves are, and what it explains of the test data. A curve that none
-# of these forms explains stays a spline, ``phi`` in the expression.
+# The formula shows the three curves and how much it explains of the test data. A curve that none of
+# these forms explains stays a spline, ``phi`` in the expression.
 
 scaled = torch.as_tensor(regressor.scaler_.transform(x_train))
 targets = torch.as_tensor(regressor.target_scaler_.transform(y_train[:, None]))
