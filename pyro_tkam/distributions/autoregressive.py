@@ -1,4 +1,4 @@
-"""Latents in an order, each a tilted Gaussian given those before it: exact to score and to draw."""
+"""Latents in an order, each a tilted Gaussian given the earlier ones; exact densities and draws."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
@@ -25,8 +25,8 @@ class Conditioner(Protocol):
     """
     The densities of all latents, given the latents of earlier blocks.
 
-    It may also have a method ``by_block(batch_shape) -> NextBlock`` that does the same one block
-    after another, at the cost of one call in all.
+    It may also have a method ``by_block(batch_shape) -> NextBlock``, which does the same block by
+    block at the total cost of one call.
     """
 
     def __call__(self, z: Tensor) -> Conditionals:
@@ -40,18 +40,18 @@ class Conditioner(Protocol):
 
 class AutoregressiveTilted(Picklable, TorchDistribution):
     """
-    A joint density of ``Q`` latents as a product of exactly normalized conditional ones.
+    A joint density of ``Q`` latents: a product of exactly normalized conditional densities.
 
     ``p(z) = Π_q p_q(z_q | z_<block(q))``, ``p_q(z | c) = exp(Σ_i c_i B_i(z)) N(z; 0, 1) / Z(c)``,
-    with coefficients ``c`` that depend on the latents of earlier blocks (the hierarchy that keeps
-    inverse transform sampling, for which Raj 2025, arXiv:2506.14167, Sec. 5.3 asks; the order of
-    Knothe and Rosenblatt). One block is the independent prior, ``Q`` blocks are fully
-    autoregressive. ``log_prob`` of a batch is one parallel pass; draws are the inverse of the
-    Rosenblatt transform, a pass for each block, with pathwise gradients.
+    with coefficients ``c`` that depend on the latents of earlier blocks. This is a hierarchy that
+    keeps inverse transform sampling, as suggested in Raj 2025, arXiv:2506.14167, Sec. 5.3; the
+    order is that of Knothe and Rosenblatt. One block is the independent prior; ``Q`` blocks are
+    fully autoregressive. ``log_prob`` of a batch takes one parallel pass. Draws invert the
+    Rosenblatt transform, with one pass per block and pathwise gradients.
 
-    :param conditioner: from latents ``(*batch, Q)`` to the :class:`Conditionals` of all of them;
-        those of a latent must not depend on its own block or later ones. See
-        :class:`Conditioner` for what makes draws cheap.
+    :param conditioner: from latents ``(*batch, Q)`` to the :class:`Conditionals` of all of them.
+        Those of a latent must not depend on its own block or later blocks. See :class:`Conditioner`
+        for how to make draws cheap.
     :param blocks: sizes of the blocks, in order; they sum to ``Q``.
     :param cells: the basis ``B`` and its cells; shared by all distributions of one basis.
     :param batch_shape: shape of the batch of contexts that the conditioner holds.
@@ -124,7 +124,7 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
     @in_full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """
-        Return the log density; beyond the cells, which end at 9, by its formula.
+        Return the log density. Beyond the cells, which end at 9, the formula itself is used.
 
         :param value: shape ``(*sample, *batch, Q)``, or what broadcasts with it.
         :return: shape ``(*sample, *batch)``.
@@ -152,7 +152,8 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
         """
         Return the Rosenblatt transform ``u_q = F_q(z_q | z_<block(q))`` (Rosenblatt 1952).
 
-        Of draws of this density they are independent and uniform: a test of goodness of fit.
+        For draws of this density, the results are independent and uniform, which tests goodness of
+        fit.
 
         :param value: shape ``(*batch, Q)``.
         :return: shape ``(*batch, Q)``.
@@ -174,7 +175,7 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
     def to_normal(self, value: Tensor) -> Tensor:
         """
         Return ``Φ^{-1}(F_q(z_q | z_<block(q)))``: coordinates in which the density is N(0, I), each
-        found from its nearer tail.
+        computed from the nearer tail.
 
         :param value: shape ``(*batch, Q)``.
         :return: shape ``(*batch, Q)``.
@@ -193,8 +194,8 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
 
     def quadrature_error(self, value: Tensor) -> Tensor:
         """
-        Return the largest estimated error of ``log Z`` among the latents' densities, by cells four
-        times as fine.
+        Return the largest estimated error of ``log Z`` among the latents' densities, from a
+        comparison with cells four times as fine.
 
         :param value: latents that are the context, shape ``(*batch, Q)``.
         :return: shape ``batch``.
@@ -204,7 +205,7 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
 
     @property
     def slices(self) -> list[slice]:
-        """Where the blocks are among the latents."""
+        """The positions of the blocks among the latents."""
         return [slice(*ends) for ends in pairwise(accumulate(self.blocks, initial=0))]
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Univariate tilted Gaussians whose coefficients differ between rows, by the cells they share."""
+"""Univariate tilted Gaussians whose coefficients differ between rows and whose cells are shared."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -15,11 +15,10 @@ from pyro_tkam.ops.shared_cells import PIECE, SharedCells, log_standard_normal
 class Conditionals(Picklable):
     """
     Densities ``p(z) = exp(Σ_i c_i B_i(w)) N(w; 0, 1) / (Z scale)`` with ``w = (z - loc)/scale``,
-    one for each latent and row, or mixtures of such.
+    one for each latent and row, or mixtures of such densities.
 
-    :param coefficients: ``c``, shape ``(*batch, Q, G)``; of mixtures ``(*batch, Q, K, G)``.
-    :param log_weights: logarithms of the weights of mixtures, shape ``(*batch, Q, K)``; None
-        otherwise.
+    :param coefficients: ``c``, shape ``(*batch, Q, G)``; for mixtures ``(*batch, Q, K, G)``.
+    :param log_weights: log weights of mixtures, shape ``(*batch, Q, K)``; None otherwise.
     :param loc: shape ``(*batch, Q)`` or what broadcasts to it; None is 0.
     :param scale: likewise, positive; None is 1.
 
@@ -101,7 +100,7 @@ class Conditionals(Picklable):
 
     def inverse(self, cells: SharedCells, u: Tensor, upper: Tensor | None = None) -> Tensor:
         """
-        Return ``F^{-1}(u)``, or ``F^{-1}(1 - u)`` where ``upper`` says so.
+        Return ``F^{-1}(u)``, or ``F^{-1}(1 - u)`` where ``upper`` is true.
 
         :param cells: the cells of the basis.
         :param u: shape ``(*batch, Q)``.
@@ -120,7 +119,7 @@ class Conditionals(Picklable):
         return scaled if self.loc is None else scaled + self.loc
 
     def quadrature_error(self, cells: SharedCells, finer: SharedCells) -> Tensor:
-        """Return how far ``log Z`` moves on finer cells, shape ``batch_shape``."""
+        """Return how much ``log Z`` changes on finer cells, shape ``batch_shape``."""
 
         def difference(self: Conditionals) -> tuple[Tensor, ...]:
             coarse, fine = (each.log_normalizer(self.coefficients) for each in (cells, finer))

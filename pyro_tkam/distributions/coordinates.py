@@ -1,6 +1,6 @@
 """
-Coordinates in which a density is tabulated: its own, or some in which poles at the ends of its
-interval are gone.
+Coordinates in which a density is tabulated: its own coordinate, or one that removes poles at the
+ends of the interval.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ LARGEST_EXPONENT = 0.99  # from here on a pole is too weak to need a coordinate 
 
 
 class Coordinate(Protocol):
-    """A monotone map from the coordinate ``w`` of a table to the place ``z`` of the density."""
+    """A monotone map from the coordinate ``w`` of a table to the argument ``z`` of the density."""
 
     @property
     def ends(self) -> tuple[Tensor, Tensor]:
@@ -29,8 +29,8 @@ class Coordinate(Protocol):
 
     def cuts(self, points: Tensor | None) -> Tensor | None:
         """
-        Return where cells should end in ``w``, given where they should in ``z``, shape ``(count,
-        *batch)``.
+        Return where cells should end in ``w``, given where they should end in ``z``, shape
+        ``(count, *batch)``.
         """
 
     def place(self, w: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Coordinate(Protocol):
 
     def unreachable(self, cdf: Callable[[Tensor], Tensor]) -> Tensor:
         """
-        Return the mass that lies nearer to an end than the next float, given the CDF of ``w``.
+        Return the mass closer to an end than the next float, given the CDF of ``w``.
         """
 
     def without_last(self) -> Self:
@@ -57,7 +57,7 @@ class Coordinate(Protocol):
 @dataclass(frozen=True, eq=False)
 class Plain(Picklable):
     """
-    The place itself, ``z = w``.
+    The argument itself, ``z = w``.
 
     :param low: lower end of the interval.
     :param high: upper end of the interval.
@@ -88,7 +88,7 @@ class Plain(Picklable):
         return torch.zeros_like(w)
 
     def pulled_back(self, log_density: LogDensity) -> LogDensity:
-        """Return the density as it is."""
+        """Return the density unchanged."""
         return log_density
 
     def unreachable(self, cdf: Callable[[Tensor], Tensor]) -> Tensor:
@@ -105,17 +105,17 @@ class Plain(Picklable):
 @dataclass(frozen=True, eq=False)
 class Stretched(Plain):
     """
-    ``w`` on [0, 1] in which densities that go as ``d^(a - 1)`` with the distance ``d`` from an end
+    ``w`` on [0, 1], in which densities that behave as ``d^(a - 1)`` at distance ``d`` from an end
     are bounded.
 
-    ``d = ½ (high - low) (2w)^(1/a)`` from the lower end where ``w < ½``, and likewise with
-    ``1 - w`` from the upper. The distance stays exact where ``z`` is rounded; the density is then
-    continued by the power law.
+    ``d = ½ (high - low) (2w)^(1/a)`` from the lower end for ``w < ½``, and likewise with ``1 - w``
+    from the upper end. The distance stays exact where ``z`` is rounded; there, the power law
+    continues the density.
 
     :param low: lower end of the interval.
     :param high: upper end of the interval.
-    :param lower: exponent ``a`` at the lower end; its value, not its derivative, decides how ``w``
-        is stretched.
+    :param lower: exponent ``a`` at the lower end. Only its value, not its derivative, affects how
+        ``w`` is stretched.
     :param upper: exponent at the upper end.
 
     >>> squares = Stretched(*torch.tensor([0.0, 2.0, 0.5, 1.0]))
@@ -134,8 +134,8 @@ class Stretched(Plain):
 
     def cuts(self, points: Tensor | None) -> Tensor:
         """
-        Return the points, the middle, where the halves meet, and a grading for derivatives, which
-        go as log w.
+        Return the points, the middle, where the halves meet, and graded points for derivatives,
+        which behave as log w.
         """
         powers = 0.5 * torch.tensor(
             8.0, dtype=self.low.dtype, device=self.low.device
@@ -181,7 +181,7 @@ class Stretched(Plain):
 
     def pulled_back(self, log_density: LogDensity) -> LogDensity:
         """
-        Return the log density of ``w``; near the ends it is corrected for the rounding of ``z``.
+        Return the log density of ``w``; near the ends it corrects for the rounding of ``z``.
         """
 
         def pulled(w: Tensor) -> Tensor:
@@ -202,10 +202,10 @@ class Stretched(Plain):
 
 def coordinate_for(log_density: LogDensity | None, low: Tensor, high: Tensor) -> Coordinate:
     """
-    Choose the coordinate for a density: stretched where it has a pole at an end of its interval.
+    Choose the coordinate for a density: stretched if it has a pole at an end of its interval.
 
-    :param log_density: elementwise, the part of the log density that may have poles; None where
-        none has.
+    :param log_density: elementwise, the part of the log density that may have poles; None if there
+        are no poles.
     :param low: lower ends of the interval, shape ``batch``.
     :param high: upper ends.
 

@@ -1,4 +1,6 @@
-"""A Gaussian of one scale around a point of data space, cheap to score at many points at once."""
+"""
+A Gaussian with one scale around a point in data space, cheap to evaluate at many points at once.
+"""
 
 import math
 from typing import Any, ClassVar
@@ -15,12 +17,12 @@ from pyro_tkam.ops.pairwise import squared_distance
 
 class IsotropicNormal(TorchDistribution):
     """
-    Independent Gaussians of one standard deviation around every element of an event.
+    Independent Gaussians with one standard deviation around every element of an event.
 
     ``log p(x) = -|x - loc|² / (2 scale²) - D log scale - (D/2) log 2π`` (Raj 2025,
-    arXiv:2506.14167, Eq. 20). It is ``Normal(loc, scale).to_event(event_dim)`` with one difference:
-    ``expand`` does not copy ``loc``, and where the batch of ``loc`` and that of the value broadcast
-    against each other, all pairs are scored by a matrix product.
+    arXiv:2506.14167, Eq. 20). It is ``Normal(loc, scale).to_event(event_dim)`` with two
+    differences: ``expand`` does not copy ``loc``, and if the batches of ``loc`` and the value
+    broadcast against each other, one matrix product scores all pairs.
 
     :param loc: shape ``(*batch, *event)``.
     :param scale: standard deviation, a tensor that broadcasts to ``batch``.

@@ -35,7 +35,7 @@ _PARAMETERS_LEARN = ContextVar("parameters learn", default=True)
 @contextmanager
 def in_latents_only() -> Iterator[None]:
     """
-    Let gradients be wanted in latents alone, so that no energy draws negatives for its parameters.
+    Compute gradients in latents only, so no energy draws negatives for its parameters.
 
     >>> energy = torch.nn.Linear(3, 1)
     >>> with in_latents_only():
@@ -92,7 +92,7 @@ class ShortRunULA:
 @dataclass
 class PersistentULA:
     """
-    Langevin chains that go on where the last call of the same shape left them (persistent
+    Langevin chains that continue where the last call of the same shape left them (persistent
     contrastive divergence).
 
     :param run: the dynamics of one call.
@@ -117,12 +117,12 @@ class PersistentULA:
         return end
 
     def state_dict(self) -> dict[str, list[Tensor]]:
-        """Return where the chains are."""
+        """Return the current positions of the chains."""
         return {"chains": list(self._chains.values())}
 
     def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
         """
-        Go on from a state.
+        Continue from a state.
 
         :param state: what :meth:`state_dict` returned.
         """
@@ -133,14 +133,16 @@ class JointEnergy(TorchDistribution):
     """
     An unnormalized energy prior over ``Q`` latents, ``p(z) ∝ exp(f(z)) Π_q π0(z_q)``.
 
-    (Raj 2025, arXiv:2506.14167, Eq. 14; Pang et al. 2020.) ``log_prob`` is known up to a constant,
-    and its gradient in the parameters of ``f`` carries the negative phase ``-E_p[∇f]`` (Eq. 18),
-    estimated from Langevin draws that are made once, with the distribution, and only if the
-    parameters need gradients, which samplers of latents do not. ``f`` must not have latent
-    parameters: their posterior would need the normalizer. Those that ``f`` draws are always
-    refused; those drawn earlier in a model (``PyroSample`` read by ``bound()``, a coefficient in a
-    closure) as soon as inference takes gradients in them: NUTS, HMC, Langevin kernels and SVI with
-    reparameterized guides.
+    (Raj 2025, arXiv:2506.14167, Eq. 14; Pang et al. 2020.) ``log_prob`` is known up to a constant.
+    Its gradient in the parameters of ``f`` includes the negative phase ``-E_p[∇f]`` (Eq. 18),
+    estimated from Langevin draws. These draws are made once, with the distribution, and only if the
+    parameters need gradients; samplers of latents don't need them.
+
+    ``f`` must not have latent parameters, because their posterior would need the normalizer.
+    Parameters that ``f`` draws are always refused. Parameters drawn earlier in a model
+    (``PyroSample`` read by ``bound()``, a coefficient in a closure) are refused as soon as
+    inference takes gradients in them: NUTS, HMC, Langevin kernels, and SVI with reparameterized
+    guides.
 
     :param energy: ``f``, from ``(*, Q)`` to ``(*,)``; a network or any callable.
     :param reference: ``π0``, a distribution of event shape ``(Q,)``, or univariate of batch shape
@@ -223,8 +225,8 @@ class JointEnergy(TorchDistribution):
     @in_full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """
-        Return ``f(z) + log π0(z)`` ``-(m - stop_grad(m))``, with ``m`` the mean of ``f`` over
-        negatives.
+        Return ``f(z) + log π0(z)`` ``-(m - stop_grad(m))``, where ``m`` is the mean of ``f`` over
+        the negatives.
 
         :param value: shape ``(*sample, *batch_shape, Q)``.
         :return: that shape without its last dimension.
@@ -241,7 +243,8 @@ class JointEnergy(TorchDistribution):
     @in_full_precision
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """
-        Draw by running the sampler from the reference; approximate, as it is short and unadjusted.
+        Draw by running the sampler from the reference. The draws are approximate, because the run
+        is short and unadjusted.
 
         :param sample_shape: shape of independent chains.
         :return: shape ``(*sample_shape, *batch_shape, Q)``, detached.

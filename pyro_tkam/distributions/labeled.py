@@ -1,5 +1,6 @@
 """
-A label coupled to univariate latents: given the label the latents are independent tilted densities.
+A label coupled to univariate latents: given the label, the latents are independent tilted
+densities.
 """
 
 from typing import Any, ClassVar, Self
@@ -19,12 +20,11 @@ class LabeledTilted(TorchDistribution):
     """
     Latents coupled to a label ``y`` by label energies, with the label summed out.
 
-    ``p(z, y) = w_y Π_q p_{y,q}(z_q)`` with ``w = softmax(logits)`` and
-    ``p_{y,q} ∝ exp(f_{y,q}) π0``, the symbol-vector coupling
-    ``p(z, y) ∝ exp(Σ_q f_{y,q}(z_q) + b_y) Π_q π0(z_q)`` of Pang and Wu 2021 (arXiv:2108.11556),
-    with energies of single latents, as Raj 2025 (arXiv:2506.14167, Sec. 5.2) asks for. Each
-    ``p_{y,q}`` is normalized, so that draws are exact, given the label or not, and ``p(y | z)`` is
-    a softmax of energies.
+    ``p(z, y) = w_y Π_q p_{y,q}(z_q)`` with ``w = softmax(logits)`` and ``p_{y,q} ∝ exp(f_{y,q})
+    π0``. This is the symbol-vector coupling ``p(z, y) ∝ exp(Σ_q f_{y,q}(z_q) + b_y) Π_q π0(z_q)``
+    of Pang and Wu 2021 (arXiv:2108.11556), with energies of single latents, as suggested in Raj
+    2025 (arXiv:2506.14167, Sec. 5.2). Each ``p_{y,q}`` is normalized, so draws are exact with or
+    without the label, and ``p(y | z)`` is a softmax of energies.
 
     :param logits: unnormalized log probabilities of the labels, shape ``(num_labels,)``.
     :param components: tilted densities of batch shape ``(num_labels, Q)``.
@@ -119,7 +119,7 @@ class LabeledTilted(TorchDistribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """
-        Draw labels, forget them, and return the latents drawn given them.
+        Draw labels, discard them, and return the latents drawn given the labels.
 
         :param sample_shape: shape of independent draws.
         :return: shape ``(*sample_shape, *batch, Q)``.

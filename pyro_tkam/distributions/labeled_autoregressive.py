@@ -1,4 +1,6 @@
-"""A label coupled to latents in an order: given the label they are an autoregressive density."""
+"""
+A label coupled to ordered latents: given the label, the latents have an autoregressive density.
+"""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
@@ -19,11 +21,11 @@ class LabeledAutoregressive(Picklable, TorchDistribution):
     Latents coupled to a label that is part of their context, with the label summed out.
 
     ``p(z, y) = w_y p(z | y)`` with ``w = softmax(logits)`` and ``p(z | y)`` an
-    :class:`AutoregressiveTilted`. Draws are exact, given the label or not, and ``p(y | z)`` follows
-    by Bayes' rule, as it does of :class:`LabeledTilted`.
+    :class:`AutoregressiveTilted`. Draws are exact with or without the label, and ``p(y | z)``
+    follows from Bayes' rule, as in :class:`LabeledTilted`.
 
     :param logits: unnormalized log probabilities of the labels, shape ``(num_labels,)``.
-    :param of_label: from labels of any shape ``batch`` to the density of that batch shape.
+    :param of_label: from labels of any shape ``batch`` to a density of that batch shape.
     :param validate_args: whether to check values given to ``log_prob``.
     :raises ValueError: for logits of another rank.
     """
@@ -95,7 +97,7 @@ class LabeledAutoregressive(Picklable, TorchDistribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """
-        Draw labels, forget them, and return the latents drawn given them.
+        Draw labels, discard them, and return the latents drawn given the labels.
 
         :param sample_shape: shape of independent draws.
         :return: shape ``(*sample_shape, *batch, Q)``.

@@ -1,4 +1,4 @@
-"""Mixtures of exponentially tilted priors with their own exact inverse CDF."""
+"""Mixtures of exponentially tilted priors with an exact inverse CDF."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -20,20 +20,20 @@ from pyro_tkam.ops.table import Table, tabulate
 
 class TiltedMixture(Tabulated):
     """
-    A mixture of univariate tilted densities, itself univariate.
+    A mixture of univariate tilted densities, which is also univariate.
 
     ``p(z) = Σ_k w_k p_k(z)`` with ``w = softmax(logits)`` (Raj 2025, arXiv:2506.14167, Eq. 12). Its
     CDF ``F = Σ_k w_k F_k`` is continuous, so draws are ``F^{-1}(u)``, with pathwise gradients in
     the weights and in the components, at a cost that does not depend on the number of components.
     (The paper draws a component first, Eq. 13; see :meth:`sample_component`.) Components on
-    different intervals are mixed on the hull of them all.
+    different intervals are mixed on the smallest interval that contains them all.
 
     :param logits: unnormalized log weights, shape ``(*batch, K)``; minus infinity leaves a
         component out.
     :param components: tilted densities of batch shape ``(*batch, K)``.
     :param validate_args: whether to check values given to ``log_prob``, ``cdf`` and ``icdf``.
-    :raises ValueError: for logits that are NaN or plus infinity, of which all of one mixture are
-        minus infinity, or whose last dimension is not the components'.
+    :raises ValueError: for logits that are NaN or plus infinity, logits of one mixture that are all
+        minus infinity, or logits whose last dimension differs from the components'.
     :raises TypeError: for components that are not :class:`ExponentiallyTilted`, and mixed dtypes.
 
     >>> components = ExponentiallyTilted(lambda z: torch.tensor([-8.0, 8.0]) * z)
@@ -116,8 +116,8 @@ class TiltedMixture(Tabulated):
     @in_full_precision
     def component_log_prob(self, value: Tensor) -> Tensor:
         """
-        Return the normalized ``log p_k(z)`` of every component, minus infinity outside its own
-        interval.
+        Return the normalized ``log p_k(z)`` of every component; it is minus infinity outside the
+        component's interval.
 
         :param value: shape ``(*sample, *batch_shape)``, or what broadcasts with it.
         :return: that shape with a last dimension ``K``.
@@ -149,8 +149,8 @@ class TiltedMixture(Tabulated):
 
     def prune(self, threshold: float) -> "TiltedMixture":
         """
-        Return the mixture without the components whose weight is below a threshold; the largest
-        always stays.
+        Return the mixture without the components whose weight is below a threshold. The largest
+        component always stays.
 
         :param threshold: smallest weight to keep, from 0 to 1.
         :raises ValueError: for a threshold outside [0, 1].

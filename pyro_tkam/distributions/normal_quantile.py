@@ -23,7 +23,7 @@ Quantile = Callable[[Any, Tensor], Tensor]
 def normal_quantile(fn: Any) -> Callable[[Tensor], Tensor] | None:
     """Return ``ε -> F^{-1}(Φ(ε))``, which maps a standard normal to a distribution.
 
-    Both tails keep their accuracy for tilted priors and where there is a closed form; elsewhere
+    Both tails stay accurate for tilted priors and for distributions with a closed form. For others,
     ``icdf`` is evaluated in float64, with ``Φ(ε)`` kept inside (0, 1).
 
     :param fn: a distribution, possibly wrapped in ``Independent`` or expanded.
@@ -43,12 +43,12 @@ def normal_quantile(fn: Any) -> Callable[[Tensor], Tensor] | None:
 
 def normal_score(fn: Any, value: Tensor) -> Tensor:
     """
-    Return the coordinates of a value in which its distribution is standard normal, which
-    :func:`normal_quantile` maps to that value: ``ε = Φ^{-1}(F(z))``, of the base distribution where
-    that map is one of transforms.
+    Return coordinates of a value in which its distribution is standard normal: ``ε =
+    Φ^{-1}(F(z))``, the inverse of :func:`normal_quantile`. If that map consists of transforms,
+    ``F`` belongs to the base distribution.
 
-    Where ``F(z)`` rounds to 0 or 1 it is moved inside, so that coordinates are finite: below 8.2,
-    or 5.3 in float32 without transforms, which are inverted in float64.
+    If ``F(z)`` rounds to 0 or 1, it is moved inside, so the coordinates stay finite: below 8.2, or
+    below 5.3 in float32 without transforms (transforms are inverted in float64).
 
     :param fn: a distribution for which :func:`normal_quantile` has a map.
     :param value: in its support, shape ``(*sample, *batch, *event)``.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 def normal_cdf(normal: Tensor) -> Tensor:
     """
-    Return ``Φ(ε)`` with its relative accuracy in the lower tail, where ``torch.special.ndtr`` has
+    Return ``Φ(ε)`` with full relative accuracy in the lower tail, where ``torch.special.ndtr`` has
     none.
 
     :param normal: ``ε``, any shape.
@@ -21,8 +21,8 @@ def normal_cdf(normal: Tensor) -> Tensor:
 
 def nearer_tail(normal: Tensor) -> Tensor:
     """
-    Return ``Φ(-|ε|)``, the probability of the nearer tail; at 0 its derivative is that of the lower
-    one.
+    Return ``Φ(-|ε|)``, the probability of the nearer tail. Its derivative at 0 is that of the lower
+    tail.
 
     :param normal: ``ε``, any shape.
     """
@@ -32,8 +32,7 @@ def nearer_tail(normal: Tensor) -> Tensor:
 
 def normal_score_of_tails(below: Tensor, above: Tensor) -> Tensor:
     """
-    Return ``Φ^{-1}(F)`` from the smaller of ``F`` and ``1 - F``, each with its own relative
-    accuracy.
+    Return ``Φ^{-1}(F)`` from the smaller of ``F`` and ``1 - F``, each with full relative accuracy.
 
     :param below: ``F``, any shape.
     :param above: ``1 - F``, likewise.

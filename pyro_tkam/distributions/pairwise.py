@@ -1,5 +1,6 @@
 """
-Independent elements of an event from an exponential family, cheap to score at many points at once.
+Independent elements of an event from an exponential family, cheap to evaluate at many points at
+once.
 """
 
 from typing import Any, ClassVar, Self
@@ -118,9 +119,9 @@ class PairwiseBernoulli(_PairwiseFamily):
     """
     Independent bits, ``log p(x) = Σ_d x_d η_d - log(1 + exp η_d)``.
 
-    It is ``Bernoulli(logits=η).to_event(event_dim)`` with one difference: ``expand`` copies
-    nothing, and where the batches of ``η`` and of the value broadcast against each other, all pairs
-    are scored by a matrix product.
+    It is ``Bernoulli(logits=η).to_event(event_dim)`` with two differences: ``expand`` copies
+    nothing, and if the batches of ``η`` and the value broadcast against each other, one matrix
+    product scores all pairs.
 
     :param logits: ``η``, shape ``(*batch, *event)``.
     :param event_dim: number of event dimensions.
@@ -151,11 +152,11 @@ class PairwiseBernoulli(_PairwiseFamily):
 
 class PairwiseContinuousBernoulli(_PairwiseFamily):
     """
-    Independent brightnesses in [0, 1], ``log p(x) = Σ_d x_d η_d - log((exp η_d - 1)/η_d)``.
+    Independent values in [0, 1], ``log p(x) = Σ_d x_d η_d - log((exp η_d - 1)/η_d)``.
 
     The continuous Bernoulli distribution (Loaiza-Ganem and Cunningham 2019, arXiv:1907.06845). It
-    is torch's, with one difference: ``expand`` copies nothing, and where the batches of ``η`` and
-    of the value broadcast against each other, all pairs are scored by a matrix product.
+    is torch's distribution with two differences: ``expand`` copies nothing, and if the batches of
+    ``η`` and the value broadcast against each other, one matrix product scores all pairs.
 
     :param logits: ``η``, shape ``(*batch, *event)``.
     :param event_dim: number of event dimensions.
@@ -173,7 +174,7 @@ class PairwiseContinuousBernoulli(_PairwiseFamily):
 
     @property
     def mean(self) -> Tensor:
-        """Mean brightness, the derivative of the log normalizer, shape ``(*batch, *event)``."""
+        """Mean value, the derivative of the log normalizer, shape ``(*batch, *event)``."""
         half = self.logits / 2
         small = half.abs() < 0.1
         safe = torch.where(small, 1.0, half)
@@ -193,9 +194,9 @@ class PairwiseCategorical(_PairwiseFamily):
     Independent symbols, ``log p(x) = Σ_d log softmax(η_d)[x_d]``: a class for every position of an
     event.
 
-    It is ``Categorical(logits=η).to_event(event_dim)`` with one difference: ``expand`` copies
-    nothing, and where the batches of ``η`` and of the value broadcast against each other, all pairs
-    are scored by a matrix product with the symbols' indicators.
+    It is ``Categorical(logits=η).to_event(event_dim)`` with two differences: ``expand`` copies
+    nothing, and if the batches of ``η`` and the value broadcast against each other, one matrix
+    product with the symbols' indicators scores all pairs.
 
     :param logits: ``η``, shape ``(*batch, *event, num_classes)``.
     :param event_dim: number of event dimensions; 0 for one label.

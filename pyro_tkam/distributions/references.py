@@ -1,6 +1,6 @@
 """
-Reference densities ``π0`` of the tilted prior, by name (Raj 2025, Sec. 2.2 and Tables 4 to 6) or
-distribution.
+Reference densities ``π0`` of the tilted prior, given by name (Raj 2025, Sec. 2.2 and Tables 4 to 6)
+or as a distribution.
 """
 
 import copy
@@ -42,7 +42,7 @@ class Reference(Protocol):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Parameters and other tensors; they decide dtype and device."""
+        """Parameters and other tensors, which determine dtype and device."""
 
     @property
     def singular_part(self) -> Callable[[Tensor], Tensor] | None:
@@ -84,7 +84,7 @@ class _OnInterval(Picklable):
 @dataclass(frozen=True, eq=False)
 class Constant(_OnInterval):
     """
-    A constant density: ``1/(high - low)``, or 1 where it is not ``normalized``.
+    A constant density: ``1/(high - low)``, or 1 if it is not ``normalized``.
 
     :param normalized: whether the density integrates to 1.
 
@@ -105,7 +105,7 @@ class Constant(_OnInterval):
 @dataclass(frozen=True, eq=False)
 class Gaussian(_OnInterval):
     """
-    The Gaussian density on an interval, standard where it has no location and scale.
+    The Gaussian density on an interval; standard normal if location and scale are missing.
 
     :param loc: location, of any batch shape.
     :param scale: scale, of any batch shape.
@@ -119,7 +119,7 @@ class Gaussian(_OnInterval):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Location and scale, where there are any."""
+        """Location and scale, if given."""
         return tuple(p for p in (self.loc, self.scale) if p is not None)
 
     def log_density(self, z: Tensor) -> Tensor:
@@ -164,26 +164,26 @@ class FromDistribution(_OnInterval):
     """
     A univariate ``torch.distributions`` object as a reference.
 
-    :param distribution: the density, of empty event shape; its own validation is off.
+    :param distribution: the density, with empty event shape; its own validation is turned off.
     """
 
     distribution: Distribution
 
     @property
     def breakpoints(self) -> Tensor | None:
-        """The location of densities that have a kink there."""
+        """The location of a density that has a kink there."""
         if isinstance(self.distribution, _KINKED_AT_LOCATION):
             return self.distribution.loc[None]
         return None
 
     @property
     def singular_part(self) -> Callable[[Tensor], Tensor]:
-        """The log density, since nothing is known about it."""
+        """The log density, because nothing is known about it."""
         return self.log_density
 
     @property
     def batch_shape(self) -> torch.Size:
-        """The distribution's."""
+        """The batch shape of the distribution."""
         return self.distribution.batch_shape
 
     @property
@@ -204,7 +204,9 @@ _KINKED_AT_LOCATION = (torch.distributions.Laplace, dist.AsymmetricLaplace)
 
 
 def tensors_of(distribution: Distribution) -> Iterator[Tensor]:
-    """Yield the tensors that a distribution, and those it is made of, hold."""
+    """
+    Yield all tensors that a distribution holds, including those of the distributions inside it.
+    """
     for value in vars(distribution).values():
         if isinstance(value, Tensor):
             yield value
@@ -216,7 +218,7 @@ def copied(
     distribution: Distribution, change: Callable[[Tensor], Tensor] = lambda tensor: tensor
 ) -> Distribution:
     """
-    Copy a distribution, and those that it is made of, without validation and with changed tensors.
+    Copy a distribution and those inside it, without validation and with changed tensors.
     """
     new = copy.copy(distribution)
     for name, value in vars(distribution).items():
@@ -253,11 +255,11 @@ def resolve_reference(
 
     :param reference: ``"uniform"``, ``"gaussian"``, ``"lognormal"``, ``"learnable_gaussian"``,
         ``"flat"``, or a univariate distribution.
-    :param low: lower end; None takes the reference's own. What lies outside a distribution's
-        support is cut off.
+    :param low: lower end; None takes the reference's end. Anything outside a distribution's support
+        is cut off.
     :param high: upper end, likewise.
-    :raises ValueError: for an unknown name, a distribution that is multivariate or discrete, an end
-        that is missing where the reference is unbounded, and ``low >= high``.
+    :raises ValueError: for an unknown name, a multivariate or discrete distribution, a missing end
+        where the reference is unbounded, and ``low >= high``.
     :raises TypeError: for a reference that is neither a name nor a distribution, and ends that are
         not numbers.
 

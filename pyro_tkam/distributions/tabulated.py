@@ -1,5 +1,5 @@
 """
-What the univariate distributions with a tabulated density share: exact CDF, inverse, draws and
+Common base of the univariate distributions with a tabulated density: exact CDF, inverse, draws and
 moments.
 """
 
@@ -27,9 +27,8 @@ class Tabulated(Picklable, TorchDistribution):
     Draws are ``F^{-1}(u)``, exact to the accuracy of the table, with pathwise gradients of every
     order.
 
-    A subclass sets ``low``, ``high``, ``_coordinate`` and the ``_table`` in it, and has
-    ``_log_density``; ``_shared`` names what instances that :meth:`expand` makes share with the
-    first.
+    A subclass sets ``low``, ``high``, ``_coordinate`` and ``_table``, and defines ``_log_density``.
+    ``_shared`` names the attributes that instances made by :meth:`expand` share with the original.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -50,8 +49,8 @@ class Tabulated(Picklable, TorchDistribution):
         """
         Estimated absolute error of the CDF, shape ``batch_shape``.
 
-        It includes the mass of draws that floats cannot tell from an end of the interval where the
-        density has a pole.
+        It includes the mass of draws that floating point can't distinguish from an end of the
+        interval, if the density has a pole there.
         """
         return (self._table.error + self._table.rounding + self._unreachable()).expand(
             self.batch_shape
@@ -154,9 +153,9 @@ class Tabulated(Picklable, TorchDistribution):
 
         :param value: probabilities ``u``, shape ``(*sample, *batch_shape)``, or what broadcasts
             with it.
-        :param upper: whether ``u`` is the mass above ``z`` instead of that below it, for all of
-            them or, as a tensor that broadcasts to the shape of ``u``, for each; a small mass above
-            then keeps its relative accuracy.
+        :param upper: whether ``u`` is the mass above ``z`` instead of the mass below it. A bool
+            applies to all; a tensor that broadcasts to the shape of ``u`` applies elementwise. A
+            small mass above then keeps its relative accuracy.
         :return: the broadcast shape.
         :raises ValueError: with ``validate_args``, for probabilities outside [0, 1]; for ``upper``
             of another shape.
@@ -186,8 +185,8 @@ class Tabulated(Picklable, TorchDistribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """
-        Draw exactly by inverting the CDF, with pathwise gradients (Raj 2025, Eq. 21-25 without
-        their bias).
+        Draw exactly by inverting the CDF, with pathwise gradients (Raj 2025, Eq. 21-25, without the
+        bias).
 
         :param sample_shape: shape of independent draws.
         :return: shape ``(*sample_shape, *batch_shape)``.

@@ -29,11 +29,11 @@ class ExponentiallyTilted(Tabulated):
     with pathwise gradients of every order in the parameters of ``f`` and ``π0``, in ``low``,
     ``high`` and in ``u``.
 
-    :param energy: elementwise ``f``: it takes any ``z`` that broadcasts against
-        ``(*sample, *batch)`` and returns the broadcast shape. An attribute ``knots``, of shape
-        ``(*grid_batch, count)``, gives the edges of the cells within which it is smooth, and one
-        ``magnitude``, broadcastable to the batch, the size of the largest terms that it sums where
-        those cancel.
+    :param energy: elementwise ``f``. It takes any ``z`` that broadcasts against ``(*sample,
+        *batch)`` and returns the broadcast shape. An attribute ``knots``, of shape ``(*grid_batch,
+        count)``, gives the edges of the cells inside which ``f`` is smooth. An attribute
+        ``magnitude``, broadcastable to the batch, gives the size of the largest terms in a sum
+        whose terms cancel.
     :param reference: ``π0``, a univariate distribution or one of ``"uniform"`` (on [0, 1]),
         ``"gaussian"`` and ``"learnable_gaussian"`` (on [-4, 4]), ``"lognormal"`` (on [0, 4]) and
         ``"flat"`` (1 on [-1, 1]).
@@ -43,10 +43,9 @@ class ExponentiallyTilted(Tabulated):
     :param quadrature: a rule of :mod:`pyro_tkam.ops.quadrature`; the default halves its cells until
         the error of the CDF is estimated below 1e-10 (float64) or 5e-7 (float32).
     :param validate_args: whether to check arguments, also of ``log_prob`` and ``icdf``.
-    :raises ValueError: for ``low >= high``, an unknown reference, an energy of the wrong shape or
-        not finite, and a density without mass on the interval.
-    :raises TypeError: for an energy that cannot be called, and other types that are not listed
-        here.
+    :raises ValueError: for ``low >= high``, an unknown reference, an energy with the wrong shape or
+        values that are not finite, and a density without mass on the interval.
+    :raises TypeError: for an energy that cannot be called, and other types not listed here.
 
     >>> import torch
     >>> exponential = ExponentiallyTilted(lambda z: -2 * z, low=0.0, high=1.0)
@@ -194,8 +193,8 @@ class ExponentiallyTilted(Tabulated):
 
 def merged(cuts: list[Tensor], rank: int) -> Tensor:
     """
-    Sort several sets of points, each of shape ``(count, *batch)``, into one for a batch of that
-    rank.
+    Merge several sets of points, each of shape ``(count, *batch)``, into one sorted set for a batch
+    of that rank.
     """
     cuts = [aligned(points, rank) for points in cuts]
     batch = torch.broadcast_shapes(*(points.shape[1:] for points in cuts))

@@ -1,4 +1,4 @@
-"""A guide network: the posterior of every datum's latents in one pass."""
+"""A guide network: the approximate posterior of every datum's latents in one pass."""
 
 from collections.abc import Mapping, Sequence
 from inspect import signature
@@ -19,31 +19,31 @@ from pyro_tkam.ops._precision import at_least_single
 
 class AmortizedGuide(PyroModule):
     """
-    ``q(z|x) = T(N(μ(x), σ²(x)))`` with ``μ, log σ`` from a network and ``T`` onto the interval of
-    the prior.
+    ``q(z|x) = T(N(μ(x), σ²(x)))``, where a network gives ``μ, log σ`` and ``T`` maps onto the
+    interval of the prior.
 
-    ``T`` is a scaled sigmoid, where the interval has one end an exponential, and where it has none
-    the identity.
+    ``T`` is a scaled sigmoid for an interval, an exponential for a half-line, and the identity for
+    the real line.
 
-    It serves any objective that takes a guide (Kingma & Welling 2014, arXiv:1312.6114):
-    ``pyro.infer.Trace_ELBO``, and :class:`~pyro_tkam.infer.ImportanceWeightedELBO`,
+    It works with any objective that takes a guide (Kingma & Welling 2014, arXiv:1312.6114):
+    ``pyro.infer.Trace_ELBO``, :class:`~pyro_tkam.infer.ImportanceWeightedELBO`,
     :class:`~pyro_tkam.infer.ImportanceMLE` (wake), :class:`~pyro_tkam.infer.WakeSleepMLE` and
-    :class:`~pyro_tkam.infer.LangevinMLE` (refined). With ``pyro.infer.SVI``, though not with
-    :class:`~pyro_tkam.train.ELBOTraining`, also ``RenyiELBO`` and ``ReweightedWakeSleep``.
+    :class:`~pyro_tkam.infer.LangevinMLE` (refined). ``RenyiELBO`` and ``ReweightedWakeSleep`` work
+    with ``pyro.infer.SVI``, but not with :class:`~pyro_tkam.train.ELBOTraining`.
 
-    It takes the arguments of the model, and reads ``x``: of a
-    :class:`~pyro_tkam.models.LabeledTKAM` not the labels.
+    It takes the arguments of the model and reads ``x``. For a
+    :class:`~pyro_tkam.models.LabeledTKAM`, it does not read the labels.
 
     :param model: a :class:`~pyro_tkam.models.TKAM`, :class:`~pyro_tkam.models.LabeledTKAM` or
         :class:`~pyro_tkam.models.MultimodalTKAM`, or another model with ``model(size=1)``, a plate
         ``"data"``, one latent site in it and one observed site ``"x"``.
     :param hidden: widths of the hidden layers of the network, a multilayer perceptron with SiLU.
     :param encoder: another network, from data ``(batch, *event)`` to ``(batch, 2 * latents)``.
-        Integers need one, such as ``nn.Sequential(nn.Embedding(num_classes, 16), nn.Flatten(),
-        nn.Linear(16 * length, 2 * latents))``, and so do several modalities: it is called with
-        their dictionary, and with ``observed`` where some are missing.
-    :raises ValueError: for a model with several latent sites, or none, for latents that are neither
-        real nor in an interval, and for no encoder where one is needed.
+        Integer data need one, such as ``nn.Sequential(nn.Embedding(num_classes, 16), nn.Flatten(),
+        nn.Linear(16 * length, 2 * latents))``. Several modalities need one too: it is called with
+        their dictionary, and with ``observed`` if some are missing.
+    :raises ValueError: for a model with several latent sites or none, for latents that are neither
+        real nor in an interval, and for a missing encoder if one is needed.
 
     >>> from pyro_tkam.models import TKAM
     >>> model = TKAM.mixture(6, latent_dim=4, num_components=3)
@@ -85,8 +85,8 @@ class AmortizedGuide(PyroModule):
         Draw the latents of a mini-batch.
 
         :param x: data, shape ``(batch, *event)``, or a dictionary of such.
-        :param others: the model's further arguments, in its order.
-        :param named: the same by name. ``size`` is read, the length of the whole data set, and
+        :param others: the model's other arguments, in its order.
+        :param named: the same by name. It uses ``size``, the length of the whole data set, and
             ``observed``.
         :return: shape ``(batch, *latent)``.
         """
@@ -101,7 +101,7 @@ class AmortizedGuide(PyroModule):
         Return ``q(z|x)``, of batch shape ``(batch,)``.
 
         :param x: data, shape ``(batch, *event)``, or a dictionary of such.
-        :param observed: which rows have a modality, by name; passed on to the encoder if given.
+        :param observed: which rows have a modality, by name; passed to the encoder if given.
         """
         output = self.encoder(x) if observed is None else self.encoder(x, observed)
         location, log_scale = (

@@ -1,5 +1,5 @@
 """
-Generators: a network on latents in its own units, and that of the Kolmogorov-Arnold representation.
+Generators: a network on standardized latents, and the Kolmogorov-Arnold generator.
 """
 
 import math
@@ -15,7 +15,7 @@ from pyro_tkam.nn._unseen import unseen_copy
 
 class LatentGenerator(PyroModule):
     """
-    A network on latents that are shifted and scaled to mean 0 and variance 1, where its grids lie.
+    A network on latents that are shifted and scaled to mean 0 and variance 1, to match its grids.
 
     :param outer: a module from ``(*, Q)`` to ``(*, D)``.
     :param data_shape: shape of one datum, of ``D`` elements.
@@ -54,7 +54,7 @@ class LatentGenerator(PyroModule):
 
     def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
         """
-        Update the grids of the network, where it has any.
+        Update the grids of the network, if it has any.
 
         :param samples: latents, as for a call.
         :param options: as in :meth:`pyro_tkam.nn.KAN.update_grid`.
@@ -64,12 +64,12 @@ class LatentGenerator(PyroModule):
 
     def prune(self, samples: Tensor, threshold: float) -> Self:
         """
-        Return a generator with the network pruned, where it is a KAN.
+        Return a generator with a pruned network, if the network is a KAN.
 
         :param samples: latents, as for a call.
         :param threshold: smallest attribution of an edge and of a hidden node to keep, see
             :meth:`pyro_tkam.nn.KAN.prune`.
-        :raises ValueError: see there.
+        :raises ValueError: as :meth:`pyro_tkam.nn.KAN.prune` does.
         """
         pruned = unseen_copy(self)
         if isinstance(pruned.outer, KAN):
@@ -82,8 +82,8 @@ class KARTGenerator(LatentGenerator):
     """
     ``x̃_o = Σ_q Φ_{q,o}(Σ_p z_{q,p})`` (Raj 2025, arXiv:2506.14167, Eq. 7 and 10).
 
-    The shift and the scale of the inner sums are part of the outer functions' argument; they change
-    nothing of what can be represented.
+    The argument of the outer functions includes a shift and a scale of the inner sums. They don't
+    change what can be represented.
 
     :param outer: the outer functions, a module from ``(*, Q)`` to ``(*, D)``.
     :param data_shape: shape of one datum, of ``D`` elements.

@@ -54,7 +54,7 @@ def of_density(density: Distribution | LogDensity) -> Moments:
 
 
 def of_formula(formula: Any) -> Moments:
-    """Integrate the features against a density that a formula gives up to a factor."""
+    """Integrate the features against a density given by a formula, up to a factor."""
     function = formula_function(formula)
 
     def log_density(z: Tensor) -> Tensor:
@@ -87,21 +87,22 @@ def fit_tilt(
     energies: UnivariateFunctions, reference: Reference, moments: Moments, ridge: float
 ) -> None:
     r"""
-    Fit a bank of energies so that the densities ``exp(f) π0 / Z`` are nearest to a target.
+    Fit a bank of energies so that the densities ``exp(f) π0 / Z`` are closest to a target.
 
-    With the energy :math:`f = θ · B` the densities are an exponential family, and the least
-    Kullback-Leibler divergence from the target (for samples: the greatest likelihood) solves a
-    concave problem,
+    With the energy :math:`f = θ · B`, the densities form an exponential family. The member with the
+    smallest Kullback-Leibler divergence from the target (for samples: the largest likelihood)
+    solves a concave problem,
 
-    .. math:: \max_θ\; θ · E_{\text{target}}[B] - \log \int e^{θ · B} π_0 - \tfrac12 λ |θ|^2,
+    .. math:: \max_θ\; θ · E_{\text{target}}[B] - \log \int e^{θ · B} π_0 - \tfrac12 λ |θ|^2.
 
-    by Newton's method with the integrals, and so the normalizer, by quadrature, in float64.
+    Newton's method solves it in float64, with quadrature for the integrals and the normalizer.
 
-    :param energies: the bank, which is changed in place: base functions become zero, scales one.
+    :param energies: the bank, changed in place: base functions become zero, scales one.
     :param reference: :math:`π_0`.
-    :param moments: the target's expectations of the features.
+    :param moments: the features' expectations under the target.
     :param ridge: :math:`λ`, positive.
-    :raises ValueError: for a ridge that is not positive and finite, and what ``moments`` raises.
+    :raises ValueError: for a ridge that is not positive and finite, and whatever ``moments``
+        raises.
     :raises TypeError: for a bank whose coefficients, scales or weights are random.
     """
     check_learned(energies, energies.weight_names, "a fit")

@@ -1,4 +1,4 @@
-"""Data with a class: a label coupled to the latents, known in some rows, none or all."""
+"""Data with a class: a label coupled to the latents, known in some, all or no rows."""
 
 from typing import Any
 
@@ -27,15 +27,16 @@ class LabeledTKAM(PyroModule):
 
     The prior ``p(z) = Σ_y w_y p(z | y)`` and ``p(y | z)`` come from the same label energies (the
     symbol-vector coupling of Pang and Wu 2021, arXiv:2108.11556; Raj 2025, arXiv:2506.14167, Sec.
-    5.2), so that data without a label train prior and generator too, draws given a label are exact,
-    and ``p(y | x) = E[p(y | z) | x]``. Sites: ``"z"``, ``"label"`` and ``"x"``, in the plate
+    5.2). Data without a label therefore also train prior and generator, draws given a label are
+    exact, and ``p(y | x) = E[p(y | z) | x]``. Sites: ``"z"``, ``"label"`` and ``"x"``, in the plate
     ``"data"``.
 
     :param prior: the coupled prior.
     :param generator: module from latents ``(*batch, Q)`` to the likelihood's argument.
     :param likelihood: from the generator's output to a distribution of data.
-    :param label_weight: factor of ``log p(y | z)``: with a guide, above 1 where few of many data
-        have a label. Without a guide leave it at 1: it would sharpen the importance weights too.
+    :param label_weight: factor of ``log p(y | z)``. With a guide, set it above 1 if only a few of
+        many data have a label. Without a guide, leave it at 1, because it would sharpen the
+        importance weights too.
     :raises ValueError: for a weight that is not positive.
 
     >>> from pyro_tkam.models import GaussianLikelihood
@@ -64,17 +65,17 @@ class LabeledTKAM(PyroModule):
         self, x: Tensor | None = None, label: Tensor | None = None, size: int | None = None
     ) -> Tensor:
         """
-        Score data, or draw some.
+        Score data, or draw data.
 
         :param x: a mini-batch, shape ``(batch, *event)``; None draws ``size`` rows.
-        :param label: their classes, integers of shape ``(batch,)``, and -1 where there is none;
+        :param label: their classes, integers of shape ``(batch,)``, with -1 for a missing label;
             None for no labels.
-        :param size: with ``x``, the length of the whole data set, by which the plate scales;
-            without, the number of rows to draw.
+        :param size: with ``x``, the length of the whole data set, which sets the scale of the
+            plate; without, the number of rows to draw.
         :return: ``x``, or the rows drawn.
         :raises ValueError: for labels outside the classes, data that are empty, not finite or of
-            another shape, and a ``size`` below the number of rows.
-        :raises TypeError: for labels that are not integers, and data of another dtype than the
+            the wrong shape, and a ``size`` below the number of rows.
+        :raises TypeError: for labels that are not integers, and data whose dtype differs from the
             generator's output.
         """
         rows, size = check_sizes(x, size)
@@ -121,8 +122,8 @@ class LabeledTKAM(PyroModule):
     @torch.no_grad()
     def generate(self, label: Tensor) -> Tensor:
         """
-        Draw data of given classes without the likelihood's noise: exact draws of ``p(z | y)``, and
-        the generator.
+        Draw data of given classes without the likelihood's noise: exact draws of ``p(z | y)``,
+        passed through the generator.
 
         :param label: integers of shape ``(num,)``.
         :return: shape ``(num, *event)``.

@@ -18,7 +18,7 @@ from pyro_tkam.distributions import (
 
 class Likelihood(PyroModule):
     """
-    From the generator's output to a distribution of data.
+    A map from the generator's output to a distribution of data.
 
     :param event_dim: number of dimensions of one datum.
     :raises ValueError: for a negative number.
@@ -35,7 +35,7 @@ class Likelihood(PyroModule):
 
     def noiseless(self, output: Tensor) -> Tensor:
         """
-        Return what a datum looks like without the likelihood's noise: its mean.
+        Return a datum without the likelihood's noise: its mean.
 
         :param output: the generator's output.
         :return: shape ``(*batch, *event)``.
@@ -44,10 +44,10 @@ class Likelihood(PyroModule):
 
     def expected(self, output: Tensor) -> Tensor:
         """
-        Return what can be averaged over latents: a mean, or the probabilities of symbols.
+        Return the quantity to average over latents: a mean, or the probabilities of symbols.
 
         :param output: the generator's output.
-        :return: shape ``(*batch, *event)``, for symbols with a last dimension of classes.
+        :return: shape ``(*batch, *event)``, plus a last dimension of classes for symbols.
         """
         return self(output).mean
 
@@ -59,7 +59,7 @@ class GaussianLikelihood(Likelihood):
 
     :param noise_scale: the standard deviation ``σ``, in units of the data.
     :param event_dim: number of dimensions of one datum, at least 1.
-    :param learned: make ``noise_scale`` a parameter, which starts from the value given.
+    :param learned: make ``noise_scale`` a parameter, initialized at this value.
     :raises ValueError: for a scale that is not positive and finite, and for data without a
         dimension.
 
@@ -113,7 +113,7 @@ class BernoulliLikelihood(Likelihood):
 
 class ContinuousBernoulliLikelihood(Likelihood):
     """
-    Brightnesses in [0, 1] of a continuous Bernoulli distribution with these logits.
+    Values in [0, 1] with a continuous Bernoulli distribution with these logits.
 
     :param event_dim: number of dimensions of one datum.
 
@@ -133,8 +133,8 @@ class ContinuousBernoulliLikelihood(Likelihood):
 
 class CategoricalLikelihood(Likelihood):
     """
-    A symbol at every position, with probabilities ``softmax(output)``; with ``event_dim=0`` one
-    label.
+    A symbol at every position, with probabilities ``softmax(output)``; a single label with
+    ``event_dim=0``.
 
     :param event_dim: number of dimensions of one datum.
 

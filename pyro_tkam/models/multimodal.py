@@ -21,10 +21,10 @@ Data = Mapping[str, Tensor]
 
 class Heads(PyroModule):
     """
-    One generator for each modality, on features they share.
+    One generator per modality, on shared features.
 
-    :param heads: modules from features to each modality's output, by its name.
-    :param trunk: module from latents to features; None hands the latents on.
+    :param heads: modules from features to each modality's output, by name.
+    :param trunk: module from latents to features; None passes the latents through.
 
     >>> heads = Heads({"image": nn.Linear(8, 64), "label": nn.Linear(8, 10)}, trunk=nn.Linear(5, 8))
     >>> {name: tuple(output.shape) for name, output in heads(torch.randn(3, 5)).items()}
@@ -48,16 +48,17 @@ class Heads(PyroModule):
 
 class MultimodalTKAM(PyroModule):
     """
-    Data ``x = (x_1, …, x_M)`` of several kinds, independent given one latent:
-    ``log p(x | z) = Σ_m log p(x_m | z)``.
+    Data ``x = (x_1, …, x_M)`` of several kinds, independent given one latent: ``log p(x | z) = Σ_m
+    log p(x_m | z)``.
 
-    A modality that a datum lacks drops out of its sum; the latent is inferred from the others, and
-    the missing one generated from it (the multimodal data of Raj 2025, arXiv:2506.14167, Sec. 5.2).
-    Sites: ``"z"`` (or ``"u"``) and one of each modality's name, in the plate ``"data"``.
+    A missing modality drops out of this sum. The latent is inferred from the other modalities, and
+    the missing one is generated from the latent (the multimodal data of Raj 2025, arXiv:2506.14167,
+    Sec. 5.2). Sites: ``"z"`` (or ``"u"``) and one site per modality, with its name, in the plate
+    ``"data"``.
 
     :param prior: module that returns the current prior when called without arguments.
     :param generator: module from latents to a dictionary of outputs, such as :class:`Heads`.
-    :param likelihoods: from each output to a distribution, by the modality's name.
+    :param likelihoods: map from each output to a distribution, by the modality's name.
     :param coupling: ``"independent"`` or ``"shared"``.
     :raises ValueError: for an unknown coupling and no modality.
 
@@ -93,17 +94,18 @@ class MultimodalTKAM(PyroModule):
         Run the generative process.
 
         :param x: a mini-batch of each modality, ``(batch, *event)``, by name, or None to draw all.
-            A name that is left out is missing in every row.
-        :param observed: by name, which rows have a modality, booleans of shape ``(batch,)``; names
-            left out are there in all rows. What ``x`` holds in other rows is not looked at.
+            A modality that is left out is missing in every row.
+        :param observed: by name, which rows have a modality, booleans of shape ``(batch,)``.
+            Modalities left out are present in all rows. The values of ``x`` in other rows are
+            ignored.
         :param size: with ``x``, the length of the whole data set; without, the number of rows to
             draw.
         :return: the modalities that are observed or drawn.
-        :raises ValueError: for names that are no modality, different numbers of rows or none, masks
-            without ``x`` or of another shape, rows without any modality, observed values that are
-            not finite or of another shape, a missing or too small ``size``, and
+        :raises ValueError: for names that are not modalities, different or zero numbers of rows,
+            masks without ``x`` or of the wrong shape, rows without any modality, observed values
+            that are not finite or of the wrong shape, a missing or too small ``size``, and
             ``coupling="shared"`` with a prior without inner indices.
-        :raises TypeError: for values of another dtype than the generator's output.
+        :raises TypeError: for values whose dtype differs from the generator's output.
         """
         if x is None and observed:
             raise ValueError(f"observed must be None without x, got {sorted(observed)}")
@@ -185,12 +187,11 @@ class MultimodalTKAM(PyroModule):
         guide: Any = None,
     ) -> dict[str, Tensor]:
         """
-        Return every modality's posterior mean given those observed: for labels and symbols, their
-        probabilities.
+        Return every modality's posterior mean given the observed ones; for labels and symbols,
+        return their probabilities.
 
-        ``E[x_m | x] = Σ_s w_s E[x_m | z_s]``, with the weights of importance sampling. Texts have
-        no mean: a model with a :class:`~pyro_tkam.models.SequenceLikelihood` takes :meth:`complete`
-        instead.
+        ``E[x_m | x] = Σ_s w_s E[x_m | z_s]``, with importance weights. Text has no mean: for a
+        model with a :class:`~pyro_tkam.models.SequenceLikelihood`, use :meth:`complete` instead.
 
         :param x: observed modalities, as in :meth:`forward`.
         :param observed: which rows have them, as in :meth:`forward`.
@@ -218,8 +219,8 @@ class MultimodalTKAM(PyroModule):
         guide: Any = None,
     ) -> dict[str, Tensor]:
         """
-        Draw every modality once from its posterior given those observed, without the likelihoods'
-        noise.
+        Draw every modality once from its posterior given the observed ones, without the
+        likelihoods' noise.
 
         :param x: observed modalities, as in :meth:`forward`.
         :param observed: which rows have them, as in :meth:`forward`.
@@ -245,7 +246,7 @@ def average(weights: Tensor, values: Tensor) -> Tensor:
     Return weighted means over draws.
 
     :param weights: shape ``(draw, batch)``, summing to one over the draws.
-    :param values: shape ``(draw, batch, *event)``, or ``(draw, 1, *event)`` where data share the
+    :param values: shape ``(draw, batch, *event)``, or ``(draw, 1, *event)`` if data share the
         draws.
     :return: shape ``(batch, *event)``.
     """

@@ -30,7 +30,7 @@ class TiltedPrior(PyroModule):
     """
     A bank of exponentially tilted densities ``p_{q,p}(z) ∝ exp(f_{q,p}(z)) π0(z)``.
 
-    Calling it reads the parameters once and returns the current distribution (Raj 2025,
+    Each call reads the parameters once and returns the current distribution (Raj 2025,
     arXiv:2506.14167, Eq. 4).
 
     :param batch_shape: shape of the bank, ``(Q, P)`` for the model of the paper.
@@ -80,10 +80,10 @@ class TiltedPrior(PyroModule):
 
     def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
         """
-        Move the knots of the energies to where the latents are; the interval stays.
+        Move the knots of the energies to the latents; the interval stays fixed.
 
-        Energies that differ only in the last of several batch dimensions share a grid, and so the
-        nodes of their tables.
+        Energies that differ only in the last of several batch dimensions share a grid and therefore
+        the nodes of their tables.
 
         :param samples: latents, shape ``(N, *batch_shape)``.
         :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for
@@ -107,24 +107,25 @@ class TiltedPrior(PyroModule):
         ridge: float = 1e-6,
     ) -> None:
         """
-        Start from what is known: fit the densities to samples, to a density or to a formula.
+        Start from prior knowledge: fit the densities to samples, to a density or to a formula.
 
         See :func:`pyro_tkam.models.knowledge.fit_tilt`. Base functions are set to zero, scales to
-        one. Give one of the three; what lacks batch dimensions is fitted by all densities alike. A
-        prior may become part of a model after it was fitted, but, as Pyro has it, not after it was
-        called.
+        one. Give exactly one of the three targets. If a target lacks batch dimensions, all
+        densities are fitted to it. You can add a fitted prior to a model, but Pyro does not allow
+        this after the prior has been called.
 
         :param samples: values inside the interval, shape ``(N,)`` or ``(N, *batch)``.
         :param density: a distribution, or an elementwise function from ``z`` to its log density up
             to a constant.
         :param formula: a density up to a factor in one variable, as text that
             :func:`~pyro_tkam.nn.parse_expression` reads or an expression of ``sympy``.
-        :param ridge: penalty on squared coefficients, in nats; larger ones keep closer to the
+        :param ridge: penalty on squared coefficients, in nats; larger values stay closer to the
             reference.
-        :raises ValueError: unless one of the three is given, for no samples, for samples of another
-            shape or outside the interval, for a target without mass or with values that are not
-            finite on it, and for a ridge that is not positive and finite.
+        :raises ValueError: unless exactly one target is given, for no samples, for samples of the
+            wrong shape or outside the interval, for a target without mass or with values that are
+            not finite on the interval, and for a ridge that is not positive and finite.
         :raises TypeError: for samples that are not a tensor, a formula that is neither text nor an
+            expression, and random coefficients, scales or weights.
             expression, and for coefficients, scales or weights that are random.
 
         >>> prior = TiltedPrior((), "gaussian", basis="bspline")
@@ -161,12 +162,12 @@ class TiltedPrior(PyroModule):
 
     def symbolic(self, index: tuple[int, ...] = (), **options: Any) -> list[Candidate]:
         """
-        Find formulas for the logarithm of one density, the best first, with standard errors.
+        Find formulas for the logarithm of one density, best first, with standard errors.
 
-        :param index: which density, a place in ``batch_shape``.
+        :param index: which density, an index into ``batch_shape``.
         :param options: ``library``, ``num_candidates`` and ``tolerance`` of
             :func:`pyro_tkam.nn.fit_formulas`.
-        :raises ValueError: for a place outside of the bank and for unknown names.
+        :raises ValueError: for an index outside the bank and for unknown names.
         """
         with torch.no_grad(), unseen(self):
             return _formulas(self(), self.low, self.high, index, **options)
@@ -196,14 +197,16 @@ class MixturePrior(PyroModule):
         self, samples: Tensor | None = None, *, noise_scale: float = 0.1, **options: Any
     ) -> None:
         """
-        Start from what is known: fit every mixture to samples, to a density or to a formula.
+        Start from prior knowledge: fit every mixture to samples, to a density or to a formula.
 
-        All components of a mixture are fitted to its target, so that the mixture is that target
-        whatever its weights, which stay. Noise then tells the components apart, or training would
-        keep them equal. A target for each component goes to ``components.fit``.
+        All components of a mixture are fitted to its target, so the mixture equals the target for
+        any weights, which stay unchanged. Noise then makes the components different, because
+        training would otherwise keep them equal. To fit each component to its own target, use
+        ``components.fit``.
 
         :param samples: values inside the interval, shape ``(N,)`` or ``(N, *batch)``.
-        :param noise_scale: coefficients move by ``U(-½, ½)`` times this, divided by their number.
+        :param noise_scale: coefficients move by ``U(-½, ½)`` times this scale, divided by their
+            number.
         :param options: ``density``, ``formula`` and ``ridge`` of :meth:`TiltedPrior.fit`.
         :raises ValueError: as there, and for a noise scale that is negative or not finite.
         :raises TypeError: as there.
@@ -229,20 +232,21 @@ class MixturePrior(PyroModule):
         self, latents: Tensor, weights: Tensor, *, penalty: float = 0.0, size: int | None = None
     ) -> Tensor:
         """
-        Set the mixtures' weights to ``w_k ∝ max(N_k - λ, 0)``, with ``N_k`` the data that component
-        ``k`` explains.
+        Set the mixtures' weights to ``w_k ∝ max(N_k - λ, 0)``, where ``N_k`` is the number of data
+        that component ``k`` explains.
 
-        The M step of a Dirichlet prior of exponents ``1 - λ`` (Figueiredo & Jain 2002, IEEE TPAMI
-        24:381): components that explain fewer data than ``λ`` get the weight 0 and keep it, so that
-        :meth:`prune` leaves them out without a change of any draw. From then on weights are set by
-        counts, and have no gradient. Between calls, train the rest; raise ``λ`` along a path.
+        This is the M step of a Dirichlet prior with exponents ``1 - λ`` (Figueiredo & Jain 2002,
+        IEEE TPAMI 24:381). Components that explain fewer data than ``λ`` get weight 0 and keep it,
+        so :meth:`prune` can remove them without changing any draw. From then on, counts set the
+        weights, and the weights have no gradient. Train the rest between calls, and increase ``λ``
+        gradually.
 
-        :param latents: posterior draws of the data, shape ``(draw, data, *batch)``, or
-            ``(draw, 1, *batch)`` where data share them.
+        :param latents: posterior draws of the data, shape ``(draw, data, *batch)``, or ``(draw, 1,
+            *batch)`` if the data share draws.
         :param weights: of the draws of each datum, shape ``(draw, data)``; they sum to one over
             draws.
         :param penalty: ``λ``, in data.
-        :param size: number of data that these stand for; None takes their own.
+        :param size: number of data that these represent; None takes their number.
         :return: the counts ``N``, shape ``(*batch, K)``.
         :raises ValueError: for a penalty that is negative or not finite.
 
@@ -270,29 +274,28 @@ class MixturePrior(PyroModule):
 
     def symbolic(self, index: tuple[int, ...] = (), **options: Any) -> list[Candidate]:
         """
-        Find formulas for the logarithm of one mixture's density, the best first, with standard
-        errors.
+        Find formulas for the logarithm of one mixture's density, best first, with standard errors.
 
-        :param index: which mixture, a place in ``batch``.
+        :param index: which mixture, an index into ``batch``.
         :param options: ``library``, ``num_candidates`` and ``tolerance`` of
             :func:`pyro_tkam.nn.fit_formulas`.
-        :raises ValueError: for a place outside of the prior and for unknown names.
+        :raises ValueError: for an index outside the prior and for unknown names.
         """
         with torch.no_grad(), unseen(self):
             return _formulas(self(), self.components.low, self.components.high, index, **options)
 
     def prune(self, threshold: float) -> "MixturePrior":
         """
-        Return a smaller prior without the components whose weight is below a threshold; the largest
-        always stays.
+        Return a smaller prior without the components whose weight is below a threshold. The largest
+        component always stays.
 
-        Every mixture keeps as many places as the one with most components; places left over have no
-        weight.
+        Every mixture keeps as many slots as the mixture with the most components. Unused slots have
+        no weight.
 
         :param threshold: smallest weight to keep, from 0 to 1.
         :raises ValueError: for a threshold outside [0, 1], and for a reference that differs between
             components.
-        :raises TypeError: for logits, coefficients, scales or weights that are random.
+        :raises TypeError: for random logits, coefficients, scales or weights.
 
         >>> prior = MixturePrior(TiltedPrior((5, 3)))
         >>> with torch.no_grad():
@@ -322,7 +325,7 @@ class MixturePrior(PyroModule):
 
     def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
         """
-        Move the knots to where the latents are; the components of one mixture share a grid.
+        Move the knots to the latents; the components of one mixture share a grid.
 
         :param samples: latents, shape ``(N, *batch)``.
         :param options: as in :meth:`TiltedPrior.update_grid`.
@@ -333,7 +336,7 @@ class MixturePrior(PyroModule):
 
 class LabeledPrior(PyroModule):
     """
-    A label coupled to univariate latents by energies, see
+    A label coupled to univariate latents by energies; see
     :class:`~pyro_tkam.distributions.LabeledTilted`.
 
     :param num_labels: number of labels.
@@ -362,11 +365,11 @@ class LabeledPrior(PyroModule):
 
     def fit(self, samples: Tensor | None = None, **options: Any) -> None:
         """
-        Start from what is known: fit the latents' densities given each label to samples, a density
-        or a formula.
+        Start from prior knowledge: fit the latents' densities given each label to samples, a
+        density or a formula.
 
-        :param samples: values inside the interval, of shape ``(N,)``; ``(N, Q)``, for all labels
-            alike; or ``(N, num_labels, Q)``.
+        :param samples: values inside the interval, of shape ``(N,)``; ``(N, Q)``, the same for all
+            labels; or ``(N, num_labels, Q)``.
         :param options: ``density``, ``formula`` and ``ridge`` of :meth:`TiltedPrior.fit`; a density
             may return values of shape ``(*, num_labels, Q)``.
         :raises ValueError: as there.
@@ -412,7 +415,7 @@ class JointPrior(PyroModule):
 
     def update_grid(self, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:
         """
-        Update the grids of the energy, where it has any.
+        Update the grids of the energy, if it has any.
 
         :param samples: latents, shape ``(N, Q)``.
         :param options: as in :meth:`pyro_tkam.nn.KAN.update_grid`.
@@ -445,10 +448,10 @@ def update_grids(part: Any, samples: Tensor, **options: Any) -> tuple[GridUpdate
     """
     Update the grids of a part of a model.
 
-    The first grid of a network keeps its interval, which is where latents can be; hidden ones grow
-    where they must.
+    The first grid of a network keeps its interval, because latents stay inside it. Hidden grids
+    grow as needed.
 
-    :param part: anything; what has no ``update_grid`` has no grid.
+    :param part: any object; without ``update_grid``, it has no grid.
     :param samples: its inputs.
     :param options: passed on.
     """

@@ -1,4 +1,4 @@
-"""Sequences from a latent: the distribution of a decoder that reads what it has written."""
+"""Sequences from a latent: the distribution of an autoregressive decoder."""
 
 from typing import Any, ClassVar
 
@@ -15,13 +15,13 @@ from pyro_tkam.ops._precision import at_least_single
 
 class DecodedSequence(TorchDistribution):
     """
-    Sequences of a decoder, ``log p(x | z) = Σ_t log p(x_t | x_{<t}, z)``.
+    Sequences from a decoder, ``log p(x | z) = Σ_t log p(x_t | x_{<t}, z)``.
 
-    Scoring is one pass over all positions; drawing goes token by token, from a cache.
+    Scoring takes one pass over all positions. Drawing goes token by token, with a cache.
 
     :param decoder: the decoder.
     :param z: latents, shape ``(*batch, Q)``.
-    :param length: number of tokens of an event; None takes the decoder's ``max_length``.
+    :param length: number of tokens per event; None takes the decoder's ``max_length``.
 
     >>> decoder = SequenceGenerator(3, num_classes=7, max_length=5, width=8, num_heads=2,
     ...     num_layers=1)
@@ -62,7 +62,7 @@ class DecodedSequence(TorchDistribution):
         Return the log probability of sequences.
 
         :param value: integers, shape ``(*sample, *batch, length)``, or what broadcasts with it.
-        :return: shape ``(*sample, *batch)``, in nats a sequence.
+        :return: shape ``(*sample, *batch)``, in nats per sequence.
         :raises ValueError: for sequences longer than the decoder's, and tokens outside its
             alphabet.
         :raises TypeError: for tokens that are not integers.
@@ -85,10 +85,10 @@ class DecodedSequence(TorchDistribution):
 
 class SequenceLikelihood(Likelihood):
     """
-    Sequences of a decoder that attends to the latent and reads the tokens before each position.
+    Sequences from a decoder that attends to the latent and reads the tokens before each position.
 
-    In a ``TKAM`` the generator then hands on the latent, ``torch.nn.Identity()``, since the decoder
-    reads data too.
+    In a ``TKAM``, use ``torch.nn.Identity()`` as the generator, because the decoder needs the
+    latent and also reads data.
 
     :param decoder: the decoder.
 
@@ -114,7 +114,7 @@ class SequenceLikelihood(Likelihood):
 
     def noiseless(self, output: Tensor) -> Tensor:
         """
-        Draw sequences: they have no mean.
+        Draw sequences, because they have no mean.
 
         :param output: latents, shape ``(*batch, Q)``.
         :return: integers of shape ``(*batch, max_length)``.
@@ -123,7 +123,7 @@ class SequenceLikelihood(Likelihood):
 
     def expected(self, output: Tensor) -> Tensor:
         """
-        Refuse: the tokens of a sequence depend on those before, so that it has no mean.
+        Raise an error: each token of a sequence depends on earlier tokens, so there is no mean.
 
         :param output: latents.
         :raises NotImplementedError: always.

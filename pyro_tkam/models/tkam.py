@@ -56,7 +56,7 @@ class TKAM(PyroModule):
     ``"z"`` (or ``"u"``) and ``"x"``, in the plate ``"data"``.
 
     :param prior: module that returns the current prior when called without arguments, such as
-        ``TiltedPrior``; it may also be any callable that does.
+        ``TiltedPrior``, or any callable that does so.
     :param generator: module from latents ``(*batch, *latent)`` to ``(*batch, *event)``.
     :param likelihood: module from the generator's output to a distribution of data.
     :param coupling: ``"independent"`` or ``"shared"``.
@@ -102,20 +102,20 @@ class TKAM(PyroModule):
         layer_norm: bool = True,
     ) -> "TKAM":
         """
-        Make the model of the representation theorem: ``Q = 2P + 1`` sums of ``P`` latents, and a
-        KAN generator.
+        Make the model of the representation theorem: ``Q = 2P + 1`` sums of ``P`` latents and a KAN
+        generator.
 
         :param data_shape: shape of one datum, an int or a tuple.
         :param latent_dim: number ``P`` of inner indices.
         :param coupling: ``"independent"`` or ``"shared"``.
         :param reference: name of the reference density.
         :param basis: basis of energies and generator.
-        :param grid_size: grid of both.
+        :param grid_size: grid size of both.
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
-        :param layer_norm: normalize hidden features; without it :meth:`prune` can leave hidden
-            nodes out.
+        :param layer_norm: normalize hidden features; without it, :meth:`prune` can remove hidden
+            nodes.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.kart((8, 8), latent_dim=3)(size=2).shape
@@ -148,20 +148,20 @@ class TKAM(PyroModule):
         layer_norm: bool = True,
     ) -> "TKAM":
         """
-        Make the model whose sum over inner indices has moved from the generator into the prior, as
-        a mixture (Eq. 12).
+        Make the model whose prior is a mixture: the sum over inner indices moves from the generator
+        into the prior (Eq. 12).
 
         :param data_shape: shape of one datum, an int or a tuple.
         :param latent_dim: number ``Q`` of latents.
         :param num_components: number ``P`` of components of each latent's mixture.
         :param reference: name of the reference density.
         :param basis: basis of energies and generator.
-        :param grid_size: grid of both.
+        :param grid_size: grid size of both.
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
-        :param layer_norm: normalize hidden features; without it :meth:`prune` can leave hidden
-            nodes out.
+        :param layer_norm: normalize hidden features; without it, :meth:`prune` can remove hidden
+            nodes.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.mixture((8, 8), latent_dim=5, num_components=3)(size=2).shape
@@ -197,19 +197,19 @@ class TKAM(PyroModule):
         layer_norm: bool = True,
     ) -> "TKAM":
         """
-        Make the model whose latents are drawn in an order, each from a tilted Gaussian that those
-        before it bend.
+        Make the model with ordered latents, each a tilted Gaussian given the earlier ones.
 
-        The prior is :class:`~pyro_tkam.nn.AutoregressivePrior` on 16 radial functions: exactly
-        normalized and exactly drawn as the others are, and as wide a class as all of them. Train it
-        with a guide: importance sampling from it is as poor as from any prior of so many latents.
+        The prior is :class:`~pyro_tkam.nn.AutoregressivePrior` on 16 radial functions. Like the
+        other priors, it is exactly normalized and exactly sampled, and it can represent all of
+        them. Train it with a guide: with so many latents, importance sampling from any prior is
+        poor.
 
         :param data_shape: shape of one datum, an int or a tuple.
         :param latent_dim: number ``Q`` of latents.
         :param blocks: number of blocks, or their sizes; 1 is the independent prior, a few are a
             hierarchy of layers, None is fully autoregressive.
         :param context: network of the context, ``"perceptron"`` or ``"kan"``.
-        :param context_widths: its hidden widths.
+        :param context_widths: hidden widths of that network.
         :param basis: basis of the generator.
         :param grid_size: grid of the generator.
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
@@ -253,13 +253,13 @@ class TKAM(PyroModule):
         :param latent_dim: number ``Q`` of latents; their reference is standard normal.
         :param sampler: see :class:`~pyro_tkam.distributions.JointEnergy`; None takes its default.
         :param basis: basis of energy and generator.
-        :param grid_size: grid of both.
+        :param grid_size: grid size of both.
         :param energy_widths: hidden widths of the energy; None takes one layer of ``2 Q``.
         :param widths: hidden widths of the generator; None takes one layer of ``2 Q``.
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
-        :param layer_norm: normalize hidden features; without it :meth:`prune` can leave hidden
-            nodes out.
+        :param layer_norm: normalize hidden features; without it, :meth:`prune` can remove hidden
+            nodes.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.deep((8, 8), latent_dim=5)(size=2).shape
@@ -280,14 +280,14 @@ class TKAM(PyroModule):
         """
         Run the generative process.
 
-        :param x: a mini-batch of data, shape ``(batch, *event)``, or None to draw some.
-        :param size: with ``x``, the length of the whole data set, by which the plate scales;
-            without, the number of rows to draw.
+        :param x: a mini-batch of data, shape ``(batch, *event)``, or None to draw data.
+        :param size: with ``x``, the length of the whole data set, which sets the scale of the
+            plate; without, the number of rows to draw.
         :return: ``x``, or the rows drawn.
-        :raises ValueError: for an empty batch, data that are not finite or of another shape, a
+        :raises ValueError: for an empty batch, data that are not finite or of the wrong shape, a
             missing or too small ``size``, and ``coupling="shared"`` with a prior without inner
             indices.
-        :raises TypeError: for data of another dtype than the generator's output.
+        :raises TypeError: for data whose dtype differs from the generator's output.
         """
         rows, size = check_sizes(x, size)
         prior = self.prior() if self._held is None else self._held
@@ -305,10 +305,11 @@ class TKAM(PyroModule):
     @contextmanager
     def holding_prior(self) -> Iterator[None]:
         """
-        Make the prior once, without gradients of its parameters, for all runs of the model inside.
+        Compute the prior once, without gradients of its parameters, for all runs of the model
+        inside.
 
-        Parameters of the prior must not change inside. Where they are random (``PyroSample``), each
-        run makes its own prior as it does outside.
+        Do not change the prior's parameters inside. If they are random (``PyroSample``), each run
+        computes its own prior, as it does outside.
         """
         with torch.no_grad(), pyro.poutine.block(), pyro.poutine.trace() as tracer:
             prior = self.prior()
@@ -321,12 +322,12 @@ class TKAM(PyroModule):
 
     def generate(self, num: int, *, differentiable: bool = False) -> Tensor:
         """
-        Draw new data without the likelihood's noise: its mean at draws of the prior, for a Gaussian
-        the generator's output. Texts are drawn, since they have no mean.
+        Draw new data without the likelihood's noise: its mean at prior draws, which is the
+        generator's output for a Gaussian likelihood. Texts are sampled, because they have no mean.
 
         :param num: number of rows.
-        :param differentiable: keep the graph, for a penalty on what is generated: gradients reach
-            the generator, and through exact draws the prior.
+        :param differentiable: keep the graph, for a penalty on generated data: gradients reach the
+            generator and, through exact draws, the prior.
         :return: shape ``(num, *event)``.
         :raises ValueError: for fewer than one row.
         """
@@ -343,14 +344,14 @@ class TKAM(PyroModule):
     @torch.no_grad()
     def update_grid(self, num_samples: int = 100, **options: Any) -> tuple[GridUpdate, ...]:
         """
-        Update the grids of prior and generator from draws of the prior: all of them, or where it
-        raises none.
+        Update the grids of prior and generator from prior draws. If an update raises an error, no
+        grid changes.
 
         :param num_samples: number of draws.
         :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for
             ``widen``.
         :return: one update for each bank of functions; parts without grids have none.
-        :raises ValueError: for less than one draw, and see there.
+        :raises ValueError: for less than one draw, and as in that method.
         """
         check_sizes(None, num_samples, "num_samples")
         with all_or_none(self), pyro.poutine.block(), pyro.plate("data", num_samples):
@@ -363,16 +364,17 @@ class TKAM(PyroModule):
         self, x: Tensor, *, penalty: float = 0.0, size: int | None = None, num_particles: int = 200
     ) -> Tensor:
         """
-        Set the weights of a mixture prior from posterior draws, so that few components are left.
+        Set the weights of a mixture prior from posterior draws, so that few components remain.
 
-        See :meth:`MixturePrior.reweigh`; the draws are weighted ones of the prior, without a guide.
+        See :meth:`MixturePrior.reweigh`. The posterior draws are weighted prior draws, without a
+        guide.
 
         :param x: data, shape ``(batch, *event)``.
-        :param penalty: components that explain fewer data than this are left out.
+        :param penalty: components that explain fewer data than this get weight 0.
         :param size: length of the whole data set; None takes that of the batch.
         :param num_particles: number of draws.
         :return: the number of data that each component explains.
-        :raises TypeError: for a prior that is no mixture.
+        :raises TypeError: for a prior that is not a mixture.
         """
         if not isinstance(self.prior, MixturePrior):
             raise TypeError(f"prior must be a MixturePrior, got {type(self.prior).__name__}")
@@ -381,12 +383,12 @@ class TKAM(PyroModule):
 
     def prune(self, threshold: float, num_samples: int = 1000) -> "TKAM":
         """
-        Return a smaller model: the generator without edges and nodes of a small share of its
-        outputs, a mixture without light components.
+        Return a smaller model: a generator without edges and nodes that contribute little to its
+        outputs, and a mixture without components of small weight.
 
-        See :meth:`pyro_tkam.nn.KAN.prune`, at draws of the prior, and :meth:`MixturePrior.prune`;
-        parts without such a method are copied. Where what goes contributed nothing, the model stays
-        equal within rounding.
+        See :meth:`pyro_tkam.nn.KAN.prune`, applied at prior draws, and :meth:`MixturePrior.prune`.
+        Parts without such a method are copied. If the removed parts contributed nothing, the model
+        stays the same up to rounding.
 
         :param threshold: smallest attribution of an edge and of a hidden node, and smallest weight
             of a component, to keep.
@@ -454,7 +456,7 @@ def check_rows(
     x: Tensor, event_shape: torch.Size, dtype: torch.dtype | None, name: str = "x"
 ) -> None:
     """
-    Check data against the likelihood; without a dtype they are integers, which the likelihood
+    Check data against the likelihood. Without a dtype, the data are integers, which the likelihood
     checks itself.
     """
     if x.shape[1:] != event_shape:
@@ -469,8 +471,8 @@ def check_rows(
 
 def check_sizes(x: Tensor | None, size: int | None, name: str = "size") -> tuple[int, int]:
     """
-    Check a mini-batch and return its number of rows and that of the whole data; ``name`` is that of
-    ``size``.
+    Check a mini-batch; return its number of rows and that of the whole data set. ``name`` is the
+    name of the ``size`` argument.
     """
     if x is None:
         if size is None or size < 1:
