@@ -1,4 +1,4 @@
-"""Names and numbers as tensors, so that a state dict holds tensors alone."""
+"""Names and numbers stored as tensors, so a state dict contains only tensors."""
 
 from __future__ import annotations
 

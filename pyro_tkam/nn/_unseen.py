@@ -1,4 +1,4 @@
-"""Work on modules that are in no model yet: Pyro attaches none that has run."""
+"""Work on modules that are not part of a model yet: Pyro can't attach a module that has run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Module = TypeVar("Module", bound=PyroModule)
 @contextmanager
 def unseen(module: PyroModule) -> Iterator[None]:
     """
-    Read a module that never ran and leave it so: Pyro's store holds no name of it, and it can be
-    attached.
+    Read a module that has never run without changing that: Pyro's store has no names from it, and
+    it can still be attached.
     """
     context = module._pyro_context
     if context.used:
@@ -31,7 +31,7 @@ def unseen(module: PyroModule) -> Iterator[None]:
 
 
 def unseen_copy(module: Module) -> Module:
-    """Copy a module; the copy has not run, whatever the module did."""
+    """Copy a module; the copy has not run, whether or not the module has."""
     copied = copy.deepcopy(module)
     copied._pyro_context.used = False
     return copied

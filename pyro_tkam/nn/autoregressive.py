@@ -1,4 +1,4 @@
-"""The autoregressive tilted prior as a module: a context network and the tilts it bends."""
+"""The autoregressive tilted prior as a module: a context network and the tilts that it controls."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,9 +26,9 @@ class TiltsByContext(Picklable):
     """
     From latents to their conditional densities.
 
-    :param network: the context network; None where nothing is known of a latent's context.
+    :param network: the context network; None if no latent has a context.
     :param start: outputs for an empty context, shape ``(Q, outputs)``.
-    :param layout: numbers of components, and whether locations and scales go by context.
+    :param layout: numbers of components, and whether locations and scales depend on the context.
     :param loc: location of the latents, shape ``(Q,)``.
     :param scale: scale of the latents, shape ``(Q,)``.
     """
@@ -45,7 +45,7 @@ class TiltsByContext(Picklable):
         self.loc, self.scale = loc, scale
 
     def given(self, extra: Tensor) -> "TiltsByContext":
-        """Return the same with something known before the first block, ``(*batch, C)``."""
+        """Return the same densities given extra context for the first block, ``(*batch, C)``."""
         assert self.network is not None
         network = self.network.given(extra)
         return TiltsByContext(network, self.start, self.layout, self.loc, self.scale)
@@ -93,7 +93,7 @@ class TiltsByContext(Picklable):
 
 class BoundPrior(Picklable):
     """
-    The density of a prior whose parameters were read, as a function of labels.
+    The density of a prior whose parameters have been read, as a function of labels.
 
     :param tilts: the conditioner.
     :param blocks: sizes of the blocks.
@@ -120,26 +120,26 @@ class BoundPrior(Picklable):
 
 class AutoregressivePrior(PyroModule):
     """
-    Latents in an order, each a tilted Gaussian whose tilt depends on those before it.
+    Ordered latents, each a tilted Gaussian whose tilt depends on the earlier latents.
 
-    ``p(z) = Π_q p_q(z_q | z_<block(q))``, ``p_q(z | c) ∝ exp(Σ_i c_i B_i(z)) N(z; 0, 1)`` and
-    ``c = c⁰ + network(earlier blocks)``, see
-    :class:`~pyro_tkam.distributions.AutoregressiveTilted`. The network's outputs are 0 at first:
-    training starts from the independent prior. Coefficients stay below 20 in size.
+    ``p(z) = Π_q p_q(z_q | z_<block(q))``, ``p_q(z | c) ∝ exp(Σ_i c_i B_i(z)) N(z; 0, 1)`` and ``c =
+    c⁰ + network(earlier blocks)``; see :class:`~pyro_tkam.distributions.AutoregressiveTilted`. The
+    network's outputs start at 0, so training starts from the independent prior. Coefficients stay
+    below 20 in absolute value.
 
     :param latent_dim: number ``Q`` of latents.
-    :param blocks: number of blocks, as equal as can be, or their sizes; None gives each latent its
-        own: fully autoregressive.
+    :param blocks: number of blocks, with sizes as equal as possible, or the sizes of the blocks;
+        None puts each latent in its own block (fully autoregressive).
     :param basis: ``"rbf"``, ``"bspline"`` or ``"rswaf"``.
     :param grid_size: number of centers on [``low``, ``high``].
     :param low: lower end of the basis.
     :param high: upper end of the basis.
     :param context: kind of the network, ``"perceptron"`` or ``"kan"``.
     :param hidden: widths of its hidden layers.
-    :param num_components: components of each conditional density, whose weights go by context.
-    :param moves: whether locations and scales go by context too.
-    :param num_labels: number of labels, each of which has a density of its own; 0 for
-        none.
+    :param num_components: components of each conditional density; their weights depend on the
+        context.
+    :param moves: whether locations and scales depend on the context too.
+    :param num_labels: number of labels, each with its own density; 0 for none.
     :raises ValueError: for sizes below one, blocks that do not sum to ``latent_dim``, an unknown
         basis or context.
 
@@ -194,9 +194,10 @@ class AutoregressivePrior(PyroModule):
         """
         Return the current distribution, of event shape ``(Q,)``.
 
-        :param label: with ``num_labels``, integers of any shape ``batch``, the batch shape of what
-            is returned.
-        :raises ValueError: for a label where there are none, or none where there are.
+        :param label: with ``num_labels``, integers of any shape ``batch``, the batch shape of the
+            result.
+        :raises ValueError: for a label if the prior has no labels, or a missing label if it has
+            labels.
         """
         if (label is None) != (self.num_labels == 0):
             got = "none" if label is None else "some"
@@ -215,7 +216,7 @@ class AutoregressivePrior(PyroModule):
     @torch.no_grad()
     def start_from(self, samples: Tensor, shares: Tensor) -> None:
         """
-        Start from the best independent densities of single components; mixtures stay as they are.
+        Start from the best independent densities for single components; mixtures stay unchanged.
 
         :param samples: standardized draws, shape ``(N, Q)``.
         :param shares: weights of the draws that sum to one, shape ``(N,)``.
@@ -239,14 +240,15 @@ class AutoregressivePrior(PyroModule):
         """
         Fit the density to draws by maximum likelihood, with early stopping on held-out draws.
 
-        Locations and scales of the latents become those of the draws first.
+        First, the locations and scales of the latents are set to those of the draws.
 
         :param samples: shape ``(N, Q)``.
-        :param weights: of the draws, not negative, shape ``(N,)``; None weighs all alike.
+        :param weights: of the draws, not negative, shape ``(N,)``; None gives all the same weight.
         :param label: with ``num_labels``, shape ``(N,)``.
         :param options: see :func:`~pyro_tkam.nn.density_fit.fit_density`.
-        :return: mean log density of the draws fitted to and held out, in nats.
-        :raises ValueError: for draws of another shape or not finite, and weights that are negative.
+        :return: mean log density of the draws used for the fit and of the held-out draws, in nats.
+        :raises ValueError: for draws that are not finite or have the wrong shape, and negative
+            weights.
         """
         return fit_density(self, samples, weights, label, **options)
 
@@ -270,13 +272,12 @@ def _sizes(blocks: int | Sequence[int] | None, latent_dim: int) -> tuple[int, ..
 
 class LabeledAutoregressivePrior(PyroModule):
     """
-    A label coupled to latents in an order, see
-    :class:`~pyro_tkam.distributions.LabeledAutoregressive`.
+    A label coupled to ordered latents; see :class:`~pyro_tkam.distributions.LabeledAutoregressive`.
 
     :param num_labels: number of labels.
     :param latent_dim: number ``Q`` of latents.
     :param blocks: see :class:`AutoregressivePrior`.
-    :param options: further options of it.
+    :param options: further options of :class:`AutoregressivePrior`.
 
     >>> prior = LabeledAutoregressivePrior(10, 5, hidden=(8,))
     >>> prior().given(torch.tensor([3, 7])).sample().shape

@@ -43,27 +43,27 @@ EXTRAPOLATIONS: dict[str, Callable[[BasisFunctions], BasisFunctions]] = {
 
 class Basis(PyroModule):
     r"""
-    A named basis of univariate functions on a grid over ``[low, high]``, at first a uniform one.
+    A named basis of univariate functions on a grid over ``[low, high]``, initially uniform.
 
-    The grid is a buffer: a checkpoint holds it as an update left it.
+    The grid is a buffer, so a checkpoint stores the updated grid.
 
     :param name: ``"rbf"``, ``"bspline"``, ``"rswaf"``, ``"fourier"``, ``"chebyshev"``,
-        ``"gegenbauer"``, ``"mexican_hat"`` or ``"morlet"``, whose formulas are in
-        :mod:`pyro_tkam.ops.bases`; or a subclass of :class:`~pyro_tkam.ops.bases.BasisFunctions` of
-        your own.
+        ``"gegenbauer"``, ``"mexican_hat"`` or ``"morlet"``, with formulas in
+        :mod:`pyro_tkam.ops.bases`; or your own subclass of
+        :class:`~pyro_tkam.ops.bases.BasisFunctions`.
     :param low: lower end of the grid.
     :param high: upper end of the grid.
     :param grid_size: number of centers (RBF, RSWAF, wavelets), of intervals between the knots of a
         B-spline, or of Fourier frequencies; polynomials ignore it.
     :param degree: degree of B-splines and polynomials; others ignore it.
-    :param width: τ (for Gegenbauer polynomials, a). Default 1, for Chebyshev polynomials 1.01;
-        B-splines have none.
+    :param width: τ (for Gegenbauer polynomials, a). Default 1, or 1.01 for Chebyshev polynomials;
+        B-splines have no width.
     :param trainable_width: make ``width`` a parameter. The paper's tables train it for RBF and
         Fourier bases.
     :param extrapolation: ``"zero"`` or ``"linear"``, see
         :class:`~pyro_tkam.nn.UnivariateFunctions`.
-    :raises ValueError: for an unknown name, an empty interval, or sizes or a width the basis can't
-        have.
+    :raises ValueError: for an unknown name, an empty interval, and sizes or a width that the basis
+        does not allow.
 
     >>> Basis("bspline", 0.0, 1.0, grid_size=5, degree=3).bound()(torch.rand(7)).shape
     torch.Size([7, 8])
@@ -111,11 +111,11 @@ class Basis(PyroModule):
 
     @property
     def placed(self) -> BasisFunctions:
-        """The functions on the present grid, which :meth:`place` can bring back."""
+        """The functions on the current grid, which :meth:`place` can restore."""
         return dataclasses.replace(self._functions, grid=self.grid)
 
     def place(self, functions: BasisFunctions) -> None:
-        """Take over the grid of functions of the same kind."""
+        """Use the grid of functions of the same kind."""
         self.grid = functions.grid.to(self.grid)
         self._functions = dataclasses.replace(
             functions, grid=self.grid, width=self._functions.width
@@ -139,7 +139,7 @@ class Basis(PyroModule):
 
     @pyro_method
     def bound(self) -> BasisFunctions:
-        """Return the functions with their tensors as they are now."""
+        """Return the functions with their current tensors."""
         refuse_tracing("learned univariate functions")
         return dataclasses.replace(self._functions, grid=self.grid, width=self.width)
 

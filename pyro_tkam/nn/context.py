@@ -1,4 +1,4 @@
-"""A masked network from latents to what the conditional densities of later ones are made of."""
+"""A masked network from latents to the parameters of the conditional densities of later latents."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,12 +21,12 @@ FUNCTIONS = 1 + GRID_SIZE  # of one unit
 @dataclass(frozen=True, eq=False)
 class Masked(Picklable):
     """
-    One layer whose units are sorted by the block up to which they see.
+    One layer whose units are sorted by the last block that they see.
 
-    :param weight: shape ``(out, in)``, zero where an input is too late for a unit.
+    :param weight: shape ``(out, in)``, zero where a unit must not see an input.
     :param bias: shape ``(out,)``.
-    :param inputs: number of inputs that units see, for each place in the order.
-    :param units: where the units of each block are.
+    :param inputs: number of inputs that units see, for each position in the order.
+    :param units: the units of each block.
     """
 
     weight: Tensor
@@ -43,7 +43,7 @@ class Masked(Picklable):
         Return the units of one block.
 
         :param known: the features known so far, shape ``(*batch, inputs[place])``.
-        :param place: which block, counted from 1; 0 is what is known before the first.
+        :param place: which block, counted from 1; 0 is the extra input before the first block.
         """
         rows = self.units[place]
         return linear(known, self.weight[rows, : self.inputs[place]], self.bias[rows])
@@ -54,10 +54,10 @@ class MaskedLinear(PyroModule):
     A linear layer whose units see the features of earlier blocks only (Germain et al. 2015,
     arXiv:1502.03509).
 
-    :param features: how many features each place in the order has: first what is known before the
-        first block, then the blocks.
-    :param units: how many units each block has, likewise.
-    :param own: whether units see their own block's features.
+    :param features: how many features each position in the order has: first the extra input before
+        the first block, then the blocks.
+    :param units: how many units each block has, in the same order.
+    :param own: whether units see the features of their own block.
     """
 
     mask: Tensor
@@ -102,13 +102,13 @@ class KANFeatures(Picklable):
 
 class BoundContext(Picklable):
     """
-    A context network whose parameters were read: a function of latents.
+    A context network whose parameters have been read: a function of latents.
 
     :param layers: its layers.
-    :param features: from the units of a layer, and from the inputs, to the next layer's features.
-    :param low: latents are clamped to it.
-    :param high: likewise from above.
-    :param extra: what is known before the first block, shape ``(*batch, C)``.
+    :param features: maps the units of a layer, and the inputs, to the next layer's features.
+    :param low: lower bound to which latents are clamped.
+    :param high: upper bound, likewise.
+    :param extra: extra input before the first block, shape ``(*batch, C)``.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class BoundContext(Picklable):
 
     def given(self, extra: Tensor) -> "BoundContext":
         """
-        Return the same function where something else is known before the first block.
+        Return the same function with another extra input before the first block.
 
         :param extra: shape ``(*batch, C)``.
         """
@@ -149,8 +149,8 @@ class BoundContext(Picklable):
 
     def by_block(self, batch_shape: torch.Size) -> Callable[[Tensor | None], Tensor]:
         """
-        Return a function from a block's latents to the outputs for the next one; None before the
-        first. All its calls together cost as much as one call of the network.
+        Return a function from a block's latents to the outputs for the next block; pass None before
+        the first. All its calls together cost as much as one call of the network.
 
         :param batch_shape: shape of the batch of latents.
         """
@@ -182,17 +182,18 @@ class ContextNetwork(PyroModule):
     """
     A masked perceptron or KAN: the outputs for a latent see the latents of earlier blocks.
 
-    ``extra -> hidden -> ... -> outputs`` with the masks of Germain et al. 2015 (arXiv:1502.03509);
-    hidden units are shared out evenly among the blocks, and nothing mixes them. Its outputs are 0
-    at first. A KAN's edges are ``SiLU`` and radial functions, each with its own weight.
+    ``extra -> hidden -> ... -> outputs`` with the masks of Germain et al. 2015 (arXiv:1502.03509).
+    Hidden units are divided evenly among the blocks, and nothing mixes them. The outputs start at
+    0. A KAN's edges are ``SiLU`` and radial functions, each with its own weight.
 
     :param blocks: sizes of the blocks of latents.
     :param outputs: number of outputs for each latent.
     :param hidden: widths of the hidden layers.
     :param kind: ``"perceptron"`` or ``"kan"``.
     :param extra: number of inputs that all outputs see, such as those of a label.
-    :param low: latents are clamped to it, as the basis of the densities ends there.
-    :param high: likewise from above.
+    :param low: lower bound to which latents are clamped, because the basis of the densities ends
+        there.
+    :param high: upper bound, likewise.
     :raises ValueError: for another kind.
 
     >>> network = ContextNetwork((2, 1), outputs=3, hidden=(8,))

@@ -15,20 +15,20 @@ class ConvGenerator(PyroModule):
     r"""
     Transposed convolutions from a latent to an image, with leaky rectifiers between them.
 
-    The latent is an image of one pixel; layer ``l`` maps a side of ``n`` pixels to :math:`(n -
-    1)·\mathrm{stride}_l - 2·\mathrm{padding}_l + \mathrm{kernel}_l`. :meth:`svhn` and
-    :meth:`cifar10` are the networks of the paper's tables (Raj 2025, arXiv:2506.14167).
+    The latent is treated as an image of one pixel. Layer ``l`` maps a side of ``n`` pixels to
+    :math:`(n - 1)·\mathrm{stride}_l - 2·\mathrm{padding}_l + \mathrm{kernel}_l`. :meth:`svhn` and
+    :meth:`cifar10` are the networks in the paper's tables (Raj 2025, arXiv:2506.14167).
 
     :param latent_dim: number of latents ``Q``.
-    :param channels: channels after each layer; the last are the image's.
-    :param kernel_sizes: side of each layer's kernel.
+    :param channels: channels after each layer; the last number is that of the image.
+    :param kernel_sizes: side length of each layer's kernel.
     :param strides: stride of each layer.
     :param paddings: padding of each layer.
     :param batch_norm: normalize hidden channels over the batch.
     :param negative_slope: slope of the rectifier below zero.
     :param output: ``"none"`` or ``"sigmoid"`` (for images in [0, 1]).
-    :raises ValueError: for sequences of different lengths and sizes below one, and layers that
-        leave no pixel.
+    :raises ValueError: for sequences of different lengths, sizes below one, and layers that leave
+        no pixel.
 
     >>> import torch
     >>> ConvGenerator(5, channels=(8, 1), kernel_sizes=(4, 4), strides=(1, 2), paddings=(0,

@@ -1,4 +1,4 @@
-"""Maximum likelihood of a density on given draws, stopped by held-out ones."""
+"""Maximum likelihood for a density on given draws, with early stopping on held-out draws."""
 
 import copy
 import math
@@ -54,12 +54,10 @@ def fit_marginals(cells: SharedCells, samples: Tensor, shares: Tensor) -> Tensor
 @dataclass(frozen=True)
 class DensityFit:
     """
-    What a fit found.
+    The result of a fit.
 
-    :param log_density: mean log density of the draws fitted to, in nats.
-    :param held_out: the same of the held-out draws, at the step that was kept.
-    :param steps: number of gradient steps.
-    :param kept: the step whose parameters were kept.
+    :param log_density: mean log density of the draws used for the fit, in nats.
+    :param held_out: the same for the held-out draws, at the step that was kept.
     """
 
     log_density: float
@@ -80,9 +78,10 @@ def fit_density(
     patience: int = 8,
 ) -> DensityFit:
     """
-    Fit a prior with ``loc`` and ``scale`` to weighted draws, by Adam with a falling step size.
+    Fit a prior with ``loc`` and ``scale`` to weighted draws, with Adam and a decreasing step size.
 
-    A tenth of the draws is held out; every 50 steps, parameters that score it best so far are kept.
+    A tenth of the draws is held out. Every 50 steps, the parameters are kept if they have the best
+    held-out score so far.
 
     :param prior: a module that returns its density when called, see
         :meth:`pyro_tkam.nn.AutoregressivePrior.fit`.
@@ -90,10 +89,11 @@ def fit_density(
     :param weights: shape ``(N,)``, or None.
     :param label: shape ``(N,)``, or None.
     :param steps: largest number of gradient steps.
-    :param batch_size: draws a step.
+    :param batch_size: draws per step.
     :param learning_rate: highest step size of Adam.
-    :param patience: in the second half of the steps, stop after so many checks without a best.
-    :raises ValueError: as there.
+    :param patience: in the second half of the steps, stop after this many checks without a new
+        best.
+    :raises ValueError: as that method does.
     """
     weights = _checked(prior, samples, weights)
     count = max(int(HELD_OUT * len(samples)), 1)

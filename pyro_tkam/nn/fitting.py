@@ -1,4 +1,4 @@
-"""Fitting a network to data by gradients, with grids that follow the data."""
+"""Fitting a network to data with gradients, on grids that follow the data."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Batch = tuple[Tensor, Tensor]
 @dataclass(frozen=True, eq=False)
 class FitResult:
     """
-    What :func:`fit` did.
+    The result of :func:`fit`.
 
-    :param losses: of the data, without the penalty: before each step, and at the end that over all
-        data; shape ``(steps + 1,)``.
-    :param penalties: the penalty, before it is weighted, likewise; zeros where there is none.
-    :param validation_losses: likewise, of the validation data; None without.
+    :param losses: loss of the data without the penalty, before each step and, over all data, at the
+        end; shape ``(steps + 1,)``.
+    :param penalties: the unweighted penalty, likewise; zeros if there is none.
+    :param validation_losses: the loss of the validation data, likewise; None without such data.
     :param grid_updates: the steps, from 0, before which the grids moved.
-    :param outside: share of each layer's inputs outside of its grid at the end.
+    :param outside: share of each layer's inputs outside its grid at the end.
     """
 
     losses: Tensor
@@ -51,7 +51,7 @@ class FitResult:
 
     @property
     def rmse(self) -> float:
-        """Its root: the root mean squared error where that is the loss."""
+        """Its square root: the root mean squared error if the loss is the mean squared error."""
         return math.sqrt(self.loss)
 
 
@@ -72,28 +72,29 @@ def fit(
     """
     Fit a network to data, in place.
 
-    Grids move to the data before the first step and then ever so often in the first half of the
-    steps. A progress bar shows the loss where there is a terminal.
+    Grids move to the data before the first step and then at regular intervals in the first half of
+    the steps. In a terminal, a progress bar shows the loss.
 
     :param net: the network.
     :param x: inputs, a tensor or an array of shape ``(N, widths[0])``; or a ``DataLoader`` of pairs
         of inputs and targets.
     :param y: targets, shape ``(N, widths[-1])``, or ``(N,)`` for one output; None with a
         ``DataLoader``.
-    :param optimizer: ``"lbfgs"`` with a strong Wolfe search, of which one step makes up to 20
-        iterations over all data; ``"adam"`` with a rate of 0.01, of which one step is one batch; or
-        an optimizer of the network's parameters.
-    :param steps: number of steps; with batches it is rounded up to whole epochs.
-    :param batch_size: rows of a batch; None takes all. L-BFGS adds gradients up over the batches.
+    :param optimizer: ``"lbfgs"`` with a strong Wolfe line search, where one step makes up to 20
+        iterations over all data; ``"adam"`` with rate 0.01, where one step is one batch; or an
+        optimizer of the network's parameters.
+    :param steps: number of steps; with batches, rounded up to whole epochs.
+    :param batch_size: rows per batch; None takes all. L-BFGS sums gradients over the batches.
     :param penalty: weight of :meth:`KAN.regularization`.
     :param grid_updates: number of times that the grids move.
-    :param validation: inputs and targets on which the loss is told, too.
-    :param callback: called with the number of each step and its loss; the fit ends where it returns
+    :param validation: inputs and targets on which the loss is also reported.
+    :param callback: called with the number of each step and its loss; the fit stops if it returns
         True.
-    :param loss: of outputs and targets, their mean over a batch; None takes the mean squared error.
-    :raises ValueError: for data that are empty, not finite or of shapes that do not fit.
+    :param loss: function of outputs and targets, their mean over a batch; None takes the mean
+        squared error.
+    :raises ValueError: for data that are empty, not finite or of shapes that don't match.
     :raises TypeError: for data that are not real numbers, and random weights.
-    :raises FloatingPointError: where the loss is not finite any more; names the step.
+    :raises FloatingPointError: if the loss becomes infinite or NaN; names the step.
 
     >>> x = 2 * torch.rand(200, 1) - 1
     >>> fit(KAN([1, 1], grid_size=10), x, torch.sin(3 * x), steps=5).rmse < 1e-2
@@ -207,10 +208,10 @@ def as_real(name: str, values: Any, like: Tensor) -> Tensor:
     """
     Convert real numbers to a tensor.
 
-    :param name: the argument's.
-    :param values: a tensor, or what numpy makes an array of.
-    :param like: the tensor whose dtype and device it takes.
-    :raises TypeError: for what is not real numbers.
+    :param name: the name of the argument.
+    :param values: a tensor, or anything that NumPy converts to an array.
+    :param like: a tensor with the dtype and device of the result.
+    :raises TypeError: for anything but real numbers.
     :raises ValueError: for values that are not finite.
     """
     try:

@@ -1,4 +1,4 @@
-r"""Edges that are closed forms: :math:`φ(s) = c\,f(a s + b) + d` in place of a learned curve."""
+r"""Edges that are closed forms: :math:`φ(s) = c\,f(a s + b) + d` instead of a learned curve."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BoundForms(Picklable):
 
     :param forms: :math:`f` of each edge.
     :param edges: output and input of each edge, shape ``(K, 2)``.
-    :param affine: :math:`a, b, c, d` of each edge, shape ``(K, 4)``; zeros where it is masked.
+    :param affine: :math:`a, b, c, d` of each edge, shape ``(K, 4)``; zeros for masked edges.
     """
 
     forms: tuple[Form, ...]
@@ -40,7 +40,7 @@ class BoundForms(Picklable):
         return self(s[..., self.edges[:, 1]])
 
     def on_grid_of_edges(self, values: Tensor, shape: torch.Size) -> Tensor:
-        """Put values of edges, ``(*, K)``, to their places among zeros, ``(*, out, in)``."""
+        """Put the values of edges, ``(*, K)``, in their places among zeros, ``(*, out, in)``."""
         place = self.edges[:, 0] * shape[1] + self.edges[:, 1]
         zeros = values.new_zeros(*values.shape[:-1], shape.numel())
         return zeros.index_copy(-1, place, values).unflatten(-1, shape)
@@ -81,10 +81,10 @@ class FixedEdges(PyroModule):
         cls, state: Mapping[str, Tensor], prefix: str, known: Mapping[str, Form]
     ) -> FixedEdges:
         """
-        Make what a state dict describes, whose tensors are loaded afterwards.
+        Make the module that a state dict describes; its tensors are loaded later.
 
-        :param known: forms by name that come before those of the library.
-        :raises ValueError: for a form of a user's own that is not known.
+        :param known: forms by name, which take precedence over those of the library.
+        :raises ValueError: for a custom form that is not known.
         """
         edges: list[list[int]] = state[f"{prefix}edges"].tolist()
         names: list[str] = from_tensor(state[f"{prefix}names"])
@@ -108,9 +108,9 @@ class FixedEdges(PyroModule):
 
     def bound(self, mask: Tensor) -> BoundForms:
         """
-        Read the parameters, once.
+        Read the parameters once.
 
-        :param mask: edges that count, bools of shape ``(out, in)``; the others become zero.
+        :param mask: edges in use, bools of shape ``(out, in)``; the others become zero.
         """
         counts = mask[self.edges[:, 0], self.edges[:, 1]]
         affine = self.affine

@@ -1,4 +1,4 @@
-"""Univariate functions that edges of networks are compared with: an open library of forms."""
+"""Univariate functions to compare the edges of networks with: an extensible library of forms."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def bessel_j0(u: Tensor) -> Tensor:
     r"""
     Return the Bessel function :math:`J_0(u) = \frac{2}{π} \int_0^{π/2} \cos(u \sin t)\, dt`.
 
-    PyTorch's own has no gradient and errs by 4e-7. Up to 80 this is the integral, by the midpoint
-    rule, which converges faster than any power; beyond it is Hankel's expansion (Abramowitz and
-    Stegun 1964, 9.2.5).
+    PyTorch's function has no gradient and has an error of 4e-7. Up to 80, this function computes
+    the integral with the midpoint rule, which converges faster than any power. Beyond 80, it uses
+    Hankel's expansion (Abramowitz and Stegun 1964, 9.2.5).
 
     :param u: any shape.
 
@@ -46,7 +46,7 @@ def bessel_j0(u: Tensor) -> Tensor:
 
 
 class TorchFunctions:
-    """PyTorch's functions by the names that sympy gives them."""
+    """PyTorch's functions under the names that SymPy gives them."""
 
     sin = torch.sin
     cos = torch.cos
@@ -80,11 +80,11 @@ def evaluate(expression: Any, variables: Mapping[str, Tensor]) -> Any:
     """
     Evaluate a sympy expression on tensors.
 
-    :param expression: of numbers, variables, sums, products, powers, the functions of
-        :class:`TorchFunctions` and the forms of :data:`LIBRARY` by their names.
+    :param expression: made of numbers, variables, sums, products, powers, the functions of
+        :class:`TorchFunctions`, and the forms of :data:`LIBRARY` by name.
     :param variables: tensors that broadcast, by the names of the symbols.
-    :return: a tensor, or a float where there is no variable in it.
-    :raises ValueError: for an unknown variable or function, and for a number that is not real.
+    :return: a tensor, or a float if there is no variable.
+    :raises ValueError: for an unknown variable or function, and a number that is not real.
 
     >>> import sympy
     >>> evaluate(sympy.sin(sympy.pi * sympy.Symbol("x")), {"x": torch.tensor([0.5])})
@@ -150,16 +150,16 @@ class _OfFunction:
 @dataclass(frozen=True, eq=False)
 class Form:
     r"""
-    A function :math:`g` of one variable, that edges take in the family :math:`a\,g(bx + c) + d`.
+    A function :math:`g` of one variable; edges use it in the family :math:`a\,g(bx + c) + d`.
 
-    Its symmetries are found from its values: where :math:`g(u + c)` is an affine function of
-    :math:`g(u)` the shift is redundant, as for ``exp``, and where :math:`g(bu)` is, the scale, as
-    for powers.
+    Its symmetries are found from its values. If :math:`g(u + c)` is an affine function of
+    :math:`g(u)`, as for ``exp``, the shift is redundant. If :math:`g(bu)` is one, as for powers,
+    the scale is redundant.
 
     :param name: its name in formulas.
-    :param definition: what the values on tensors and the sympy expression both come from: a
-        function of a namespace of functions with sympy's names and of the argument.
-    :param cost: how complex it counts beyond its free parameters.
+    :param definition: defines both the values on tensors and the SymPy expression: a function of a
+        namespace of functions with SymPy's names, and of the argument.
+    :param cost: complexity that it counts in addition to its free parameters.
 
     >>> wave = Form("wave", lambda f, u: f.exp(-u) * f.sin(u))
     >>> wave(torch.zeros(2)), wave.expression("x")
@@ -194,14 +194,14 @@ class Form:
 
     @property
     def complexity(self) -> int:
-        r"""The number of free parameters of :math:`a\,g(bx + c) + d`, and the cost."""
+        r"""The number of free parameters of :math:`a\,g(bx + c) + d`, plus the cost."""
         if self.is_constant:
             return 1
         return 4 - self.shift_is_redundant - self.scale_is_redundant + self.cost
 
     @cached_property
     def is_constant(self) -> bool:
-        """Whether it has one value."""
+        """Whether it is constant."""
         values = self(_TEST_POINTS)
         return bool((values == values[0]).all())
 
@@ -223,7 +223,7 @@ class Form:
 
     @cached_property
     def period(self) -> float | None:
-        """:math:`π` or :math:`2π` where :math:`g` repeats itself so, else None."""
+        """The period, :math:`π` or :math:`2π`, of :math:`g`; None if it has neither."""
         values = self(_TEST_POINTS)
         if self.is_constant:
             return None
@@ -300,13 +300,13 @@ FormLike = str | Form | Callable[[Tensor], Tensor] | Any
 
 def as_form(value: FormLike, name: str | None = None) -> Form:
     """
-    Return a form that is given by its name, a formula, a sympy expression or a function.
+    Return a form, given its name, a formula, a SymPy expression or a function.
 
-    :param value: a name of :data:`LIBRARY`, or text such as ``"x**2"``, or a sympy expression, in
-        one variable; an elementwise function of tensors; a form.
-    :param name: a name for it; None takes the text, or the function's own name.
-    :raises ValueError: for text that is no name and no formula, and for an expression in more or
-        fewer variables than one.
+    :param value: a name in :data:`LIBRARY`; text such as ``"x**2"`` or a SymPy expression, in one
+        variable; an elementwise function of tensors; or a form.
+    :param name: a name for it; None takes the text or the function's name.
+    :raises ValueError: for text that is neither a name nor a formula, and for an expression that
+        does not have exactly one variable.
     :raises TypeError: for anything else.
 
     >>> as_form("x^3").name, as_form(torch.atanh).name, as_form("x*exp(-x)").complexity
@@ -380,8 +380,9 @@ def as_library(library: LibraryLike | None = None) -> dict[str, Form]:
 
     :param library: forms, each as for :func:`as_form`, or a mapping from names to them; None takes
         :data:`LIBRARY`.
-    :raises ValueError: for none, unknown names and what :func:`as_form` refuses.
-    :raises TypeError: as there.
+    :raises ValueError: for an empty library, unknown names and anything that :func:`as_form`
+        refuses.
+    :raises TypeError: as :func:`as_form` does.
 
     >>> list(as_library(["sin", "x^2", torch.atanh]))
     ['sin', 'square', 'atanh']

@@ -1,4 +1,4 @@
-"""Networks that are formulas: the parts of an expression are nodes and edges."""
+"""Networks made from formulas: the parts of an expression become nodes and edges."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Node:
     A value that a layer computes.
 
     :param level: the layer, 0 for the inputs.
-    :param sums: one sum of edges, or the two of a product; none for an input.
+    :param sums: one sum of edges, or the two sums of a product; none for an input.
     """
 
     level: int
@@ -29,8 +29,8 @@ class Sum:
     """
     A sum of edges.
 
-    :param constant: what is added.
-    :param edges: factor, form, scale, shift and the node that each edge reads.
+    :param constant: the constant term.
+    :param edges: factor, form, scale, shift and input node of each edge.
     """
 
     constant: float
@@ -38,7 +38,7 @@ class Sum:
 
     @property
     def level(self) -> int:
-        """The layer that can compute it."""
+        """The layer that can compute the sum."""
         return 1 + max((node.level for *_, node in self.edges), default=0)
 
 
@@ -46,7 +46,7 @@ class Layout:
     """
     The layers of expressions.
 
-    :param expressions: of sympy, one for each output.
+    :param expressions: SymPy expressions, one for each output.
     :param symbols: names of the inputs.
     :raises ValueError: for other symbols and for numbers that are not real.
     """
@@ -162,10 +162,10 @@ def _real(number: Any) -> float:
 
 def layout(formula: Any, symbols: Sequence[str] | None) -> tuple[Layout, list[str]]:
     """
-    Read formulas and lay them out.
+    Read formulas and arrange them in layers.
 
-    :param formula: text or a sympy expression, or a sequence of them.
-    :param symbols: the inputs, in their order; None takes those of the formulas by name.
+    :param formula: text or a SymPy expression, or a sequence of them.
+    :param symbols: the inputs, in order; None takes the symbols of the formulas, sorted by name.
     """
     given = [formula] if isinstance(formula, str) or hasattr(formula, "free_symbols") else formula
     names = None if symbols is None else [str(each) for each in symbols]

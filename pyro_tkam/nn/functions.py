@@ -1,4 +1,4 @@
-"""Univariate functions with their tensors, as banks and layers hand them on."""
+"""Univariate functions with their tensors, as banks and layers return them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class BoundFunctions(Picklable):
     Univariate functions with their tensors,
     :math:`φ(s) = w_b\,\mathrm{act}(s) + w_s \sum_i c_i B_i(s)`: an energy.
 
-    Pure and picklable. Called with ``z`` that broadcasts against ``batch_shape``, it returns the
-    broadcast shape; points shared by all functions, ``(N, 1, …, 1)``, cost ``N`` evaluations of the
-    basis and one matrix product.
+    Pure and picklable. If ``z`` broadcasts against ``batch_shape``, the result has the broadcast
+    shape. Points shared by all functions, ``(N, 1, …, 1)``, cost ``N`` evaluations of the basis and
+    one matrix product.
 
     :param basis: the functions :math:`B_i`.
     :param coefficients: :math:`c`, shape ``(*batch_shape, num_functions)``.
-    :param scale: :math:`w_s`, broadcastable to ``batch_shape``; None for one.
-    :param base_weight: :math:`w_b`, broadcastable to ``batch_shape``; None where there is no base
+    :param scale: :math:`w_s`, broadcastable to ``batch_shape``; None means one.
+    :param base_weight: :math:`w_b`, broadcastable to ``batch_shape``; None if there is no base
         function.
     :param activation: the base function.
     """
@@ -47,14 +47,14 @@ class BoundFunctions(Picklable):
     @property
     def knots(self) -> Tensor | None:
         """
-        Cell edges, ascending, ``(*grid_batch, count)``; None where the functions are polynomials.
+        Cell edges, ascending, ``(*grid_batch, count)``; None if the functions are polynomials.
         """
         return self.basis.knots
 
     @property
     def weights(self) -> Tensor:
         """
-        What multiplies :meth:`features`: ``w_s c`` and, where there is a base function, ``w_b``.
+        The factors of :meth:`features`: ``w_s c`` and, if there is a base function, ``w_b``.
         """
         weights = (
             self.coefficients
@@ -68,14 +68,14 @@ class BoundFunctions(Picklable):
     @property
     def magnitude(self) -> Tensor:
         """
-        Size of the largest weight, shape ``batch_shape``: sums of such terms are rounded in
-        proportion to it.
+        Size of the largest weight, shape ``batch_shape``: rounding errors of the sums are
+        proportional to it.
         """
         return self.weights.detach().abs().amax(-1)
 
     def features(self, z: Tensor) -> Tensor:
         """
-        Evaluate what the functions are sums of, the basis and the base function: ``(*z.shape,
+        Evaluate the basis and the base function, which the functions are sums of: ``(*z.shape,
         features)``.
         """
         values = self.basis.cast(z.dtype)(z)
@@ -102,8 +102,8 @@ class BoundEdges(BoundFunctions):
     r"""
     The edges of a layer with their tensors, a bank of shape ``(out, in)``.
 
-    :param fixed: edges that are closed forms, where the learned functions are zero; None where
-        there are none.
+    :param fixed: edges that are closed forms, where the learned functions are zero; None if there
+        are none.
     """
 
     fixed: BoundForms | None = None
@@ -119,7 +119,7 @@ class BoundEdges(BoundFunctions):
 
     def sums(self, s: Tensor) -> Tensor:
         """
-        Sum the edges over the inputs, by a matrix product.
+        Sum the edges over the inputs with a matrix product.
 
         :param s: shape ``(*, in)``.
         :returns: shape ``(*, out)``.
@@ -135,8 +135,8 @@ class BoundEdges(BoundFunctions):
 
     def statistics(self, s: Tensor) -> EdgeStatistics:
         """
-        Evaluate the sums with means and standard deviations of every edge, all from the same basis
-        values.
+        Evaluate the sums together with the mean and standard deviation of every edge, all from the
+        same basis values.
 
         :param s: shape ``(N, in)``.
         """
@@ -160,7 +160,7 @@ class BoundEdges(BoundFunctions):
 
 class EdgeStatistics(NamedTuple):
     """
-    What the edges of a layer do over samples.
+    Statistics of the edges of a layer over samples.
 
     :param sums: of the edges over the inputs, shape ``(N, out)``.
     :param means: of each edge, shape ``(out, in)``.

@@ -1,5 +1,5 @@
 """
-Grid updates: knots where the arguments are, and the same functions on them as nearly as they go.
+Grid updates: knots move to the arguments, and the functions change as little as possible.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, eq=False)
 class GridUpdate:
     """
-    What an update of a bank's grid did.
+    The result of updating a bank's grid.
 
-    :param error: root mean square by which each function changed, over the points of the fit; shape
+    :param error: root mean square change of each function over the points of the fit; shape
         ``batch_shape``.
     :param change: the same over all functions, relative to their root mean square.
     :param accepted: whether the update was made.
-    :param outside: share of the samples that lay outside of the old grid.
-    :param parameter: the coefficients, whose entries now have another meaning if it was.
+    :param outside: share of the samples outside the old grid.
+    :param parameter: the coefficients; if the update was made, their entries have a new meaning.
     """
 
     error: Tensor
@@ -42,13 +42,13 @@ class GridUpdate:
 
 
 class EqualSamplesError(ValueError):
-    """Samples that are all equal, which cannot place a grid."""
+    """The samples are all equal and can't determine a grid."""
 
 
 def check_learned(module: nn.Module, names: Iterable[str], purpose: str) -> None:
     """
-    Refuse to change parameters in whose place there is something random, which no change would
-    reach.
+    Refuse to change parameters that have been replaced by something random, because a change would
+    have no effect.
     """
     for name in names:
         if not isinstance(module._parameters.get(name), nn.Parameter):
@@ -97,20 +97,20 @@ def update_grid(
 
 
 def share_outside(basis: BasisFunctions, samples: Tensor) -> float:
-    """Return the share of samples, ``(N, *grid_batch)``, that lie outside of a grid."""
+    """Return the share of samples, ``(N, *grid_batch)``, that lie outside a grid."""
     low, high = basis.placed[..., 0], basis.placed[..., -1]
     return float(((samples < low) | (samples > high)).double().mean())
 
 
 def forget_moments(optimizer: Any, parameters: Iterable[nn.Parameter]) -> None:
     """
-    Let an optimizer start afresh for parameters whose entries have another meaning now.
+    Reset an optimizer's state for parameters whose entries have a new meaning.
 
-    What L-BFGS remembers mixes all parameters, so that it forgets everything.
+    The memory of L-BFGS mixes all parameters, so L-BFGS forgets everything.
 
-    :param optimizer: of ``torch.optim`` or ``pyro.optim``.
-    :param parameters: those that changed.
-    :raises TypeError: for another object.
+    :param optimizer: an optimizer of ``torch.optim`` or ``pyro.optim``.
+    :param parameters: the changed parameters.
+    :raises TypeError: for any other object.
     """
     parameters = list(parameters)
     if isinstance(optimizer, PyroOptim):

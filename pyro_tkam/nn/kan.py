@@ -1,4 +1,6 @@
-"""Kolmogorov-Arnold networks: layers of univariate functions, sums and products between them."""
+"""
+Kolmogorov-Arnold networks: layers of univariate functions with sums and products between them.
+"""
 
 from __future__ import annotations
 
@@ -60,8 +62,8 @@ class Nodes:
     """
     The nodes of one layer.
 
-    :param sums: number of nodes that are a sum of edges.
-    :param products: number of nodes that are a product of two such sums.
+    :param sums: number of nodes that are sums of edges.
+    :param products: number of nodes that are products of two such sums.
     """
 
     sums: int
@@ -69,7 +71,7 @@ class Nodes:
 
     @classmethod
     def checked(cls, width: Any) -> Nodes:
-        """Read what a user gives for a layer."""
+        """Read the user's specification of a layer."""
         if not isinstance(width, tuple | list):
             return cls(_checks.integer("widths", width, 1), 0)
         if len(width) != 2:
@@ -86,12 +88,12 @@ class Nodes:
 
     @property
     def terms(self) -> int:
-        """The number of sums of edges, of which a product takes two."""
+        """The number of sums of edges; a product takes two."""
         return self.sums + 2 * self.products
 
     @property
     def width(self) -> Width:
-        """What a user gives."""
+        """The user's specification."""
         return (self.sums, self.products) if self.products else self.sums
 
     def combine(self, terms: Tensor) -> Tensor:
@@ -102,7 +104,7 @@ class Nodes:
         return torch.cat((terms[..., : self.sums], factors.prod(-1)), -1)
 
     def to_terms(self, of_nodes: Tensor) -> Tensor:
-        """Give every term what its node has, ``(count,)`` to ``(terms,)``."""
+        """Give every term the value of its node, ``(count,)`` to ``(terms,)``."""
         return torch.cat((of_nodes[: self.sums], of_nodes[self.sums :].repeat_interleave(2)))
 
 
@@ -113,31 +115,31 @@ class KAN(PyroModule):
 
     .. math:: s^{(l+1)}_o = b^{(l)}_o + \sum_i φ^{(l)}_{o,i}(s^{(l)}_i)
 
-    Nodes may also be products of two such sums (Liu et al. 2024, arXiv:2408.10205). Between layers,
-    in this order: layer norm, then the map of ``hidden_range`` to the next grid's interval. Outside
-    of its grid a B-spline goes on as a straight line.
+    Nodes can also be products of two such sums (Liu et al. 2024, arXiv:2408.10205). Between layers
+    come first the layer norm and then the map ``hidden_range`` to the interval of the next grid.
+    Outside its grid, a B-spline continues as a straight line.
 
     :ivar layers: the layers, :class:`KANLayer`; each has a ``mask`` of its edges, ``(out, in)``.
-    :ivar inputs: which columns of the first network's inputs this one reads, after
-        ``prune(inputs=True)``.
+    :ivar inputs: after ``prune(inputs=True)``, the columns of the original network's inputs that
+        this network reads.
 
     :param widths: numbers of nodes from input to output, at least two; a pair ``(sums, products)``
-        makes some nodes products of two.
+        makes some nodes products of two sums.
     :param basis: name of the basis, see :class:`~pyro_tkam.nn.Basis`.
     :param low: lower end of the first layer's grid.
     :param high: upper end of the first layer's grid.
     :param hidden_low: lower end of the other layers' grids.
     :param hidden_high: upper end of the other layers' grids.
-    :param hidden_range: ``"none"``; ``"sigmoid"``, elementwise; or ``"affine"``, which takes the
+    :param hidden_range: ``"none"``; ``"sigmoid"``, elementwise; or ``"affine"``, which maps the
         smallest hidden feature of a datum to ``hidden_low`` and the largest to ``hidden_high``.
     :param layer_norm: normalize hidden features.
     :param bias: add a constant to each sum.
     :param output: ``"none"`` or ``"sigmoid"`` (for images in [0, 1]).
-    :param extrapolation: ``"linear"`` or ``"zero"``: what B-splines do outside of their grid, see
+    :param extrapolation: ``"linear"`` or ``"zero"``: what B-splines do outside their grid; see
         :class:`~pyro_tkam.nn.UnivariateFunctions`.
     :param options: as in :class:`KANLayer`, for all layers.
     :raises ValueError: for fewer than two widths, unknown names, and ``layer_norm`` or
-        ``hidden_range="affine"`` with one hidden feature, of which they would make a constant.
+        ``hidden_range="affine"`` with one hidden feature, which they would make constant.
 
     >>> KAN([81, 162, 784], basis="rbf", grid_size=20, output="sigmoid")(torch.randn(10, 81)).shape
     torch.Size([10, 784])
@@ -208,7 +210,7 @@ class KAN(PyroModule):
 
     @property
     def widths(self) -> list[Width]:
-        """The numbers of nodes from input to output; pairs where some are products."""
+        """The numbers of nodes from input to output; a pair if some nodes are products."""
         return [nodes.width for nodes in self.nodes]
 
     def forward(self, s: Tensor) -> Tensor:
@@ -217,8 +219,8 @@ class KAN(PyroModule):
 
         :param s: shape ``(*, widths[0])``.
         :returns: shape ``(*, widths[-1])``.
-        :raises ValueError: for another shape.
-        :raises TypeError: for what is not a tensor of the coefficients' dtype.
+        :raises ValueError: for the wrong shape.
+        :raises TypeError: for anything but a tensor with the dtype of the coefficients.
         """
         for number, layer in enumerate(self.layers):
             s = self._between(number, layer(s))
@@ -233,7 +235,7 @@ class KAN(PyroModule):
 
     def layer_inputs(self, samples: Tensor) -> Iterator[tuple[KANLayer, Tensor]]:
         """
-        Yield every layer with its inputs; a layer may be changed before the next is asked for.
+        Yield every layer with its inputs; you may change a layer before you ask for the next one.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
         """
@@ -251,13 +253,13 @@ class KAN(PyroModule):
 
     @property
     def has_independent_nodes(self) -> bool:
-        """Whether a hidden feature changes nothing but what its own edges add up to."""
+        """Whether a hidden feature affects only the sums of its own edges."""
         elementwise = self._to_range is not _affine_range
         return elementwise and not any(isinstance(norm, nn.LayerNorm) for norm in self.norms)
 
     @property
     def is_plain(self) -> bool:
-        """Whether hidden features go to the next layer as they are."""
+        """Whether hidden features go to the next layer unchanged."""
         return self._to_range is _unchanged and all(
             isinstance(norm, nn.Identity) for norm in self.norms
         )
@@ -276,23 +278,24 @@ class KAN(PyroModule):
         optimizer: Any = None,
     ) -> tuple[GridUpdate, ...]:
         """
-        Move the grid of every layer in turn to where its inputs are, with the inputs that it gets
-        from the updated layers before, and fit the coefficients anew.
+        Move the grid of each layer in turn to its inputs, computed with the already updated layers,
+        and refit the coefficients.
 
-        Each input of a layer gets a grid of its own. Hidden grids whose inputs ``hidden_range``
-        bounds keep their ends. Where it raises at one layer, none has changed.
+        Each input of a layer gets its own grid. Hidden grids whose inputs are bounded by
+        ``hidden_range`` keep their ends. If one layer raises an error, no layer changes.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
         :param grid_size: size of the new grids, see :class:`~pyro_tkam.nn.Basis`; None keeps it. A
-            larger one refines the functions.
+            larger size refines the functions.
         :param uniform_share: see :meth:`UnivariateFunctions.update_grid`.
-        :param widen: let the intervals grow to hold all samples; one for all layers or one for
-            each.
-        :param shrink: let them shrink to the range of the samples.
+        :param widen: let the intervals grow to contain all samples; one value for all layers or one
+            for each.
+        :param shrink: let the intervals shrink to the range of the samples.
         :param max_change: see there.
-        :param optimizer: a running one, which starts afresh for the coefficients that moved. Its
-            memory is of other coordinates, and after a refinement of another shape.
-        :return: one for each layer; ``outside`` tells what share of its inputs lay outside.
+        :param optimizer: the optimizer in use. Its state for the moved coefficients is reset,
+            because it refers to other coordinates or, after a refinement, to another shape.
+        :return: one update per layer; ``outside`` is the share of the layer's inputs that lay
+            outside.
         :raises ValueError: see :meth:`UnivariateFunctions.update_grid`.
         :raises TypeError: likewise.
 
@@ -329,7 +332,7 @@ class KAN(PyroModule):
 
     def outside(self, samples: Tensor) -> tuple[float, ...]:
         """
-        Tell what share of each layer's inputs lies outside of its grid.
+        Return the share of each layer's inputs that lies outside its grid.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
 
@@ -349,12 +352,11 @@ class KAN(PyroModule):
         r"""
         Measure every edge.
 
-        ``"spread"`` is its standard deviation over the samples. ``"attribution"`` is its share of
-        the outputs: with a score of one for each output, the score of node :math:`o` goes back to
-        its edges in proportion to their spreads :math:`σ`,
-        :math:`a_{oi} = a_o σ_{oi} / \sqrt{\sum_j σ_{oj}^2}`, and that of a node before is
-        :math:`a_i^2 = \sum_o a_{oi}^2` (squares are shares of variances as far as edges are
-        uncorrelated).
+        ``"spread"`` is the standard deviation over the samples. ``"attribution"`` is the share of
+        the outputs. Each output starts with a score of one. The score of node :math:`o` goes back
+        to its edges in proportion to their spreads :math:`σ`, :math:`a_{oi} = a_o σ_{oi} /
+        \sqrt{\sum_j σ_{oj}^2}`. The score of an earlier node is :math:`a_i^2 = \sum_o a_{oi}^2`.
+        (If the edges are uncorrelated, squared scores are shares of variances.)
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
         :param kind: ``"spread"`` or ``"attribution"``.
@@ -370,10 +372,10 @@ class KAN(PyroModule):
 
     def input_scores(self, samples: Tensor) -> Tensor:
         """
-        Return which share of the outputs each input accounts for, from 0 to 1, shape
+        Return the share of the outputs that each input accounts for, from 0 to 1, shape
         ``(widths[0],)``.
 
-        Shares are those of variances that :meth:`sizes` passes back; they sum to one.
+        The shares are the shares of variance that :meth:`sizes` passes back; they sum to one.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
 
@@ -412,10 +414,10 @@ class KAN(PyroModule):
         smoothness: float = 0.0,
     ) -> Tensor:
         r"""
-        Return a penalty on the edges, to be added to a loss: few and small ones are cheap.
+        Return a penalty on the edges, to be added to a loss. Few small edges have a small penalty.
 
-        With the spreads :math:`σ_{oi}` of a layer's edges over the samples, it is the sum over the
-        layers of
+        With the spreads :math:`σ_{oi}` of a layer's edges over the samples, the penalty is the sum
+        over layers of
 
         .. math::
             λ_1 \sum_{oi} σ_{oi}
@@ -423,9 +425,9 @@ class KAN(PyroModule):
             + λ_3 \sum_{oi} \int φ_{oi}''(s)^2 ds,
             \quad p_{oi} = \frac{σ_{oi}}{\sum σ}
 
-        (the first two after Liu et al. 2024, arXiv:2404.19756, on spreads, so that constants do not
-        count; the entropies of rows and columns are weighted by their shares). The third smooths
-        any basis, by quadrature.
+        (the first two terms after Liu et al. 2024, arXiv:2404.19756, with spreads, so that
+        constants don't count; the entropies of rows and columns are weighted by their shares). The
+        third term smooths any basis, by quadrature.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
         :param l1: :math:`λ_1`.
@@ -433,8 +435,8 @@ class KAN(PyroModule):
         :param smoothness: :math:`λ_3`.
         :return: a scalar.
         :raises ValueError: for ``smoothness`` of splines of degree 1, which have no second
-            derivative, for samples that are none or not finite, and for weights that are not
-            finite.
+            derivative, for empty samples or samples that are not finite, and for weights that are
+            not finite.
         :raises TypeError: for weights that are not numbers.
 
         >>> KAN([3, 5, 2]).regularization(torch.randn(100, 3)).shape
@@ -451,8 +453,8 @@ class KAN(PyroModule):
         smoothness: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """
-        Evaluate the network together with :meth:`regularization`, from the same basis values: less
-        work than both in turn.
+        Evaluate the network together with :meth:`regularization`, from the same basis values. This
+        is less work than both in turn.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
         :param l1: as there.
@@ -478,23 +480,24 @@ class KAN(PyroModule):
         inputs: bool = False,
     ) -> KAN:
         """
-        Return a smaller network without edges and hidden nodes of a small share of the outputs.
+        Return a smaller network without edges and hidden nodes that have a small share of the
+        outputs.
 
-        Shares are the attributions of :meth:`sizes`. What an edge that goes was on average moves
-        into the bias of its sum, so that an edge that is constant on the samples goes without a
-        trace. The largest edge into a node that stays, stays. Edges between nodes that stay are
-        masked: training does not bring them back. Layer norm and ``hidden_range="affine"`` let a
-        node act on the others of its layer: then all nodes stay.
+        Shares are the attributions of :meth:`sizes`. The mean of a removed edge moves into the bias
+        of its sum, so removing an edge that is constant on the samples changes nothing. The largest
+        edge into a remaining node always stays. Removed edges between remaining nodes are masked,
+        so training does not bring them back. With layer norm or ``hidden_range="affine"``, each
+        node acts on the others in its layer, so all nodes stay.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
-        :param nodes: smallest attribution of a hidden node to keep, the root of the sum of squares
-            of those of the edges that leave it.
+        :param nodes: smallest attribution of a hidden node to keep: the root of the sum of squared
+            attributions of its outgoing edges.
         :param edges: smallest attribution of an edge to keep.
-        :param inputs: leave out inputs that no edge reads, too; :attr:`inputs` tells the columns
-            that the smaller network takes.
-        :raises ValueError: for negative thresholds, and where no node of a layer would stay, as
-            for a network that is constant on the samples.
-        :raises TypeError: for weights that are random.
+        :param inputs: also remove inputs that no edge reads; :attr:`inputs` lists the columns that
+            the smaller network takes.
+        :raises ValueError: for negative thresholds, and if no node of a layer would stay, as for a
+            network that is constant on the samples.
+        :raises TypeError: for random weights.
 
         >>> network, x = KAN([3, 5, 1]), torch.randn(100, 3)
         >>> network.layers[1].mask[0, 3:] = False
@@ -505,11 +508,12 @@ class KAN(PyroModule):
 
     def expand(self, widths: Sequence[Width]) -> KAN:
         """
-        Return a wider network that computes the same: edges that leave new nodes start as zero.
+        Return a wider network that computes the same function: outgoing edges of new nodes start at
+        zero.
 
         :param widths: of the new network, none below the old ones.
-        :raises ValueError: for widths that are smaller, other inputs or outputs, and networks in
-            which a node acts on the others of its layer.
+        :raises ValueError: for smaller widths, other inputs or outputs, and networks in which a
+            node acts on the others of its layer.
 
         >>> network, x = KAN([3, 5, 1]), torch.randn(100, 3)
         >>> torch.equal(network.expand([3, (7, 2), 1])(x), network(x))
@@ -519,12 +523,12 @@ class KAN(PyroModule):
 
     def deepen(self, samples: Tensor | None = None) -> KAN:
         """
-        Return a network with one more layer at the end that computes the same: an identity, which
-        B-splines are exactly.
+        Return a network with one more layer at the end that computes the same function: an
+        identity, which B-splines represent exactly.
 
-        :param samples: inputs of the network that place the new grid; None takes the hidden
+        :param samples: inputs of the network that determine the new grid; None takes the hidden
             interval.
-        :raises ValueError: for another basis than B-splines that go on as lines, and for layer norm
+        :raises ValueError: for any basis but B-splines that continue as lines, and for layer norm
             or a ``hidden_range``, which would act on the new hidden features.
 
         >>> network, x = KAN([3, 5, 1]), torch.randn(100, 3)
@@ -543,12 +547,13 @@ class KAN(PyroModule):
     ) -> KAN:
         r"""
         Return a network in which some edges are closed forms :math:`c\,f(a s + b) + d`, whose
-        numbers train as everything else does.
+        parameters train like all others.
 
-        :param edges: for edges ``(layer, out, in)`` a form, fitted to the edge as it is; or a pair
-            of a form and :math:`(a, b, c, d)`; or None, which makes the edge a spline again.
-        :param samples: inputs of the network, shape ``(N, widths[0])``, at which forms are fitted;
-            None takes equally spaced arguments of each edge's grid.
+        :param edges: maps an edge ``(layer, out, in)`` to a form, which is fitted to the current
+            edge; to a pair of a form and :math:`(a, b, c, d)`; or to None, which makes the edge a
+            spline again.
+        :param samples: inputs of the network, shape ``(N, widths[0])``, for fitting the forms; None
+            takes equally spaced arguments on each edge's grid.
         :raises ValueError: for an edge that the network does not have and unknown forms.
 
         >>> KAN([2, 5, 1]).fix({(1, 0, 3): ("x^2", (1.0, 0.0, 1.0, 0.0))}).fixed
@@ -589,15 +594,15 @@ class KAN(PyroModule):
         cls, formula: Any, symbols: Sequence[str] | None = None, **options: Any
     ) -> KAN:
         """
-        Make the network that a formula is, in float64: its functions are forms on the edges, its
-        products of two are nodes, and its numbers are parameters.
+        Make the network that computes a formula, in float64. Its functions become forms on the
+        edges, its products of two become nodes, and its numbers become parameters.
 
-        :param formula: text that :func:`~pyro_tkam.nn.parse_expression` reads or a ``sympy``
+        :param formula: text that :func:`~pyro_tkam.nn.parse_expression` reads or a SymPy
             expression; a sequence of them for several outputs.
-        :param symbols: the inputs, in their order; None takes those of the formula by name.
-        :param options: of :class:`KAN`; they matter where an edge becomes a spline again.
-        :raises ValueError: for text that is no formula, symbols that are not given, and numbers
-            that are not real.
+        :param symbols: the inputs, in order; None takes the symbols of the formula, sorted by name.
+        :param options: of :class:`KAN`; they matter if an edge becomes a spline again.
+        :raises ValueError: for text that is not a formula, unknown symbols, and numbers that are
+            not real.
         :raises ImportError: without ``sympy``; names the extra to install.
 
         >>> net = KAN.from_formula("exp(sin(pi*x) + y**2)", ["x", "y"])
@@ -631,9 +636,8 @@ class KAN(PyroModule):
         """
         Make the network that a state dict describes, with its widths, grids, masks and formulas.
 
-        :param state: what ``network.state_dict()`` returned.
-        :param options: of :class:`KAN`, instead of those that were saved; a basis of a user's own
-            must be given.
+        :param state: the result of ``network.state_dict()``.
+        :param options: of :class:`KAN`, instead of the saved ones; a custom basis must be given.
         :raises ValueError: for a state that does not describe a network.
 
         >>> x = torch.randn(100, 3)

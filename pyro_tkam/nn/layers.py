@@ -1,4 +1,4 @@
-"""Layers of Kolmogorov-Arnold networks: univariate functions on the edges, and their sums."""
+"""Layers of Kolmogorov-Arnold networks: univariate functions on the edges and their sums."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from pyro_tkam.ops.bases import BasisFunctions
 
 class KANEdges(UnivariateFunctions):
     r"""
-    One function for every pair of an input and an output, :math:`(*, in) → (*, in, out)`, not
-    summed.
+    One function for each pair of an input and an output, :math:`(*, in) → (*, in, out)`, without
+    the sum.
 
-    :ivar coefficients: parameter, ``(in_features, num_functions, out_features)``, the order of
-        memory that the matrix product of a layer reads without a copy.
+    :ivar coefficients: parameter, ``(in_features, num_functions, out_features)``, in the memory
+        order that a layer's matrix product reads without a copy.
     :ivar base_weight: parameter, ``(out_features, in_features)``; None for polynomials.
-    :ivar scale: parameter, ``(out_features, 1)``: one for each output, since one for each edge
-        would double the memory traffic of a layer and adds no function to it; None for polynomials.
-    :ivar mask: buffer of bools, ``(out_features, in_features)``: edges that are masked are zero
-        and are not trained.
-    :ivar fixed: the edges that are closed forms, see :meth:`fix`; None where there are none.
+    :ivar scale: parameter, ``(out_features, 1)``, one per output. One per edge would double the
+        memory traffic of a layer without adding any function. None for polynomials.
+    :ivar mask: buffer of bools, ``(out_features, in_features)``: masked edges are zero and are not
+        trained.
+    :ivar fixed: the edges that are closed forms, see :meth:`fix`; None if there are none.
 
     :param in_features: number of inputs.
     :param out_features: number of outputs.
     :param basis: name of the basis, see :class:`~pyro_tkam.nn.Basis`.
-    :param extrapolation: what B-splines do outside of the grid, see
+    :param extrapolation: what B-splines do outside the grid, see
         :class:`~pyro_tkam.nn.UnivariateFunctions`.
-    :param options: as there, here with ``low=-2``, ``high=2``.
+    :param options: as in that class, here with ``low=-2``, ``high=2``.
 
     >>> KANEdges(3, 5)(torch.randn(7, 3)).shape
     torch.Size([7, 3, 5])
@@ -99,7 +99,7 @@ class KANEdges(UnivariateFunctions):
     @pyro_method
     def bound(self) -> BoundEdges:
         """
-        Read the parameters, once, and return the edges with them: a pure, picklable callable.
+        Read the parameters once and return the edges with them: a pure, picklable callable.
 
         As in :meth:`UnivariateFunctions.bound`; its batch shape is ``(out, in)``.
         """
@@ -110,12 +110,12 @@ class KANEdges(UnivariateFunctions):
 
     def fix(self, forms: Mapping[tuple[int, int], tuple[Form, Sequence[float]] | None]) -> None:
         r"""
-        Make edges closed forms :math:`c\,f(a s + b) + d`, in place; None makes one a learned curve
-        again.
+        Make edges closed forms :math:`c\,f(a s + b) + d`, in place. None makes an edge a learned
+        curve again.
 
         :param forms: form and :math:`(a, b, c, d)` of edges ``(out, in)``.
-        :raises ValueError: for an edge that the layer does not have, and numbers that are not four
-            finite ones.
+        :raises ValueError: for an edge that the layer does not have, and for anything but four
+            finite numbers.
 
         >>> from pyro_tkam.nn.forms import LIBRARY
         >>> layer = KANLayer(1, 1)
@@ -144,7 +144,7 @@ class KANEdges(UnivariateFunctions):
     @torch.no_grad()
     def select(self, *index: Tensor) -> None:
         """
-        Keep some edges, in place, with parameters that are new.
+        Keep some edges, in place, with new parameters.
 
         :param index: outputs ``(out, 1)`` and inputs ``(in,)`` to keep.
         """
@@ -183,10 +183,10 @@ class KANLayer(KANEdges):
     summed over the inputs.
 
     Basis values times coefficients is one matrix product. Penalties and pruning measure an edge by
-    its **spread**, the standard deviation over the samples: a constant that moves from one edge to
+    its **spread**, the standard deviation over the samples. A constant that moves from one edge to
     another or to the bias changes neither.
 
-    :ivar bias: parameter :math:`b`, ``(out_features,)``, at first zero; None without.
+    :ivar bias: parameter :math:`b`, ``(out_features,)``, initially zero; None without a bias.
 
     :param bias: add a constant to each output.
     :param options: as in :class:`KANEdges`.
@@ -224,7 +224,7 @@ class KANLayer(KANEdges):
 
     def statistics(self, s: Tensor) -> EdgeStatistics:
         """
-        Evaluate the layer together with means and spreads of its edges.
+        Evaluate the layer together with the means and spreads of its edges.
 
         :param s: samples, shape ``(N, in_features)``.
         :returns: outputs ``(N, out_features)``; means and standard deviations of the edges over the
@@ -253,8 +253,8 @@ class KANLayer(KANEdges):
         r"""
         Return a penalty on the edges, to be added to a loss; see :meth:`KAN.regularization`.
 
-        :param samples: arguments, shape ``(N, in_features)``; None takes equally spaced ones of the
-            grid's interval.
+        :param samples: arguments, shape ``(N, in_features)``; None takes equally spaced arguments
+            on the grid's interval.
         :param l1: weight of the sum of the spreads.
         :param entropy: weight of the entropies of rows and columns.
         :param smoothness: weight of the integrals of squared second derivatives.
@@ -279,13 +279,13 @@ class KANLayer(KANEdges):
 
     def prune(self, threshold: float, samples: Tensor | None = None) -> Self:
         """
-        Return a copy in which edges of a spread below a threshold are masked; the bias takes over
+        Return a copy in which edges with a spread below a threshold are masked; the bias absorbs
         their means.
 
         :param threshold: smallest spread to keep.
         :param samples: arguments as for :meth:`regularization`.
-        :raises ValueError: for a negative threshold, one that keeps no edge, and samples as there.
-        :raises TypeError: for weights that are random.
+        :raises ValueError: for a negative threshold, one that keeps no edge, and invalid samples.
+        :raises TypeError: for random weights.
         """
         check_learned(self, self.weight_names, "pruning")
         threshold = _checks.number("threshold", threshold, at_least=0)
@@ -304,13 +304,13 @@ class KANLayer(KANEdges):
 
     @property
     def weight_names(self) -> tuple[str, ...]:
-        """The names of what is learned for each edge and output."""
+        """The names of the parameters learned for each edge and output."""
         return super().weight_names + (() if self.bias is None else ("bias",))
 
     @torch.no_grad()
     def keep(self, kept: Tensor, samples: Tensor) -> None:
         """
-        Mask the other edges, in place; the bias takes over their means.
+        Mask the other edges, in place; the bias absorbs their means.
 
         :param kept: bools of shape ``(out_features, in_features)``.
         :param samples: arguments, shape ``(N, in_features)``.
@@ -327,7 +327,7 @@ class KANLayer(KANEdges):
     @torch.no_grad()
     def select(self, *index: Tensor) -> None:
         """
-        Keep some outputs and inputs, in place, with parameters that are new.
+        Keep some outputs and inputs, in place, with new parameters.
 
         :param index: outputs ``(out, 1)`` and inputs ``(in,)`` to keep.
         """

@@ -38,14 +38,14 @@ def parse_expression(
     Only numbers, names, ``+ - * / **`` (or ``^``), parentheses, the constants ``pi`` and ``E`` and
     these functions are read: ``sin``, ``cos``, ``tan``, ``asin``, ``acos``, ``atan``, ``sinh``,
     ``cosh``, ``tanh``, ``asinh``, ``acosh``, ``atanh``, ``exp``, ``log``, ``sqrt``, ``abs``,
-    ``sign``, ``erf`` and ``lgamma``. So text from a stranger runs no code.
+    ``sign``, ``erf`` and ``lgamma``. Text from an untrusted source therefore runs no code.
 
     :param text: the formula.
-    :param symbols: the variables by name, or their names; they come before constants of the same
-        name. None takes every name that is no constant for a variable.
-    :raises TypeError: for what is no text.
-    :raises ValueError: for anything else in the text, names the piece and what is allowed; for
-        numbers that are no finite real ones.
+    :param symbols: the variables by name, or their names; they take precedence over constants of
+        the same name. None treats every name that is not a constant as a variable.
+    :raises TypeError: for anything but text.
+    :raises ValueError: for anything else in the text, naming the piece and what is allowed; for
+        numbers that are not real and finite.
     :raises ImportError: without ``sympy``; names the extra to install.
 
     >>> parse_expression("2*sin(x1) + x2^2/pi", ["x1", "x2"])

@@ -39,9 +39,9 @@ def mean_sizes(functions: BoundFunctions, samples: Tensor | None = None) -> Tens
     """
     Return the mean absolute value of every function, shape ``batch_shape``.
 
-    :param samples: shape ``(N, *grid_batch)``; None takes equally spaced arguments of the grid's
+    :param samples: shape ``(N, *grid_batch)``; None takes equally spaced arguments on the grid's
         interval.
-    :raises ValueError: for samples that are none or not finite.
+    :raises ValueError: for empty samples or samples that are not finite.
     """
     if samples is None:
         samples = spaced_arguments(functions.basis.placed)
@@ -51,7 +51,7 @@ def mean_sizes(functions: BoundFunctions, samples: Tensor | None = None) -> Tens
 
 def spaced_arguments(placed: Tensor) -> Tensor:
     """
-    Return equally spaced arguments of a grid's interval, ``(N, *grid_batch)``.
+    Return equally spaced arguments on a grid's interval, ``(N, *grid_batch)``.
 
     :param placed: the grid, shape ``(*grid_batch, M)``.
     """
@@ -110,8 +110,8 @@ def sparsity(
 
 def entropy_of(sizes: Tensor) -> Tensor:
     """
-    Return the entropy of sizes as shares of their sum; sizes of zero add nothing, to the value and
-    to gradients.
+    Return the entropy of sizes as shares of their sum. Sizes of zero contribute nothing to the
+    value or to gradients.
 
     >>> entropy_of(torch.tensor([1.0, 1.0, 0.0]))
     tensor(0.6931)
@@ -144,7 +144,7 @@ def curvature(functions: BoundFunctions) -> Tensor:
 
 def second_derivative(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """
-    Differentiate an elementwise function twice; its values may have a further dimension.
+    Differentiate an elementwise function twice; its values may have an extra dimension.
 
     >>> second_derivative(lambda z: z**3, torch.tensor([1.0, 2.0]))
     tensor([ 6., 12.])

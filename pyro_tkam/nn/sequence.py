@@ -19,7 +19,7 @@ from pyro_tkam.ops.symbols import check_symbols
 @dataclass(frozen=True)
 class DecoderCache:
     """
-    What earlier positions leave for later ones, and the latent's keys and values.
+    State that earlier positions leave for later ones, and the latent's keys and values.
 
     :param tokens: tokens so far, shape ``(*batch, length)``.
     :param memory: keys and values of the latent for each layer.
@@ -88,18 +88,18 @@ NUM_SLOTS = 4
 
 class SequenceGenerator(PyroModule):
     r"""
-    A Transformer decoder: logits of each token from those before it, and from a latent.
+    A Transformer decoder: logits of each token, given the earlier tokens and a latent.
 
     .. math:: \log p(x | z) = \sum_t \log \mathrm{softmax}(η_t(x_{<t}, z))_{x_t}
 
-    The latent is mapped to a few slots, to which every layer attends (the sequence generator of Raj
-    2025, arXiv:2506.14167, Sec. 5.2; Vaswani et al. 2017). A position sees, besides attention, the
-    ``local`` tokens before it through a convolution, which learns short contexts soon.
+    The latent is mapped to a few slots, and every layer attends to them (the sequence generator of
+    Raj 2025, arXiv:2506.14167, Sec. 5.2; Vaswani et al. 2017). Besides attention, a position sees
+    the previous ``local`` tokens through a convolution, which learns short contexts quickly.
 
     :param latent_dim: number of latents ``Q``.
     :param num_classes: number of tokens in the alphabet.
     :param max_length: longest sequence.
-    :param width: features a position; a multiple of ``num_heads``.
+    :param width: features per position; a multiple of ``num_heads``.
     :param num_heads: heads of each attention.
     :param num_layers: number of layers.
     :param local: number of preceding tokens in the convolution.
@@ -147,7 +147,7 @@ class SequenceGenerator(PyroModule):
 
     def forward(self, z: Tensor, tokens: Tensor) -> Tensor:
         """
-        Return the logits of every token, given those before it.
+        Return the logits of every token, given the earlier tokens.
 
         :param z: latents, shape ``(*batch_z, Q)``.
         :param tokens: integers, shape ``(*batch_tokens, length)``; the batches broadcast against
@@ -155,7 +155,7 @@ class SequenceGenerator(PyroModule):
         :returns: shape ``(*broadcast, length, num_classes)``; position ``t`` depends on
             ``tokens[..., :t]`` only.
         :raises ValueError: for sequences longer than ``max_length``, tokens outside the alphabet,
-            and latents of another number.
+            and the wrong number of latents.
         :raises TypeError: for tokens that are not integers.
         """
         self._check_length(tokens.shape[-1])
@@ -175,9 +175,9 @@ class SequenceGenerator(PyroModule):
 
     def step(self, cache: DecoderCache) -> tuple[Tensor, DecoderCache]:
         """
-        Return the logits of the next token, by the work of one position.
+        Return the logits of the next token, at the cost of one position.
 
-        :param cache: what :meth:`start` or :meth:`append` returned.
+        :param cache: the result of :meth:`start` or :meth:`append`.
         :returns: logits of shape ``(*batch, num_classes)``, and the cache to append a token to.
         :raises ValueError: after ``max_length`` tokens.
         """
@@ -192,7 +192,7 @@ class SequenceGenerator(PyroModule):
         """
         Return the cache with one more token.
 
-        :param cache: what :meth:`step` returned.
+        :param cache: the result of :meth:`step`.
         :param token: integers, shape ``batch``.
         :raises ValueError: for a token outside the alphabet.
         :raises TypeError: for tokens that are not integers.

@@ -1,4 +1,6 @@
-"""Networks of another structure that compute the same, or nearly: smaller, wider, deeper."""
+"""
+Networks of another structure that compute the same function, or nearly: smaller, wider, deeper.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def pruned(network: KAN, samples: Tensor, nodes: float, edges: float, inputs: bool) -> KAN:
-    """Leave out what accounts for little; the arguments are those of :meth:`KAN.prune`."""
+    """Remove what contributes little; the arguments are those of :meth:`KAN.prune`."""
     nodes = _checks.number("nodes", nodes, at_least=0)
     edges = _checks.number("edges", edges, at_least=0)
     for layer in network.layers:

@@ -37,15 +37,14 @@ class Candidate:
     r"""
     A formula :math:`a\,g(bx + c) + d`.
 
-    Where a parameter is redundant it is 1 (a scale) or 0 (a shift); phases of waves lie in
-    :math:`(-π, π]`.
+    Redundant parameters are 1 (a scale) or 0 (a shift); phases of waves lie in :math:`(-π, π]`.
 
     :param form: :math:`g`.
     :param parameters: :math:`a, b, c, d`.
     :param r2: share of the variance that it explains, at most 1.
-    :param standard_errors: of the parameters, 0 for redundant ones. What a form misses of a smooth
-        curve is smooth, so it counts as two independent values for each change of its sign. None
-        where they were not asked for.
+    :param standard_errors: of the parameters, 0 for redundant ones. The residual of a form on a
+        smooth curve is smooth, so it counts as two independent values for each of its sign changes.
+        None if they were not requested.
     """
 
     form: Form
@@ -60,7 +59,7 @@ class Candidate:
 
     @property
     def complexity(self) -> int:
-        """That of the form, see :class:`~pyro_tkam.nn.forms.Form`."""
+        """The complexity of the form, see :class:`~pyro_tkam.nn.forms.Form`."""
         return self.form.complexity
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -95,7 +94,7 @@ def formula_function(formula: Any) -> Callable[[Tensor], Tensor]:
     :param formula: text that :func:`~pyro_tkam.nn.parse.parse_expression` reads, or an expression
         of ``sympy``.
     :raises TypeError: for anything else.
-    :raises ValueError: for text that is no formula, and for more or fewer variables than one.
+    :raises ValueError: for text that is not a formula, and unless there is exactly one variable.
     :raises ImportError: without ``sympy``; names the extra to install.
 
     >>> formula_function("z**2 + 1")(torch.tensor([1.0, 2.0]))
@@ -122,24 +121,25 @@ def fit_formulas(
     tolerance: float = 1e-4,
 ) -> list[Candidate]:
     r"""
-    Find formulas :math:`y ≈ a\,g(bx + c) + d` by least squares, the best first.
+    Find formulas :math:`y ≈ a\,g(bx + c) + d` by least squares, best first.
 
-    The best are the simplest whose :math:`1 - R^2` exceeds that of the most accurate by no more
-    than the tolerance, so that the error of a spline is not fitted by more complex forms; all
-    others follow by accuracy. All starts of :math:`(b, c)` are compared at once, with the best
-    :math:`a, d` in closed form (variable projection, Golub and Pereyra 1973); the most promising of
-    all forms are refined together by Levenberg and Marquardt's method, in float64.
+    First come the simplest forms among those whose :math:`1 - R^2` exceeds that of the most
+    accurate form by at most the tolerance, so that more complex forms don't fit the error of a
+    spline. All others follow in order of accuracy. All starting values of :math:`(b, c)` are
+    compared in one batch, with the best :math:`a, d` in closed form (variable projection, Golub and
+    Pereyra 1973). The most promising starts of all forms are refined together with the
+    Levenberg-Marquardt method, in float64.
 
     :param x: arguments, shape ``(N,)``.
     :param y: values, shape ``(N,)``.
     :param library: forms, see :func:`pyro_tkam.nn.forms.as_library`; None takes
         :data:`pyro_tkam.nn.LIBRARY`.
     :param num_candidates: number of formulas to return.
-    :param tolerance: share of the variance that a simpler form may explain less.
-    :raises ValueError: for no or unknown forms, shapes that differ, fewer than five points and
+    :param tolerance: share of the variance that a simpler form may lose.
+    :raises ValueError: for no or unknown forms, shapes that differ, fewer than five points, and
         values that are not finite.
 
-    Warns where no form explains 99% of the variance.
+    Warns if no form explains 99% of the variance.
 
     >>> x = torch.linspace(-1, 2, 50)
     >>> [best, *_] = fit_formulas(x, 3 * torch.exp(-2 * x) + 1)
@@ -162,7 +162,7 @@ def fit_formulas(
 
 
 def with_errors(candidate: Candidate, x: Tensor, y: Tensor) -> Candidate:
-    """Return a candidate with standard errors of its parameters, by its residuals."""
+    """Return a candidate with standard errors of its parameters, from its residuals."""
     curve = _Curve.of(x.detach().double(), y.detach().double())
     form = candidate.form
     a, b, c, d = candidate.parameters
@@ -194,8 +194,8 @@ def with_errors(candidate: Candidate, x: Tensor, y: Tensor) -> Candidate:
 
 def by_simplicity(candidates: Sequence[Candidate], tolerance: float) -> list[Candidate]:
     """
-    Order candidates: the simplest of those that are within the tolerance of the most accurate, then
-    the others by accuracy.
+    Order candidates: first by simplicity those within the tolerance of the most accurate, then the
+    others by accuracy.
     """
     largest = max(candidate.r2 for candidate in candidates)
 
@@ -329,12 +329,12 @@ def _grid(form: Form, curve: _Curve) -> tuple[Tensor, Tensor]:
 @dataclass(frozen=True)
 class Projection:
     """
-    Values of a form against centered values of variance 1: the best factor in closed form.
+    Values of a form against centered values with variance 1: the best factor in closed form.
 
-    :param centered: the form's values without their mean, ``(*, N)``.
+    :param centered: the form's values minus their mean, ``(*, N)``.
     :param squares: their sum of squares.
     :param factor: the best factor.
-    :param explained: share of the variance that it explains; -1 where the form has no value.
+    :param explained: share of the variance that it explains; -1 if the form has no value.
     """
 
     centered: Tensor
@@ -343,7 +343,7 @@ class Projection:
     explained: Tensor
 
     def replaced(self, where: Tensor, new: Projection) -> Projection:
-        """Take the rows of another in some places."""
+        """Replace some entries with those of another."""
         return Projection(
             torch.where(where.unsqueeze(-1), new.centered, self.centered),
             torch.where(where, new.squares, self.squares),
@@ -415,7 +415,7 @@ def _evaluated(
 
 
 def values_and_slopes(parts: Sequence[tuple[Form, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return forms' values at arguments, and their derivatives there, one after the other."""
+    """Return forms' values and derivatives at arguments, in sequence."""
     with torch.enable_grad():
         u = torch.cat([part for _, part in parts]).detach().requires_grad_()
         sizes = [len(part) for _, part in parts]
@@ -457,7 +457,7 @@ def _candidate(form: Form, curve: _Curve, b: float, c: float) -> Candidate:
 
 
 def canonical(form: Form, b: float, c: float) -> tuple[float, float]:
-    """Return a scale and a shift of the same family of functions, without what is redundant."""
+    """Return a scale and a shift for the same family of functions, without redundancy."""
     if form.scale_is_redundant:
         b, c = math.copysign(1.0, b), (c / abs(b) if b else c)
     if form.shift_is_redundant:

@@ -36,17 +36,16 @@ class UnivariateFunctions(PyroModule):
 
     .. math:: φ(s) = w_b\,\mathrm{act}(s) + w_s \sum_i c_i B_i(s)
 
-    (Raj 2025, arXiv:2506.14167, Sec. 3.1, after Liu et al. 2024); polynomial bases are the sum
-    alone. Starts: :math:`w_b = (μ + σ_b U(-1, 1))/\sqrt{n}`, :math:`w_s = σ_s/\sqrt{n}`,
-    coefficients fitted to noise :math:`U(-½, ½)·` ``noise_scale`` :math:`/F` with :math:`F` the
-    number of functions.
+    (Raj 2025, arXiv:2506.14167, Sec. 3.1, after Liu et al. 2024). Polynomial bases use only the
+    sum. Initial values: :math:`w_b = (μ + σ_b U(-1, 1))/\sqrt{n}`, :math:`w_s = σ_s/\sqrt{n}`, and
+    coefficients fitted to noise :math:`U(-½, ½)·` ``noise_scale`` :math:`/F`, where :math:`F` is
+    the number of functions.
 
-    :ivar coefficients: parameter, ``(*batch_shape, num_functions)``. Like the two others it may be
-        replaced by a ``PyroSample`` of the same shape.
+    :ivar coefficients: parameter, ``(*batch_shape, num_functions)``. This parameter and the next
+        two can be replaced by a ``PyroSample`` of the same shape.
     :ivar scale: parameter :math:`w_s`, ``batch_shape``; None for polynomials.
     :ivar base_weight: parameter :math:`w_b`, ``batch_shape``; None for polynomials.
-    :ivar mask: buffer of bools, ``batch_shape``: functions that are masked are zero and are not
-        trained.
+    :ivar mask: buffer of bools, ``batch_shape``: masked functions are zero and are not trained.
 
     :param batch_shape: an int or a tuple: the shape of the bank.
     :param basis: name of the basis, see :class:`~pyro_tkam.nn.Basis`.
@@ -55,18 +54,18 @@ class UnivariateFunctions(PyroModule):
     :param grid_size: size of the grid, see :class:`~pyro_tkam.nn.Basis`.
     :param degree: degree of splines and polynomials.
     :param width: relative width of the basis functions.
-    :param trainable_width: train the width, one for the bank.
+    :param trainable_width: train the width, which the whole bank shares.
     :param activation: the base function: ``"silu"``, ``"tanh"`` or ``"identity"``.
     :param fan_in: number :math:`n` of functions that are summed into one output.
-    :param noise_scale: size of the noise that the coefficients start from.
+    :param noise_scale: size of the noise in the initial coefficients.
     :param base_mean: :math:`μ`.
     :param base_spread: :math:`σ_b`.
     :param spline_scale: :math:`σ_s`.
-    :param extrapolation: what B-splines do outside of the grid: ``"zero"``, they fall to zero
-        within a few steps; ``"linear"``, they go on as straight lines. Other bases go on by their
-        own formula.
-    :raises ValueError: for an unknown name, an empty interval or a size that is too small; says
-        which are known.
+    :param extrapolation: what B-splines do outside the grid: with ``"zero"``, they fall to zero
+        within a few steps; with ``"linear"``, they continue as straight lines. Other bases continue
+        with their formula.
+    :raises ValueError: for an unknown name (the error lists the known ones), an empty interval, or
+        a size that is too small.
 
     >>> bank = UnivariateFunctions((81, 40), basis="rbf", low=0.0, high=1.0, grid_size=20)
     >>> energy = bank.bound()
@@ -142,11 +141,11 @@ class UnivariateFunctions(PyroModule):
 
     def functions_shape(self, coefficients: Tensor) -> tuple[int, ...]:
         """
-        Return the shape of the bank that coefficients in the parameter's order belong to, whatever
-        their basis.
+        Return the shape of the bank that coefficients in the parameter's order belong to, for any
+        basis.
 
-        :param coefficients: of this or another grid; of another number of dimensions they belong to
-            no bank, and their own shape is returned.
+        :param coefficients: of this or another grid. With a different number of dimensions, they
+            belong to no bank, and their own shape is returned.
         """
         if coefficients.dim() != len(self.batch_shape) + 1:
             return tuple(coefficients.shape)
@@ -154,7 +153,7 @@ class UnivariateFunctions(PyroModule):
 
     def replace_coefficients(self, coefficients: Tensor) -> None:
         """
-        Put other coefficients into the parameter, which stays the same object for optimizers and
+        Put new coefficients into the parameter, which stays the same object for optimizers and
         Pyro.
 
         :param coefficients: shape ``(*batch_shape, num_functions)``.
@@ -181,7 +180,7 @@ class UnivariateFunctions(PyroModule):
     @property
     def knots(self) -> Tensor | None:
         """
-        Cell edges, ascending, ``(*grid_batch, count)``; None where the functions are polynomials.
+        Cell edges, ascending, ``(*grid_batch, count)``; None if the functions are polynomials.
         """
         return self.basis.bound().knots
 
@@ -196,31 +195,31 @@ class UnivariateFunctions(PyroModule):
         max_change: float = math.inf,
     ) -> GridUpdate:
         r"""
-        Move the knots to where the arguments are, and fit the coefficients anew.
+        Move the knots to the arguments, and refit the coefficients.
 
-        New knots are :math:`ρ · \text{uniform} + (1 - ρ) · \text{quantiles}` of the samples; new
-        coefficients are the least-squares optimum over the samples and the whole interval. Where
-        the old functions lie in the new space (splines on knots that contain the old ones,
-        polynomials) they stay; else ``error`` says what changed. Polynomials and Fourier series
-        have no inner knots: for them only the ends count, and they change only where a series is
-        widened. The parameter stays the same object, but an optimizer's moments are of the old
-        coordinates: drop ``optimizer.state[bank.coefficients]``, as the trainer's callback does.
+        New knots are :math:`ρ · \text{uniform} + (1 - ρ) · \text{quantiles}` of the samples. New
+        coefficients are the least-squares optimum over the samples and the whole interval. If the
+        new space contains the old functions (splines on knots that contain the old ones,
+        polynomials), they stay the same; otherwise ``error`` reports the change. Polynomials and
+        Fourier series have no inner knots, so only the ends matter; they change only if a series is
+        widened. The parameter stays the same object, but an optimizer's moments refer to the old
+        coordinates. Drop ``optimizer.state[bank.coefficients]``, as the trainer's callback does.
 
         :param samples: arguments, shape ``(N, *grid_batch)``, where ``grid_batch`` broadcasts to
             ``batch_shape``: dimensions of size one, or missing ones, share a grid. None keeps the
             knots, for ``grid_size`` to refine.
         :param grid_size: size of the new grid, see :class:`~pyro_tkam.nn.Basis`; None keeps it.
-            Without samples a multiple of the old one refines a spline exactly.
+            Without samples, a multiple of the old size refines a spline exactly.
         :param uniform_share: :math:`ρ`, from 0 to 1.
-        :param widen: let the interval grow to hold all samples; otherwise those outside count as
-            its ends.
+        :param widen: let the interval grow to contain all samples; otherwise samples outside count
+            as its ends.
         :param shrink: let the interval shrink to the range of the samples.
-        :param max_change: refuse an update after which the functions differ by more, root mean
-            squares over the points of the fit, relative to that of the functions.
-        :return: what happened; a refused update leaves everything as it was.
-        :raises ValueError: for samples that are not finite, of another shape, or all equal, for
-            ``uniform_share`` outside [0, 1], and where knots would coincide.
-        :raises TypeError: for samples of another dtype, and for coefficients that are random.
+        :param max_change: refuse an update that changes the functions by more than this: root mean
+            square change over the points of the fit, relative to that of the functions.
+        :return: the result of the update; a refused update changes nothing.
+        :raises ValueError: for samples that are not finite, of the wrong shape, or all equal, for
+            ``uniform_share`` outside [0, 1], and if knots would coincide.
+        :raises TypeError: for samples of the wrong dtype, and for random coefficients.
 
         >>> bank = UnivariateFunctions(3, "bspline", grid_size=5)
         >>> update = bank.update_grid(torch.rand(100, 3) ** 2)
@@ -251,15 +250,15 @@ class UnivariateFunctions(PyroModule):
         (the first two after Liu et al. 2024, arXiv:2404.19756; the third smooths any basis, by
         quadrature).
 
-        :param samples: arguments as for :meth:`update_grid`; None takes equally spaced ones of the
-            grid's interval.
+        :param samples: arguments as for :meth:`update_grid`; None takes equally spaced arguments on
+            the grid's interval.
         :param l1: :math:`λ_1`.
         :param entropy: :math:`λ_2`.
         :param smoothness: :math:`λ_3`.
         :return: a scalar.
         :raises ValueError: for ``smoothness`` of splines of degree 1, which have no second
-            derivative, for samples that are none or not finite, and for weights that are not
-            finite.
+            derivative, for empty samples or samples that are not finite, and for weights that are
+            not finite.
         :raises TypeError: for weights that are not numbers.
 
         >>> UnivariateFunctions(3).regularization(smoothness=0.1).shape
@@ -281,16 +280,16 @@ class UnivariateFunctions(PyroModule):
         tolerance: float = 1e-4,
     ) -> list[Candidate]:
         """
-        Find formulas for one function, the best first.
+        Find formulas for one function, best first.
 
-        :param index: which function, a place in ``batch_shape``.
-        :param samples: its arguments, shape ``(N,)``; None takes equally spaced ones of its grid's
-            interval.
+        :param index: which function, an index into ``batch_shape``.
+        :param samples: its arguments, shape ``(N,)``; None takes equally spaced arguments on its
+            grid's interval.
         :param library: forms, see :func:`pyro_tkam.nn.forms.as_library`; None takes all of
             :data:`pyro_tkam.nn.LIBRARY`.
         :param num_candidates: number of formulas.
-        :param tolerance: share of the variance that a simpler form may explain less.
-        :raises ValueError: for a place outside of the bank and for unknown names.
+        :param tolerance: share of the variance that a simpler form may lose.
+        :raises ValueError: for an index outside the bank and for unknown names.
 
         >>> bank = UnivariateFunctions((2, 3), activation="tanh", noise_scale=0.0)
         >>> [best, *_] = bank.symbolic((1, 2), tolerance=1e-9)
@@ -314,13 +313,13 @@ class UnivariateFunctions(PyroModule):
 
     def prune(self, threshold: float, samples: Tensor | None = None) -> Self:
         """
-        Return a copy in which functions of a mean absolute value below a threshold are masked.
+        Return a copy in which functions with a mean absolute value below a threshold are masked.
 
         :param threshold: smallest mean absolute value to keep.
         :param samples: arguments as for :meth:`regularization`.
-        :raises ValueError: for a negative threshold, one that keeps no function, and samples as in
-            :meth:`regularization`.
-        :raises TypeError: for weights that are random.
+        :raises ValueError: for a negative threshold, one that keeps no function, and invalid
+            samples as in :meth:`regularization`.
+        :raises TypeError: for random weights.
 
         >>> bank = UnivariateFunctions(3)
         >>> torch.nn.init.zeros_(bank.base_weight[:2]).shape
@@ -344,7 +343,7 @@ class UnivariateFunctions(PyroModule):
 
     @property
     def weight_names(self) -> tuple[str, ...]:
-        """The names of what is learned for each function."""
+        """The names of the parameters learned for each function."""
         return (
             ("coefficients", "scale", "base_weight") if self.basis.has_base else ("coefficients",)
         )
@@ -352,7 +351,7 @@ class UnivariateFunctions(PyroModule):
     @torch.no_grad()
     def select(self, *index: Tensor) -> None:
         """
-        Keep some functions, in place, with parameters that are new.
+        Keep some functions, in place, with new parameters.
 
         :param index: one tensor of indices for each dimension of ``batch_shape``, as in advanced
             indexing.
@@ -377,10 +376,10 @@ class UnivariateFunctions(PyroModule):
     @pyro_method
     def bound(self) -> BoundFunctions:
         """
-        Read the parameters, once, and return the functions with them: a pure, picklable callable.
+        Read the parameters once and return the functions with them: a pure, picklable callable.
 
-        In a Pyro model this registers parameters and draws ``PyroSample`` sites, so call it once in
-        each execution.
+        In a Pyro model, this registers parameters and draws ``PyroSample`` sites, so call it once
+        per execution.
         """
         return BoundFunctions(**self._bound_tensors(self.mask))
 
@@ -405,8 +404,8 @@ class UnivariateFunctions(PyroModule):
 
         :param z: any shape that broadcasts against ``batch_shape``.
         :returns: shape ``broadcast_shapes(z.shape, batch_shape)``.
-        :raises ValueError: where the shapes do not broadcast.
-        :raises TypeError: for another dtype than that of the coefficients.
+        :raises ValueError: if the shapes do not broadcast.
+        :raises TypeError: if the dtype differs from that of the coefficients.
         """
         return self.bound()(z)
 
@@ -419,9 +418,9 @@ def _is_full(mask: Tensor) -> bool:
 @contextmanager
 def all_or_none(module: nn.Module) -> Iterator[None]:
     """
-    Put the grids and coefficients of all banks of a module back where an update inside raises.
+    Restore the grids and coefficients of all banks of a module if an update inside raises an error.
 
-    An update hands a bank new tensors, so that the old ones need no copy.
+    An update gives a bank new tensors, so the old ones need no copy.
     """
     banks = [part for part in module.modules() if isinstance(part, UnivariateFunctions)]
     learned = [
