@@ -337,6 +337,37 @@ def test_nan_is_rejected_and_counted_as_divergence(step, adjusted: bool) -> None
     assert divergences > 0 or step is automala_step
 
 
+def test_a_divergence_is_a_metropolis_hastings_ratio_below_minus_1000() -> None:
+    """
+    ``log π(y) q(x | y) / π(x) q(y | x)``, with ``q(y | x) = N(y; x + η π'(x) / π(x), 2η)``, at
+    exact draws of the logarithm of an exponential variable, whose density falls as
+    ``exp(-exp(x))``.
+    """
+    torch.manual_seed(13)
+    size = torch.tensor(2.0).double()
+
+    def log_density(position: Tensor) -> Tensor:
+        return (position - position.exp()).sum(-1)
+
+    def log_proposal(there: Tensor, here: Tensor) -> Tensor:
+        mean = here + size * (1 - here.exp())
+        return -((there - mean).square() / (4 * size)).sum(-1)
+
+    @Rows
+    def target(position: Tensor, rows: Tensor | None) -> Point:
+        return Point(position, log_density(position), 1 - position.exp())
+
+    start = torch.empty(10_000, 1).double().exponential_().log()
+    noise = Noise.draw(target(start), 1)
+    _, info = mala_step(target(start), target, Tuning(size, torch.ones(1).double()), noise)
+    end = start + size * (1 - start.exp()) + (2 * size).sqrt() * noise.momentum
+    ratio = (
+        log_density(end) + log_proposal(start, end) - log_density(start) - log_proposal(end, start)
+    )
+    assert torch.equal(info.diverging, ratio < -1000)
+    assert 0.001 < info.diverging.double().mean() < 0.5
+
+
 def test_a_search_that_leaves_its_limits_rejects() -> None:
     torch.manual_seed(13)
     flat = Example("flat", 1, lambda z: 0 * z.sum(-1), lambda n: torch.zeros(n, 1))

@@ -48,11 +48,21 @@ def mean_error(samples: dict[str, Tensor], sds: float) -> None:
     assert samples["scale"].mean().item() == pytest.approx(1.0, abs=5 * sds)
 
 
+def without_steep_flanks(x: Tensor) -> None:
+    """
+    As :func:`gaussian`, with a bounded gradient of "scale": no step of a sane size diverges,
+    whatever the seed.
+    """
+    loc = pyro.sample("a_mean", dist.Normal(0.0, 1.0))
+    pyro.sample("scale", dist.Uniform(0.0, 2.0))
+    pyro.sample("x", dist.Normal(loc, 0.5), obs=x)
+
+
 @every_kernel
 def test_kernels_run_in_pyros_mcmc(kernel: type) -> None:
     seen = []
     mcmc = MCMC(
-        kernel(gaussian, step_size=0.2),
+        kernel(without_steep_flanks, step_size=0.2),
         num_samples=400,
         warmup_steps=100,
         hook_fn=lambda kernel, params, stage, i: seen.append((stage, i, sorted(params))),
@@ -61,14 +71,11 @@ def test_kernels_run_in_pyros_mcmc(kernel: type) -> None:
     mcmc.run(torch.tensor(1.0))
     samples = mcmc.get_samples()
     assert samples["a_mean"].shape == (400,)
-    assert (samples["scale"] > 0).all()
+    assert ((samples["scale"] > 0) & (samples["scale"] < 2)).all()
     mean_error(samples, sds=0.2)
     assert seen[0] == ("Warmup", 0, ["a_mean", "scale"])
     assert seen[-1][:2] == ("Sample", 399)
-    # Steps of MALA in the steep flank of an exponential prior diverge in half of all runs.
-    divergences = mcmc.diagnostics()["divergences"]["chain 0"]
-    assert all(0 <= index < 400 for index in divergences)
-    assert len(divergences) < 20
+    assert mcmc.diagnostics()["divergences"]["chain 0"] == []
     mcmc.summary()
 
 
