@@ -68,7 +68,8 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
             return f"go on with `python -m pyro_tkam resume {files.path}`"
         return "nothing was trained yet, start it again"
 
-    with sole_owner(files.path, "train", processes, go_on):
+    task = "resume" if files.config.is_file() else "train"
+    with sole_owner(files.path, task, processes, go_on):
         earlier = files.read_summary().get("seconds_per_update")
         seconds = _fit(config, rows, files, progress)
         if not _is_first_process():

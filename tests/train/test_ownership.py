@@ -1,5 +1,6 @@
 """A folder has one owner, and what stopped it is told."""
 
+import importlib
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import threading
 
 import pytest
 
+from pyro_tkam.train import TrainConfig, train
 from pyro_tkam.train.ownership import Terminated, is_first_process, sole_owner
 
 HOLD = """
@@ -48,6 +50,21 @@ def test_one_process_owns_a_folder_and_a_killed_one_is_told(held, caplog):
         assert json.loads((folder / ".owner").read_text())["process"] == os.getpid()
     assert f"its last use by `train`, process {process.pid} on " in caplog.text
     assert list(folder.iterdir()) == []
+
+
+def test_others_are_told_whether_a_run_is_new_or_goes_on(tmp_path, monkeypatch):
+    tasks = []
+
+    def begin(config, rows, files, progress):
+        tasks.append(json.loads((files.path / ".owner").read_text())["task"])
+        config.save(files.config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("pyro_tkam.train.run"), "_fit", begin)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(TrainConfig(data="digits"), tmp_path / "run", progress=False)
+    assert tasks == ["train", "resume"]
 
 
 def test_a_folder_is_owned_again_within(tmp_path):
