@@ -159,7 +159,7 @@ def warn_of(verdict: Verdict, whose: str) -> None:
     """Give one warning that tells all findings."""
     if verdict.findings:
         told = "; ".join(str(finding) for finding in verdict.findings)
-        warnings.warn(f"{whose} are not to be trusted: {told}", UserWarning, stacklevel=4)
+        warnings.warn(f"{whose} are not to be trusted: {told}", UserWarning, stacklevel=3)
 
 
 def _disagreement(run: ChainRun) -> Finding | None:

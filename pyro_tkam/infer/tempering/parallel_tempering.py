@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
 from typing import Any
 
 import torch
@@ -10,13 +12,14 @@ from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
 from torch import Tensor
 
 from pyro_tkam._checks import whole_number
+from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass
 from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.requirements import check_model
-from pyro_tkam.infer.results import Evidence
+from pyro_tkam.infer.results import Evidence, Verdict
 from pyro_tkam.infer.tempering.chains import TemperedChains
-from pyro_tkam.infer.tempering.estimates import evidence_from, recorded
+from pyro_tkam.infer.tempering.estimates import evidence_from, recorded, run_verdict
 from pyro_tkam.infer.tempering.schedule import make_ladder
 from pyro_tkam.ops.schedules import communication_barrier, suggested_number
 from pyro_tkam.ops.tempering import round_trips
@@ -24,7 +27,9 @@ from pyro_tkam.ops.tempering import round_trips
 STEP_MARGIN = 3
 """Times the dearest step so far that must be left of the evaluations for another step."""
 
-STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible")
+STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible", "failed")
+PATHS = ("log_likelihood", "log_prior", "replicas", "positions")
+"""What is kept of all temperatures."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class PowerPosteriors:
     :param positions: coordinates, ``(temperature, chain, draw, *local, dim)``; of ``t = 1`` only,
         unless all were kept.
     :param swap_acceptance: mean swap acceptance of neighbors, ``(temperature - 1,)``.
-    :param sample_stats: statistics of the draws at ``t = 1``, each ``(chain, draw, *local)``.
+    :param sample_stats: statistics of the draws at ``t = 1``, as those of :class:`VectorizedMCMC`,
+        each ``(chain, draw, *local)``.
     :param evaluations: evaluations of the likelihood, with or without its gradient, by all rows,
         warm-up included.
     :param density: the model's log density, which ``positions`` belong to.
@@ -58,6 +64,20 @@ class PowerPosteriors:
     def samples(self) -> dict[str, Tensor]:
         """Posterior draws (``t = 1``) by site, each ``(chain, draw, ...)``."""
         return self.density.constrain(self.positions[-1])
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Whether the draws at ``t = 1`` can be trusted, by themselves and by the whole ladder."""
+        stats = self.sample_stats
+        posterior = ChainRun(
+            draws=self.positions[-1].flatten(2),
+            names=self.density.layout.names,
+            acceptance=stats["acceptance_rate"],
+            diverging=stats["diverging"],
+            failed=stats["failed"],
+            capped=stats.get("capped"),
+        )
+        return run_verdict(self) + chain_verdict(posterior)
 
     @property
     def round_trips(self) -> Tensor:
@@ -115,9 +135,13 @@ class ParallelTempering(BatchRun):
     arXiv:2506.14167, Eq. 37). Chains start from the prior, which is sampled exactly at ``t = 0``
     where the model allows, in coordinates in which it is standard normal where sites have an
     inverse CDF. The warm-up is made of rounds of doubling length, between which an adaptive ladder
-    moves to equal rejection; the first three rounds skip the Metropolis test.
+    moves to equal rejection; the first three rounds skip the Metropolis test. Each temperature has
+    step size and scales of its own. After :meth:`run`, :attr:`verdict` tells what is wrong with the
+    draws, of which a warning tells. A run may be interrupted and resumed (:attr:`state`,
+    :meth:`resume`, ``checkpoint``).
 
-    :param kernel: a :class:`ULA`, :class:`MALA` or :class:`AutoMALA` with a model.
+    :param kernel: an :class:`EnsembleHMC`, :class:`ULA`, :class:`MALA` or :class:`AutoMALA` with a
+        model.
     :param num_temperatures: number of rungs, at least 2; not used if ``schedule`` is a tensor.
     :param schedule: ``"adaptive"``, ``"power"``, ``"linear"`` or inverse temperatures rising from 0
         to 1.
@@ -130,8 +154,11 @@ class ParallelTempering(BatchRun):
     :param max_evaluations: number of evaluations before which to stop, maybe with fewer draws; None
         sets no limit.
     :param disable_progbar: show no progress.
+    :param checkpoint: file to which the state is written, and from which the next run on the same
+        arguments goes on, to the same bits; none if None.
+    :param checkpoint_every: steps between two writes.
     :ivar prepared: the density of the model on arguments that were checked, where it was made
-        before; set by :func:`log_evidence`.
+        before; set by :func:`log_evidence`, whose evidence has a verdict of its own.
     :raises TypeError: if ``kernel`` isn't a Langevin kernel.
     :raises ValueError: if the kernel has no model, or a number or schedule is out of range.
 
@@ -161,9 +188,17 @@ class ParallelTempering(BatchRun):
         keep_all: bool = False,
         max_evaluations: int | None = None,
         disable_progbar: bool = False,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int = 100,
     ) -> None:
         super().__init__(
-            check_kernel(kernel), num_samples, warmup_steps, num_chains, disable_progbar
+            check_kernel(kernel),
+            num_samples,
+            warmup_steps,
+            num_chains,
+            disable_progbar,
+            checkpoint,
+            checkpoint_every,
         )
         if kernel.model is None:
             raise ValueError(
@@ -195,7 +230,18 @@ class ParallelTempering(BatchRun):
                 f"max_evaluations must be enough for a warm-up of {self.warmup_steps} steps, got "
                 f"{self.max_evaluations}"
             )
-        return self._finished()
+        result = self._finished()
+        if self.prepared is None:
+            warn_of(result.verdict, "the draws")
+        return result
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the draws can be trusted, and why.
+
+        :raises RuntimeError: before there are draws.
+        """
+        return self._finished().verdict
 
     def get_samples(
         self, num_samples: int | None = None, group_by_chain: bool = False
@@ -235,6 +281,7 @@ class ParallelTempering(BatchRun):
         print_summary(result.samples, prob=check_mass(prob))
         trips, barrier = int(result.round_trips.sum()), result.barrier[-1].item()
         print(f"Round trips: {trips}; barrier: {barrier:.2f}; temperatures: {len(result.betas)}")
+        print(result.verdict)
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
         density: Density | None = self.prepared
@@ -262,8 +309,10 @@ class ParallelTempering(BatchRun):
         info = chains.step()
         log_prior, log_likelihood = (chains.by_rung(part) for part in chains.point.parts[:2])
         position = chains.by_rung(chains.point.position)
-        statistics = {name: getattr(info, name)[-self.num_chains :] for name in STATISTICS}
-        return statistics | {
+        records = {name: getattr(info, name) for name in STATISTICS}
+        records["failed"] = info.failed & ~info.outside
+        records |= self.kernel.further_statistics(info)
+        return {name: each[-self.num_chains :] for name, each in records.items()} | {
             "positions": position if self.keep_all else position[-1:],
             "log_prior": log_prior,
             "log_likelihood": log_likelihood,
@@ -274,6 +323,11 @@ class ParallelTempering(BatchRun):
         return self._chains.state()
 
     def _load(self, state: dict[str, Any]) -> None:
+        saved, own = len(state["betas"]), len(self._chains.betas)
+        if saved != own:
+            raise ValueError(
+                f"state must have been saved with {own} temperatures, as this run has, got {saved}"
+            )
         self._chains.load(state)
 
     def _status(self) -> dict[str, str]:
@@ -288,12 +342,11 @@ class ParallelTempering(BatchRun):
         chains.density.check_independence(torch.cat([last, chains.point.position]))
         self.result = PowerPosteriors(
             betas=chains.betas,
-            **{
-                name: kept[name].movedim(0, 2)
-                for name in ("log_likelihood", "log_prior", "replicas", "positions")
-            },
+            **{name: kept[name].movedim(0, 2) for name in PATHS},
             swap_acceptance=chains.swap_acceptance,
-            sample_stats={name: kept[name].transpose(0, 1) for name in STATISTICS},
+            sample_stats={
+                name: each.transpose(0, 1) for name, each in kept.items() if name not in PATHS
+            },
             evaluations=int(chains.evaluations),
             density=chains.density,
         )

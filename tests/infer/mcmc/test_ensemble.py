@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.diagnostics import to_arviz
-from pyro_tkam.infer import MALA, SMC, EnsembleHMC, RandomWalk, VectorizedMCMC
+from pyro_tkam.infer import (
+    MALA,
+    SMC,
+    EnsembleHMC,
+    ParallelTempering,
+    RandomWalk,
+    VectorizedMCMC,
+)
 from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.tempered_ensemble import TemperedEnsemble
@@ -222,6 +229,17 @@ def run_with_checkpoint(path: FilePath, kill_at: int | None, kind: str) -> Tenso
 
     if kind == "smc":
         run = SMC(model, 64, disable_progbar=True, checkpoint=path)
+    elif kind == "tempering":
+        run = ParallelTempering(
+            EnsembleHMC(model),
+            num_temperatures=3,
+            num_samples=20,
+            warmup_steps=12,
+            num_chains=4,
+            disable_progbar=True,
+            checkpoint=path,
+            checkpoint_every=1,
+        )
     else:
         run = VectorizedMCMC(
             EnsembleHMC(model),
@@ -250,7 +268,8 @@ def run_with_checkpoint(path: FilePath, kill_at: int | None, kind: str) -> Tenso
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "kill_at"), [("chains", 2), ("chains", 25), ("smc", 2), ("smc", 8)]
+    ("kind", "kill_at"),
+    [("chains", 2), ("chains", 25), ("smc", 2), ("smc", 8), ("tempering", 5), ("tempering", 25)],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(kind: str, kill_at: int, tmp_path) -> None:
     whole = run_with_checkpoint(tmp_path / "whole.pt", None, kind)

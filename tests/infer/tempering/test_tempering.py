@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pyro
 import pyro.distributions as dist
@@ -9,7 +10,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from pyro_tkam.infer import MALA, ULA, AutoMALA, ParallelTempering, PowerPosteriors
+from pyro_tkam.infer import (
+    MALA,
+    ULA,
+    AutoMALA,
+    EnsembleHMC,
+    ParallelTempering,
+    PowerPosteriors,
+)
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.tempering.chains import TemperedChains
 from pyro_tkam.infer.tempering.schedule import make_ladder
@@ -17,7 +25,7 @@ from pyro_tkam.ops.schedules import power_law
 from tests.infer.mcmc.test_kernels import interrupt
 from tests.infer.models import ROWS, eight_schools, local_latents, mixture
 
-KERNELS = [ULA, MALA, AutoMALA]
+KERNELS = [ULA, MALA, AutoMALA, EnsembleHMC]
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
 
@@ -284,6 +292,56 @@ def test_a_resumed_run_is_the_same_to_the_bit(
         "swap_acceptance",
     ):
         assert torch.equal(getattr(result, name), getattr(whole, name))
+
+
+def test_draws_are_judged_by_themselves_and_by_the_ladder(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(step_size: float) -> ParallelTempering:
+        kernel = MALA(
+            regression, step_size=step_size, adapt_step_size=False, adapt_mass_matrix=False
+        )
+        return ParallelTempering(
+            kernel, num_temperatures=4, num_samples=80, num_chains=8, disable_progbar=True
+        )
+
+    data = torch.randn(20, 2), torch.randn(20)
+    frozen = run(10.0)
+    with pytest.warns(
+        UserWarning, match=r"not to be trusted: .*chains in disagreement.*frozen chains"
+    ):
+        frozen.run(*data)
+    assert {"chains in disagreement", "frozen chains"} <= frozen.verdict.names
+    frozen.summary()
+    assert "8 of 8 chains accept under 2% of steps" in capsys.readouterr().out
+    healthy = ParallelTempering(
+        EnsembleHMC(regression),
+        num_temperatures=4,
+        num_samples=200,
+        num_chains=8,
+        disable_progbar=True,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        healthy.run(*data)
+    assert healthy.verdict.trusted
+
+
+def test_a_state_of_another_ladder_is_refused() -> None:
+    def make(num_temperatures: int) -> ParallelTempering:
+        return ParallelTempering(
+            MALA(eight_schools),
+            num_temperatures=num_temperatures,
+            num_samples=4,
+            disable_progbar=True,
+        )
+
+    saved = make(3)
+    saved.run()
+    other = make(4)
+    other.resume(saved.state)
+    with pytest.raises(ValueError, match="state must have been saved with 4 temperatures"):
+        other.run()
 
 
 def test_swaps_can_be_rarer() -> None:
