@@ -1,6 +1,6 @@
 """
-Training on Lightning: run folders, checkpoints, configuration. Imported lazily, since Lightning
-takes seconds.
+Training with Lightning: run folders, checkpoints, configuration. Imported lazily, because importing
+Lightning takes seconds.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The order of the data: a function of the seed and the update alone."""
+"""The order of the data, which depends only on the seed and the update."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,19 +12,18 @@ from pyro_tkam.datasets import RowsOf
 
 class SeededBatches:
     """
-    Mini-batches of a run, in an order that depends on ``(seed, epoch)`` and on nothing that
-    happened before.
+    Mini-batches of a run, in an order that depends only on ``(seed, epoch)``.
 
-    Every epoch is a permutation of the data; a last, incomplete batch of an epoch is left out. The
-    state is the number of batches handed out, so that iteration goes on in the middle of an epoch.
-    Where several processes train together, iteration gives each an equal share of every batch.
+    Every epoch is a permutation of the data; an incomplete last batch of an epoch is dropped. The
+    state is the number of batches returned so far, so iteration can resume in the middle of an
+    epoch. If several processes train together, each gets an equal share of every batch.
 
     :param dataset: a map-style data set. Batches have the structure of its items: a tensor, or a
-        tuple or dictionary of tensors; a tuple of one is that one.
-    :param batch_size: rows a batch, of all processes together; at most the data's.
-    :param updates: number of batches in all.
-    :param seed: seed of the permutations; the global generator is neither read nor moved.
-    :raises ValueError: for a batch that the data cannot fill.
+        tuple or dictionary of tensors. A tuple of one tensor becomes that tensor.
+    :param batch_size: rows per batch, of all processes together; at most the number of rows.
+    :param updates: total number of batches.
+    :param seed: seed of the permutations; the global generator is neither read nor changed.
+    :raises ValueError: for a batch larger than the data.
 
     >>> batches = SeededBatches(TensorDataset(torch.arange(4.0)), batch_size=2, updates=3)
     >>> [batch.shape for batch in batches]
@@ -50,7 +49,7 @@ class SeededBatches:
             yield batch
 
     def first(self) -> Any:
-        """Return the first batch of the run, that of all processes."""
+        """Return the first batch of the run, for all processes."""
         return self._fetch(self.rows(0))
 
     def rows(self, update: int) -> Tensor:
@@ -77,14 +76,14 @@ class SeededBatches:
         return batch[0] if len(batch) == 1 else tuple(batch)
 
     def state_dict(self) -> dict[str, int]:
-        """Return how far the iteration is."""
+        """Return the position of the iteration."""
         return {"next": self._next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """
-        Go on from a saved state.
+        Resume from a saved state.
 
-        :param state: what :meth:`state_dict` returned.
+        :param state: the result of :meth:`state_dict`.
         """
         self._next = state["next"]
 

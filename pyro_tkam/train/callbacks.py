@@ -1,4 +1,6 @@
-"""What Lightning lacks for a run that can be killed at any moment and give the same numbers."""
+"""
+What Lightning lacks for a run that can be killed at any moment and still give the same numbers.
+"""
 
 import csv
 import io
@@ -27,8 +29,8 @@ from pyro_tkam.train.ownership import Terminated, raise_terminated
 
 class AtomicCheckpoints(TorchCheckpointIO):
     """
-    Checkpoints written aside and renamed, since Lightning's own temporary file may be on another
-    disk.
+    Checkpoints that are written to a temporary file next to the target and then renamed, because
+    Lightning's temporary file may be on another disk.
     """
 
     def save_checkpoint(
@@ -45,16 +47,16 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 class StoppedError(Exception):
-    """A signal ends the run after its last checkpoint."""
+    """A signal stops the run after its last checkpoint."""
 
 
 class StopSignals(Callback):
     """
-    Remember SIGTERM and Ctrl-C while a run trains, so that it ends between two updates.
+    Remember SIGTERM and Ctrl-C while a run trains, so that it stops between two updates.
 
-    Lightning's own handler of SIGTERM ends a run with status 0, and talks to other processes in the
-    midst of an update. A handler that was set before is called too, and a second signal is obeyed
-    at once.
+    Lightning's handler of SIGTERM ends a run with status 0 and communicates with other processes in
+    the middle of an update. A handler that was set earlier is also called, and a second signal
+    takes effect at once.
     """
 
     def __init__(self) -> None:
@@ -67,7 +69,7 @@ class StopSignals(Callback):
             self._earlier = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
 
     def on_train_start(self, *_: Any) -> None:
-        """Take the place of Lightning's handlers, which puts back the earlier ones in the end."""
+        """Replace Lightning's handlers; the earlier handlers are restored at the end."""
         for number in self._earlier:
             signal.signal(number, self._receive)
 
@@ -81,7 +83,7 @@ class StopSignals(Callback):
 
     def agreed(self, trainer: lightning.Trainer) -> bool:
         """
-        Tell, to all processes alike, whether one of them got a signal.
+        Tell all processes whether any of them got a signal.
 
         :param trainer: the trainer.
         """
@@ -96,10 +98,10 @@ class StopSignals(Callback):
 
     def error(self, when: str, local_rank: int) -> BaseException:
         """
-        Return what to raise once everything is written.
+        Return the exception to raise once everything is written.
 
         :param when: how far the run had come.
-        :param local_rank: number of the process on this machine; the first speaks for all.
+        :param local_rank: number of the process on this machine; the first process reports for all.
         """
         if local_rank:
             return SystemExit(0)
@@ -108,25 +110,25 @@ class StopSignals(Callback):
 
 class LastCheckpoint(Checkpoint):
     """
-    Replace one checkpoint file before the first update, every so many updates and after the last,
-    be it that a signal ends the run. Its state knows no path: folders may move.
+    Replace one checkpoint file before the first update, at regular intervals, and after the last
+    update, even if a signal stops the run. Its state contains no path, so folders can be moved.
 
     :param path: the file.
     :param every: number of updates between checkpoints.
-    :param signals: the callback that takes signals.
-    :raises StoppedError: after the checkpoint, where there was a signal.
+    :param signals: the callback that receives signals.
+    :raises StoppedError: after the checkpoint, if there was a signal.
     """
 
     def __init__(self, path: Path, every: int, signals: StopSignals) -> None:
         self.path, self.every, self.signals = path, every, signals
 
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Save before the first update, so that metrics never lack a checkpoint."""
+        """Save before the first update, so that metrics always have a checkpoint."""
         if trainer.global_step == 0:
             trainer.save_checkpoint(self.path)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Save where it is time."""
+        """Save at the intervals."""
         is_last = trainer.global_step == trainer.max_steps or trainer.should_stop
         stops = self.signals.agreed(trainer)
         if is_last or stops or trainer.global_step % self.every == 0:
@@ -137,11 +139,11 @@ class LastCheckpoint(Checkpoint):
 
 class RandomState(Callback):
     """
-    Keep torch's generators in the checkpoint, and put them back just before the first batch.
+    Keep torch's generators in the checkpoint, and restore them just before the first batch.
 
-    Where several processes train together, all have the generators of the first between updates. In
-    an update they draw alike if the objective shares its draws among all data, and from streams of
-    their own otherwise.
+    If several processes train together, all have the generators of the first one between updates.
+    During an update, they draw the same numbers if the objective shares its draws among all data,
+    and use separate streams otherwise.
     """
 
     def __init__(self) -> None:
@@ -151,7 +153,7 @@ class RandomState(Callback):
     def setup(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
-        """Remember on which device the draws are made."""
+        """Remember the device on which draws are made."""
         self._device = trainer.strategy.root_device
 
     def state_dict(self) -> dict[str, Any]:
@@ -162,17 +164,17 @@ class RandomState(Callback):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state for the first batch, since setting up a run draws numbers too."""
+        """Keep the state for the first batch, because setting up a run also draws numbers."""
         self._saved = state_dict
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Let all processes begin alike."""
+        """Give all processes the same start."""
         self._share(trainer)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, *_: Any) -> None:
-        """Put the generators back, once; then part those that are to differ."""
+        """Restore the generators once; then separate those that should differ."""
         if self._saved is not None:
             self._put_back(self._saved)
             self._saved = None
@@ -180,7 +182,7 @@ class RandomState(Callback):
             torch.manual_seed(int(torch.randint(2**63 - 1, (trainer.global_rank,))[-1]))
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Let all processes go on alike, in grid updates to begin with."""
+        """Give all processes the same state again, first of all for grid updates."""
         self._share(trainer)
 
     def _share(self, trainer: lightning.Trainer) -> None:
@@ -195,11 +197,11 @@ class RandomState(Callback):
 
 class MetricsFile(Callback):
     """
-    Write the logged metrics of every update to a CSV file, a row each, before a checkpoint can hold
-    that update; a checkpoint holds a checksum of them.
+    Write the logged metrics of every update to a CSV file, one row per update, before a checkpoint
+    can contain that update. A checkpoint contains their checksum.
 
-    A run that goes on from a checkpoint first drops the rows after it. Times are not written: they
-    never repeat. Of several processes the first writes.
+    A run that resumes from a checkpoint first drops later rows. Times are not written, because they
+    never repeat. With several processes, the first one writes.
 
     :param path: the file.
     """
@@ -242,7 +244,7 @@ class MetricsFile(Callback):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        """Have the rows on the disk before the checkpoint, and put their checksum into it."""
+        """Flush the rows to disk before the checkpoint, and put their checksum into it."""
         if not trainer.is_global_zero:
             return
         with disk_errors_named(self.path), self.path.open("rb+") as file:
@@ -259,12 +261,13 @@ BLOCK = 100
 
 class StopEarly(EarlyStopping):
     """
-    Lightning's ``EarlyStopping`` on the mean loss of blocks of updates, since a run has no epochs.
+    Lightning's ``EarlyStopping`` on the mean loss of blocks of updates, because a run has no
+    epochs.
 
-    A run that was stopped stays so: started again, it ends where it was. Several processes decide
-    alike, as the loss that is logged is their mean.
+    A stopped run stays stopped: started again, it ends at the same place. Several processes reach
+    the same decision, because the logged loss is their mean.
 
-    :param patience: number of blocks without a new best after which to stop.
+    :param patience: number of blocks without a new best after which training stops.
     """
 
     def __init__(self, patience: int) -> None:
@@ -273,17 +276,17 @@ class StopEarly(EarlyStopping):
 
     @property
     def stopped(self) -> bool:
-        """Whether it has stopped the run."""
+        """Whether the run was stopped early."""
         return self.stopping_reason != EarlyStoppingReason.NOT_STOPPED
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Stop a run that was stopped before."""
+        """Stop a run that was already stopped."""
         trainer.should_stop = self.stopped
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Check where a block ends."""
+        """Check at the end of a block."""
         self._losses.append(trainer.callback_metrics["loss"].item())
         if len(self._losses) == BLOCK:
             trainer.should_stop, _ = self._evaluate_stopping_criteria(
@@ -296,7 +299,7 @@ class StopEarly(EarlyStopping):
         return {**super().state_dict(), "losses": list(self._losses)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
         super().load_state_dict(state_dict)
         self._losses = list(state_dict["losses"])
 
@@ -318,7 +321,7 @@ class StepTime(Callback):
 
     @property
     def median(self) -> float | None:
-        """Median seconds an update, None before the first."""
+        """Median seconds per update; None before the first update."""
         return median(self.seconds) if self.seconds else None
 
 
@@ -336,21 +339,21 @@ class ProgressBar(TQDMProgressBar):
 
     @property
     def total_train_batches(self) -> int:
-        """The number of updates in all, of which a resumed run has done some."""
+        """The total number of updates, some of which a resumed run has already done."""
         return self.trainer.max_steps
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Begin where the run does."""
+        """Start where the run starts."""
         super().on_train_epoch_start(trainer)
         self._begun = True
         self.train_progress_bar.initial = trainer.global_step
 
     def on_exception(self, *_: Any) -> None:
-        """End the line of the bar, so that what is said next has one of its own."""
+        """End the line of the bar, so that the next message gets its own line."""
         if self._begun:
             self.train_progress_bar.close()
 
     def get_metrics(self, *args: Any) -> dict[str, Any]:
-        """Return what stands at the end of the bar."""
+        """Return the text at the end of the bar."""
         last = {"seconds": f"{self._times.seconds[-1]:.3f}"} if self._times.seconds else {}
         return {**super().get_metrics(*args), **last}

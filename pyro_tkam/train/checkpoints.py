@@ -1,5 +1,5 @@
 """
-Checkpoint files that are always whole, written aside and then renamed, and say what wrote them.
+Checkpoint files that are always complete (written aside, then renamed) and identify their writer.
 """
 
 import pickle
@@ -21,7 +21,7 @@ ones cannot be gone on from.
 
 def stamp(objective: str) -> dict[str, Any]:
     """
-    Return what a checkpoint says of itself.
+    Return the identification in a checkpoint.
 
     :param objective: name of the objective.
     """
@@ -34,12 +34,12 @@ def stamp(objective: str) -> dict[str, Any]:
 
 def check_stamp(content: dict[str, Any], objective: str) -> None:
     """
-    Refuse a checkpoint that another version or objective wrote: going on from it would give other
-    numbers.
+    Refuse a checkpoint written by another version or objective, because resuming from it would
+    change the numbers.
 
     :param content: the checkpoint.
-    :param objective: name of the objective that would go on.
-    :raises ValueError: names what differs, what it is and what is taken.
+    :param objective: name of the objective that would continue.
+    :raises ValueError: names what differs, its value and the expected value.
     """
     for name, wanted in stamp(objective).items():
         if content.get(name) != wanted:
@@ -55,7 +55,7 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 
     :param content: tensors, numbers, strings, and lists and dictionaries of them.
     :param path: the file to replace.
-    :raises OSError: where the disk is full or fails; names the file.
+    :raises OSError: if the disk is full or fails; names the file.
     """
     with replacing(path) as aside:
         with aside.open("wb") as file:
@@ -66,13 +66,13 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """
-    Read a checkpoint with ``weights_only=True``: a file from a stranger cannot run code.
+    Read a checkpoint with ``weights_only=True``, so a file from an untrusted source cannot run
+    code.
 
     :param path: the file.
-    :param map_location: where its tensors go, as in ``torch.load``.
-    :raises FileNotFoundError: where there is none.
-    :raises ValueError: for a file that is not a checkpoint, only a part of one, or not as it was
-        written.
+    :param map_location: device of its tensors, as in ``torch.load``.
+    :raises FileNotFoundError: if there is no such file.
+    :raises ValueError: for a file that is not a checkpoint, is incomplete, or was changed.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: the run has not come to its first checkpoint")
@@ -94,13 +94,13 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 def last_checkpoint(files: RunFolder) -> dict[str, Any] | None:
     """
-    Read the last checkpoint of a run folder, once folder and checkpoint are known to be whole.
+    Read the last checkpoint of a run folder after checking that folder and checkpoint are complete.
 
     :param files: the run folder.
-    :return: the checkpoint; None where the run has not begun.
-    :raises FileNotFoundError: where metrics tell that there was one.
-    :raises ValueError: for a checkpoint of another version, one that is damaged, and metrics that
-        are not those that it was written with.
+    :return: the checkpoint; None if the run has not started.
+    :raises FileNotFoundError: if the metrics show that there was a checkpoint.
+    :raises ValueError: for a checkpoint of another version, a damaged one, and metrics that differ
+        from those when it was written.
     """
     if not files.checkpoint.exists():
         # An empty file of metrics is older than the first checkpoint, a row is not.
@@ -117,11 +117,11 @@ def last_checkpoint(files: RunFolder) -> dict[str, Any] | None:
 
 def read_last_checkpoint(files: RunFolder) -> dict[str, Any]:
     """
-    Read the last checkpoint of a run folder, whatever its metrics.
+    Read the last checkpoint of a run folder without checking the metrics.
 
     :param files: the run folder.
-    :raises FileNotFoundError: where there is none.
-    :raises ValueError: for a checkpoint of another version, and one that is damaged.
+    :raises FileNotFoundError: if there is no checkpoint.
+    :raises ValueError: for a checkpoint of another version or a damaged one.
     """
     content = read_checkpoint(files.checkpoint)
     number = content.get("pyro_tkam_format")

@@ -16,28 +16,31 @@ from pyro_tkam.train.folder import REMEDY, checksum
 @dataclass(frozen=True)
 class ModelConfig:
     """
-    Options of the presets of :class:`pyro_tkam.models.TKAM`; those of other presets keep their
-    defaults.
+    Options of the presets of :class:`pyro_tkam.models.TKAM`. Options of other presets must keep
+    their defaults.
 
     :param preset: "kart" (the representation theorem), "mixture" (a mixture for each latent),
-        "deep" (one energy of all latents) or "autoregressive" (latents in an order, each bent by
-        those before it; for objectives with a guide).
-    :param data_shape: shape of one datum; null takes the data's, and the run folder records it.
-    :param latent_dim: of "kart", number P of inner indices, with Q = 2P + 1 outer ones; of the
-        others, number Q of latents.
-    :param num_components: of "mixture", number P of components of each latent.
-    :param coupling: of "kart", "shared" (one uniform for each inner index: strictly the
+        "deep" (one energy of all latents) or "autoregressive" (ordered latents, each depending on
+        the earlier ones; for objectives with a guide).
+    :param data_shape: shape of one datum; null takes the data's shape, which the run folder
+        records.
+    :param latent_dim: for "kart", the number P of inner indices, with Q = 2P + 1 outer ones; for
+        the others, the number Q of latents.
+    :param num_components: for "mixture", the number P of components of each latent.
+    :param coupling: for "kart", "shared" (one uniform for each inner index: exactly the
         Kolmogorov-Arnold representation) or "independent" (a latent for each pair of inner and
         outer index).
-    :param blocks: of "autoregressive", number of blocks of latents; null takes one for each latent.
-    :param context: of "autoregressive", network from earlier latents to a latent's density:
+    :param blocks: for "autoregressive", the number of blocks of latents; null takes one block per
+        latent.
+    :param context: for "autoregressive", the network from earlier latents to a latent's density:
         "perceptron" or "kan".
     :param reference: density that the prior of "kart" and "mixture" tilts: "uniform", "gaussian",
         "lognormal", "learnable_gaussian", "flat".
     :param basis: basis of energies and generator: "rbf", "bspline", "rswaf", "fourier",
-        "chebyshev", "gegenbauer", "mexican_hat" or "morlet"; of "autoregressive" the generator's.
-    :param grid_size: number of grid points of both; of "autoregressive" the generator's.
-    :param energy_widths: of "deep", hidden widths of the energy; null takes one layer of 2Q.
+        "chebyshev", "gegenbauer", "mexican_hat" or "morlet"; for "autoregressive", of the generator
+        only.
+    :param grid_size: number of grid points of both; for "autoregressive", of the generator only.
+    :param energy_widths: for "deep", hidden widths of the energy; null takes one layer of 2Q.
     :param widths: hidden widths of the generator; null takes one layer of 2Q.
     :param noise_scale: standard deviation of the Gaussian likelihood, in units of the data.
     :param output: last activation of the generator: "sigmoid" for data in [0, 1], or "none".
@@ -62,15 +65,15 @@ class ModelConfig:
 @dataclass(frozen=True)
 class GridConfig:
     """
-    When and how grids follow the latents, see :class:`pyro_tkam.train.GridUpdates`.
+    When and how grids follow the latents; see :class:`pyro_tkam.train.GridUpdates`.
 
-    :param every: number of updates before the first; then the interval grows.
-    :param decay: each interval is 2 - decay times the last.
-    :param num_samples: draws of the prior that place the knots.
-    :param uniform_share: share of the uniform grid in the new one.
-    :param max_change: refuse an update after which functions differ by more, relative to their
+    :param every: number of updates before the first grid update; later intervals grow.
+    :param decay: each interval is 2 - decay times the previous one.
+    :param num_samples: prior draws that determine the knots.
+    :param uniform_share: share of the uniform grid in the new grid.
+    :param max_change: refuse an update that changes functions by more than this, relative to their
         size.
-    :param grid_size: size of the grids from the first update on, larger ones to refine them; null
+    :param grid_size: size of the grids from the first update on (a larger size refines them); null
         keeps the size.
     """
 
@@ -88,18 +91,17 @@ class ChainConfig:
     Options of the objectives that sample the posterior by chains; see
     :class:`~pyro_tkam.infer.LangevinMLE`.
 
-    :param kernel: "ula", "mala" or "automala"; the objective "automala" always takes the last.
-    :param step_size: of the kernel; "automala" starts with it and then carries its mean accepted
-        step.
-    :param min_step_size: smallest step of "automala".
-    :param max_step_size: largest step of "automala".
-    :param num_unadjusted: first steps of "automala" without the Metropolis test.
-    :param num_steps: steps of a chain in one update.
-    :param num_chains: chains of each datum, and of each temperature.
-    :param guide_objective: what the guide of "refined" learns from: "elbo", its own draws, or
-        "inclusive", the ends.
-    :param num_temperatures: temperatures of "steppingstone" and "thermodynamic", 0 and 1 among
-        them.
+    :param kernel: "ula", "mala" or "automala"; the objective "automala" always uses the last.
+    :param step_size: of the kernel; "automala" starts with it and then continues with its mean
+        accepted step size.
+    :param min_step_size: smallest step size of "automala".
+    :param max_step_size: largest step size of "automala".
+    :param num_unadjusted: initial steps of "automala" without the Metropolis test.
+    :param num_steps: steps of a chain per update.
+    :param num_chains: chains per datum and temperature.
+    :param guide_objective: what the guide of "refined" learns from: "elbo" (its own draws) or
+        "inclusive" (the ends of the chains).
+    :param num_temperatures: temperatures of "steppingstone" and "thermodynamic", including 0 and 1.
     :param first_exponent: exponent of the ladder's power law at the first update.
     :param last_exponent: exponent at the last update.
     :param cycles: full cycles of the exponent between them.
@@ -122,39 +124,39 @@ class ChainConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     """
-    Everything that decides a training run: with the same numbers it gives the same metrics.
+    Everything that determines a training run: the same values give the same metrics.
 
     :param data: data set: "mnist5k" (28 x 28 digits), "digits" (8 x 8 digits), "darcy" (32 x 32
-        pressures), "patches" (3 x 16 x 16, of color photographs), or a .npy or .pt file of
-        floating rows, (num, ...).
-    :param held_out: number of rows held out of training.
+        pressures), "patches" (3 x 16 x 16, from color photographs), or a .npy or .pt file of
+        floating-point rows, (num, ...).
+    :param held_out: number of rows held out from training.
     :param model: the model.
     :param updates: number of gradient steps.
-    :param batch_size: rows a gradient step, of all processes together.
+    :param batch_size: rows per gradient step, of all processes together.
     :param objective: how posterior draws are made: "importance", "langevin" (chains at the
-        posterior), "automala" (the same by that kernel), "steppingstone" or "thermodynamic"
+        posterior), "automala" (the same with that kernel), "steppingstone" or "thermodynamic"
         (tempered chains; the loss is that estimate of the evidence), "amortized" (a guide network
         and the evidence lower bound), "iwae" (the same with the importance-weighted bound), "wake"
-        (the same, the guide learning from weighted draws), "wake-sleep" (the guide learning from
+        (the same, but the guide learns from weighted draws), "wake-sleep" (the guide learns from
         draws of the model instead) or "refined" (chains that start at the guide's draws; the model
         learns from their ends).
-    :param num_particles: draws a gradient step; those of "importance" are shared by the batch,
-        those of "iwae", "wake" and "wake-sleep" are each datum's own.
+    :param num_particles: draws per gradient step. Those of "importance" are shared across the
+        batch; "iwae", "wake" and "wake-sleep" make separate draws for each datum.
     :param chains: options of the objectives that run chains.
     :param learning_rate: step size of Adam.
-    :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; null keeps
-        them.
+    :param clip_norm: largest norm of a gradient; larger gradients are scaled down to it; null turns
+        this off.
     :param checkpoint_every: number of updates between checkpoints.
     :param grid_updates: schedule of grid updates; null keeps the grids.
-    :param patience: stop after so many blocks of 100 updates whose mean loss is no new best; null
+    :param patience: stop after this many blocks of 100 updates without a new best mean loss; null
         never stops early.
     :param tensorboard: also write the metrics for TensorBoard, into the folder "tensorboard".
     :param seed: seed of everything random.
     :param device: "auto", "cpu", "gpu", "mps" or another accelerator that Lightning knows.
-    :param devices: number of processes on each machine, a device each; they share the batches.
+    :param devices: number of processes per machine, one device each; they share the batches.
     :param num_nodes: number of machines.
     :param precision: "32-true", or "bf16-mixed" for matrix products of networks in half precision;
-        tables of the prior and log densities stay in single.
+        tables of the prior and log densities stay in single precision.
     """
 
     data: str = "mnist5k"
@@ -193,7 +195,7 @@ class TrainConfig:
         """
         Make a configuration from nested mappings.
 
-        :param content: any of the fields by name, with ``model`` and ``chains`` mappings again.
+        :param content: any of the fields by name; ``model`` and ``chains`` are mappings too.
         :raises ValueError: for unknown keys and values out of range.
 
         >>> TrainConfig.of({"updates": 10, "model": {"latent_dim": 3}}).model.latent_dim
@@ -211,8 +213,8 @@ class TrainConfig:
         Read a configuration that :meth:`save` wrote.
 
         :param path: the YAML file.
-        :raises FileNotFoundError: where there is none.
-        :raises ValueError: for what is not YAML or not such a configuration; names the file and the
+        :raises FileNotFoundError: if there is no such file.
+        :raises ValueError: for anything but YAML with such a configuration; names the file and the
             key.
         """
         with needs("train"):
@@ -257,7 +259,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 
 def check_hardware(batch_size: int, devices: int, num_nodes: int, precision: str) -> None:
     """
-    Refuse what processes cannot share and precisions that are not known.
+    Refuse values that the processes can't share, and unknown precisions.
 
     :param batch_size: rows of a batch, of all processes together.
     :param devices: number of processes on each machine.

@@ -1,6 +1,6 @@
 """
-Evidence of every held-out datum of a trained model, by the cheapest method that its diagnosis
-trusts.
+Evidence of every held-out datum of a trained model, with the cheapest method whose verdict is
+trusted.
 """
 
 from __future__ import annotations
@@ -46,23 +46,24 @@ def per_datum_evidence(
     model: nn.Module, data: Tensor, *, checked: int = 20, most_tempered: int = 40
 ) -> EvidenceReport:
     """
-    Estimate the log evidence of each datum by the cheapest method that its diagnosis trusts.
+    Estimate the log evidence of each datum with the cheapest method whose verdict is trusted.
 
-    In turn, for the data that the last method could not be trusted on: draws from the prior that
-    all data share; a mixture fitted to short chains of each datum, in coordinates in which the
-    prior is standard normal, and refined by its own weights; tempering. A unimodal proposal may
-    miss a mode without a trace in its weights, so some data are estimated by tempering as well;
-    those on which it disagrees are not trusted. The model is left as it was.
+    The methods are tried in turn, each on the data for which the previous one could not be trusted.
+    First come prior draws shared by all data. Next is a mixture fitted to short chains of each
+    datum, in coordinates in which the prior is standard normal, and refined with its own weights.
+    Last is tempering. A unimodal proposal can miss a mode without any sign in its weights, so some
+    data are also estimated by tempering. Data on which the two disagree are not trusted. The model
+    is left unchanged.
 
-    The guide that a run has trained is no proposal here, though it would be the cheapest: on
-    held-out digits it missed mass of half of them, 1.2 nats on average, and its small standard
-    errors did not show it (``benchmarks.per_datum``).
+    The guide that a run has trained is not used as a proposal here, although it would be the
+    cheapest. On held-out digits it missed mass on half of them, 1.2 nats on average, and its small
+    standard errors did not show it (``benchmarks.per_datum``).
 
     :param model: a Pyro model, ``model(data)``, whose latents and data lie in one plate.
     :param data: shape ``(num, *event)``.
-    :param checked: number of trusted data (the first) that are also tempered.
-    :param most_tempered: most data that fall back to tempering, which is slow; the others stay
-        flagged.
+    :param checked: number of trusted data (the first ones) that are also tempered.
+    :param most_tempered: largest number of data that fall back to tempering, which is slow; the
+        others stay flagged.
     :raises ValueError: if there are no data, or a number is negative.
     """
     if len(data) == 0 or checked < 0 or most_tempered < 0:
@@ -111,17 +112,17 @@ def evidence_of_run(
     seed: int = 0,
 ) -> EvidenceReport:
     """
-    Estimate the evidence of a run's held-out data and write it into the folder, ``evidence.json``
-    and ``evidence.nc``.
+    Estimate the evidence of a run's held-out data and write it to ``evidence.json`` and
+    ``evidence.nc`` in the folder.
 
     :param folder: the run folder.
-    :param num: number of held-out data (the first).
+    :param num: number of held-out data (the first ones).
     :param checked: see :func:`per_datum_evidence`.
     :param most_tempered: see :func:`per_datum_evidence`.
     :param seed: seed of everything random.
     :raises FileNotFoundError: for a missing folder, configuration or checkpoint.
     :raises ValueError: for a damaged folder, no held-out data, or a number out of range.
-    :raises BlockingIOError: for a folder that another process writes to.
+    :raises BlockingIOError: if another process is writing to the folder.
     """
     from pyro_tkam.train.config import TrainConfig
     from pyro_tkam.train.run import load_model, load_split

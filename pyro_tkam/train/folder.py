@@ -27,7 +27,7 @@ _CHECKSUM = "checksum"
 
 def checksum(content: bytes) -> str:
     """
-    Return what tells a content from another.
+    Return a checksum of some content.
 
     :param content: any bytes.
     """
@@ -36,11 +36,11 @@ def checksum(content: bytes) -> str:
 
 def write_results(path: Path, results: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Write numbers as JSON, with a checksum of them.
+    Write numbers as JSON, with their checksum.
 
     :param path: the file to replace.
     :param results: numbers, strings, None, and lists and dictionaries of them.
-    :return: what the file holds.
+    :return: the content of the file.
     """
     content = {**results, _CHECKSUM: _checksum_of(results)}
     write_text(path, json.dumps(content, indent=2) + "\n")
@@ -49,12 +49,12 @@ def write_results(path: Path, results: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_results(path: Path, remedy: str) -> dict[str, Any]:
     """
-    Read what :func:`write_results` wrote.
+    Read a file written by :func:`write_results`.
 
     :param path: the file.
-    :param remedy: the way out where it is damaged.
-    :return: the numbers; none where there is no file.
-    :raises ValueError: for a file that is not as it was written.
+    :param remedy: what to do if it is damaged.
+    :return: the numbers; nothing if there is no file.
+    :raises ValueError: for a file that was changed.
     """
     if not path.is_file():
         return {}
@@ -77,7 +77,7 @@ def _checksum_of(results: Mapping[str, Any]) -> str:
 @dataclass(frozen=True)
 class RunFolder:
     """
-    Where everything of a run lies.
+    The location of all files of a run.
 
     :param path: the folder.
 
@@ -114,11 +114,11 @@ class RunFolder:
 
     def read_metrics(self) -> dict[str, list[float]]:
         """
-        Read the metrics of every update; a row that is being written is left out.
+        Read the metrics of every update; a row that is still being written is left out.
 
-        :return: a list for each column of the file, ``"update"`` among them.
-        :raises FileNotFoundError: where there is no such file.
-        :raises ValueError: for what is no table of numbers with a row for each update.
+        :return: a list for each column of the file, including ``"update"``.
+        :raises FileNotFoundError: if there is no such file.
+        :raises ValueError: for anything but a table of numbers with one row per update.
         """
         if not self.metrics.is_file():
             raise FileNotFoundError(f"{self.metrics} is missing")
@@ -135,9 +135,9 @@ class RunFolder:
 
     def read_summary(self) -> dict[str, Any]:
         """
-        Read the numbers of the finished run; none where it has not finished.
+        Read the numbers of the finished run; return nothing if it has not finished.
 
-        :raises ValueError: for a file that is not as it was written.
+        :raises ValueError: for a file that was changed.
         """
         return read_results(self.summary, "delete it, and `resume` writes it again")
 
@@ -150,12 +150,12 @@ class RunFolder:
 
 def training_to_arviz(result: RunFolder, *, evidence: Evidence | None = None) -> Container:
     """
-    Turn a run folder into a container with one group, ``training``: every metric over dimension
-    ``update``.
+    Convert a run folder to a container with one group, ``training``: every metric along the
+    dimension ``update``.
 
     :param result: the folder of a finished run.
-    :param evidence: not taken: the run's own evidence of held-out data, in nats a datum, is in the
-        attributes, where any were held out.
+    :param evidence: not accepted. The run's own evidence of held-out data, in nats per datum, is in
+        the attributes, if data were held out.
     :raises FileNotFoundError: where metrics or summary are missing.
     :raises ValueError: for an evidence, or damaged metrics or summary.
     """

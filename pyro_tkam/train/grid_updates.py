@@ -1,4 +1,4 @@
-"""Grid updates by schedule."""
+"""Grid updates on a schedule."""
 
 from typing import Any
 
@@ -12,24 +12,24 @@ from pyro_tkam.nn.grids import EqualSamplesError, GridUpdate
 
 class GridUpdates(Callback):
     """
-    Move the grids of a model to where its latents are, ever more rarely.
+    Move the grids of a model to its latents, at growing intervals.
 
     It calls ``update_grid`` of the trained module's model after ``every`` updates and then after
-    intervals that grow by the factor ``2 - decay``. Coefficients that were fitted anew lose their
-    state in the optimizer, whose moments are of the old coordinates: Adam starts afresh for them.
-    The schedule is part of the checkpoint.
+    intervals that grow by the factor ``2 - decay``. Refitted coefficients lose their state in the
+    optimizer, because its moments refer to the old coordinates: Adam starts fresh for them. The
+    schedule is part of the checkpoint.
 
-    :param every: number of updates before the first.
-    :param decay: each interval is ``2 - decay`` times the last; 1 keeps it.
-    :param num_samples: draws of the prior that place the knots.
+    :param every: number of updates before the first grid update.
+    :param decay: each interval is ``2 - decay`` times the previous one; 1 keeps it constant.
+    :param num_samples: prior draws that determine the knots.
     :param uniform_share: see :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`.
-    :param max_change: see there; a refused update is skipped, and so is one at which all inputs of
-        a layer are equal, as where a hidden layer has collapsed. ``math.inf`` refuses none.
-    :param grid_size: size of the grids from the first update on, see :class:`~pyro_tkam.nn.Basis`:
-        a larger one refines them. None keeps the size.
-    :raises ValueError: for ``every`` or ``num_samples`` below one, ``decay`` outside (0, 1],
-        ``grid_size`` below two, and at the start of a run for a ``grid_size`` in several processes,
-        which exchange gradients of a fixed shape.
+    :param max_change: see there. A refused update is skipped. So is an update for which all inputs
+        of a layer are equal, as when a hidden layer has collapsed. ``math.inf`` refuses none.
+    :param grid_size: size of the grids from the first update on, see :class:`~pyro_tkam.nn.Basis`;
+        a larger size refines them. None keeps the size.
+    :raises ValueError: for ``every`` or ``num_samples`` below one, ``decay`` outside (0, 1], and
+        ``grid_size`` below two. At the start of a run also for a ``grid_size`` with several
+        processes, because they exchange gradients of a fixed shape.
     :raises TypeError: at the start of a run, for a model without ``update_grid``.
 
     >>> GridUpdates(every=100, decay=0.5).due(100)
@@ -64,9 +64,9 @@ class GridUpdates(Callback):
 
     def due(self, update: int) -> bool:
         """
-        Tell whether the grids are updated after an update of the parameters.
+        Tell whether the grids are updated after this update of the parameters.
 
-        :param update: which, from 1.
+        :param update: number of the update, from 1.
         """
         return update >= round(self._next)
 
@@ -81,7 +81,7 @@ class GridUpdates(Callback):
             )
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *_: Any) -> None:
-        """Update the grids where it is time."""
+        """Update the grids if it is time."""
         if not self.due(trainer.global_step):
             return
         for update in self._updates(pl_module.objective.model):
@@ -102,9 +102,9 @@ class GridUpdates(Callback):
         return updates
 
     def state_dict(self) -> dict[str, float]:
-        """Return where the schedule is."""
+        """Return the state of the schedule."""
         return {"interval": self._interval, "next": self._next}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Go on from a saved state."""
+        """Resume from a saved state."""
         self._interval, self._next = state_dict["interval"], state_dict["next"]

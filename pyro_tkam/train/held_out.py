@@ -1,6 +1,6 @@
 """
-Evidence of data that a model was not trained on, by prior importance sampling, and whether to
-believe it.
+Evidence of held-out data by importance sampling from the prior, with a check of whether to trust
+it.
 """
 
 import math
@@ -23,13 +23,13 @@ DIAGNOSED = 100
 @dataclass(frozen=True)
 class HeldOutEvidence:
     """
-    Mean log evidence of held-out data, with what it rests on.
+    Mean log evidence of held-out data, with diagnostics.
 
-    :param log_evidence: mean over the data of ``log (1/S) Σ_s p(x | z_s)``, in nats a datum.
-    :param standard_error: Monte Carlo standard error of that mean, by a jackknife over independent
-        blocks of draws.
-    :param effective_sample_size: mean effective number of draws a datum.
-    :param num_draws: number of draws ``S`` a datum.
+    :param log_evidence: mean over the data of ``log (1/S) Σ_s p(x | z_s)``, in nats per datum.
+    :param standard_error: Monte Carlo standard error of that mean, from a jackknife over
+        independent blocks of draws.
+    :param effective_sample_size: mean effective sample size per datum.
+    :param num_draws: number of draws ``S`` per datum.
     :param unreliable_share: share of data whose Pareto k̂ is above 0.7.
     :param num_dimensions: number of elements of a datum.
     """
@@ -44,7 +44,7 @@ class HeldOutEvidence:
     @property
     def per_dimension(self) -> float:
         """
-        The log evidence in nats an element of a datum, which compares data of different sizes.
+        The log evidence in nats per element of a datum, for comparing data of different sizes.
         """
         return self.log_evidence / self.num_dimensions
 
@@ -55,7 +55,7 @@ class HeldOutEvidence:
 
     @property
     def verdict(self) -> str:
-        """The same in plain words."""
+        """The same in words."""
         basis = (
             f"{self.unreliable_share:.0%} of the data have a Pareto k-hat above {_RELIABLE_KHAT}, "
             "and a datum rests on "
@@ -75,18 +75,18 @@ def held_out_evidence(
     num_blocks: int = 10,
 ) -> HeldOutEvidence:
     """
-    Estimate the log evidence of data by draws from the model's prior, shared by all data.
+    Estimate the log evidence of data with prior draws, shared by all data.
 
-    A block's value is exact in expectation before the logarithm; the logarithm's bias is downwards
-    and vanishes only where the effective sample size is large.
+    A block's value is unbiased before the logarithm. The logarithm biases it downward, and this
+    bias vanishes only if the effective sample size is large.
 
     :param model: a Pyro model, ``model(data)``, whose latents and data lie in one plate.
     :param data: shape ``(num, *event)``.
-    :param num_draws: draws in a block.
+    :param num_draws: draws per block.
     :param num_blocks: independent blocks, at least 2.
-    :raises ValueError: for fewer than two blocks or 25 draws in all, if no plate holds all sites or
-        it couples its data, and for what :func:`~pyro_tkam.infer.log_evidence` refuses of the model
-        and its data.
+    :raises ValueError: for fewer than two blocks or 25 draws in all, if no plate contains all sites
+        or the plate couples its data, and for any model or data that
+        :func:`~pyro_tkam.infer.log_evidence` refuses.
     """
     if num_blocks < 2 or num_draws < 1 or num_draws * num_blocks < 25:
         raise ValueError(

@@ -34,28 +34,28 @@ class ELBOTraining(lightning.LightningModule):
     """
     Gradient steps on a Pyro objective, divided by the number of data.
 
-    It works in any ``lightning.Trainer``, and logs ``loss`` (nats a datum) and the ``statistics``
+    It works in any ``lightning.Trainer``. It logs ``loss`` (nats per datum) and the ``statistics``
     of the objective, such as ``ess`` (mean effective sample size over the batch).
 
-    :param model: a Pyro model, ``model(batch)``, that is an ``nn.Module``, so that its parameters
-        are its own. A batch is a tensor or a dictionary of tensors; where it is a tuple,
+    :param model: a Pyro model, ``model(batch)``, that is an ``nn.Module``, so that it owns its
+        parameters. A batch is a tensor or a dictionary of tensors; if it is a tuple,
         ``model(*batch)`` is called.
     :param elbo: a Pyro objective with a ``differentiable_loss``, such as
         :class:`~pyro_tkam.infer.ImportanceMLE` or ``pyro.infer.Trace_ELBO``. Pyro's ``RenyiELBO``,
-        ``ReweightedWakeSleep`` and ``TraceGraph_ELBO`` have none; see
+        ``ReweightedWakeSleep`` and ``TraceGraph_ELBO`` have none; use
         :class:`~pyro_tkam.infer.ImportanceWeightedELBO` and :class:`~pyro_tkam.infer.WakeSleepMLE`
         instead.
-    :param guide: a guide that is an ``nn.Module``, or None where the objective needs none.
-    :param size: number of data, passed on as ``model(batch, size=size)``, by which a model scales a
+    :param guide: a guide that is an ``nn.Module``, or None if the objective needs none.
+    :param size: number of data, passed as ``model(batch, size=size)``, with which a model scales a
         mini-batch; None calls ``model(batch)``.
-    :param optimizer: function from parameters to a torch optimizer; the default is Adam of step
+    :param optimizer: function from parameters to a torch optimizer; the default is Adam with step
         size 1e-3.
-    :param penalty: function from the model to a scalar that is added to the loss, in nats a datum:
-        of its functions, such as ``lambda model: 1e-3 *
-        model.prior.energies.regularization(smoothness=1.0)``, or of its outputs, drawn by
-        ``model.generate(8, differentiable=True)``: other draws have no gradient.
-    :raises TypeError: for a model or guide that is not an ``nn.Module`` and for what is not an
-        ``ELBO``, or one without a ``differentiable_loss``.
+    :param penalty: function from the model to a scalar that is added to the loss, in nats per
+        datum. It can use the model's functions, as in ``lambda model: 1e-3 *
+        model.prior.energies.regularization(smoothness=1.0)``, or its outputs from
+        ``model.generate(8, differentiable=True)``; other draws have no gradient.
+    :raises TypeError: for a model or guide that is not an ``nn.Module``, and for an objective that
+        is not an ``ELBO`` or has no ``differentiable_loss``.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class ELBOTraining(lightning.LightningModule):
 
     def initialize(self, batch: Any) -> None:
         """
-        Evaluate the objective once, as Pyro asks before an optimizer is made: guides make their
-        parameters then.
+        Evaluate the objective once. Pyro requires this before an optimizer is made, because guides
+        create their parameters then.
 
         :param batch: data, shape ``(batch, *event)``, or tuples and dictionaries of such.
-        :raises TypeError: for floating data of another dtype than the parameters'.
-        :raises ValueError: for a model without parameters, with parameters that are no module's,
-            and where the data do not fit the model.
+        :raises TypeError: for floating-point data whose dtype differs from the parameters'.
+        :raises ValueError: for a model without parameters, with parameters that no module owns, and
+            for data that don't fit the model.
         """
         own = next(
             (parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()),
@@ -113,25 +113,26 @@ class ELBOTraining(lightning.LightningModule):
             raise ValueError("model must have a parameter that requires a gradient, got none")
 
     def configure_optimizers(self) -> Optimizer:
-        """Return the optimizer of all parameters of model and guide."""
+        """Return the optimizer of all parameters of the model and the guide."""
         return self.make_optimizer(self.parameters())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """
-        Keep what objective and persistent chains carry from one update to the next, and say what
-        writes it.
+        Save what the objective and persistent chains carry from one update to the next, and
+        identify the writer.
 
-        :param checkpoint: what Lightning will write.
+        :param checkpoint: the checkpoint that Lightning will write.
         """
         checkpoint.update(stamp(_name(self.elbo)), carried=self._carried())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """
-        Refuse a checkpoint of another version, objective or model, and give back what it carries.
+        Refuse a checkpoint of another version, objective or model; otherwise restore what it
+        carries.
 
-        :param checkpoint: what Lightning read.
+        :param checkpoint: the checkpoint that Lightning read.
         :raises ValueError: before anything is loaded; names what differs, or the first parameter
-            that does.
+            that differs.
         """
         check_stamp(checkpoint, _name(self.elbo))
         self._check_carried(checkpoint)
@@ -208,7 +209,7 @@ class ELBOTraining(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """
-        Return the loss of a mini-batch, in nats a datum.
+        Return the loss of a mini-batch, in nats per datum.
 
         :param batch: data, shape ``(batch, *event)``, or tuples and dictionaries of such.
         :param batch_idx: unused; Lightning passes it.
@@ -218,7 +219,7 @@ class ELBOTraining(lightning.LightningModule):
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Let every process carry on what the first does, as a checkpoint would."""
+        """Give every process the state of the first one, as a checkpoint would."""
         if self.trainer.world_size > 1:
             self._carry_on(self.trainer.strategy.broadcast(self._carried()))
 

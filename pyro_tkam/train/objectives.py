@@ -1,4 +1,4 @@
-"""The objectives by name: what a run maximizes, and the guide that it needs, if any."""
+"""The objectives by name: what a run maximizes, and the guide, if it needs one."""
 
 from collections.abc import Callable
 from functools import partial
@@ -106,8 +106,8 @@ def make_objective(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Modu
 
     :param config: names it and holds its options.
     :param model: the model, for which a guide may be made.
-    :return: the objective and its guide, or None where it needs none.
-    :raises ValueError: for an unknown name and options that it refuses.
+    :return: the objective and its guide, or None if it needs no guide.
+    :raises ValueError: for an unknown name and options that the objective refuses.
     """
     if config.objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {sorted(OBJECTIVES)}, got {config.objective!r}")

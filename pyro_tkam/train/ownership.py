@@ -1,4 +1,6 @@
-"""A folder that one process writes at a time, and what it says when it is stopped."""
+"""
+A folder that only one process at a time writes to, and its message when that process is stopped.
+"""
 
 import json
 import logging
@@ -22,7 +24,7 @@ _OWNED: list[Path] = []
 
 class Terminated(SystemExit):
     """
-    SIGTERM, with which schedulers end a process: exit status 143, as shells have it.
+    SIGTERM, which schedulers use to end a process: exit status 143, as in shells.
 
     :param when: what had been done by then.
     """
@@ -33,15 +35,15 @@ class Terminated(SystemExit):
 
 
 def raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """Handle SIGTERM where nothing has to be finished first."""
+    """Handle SIGTERM when nothing has to be finished first."""
     raise Terminated
 
 
 def is_first_process(processes: int) -> bool:
     """
-    Tell whether this process is the first of those that share a run, before they know each other.
+    Tell whether this process is the first of those that share a run, before they have connected.
 
-    :param processes: how many share it.
+    :param processes: the number of processes.
     """
     return processes == 1 or all(int(os.environ.get(name) or 0) == 0 for name in _RANKS)
 
@@ -56,15 +58,16 @@ def sole_owner(
     """
     Keep other processes from writing to a folder for a while.
 
-    The lock is the operating system's, which gives it back however a process ends. What a process
-    that was killed left behind is told and cleared away. Where the body is stopped by SIGTERM or
-    Ctrl-C, one line says how to go on.
+    The operating system holds the lock and releases it when the process ends for any reason.
+    Anything that a killed process left behind is reported and cleared away. If SIGTERM or Ctrl-C
+    stops the body, one line says how to resume.
 
-    :param folder: the folder; made if need be, and removed if nothing was written to it.
-    :param task: what is done there, for others who come.
-    :param processes: how many processes share the task; the first owns the folder for all.
-    :param go_on: says how to go on.
-    :raises BlockingIOError: at once, where another process or thread owns it.
+    :param folder: the folder; created if necessary, and removed if nothing was written to it.
+    :param task: what is being done there, for other processes that try.
+    :param processes: the number of processes that share the task; the first one owns the folder for
+        all.
+    :param go_on: says how to resume.
+    :raises BlockingIOError: at once, if another process or thread owns it.
     """
     with needs("train"):
         from filelock import FileLock, Timeout

@@ -1,4 +1,4 @@
-"""One page that shows a run: self-contained, so that it can be mailed."""
+"""A self-contained page that shows a run, for sending by mail."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -24,9 +24,9 @@ def report(folder: Path | str) -> Path:
     Write ``report.html`` into a run folder: configuration, curves, samples, priors, evidence and
     verdict.
 
-    The evidence of each datum is shown where ``python -m pyro_tkam evidence`` was run. Pictures are
-    part of the file, everything is escaped, and nothing is computed anew. A run that has not
-    finished has a report of what there is.
+    The page shows the evidence of each datum if ``python -m pyro_tkam evidence`` was run. Pictures
+    are part of the file, everything is escaped, and nothing is recomputed. The report of an
+    unfinished run shows what exists.
 
     :param folder: the run folder.
     :return: the file.

@@ -1,4 +1,4 @@
-"""What is known of the evidence of each of many data, and what is said of the whole."""
+"""The evidence of each of many data, and a summary."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class PerDatum:
     """Log evidence of each datum, in nats.
 
     :param value: ``log p(x_b)``, ``(num,)``.
-    :param standard_error: shaped alike.
-    :param khat: Pareto k-hat of importance weights; NaN where there are none.
+    :param standard_error: of the same shape.
+    :param khat: Pareto k-hat of importance weights; NaN if there are no weights.
     :param method: index into ``METHODS``.
-    :param trusted: whether the estimate's diagnosis found nothing wrong.
+    :param trusted: whether the verdict on the estimate has no findings.
     """
 
     value: Tensor
@@ -48,7 +48,7 @@ class PerDatum:
     trusted: Tensor
 
     def replaced(self, rows: Tensor, other: PerDatum) -> PerDatum:
-        """Return a copy with some rows taken from another."""
+        """Return a copy with some rows replaced by those of another."""
         return PerDatum(
             *(
                 old.index_copy(0, rows, new)
@@ -65,9 +65,9 @@ class PerDatum:
 class EvidenceReport:
     """Evidence of held-out data, with a cross-check by tempering; see :meth:`of`.
 
-    :param data: of each datum; those that the cross-check disagrees on are not trusted.
-    :param checked: the rows that were estimated by tempering, too.
-    :param tempered: what it gave for them.
+    :param data: for each datum; data on which the cross-check disagrees are not trusted.
+    :param checked: the rows that were also estimated by tempering.
+    :param tempered: the tempered estimates for them.
     """
 
     data: PerDatum
@@ -76,7 +76,7 @@ class EvidenceReport:
 
     @staticmethod
     def of(data: PerDatum, checked: Tensor, tempered: PerDatum) -> EvidenceReport:
-        """Compare, and take the trust from data on which the two disagree."""
+        """Compare the two, and mark data on which they disagree as not trusted."""
         report = EvidenceReport(data, checked, tempered)
         trusted = data.trusted.index_copy(0, checked, data.trusted[checked] & report.agrees)
         return replace(report, data=replace(data, trusted=trusted))
@@ -95,12 +95,12 @@ class EvidenceReport:
 
     @property
     def confirmed(self) -> bool | None:
-        """Whether no more checks disagree than by chance; None without checks."""
+        """Whether no more checks disagree than expected by chance; None without checks."""
         num, disagreeing = len(self.checked), int((~self.agrees).sum())
         return _chance_of_as_many(disagreeing, num) > BEYOND_CHANCE if num else None
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers of the whole."""
+        """Return summary numbers."""
         data = self.data
         num = len(data.value)
         return {

@@ -23,7 +23,7 @@ NUM_DRAWS = 2000  # of a joint prior, for its marginals
 
 def generate(model: TKAM, num: int) -> torch.Tensor:
     """
-    Draw new data without touching Pyro's global parameters, in which two models may share names.
+    Draw new data without touching Pyro's global parameters, where two models may share names.
 
     :param model: the model.
     :param num: number of rows.
@@ -34,7 +34,7 @@ def generate(model: TKAM, num: int) -> torch.Tensor:
 
 def save_picture(axes: Any, path: Path, dpi: int = 120) -> None:
     """
-    Write the figure of some axes whole or not at all.
+    Write the figure of some axes completely or not at all.
 
     :param axes: axes of :mod:`pyro_tkam.plots`.
     :param path: the file to replace.
@@ -46,9 +46,10 @@ def save_picture(axes: Any, path: Path, dpi: int = 120) -> None:
 
 def draw_run(model: TKAM, files: RunFolder, num: int = 64) -> None:
     """
-    Write ``samples.png`` (where a datum is an image), ``prior.png`` and ``curves.png``.
+    Write ``samples.png`` (if a datum is an image), ``prior.png`` and ``curves.png``.
 
-    Of univariate priors the densities are drawn, of joint ones the first marginals of draws.
+    For univariate priors the plot shows the densities; for joint priors, the first marginals of
+    draws.
 
     :param model: the trained model.
     :param files: the run folder.

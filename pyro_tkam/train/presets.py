@@ -1,4 +1,4 @@
-"""The models that a configuration can ask for, by name."""
+"""The models that a configuration can select, by name."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -19,9 +19,10 @@ def make_model(config: ModelConfig) -> TKAM:
     """
     Make the model of a configuration.
 
-    :param config: names the preset and holds its options; those of the others keep their defaults.
-    :raises ValueError: for an unknown preset, an option that is not the preset's, and options that
-        it refuses.
+    :param config: names the preset and holds its options; options of other presets keep their
+        defaults.
+    :raises ValueError: for an unknown preset, an option that the preset does not have, and options
+        that it refuses.
 
     >>> make_model(ModelConfig(preset="mixture", data_shape=[6], latent_dim=4,
     ...     num_components=3)).generate(2).shape

@@ -1,4 +1,4 @@
-"""A whole training run from its configuration, and the way back from a run folder to its model."""
+"""A whole training run from its configuration, and loading a trained model from a run folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +26,8 @@ def load_split(config: TrainConfig) -> tuple[Tensor, Tensor]:
     Load the data of a run.
 
     :param config: the run's configuration.
-    :return: rows to train on and rows held out.
-    :raises ValueError: for data of another shape than the configuration says.
+    :return: training rows and held-out rows.
+    :raises ValueError: for data whose shape differs from the configuration.
     """
     rows = load_rows(config.data)
     if config.model.data_shape not in (None, list(rows.shape[1:])):
@@ -41,20 +41,20 @@ def load_split(config: TrainConfig) -> tuple[Tensor, Tensor]:
 
 def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> dict[str, Any]:
     """
-    Train, from the folder's last checkpoint where there is one, and write everything a reader of
+    Train, from the folder's last checkpoint if there is one, and write everything that a reader of
     the run needs.
 
     The folder gets ``config.yaml``, ``metrics.csv``, ``checkpoints/last.ckpt``, ``summary.json``,
     ``samples.png``, ``prior.png``, ``curves.png`` and ``training.nc``.
 
-    :param config: everything that decides the run.
-    :param folder: the run folder. One that exists must have the same configuration.
+    :param config: everything that determines the run.
+    :param folder: the run folder. An existing folder must have the same configuration.
     :param progress: show a progress bar.
-    :return: what ``summary.json`` holds. Where several processes train together, the first does
-        what comes after training, and the others return nothing at once.
-    :raises ValueError: for a folder of another configuration or with damaged files.
-    :raises BlockingIOError: for a folder in which another process trains.
-    :raises OSError: where the disk is full; the last checkpoint stays.
+    :return: the content of ``summary.json``. If several processes train together, the first one
+        does the work after training, and the others return nothing at once.
+    :raises ValueError: for a folder with another configuration or damaged files.
+    :raises BlockingIOError: if another process trains in the folder.
+    :raises OSError: if the disk is full; the last checkpoint is kept.
     """
     from pyro_tkam.train.pictures import draw_run
 

@@ -1,4 +1,4 @@
-"""Train a Lightning module in a run folder, from its last checkpoint where there is one."""
+"""Train a Lightning module in a run folder, from its last checkpoint if there is one."""
 
 import warnings
 from importlib import import_module
@@ -55,44 +55,45 @@ def fit(
     """
     Train, and write ``metrics.csv`` and ``checkpoints/last.ckpt`` into a folder.
 
-    Where the folder has a checkpoint, training goes on from it. A run that was killed, at whatever
-    moment, and gone on with gives the metrics of one that was not, to the last digit, on one
-    machine and number of threads. SIGTERM and Ctrl-C end it after the update, with a checkpoint:
-    the first by exit status 143.
+    If the folder has a checkpoint, training continues from it. A run that was killed at any moment
+    and resumed gives the same metrics as an uninterrupted run, to the last digit, on the same
+    machine with the same number of threads. SIGTERM and Ctrl-C stop it after the current update,
+    with a checkpoint; SIGTERM gives exit status 143.
 
-    :param module: model, guide and objective, as they were at the run's start.
-    :param data: a tensor or array of shape ``(num, *event)``, floating or 64-bit integers; a tuple
-        or dictionary of such; or a map-style ``Dataset`` of tensors, tuples or dictionaries. A
-        mini-batch has the same structure. It is the model's first argument, but a tuple its first
-        arguments: labels are given as ``(x, label)``.
-    :param folder: the run folder; made if need be.
-    :param updates: number of gradient steps in all.
-    :param batch_size: rows a gradient step, of all processes together.
-    :param seed: seed of the order of the data; seed the draws with ``pyro.set_rng_seed`` before
-        making the model.
-    :param clip_norm: largest norm of a gradient; longer ones are scaled down to it; None keeps
+    :param module: model, guide and objective, as they were at the start of the run.
+    :param data: a tensor or array of shape ``(num, *event)``, floating point or 64-bit integers; a
+        tuple or dictionary of them; or a map-style ``Dataset`` of tensors, tuples or dictionaries.
+        A mini-batch has the same structure. It is the model's first argument; a tuple is its first
+        arguments, so pass labels as ``(x, label)``.
+    :param folder: the run folder; created if necessary.
+    :param updates: total number of gradient steps.
+    :param batch_size: rows per gradient step, of all processes together.
+    :param seed: seed of the order of the data. For the draws, call ``pyro.set_rng_seed`` before you
+        make the model.
+    :param clip_norm: largest norm of a gradient; larger gradients are scaled down to it; None turns
+        this off.
         them.
     :param checkpoint_every: number of updates between checkpoints.
-    :param patience: stop after so many blocks of 100 updates whose mean loss is no new best; None
+    :param patience: stop after this many blocks of 100 updates without a new best mean loss; None
         never stops early.
     :param tensorboard: also write the metrics for TensorBoard, into ``tensorboard`` in the folder.
     :param device: name of a Lightning accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"mps"``, …
-    :param devices: number of processes on each machine, a device each, among which Lightning's DDP
-        shares the batches. It starts them by running the same script again, so that everything
-        around this call runs in each.
-    :param num_nodes: number of machines, on each of which the script is started.
+    :param devices: number of processes per machine, one device each; Lightning's DDP shares the
+        batches among them. It starts them by running the same script again, so all code around this
+        call runs in each.
+    :param num_nodes: number of machines; start the script on each.
     :param precision: ``"32-true"``, which keeps the model's dtype, or ``"bf16-mixed"``, which
         computes matrix products of networks in half precision; tables of the prior and log
-        densities stay in single.
+        densities stay in single precision.
     :param progress: show a progress bar.
     :param callbacks: further Lightning callbacks.
-    :return: median seconds an update; None where there was nothing left to do.
-    :raises ImportError: for ``tensorboard`` where it is not installed.
-    :raises TypeError: for data of another type.
+    :return: median seconds per update; None if nothing was left to do.
+    :raises ImportError: for ``tensorboard`` if it is not installed.
+    :raises TypeError: for data of an unsupported type.
     :raises ValueError: for data that cannot be trained on, sizes below one, a batch that the
-        processes cannot share, an unknown precision, and a folder whose files are damaged.
-    :raises BlockingIOError: for a folder in which another process trains.
-    :raises OSError: where the disk is full; the last checkpoint stays.
+        processes cannot share, an unknown precision, and a folder with damaged files.
+    :raises BlockingIOError: if another process trains in the folder.
+    :raises OSError: if the disk is full; the last checkpoint is kept.
     """
     for name, value in (
         ("updates", updates),
