@@ -1,4 +1,4 @@
-"""Networks as estimators of scikit-learn: in pipelines, searches and cross-validation."""
+"""Networks as scikit-learn estimators: for pipelines, searches and cross-validation."""
 
 from __future__ import annotations
 
@@ -92,23 +92,23 @@ class _KANEstimator(BaseEstimator):
 
 class KANRegressor(RegressorMixin, _KANEstimator):
     """
-    A regression by a Kolmogorov-Arnold network, on standardized inputs and targets.
+    Regression with a Kolmogorov-Arnold network, on standardized inputs and targets.
 
     :ivar network_: the :class:`~pyro_tkam.nn.KAN`, in float64, in standardized units.
-    :ivar scaler_: what standardizes the inputs.
-    :ivar target_scaler_: what standardizes the targets.
+    :ivar scaler_: the scaler that standardizes the inputs.
+    :ivar target_scaler_: the scaler that standardizes the targets.
     :ivar formula_: a :class:`~pyro_tkam.symbolic.Formula` in the units of the data.
     :ivar fit_result_: see :class:`~pyro_tkam.nn.FitResult`.
 
     :param hidden: widths of the hidden layers.
     :param grid_size: of the splines.
     :param degree: of the splines.
-    :param penalty: see :func:`~pyro_tkam.nn.fit`, as are the following.
+    :param penalty: see :func:`~pyro_tkam.nn.fit`; the next parameters are described there too.
     :param optimizer: ``"lbfgs"`` or ``"adam"``.
     :param steps: number of steps.
-    :param batch_size: rows of a batch.
+    :param batch_size: rows per batch.
     :param grid_updates: number of times that the grids move.
-    :param random_state: of the network's start, as in scikit-learn.
+    :param random_state: for the network's initialization, as in scikit-learn.
 
     >>> x = np.linspace(-1, 1, 100)[:, None]
     >>> y = np.sin(3 * x[:, 0])
@@ -144,12 +144,13 @@ class KANRegressor(RegressorMixin, _KANEstimator):
     @property
     def formula_(self) -> Formula:
         """
-        A formula for the targets in the units of the data, from their names where they have some.
+        A formula for the targets in the units of the data, with the names of the inputs if they
+        have names.
 
-        See :func:`pyro_tkam.symbolic.find_formula`, which also takes ``network_`` for other
-        options. It is found anew each time it is asked for.
+        See :func:`pyro_tkam.symbolic.find_formula`; for other options, pass it ``network_``. Each
+        access computes the formula again.
 
-        :raises ValueError: where an edge has no form.
+        :raises ValueError: if an edge has no form.
         """
         check_is_fitted(self)
         x, scaled = self._samples
@@ -194,8 +195,8 @@ def _replace(layer: KANLayer, affine: dict[tuple[int, int], list[float]]) -> Non
 
 class KANClassifier(ClassifierMixin, _KANEstimator):
     """
-    A classification by a Kolmogorov-Arnold network on standardized inputs, whose outputs are logits
-    of the classes.
+    Classification with a Kolmogorov-Arnold network on standardized inputs, whose outputs are the
+    logits of the classes.
 
     Parameters and attributes are those of :class:`KANRegressor`.
 
@@ -228,7 +229,7 @@ class KANClassifier(ClassifierMixin, _KANEstimator):
 
     def decision_function(self, X: Any) -> Any:
         """
-        Return the logits; for two classes that of the second against the first.
+        Return the logits; for two classes, the logit of the second against the first.
 
         :param X: inputs, shape ``(N, features)``.
         """

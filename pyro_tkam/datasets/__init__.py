@@ -1,6 +1,6 @@
 """
-Small real data sets, a solver that makes one, texts, and the way from any tensor, array or Dataset
-to training.
+Small real data sets, a solver that generates data, texts, and conversion of any tensor, array or
+Dataset for training.
 """
 
 from pyro_tkam.datasets.flow import DarcyFields, darcy, gaussian_fields, solve_darcy

@@ -1,4 +1,4 @@
-"""Where made data are kept."""
+"""Where generated data are kept."""
 
 import os
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 
 def cache_folder() -> Path:
     """
-    Return the folder in which this package keeps what is costly to make.
+    Return the folder in which this package keeps data that are expensive to compute.
 
-    That is ``pyro-tkam`` in ``$XDG_CACHE_HOME``, or in ``~/.cache`` where that variable is unset or
+    It is ``pyro-tkam`` in ``$XDG_CACHE_HOME``, or in ``~/.cache`` if that variable is unset or
     empty.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyro-tkam"

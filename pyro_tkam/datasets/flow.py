@@ -25,7 +25,7 @@ _MAKER = 1  # raised when the numbers change, so that no old cache is read
 
 class DarcyFields(NamedTuple):
     """
-    Media and the pressure of the fluid in them, on grids over the unit square that include its
+    Media and the pressure of the fluid in them, on grids over the unit square including its
     boundary.
 
     :param permeability: shape ``(num, resolution, resolution)``, dimensionless.
@@ -44,12 +44,12 @@ def gaussian_fields(
     boundary.
 
     The field is a sum of cosines, ``Σ_{jk} ξ_jk cos(πjx) cos(πky) c_j c_k / (π²(j² + k²) + 9)``,
-    without the constant one, cut at the grid's frequencies; ``c_0 = 1`` and ``c_j = √2`` make the
-    cosines orthonormal (Li et al. 2021, arXiv:2010.08895, Sec. A.3).
+    without the constant term and cut off at the grid's frequencies. ``c_0 = 1`` and ``c_j = √2``
+    make the cosines orthonormal (Li et al. 2021, arXiv:2010.08895, Sec. A.3).
 
     :param num: number of fields.
-    :param resolution: points a side, the boundary included.
-    :param generator: source of the random numbers; None takes torch's own.
+    :param resolution: points per side, including the boundary.
+    :param generator: source of the random numbers; None takes torch's default.
     :return: float64, shape ``(num, resolution, resolution)``.
 
     >>> gaussian_fields(2, 9).shape
@@ -71,14 +71,15 @@ def solve_darcy(permeability: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
     Solve :math:`-∇·(a ∇u) = f` on the unit square with ``u = 0`` on its boundary (Raj 2025,
     arXiv:2506.14167, Eq. 39).
 
-    Five-point finite volumes: the permeability of a face is the harmonic mean of its two nodes',
-    which keeps the flux continuous across jumps; second-order where ``a`` is smooth.
+    Five-point finite volumes: the permeability of a face is the harmonic mean of those of its two
+    nodes, which keeps the flux continuous across jumps. The method is second-order where ``a`` is
+    smooth.
 
     :param permeability: ``a > 0`` at the nodes of a grid that includes the boundary, shape
         ``(num, n, n)``.
     :param forcing: ``f`` at the same nodes, or one number.
     :return: the pressure ``u``, float64, of the same shape.
-    :raises ValueError: for another shape, fewer than three points a side, and permeabilities that
+    :raises ValueError: for a wrong shape, fewer than three points per side, and permeabilities that
         are not positive.
     :raises ImportError: without the extra ``datasets``.
 
@@ -141,18 +142,18 @@ def darcy(
     folder: Path | str | None = None,
 ) -> DarcyFields:
     """
-    Load Darcy flows in random media of two materials; they are solved once and then read from a
+    Load Darcy flows in random media of two materials. They are solved once and then read from a
     file.
 
-    The permeability is 12 where a draw of :func:`gaussian_fields` is positive and 3 elsewhere, the
-    forcing is 1, and the equation is solved on a finer grid, of which every ``refinement``-th point
+    The permeability is 12 where a draw of :func:`gaussian_fields` is positive and 3 elsewhere, and
+    the forcing is 1. The equation is solved on a finer grid, of which every ``refinement``-th point
     is kept (Li et al. 2021, arXiv:2010.08895, who solve on 421 × 421; the data of Raj 2025,
     arXiv:2506.14167, Sec. 4.2).
 
     :param num: number of media.
-    :param resolution: points a side, the boundary included.
-    :param refinement: how many times finer the grid of the solver is.
-    :param seed: which media; the global generator is neither read nor moved.
+    :param resolution: points per side, including the boundary.
+    :param refinement: how many times finer the solver's grid is.
+    :param seed: selects the media; the global generator is neither read nor changed.
     :param folder: where to keep the file; None takes the user's cache, see
         :func:`~pyro_tkam.datasets.cache.cache_folder`.
     :return: fields in the default dtype.

@@ -22,7 +22,7 @@ def check_md5(path: Path, expected: str) -> None:
 
     :param path: the file.
     :param expected: its MD5 sum in hexadecimal.
-    :raises ValueError: where they differ.
+    :raises ValueError: if they differ.
     """
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -40,9 +40,9 @@ def read_idx(path: Path, *, md5: str | None = None) -> NDArray[np.uint8]:
     """
     Read an array of bytes in the idx format of MNIST, whole or gzipped.
 
-    :param path: the file; the suffix ``.gz`` says that it is gzipped.
-    :param md5: MD5 sum of the unpacked file in hexadecimal; None takes any content.
-    :raises ValueError: for another format, and a file that is cut or too long.
+    :param path: the file; the suffix ``.gz`` means that it is gzipped.
+    :param md5: MD5 sum of the unpacked file in hexadecimal; None accepts any content.
+    :raises ValueError: for another format, and a file that is truncated or too long.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -66,11 +66,12 @@ def read_idx(path: Path, *, md5: str | None = None) -> NDArray[np.uint8]:
 
 def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """
-    Read images ``X`` and classes ``y`` of a MATLAB file of SVHN, in which class 10 is the digit 0.
+    Read images ``X`` and classes ``y`` from a MATLAB file of SVHN, in which class 10 is the digit
+    0.
 
     :param path: the file.
     :return: shapes ``(num, 3, height, width)`` and ``(num,)``.
-    :raises ValueError: for another content.
+    :raises ValueError: for any other content.
     :raises ImportError: without the extra ``datasets``.
     """
     with needs("datasets"):
@@ -115,11 +116,11 @@ class _ArraysOnly(pickle.Unpickler):
 
 def read_cifar_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """
-    Read a batch of CIFAR-10, which is a pickle, without running code that a file may carry.
+    Read a batch of CIFAR-10, which is a pickle, without running code that a file may contain.
 
     :param path: the file.
     :return: images ``(num, 3, 32, 32)`` and classes ``(num,)``.
-    :raises ValueError: for another content, and a pickle that names anything but arrays.
+    :raises ValueError: for any other content, and a pickle that names anything but arrays.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Images that ship inside Python packages, so that nothing has to be downloaded."""
+"""Images that ship with Python packages, so nothing has to be downloaded."""
 
 from collections.abc import Callable
 from functools import cache

@@ -1,4 +1,4 @@
-"""Color patches of photographs that ship inside Python packages."""
+"""Color patches from photographs that ship with Python packages."""
 
 from collections.abc import Iterator
 
@@ -25,14 +25,14 @@ def _photographs() -> Iterator[NDArray[np.uint8]]:
 
 def color_patches(size: int = 16, *, shrink: int = 2) -> LabeledImages:
     """
-    Cut six color photographs into square patches that share no pixel, so that any of them can be
-    held out.
+    Cut six color photographs into square patches that share no pixel, so that any patch can be held
+    out.
 
-    Two photographs ship with ``scikit-learn`` and four with ``scikit-image``. A patch's label is
-    its photograph.
+    Two photographs ship with ``scikit-learn`` and four with ``scikit-image``. The label of a patch
+    says which photograph it comes from.
 
-    :param size: pixels a side.
-    :param shrink: average squares of this many pixels a side first, so that a patch shows more of
+    :param size: pixels per side.
+    :param shrink: first average squares of this many pixels per side, so that a patch shows more of
         its photograph.
     :return: images of shape ``(num, 3, size, size)``, from 0 to 1, and labels 0 to 5.
     :raises ValueError: for sizes below one, and for patches larger than the smallest photograph.

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, SVHN and CIFAR-10, from their published files in a folder."""
+"""MNIST, Fashion-MNIST, SVHN and CIFAR-10, read from their published files in a folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,15 +46,15 @@ def mnist(
     """
     Read MNIST (LeCun et al. 1998) from its four idx files, gzipped or not.
 
-    :param folder: where they lie, or in ``MNIST/raw`` in it.
+    :param folder: folder with the files, directly or in ``MNIST/raw``.
     :param train: the 60,000 training images, or the 10,000 test images.
-    :param verify: compare the images and classes with the published ones, by their MD5 sums,
-        however the files were packed.
+    :param verify: compare the images and classes with the published ones by MD5 sum, however the
+        files were packed.
     :param download: fetch missing files through ``torchvision``.
     :return: images of shape ``(num, 28, 28)`` and classes 0 to 9.
-    :raises FileNotFoundError: for missing files; says which, and where to put them.
+    :raises FileNotFoundError: for missing files; says which ones, and where to put them.
     :raises ValueError: for damaged files.
-    :raises OSError: where the download fails.
+    :raises OSError: if the download fails.
     """
     return _idx("MNIST", _MNIST, Path(folder), train, verify, download)
 
@@ -63,14 +63,15 @@ def fashion_mnist(
     folder: Path | str, *, train: bool = True, verify: bool = True, download: bool = False
 ) -> LabeledImages:
     """
-    Read Fashion-MNIST (Xiao et al. 2017) from its four idx files; all else is as in :func:`mnist`.
+    Read Fashion-MNIST (Xiao et al. 2017) from its four idx files; everything else is as in
+    :func:`mnist`.
 
     Debian has them in its package ``dataset-fashion-mnist``, in the folder
     ``/usr/share/datasets/fashion-mnist``.
 
-    :param folder: where they lie, or in ``FashionMNIST/raw`` in it.
+    :param folder: folder with the files, directly or in ``FashionMNIST/raw``.
     :param train: the 60,000 training images, or the 10,000 test images.
-    :param verify: compare the images and classes with the published ones, by their MD5 sums.
+    :param verify: compare the images and classes with the published ones by MD5 sum.
     :param download: fetch missing files through ``torchvision``.
     """
     return _idx("FashionMNIST", _FASHION, Path(folder), train, verify, download)
@@ -82,7 +83,7 @@ def svhn(
     """
     Read the cropped street view house numbers (Netzer et al. 2011) from a MATLAB file.
 
-    :param folder: where ``train_32x32.mat`` and ``test_32x32.mat`` lie.
+    :param folder: folder with ``train_32x32.mat`` and ``test_32x32.mat``.
     :param train: the 73,257 training images, or the 26,032 test images.
     :param verify: compare the file with its published checksum.
     :param download: fetch a missing file through ``torchvision``.
@@ -104,14 +105,14 @@ def cifar10(
 ) -> LabeledImages:
     """
     Read CIFAR-10 (Krizhevsky 2009) from its Python batches, without running code that a pickle may
-    carry.
+    contain.
 
-    :param folder: where the batches lie, or in ``cifar-10-batches-py`` in it.
+    :param folder: folder with the batches, directly or in ``cifar-10-batches-py``.
     :param train: the 50,000 training images, or the 10,000 test images.
     :param verify: compare the files with their published checksums.
     :param download: fetch missing files through ``torchvision``.
     :return: images of shape ``(num, 3, 32, 32)`` and classes 0 to 9.
-    :raises FileNotFoundError: for missing files; says which, and where to put them.
+    :raises FileNotFoundError: for missing files; says which ones, and where to put them.
     :raises ValueError: for damaged files.
     """
     names = [name for name in _CIFAR10 if name.startswith("data") == train]

@@ -1,4 +1,4 @@
-"""From what users have (tensors, arrays, Datasets, files) to a Dataset to train on."""
+"""Conversion of the user's data (tensors, arrays, Datasets, files) to a Dataset for training."""
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping
@@ -21,12 +21,12 @@ def as_dataset(data: Any) -> Dataset[Any]:
     """
     Return data as a torch ``Dataset``.
 
-    :param data: a tensor or array of shape ``(num, *event)``, whose dtype is kept: floating, or
-        integers for symbols; a tuple or dictionary of such, see :class:`RowsOf`; or any map-style
-        ``Dataset``, which is returned as it is.
+    :param data: a tensor or array of shape ``(num, *event)``, whose dtype is kept: floating point,
+        or integers for symbols; a tuple or dictionary of them, see :class:`RowsOf`; or any
+        map-style ``Dataset``, which is returned unchanged.
     :raises TypeError: for other types and dtypes, such as bytes.
-    :raises ValueError: for no rows, rows without an event dimension (but in a tuple or dictionary),
-        different numbers of rows, and elements that are not finite.
+    :raises ValueError: for no rows, rows without an event dimension (except in a tuple or
+        dictionary), different numbers of rows, and elements that are not finite.
 
     >>> len(as_dataset(np.zeros((4, 3))))
     4
@@ -46,13 +46,13 @@ def as_dataset(data: Any) -> Dataset[Any]:
 
 class RowsOf(Dataset[Any]):
     """
-    Rows of several tensors at once; an item has the structure of the data.
+    Rows of several tensors together; an item has the structure of the data.
 
-    :param data: a tuple or dictionary of tensors or arrays, or of further ones, all with as many
-        rows. Integers stand for symbols and classes, Booleans for masks; a tensor of shape
-        ``(num,)`` holds a number a row.
+    :param data: a tuple or dictionary of tensors or arrays, possibly nested, all with the same
+        number of rows. Integers stand for symbols and classes, Booleans for masks. A tensor of
+        shape ``(num,)`` holds one number per row.
     :raises TypeError: for other types.
-    :raises ValueError: for nothing, different numbers of rows, and elements that are not finite.
+    :raises ValueError: for empty data, different numbers of rows, and elements that are not finite.
 
     >>> rows = RowsOf(({"image": torch.rand(4, 2), "label": torch.arange(4)}, torch.tensor([0, -1,
     ...     1, -1])))
@@ -127,13 +127,13 @@ def _rows(name: str, data: Any, *, integers: bool = False, least_dim: int = 2) -
 
 def split(size: int, held_out: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     """
-    Divide rows into those to train on and those held out, at random but always alike.
+    Split rows into training rows and held-out rows, at random but reproducibly.
 
     :param size: number of rows.
     :param held_out: how many of them to hold out.
-    :param seed: which division; the global generator is neither read nor moved.
-    :return: indices to train on and held-out indices, disjoint, together all rows.
-    :raises ValueError: where no row would be left to train on.
+    :param seed: selects the split; the global generator is neither read nor changed.
+    :return: training indices and held-out indices, disjoint, together all rows.
+    :raises ValueError: if no training row would be left.
 
     >>> train, test = split(10, 3)
     >>> len(train), len(test)
@@ -184,15 +184,15 @@ SOURCES: dict[str, Callable[[], Tensor]] = {
 
 def load_rows(source: str) -> Tensor:
     """
-    Load data by a data set's name or from a file.
+    Load a data set by name or data from a file.
 
     :param source: ``"mnist5k"``, ``"digits"``, ``"darcy"`` (pressures, scaled to [0, 1]),
-        ``"patches"`` (of color photographs), or the path of a ``.npy`` or ``.pt`` file with a
-        floating array.
+        ``"patches"`` (from color photographs), or the path of a ``.npy`` or ``.pt`` file with a
+        floating-point array.
     :return: rows in the default dtype, shape ``(num, *event)``.
-    :raises ValueError: for an unknown name, a file that cannot be read, and what :func:`as_dataset`
-        refuses.
-    :raises FileNotFoundError: for a file that is not there.
+    :raises ValueError: for an unknown name, a file that cannot be read, and whatever
+        :func:`as_dataset` refuses.
+    :raises FileNotFoundError: for a missing file.
     """
     if source in SOURCES:
         return SOURCES[source]()

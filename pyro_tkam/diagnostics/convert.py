@@ -1,4 +1,4 @@
-"""From results to ArviZ."""
+"""Conversion of results to ArviZ."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ Dims = dict[str, Sequence[str]]
 @singledispatch
 def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
     """
-    Turn a result into an ArviZ container: ``InferenceData`` under ArviZ 0.2x, ``DataTree`` under
+    Convert a result to an ArviZ container: ``InferenceData`` under ArviZ 0.2x, ``DataTree`` under
     1.x.
 
     Groups: ``posterior``, ``sample_stats`` (``lp, acceptance_rate, step_size, diverging, energy,
-    reversible``, or ``log_weight``), ``log_likelihood`` of every datum, ``observed_data``, and of a
-    tempered run ``tempering`` with dimensions ``(temperature, chain, draw)`` and, if the draws of
-    all temperatures were kept, ``prior``. Plates are dimensions. It survives netCDF (:func:`save`,
-    :func:`load`).
+    reversible``, or ``log_weight``), ``log_likelihood`` of every datum, ``observed_data``, and for
+    a tempered run ``tempering`` with dimensions ``(temperature, chain, draw)`` and, if the draws at
+    all temperatures were kept, ``prior``. Plates are dimensions. The container can be saved as
+    netCDF (:func:`save`, :func:`load`).
 
     ``arviz.loo`` and ``arviz.compare`` read ``log_likelihood``. Discrete sites that were summed out
-    of the model are summed out of it too; where data share such a site, or a latent site has no
-    draws, it is left out, with a warning.
+    of the model are summed out of it too. If data share such a site, or if a latent site has no
+    draws, the group is left out, with a warning.
 
     :param result: a run :class:`VectorizedMCMC`, :class:`ParallelTempering` or ``pyro.infer.MCMC``
-        (any kernel; of ``sample_stats`` only ``diverging``, which is all that Pyro keeps);
+        (any kernel; ``sample_stats`` has only ``diverging``, because Pyro keeps nothing else);
         :class:`PowerPosteriors`; :class:`WeightedDraws`, whose posterior is resampled into one
-        chain: all its draws count alike, and ``log_weight`` is the weight by which each of them was
-        chosen; an :class:`Evidence`, with a group ``evidence`` where it is per datum; or a
+        chain (all its draws count equally, and ``log_weight`` is the weight with which each was
+        chosen); an :class:`Evidence`, with a group ``evidence`` if it is per datum; or a
         :class:`~pyro_tkam.train.RunFolder` (see ``training_to_arviz``).
     :param evidence: kept as attributes ``log_evidence``, ``log_evidence_standard_error``,
-        ``log_evidence_method`` and ``log_evidence_verdict``; weighted draws bring their own.
+        ``log_evidence_method`` and ``log_evidence_verdict``; weighted draws have their own.
     :raises TypeError: for another result.
     :raises RuntimeError: if a sampler hasn't run.
     :raises ValueError: for an evidence of an evidence.

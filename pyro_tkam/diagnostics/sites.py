@@ -1,6 +1,5 @@
 """
-What ArviZ wants to know of a model's sites: plates as dimensions, data, and log likelihoods of the
-data.
+What ArviZ needs from a model's sites: plates as dimensions, data, and log likelihoods of the data.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ class ModelSites:
     @staticmethod
     def of(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelSites:
         """
-        Run the model once, its discrete sites drawn, not enumerated, so that shapes are those of
-        the data.
+        Run the model once with its discrete sites sampled, not enumerated, so that shapes match the
+        data.
         """
         with torch.no_grad(), poutine.block():
             trace = poutine.trace(InitMessenger(_start)(model)).get_trace(*args, **kwargs)
@@ -54,7 +53,7 @@ class ModelSites:
         return {name: site for name, site in self.sites.items() if not is_prior(site)}
 
     def data(self) -> dict[str, Tensor]:
-        """Values of observed sites, one for each datum; factors have none."""
+        """Values of observed sites, one per datum; factors have none."""
         values = {name: torch.as_tensor(site["value"]) for name, site in self.observed.items()}
         return {
             name: value.expand(
@@ -65,7 +64,7 @@ class ModelSites:
         }
 
     def plate_sizes(self) -> dict[str, int]:
-        """Size of every vectorized plate; one that was given no size has that of its data."""
+        """Size of every vectorized plate; a plate without a size has the size of its data."""
         sizes: dict[str, int] = {}
         for site in self.sites.values():
             shape = _batch_shape(site)
@@ -77,7 +76,7 @@ class ModelSites:
         return sizes
 
     def batch_dims(self, name: str) -> list[str]:
-        """Names of a site's batch dimensions: its plates, where it has them."""
+        """Names of a site's batch dimensions: its plates, if it has any."""
         site, sizes = self.sites[name], self.plate_sizes()
         shape = _batch_shape(site)
         plates = {frame.dim: frame.name for frame in site["cond_indep_stack"] if frame.vectorized}
@@ -99,8 +98,8 @@ class ModelSites:
         Discrete sites without draws are summed out.
 
         :param draws: values of the latent sites, each ``(draw, *site shape)``.
-        :return: nothing, with a warning, if other latent sites have no draws, or if data share what
-            is summed out.
+        :return: nothing, with a warning, if other latent sites have no draws, or if data share a
+            site that is summed out.
         """
         latent = {name: site for name, site in self.sites.items() if not site["is_observed"]}
         missing = [name for name in latent if name not in draws]

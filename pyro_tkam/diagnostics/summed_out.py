@@ -13,7 +13,7 @@ from pyro_tkam.infer.model.site import Site
 
 class SharedSiteError(ValueError):
     """
-    Raised where data share a summed out site, so that a datum has no log likelihood of its own.
+    Raised if data share a summed-out site, so that a datum has no separate log likelihood.
     """
 
 
@@ -24,10 +24,10 @@ def summed_out(
     Replace the terms of observed sites by ``log p(x_b|z) = log Σ_k p(x_b, k|z) - log Σ_k p(k|z)``.
 
     :param trace: an enumerated run of a model.
-    :param terms: log density of each site of it; enumerated dimensions lie left of the plates.
+    :param terms: log density of each site in the run; enumerated dimensions lie left of the plates.
     :param observed: names of the likelihood's sites.
     :param nesting: number of plate dimensions.
-    :raises SharedSiteError: if a summed out site is shared by data, or by several observed sites.
+    :raises SharedSiteError: if data or several observed sites share a summed-out site.
     """
     discrete = [
         name

@@ -1,5 +1,5 @@
 """
-How good samples are: distances to real images, copies of the training data, errors, and classes.
+Quality of samples: distances to real images, copies of the training data, errors, and classes.
 """
 
 from pyro_tkam.metrics.classifier import ClassShares, class_shares, train_classifier

@@ -1,4 +1,4 @@
-"""Do samples look like one class? A small classifier of the real data says."""
+"""Do samples look like one class? A small classifier trained on the real data decides."""
 
 import math
 from collections.abc import Iterable
@@ -13,12 +13,13 @@ from pyro_tkam._checks import whole_number
 @dataclass(frozen=True)
 class ClassShares:
     """
-    What a classifier thinks of images.
+    A classifier's results on images.
 
-    :param confident: share of the images to which it gives one class with a probability above the
+    :param confident: share of the images for which it gives one class a probability above the
         threshold.
     :param confident_by_class: the same for each class; sums to ``confident``.
-    :param by_class: share of the images whose most probable class is each; sums to 1.
+    :param by_class: for each class, the share of the images for which it is the most probable
+        class; sums to 1.
     """
 
     confident: float
@@ -27,13 +28,13 @@ class ClassShares:
 
     @property
     def every_class(self) -> bool:
-        """Whether every class appears among the confident ones."""
+        """Whether every class appears among the confident images."""
         return min(self.confident_by_class) > 0
 
 
 class Committee(nn.Module):
     """
-    Average the probabilities of several classifiers, since one alone may never be sure of some
+    Average the probabilities of several classifiers, because a single one may never be sure of some
     class.
 
     :param members: modules to logits.
@@ -76,17 +77,17 @@ def train_classifier(
     learning_rate: float = 2e-3,
 ) -> nn.Module:
     """
-    Train a committee of small convolutional classifiers by Adam on the cross entropy.
+    Train a committee of small convolutional classifiers with Adam on the cross entropy.
 
     :param images: gray images, shape ``(num, height, width)``, of at least 8 × 8.
     :param labels: their classes from 0, an int64 tensor of shape ``(num,)``.
-    :param members: number of classifiers, each with its own start and order of the images.
+    :param members: number of classifiers, each with its own initialization and order of the images.
     :param epochs: passes over the images.
-    :param batch_size: images a step.
+    :param batch_size: images per step.
     :param learning_rate: step size.
     :return: a module in evaluation mode, from images ``(num, 1, height, width)`` to log
         probabilities ``(num, classes)``.
-    :raises ValueError: for other shapes, and for no member.
+    :raises ValueError: for other shapes, and for an empty committee.
 
     >>> images, labels = torch.rand(20, 8, 8), torch.arange(20) % 2
     >>> train_classifier(images, labels, epochs=1)(images.unsqueeze(1)).shape
@@ -122,8 +123,8 @@ def fit_classes(
     learning_rate: float,
 ) -> None:
     """
-    Train a network to logits by Adam on the cross entropy, in a new order of the images every
-    epoch.
+    Train a network to predict logits with Adam on the cross entropy, in a new order of the images
+    every epoch.
     """
     steps = epochs * -(-len(images) // batch_size)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
@@ -140,11 +141,11 @@ def fit_classes(
 @torch.no_grad()
 def class_shares(classifier: nn.Module, images: Tensor, *, threshold: float = 0.9) -> ClassShares:
     """
-    Count the images that a classifier gives one class.
+    Count the images for which a classifier is confident of one class.
 
     :param classifier: from images ``(num, 1, height, width)`` to logits ``(num, classes)``.
     :param images: shape ``(num, height, width)``.
-    :param threshold: probability above which a class is given.
+    :param threshold: probability above which it counts as confident.
     :raises ValueError: for no images.
     """
     if images.dim() != 3 or len(images) == 0:

@@ -1,4 +1,4 @@
-"""Distances between two sets of images in a space of features, by ``torchmetrics``."""
+"""Distances between two sets of images in a feature space, computed with ``torchmetrics``."""
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +35,13 @@ def _check(real: Tensor, generated: Tensor) -> None:
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
     r"""
-    Return the Fréchet distance of two normal distributions with the moments of two sets of
+    Return the Fréchet distance between two normal distributions with the moments of two sets of
     features.
 
     :math:`|μ_1 - μ_2|^2 + \mathrm{tr}(Σ_1 + Σ_2 - 2 (Σ_1 Σ_2)^{1/2})` (Heusel et al. 2017,
-    arXiv:1706.08500). It is
-    biased upwards with the number of images; see :func:`extrapolate`. Features of :func:`embed` are
-    float64, which the square root needs.
+        arXiv:1706.08500). It is biased upward by an amount that depends on the number of images;
+        see :func:`extrapolate`. Features from :func:`embed` are float64, which the square root
+        needs.
 
     :param real: features of real images, shape ``(num, num_features)``.
     :param generated: features of generated images, shape ``(num, num_features)``.
@@ -64,10 +64,10 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
 
 def kernel_distance(real: Tensor, generated: Tensor) -> float:
     r"""
-    Return the squared maximum mean discrepancy of two sets of features, without bias.
+    Return the unbiased squared maximum mean discrepancy of two sets of features.
 
-    The kernel is :math:`(x·y / d + 1)^3` (Bińkowski et al. 2018, arXiv:1801.01401). Of the larger
-    set as many are used as the smaller has, chosen at random.
+    The kernel is :math:`(x·y / d + 1)^3` (Bińkowski et al. 2018, arXiv:1801.01401). From the larger
+    set, a random subset of the size of the smaller set is used.
 
     :param real: features of real images, shape ``(num, d)``.
     :param generated: features of generated images, shape ``(num, d)``.

@@ -1,4 +1,4 @@
-"""Feature networks: where distances between sets of images are taken."""
+"""Feature networks: the spaces in which distances between sets of images are computed."""
 
 import torch
 from torch import Tensor, nn
@@ -55,15 +55,16 @@ def classifier_features(
     """
     Train a small convolutional classifier and keep its last hidden layer as features.
 
-    They say what tells classes apart in these data; a distance in them is small and quick, and
-    comparable with no distance in another network's features, Inception's least of all.
+    The features describe what separates the classes in these data. A distance in them is quick to
+    compute. It can't be compared with a distance in another network's features, least of all
+    Inception's.
 
     :param images: shape ``(num, height, width)`` or ``(num, channels, height, width)``.
     :param labels: their classes from 0, shape ``(num,)``.
-    :param num_features: width of the last hidden layer; well below the number of images that will
-        be compared.
+    :param num_features: width of the last hidden layer; it should be well below the number of
+        images that will be compared.
     :param epochs: passes over the images.
-    :param batch_size: images a step.
+    :param batch_size: images per step.
     :raises ValueError: for other shapes.
 
     >>> network = classifier_features(torch.rand(40, 8, 8), torch.arange(40) % 2, 4, epochs=1)
@@ -87,7 +88,7 @@ def principal_features(images: Tensor, num_features: int = 16) -> StandardizedFe
     Return the leading principal components of images as features, for data without classes.
 
     :param images: shape ``(num, height, width)`` or ``(num, channels, height, width)``.
-    :param num_features: number of components, at most that of images and of pixels.
+    :param num_features: number of components, at most the number of images and of pixels.
     :raises ValueError: for other shapes and numbers.
 
     >>> embed(principal_features(torch.rand(40, 8, 8), 4), torch.rand(3, 8, 8)).shape

@@ -1,4 +1,4 @@
-"""Distances at infinitely many samples, by regression on one over their number."""
+"""Distances at infinitely many samples, by regression on the inverse of the sample size."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Extrapolation:
     A straight line through distances against ``1/N``, and its value at 0.
 
     :param value: the distance at infinitely many samples.
-    :param standard_error: of that value, from the scatter about the line.
+    :param standard_error: of that value, from the residuals of the line.
     :param low: lower end of the confidence interval.
     :param high: upper end of the confidence interval.
-    :param slope: how fast the distance falls with the number of samples, in distance times samples.
+    :param slope: how fast the distance falls with the sample size, in distance times samples.
     :param sizes: the sample sizes ``N``.
     :param distances: the distance at each.
     """
@@ -45,11 +45,11 @@ def extrapolate(
     r"""
     Extrapolate a distance to infinitely many samples: fit :math:`d_N = d_∞ + c/N` by least squares.
 
-    Such distances are biased by a term in ``1/N`` that differs between models, so that one size
-    cannot rank them (Chong and Forsyth 2020, arXiv:1911.07023; Raj 2025, arXiv:2506.14167, Sec. 4).
-    Each size has samples of its own, since the interval, Student's t with two degrees of freedom
-    less than sizes, holds for independent points only. The number of *real* images is what it is:
-    its bias stays, alike for all models.
+    Such distances have a bias of order ``1/N`` that differs between models, so a single sample size
+    can't rank models (Chong and Forsyth 2020, arXiv:1911.07023; Raj 2025, arXiv:2506.14167, Sec.
+    4). Each sample size uses separate samples, because the interval (Student's t with two degrees
+    of freedom fewer than the number of sizes) holds only for independent points. The number of
+    *real* images is fixed, so its bias stays, and it is the same for all models.
 
     :param distance: of samples ``(N, *event)`` to the real data, such as
         ``partial(frechet_distance, real_features)``.

@@ -9,13 +9,13 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Copies:
     r"""
-    How near samples are to the training images, beside held-out images.
+    How close samples are to the training images, compared with held-out images.
 
     :param nearest: index of the training image nearest to each sample, shape ``(num,)``.
     :param distance: Euclidean distance to it, in the images' units, shape ``(num,)``.
-    :param closer: probability that a sample is nearer to its nearest training image than a held-out
-        image is to its own, ties counted half: about 1/2 for new images, 1 for copies.
-    :param standard_error: of ``closer`` where samples and held-out images have one law.
+    :param closer: probability that a sample is closer to its nearest training image than a held-out
+        image is to its own, with ties counted as half: about 1/2 for new images, 1 for copies.
+    :param standard_error: of ``closer`` if samples and held-out images have the same distribution.
     """
 
     nearest: Tensor
@@ -29,15 +29,15 @@ def copies(samples: Tensor, training: Tensor, held_out: Tensor) -> Copies:
     Compare samples' distances to the training images with those of held-out images (Meehan et al.
     2020).
 
-    The comparison is the Mann-Whitney statistic of arXiv:2004.05675. A value well above 1/2 says
-    that samples lie closer to the training images than new images do; blurred samples do so too, so
-    look at the nearest images before calling it memory. A value well below says that samples lie
-    away from all data.
+    The comparison is the Mann-Whitney statistic of arXiv:2004.05675. A value well above 1/2 means
+    that samples are closer to the training images than new images are. This is also true of blurred
+    samples, so look at the nearest images before you call it memorization. A value well below 1/2
+    means that samples are far from all data.
 
     :param samples: generated images, shape ``(num, *event)``.
-    :param training: images trained on, shape ``(num, *event)``.
-    :param held_out: images not trained on, shape ``(num, *event)``.
-    :raises ValueError: for sets without images or of different shapes.
+    :param training: training images, shape ``(num, *event)``.
+    :param held_out: held-out images, shape ``(num, *event)``.
+    :raises ValueError: for empty sets or different shapes.
 
     >>> training, held_out = torch.rand(50, 2, 2), torch.rand(50, 2, 2)
     >>> copies(training, training, held_out).closer

@@ -9,13 +9,12 @@ from pyro_tkam.models import TKAM
 @torch.no_grad()
 def reconstruction_error(model: TKAM, data: Tensor, *, num_draws: int = 1000) -> float:
     r"""
-    Return the mean squared error of the posterior mean of the generator's output, an element.
+    Return the mean squared error of the posterior mean of the generator's output, per element.
 
-    :math:`\frac{1}{BD} \sum_b |x_b - E[\tilde x | x_b]|^2`, with the posterior expectation by
-    self-normalized
-    importance sampling from the prior, which is shared by the data (Raj 2025, arXiv:2506.14167, Eq.
-    26-28). With few effective draws it is the error of the nearest of ``num_draws`` samples, an
-    upper bound.
+    :math:`\frac{1}{BD} \sum_b |x_b - E[\tilde x | x_b]|^2`. The posterior expectation is computed
+        by self-normalized importance sampling from the prior, with draws shared by the data (Raj
+        2025, arXiv:2506.14167, Eq. 26-28). With few effective draws, the result is the error of the
+        nearest of ``num_draws`` samples, an upper bound.
 
     :param model: the model.
     :param data: shape ``(num, *event)``.
@@ -35,14 +34,12 @@ def reconstruction_error(model: TKAM, data: Tensor, *, num_draws: int = 1000) ->
 
 def unpaired_error(samples: Tensor, data: Tensor) -> float:
     r"""
-    Return the mean squared difference between a sample and a datum that have nothing to do with
-    each other.
+    Return the mean squared difference between unrelated samples and data.
 
     :math:`\frac1D (|\bar x - \bar{\tilde x}|^2 + \mathrm{tr} Σ_x + \mathrm{tr} Σ_{\tilde x})`, over
-    all pairs. The
-    "test MSE" of the training logs of Raj 2025 (arXiv:2506.14167) is of this kind. It is no measure
-    of quality: perfect samples have twice the data's variance, and a model that always draws the
-    mean image has once, the least possible.
+        all pairs. The "test MSE" in the training logs of Raj 2025 (arXiv:2506.14167) is of this
+        kind. It does not measure quality: for perfect samples it is twice the data's variance,
+        while a model that always draws the mean image gets the variance once, which is the minimum.
 
     :param samples: shape ``(num, *event)``.
     :param data: shape ``(num, *event)``.
@@ -58,12 +55,12 @@ def unpaired_error(samples: Tensor, data: Tensor) -> float:
 
 def variance_ratio(samples: Tensor, data: Tensor) -> float:
     """
-    Return the total variance of samples over that of data: about 1 where they vary alike, 0 for one
-    mean image.
+    Return the total variance of samples divided by that of data: about 1 if they vary equally, 0
+    for a single mean image.
 
     :param samples: shape ``(num, *event)``, at least two.
-    :param data: shape ``(num, *event)``, at least two, not all alike.
-    :raises ValueError: for data that do not vary.
+    :param data: shape ``(num, *event)``, at least two, not all equal.
+    :raises ValueError: for data that don't vary.
 
     >>> x = torch.randn(10, 3)
     >>> round(variance_ratio(2 * x, x), 4)

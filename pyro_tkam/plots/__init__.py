@@ -1,4 +1,4 @@
-"""Pictures with matplotlib: every function takes axes, or makes them, and returns them."""
+"""Plots with matplotlib: every function takes axes, or makes them, and returns them."""
 
 from pyro_tkam.plots.axes import new_figure, save
 from pyro_tkam.plots.curves import training_curves

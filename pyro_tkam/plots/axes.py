@@ -1,4 +1,4 @@
-"""Figures without pyplot's global state, so that any process can draw, with or without a screen."""
+"""Figures without pyplot's global state, so any process can draw, with or without a screen."""
 
 from os import PathLike
 from typing import Any
@@ -12,7 +12,7 @@ Figure = Any
 
 def new_figure(width: float = 6.0, height: float = 4.0) -> Figure:
     """
-    Make an empty figure that no window and no global list holds.
+    Make an empty figure that no window and no global list refers to.
 
     :param width: inches.
     :param height: inches.
@@ -40,6 +40,6 @@ def save(axes: Axes, path: str | PathLike[str], dpi: int = 120) -> None:
 
     :param axes: axes that a function of this package returned.
     :param path: file whose suffix names the format.
-    :param dpi: dots an inch.
+    :param dpi: dots per inch.
     """
     axes.figure.savefig(path, dpi=dpi)

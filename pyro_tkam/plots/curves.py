@@ -15,17 +15,17 @@ def training_curves(
     window: int = 50,
 ) -> Sequence[Axes]:
     """
-    Draw every metric of training against the number of updates: the values, faint, and their
+    Plot every metric of training against the number of updates: the values (faint) and their
     running mean.
 
-    The vertical axis leaves the first fiftieth of the updates out of view where it is far away.
+    The vertical axis excludes the first fiftieth of the updates if their values are far away.
 
-    :param runs: for each run's name its columns, among them ``"update"``; see
+    :param runs: for each run's name, its columns, including ``"update"``; see
         :meth:`pyro_tkam.train.RunFolder.read_metrics`.
     :param axes: one for each other column; None makes a figure.
     :param window: updates in a running mean, at most a tenth of all.
     :return: the axes.
-    :raises ValueError: for no runs, and for another number of axes than there are metrics.
+    :raises ValueError: for no runs, and if the number of axes differs from the number of metrics.
     """
     if not runs:
         raise ValueError("runs must hold at least one, got none")

@@ -1,4 +1,4 @@
-"""Pictures of a tempered run and of importance weights."""
+"""Plots of a tempered run and of importance weights."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,17 +22,17 @@ def evidence_curve(
     exact_mean: Callable[[Tensor], Tensor] | None = None,
 ) -> Axes:
     """
-    Draw the mean log likelihood over ``t`` with the trapezoids whose area is the log evidence (Raj
+    Plot the mean log likelihood over ``t`` with the trapezoids whose area is the log evidence (Raj
     2025, Fig. 5).
 
-    :param draws: a tempered run; where it is per datum, the curve is their sum's. Where the
-        likelihood is zero on a part of the prior, the mean at ``t = 0`` is ``-inf``; the curve
+    :param draws: a tempered run; if it is per datum, the curve is the sum over data. If the
+        likelihood is zero on a part of the prior, the mean at ``t = 0`` is ``-inf``; the curve then
         starts at the next rung, and the title says so.
     :param axes: where to draw; None makes a figure.
-    :param exact: the log evidence, in nats, where it is known.
-    :param exact_mean: the mean log likelihood at inverse temperatures ``(N,)``, in nats, where it
-        is known: the curve whose area the trapezoids estimate. What lies between it and them is
-        shaded: the error of the estimate.
+    :param exact: the log evidence in nats, if known.
+    :param exact_mean: the mean log likelihood at inverse temperatures ``(N,)`` in nats, if known:
+        the curve whose area the trapezoids estimate. The area between the curve and the trapezoids,
+        the error of the estimate, is shaded.
     :return: the axes.
     """
     axes = axes_or_new(axes)
@@ -71,7 +71,7 @@ def evidence_curve(
 
 def ladders(num_temperatures: int, exponents: Sequence[float], axes: Axes | None = None) -> Axes:
     """
-    Draw the power-law ladders ``t_k = (k / K)^r`` of several exponents (Raj 2025, Fig. 6).
+    Plot the power-law ladders ``t_k = (k / K)^r`` for several exponents (Raj 2025, Fig. 6).
 
     :param num_temperatures: rungs of each ladder.
     :param exponents: the values of ``r``.
@@ -92,7 +92,7 @@ def ladders(num_temperatures: int, exponents: Sequence[float], axes: Axes | None
 
 def swap_rates(draws: PowerPosteriors, axes: Axes | None = None) -> Axes:
     """
-    Draw the mean swap acceptance of neighbors against the middle of their interval.
+    Plot the mean swap acceptance of neighbors against the midpoint of their interval.
 
     :param draws: a tempered run.
     :param axes: where to draw; None makes a figure.
@@ -115,12 +115,12 @@ def index_process(
     draws: PowerPosteriors, axes: Axes | None = None, *, chain: int = 0, datum: int = 0
 ) -> Axes:
     """
-    Draw which rung each replica is at, draw by draw.
+    Plot the rung of each replica, draw by draw.
 
     :param draws: a tempered run.
     :param axes: where to draw; None makes a figure.
     :param chain: which chain.
-    :param datum: which datum, where the run is per datum.
+    :param datum: which datum, if the run is per datum.
     :return: the axes.
     """
     axes = axes_or_new(axes)
@@ -138,14 +138,14 @@ def power_posteriors(
     values: Tensor, betas: Tensor, axes: Axes | None = None, *, bins: int = 60, label: str = "z"
 ) -> Axes:
     """
-    Draw the densities of a scalar latent at all temperatures, as histograms (Raj 2025, Fig. 4).
+    Plot the densities of a scalar latent at all temperatures, as histograms (Raj 2025, Fig. 4).
 
     :param values: draws of the latent, ``(temperature, chain, draw)``; see ``keep_all`` of a
         tempered run.
     :param betas: inverse temperatures, ``(temperature,)``.
     :param axes: where to draw; None makes a figure.
     :param bins: bars of each histogram.
-    :param label: what the latent is called.
+    :param label: name of the latent.
     :return: the axes.
     :raises ValueError: for other shapes.
     """
@@ -167,11 +167,11 @@ def importance_weights(
     draws: WeightedDraws, axes: Axes | None = None, *, data: Sequence[int] = (0,)
 ) -> Axes:
     """
-    Draw normalized importance weights, largest first, with the effective sample size and k-hat.
+    Plot normalized importance weights, largest first, with the effective sample size and k-hat.
 
     :param draws: weighted draws.
     :param axes: where to draw; None makes a figure.
-    :param data: which data, where the weights are per datum.
+    :param data: which data, if the weights are per datum.
     :return: the axes.
     """
     axes = axes_or_new(axes)

@@ -1,4 +1,4 @@
-"""Pictures of formulas."""
+"""Plots of formulas."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def formula_parity(
     formula: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, axes: Axes | None = None
 ) -> Axes:
     """
-    Draw what a formula says against the targets; an exact one lies on the diagonal.
+    Plot a formula's values against the targets; an exact formula lies on the diagonal.
 
     :param formula: from :func:`pyro_tkam.symbolic.find_formula`, or any function of inputs.
     :param x: inputs, shape ``(N, in)``.
     :param y: targets, shape ``(N, out)``, or ``(N,)`` for one output.
     :param axes: axes, or None for a new figure.
     :return: the axes, whose title states the root mean squared error.
-    :raises ValueError: for targets of another shape than the formula's.
+    :raises ValueError: for targets whose shape differs from the formula's.
     """
     with torch.no_grad():
         said = formula(x)

@@ -9,7 +9,7 @@ from pyro_tkam.plots.axes import Axes, axes_or_new
 
 def are_images(data: Tensor) -> bool:
     """
-    Tell whether :func:`image_grid` can show data.
+    Tell whether :func:`image_grid` can show these data.
 
     :param data: shape ``(num, *event)``.
     """
@@ -24,10 +24,10 @@ def image_grid(
 
     :param images: shape ``(num, height, width)`` or ``(num, 3, height, width)``.
     :param axes: where to draw; None makes a figure.
-    :param columns: images a row; None makes the grid square.
+    :param columns: images per row; None makes the grid square.
     :param title: a line above.
     :return: the axes.
-    :raises ValueError: for another shape.
+    :raises ValueError: for other shapes.
     """
     if not are_images(images):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Kolmogorov-Arnold networks: their curves, how much each counts, and how they were fitted."""
+"""Kolmogorov-Arnold networks: their curves, the importance of each curve, and their fit."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def kan_network(
     formula: Any = None,
 ) -> Axes:
     """
-    Draw a network: its nodes, and on every edge the curve, over the range of its arguments.
+    Plot a network: its nodes and, on every edge, the curve over the range of its arguments.
 
-    An edge is as opaque as its attribution, see :meth:`pyro_tkam.nn.KAN.sizes`; red where it is a
-    closed form, gray where it is masked. Products are crosses.
+    The opacity of an edge is its attribution, see :meth:`pyro_tkam.nn.KAN.sizes`. Closed forms are
+    red, masked edges are gray, and products are crosses.
 
     :param net: the network.
     :param samples: inputs of the network, shape ``(N, in)``.
@@ -85,7 +85,7 @@ def kan_network(
     :param input_names: names of the inputs.
     :param formula: of :func:`pyro_tkam.symbolic.find_formula`; its edges that are forms are red.
     :return: the axes.
-    :raises ValueError: for another number of names than inputs.
+    :raises ValueError: if the number of names differs from the number of inputs.
     """
     names, explained = _names(net, input_names), _explained(net, formula)
     widest = max(layer.mask.numel() for layer in net.layers)
@@ -144,7 +144,7 @@ def kan_edges(
     formula: Any = None,
 ) -> Sequence[Axes]:
     """
-    Draw the curves of one layer with their axes, one panel for each edge that is not masked.
+    Plot the curves of one layer with their axes, one panel for each edge that is not masked.
 
     :param net: the network.
     :param samples: inputs of the network, shape ``(N, in)``.
@@ -153,8 +153,8 @@ def kan_edges(
     :param input_names: names of the network's inputs, for the first layer.
     :param formula: as for :func:`kan_network`.
     :return: the axes.
-    :raises ValueError: for a layer that the network does not have, and another number of axes than
-        edges or of names than inputs.
+    :raises ValueError: for a layer that the network does not have, and if the number of axes
+        differs from the number of edges or the number of names from the number of inputs.
     """
     if not 0 <= layer < len(net.layers):
         raise ValueError(f"layer must be below {len(net.layers)}, got {layer}")
@@ -181,7 +181,7 @@ def kan_edges(
 
 def fit_history(result: FitResult, axes: Axes | None = None) -> Axes:
     """
-    Draw the losses of a fit, with ticks where the grids moved.
+    Plot the losses of a fit, with ticks where the grids moved.
 
     :param result: of :func:`pyro_tkam.nn.fit`.
     :param axes: where to draw; None makes a figure.

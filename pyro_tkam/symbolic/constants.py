@@ -1,4 +1,6 @@
-"""Constants of a formula: redundant ones go, and those that are near a plain number become it."""
+"""
+Constants of a formula: redundant ones are removed, and those close to a simple number become it.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,13 @@ _EXACT_DISTANCE = 1e-6
 
 class Rounding:
     """
-    Rounds the constants of a fit where its loss does not rise.
+    Rounds the constants of a fit if the loss does not increase.
 
-    An exact formula stays exact. For another the loss may rise by the part that a parameter less
-    makes it rise by on average, :math:`1/N`.
+    An exact formula stays exact. For any other formula, the loss may increase by the share that one
+    parameter less costs on average, :math:`1/N`.
 
     :param fit: the fit.
-    :param data: what it was fitted to.
+    :param data: the data of the fit.
     :param exact: the loss of an exact formula.
     """
 
@@ -40,7 +42,7 @@ class Rounding:
         self.allowed = exact if self.is_exact else fit.loss * (1 + 1 / data.y.numel())
 
     def run(self) -> Fit:
-        """Leave out what is redundant, then round what is left."""
+        """Remove redundant constants, then round the others."""
         self._merge_hidden_scales()
         self._fix_redundant()
         self._round()

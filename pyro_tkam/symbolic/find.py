@@ -39,27 +39,28 @@ def find_formula(
     r"""
     Find a formula for what a network computes.
 
-    From the inputs on, every edge takes the simplest form within the tolerance of its learned
-    curve. Then the whole network of forms :math:`a\,g(bs + c)` is fitted to the targets by
-    Levenberg and Marquardt's method in float64, and other forms are tried on each edge for what the
-    whole gains, and simpler ones for what it does not lose. Redundant constants are left out,
-    phases lie in :math:`(-π, π]`, and constants become plain numbers only where the loss does not
-    rise.
+    Starting from the inputs, every edge takes the simplest form within the tolerance of its learned
+    curve. Then the whole network of forms :math:`a\,g(bs + c)` is fitted to the targets with the
+    Levenberg-Marquardt method in float64. After that, the search tries other forms on each edge if
+    they improve the whole network, and simpler forms if they do not make it worse. Redundant
+    constants are removed, phases lie in :math:`(-π, π]`, and constants are rounded to simple
+    numbers only if the loss does not increase.
 
     :param net: a trained network; train, prune and refine it first.
     :param x: its inputs, shape ``(N, in)``.
     :param y: targets, shape ``(N, out)``; None takes the network's own outputs.
     :param library: forms, see :func:`pyro_tkam.nn.forms.as_library`; None takes
         :data:`pyro_tkam.nn.LIBRARY`.
-    :param tolerance: share of the variance that a simpler formula may explain less.
+    :param tolerance: share of the variance that a simpler formula may lose.
     :param names: of the inputs; None calls them ``x_1``, ``x_2``, ….
-    :param strict: raise where an edge has no form, instead of leaving it a spline.
-    :param timeout: seconds after which the search ends with what it has.
-    :raises ValueError: for data of another shape or that are not finite; a network with layer norm,
+    :param strict: raise an error if an edge has no form, instead of keeping a spline.
+    :param timeout: seconds after which the search stops and returns its best result.
+    :raises ValueError: for data that have the wrong shape or are not finite; a network with layer
+        norm,
         a ``hidden_range`` or an output activation; with ``strict``, edges without a form.
     :raises ImportError: without ``sympy``; names the extra to install.
 
-    Warns where a form explains less than 99% of a learned curve, unless the formula is exact.
+    Warns if a form explains less than 99% of a learned curve, unless the formula is exact.
 
     >>> x = torch.rand(200, 2, dtype=torch.double)
     >>> net = KAN([2, 1]).double()

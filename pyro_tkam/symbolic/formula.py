@@ -1,4 +1,4 @@
-"""Formulas: what a network has learned, as expressions."""
+"""Formulas: learned functions as expressions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pyro_tkam.symbolic.network import Place
 @dataclass(frozen=True)
 class FormulaEdge:
     r"""
-    What an edge of the network became.
+    The result for one edge of the network.
 
-    :param name: of its form; ``"spline"`` where it has none.
+    :param name: of its form; ``"spline"`` if it has none.
     :param form: the form, or None.
     :param parameters: :math:`a, b, c, d` of :math:`a\,g(bs + c) + d`.
     :param r2: share of the learned curve's variance that the form explains.
-    :param share: of the variance of the edges of its sum.
+    :param share: its share of the variance of the edges in its sum.
     """
 
     name: str
@@ -38,13 +38,15 @@ class Formula:
     """
     A formula for each output of a network, from :func:`find_formula`.
 
-    :param expressions: sympy expressions, one for each output.
+    :param expressions: SymPy expressions, one for each output.
     :param symbols: of the inputs.
-    :param edges: what each edge became, by ``(layer, out, in)``.
+    :param edges: the result for each edge, by ``(layer, out, in)``.
     :param rmse: root mean squared error on the data, in their units.
-    :param constants: numbers in the expressions that were fitted and not rounded, by names.
-    :param standard_errors: of those, for independent errors of equal variance in the targets.
-    :param unexplained: edges without a form: in the expressions they are functions ``phi_...``.
+    :param constants: numbers in the expressions that were fitted and not rounded, by name.
+    :param standard_errors: of the constants, for independent errors of equal variance in the
+        targets.
+    :param unexplained: edges without a form, which appear in the expressions as functions
+        ``phi_...``.
     :param module: the network with the forms on its edges, in float64.
     """
 
@@ -81,7 +83,9 @@ class Formula:
         return values.to(x.dtype)
 
     def to_module(self) -> KAN:
-        """Return the formula as a network to train further, its constants as parameters."""
+        """
+        Return the formula as a network for further training, with its constants as parameters.
+        """
         from pyro_tkam.nn._unseen import unseen_copy
 
         return unseen_copy(self.module)
@@ -90,7 +94,7 @@ class Formula:
         return "\n".join(map(str, self.expressions))
 
     def latex(self) -> str:
-        """Return the expressions in LaTeX, numbers to four digits."""
+        """Return the expressions in LaTeX, with numbers to four digits."""
         with needs("symbolic"):
             import sympy
         shown = [

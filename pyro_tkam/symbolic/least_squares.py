@@ -1,4 +1,4 @@
-"""Least squares of a whole network of forms: Levenberg and Marquardt's method in float64."""
+"""Least squares for a whole network of forms: the Levenberg-Marquardt method in float64."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _LARGEST_DAMPING = 1e8
 
 
 class OutOfTimeError(Exception):
-    """The time that a search may take is over."""
+    """The search has used up its time."""
 
 
 @dataclass(frozen=True)
 class Data:
     """
-    What a network of forms is fitted to.
+    The data that a network of forms is fitted to.
 
     :param x: inputs, shape ``(N, in)``, float64.
     :param y: targets, shape ``(N, out)``.
-    :param deadline: when a search ends, on the monotonic clock.
+    :param deadline: end of a search, on the monotonic clock.
     """
 
     x: Tensor
@@ -35,19 +35,21 @@ class Data:
 
     @property
     def scale(self) -> Tensor:
-        """Standard deviation of each target; 1 where it is constant."""
+        """Standard deviation of each target; 1 if it is constant."""
         spread = self.y.std(0, correction=0)
         return torch.where(spread > 0, spread, 1.0)
 
     def thinned(self, most: int) -> Data:
-        """Keep at most so many samples."""
+        """Keep at most this many samples."""
         if len(self.x) <= most:
             return self
         kept = torch.linspace(0, len(self.x) - 1, most).round().long()
         return replace(self, x=self.x[kept], y=self.y[kept])
 
     def loss(self, network: FormulaNetwork) -> float:
-        """Mean squared error by the targets' variance; infinite where there is no value."""
+        """
+        Mean squared error divided by the targets' variance; infinite where a form has no value.
+        """
         with torch.no_grad():
             error = ((network(self.x) - self.y) / self.scale).square().mean()
         return float(error) if bool(error.isfinite()) else math.inf
@@ -66,7 +68,7 @@ def linearized(network: FormulaNetwork, data: Data) -> tuple[Tensor, Tensor]:
     Return residuals ``(N out,)`` and their derivatives in the free parameters ``(N out, free)``,
     in units of the targets' standard deviations.
 
-    Each sample has parameters of its own, so that one backward pass gives all derivatives.
+    Each sample has its own copy of the parameters, so one backward pass gives all derivatives.
     """
     with torch.enable_grad():
         own = network.parameters.unsqueeze(-1).repeat(1, len(data.x)).requires_grad_()
@@ -82,9 +84,9 @@ def linearized(network: FormulaNetwork, data: Data) -> tuple[Tensor, Tensor]:
 
 def refitted(network: FormulaNetwork, data: Data, steps: int) -> Fit:
     """
-    Fit the free parameters; steps to where a form has no value at some sample are not taken.
+    Fit the free parameters; steps to places where a form has no value at some sample are not taken.
 
-    :raises OutOfTimeError: where the deadline has passed.
+    :raises OutOfTimeError: if the deadline has passed.
     """
     fit = Fit(network, data.loss(network))
     if not math.isfinite(fit.loss) or not bool(network.free.any()):
@@ -122,7 +124,7 @@ def refitted(network: FormulaNetwork, data: Data, steps: int) -> Fit:
 def standard_errors(network: FormulaNetwork, data: Data) -> Tensor:
     """
     Return standard errors of the free parameters, for independent errors of equal variance in each
-    target; infinite where parameters are redundant.
+    target; infinite for redundant parameters.
     """
     residuals, jacobian = linearized(network, data)
     units = jacobian.norm(dim=0).clamp_min(1e-300)

@@ -35,7 +35,7 @@ class Edge:
     One edge.
 
     :param place: layer, output and input.
-    :param form: its form; None where it is still a learned curve.
+    :param form: its form; None while it is still a learned curve.
     :param curve: the learned curve, elementwise.
     """
 
@@ -50,7 +50,7 @@ class Edge:
         return factor * self.form(scale * s + shift)
 
     def expression(self, s: Any, factor: Any, scale: Any, shift: Any) -> Any:
-        """Return the sympy expression of the edge."""
+        """Return the edge as a SymPy expression."""
         if self.form is None:
             with needs("symbolic"):
                 import sympy
@@ -72,12 +72,12 @@ class FormulaNetwork:
     r"""
     A network whose edges are :math:`a\,g(bs + c)`, with one constant for each sum of edges.
 
-    :param nodes: the nodes that each layer's sums make, some of them products.
-    :param edges: all edges, of the first layer first.
-    :param terms: the number of sums of each layer.
+    :param nodes: the nodes made from each layer's sums, some of them products.
+    :param edges: all edges, starting with those of the first layer.
+    :param terms: the number of sums in each layer.
     :param parameters: three for each edge, then the constants, float64.
-    :param free: which of them are to be fitted.
-    :param exact: sympy numbers of those that were rounded, by their places.
+    :param free: which of them are fitted.
+    :param exact: SymPy numbers of the rounded ones, by position.
     """
 
     nodes: tuple[Nodes, ...]
@@ -89,7 +89,7 @@ class FormulaNetwork:
 
     @classmethod
     def of(cls, net: KAN) -> FormulaNetwork:
-        """Take over a network in float64, all of whose edges are learned curves."""
+        """Convert a network in float64, all of whose edges are learned curves."""
         edges = []
         constants = []
         for number, layer in enumerate(net.layers):
@@ -118,18 +118,18 @@ class FormulaNetwork:
         )
 
     def constant_index(self, layer: int, output: int) -> int:
-        """Return the place of a sum's constant among the parameters."""
+        """Return the position of a sum's constant among the parameters."""
         return 3 * len(self.edges) + sum(self.terms[:layer]) + output
 
     def edge_index(self, place: Place) -> int:
-        """Return the number of an edge."""
+        """Return the index of an edge."""
         return next(i for i, edge in enumerate(self.edges) if edge.place == place)
 
     def layer_values(self, parameters: Tensor, x: Tensor) -> list[Tensor]:
         """
         Return the inputs of every layer, and the outputs after them.
 
-        :param parameters: shape ``(P, 1)``, or ``(P, N)`` where each sample has its own.
+        :param parameters: shape ``(P, 1)``, or ``(P, N)`` if each sample has its own.
         :param x: shape ``(N, in)``.
         """
         values = [x]
@@ -156,7 +156,7 @@ class FormulaNetwork:
 
     def with_form(self, place: Place, candidate: Candidate, s: Tensor) -> FormulaNetwork:
         """
-        Return the network with a fitted form on an edge, its sum with the same mean as before.
+        Return the network with a fitted form on an edge; the mean of the edge's sum stays the same.
 
         :param s: the edge's arguments, shape ``(N,)``.
         """
@@ -173,7 +173,7 @@ class FormulaNetwork:
         return replace(self, edges=edges, parameters=parameters, free=free)
 
     def fixed_at(self, index: int, value: float, exact: Any) -> FormulaNetwork:
-        """Return the network with one parameter at an exact value, that is fitted no more."""
+        """Return the network with one parameter set to an exact value and no longer fitted."""
         parameters, free = self.parameters.clone(), self.free.clone()
         parameters[index] = value
         free[index] = False
@@ -181,7 +181,7 @@ class FormulaNetwork:
 
     def expressions(self, symbols: Sequence[Any]) -> tuple[Any, ...]:
         """
-        Return a sympy expression of each output; learned curves are functions ``phi_0_1_2`` there.
+        Return a SymPy expression for each output; learned curves appear as functions ``phi_0_1_2``.
 
         :param symbols: of the inputs.
         """

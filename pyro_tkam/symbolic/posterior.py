@@ -19,22 +19,21 @@ def form_probabilities(
     tolerance: float | None = None,
 ) -> dict[str, float]:
     r"""
-    Return how probable each form of a curve is, from posterior draws of it.
+    Return how probable each form of a curve is, from posterior draws of the curve.
 
-    Each draw of the curve takes the simplest form within the tolerance of the most accurate, and a
-    form's probability is its share of the draws, with a standard error of
-    :math:`\sqrt{p(1 - p)/n}`. The curves are those of an edge of a Bayesian KAN, or log densities
-    of a prior whose coefficients are random.
+    Each draw of the curve takes the simplest form within the tolerance of the most accurate one. A
+    form's probability is its share of the draws, with a standard error of :math:`\sqrt{p(1 -
+    p)/n}`. The curves can come from an edge of a Bayesian KAN or be log densities of a prior with
+    random coefficients.
 
     :param x: arguments, shape ``(N,)``.
     :param curves: draws of the values there, shape ``(draws, N)``.
     :param library: forms, see :func:`pyro_tkam.nn.forms.as_library`; None takes
         :data:`pyro_tkam.nn.LIBRARY`.
-    :param tolerance: share of the variance that a simpler form may explain less; None takes the
-        posterior's own: the mean share of variance by which draws differ from their mean, at least
-        1e-4.
-    :raises ValueError: for curves of another shape, and what :func:`pyro_tkam.nn.fit_formulas`
-        refuses.
+    :param tolerance: share of the variance that a simpler form may lose; None computes it from the
+        posterior: the mean share of variance by which draws differ from their mean, at least 1e-4.
+    :raises ValueError: for curves of the wrong shape, and whatever
+        :func:`pyro_tkam.nn.fit_formulas` refuses.
 
     >>> import torch
     >>> x = torch.linspace(-1, 1, 50)

@@ -1,4 +1,4 @@
-"""The search for forms: candidates of each edge, chosen by refitting the whole network."""
+"""The search for forms: candidates for each edge, chosen by refitting the whole network."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Search:
     """
     A search for the forms of a network's edges.
 
-    :param forms: those that edges may take.
+    :param forms: the forms that edges may take.
     :param data: all samples.
-    :param tolerance: share of the variance that a simpler formula may explain less.
+    :param tolerance: share of the variance that a simpler formula may lose.
     :param exact: the loss of an exact formula.
     """
 
@@ -46,7 +46,10 @@ class Search:
         self.candidates: dict[Place, list[Candidate]] = {}
 
     def run(self, network: FormulaNetwork) -> Fit:
-        """Choose forms from the inputs on, then by turns for what the whole network gains."""
+        """
+        Choose forms starting from the inputs, then change them in turn if the whole network
+        improves.
+        """
         fit = self._from_inputs_on(network)
         try:
             fit = self._better(refitted(fit.network, self.few, _FIT_STEPS), fit)
