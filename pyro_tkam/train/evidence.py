@@ -160,7 +160,6 @@ def _by_mixture(model: nn.Module, data: Tensor) -> PerDatum:
         with torch.no_grad():
             best = density.log_terms(drawn)[1].topk(NUM_CHAINS, dim=0).indices
         start = drawn.gather(0, best.unsqueeze(-1).expand(-1, *drawn.shape[1:]))
-        density.expect(NUM_CHAINS)
         chains = Chains.begin(kernel, density, density.point(start), WARMUP_STEPS)
         points = []
         for _ in range(WARMUP_STEPS + CHAIN_DRAWS):

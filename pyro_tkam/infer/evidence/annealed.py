@@ -88,7 +88,6 @@ class Annealing:
             ]
         )
         betas[-1] = 1.0
-        self.density.expect(self.num_particles)
         point = self._target(betas[0])(self.density.sample_prior(self.num_particles))
         log_likelihood = [point.parts[1]]
         self.evaluations += self.num_particles

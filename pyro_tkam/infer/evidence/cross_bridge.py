@@ -6,17 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_tkam.infer.diagnosis import bridge_verdict
 from pyro_tkam.infer.evidence.importance import evidence_of_weights
 from pyro_tkam.infer.model.density import ModelDensity
-from pyro_tkam.infer.model.failures import ForRows, by_rows
 from pyro_tkam.infer.results import Evidence, Verdict
-from pyro_tkam.infer.tempering.estimates import CHUNK
+from pyro_tkam.infer.tempering.estimates import log_joint
 from pyro_tkam.ops.estimators import CrossProposal, Estimate, cross_bridge, fit_normal
 
 IMPORTANCE_KHAT, IMPORTANCE_DRAWS = 0.5, 400.0
@@ -83,7 +80,7 @@ def cross_fitted_evidence(
     """
     bridge = cross_bridge(
         positions,
-        log_density_at(density),
+        log_joint(density, recorded=False),
         fit=fit,
         log_joint=log_density,
         num_proposals=num_proposals,
@@ -102,26 +99,3 @@ def cross_fitted_evidence(
     )
     weighed = evidence_of_weights(bridge.log_weights.movedim(-1, 0))
     return CrossFitted(bridged, replace(weighed, evaluations=evaluations))
-
-
-def log_density_at(density: ModelDensity) -> Callable[[Tensor], Tensor]:
-    """
-    Return the log joint density of positions ``(num, *local, dim)``, without gradients: ``-inf``
-    where it is NaN or the model raises.
-    """
-    rows = max(1, CHUNK // math.prod(density.layout.local_shape))
-
-    def evaluate(positions: Tensor) -> Tensor:
-        with (
-            torch.no_grad(),
-            poutine.block(),
-            pyro.validation_enabled(False),
-            ForRows(),
-        ):
-            parts = [
-                torch.stack(by_rows(density.log_terms, chunk)).sum(0)
-                for chunk in positions.split(rows)
-            ]
-        return torch.cat(parts).nan_to_num(-torch.inf, torch.inf, -torch.inf)
-
-    return evaluate

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.infer.diagnosis import chains_verdict, score_verdict
-from pyro_tkam.infer.evidence.cross_bridge import cross_fitted_evidence, log_density_at
+from pyro_tkam.infer.evidence.cross_bridge import cross_fitted_evidence
 from pyro_tkam.infer.evidence.prior_sensitivity import prior_verdict
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.requirements import check_model
 from pyro_tkam.infer.model.values import positions_of_values
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
+from pyro_tkam.infer.tempering.estimates import log_joint
 from pyro_tkam.ops.estimators import mean_standard_error
 
 MOST_LOST = 0.1
@@ -167,7 +168,7 @@ def _without_lost(density: ModelDensity, positions: Tensor) -> tuple[Tensor, Ten
     finite = positions.isfinite().all(-1, keepdim=True)
     some = positions.flatten(0, 1).nan_to_num(0.0).sum(0) / finite.flatten(0, 1).sum(0).clamp(min=1)
     known = torch.where(finite, positions, some)
-    at_draws = log_density_at(density)(known.flatten(0, 1)).unflatten(0, lead)
+    at_draws = log_joint(density, recorded=False)(known.flatten(0, 1)).unflatten(0, lead)
     if (at_draws == torch.inf).any():
         raise ValueError("model must have a bounded density, got +inf at a draw")
     lost = ~(finite.squeeze(-1) & at_draws.isfinite())

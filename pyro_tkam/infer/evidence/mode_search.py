@@ -101,7 +101,6 @@ class Scouts:
         Climb from prior draws; return where the proposal misses mass at the end, and log densities
         there.
         """
-        self.density.expect(self.num_climbers)
         point = self._start()
         step = torch.full_like(point.log_density, 0.1)
         age = torch.zeros_like(step)
@@ -161,7 +160,6 @@ class Scouts:
             NUM_STEPS, each=STEP_EVALUATIONS * NUM_SCOUTS, share=EXPLORE_SHARE
         )
         warmup_steps = int(WARMUP_SHARE * num_steps)
-        self.density.expect(NUM_SCOUTS)
         chains = Chains.begin(self.kernel, self.density, self.density.point(start), warmup_steps)
         positions = [start[:, None][:, :0]]
         for index in range(num_steps):

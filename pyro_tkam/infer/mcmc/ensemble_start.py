@@ -36,7 +36,7 @@ class EnsembleStart:
             if isinstance(kernel, EnsembleHMC)
             else EnsembleHMC(kernel.model, kernel.potential_fn)
         )
-        self.ensemble = TemperedEnsemble(mover, Path(density, rows), rows)
+        self.ensemble = TemperedEnsemble(mover, Path(density), rows)
         self.chosen = torch.arange(rows)
 
     @property
@@ -58,7 +58,6 @@ class EnsembleStart:
         if self.rows_go_on and self.num_chains < len(self.chosen):
             self._choose()
             chains.keep(self.chosen)
-            self.ensemble.path.expect(self.num_chains)
 
     @property
     def populations(self) -> Tensor:

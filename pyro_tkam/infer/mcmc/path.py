@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.model.compiled import TracedFunction
+from pyro_tkam.infer.model.compiled import Known, TracedFunction
 from pyro_tkam.infer.model.coordinates import Layout
 from pyro_tkam.infer.model.density import Density
+from pyro_tkam.infer.model.evaluate import LogTerms
 from pyro_tkam.infer.model.failures import ROW_ERRORS, by_rows
 from pyro_tkam.ops.langevin import Point
 
@@ -22,15 +25,18 @@ class Path:
     Points carry the log reference and the rest as ``parts``.
 
     :param density: the joint density and its reference.
-    :param rows: rows of a batch; the graph is recorded for so many.
     :param gradients: whether gradients are wanted; they are zero otherwise.
     """
 
-    def __init__(self, density: Density, rows: int, gradients: bool = True) -> None:
-        self.density, self.rows = density, rows
-        function = self._with_gradient if gradients else self._without_gradient
-        self._evaluate = TracedFunction(function, density.records_graphs)
-        self._evaluate.expect(rows)
+    def __init__(self, density: Density, gradients: bool = True) -> None:
+        self.density = density
+        function = _with_gradient if gradients else _without_gradient
+        self._evaluate = TracedFunction(
+            partial(function, density.reference_terms),
+            density.records_graphs,
+            _known(function, density),
+            row_by_row=density.loops,
+        )
         self._record()
 
     @property
@@ -42,10 +48,6 @@ class Path:
     def device(self) -> torch.device:
         """Device of positions."""
         return self.density.draw_start(1).device
-
-    def expect(self, rows: int) -> None:
-        """Be ready for batches of exactly so many rows too."""
-        self._evaluate.expect(rows)
 
     def at(self, t: Tensor) -> PathTarget:
         """Return the density at a temperature ``t`` of shape ``(*local)``."""
@@ -63,23 +65,38 @@ class Path:
         for _ in range(TRIES):
             start = self.density.draw_start(1)
             with suppress(*ROW_ERRORS):
-                self.point(start.expand(self.rows, *start.shape[1:]), torch.ones(()))
+                self.point(start, torch.ones(()))
                 return
 
-    def _without_gradient(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        position = batch[..., :-1]
-        with torch.no_grad():
-            reference, rest = self.density.reference_terms(position)
-            value = torch.addcmul(reference, batch[..., -1], rest)
-        return reference, rest, value, torch.zeros_like(position)
 
-    def _with_gradient(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        with torch.enable_grad():
-            position = batch[..., :-1].detach().requires_grad_()
-            reference, rest = self.density.reference_terms(position)
-            value = torch.addcmul(reference, batch[..., -1], rest)
-            (gradient,) = torch.autograd.grad(value.sum(), position, materialize_grads=True)
-        return reference.detach(), rest.detach(), value.detach(), gradient
+Terms = Callable[[Tensor], LogTerms]
+
+
+def _without_gradient(terms: Terms, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    position = batch[..., :-1]
+    with torch.no_grad():
+        reference, rest = terms(position)
+        value = torch.addcmul(reference, batch[..., -1], rest)
+    return reference, rest, value, torch.zeros_like(position)
+
+
+def _with_gradient(terms: Terms, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with torch.enable_grad():
+        position = batch[..., :-1].detach().requires_grad_()
+        reference, rest = terms(position)
+        value = torch.addcmul(reference, batch[..., -1], rest)
+        (gradient,) = torch.autograd.grad(value.sum(), position, materialize_grads=True)
+    return reference.detach(), rest.detach(), value.detach(), gradient
+
+
+def _known(function: Callable[..., tuple[Tensor, ...]], density: Density) -> Known | None:
+    """Return what a path is known to be at half way, where its ends are."""
+    known = density.known_reference()
+    if known is None:
+        return None
+    half = torch.full_like(known.position[..., :1], 0.5)
+    batch = torch.cat([known.position, half], -1)
+    return lambda: (batch, function(known.terms, batch))
 
 
 class PathTarget:

@@ -189,7 +189,7 @@ class SMC(BatchRun):
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
         gradients = isinstance(self.kernel, EnsembleHMC)
         self._density = ModelDensity(self.model, args, kwargs)
-        self._path = Path(self._density, self.num_chains, gradients)
+        self._path = Path(self._density, gradients)
         self._pilot = TemperedEnsemble(self.kernel, self._path, self.num_chains, self.ess_threshold)
         self._evaluations = 0
         return self._path.device

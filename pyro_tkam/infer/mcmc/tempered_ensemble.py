@@ -222,11 +222,14 @@ class TemperedEnsemble:
         begin = time.monotonic()
         kept: list[Point] = []
         flags: list[Tensor] = []
+        drawn = self.path.density.sample_reference(wanted).split(self.rows)
         while sum(len(each.position) for each in kept) < wanted:
-            drawn = self.rows * len(flags)
-            if drawn >= MOST_REFERENCE_DRAWS or time.monotonic() - begin > MOST_REFERENCE_SECONDS:
+            tried = self.rows * len(flags)
+            if tried >= MOST_REFERENCE_DRAWS or time.monotonic() - begin > MOST_REFERENCE_SECONDS:
                 break
-            point = self.path.point(self.path.density.sample_reference(self.rows), torch.ones(()))
+            if len(flags) % REFERENCE_FACTOR == 0 and flags:
+                drawn = self.path.density.sample_reference(wanted).split(self.rows)
+            point = self.path.point(drawn[len(flags) % REFERENCE_FACTOR], torch.ones(()))
             flags.append(_finite(point))
             kept.append(point.take(flags[-1].nonzero().squeeze(-1)))
         found = min(wanted, sum(len(each.position) for each in kept))

@@ -21,6 +21,7 @@ from pyro_tkam.infer.mcmc.kernels.base import check_kernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled, check_mass
 from pyro_tkam.infer.model.density import Density
 from pyro_tkam.infer.model.requirements import check_data
+from pyro_tkam.infer.model.sites import FirstRun
 from pyro_tkam.infer.results import Verdict
 
 STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible", "failed")
@@ -102,6 +103,7 @@ class VectorizedMCMC(BatchRun):
                 initial_params = {name: value[None] for name, value in initial_params.items()}
         self._initial_params = initial_params
         self._samples: dict[str, Tensor] = {}
+        self._first: FirstRun | None = None
         self._verdict: Verdict | None = None
         self._diagnostics: list[dict[str, Any]] = [{} for _ in range(num_chains)]
         self.sample_stats: dict[str, Tensor] = {}
@@ -116,6 +118,7 @@ class VectorizedMCMC(BatchRun):
         if self.kernel.model is not None:
             checked = check_data(self.kernel.model, args, kwargs)
             args, kwargs = checked.args, checked.kwargs
+            self._first = checked.first
         self._args, self._kwargs = args, kwargs
         self._samples, self.sample_stats = {}, {}
         self._diagnostics = [{} for _ in range(self.num_chains)]
@@ -169,12 +172,12 @@ class VectorizedMCMC(BatchRun):
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
         given = self._initial_params
         prototype = None if given is None else {name: value[0] for name, value in given.items()}
-        self._density = density = self.kernel.density(args, kwargs, prototype)
+        self._density = density = self.kernel.density(args, kwargs, prototype, first=self._first)
+        self._first = None
         self._check_names(density)
         self.kernel.transforms = density.transforms
         self._chains: Chains | None = None
         self._start: EnsembleStart | None = None
-        density.expect(self.num_chains)
         if given is not None:
             point = given_start(density, given, self.num_chains)
         elif self.kernel.has_own_start:

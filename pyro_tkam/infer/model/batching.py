@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyro
@@ -13,24 +14,52 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.infer.model.attempt import attempt
-from pyro_tkam.infer.model.evaluate import LogTerms, ModelTerms
-
-_CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4, "equal_nan": True}
+from pyro_tkam.infer.model.evaluate import LogTerms, ModelTerms, are_close
+from pyro_tkam.ops._precision import in_full_precision
 
 One = Callable[[Tensor], Any]
 """From one position to a tensor, or a tuple or dictionary of some."""
+
+
+@dataclass(frozen=True)
+class KnownTerms:
+    """Two terms of a log density that were evaluated before, with their gradients.
+
+    :param position: where, ``(rows, *local, dim)``.
+    :param terms: returns them there as a run of the model would, differentiable in the position.
+    """
+
+    position: Tensor
+    terms: Callable[[Tensor], LogTerms]
+
+    @staticmethod
+    def of(position: Tensor, terms: LogTerms) -> KnownTerms | None:
+        """Keep values and gradients of terms that depend on a position; None if not all finite."""
+        known = [(term.detach(), gradient(term, position)) for term in terms]
+        at = position.detach()
+        if not _all_finite(known):
+            return None
+
+        def again(position: Tensor) -> LogTerms:
+            moved = position - at
+            first, second = (value + (moved * slope).sum(-1) for value, slope in known)
+            return first, second
+
+        return KnownTerms(at, again)
 
 
 class Runner:
     """Runs a model at positions ``(rows, *local, dim)``.
 
     :param terms: the model.
+    :ivar known: what the run gave in which it was compared with others, if that was kept.
     """
 
     name: ClassVar[str]
 
     def __init__(self, terms: ModelTerms) -> None:
         self.terms = terms
+        self.known: KnownTerms | None = None
 
     def log_terms(self, position: Tensor) -> LogTerms:
         """Return log prior and log likelihood, each ``(rows, *local)``."""
@@ -119,18 +148,21 @@ def _stacked(results: list[Any]) -> Any:
     return torch.stack(results)
 
 
-def choose_runner(terms: ModelTerms, preferred: Sequence[str] = ("vmap", "plate")) -> Runner:
+def choose_runner(
+    terms: ModelTerms, preferred: Sequence[str] = ("vmap", "plate"), *, keep: bool = False
+) -> Runner:
     """Return the first runner that gives one of several positions the terms of a single run.
 
     :param terms: the model.
     :param preferred: names of the runners to try, in order.
+    :param keep: keep the terms and their gradients there.
     :raises ValueError: if the model gives other values when it is run again.
     """
     position = terms.positions_to_compare()
     expected = terms.first_terms(position[0])
     for name in preferred:
         runner = RUNNERS[name](terms)
-        if agrees(runner, position, expected):
+        if agrees(runner, position, expected, keep=keep):
             return runner
     if not _agree(terms.one(position[0]), expected):
         raise ValueError(
@@ -140,26 +172,52 @@ def choose_runner(terms: ModelTerms, preferred: Sequence[str] = ("vmap", "plate"
     return LoopRunner(terms)
 
 
-def agrees(runner: Runner, position: Tensor, expected: LogTerms) -> bool:
-    """Tell whether a runner gives the first of several positions these terms."""
-    got = attempt(lambda: runner.log_terms(position))
-    return got is not None and _agree((got[0][0], got[1][0]), expected)
+def agrees(runner: Runner, position: Tensor, expected: LogTerms, *, keep: bool = False) -> bool:
+    """Tell whether a runner gives the first of several positions these terms.
+
+    :param keep: keep what it gives.
+    """
+    with torch.set_grad_enabled(keep or torch.is_grad_enabled()):
+        position = position.detach().requires_grad_(keep)
+        got = attempt(lambda: runner.log_terms(position))
+        if got is None or not _agree((got[0][0], got[1][0]), expected):
+            return False
+        if keep:
+            runner.known = attempt(lambda: KnownTerms.of(position, got))
+    return True
 
 
-def prior_runner(runner: Runner) -> Runner:
-    """Return a runner that can draw from the prior, of a model that another one evaluates."""
+def _all_finite(values: list[tuple[Tensor, Tensor]]) -> bool:
+    return all(each.isfinite().all() for pair in values for each in pair)
+
+
+@in_full_precision
+def gradient(value: Tensor, position: Tensor) -> Tensor:
+    """Return the gradient of each row's value; zero where it doesn't depend on the position."""
+    if not value.requires_grad:
+        return torch.zeros_like(position)
+    return torch.autograd.grad(value.sum(), position, retain_graph=True, materialize_grads=True)[0]
+
+
+def first_prior_draws(runner: Runner, normal: Tensor) -> tuple[Runner, Tensor]:
+    """
+    Draw positions from the prior of a model that a runner evaluates.
+
+    :param runner: what evaluates it.
+    :param normal: standard normal, as :meth:`Runner.draw_prior` takes it.
+    :return: what drew, for further draws, and the positions.
+    """
     terms = runner.terms
-    position = terms.positions_to_compare()
-    plated = PlateRunner(terms)
-    if agrees(plated, position, terms.first_terms(position[0])):
-        return plated
+    drawn = attempt(lambda: terms.compared_draws(normal))
+    if drawn is not None:
+        return PlateRunner(terms), drawn
     # Some distributions can't be drawn from under vmap.
-    drawn = attempt(lambda: runner.draw_prior(torch.randn_like(position)))
-    return LoopRunner(terms) if drawn is None else runner
+    drawn = attempt(lambda: runner.draw_prior(normal))
+    if drawn is not None:
+        return runner, drawn
+    loop = LoopRunner(terms)
+    return loop, loop.draw_prior(normal)
 
 
 def _agree(values: LogTerms, expected: LogTerms) -> bool:
-    return all(
-        got.shape == wanted.shape and torch.allclose(got, wanted, **_CLOSE)
-        for got, wanted in zip(values, expected, strict=True)
-    )
+    return all(are_close(got, wanted) for got, wanted in zip(values, expected, strict=True))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -14,19 +15,24 @@ from pyro_tkam.infer.model.attempt import RAISED_BY_CODE, is_out_of_memory
 from pyro_tkam.infer.model.expansion import hoist_expansions
 
 Function = Callable[[Tensor], tuple[Any, ...]]
+Known = Callable[[], tuple[Tensor, tuple[Any, ...]]]
 aten = torch.ops.aten
+_OpOverload = type(aten.add.Tensor)
 _ONLY_SHAPE_MATTERS = (
     aten.ones_like.default,
     aten.zeros_like.default,
     aten.full_like.default,
     aten.new_zeros.default,
 )
-_SMALLEST = 8
-"""The smallest batch that is traced unless another is expected."""
-_LONG = 2000
+_RECORDED_ROWS = (37, 53)
 """
-Operations from which on a trace takes as long as some hundred calls save: seconds for each size.
+Sizes of the batches that are recorded: primes, so that what is a multiple of them is rarely
+anything but a number of rows. The second is tried where the first is a size of the data.
 """
+_COMPARED_ROWS = 3
+_FOLDED = "_folded_"
+_SIZE_TYPES = {"int", "List[int]", "Optional[int]", "Optional[List[int]]"}
+"""How the schema of an operation calls arguments that may be sizes."""
 _LEAVES_TORCH = {
     Tensor.numpy: "numpy()",
     Tensor.tolist: "tolist()",
@@ -34,89 +40,134 @@ _LEAVES_TORCH = {
     Tensor.data_ptr: "data_ptr()",
     Tensor.__dlpack__: "__dlpack__()",
 }
-"""Ways of values out of torch, beside ``item()``, which tracing itself refuses."""
+"""Ways of values out of torch, beside ``item()``, which recording itself refuses."""
 _CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
 
 
 class TracedFunction:
     """
-    A function of a batch, traced once for each batch size, so that handlers and autograd cost
-    nothing afterwards.
+    A function of a batch, recorded once, so that handlers and autograd cost nothing afterwards.
 
-    Sizes other than those expected (:meth:`expect`) are padded to a power of two; they are not
-    traced where a trace is so long that it would not pay. The first trace is checked at another
-    input. If tracing or the check fails, or values or sizes that depend on
-    values leave torch, where a trace would keep what it saw once, the function itself is called
+    One recording serves all batches: sizes that are multiples of the recorded number of rows become
+    multiples of a batch's, or each row is evaluated by itself. It is checked at another input with
+    another number of rows. If the recording or the check fails, or values or sizes that depend on
+    values leave torch, where a recording would keep what it saw once, the function itself is called
     from then on, and ``failure`` says why.
 
     :param function: from ``(rows, ...)`` to a tuple of ``(rows, ...)``; each row by itself.
     :param enabled: False calls the function itself.
+    :param known: returns some batch and the function's values there, where these are known; the
+        function is called for the check if None.
+    :param row_by_row: whether the function itself does nothing but to loop over rows.
+    :ivar operations: what is run instead of the function, once it is recorded.
 
     >>> traced = TracedFunction(lambda x: (x.square().sum(-1),))
     >>> traced(torch.ones(3, 2))
     (tensor([2., 2., 2.]),)
     """
 
-    def __init__(self, function: Function, enabled: bool = True) -> None:
-        self.function = function
+    def __init__(
+        self,
+        function: Function,
+        enabled: bool = True,
+        known: Known | None = None,
+        *,
+        row_by_row: bool = False,
+    ) -> None:
+        self.function, self._known, self._row_by_row = function, known, row_by_row
         self.failure = None if enabled else "not wanted"
-        self._exact: set[int] = set()
-        self._operations = 0
-        self._graphs: dict[int, Function] = {}
-
-    def expect(self, rows: int) -> None:
-        """Trace batches of this size as they are, from now on."""
-        self._exact.add(rows)
+        self._graph: Function | None = None
+        self.operations: list[fx.Node] = []
 
     def __call__(self, batch: Tensor) -> tuple[Any, ...]:
         """Evaluate a batch."""
-        rows = len(batch)
-        size = self._size(rows)
-        if size not in self._graphs and self.failure is None and self._pays(size):
-            self._trace(_pad(batch, size))
-        if size not in self._graphs or self.failure is not None:
+        if self._graph is None and self.failure is None:
+            self._record(batch.detach())
+        if self._graph is None:
             return self.function(batch)
         with torch.no_grad():
-            if size == rows:
-                return tuple(self._graphs[size](_dense(batch)))
-            return tuple(value[:rows] for value in self._graphs[size](_pad(batch, size)))
+            return self._graph(batch)
 
-    def _size(self, rows: int) -> int:
-        # It depends on the sizes expected, not on those seen, so that a resumed run rounds as the
-        # first one did.
-        power = max(_SMALLEST, 1 << (rows - 1).bit_length())
-        return min([size for size in self._exact if size >= rows] + [power])
-
-    def _pays(self, size: int) -> bool:
-        """Tell whether batches of this size will be many enough to trace them."""
-        return self._operations < _LONG or size in self._exact
-
-    def _trace(self, batch: Tensor) -> None:
-        # Tracing runs a user's code in an unusual mode; where that raises, the plain function still
-        # works. Out of memory it would be too.
+    def _record(self, batch: Tensor) -> None:
+        # Recording runs a user's code in an unusual mode; where that raises, the plain function
+        # still works. Out of memory it would be too.
         try:
-            with _Reads() as reads:
-                traced = make_fx(lambda tensor: self.function(tensor))(_dense(batch.detach()))
-            if read := reads.seen | _read_by_operations(traced):
-                self.failure = f"values are read by {sorted(read)}"
-                return
-            graph = _simplified(traced)
-            self._operations = len(traced.graph.nodes)
-            if self._graphs or self._is_right(graph, batch.detach()):
-                self._graphs[len(batch)] = graph
-            else:
-                self.failure = "the traced operations give other values than the function"
+            known = self._known() if self._known else self._compared(batch)
+            self._known = None
+            for rows in (1,) if self._row_by_row else _RECORDED_ROWS:
+                with _Reads() as reads:
+                    traced = make_fx(lambda tensor: self.function(tensor))(_cut(batch, rows))
+                if read := reads.seen | _read_by_operations(traced):
+                    self.failure = f"values are read by {sorted(read)}"
+                    return
+                for graph in self._graphs(traced, rows):
+                    if _is_right(graph, *known):
+                        self._graph, self.operations = graph, list(traced.graph.nodes)
+                        return
+            self.failure = "the recorded operations give other values than the function"
         except RAISED_BY_CODE as error:
             if is_out_of_memory(error):
                 raise
             self.failure = f"{type(error).__name__}: {error}"
 
-    def _is_right(self, graph: Function, batch: Tensor) -> bool:
-        """Tell whether a trace gives the function's values at another batch."""
-        shift = torch.linspace(-0.1, 0.1, batch.numel()).to(batch).reshape(batch.shape)
+    def _graphs(self, traced: fx.GraphModule, rows: int) -> Iterator[Function]:
+        """
+        Make functions of a recording, the fastest first.
+
+        Where dimensions of size one are dropped, as in sums over discrete sites, a single row is
+        evaluated twice.
+        """
+        graph = _simplified(traced, rows)
+        if self._row_by_row:
+            yield _by_row(graph)
+        else:
+
+            def of_any(batch: Tensor) -> tuple[Any, ...]:
+                return tuple(graph(_dense(batch), len(batch)))
+
+            yield of_any
+            yield lambda batch: _first_rows(of_any(_cut(batch, max(2, len(batch)))), len(batch))
+
+    def _compared(self, batch: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+        """Return another batch, and the function's values there."""
+        few = _cut(batch, _COMPARED_ROWS)
+        shift = torch.linspace(-0.1, 0.1, few.numel()).to(few).reshape(few.shape)
         with torch.no_grad():
-            pairs = zip(graph(batch + shift), self.function(batch + shift), strict=True)
-            return all(torch.allclose(*pair, **_CLOSE) for pair in pairs)
+            return few + shift, self.function(few + shift)
+
+
+def _by_row(graph: Callable[[Tensor], tuple[Any, ...]]) -> Function:
+    """Return a function of a batch that evaluates each row by a graph of one."""
+
+    def evaluate(batch: Tensor) -> tuple[Any, ...]:
+        rows = [graph(_dense(row)) for row in batch.split(1)]
+        return tuple(torch.cat(column) for column in zip(*rows, strict=True))
+
+    return evaluate
+
+
+def _first_rows(values: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
+    return tuple(value[:rows] for value in values)
+
+
+def _is_right(graph: Function, batch: Tensor, expected: tuple[Any, ...]) -> bool:
+    """
+    Tell whether a recording gives the function's values, of a batch and of one row; it cannot where
+    sizes were no rows'.
+    """
+    with torch.no_grad():
+        try:
+            pairs = [
+                *zip(graph(batch), expected, strict=True),
+                *zip(graph(batch[:1]), _first_rows(expected, 1), strict=True),
+            ]
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            return False
+    return all(
+        got.shape == wanted.shape and torch.allclose(got, wanted, **_CLOSE) for got, wanted in pairs
+    )
 
 
 class _Reads(TorchFunctionMode):
@@ -150,7 +201,7 @@ def _read_by_operations(module: fx.GraphModule) -> set[str]:
 
 def _deciding(node: fx.Node) -> list[fx.Node]:
     """Return the arguments of a node whose values decide on a size or a Python value."""
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, _OpOverload):
         return []
     if node.target is aten.index.Tensor:
         indices: Any = node.args[1]
@@ -165,33 +216,110 @@ def _dense(batch: Tensor) -> Tensor:
     return batch.clone(memory_format=torch.contiguous_format)
 
 
-def _pad(batch: Tensor, size: int) -> Tensor:
-    missing = size - len(batch)
-    return torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]) if missing else batch
+def _cut(batch: Tensor, rows: int) -> Tensor:
+    """Return so many of a batch's rows, the last one again and again where there are too few."""
+    few = batch[:rows]
+    missing = rows - len(few)
+    return _dense(torch.cat([few, few[-1:].expand(missing, *few.shape[1:])]))
 
 
-def _simplified(module: fx.GraphModule) -> Function:
-    """Drop what can be computed once: constants, copies, dead and repeated operations."""
+def _simplified(module: fx.GraphModule, rows: int) -> Callable[..., tuple[Any, ...]]:
+    """
+    Drop what can be computed once, constants, copies, dead and repeated operations, and make sizes
+    those of any batch.
+
+    :param rows: of the batch that was recorded; a graph of one row serves no other number.
+    :return: a function of a batch and its number of rows; of a batch of one row alone if that was
+        recorded.
+    """
     graph = module.graph
     graph.eliminate_dead_code(lambda node: node.is_impure() or not _is_pure(node))
-    if not all(_is_pure(node) or _made_pure(node) for node in graph.nodes):
-        return module.forward
-    for node in list(graph.nodes):
-        if node.op != "call_function":
-            continue
-        if _does_nothing(module, node):
-            node.replace_all_uses_with(cast(fx.Node, node.args[0]))
-        elif (
-            all(each.op == "get_attr" for each in node.all_input_nodes)
-            or node.target in _ONLY_SHAPE_MATTERS
-        ):
-            _fold(module, node)
-    graph.eliminate_dead_code()
-    hoist_expansions(graph)
-    graph.eliminate_dead_code()
-    _share(graph)
+    if all(_is_pure(node) or _made_pure(node) for node in graph.nodes):
+        for node in list(graph.nodes):
+            if node.op != "call_function":
+                continue
+            if _does_nothing(module, node):
+                node.replace_all_uses_with(cast(fx.Node, node.args[0]))
+            elif (
+                all(each.op == "get_attr" for each in node.all_input_nodes)
+                or node.target in _ONLY_SHAPE_MATTERS
+            ):
+                _fold(module, node, rows)
+        graph.eliminate_dead_code()
+        hoist_expansions(graph)
+        graph.eliminate_dead_code()
+        _share(graph)
+    if rows > 1:
+        _generalize(module, rows)
     module.recompile()
     return module.forward
+
+
+def _generalize(module: fx.GraphModule, recorded: int) -> None:
+    """Replace sizes that are multiples of the recorded number of rows by those of a given one."""
+    graph = module.graph
+    batch = next(node for node in graph.nodes if node.op == "placeholder")
+    with graph.inserting_after(batch):
+        rows = graph.placeholder("rows")
+    multiples = {1: rows}
+
+    def of_rows(size: Any) -> Any:
+        if isinstance(size, list | tuple):
+            return type(size)(of_rows(each) for each in size)
+        if not isinstance(size, int) or isinstance(size, bool) or size <= 0 or size % recorded:
+            return size
+        factor = size // recorded
+        if factor not in multiples:
+            with graph.inserting_after(rows):
+                multiples[factor] = graph.call_function(operator.mul, (rows, factor))
+        return multiples[factor]
+
+    for node in list(graph.nodes):
+        if isinstance(node.target, _OpOverload):
+            sizes = _sizes(node.target)
+            node.args = tuple(
+                of_rows(each) if name in sizes else each
+                for name, each in zip(_names(node.target), node.args, strict=False)
+            )
+            node.kwargs = {
+                name: of_rows(each) if name in sizes else each for name, each in node.kwargs.items()
+            }
+        elif node.op == "get_attr" and str(node.target).startswith(_FOLDED):
+            constant = getattr(module, str(node.target))
+            if recorded in constant.shape:
+                for dim in _row_dims(constant, recorded):
+                    constant = constant.narrow(dim, 0, 1)
+                sizes = of_rows(list(getattr(module, str(node.target)).shape))
+                setattr(module, str(node.target), constant.clone())
+                with graph.inserting_after(node):
+                    spread = graph.call_function(aten.expand.default, (node, sizes))
+                node.replace_all_uses_with(spread, lambda user, new=spread: user is not new)
+
+
+def _names(target: Any) -> list[str]:
+    return [each.name for each in target._schema.arguments]
+
+
+def _sizes(target: Any) -> set[str]:
+    """Return the names of an operation's arguments that may be sizes."""
+    numbers = {"number"} if target.overloadpacket is aten.arange else set()
+    kinds = _SIZE_TYPES | numbers
+    return {each.name for each in target._schema.arguments if str(each.type) in kinds}
+
+
+def _depends_on_rows(value: Tensor, rows: int) -> bool:
+    """Tell whether a value differs between rows, or may."""
+    several = sum(size % rows == 0 < size for size in value.shape)
+    return several > len(_row_dims(value, rows))
+
+
+def _row_dims(value: Tensor, rows: int) -> list[int]:
+    """Return the dimensions of so many equal rows."""
+    return [
+        dim
+        for dim, size in enumerate(value.shape)
+        if size == rows and torch.equal(value, value.narrow(dim, 0, 1).expand_as(value))
+    ]
 
 
 def _share(graph: fx.Graph) -> None:
@@ -207,7 +335,7 @@ def _share(graph: fx.Graph) -> None:
 
 
 def _is_pure(node: fx.Node) -> bool:
-    return not (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable)
+    return not (isinstance(node.target, _OpOverload) and node.target._schema.is_mutable)
 
 
 def _made_pure(node: fx.Node) -> bool:
@@ -230,7 +358,7 @@ def _made_pure(node: fx.Node) -> bool:
 
 def _is_view(node: fx.Node) -> bool:
     return (
-        not isinstance(node.target, torch._ops.OpOverload)
+        not isinstance(node.target, _OpOverload)
         or node.target._schema.returns[0].alias_info is not None
     )
 
@@ -253,8 +381,8 @@ def _does_nothing(module: fx.GraphModule, node: fx.Node) -> bool:
     return same and node.target in (aten.view.default, aten.expand.default)
 
 
-def _fold(module: fx.GraphModule, node: fx.Node) -> None:
-    """Replace a node by the constant it computes."""
+def _fold(module: fx.GraphModule, node: fx.Node, rows: int) -> None:
+    """Replace a node by the constant it computes, unless that differs between rows."""
 
     def constant(argument: fx.Node) -> Any:
         if argument.op == "get_attr":
@@ -267,7 +395,9 @@ def _fold(module: fx.GraphModule, node: fx.Node) -> None:
         value = cast(Callable[..., Any], node.target)(*args, **kwargs)
     if not isinstance(value, Tensor):
         return
-    name = f"_folded_{node.name}"
+    if rows > 1 and _depends_on_rows(value, rows):
+        return
+    name = f"{_FOLDED}{node.name}"
     module.register_buffer(name, value, persistent=False)
     with module.graph.inserting_before(node):
         node.replace_all_uses_with(module.graph.get_attr(name))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +16,15 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from pyro_tkam.distributions import JointEnergy
-from pyro_tkam.infer.model.batching import RUNNERS, Runner, choose_runner, prior_runner
+from pyro_tkam.infer.model.batching import (
+    RUNNERS,
+    KnownTerms,
+    LoopRunner,
+    Runner,
+    choose_runner,
+    first_prior_draws,
+    gradient,
+)
 from pyro_tkam.infer.model.compiled import TracedFunction
 from pyro_tkam.infer.model.coordinates import Layout, StandardNormal, Unconstrained, is_fixed
 from pyro_tkam.infer.model.evaluate import REFERENCE_SCALE, LogTerms, ModelTerms
@@ -38,7 +47,6 @@ from pyro_tkam.infer.model.sites import (
     first_run,
     signature,
 )
-from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.batched import Batched
 from pyro_tkam.ops.langevin import Point
 
@@ -88,20 +96,24 @@ class Density(Protocol):
     def records_graphs(self) -> bool:
         """Whether evaluations may be recorded as lists of tensor operations."""
 
+    @property
+    def loops(self) -> bool:
+        """Whether the model is run at one position after another."""
+
     def reference_terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """
         Return the log reference density and the rest of the log joint, differentiable in the
         position.
         """
 
+    def known_reference(self) -> KnownTerms | None:
+        """Return what is known of these terms somewhere without another run, if anything is."""
+
     def sample_reference(self, num: int) -> Tensor:
         """Draw ``num`` positions from the reference density."""
 
     def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
         """Evaluate the joint density alone."""
-
-    def expect(self, rows: int) -> None:
-        """Be ready for batches of exactly so many rows."""
 
     def draw_start(self, num: int) -> Tensor:
         """Draw positions ``(num, *local, dim)`` at which chains might start."""
@@ -173,8 +185,13 @@ class ModelDensity:
         else:
             self.structure = Structure.of(first)
         joint = self._make_terms({})
-        runner = RUNNERS[vectorization](joint) if vectorization else choose_runner(joint, preferred)
+        runner = (
+            RUNNERS[vectorization](joint)
+            if vectorization
+            else choose_runner(joint, preferred, keep=trace_graph)
+        )
         self.local_plates = self._find_local(type(runner), batch_plates)
+        self._known = None if self.local_plates else runner.known
         self._bind(type(runner))
 
     def _find_local(self, runner: type[Runner], wanted: Sequence[str] | Plates | None) -> Plates:
@@ -220,6 +237,7 @@ class ModelDensity:
         :raises ValueError: if a local plate is gone.
         """
         new = copy(self)
+        new._known = None
         new._args, new._kwargs = args, dict(kwargs)
         if not self._knows(args, new._kwargs):
             new._find_structure(
@@ -257,9 +275,21 @@ class ModelDensity:
         return ModelTerms(self._model, self._args, self._kwargs, self.structure, layout)
 
     def _record_graphs(self) -> None:
-        self._joint = TracedFunction(self._joint_gradient, self._trace_graph)
-        self._split = TracedFunction(self._split_gradient, self._trace_graph)
-        self._values = TracedFunction(self._split_values, self._trace_graph)
+        self._joint = self._recorded(_joint_gradient)
+        self._split = self._recorded(_split_gradient)
+        self._values = self._recorded(_split_values)
+
+    def _recorded(self, function: Callable[..., tuple[Tensor, ...]]) -> TracedFunction:
+        """Return a function of log terms and positions, at those of this model."""
+        known = self._known
+        return TracedFunction(
+            partial(function, self.log_terms),
+            self._trace_graph,
+            None
+            if known is None
+            else lambda: (known.position, function(known.terms, known.position)),
+            row_by_row=self.loops,
+        )
 
     @property
     def layout(self) -> Layout:
@@ -270,6 +300,11 @@ class ModelDensity:
     def records_graphs(self) -> bool:
         """Whether evaluations may be recorded as lists of tensor operations."""
         return self._trace_graph
+
+    @property
+    def loops(self) -> bool:
+        """Whether the model is run at one position after another."""
+        return isinstance(self._runner, LoopRunner)
 
     @property
     def _reference(self) -> Reference:
@@ -341,6 +376,15 @@ class ModelDensity:
         """
         return self._reference.split(position, *self.log_terms(position))
 
+    def known_reference(self) -> KnownTerms | None:
+        """Return what is known of these terms somewhere without another run, if anything is."""
+        known = self._known
+        if known is None:
+            return None
+        return KnownTerms(
+            known.position, lambda position: self._reference.split(position, *known.terms(position))
+        )
+
     def sample_reference(self, num: int) -> Tensor:
         """Draw ``num`` positions from the reference, ``(num, *local, dim)``."""
         if self._reference.is_prior:
@@ -356,11 +400,6 @@ class ModelDensity:
         """Evaluate log prior + log likelihood; ``rows`` makes no difference."""
         log_prior, log_likelihood = self.split_values(position)
         return log_prior + log_likelihood
-
-    def expect(self, rows: int) -> None:
-        """Be ready for batches of exactly so many rows; others are padded."""
-        for traced in (self._joint, self._split, self._values):
-            traced.expect(rows)
 
     def split(self, position: Tensor) -> SplitPoint:
         """Evaluate log prior and log likelihood, and both gradients."""
@@ -405,7 +444,8 @@ class ModelDensity:
         if self.prior_is_standard_normal:
             return normal
         if self._prior_runner is None:
-            self._prior_runner = prior_runner(self._runner)
+            self._prior_runner, drawn = first_prior_draws(self._runner, normal)
+            return drawn
         return self._prior_runner.draw_prior(normal)
 
     def check_independence(self, positions: Tensor) -> None:
@@ -462,29 +502,27 @@ class ModelDensity:
     def _only_latent_prior(self) -> bool:
         return self.terms.prior_names == list(self.structure.latent)
 
-    def _split_values(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            return self.log_terms(position)
 
-    def _joint_gradient(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            position = position.detach().requires_grad_()
-            log_prior, log_likelihood = self.log_terms(position)
-            log_joint = log_prior + log_likelihood
-            gradient = _gradient(log_joint, position)
-        return log_joint.detach(), gradient
-
-    def _split_gradient(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        with torch.enable_grad():
-            position = position.detach().requires_grad_()
-            log_prior, log_likelihood = self.log_terms(position)
-            gradients = _gradient(log_prior, position), _gradient(log_likelihood, position)
-        return log_prior.detach(), log_likelihood.detach(), *gradients
+Terms = Callable[[Tensor], LogTerms]
 
 
-@in_full_precision
-def _gradient(value: Tensor, position: Tensor) -> Tensor:
-    """Return the gradient of each row's value; zero where it doesn't depend on the position."""
-    if not value.requires_grad:
-        return torch.zeros_like(position)
-    return torch.autograd.grad(value.sum(), position, retain_graph=True, materialize_grads=True)[0]
+def _split_values(log_terms: Terms, position: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        return log_terms(position)
+
+
+def _joint_gradient(log_terms: Terms, position: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        position = position.detach().requires_grad_()
+        log_prior, log_likelihood = log_terms(position)
+        log_joint = log_prior + log_likelihood
+        slope = gradient(log_joint, position)
+    return log_joint.detach(), slope
+
+
+def _split_gradient(log_terms: Terms, position: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with torch.enable_grad():
+        position = position.detach().requires_grad_()
+        log_prior, log_likelihood = log_terms(position)
+        slopes = gradient(log_prior, position), gradient(log_likelihood, position)
+    return log_prior.detach(), log_likelihood.detach(), *slopes

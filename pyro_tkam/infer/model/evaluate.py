@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pyro
@@ -17,7 +17,7 @@ from pyro_tkam.infer.model.coordinates import Layout, StandardNormal
 from pyro_tkam.infer.model.enumeration import marginal
 from pyro_tkam.infer.model.failures import ChangingShapeError, ForRows
 from pyro_tkam.infer.model.handlers import DrawDetached, trace_latents
-from pyro_tkam.infer.model.site import Site, is_flat, is_prior, site_log_prob
+from pyro_tkam.infer.model.site import Site, is_flat, is_latent, is_prior, site_log_prob
 from pyro_tkam.infer.model.sites import Model, Structure, sample_sites
 
 _ROWS = "_rows"
@@ -25,6 +25,7 @@ REFERENCE_SCALE = 2.0
 """Standard deviation of unconstrained coordinates that have no prior to draw from."""
 LogTerms = tuple[Tensor, Tensor]
 """Log prior and log likelihood."""
+_CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4, "equal_nan": True}
 
 
 class ModelTerms:
@@ -65,14 +66,17 @@ class ModelTerms:
         Return positions ``(rows, *local, dim)``, the first that of the first run; they are not as
         many as any dimension of the model is long.
         """
+        first = self.coordinates(self.structure.trace)
+        return torch.stack([first + 0.1 * i for i in range(self._other_size(2))])
+
+    def _other_size(self, least: int) -> int:
+        """Return the smallest number that no dimension of the model is long."""
         sizes = {
             size
             for _, site in self.structure.sites()
             for size in torch.as_tensor(site["value"]).shape
         }
-        rows = next(rows for rows in range(2, len(sizes) + 3) if rows not in sizes)
-        first = self.coordinates(self.structure.trace)
-        return torch.stack([first + 0.1 * i for i in range(rows)])
+        return next(rows for rows in range(least, least + len(sizes) + 1) if rows not in sizes)
 
     def first_terms(self, position: Tensor) -> LogTerms:
         """
@@ -169,6 +173,34 @@ class ModelTerms:
         rows = len(normal)
         return self.coordinates(self._run_latents(spread, rows), given, (rows,))
 
+    def compared_draws(self, normal: Tensor) -> Tensor | None:
+        """
+        Draw positions as :meth:`plated_draw_prior` does, in a run in which another row has the
+        values of the first run; return None where its densities are not those of the first run.
+        """
+        rows = self._other_size(len(normal) + 1)
+        more = torch.cat([normal[:1].expand(rows - len(normal), *normal.shape[1:]), normal])
+        given = self._from_normal(self.layout.unflatten(more))
+        spread = self._from_normal(self._spread(more))
+        trace = self._run_latents(spread, rows, _FirstRow(self.structure))
+        if not self._begins_as_first_run(trace):
+            return None
+        return self.coordinates(trace, given, (rows,))[rows - len(normal) :]
+
+    def _begins_as_first_run(self, trace: poutine.Trace) -> bool:
+        """Tell whether the first row of latent sites has the densities of the first run."""
+        rank, plain = self.structure.max_plate_nesting + 1, self.structure.plain.nodes
+        latent = [(name, site) for name, site in sample_sites(trace) if is_latent(site)]
+        with torch.no_grad(), pyro.validation_enabled(False), in_latents_only():
+            for name, site in latent:
+                term, wanted = site_log_prob(site), site_log_prob(plain[name])
+                first = term[0] if term.ndim == rank else term
+                if first.numel() != wanted.numel():
+                    return False
+                if not are_close(first.reshape(wanted.shape), wanted):
+                    return False
+        return True
+
     def _from_normal(self, coordinates: dict[str, Tensor]) -> dict[str, Tensor]:
         sites = self.layout.sites
         flat = {name: REFERENCE_SCALE * coordinates[name] for name in self._flat}
@@ -202,13 +234,18 @@ class ModelTerms:
         return trace, coordinates
 
     def _run_latents(
-        self, coordinates: dict[str, Tensor], rows: int | None = None
+        self,
+        coordinates: dict[str, Tensor],
+        rows: int | None = None,
+        handler: AbstractContextManager[Any] | None = None,
     ) -> poutine.Trace:
         """
         Run the model as :meth:`run` does, its discrete sites drawn, no further than its last latent
         site.
+
+        :param handler: another messenger, which sees what the others have made of a site.
         """
-        with self._setting(coordinates):
+        with self._setting(coordinates), handler or nullcontext():
             return trace_latents(self._with_rows(rows), self.layout.sites, self.args, self.kwargs)
 
     @contextmanager
@@ -293,6 +330,26 @@ class _SetCoordinates(poutine.messenger.Messenger):
             value = self.layout.sites[name].coordinate.value(msg["fn"], self.coordinates[name])
             _check_shape(name, msg["fn"], value)
             msg["value"] = value
+
+
+class _FirstRow(poutine.messenger.Messenger):
+    """Sets the first row of each latent site to its value in the first run."""
+
+    def __init__(self, structure: Structure) -> None:
+        super().__init__()
+        self.nodes, self.nesting = structure.plain.nodes, structure.max_plate_nesting
+
+    def _pyro_post_sample(self, msg: Site) -> None:
+        if not is_latent(msg) or msg["name"] not in self.nodes:
+            return
+        value, dim = msg["value"], -1 - self.nesting - msg["fn"].event_dim
+        first = self.nodes[msg["name"]]["value"].reshape(value.narrow(dim, 0, 1).shape)
+        msg["value"] = torch.cat([first, value.narrow(dim, 1, value.shape[dim] - 1)], dim)
+
+
+def are_close(value: Tensor, expected: Tensor) -> bool:
+    """Tell whether two ways of running a model give the same."""
+    return value.shape == expected.shape and torch.allclose(value, expected, **_CLOSE)
 
 
 def _check_shape(name: str, fn: Any, value: Tensor) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 aten = torch.ops.aten
+_OpOverload = type(aten.add.Tensor)
 _TAKE_ANY_STRIDES = (
     aten.sum.dim_IntList,
     aten.logsumexp.default,
@@ -84,7 +85,7 @@ def _source(node: fx.Node) -> fx.Node:
 
 def _is_pointwise(node: fx.Node) -> bool:
     target: Any = node.target
-    return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags
+    return isinstance(target, _OpOverload) and torch.Tag.pointwise in target.tags
 
 
 def _is_along_own(node: fx.Node) -> bool:

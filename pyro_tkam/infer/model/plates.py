@@ -27,7 +27,7 @@ from pyro_tkam.infer.model.batching import (
     Runner,
     VmapRunner,
     agrees,
-    prior_runner,
+    first_prior_draws,
 )
 from pyro_tkam.infer.model.coordinates import AsDrawn, Layout, SiteLayout, Unconstrained
 from pyro_tkam.infer.model.evaluate import ModelTerms
@@ -154,7 +154,7 @@ def _positions(runner: Runner) -> tuple[Tensor, Tensor]:
     if any(is_improper(nodes[name]) for name in terms.layout.sites):
         drawn = normal
     else:
-        drawn = prior_runner(runner).draw_prior(normal)
+        _, drawn = first_prior_draws(runner, normal)
     drawn = torch.where(drawn.isfinite(), drawn, 0.0)
     base, other = drawn.chunk(2)
     spread = drawn.std(0) * _moves(terms.layout).to(drawn)

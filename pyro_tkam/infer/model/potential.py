@@ -28,6 +28,7 @@ class PotentialDensity:
     """
 
     records_graphs = True
+    loops = False
 
     def __init__(
         self,
@@ -48,6 +49,9 @@ class PotentialDensity:
         reference = log_normal_reference(position).sum(-1)
         return reference, self._log_density(position) - reference
 
+    def known_reference(self) -> None:
+        """Return nothing: a potential is not run before."""
+
     def sample_reference(self, num: int) -> Tensor:
         """Draw ``num`` positions from ``N(0, 2²)``."""
         shape = (num, *self._prototype.shape)
@@ -60,11 +64,6 @@ class PotentialDensity:
     def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
         """Evaluate the log density alone."""
         return torch.as_tensor(by_rows(self._traced_value, position)[0])
-
-    def expect(self, rows: int) -> None:
-        """Be ready for batches of exactly so many rows."""
-        self._traced.expect(rows)
-        self._traced_value.expect(rows)
 
     def draw_start(self, num: int) -> Tensor:
         """Return the prototype, ``num`` times."""

@@ -101,8 +101,6 @@ class TemperedChains:
         can_sample = density.can_sample_prior()
         self.exact_prior = can_sample and density.draws_prior_exactly()
         self.num_drawn = num_chains * self.exact_prior
-        density.expect(len(betas) * num_chains - self.num_drawn)
-        density.expect(num_chains)
         draw = density.sample_prior if can_sample else density.draw_start
         position = find_start(density, len(betas) * num_chains, draw).position
         self._set_betas(betas.to(position))

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyro_tkam._checks import one_of
 from pyro_tkam.infer.diagnosis import TemperedRun, tempering_verdict
 from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.model.failures import ForRows, by_rows
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators import Estimate, bar, bridge, sandwich, thermodynamic
 
@@ -183,20 +184,22 @@ def along_ladder(draws: TemperedDraws) -> Estimate:
     return bar(_log_likelihood(draws), draws.betas)
 
 
-def log_joint(density: ModelDensity) -> Callable[[Tensor], Tensor]:
+def log_joint(density: ModelDensity, *, recorded: bool = True) -> Callable[[Tensor], Tensor]:
     """
-    Return the log joint density of positions ``(num, *local, dim)``, without gradients; NaN counts
-    as ``-inf``.
+    Return the log joint density of positions ``(num, *local, dim)``, without gradients: ``-inf``
+    where it is NaN or the model raises.
+
+    :param recorded: evaluate by a recorded graph, which pays where many batches follow.
     """
-    data = math.prod(density.layout.local_shape)
-    rows = max(1, CHUNK // data)
+    rows = max(1, CHUNK // math.prod(density.layout.local_shape))
+
+    def run(chunk: Tensor) -> tuple[Tensor, ...]:
+        return density.split_values(chunk) if recorded else by_rows(density.log_terms, chunk)
 
     @torch.no_grad()
     def evaluate(positions: Tensor) -> Tensor:
-        with poutine.block(), pyro.validation_enabled(False):
-            parts = [
-                torch.stack(density.log_terms(chunk)).sum(0) for chunk in positions.split(rows)
-            ]
+        with poutine.block(), pyro.validation_enabled(False), ForRows():
+            parts = [torch.stack(run(chunk)).sum(0) for chunk in positions.split(rows)]
         return torch.cat(parts).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
     return evaluate

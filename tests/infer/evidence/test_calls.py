@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer import log_evidence
+from pyro_tkam.infer import EnsembleHMC, VectorizedMCMC, log_evidence
+from pyro_tkam.infer.evidence.log_evidence import METHODS
 
 calls: list[int] = []
 
@@ -24,15 +25,32 @@ def local(y: Tensor) -> None:
         pyro.sample("y", dist.Normal(z, 1.0), obs=y)
 
 
+SMALL = {name: {"num_samples": 50, "warmup_steps": 30} for name in METHODS} | {
+    "auto": {},
+    "importance": {"num_particles": 2000},
+    "ais": {"num_particles": 100, "steps_between": 3, "warmup_steps": 30},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("model", "data", "most"),
     [(single, torch.tensor(0.5), 8), (local, torch.tensor([0.5, 1.0]), 20)],
     ids=["one latent", "a local plate"],
 )
-def test_an_evidence_prepares_once(model, data: Tensor, most: int) -> None:
+def test_an_evidence_prepares_once(model, data: Tensor, most: int, method: str) -> None:
     pyro.set_rng_seed(0)
     calls.clear()
-    evidence = log_evidence(model, data)
+    evidence = log_evidence(model, data, method=method, **SMALL[method])
     exact = dist.Normal(0.0, 2**0.5).log_prob(data).sum().item()
     assert abs(evidence.value - exact) < 5 * evidence.standard_error
     assert len(calls) <= most
+
+
+@pytest.mark.parametrize("num_chains", [4, 64])
+def test_chains_prepare_once(num_chains: int) -> None:
+    pyro.set_rng_seed(0)
+    calls.clear()
+    mcmc = VectorizedMCMC(EnsembleHMC(single), 20, 20, num_chains=num_chains, disable_progbar=True)
+    mcmc.run(torch.tensor(0.5))
+    assert len(calls) <= 4

@@ -54,7 +54,6 @@ def test_values_that_leave_torch_are_not_frozen(function: Callable) -> None:
 @pytest.mark.parametrize("rows", [1, 7, 8, 13, 100])
 def test_graph_equals_the_function_at_every_size(rows: int) -> None:
     traced = TracedFunction(lambda x: (x.square().sum(-1), x.sin()))
-    traced.expect(13)
     x = torch.randn(rows, 3)
     torch.testing.assert_close(traced(x)[0], x.square().sum(-1))
     torch.testing.assert_close(traced(x)[1], x.sin())
@@ -113,12 +112,13 @@ def test_what_a_plate_repeats_is_computed_once() -> None:
     traced, x = TracedFunction(with_gradient), torch.randn(8, 6, dtype=torch.float64)
     torch.testing.assert_close(traced(x), with_gradient(x))
     assert traced.failure is None
-    graph = traced._graphs[8].__self__.graph  # type: ignore[attr-defined]
     sizes = [
-        node.meta["val"].numel() for node in graph.nodes if node.name.startswith("_log_softmax")
+        node.meta["val"][0].numel()
+        for node in traced.operations
+        if node.name.startswith("_log_softmax")
     ]
     # That along what the plate does not repeat, that along what it repeats, and a derivative.
-    assert sizes == [16, 800, 800]
+    assert sizes == [2, 100, 100]
 
 
 def test_graphs_that_read_memory_keep_their_layout() -> None:
@@ -130,3 +130,59 @@ def test_graphs_that_read_memory_keep_their_layout() -> None:
     traced, x = TracedFunction(function), torch.randn(8, 2)
     torch.testing.assert_close(traced(x)[0], function(x)[0])
     assert traced.failure is None
+
+
+DATA = {size: torch.randn(size) for size in (3, 37, 53, 74)}
+
+
+@pytest.mark.parametrize("size", [3, 37, 74])
+def test_sizes_of_data_are_no_numbers_of_rows(size: int) -> None:
+    """One recording is of 37 rows: data of that size, and a constant of it, stay what they are."""
+    data = DATA[size]
+
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        spread = (x[:, :1] - data).square().sum(-1) + torch.ones(size).sum()
+        pairs = torch.cat([x.sum(-1), torch.arange(len(x)) * 0.0 + size]).reshape(2, -1)
+        return spread, pairs.sum(0), torch.zeros(len(x), 2) + x[:, :2]
+
+    traced = TracedFunction(function)
+    for rows in (1, 2, 5, 37, 74, 100):
+        x = torch.randn(rows, 3)
+        for got, expected in zip(traced(x), function(x), strict=True):
+            torch.testing.assert_close(got, expected)
+    assert traced.failure is None
+
+
+def test_where_every_recording_meets_its_size_the_function_is_run() -> None:
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        return tuple((x[:, :1].expand(len(x), size) - DATA[size]).sum(-1) for size in (37, 53))
+
+    traced, x = TracedFunction(function), torch.randn(6, 2)
+    torch.testing.assert_close(traced(x), function(x))
+    assert traced.failure is not None
+
+
+def test_one_recording_serves_all_sizes() -> None:
+    calls = []
+
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        calls.append(len(x))
+        return (x.square().sum(-1),)
+
+    traced = TracedFunction(function)
+    for rows in (4, 9, 200):
+        traced(torch.randn(rows, 2))
+    assert len(calls) == 2
+
+
+def test_known_values_check_a_recording() -> None:
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        return (x.square().sum(-1),)
+
+    at, x = torch.randn(2, 3), torch.randn(4, 3)
+    right = TracedFunction(function, known=lambda: (at, function(at)))
+    wrong = TracedFunction(function, known=lambda: (at, (torch.zeros(2),)))
+    for traced in (right, wrong):
+        torch.testing.assert_close(traced(x), function(x))
+    assert right.failure is None
+    assert wrong.failure is not None

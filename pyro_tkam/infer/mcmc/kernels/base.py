@@ -195,7 +195,6 @@ class LangevinKernel(MCMCKernel):
             args, kwargs = checked.args, checked.kwargs
         params = self._initial_params
         density = self.density(args, kwargs, params)
-        density.expect(1)
         if moving := density.moving_supports():
             raise ValueError(
                 "kernel must be run by VectorizedMCMC for this model, got MCMC, which maps each "

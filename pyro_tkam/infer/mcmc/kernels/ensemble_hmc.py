@@ -129,7 +129,7 @@ class EnsembleHMC(LangevinKernel):
         """Return one row of an ensemble that is warmed up, whose tuning stays as it is."""
         if params is not None or self.has_own_start:
             return super()._first_chain(density, params, warmup_steps)
-        ensemble = TemperedEnsemble(self, Path(density, ENSEMBLE_ROWS), ENSEMBLE_ROWS)
+        ensemble = TemperedEnsemble(self, Path(density), ENSEMBLE_ROWS)
         while not ensemble.done:
             ensemble.rung()
         warm = ensemble.chains(self, WINDOWS[-1])
