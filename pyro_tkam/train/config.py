@@ -143,7 +143,9 @@ class TrainConfig:
     :param num_particles: draws per gradient step. Those of "importance" are shared across the
         batch; "iwae", "wake" and "wake-sleep" make separate draws for each datum.
     :param chains: options of the objectives that run chains.
-    :param learning_rate: step size of Adam.
+    :param learning_rate: step size of Adam, the highest one of a "one-cycle" schedule.
+    :param schedule: "constant", or "one-cycle": the step size rises to ``learning_rate`` within the
+        first twentieth of the updates and falls to nothing at the last, by ``OneCycleLR``.
     :param clip_norm: largest norm of a gradient; larger gradients are scaled down to it; null turns
         this off.
     :param checkpoint_every: number of updates between checkpoints.
@@ -168,6 +170,7 @@ class TrainConfig:
     num_particles: int = 100
     chains: ChainConfig = field(default_factory=ChainConfig)
     learning_rate: float = 1e-3
+    schedule: str = "constant"
     clip_norm: float | None = None
     checkpoint_every: int = 200
     grid_updates: GridConfig | None = None
@@ -188,6 +191,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be a positive number, got {value}")
+        if self.schedule not in ("constant", "one-cycle"):
+            raise ValueError(f"schedule must be 'constant' or 'one-cycle', got {self.schedule!r}")
         check_hardware(self.batch_size, self.devices, self.num_nodes, self.precision)
 
     @classmethod

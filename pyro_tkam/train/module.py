@@ -10,6 +10,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from pyro_tkam.distributions import PersistentULA
 from pyro_tkam.infer import ImportanceMLE
@@ -21,6 +22,7 @@ from pyro_tkam.train.callbacks import RandomState
 from pyro_tkam.train.checkpoints import check_stamp, stamp
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 #: what to take in the place of Pyro's objectives that return no loss to differentiate
 _INSTEAD = {
@@ -50,6 +52,8 @@ class ELBOTraining(lightning.LightningModule):
         mini-batch; None calls ``model(batch)``.
     :param optimizer: function from parameters to a torch optimizer; the default is Adam with step
         size 1e-3.
+    :param scheduler: function from the optimizer to a schedule of its step size, which goes on
+        after every update; None keeps the step size.
     :param penalty: function from the model to a scalar that is added to the loss, in nats per
         datum. It can use the model's functions, as in ``lambda model: 1e-3 *
         model.prior.energies.regularization(smoothness=1.0)``, or its outputs from
@@ -66,6 +70,7 @@ class ELBOTraining(lightning.LightningModule):
         *,
         size: int | None = None,
         optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
         penalty: Callable[[nn.Module], Tensor] | None = None,
     ) -> None:
         super().__init__()
@@ -87,6 +92,7 @@ class ELBOTraining(lightning.LightningModule):
         self.shares_draws = guide is None and isinstance(elbo, ImportanceMLE)
         self.objective = elbo(model, guide)
         self.make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
+        self.make_scheduler = scheduler
 
     def initialize(self, batch: Any) -> None:
         """
@@ -112,9 +118,13 @@ class ELBOTraining(lightning.LightningModule):
         if not any(parameter.requires_grad for parameter in self.parameters()):
             raise ValueError("model must have a parameter that requires a gradient, got none")
 
-    def configure_optimizers(self) -> Optimizer:
-        """Return the optimizer of all parameters of the model and the guide."""
-        return self.make_optimizer(self.parameters())
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer of all parameters of model and guide, and its schedule if any."""
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """

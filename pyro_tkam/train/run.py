@@ -1,12 +1,16 @@
 """A whole training run from its configuration, and loading a trained model from a run folder."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from pyro_tkam import _arviz
 from pyro_tkam._files import replacing
@@ -106,6 +110,7 @@ def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) ->
         guide,
         size=len(rows),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config.learning_rate),
+        scheduler=_one_cycle(config) if config.schedule == "one-cycle" else None,
     )
     _check_claim(files, config)
     # Which of several processes is the first is known only once they have started.
@@ -132,6 +137,16 @@ def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) ->
         num_nodes=config.num_nodes,
         precision=config.precision,
         progress=progress,
+    )
+
+
+def _one_cycle(config: TrainConfig) -> Callable[[Optimizer], LRScheduler]:
+    """Return a schedule that rises within a twentieth of the updates, and ends at nothing."""
+    return partial(
+        OneCycleLR,
+        max_lr=config.learning_rate,
+        total_steps=config.updates + 1,
+        pct_start=0.05,
     )
 
 

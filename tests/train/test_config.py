@@ -38,9 +38,15 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"batch_size": 0}, {"num_particles": -1}, {"learning_rate": 0.0}, {"clip_norm": float("nan")}],
+    [
+        {"batch_size": 0},
+        {"num_particles": -1},
+        {"learning_rate": 0.0},
+        {"clip_norm": float("nan")},
+        {"schedule": "falling"},
+    ],
 )
 def test_values_out_of_range_are_named(wrong):
     (name,) = wrong
-    with pytest.raises(ValueError, match=f"{name} must be .*, got {wrong[name]}"):
+    with pytest.raises(ValueError, match=f"{name} must be .*, got {wrong[name]!r}"):
         TrainConfig(**wrong)

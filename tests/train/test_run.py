@@ -16,6 +16,7 @@ from pyro_tkam.train import (
     train,
     training_to_arviz,
 )
+from pyro_tkam.train.checkpoints import read_checkpoint
 from pyro_tkam.train.pictures import generate
 
 SMALL = TrainConfig(
@@ -100,6 +101,15 @@ def test_other_presets_train_and_come_back(preset, tmp_path):
     assert train(config, tmp_path / "run", progress=False)["held_out"]["num_draws"] > 0
     assert generate(load_model(tmp_path / "run"), 2).shape == (2, 8, 8)
     assert (tmp_path / "run" / "prior.png").exists()
+
+
+def test_one_cycle_ends_at_a_step_size_of_nothing(folder, tmp_path):
+    train(replace(SMALL, schedule="one-cycle"), tmp_path, progress=False)
+    (state,) = read_checkpoint(RunFolder(tmp_path).checkpoint)["optimizer_states"]
+    assert state["param_groups"][0]["max_lr"] == SMALL.learning_rate
+    assert state["param_groups"][0]["lr"] < 1e-5 * SMALL.learning_rate
+    (state,) = read_checkpoint(RunFolder(folder).checkpoint)["optimizer_states"]
+    assert state["param_groups"][0]["lr"] == SMALL.learning_rate
 
 
 def test_an_old_configuration_is_that_of_kart(tmp_path):

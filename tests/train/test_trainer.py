@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pyro
@@ -29,7 +30,7 @@ class Crash(Callback):
             raise RuntimeError("crash")
 
 
-def run(folder, crash=None, **options):
+def run(folder, crash=None, scheduler=None, callbacks=(), **options):
     pyro.set_rng_seed(1)
     x = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
     model = TKAM.kart(4, latent_dim=2, coupling="shared", grid_size=5, widths=[6], noise_scale=0.2)
@@ -40,10 +41,10 @@ def run(folder, crash=None, **options):
         "progress": False,
     } | options
     return fit(
-        ELBOTraining(model, ImportanceMLE(8), size=30),
+        ELBOTraining(model, ImportanceMLE(8), size=30, scheduler=scheduler),
         x,
         folder,
-        callbacks=() if crash is None else (Crash(crash),),
+        callbacks=(*callbacks, *(() if crash is None else (Crash(crash),))),
         **options,
     )
 
@@ -114,6 +115,29 @@ def test_without_the_generators_state_the_numbers_differ(whole, tmp_path, monkey
     monkeypatch.setattr(callbacks.RandomState, "load_state_dict", lambda self, state: None)
     run(tmp_path)
     assert RunFolder(whole).metrics.read_bytes() != RunFolder(tmp_path).metrics.read_bytes()
+
+
+class StepSizes(Callback):
+    """Record the step size of every update."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, *_):
+        self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_a_schedule_goes_on_after_every_update_and_after_a_crash(whole, tmp_path):
+    halving = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+    recorded = StepSizes()
+    run(tmp_path / "whole", scheduler=halving, callbacks=(recorded,))
+    assert recorded.seen == pytest.approx([1e-3 * 0.5**k for k in range(UPDATES)])
+    with pytest.raises(RuntimeError, match="crash"):
+        run(tmp_path / "broken", 6, scheduler=halving)
+    resumed = StepSizes()
+    run(tmp_path / "broken", scheduler=halving, callbacks=(resumed,))
+    assert resumed.seen == recorded.seen[4:]
+    assert_same(tmp_path / "whole", tmp_path / "broken")
 
 
 def test_a_short_gradient_norm_changes_the_run(whole, tmp_path):
