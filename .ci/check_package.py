@@ -70,23 +70,24 @@ def check_sdist(sdist: Path) -> None:
 
 def installed_version(wheel: Path) -> str:
     """
-    Install a wheel into an environment of its own, run the README's examples there, and return its
-    version.
+    Install a wheel into an environment of its own, run the README's examples there, those with
+    formulas after their extra is installed too, and return its version.
     """
     examples = re.findall(
         r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
     )
-    code = "".join([IMPORTED, *examples, "print(pyro_tkam.__version__)\n"])
+    core = [each for each in examples if "pyro_tkam.symbolic" not in each]
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         python = str(Path(folder) / "bin" / "python")
-        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        subprocess.run(
-            [*pip, "--constraint", str(ROOT / "constraints.txt"), str(wheel.resolve())], check=True
-        )
-        done = subprocess.run(
-            [python, "-c", code], check=True, cwd=folder, stdout=subprocess.PIPE, text=True
-        )
+        for extra, blocks in (("", core), ("[symbolic]", examples)):
+            pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+            constraint = ["--constraint", str(ROOT / "constraints.txt")]
+            subprocess.run([*pip, *constraint, f"{wheel.resolve()}{extra}"], check=True)
+            code = "".join([IMPORTED, *blocks, "print(pyro_tkam.__version__)\n"])
+            done = subprocess.run(
+                [python, "-c", code], check=True, cwd=folder, stdout=subprocess.PIPE, text=True
+            )
         return done.stdout.splitlines()[-1]
 
 

@@ -16,7 +16,8 @@ RESULTS = Path(__file__).parent / "results"
 OURS = sorted(RESULTS.glob("reproduction-seed-*.json"))
 PUBLISHED = RESULTS / "published.json"
 
-VERDICTS = {True: "holds here too", False: "**does not hold here**", None: "not run"}
+VERDICTS = {True: "holds here too", False: "**does not hold here**", None: "not told apart"}
+SIGNS = {True: "as claimed", False: "otherwise", None: "not told apart"}
 NOTHING = "–"
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -225,22 +226,24 @@ def verdict(found: Finding) -> str:
 
     :param found: the claim with their figures.
     """
-    count = f" ({sum(each.holds for each in found.comparisons)} of {len(found.comparisons)})"
-    return VERDICTS[found.holds] + (count if found.comparisons else "")
+    if not found.comparisons:
+        return "not run"
+    holding = sum(each.holds is True for each in found.comparisons)
+    return f"{VERDICTS[found.holds]} ({holding} of {len(found.comparisons)})"
 
 
 def _compared(comparison: Comparison) -> str:
-    low, high = number(comparison.low), number(comparison.high)
-    return f"{comparison.about}: {low} {'<' if comparison.holds else '≥'} {high}"
+    difference = f"{comparison.difference:+.2f} ± {comparison.standard_error:.2f}"
+    return f"{comparison.about}: {difference} ({SIGNS[comparison.holds]})"
 
 
-def findings_table(ours: Results) -> str:
+def findings_table(runs: Sequence[Results]) -> str:
     """
-    Return what the paper found, the figures that decide it here, and what they say.
+    Return what the paper found, the differences that decide it here, and what they say.
 
-    :param ours: results of all experiments.
+    :param runs: results of all experiments, one mapping for each seed.
     """
-    found = findings(ours)
+    found = findings(runs)
     rows = [
         [
             each.claim.section,
@@ -251,13 +254,13 @@ def findings_table(ours: Results) -> str:
         ]
         for each in found
     ]
-    decided = [each for each in found if each.holds is not None]
-    holding = sum(bool(each.holds) for each in decided)
+    made = [each.holds for each in found if each.comparisons]
     line = (
-        f"Of {len(found)} published findings our recorded runs decide {len(decided)}: "
-        f"{holding} as the paper does, {len(decided) - holding} otherwise."
+        f"Of {len(found)} published findings our recorded runs bear on {len(made)}: "
+        f"{made.count(True)} as the paper has it, {made.count(False)} otherwise, and "
+        f"{made.count(None)} that {len(runs)} seeds don't tell apart."
     )
-    head = ["section", "published finding", "decided by", "figures", "our runs"]
+    head = ["section", "published finding", "decided by", "differences", "our runs"]
     return f"{grid(head, rows)}\n\n{line}"
 
 
@@ -275,10 +278,15 @@ def experiments_table(prefix: str, ours: Results, published: Results) -> str:
     return "\n\n".join(parts)
 
 
-TABLES: dict[str, Callable[[Results, Results], str]] = {
-    "findings": lambda ours, published: findings_table(ours),
+def _experiments(prefix: str, runs: Sequence[Results]) -> str:
+    published = json.loads(PUBLISHED.read_text())["rows"]
+    return experiments_table(prefix, over_seeds(runs), published)
+
+
+TABLES: dict[str, Callable[[Sequence[Results]], str]] = {
+    "findings": findings_table,
     **{
-        prefix: partial(experiments_table, prefix)
+        prefix: partial(_experiments, prefix)
         for prefix in ("digits", "fashion", "darcy", "patches", "svhn", "cifar10")
     },
 }
@@ -293,5 +301,4 @@ def rendered(name: str) -> str:
     """
     if name not in TABLES:
         raise ValueError(f"reproduction must be one of {sorted(TABLES)}, got {name!r}")
-    ours = over_seeds([json.loads(path.read_text()) for path in OURS])
-    return TABLES[name](ours, json.loads(PUBLISHED.read_text())["rows"])
+    return TABLES[name]([json.loads(path.read_text()) for path in OURS])

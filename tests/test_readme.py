@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyro
 import pytest
+from sympy import symbols
 
 from pyro_tkam.datasets import SOURCES
 
@@ -17,8 +18,8 @@ PROJECT = tomllib.loads((README.parent / "pyproject.toml").read_text())["project
 @pytest.fixture(scope="module")
 def names():
     blocks = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
-    assert len(blocks) == 3
-    assert len(blocks[0].splitlines()) <= 12
+    assert len(blocks) == 4
+    assert max(len(block.splitlines()) for block in blocks) <= 17
     pyro.set_rng_seed(0)
     with pyro.get_param_store().scope():
         content: dict[str, object] = {}
@@ -41,14 +42,22 @@ def test_the_evidence_of_the_readme_is_right_and_arrives_in_arviz(names):
     assert abs(evidence.value - -31.432) < max(5 * evidence.standard_error, 0.02)
     assert data.attrs["log_evidence"] == evidence.value
     summary = names["arviz"].summary(data, var_names=["location", "scatter"])
-    assert (summary["r_hat"] < 1.1).all()
+    assert (summary["r_hat"] <= 1.01).all()
+    assert names["mcmc"].verdict.trusted
+
+
+def test_the_formula_of_the_readme_is_found(names):
+    u, v = symbols("u v")
+    assert (names["formula"].expressions[0] - (u + v) / (u * v + 1)).simplify() == 0
 
 
 def test_what_the_readme_points_to_is_there():
     links = re.findall(r"\]\(((?!http)[^)]+)\)", TEXT)
     assert links
+    headings = re.findall(r"^#+ (.+)$", TEXT, flags=re.MULTILINE)
+    anchors = {"#" + re.sub(r"[^\w ]", "", each).lower().replace(" ", "-") for each in headings}
     for link in links:
-        assert (README.parent / link).is_file()
+        assert link in anchors or (README.parent / link).is_file()
     assert (README.parent / "docs" / "images" / "demo.png").stat().st_size < 300_000
 
 

@@ -1,8 +1,10 @@
 """What the paper found in words, and whether our runs find it too."""
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from statistics import fmean, stdev
 from typing import Any
 
 __all__ = ["CLAIMS", "Claim", "Comparison", "Finding", "findings"]
@@ -11,24 +13,55 @@ __all__ = ["CLAIMS", "Claim", "Comparison", "Finding", "findings"]
 Results = Mapping[str, Mapping[str, Any]]
 
 
+#: differences of fewer standard errors are not told apart
+LEAST_ERRORS = 2.0
+
+
 @dataclass(frozen=True)
 class Comparison:
     """
-    Two figures of our runs; a claim says that the first is below the second.
+    Two figures of our runs, paired by seed; a claim says that the first is below the second.
 
     :param about: what they are figures of, such as ``"rbf"``.
-    :param low: the one that a claim says is smaller.
-    :param high: the one that it says is larger.
+    :param low: the one that a claim says is smaller, of each seed.
+    :param high: the one that it says is larger, of each seed.
+
+    >>> apart = Comparison("rbf", (1.0, 1.2, 0.9), (2.0, 2.1, 2.0))
+    >>> round(apart.difference, 3), round(apart.standard_error, 3), apart.holds
+    (1.0, 0.058, True)
     """
 
     about: str
-    low: float
-    high: float
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
     @property
-    def holds(self) -> bool:
-        """Whether the first is below the second."""
-        return self.low < self.high
+    def difference(self) -> float:
+        """Mean over seeds of the second less the first."""
+        return fmean(self._differences)
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of that mean; infinite for a single seed."""
+        seeds = len(self._differences)
+        return stdev(self._differences) / math.sqrt(seeds) if seeds > 1 else math.inf
+
+    @property
+    def holds(self) -> bool | None:
+        """
+        Whether the first is below the second; None where they differ by less than two standard
+        errors.
+        """
+        told = abs(self.difference) > LEAST_ERRORS * self.standard_error
+        return self.difference > 0 if told else None
+
+    @property
+    def _differences(self) -> list[float]:
+        return [high - low for low, high in zip(self.low, self.high, strict=True)]
+
+
+#: what a pair of figures is of, the one that a claim says is smaller, and the other
+Pair = tuple[str, float, float]
 
 
 @dataclass(frozen=True)
@@ -47,7 +80,7 @@ class Claim:
     text: str
     measure: str
     rows: tuple[str, ...]
-    compare: Callable[[Results], Iterator[Comparison]]
+    compare: Callable[[Results], Iterator[Pair]]
 
 
 @dataclass(frozen=True)
@@ -64,25 +97,44 @@ class Finding:
 
     @property
     def holds(self) -> bool | None:
-        """Whether all comparisons come out as the claim says; None where there is none."""
-        return all(each.holds for each in self.comparisons) if self.comparisons else None
+        """
+        Whether all comparisons come out as the claim says: False if one comes out otherwise, None
+        if one can't be told or none was made.
+        """
+        found = [each.holds for each in self.comparisons]
+        if False in found:
+            return False
+        return None if None in found or not found else True
 
 
-def findings(results: Results) -> list[Finding]:
+def findings(runs: Sequence[Results]) -> list[Finding]:
     """
-    Decide every claim.
+    Decide every claim by differences paired over seeds.
 
-    :param results: results by the experiment's name; all of one scale.
+    :param runs: results by the experiment's name, all of one scale, one mapping for each seed.
 
-    >>> findings({})[0].holds is None
+    >>> findings([{}])[0].holds is None
     True
     """
-    # A run that was killed between its last update and its result has no time.
-    made = {name for name, result in results.items() if result["seconds_per_update"] is not None}
-    return [
-        Finding(claim, tuple(claim.compare(results)) if made.issuperset(claim.rows) else ())
-        for claim in CLAIMS
-    ]
+    return [Finding(claim, _compared(claim, runs)) for claim in CLAIMS]
+
+
+def _compared(claim: Claim, runs: Sequence[Results]) -> tuple[Comparison, ...]:
+    """Return a claim's comparisons, none where a seed lacks a run."""
+    if not all(_made(results).issuperset(claim.rows) for results in runs):
+        return ()
+    by_seed = [list(claim.compare(results)) for results in runs]
+    return tuple(
+        Comparison(
+            pairs[0][0], tuple(low for _, low, _ in pairs), tuple(high for _, _, high in pairs)
+        )
+        for pairs in zip(*by_seed, strict=True)
+    )
+
+
+def _made(results: Results) -> set[str]:
+    """Return the finished runs; one killed between its last update and its result has no time."""
+    return {name for name, result in results.items() if result["seconds_per_update"] is not None}
 
 
 def _figure(results: Results, row: str, name: str) -> float:
@@ -103,43 +155,41 @@ def _rows(prefix: str, *parts: tuple[str, ...]) -> tuple[str, ...]:
 
 def _against_others(
     data: str, reference: str, name: str, factor: float
-) -> Callable[[Results], Iterator[Comparison]]:
+) -> Callable[[Results], Iterator[Pair]]:
     """Compare a reference with the best of the others, times a factor, for each basis."""
 
-    def compare(results: Results) -> Iterator[Comparison]:
+    def compare(results: Results) -> Iterator[Pair]:
         for basis in _BASES:
             others = [
                 _figure(results, f"{data}-{each}-{basis}", name)
                 for each in _REFERENCES
                 if each != reference
             ]
-            yield Comparison(
-                basis, _figure(results, f"{data}-{reference}-{basis}", name), factor * min(others)
-            )
+            own = _figure(results, f"{data}-{reference}-{basis}", name)
+            yield basis, own, factor * min(others)
 
     return compare
 
 
-def _references_are_alike(results: Results) -> Iterator[Comparison]:
+def _references_are_alike(results: Results) -> Iterator[Pair]:
     for basis in _BASES:
         distances = [
             _figure(results, f"darcy-{reference}-{basis}", "frechet") for reference in _REFERENCES
         ]
-        yield Comparison(basis, max(distances), 2 * min(distances))
+        yield basis, max(distances), 2 * min(distances)
 
 
 def _pairs(
     low: str, high: str, name: str, others: tuple[str, ...]
-) -> Callable[[Results], Iterator[Comparison]]:
+) -> Callable[[Results], Iterator[Pair]]:
     """
     Compare two rows that differ in one word; ``{}`` in their names stands for each of the others.
     """
 
-    def compare(results: Results) -> Iterator[Comparison]:
+    def compare(results: Results) -> Iterator[Pair]:
         for each in others:
-            yield Comparison(
-                each, *(_figure(results, row.format(each), name) for row in (low, high))
-            )
+            smaller, larger = (_figure(results, row.format(each), name) for row in (low, high))
+            yield each, smaller, larger
 
     return compare
 

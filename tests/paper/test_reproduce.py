@@ -192,8 +192,13 @@ def results(**figures):
     return made
 
 
+def seeds(*runs):
+    """Return runs of three seeds: those given, and for the others the last."""
+    return [*runs, *[runs[-1]] * (3 - len(runs))]
+
+
 def test_claims_that_hold():
-    assert [finding.holds for finding in findings(results())] == [True] * len(CLAIMS)
+    assert [finding.holds for finding in findings(seeds(results()))] == [True] * len(CLAIMS)
 
 
 @pytest.mark.parametrize(
@@ -211,20 +216,43 @@ def test_claims_that_hold():
     ],
 )
 def test_claims_that_do_not_hold(row, figure, value, claim):
-    found = findings(results(**{row: (figure, value)}))
+    found = findings(seeds(results(**{row: (figure, value)})))
     assert found[claim].holds is False
     assert [each for each in found if each.holds] == [*found[:claim], *found[claim + 1 :]]
-    wrong = [each for each in found[claim].comparisons if not each.holds]
-    assert len(wrong) == 1
+    (wrong,) = [each for each in found[claim].comparisons if not each.holds]
     # twice the least distance
-    assert value in (wrong[0].low, wrong[0].high) or wrong[0].high == 2 * 5.0
+    assert value in (wrong.low[0], wrong.high[0]) or wrong.high[0] == 2 * 5.0
+
+
+def test_differences_are_paired_over_seeds():
+    """Seeds that move both figures alike tell them apart; one that turns the order does not."""
+    alike = [
+        results(
+            patches_mixture_mle=("frechet", 5.0 + shift),
+            patches_deep_mle=("frechet", 9.0 + shift),
+        )
+        for shift in (0.0, 50.0, -3.0)
+    ]
+    (comparison, _) = findings(alike)[6].comparisons
+    assert (comparison.difference, comparison.standard_error) == (4.0, 0.0)
+    assert findings(alike)[6].holds is True
+    turned = [results(patches_deep_mle=("frechet", value)) for value in (5.5, 9.0, 2.0)]
+    (comparison, _) = findings(turned)[6].comparisons
+    # differences -.5, 3 and -4
+    assert comparison.difference == pytest.approx(-0.5)
+    assert comparison.standard_error == pytest.approx(3.5 / 3**0.5)
+    assert findings(turned)[6].holds is None
+
+
+def test_one_seed_tells_nothing_apart():
+    assert all(finding.holds is None for finding in findings([results()]))
 
 
 def test_a_claim_of_missing_runs_is_open():
     some = {
         name: row for name, row in results().items() if not name.startswith(("patches", "fashion"))
     }
-    assert [finding.holds for finding in findings(some)] == [
+    assert [finding.holds for finding in findings(seeds(results(), some))] == [
         True,
         True,
         None,
@@ -237,7 +265,8 @@ def test_a_claim_of_missing_runs_is_open():
     ]
     unfinished = results()
     unfinished["darcy-uniform-rbf"]["seconds_per_update"] = None
-    assert [finding.holds for finding in findings(unfinished)][4:6] == [None, None]
+    found = findings(seeds(results(), unfinished))[4:6]
+    assert [finding.comparisons for finding in found] == [(), ()]
 
 
 def test_the_command_line_runs_an_experiment(tmp_path, monkeypatch, capsys):
