@@ -241,7 +241,7 @@ COMMANDS = {
         _evidence,
     ),
     "report": Command("write one page that shows a run: report.html", _report_arguments, _report),
-    "demo": Command("train both couplings on real digits and compare them", _demo_arguments, _demo),
+    "demo": Command("train two models on real digits and compare them", _demo_arguments, _demo),
     "reproduce": Command(
         "run experiments of the paper and measure them", _reproduce_arguments, _reproduce
     ),

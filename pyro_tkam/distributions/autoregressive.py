@@ -92,6 +92,7 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
             raise ValueError(f"blocks must be sizes of at least 1, got {tuple(blocks)}")
         self.conditioner, self.blocks, self.cells = conditioner, tuple(blocks), cells
         self.edges = cells.edges  # tells the dtype to what asks for a tensor of the distribution
+        self.contexts = torch.Size(batch_shape)  # which expand leaves, so that rows are scored once
         super().__init__(
             torch.Size(batch_shape), torch.Size([sum(blocks)]), validate_args=validate_args
         )
@@ -106,7 +107,7 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
         batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: Self = self._get_checked_instance(AutoregressiveTilted, _instance)
         new.conditioner, new.blocks, new.cells = self.conditioner, self.blocks, self.cells
-        new.edges = self.edges
+        new.edges, new.contexts = self.edges, self.contexts
         super(AutoregressiveTilted, new).__init__(
             batch_shape, self.event_shape, validate_args=False
         )
@@ -130,9 +131,9 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
         :return: shape ``(*sample, *batch)``.
         """
         self._check(value)
-        shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
-        value = value.expand(*shape[:-1], -1)
-        return self.conditionals(value).log_prob(self.cells, value).sum(-1).expand(shape[:-1])
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        value = self._at_contexts(value)
+        return self.conditionals(value).log_prob(self.cells, value).sum(-1).expand(shape)
 
     @in_full_precision
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -203,6 +204,35 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
         gaps = self.conditionals(value).quadrature_error(self.cells, self.cells.refined(4))
         return gaps.amax(-1).expand(value.shape[:-1])
 
+    @torch.no_grad()
+    def dependence(self, num_samples: int = 500) -> Tensor:
+        """
+        Return how much each latent's density depends on each latent before it, in nats.
+
+        Entry ``(q, j)`` is ``E KL(p_q(·|z) || p_q(·|z'))``, where ``z'`` is a draw ``z`` whose
+        latent ``j`` is that of another draw: what predicting latent ``q`` loses if it is told a
+        wrong ``z_j``. It is estimated from draws, so that small entries may be negative.
+
+        :param num_samples: number of draws, at least 2.
+        :return: shape ``(Q, Q)``, zero where latent ``j`` is not in an earlier block than ``q``.
+        :raises ValueError: for fewer draws, and for a density with a batch shape.
+        """
+        if num_samples < 2 or self.batch_shape:
+            raise ValueError(
+                "num_samples and batch_shape must be at least 2 and (), got "
+                f"{num_samples} and {tuple(self.batch_shape)}"
+            )
+        z = self.sample((num_samples,))
+        right = self.conditionals(z).log_prob(self.cells, z)
+        lost = torch.zeros(z.shape[-1], z.shape[-1], dtype=z.dtype, device=z.device)
+        for part in self.slices:
+            for j in range(part.start, part.stop):
+                other = z.clone()
+                other[:, j] = z[:, j].roll(1)
+                wrong = self.conditionals(other).log_prob(self.cells, z)
+                lost[part.stop :, j] = (right - wrong).mean(0)[part.stop :]
+        return lost
+
     @property
     def slices(self) -> list[slice]:
         """The positions of the blocks among the latents."""
@@ -211,9 +241,13 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         self._check(value)
         shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
-        value = value.expand(shape)
+        value = self._at_contexts(value)
         below, above = self.conditionals(value).tails(self.cells, value)
         return below.expand(shape), above.expand(shape)
+
+    def _at_contexts(self, value: Tensor) -> Tensor:
+        """Expand values to the contexts that differ, and no further."""
+        return value.expand(*torch.broadcast_shapes(value.shape[:-1], self.contexts), -1)
 
     def _by_block(self, u: Tensor, upper: Tensor | None) -> Tensor:
         """Invert the conditional CDFs of one block after another."""

@@ -252,6 +252,31 @@ class AutoregressivePrior(PyroModule):
         """
         return fit_density(self, samples, weights, label, **options)
 
+    @torch.no_grad()
+    def prune(self, least: float = 0.01, num_samples: int = 500) -> Tensor:
+        """
+        Let no latent depend again on those that change no later latent's density by much.
+
+        A latent is taken out of the context if its :meth:`dependence
+        <pyro_tkam.distributions.AutoregressiveTilted.dependence>` is below ``least`` everywhere;
+        what it adds to coefficients on average stays.
+
+        :param least: smallest divergence, in nats, that keeps a latent in the context.
+        :param num_samples: number of draws.
+        :return: whether each latent is in the context of later ones, shape ``(Q,)``.
+        :raises ValueError: for labels, on which dependences may differ, and a negative ``least``.
+        """
+        if self.num_labels or least < 0:
+            raise ValueError(
+                f"least must be at least 0 and num_labels 0, got {least} and {self.num_labels}"
+            )
+        density = self()
+        keeps = density.dependence(num_samples).amax(0) >= least
+        if self.network is not None:
+            z = (density.sample((num_samples,)) - self.loc) / self.scale
+            self.network.forget(~keeps, z)
+        return keeps
+
 
 def _sizes(blocks: int | Sequence[int] | None, latent_dim: int) -> tuple[int, ...]:
     if blocks is None:

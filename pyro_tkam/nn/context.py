@@ -75,9 +75,14 @@ class MaskedLinear(PyroModule):
         self.weight = nn.Parameter((torch.rand_like(mask) * 2 - 1) * (3 / seen).sqrt() * mask)
         self.bias = nn.Parameter(torch.zeros(len(mask)))
 
-    def bound(self) -> Masked:
-        """Read the parameters once."""
-        return Masked(self.weight * self.mask, self.bias, self._inputs, self._units)
+    def bound(self, reads: Tensor | None = None) -> Masked:
+        """
+        Read the parameters once.
+
+        :param reads: 0 for features that no unit sees and 1 for others, or None.
+        """
+        mask = self.mask if reads is None else self.mask * reads
+        return Masked(self.weight * mask, self.bias, self._inputs, self._units)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +208,7 @@ class ContextNetwork(PyroModule):
 
     first_grid: Tensor
     later_grid: Tensor
+    reads: Tensor
 
     def __init__(
         self,
@@ -217,7 +223,7 @@ class ContextNetwork(PyroModule):
     ) -> None:
         super().__init__()
         _checks.known("kind", kind, {"perceptron": 0, "kan": 0})
-        self.low, self.high = low, high
+        self.low, self.high, self._latents = low, high, sum(blocks)
         inputs = [extra, *blocks]
         self._kan = kind == "kan"
         if self._kan:
@@ -232,11 +238,35 @@ class ContextNetwork(PyroModule):
         layers.append(MaskedLinear(inputs, [0, *(outputs * size for size in blocks)], own=False))
         nn.init.zeros_(layers[-1].weight)
         self.layers = PyroModule[nn.ModuleList](layers)
+        self.register_buffer("reads", torch.ones(layers[0].weight.shape[1]))
 
     def bound(self) -> BoundContext:
         """Read the parameters once."""
-        layers = [layer.bound() for layer in self.layers]
+        first, *others = self.layers
+        layers = [first.bound(self.reads), *(layer.bound() for layer in others)]
         return BoundContext(layers, self._features(), self.low, self.high)
+
+    @torch.no_grad()
+    def forget(self, latents: Tensor, z: Tensor) -> None:
+        """
+        Let no output depend on some of the latents again; what they add on average stays.
+
+        :param latents: whether each is forgotten, shape ``(Q,)``.
+        :param z: standardized latents over which to average, shape ``(num, Q)``.
+        """
+        of_inputs, _ = self._features()
+        average = of_inputs(z.clamp(self.low, self.high)).mean(0)
+        gone = latents.repeat_interleave(len(average) // len(latents)) & (self._of_latents > 0)
+        first = self.layers[0]
+        weight = first.weight * first.mask
+        first.bias += weight[:, -len(average) :] @ (average * gone)
+        self._of_latents[gone] = 0
+
+    @property
+    def _of_latents(self) -> Tensor:
+        """The part of ``reads`` that is about latents, after what is known before them."""
+        per = FUNCTIONS if self._kan else 1
+        return self.reads[len(self.reads) - per * self._latents :]
 
     def _features(self) -> tuple[Features, Features]:
         if not self._kan:

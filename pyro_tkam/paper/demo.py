@@ -1,5 +1,6 @@
-"""Train both couplings on real digits, side by side, and say how good they are."""
+"""Train two models on real digits, side by side, and say how good they are."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,15 @@ from torch import Tensor
 
 from pyro_tkam import plots
 from pyro_tkam.datasets import DATASETS, LabeledImages, split
-from pyro_tkam.metrics import ClassShares, class_shares, train_classifier
+from pyro_tkam.distributions import AutoregressiveTilted
+from pyro_tkam.metrics import (
+    ClassShares,
+    class_shares,
+    classifier_features,
+    embed,
+    frechet_distance,
+    train_classifier,
+)
 from pyro_tkam.models import TKAM
 from pyro_tkam.train.config import TrainConfig
 from pyro_tkam.train.folder import RunFolder, write_results
@@ -17,46 +26,79 @@ from pyro_tkam.train.ownership import sole_owner
 from pyro_tkam.train.pictures import generate, save_picture
 from pyro_tkam.train.run import load_model, train
 
-COUPLINGS = ("shared", "independent")
+HELD_OUT = "held-out digits"
+
+
+def _kart(config: TrainConfig) -> TrainConfig:
+    """The representation theorem to the letter, trained by importance sampling from its prior."""
+    return replace(config, model=replace(config.model, preset="kart", coupling="shared"))
+
+
+def _autoregressive(config: TrainConfig) -> TrainConfig:
+    """As many latents, each given those before it, trained with a guide network."""
+    model = replace(
+        config.model,
+        preset="autoregressive",
+        latent_dim=2 * config.model.latent_dim + 1,
+        grid_size=8,
+        noise_scale=0.4,
+    )
+    return replace(
+        config,
+        model=model,
+        objective="amortized",
+        num_particles=1,
+        learning_rate=3 * config.learning_rate,
+        schedule="one-cycle",
+    )
+
+
+MODELS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
+    "autoregressive": _autoregressive,
+    "strict KART": _kart,
+}
+"""From the options of a demo to those of each run."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
     """
-    What the demo found, for each coupling.
+    What the demo found, for each model.
 
     :param summaries: ``summary.json`` of each run.
     :param shares: what the classifier thinks of each run's samples, and of ``"held-out digits"``.
+    :param distances: Fréchet distances to the digits trained on, in the classifier's features, of
+        as many samples of each run as digits are held out, and of ``"held-out digits"``.
     """
 
     summaries: dict[str, dict[str, Any]]
     shares: dict[str, ClassShares]
+    distances: dict[str, float]
 
 
-def demo(
-    config: TrainConfig, folder: Path | str, *, num_samples: int = 1000, progress: bool = True
-) -> DemoResult:
+def demo(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> DemoResult:
     """
-    Train one run for each coupling, compare their samples with held-out digits, and write pictures
-    of both.
+    Train the strict model of the representation theorem and the autoregressive one, compare their
+    samples with held-out digits, and write pictures of both.
 
-    The folder gets a run folder for each coupling, ``demo.png``, ``curves.png`` and
-    ``summary.json``. A demo that was killed goes on where it was.
+    The folder gets a run folder for each, ``demo.png``, ``curves.png`` and ``summary.json``. A demo
+    that was killed goes on where it was.
 
-    :param config: options of both runs; ``config.data`` is the name of a data set with labels.
+    :param config: options of both runs; ``config.data`` is the name of a data set with labels. The
+        autoregressive run takes Q = 2P + 1 latents, a guide, noise of .4, generators of 8 grid
+        points and three times the step size, which falls.
     :param folder: where to write.
-    :param num_samples: number of samples that the classifier sees.
     :param progress: show progress bars.
-    :raises ValueError: for data without labels, nothing held out, or several processes.
+    :raises ValueError: for data without labels, fewer than two held out, or several processes.
     :raises BlockingIOError: for a folder that another process writes to.
     """
     if config.data not in DATASETS:
         raise ValueError(
             f"data must be one of {sorted(DATASETS)}, as the demo needs labels, got {config.data!r}"
         )
-    if config.held_out < 1:
+    if config.held_out < 2:
         raise ValueError(
-            "held_out must be at least 1, as the demo compares with held-out digits, got "
+            "held_out must be at least 2, as the demo compares with held-out digits, got "
             f"{config.held_out}"
         )
     if (config.devices, config.num_nodes) != (1, 1):
@@ -65,56 +107,69 @@ def demo(
             "machines"
         )
     with sole_owner(Path(folder), "demo"):
-        return _demo(config, Path(folder), num_samples, progress)
+        return _demo(config, Path(folder), progress)
 
 
-def _demo(config: TrainConfig, folder: Path, num_samples: int, progress: bool) -> DemoResult:
+def _demo(config: TrainConfig, folder: Path, progress: bool) -> DemoResult:
     summaries, models = {}, {}
-    for coupling in COUPLINGS:
-        run = replace(config, model=replace(config.model, coupling=coupling))
-        summaries[coupling] = train(run, folder / coupling, progress=progress)
-        models[coupling] = load_model(folder / coupling)
+    for name, options in MODELS.items():
+        summaries[name] = train(options(config), _run(folder, name), progress=progress)
+        models[name] = load_model(_run(folder, name))
     digits = DATASETS[config.data]()
     train_rows, held_out = split(len(digits.images), config.held_out, seed=config.seed)
     pyro.set_rng_seed(config.seed)
-    samples = {coupling: generate(model, num_samples) for coupling, model in models.items()}
-    shares = _shares(digits, train_rows, {**samples, "held-out digits": digits.images[held_out]})
-    _draw(folder, models, samples, digits.images[held_out])
-    result = DemoResult(summaries, shares)
+    samples = {name: generate(model, config.held_out) for name, model in models.items()}
+    compared = {**samples, HELD_OUT: digits.images[held_out]}
+    result = DemoResult(summaries, *_judged(digits, train_rows, compared))
+    _draw(folder, models, compared)
     written = {
         "runs": summaries,
-        "classifier": {name: vars(share) for name, share in shares.items()},
+        "classifier": {name: vars(share) for name, share in result.shares.items()},
+        "frechet_distance": result.distances,
     }
     write_results(folder / "summary.json", written)
     return result
 
 
-def _shares(digits: LabeledImages, rows: Tensor, sets: dict[str, Tensor]) -> dict[str, ClassShares]:
-    classifier = train_classifier(digits.images[rows], digits.labels[rows])
-    return {name: class_shares(classifier, images) for name, images in sets.items()}
+def _run(folder: Path, name: str) -> Path:
+    return folder / name.replace(" ", "-")
 
 
-def _draw(folder: Path, models: dict[str, TKAM], samples: dict[str, Tensor], real: Tensor) -> None:
-    """Write the two pictures that show both couplings at once."""
+def _judged(
+    digits: LabeledImages, rows: Tensor, sets: dict[str, Tensor]
+) -> tuple[dict[str, ClassShares], dict[str, float]]:
+    """Return what a classifier thinks of sets of images, and how far they are from those rows."""
+    images, labels = digits.images[rows], digits.labels[rows]
+    classifier = train_classifier(images, labels)
+    features = classifier_features(images, labels)
+    real = embed(features, images)
+    return (
+        {name: class_shares(classifier, images) for name, images in sets.items()},
+        {name: frechet_distance(real, embed(features, images)) for name, images in sets.items()},
+    )
+
+
+def _draw(folder: Path, models: dict[str, TKAM], compared: dict[str, Tensor]) -> None:
+    """Write the two pictures that show both models at once."""
     figure = plots.new_figure(10.0, 5.6)
-    grids, densities = figure.subplots(2, 3, height_ratios=(3, 2))
-    plots.image_grid(real[:64], grids[0], columns=8, title="real digits, held out")
-    for column, (coupling, model) in enumerate(models.items(), start=1):
-        plots.image_grid(
-            samples[coupling][:64],
-            grids[column],
-            columns=8,
-            title=f'samples, coupling="{coupling}"',
-        )
+    grids, panels = figure.subplots(2, 3, height_ratios=(3, 2))
+    for axes, name in zip(grids, (HELD_OUT, *models), strict=True):
+        title = f"real digits, {HELD_OUT}" if name == HELD_OUT else f"samples, {name}"
+        plots.image_grid(compared[name][:64], axes, columns=8, title=title)
+    for axes, model in zip(panels[1:], models.values(), strict=True):
         with pyro.get_param_store().scope():
             prior = model.prior()
-        plots.prior_densities(prior, densities[column], title="learned priors")
-    metrics = {coupling: RunFolder(folder / coupling).read_metrics() for coupling in models}
+        if isinstance(prior, AutoregressiveTilted):
+            title = "the last latent's density, given those before"
+            plots.conditional_densities(prior, axes, title=title)
+        else:
+            plots.prior_densities(prior, axes, title="learned priors")
+    metrics = {name: RunFolder(_run(folder, name)).read_metrics() for name in models}
     plots.training_curves(
         {name: {k: run[k] for k in ("update", "loss")} for name, run in metrics.items()},
-        [densities[0]],
+        [panels[0]],
     )
-    save_picture(densities[0], folder / "demo.png", dpi=100)
+    save_picture(panels[0], folder / "demo.png", dpi=100)
     save_picture(plots.training_curves(metrics)[0], folder / "curves.png")
 
 
@@ -124,27 +179,29 @@ def table(result: DemoResult) -> str:
 
     :param result: what :func:`demo` returned.
     """
-    lines = [f"{'':26}" + "".join(f"{name:>18}" for name in (*COUPLINGS, "held-out digits"))]
-    evidence = {name: summary["held_out"] for name, summary in result.summaries.items()}
+    names = (*MODELS, HELD_OUT)
+    lines = [f"{'':26}" + "".join(f"{name:>18}" for name in names)]
     rows = {
-        "log evidence a digit": [
-            f"{e['log_evidence']:.2f} ± {e['standard_error']:.2f}" for e in evidence.values()
-        ],
-        "effective draws a digit": [f"{e['effective_sample_size']:.1f}" for e in evidence.values()],
-        "seconds a step": [_seconds(summary) for summary in result.summaries.values()],
-        "one class, p > .9": [f"{share.confident:.0%}" for share in result.shares.values()],
+        "Fréchet distance": [f"{result.distances[name]:.2f}" for name in names],
+        "one class, p > .9": [f"{result.shares[name].confident:.0%}" for name in names],
         "classes among these": [
-            str(sum(s > 0 for s in share.confident_by_class)) for share in result.shares.values()
+            str(sum(s > 0 for s in result.shares[name].confident_by_class)) for name in names
         ],
-        "rarest class, any p": [f"{min(share.by_class):.1%}" for share in result.shares.values()],
+        "rarest class, any p": [f"{min(result.shares[name].by_class):.1%}" for name in names],
+        "seconds an update": [_seconds(summary) for summary in result.summaries.values()],
     }
     lines += [
         f"{name:26}" + "".join(f"{entry:>18}" for entry in entries)
         for name, entries in rows.items()
     ]
-    lines += ["", "Can the log evidence be believed?"]
-    lines += [f"  {name}: {e['verdict']}" for name, e in evidence.items()]
+    lines += ["", "Log evidence of a held-out digit, by draws from the prior:"]
+    lines += [f"  {name}: {_evidence(summary)}" for name, summary in result.summaries.items()]
     return "\n".join(lines)
+
+
+def _evidence(summary: dict[str, Any]) -> str:
+    found = summary["held_out"]
+    return f"{found['log_evidence']:.2f} ± {found['standard_error']:.2f}, {found['verdict']}"
 
 
 def _seconds(summary: dict[str, Any]) -> str:

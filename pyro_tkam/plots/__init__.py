@@ -13,10 +13,18 @@ from pyro_tkam.plots.evidence import (
 from pyro_tkam.plots.formulas import formula_parity
 from pyro_tkam.plots.images import are_images, image_grid
 from pyro_tkam.plots.networks import fit_history, kan_edges, kan_network
-from pyro_tkam.plots.priors import prior_components, prior_densities, prior_marginals
+from pyro_tkam.plots.priors import (
+    conditional_densities,
+    dependence,
+    prior_components,
+    prior_densities,
+    prior_marginals,
+)
 
 __all__ = [
     "are_images",
+    "conditional_densities",
+    "dependence",
     "evidence_curve",
     "fit_history",
     "formula_parity",

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Normal
 
-from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
+from pyro_tkam.distributions import AutoregressiveTilted, ExponentiallyTilted, TiltedMixture
 from pyro_tkam.plots.axes import Axes, axes_or_new, new_figure
 
 
@@ -138,6 +138,75 @@ def prior_marginals(
         _dressed(panel, positions)
     panels[0].legend(frameon=False, fontsize="small", handlelength=1.2, loc="upper left")
     return panels
+
+
+@torch.no_grad()
+def conditional_densities(
+    prior: AutoregressiveTilted,
+    axes: Axes | None = None,
+    *,
+    latent: int = -1,
+    num: int = 8,
+    points: int = 200,
+    title: str = "",
+) -> Axes:
+    """
+    Draw the density of one latent at several contexts, each a draw of the latents before it, over
+    the reference, dashed.
+
+    :param prior: a joint density without batch shape.
+    :param axes: where to draw; None makes a figure.
+    :param latent: which one; those of the first block have no context and one curve.
+    :param num: number of contexts.
+    :param points: points a curve, from -4 to 4.
+    :param title: a line above.
+    :return: the axes.
+    :raises ValueError: for a prior with a batch shape, a latent that it does not have, less than
+        one context, and fewer than two points.
+    """
+    if num < 1 or points < 2:
+        raise ValueError(f"num and points must be at least 1 and 2, got {num} and {points}")
+    (size,) = prior.event_shape
+    if prior.batch_shape or not -size <= latent < size:
+        raise ValueError(
+            f"prior and latent must have batch shape () and be from {-size} to {size - 1}, got "
+            f"{tuple(prior.batch_shape)} and {latent}"
+        )
+    axes = axes_or_new(axes, 5.0, 3.2)
+    chosen = slice(latent % size, latent % size + 1)
+    conditionals = prior.conditionals(prior.sample((num,))).latents(chosen)
+    z = torch.linspace(-4.0, 4.0, points, dtype=prior.edges.dtype, device=prior.edges.device)
+    densities = conditionals.log_prob(prior.cells, z.reshape(-1, 1, 1).expand(-1, num, 1)).exp()
+    positions = z.cpu()
+    axes.plot(positions, densities.squeeze(-1).cpu(), linewidth=0.9, alpha=0.8)
+    reference = Normal(0.0, 1.0).log_prob(positions).exp()
+    axes.plot(positions, reference, color="black", linestyle="--", linewidth=1.5, label="reference")
+    axes.set_title(title, fontsize="medium")
+    axes.legend(frameon=False)
+    return _dressed(axes, positions)
+
+
+def dependence(matrix: Tensor, axes: Axes | None = None, *, title: str = "") -> Axes:
+    """
+    Draw which latent depends on which.
+
+    :param matrix: divergences in nats, shape ``(Q, Q)``, of
+        :meth:`AutoregressiveTilted.dependence
+        <pyro_tkam.distributions.AutoregressiveTilted.dependence>`.
+    :param axes: where to draw; None makes a figure.
+    :param title: a line above.
+    :return: the axes.
+    :raises ValueError: for another shape.
+    """
+    if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or matrix.numel() == 0:
+        raise ValueError(f"matrix must have shape (Q, Q), got {tuple(matrix.shape)}")
+    axes = axes_or_new(axes, 4.4, 3.6)
+    nats = matrix.detach().cpu().clamp_min(0.0).numpy()
+    shown = axes.imshow(nats, cmap="Greys", interpolation="nearest")
+    axes.figure.colorbar(shown, ax=axes, label="nats")
+    axes.set(xlabel="on latent", ylabel="density of latent")
+    axes.set_title(title, fontsize="medium")
+    return axes
 
 
 def _panels(axes: Sequence[Axes] | None, num: int) -> Sequence[Axes]:

@@ -111,3 +111,41 @@ def test_labels_have_densities_of_their_own():
 def test_fit_refuses_what_are_no_draws(samples, weights, wrong):
     with pytest.raises(ValueError, match=wrong):
         AutoregressivePrior(2, hidden=(8,)).fit(samples, weights)
+
+
+@pytest.mark.parametrize("context", ["perceptron", "kan"])
+def test_pruning_takes_latents_out_of_the_context(context):
+    """Latent 1 hardly matters: without it the density stays, and it is gone for good."""
+    torch.manual_seed(0)
+    prior = AutoregressivePrior(4, hidden=(30,), context=context)
+    with torch.no_grad():
+        prior.network.layers[-1].weight.normal_(std=0.7)
+        first = prior.network.layers[0]
+        per = first.weight.shape[1] // 4
+        first.weight[:, per : 2 * per] *= 1e-2
+    z = prior().sample((2000,))
+    before = prior().log_prob(z)
+    keeps = prior.prune(least=0.02)
+    assert keeps[0]
+    assert not keeps[1]
+    assert not keeps[3]  # nothing comes after it
+    # of at most two latents, each below 0.02 nats
+    assert (before - prior().log_prob(z)).mean().abs() < 0.04
+    value = z[:5].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(outputs_for(prior, value).square().sum(), value)
+    assert (slope[:, 1] == 0).all()
+    assert (slope[:, 0] != 0).all()
+    fresh = AutoregressivePrior(4, hidden=(30,), context=context)
+    fresh.load_state_dict(prior.state_dict())
+    torch.testing.assert_close(fresh().log_prob(z), prior().log_prob(z))
+
+
+def outputs_for(prior, z):
+    """Return the coefficients of all latents' densities."""
+    return prior().conditionals(z).coefficients
+
+
+def test_pruning_refuses_labels_and_negative_divergences():
+    for prior, least in ((AutoregressivePrior(3, num_labels=2), 0.1), (AutoregressivePrior(3), -1)):
+        with pytest.raises(ValueError, match="least must be at least 0 and num_labels 0, got"):
+            prior.prune(least)

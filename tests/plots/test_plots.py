@@ -6,7 +6,8 @@ import torch
 from pyro.distributions import Normal
 
 from pyro_tkam import plots
-from pyro_tkam.distributions import ExponentiallyTilted
+from pyro_tkam.distributions import AutoregressiveTilted, Conditionals, ExponentiallyTilted
+from pyro_tkam.ops.shared_cells import SharedCells
 
 
 def test_image_grid_puts_images_side_by_side(tmp_path):
@@ -47,6 +48,55 @@ def test_prior_densities_are_normalized_and_the_most_different_come_first(refere
     np.testing.assert_allclose(
         np.diff(np.log(density / dashed.get_ydata())).mean(), 3.0 * np.diff(z).mean(), rtol=1e-3
     )
+
+
+def chained_pair():
+    """Two latents: a standard normal one, and one whose density leans to where that one is."""
+    cells = SharedCells.over(-4.0, 4.0, like=torch.zeros(()))
+
+    def follow(z):
+        lean = torch.cat((torch.zeros_like(z[..., :1]), z[..., :1]), -1)
+        return Conditionals(lean[..., None] * cells.basis.grid)
+
+    return AutoregressiveTilted(follow, (1, 1), cells)
+
+
+def test_conditional_densities_are_those_of_the_contexts():
+    """Each curve is a density; the second latent's differ as the first one's draws do."""
+    torch.manual_seed(0)
+    axes = plots.conditional_densities(chained_pair(), num=5, points=801, title="second")
+    *curves, dashed = axes.get_lines()
+    assert len(curves) == 5
+    means = []
+    for line in (*curves, dashed):
+        z, density = line.get_data()
+        assert np.trapezoid(density, z) == pytest.approx(1.0, abs=5e-3)
+        means.append(np.trapezoid(z * density, z))
+    torch.manual_seed(0)
+    contexts = chained_pair().sample((5,))[:, 0]
+    assert list(np.argsort(means[:5])) == contexts.argsort().tolist()
+    assert np.ptp(means[:5]) > 0.3
+    first = plots.conditional_densities(chained_pair(), latent=0, num=2)
+    one, other, dashed = first.get_lines()
+    np.testing.assert_allclose(one.get_ydata(), other.get_ydata())
+    np.testing.assert_allclose(one.get_ydata(), dashed.get_ydata(), atol=1e-5)
+
+
+def test_conditional_densities_refuse_what_is_not_there():
+    for options in ({"num": 0}, {"points": 1}):
+        with pytest.raises(ValueError, match="num and points must be at least 1 and 2, got"):
+            plots.conditional_densities(chained_pair(), **options)
+    with pytest.raises(ValueError, match=r"be from -2 to 1, got \(\) and 2"):
+        plots.conditional_densities(chained_pair(), latent=2)
+    with pytest.raises(ValueError, match=r"batch shape \(\) .*, got \(3,\) and -1"):
+        plots.conditional_densities(chained_pair().expand((3,)))
+
+
+def test_dependence_is_a_matrix_of_gray():
+    axes = plots.dependence(torch.tensor([[0.0, -0.1], [2.0, 0.0]]), title="who depends on whom")
+    np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), [[0, 0], [2, 0]])
+    with pytest.raises(ValueError, match=r"matrix must have shape \(Q, Q\), got \(2, 3\)"):
+        plots.dependence(torch.zeros(2, 3))
 
 
 def test_prior_marginals_are_histograms_beside_the_reference(tmp_path):
