@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_SCRIPTS = {"__main__", "timing", "problems", "fresh_problems", "peers"}
+NOT_SCRIPTS = {"__main__", "timing", "problems", "fresh_problems", "peers", "posteriors"}
 
 
 def scripts() -> list[str]:
