@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_tkam.infer.model.coordinates import Layout
 from pyro_tkam.infer.model.density import Density
-from pyro_tkam.ops.batched import Batched, choose
+from pyro_tkam.ops.batched import Batched
 from pyro_tkam.ops.langevin import Point
 
 MAX_TRIES = 100
@@ -46,15 +46,20 @@ def find_start(density: Density, num: int, draw: Callable[[int], Tensor] | None 
 def find_finite(density: Density, draw: Callable[[], AnyDraws]) -> tuple[AnyDraws, Point]:
     """
     Draw as :func:`find_start` does, positions and what belongs to them, and return both with the
-    density there.
+    density there. Any finite row of a later draw takes the place of one that isn't.
     """
     draws = draw()
+    point = density.point(draws.position)
     for _ in range(MAX_TRIES):
-        point = density.point(draws.position)
-        finite = finite_rows(point)
-        if finite.all():
+        missing = (~finite_rows(point)).nonzero().squeeze(-1)
+        if not len(missing):
             return draws, point
-        draws = choose(finite, draws, draw())
+        others = draw()
+        there = density.point(others.position)
+        found = finite_rows(there).nonzero().squeeze(-1)[: len(missing)]
+        missing = missing[: len(found)]
+        draws = draws.put(missing, others.take(found))
+        point = point.put(missing, there.take(found))
     complaint = f"no finite start found in {MAX_TRIES} tries; at every one"
     return draws, checked_start(density, draws.position, complaint)
 

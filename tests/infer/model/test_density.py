@@ -181,7 +181,11 @@ def test_start_is_searched_and_a_hopeless_one_names_its_site() -> None:
 
     with pyro.validation_enabled(False):
         density, hopeless = ModelDensity(half, (1.5,)), ModelDensity(half, (50.0,))
+        sparse = ModelDensity(half, (2.05,))
     assert (find_start(density, 20).position > 1.5).all()
+    rare = find_start(sparse, 64, sparse.sample_prior)  # 2% of draws are finite
+    assert (rare.position > 2.05).all()
+    assert len(rare.position.unique()) == 64
     with pytest.raises(ValueError, match="'x' is not finite"):
         find_start(hopeless, 2)
     with pytest.raises(ValueError, match="'x' is not finite"):
