@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 import pyro_tkam
+from pyro_tkam.infer import diagnosis
+from pyro_tkam.infer.evidence import from_draws, mixture_proposal
+from pyro_tkam.infer.mcmc import judging, smc
+from pyro_tkam.infer.tempering import estimates
 
 DOCS = Path(__file__).parents[1] / "docs"
 PACKAGES = [
@@ -182,3 +186,85 @@ def test_every_table_renders_from_a_committed_result():
         assert re.search(r"PyTorch \d+\.\d+", text)
     with pytest.raises(ValueError, match=r"benchmark must be one of .*, got 'absent'"):
         tables.rendered("absent")
+
+
+def test_every_cross_reference_of_a_page_leads_to_an_object():
+    role = re.compile(r":(?:class|func|meth|mod|attr|data):`(?:[^`<]*<)?~?(pyro_tkam[\w.]*)>?`")
+    targets = {each for page in DOCS.glob("*.rst") for each in role.findall(page.read_text())}
+    assert len(targets) > 30
+    for target in targets:
+        assert pkgutil.resolve_name(target) is not None
+
+
+def finding_rows() -> dict[str, list[str]]:
+    """Return what the page says of when a finding appears, by its name."""
+    rows: dict[str, list[str]] = {}
+    page = (DOCS / "verdicts.rst").read_text()
+    for name, when in re.findall(
+        r"^   \* - (.+)\n     - ((?:.|\n)+?)\n     - ", page, re.MULTILINE
+    ):
+        rows.setdefault(name, []).append(" ".join(when.split()))
+    del rows["finding"]
+    return rows
+
+
+def test_the_page_of_verdicts_explains_every_finding_and_no_other():
+    source = Path(pyro_tkam.__file__).parent / "infer"
+    made = re.compile(r"\bFinding\(\s*\"([^\"]+)\"")
+    assert set(finding_rows()) == {
+        name for file in source.rglob("*.py") for name in made.findall(file.read_text())
+    }
+
+
+def test_the_page_of_verdicts_has_the_limits_of_the_code():
+    rows = finding_rows()
+    for name, limits in {
+        "chains disagree": [f"above {judging.RHAT_LIMIT}"],
+        "stray chains": [
+            f"more than {judging.STRAY_LIMIT:.0f} standard errors",
+            f"more than {judging.FAR_STRAY_LIMIT}",
+        ],
+        "frozen chains": [f"fewer than {judging.FROZEN_RATE:.0%}"],
+        "too few draws": [
+            f"below {judging.FEWEST_EFFECTIVE:.0f}",
+            f"below {diagnosis.DRAWS_LIMIT:.0f}",
+        ],
+        "slow energy": [f"below {judging.LEAST_BFMI}"],
+        "divergences": [f"more than {judging.MOST_DIVERGING:.1%}"],
+        "failed proposals": [f"more than {judging.MOST_FAILED:.0%}"],
+        "capped trajectories": [f"more than {judging.MOST_CAPPED:.0%}"],
+        "improper posterior": [f"more than {judging.MOST_GROWTH - 1:.0%}"],
+        "too few rungs": [f"less than {diagnosis.SWAP_RATE_LIMIT:.0%}"],
+        "missed mode": [
+            f"more than {diagnosis.SIGMAS:.0f} standard errors",
+            f"more than {estimates.AGREEMENT_SIGMAS:.0f} standard errors",
+            f"more than {diagnosis.GAP_LIMIT} nats",
+            f"or {estimates.AGREEMENT_LIMIT} nats",
+        ],
+        "heavy-tailed weights": [f"above {diagnosis.KHAT_LIMIT}"],
+        "non-stationary rung": [f"more than {diagnosis.DRIFT_LIMIT} standard deviations"],
+        "chains in disagreement": [f"above {diagnosis.RHAT_LIMIT}"],
+        "boundary-stuck chains": [f"more than {diagnosis.STUCK_LIMIT:.0%}"],
+        "short search for modes": [f"fewer than {mixture_proposal.FEWEST_CLIMBS} climbs"],
+        "halves in disagreement": [f"more than {diagnosis.HALVES_SIGMAS:.0f} standard errors"],
+        "little overlap": [f"fewer than {diagnosis.TERMS_LIMIT:.0f} effective terms"],
+        "draws of another posterior": [f"more than {diagnosis.SCORE_LIMIT} standard deviations"],
+        "draws on the boundary": [f"more than {from_draws.LOST_LIMIT:.0%}"],
+        "runs disagree": [f"above {smc.RHAT_LIMIT}"],
+        "few ancestors": [f"fewer than {smc.FEWEST_ANCESTORS} prior draws"],
+        "uncertain evidence": [f"more than {2 * smc.LARGEST_ERROR:.0f} nat between"],
+    }.items():
+        for limit in limits:
+            assert any(limit in when for when in rows[name]), (name, limit)
+
+
+def test_the_calls_of_the_cheat_sheet_exist():
+    page = (DOCS / "cheatsheet.rst").read_text()
+    calls = set(re.findall(r"(?<![\w.])([A-Za-z]\w*)\(", page)) - {"print", "SVI", "prior", "exp"}
+    public = {
+        name
+        for package in PACKAGES
+        for name in getattr(importlib.import_module(f"pyro_tkam.{package}"), "__all__", ())
+    }
+    assert calls <= public
+    assert {"VectorizedMCMC", "log_evidence", "TiltedPrior", "find_formula"} <= calls
