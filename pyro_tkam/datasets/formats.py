@@ -47,9 +47,11 @@ def read_idx(path: Path, *, md5: str | None = None) -> NDArray[np.uint8]:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no gzip file: {error}") from error
+        raise ValueError(f"{path} is not a gzip file: {error}") from error
     if len(content) < 4 or content[:3] != bytes((0, 0, _IDX_BYTES)):
-        raise ValueError(f"{path} is no idx file of bytes: it starts with {content[:4].hex(' ')}")
+        raise ValueError(
+            f"{path} is not an idx file of bytes: it starts with {content[:4].hex(' ')}"
+        )
     start = 4 + 4 * content[3]
     if len(content) < start:
         raise ValueError(f"{path} is cut: its header has {len(content)} of {start} bytes")
@@ -80,7 +82,7 @@ def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         content = loadmat(path)
         pixels, labels = content["X"], content["y"].ravel()
     except (ValueError, KeyError, TypeError, zlib.error) as error:
-        raise ValueError(f"{path} is no MATLAB file with X and y: {error}") from error
+        raise ValueError(f"{path} is not a MATLAB file with X and y: {error}") from error
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2:] != (3, len(labels)):
         raise ValueError(
             f"{path}: X is {pixels.dtype} of shape {pixels.shape} for {len(labels)} classes"
@@ -107,7 +109,7 @@ class _ArraysOnly(pickle.Unpickler):
         module = module.replace("numpy.core", "numpy._core")
         if (module, name) not in self.allowed:
             raise pickle.UnpicklingError(
-                f"it names {module}.{name}, which a batch of CIFAR-10 has no need of"
+                f"it names {module}.{name}, which no batch of CIFAR-10 contains"
             )
         if module == "numpy._core.multiarray":
             return np.ndarray.__reduce__(np.empty(0))[0]  # under whichever name this NumPy has it
@@ -135,11 +137,11 @@ def read_cifar_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         IndexError,
         AttributeError,
     ) as error:
-        raise ValueError(f"{path} is no batch of CIFAR-10: {error}") from error
+        raise ValueError(f"{path} is not a batch of CIFAR-10: {error}") from error
     if (
         not isinstance(pixels, np.ndarray)
         or pixels.dtype != np.uint8
         or pixels.shape != (len(labels), 3072)
     ):
-        raise ValueError(f"{path}: its data are no bytes of shape ({len(labels)}, 3072)")
+        raise ValueError(f"{path}: its data are not bytes of shape ({len(labels)}, 3072)")
     return pixels.reshape(-1, 3, 32, 32), labels

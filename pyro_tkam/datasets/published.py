@@ -169,7 +169,7 @@ def _files(
         raise FileNotFoundError(
             f"{kind}: {', '.join(missing)} not found in {where}. Put the published files there, "
             "or pass download=True "
-            "where torchvision and a network are at hand"
+            "if torchvision and a network are available"
         )
     return [path for path in found.values() if path is not None]
 

@@ -129,5 +129,5 @@ class SequenceLikelihood(Likelihood):
         :raises NotImplementedError: always.
         """
         raise NotImplementedError(
-            "SequenceLikelihood: a text has no mean, draw from its posterior by complete"
+            "SequenceLikelihood: a text has no mean; draw from its posterior with complete"
         )

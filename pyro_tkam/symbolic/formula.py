@@ -64,7 +64,7 @@ class Formula:
         """The expression of a formula with one output."""
         if len(self.expressions) != 1:
             raise ValueError(
-                f"expression must be asked of a formula with one output, got "
+                f"expression must be read from a formula with one output, got "
                 f"{len(self.expressions)}: use expressions"
             )
         return self.expressions[0]

@@ -45,7 +45,7 @@ def check_stamp(content: dict[str, Any], objective: str) -> None:
         if content.get(name) != wanted:
             raise ValueError(
                 f"checkpoint must have {name} {wanted!r}, got {content.get(name)!r}; take a new "
-                "folder, or go on with what wrote it"
+                "folder, or resume with the version and objective that wrote it"
             )
 
 
@@ -61,7 +61,7 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
         with aside.open("wb") as file:
             torch.save(content, file)
         if fault := archive_fault(aside):
-            raise OSError(f"{path} could not be written, and what it was stays: {fault}")
+            raise OSError(f"{path} could not be written, and its old content stays: {fault}")
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -75,7 +75,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     :raises ValueError: for a file that is not a checkpoint, is incomplete, or was changed.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the run has not come to its first checkpoint")
+        raise FileNotFoundError(f"{path} is missing: the run has not reached its first checkpoint")
     fault = archive_fault(path)
     content = None
     if fault is None:
@@ -149,6 +149,5 @@ def _check_metrics(files: RunFolder, content: dict[str, Any]) -> None:
         )
     if checksum(b"".join(lines[: updates + 1] if updates else [])) != written["checksum"]:
         raise ValueError(
-            f"{files.metrics} is damaged: up to update {updates} it is not as it was written; "
-            f"{REMEDY}"
+            f"{files.metrics} is damaged: its rows up to update {updates} were changed; {REMEDY}"
         )

@@ -235,8 +235,8 @@ class TrainConfig:
         head, _, body = text.partition("\n")
         if (written := _HEAD.fullmatch(head)) and written[1] != checksum(body.encode()):
             raise ValueError(
-                f"{path} is not as it was written, its checksum is another; put back a copy of it, "
-                "or remove its first line to take it as it is"
+                f"{path} was changed after it was written: its checksum differs; put back a copy "
+                "of it, or remove its first line to accept it as it is"
             )
         try:
             return cls.of(content)

@@ -65,7 +65,7 @@ def read_results(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(results, dict) or _CHECKSUM not in results:
         raise ValueError(f"{path} is damaged: it has no checksum; {remedy}")
     if results.pop(_CHECKSUM) != _checksum_of(results):
-        raise ValueError(f"{path} is damaged: its checksum is another; {remedy}")
+        raise ValueError(f"{path} is damaged: its checksum differs; {remedy}")
     return results
 
 

@@ -160,7 +160,8 @@ def _check_claim(files: RunFolder, config: TrainConfig) -> None:
     """Refuse a folder that has a checkpoint of another version or configuration."""
     if last_checkpoint(files) is not None and TrainConfig.load(files.config) != config:
         raise ValueError(
-            f"{files.path}: this run has another configuration, {files.config}; take a new folder"
+            f"{files.path}: this run has a different configuration, {files.config}; "
+            "take a new folder"
         )
 
 
@@ -203,7 +204,7 @@ def load_model(folder: Path | str) -> TKAM:
     config = TrainConfig.load(files.config)
     if content is None or content["global_step"] == 0:
         raise FileNotFoundError(
-            f"{files.checkpoint} is missing: the run has not come to its first checkpoint"
+            f"{files.checkpoint} is missing: the run has not reached its first checkpoint"
         )
     state = content["state_dict"]
     if config.model.data_shape is None:
@@ -219,6 +220,6 @@ def load_model(folder: Path | str) -> TKAM:
     except RuntimeError as error:
         cause = " ".join(str(error).split())
         raise ValueError(
-            f"{files.checkpoint} is of another model than {files.config} describes: {cause}"
+            f"{files.checkpoint} does not fit the model that {files.config} describes: {cause}"
         ) from error
     return model

@@ -321,17 +321,17 @@ def test_damaged_files_are_named(tmp_path, pixels):
         (whole[:-1], "has 119 bytes of data, its header says"),
         (whole + b"x", "has 121 bytes of data"),
         (whole[:9], "is cut: its header has 9 of 16 bytes"),
-        (b"\x00\x00\x0d" + whole[3:], "is no idx file of bytes"),
-        (b"", "is no idx file"),
+        (b"\x00\x00\x0d" + whole[3:], "is not an idx file of bytes"),
+        (b"", "is not an idx file"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=message):
             mnist(tmp_path)
     (tmp_path / f"{name}.gz").write_bytes(gzip.compress(whole)[:-20])
-    with pytest.raises(ValueError, match="is no gzip file"):
+    with pytest.raises(ValueError, match="is not a gzip file"):
         mnist(tmp_path, verify=False)
     (tmp_path / "train_32x32.mat").write_bytes(b"x" * 200)
-    with pytest.raises(ValueError, match="is no MATLAB file with X and y"):
+    with pytest.raises(ValueError, match="is not a MATLAB file with X and y"):
         svhn(tmp_path, verify=False)
     for content in (
         b"",
@@ -341,7 +341,7 @@ def test_damaged_files_are_named(tmp_path, pixels):
     ):
         (tmp_path / "test_batch").write_bytes(content)
         with pytest.raises(
-            ValueError, match=r"test_batch.* batch of CIFAR-10|test_batch: its data are no bytes"
+            ValueError, match=r"test_batch.* batch of CIFAR-10|test_batch: its data are not bytes"
         ):
             cifar10(tmp_path, train=False, verify=False)
 

@@ -159,7 +159,7 @@ def test_a_text_is_completed_and_has_no_mean() -> None:
     likelihoods = {"text": SequenceLikelihood(decoder), "image": GaussianLikelihood(0.3)}
     fn = MultimodalTKAM(TiltedPrior((1,), "gaussian", grid_size=5), heads, likelihoods)
     with pytest.raises(
-        NotImplementedError, match=r"SequenceLikelihood: a text has no mean, .* by complete"
+        NotImplementedError, match=r"SequenceLikelihood: a text has no mean; .* with complete"
     ):
         fn.conditional({"image": X["image"]}, num_particles=50)
     assert fn.complete({"image": X["image"]}, num_particles=50)["text"].shape == (3, 4)

@@ -128,7 +128,7 @@ def test_a_summary_that_was_deleted_is_written_again(run):
 def test_a_configuration_changed_by_hand_is_taken_without_its_first_line(run):
     text = run.config.read_text().replace("device: cpu", "device: auto")
     run.config.write_text(text)
-    with pytest.raises(ValueError, match="remove its first line to take it as it is"):
+    with pytest.raises(ValueError, match="remove its first line to accept it as it is"):
         TrainConfig.load(run.config)
     run.config.write_text(text.partition("\n")[2])
     assert TrainConfig.load(run.config).device == "auto"

@@ -118,7 +118,7 @@ def test_an_old_configuration_is_that_of_kart(tmp_path):
 
 
 def test_another_configuration_is_refused(folder):
-    with pytest.raises(ValueError, match="this run has another configuration"):
+    with pytest.raises(ValueError, match="this run has a different configuration"):
         train(replace(SMALL, updates=13), folder, progress=False)
     assert TrainConfig.load(RunFolder(folder).config) == RECORDED
 
@@ -161,7 +161,7 @@ def test_damaged_run_folders_are_named(folder, tmp_path):
     RECORDED.save(tmp_path / "config.yaml")
     with pytest.raises(
         FileNotFoundError,
-        match=r"last.ckpt is missing: the run has not come to its first checkpoint",
+        match=r"last.ckpt is missing: the run has not reached its first checkpoint",
     ):
         load_model(tmp_path)
     (tmp_path / "checkpoints").mkdir()
@@ -171,7 +171,7 @@ def test_damaged_run_folders_are_named(folder, tmp_path):
         load_model(tmp_path)
     replace(SMALL, model=replace(RECORDED.model, latent_dim=3)).save(tmp_path / "config.yaml")
     with pytest.raises(
-        ValueError, match=r"last.ckpt is of another model than .*config.yaml describes"
+        ValueError, match=r"last.ckpt does not fit the model that .*config.yaml describes"
     ):
         load_model(tmp_path)
 
