@@ -46,7 +46,8 @@ def _train(options: Any) -> None:
     files = RunFolder(Path(options["run"]))
     if files.checkpoint.exists():
         raise ValueError(
-            f"{files.path} is a run already: go on with `resume {files.path}`, or take a new folder"
+            f"{files.path} is already a run: continue it with `resume {files.path}`, or take a new "
+            "folder"
         )
     _run(_config(options), files)
 
@@ -228,7 +229,7 @@ class Command:
 COMMANDS = {
     "train": Command("train a model and write a run folder", _train_arguments, _train),
     "resume": Command(
-        "go on with a run that was stopped; the metrics are those of one that was not",
+        "continue a stopped run; the metrics are those of an uninterrupted run",
         _resume_arguments,
         _resume,
     ),

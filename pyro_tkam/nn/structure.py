@@ -164,7 +164,7 @@ def deepened(network: KAN, samples: Tensor | None) -> KAN:
     functions = last.basis.placed
     if not isinstance(functions, BSplines) or not functions.linear:
         raise ValueError(
-            "basis must be B-splines that go on as lines in a network to deepen, got "
+            "basis must be B-splines that continue as lines in a network to deepen, got "
             f"{type(functions).__name__}"
         )
     width = deeper.nodes[-1].count

@@ -1,5 +1,5 @@
 """
-Composite interpolatory quadrature: rules on one cell and the cells of an interval (model of Raj
+Composite interpolatory quadrature: rules on one cell, and the cells of an interval (model of Raj
 2025, Eq. 6).
 """
 
@@ -18,18 +18,18 @@ MAX_NODES = 200
 @dataclass(frozen=True)
 class Quadrature:
     """
-    A composite rule: how an interval is cut into cells, and the nodes of every cell.
+    A composite rule: how an interval is divided into cells, and the nodes of every cell.
 
-    In each cell the integrand is replaced by the polynomial through its nodes, so that the integral
-    over a part of a cell is known as well as that over all of it.
+    In each cell, the polynomial through the nodes replaces the integrand, so the integral over a
+    part of a cell is also known.
 
     :param nodes: distinct nodes of one cell on [0, 1], ascending.
     :param splits: equal cells between two neighboring break points.
-    :param base_cells: equal cells of an interval that comes without break points.
+    :param base_cells: equal cells of an interval without break points.
     :param use_knots: whether break points of the integrand become cell edges.
-    :param tolerance: cells are cut until the estimated error is below it; None keeps the cells as
-        they are.
-    :param max_cells: number of cells from which on the error is accepted as it is.
+    :param tolerance: cells are divided until the estimated error is below it; None leaves the cells
+        unchanged.
+    :param max_cells: number of cells at which refinement stops and the error is accepted.
 
     :raises ValueError: for nodes outside [0, 1] or not ascending, and for counts below one.
 
@@ -58,7 +58,7 @@ class Quadrature:
         :param low: lower ends, shape ``batch``.
         :param high: upper ends, shape ``batch``.
         :param breakpoints: ascending points, shape ``(count, *batch)``; those outside the interval
-            make cells of no width.
+            give cells of width zero.
         :return: ascending edges, shape ``(cells + 1, *batch)``.
 
         >>> composite(2).edges(torch.tensor(0.0), torch.tensor(1.0), torch.tensor([0.5]))
@@ -108,8 +108,8 @@ def gauss_legendre(num_nodes: int) -> Quadrature:
 
 def gauss_kronrod(num_nodes: int) -> Quadrature:
     """
-    Return the plain Gauss-Kronrod rule: one cell, ``num_nodes`` Gauss nodes and ``num_nodes + 1``
-    between them.
+    Return the plain Gauss-Kronrod rule: one cell with ``num_nodes`` Gauss nodes and ``num_nodes +
+    1`` more between them.
 
     :param num_nodes: number of Gauss nodes; the rule has ``2 num_nodes + 1``.
     :raises ValueError: for a number of Gauss nodes outside 1 to 100.
@@ -152,8 +152,8 @@ def _kronrod_recurrence(n: int) -> np.ndarray:
 
 def trapezium(num_nodes: int) -> Quadrature:
     """
-    Return the trapezium rule: the integrand is linear between ``num_nodes`` equally spaced nodes,
-    ends included.
+    Return the trapezoidal rule: the integrand is linear between ``num_nodes`` equally spaced nodes,
+    including the ends.
 
     :param num_nodes: number of nodes.
     :raises ValueError: for less than 2 nodes or more than 200.
@@ -176,10 +176,10 @@ def composite(
     Return a composite Gauss-Legendre rule whose cells end at the knots of the integrand.
 
     :param splits: equal cells between two neighboring knots.
-    :param num_nodes: nodes a cell.
+    :param num_nodes: nodes per cell.
     :param base_cells: cells of an integrand without knots, before splitting.
-    :param tolerance: cut cells until the estimated error is below it.
-    :param max_cells: give up at as many cells.
+    :param tolerance: divide cells until the estimated error is below it.
+    :param max_cells: stop at this many cells.
     :raises ValueError: for counts below one.
 
     >>> composite(2, 8).splits
@@ -192,8 +192,7 @@ def composite(
 
 def default_rule(dtype: torch.dtype) -> Quadrature:
     """
-    Return the accurate default rule of a precision: error below 1e-10 in float64 and 5e-7 in
-    float32.
+    Return the default rule of a precision: error below 1e-10 in float64 and 5e-7 in float32.
 
     :param dtype: ``torch.float64``, or a narrower floating type.
 

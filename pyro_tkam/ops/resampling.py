@@ -3,8 +3,8 @@
 Weights lie along the last dimension and need not be normalized; any batch dimensions go in front.
 With ``w = softmax(log_weights)`` and ``M = num`` draws, every resampler has ``E[count_i] = M w_i``
 exactly (Raj 2025, arXiv:2506.14167, Eq. 71-74; Douc and Cappé 2005, arXiv:cs/0507025). They differ
-in the variance of the counts only. Weights in half precision are taken in single: bfloat16 counts
-no further than 256 particles, float16 than 2,048.
+only in the variance of the counts. Weights in half precision are converted to single precision,
+because bfloat16 can't count beyond 256 particles and float16 not beyond 2,048.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def multinomial(
     :param log_weights: unnormalized log weights of shape ``(*batch, N)``, in nats; ``-inf`` is
         never drawn.
     :param num: number of draws ``M``; by default ``N``.
-    :param generator: source of randomness; by default torch's global one.
+    :param generator: source of randomness; by default torch's global generator.
     :return: indices of shape ``(*batch, M)``.
     :raises TypeError: if the weights are not floating-point numbers.
     :raises ValueError: if there are no weights, one is NaN or ``+inf``, all of a batch element are
@@ -64,8 +64,8 @@ def residual(
     log_weights: Tensor, num: int | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
     """
-    Take ``⌊M w_i⌋`` copies of each index, and the rest as :func:`multinomial` draws from the
-    normalized residuals.
+    Take ``⌊M w_i⌋`` copies of each index, and draw the rest from the normalized residuals as
+    :func:`multinomial` does.
 
     The copies come first in the result. The residual distribution is
     ``(M w_i - ⌊M w_i⌋) / (M - Σ_j ⌊M w_j⌋)``.
@@ -96,7 +96,7 @@ def stratified(
     Invert the distribution function at one uniform point in each of ``M`` equal strata, ``(m + U_m)
     / M``.
 
-    Counts stay within ``⌊M w_i⌋ - 1`` and ``⌈M w_i⌉ + 1``; indices come out sorted.
+    Counts stay between ``⌊M w_i⌋ - 1`` and ``⌈M w_i⌉ + 1``; indices are sorted.
 
     Arguments, result and errors are those of :func:`multinomial`.
 
@@ -114,7 +114,7 @@ def systematic(
     Invert the distribution function at ``M`` equally spaced points with one common offset, ``(m +
     U) / M``.
 
-    Counts are ``⌊M w_i⌋`` or ``⌈M w_i⌉``; indices come out sorted.
+    Counts are ``⌊M w_i⌋`` or ``⌈M w_i⌉``; indices are sorted.
 
     Arguments, result and errors are those of :func:`multinomial`.
 

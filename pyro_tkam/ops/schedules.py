@@ -20,7 +20,7 @@ def power_law(num: int, exponent: float = 1.0, *, dtype: torch.dtype | None = No
     3.5).
 
     :param num: number of temperatures, at least 2.
-    :param exponent: ``r > 0``; above 1 the rungs crowd near the prior.
+    :param exponent: ``r > 0``; above 1, the temperatures crowd near the prior.
     :param dtype: of the result; torch's default if None.
     :return: rising inverse temperatures, ``(num,)``.
     :raises ValueError: if ``num < 2`` or ``exponent`` isn't positive and finite.
@@ -76,7 +76,7 @@ def communication_barrier(rejections: Tensor) -> Tensor:
 
 def suggested_number(barrier: float) -> int:
     """
-    Return the number of temperatures ``2Λ + 1``, rounded up, that makes most round trips per
+    Return the number of temperatures ``2Λ + 1``, rounded up, which maximizes round trips per
     evaluation.
 
     :param barrier: ``Λ``, the last entry of :func:`communication_barrier`.
@@ -93,8 +93,8 @@ def suggested_number(barrier: float) -> int:
 
 def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tensor:
     """
-    Return the ladder with equal rejection between neighbors, from the rejections seen on another
-    one.
+    Return the ladder with equal rejection between neighbors, given the rejections on another
+    ladder.
 
     ``Λ(t)`` is interpolated by a monotone cubic and inverted at equal steps (Syed et al. 2022).
 
@@ -130,7 +130,7 @@ def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tenso
 
 
 def monotone_cubic(x: Tensor, y: Tensor, points: Tensor) -> Tensor:
-    """Interpolate by a cubic that rises wherever the data rise (Fritsch and Butland 1984).
+    """Interpolate with a cubic that rises wherever the data rise (Fritsch and Butland 1984).
 
     :param x: strictly rising, ``(n,)``, ``n >= 2``.
     :param y: values, ``(n,)``.

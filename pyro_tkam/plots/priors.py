@@ -1,4 +1,4 @@
-"""Learned univariate priors beside their references."""
+"""Learned univariate priors next to their references."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,13 +21,13 @@ def prior_densities(
     title: str = "",
 ) -> Axes:
     """
-    Draw the learned densities that differ most from the reference, in color, over the reference,
-    dashed.
+    Plot the learned densities that differ most from the reference (in color) over the reference
+    (dashed).
 
     :param prior: a bank of univariate densities, of any batch shape, on one reference.
     :param axes: where to draw; None makes a figure.
     :param num: number of densities.
-    :param points: points a curve.
+    :param points: points per curve.
     :param title: a line above.
     :return: the axes.
     :raises ValueError: for fewer than one density or two points.
@@ -55,17 +55,17 @@ def prior_components(
     points: int = 200,
 ) -> Sequence[Axes]:
     """
-    Draw the first learned densities of a bank, one a panel, beside their reference (Raj 2025, Sec.
+    Plot the first learned densities of a bank, one per panel, with their reference (Raj 2025, Sec.
     A.9).
 
     :param prior: a bank of univariate densities, or of mixtures of them, of any batch shape, on one
         reference.
     :param axes: one for each density; None makes a figure.
     :param num: number of densities, the first of the bank's flattened batch.
-    :param points: points a curve.
+    :param points: points per curve.
     :return: the axes.
-    :raises ValueError: for fewer than two points, and for another number of axes than there are
-        densities.
+    :raises ValueError: for fewer than two points, and if the number of axes differs from the number
+        of densities.
     """
     if num < 1 or points < 2:
         raise ValueError(f"num and points must be at least 1 and 2, got {num} and {points}")
@@ -99,17 +99,17 @@ def prior_marginals(
     bins: int = 40,
 ) -> Sequence[Axes]:
     """
-    Draw the first marginals of a joint prior, whose densities are not known, as histograms beside
-    its reference.
+    Plot the first marginals of a joint prior, whose densities are unknown, as histograms with its
+    reference.
 
     :param draws: of the prior, shape ``(N, Q)``.
-    :param reference: univariate, of every latent.
+    :param reference: univariate reference of every latent.
     :param axes: one for each marginal; None makes a figure.
-    :param num: number of marginals, the first.
+    :param num: number of marginals (the first ones).
     :param bins: bars of a histogram.
     :return: the axes.
-    :raises ValueError: for draws of another shape, numbers below one, and another number of axes
-        than marginals.
+    :raises ValueError: for draws of the wrong shape, numbers below one, and if the number of axes
+        differs from the number of marginals.
     """
     if num < 1 or bins < 1:
         raise ValueError(f"num and bins must be at least 1, got {num} and {bins}")
@@ -151,14 +151,14 @@ def conditional_densities(
     title: str = "",
 ) -> Axes:
     """
-    Draw the density of one latent at several contexts, each a draw of the latents before it, over
-    the reference, dashed.
+    Plot the density of one latent in several contexts, over the reference (dashed). Each context is
+    a draw of the earlier latents.
 
     :param prior: a joint density without batch shape.
     :param axes: where to draw; None makes a figure.
-    :param latent: which one; those of the first block have no context and one curve.
+    :param latent: which latent; those of the first block have no context and one curve.
     :param num: number of contexts.
-    :param points: points a curve, from -4 to 4.
+    :param points: points per curve, from -4 to 4.
     :param title: a line above.
     :return: the axes.
     :raises ValueError: for a prior with a batch shape, a latent that it does not have, less than
@@ -188,7 +188,7 @@ def conditional_densities(
 
 def dependence(matrix: Tensor, axes: Axes | None = None, *, title: str = "") -> Axes:
     """
-    Draw which latent depends on which.
+    Plot which latent depends on which.
 
     :param matrix: divergences in nats, shape ``(Q, Q)``, of
         :meth:`AutoregressiveTilted.dependence

@@ -52,8 +52,8 @@ class ELBOTraining(lightning.LightningModule):
         mini-batch; None calls ``model(batch)``.
     :param optimizer: function from parameters to a torch optimizer; the default is Adam with step
         size 1e-3.
-    :param scheduler: function from the optimizer to a schedule of its step size, which goes on
-        after every update; None keeps the step size.
+    :param scheduler: function from the optimizer to a schedule of its step size, which advances
+        after every update; None keeps the step size constant.
     :param penalty: function from the model to a scalar that is added to the loss, in nats per
         datum. It can use the model's functions, as in ``lambda model: 1e-3 *
         model.prior.energies.regularization(smoothness=1.0)``, or its outputs from
@@ -194,7 +194,7 @@ class ELBOTraining(lightning.LightningModule):
             if key not in checkpoint["callbacks"]:
                 raise ValueError(
                     f"checkpoint must have the state of {key}, without which random numbers would "
-                    f"not go on, got those of {sorted(checkpoint['callbacks'])}; "
+                    f"not continue, got those of {sorted(checkpoint['callbacks'])}; "
                     "pyro_tkam.train.fit writes it"
                 )
 

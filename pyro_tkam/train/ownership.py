@@ -53,7 +53,7 @@ def sole_owner(
     folder: Path,
     task: str,
     processes: int = 1,
-    go_on: Callable[[], str] = lambda: "the same call goes on from there",
+    go_on: Callable[[], str] = lambda: "the same call continues from there",
 ) -> Iterator[None]:
     """
     Keep other processes from writing to a folder for a while.

@@ -69,7 +69,7 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
 
     def go_on() -> str:
         if files.config.is_file():
-            return f"go on with `python -m pyro_tkam resume {files.path}`"
+            return f"continue it with `python -m pyro_tkam resume {files.path}`"
         return "nothing was trained yet, start it again"
 
     task = "resume" if files.config.is_file() else "train"

@@ -199,7 +199,7 @@ def test_a_deeper_network_computes_the_same():
         torch.testing.assert_close(deeper(x), net(x), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(KAN.from_state_dict(deeper.state_dict())(x), deeper(x))
     assert net.deepen(x).outside(x)[-1] == 0
-    with pytest.raises(ValueError, match="basis must be B-splines that go on as lines"):
+    with pytest.raises(ValueError, match="basis must be B-splines that continue as lines"):
         KAN([3, 4, 2], "rbf").deepen()
     with pytest.raises(ValueError, match="layer_norm, hidden_range must be off"):
         KAN([3, 4, 2], layer_norm=True).deepen()

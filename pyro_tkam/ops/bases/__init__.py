@@ -1,6 +1,5 @@
 """
-Univariate bases: pure functions of tensors, with the fast sums of them that networks and priors
-need.
+Univariate bases: pure functions of tensors, with the fast sums that networks and priors need.
 """
 
 from pyro_tkam.ops.bases.base import BasisFunctions, Picklable

@@ -1,4 +1,6 @@
-"""What every univariate basis has: values, cell edges, and weighted sums of its functions."""
+"""
+The interface of every univariate basis: values, cell edges, and weighted sums of its functions.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,7 @@ from torch import Tensor
 
 class Picklable:
     """
-    Mixin: pickles and deep copies hold the values of tensors, not their history or Pyro's marks on
-    them.
+    Mixin: pickles and deep copies contain the values of tensors, not their history or Pyro's marks.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -28,10 +29,10 @@ class BasisFunctions(Picklable, ABC):
     differentiable.
 
     :param grid: sorted points of shape ``(*grid_batch, M)``; ``grid_batch`` broadcasts against the
-        shape of ``z``. Their meaning is the subclass's: centers, knots, or the two ends of an
+        shape of ``z``. The subclass defines their meaning: centers, knots, or the two ends of an
         interval.
-    :param width: a positive 0-dimensional tensor (model: :math:`τ`), or None where the basis has
-        none.
+    :param width: a positive 0-dimensional tensor (model: :math:`τ`), or None if the basis has no
+        width.
     :param degree: the polynomial degree, or the highest frequency.
     """
 
@@ -56,22 +57,22 @@ class BasisFunctions(Picklable, ABC):
         """Make the basis on a uniform grid over ``[low, high]``, in the default dtype."""
 
     def on_grid(self, grid: Tensor) -> Any:
-        """Make the same functions on a grid as :attr:`grid` holds it, whatever its steps."""
+        """Make the same functions on a grid like :attr:`grid`, with any steps."""
         return replace(self, grid=grid)
 
     def extended(self) -> Self:
         """
-        Return the functions as networks go on with them outside of the grid: as they are, unless
-        they would end there.
+        Return the functions that networks use, which continue outside the grid: the same ones,
+        unless they would end there.
         """
         return self
 
     def moved(self, knots: Tensor, grid_size: int) -> Any:
         """
-        Make the basis of the same kind and width on other knots.
+        Make a basis of the same kind and width on other knots.
 
         :param knots: ascending, shape ``(*grid_batch, num_knots(grid_size))``.
-        :param grid_size: what :meth:`uniform` takes.
+        :param grid_size: as in :meth:`uniform`.
         """
         return self.on_grid(knots)
 
@@ -85,16 +86,16 @@ class BasisFunctions(Picklable, ABC):
     @property
     @abstractmethod
     def grid_size(self) -> int:
-        """What :meth:`uniform` was given."""
+        """The ``grid_size`` of :meth:`uniform`."""
 
     @classmethod
     @abstractmethod
     def num_knots(cls, grid_size: int) -> int:
-        """The number of points that place a grid; two where only its ends do."""
+        """The number of points that determine a grid; two if only its ends matter."""
 
     @property
     def has_curvature(self) -> bool:
-        """Whether second derivatives are functions, so that their squares have integrals."""
+        """Whether second derivatives are functions, so the integrals of their squares exist."""
         return True
 
     def cast(self, dtype: torch.dtype) -> Self:
@@ -115,7 +116,7 @@ class BasisFunctions(Picklable, ABC):
     def knots(self) -> Tensor | None:
         """
         Where the functions are not smooth, or a grid step ends: sorted, ``(*grid_batch, C)``; None
-        if polynomial.
+        for polynomials.
         """
 
     @abstractmethod
@@ -124,10 +125,10 @@ class BasisFunctions(Picklable, ABC):
 
     def start(self, noise: Tensor, low: float, high: float) -> Tensor:
         """
-        Turn noise into first coefficients: the least-squares fit to it on a uniform grid over
+        Turn noise into initial coefficients: the least-squares fit to it on a uniform grid over
         ``[low, high]``.
 
-        Directions that the functions hardly reach are left out, so that the fit does not amplify
+        Directions that the functions can hardly represent are left out, so the fit does not amplify
         the noise.
 
         :param noise: shape ``(*batch, F)``.
@@ -142,9 +143,9 @@ class BasisFunctions(Picklable, ABC):
         r"""
         Sum :math:`\sum_i c_i B_i(z)`, elementwise.
 
-        Along batch dimensions in which ``z`` has size one the basis is evaluated once and
-        contracted by a matrix product, so shared points ``(N, 1, …, 1)`` cost ``N`` evaluations
-        whatever the batch.
+        Along batch dimensions in which ``z`` has size one, the basis is evaluated once and
+        contracted with a matrix product. Shared points ``(N, 1, …, 1)`` therefore cost ``N``
+        evaluations for any batch.
 
         :param z: any shape that broadcasts against ``batch``.
         :param coefficients: shape ``(*batch, F)``.
@@ -161,14 +162,14 @@ class BasisFunctions(Picklable, ABC):
         return self.elementwise_sum(z, coefficients)
 
     def elementwise_sum(self, z: Tensor, coefficients: Tensor) -> Tensor:
-        """Sum as in :meth:`weighted_sum`, where every element of ``z`` has functions of its own."""
+        """Sum as in :meth:`weighted_sum` if every element of ``z`` has separate functions."""
         return (self(z) * coefficients).sum(-1)
 
     def edge_sum(self, s: Tensor, coefficients: Tensor) -> Tensor:
         r"""
         Sum over inputs and functions, :math:`\sum_i \sum_j c_{oij} B_j(s_i)`: one matrix product.
 
-        Fastest where the memory of ``coefficients`` is in the order ``(in, F, out)``.
+        Fastest if the memory of ``coefficients`` is in the order ``(in, F, out)``.
 
         :param s: shape ``(*, in)``.
         :param coefficients: shape ``(out, in, F)``.

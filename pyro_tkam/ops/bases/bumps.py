@@ -1,4 +1,4 @@
-"""The kernels that bases are made of: Gaussian, reflectional switch, and two wavelets."""
+"""The kernels of the bases: Gaussian, reflectional switch, and two wavelets."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class SwitchKernels(ShiftedKernel):
         r"""
         Evaluate a derivative, :math:`(1 - t^2)\, q_n(t)` with :math:`t = \tanh u`.
 
-        :math:`q_0 = 1`, :math:`q_{n+1} = (1 - t^2) q_n' - 2 t q_n`. By sigmoids, which CPUs
-        evaluate faster than tanh.
+        :math:`q_0 = 1`, :math:`q_{n+1} = (1 - t^2) q_n' - 2 t q_n`. Computed with sigmoids, which
+            CPUs evaluate faster than tanh.
         """
         rising = torch.sigmoid(2 * u)
         t = 2 * rising - 1
@@ -92,7 +92,8 @@ def gaussian_derivative(u: Tensor, order: int) -> Tensor:
     r"""
     Evaluate :math:`\partial_u^n e^{-u^2/2} = (-1)^n \mathrm{He}_n(u) e^{-u^2/2}`.
 
-    In base two: several times faster than ``exp`` on CPUs, above all where the result underflows.
+    Computed in base two, which is several times faster than ``exp`` on CPUs, above all if the
+    result underflows.
     """
     if order > 0:  # polynomials must not overflow where the Gaussian is zero
         u = u.clamp(-_REACH, _REACH)

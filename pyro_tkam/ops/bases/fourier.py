@@ -88,7 +88,7 @@ class FourierSeries(BasisFunctions):
         return (z - low) * (2 * math.pi * self.width / (high - low))
 
     def start(self, noise: Tensor, low: float, high: float) -> Tensor:
-        """Make coefficients fall as one over the frequency squared."""
+        """Make coefficients that decay as one over the frequency squared."""
         k = self._frequencies(noise).repeat_interleave(2)
         return noise / torch.cat((torch.ones_like(k[:1]), k)).square()
 
@@ -99,8 +99,8 @@ class FourierSeries(BasisFunctions):
 @dataclass(frozen=True)
 class FourierPlanes:
     """
-    Constant, cosines and sines of an angle, one after the other, by rotation: no function but the
-    first pair.
+    Constant, cosines and sines of an angle, in sequence, by rotation: only the first pair evaluates
+    a function.
     """
 
     num_frequencies: int

@@ -1,4 +1,4 @@
-"""Bases of one bump, moved over a grid of centers."""
+"""Bases that consist of one bump, shifted to each center of a grid."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ class ShiftedKernel(BasisFunctions):
         Evaluate a derivative of the kernel, elementwise and differentiably.
 
         :param u: arguments, of any shape.
-        :param order: 0 for the kernel itself; a gradient asks for 1, a gradient of a gradient for
-            2, and so on.
+        :param order: 0 for the kernel itself; a gradient needs 1, a gradient of a gradient needs 2,
+            and so on.
         """
 
     @classmethod
     def check_derivatives(cls) -> None:
         """
-        Check the first two derivatives against automatic ones.
+        Compare the first two derivatives with automatic differentiation.
 
-        :raises ValueError: where they differ.
+        :raises ValueError: if they differ.
         """
         u = torch.linspace(-1.7, 1.9, 7, dtype=torch.float64, requires_grad=True)
         for order in (1, 2):
@@ -84,7 +84,7 @@ class ShiftedKernel(BasisFunctions):
 
     @classmethod
     def overwrite(cls, u: Tensor, order: int) -> Tensor:
-        """Evaluate a derivative of the kernel, where ``u`` is not needed any more."""
+        """Evaluate a derivative of the kernel if ``u`` is no longer needed."""
         return cls.derivative(u, order)
 
     @property
@@ -110,7 +110,7 @@ class ShiftedKernel(BasisFunctions):
         return plane_sum(type(self), v, offsets, coefficients)
 
     def product(self, s: Tensor, weight: Tensor) -> Tensor:
-        """Multiply values with ``weight``, keeping nothing but the inputs for the backward pass."""
+        """Multiply values by ``weight``, keeping only the inputs for the backward pass."""
         return evaluate(KernelProduct(type(self)), *self._in_units(s), weight)
 
     def _in_units(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,7 +154,7 @@ class KernelProduct:
     def backward(
         self, grad: Tensor, needed: Sequence[bool], v: Tensor, offsets: Tensor, weight: Tensor
     ) -> tuple[Tensor | None, ...]:
-        """Compute gradients: values are made again, a chunk of rows at a time."""
+        """Compute gradients; values are recomputed, one chunk of rows at a time."""
         grad_v = torch.empty_like(v) if needed[0] else None
         grad_offsets = torch.zeros_like(offsets) if needed[1] else None
         grad_weight = torch.zeros_like(weight) if needed[2] else None

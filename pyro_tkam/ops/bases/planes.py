@@ -1,9 +1,9 @@
 r"""
-Weighted sums of basis functions where every element has coefficients of its own.
+Weighted sums of basis functions for elements with separate coefficients.
 
-Evaluated plane by plane, one basis function for all elements at a time: nothing of the size
-elements × functions exists, and only the inputs are kept for the backward pass. With
-:math:`B_j^{(n)}(v) = κ_j^{(n)}(v - o_j)`, where the offsets :math:`o` may be absent, the two
+The sums are evaluated plane by plane, one basis function for all elements at a time. Nothing of
+size elements × functions is stored, and the backward pass keeps only the inputs. With
+:math:`B_j^{(n)}(v) = κ_j^{(n)}(v - o_j)`, where the offsets :math:`o` are optional, the two
 functions
 
 .. math::
@@ -29,12 +29,12 @@ CHUNK = 1 << 17
 
 
 class PlaneFamily(Protocol):
-    """Functions that can be evaluated one after the other."""
+    """Functions that can be evaluated in sequence."""
 
     def planes(self, v: Tensor, offsets: Tensor | None, order: int) -> Iterator[Tensor]:
         """
-        Yield derivative ``order`` of each function at ``v``; a plane may change once the next is
-        asked for.
+        Yield derivative ``order`` of each function at ``v``; a plane may change once the next one
+        is requested.
         """
         ...
 

@@ -13,11 +13,11 @@ from pyro_tkam.ops.bases.base import BasisFunctions
 
 class Polynomials(BasisFunctions):
     r"""
-    Polynomials :math:`P_0, …, P_k` by a three-term recurrence, in an argument that :math:`\tanh`
+    Polynomials :math:`P_0, …, P_k` from a three-term recurrence, in an argument that :math:`\tanh`
     keeps bounded.
 
-    ``degree`` is :math:`k`; ``grid`` holds the two ends of the interval on which first coefficients
-    are fitted.
+    ``degree`` is :math:`k`; ``grid`` holds the two ends of the interval on which initial
+    coefficients are fitted.
     """
 
     has_base: ClassVar[bool] = False

@@ -1,6 +1,6 @@
 """
-Moving functions to another grid: new knots, and the least-squares fit of the old functions by the
-new.
+Moving functions to another grid: new knots, and the least-squares fit of the old functions with the
+new ones.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ def quantile_knots(
     samples: Tensor, low: Tensor, high: Tensor, num: int, uniform_share: float
 ) -> Tensor:
     r"""
-    Place knots at :math:`ρ · \text{uniform} + (1 - ρ) · \text{quantiles}`, the ends at ``low`` and
-    ``high``.
+    Place knots at :math:`ρ · \text{uniform} + (1 - ρ) · \text{quantiles}`, with the ends at ``low``
+    and ``high``.
 
-    Samples outside of the interval count as its ends; where all samples are equal the knots are
-    uniform.
+    Samples outside the interval count as its ends. If all samples are equal, the knots are uniform.
 
     :param samples: shape ``(N, *grid_batch)``.
     :param low: lower ends, broadcastable to ``grid_batch``.
@@ -54,8 +53,7 @@ def quantile_knots(
 
 def refined_knots(knots: Tensor, num: int) -> Tensor:
     """
-    Place more knots between those that are there, equally many in each cell where that comes out
-    even.
+    Place more knots between the existing ones, equally many in each cell if the numbers allow it.
 
     :param knots: ascending, shape ``(*grid_batch, M)``.
     :param num: number of knots.
@@ -73,16 +71,16 @@ def refined_knots(knots: Tensor, num: int) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class Refit:
     r"""
-    The least-squares fit of functions of an old basis by those of a new one.
+    The least-squares fit of an old basis with a new one.
 
-    Both are evaluated on the samples and on points of the whole interval, which lie in each cell of
-    both grids. The best coefficients are a linear map of the old ones, :math:`c' = A c` with
-    :math:`A = B'^{+} B`.
+    Both are evaluated on the samples and on points of the whole interval, in each cell of both
+    grids. The best coefficients are a linear map of the old ones, :math:`c' = A c` with :math:`A =
+    B'^{+} B`.
 
     :param transform: :math:`A`, shape ``(*grid_batch, F', F)``.
     :param remainder: mean over the points of the outer products of :math:`B' A - B`, shape
         ``(*grid_batch, F, F)``.
-    :param points: where the fit was made, shape ``(T, *grid_batch)``.
+    :param points: the points of the fit, shape ``(T, *grid_batch)``.
     """
 
     transform: Tensor
@@ -114,12 +112,13 @@ def quadratic(matrix: Tensor, vectors: Tensor) -> Tensor:
 
 def refit(old: BasisFunctions, new: BasisFunctions, samples: Tensor | None) -> Refit:
     """
-    Fit the functions of ``old`` by those of ``new``.
+    Fit the functions of ``old`` with those of ``new``.
 
-    Directions that the new functions hardly reach keep the old coefficients (or zero, where their
-    number changes), so that none becomes huge; functions that did not move are kept exactly.
+    Directions that the new functions can hardly represent keep the old coefficients (or zero, if
+    their number changes), so no coefficient becomes huge. Functions that did not move are kept
+    exactly.
 
-    :param samples: further points of the fit, shape ``(N, *grid_batch)``.
+    :param samples: additional points of the fit, shape ``(N, *grid_batch)``.
     """
     points = _points(old, new, samples)
     before, after = (basis(points).movedim(0, -2) for basis in (old, new))

@@ -25,13 +25,13 @@ class BSplines(BasisFunctions):
     B-splines of degree :math:`k` on :math:`G` equal intervals: :math:`F = G + k` functions (Liu et
     al. 2024).
 
-    Inside the grid they sum to one. The knots go on for :math:`k` steps on either side, so that the
-    functions fall to zero there and stay zero further out. ``grid`` holds the ``G + 1`` ends of the
+    Inside the grid they sum to one. The knots continue for :math:`k` steps on either side, so the
+    functions fall to zero there and stay zero beyond. ``grid`` holds the ``G + 1`` ends of the
     intervals; there is no width.
 
-    :param linear: go on outside of the grid as straight lines instead,
-        :math:`B(z) = B(e) + (z - e)\,B'(e)` with the nearest end :math:`e`, once continuously
-        differentiable for degrees above one.
+    :param linear: instead, continue outside the grid as straight lines, :math:`B(z) = B(e) + (z -
+        e)\,B'(e)` with the nearest end :math:`e`; once continuously differentiable for degrees
+        above one.
     """
 
     linear: bool = False
@@ -48,12 +48,12 @@ class BSplines(BasisFunctions):
         return cls(torch.linspace(low, high, grid_size + 1), None, degree)
 
     def on_grid(self, grid: Tensor) -> BSplines:
-        """Make splines on another grid; those of a grid with unequal steps are slower."""
+        """Make splines on another grid; splines on a grid with unequal steps are slower."""
         kind = BSplines if is_uniform(grid) else IrregularBSplines
         return kind(grid, None, self.degree, self.linear)
 
     def extended(self) -> Self:
-        """Return the splines that go on as straight lines outside of the grid."""
+        """Return the splines that continue as straight lines outside the grid."""
         return replace(self, linear=True)
 
     @property
@@ -135,7 +135,7 @@ class BSplines(BasisFunctions):
 
     def product(self, s: Tensor, weight: Tensor) -> Tensor:
         """
-        Multiply values with ``weight``, where only the functions that are not zero cost anything.
+        Multiply values by ``weight``, at a cost that depends only on the nonzero functions.
         """
         return evaluate(self._product(self.degree, self.linear), s, self.grid, weight)
 
@@ -154,11 +154,11 @@ def locate(
     """
     Find the cell of ``z`` among the ``G + 2k`` cells of the extended grid.
 
-    Arguments further out are taken to its ends, where every function is zero; for splines that go
-    on as lines to the ends of the grid itself.
+    Arguments further out are moved to its ends, where every function is zero. For splines that
+    continue as lines, they are moved to the ends of the grid itself.
 
-    :returns: the cell ``e``, in which only functions ``e - k, …, e`` are not zero (those outside of
-        ``0 … F - 1`` do not exist); the place in it, in [0, 1]; the derivative of the functions'
+    :returns: the cell ``e``, in which only functions ``e - k, …, e`` are not zero (those outside
+        ``0 … F - 1`` do not exist); the position in it, in [0, 1]; the derivative of the functions'
         argument with respect to ``z``; for lines, how far beyond the grid ``z`` lies, in cells.
     """
     num_intervals = grid.shape[-1] - 1
@@ -174,7 +174,7 @@ def locate(
 
 
 def reach_out(beyond: Tensor) -> bool:
-    """Tell whether arguments may lie beyond the grid; only a CPU can tell cheaply."""
+    """Tell whether arguments may lie beyond the grid; only a CPU can tell this cheaply."""
     return beyond.device.type != "cpu" or not is_concrete(beyond) or bool(beyond.any())
 
 
@@ -265,7 +265,7 @@ class LocalFunctions:
 
 class SplineSum(LocalFunctions):
     """
-    Sums with coefficients of their own: ``z`` of shape ``(N, K)``, ``coefficients`` of ``(K, F)``.
+    Sums with separate coefficients: ``z`` of shape ``(N, K)``, ``coefficients`` of ``(K, F)``.
     """
 
     def plain(self, z: Tensor, grid: Tensor, coefficients: Tensor) -> Tensor:
@@ -353,8 +353,8 @@ class IrregularBSplines(BSplines):
     r"""
     B-splines of degree :math:`k` on :math:`G` intervals of any positive lengths.
 
-    As :class:`BSplines`, whose values they have where the steps are equal; the knots outside of the
-    grid lie a mean step apart.
+    Like :class:`BSplines`, and with the same values if the steps are equal. The knots outside the
+    grid are one mean step apart.
     """
 
     def _local(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -422,13 +422,13 @@ def local_splines(
     z: Tensor, knots: Tensor, cell: Tensor, degree: int, order: int | None = None
 ) -> list[Tensor]:
     r"""
-    Evaluate the B-splines that are not zero in a cell, by Cox and de Boor.
+    Evaluate the B-splines that are not zero in a cell, with the Cox-de Boor recurrence.
 
     :math:`b^d_i(z) = \frac{z - t_i}{t_{i+d} - t_i} b^{d-1}_i(z) + \frac{t_{i+d+1} - z}{t_{i+d+1} -
     t_{i+1}}
     b^{d-1}_{i+1}(z)`.
 
-    :param knots: with ``2 degree`` of them beyond either end of the grid.
+    :param knots: including ``2 degree`` of them beyond either end of the grid.
     :param order: the degree of the functions; None takes ``degree``.
     :returns: ``order + 1`` values, from the function that ends with the cell to the one that starts
         with it.

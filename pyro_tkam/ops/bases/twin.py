@@ -11,8 +11,8 @@ from torch import Tensor
 
 class Twin(Protocol):
     """
-    The same function twice: ``plain`` in differentiable operations, and by hand, fast and small in
-    memory.
+    The same function twice: ``plain`` in differentiable operations, and a hand-written version that
+    is fast and needs little memory.
     """
 
     def plain(self, *tensors: Any) -> Tensor:
@@ -31,7 +31,9 @@ class Twin(Protocol):
 
 
 def evaluate(twin: Twin, *tensors: Tensor | None) -> Tensor:
-    """Evaluate fast, with fast first gradients; higher ones, and ``vmap``, take the plain way."""
+    """
+    Evaluate fast, with fast first gradients; higher ones, and ``vmap``, use the plain version.
+    """
     result: Tensor = _Fast.apply(twin, *tensors)
     return result
 

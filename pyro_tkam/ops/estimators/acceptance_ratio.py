@@ -1,6 +1,5 @@
 """
-Bennett's acceptance ratio: the optimal bridge between two distributions, and the same along a
-ladder.
+Bennett's acceptance ratio: the optimal bridge between two distributions, and along a ladder.
 """
 
 import math
@@ -44,7 +43,7 @@ def bar(log_lik: Tensor, betas: Tensor) -> Estimate:
     :param betas: inverse temperatures, strictly rising from 0 to 1, of shape ``(temperature,)`` or
         ``(temperature, *batch)``.
     :return: value and standard error of shape ``batch``, in nats.
-    :raises TypeError, ValueError: if these are no tempered run.
+    :raises TypeError, ValueError: if these are not a tempered run.
 
     >>> log_lik = torch.full((3, 4, 100), -2.0)
     >>> bar(log_lik, torch.tensor([0.0, 0.5, 1.0])).value

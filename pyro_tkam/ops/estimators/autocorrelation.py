@@ -15,16 +15,16 @@ MIN_DRAWS = 16
 
 def effective_sample_size(draws: Tensor) -> Tensor:
     """
-    Number of independent draws whose mean is as precise as that of these: ``N / τ``, with split
-    chains.
+    Number of independent draws whose mean is as precise as that of these draws: ``N / τ``, with
+    split chains.
 
-    ``τ = 1 + 2 Σ_t ρ_t``, cut by Geyer's initial monotone sequence; ``ρ_t`` is relative to the
-    variance within and between chains, so that chains that disagree count for little (Vehtari et
+    ``τ = 1 + 2 Σ_t ρ_t``, truncated by Geyer's initial monotone sequence. ``ρ_t`` is relative to
+    the variance within and between chains, so chains that disagree give a small value (Vehtari et
     al. 2021, arXiv:1903.08008, Eq. 10-13).
 
     :param draws: a scalar quantity along Markov chains, of shape ``(chain, draw, *batch)``.
-    :return: a tensor of shape ``batch``, in draws; ``N`` where the quantity never varies.
-    :raises TypeError: if the draws are no tensor.
+    :return: a tensor of shape ``batch``, in draws; ``N`` if the quantity never varies.
+    :raises TypeError: if the draws are not a tensor.
     :raises ValueError: if there are fewer than 4 draws in a chain.
 
     >>> _ = torch.manual_seed(0)
@@ -46,12 +46,12 @@ def mean_standard_error(draws: Tensor) -> Tensor:
     Monte Carlo standard error of the mean of a quantity along Markov chains, ``sqrt(variance · τ /
     N)``.
 
-    Chains of fewer than 16 draws are too short to see their autocorrelation: for them it is the
-    spread of the chains' means, as chains are independent.
+    Chains with fewer than 16 draws are too short to estimate their autocorrelation. For them, the
+    result comes from the spread of the chains' means, because chains are independent.
 
     :param draws: the quantity, of shape ``(chain, draw, *batch)``.
     :return: a tensor of shape ``batch``, in the unit of the draws.
-    :raises TypeError: if the draws are no tensor.
+    :raises TypeError: if the draws are not a tensor.
     :raises ValueError: if there is a single chain of fewer than 16 draws.
 
     >>> mean_standard_error(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))  # four chains of one draw

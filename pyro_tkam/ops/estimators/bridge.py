@@ -20,23 +20,23 @@ def bridge(
     draws: Tensor, log_density: Callable[[Tensor], Tensor], *, num_proposals: int | None = None
 ) -> Estimate:
     """
-    Log normalizer of a density from draws of it, by the optimal bridge to a mixture fitted to those
-    draws.
+    Log normalizer of a density from draws of it, with the optimal bridge to a mixture fitted to
+    those draws.
 
     With ``l = density / proposal`` and shares ``s`` of effective draws, ``r`` is the fixed point of
     ``r = mean_proposal[l / (s_1 l + s_2 r)] / mean_draws[1 / (s_1 l + s_2 r)]`` (Meng and Wong
     1996, Eq. 4.1). The proposal, a mixture of Gaussians or Student-t distributions, is fitted to
-    one half of every chain and the equation is solved with the other; then the halves change
-    places, and the two logs are averaged. A mode that no draw has found is not counted, and does
+    one half of every chain, and the equation is solved with the other half. Then the halves are
+    exchanged, and the two logs are averaged. A mode that no draw has found is not counted and does
     not show in the standard error.
 
     :param draws: posterior draws of shape ``(chain, draw, *batch, dim)`` in unconstrained
         coordinates.
     :param log_density: maps points of shape ``(num, *batch, dim)`` to the unnormalized log density
         in these coordinates, of shape ``(num, *batch)``, in nats; ``-inf`` is a density of 0.
-    :param num_proposals: proposal draws for each half; by default as many as it has draws.
+    :param num_proposals: proposal draws for each half; by default as many as the half has draws.
     :return: value and standard error of shape ``batch``, in nats.
-    :raises TypeError: if the draws are no tensor of floating-point numbers.
+    :raises TypeError: if the draws are not a tensor of floating-point numbers.
     :raises ValueError: if there are too few draws, they do not vary in every direction, or the log
         density is NaN, ``+inf``, ``-inf`` at a draw, or of the wrong shape.
 

@@ -1,4 +1,4 @@
-"""What every estimator asks of an argument before anything else."""
+"""The check that every estimator makes of an argument first."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def check_tensor(name: str, value: Any) -> None:
 
     :param name: of the argument.
     :param value: what was given.
-    :raises TypeError: if it is no tensor.
+    :raises TypeError: if it is not a tensor.
     """
     if not isinstance(value, Tensor):
         raise TypeError(

@@ -32,17 +32,17 @@ class CrossProposal(Protocol):
 
 @dataclass(frozen=True)
 class CrossBridge:
-    """A log normalizer by bridge sampling, with what tells whether to trust it.
+    """A log normalizer from bridge sampling, with diagnostics.
 
-    :param estimate: mean of the two halves; its standard error is the mean of theirs, as their
+    :param estimate: mean of the two halves; its standard error is the mean of theirs, because their
         errors are correlated.
     :param halves: of shape ``(2, *batch)``: each half's draws against the other half's proposal.
     :param effective_terms: effective number of terms in each half's sums over draws and over
         proposals, ``(2, 2, *batch)``: fewer than 100 are too few.
     :param effective_draws: of each half, the harmonic mean over coordinates, ``(2, *batch)``: a
-        normal in ``d`` dimensions takes ``d² / 8``.
+        normal in ``d`` dimensions needs ``d² / 8``.
     :param log_weights: importance weights ``log density - log proposal`` of the proposals' draws,
-        both halves together, ``(*batch, N)``: they do not depend on how the draws are shared
+        both halves together, ``(*batch, N)``. They do not depend on how the draws are distributed
         among modes.
     """
 
@@ -62,23 +62,23 @@ def cross_bridge(
     num_proposals: int | None = None,
 ) -> CrossBridge:
     """
-    Log normalizer of a density from draws of it, by the optimal bridge from a fitted proposal.
+    Log normalizer of a density from draws of it, with the optimal bridge from a fitted proposal.
 
-    A proposal is fitted to one half of the chains, and Meng and Wong's (1996, Eq. 4.1) equation is
-    solved with the other; then the halves change places and the two logs are averaged. A single
-    chain is cut in two, with a gap. Each half's standard error follows from the delta method: the
-    draws' term has the multi-chain effective sample size of that term. A mode that no draw has
-    found is not counted, and does not show in the standard error.
+    A proposal is fitted to one half of the chains, and the equation of Meng and Wong (1996, Eq.
+    4.1) is solved with the other half. Then the halves are exchanged, and the two logs are
+    averaged. A single chain is cut in two, with a gap. Each half's standard error comes from the
+    delta method: the draws' term uses the multi-chain effective sample size of that term. A mode
+    that no draw has found is not counted and does not show in the standard error.
 
     :param draws: posterior draws of shape ``(chain, draw, *batch, dim)`` in unconstrained
         coordinates.
     :param log_density: maps points of shape ``(num, *batch, dim)`` to the unnormalized log density
         in these coordinates, of shape ``(num, *batch)``, in nats; ``-inf`` is a density of 0.
-    :param fit: makes a proposal of draws ``(chain, draw, batch, dim)``.
-    :param log_joint: log density at the draws, where it is known, ``(chain, draw, *batch)``.
-    :param num_proposals: proposal draws for each half; by default as many as it has draws, and
-        at least 4096.
-    :raises TypeError: if the draws are no tensor of floating-point numbers.
+    :param fit: makes a proposal from draws ``(chain, draw, batch, dim)``.
+    :param log_joint: log density at the draws, if known, ``(chain, draw, *batch)``.
+    :param num_proposals: proposal draws for each half; by default as many as the half has draws,
+        and at least 4096.
+    :raises TypeError: if the draws are not a tensor of floating-point numbers.
     :raises ValueError: if there are too few draws, they do not vary, or the log density is NaN,
         ``+inf``, ``-inf`` at a draw, or of the wrong shape.
 

@@ -1,4 +1,4 @@
-"""What every evidence estimator returns, asks of its input, and does to get a standard error."""
+"""The result type of every evidence estimator, its checks of inputs, and its standard error."""
 
 import math
 from typing import NamedTuple
@@ -24,8 +24,8 @@ class Estimate(NamedTuple):
 def with_standard_error(value: Tensor, influence: Tensor) -> Estimate:
     """Standard error of an estimate whose error is, to first order, ``Σ_k mean_i influence[k, i]``.
 
-    The influences are summed over temperatures before their autocorrelation is taken, so that rungs
-    that exchange states are not taken for independent ones.
+    The influences are summed over temperatures before their autocorrelation is computed, so rungs
+    that exchange states do not count as independent.
 
     :param value: the estimate, of shape ``batch``.
     :param influence: of shape ``(temperature, chain, draw, *batch)``.
@@ -46,15 +46,15 @@ def relative(log_weights: Tensor, log_mean: Tensor) -> Tensor:
 
 def check_ladder(log_lik: Tensor, betas: Tensor) -> Tensor:
     """
-    Refuse what is no tempered run; return the inverse temperatures in a shape that broadcasts
+    Refuse anything but a tempered run; return the inverse temperatures in a shape that broadcasts
     against it.
 
     :param log_lik: log likelihoods of shape ``(temperature, chain, draw, *batch)``, in nats; at
         ``betas[0] = 0`` some may be ``-inf``.
     :param betas: inverse temperatures of shape ``(temperature,)`` or ``(temperature, *batch)``.
     :return: ``betas`` of shape ``(temperature, 1, 1, *batch)``, or with ones for ``batch``.
-    :raises TypeError: if either is no tensor of floating-point numbers, or the two have different
-        dtypes.
+    :raises TypeError: if either is not a tensor of floating-point numbers, or the two have
+        different dtypes.
     :raises ValueError: if shapes disagree, the ladder does not rise strictly from 0 to 1, or values
         are impossible.
     """

@@ -1,4 +1,4 @@
-"""Evidence from importance weights, among them those of annealed importance sampling."""
+"""Evidence from importance weights, including those of annealed importance sampling."""
 
 from torch import Tensor
 
@@ -11,13 +11,13 @@ __all__ = ["annealed_log_weights", "importance"]
 def importance(log_weights: Tensor) -> Estimate:
     """Log evidence from weights of independent draws, ``log mean_i w_i``.
 
-    The standard error is that of the delta method, ``sd(w) / (mean(w) √N)``: it means little where
-    the Pareto k̂ of :func:`~pyro_tkam.ops.estimators.pareto_smooth` is above 0.7.
+    The standard error comes from the delta method, ``sd(w) / (mean(w) √N)``. It means little if the
+    Pareto k̂ of :func:`~pyro_tkam.ops.estimators.pareto_smooth` is above 0.7.
 
     :param log_weights: ``log p(x, z_i) - log q(z_i)`` of shape ``(*batch, N)``, in nats; ``-inf``
         is a weight of 0.
     :return: value and standard error of shape ``batch``, in nats.
-    :raises TypeError: if the weights are no tensor.
+    :raises TypeError: if the weights are not a tensor.
     :raises ValueError: if ``N < 2``, a weight is NaN or ``+inf``, or all of a batch element are
         ``-inf``.
 
@@ -40,16 +40,16 @@ def importance(log_weights: Tensor) -> Estimate:
 def annealed_log_weights(log_lik: Tensor, betas: Tensor) -> Tensor:
     """Log weights of annealed importance sampling, ``Σ_k Δt_k L(z^(k))``.
 
-    ``z^(0)`` is drawn from the prior, and ``z^(k)`` by a transition from ``z^(k-1)`` that leaves
-    the power posterior at ``betas[k]`` invariant: every chain and draw is one particle's path along
-    dimension 0, independent of all others (Neal 2001, Eq. 8-11). The log likelihood at
-    ``betas = 1`` has no weight.
+    ``z^(0)`` is drawn from the prior, and ``z^(k)`` from ``z^(k-1)`` by a transition that leaves
+    the power posterior at ``betas[k]`` invariant. Every chain and draw is one particle's path along
+    dimension 0, independent of all others (Neal 2001, Eq. 8-11). The log likelihood at ``betas =
+    1`` has no weight.
 
     :param log_lik: log likelihoods of shape ``(temperature, chain, draw, *batch)``, in nats.
     :param betas: inverse temperatures, strictly rising from 0 to 1, of shape ``(temperature,)`` or
         ``(temperature, *batch)``.
     :return: log weights of shape ``(*batch, chain * draw)``, for :func:`importance` or a resampler.
-    :raises TypeError, ValueError: if these are no tempered run.
+    :raises TypeError, ValueError: if these are not a tempered run.
 
     >>> import torch
     >>> log_lik = torch.full((3, 4, 100), -2.0)

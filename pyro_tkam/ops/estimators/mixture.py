@@ -53,7 +53,7 @@ def fit_mixture(draws: Tensor, effective_size: Tensor) -> Mixture:
     Fit Gaussian and Student-t mixtures of several sizes by EM, and keep the one with the best BIC.
 
     :param draws: points of shape ``(N, batch, dim)``.
-    :param effective_size: number of independent draws that the ``N`` are worth, of shape
+    :param effective_size: number of independent draws that the ``N`` draws are worth, of shape
         ``(batch,)``.
     :raises ValueError: if some linear combination of the coordinates does not vary.
     """
@@ -167,7 +167,7 @@ def _spread_centers(draws: Tensor, num_components: int) -> Mixture:
 
 def maximize(draws: Tensor, responsibility: Tensor, distance: Tensor, df: Tensor) -> Mixture:
     """
-    The M step; a Student-t draw counts less the further out it is (Kent, Tyler and Vardi 1994).
+    The M step; a Student-t draw has less weight the further out it is (Kent, Tyler and Vardi 1994).
     """
     dim = draws.shape[-1]
     ratio = (1 / df)[:, None, None]

@@ -1,4 +1,4 @@
-"""A normal distribution fitted to draws, its correlations shrunk as far as held-out draws ask."""
+"""A normal distribution fitted to draws, with correlations shrunk as held-out draws require."""
 
 import math
 from typing import NamedTuple
@@ -35,11 +35,11 @@ class Normal(NamedTuple):
 
 def fit_normal(draws: Tensor) -> Normal:
     """
-    Mean and covariance of draws, the correlations shrunk towards zero: ``(1 - λ) R + λ I``.
+    Mean and covariance of draws, with correlations shrunk toward zero: ``(1 - λ) R + λ I``.
 
-    A covariance of ``n`` independent draws costs ``d² / 4n`` nats of Kullback-Leibler divergence.
-    ``λ`` is what gives one half of the chains the largest likelihood under the other half's fit,
-    so that it vanishes where there are draws enough, however strong the correlations.
+    Estimating a covariance from ``n`` independent draws costs ``d² / 4n`` nats of Kullback-Leibler
+    divergence. ``λ`` gives one half of the chains the largest likelihood under the other half's
+    fit, so it vanishes if there are enough draws, however strong the correlations.
 
     :param draws: of shape ``(chain, draw, batch, dim)``.
     :raises ValueError: if a coordinate does not vary.
@@ -63,7 +63,7 @@ def fit_normal(draws: Tensor) -> Normal:
 
 def independent_halves(draws: Tensor) -> tuple[Tensor, Tensor]:
     """
-    Split draws ``(chain, draw, ...)`` by chains; a single chain in time, with a gap between.
+    Split draws ``(chain, draw, ...)`` by chain; split a single chain in time, with a gap.
     """
     num_chains, num_draws = draws.shape[:2]
     if num_chains > 1:

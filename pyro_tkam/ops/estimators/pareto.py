@@ -24,19 +24,21 @@ class ParetoSmoothed(NamedTuple):
 
 def pareto_smooth(log_weights: Tensor) -> ParetoSmoothed:
     """
-    Replace the largest weights by the expected order statistics of a generalized Pareto law fitted
-    to them.
+    Replace the largest weights with the expected order statistics of a generalized Pareto
+    distribution fitted to them.
 
     The tail is the largest ``⌈min(N / 5, 3 √N)⌉`` weights above the next one; smoothed weights are
-    cut at the largest raw one (Vehtari et al. 2024, arXiv:1507.02646, Alg. 1). The shape ``k̂`` of
-    the law says whether an estimate from the weights can be trusted: yes below 0.7.
+    truncated at the largest raw one (Vehtari et al. 2024, arXiv:1507.02646, Alg. 1). The shape
+    ``k̂`` of the distribution says whether an estimate from the weights can be trusted: yes below
+    0.7.
 
     :param log_weights: log importance weights of shape ``(*batch, N)``, in nats; ``-inf`` is a
         weight of 0.
-    :return: smoothed log weights of the same shape, and ``k̂`` of shape ``batch``: ``-inf`` where
-        the largest weights are all equal, and ``+inf`` where fewer than 5 others stand out, too few
-        to fit, or a quarter of those that do is so small beside the largest that the fit overflows.
-    :raises TypeError: if the weights are no tensor.
+    :return: smoothed log weights of the same shape, and ``k̂`` of shape ``batch``. It is ``-inf``
+        if the largest weights are all equal. It is ``+inf`` if fewer than 5 others stand out, which
+        is too few to fit, or if a quarter of those that do is so small relative to the largest that
+        the fit overflows.
+    :raises TypeError: if the weights are not a tensor.
     :raises ValueError: if ``N < 25``, a weight is NaN or ``+inf``, or all of a batch element are
         ``-inf``.
 

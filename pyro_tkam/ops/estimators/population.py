@@ -1,4 +1,4 @@
-"""Mixtures that importance draws improve: population Monte Carlo."""
+"""Mixtures improved with importance draws: population Monte Carlo."""
 
 from collections.abc import Callable
 
@@ -26,19 +26,19 @@ def refine(
     mixture: Mixture, log_density: Callable[[Tensor], Tensor], num_draws: int, num_rounds: int
 ) -> Mixture:
     """
-    Move a mixture toward a density by weighted draws of it (Cappé et al. 2008, arXiv:0710.4242,
-    Eq. 13-15).
+    Move a mixture toward a density with weighted draws (Cappé et al. 2008, arXiv:0710.4242, Eq.
+    13-15).
 
-    In each round, draws ``x_i`` of the mixture with self-normalized weights ``w_i``,
-    Pareto-smoothed, and component responsibilities ``ρ_ij`` give ``α_j = Σ_i w_i ρ_ij`` and the
-    weighted means and covariances. Unlike Markov chains, they know what share of the mass each mode
-    has. Components that carry too few effective draws stay where they are. Where the weights' tail
-    is heavy, a component is added around the heaviest draw (Raftery and Bao 2010).
+    In each round, draws ``x_i`` of the mixture with self-normalized, Pareto-smoothed weights
+    ``w_i`` and component responsibilities ``ρ_ij`` give ``α_j = Σ_i w_i ρ_ij`` and the weighted
+    means and covariances. Unlike Markov chains, they know the share of the mass in each mode.
+    Components with too few effective draws stay unchanged. If the weights have a heavy tail, a
+    component is added around the heaviest draw (Raftery and Bao 2010).
 
     :param mixture: of ``batch`` densities.
     :param log_density: maps points ``(num, batch, dim)`` to the unnormalized log density
         ``(num, batch)``, in nats.
-    :param num_draws: draws in a round, at least 25 and ``5 (dim + 1)``.
+    :param num_draws: draws per round, at least 25 and ``5 (dim + 1)``.
     :param num_rounds: number of rounds.
     :return: the mixture of the last round.
     :raises ValueError: if all weights of a batch element are zero.
@@ -68,7 +68,7 @@ def with_component(mixture: Mixture, draws: Tensor, where: Tensor) -> Mixture:
 
     :param mixture: of ``batch`` densities.
     :param draws: ``(draw, batch, dim)``; few are enough.
-    :param where: to which batch elements it is added, ``(batch,)``; there all components get heavy
+    :param where: batch elements to which it is added, ``(batch,)``; there, all components get heavy
         tails.
     """
     scale = draws.std(0).clamp_min(torch.finfo(draws.dtype).eps)

@@ -26,7 +26,7 @@ class Sandwich(NamedTuple):
 
 def steppingstone(log_lik: Tensor, betas: Tensor) -> Estimate:
     """
-    Log evidence as a product of ratios, each estimated on its lower rung; too small in expectation.
+    Log evidence as a product of ratios, each estimated on its lower rung; biased low.
 
     ``Σ_k log mean_i exp(Δt_k L(z_i^(k)))`` (Xie et al. 2011; Raj 2025, arXiv:2506.14167, Eq. 35).
 
@@ -35,7 +35,7 @@ def steppingstone(log_lik: Tensor, betas: Tensor) -> Estimate:
     :param betas: inverse temperatures, strictly rising from 0 to 1, of shape ``(temperature,)`` or
         ``(temperature, *batch)``.
     :return: value and standard error of shape ``batch``, in nats.
-    :raises TypeError, ValueError: if these are no tempered run.
+    :raises TypeError, ValueError: if these are not a tempered run.
 
     >>> log_lik = torch.full((3, 4, 100), -2.0)
     >>> steppingstone(log_lik, torch.tensor([0.0, 0.5, 1.0])).value
@@ -46,12 +46,12 @@ def steppingstone(log_lik: Tensor, betas: Tensor) -> Estimate:
 
 def reverse_steppingstone(log_lik: Tensor, betas: Tensor) -> Estimate:
     """
-    Log evidence as a product of ratios, each estimated on its upper rung; too large in expectation.
+    Log evidence as a product of ratios, each estimated on its upper rung; biased high.
 
     ``- Σ_k log mean_i exp(-Δt_k L(z_i^(k+1))) + log mean_i 1[L(z_i^(0)) > -∞]``. The last term is 0
-    unless the likelihood is zero on a part of the prior. Where it is, draws at ``t_1`` never see
-    that part: the first mean is of ``E_1[exp(-t_1 L)] = ∫_{L > -∞} p(z) dz / Z_1 = P(L > -∞) /
-    Z_1``, and draws at ``t = 0`` estimate the ``P``.
+    unless the likelihood is zero on a part of the prior. In that case, draws at ``t_1`` never see
+    that part: the first mean estimates ``E_1[exp(-t_1 L)] = ∫_{L > -∞} p(z) dz / Z_1 = P(L > -∞) /
+    Z_1``, and draws at ``t = 0`` estimate ``P``.
 
     Arguments, result and errors are those of :func:`steppingstone`.
 
@@ -64,7 +64,7 @@ def reverse_steppingstone(log_lik: Tensor, betas: Tensor) -> Estimate:
 
 def sandwich(log_lik: Tensor, betas: Tensor) -> Sandwich:
     """
-    Both steppingstone estimates: a gap far above its error says that there are too few rungs or
+    Both steppingstone estimates; a gap far above its error means that there are too few rungs or
     draws.
 
     Arguments and errors are those of :func:`steppingstone`.
