@@ -144,6 +144,6 @@ plots.prior_densities(prior, right, title="the mixture's densities that changed 
 # You have to measure how much the length of the chain matters, at a cost that grows with the
 # length. The mixture needs no such measurement. You can also look at its densities one by one
 # (right), while the deep energy shows only its samples. A small network, trained for a minute or
-# three, learns colors and edges but no textures. (The paper also found the mixture better on SVHN
-# and CIFAR-10. In our Langevin training for 300 updates, the deep prior was ahead; see
+# three, learns colors and edges but no textures. (The paper found the mixture better on SVHN and
+# CIFAR-10. On patches like these, three seeds of 300 updates do not tell the two apart; see
 # :doc:`/reproduction`.)
