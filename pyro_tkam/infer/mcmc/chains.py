@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from pyro_tkam.infer.mcmc.adaptation import Adaptation
 from pyro_tkam.infer.mcmc.ensemble_metric import Metric
 from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME, Evaluated, FramedTarget
+from pyro_tkam.infer.model.circles import Chart
 from pyro_tkam.infer.model.coordinates import Layout
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 
@@ -71,6 +74,8 @@ class Chains:
         self.num_unadjusted = kernel.unadjusted_steps(warmup_steps)
         self.last_info: StepInfo | None = None
         self._target = FramedTarget(density, adaptation.frame)
+        periods = density.layout.periods
+        self._chart = None if periods is None else Chart(periods)
 
     @staticmethod
     def begin(
@@ -103,6 +108,7 @@ class Chains:
         self.point, info = self.kernel.step(
             self.point, self._target, self.tuning, self.index >= self.num_unadjusted
         )
+        self._turn()
         if self.index < self.warmup_steps:
             self.tuning = self.adaptation.update(self.tuning, self.point.position, info)
             if self.adaptation.frame is not self._target.frame:
@@ -112,6 +118,17 @@ class Chains:
         self.last_info = info
         self.index += 1
         return info
+
+    def _turn(self) -> None:
+        """Turn angles towards those of all chains, which changes nothing but their numbers."""
+        if self._chart is None:
+            return
+        before, frame = self.position, self._target.frame
+        after = self._chart.turned(before)
+        if after is not before:
+            moved = (after != before).any(-1, keepdim=True)
+            position = torch.where(moved, frame.inner(after), self.point.position)
+            self.point = replace(self.point, position=position)
 
     def move_to(self, position: Tensor) -> None:
         """Set the state to positions ``(chains, *local, dim)``."""
@@ -130,6 +147,7 @@ class Chains:
             "step_size": self.tuning.step_size,
             "scale": self.tuning.scale,
             "adaptation": self.adaptation.state(),
+            "resultant": None if self._chart is None else self._chart.resultant,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -137,6 +155,8 @@ class Chains:
         self.index = state["index"]
         self.tuning = Tuning(state["step_size"], state["scale"])
         self.adaptation.load(state["adaptation"])
+        if self._chart is not None:
+            self._chart.resultant = state["resultant"]
         self._target = FramedTarget(self.density, self.adaptation.frame)
         position, log_density, gradient = state["point"]
         self.point = Point(position, log_density, gradient, tuple(state["parts"]))

@@ -17,6 +17,7 @@ from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, RandomWalk
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled
 from pyro_tkam.infer.mcmc.tempered_ensemble import POPULATIONS, Rung, TemperedEnsemble
+from pyro_tkam.infer.model.circles import around_mean
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators import Estimate
@@ -124,7 +125,9 @@ class SMC(BatchRun):
     @property
     def verdict(self) -> Verdict:
         """Whether draws and evidence can be trusted, and why."""
-        draws = self._finished("position").flatten(2)
+        positions = self._finished("position")
+        turned = around_mean(positions.flatten(0, 1), self._density.layout.periods)
+        draws = turned.unflatten(0, positions.shape[:2]).flatten(2)
         findings = []
         between = draws.mean(1).var(0)
         within = draws.var(1).mean(0)
@@ -178,12 +181,14 @@ class SMC(BatchRun):
         return {name: value.flatten(0, 1)[rows] for name, value in self._samples.items()}
 
     def summary(self, prob: float = 0.9) -> None:
-        """Print means, quantiles and diagnostics of the draws, and the evidence.
+        """
+        Print means, quantiles and diagnostics of the draws, angles around their mean direction,
+        and the evidence.
 
         :param prob: mass of the credible interval.
         """
         self._finished("position")
-        print_summary(self._samples, prob=prob)
+        print_summary(self._density.layout.angles_around_mean(self._samples), prob=prob)
         print(self.log_evidence)
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:

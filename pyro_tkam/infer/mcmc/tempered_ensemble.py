@@ -16,6 +16,7 @@ from pyro_tkam.infer.mcmc.ensemble_metric import LARGEST_DENSE, Metric, estimate
 from pyro_tkam.infer.mcmc.metric import FramedTarget
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.step_size import StepSizeSearch, step_size_rate
+from pyro_tkam.infer.model.circles import around_mean
 from pyro_tkam.ops.annealing import log_weight_increments, next_temperature
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 from pyro_tkam.ops.resampling import systematic
@@ -194,7 +195,8 @@ class TemperedEnsemble:
         chosen = systematic(by_population, self.rows // self.num_populations).movedim(-1, 1)
         offset = size * torch.arange(self.num_populations, device=chosen.device)
         rows = (chosen + offset.reshape(-1, *(1,) * (chosen.ndim - 1))).flatten(0, 1)
-        state.position = state.position.take_along_dim(rows.unsqueeze(-1), 0)
+        position = state.position.take_along_dim(rows.unsqueeze(-1), 0)
+        state.position = around_mean(position, self.path.layout.periods)
         state.ancestors = state.ancestors.take_along_dim(rows, 0)
 
     def _effective_rows(self) -> float:

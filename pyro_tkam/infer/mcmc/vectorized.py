@@ -19,6 +19,7 @@ from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
 from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, LangevinKernel
 from pyro_tkam.infer.mcmc.kernels.base import check_kernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled, check_mass
+from pyro_tkam.infer.model.circles import around_mean
 from pyro_tkam.infer.model.density import Density
 from pyro_tkam.infer.model.requirements import check_data
 from pyro_tkam.infer.model.sites import FirstRun
@@ -152,18 +153,20 @@ class VectorizedMCMC(BatchRun):
         Return effective sample size and split R-hat by site, divergences and acceptance rate by
         chain.
         """
-        result = diagnostics(self._drawn())
+        result = diagnostics(self._density.layout.angles_around_mean(self._drawn()))
         for name in self._diagnostics[0]:
             result[name] = {f"chain {i}": each[name] for i, each in enumerate(self._diagnostics)}
         return result
 
     def summary(self, prob: float = 0.9) -> None:
-        """Print means, quantiles and diagnostics of the draws.
+        """Print means, quantiles and diagnostics of the draws; angles around their mean direction.
 
         :param prob: mass of the credible interval.
         :raises ValueError: if it is not between 0 and 1.
         """
-        print_summary(self._drawn(), prob=check_mass(prob))
+        draws = self._drawn()
+        shown = self._density.layout.angles_around_mean(draws)
+        print_summary(shown, prob=check_mass(prob))
         print(
             f"Number of divergences: {sum(len(each['divergences']) for each in self._diagnostics)}"
         )
@@ -270,7 +273,7 @@ class VectorizedMCMC(BatchRun):
         kept = {
             name: value[: self.num_draws].transpose(0, 1) for name, value in self._records.items()
         }
-        self._positions = kept.pop("position")
+        self._positions = self._turned(kept.pop("position"))
         self._density.check_independence(self._positions.flatten(0, 1))
         self._samples = self._constrain(self._positions)
         if self._start is not None:
@@ -308,6 +311,11 @@ class VectorizedMCMC(BatchRun):
             groups=None if self._start is None else self._start.populations,
             growth=growth if self._density.improper_sites() else None,
         )
+
+    def _turned(self, position: Tensor) -> Tensor:
+        """Turn the angles of all draws ``(chain, draw, ...)`` around their mean direction."""
+        turned = around_mean(position.flatten(0, 1), self._density.layout.periods)
+        return turned.unflatten(0, position.shape[:2])
 
     def _constrain(self, position: Tensor) -> dict[str, Tensor]:
         density = self._density

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to
 
 from pyro_tkam.distributions.normal_quantile import normal_quantile, normal_score
+from pyro_tkam.infer.model.circles import Turns, around_mean
 from pyro_tkam.infer.model.site import Site, site_log_prob
 
 
@@ -138,6 +139,11 @@ def is_fixed(support: Any) -> bool:
     return any(support is each for each in vars(constraints).values())
 
 
+def _period(coordinate: Coordinate) -> float:
+    given = coordinate.given if isinstance(coordinate, Unconstrained) else None
+    return given.period if isinstance(given, Turns) else math.inf
+
+
 @dataclass(frozen=True)
 class SiteLayout:
     """One latent site.
@@ -177,6 +183,29 @@ class Layout:
         """Name of the site of each coordinate ``(*local, dim)``, flat."""
         one = [name for name, site in self.sites.items() for _ in range(self._size(site))]
         return one * math.prod(self.local_shape)
+
+    def angles_around_mean(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return draws ``(chain, draw, *shape)`` by site, angles turned to their mean direction."""
+        turned = dict(draws)
+        for name, value in draws.items():
+            period = _period(self.sites[name].coordinate) if name in self.sites else math.inf
+            if math.isfinite(period):
+                flat = value.flatten(0, 1).unsqueeze(-1)
+                around = around_mean(flat, torch.tensor([period]).double()).squeeze(-1)
+                turned[name] = around.unflatten(0, value.shape[:2])
+        return turned
+
+    @property
+    def periods(self) -> Tensor | None:
+        """
+        A whole turn of each coordinate ``(dim,)``, infinite where it is no angle; None if none is.
+        """
+        turns = [_period(site.coordinate) for site in self.sites.values()]
+        if all(math.isinf(each) for each in turns):
+            return None
+        sizes = [self._size(site) for site in self.sites.values()]
+        each = zip(turns, sizes, strict=True)
+        return torch.tensor([turn for turn, size in each for _ in range(size)]).double()
 
     def flatten(self, coordinates: Mapping[str, Tensor], lead: int = 0) -> Tensor:
         """Join the sites' coordinates ``(*lead, *shape)`` into ``(*lead, *local, dim)``."""

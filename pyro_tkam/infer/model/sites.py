@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to
 
 from pyro_tkam.distributions.normal_quantile import normal_quantile
+from pyro_tkam.infer.model.circles import turns_of
 from pyro_tkam.infer.model.coordinates import Layout, SiteLayout, StandardNormal, Unconstrained
 from pyro_tkam.infer.model.site import Site, is_deterministic, is_latent, is_plain
 
@@ -79,7 +80,7 @@ class Structure:
                     tuple(site["value"].shape), site["fn"].event_dim, StandardNormal()
                 )
             else:
-                given = transforms[name].inv if name in transforms else None
+                given = transforms[name].inv if name in transforms else turns_of(site)
                 sites[name] = unconstrained(name, site, Unconstrained(given))
         local = sorted(local)
         return Layout(sites, tuple(dim for dim, _ in local), tuple(size for _, size in local))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from pyro_tkam.infer.mcmc.adaptation import doubling_rounds, transient_steps
 from pyro_tkam.infer.mcmc.chains import Mover
 from pyro_tkam.infer.mcmc.initialization import find_start
+from pyro_tkam.infer.model.circles import Chart
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.tempering.schedule import Ladder
 from pyro_tkam.ops.batched import AnyBatched
@@ -110,6 +112,8 @@ class TemperedChains:
         self.set_tuning(
             kernel.tuning(self._by_chain(self.point.map(lambda each: each[self.num_drawn :])))
         )
+        periods = density.layout.periods
+        self._chart = None if periods is None else Chart(periods)
         rungs = torch.arange(len(betas), device=position.device).repeat_interleave(num_chains)
         ones = torch.ones_like(self.point.log_density, dtype=torch.int64)
         self.replicas = ones * rungs.reshape(-1, *(1,) * (ones.ndim - 1))
@@ -120,6 +124,7 @@ class TemperedChains:
         Move all rows by one step, swap neighbors and adapt; return the outcome at the moved rows.
         """
         moved, info = self._move()
+        moved = self._turned(moved)
         if self.index < self.warmup_steps:
             by_chain = self._by_chain(info)
             positions = self._by_chain(moved).position
@@ -143,6 +148,14 @@ class TemperedChains:
         return self.kernel.step(
             start, self._moved_target, self._row_tuning, self.index >= self.num_unadjusted
         )
+
+    def _turned(self, moved: Point) -> Point:
+        """Turn angles towards those of all chains at their temperature."""
+        if self._chart is None:
+            return moved
+        by_chain = self.by_rung(moved.position).transpose(0, 1)
+        turned = self._chart.turned(by_chain).transpose(0, 1).flatten(0, 1)
+        return replace(moved, position=turned)
 
     def _join(self, moved: Point) -> Point:
         if not self.num_drawn:
@@ -207,6 +220,7 @@ class TemperedChains:
             "rejections": [self._accepted, self._tried],
             "tuning": [self.tuning.step_size, self.tuning.scale],
             "adaptation": self.adaptation.state(),
+            "resultant": None if self._chart is None else self._chart.resultant,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -224,6 +238,8 @@ class TemperedChains:
         self.replicas = state["replicas"]
         self._accepted, self._tried = (each.clone() for each in state["rejections"])
         self.adaptation.load(state["adaptation"])
+        if self._chart is not None:
+            self._chart.resultant = state["resultant"]
 
     def _set_betas(self, betas: Tensor) -> None:
         rows = betas.repeat_interleave(self.num_chains)

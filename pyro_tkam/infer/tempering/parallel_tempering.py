@@ -15,6 +15,7 @@ from pyro_tkam._checks import whole_number
 from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass
+from pyro_tkam.infer.model.circles import around_mean
 from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.requirements import check_model
 from pyro_tkam.infer.results import Evidence, Verdict
@@ -68,9 +69,10 @@ class PowerPosteriors:
     @cached_property
     def verdict(self) -> Verdict:
         """Whether the draws at ``t = 1`` can be trusted, by themselves and by the whole ladder."""
-        stats = self.sample_stats
+        stats, last = self.sample_stats, self.positions[-1]
+        turned = around_mean(last.flatten(0, 1), self.density.layout.periods)
         posterior = ChainRun(
-            draws=self.positions[-1].flatten(2),
+            draws=turned.unflatten(0, last.shape[:2]).flatten(2),
             names=self.density.layout.names,
             acceptance=stats["acceptance_rate"],
             diverging=stats["diverging"],
@@ -271,14 +273,15 @@ class ParallelTempering(BatchRun):
 
     def summary(self, prob: float = 0.9) -> None:
         """
-        Print means, quantiles and diagnostics of the posterior draws, and how the temperatures
-        mixed.
+        Print means, quantiles and diagnostics of the posterior draws, angles around their mean
+        direction, and how the temperatures mixed.
 
         :param prob: mass of the credible interval.
         :raises ValueError: if it is not between 0 and 1.
         """
         result = self._finished()
-        print_summary(result.samples, prob=check_mass(prob))
+        shown = result.density.layout.angles_around_mean(result.samples)
+        print_summary(shown, prob=check_mass(prob))
         trips, barrier = int(result.round_trips.sum()), result.barrier[-1].item()
         print(f"Round trips: {trips}; barrier: {barrier:.2f}; temperatures: {len(result.betas)}")
         print(result.verdict)
