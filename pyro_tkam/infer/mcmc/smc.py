@@ -194,6 +194,7 @@ class SMC(BatchRun):
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
         gradients = isinstance(self.kernel, EnsembleHMC)
         self._density = ModelDensity(self.model, args, kwargs)
+        self._density.sample_reference(1)  # finds out how, so that later draws are alike
         self._path = Path(self._density, gradients)
         self._pilot = TemperedEnsemble(self.kernel, self._path, self.num_chains, self.ess_threshold)
         self._evaluations = 0
