@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -337,16 +339,24 @@ class ProgressBar(TQDMProgressBar):
         self._times = times
         self._begun = False
 
-    @property
-    def total_train_batches(self) -> int:
-        """The total number of updates, some of which a resumed run has already done."""
-        return self.trainer.max_steps
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Start where the run starts."""
-        super().on_train_epoch_start(trainer)
+    def init_train_tqdm(self) -> Tqdm:
+        """Make the bar, which starts where the run starts and knows its total."""
         self._begun = True
-        self.train_progress_bar.initial = trainer.global_step
+        return Tqdm(
+            desc=self.train_description,
+            initial=self.trainer.global_step,
+            total=self.trainer.max_steps,
+            position=2 * self.process_position,
+            disable=self.is_disabled,
+            leave=True,
+            dynamic_ncols=True,
+            file=sys.stdout,
+            smoothing=0,
+            bar_format=self.BAR_FORMAT,
+        )
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Keep the bar: it is for the whole run, and a run resumed in an epoch starts none."""
 
     def on_exception(self, *_: Any) -> None:
         """End the line of the bar, so that the next message gets its own line."""

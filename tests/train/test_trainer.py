@@ -117,6 +117,17 @@ def test_without_the_generators_state_the_numbers_differ(whole, tmp_path, monkey
     assert RunFolder(whole).metrics.read_bytes() != RunFolder(tmp_path).metrics.read_bytes()
 
 
+@pytest.mark.parametrize("crash", [None, 3, 6])
+def test_the_bar_knows_its_total_in_a_resumed_run_too(tmp_path, capsys, crash):
+    if crash is not None:
+        with pytest.raises(RuntimeError, match="crash"):
+            run(tmp_path, crash)
+    run(tmp_path, progress=True)
+    shown = capsys.readouterr().out
+    assert f"{UPDATES}/{UPDATES}" in shown
+    assert "/?" not in shown
+
+
 class StepSizes(Callback):
     """Record the step size of every update."""
 
