@@ -241,7 +241,7 @@ IN_WORDS = [
     ("**Whether Fourier bases vary more than RBF ones** three seeds don't tell", [None] * 3),
     ("**Mixture and deep priors** are not told apart", [None, None]),
     ("**Steppingstone training and plain maximum likelihood** are not told\n  apart", [None] * 2),
-    ("**Steppingstone training is dearer**, as the paper says", [True, True]),
+    ("**Steppingstone training takes longer**, as the paper says", [True, True]),
 ]
 
 

@@ -255,7 +255,7 @@ CLAIMS = (
     ),
     Claim(
         "4.3",
-        "Steppingstone training is dearer than plain maximum likelihood.",
+        "Steppingstone training takes longer than plain maximum likelihood.",
         "seconds an update of maximum likelihood below those of steppingstone training, for both "
         "priors",
         _PATCHES,
