@@ -18,8 +18,7 @@ from torch import Tensor
 
 from pyro_tkam.diagnostics.summed_out import SharedSiteError, summed_out
 from pyro_tkam.infer.model.attempt import attempt
-from pyro_tkam.infer.model.site import Site, is_prior
-from pyro_tkam.infer.model.sites import Model, sample_sites
+from pyro_tkam.infer.model.sites import Model, Site, is_prior, sample_sites
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_tkam.infer.model.enumeration import marginal
-from pyro_tkam.infer.model.site import Site
+from pyro_tkam.infer.model.sites import Site
 
 
 class SharedSiteError(ValueError):

@@ -13,7 +13,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Normal, Transform, constraints
 
-from pyro_tkam.infer.model.site import is_latent
+from pyro_tkam.infer.model.sites import is_latent
 from pyro_tkam.ops._precision import at_least_single
 
 

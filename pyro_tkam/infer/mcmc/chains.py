@@ -11,8 +11,7 @@ from torch import Tensor
 from pyro_tkam.infer.mcmc.adaptation import Adaptation
 from pyro_tkam.infer.mcmc.ensemble_metric import Metric
 from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME, Evaluated, FramedTarget
-from pyro_tkam.infer.model.circles import Chart
-from pyro_tkam.infer.model.coordinates import Layout
+from pyro_tkam.infer.model.coordinates import Chart, Layout
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 
 

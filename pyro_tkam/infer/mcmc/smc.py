@@ -17,7 +17,7 @@ from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, RandomWalk
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled
 from pyro_tkam.infer.mcmc.tempered_ensemble import POPULATIONS, Rung, TemperedEnsemble
-from pyro_tkam.infer.model.circles import around_mean
+from pyro_tkam.infer.model.coordinates import around_mean
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators import Estimate

@@ -16,7 +16,7 @@ from pyro_tkam.infer.mcmc.ensemble_metric import LARGEST_DENSE, Metric, estimate
 from pyro_tkam.infer.mcmc.metric import FramedTarget
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.step_size import StepSizeSearch, step_size_rate
-from pyro_tkam.infer.model.circles import around_mean
+from pyro_tkam.infer.model.coordinates import around_mean
 from pyro_tkam.ops.annealing import log_weight_increments, next_temperature
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 from pyro_tkam.ops.resampling import systematic

@@ -19,7 +19,7 @@ from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
 from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, LangevinKernel
 from pyro_tkam.infer.mcmc.kernels.base import check_kernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled, check_mass
-from pyro_tkam.infer.model.circles import around_mean
+from pyro_tkam.infer.model.coordinates import around_mean
 from pyro_tkam.infer.model.density import Density
 from pyro_tkam.infer.model.requirements import check_data
 from pyro_tkam.infer.model.sites import FirstRun

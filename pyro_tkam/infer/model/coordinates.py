@@ -17,8 +17,6 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to
 
 from pyro_tkam.distributions.normal_quantile import normal_quantile, normal_score
-from pyro_tkam.infer.model.circles import Turns, around_mean
-from pyro_tkam.infer.model.site import Site, site_log_prob
 
 
 class Coordinate(Protocol):
@@ -33,10 +31,7 @@ class Coordinate(Protocol):
     def of_value(self, fn: Any, value: Tensor) -> Tensor:
         """Return the coordinates of a value, differentiable in it."""
 
-    def log_prob(self, site: Site, coordinates: Tensor) -> Tensor:
-        """Return the log density of the coordinates, of the site's batch shape."""
-
-    def log_volume(self, site: Site, coordinates: Tensor) -> Tensor:
+    def log_volume(self, site: dict[str, Any], coordinates: Tensor) -> Tensor:
         """Return ``log |dz/du|`` at the site's value, of its batch shape."""
 
 
@@ -62,11 +57,7 @@ class Unconstrained:
         """Return ``T^{-1}(z)``."""
         return self.transform(fn).inv(value)
 
-    def log_prob(self, site: Site, coordinates: Tensor) -> Tensor:
-        """Return the site's scaled and masked log density plus the Jacobian, which is neither."""
-        return site_log_prob(site) + self.log_volume(site, coordinates)
-
-    def log_volume(self, site: Site, coordinates: Tensor) -> Tensor:
+    def log_volume(self, site: dict[str, Any], coordinates: Tensor) -> Tensor:
         """Return ``log |det T'(u)|``."""
         transform = self.transform(site["fn"])
         jacobian = transform.log_abs_det_jacobian(coordinates, site["value"])
@@ -91,13 +82,13 @@ class StandardNormal:
         """Return ``Φ^{-1}(F(z))``."""
         return normal_score(fn, value)
 
-    def log_prob(self, site: Site, coordinates: Tensor) -> Tensor:
+    def log_prob(self, site: dict[str, Any], coordinates: Tensor) -> Tensor:
         """Return the standard normal log density, summed over event dimensions."""
         return sum_rightmost(
             -0.5 * coordinates.square() - 0.5 * math.log(2 * math.pi), site["fn"].event_dim
         )
 
-    def log_volume(self, site: Site, coordinates: Tensor) -> Tensor:
+    def log_volume(self, site: dict[str, Any], coordinates: Tensor) -> Tensor:
         """Return ``log φ(ε) - log p(z)``."""
         log_density: Tensor = site["fn"].log_prob(site["value"])
         return self.log_prob(site, coordinates) - log_density
@@ -120,13 +111,46 @@ class AsDrawn:
         """Return the value as a floating point number."""
         return value.to(torch.get_default_dtype())
 
-    def log_prob(self, site: Site, coordinates: Tensor) -> Tensor:
-        """Return the site's scaled and masked log density."""
-        return site_log_prob(site)
-
-    def log_volume(self, site: Site, coordinates: Tensor) -> Tensor:
+    def log_volume(self, site: dict[str, Any], coordinates: Tensor) -> Tensor:
         """Return zero."""
-        return torch.zeros_like(site_log_prob(site))
+        return coordinates.new_zeros(())
+
+
+class Turns(Transform):
+    """Turns a number by whole turns into ``(center - period / 2, center + period / 2]``.
+
+    :param period: a whole turn, positive.
+    :param center: middle of the values.
+
+    >>> Turns(2.0)(torch.tensor([0.5, 1.0, 1.5, -1.0]))
+    tensor([ 0.5000,  1.0000, -0.5000,  1.0000])
+    """
+
+    domain = constraints.real
+    codomain = constraints.real
+    bijective = True  # on the circle
+
+    def __init__(self, period: float, center: float = 0.0) -> None:
+        super().__init__()
+        self.period, self.center = period, center
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Turns):
+            return False
+        return (self.period, self.center) == (other.period, other.center)
+
+    def __hash__(self) -> int:
+        return hash((self.period, self.center))
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x - self.period * torch.ceil((x - self.center) / self.period - 0.5)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return zero."""
+        return torch.zeros_like(x)
 
 
 def is_fixed(support: Any) -> bool:
@@ -241,3 +265,42 @@ class Layout:
 
     def _size(self, site: SiteLayout) -> int:
         return math.prod(self._rest(site))
+
+
+def around_mean(positions: Tensor, periods: Tensor | None) -> Tensor:
+    """Turn angles of all draws together to where they are closest to their mean direction.
+
+    :param positions: ``(draws, *local, dim)``.
+    :param periods: a whole turn of each coordinate, infinite where it is no angle; None if none is.
+
+    >>> draws = torch.tensor([[3.0], [-3.0]])
+    >>> around_mean(draws, torch.tensor([2 * math.pi])).flatten()
+    tensor([3.0000, 3.2832])
+    """
+    return positions if periods is None else Chart(periods).turned(positions)
+
+
+class Chart:
+    """Turns angles to where they are closest to the mean direction of all that it was given.
+
+    :param periods: a whole turn of each coordinate, infinite where it is no angle.
+    """
+
+    def __init__(self, periods: Tensor) -> None:
+        self.columns = periods.isfinite().nonzero().squeeze(-1)
+        self.periods = periods[self.columns]
+        self.resultant: Tensor | None = None
+
+    def turned(self, position: Tensor) -> Tensor:
+        """Return positions ``(rows, *rest, dim)``, the same where no angle needs a turn."""
+        angle, periods = position[..., self.columns], self.periods.to(position.device)
+        radians = angle.double() * (2 * math.pi / periods)
+        total = torch.stack([radians.sin().sum(0), radians.cos().sum(0)])
+        self.resultant = total if self.resultant is None else self.resultant + total
+        center = torch.atan2(*self.resultant) * (periods / (2 * math.pi))
+        turns = torch.round((angle - center) / periods)
+        if not turns.any():
+            return position
+        turned = position.clone()
+        turned[..., self.columns] = (angle - turns * periods).to(position.dtype)
+        return turned

@@ -29,6 +29,7 @@ from pyro_tkam.infer.model.compiled import TracedFunction
 from pyro_tkam.infer.model.coordinates import Layout, StandardNormal, Unconstrained, is_fixed
 from pyro_tkam.infer.model.evaluate import REFERENCE_SCALE, LogTerms, ModelTerms
 from pyro_tkam.infer.model.failures import by_rows
+from pyro_tkam.infer.model.layouts import lay_out
 from pyro_tkam.infer.model.plates import (
     NUM_TRIALS,
     Plates,
@@ -38,14 +39,18 @@ from pyro_tkam.infer.model.plates import (
     trial_terms,
 )
 from pyro_tkam.infer.model.reference import Reference
-from pyro_tkam.infer.model.site import Site, is_improper, is_plain, is_unmasked, unwrapped
 from pyro_tkam.infer.model.sites import (
     FirstRun,
     Model,
+    Site,
     Structure,
     centered_like,
     first_run,
+    is_improper,
+    is_plain,
+    is_unmasked,
     signature,
+    unwrapped,
 )
 from pyro_tkam.ops.batched import Batched
 from pyro_tkam.ops.langevin import Point
@@ -271,7 +276,7 @@ class ModelDensity:
         )
 
     def _make_terms(self, local: Plates) -> ModelTerms:
-        layout = self.structure.layout(local.values(), self._transforms, self._standard_normal)
+        layout = lay_out(self.structure, local.values(), self._transforms, self._standard_normal)
         return ModelTerms(self._model, self._args, self._kwargs, self.structure, layout)
 
     def _record_graphs(self) -> None:

@@ -23,8 +23,13 @@ from pyro_tkam.infer.model.plates import (
     independent_plates,
     trial_terms,
 )
-from pyro_tkam.infer.model.site import Site, is_latent, unscaled_log_prob
-from pyro_tkam.infer.model.sites import plate_nesting, sample_sites
+from pyro_tkam.infer.model.sites import (
+    Site,
+    is_latent,
+    plate_nesting,
+    sample_sites,
+    unscaled_log_prob,
+)
 
 
 @dataclass(frozen=True)

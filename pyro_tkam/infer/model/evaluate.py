@@ -17,8 +17,16 @@ from pyro_tkam.infer.model.coordinates import Layout, StandardNormal
 from pyro_tkam.infer.model.enumeration import marginal
 from pyro_tkam.infer.model.failures import ChangingShapeError, ForRows
 from pyro_tkam.infer.model.handlers import DrawDetached, trace_latents
-from pyro_tkam.infer.model.site import Site, is_flat, is_latent, is_prior, site_log_prob
-from pyro_tkam.infer.model.sites import Model, Structure, sample_sites
+from pyro_tkam.infer.model.sites import (
+    Model,
+    Site,
+    Structure,
+    is_flat,
+    is_latent,
+    is_prior,
+    sample_sites,
+    site_log_prob,
+)
 
 _ROWS = "_rows"
 REFERENCE_SCALE = 2.0
@@ -287,9 +295,14 @@ class ModelTerms:
             }
 
     def _site_term(self, name: str, site: Site, coordinates: dict[str, Tensor]) -> Tensor:
-        if name in coordinates:
-            return self.layout.sites[name].coordinate.log_prob(site, coordinates[name])
-        return site_log_prob(site)
+        """Return a site's scaled and masked log density, that of its coordinates if it has some."""
+        if name not in coordinates:
+            return site_log_prob(site)
+        coordinate = self.layout.sites[name].coordinate
+        if isinstance(coordinate, StandardNormal):
+            return coordinate.log_prob(site, coordinates[name])
+        # The Jacobian is neither scaled nor masked.
+        return site_log_prob(site) + coordinate.log_volume(site, coordinates[name])
 
     def _sum(
         self,

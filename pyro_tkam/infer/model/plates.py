@@ -31,8 +31,8 @@ from pyro_tkam.infer.model.batching import (
 )
 from pyro_tkam.infer.model.coordinates import AsDrawn, Layout, SiteLayout, Unconstrained
 from pyro_tkam.infer.model.evaluate import ModelTerms
-from pyro_tkam.infer.model.site import Site, is_improper, is_latent
-from pyro_tkam.infer.model.sites import Structure, sample_sites, unconstrained
+from pyro_tkam.infer.model.layouts import unconstrained
+from pyro_tkam.infer.model.sites import Site, Structure, is_improper, is_latent, sample_sites
 
 Plates = dict[str, tuple[int, int]]
 """Dimension (negative) and size of plates by name."""

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from pyro_tkam.infer.model.coordinates import Layout, Unconstrained, is_fixed
 from pyro_tkam.infer.model.evaluate import REFERENCE_SCALE, keep_dims
-from pyro_tkam.infer.model.site import is_flat, is_plain
-from pyro_tkam.infer.model.sites import Structure
+from pyro_tkam.infer.model.sites import Structure, is_flat, is_plain
 
 
 def log_normal_reference(position: Tensor) -> Tensor:

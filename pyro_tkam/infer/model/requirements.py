@@ -18,13 +18,16 @@ from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
 from pyro_tkam.infer.model.arguments import described, hold_arrays, told_of, with_tensors
-from pyro_tkam.infer.model.site import Site, is_improper, is_prior, unwrapped
 from pyro_tkam.infer.model.sites import (
     FirstRun,
     Model,
+    Site,
     first_run,
+    is_improper,
+    is_prior,
     refuse_subsampling,
     sample_sites,
+    unwrapped,
 )
 
 _GUIDE_TRIALS = 100

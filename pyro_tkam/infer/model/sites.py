@@ -1,24 +1,158 @@
-"""What a Pyro model is made of: its sites, their roles and its plates."""
+"""The sites of a model: their roles, masks and log densities, and which of them there are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pyro.distributions as dist
+import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide.initialization import InitMessenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
-from torch.distributions import Transform, biject_to
+from torch.distributions import biject_to
 
-from pyro_tkam.distributions.normal_quantile import normal_quantile
-from pyro_tkam.infer.model.circles import turns_of
-from pyro_tkam.infer.model.coordinates import Layout, SiteLayout, StandardNormal, Unconstrained
-from pyro_tkam.infer.model.site import Site, is_deterministic, is_latent, is_plain
+from pyro_tkam.ops._precision import at_least_single
 
 Model = Callable[..., Any]
+Site = dict[str, Any]
+"""A node of a Pyro trace."""
+
+
+def is_latent(site: Site) -> bool:
+    """Tell whether a site is drawn, and no plate's subsample."""
+    return (
+        site["type"] == "sample"
+        and not site["is_observed"]
+        and not isinstance(site["fn"], _Subsample)
+    )
+
+
+def is_prior(site: Site) -> bool:
+    """Tell whether a site counts as prior: a latent one, a ``Delta``, or one that is marked so."""
+    is_delta = isinstance(unwrapped(site["fn"]), dist.Delta)
+    return not site["is_observed"] or is_delta or bool(site["infer"].get("is_prior"))
+
+
+def unwrapped(fn: Any) -> Any:
+    """Return the distribution inside ``Independent``, ``expand`` and ``mask``."""
+    *_, innermost = _layers(fn)
+    return innermost
+
+
+def _layers(fn: Any) -> Iterator[Any]:
+    """Iterate over a distribution and those that it wraps, from the outside."""
+    wrappers = dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution
+    yield fn
+    while isinstance(fn, wrappers):
+        fn = fn.base_dist
+        yield fn
+
+
+def is_improper(site: Site) -> bool:
+    """
+    Tell whether a latent site has no normalizable prior: it never had one, or a mask takes a part
+    of it away.
+    """
+    return isinstance(unwrapped(site["fn"]), dist.ImproperUniform) or is_partly_masked(site)
+
+
+def is_flat(site: Site) -> bool:
+    """Tell whether a latent site has no prior at all: an improper one, or all of it masked."""
+    return isinstance(unwrapped(site["fn"]), dist.ImproperUniform) or any(
+        not torch.as_tensor(mask).any() for mask in masks(site)
+    )
+
+
+def is_deterministic(site: Site) -> bool:
+    """Tell whether a site only records a value."""
+    fn = site["fn"]
+    masked = site["mask"] is False or (
+        isinstance(fn, dist.MaskedDistribution) and fn._mask is False
+    )
+    return bool(site["is_observed"]) and masked
+
+
+def is_unmasked(site: Site) -> bool:
+    """
+    Tell whether a site has no mask of whatever values, itself or anywhere inside its distribution.
+    """
+    return not masks(site)
+
+
+def is_partly_masked(site: Site) -> bool:
+    """Tell whether a mask hides any part of a site."""
+    return not all(torch.as_tensor(mask).all() for mask in masks(site))
+
+
+def masks(site: Site) -> list[Any]:
+    """Return the masks of a site and of what its distribution wraps."""
+    found = [site["mask"], *(getattr(each, "_mask", None) for each in _layers(site["fn"]))]
+    return [mask for mask in found if mask is not None]
+
+
+def is_plain(site: Site) -> bool:
+    """Tell whether a site is neither scaled nor masked, so that its distribution is its prior."""
+    scale = site["scale"]
+    unscaled = not isinstance(scale, Tensor) and scale == 1.0
+    return unscaled and site["mask"] is None and not is_partly_masked(site)
+
+
+def unscaled_log_prob(site: Site) -> Tensor:
+    """
+    Return a site's log density before its scale and mask.
+
+    What a mask hides of the data may be anything, padding or NaN: another value takes its place, so
+    that its gradient is zero as well.
+    """
+    fn, value = site["fn"], site["value"]
+    if site["is_observed"]:
+        value = _without_hidden(site)
+    log_prob: Tensor = at_least_single(fn.log_prob(value, *site["args"], **site["kwargs"]))
+    return log_prob
+
+
+def site_log_prob(site: Site) -> Tensor:
+    """Return a site's log density with its scale and mask."""
+    return scale_and_mask(unscaled_log_prob(site), site["scale"], site["mask"])
+
+
+def _without_hidden(site: Site) -> Tensor:
+    """Return observed values with what masks hide replaced by some value of the support."""
+    value: Tensor = site["value"]
+    found = [(site["mask"], site["fn"].event_dim)]
+    found += [(getattr(each, "_mask", None), each.event_dim) for each in _layers(site["fn"])]
+    hiding = [
+        mask.reshape(mask.shape + (1,) * event_dim)
+        for mask, event_dim in found
+        if isinstance(mask, Tensor)
+    ]
+    harmless = _any_value(site["fn"], value) if hiding else None
+    if harmless is None:
+        return value
+    for mask in hiding:
+        value = torch.where(mask, value, harmless)
+    return value
+
+
+def _any_value(fn: Any, like: Tensor) -> Tensor | None:
+    """Return some value in a distribution's support; None where none is known."""
+    support = fn.support
+    if fn.has_enumerate_support:
+        value: Tensor = fn.enumerate_support(expand=False)[0]
+        return value.to(like.dtype)
+    if support.is_discrete:
+        return torch.zeros_like(like)
+    try:
+        transform = biject_to(support)
+    except NotImplementedError:
+        return None
+    shape = transform.inverse_shape(like.shape)
+    return transform(like.new_zeros(shape))
 
 
 @dataclass(frozen=True)
@@ -57,33 +191,6 @@ class Structure:
     def sites(self) -> Iterator[tuple[str, Site]]:
         """Iterate over the sites that have a density."""
         return sample_sites(self.trace)
-
-    def layout(
-        self,
-        local: Iterable[tuple[int, int]],
-        transforms: dict[str, Transform],
-        standard_normal: bool,
-    ) -> Layout:
-        """Lay out the latent sites.
-
-        :param local: dimension and size of the local plates.
-        :param transforms: from a site's values to its coordinates, where they aren't Pyro's.
-        :param standard_normal: use standard normal coordinates where a site has them.
-        :raises ValueError: if a site's support depends on an enumerated site.
-        """
-        wanted = standard_normal and not self.enumerated
-        sites = {}
-        for name in self.latent:
-            site = self.trace.nodes[name]
-            if wanted and is_plain(site) and normal_quantile(site["fn"]) is not None:
-                sites[name] = SiteLayout(
-                    tuple(site["value"].shape), site["fn"].event_dim, StandardNormal()
-                )
-            else:
-                given = transforms[name].inv if name in transforms else turns_of(site)
-                sites[name] = unconstrained(name, site, Unconstrained(given))
-        local = sorted(local)
-        return Layout(sites, tuple(dim for dim, _ in local), tuple(size for _, size in local))
 
 
 @dataclass(frozen=True)
@@ -218,21 +325,3 @@ def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
             ) from error
 
     return initialize
-
-
-def unconstrained(name: str, site: Site, coordinate: Unconstrained) -> SiteLayout:
-    """
-    Lay out a site in unconstrained coordinates.
-
-    :raises ValueError: if they are not as many for each datum as there are values.
-    """
-    inverse = coordinate.transform(site["fn"]).inv
-    value_shape = tuple(site["value"].shape)
-    shape = tuple(inverse.forward_shape(site["value"].shape))
-    event_dim = site["fn"].event_dim - inverse.domain.event_dim + inverse.codomain.event_dim
-    if len(shape) - event_dim != len(value_shape) - site["fn"].event_dim:
-        raise ValueError(
-            "model must have latent sites whose support does not depend on a site that is summed "
-            f"out, got {name!r} with values of shape {value_shape} and coordinates of shape {shape}"
-        )
-    return SiteLayout(shape, event_dim, coordinate)

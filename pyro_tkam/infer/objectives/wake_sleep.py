@@ -13,7 +13,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_tkam.infer.model.draws import Particles, score_guide
-from pyro_tkam.infer.model.site import is_latent
+from pyro_tkam.infer.model.sites import is_latent
 from pyro_tkam.infer.objectives.importance import ImportanceMLE
 
 Site = dict[str, Any]

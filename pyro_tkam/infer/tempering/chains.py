@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_tkam.infer.mcmc.adaptation import doubling_rounds, transient_steps
 from pyro_tkam.infer.mcmc.chains import Mover
 from pyro_tkam.infer.mcmc.initialization import find_start
-from pyro_tkam.infer.model.circles import Chart
+from pyro_tkam.infer.model.coordinates import Chart
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.tempering.schedule import Ladder
 from pyro_tkam.ops.batched import AnyBatched

@@ -15,7 +15,7 @@ from pyro_tkam._checks import whole_number
 from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass
-from pyro_tkam.infer.model.circles import around_mean
+from pyro_tkam.infer.model.coordinates import around_mean
 from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.requirements import check_model
 from pyro_tkam.infer.results import Evidence, Verdict

@@ -22,8 +22,7 @@ from pyro_tkam.infer.mcmc.initialization import check_params, find_start, given_
 from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.potential import Potential, PotentialDensity
 from pyro_tkam.infer.model.requirements import check_data
-from pyro_tkam.infer.model.site import Site
-from pyro_tkam.infer.model.sites import Model
+from pyro_tkam.infer.model.sites import Model, Site
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 
 

@@ -1,0 +1,93 @@
+"""How the latent sites of a model are laid out in flat vectors of coordinates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pyro.distributions as dist
+from torch.distributions import AffineTransform, Transform
+
+from pyro_tkam.distributions.normal_quantile import normal_quantile
+from pyro_tkam.infer.model.coordinates import (
+    Layout,
+    SiteLayout,
+    StandardNormal,
+    Turns,
+    Unconstrained,
+)
+from pyro_tkam.infer.model.sites import Site, Structure, is_improper, is_plain, unwrapped
+
+_ANGLES = (dist.VonMises, dist.SineBivariateVonMises, dist.SineSkewed)
+"""Distributions of which every value is an angle in radians."""
+
+
+def lay_out(
+    structure: Structure,
+    local: Iterable[tuple[int, int]],
+    transforms: dict[str, Transform],
+    standard_normal: bool,
+) -> Layout:
+    """Lay out the latent sites of a model.
+
+    :param structure: of the model.
+    :param local: dimension and size of the local plates.
+    :param transforms: from a site's values to its coordinates, where they aren't Pyro's.
+    :param standard_normal: use standard normal coordinates where a site has them.
+    :raises ValueError: if a site's support depends on an enumerated site.
+    """
+    wanted = standard_normal and not structure.enumerated
+    sites = {}
+    for name in structure.latent:
+        site = structure.trace.nodes[name]
+        if wanted and is_plain(site) and normal_quantile(site["fn"]) is not None:
+            shape = tuple(site["value"].shape)
+            sites[name] = SiteLayout(shape, site["fn"].event_dim, StandardNormal())
+        else:
+            given = transforms[name].inv if name in transforms else turns_of(site)
+            sites[name] = unconstrained(name, site, Unconstrained(given))
+    local = sorted(local)
+    return Layout(sites, tuple(dim for dim, _ in local), tuple(size for _, size in local))
+
+
+def unconstrained(name: str, site: Site, coordinate: Unconstrained) -> SiteLayout:
+    """
+    Lay out a site in unconstrained coordinates.
+
+    :raises ValueError: if they are not as many for each datum as there are values.
+    """
+    inverse = coordinate.transform(site["fn"]).inv
+    value_shape = tuple(site["value"].shape)
+    shape = tuple(inverse.forward_shape(site["value"].shape))
+    event_dim = site["fn"].event_dim - inverse.domain.event_dim + inverse.codomain.event_dim
+    if len(shape) - event_dim != len(value_shape) - site["fn"].event_dim:
+        raise ValueError(
+            "model must have latent sites whose support does not depend on a site that is summed "
+            f"out, got {name!r} with values of shape {value_shape} and coordinates of shape {shape}"
+        )
+    return SiteLayout(shape, event_dim, coordinate)
+
+
+def turns_of(site: Site) -> Turns | None:
+    """Return the turns of a site of angles, in radians or a multiple; None of another site.
+
+    A site without a proper prior is none, as there is nothing to draw it from.
+    """
+    if is_improper(site):
+        return None
+    fn: Any = unwrapped(site["fn"])
+    scale, center = 1.0, 0.0
+    if isinstance(fn, dist.TransformedDistribution):
+        for transform in fn.transforms:
+            if not isinstance(transform, AffineTransform) or not _are_numbers(transform):
+                return None
+            center = float(transform.loc) + float(transform.scale) * center
+            scale *= abs(float(transform.scale))
+        fn = unwrapped(fn.base_dist)
+    return Turns(2 * math.pi * scale, center) if isinstance(fn, _ANGLES) else None
+
+
+def _are_numbers(transform: AffineTransform) -> bool:
+    """Tell whether a transform is the same in every run."""
+    return all(isinstance(each, int | float) for each in (transform.loc, transform.scale))
