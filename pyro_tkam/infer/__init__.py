@@ -6,8 +6,7 @@ from pyro_tkam.infer.evidence.compare import compare
 from pyro_tkam.infer.evidence.fitted_guide import fitted_guide
 from pyro_tkam.infer.evidence.from_draws import bridge_evidence
 from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws
-from pyro_tkam.infer.evidence.log_evidence import log_evidence
-from pyro_tkam.infer.evidence.many import log_evidences
+from pyro_tkam.infer.evidence.log_evidence import log_evidence, log_evidences
 from pyro_tkam.infer.mcmc.kernels import (
     MALA,
     ULA,

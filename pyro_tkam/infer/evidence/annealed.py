@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_tkam._checks import whole_number
 from pyro_tkam.infer.diagnosis import importance_verdict
-from pyro_tkam.infer.mcmc.kernels import LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.results import Evidence
 from pyro_tkam.infer.tempering.chains import TemperedChains, TemperedTarget

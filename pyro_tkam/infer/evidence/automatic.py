@@ -18,7 +18,7 @@ from pyro_tkam.infer.evidence.importance import (
 )
 from pyro_tkam.infer.evidence.mixture_proposal import FEWEST_WEIGHTS, FittedProposal
 from pyro_tkam.infer.evidence.proposals import Proposal
-from pyro_tkam.infer.mcmc.kernels import LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.requirements import Checked
 from pyro_tkam.infer.results import Evidence, Finding, Verdict

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_tkam.infer.evidence.budget import Budget
 from pyro_tkam.infer.mcmc.chains import Chains
-from pyro_tkam.infer.mcmc.kernels import LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.ops.batched import choose
 from pyro_tkam.ops.langevin import Point

@@ -7,7 +7,7 @@ data); chains share.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pyro.ops.dual_averaging import DualAveraging
@@ -30,26 +30,6 @@ jumps per evaluation of either kind are within 3% of the best gain's, and per gr
 
 RATE_STEPS = 20
 """Steps over which a chain's acceptance rate is averaged before chains are compared."""
-
-
-class Adaptation(Protocol):
-    """Changes the tuning of a kernel, and the frame in which it runs, while it warms up."""
-
-    @property
-    def frame(self) -> Frame:
-        """Coordinates of the positions that it is given next."""
-
-    def update(self, tuning: Tuning, position: Tensor, info: StepInfo) -> Tuning:
-        """
-        Return the tuning of the next step, given the last one's positions ``(chains, *rest, dim)``
-        and outcome.
-        """
-
-    def state(self) -> State:
-        """Return numbers and tensors from which to go on."""
-
-    def load(self, state: State) -> None:
-        """Go on from a state."""
 
 
 class NoAdaptation:

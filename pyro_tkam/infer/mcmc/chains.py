@@ -8,11 +8,29 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.mcmc.adaptation import Adaptation
-from pyro_tkam.infer.mcmc.ensemble_metric import Metric
-from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME, Evaluated, FramedTarget
+from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME, Evaluated, Frame, FramedTarget, Metric
 from pyro_tkam.infer.model.coordinates import Chart, Layout
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
+
+
+class Adaptation(Protocol):
+    """Changes the tuning of a kernel, and the frame in which it runs, while it warms up."""
+
+    @property
+    def frame(self) -> Frame:
+        """Coordinates of the positions that it is given next."""
+
+    def update(self, tuning: Tuning, position: Tensor, info: StepInfo) -> Tuning:
+        """
+        Return the tuning of the next step, given the last one's positions ``(chains, *rest, dim)``
+        and outcome.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """Return numbers and tensors from which to go on."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
 
 
 class Mover(Protocol):

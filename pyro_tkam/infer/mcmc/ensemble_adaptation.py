@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.mcmc.ensemble_metric import Metric, estimated
-from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME, Frame
+from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME, Frame, Metric, estimated
 from pyro_tkam.infer.mcmc.step_size import StepSizeSearch, step_size_rate
 from pyro_tkam.ops.estimators import effective_sample_size
 from pyro_tkam.ops.langevin import StepInfo, Tuning

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.mcmc.chains import Chains
-from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, LangevinKernel
+from pyro_tkam.infer.mcmc.chains import Chains, Mover
 from pyro_tkam.infer.mcmc.path import Path, PathTarget
-from pyro_tkam.infer.mcmc.tempered_ensemble import POPULATIONS, TemperedEnsemble
+from pyro_tkam.infer.mcmc.tempered_ensemble import POPULATIONS, EnsembleMover, TemperedEnsemble
 from pyro_tkam.infer.model.density import Density
 
 FEWEST_ROWS = 64
@@ -19,23 +18,26 @@ FEWEST_ROWS = 64
 class EnsembleStart:
     """A tempered ensemble of 64 rows or more, from which chains go on.
 
-    An :class:`EnsembleHMC` warms all rows up, and then as many as there are chains go on; another
-    kernel takes over before its own warm-up.
-
     :param kernel: of the chains.
+    :param mover: of the ensemble.
     :param density: what they sample.
     :param num_chains: number of chains.
+    :param rows_go_on: whether the kernel warms all rows up, and then as many as there are chains go
+        on; else it takes over from so many before its own warm-up.
     """
 
-    def __init__(self, kernel: LangevinKernel, density: Density, num_chains: int) -> None:
+    def __init__(
+        self,
+        kernel: Mover,
+        mover: EnsembleMover,
+        density: Density,
+        num_chains: int,
+        *,
+        rows_go_on: bool,
+    ) -> None:
         self.kernel, self.density, self.num_chains = kernel, density, num_chains
         rows = POPULATIONS * -(-max(FEWEST_ROWS, num_chains) // POPULATIONS)
-        self.rows_go_on = isinstance(kernel, EnsembleHMC)
-        mover = (
-            kernel
-            if isinstance(kernel, EnsembleHMC)
-            else EnsembleHMC(kernel.model, kernel.potential_fn)
-        )
+        self.rows_go_on = rows_go_on
         self.ensemble = TemperedEnsemble(mover, Path(density), rows)
         self.chosen = torch.arange(rows)
 

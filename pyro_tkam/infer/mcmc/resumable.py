@@ -19,7 +19,6 @@ from torch import Tensor
 
 from pyro_tkam._checks import whole_number
 from pyro_tkam.infer.mcmc.checkpoint import load_checkpoint, save_checkpoint
-from pyro_tkam.infer.mcmc.kernels import LangevinKernel, RandomWalk
 from pyro_tkam.infer.mcmc.metric import Evaluated
 from pyro_tkam.infer.model.attempt import telling_memory
 from pyro_tkam.infer.model.coordinates import Layout
@@ -69,7 +68,7 @@ class BatchRun(ABC):
 
     def __init__(
         self,
-        kernel: LangevinKernel | RandomWalk,
+        kernel: Any,
         num_samples: int,
         warmup_steps: int | None,
         num_chains: int,
@@ -77,7 +76,7 @@ class BatchRun(ABC):
         checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int = 100,
     ) -> None:
-        self.kernel: Any = kernel
+        self.kernel = kernel
         warmup_steps = num_samples if warmup_steps is None else warmup_steps
         for name, value, least in (
             ("num_samples", num_samples, 1),

@@ -11,9 +11,10 @@ import torch
 from pyro.infer.mcmc.util import print_summary, select_samples
 from torch import Tensor
 
-from pyro_tkam.infer.mcmc.ensemble_metric import Metric
 from pyro_tkam.infer.mcmc.judging import warn_of
-from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, RandomWalk
+from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
+from pyro_tkam.infer.mcmc.kernels.random_walk import RandomWalk
+from pyro_tkam.infer.mcmc.metric import Metric
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled
 from pyro_tkam.infer.mcmc.tempered_ensemble import POPULATIONS, Rung, TemperedEnsemble

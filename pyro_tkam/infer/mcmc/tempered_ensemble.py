@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.infer.mcmc.chains import Chains, Mover
-from pyro_tkam.infer.mcmc.ensemble_metric import LARGEST_DENSE, Metric, estimated
-from pyro_tkam.infer.mcmc.metric import FramedTarget
+from pyro_tkam.infer.mcmc.metric import LARGEST_DENSE, FramedTarget, Metric, estimated
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.step_size import StepSizeSearch, step_size_rate
 from pyro_tkam.infer.model.coordinates import around_mean

@@ -16,8 +16,8 @@ from pyro_tkam.infer.mcmc.ensemble_adaptation import EnsembleAdaptation
 from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
 from pyro_tkam.infer.mcmc.initialization import find_start, floating_params, given_start
 from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
-from pyro_tkam.infer.mcmc.kernels import EnsembleHMC, LangevinKernel
-from pyro_tkam.infer.mcmc.kernels.base import check_kernel
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
+from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled, check_mass
 from pyro_tkam.infer.model.coordinates import around_mean
 from pyro_tkam.infer.model.density import Density
@@ -186,7 +186,12 @@ class VectorizedMCMC(BatchRun):
         elif self.kernel.has_own_start:
             point = find_start(density, self.num_chains)
         else:
-            self._start = EnsembleStart(self.kernel, density, self.num_chains)
+            own = isinstance(self.kernel, EnsembleHMC)
+            run = (self.kernel.model, self.kernel.potential_fn)
+            mover = self.kernel if own else EnsembleHMC(*run)
+            self._start = EnsembleStart(
+                self.kernel, mover, density, self.num_chains, rows_go_on=own
+            )
             return self._start.ensemble.path.device
         self._chains = Chains.begin(self.kernel, density, point, self.warmup_steps)
         return point.position.device

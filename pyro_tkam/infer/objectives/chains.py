@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_tkam._checks import one_of, whole_number
 from pyro_tkam.infer.mcmc.chains import Chains
-from pyro_tkam.infer.mcmc.kernels import LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.draws import Particles
 from pyro_tkam.infer.objectives.base import MaximumLikelihood
 from pyro_tkam.infer.objectives.posterior import BoundModel, holding_prior

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pyro_tkam._checks import one_of
 from pyro_tkam.infer.mcmc.chains import Chains
-from pyro_tkam.infer.mcmc.kernels import ULA, LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.ula import ULA
 from pyro_tkam.infer.objectives.chains import ChainMLE, KernelFactory, PosteriorDraws
 from pyro_tkam.infer.objectives.posterior import BoundModel
 from pyro_tkam.ops.langevin import Point

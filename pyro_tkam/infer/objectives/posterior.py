@@ -21,7 +21,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_tkam.infer.mcmc.initialization import Draws, find_finite, find_start
-from pyro_tkam.infer.mcmc.kernels import LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.draws import (
     Particles,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from pyro_tkam._checks import one_of, whole_number
-from pyro_tkam.infer.mcmc.kernels import ULA, LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.ula import ULA
 from pyro_tkam.infer.objectives.chains import ChainMLE, KernelFactory, PosteriorDraws
 from pyro_tkam.infer.objectives.posterior import BoundModel
 from pyro_tkam.infer.tempering.chains import TemperedChains

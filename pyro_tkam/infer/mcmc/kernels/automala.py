@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.infer.mcmc.adaptation import (
-    Adaptation,
     FrameAdaptation,
     NoAdaptation,
     RoundAdaptation,
     transient_steps,
 )
-from pyro_tkam.infer.mcmc.ensemble_metric import Metric
+from pyro_tkam.infer.mcmc.chains import Adaptation
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
-from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME
+from pyro_tkam.infer.mcmc.metric import DENSITY_FRAME, Metric
 from pyro_tkam.infer.model.potential import Potential
 from pyro_tkam.infer.model.sites import Model
 from pyro_tkam.ops.automala import NUM_UNIFORMS, automala_step

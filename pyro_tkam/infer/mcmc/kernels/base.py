@@ -15,10 +15,9 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 from torch.distributions import Transform
 
-from pyro_tkam.infer.mcmc.adaptation import Adaptation
-from pyro_tkam.infer.mcmc.chains import Chains
-from pyro_tkam.infer.mcmc.ensemble_metric import Metric
+from pyro_tkam.infer.mcmc.chains import Adaptation, Chains
 from pyro_tkam.infer.mcmc.initialization import check_params, find_start, given_start
+from pyro_tkam.infer.mcmc.metric import Metric
 from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.potential import Potential, PotentialDensity
 from pyro_tkam.infer.model.requirements import check_data

@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.mcmc.adaptation import Adaptation
-from pyro_tkam.infer.mcmc.chains import Chains
+from pyro_tkam.infer.mcmc.chains import Adaptation, Chains
 from pyro_tkam.infer.mcmc.ensemble_adaptation import WINDOWS, EnsembleAdaptation, FixedMetric
-from pyro_tkam.infer.mcmc.ensemble_metric import LARGEST_DENSE, Metric
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
+from pyro_tkam.infer.mcmc.metric import LARGEST_DENSE, Metric
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.tempered_ensemble import TemperedEnsemble
 from pyro_tkam.infer.model.density import Density

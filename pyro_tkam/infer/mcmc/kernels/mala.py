@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pyro_tkam.infer.mcmc.adaptation import Adaptation, DualAveragingAdaptation
-from pyro_tkam.infer.mcmc.ensemble_metric import Metric
+from pyro_tkam.infer.mcmc.adaptation import DualAveragingAdaptation
+from pyro_tkam.infer.mcmc.chains import Adaptation
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
+from pyro_tkam.infer.mcmc.metric import Metric
 from pyro_tkam.infer.model.potential import Potential
 from pyro_tkam.infer.model.sites import Model
 from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning, mala_step

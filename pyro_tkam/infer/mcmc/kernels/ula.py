@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyro_tkam.infer.mcmc.adaptation import Adaptation, NoAdaptation
-from pyro_tkam.infer.mcmc.ensemble_metric import Metric
+from pyro_tkam.infer.mcmc.adaptation import NoAdaptation
+from pyro_tkam.infer.mcmc.chains import Adaptation
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
+from pyro_tkam.infer.mcmc.metric import Metric
 from pyro_tkam.infer.model.potential import Potential
 from pyro_tkam.infer.model.sites import Model
 from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning, ula_step
