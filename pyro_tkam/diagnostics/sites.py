@@ -5,7 +5,7 @@ What ArviZ needs from a model's sites: plates as dimensions, data, and log likel
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from pyro.infer.autoguide.initialization import InitMessenger, init_to_uniform
 from torch import Tensor
 
 from pyro_tkam.diagnostics.summed_out import SharedSiteError, summed_out
-from pyro_tkam.infer.model.attempt import attempt
+from pyro_tkam.infer.model.batching import at_all_rows
 from pyro_tkam.infer.model.sites import Model, Site, is_prior, sample_sites
 
 
@@ -105,12 +105,10 @@ class ModelSites:
         if lost := [name for name in missing if not latent[name]["fn"].has_enumerate_support]:
             return _left_out(f"the sites {lost} have no draws")
         values = {name: draws[name] for name in latent if name in draws}
-        one, all_at_once = (
-            (self._summed_out, self._plated) if missing else (self._one, torch.func.vmap(self._one))
-        )
+        one, all_at_once = (self._summed_out, self._plated) if missing else (self._one, None)
         try:
             with torch.no_grad(), pyro.validation_enabled(False):
-                return _at_all_draws(one, all_at_once, values)
+                return at_all_rows(one, values, all_at_once)
         except SharedSiteError as error:
             return _left_out(str(error))
 
@@ -158,9 +156,6 @@ class ModelSites:
         }
 
 
-Run = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-
-
 def _batch_shape(site: Site) -> torch.Size:
     """Return the shape of a site's log density: a value may repeat along it, or spread it."""
     batch = torch.as_tensor(site["value"]).shape
@@ -185,22 +180,6 @@ def _left_out(why: str) -> dict[str, Tensor]:
         f"log_likelihood is left out, so that loo and compare won't work: {why}", stacklevel=2
     )
     return {}
-
-
-def _at_all_draws(one: Run, all_at_once: Run, values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Run at all draws at once, or draw by draw where that fails or gives other values."""
-    first = one({name: value[0] for name, value in values.items()})
-    batched = attempt(lambda: all_at_once(values))
-    if batched is not None and all(
-        torch.allclose(batched[name][0], first[name], rtol=1e-4, atol=1e-4, equal_nan=True)
-        for name in first
-    ):
-        return batched
-    num = len(next(iter(values.values())))
-    runs = [first] + [
-        one({name: value[i] for name, value in values.items()}) for i in range(1, num)
-    ]
-    return {name: torch.stack([run[name] for run in runs]) for name in first}
 
 
 def _log_prob(site: Site) -> Tensor:

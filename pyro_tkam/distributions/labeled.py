@@ -3,6 +3,7 @@ A label coupled to univariate latents: given the label, the latents are independ
 densities.
 """
 
+from abc import abstractmethod
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,89 +17,33 @@ from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops.symbols import check_symbols
 
 
-class LabeledTilted(TorchDistribution):
+class LabelSummedOut(TorchDistribution):
     """
-    Latents coupled to a label ``y`` by label energies, with the label summed out.
+    Latents coupled to a label, with the label summed out: ``p(z) = Σ_y w_y p(z | y)``.
 
-    ``p(z, y) = w_y Π_q p_{y,q}(z_q)`` with ``w = softmax(logits)`` and ``p_{y,q} ∝ exp(f_{y,q})
-    π0``. This is the symbol-vector coupling ``p(z, y) ∝ exp(Σ_q f_{y,q}(z_q) + b_y) Π_q π0(z_q)``
-    of Pang and Wu 2021 (arXiv:2108.11556), with energies of single latents, as suggested in Raj
-    2025 (arXiv:2506.14167, Sec. 5.2). Each ``p_{y,q}`` is normalized, so draws are exact with or
-    without the label, and ``p(y | z)`` is a softmax of energies.
-
-    :param logits: unnormalized log probabilities of the labels, shape ``(num_labels,)``.
-    :param components: tilted densities of batch shape ``(num_labels, Q)``.
-    :param validate_args: whether to check values given to ``log_prob``.
-    :raises ValueError: for components of another shape, and logits that are NaN, plus infinity or
-        all minus infinity.
-    :raises TypeError: for components that are not :class:`ExponentiallyTilted`, and mixed dtypes.
-
-    >>> tilts = torch.tensor([-8.0, 8.0])[:, None]
-    >>> prior = LabeledTilted(torch.zeros(2), ExponentiallyTilted(lambda z: tilts * z).expand((2,
-    ...     3)))
-    >>> prior.event_shape, prior.sample((5,)).shape, prior.given(torch.tensor([0,
-    ...     1])).sample().shape
-    (torch.Size([3]), torch.Size([5, 3]), torch.Size([2, 3]))
-    >>> prior.label_logits(torch.full((3,), 0.9)).exp().argmax()
-    tensor(1)
+    Subclasses set ``log_weights``, shape ``(num_labels,)``.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = False
-
-    def __init__(
-        self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None
-    ) -> None:
-        check_weights(logits, components)
-        if len(components.batch_shape) != 2 or logits.shape != components.batch_shape[:1]:
-            raise ValueError(
-                "logits and components must have shape (num_labels,) and batch shape (num_labels, "
-                f"Q), got {tuple(logits.shape)} and {tuple(components.batch_shape)}"
-            )
-        self.log_weights, self.components = logits.log_softmax(-1), components
-        super().__init__(torch.Size(), components.batch_shape[1:], validate_args=validate_args)
-
-    @constraints.dependent_property(is_discrete=False, event_dim=1)
-    def support(self) -> constraints.Constraint:
-        """The box between the components' ends."""
-        low, high = self.components.low, self.components.high
-        return constraints.independent(constraints.interval(low.amin(), high.amax()), 1)
+    log_weights: Tensor
 
     @property
     def num_labels(self) -> int:
         """Number of labels."""
         return len(self.log_weights)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
-        """
-        Return the distribution with a larger batch shape; the table is shared, not copied.
-
-        :param batch_shape: shape to which ``batch_shape`` broadcasts.
-        :raises ValueError: for a shape to which it does not.
-        """
-        batch_shape = expanded_shape(self.batch_shape, batch_shape)
-        new: Self = self._get_checked_instance(LabeledTilted, _instance)
-        new.log_weights, new.components = self.log_weights, self.components
-        super(LabeledTilted, new).__init__(batch_shape, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
-    @classmethod
-    def infer_shapes(cls, **shapes: torch.Size) -> tuple[torch.Size, torch.Size]:
-        """
-        Return the batch and event shape from the shapes of the arguments.
-
-        :param shapes: shape of ``logits``, and the batch shape of ``components``.
-        """
-        return torch.Size(), shapes["components"][1:]
-
+    @abstractmethod
     def _joint(self, z: Tensor) -> Tensor:
         """Return ``log p(z, y)`` for every label, with a last dimension of labels."""
-        return self.components.log_prob(z.unsqueeze(-2)).sum(-1) + self.log_weights
+
+    @abstractmethod
+    def given(self, label: Tensor) -> Distribution:
+        """Return ``p(z | y)`` for labels of any shape."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         """
-        Return ``log p(z) = log Σ_y w_y Π_q p_{y,q}(z_q)``.
+        Return ``log p(z) = log Σ_y w_y p(z | y)``.
 
         :param value: shape ``(*sample, *batch, Q)``.
         :return: shape ``(*sample, *batch)``.
@@ -127,6 +72,79 @@ class LabeledTilted(TorchDistribution):
         shape = torch.Size(sample_shape) + self.batch_shape
         labels = Categorical(logits=self.log_weights, validate_args=False).sample(shape)
         return self.given(labels).sample()
+
+
+class LabeledTilted(LabelSummedOut):
+    """
+    Latents coupled to a label ``y`` by label energies, with the label summed out.
+
+    ``p(z, y) = w_y Π_q p_{y,q}(z_q)`` with ``w = softmax(logits)`` and ``p_{y,q} ∝ exp(f_{y,q})
+    π0``. This is the symbol-vector coupling ``p(z, y) ∝ exp(Σ_q f_{y,q}(z_q) + b_y) Π_q π0(z_q)``
+    of Pang and Wu 2021 (arXiv:2108.11556), with energies of single latents, as suggested in Raj
+    2025 (arXiv:2506.14167, Sec. 5.2). Each ``p_{y,q}`` is normalized, so draws are exact with or
+    without the label, and ``p(y | z)`` is a softmax of energies.
+
+    :param logits: unnormalized log probabilities of the labels, shape ``(num_labels,)``.
+    :param components: tilted densities of batch shape ``(num_labels, Q)``.
+    :param validate_args: whether to check values given to ``log_prob``.
+    :raises ValueError: for components of another shape, and logits that are NaN, plus infinity or
+        all minus infinity.
+    :raises TypeError: for components that are not :class:`ExponentiallyTilted`, and mixed dtypes.
+
+    >>> tilts = torch.tensor([-8.0, 8.0])[:, None]
+    >>> prior = LabeledTilted(torch.zeros(2), ExponentiallyTilted(lambda z: tilts * z).expand((2,
+    ...     3)))
+    >>> prior.event_shape, prior.sample((5,)).shape, prior.given(torch.tensor([0,
+    ...     1])).sample().shape
+    (torch.Size([3]), torch.Size([5, 3]), torch.Size([2, 3]))
+    >>> prior.label_logits(torch.full((3,), 0.9)).exp().argmax()
+    tensor(1)
+    """
+
+    def __init__(
+        self, logits: Tensor, components: ExponentiallyTilted, *, validate_args: bool | None = None
+    ) -> None:
+        check_weights(logits, components)
+        if len(components.batch_shape) != 2 or logits.shape != components.batch_shape[:1]:
+            raise ValueError(
+                "logits and components must have shape (num_labels,) and batch shape (num_labels, "
+                f"Q), got {tuple(logits.shape)} and {tuple(components.batch_shape)}"
+            )
+        self.log_weights, self.components = logits.log_softmax(-1), components
+        super().__init__(torch.Size(), components.batch_shape[1:], validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def support(self) -> constraints.Constraint:
+        """The box between the components' ends."""
+        low, high = self.components.low, self.components.high
+        return constraints.independent(constraints.interval(low.amin(), high.amax()), 1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        """
+        Return the distribution with a larger batch shape; the table is shared, not copied.
+
+        :param batch_shape: shape to which ``batch_shape`` broadcasts.
+        :raises ValueError: for a shape to which it does not.
+        """
+        batch_shape = expanded_shape(self.batch_shape, batch_shape)
+        new: Self = self._get_checked_instance(LabeledTilted, _instance)
+        new.log_weights, new.components = self.log_weights, self.components
+        super(LabeledTilted, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @classmethod
+    def infer_shapes(cls, **shapes: torch.Size) -> tuple[torch.Size, torch.Size]:
+        """
+        Return the batch and event shape from the shapes of the arguments.
+
+        :param shapes: shape of ``logits``, and the batch shape of ``components``.
+        """
+        return torch.Size(), shapes["components"][1:]
+
+    def _joint(self, z: Tensor) -> Tensor:
+        """Return ``log p(z, y)`` for every label, with a last dimension of labels."""
+        return self.components.log_prob(z.unsqueeze(-2)).sum(-1) + self.log_weights
 
     def given(self, label: Tensor) -> Distribution:
         """

@@ -3,20 +3,21 @@ A label coupled to ordered latents: given the label, the latents have an autoreg
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
-from pyro.distributions import Distribution, TorchDistribution
+from pyro.distributions import Distribution
 from torch import Tensor
-from torch.distributions import Categorical, constraints
+from torch.distributions import constraints
 
 from pyro_tkam.distributions.autoregressive import AutoregressiveTilted
+from pyro_tkam.distributions.labeled import LabelSummedOut
 from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops.bases import Picklable
 from pyro_tkam.ops.symbols import check_symbols
 
 
-class LabeledAutoregressive(Picklable, TorchDistribution):
+class LabeledAutoregressive(Picklable, LabelSummedOut):
     """
     Latents coupled to a label that is part of their context, with the label summed out.
 
@@ -30,9 +31,7 @@ class LabeledAutoregressive(Picklable, TorchDistribution):
     :raises ValueError: for logits of another rank.
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector
-    has_rsample = False
 
     def __init__(
         self,
@@ -47,11 +46,6 @@ class LabeledAutoregressive(Picklable, TorchDistribution):
         self.labels = torch.arange(len(logits), device=logits.device)
         event_shape = of_label(self.labels).event_shape
         super().__init__(torch.Size(), event_shape, validate_args=validate_args)
-
-    @property
-    def num_labels(self) -> int:
-        """Number of labels."""
-        return len(self.log_weights)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         """
@@ -73,38 +67,6 @@ class LabeledAutoregressive(Picklable, TorchDistribution):
     def _joint(self, z: Tensor) -> Tensor:
         """Return ``log p(z, y)`` for every label, with a last dimension of labels."""
         return self.of_label(self.labels).log_prob(z.unsqueeze(-2)) + self.log_weights
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """
-        Return ``log p(z) = log Σ_y w_y p(z | y)``.
-
-        :param value: shape ``(*sample, *batch, Q)``.
-        :return: shape ``(*sample, *batch)``.
-        """
-        if self._validate_args:
-            self._validate_sample(value)
-        log_prob = self._joint(value).logsumexp(-1)
-        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
-
-    def label_logits(self, value: Tensor) -> Tensor:
-        """
-        Return ``log p(y | z)``.
-
-        :param value: latents, shape ``(*batch, Q)``.
-        :return: shape ``(*batch, num_labels)``; its exponentials sum to one.
-        """
-        return self._joint(value).log_softmax(-1)
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """
-        Draw labels, discard them, and return the latents drawn given the labels.
-
-        :param sample_shape: shape of independent draws.
-        :return: shape ``(*sample_shape, *batch, Q)``.
-        """
-        shape = torch.Size(sample_shape) + self.batch_shape
-        labels = Categorical(logits=self.log_weights, validate_args=False).sample(shape)
-        return self.given(labels).sample()
 
     def given(self, label: Tensor) -> Distribution:
         """

@@ -135,27 +135,22 @@ class RoundAdaptation:
     new scales are the standard deviations of the round's draws.
 
     :param warmup_steps: length of the warm-up.
-    :param accepted_only: start from the mean of the accepted steps alone (Raj 2025,
-        arXiv:2506.14167).
     :param limits: smallest and largest step size.
     """
 
     frame: Frame = DENSITY_FRAME
 
-    def __init__(self, warmup_steps: int, accepted_only: bool, limits: tuple[float, float]) -> None:
-        self.round_ends = doubling_rounds(warmup_steps)
-        self.accepted_only, self.limits = accepted_only, limits
-        self.gain = 1.0 if accepted_only else GAIN
+    def __init__(self, warmup_steps: int, limits: tuple[float, float]) -> None:
+        self.round_ends, self.limits = doubling_rounds(warmup_steps), limits
         self._step, self._welford = 0, WelfordCovariance(diagonal=True)
-        self._weight: Tensor | float = 0.0
+        self._weight = 0
         self._total: Tensor | float = 0.0
 
     def update(self, tuning: Tuning, position: Tensor, info: StepInfo) -> Tuning:
         """Return the tuning of the next step: the same, unless a round ends."""
         self._step += 1
-        counted = info.accepted if self.accepted_only else torch.ones_like(info.accepted)
-        self._weight = self._weight + counted.sum(0)
-        self._total = self._total + (info.step_size * counted).sum(0)
+        self._weight += len(info.step_size)
+        self._total = self._total + info.step_size.sum(0)
         self._observe(position)
         if self._step not in self.round_ends:
             return tuning
@@ -177,10 +172,9 @@ class RoundAdaptation:
         vars(self._welford).update(state["welford"])
 
     def _mean_step(self, tuning: Tuning) -> Tensor:
-        weight, total = torch.as_tensor(self._weight), torch.as_tensor(self._total)
-        self._weight = self._total = 0.0
-        mean = self.gain * total / weight.clamp_min(1)
-        return torch.where(weight > 0, mean, tuning.step_size).to(tuning.step_size.dtype)
+        mean = GAIN * torch.as_tensor(self._total) / self._weight
+        self._weight, self._total = 0, 0.0
+        return mean.to(tuning.step_size.dtype)
 
     def _observe(self, position: Tensor) -> None:
         self._welford.update(position)
@@ -203,11 +197,10 @@ class FrameAdaptation(RoundAdaptation):
     def __init__(
         self,
         warmup_steps: int,
-        accepted_only: bool,
         limits: tuple[float, float],
         frame: Frame = DENSITY_FRAME,
     ) -> None:
-        super().__init__(warmup_steps, accepted_only, limits)
+        super().__init__(warmup_steps, limits)
         self._moments, self.frame = Moments(), frame
 
     def state(self) -> State:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,10 +27,23 @@ class Draws(Batched):
     position: Tensor
 
 
+class Startable(Protocol):
+    """A log density at which chains may start."""
+
+    def draw_start(self, num: int) -> Tensor:
+        """Draw positions ``(num, *local, dim)`` at which chains might start."""
+
+    def point(self, position: Tensor) -> Point:
+        """Evaluate the joint density and its gradient."""
+
+    def offense(self, position: Tensor) -> str:
+        """Say what isn't finite at one position ``(*local, dim)``."""
+
+
 AnyDraws = TypeVar("AnyDraws", bound=Draws)
 
 
-def find_start(density: Density, num: int, draw: Callable[[int], Tensor] | None = None) -> Point:
+def find_start(density: Startable, num: int, draw: Callable[[int], Tensor] | None = None) -> Point:
     """Draw ``num`` positions, anew where the density or its gradient isn't finite.
 
     :param density: what is to be sampled.
@@ -43,7 +56,7 @@ def find_start(density: Density, num: int, draw: Callable[[int], Tensor] | None 
     return find_finite(density, lambda: Draws(draw(num)))[1]
 
 
-def find_finite(density: Density, draw: Callable[[], AnyDraws]) -> tuple[AnyDraws, Point]:
+def find_finite(density: Startable, draw: Callable[[], AnyDraws]) -> tuple[AnyDraws, Point]:
     """
     Draw as :func:`find_start` does, positions and what belongs to them, and return both with the
     density there. Any finite row of a later draw takes the place of one that isn't.
@@ -109,7 +122,7 @@ def check_params(layout: Layout, params: Mapping[str, Tensor], lead: tuple[int, 
             )
 
 
-def checked_start(density: Density, position: Tensor, complaint: str) -> Point:
+def checked_start(density: Startable, position: Tensor, complaint: str) -> Point:
     """Evaluate a position, or raise with what isn't finite there."""
     point = density.point(position)
     finite = finite_rows(point)

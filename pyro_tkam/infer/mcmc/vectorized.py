@@ -153,7 +153,8 @@ class VectorizedMCMC(BatchRun):
         Return effective sample size and split R-hat by site, divergences and acceptance rate by
         chain.
         """
-        result = diagnostics(self._density.layout.angles_around_mean(self._drawn()))
+        drawn = self._drawn()
+        result = diagnostics(self._density.layout.angles_around_mean(drawn))
         for name in self._diagnostics[0]:
             result[name] = {f"chain {i}": each[name] for i, each in enumerate(self._diagnostics)}
         return result

@@ -131,6 +131,31 @@ def vmapped(one: One, rows: Tensor) -> Any:
         return torch.func.vmap(one, randomness="different")(rows)
 
 
+Rows = dict[str, Tensor]
+
+
+def at_all_rows(
+    one: Callable[[Rows], Rows], rows: Rows, all_at_once: Callable[[Rows], Rows] | None = None
+) -> Rows:
+    """
+    Run at all rows at once, or row by row where that fails or gives others than the first row's.
+
+    :param one: from a row of each tensor.
+    :param rows: tensors of as many rows.
+    :param all_at_once: from all of them; by ``torch.func.vmap`` if None.
+    """
+    first = one({name: value[0] for name, value in rows.items()})
+    run = torch.func.vmap(one) if all_at_once is None else all_at_once
+    batched = attempt(lambda: run(rows))
+    if batched is not None and all(
+        are_close(batched[name][0], value) for name, value in first.items()
+    ):
+        return batched
+    others = zip(*(value[1:] for value in rows.values()), strict=True)
+    rest = [one(dict(zip(rows, row, strict=True))) for row in others]
+    return {name: torch.stack([each[name] for each in (first, *rest)]) for name in first}
+
+
 def looped(one: Callable[[Any], Any], rows: Tensor | dict[str, Tensor]) -> Any:
     """Run at one row after another, and stack what comes out."""
     if isinstance(rows, Tensor):

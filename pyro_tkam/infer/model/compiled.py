@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,7 @@ from pyro_tkam.infer.model.expansion import hoist_expansions
 
 Function = Callable[[Tensor], tuple[Any, ...]]
 Known = Callable[[], tuple[Tensor, tuple[Any, ...]]]
+Wrap = Callable[[Callable[..., tuple[Any, ...]]], Function]
 aten = torch.ops.aten
 _OpOverload = type(aten.add.Tensor)
 _ONLY_SHAPE_MATTERS = (
@@ -59,7 +60,8 @@ class TracedFunction:
     :param known: returns some batch and the function's values there, where these are known; the
         function is called for the check if None.
     :param row_by_row: whether the function itself does nothing but to loop over rows.
-    :ivar operations: what is run instead of the function, once it is recorded.
+    :param part_of: another function that begins with the same results, and how many there are: its
+        recording serves this one as well, if there is one.
 
     >>> traced = TracedFunction(lambda x: (x.square().sum(-1),))
     >>> traced(torch.ones(3, 2))
@@ -73,60 +75,63 @@ class TracedFunction:
         known: Known | None = None,
         *,
         row_by_row: bool = False,
+        part_of: tuple[TracedFunction, int] | None = None,
     ) -> None:
-        self.function, self._known, self._row_by_row = function, known, row_by_row
+        self.function, self._known, self._part_of = function, known, part_of
+        self._row_by_row = row_by_row
         self.failure = None if enabled else "not wanted"
+        self._module: fx.GraphModule | None = None
+        self._wrap: Wrap = _any_number
         self._graph: Function | None = None
-        self.operations: list[fx.Node] = []
+
+    @property
+    def operations(self) -> list[fx.Node]:
+        """What is run instead of the function, once it is recorded."""
+        return [] if self._module is None else list(self._module.graph.nodes)
 
     def __call__(self, batch: Tensor) -> tuple[Any, ...]:
         """Evaluate a batch."""
         if self._graph is None and self.failure is None:
-            self._record(batch.detach())
+            self._prepare(batch.detach())
         if self._graph is None:
             return self.function(batch)
         with torch.no_grad():
             return self._graph(batch)
+
+    def _prepare(self, batch: Tensor) -> None:
+        """Take the part of another recording, or record."""
+        if self._part_of is not None and self._part_of[0]._module is not None:
+            whole, number = self._part_of
+            assert whole._module is not None
+            self._keep(_first_results(whole._module, number), whole._wrap)
+        else:
+            self._record(batch)
+        self._known = self._part_of = None
+
+    def _keep(self, module: fx.GraphModule, wrap: Wrap) -> None:
+        self._module, self._wrap, self._graph = module, wrap, wrap(module.forward)
 
     def _record(self, batch: Tensor) -> None:
         # Recording runs a user's code in an unusual mode; where that raises, the plain function
         # still works. Out of memory it would be too.
         try:
             known = self._known() if self._known else self._compared(batch)
-            self._known = None
             for rows in (1,) if self._row_by_row else _RECORDED_ROWS:
                 with _Reads() as reads:
                     traced = make_fx(lambda tensor: self.function(tensor))(_cut(batch, rows))
                 if read := reads.seen | _read_by_operations(traced):
                     self.failure = f"values are read by {sorted(read)}"
                     return
-                for graph in self._graphs(traced, rows):
-                    if _is_right(graph, *known):
-                        self._graph, self.operations = graph, list(traced.graph.nodes)
+                _simplify(traced, rows)
+                for wrap in (_by_row,) if self._row_by_row else (_any_number, _two_or_more):
+                    if _is_right(wrap(traced.forward), *known):
+                        self._keep(traced, wrap)
                         return
             self.failure = "the recorded operations give other values than the function"
         except RAISED_BY_CODE as error:
             if is_out_of_memory(error):
                 raise
             self.failure = f"{type(error).__name__}: {error}"
-
-    def _graphs(self, traced: fx.GraphModule, rows: int) -> Iterator[Function]:
-        """
-        Make functions of a recording, the fastest first.
-
-        Where dimensions of size one are dropped, as in sums over discrete sites, a single row is
-        evaluated twice.
-        """
-        graph = _simplified(traced, rows)
-        if self._row_by_row:
-            yield _by_row(graph)
-        else:
-
-            def of_any(batch: Tensor) -> tuple[Any, ...]:
-                return tuple(graph(_dense(batch), len(batch)))
-
-            yield of_any
-            yield lambda batch: _first_rows(of_any(_cut(batch, max(2, len(batch)))), len(batch))
 
     def _compared(self, batch: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         """Return another batch, and the function's values there."""
@@ -136,7 +141,21 @@ class TracedFunction:
             return few + shift, self.function(few + shift)
 
 
-def _by_row(graph: Callable[[Tensor], tuple[Any, ...]]) -> Function:
+def _any_number(graph: Callable[..., tuple[Any, ...]]) -> Function:
+    """Return a function of a batch from one of a dense batch and its number of rows."""
+    return lambda batch: tuple(graph(_dense(batch), len(batch)))
+
+
+def _two_or_more(graph: Callable[..., tuple[Any, ...]]) -> Function:
+    """
+    Return the same where dimensions of size one are dropped, as in sums over discrete sites: a
+    single row is evaluated twice.
+    """
+    several = _any_number(graph)
+    return lambda batch: _first_rows(several(_cut(batch, max(2, len(batch)))), len(batch))
+
+
+def _by_row(graph: Callable[..., tuple[Any, ...]]) -> Function:
     """Return a function of a batch that evaluates each row by a graph of one."""
 
     def evaluate(batch: Tensor) -> tuple[Any, ...]:
@@ -144,6 +163,15 @@ def _by_row(graph: Callable[[Tensor], tuple[Any, ...]]) -> Function:
         return tuple(torch.cat(column) for column in zip(*rows, strict=True))
 
     return evaluate
+
+
+def _first_results(module: fx.GraphModule, number: int) -> fx.GraphModule:
+    """Return the graph of a module's first results."""
+    graph = fx.Graph()
+    results = graph.graph_copy(module.graph, {})
+    graph.output(tuple(cast(Any, results)[:number]))
+    graph.eliminate_dead_code()
+    return fx.GraphModule(module, graph)
 
 
 def _first_rows(values: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
@@ -223,14 +251,12 @@ def _cut(batch: Tensor, rows: int) -> Tensor:
     return _dense(torch.cat([few, few[-1:].expand(missing, *few.shape[1:])]))
 
 
-def _simplified(module: fx.GraphModule, rows: int) -> Callable[..., tuple[Any, ...]]:
+def _simplify(module: fx.GraphModule, rows: int) -> None:
     """
     Drop what can be computed once, constants, copies, dead and repeated operations, and make sizes
-    those of any batch.
+    those of any batch, whose number of rows the graph takes as well.
 
     :param rows: of the batch that was recorded; a graph of one row serves no other number.
-    :return: a function of a batch and its number of rows; of a batch of one row alone if that was
-        recorded.
     """
     graph = module.graph
     graph.eliminate_dead_code(lambda node: node.is_impure() or not _is_pure(node))
@@ -252,7 +278,6 @@ def _simplified(module: fx.GraphModule, rows: int) -> Callable[..., tuple[Any, .
     if rows > 1:
         _generalize(module, rows)
     module.recompile()
-    return module.forward
 
 
 def _generalize(module: fx.GraphModule, recorded: int) -> None:

@@ -282,9 +282,13 @@ class ModelDensity:
     def _record_graphs(self) -> None:
         self._joint = self._recorded(_joint_gradient)
         self._split = self._recorded(_split_gradient)
-        self._values = self._recorded(_split_values)
+        self._values = self._recorded(_split_values, part_of=(self._split, 2))
 
-    def _recorded(self, function: Callable[..., tuple[Tensor, ...]]) -> TracedFunction:
+    def _recorded(
+        self,
+        function: Callable[..., tuple[Tensor, ...]],
+        part_of: tuple[TracedFunction, int] | None = None,
+    ) -> TracedFunction:
         """Return a function of log terms and positions, at those of this model."""
         known = self._known
         return TracedFunction(
@@ -294,6 +298,7 @@ class ModelDensity:
             if known is None
             else lambda: (known.position, function(known.terms, known.position)),
             row_by_row=self.loops,
+            part_of=part_of,
         )
 
     @property

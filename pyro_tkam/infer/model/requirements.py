@@ -171,17 +171,22 @@ def _run(
             found = first_run(model, args, kwargs, _drawn, None)
             return Checked(args, kwargs, found)
 
-    if not hold_arrays((args, kwargs)):
+    def told() -> Checked:
         return told_of(lambda: run(args, kwargs), "model", model, args, kwargs)
+
+    def converted() -> Checked:
+        given, named = with_tensors(args), with_tensors(kwargs)
+        checked = told_of(lambda: run(given, named), "model", model, given, named)
+        return replace(checked, converted=True)
+
+    if not hold_arrays((args, kwargs)):
+        return told()
     try:
-        checked = told_of(lambda: run(args, kwargs), "model", model, args, kwargs)
-        if all(isinstance(site["value"], Tensor) for _, site in sample_sites(checked.trace)):
-            return checked
-    except ValueError:
-        pass
-    args, kwargs = with_tensors(args), with_tensors(kwargs)
-    checked = told_of(lambda: run(args, kwargs), "model", model, args, kwargs)
-    return replace(checked, converted=True)
+        checked = told()
+    except ValueError:  # it stays the context of what tensors raise
+        return converted()
+    values = [site["value"] for _, site in sample_sites(checked.trace)]
+    return checked if all(isinstance(value, Tensor) for value in values) else converted()
 
 
 def _drawn(site: Site) -> Tensor:

@@ -12,7 +12,7 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide.initialization import InitMessenger
-from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
@@ -25,11 +25,7 @@ Site = dict[str, Any]
 
 def is_latent(site: Site) -> bool:
     """Tell whether a site is drawn, and no plate's subsample."""
-    return (
-        site["type"] == "sample"
-        and not site["is_observed"]
-        and not isinstance(site["fn"], _Subsample)
-    )
+    return site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
 
 
 def is_prior(site: Site) -> bool:
@@ -274,23 +270,17 @@ def signature(arguments: Any) -> Any:
 def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:
     """Iterate over the sites of a trace that have a density, in order."""
     for name, site in trace.nodes.items():
-        if (
-            site["type"] == "sample"
-            and not isinstance(site["fn"], _Subsample)
-            and not is_deterministic(site)
-        ):
+        if site["type"] == "sample" and not site_is_subsample(site) and not is_deterministic(site):
             yield name, site
 
 
 def refuse_subsampling(trace: poutine.Trace) -> None:
     """Raise if a plate draws a random subsample."""
     for name, site in trace.nodes.items():
-        fn = site["fn"] if site["type"] == "sample" else None
-        if (
-            isinstance(fn, _Subsample)
-            and fn.subsample_size is not None
-            and fn.subsample_size < fn.size
-        ):
+        if not site_is_subsample(site):
+            continue
+        fn = site["fn"]
+        if fn.subsample_size is not None and fn.subsample_size < fn.size:
             raise NotImplementedError(
                 f"model must have plates that take all data, got {name!r}, which draws "
                 f"{fn.subsample_size} of {fn.size}: a model with random subsamples has no "

@@ -12,7 +12,7 @@ from pyro.infer.autoguide.initialization import InitMessenger
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_tkam.infer.model.attempt import attempt
+from pyro_tkam.infer.model.batching import at_all_rows
 from pyro_tkam.infer.model.evaluate import ModelTerms
 from pyro_tkam.infer.model.handlers import trace_latents
 
@@ -44,11 +44,11 @@ def positions_of_values(terms: ModelTerms, values: Mapping[str, Tensor]) -> Tens
             )
         own[name] = values[name].to(expected)
 
-    def one(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def one(values: dict[str, Tensor]) -> dict[str, Tensor]:
         return _coordinates(terms, values)
 
     with torch.no_grad():
-        return terms.layout.flatten(_at_all(one, own), 1)
+        return terms.layout.flatten(at_all_rows(one, own), 1)
 
 
 def _coordinates(terms: ModelTerms, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -84,17 +84,3 @@ def _is_inside(support: Any, value: Tensor) -> Tensor:
     if hasattr(support, "upper_bound"):
         inside = inside & (value < support.upper_bound)
     return inside
-
-
-def _at_all(one: Any, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Run at all rows at once, or row by row where that fails or gives other values."""
-    rows = len(next(iter(values.values())))
-    first = one({name: value[0] for name, value in values.items()})
-    batched: dict[str, Tensor] | None = attempt(lambda: torch.func.vmap(one)(dict(values)))
-    if batched and all(
-        torch.allclose(batched[name][0], first[name], rtol=1e-4, atol=1e-4, equal_nan=True)
-        for name in first
-    ):
-        return batched
-    rest = [one({name: value[i] for name, value in values.items()}) for i in range(1, rows)]
-    return {name: torch.stack([each[name] for each in (first, *rest)]) for name in first}

@@ -68,6 +68,30 @@ def _combined(prior: Tensor, likelihood: Tensor, betas: Tensor) -> Tensor:
     return torch.where(betas > 0, torch.addcmul(prior, betas, likelihood), prior)
 
 
+class _Start:
+    """A density at which chains start, by the evaluations that tempering makes anyway."""
+
+    def __init__(self, density: ModelDensity) -> None:
+        self.density = density
+
+    def draw_start(self, num: int) -> Tensor:
+        """Draw positions as the density does."""
+        return self.density.draw_start(num)
+
+    def point(self, position: Tensor) -> Point:
+        """Evaluate the joint density and its gradient."""
+        split = self.density.split(position)
+        return Point(
+            position,
+            split.log_prior + split.log_likelihood,
+            split.prior_gradient + split.likelihood_gradient,
+        )
+
+    def offense(self, position: Tensor) -> str:
+        """Say what isn't finite at one position."""
+        return self.density.offense(position)
+
+
 class TemperedChains:
     """Chains at all temperatures; rows are ordered by temperature, then by chain.
 
@@ -104,7 +128,7 @@ class TemperedChains:
         self.exact_prior = can_sample and density.draws_prior_exactly()
         self.num_drawn = num_chains * self.exact_prior
         draw = density.sample_prior if can_sample else density.draw_start
-        position = find_start(density, len(betas) * num_chains, draw).position
+        position = find_start(_Start(density), len(betas) * num_chains, draw).position
         self._set_betas(betas.to(position))
         self.point = self._target(position)
         self.evaluations: Tensor | int = 2 * len(position)  # one to find a start, one there

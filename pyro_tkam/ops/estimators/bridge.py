@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_tkam.ops.estimators.acceptance_ratio import LogRatio, log_ratio
 from pyro_tkam.ops.estimators.autocorrelation import effective_sample_size, mean_standard_error
-from pyro_tkam.ops.estimators.checks import check_tensor
+from pyro_tkam.ops.estimators.checks import check_chains, evaluated
 from pyro_tkam.ops.estimators.estimate import Estimate
 from pyro_tkam.ops.estimators.mixture import Mixture, fit_mixture
 
@@ -53,7 +53,7 @@ def bridge(
     points = draws.reshape(num_chains, num_draws, -1, dim)
 
     def evaluate(points: Tensor) -> Tensor:
-        return _evaluate(log_density, points.reshape(-1, *batch, dim)).reshape(points.shape[:-1])
+        return evaluated(log_density, points.reshape(-1, *batch, dim)).reshape(points.shape[:-1])
 
     log_joint = evaluate(points)
     if not log_joint.isfinite().all():
@@ -113,14 +113,7 @@ def _shared_error(difference: Tensor, held_gaps: Tensor) -> Tensor:
 
 
 def _check(draws: Tensor, num_proposals: int | None) -> None:
-    check_tensor("draws", draws)
-    if not draws.is_floating_point():
-        raise TypeError(f"draws must be floating-point numbers, got {draws.dtype}")
-    if draws.dim() < 3 or draws.numel() == 0:
-        raise ValueError(
-            "draws must have a non-empty shape (chain, draw, *batch, dim), got "
-            f"{tuple(draws.shape)}"
-        )
+    check_chains(draws)
     num_chains, num_draws, dim = draws.shape[0], draws.shape[1], draws.shape[-1]
     if num_draws < _MIN_DRAWS or num_chains * (num_draws // 2) < 2 * (dim + 1):
         raise ValueError(
@@ -128,19 +121,5 @@ def _check(draws: Tensor, num_proposals: int | None) -> None:
             f"{dim}, "
             f"got {num_chains} chains of {num_draws}"
         )
-    if not draws.isfinite().all():
-        raise ValueError("draws must be finite, got a NaN or an infinity")
     if num_proposals is not None and num_proposals < 2:
         raise ValueError(f"num_proposals must be 2 or more, got {num_proposals}")
-
-
-def _evaluate(log_density: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    values = log_density(points)
-    if values.shape != points.shape[:-1]:
-        raise ValueError(
-            f"log_density must return the shape {tuple(points.shape[:-1])}, got "
-            f"{tuple(values.shape)}"
-        )
-    if not (values < float("inf")).all():  # a NaN is not below either
-        raise ValueError(f"log_density must be below +inf and not NaN, got {values.max()}")
-    return values.detach()

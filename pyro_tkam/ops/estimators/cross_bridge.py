@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_tkam.ops.estimators.acceptance_ratio import log_ratio
 from pyro_tkam.ops.estimators.autocorrelation import effective_sample_size, mean_standard_error
-from pyro_tkam.ops.estimators.checks import check_tensor
+from pyro_tkam.ops.estimators.checks import check_chains, evaluated
 from pyro_tkam.ops.estimators.estimate import Estimate
 from pyro_tkam.ops.estimators.normal import fit_normal, independent_halves
 
@@ -94,7 +94,7 @@ def cross_bridge(
 
     def evaluate(points: Tensor) -> Tensor:
         given = points.reshape(-1, *batch, dim).to(draws.dtype)
-        return _evaluate(log_density, given).reshape(points.shape[:-1])
+        return evaluated(log_density, given).reshape(points.shape[:-1])
 
     at_draws = evaluate(points) if log_joint is None else log_joint.reshape(points.shape[:-1])
     if not at_draws.isfinite().all():
@@ -163,33 +163,12 @@ def _fewest_draws(num_chains: int) -> int:
 
 
 def _check(draws: Tensor, num_proposals: int | None) -> None:
-    check_tensor("draws", draws)
-    if not draws.is_floating_point():
-        raise TypeError(f"draws must be floating-point numbers, got {draws.dtype}")
-    if draws.dim() < 3 or draws.numel() == 0:
-        raise ValueError(
-            "draws must have a non-empty shape (chain, draw, *batch, dim), got "
-            f"{tuple(draws.shape)}"
-        )
+    check_chains(draws)
     num_chains, num_draws = draws.shape[:2]
     if num_draws < (needed := _fewest_draws(num_chains)):
         raise ValueError(
             f"draws must number {needed} in a chain where there are {num_chains} chains, got "
             f"{num_draws}"
         )
-    if not draws.isfinite().all():
-        raise ValueError("draws must be finite, got a NaN or an infinity")
     if num_proposals is not None and num_proposals < 100:
         raise ValueError(f"num_proposals must be 100 or more, got {num_proposals}")
-
-
-def _evaluate(log_density: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    values = log_density(points)
-    if values.shape != points.shape[:-1]:
-        raise ValueError(
-            f"log_density must return the shape {tuple(points.shape[:-1])}, got "
-            f"{tuple(values.shape)}"
-        )
-    if not (values < float("inf")).all():  # a NaN is not below either
-        raise ValueError("log_density must be below +inf and not NaN")
-    return values.detach()

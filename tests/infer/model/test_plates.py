@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -11,12 +10,9 @@ from torch import Tensor
 
 from pyro_tkam.infer import (
     ULA,
-    AutoMALA,
     ImportanceSampling,
     LangevinMLE,
     ModelDensity,
-    VectorizedMCMC,
-    log_evidence,
 )
 from pyro_tkam.infer.model.draws import plate_structure
 from pyro_tkam.infer.model.plates import CoupledDataError
@@ -96,37 +92,6 @@ def test_chains_and_weights_decide_alike(model: Callable, seed: int) -> None:
 
 def test_coupled_counts_are_weighed_jointly() -> None:
     assert plate_structure(of_counts, Y).coupled == ("data",)
-
-
-def exact_evidence_of_the_pair() -> float:
-    loadings = torch.eye(7) + torch.diag(FRIENDLY) @ torch.eye(7)[SWAPPED]
-    covariance = loadings @ loadings.mT + 0.25 * torch.eye(7)
-    return dist.MultivariateNormal(torch.zeros(7), covariance).log_prob(Y).item()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["auto", "bar", "ais"])
-def test_the_evidence_of_coupled_data_is_the_joint_one(method: str) -> None:
-    """Four standard errors, and 0.02 nats for what they leave out: a false alarm in 15,000."""
-    pyro.set_rng_seed(0)
-    evidence = log_evidence(pair, Y, method=method)
-    assert evidence.per_datum is None
-    error = abs(evidence.value - exact_evidence_of_the_pair())
-    assert error < 4 * evidence.standard_error + 0.02
-
-
-@pytest.mark.slow
-def test_chains_of_coupled_data_have_the_joint_posterior() -> None:
-    """Four standard errors of each mean: a false alarm in 2,000."""
-    pyro.set_rng_seed(0)
-    mcmc = VectorizedMCMC(AutoMALA(pair), 1000, 300, num_chains=8, disable_progbar=True)
-    mcmc.run(Y)
-    loadings = np.eye(7) + np.diag(FRIENDLY) @ np.eye(7)[SWAPPED]
-    posterior = np.linalg.inv(np.eye(7) + 4 * loadings.T @ loadings)
-    mean = 4 * posterior @ loadings.T @ Y.double().numpy()
-    effective = mcmc.diagnostics()["z"]["n_eff"].double().numpy()
-    got = mcmc.get_samples()["z"].double().mean(0).numpy()
-    assert (abs(got - mean) < 4 * np.sqrt(np.diag(posterior) / effective)).all()
 
 
 def narrow(y: Tensor) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pyro_tkam.infer.mcmc.adaptation import (
     FrameAdaptation,
-    NoAdaptation,
     RoundAdaptation,
     transient_steps,
 )
@@ -32,9 +31,7 @@ class AutoMALA(LangevinKernel):
     :func:`pyro_tkam.ops.automala.automala_step`. The initial step of the search and the scales of
     the preconditioner change only between rounds of doubling length during warm-up. The first three
     rounds skip reversibility check and Metropolis test (unless ``num_unadjusted`` says otherwise),
-    as a chain that starts in a steep tail would stay there. The paper's variant for training is
-    ``adapt_to_accepted=True`` and ``standardize=False`` with ``min_step_size``, ``max_step_size``
-    and ``num_unadjusted``.
+    as a chain that starts in a steep tail would stay there.
 
     Where chains share one law (no local data, no temperatures), the published kernel runs in
     coordinates ``y = L⁻¹(z - μ)``, in which the draws of the last round have mean 0 and covariance
@@ -45,9 +42,6 @@ class AutoMALA(LangevinKernel):
     :param model: a Pyro model, or
     :param potential_fn: from unconstrained values by site to the potential energy.
     :param step_size: leapfrog step with which the first searches start.
-    :param adapt: whether step size and scales adapt.
-    :param adapt_to_accepted: start a round with the mean accepted step, instead of the mean step,
-        of the last one.
     :param min_step_size: a search below it rejects.
     :param max_step_size: a search above it rejects. Both are lengths in the coordinates in which
         the kernel runs: after the first round of a standardized run, in standard deviations.
@@ -71,8 +65,6 @@ class AutoMALA(LangevinKernel):
         potential_fn: Potential | None = None,
         *,
         step_size: float = 0.5,
-        adapt: bool = True,
-        adapt_to_accepted: bool = False,
         min_step_size: float = 1e-8,
         max_step_size: float = 1e8,
         standardize: bool = True,
@@ -84,7 +76,7 @@ class AutoMALA(LangevinKernel):
                 f"{min_step_size}, {step_size} and {max_step_size}"
             )
         super().__init__(model, potential_fn, step_size=step_size, **options)
-        self.adapt, self.adapt_to_accepted, self.standardize = adapt, adapt_to_accepted, standardize
+        self.standardize = standardize
         self.limits = (min_step_size, max_step_size)
 
     def step(
@@ -107,17 +99,13 @@ class AutoMALA(LangevinKernel):
         Return the mean accepted step, within the limits (Raj 2025, arXiv:2506.14167); the old one
         without any.
         """
-        if not self.adapt:
-            return step_size
         return torch.where(mean_accepted.isnan(), step_size, mean_accepted).clamp(*self.limits)
 
     def adaptation(
         self, warmup_steps: int, dim: int | None = None, metric: Metric | None = None
     ) -> Adaptation:
         """Return adaptation between rounds, of the frame too where that is wanted and possible."""
-        if not self.adapt:
-            return NoAdaptation()
         if self.standardize and dim is not None and dim <= LARGEST_FRAME:
             frame = DENSITY_FRAME if metric is None else metric.frame
-            return FrameAdaptation(warmup_steps, self.adapt_to_accepted, self.limits, frame)
-        return RoundAdaptation(warmup_steps, self.adapt_to_accepted, self.limits)
+            return FrameAdaptation(warmup_steps, self.limits, frame)
+        return RoundAdaptation(warmup_steps, self.limits)
