@@ -121,7 +121,7 @@ def _demo(config: TrainConfig, folder: Path, progress: bool) -> DemoResult:
     samples = {name: generate(model, config.held_out) for name, model in models.items()}
     compared = {**samples, HELD_OUT: digits.images[held_out]}
     result = DemoResult(summaries, *_judged(digits, train_rows, compared))
-    _draw(folder, models, compared)
+    _draw(folder, models, compared, result.distances)
     written = {
         "runs": summaries,
         "classifier": {name: vars(share) for name, share in result.shares.items()},
@@ -149,12 +149,14 @@ def _judged(
     )
 
 
-def _draw(folder: Path, models: dict[str, TKAM], compared: dict[str, Tensor]) -> None:
+def _draw(
+    folder: Path, models: dict[str, TKAM], compared: dict[str, Tensor], distances: dict[str, float]
+) -> None:
     """Write the two pictures that show both models at once."""
     figure = plots.new_figure(10.0, 5.6)
     grids, panels = figure.subplots(2, 3, height_ratios=(3, 2))
     for axes, name in zip(grids, (HELD_OUT, *models), strict=True):
-        title = f"real digits, {HELD_OUT}" if name == HELD_OUT else f"samples, {name}"
+        title = "real digits, held out" if name == HELD_OUT else f"samples, {name}"
         plots.image_grid(compared[name][:64], axes, columns=8, title=title)
     for axes, model in zip(panels[1:], models.values(), strict=True):
         with pyro.get_param_store().scope():
@@ -164,12 +166,13 @@ def _draw(folder: Path, models: dict[str, TKAM], compared: dict[str, Tensor]) ->
             plots.conditional_densities(prior, axes, title=title)
         else:
             plots.prior_densities(prior, axes, title="learned priors")
-    metrics = {name: RunFolder(_run(folder, name)).read_metrics() for name in models}
-    plots.training_curves(
-        {name: {k: run[k] for k in ("update", "loss")} for name, run in metrics.items()},
-        [panels[0]],
-    )
+    bars = panels[0].barh(list(distances), list(distances.values()))
+    panels[0].bar_label(bars, fmt="%.2f", padding=3)
+    panels[0].set_title("Fréchet distance to digits trained on", fontsize="medium")
+    panels[0].margins(x=0.15)
+    panels[0].spines[["top", "right"]].set_visible(False)
     save_picture(panels[0], folder / "demo.png", dpi=100)
+    metrics = {name: RunFolder(_run(folder, name)).read_metrics() for name in models}
     save_picture(plots.training_curves(metrics)[0], folder / "curves.png")
 
 
@@ -194,14 +197,7 @@ def table(result: DemoResult) -> str:
         f"{name:26}" + "".join(f"{entry:>18}" for entry in entries)
         for name, entries in rows.items()
     ]
-    lines += ["", "Log evidence of a held-out digit, by draws from the prior:"]
-    lines += [f"  {name}: {_evidence(summary)}" for name, summary in result.summaries.items()]
     return "\n".join(lines)
-
-
-def _evidence(summary: dict[str, Any]) -> str:
-    found = summary["held_out"]
-    return f"{found['log_evidence']:.2f} ± {found['standard_error']:.2f}, {found['verdict']}"
 
 
 def _seconds(summary: dict[str, Any]) -> str:
