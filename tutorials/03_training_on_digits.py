@@ -186,5 +186,6 @@ for panel, (name, drawn) in zip(panels[2:], samples.items(), strict=True):
 
 # %%
 # Next steps: ``python -m pyro_tkam train`` does the same for 28 × 28 digits, with checkpoints,
-# metrics and pictures, and ``make demo`` compares it with an autoregressive prior. ``ImportanceMLE`` also takes a
-# guide, which then learns from the same weights (reweighted wake-sleep).
+# metrics and pictures, and ``make demo`` compares it with an autoregressive prior.
+# ``ImportanceMLE`` also takes a guide, which then learns from the same weights (reweighted
+# wake-sleep).
