@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.distributions.autoregressive import AutoregressiveTilted
-from pyro_tkam.distributions.normal_tails import nearer_tail, normal_cdf
+from pyro_tkam.distributions.normal_tails import log_normal_cdf, nearer_tail, normal_cdf
 from pyro_tkam.distributions.tabulated import Tabulated
 
 Quantile = Callable[[Any, Tensor], Tensor]
@@ -158,7 +158,7 @@ _QUANTILES: dict[type, Quantile] = {
         fn.loc + (fn.scale_tril @ normal[..., None])[..., 0]
     ),
     torch.distributions.Uniform: _uniform,
-    torch.distributions.Exponential: lambda fn, normal: -torch.special.log_ndtr(-normal) / fn.rate,
+    torch.distributions.Exponential: lambda fn, normal: -log_normal_cdf(-normal) / fn.rate,
     torch.distributions.Laplace: _laplace,
     torch.distributions.HalfNormal: _half_normal,
     torch.distributions.HalfCauchy: _half_cauchy,

@@ -19,6 +19,23 @@ def normal_cdf(normal: Tensor) -> Tensor:
     return 0.5 * torch.special.erfc(-math.sqrt(0.5) * normal)
 
 
+def log_normal_cdf(normal: Tensor) -> Tensor:
+    """
+    Return ``log Φ(ε)`` accurately in both tails, as ``torch.special.log_ndtr`` does, which ``vmap``
+    can only run row by row.
+
+    :param normal: ``ε``, any shape.
+
+    >>> log_normal_cdf(torch.tensor([-20.0, 0.0]))
+    tensor([-203.9172,   -0.6931])
+    """
+    root = math.sqrt(0.5)
+    lower = normal.clamp(max=0.0)
+    below = (torch.special.erfcx(-root * lower) / 2).log() - lower.square() / 2
+    above = torch.log1p(-torch.erfc(root * normal.clamp(min=0.0)) / 2)
+    return torch.where(normal < 0, below, above)
+
+
 def nearer_tail(normal: Tensor) -> Tensor:
     """
     Return ``Φ(-|ε|)``, the probability of the nearer tail. Its derivative at 0 is that of the lower

@@ -6,6 +6,10 @@ import math
 from dataclasses import dataclass
 
 
+class BudgetSpentError(ValueError):
+    """All evaluations that were allowed are spent."""
+
+
 @dataclass
 class Budget:
     """A number of evaluations of likelihood or gradient, and how many of them are spent.
@@ -32,6 +36,17 @@ class Budget:
     def spend(self, evaluations: int) -> None:
         """Count evaluations."""
         self.spent += evaluations
+
+    def check(self, evaluations: int) -> None:
+        """Raise where less is left than something may take.
+
+        :param evaluations: the most that it may take.
+        :raises BudgetSpentError: then.
+        """
+        if self.left < evaluations:
+            raise BudgetSpentError(
+                f"max_evaluations must be larger for this model, got {self.total}"
+            )
 
     def affords(self, wanted: int, *, each: float = 1, share: float = 1.0) -> int:
         """Return how many of ``wanted`` things a share of what is left pays for.

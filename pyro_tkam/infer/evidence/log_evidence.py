@@ -10,7 +10,7 @@ from typing import Any
 
 from pyro_tkam._checks import one_of
 from pyro_tkam.infer.evidence.annealed import Annealing
-from pyro_tkam.infer.evidence.automatic import AutomaticEvidence
+from pyro_tkam.infer.evidence.automatic import automatic_evidence
 from pyro_tkam.infer.evidence.importance import ImportanceSampling
 from pyro_tkam.infer.mcmc.kernels.automala import AutoMALA
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
@@ -54,22 +54,28 @@ def log_evidence(
     Estimate ``log p(x) = log ∫ p(x|z) p(z) dz`` of a Pyro model, with its standard error and a
     diagnosis.
 
-    ``"auto"`` averages over prior draws where the data say little; elsewhere it tempers, and weighs
-    a mixture fitted to the draws or bridges to ``t = 1``, until the standard error reaches
-    ``target_se``. It never takes more than ``max_evaluations``, and says so if these end first.
-    Where all latents lie in the plates of the data, the evidence is per datum too.
+    ``"auto"`` weighs prior draws where the data say little; then draws of Student-t distributions
+    at the optima of the posterior; else it runs 64 chains from a tempered start, and bridges from
+    distributions fitted to half of them to the other half, or weighs draws of these. It holds each
+    estimate against two searches, climbs from prior draws and 65,536 prior draws, and goes on until
+    one is trusted and its standard error reaches ``target_se``. It stops near ``max_evaluations``,
+    and says so if these end first. Where all latents lie in the plates of the data, the evidence is
+    per datum, from tempered runs of :class:`AutoMALA` instead of these chains.
 
     :param model: a Pyro model with observed sites, called on ``args``.
     :param method: ``"auto"``; ``"importance"`` from prior or guide; ``"ais"`` (annealed importance
         sampling); or from a tempered run ``"steppingstone"`` (Raj 2025, arXiv:2506.14167, Eq. 35),
         ``"thermodynamic"`` (Eq. 31), ``"bar"`` (Bennett's ratio) or ``"bridge"``.
     :param model_kwargs: the model's keyword arguments.
-    :param kernel: moves tempered chains; :class:`AutoMALA` of the model if None.
-    :param options: for ``"auto"``: ``target_se`` (nats, 0.01), ``max_evaluations`` (400000; at
-        least 20000) and ``guide`` (weighed where a fitted mixture can't be, if the tempered run
-        agrees). For ``"importance"``: those of :class:`ImportanceSampling`. For ``"ais"``:
-        ``num_particles`` (500), ``steps_between`` (10), ``warmup_steps`` (128). For the others:
-        those of :class:`ParallelTempering`.
+    :param kernel: moves tempered chains; :class:`AutoMALA` of the model if None. ``"auto"`` takes
+        an :class:`EnsembleHMC` where data share latents.
+    :param options: for ``"auto"``: ``target_se`` (nats; 0.03, and 0.01 per datum),
+        ``max_evaluations`` (3,000,000, and 400,000 per datum; at least 20000),
+        ``disable_progbar`` (a bar tells on a terminal what takes over two seconds) and ``guide``
+        (weighed where other estimates are not trusted, if these agree). For ``"importance"``:
+        those of :class:`ImportanceSampling`. For ``"ais"``: ``num_particles`` (500),
+        ``steps_between`` (10), ``warmup_steps`` (128). For the others: those of
+        :class:`ParallelTempering`.
     :return: value and standard error in nats, with a verdict.
     :raises ValueError: if the method is unknown, an option is out of range, or the model has no
         data, a datum that isn't finite, an improper prior, a likelihood that is zero wherever the
@@ -105,7 +111,7 @@ def log_evidence(
 
 
 def _auto(call: Call, **options: Any) -> Evidence:
-    return AutomaticEvidence(call.kernel, call.checked, **options).run()
+    return automatic_evidence(call.kernel, call.checked, **options)
 
 
 def _importance(call: Call, **options: Any) -> Evidence:
@@ -140,7 +146,7 @@ def _check_options(method: str, options: dict[str, Any]) -> None:
 
 
 ESTIMATORS: dict[str, Callable[..., Any]] = {
-    "auto": AutomaticEvidence,
+    "auto": automatic_evidence,
     "importance": ImportanceSampling,
     "ais": Annealing,
 }

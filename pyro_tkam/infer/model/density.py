@@ -372,6 +372,12 @@ class ModelDensity:
         )
         return all_normal and self._only_latent_prior()
 
+    @property
+    def has_normal_coordinates(self) -> bool:
+        """Whether the prior of some coordinates was made standard normal."""
+        sites = self.layout.sites.values()
+        return any(isinstance(site.coordinate, StandardNormal) for site in sites)
+
     def log_terms(self, position: Tensor) -> LogTerms:
         """
         Return log prior and log likelihood, each ``(rows, *local)``, differentiable in the
@@ -394,6 +400,10 @@ class ModelDensity:
         return KnownTerms(
             known.position, lambda position: self._reference.split(position, *known.terms(position))
         )
+
+    def reference_values(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`reference_terms` does, without gradients."""
+        return self._reference.split(position, *self.split_values(position))
 
     def sample_reference(self, num: int) -> Tensor:
         """Draw ``num`` positions from the reference, ``(num, *local, dim)``."""

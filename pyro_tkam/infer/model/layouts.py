@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyro.distributions as dist
-from torch.distributions import AffineTransform, Transform
+from torch.distributions import AffineTransform, Transform, biject_to, constraints
 
 from pyro_tkam.distributions.normal_quantile import normal_quantile
 from pyro_tkam.infer.model.coordinates import (
@@ -17,7 +17,14 @@ from pyro_tkam.infer.model.coordinates import (
     Turns,
     Unconstrained,
 )
-from pyro_tkam.infer.model.sites import Site, Structure, is_improper, is_plain, unwrapped
+from pyro_tkam.infer.model.sites import (
+    Site,
+    Structure,
+    is_improper,
+    is_latent,
+    is_plain,
+    unwrapped,
+)
 
 _ANGLES = (dist.VonMises, dist.SineBivariateVonMises, dist.SineSkewed)
 """Distributions of which every value is an angle in radians."""
@@ -67,6 +74,24 @@ def unconstrained(name: str, site: Site, coordinate: Unconstrained) -> SiteLayou
             f"out, got {name!r} with values of shape {value_shape} and coordinates of shape {shape}"
         )
     return SiteLayout(shape, event_dim, coordinate)
+
+
+def one_turn(nodes: Mapping[str, Site]) -> dict[str, Transform]:
+    """Return, for each site of angles, the map from one turn of them to the reals.
+
+    It has a density that integrates to one, which an angle on all reals has not.
+
+    :param nodes: of a trace.
+    """
+    latent = {name: site for name, site in nodes.items() if is_latent(site)}
+    turns = {name: turns_of(site) for name, site in latent.items()}
+    return {
+        name: biject_to(
+            constraints.interval(each.center - each.period / 2, each.center + each.period / 2)
+        ).inv
+        for name, each in turns.items()
+        if each is not None
+    }
 
 
 def turns_of(site: Site) -> Turns | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -183,6 +184,14 @@ class Structure:
         if not latent:
             raise ValueError("model must have a continuous latent site to sample, got none")
         return Structure(run.trace, run.plain, run.max_plate_nesting, latent, enumerated)
+
+    @property
+    def num_data(self) -> int:
+        """How many numbers the densities of one run are of."""
+        return sum(
+            max(math.prod(site["fn"].shape()), torch.as_tensor(site["value"]).numel())
+            for _, site in self.sites()
+        )
 
     def sites(self) -> Iterator[tuple[str, Site]]:
         """Iterate over the sites that have a density."""

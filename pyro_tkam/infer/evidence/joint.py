@@ -1,0 +1,170 @@
+"""The evidence of a model whose data share their latents, posterior first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from pyro_tkam.infer.evidence.budget import Budget, BudgetSpentError
+from pyro_tkam.infer.evidence.coverage import WeightedPositions
+from pyro_tkam.infer.evidence.cross_bridge import APART_SIGMAS
+from pyro_tkam.infer.evidence.importance import ImportanceSampling, evidence_of_weights
+from pyro_tkam.infer.evidence.laplace import (
+    MOST_WEIGHTS,
+    PILOT_WEIGHTS,
+    draws_needed,
+    laplace_evidence,
+)
+from pyro_tkam.infer.evidence.posterior_bridge import PosteriorBridge
+from pyro_tkam.infer.evidence.progress import Progress
+from pyro_tkam.infer.evidence.search import Search
+from pyro_tkam.infer.evidence.target import PosteriorTarget
+from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
+from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
+from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.model.layouts import one_turn
+from pyro_tkam.infer.model.requirements import Checked
+from pyro_tkam.infer.results import Evidence, Finding, Verdict
+
+AIM = 0.5
+"""Share of the target at which draws are aimed, as standard errors are uncertain themselves."""
+
+
+class JointEvidence:
+    """Prior importance, Laplace importance, or draws of the posterior: what is trusted first.
+
+    Chains move in unconstrained coordinates, and where that is not good in those with a standard
+    normal prior; then more and more draws are taken where they are worth more.
+
+    :param kernel: moves chains, if it is an :class:`EnsembleHMC`; another is made if not.
+    :param checked: the model's arguments, checked.
+    :param guide: to draw importance samples from, where no other estimate is good; or None.
+    :param target_se: standard error to reach, in nats.
+    :param budget: counts evaluations, and limits them.
+    :param progress: is told what is going on.
+    """
+
+    def __init__(
+        self,
+        kernel: LangevinKernel,
+        checked: Checked,
+        guide: Any,
+        target_se: float,
+        budget: Budget,
+        progress: Progress,
+    ) -> None:
+        self.kernel, self.checked, self.guide = kernel, checked, guide
+        self.mover = kernel if isinstance(kernel, EnsembleHMC) else EnsembleHMC(kernel.model)
+        self.target_se, self.budget, self.progress = target_se, budget, progress
+
+    def run(self) -> Evidence:
+        """Try the routes in turn."""
+        tried: list[Evidence] = []
+        try:
+            for evidence in self._routes():
+                tried.append(evidence)
+                if evidence.verdict.trusted and evidence.standard_error <= self.target_se:
+                    break
+        except BudgetSpentError:
+            if not tried:
+                raise
+        best = min(tried, key=_preference)
+        if best.standard_error > self.target_se:
+            seen = (
+                f"standard error {best.standard_error:.3g} after {self.budget.spent} of "
+                f"{self.budget.total} evaluations, target {self.target_se:.3g}"
+            )
+            finding = Finding("target not reached", seen, "raise max_evaluations or target_se")
+            best = replace(best, verdict=best.verdict + Verdict((finding,)))
+        return replace(best, evaluations=self.budget.spent)
+
+    def _routes(self) -> Iterator[Evidence]:
+        error = AIM * self.target_se
+        size = draws_needed(self.search.draws.log_weights, error)
+        if size is not None and size <= min(MOST_WEIGHTS, self.budget.left):
+            yield self._by_prior(size)
+        if (evidence := laplace_evidence(self.search, error)) is not None:
+            yield evidence
+        for evidence in self._by_chains():
+            yield evidence
+            if self.guide is not None and (guided := self._by_guide(evidence)) is not None:
+                yield guided
+
+    def _by_prior(self, num: int) -> Evidence:
+        draws = self.search.target.draw(num)
+        evidence = evidence_of_weights(draws.log_weights)
+        return self.search.judge(evidence, WeightedPositions(draws.positions, draws.log_weights))
+
+    def _by_guide(self, other: Evidence) -> Evidence | None:
+        """Weigh draws of the guide; None if their weights are poor, or another estimate differs."""
+        self.progress.route("draws of the guide")
+        sampling = ImportanceSampling(self.kernel.model, self.guide, PILOT_WEIGHTS)
+        proposal = sampling.propose(self.checked, joint=True)
+        size = draws_needed(sampling.weigh(proposal).log_weights, AIM * self.target_se)
+        self.budget.spend(PILOT_WEIGHTS)
+        if size is None:
+            return None
+        size = self.budget.affords(min(size, MOST_WEIGHTS))
+        sampling.num_particles = size
+        self.budget.spend(size)
+        evidence = sampling.weigh(proposal).evidence
+        error = math.hypot(evidence.standard_error, other.standard_error)
+        if abs(evidence.value - other.value) > APART_SIGMAS * error:
+            return None
+        reach = (
+            "a mode of which the guide knows nothing may be missing, worth less than "
+            f"{APART_SIGMAS * error:.2g} nats"
+        )
+        verdict = evidence.verdict + Verdict(notes=(reach,))
+        return self.search.contradicted(replace(evidence, verdict=verdict))
+
+    def _by_chains(self) -> Iterator[Evidence]:
+        bridges = []
+        for standard_normal in (False, True):
+            if standard_normal and self._free is self.search.target:
+                break
+            target = self.search.target if standard_normal else self._free
+            bridge = PosteriorBridge(self.mover, target, self.search)
+            bridges.append((evidence := bridge.estimate(), bridge))
+            yield evidence
+        best = min(bridges, key=lambda each: _preference(each[0]))[1]
+        while True:
+            if (learned := best.learned()) is not None:
+                yield learned
+            if not best.lengthen():
+                return
+            yield best.estimate()
+
+    @cached_property
+    def search(self) -> Search:
+        """The two searches, where they can be in coordinates with a standard normal prior."""
+        target = PosteriorTarget(self._density(standard_normal=True), self.budget)
+        return Search(target, self.progress)
+
+    @cached_property
+    def _free(self) -> PosteriorTarget:
+        """The posterior in unconstrained coordinates."""
+        if not self.search.target.density.has_normal_coordinates:
+            return self.search.target
+        return PosteriorTarget(self._density(standard_normal=False), self.budget)
+
+    def _density(self, *, standard_normal: bool) -> ModelDensity:
+        turns = one_turn(self.checked.first.plain.nodes)
+        density = self.kernel.density(
+            self.checked.args,
+            self.checked.kwargs,
+            None,
+            standard_normal=standard_normal,
+            **({"transforms": turns} if turns else {}),
+            batch_plates=(),
+            first=self.checked.first,
+        )
+        assert isinstance(density, ModelDensity)
+        return density
+
+
+def _preference(evidence: Evidence) -> tuple[bool, float]:
+    return not evidence.verdict.trusted, evidence.standard_error

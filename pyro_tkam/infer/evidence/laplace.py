@@ -1,0 +1,101 @@
+"""Importance sampling from Student-t distributions at the optima of a posterior."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer.evidence.coverage import WeightedPositions
+from pyro_tkam.infer.evidence.importance import effective_draws, evidence_of_weights
+from pyro_tkam.infer.evidence.optima import Optima
+from pyro_tkam.infer.evidence.search import Search
+from pyro_tkam.infer.evidence.target import weigh
+from pyro_tkam.infer.results import Evidence
+from pyro_tkam.ops.estimators import pareto_smooth
+from pyro_tkam.ops.estimators.mixture import Mixture
+from pyro_tkam.ops.estimators.population import refine
+
+LARGEST = 20
+"""Dimensions up to which a Student-t at an optimum may fit well enough."""
+
+KHAT_LIMIT, FEWEST_EFFECTIVE = 0.5, 400.0
+FEWEST_WEIGHTS, MOST_WEIGHTS, PILOT_WEIGHTS = 10_000, 2**18, 4000
+REFINEMENT_DRAWS, REFINEMENT_ROUNDS, MOST_REFINEMENTS = 3000, 2, 2
+REFINING = 3 * (REFINEMENT_ROUNDS * REFINEMENT_DRAWS + PILOT_WEIGHTS)
+"""Evaluations left that a refinement is worth."""
+
+FINAL_SHARE = 0.6
+"""Most of what is left of a budget that the estimate takes; the rest is for what judges it."""
+
+
+def draws_needed(log_weights: Tensor, error: float) -> int | None:
+    """
+    Return how many draws like some reach a standard error; None if their weights are poor.
+
+    :param log_weights: of these, ``(num,)``.
+    :param error: wanted, in nats.
+    """
+    if not log_weights.amax().isfinite():
+        return None
+    effective = effective_draws(log_weights).item()
+    if effective < FEWEST_EFFECTIVE or pareto_smooth(log_weights).khat > KHAT_LIMIT:
+        return None
+    variance = len(log_weights) / effective - 1
+    return max(FEWEST_WEIGHTS, math.ceil(variance / error**2))
+
+
+def laplace_evidence(search: Search, error: float) -> Evidence | None:
+    """
+    Weigh draws of Student-t distributions at the optima, each weighted by its mass, and moved by
+    weighted draws where their weights are poor.
+
+    The mixture and the number of draws are chosen on pilots, and the estimate takes new draws.
+
+    :param search: has the posterior and its optima.
+    :param error: standard error wanted, in nats.
+    :return: None if the weights are poor.
+    """
+    budget = search.target.budget
+    if search.target.dim > LARGEST or not len(search.optima) or budget.left < 2 * PILOT_WEIGHTS:
+        return None
+    search.progress.route("Laplace importance")
+
+    def log_joint(points: Tensor) -> Tensor:
+        positions = points.squeeze(1).to(search.target.dtype)
+        return search.target.log_joint(positions).unsqueeze(1)
+
+    mixture = search.optima.mixture()
+    pilot = weigh(search.target, mixture, PILOT_WEIGHTS)[1]
+    size = draws_needed(pilot, error)
+    for _ in range(MOST_REFINEMENTS):
+        enough = size is not None and size <= FEWEST_WEIGHTS
+        if enough or not pilot.amax().isfinite() or budget.left < REFINING:
+            break
+        mixture = refine(mixture, log_joint, REFINEMENT_DRAWS, REFINEMENT_ROUNDS)
+        pilot = weigh(search.target, mixture, PILOT_WEIGHTS)[1]
+        size = draws_needed(pilot, error)
+    if size is None:
+        return None
+    size = budget.affords(min(size, MOST_WEIGHTS), share=FINAL_SHARE)
+    if size < FEWEST_EFFECTIVE:
+        return None
+    surprises = search.surprises(mixture, evidence_of_weights(pilot).value)
+    if len(surprises):
+        mixture = _with_optima(mixture, surprises)
+    positions, weights = weigh(search.target, mixture, size)
+    evidence = replace(evidence_of_weights(weights), method="Laplace importance")
+    return search.judge(evidence, WeightedPositions(positions, weights))
+
+
+def _with_optima(mixture: Mixture, optima: Optima) -> Mixture:
+    """Add components at optima, which share half of the draws."""
+    extra, half = optima.mixture(), math.log(0.5)
+    return Mixture(
+        torch.cat([mixture.log_weights + half, extra.log_weights + half], 1),
+        torch.cat([mixture.loc, extra.loc], 1),
+        torch.cat([mixture.scale_tril, extra.scale_tril], 1),
+        mixture.df,
+    )

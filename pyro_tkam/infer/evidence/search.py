@@ -1,0 +1,120 @@
+"""The two searches that do not share a start with an estimate, and what they say of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer.evidence.coverage import WeightedPositions, missed_optima, missed_verdict
+from pyro_tkam.infer.evidence.optima import MOST_STEPS, Optima, find_optima
+from pyro_tkam.infer.evidence.progress import Progress
+from pyro_tkam.infer.evidence.target import PosteriorTarget, ReferenceDraws
+from pyro_tkam.infer.results import Evidence, Finding, Verdict
+from pyro_tkam.ops.estimators.mixture import Mixture
+
+SEARCH_DRAWS, SEARCH_SECONDS = 2**16, 5.0
+SEARCH_SHARE = 0.2
+"""Most of the budget that the prior draws of a search take, and that climbs may take."""
+
+RANDOM_STARTS, BEST_STARTS = 64, 64
+CONTRADICTION = math.log(20.0)
+"""Nats by which the largest weight of a prior draw, shared by all draws, may exceed an evidence: a
+chance of one in twenty at most, by Markov's inequality."""
+
+
+class Search:
+    """Scored prior draws, and climbs from some of them.
+
+    :param target: the posterior, where it can be in coordinates with a standard normal prior: there
+        every bounded likelihood has a maximum.
+    :param progress: is told what is going on.
+    """
+
+    def __init__(self, target: PosteriorTarget, progress: Progress) -> None:
+        self.target, self.progress = target, progress
+
+    @cached_property
+    def draws(self) -> ReferenceDraws:
+        """Prior draws: they choose routes and contradict estimates, and are in none."""
+        self.progress.route("prior draws")
+        num = self.target.budget.affords(SEARCH_DRAWS, share=SEARCH_SHARE)
+        draws = self.target.draw(num, SEARCH_SECONDS)
+        if not draws.log_weights.amax() > -math.inf:
+            raise ValueError("model must have a likelihood above zero, got zero at every draw")
+        return draws
+
+    @cached_property
+    def optima(self) -> Optima:
+        """Where the climbs from random prior draws and from the likeliest ones end."""
+        self.progress.route("climbs")
+        weights = self.draws.log_weights
+        possible = (weights > -math.inf).nonzero().squeeze(-1)
+        best = weights.topk(min(BEST_STARTS, len(possible))).indices
+        return self._climb(torch.cat([possible[:RANDOM_STARTS], best]).unique())
+
+    def surprises(self, proposal: Mixture, log_evidence: float) -> Optima:
+        """
+        Climb from the prior draws that are densest beside a proposal; return optima that are new.
+
+        :param proposal: of one batch element, in the coordinates of the target.
+        :param log_evidence: an estimate, by which the posterior is normalized.
+        """
+        positions = self.draws.positions.double().unsqueeze(1)
+        excess = self.draws.log_joint - log_evidence - proposal.log_prob(positions).squeeze(1)
+        starts = excess.topk(min(BEST_STARTS, len(excess))).indices
+        starts = starts[excess[starts] > 0]
+        if not len(starts):
+            return self.optima.take(starts)
+        found = self._climb(starts)
+        if not len(self.optima) or not len(found):
+            return found
+        return found.take((self.optima.distance(found.location).amin(0) > 1).nonzero().squeeze(-1))
+
+    def judge(
+        self, evidence: Evidence, held: WeightedPositions, more: Optima | None = None
+    ) -> Evidence:
+        """Hold an estimate against the searches.
+
+        :param evidence: the estimate.
+        :param held: draws that it rests on, in the coordinates of the target.
+        :param more: further optima that it must not lack.
+        """
+        masses = [
+            missed_optima(self.target, optima, held, evidence.value)
+            for optima in (self.optima, more)
+            if optima is not None
+        ]
+        verdict = evidence.verdict + missed_verdict(torch.cat(masses), evidence.value)
+        return self.contradicted(replace(evidence, verdict=verdict + self._shortness))
+
+    @property
+    def _shortness(self) -> Verdict:
+        if self.target.budget.total >= SEARCH_DRAWS / SEARCH_SHARE:
+            return Verdict()
+        seen = f"the budget allowed {len(self.draws.positions)} of {SEARCH_DRAWS} prior draws"
+        return Verdict((Finding("short search for modes", seen, "raise max_evaluations"),))
+
+    def contradicted(self, evidence: Evidence) -> Evidence:
+        """Hold an estimate against the largest weight of the prior draws."""
+        weights = self.draws.log_weights
+        excess = weights.amax().item() - math.log(len(weights)) - evidence.value
+        if excess <= CONTRADICTION:
+            return evidence
+        seen = f"one of {len(weights)} prior draws alone is worth {excess:.1f} nats more"
+        finding = Finding("prior draws contradict", seen, "give a guide that covers it")
+        return replace(evidence, verdict=evidence.verdict + Verdict((finding,)))
+
+    def _climb(self, starts: Tensor) -> Optima:
+        most = self.target.budget.affords(MOST_STEPS, each=len(starts), share=SEARCH_SHARE)
+        return find_optima(self.target, self.draws.positions[starts], self._scale, most)
+
+    @cached_property
+    def _scale(self) -> Tensor:
+        """Standard deviations of the prior where the likelihood is not zero."""
+        possible = self.draws.positions[self.draws.log_weights > -math.inf].double()
+        spread = possible.std(0, correction=0)
+        return torch.where(spread.isfinite() & (spread > 0), spread, 1.0)

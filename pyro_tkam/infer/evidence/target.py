@@ -1,0 +1,150 @@
+"""The log joint density of a model, evaluated in batches that suit its data, and counted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_tkam.infer.evidence.budget import Budget
+from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.model.failures import ForRows
+from pyro_tkam.ops.estimators import CrossProposal
+
+MOST_ROWS, FEW_ROWS, MOST_LOOPED = 8192, 128, 16
+BATCH_SHARE = 0.1
+"""Share of the time for prior draws that one batch may take."""
+
+NUMBERS_AT_ONCE = 2**20
+"""Data times rows that are evaluated at once: more leave the processor's cache."""
+
+
+@dataclass(frozen=True)
+class ReferenceDraws:
+    """Draws of the prior (of its stand-in, where it can't be drawn from), scored.
+
+    :param positions: ``(num, dim)``.
+    :param log_reference: their log density in the reference, ``(num,)``.
+    :param log_weights: log joint minus log reference, ``(num,)``; ``-inf`` where that is NaN.
+    :param undefined: how many were NaN.
+    """
+
+    positions: Tensor
+    log_reference: Tensor
+    log_weights: Tensor
+    undefined: int
+
+    @property
+    def log_joint(self) -> Tensor:
+        """Log joint density, ``(num,)``."""
+        return self.log_reference + self.log_weights
+
+
+class PosteriorTarget:
+    """Log joint density of a model without local plates.
+
+    Where a model raises or gives NaN, as for parameters that overflow, its density counts as zero.
+
+    :param density: of the model, on positions ``(rows, dim)``.
+    :param budget: counts its evaluations.
+    """
+
+    def __init__(self, density: ModelDensity, budget: Budget) -> None:
+        self.density, self.budget = density, budget
+        self.dim = density.layout.dim
+        self.dtype = density.draw_start(1).dtype
+        at_once = NUMBERS_AT_ONCE // max(1, density.structure.num_data)
+        most = MOST_LOOPED if density.vectorization == "loop" else MOST_ROWS
+        self.many = max(1, min(most, at_once))
+        self.few = min(FEW_ROWS, self.many)
+        for rows in {self.many, self.few}:
+            density.expect(rows)
+
+    def draw(self, num: int, seconds: float = math.inf) -> ReferenceDraws:
+        """Draw from the reference and score, as many as a time allows.
+
+        :param num: how many.
+        :param seconds: after which no further batch is begun.
+        """
+        begin, parts, left = time.monotonic(), [], num
+        size = self.few
+        while left > 0:
+            with _outside():
+                position = self.density.sample_reference(min(left, size))
+            parts.append((position, *self._terms(position)))
+            left -= len(position)
+            spent = time.monotonic() - begin
+            if spent > seconds:
+                break
+            quick = (num - left) / max(spent, 1e-6) * seconds * BATCH_SHARE
+            size = int(min(self.many, max(self.few, quick)))
+        positions, reference, weights = (torch.cat(each) for each in zip(*parts, strict=True))
+        if (weights == torch.inf).any():
+            raise ValueError(
+                "model must have a log likelihood below +inf, got +inf at a draw of its prior"
+            )
+        undefined = int(weights.isnan().sum())
+        return ReferenceDraws(
+            positions, reference, weights.nan_to_num(-torch.inf, torch.inf, -torch.inf), undefined
+        )
+
+    def log_joint(self, positions: Tensor) -> Tensor:
+        """Return the log joint density ``(num,)``, in double precision, of ``(num, dim)``."""
+        parts = [torch.stack(self._terms(each)).sum(0) for each in positions.split(self.many)]
+        return torch.cat(parts).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+
+    def with_gradient(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log joint density ``(num,)`` and its gradient ``(num, dim)``."""
+        values, gradients = [], []
+        for chunk in positions.split(self.few):
+            self.budget.spend(len(chunk))
+            with _outside():
+                point = self.density.point(_padded(chunk, self.few))
+            values.append(point.log_density[: len(chunk)])
+            gradients.append(point.gradient[: len(chunk)])
+        return torch.cat(values), torch.cat(gradients)
+
+    def _terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log reference and the rest of the log joint, each ``(num,)``."""
+        self.budget.spend(len(position))
+        size = self.few if len(position) <= self.few else self.many
+        with _outside():
+            terms = self.density.reference_values(_padded(position, size))
+        reference, rest = (each[: len(position)].double() for each in terms)
+        return reference, rest
+
+
+def weigh(target: PosteriorTarget, proposal: CrossProposal, num: int) -> tuple[Tensor, Tensor]:
+    """Return draws of a proposal ``(num, dim)`` and their log weights ``(num,)``.
+
+    What the density sees is rounded, and so is what the proposal scores.
+
+    :param proposal: for one batch element.
+    """
+    positions = proposal.sample(num).squeeze(1).to(target.dtype)
+    log_proposal = proposal.log_prob(positions.double().unsqueeze(1)).squeeze(1)
+    return positions, target.log_joint(positions) - log_proposal
+
+
+@contextmanager
+def _outside() -> Iterator[None]:
+    """Evaluate a model unseen from outside, whatever its factorizations."""
+    with (
+        torch.no_grad(),
+        poutine.block(),
+        pyro.validation_enabled(False),
+        ForRows(),
+    ):
+        yield
+
+
+def _padded(chunk: Tensor, size: int) -> Tensor:
+    missing = size - len(chunk)
+    return torch.cat([chunk, chunk[-1:].expand(missing, -1)]) if missing > 0 else chunk
