@@ -11,7 +11,11 @@ from typing import Any
 from pyro_tkam.infer.evidence.budget import Budget, BudgetSpentError
 from pyro_tkam.infer.evidence.coverage import WeightedPositions
 from pyro_tkam.infer.evidence.cross_bridge import APART_SIGMAS
-from pyro_tkam.infer.evidence.importance import ImportanceSampling, evidence_of_weights
+from pyro_tkam.infer.evidence.importance import (
+    ImportanceSampling,
+    effective_draws,
+    evidence_of_weights,
+)
 from pyro_tkam.infer.evidence.laplace import (
     MOST_WEIGHTS,
     PILOT_WEIGHTS,
@@ -31,6 +35,10 @@ from pyro_tkam.infer.results import Evidence, Finding, Verdict
 
 AIM = 0.5
 """Share of the target at which draws are aimed, as standard errors are uncertain themselves."""
+
+
+LAST_RESORT = 20.0
+"""Effective prior draws of a search with which new ones are better than nothing."""
 
 
 class JointEvidence:
@@ -70,7 +78,9 @@ class JointEvidence:
                     break
         except BudgetSpentError:
             if not tried:
-                raise
+                if effective_draws(self.search.draws.log_weights) < LAST_RESORT:
+                    raise
+                tried.append(self._by_prior(int(self.budget.left)))
         best = min(tried, key=_preference)
         if best.standard_error > self.target_se:
             seen = (

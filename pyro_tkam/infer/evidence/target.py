@@ -64,8 +64,6 @@ class PosteriorTarget:
         most = MOST_LOOPED if density.vectorization == "loop" else MOST_ROWS
         self.many = max(1, min(most, at_once))
         self.few = min(FEW_ROWS, self.many)
-        for rows in {self.many, self.few}:
-            density.expect(rows)
 
     def draw(self, num: int, seconds: float = math.inf) -> ReferenceDraws:
         """Draw from the reference and score, as many as a time allows.
@@ -106,19 +104,17 @@ class PosteriorTarget:
         for chunk in positions.split(self.few):
             self.budget.spend(len(chunk))
             with _outside():
-                point = self.density.point(_padded(chunk, self.few))
-            values.append(point.log_density[: len(chunk)])
-            gradients.append(point.gradient[: len(chunk)])
+                point = self.density.point(chunk)
+            values.append(point.log_density)
+            gradients.append(point.gradient)
         return torch.cat(values), torch.cat(gradients)
 
     def _terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Return log reference and the rest of the log joint, each ``(num,)``."""
         self.budget.spend(len(position))
-        size = self.few if len(position) <= self.few else self.many
         with _outside():
-            terms = self.density.reference_values(_padded(position, size))
-        reference, rest = (each[: len(position)].double() for each in terms)
-        return reference, rest
+            reference, rest = self.density.reference_values(position)
+        return reference.double(), rest.double()
 
 
 def weigh(target: PosteriorTarget, proposal: CrossProposal, num: int) -> tuple[Tensor, Tensor]:
@@ -143,8 +139,3 @@ def _outside() -> Iterator[None]:
         ForRows(),
     ):
         yield
-
-
-def _padded(chunk: Tensor, size: int) -> Tensor:
-    missing = size - len(chunk)
-    return torch.cat([chunk, chunk[-1:].expand(missing, -1)]) if missing > 0 else chunk
