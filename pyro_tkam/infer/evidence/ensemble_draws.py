@@ -43,7 +43,7 @@ class EnsembleDraws:
         self, kernel: EnsembleHMC, density: ModelDensity, budget: Budget, tell: Told
     ) -> None:
         self.density, self.budget, self.tell = density, budget, tell
-        self._start = EnsembleStart(kernel, density, NUM_CHAINS)
+        self._start = EnsembleStart(kernel, kernel, density, NUM_CHAINS, rows_go_on=True)
         self._most_of_a_step = NUM_CHAINS * (kernel.max_steps + 1)
         self._positions: list[Tensor] = []
         self._log_density: list[Tensor] = []
