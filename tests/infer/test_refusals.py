@@ -13,6 +13,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import MCMC
+from torch import Tensor
 from torch.distributions.transforms import ExpTransform
 
 from pyro_tkam.infer import (
@@ -449,3 +450,37 @@ def test_options_states_and_results_are_refused(name, capsys):
     with pytest.raises(error, match=message):
         call()
     assert not capsys.readouterr().out  # no half of a summary
+
+
+def by_matmul(x: Tensor, y: Tensor) -> None:
+    b = pyro.sample("b", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(x.matmul(b), 1.0), obs=y)
+
+
+def by_index(x: Tensor, y: Tensor) -> None:
+    with pyro.plate("groups", 3):
+        b = pyro.sample("b", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(b[x.argmax(-1)], 1.0), obs=y)
+
+
+@pytest.mark.parametrize("model", [by_matmul, by_index])
+def test_objectives_say_how_to_write_a_model_for_many_draws(
+    model: Callable[[Tensor, Tensor], None],
+) -> None:
+    data = torch.randn(20, 3), torch.randn(20)
+    for objective in (ImportanceMLE(num_particles=8), LangevinMLE(MALA(model), num_steps=2)):
+        with pytest.raises(ValueError, match=r"X \* b\).sum\(-1\) for X.matmul.*b\[..., index\]"):
+            objective.loss(model, None, *data)
+
+
+def test_values_that_a_distribution_refuses_are_no_matter_of_shapes() -> None:
+    def model(x: Tensor, y: Tensor) -> None:
+        b = pyro.sample("b", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(0.0, b), obs=y)
+
+    pyro.set_rng_seed(0)
+    with pytest.raises(ValueError, match="to satisfy the constraint"):
+        ImportanceMLE(num_particles=8).loss(model, None, torch.randn(20, 3), torch.randn(20))

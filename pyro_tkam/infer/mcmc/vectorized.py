@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -11,6 +13,7 @@ from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
 from torch import Tensor
 from torch.distributions import Transform
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.ensemble_adaptation import EnsembleAdaptation
 from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
@@ -24,8 +27,38 @@ from pyro_tkam.infer.model.density import Density
 from pyro_tkam.infer.model.requirements import check_data
 from pyro_tkam.infer.model.sites import FirstRun
 from pyro_tkam.infer.results import Verdict
+from pyro_tkam.ops.langevin import StepInfo
+
+LARGE = 1e9
+"""Bytes of draws that are told of."""
 
 STATISTICS = ("acceptance_rate", "step_size", "diverging", "energy", "reversible", "failed")
+
+
+def _last(steps: Tensor) -> Tensor:
+    return steps[-1]
+
+
+def _mean(steps: Tensor) -> Tensor:
+    return steps.mean(0)
+
+
+def _any(steps: Tensor) -> Tensor:
+    return steps.any(0)
+
+
+def _sum(steps: Tensor) -> Tensor:
+    return steps.sum(0)
+
+
+MERGED = {
+    "acceptance_rate": _mean,
+    "diverging": _any,
+    "failed": _any,
+    "capped": _any,
+    "n_steps": _sum,
+}
+"""What is recorded of several steps that make one draw; of others the last."""
 
 
 class VectorizedMCMC(BatchRun):
@@ -57,6 +90,7 @@ class VectorizedMCMC(BatchRun):
     :param checkpoint: file to which the state is written, and from which the next run on the same
         arguments goes on, to the same bits; none if None.
     :param checkpoint_every: steps between two writes.
+    :param thin: steps of each draw that is kept, of which the last gives its values.
     :raises TypeError: if ``kernel`` isn't one of these.
 
     >>> import pyro, torch, pyro.distributions as dist
@@ -83,6 +117,7 @@ class VectorizedMCMC(BatchRun):
         save_params: Sequence[str] | None = None,
         checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int = 100,
+        thin: int = 1,
     ) -> None:
         kernel = check_kernel(kernel)
         num_chains = kernel.default_num_chains if num_chains is None else num_chains
@@ -97,6 +132,7 @@ class VectorizedMCMC(BatchRun):
             checkpoint_every,
         )
         self.hook_fn, self.save_params = hook_fn, save_params
+        self.thin = whole_number("thin", thin, 1)
         self.transforms = dict(transforms) if transforms is not None else None
         if initial_params is not None:
             initial_params = floating_params(initial_params)
@@ -179,6 +215,7 @@ class VectorizedMCMC(BatchRun):
         self._density = density = self.kernel.density(args, kwargs, prototype, first=self._first)
         self._first = None
         self._check_names(density)
+        self._tell_size(density)
         self.kernel.transforms = density.transforms
         self._chains: Chains | None = None
         self._start: EnsembleStart | None = None
@@ -205,6 +242,20 @@ class VectorizedMCMC(BatchRun):
             self._chains = self._start.chains(self.warmup_steps)
         return True
 
+    def _tell_size(self, density: Density) -> None:
+        """Warn of draws that take much memory, before they are made."""
+        numbers = density.layout.dim * math.prod(density.layout.local_shape)
+        draws = self.num_chains * self.num_samples
+        size = 2 * draws * numbers * torch.get_default_dtype().itemsize  # coordinates and values
+        if size > LARGE:
+            warnings.warn(
+                f"the draws will take {size / 1e9:.1f} GB of memory, {self.num_chains} chains of "
+                f"{self.num_samples} draws of {numbers} numbers; fewer num_samples take less, with "
+                f"thin above {self.thin} for draws as good",
+                UserWarning,
+                stacklevel=4,
+            )
+
     def _check_names(self, density: Density) -> None:
         """Refuse names of sites that are none, before anything is drawn."""
         sites = sorted(density.layout.sites)
@@ -224,11 +275,19 @@ class VectorizedMCMC(BatchRun):
         chains = self._moving
         if self._start is not None and index == self.warmup_steps:
             self._start.end_warmup(chains)
-        info = chains.step()
+        skipped = 0 if index < self.warmup_steps else self.thin - 1
+        steps = [self._recorded(chains.step()) for _ in range(1 + skipped)]
+        records = {
+            name: MERGED.get(name, _last)(torch.stack([each[name] for each in steps]))
+            for name in steps[0]
+        }
+        return {"position": chains.position, "lp": chains.point.log_density, **records}
+
+    def _recorded(self, info: StepInfo) -> dict[str, Tensor]:
+        """Return what to keep of a step."""
         records = {name: getattr(info, name) for name in STATISTICS}
         records["failed"] = info.failed & ~info.outside
-        records |= {"n_steps": info.evaluations, **self.kernel.further_statistics(info)}
-        return {"position": chains.position, "lp": chains.point.log_density, **records}
+        return records | {"n_steps": info.evaluations, **self.kernel.further_statistics(info)}
 
     def _after_step(self, index: int) -> None:
         if self.hook_fn is not None:
@@ -250,9 +309,15 @@ class VectorizedMCMC(BatchRun):
         return {
             "start": None if self._start is None else self._start.save(),
             "moving": None if self._chains is None else self._chains.state(),
+            "thin": self.thin,
         }
 
     def _load(self, state: dict[str, Any]) -> None:
+        if state["thin"] != self.thin:
+            raise ValueError(
+                f"state must have been saved with thin={self.thin}, as this run has, got "
+                f"{state['thin']}"
+            )
         if self._start is not None:
             self._start.load(state["start"])
         if state["moving"] is not None:

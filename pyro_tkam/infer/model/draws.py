@@ -412,8 +412,37 @@ def _setting(values: dict[str, Tensor], structure: PlateStructure) -> Messenger:
 
 
 def _trace(fn: Any, messenger: Messenger, args: Any, kwargs: Any) -> poutine.Trace:
-    with messenger:
-        return poutine.trace(fn).get_trace(*args, **kwargs)
+    """
+    Run with many draws of each latent site, in a dimension left of all plates.
+
+    :raises ValueError: for code that takes no such dimension; it says how to write it.
+    """
+    try:
+        with messenger:
+            return poutine.trace(fn).get_trace(*args, **kwargs)
+    except (IndexError, RuntimeError, ValueError) as error:
+        told, *_ = str(error).splitlines() or [""]
+        if not any(word in told for word in _OF_SHAPES) or any(word in told for word in _OF_VALUES):
+            raise
+        raise ValueError(
+            "model and guide must take latent values with a dimension of draws left of all plates, "
+            f"got {type(error).__name__}: {told}; write (X * b).sum(-1) for X.matmul(b) or X @ b, "
+            "and b[..., index] for b[index]"
+        ) from error
+
+
+_OF_SHAPES = (
+    "Expected size",
+    "Shape mismatch",
+    "out of bounds",
+    "must match the size",
+    "shapes cannot be multiplied",
+    "size mismatch",
+    "inconsistent tensor size",
+)
+"""Words of errors about shapes."""
+_OF_VALUES = ("to satisfy the constraint", "within the support")
+"""Words of errors about values, which tell shapes too."""
 
 
 def plate_scale(site: dict[str, Any], dims: tuple[int, ...]) -> float:

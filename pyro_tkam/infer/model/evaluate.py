@@ -89,7 +89,7 @@ class ModelTerms:
     def first_terms(self, position: Tensor) -> LogTerms:
         """
         Return log prior and log likelihood at a position; those of the first run, without another,
-        if that is where the model ran.
+        if that is where the model ran, and its distributions took its values.
         """
         coordinates, nodes = self.layout.unflatten(position), self.structure.trace.nodes
         for name, site in self.layout.sites.items():
@@ -100,7 +100,11 @@ class ModelTerms:
                 return self.one(position)
         with torch.no_grad(), in_latents_only():
             dims, sizes = self.layout.local_dims, self.layout.local_shape
-            return self._sum(self.structure.trace, coordinates, dims, sizes)
+            try:
+                return self._sum(self.structure.trace, coordinates, dims, sizes)
+            except ValueError:  # data lie outside a support, which that run checks
+                pass
+        return self.one(position)
 
     def unsummed(self, position: Tensor) -> dict[str, Tensor]:
         """Return the log density of each site at one position, unsummed."""

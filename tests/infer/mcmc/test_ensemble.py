@@ -21,6 +21,7 @@ from pyro_tkam.infer import (
     RandomWalk,
     VectorizedMCMC,
 )
+from pyro_tkam.infer.mcmc import vectorized
 from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.tempered_ensemble import TemperedEnsemble
@@ -294,3 +295,51 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path) -> None:
     )
     with pytest.raises(ValueError, match="same model and data"):
         mcmc.run(torch.zeros(10))
+
+
+def test_thinned_draws_are_every_other_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(num_samples: int, thin: int) -> VectorizedMCMC:
+        pyro.set_rng_seed(0)
+        mcmc = VectorizedMCMC(
+            EnsembleHMC(normal_model),
+            num_samples,
+            warmup_steps=10,
+            num_chains=4,
+            disable_progbar=True,
+            thin=thin,
+        )
+        mcmc.run(torch.ones(10))
+        return mcmc
+
+    whole, thinned = run(40, 1), run(20, 2)
+    z = whole.get_samples(group_by_chain=True)["z"]
+    assert torch.equal(thinned.get_samples(group_by_chain=True)["z"], z[:, 1::2])
+    for name, merge in (("n_steps", torch.sum), ("acceptance_rate", torch.mean)):
+        pairs = whole.sample_stats[name].unflatten(1, (20, 2))
+        torch.testing.assert_close(thinned.sample_stats[name], merge(pairs, 2))
+    other = VectorizedMCMC(
+        EnsembleHMC(normal_model), 20, warmup_steps=10, num_chains=4, disable_progbar=True
+    )
+    other.resume(thinned.state)
+    with pytest.raises(ValueError, match="saved with thin=1"):
+        other.run(torch.ones(10))
+    monkeypatch.setattr(vectorized, "LARGE", 1e4)
+    with pytest.warns(UserWarning, match=r"the draws will take 0\.0 GB of memory, 4 chains of 40"):
+        run(40, 1)
+
+
+def test_data_that_the_first_run_puts_outside_a_support() -> None:
+    """A moving support: z lies between 0.9 and 1.1, as far as data say."""
+
+    def model(y: Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Uniform(z - 0.3, z + 0.3), obs=y)
+
+    samples = quiet(
+        VectorizedMCMC(EnsembleHMC(model), 200, disable_progbar=True), torch.tensor([0.8, 1.2])
+    )
+    assert samples["z"].min() >= 0.9
+    assert samples["z"].max() <= 1.1
+    # The prior falls by a factor e^-0.2 over the interval.
+    assert samples["z"].mean().item() == pytest.approx(0.9967, abs=0.003)
