@@ -186,14 +186,14 @@ class Posterior:
 
 
 POSTERIORS = {
+    "eight_schools-eight_schools_noncentered": Posterior(eight_schools, ("mu", "tau"), effects),
+    "arma-arma11": Posterior(arma11, ("mu", "phi", "theta", "sigma")),
+    "low_dim_gauss_mix-low_dim_gauss_mix": Posterior(gauss_mix, ("sigma", "theta"), ordered_means),
+    "garch-garch11": Posterior(garch11, ("mu", "alpha0", "alpha1"), persistence),
+    "gp_pois_regr-gp_pois_regr": Posterior(poisson_process, ("rho", "alpha"), process_values),
+    "nes1996-nes": Posterior(nes, ("beta", "sigma")),
     "kidiq-kidscore_interaction": Posterior(kidscore_interaction, ("beta", "sigma")),
     "mesquite-mesquite": Posterior(mesquite, ("beta", "sigma")),
-    "nes1996-nes": Posterior(nes, ("beta", "sigma")),
-    "eight_schools-eight_schools_noncentered": Posterior(eight_schools, ("mu", "tau"), effects),
-    "gp_pois_regr-gp_pois_regr": Posterior(poisson_process, ("rho", "alpha"), process_values),
-    "arma-arma11": Posterior(arma11, ("mu", "phi", "theta", "sigma")),
-    "garch-garch11": Posterior(garch11, ("mu", "alpha0", "alpha1"), persistence),
-    "low_dim_gauss_mix-low_dim_gauss_mix": Posterior(gauss_mix, ("sigma", "theta"), ordered_means),
 }
 
 

@@ -365,6 +365,59 @@ def _symbolic_laws(results: Any) -> Iterable[Row]:
             yield law, package, seed, found, f"{run['relative_rmse']:.1e}", f"``{formula}``"
 
 
+def _samplers(results: Any) -> Iterable[Row]:
+    """Yield medians of the seeds; of NUTS the better of its two ways."""
+    yield (
+        "posterior",
+        "largest R-hat",
+        "effective draws",
+        "processor seconds",
+        "effective draws a second",
+        "of NUTS",
+        "ratio",
+        "ratio a gradient",
+    )
+    runs: dict[str, dict[str, Any]] = {}
+    for key, run in results["runs"].items():
+        name, kind, seed = key.split("/")
+        runs.setdefault(name, {}).setdefault(kind, {})[seed] = run
+    for name, kinds in runs.items():
+        ours = list(kinds["chains"].values())
+        middle = {
+            each: median(run[each] for run in ours)
+            for each in ("effective_draws", "process_seconds", "per_second", "per_gradient")
+        }
+        rhat = max(run["rhat"] for run in ours)
+        row = (name, f"{rhat:.4f}", f"{middle['effective_draws']:,.0f}")
+        seconds = (f"{middle['process_seconds']:.1f}", f"{middle['per_second']:,.0f}")
+        yield *row, *seconds, *_beside_nuts(kinds, middle)
+
+
+def _beside_nuts(kinds: dict[str, Any], ours: dict[str, float]) -> Row:
+    theirs = [kinds[kind]["0"] for kind in ("nuts", "nuts compiled") if kind in kinds]
+    ended = [run for run in theirs if "per_second" in run]
+    if not theirs:
+        return "not run", "", ""
+    if not ended:
+        return "none in 120 s", "", ""
+    best = max(run["per_second"] for run in ended)
+    counted = [run["per_gradient"] for run in ended if "per_gradient" in run]
+    each = f"{ours['per_gradient'] / counted[0]:.1f}" if counted else ""
+    return f"{best:,.1f}", f"{ours['per_second'] / best:,.0f}", each
+
+
+def _targets(results: Any) -> Iterable[Row]:
+    yield "target", "largest R-hat", "fewest effective draws", "gradients a chain", "seconds"
+    by_name: dict[str, list[Any]] = {}
+    for key, run in results["runs"].items():
+        by_name.setdefault(key.rpartition("/")[0], []).append(run)
+    for name, each in by_name.items():
+        rhat, draws = max(run["rhat"] for run in each), min(run["effective_draws"] for run in each)
+        gradients = max(run["gradients"] for run in each)
+        seconds = median(run["process_seconds"] for run in each)
+        yield name, f"{rhat:.4f}", f"{draws:,.0f}", f"{gradients:,}", f"{seconds:.1f}"
+
+
 #: tables by name: the file they are rendered from, and how
 TABLES = {
     "training_step": ("training_step", _training_step),
@@ -375,6 +428,8 @@ TABLES = {
     "mixture": ("distributions", _mixture),
     "chains": ("langevin", _chains),
     "against_nuts": ("langevin", _against_nuts),
+    "samplers": ("samplers", _samplers),
+    "targets": ("targets", _targets),
     "evidence": ("evidence", _evidence),
     "evidence_peers": ("evidence_peers", _peers),
     "evidence_calibration": ("evidence_calibration", _calibration),

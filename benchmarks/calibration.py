@@ -1,0 +1,96 @@
+"""Simulation-based calibration of EnsembleHMC (Talts et al. 2018, arXiv:1804.06788); prints JSON.
+
+Parameters are drawn from the prior, and data from them, 5,000 times; the rank of a parameter among
+63 posterior draws is uniform where the sampler is right. All data sets are data of one plate, each
+with chains and step size of its own. The control samples the posterior of a likelihood that is
+raised to the power 0.9, and must be found out.
+
+    python -m benchmarks.calibration --threads 1 --output calibration.json
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from scipy import stats
+from torch import Tensor
+
+from benchmarks.timing import arguments, report
+from pyro_tkam.infer import EnsembleHMC, VectorizedMCMC
+
+RANKS, BINS = 63, 16
+Draw = Callable[[int], dict[str, Tensor]]
+
+
+def normal(num: int, power: float = 1.0, y: Tensor | None = None) -> None:
+    """Four normal data with an unknown mean and scale."""
+    with pyro.plate("data_sets", num):
+        mean = pyro.sample("mean", dist.Normal(0.0, 2.0))
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 0.5))
+        data = dist.Normal(mean.unsqueeze(-1), scale.unsqueeze(-1)).expand([num, 4]).to_event(1)
+        with poutine.scale(scale=power):
+            pyro.sample("y", data, obs=y)
+
+
+def counts(num: int, power: float = 1.0, y: Tensor | None = None) -> None:
+    """Three counts of one rate."""
+    with pyro.plate("data_sets", num):
+        rate = pyro.sample("rate", dist.Gamma(2.0, 0.5))
+        with poutine.scale(scale=power):
+            pyro.sample("y", dist.Poisson(rate.unsqueeze(-1)).expand([num, 3]).to_event(1), obs=y)
+
+
+def trials(num: int, power: float = 1.0, y: Tensor | None = None) -> None:
+    """Successes in two groups of 20 trials, whose log odds differ by an effect."""
+    with pyro.plate("data_sets", num):
+        base = pyro.sample("base", dist.Normal(0.0, 1.0))
+        effect = pyro.sample("effect", dist.Normal(0.0, 1.0))
+        logits = torch.stack([base, base + effect], -1)
+        with poutine.scale(scale=power):
+            pyro.sample("y", dist.Binomial(20, logits=logits).to_event(1), obs=y)
+
+
+MODELS = {"normal": normal, "counts": counts, "trials": trials}
+
+
+def p_values(model: Callable[..., None], num: int, power: float) -> dict[str, float]:
+    """Return the chi-squared p-value of the ranks of each parameter."""
+    trace = poutine.trace(model).get_trace(num)
+    mcmc = VectorizedMCMC(EnsembleHMC(model), 1, num_chains=RANKS + 1, disable_progbar=True)
+    mcmc.run(num, power, trace.nodes["y"]["value"])
+    found = {}
+    for name, draws in mcmc.get_samples().items():
+        ranks = (draws[:RANKS] < trace.nodes[name]["value"]).sum(0)
+        table = torch.bincount(ranks * BINS // (RANKS + 1), minlength=BINS)
+        found[name] = float(stats.chisquare(table.numpy()).pvalue)
+    return found
+
+
+def main() -> None:
+    """Run all models, and their controls."""
+    options = arguments(__doc__)
+    torch.set_default_dtype(torch.float64)
+    num = 500 if options.short else 5000
+    results: dict[str, Any] = {"data_sets": num}
+    for name, model in MODELS.items():
+        for kind, power in (("right", 1.0), ("control", 0.9)):
+            pyro.set_rng_seed(0)
+            begin = time.process_time()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = p_values(model, num, power)
+            seconds = time.process_time() - begin
+            results[f"{name}/{kind}"] = {"p_values": found, "process_seconds": seconds}
+            print(name, kind, results[f"{name}/{kind}"], flush=True)
+    report(results, options.output)
+
+
+if __name__ == "__main__":
+    main()
