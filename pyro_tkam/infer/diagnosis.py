@@ -32,7 +32,8 @@ RHAT_LIMIT = 1.15
 DRIFT_LIMIT = 0.6  # standard deviations between the halves of a run
 STUCK_LIMIT = 0.95  # share of steps that leave a chain where it is
 SPREAD_LIMIT = 1e-4  # variance of a chain's log likelihood relative to that of the middle chain
-GROUP_RHAT_LIMIT, STRAY_RHAT_LIMIT = 1.05, 1.01
+GROUP_RHAT_LIMIT = 1.05
+STRAY_RHAT_LIMIT = 1.01
 SCORE_LIMIT = 0.2  # standard deviations
 HALVES_SIGMAS = 4.0
 TERMS_LIMIT = 100.0  # of each sum of a bridge
@@ -102,7 +103,8 @@ class TemperedRun:
         Reverse minus forward steppingstone estimate of each pair of neighbors, ``(temperature - 1,
         *local)``.
         """
-        lower, upper = self.log_likelihood[:-1], self.log_likelihood[1:]
+        lower = self.log_likelihood[:-1]
+        upper = self.log_likelihood[1:]
         steps = self.betas.diff()
         ladder = self.betas.new_tensor([0.0, 1.0])
         # Pairs are batch elements here: each is a ladder of two rungs on its own.
@@ -168,7 +170,8 @@ def heavy_tailed_weights(run: TemperedRun) -> Finding | None:
 def non_stationary_rung(run: TemperedRun) -> Finding | None:
     """The first half of a run differs from the second."""
     half = run.by_chain.shape[1] // 2
-    first, last = run.by_chain[:, :half], run.by_chain[:, -half:]
+    first = run.by_chain[:, :half]
+    last = run.by_chain[:, -half:]
     spread = run.by_chain.flatten(0, 1).std(0)
     shift = (first.mean((0, 1)) - last.mean((0, 1))).abs()
     error = (mean_standard_error(first).square() + mean_standard_error(last).square()).sqrt()
@@ -299,7 +302,8 @@ def bridge_verdict(bridge: CrossBridge, dim: int) -> Verdict:
             "normal distributions fitted to the draws overlap them too little"
         )
         findings.append(Finding("little overlap", seen, "run longer, or take other coordinates"))
-    fewest, needed = bridge.effective_draws.min().item(), max(DRAWS_LIMIT / 2, dim * dim / 8)
+    fewest = bridge.effective_draws.min().item()
+    needed = max(DRAWS_LIMIT / 2, dim * dim / 8)
     if fewest < needed:
         seen = (
             f"{fewest:.0f} effective draws in a half of the chains, {needed:.0f} are needed for "
@@ -363,14 +367,16 @@ def score_verdict(positions: Tensor, gradient: Tensor, names: Sequence[str]) -> 
     :param gradient: of the log density at the draws, of the same shape.
     :param names: the site of each coordinate.
     """
-    positions, gradient = positions.double(), gradient.double()
+    positions = positions.double()
+    gradient = gradient.double()
     scale = positions.flatten(0, 1).std(0)
     score = gradient * scale
     standard = (positions - positions.mean((0, 1))) / scale
     moments = torch.stack([score, 1 + standard * score])
     # A model that isn't differentiable in a coordinate tells nothing of it.
     known = gradient.isfinite().all(0).all(0) & (gradient != 0).any(0).any(0)
-    worst, finding = 0.0, None
+    worst = 0.0
+    finding = None
     for moment, what in zip(moments, ("shifted", "stretched"), strict=True):
         off = torch.where(known, moment.mean((0, 1)).abs(), 0.0)
         wrong = (off > SCORE_LIMIT) & (off > SIGMAS * mean_standard_error(moment))

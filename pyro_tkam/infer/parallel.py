@@ -82,7 +82,9 @@ def _run(function: Callable[[T], R], tasks: Sequence[tuple[T, int]], parameters:
 @contextmanager
 def _own_state(parameters: Any) -> Iterator[None]:
     """Work with one thread and given parameters, and leave everything as it was."""
-    threads, random, store = torch.get_num_threads(), get_rng_state(), pyro.get_param_store()
+    threads = torch.get_num_threads()
+    random = get_rng_state()
+    store = pyro.get_param_store()
     torch.set_num_threads(1)
     try:
         with store.scope(state=parameters):

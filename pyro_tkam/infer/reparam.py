@@ -43,7 +43,9 @@ class InverseTransformReparam(Reparam):
         :param msg: the site's name, distribution and value.
         :return: a deterministic site with the value that the noise gives.
         """
-        name, fn, value = msg["name"], msg["fn"], msg["value"]
+        name = msg["name"]
+        fn = msg["fn"]
+        value = msg["value"]
         if msg["is_observed"]:
             raise ValueError(f"{name} must be a latent site, got an observed one")
         fn, mask = _without_mask(fn)

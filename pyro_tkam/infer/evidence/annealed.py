@@ -53,8 +53,11 @@ class Annealing:
             ("warmup_steps", warmup_steps, 0),
         ):
             whole_number(name, value, least)
-        self.kernel, self.density, self.num_particles = kernel, density, num_particles
-        self.steps_between, self.warmup_steps = steps_between, warmup_steps
+        self.kernel = kernel
+        self.density = density
+        self.num_particles = num_particles
+        self.steps_between = steps_between
+        self.warmup_steps = warmup_steps
         self.evaluations = 0
 
     def evidence(self) -> Evidence:
@@ -92,7 +95,8 @@ class Annealing:
         log_likelihood = [point.parts[1]]
         self.evaluations += self.num_particles
         for index, beta in enumerate(betas[1:]):
-            target, interval = self._target(beta), index // self.steps_between
+            target = self._target(beta)
+            interval = index // self.steps_between
             tuning = pilot.tuning.map(
                 lambda each, k=interval: each[k].expand(self.num_particles, *each.shape[1:])
             )

@@ -16,7 +16,8 @@ from pyro_tkam.infer.results import Evidence, Verdict
 from pyro_tkam.infer.tempering.estimates import log_joint
 from pyro_tkam.ops.estimators import CrossProposal, Estimate, cross_bridge, fit_normal
 
-IMPORTANCE_KHAT, IMPORTANCE_DRAWS = 0.5, 400.0
+IMPORTANCE_KHAT = 0.5
+IMPORTANCE_DRAWS = 400.0
 """Where importance weights are at least so good, they are right against a bridge."""
 
 APART_SIGMAS = 4.0

@@ -206,7 +206,8 @@ def _with_lost(evidence: Evidence, lost: Tensor) -> Evidence:
 
 
 def _lost_verdict(lost: Tensor) -> Verdict:
-    count, share = int(lost.sum()), lost.double().mean((0, 1)).max().item()
+    count = int(lost.sum())
+    share = lost.double().mean((0, 1)).max().item()
     if not count:
         return Verdict()
     seen = f"{count} of {lost.numel()} draws lie on the boundary of the support and were dropped"

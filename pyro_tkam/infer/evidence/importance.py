@@ -172,9 +172,13 @@ class ImportanceSampling:
             if not isinstance(target_se, int | float) or not target_se > 0:
                 raise ValueError(f"target_se must be a positive number or None, got {target_se!r}")
             whole_number("max_particles", max_particles, num_particles)
-        self.target_se, self.max_particles = target_se, max_particles
-        self.model, self.guide, self.num_particles = model, guide, num_particles
-        self.ess_threshold, self.joint = ess_threshold, joint
+        self.target_se = target_se
+        self.max_particles = max_particles
+        self.model = model
+        self.guide = guide
+        self.num_particles = num_particles
+        self.ess_threshold = ess_threshold
+        self.joint = joint
         self._resampler = RESAMPLERS[resampler]
 
     def run(self, *args: Any, **kwargs: Any) -> WeightedDraws:

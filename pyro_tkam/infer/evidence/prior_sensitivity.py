@@ -10,7 +10,8 @@ from pyro_tkam.infer.model.failures import ForRows, by_rows
 from pyro_tkam.infer.results import Verdict
 
 PRIOR_DRAWS = 500
-SENSITIVITY, WIDTH = "prior sensitivity", "widest prior over posterior"
+SENSITIVITY = "prior sensitivity"
+WIDTH = "widest prior over posterior"
 VAGUE_WIDTH = 100.0
 
 

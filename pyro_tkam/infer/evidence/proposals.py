@@ -58,7 +58,10 @@ class Proposal:
         trace: poutine.Trace | None = None,
         joint: bool = False,
     ) -> None:
-        self.model, self.guide, self.args, self.kwargs = model, guide, args, kwargs
+        self.model = model
+        self.guide = guide
+        self.args = args
+        self.kwargs = kwargs
         structure = plate_structure(model, *args, trace=trace, **kwargs)
         structure = with_guide(structure, guide, *args, **kwargs)
         self.structure = replace(structure, local_dims=(), plates={}) if joint else structure
@@ -112,7 +115,8 @@ class Proposal:
         :return: ``(num, *site shape)``.
         """
         structure = self.structure
-        shape, target = [len(index)] + [1] * (value.ndim - 1), [len(index), *value.shape[1:]]
+        shape = [len(index)] + [1] * (value.ndim - 1)
+        target = [len(index), *value.shape[1:]]
         source = list(value.shape)
         for size, dim in zip(index.shape[1:], structure.local_dims, strict=True):
             axis = dim - structure.particle_dim
@@ -219,5 +223,6 @@ def _unobserved(trace: poutine.Trace, names: Collection[str]) -> poutine.Trace:
 
 
 def _shape(site: Site) -> tuple[torch.Size, torch.Size]:
-    shape, event_dim = site["value"].shape, site["fn"].event_dim
+    shape = site["value"].shape
+    event_dim = site["fn"].event_dim
     return shape[: len(shape) - event_dim], shape[len(shape) - event_dim :]

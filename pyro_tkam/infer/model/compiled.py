@@ -77,7 +77,9 @@ class TracedFunction:
         row_by_row: bool = False,
         part_of: tuple[TracedFunction, int] | None = None,
     ) -> None:
-        self.function, self._known, self._part_of = function, known, part_of
+        self.function = function
+        self._known = known
+        self._part_of = part_of
         self._row_by_row = row_by_row
         self.failure = None if enabled else "not wanted"
         self._module: fx.GraphModule | None = None
@@ -109,7 +111,9 @@ class TracedFunction:
         self._known = self._part_of = None
 
     def _keep(self, module: fx.GraphModule, wrap: Wrap) -> None:
-        self._module, self._wrap, self._graph = module, wrap, wrap(module.forward)
+        self._module = module
+        self._wrap = wrap
+        self._graph = wrap(module.forward)
 
     def _record(self, batch: Tensor) -> None:
         # Recording runs a user's code in an unusual mode; where that raises, the plain function

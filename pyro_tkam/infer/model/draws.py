@@ -205,7 +205,8 @@ class _DrawParticles(Messenger):
         reparameterized: bool = False,
     ) -> None:
         super().__init__()
-        self.num_particles, self.particle_dim = num_particles, particle_dim
+        self.num_particles = num_particles
+        self.particle_dim = particle_dim
         self.shared_dims = shared_dims
         self.reparameterized = reparameterized
 
@@ -241,12 +242,14 @@ class _SetParticles(Messenger):
 
     def __init__(self, values: dict[str, Tensor], particle_dim: int) -> None:
         super().__init__()
-        self.values, self.particle_dim = values, particle_dim
+        self.values = values
+        self.particle_dim = particle_dim
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["name"] not in self.values:
             return
-        value, event_dim = self.values[msg["name"]], msg["fn"].event_dim
+        value = self.values[msg["name"]]
+        event_dim = msg["fn"].event_dim
         batch = value.shape[1 : value.dim() - event_dim]
         missing = -self.particle_dim - 1 - len(batch)
         msg["value"] = value.reshape((len(value), *(1,) * missing, *value.shape[1:]))
@@ -276,7 +279,8 @@ def draw_particles(
     :param reparameterized: draw from the guide by ``rsample``.
     :raises ValueError: for a site that should be reparameterized and cannot be.
     """
-    local, particle_dim = structure.local_dims, structure.particle_dim
+    local = structure.local_dims
+    particle_dim = structure.particle_dim
     shared = local if guide is None and structure.exchangeable else ()
     log_proposal = None
     if guide is not None:

@@ -59,7 +59,8 @@ class Elimination(LogRing):
 
     def sumproduct(self, terms: Sequence[Named], dims: Iterable[str]) -> Named:
         """Return the log of the sum over ``dims`` of the product of terms that have names."""
-        left, pending = list(terms), sorted(dims)
+        left = list(terms)
+        pending = sorted(dims)
         while pending:
             dim = min(pending, key=lambda each: _size_without(left, each))
             pending.remove(dim)

@@ -52,7 +52,8 @@ def _can_hoist(node: fx.Node) -> bool:
     values = [each.meta.get("val") for each in (node, *inputs, *map(_source, inputs))]
     if not all(isinstance(value, Tensor) for value in values):
         return False
-    shape, dtype = inputs[0].meta["val"].shape, inputs[0].meta["val"].dtype
+    shape = inputs[0].meta["val"].shape
+    dtype = inputs[0].meta["val"].dtype
     return bool(node.meta["val"].shape == shape) and all(
         each.meta["val"].shape == shape and each.meta["val"].dtype == dtype for each in inputs
     )

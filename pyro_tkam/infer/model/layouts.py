@@ -102,7 +102,8 @@ def turns_of(site: Site) -> Turns | None:
     if is_improper(site):
         return None
     fn: Any = unwrapped(site["fn"])
-    scale, center = 1.0, 0.0
+    scale = 1.0
+    center = 0.0
     if isinstance(fn, dist.TransformedDistribution):
         for transform in fn.transforms:
             if not isinstance(transform, AffineTransform) or not _are_numbers(transform):

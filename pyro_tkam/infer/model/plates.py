@@ -136,7 +136,9 @@ def _couples(runner: Runner, base: Tensor, other: Tensor, dim: int, size: int) -
     seed = torch.get_rng_state()
     before = attempt(lambda: _terms(runner, base, seed))
     if before is None:  # far from the prior a model may break
-        base, mixed, kept = base[:NUM_TRIALS], mixed[:NUM_TRIALS], kept[:NUM_TRIALS]
+        base = base[:NUM_TRIALS]
+        mixed = mixed[:NUM_TRIALS]
+        kept = kept[:NUM_TRIALS]
         before = attempt(lambda: _terms(runner, base, seed))
     after = attempt(lambda: _terms(runner, mixed, seed))
     if before is None or after is None:
@@ -184,7 +186,8 @@ def _shifts(position: Tensor) -> Tensor:
 
 def _mixed(layout: Layout, base: Tensor, other: Tensor, kept: Tensor, dim: int) -> Tensor:
     """Return positions with the base's latents of the data that are kept, ``(trial, datum)``."""
-    one, two = layout.unflatten(base), layout.unflatten(other)
+    one = layout.unflatten(base)
+    two = layout.unflatten(other)
     mixed = {}
     for name, site in layout.sites.items():
         shape = [len(kept)] + [1] * len(site.shape)
@@ -228,7 +231,8 @@ def check_draws(
     """
     names = sorted(plates, key=lambda name: plates[name][0])
     with torch.random.fork_rng(devices=[]):
-        before, coupled = log_density(base), []
+        before = log_density(base)
+        coupled = []
         for axis, name in enumerate(names, 1):
             dim, size = plates[name]
             kept = torch.rand(len(before), size, device=before.device) < 0.5

@@ -31,7 +31,8 @@ class Reference:
     """
 
     def __init__(self, structure: Structure, layout: Layout, prior_names: list[str]) -> None:
-        self.structure, self.layout = structure, layout
+        self.structure = structure
+        self.layout = layout
         nodes = structure.trace.nodes
         self.flat = tuple(name for name in structure.latent if is_flat(nodes[name]))
         drawn = {*structure.latent, *structure.enumerated}
@@ -67,9 +68,11 @@ class Reference:
         coordinates = self.layout.unflatten(position)
         excess = position.new_zeros(self.layout.local_shape)
         for name in self.flat:
-            site, fn = self.layout.sites[name], self.structure.trace.nodes[name]["fn"]
+            site = self.layout.sites[name]
+            fn = self.structure.trace.nodes[name]["fn"]
             assert isinstance(site.coordinate, Unconstrained)
-            value, transform = coordinates[name], site.coordinate.transform(fn)
+            value = coordinates[name]
+            transform = site.coordinate.transform(fn)
             log_volume = site.coordinate.log_volume({"fn": fn, "value": transform(value)}, value)
             normal = sum_rightmost(log_normal_reference(value), site.event_dim)
             excess = excess + keep_dims(

@@ -138,7 +138,8 @@ def check_guide(guide: Any, model: Model, checked: Checked) -> None:
     """
     if not callable(guide):
         raise TypeError(f"guide must be callable or None, got {type(guide).__name__}")
-    args, kwargs = checked.args, checked.kwargs
+    args = checked.args
+    kwargs = checked.kwargs
     with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
         run = poutine.trace(guide).get_trace
         drawn = told_of(lambda: run(*args, **kwargs), "guide", guide, args, kwargs)
@@ -175,7 +176,8 @@ def _run(
         return told_of(lambda: run(args, kwargs), "model", model, args, kwargs)
 
     def converted() -> Checked:
-        given, named = with_tensors(args), with_tensors(kwargs)
+        given = with_tensors(args)
+        named = with_tensors(kwargs)
         checked = told_of(lambda: run(given, named), "model", model, given, named)
         return replace(checked, converted=True)
 
@@ -266,7 +268,8 @@ def _refuse_outside(model: Model, checked: Checked, name: str, site: Site) -> No
 
 def _refuse_narrow(model: Model, checked: Checked, name: str, site: Site, own: Site) -> None:
     """Refuse a guide that never draws values that have a density."""
-    fn, proposal = site["fn"], own["fn"]
+    fn = site["fn"]
+    proposal = own["fn"]
     if isinstance(unwrapped(proposal), dist.Delta) or _are_equal(fn.support, proposal.support):
         return
     values = fn.sample((_GUIDE_TRIALS,))

@@ -106,7 +106,8 @@ def unscaled_log_prob(site: Site) -> Tensor:
     What a mask hides of the data may be anything, padding or NaN: another value takes its place, so
     that its gradient is zero as well.
     """
-    fn, value = site["fn"], site["value"]
+    fn = site["fn"]
+    value = site["value"]
     if site["is_observed"]:
         value = _without_hidden(site)
     log_prob: Tensor = at_least_single(fn.log_prob(value, *site["args"], **site["kwargs"]))

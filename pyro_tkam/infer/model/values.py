@@ -28,7 +28,8 @@ def positions_of_values(terms: ModelTerms, values: Mapping[str, Tensor]) -> Tens
     :param values: of each latent site, ``(rows, *site shape)``; others are ignored.
     :raises ValueError: if a site is missing or has another shape.
     """
-    nodes, sites = terms.structure.trace.nodes, terms.layout.sites
+    nodes = terms.structure.trace.nodes
+    sites = terms.layout.sites
     if missing := [name for name in sites if name not in values]:
         raise ValueError(
             f"draws must hold every latent site of the model, got none of {missing}: they hold "

@@ -95,7 +95,8 @@ def _contrastive(
     bound: BoundModel, draws: PosteriorDraws, values: Values
 ) -> tuple[Particles, Tensor]:
     assert draws.prior is not None
-    rows, prior = len(draws.posterior), bound.values(draws.prior)
+    rows = len(draws.posterior)
+    prior = bound.values(draws.prior)
     both = bound.score({name: torch.cat([value, prior[name]]) for name, value in values.items()})
     log_prior = both.log_prior.expand(both.log_likelihood.shape)
     particles = Particles(
@@ -134,7 +135,9 @@ class ChainMLE(MaximumLikelihood):
         one_of("log_prior_gradient", log_prior_gradient, LOG_PRIOR_GRADIENTS)
         super().__init__(num_particles=num_chains)
         self.kernel = _configured(kernel, options)
-        self.num_steps, self.num_chains, self.persistent = num_steps, num_chains, persistent
+        self.num_steps = num_steps
+        self.num_chains = num_chains
+        self.persistent = persistent
         self.log_prior_gradient = log_prior_gradient
         self._score = LOG_PRIOR_GRADIENTS[log_prior_gradient]
         self._bound: BoundModel | None = None
@@ -156,7 +159,9 @@ class ChainMLE(MaximumLikelihood):
 
         :param state: what :meth:`state_dict` returned.
         """
-        self.step, self._step_size, self._last = state["step"], state["step_size"], state["chains"]
+        self.step = state["step"]
+        self._step_size = state["step_size"]
+        self._last = state["chains"]
 
     def _get_trace(
         self, model: Any, guide: Any, args: Any, kwargs: Any

@@ -69,8 +69,10 @@ class BoundModel:
     def __init__(
         self, model: Any, kernel: LangevinKernel, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self.model, self.kernel = model, copy(kernel)
-        self.args, self.kwargs = args, kwargs
+        self.model = model
+        self.kernel = copy(kernel)
+        self.args = args
+        self.kwargs = kwargs
         check_batch(model, args, kwargs)
         with torch.no_grad():
             self.structure = plate_structure(model, *args, **kwargs)
@@ -95,7 +97,8 @@ class BoundModel:
     def rebind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundModel:
         """Return the model bound to other arguments."""
         new = copy(self)
-        new.args, new.kwargs = args, kwargs
+        new.args = args
+        new.kwargs = kwargs
         with torch.no_grad():
             new.density = self.density.rebind(args, kwargs)
         return new
@@ -167,7 +170,8 @@ class BoundModel:
             gradients = torch.autograd.grad(
                 (point.gradient * position).sum() - log_volume.sum(), leaves
             )
-        nodes, lower_bound = self.density.structure.trace.nodes, -drawn.log_density
+        nodes = self.density.structure.trace.nodes
+        lower_bound = -drawn.log_density
         for name, gradient, value in zip(
             self.density.layout.sites, gradients, drawn.values, strict=True
         ):
@@ -185,7 +189,8 @@ class BoundModel:
         nodes = trace_latents_at(
             self.density.terms.model, given, self.structure, self.args, self.kwargs
         ).nodes
-        parts, volumes = {}, []
+        parts = {}
+        volumes = []
         for name, site in sites.items():
             coordinates = site.coordinate.of_value(nodes[name]["fn"], given[name])
             volumes.append(

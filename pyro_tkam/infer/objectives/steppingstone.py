@@ -104,11 +104,13 @@ class SteppingstoneMLE(ChainMLE):
             raise ValueError(
                 f'num_chains must be at least 2 with gradient="reweighted", got {num_chains}'
             )
-        self.num_temperatures, self.swap_every = num_temperatures, swap_every
+        self.num_temperatures = num_temperatures
+        self.swap_every = swap_every
         self.exponent = exponent if callable(exponent) else lambda step: exponent
         power_law(num_temperatures, self.exponent(0))
         super().__init__(kernel, num_steps, num_chains, log_prior_gradient, persistent, options)
-        self._estimate, self._posterior = ESTIMATORS[estimator], GRADIENTS[gradient]
+        self._estimate = ESTIMATORS[estimator]
+        self._posterior = GRADIENTS[gradient]
 
     def _sample(self, bound: BoundModel, guide: Any) -> PosteriorDraws:
         betas = power_law(self.num_temperatures, self.exponent(self.step), dtype=torch.float64)
@@ -121,7 +123,8 @@ class SteppingstoneMLE(ChainMLE):
         step_size = self._carried(len(fresh), fresh)
         shaped = step_size.reshape(-1, *(1,) * (fresh.dim() - 1)).expand_as(fresh)
         chains.set_tuning(replace(chains.tuning, step_size=shaped))
-        infos, log_likelihoods = [], []
+        infos = []
+        log_likelihoods = []
         for _ in range(self.num_steps):
             infos.append(chains.step())
             log_likelihoods.append(chains.by_rung(chains.point.parts[1]))
