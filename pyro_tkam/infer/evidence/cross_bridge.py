@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.infer.diagnosis import bridge_verdict
-from pyro_tkam.infer.evidence.importance import evidence_of_weights
 from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.posterior.weights import evidence_of_weights
 from pyro_tkam.infer.results import Evidence, Verdict
 from pyro_tkam.infer.tempering.estimates import log_joint
 from pyro_tkam.ops.estimators import CrossProposal, Estimate, cross_bridge, fit_normal

@@ -8,14 +8,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from pyro_tkam.infer.evidence.budget import Budget, BudgetSpentError
-from pyro_tkam.infer.evidence.coverage import WeightedPositions
 from pyro_tkam.infer.evidence.cross_bridge import APART_SIGMAS
-from pyro_tkam.infer.evidence.importance import (
-    ImportanceSampling,
-    effective_draws,
-    evidence_of_weights,
-)
+from pyro_tkam.infer.evidence.importance import ImportanceSampling
 from pyro_tkam.infer.evidence.laplace import (
     MOST_WEIGHTS,
     PILOT_WEIGHTS,
@@ -23,14 +17,17 @@ from pyro_tkam.infer.evidence.laplace import (
     laplace_evidence,
 )
 from pyro_tkam.infer.evidence.posterior_bridge import PosteriorBridge
-from pyro_tkam.infer.evidence.progress import Progress
-from pyro_tkam.infer.evidence.search import Search
-from pyro_tkam.infer.evidence.target import PosteriorTarget
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.layouts import one_turn
 from pyro_tkam.infer.model.requirements import Checked
+from pyro_tkam.infer.posterior.budget import Budget, BudgetSpentError
+from pyro_tkam.infer.posterior.coverage import WeightedPositions
+from pyro_tkam.infer.posterior.progress import Progress
+from pyro_tkam.infer.posterior.search import Search
+from pyro_tkam.infer.posterior.target import PosteriorTarget
+from pyro_tkam.infer.posterior.weights import effective_draws, evidence_of_weights
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 
 AIM = 0.5

@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.evidence.coverage import WeightedPositions
-from pyro_tkam.infer.evidence.importance import effective_draws, evidence_of_weights
-from pyro_tkam.infer.evidence.optima import Optima
-from pyro_tkam.infer.evidence.search import Search
-from pyro_tkam.infer.evidence.target import weigh
+from pyro_tkam.infer.posterior.coverage import WeightedPositions
+from pyro_tkam.infer.posterior.optima import Optima
+from pyro_tkam.infer.posterior.search import Search
+from pyro_tkam.infer.posterior.target import weigh
+from pyro_tkam.infer.posterior.weights import effective_draws, evidence_of_weights
 from pyro_tkam.infer.results import Evidence
 from pyro_tkam.ops.estimators import pareto_smooth
 from pyro_tkam.ops.estimators.mixture import Mixture

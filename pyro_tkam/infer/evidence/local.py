@@ -9,17 +9,14 @@ from typing import Any
 
 import torch
 
-from pyro_tkam.infer.evidence.budget import Budget
-from pyro_tkam.infer.evidence.importance import (
-    ImportanceSampling,
-    WeightedDraws,
-    evidence_of_weights,
-)
+from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws
 from pyro_tkam.infer.evidence.mixture_proposal import FEWEST_WEIGHTS, FittedProposal
 from pyro_tkam.infer.evidence.proposals import Proposal
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.requirements import Checked
+from pyro_tkam.infer.posterior.budget import Budget
+from pyro_tkam.infer.posterior.weights import evidence_of_weights
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.infer.tempering.estimates import bridge_evaluations, bridge_evidence, guide_verdict
 from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering, PowerPosteriors

@@ -8,10 +8,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from pyro_tkam.infer.diagnosis import importance_verdict
-from pyro_tkam.infer.evidence.budget import Budget
 from pyro_tkam.infer.evidence.mode_search import Known, Scouts
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.posterior.budget import Budget
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.infer.tempering.estimates import (
     TemperedDraws,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.evidence.budget import Budget
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.posterior.budget import Budget
 from pyro_tkam.ops.batched import choose
 from pyro_tkam.ops.langevin import Point
 

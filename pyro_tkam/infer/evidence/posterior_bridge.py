@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from pyro_tkam.infer.evidence.coverage import WeightedPositions
 from pyro_tkam.infer.evidence.cross_bridge import CrossFitted, cross_fitted_evidence
-from pyro_tkam.infer.evidence.ensemble_draws import EnsembleDraws
-from pyro_tkam.infer.evidence.search import Search
-from pyro_tkam.infer.evidence.target import PosteriorTarget
 from pyro_tkam.infer.evidence.tilts import Tilts
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.model.values import positions_of_values
+from pyro_tkam.infer.posterior.coverage import WeightedPositions
+from pyro_tkam.infer.posterior.ensemble_draws import EnsembleDraws
+from pyro_tkam.infer.posterior.search import Search
+from pyro_tkam.infer.posterior.target import PosteriorTarget
 from pyro_tkam.infer.results import Evidence
 from pyro_tkam.ops.estimators import CrossProposal, fit_normal
 from pyro_tkam.ops.estimators.mixture import STUDENT_DF, Mixture

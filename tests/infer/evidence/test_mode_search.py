@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pyro_tkam.infer import AutoMALA, ModelDensity
-from pyro_tkam.infer.evidence.budget import Budget
 from pyro_tkam.infer.evidence.mode_search import Known, Scouts
+from pyro_tkam.infer.posterior.budget import Budget
 
 LOCS, SCALE = (-4.0, 4.0), 0.5
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.evidence.importance import effective_draws
-from pyro_tkam.infer.evidence.optima import Optima
-from pyro_tkam.infer.evidence.target import PosteriorTarget, weigh
+from pyro_tkam.infer.posterior.optima import Optima
+from pyro_tkam.infer.posterior.target import PosteriorTarget, weigh
+from pyro_tkam.infer.posterior.weights import effective_draws
 from pyro_tkam.infer.results import Finding, Verdict
 from pyro_tkam.ops.estimators import importance
 

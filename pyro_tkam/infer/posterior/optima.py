@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.evidence.target import PosteriorTarget
+from pyro_tkam.infer.posterior.target import PosteriorTarget
 from pyro_tkam.ops.climb import climb
 from pyro_tkam.ops.estimators.mixture import STUDENT_DF, Mixture
 

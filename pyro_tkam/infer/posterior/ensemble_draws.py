@@ -9,7 +9,6 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_tkam.infer.evidence.budget import Budget
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.ensemble_adaptation import WINDOWS
 from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
@@ -17,6 +16,7 @@ from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.mcmc.tempered_ensemble import MOVES
 from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.posterior.budget import Budget
 from pyro_tkam.infer.results import Verdict
 from pyro_tkam.ops.langevin import StepInfo
 

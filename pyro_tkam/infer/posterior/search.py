@@ -9,10 +9,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.evidence.coverage import WeightedPositions, missed_optima, missed_verdict
-from pyro_tkam.infer.evidence.optima import MOST_STEPS, Optima, find_optima
-from pyro_tkam.infer.evidence.progress import Progress
-from pyro_tkam.infer.evidence.target import PosteriorTarget, ReferenceDraws
+from pyro_tkam.infer.posterior.coverage import WeightedPositions, missed_optima, missed_verdict
+from pyro_tkam.infer.posterior.optima import MOST_STEPS, Optima, find_optima
+from pyro_tkam.infer.posterior.progress import Progress
+from pyro_tkam.infer.posterior.target import PosteriorTarget, ReferenceDraws
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators.mixture import Mixture
 

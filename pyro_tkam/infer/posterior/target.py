@@ -13,9 +13,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_tkam.infer.evidence.budget import Budget
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.failures import ForRows
+from pyro_tkam.infer.posterior.budget import Budget
 from pyro_tkam.ops.estimators import CrossProposal
 
 MOST_ROWS, FEW_ROWS, MOST_LOOPED = 8192, 128, 16
