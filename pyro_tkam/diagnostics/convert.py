@@ -55,10 +55,10 @@ def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
     ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
     ...     with pyro.plate("data", len(x)):
     ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-    >>> mcmc = VectorizedMCMC(MALA(model), num_samples=8, num_chains=4, disable_progbar=True)
+    >>> mcmc = VectorizedMCMC(MALA(model), num_samples=100, num_chains=32, disable_progbar=True)
     >>> mcmc.run(torch.zeros(3))
     >>> dict(to_arviz(mcmc)["log_likelihood"]["x"].sizes)
-    {'chain': 4, 'draw': 8, 'data': 3}
+    {'chain': 32, 'draw': 100, 'data': 3}
     """
     # A run folder belongs to a package that imports this one, so it converts itself.
     convert: Callable[..., Container] | None = getattr(result, "__to_arviz__", None)

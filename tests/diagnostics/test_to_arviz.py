@@ -26,6 +26,7 @@ from pyro_tkam.infer import (
     Verdict,
 )
 from pyro_tkam.train import RunFolder
+from tests.untrusted import untrusted
 
 CHAINS, DRAWS, RUNGS = 2, 40, 3
 LOCAL_DATA = torch.tensor([[0.0, 0.5], [1.0, -0.5], [2.0, 0.3], [0.1, 0.2]])
@@ -62,7 +63,8 @@ def mcmc(model):
     run = VectorizedMCMC(
         AutoMALA(model), num_samples=DRAWS, num_chains=CHAINS, disable_progbar=True
     )
-    run.run(LOCAL_DATA)
+    with untrusted():
+        run.run(LOCAL_DATA)
     return run
 
 
@@ -152,7 +154,8 @@ def test_coordinates_of_nested_plates():
             pyro.sample("x", dist.Normal(z, 1.0), obs=torch.zeros(2, 3))
 
     run = VectorizedMCMC(MALA(model), num_samples=20, num_chains=2, disable_progbar=True)
-    run.run()
+    with untrusted():
+        run.run()
     container = to_arviz(run)
     assert container["sample_stats"]["lp"].dims == ("chain", "draw", "rows", "columns")
     for group in ("posterior", "log_likelihood", "observed_data", "sample_stats"):
@@ -249,7 +252,8 @@ def branching(x):
 def test_summed_out_sites_leave_a_log_likelihood(model, data):
     kernel = AutoMALA(switched if model is branching else model)
     run = VectorizedMCMC(kernel, num_samples=30, num_chains=2, disable_progbar=True)
-    run.run(data)
+    with untrusted():
+        run.run(data)
     run.kernel.model = model
     container = to_arviz(run)
     low = torch.tensor(container["posterior"]["low"].values)
@@ -269,7 +273,8 @@ def test_summed_out_sites_leave_a_log_likelihood(model, data):
 def test_loo_of_a_model_with_summed_out_sites():
     pyro.set_rng_seed(0)
     run = VectorizedMCMC(AutoMALA(switched), num_samples=200, num_chains=4, disable_progbar=True)
-    run.run(COMPARED_DATA)
+    with untrusted():
+        run.run(COMPARED_DATA)
     loo = arviz.loo(to_arviz(run))
     assert math.isfinite(getattr(loo, "elpd_loo", getattr(loo, "elpd", math.nan)))
 
@@ -282,7 +287,8 @@ def test_data_that_share_a_summed_out_site_have_no_log_likelihood():
             pyro.sample("x", dist.Normal(z + k, 1.0), obs=x)
 
     run = VectorizedMCMC(MALA(model), num_samples=20, num_chains=2, disable_progbar=True)
-    run.run(LOCAL_DATA[:, 0])
+    with untrusted():
+        run.run(LOCAL_DATA[:, 0])
     with pytest.warns(
         UserWarning, match=r"log_likelihood is left out.*the data of 'x' share.*\['k'\]"
     ):
@@ -300,7 +306,8 @@ def test_observed_sites_that_share_a_summed_out_site_have_no_log_likelihood():
             pyro.sample("y", dist.Normal(z - k, 1.0), obs=x)
 
     run = VectorizedMCMC(MALA(model), num_samples=20, num_chains=2, disable_progbar=True)
-    run.run(LOCAL_DATA[:, 0])
+    with untrusted():
+        run.run(LOCAL_DATA[:, 0])
     with pytest.warns(UserWarning, match=r"\['x', 'y'\] share sites that are summed out, \['k'\]"):
         assert "log_likelihood" not in to_arviz(run)
 
@@ -309,7 +316,8 @@ def test_sites_that_were_not_saved_are_named():
     run = VectorizedMCMC(
         MALA(shared), num_samples=20, num_chains=2, save_params=["loc"], disable_progbar=True
     )
-    run.run(LOCAL_DATA)
+    with untrusted():
+        run.run(LOCAL_DATA)
     with pytest.warns(UserWarning, match=r"the sites \['scale'\] have no draws"):
         assert "log_likelihood" not in to_arviz(run)
 
@@ -391,7 +399,8 @@ def test_potential_functions_have_a_posterior_only():
         initial_params={"z": torch.zeros(2, 3)},
         disable_progbar=True,
     )
-    run.run()
+    with untrusted():
+        run.run()
     container = to_arviz(run)
     assert container["posterior"]["z"].shape == (2, 20, 3)
 
@@ -416,7 +425,8 @@ def test_an_evidence_is_no_number():
     mcmc = VectorizedMCMC(
         MALA(lambda: pyro.sample("z", dist.Normal(0.0, 1.0))), 4, num_chains=2, disable_progbar=True
     )
-    mcmc.run()
+    with untrusted():
+        mcmc.run()
     with pytest.raises(
         TypeError, match="evidence must be an Evidence, as log_evidence returns, got float"
     ):
@@ -457,7 +467,8 @@ def number_for_data():
 )
 def test_every_datum_has_a_value_and_a_log_likelihood(model, sizes, tmp_path):
     run = VectorizedMCMC(MALA(model), num_samples=8, num_chains=2, disable_progbar=True)
-    run.run()
+    with untrusted():
+        run.run()
     save(to_arviz(run), tmp_path / "run.nc")
     container = load(tmp_path / "run.nc")
     assert dict(container["observed_data"]["x"].sizes) == sizes
@@ -479,7 +490,8 @@ def test_scoped_sites_survive_netcdf(tmp_path):
             pyro.sample("x", dist.Normal(loc[..., 0], 1.0), obs=torch.tensor(0.0))
 
     run = VectorizedMCMC(MALA(model), num_samples=8, num_chains=2, disable_progbar=True)
-    run.run()
+    with untrusted():
+        run.run()
     save(to_arviz(run), tmp_path / "run.nc")
     posterior = load(tmp_path / "run.nc")["posterior"]
     assert posterior["outer.loc"].dims == ("chain", "draw", "outer.loc_dim_0")
@@ -493,7 +505,8 @@ def test_sites_named_like_dimensions_are_refused_by_name(name):
         pyro.sample("x", dist.Normal(0.0, scale), obs=torch.tensor(0.0))
 
     run = VectorizedMCMC(MALA(model), num_samples=8, num_chains=2, disable_progbar=True)
-    run.run()
+    with untrusted():
+        run.run()
     with pytest.raises(ValueError, match=rf"names of dimensions, got \['{name}'\]"):
         to_arviz(run)
 
@@ -505,6 +518,7 @@ def test_plates_named_like_dimensions_are_refused_by_name():
             pyro.sample("x", dist.Normal(loc, 1.0), obs=torch.zeros(2))
 
     run = VectorizedMCMC(MALA(model), num_samples=8, num_chains=2, disable_progbar=True)
-    run.run()
+    with untrusted():
+        run.run()
     with pytest.raises(ValueError, match="dimensions of different names"):
         to_arviz(run)

@@ -10,6 +10,9 @@ from pyro.nn import PyroModule, PyroSample
 from pyro_tkam.models import TKAM, AmortizedGuide, TiltedPrior
 from pyro_tkam.nn import KANLayer
 
+# Newer versions of torch say so of what is called here on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated:DeprecationWarning")
+
 REFUSAL = "jit_compile must be False for a model with"
 
 

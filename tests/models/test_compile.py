@@ -7,8 +7,8 @@ from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.models import TKAM
 
 
-# torch.compile itself gives it: shown, no error
-@pytest.mark.filterwarnings("default:The .grad attribute of a Tensor")
+# torch.compile itself gives it.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.parametrize("basis", ["rbf", "bspline"])
 def test_a_compiled_generator_has_the_same_gradients(basis):
     """Graphs are made but no code, since a machine may lack a C++ compiler."""

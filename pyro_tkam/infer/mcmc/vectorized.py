@@ -96,12 +96,12 @@ class VectorizedMCMC(BatchRun):
     >>> import pyro, torch, pyro.distributions as dist
     >>> from pyro_tkam.infer import MALA
     >>> def model():
-    ...     pyro.sample("z", dist.Gamma(2.0, 1.0))
-    >>> mcmc = VectorizedMCMC(MALA(model), num_samples=5, warmup_steps=20, num_chains=4,
+    ...     pyro.sample("z", dist.Normal(2.0, 1.0))
+    >>> mcmc = VectorizedMCMC(MALA(model), num_samples=100, warmup_steps=50, num_chains=32,
     ...     disable_progbar=True)
     >>> mcmc.run()
     >>> mcmc.get_samples(group_by_chain=True)["z"].shape
-    torch.Size([4, 5])
+    torch.Size([32, 100])
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import arviz
 import pyro
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pyro_tkam.infer import MALA, ULA, AutoMALA, VectorizedMCMC
 from tests.infer.models import eight_schools_noncentered
+from tests.untrusted import untrusted
 
 pytestmark = pytest.mark.slow
 Moments = dict[str, list[tuple[float, float, float, float]]]
@@ -94,13 +96,20 @@ def largest_difference(samples: dict[str, Tensor], expected: Moments) -> float:
     return largest
 
 
+def diverging(kernel: type, name: str) -> AbstractContextManager[object]:
+    """Expect MALA's divergences in the steep flank of the logarithm of a half-Cauchy variable."""
+    steep = kernel is MALA and name == "eight schools"
+    return untrusted("divergences") if steep else nullcontext()
+
+
 @every_model
 @pytest.mark.parametrize("kernel", [MALA, AutoMALA])
 def test_moments_agree(name: str, kernel: type) -> None:
     model, expected = MODELS[name]
     pyro.set_rng_seed(0)
     mcmc = VectorizedMCMC(kernel(model), 300, 400, num_chains=64, disable_progbar=True)
-    mcmc.run()
+    with diverging(kernel, name):
+        mcmc.run()
     assert largest_difference(mcmc.get_samples(group_by_chain=True), expected) < LARGEST
 
 
@@ -112,5 +121,6 @@ def test_a_biased_kernel_disagrees(name: str) -> None:
     mcmc = VectorizedMCMC(
         ULA(model, step_size=CONTROL[name]), 300, 400, num_chains=64, disable_progbar=True
     )
-    mcmc.run()
+    with untrusted("stray chains") if name == "eight schools" else nullcontext():
+        mcmc.run()
     assert largest_difference(mcmc.get_samples(group_by_chain=True), expected) > LARGEST

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+from contextlib import nullcontext
 
 import arviz
 import pyro
@@ -22,6 +23,7 @@ from tests.infer.models import (
     local_latents,
     mixture,
 )
+from tests.untrusted import untrusted
 
 KERNELS = [ULA, MALA, AutoMALA, EnsembleHMC]
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
@@ -82,24 +84,26 @@ def test_kernels_run_in_pyros_mcmc(kernel: type) -> None:
 @every_kernel
 def test_results_go_to_arviz(kernel: type) -> None:
     mcmc = VectorizedMCMC(kernel(gaussian), 20, 10, num_chains=2, disable_progbar=True)
-    mcmc.run(torch.tensor(1.0))
+    with untrusted():
+        mcmc.run(torch.tensor(1.0))
     data = arviz.from_pyro(mcmc)
     assert data.posterior["a_mean"].shape == (2, 20)
     assert data.sample_stats["diverging"].shape == (2, 20)
 
 
 @every_kernel
-@pytest.mark.filterwarnings("default:num_chains=2 is more than:UserWarning")
-def test_chains_can_run_one_after_another(kernel: type) -> None:
+def test_chains_can_run_one_after_another(kernel: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.multiprocessing.cpu_count", lambda: 2)
     initial = {"a_mean": torch.tensor([-3.0, 3.0]), "scale": torch.tensor([0.0, 1.0])}
-    mcmc = MCMC(
-        kernel(gaussian, step_size=1e-8),
-        num_samples=3,
-        warmup_steps=0,
-        num_chains=2,
-        initial_params=initial,
-        disable_progbar=True,
-    )
+    with pytest.warns(UserWarning, match="num_chains=2 is more than available_cpu=1"):
+        mcmc = MCMC(
+            kernel(gaussian, step_size=1e-8),
+            num_samples=3,
+            warmup_steps=0,
+            num_chains=2,
+            initial_params=initial,
+            disable_progbar=True,
+        )
     mcmc.run(torch.tensor(1.0))
     draws = mcmc.get_samples(group_by_chain=True)["a_mean"]
     if kernel is not AutoMALA:
@@ -152,7 +156,7 @@ def test_potentials_are_sampled(kernel: type) -> None:
 
     start = {"z": torch.zeros(64, 2)}
     mcmc = VectorizedMCMC(
-        kernel(potential_fn=potential, step_size=0.5),
+        kernel(potential_fn=potential, step_size=1.0),
         num_samples=100,
         warmup_steps=100,
         num_chains=64,
@@ -254,7 +258,8 @@ def test_adaptation_changes_automala_only_between_rounds() -> None:
         disable_progbar=True,
         hook_fn=lambda *_: steps.append(mcmc._chains.tuning.step_size.item()),
     )
-    mcmc.run(torch.tensor(1.0))
+    with untrusted():
+        mcmc.run(torch.tensor(1.0))
     changes = [i + 1 for i in range(1, len(steps)) if steps[i] != steps[i - 1]]
     assert set(changes) <= set(doubling_rounds(64))
     assert len(changes) > 3
@@ -264,7 +269,8 @@ def test_mala_reaches_its_acceptance_rate() -> None:
     mcmc = VectorizedMCMC(
         MALA(eight_schools_noncentered), 200, 400, num_chains=32, disable_progbar=True
     )
-    mcmc.run()
+    with untrusted("divergences"):
+        mcmc.run()
     assert mcmc.sample_stats["acceptance_rate"].mean().item() == pytest.approx(0.574, abs=0.06)
 
 
@@ -273,7 +279,9 @@ def test_vectorized_chains_sample_the_posterior(kernel: type) -> None:
     mcmc = VectorizedMCMC(
         kernel(gaussian, step_size=0.05), 200, 200, num_chains=64, disable_progbar=True
     )
-    mcmc.run(torch.tensor(1.0))
+    found = {ULA: "too few draws", MALA: "divergences"}.get(kernel)
+    with untrusted(found) if found else nullcontext():
+        mcmc.run(torch.tensor(1.0))
     mean_error(mcmc.get_samples(), sds=0.04)
     assert mcmc.get_samples()["a_mean"].std().item() == pytest.approx(0.2**0.5, rel=0.1)
     for name in ("lp", "acceptance_rate", "step_size", "diverging", "energy", "reversible"):
@@ -287,7 +295,8 @@ def test_local_data_have_their_own_chains(kernel: type) -> None:
     mcmc = VectorizedMCMC(
         kernel(local_latents, step_size=0.05), 30, 30, num_chains=4, disable_progbar=True
     )
-    mcmc.run(ROWS)
+    with untrusted():
+        mcmc.run(ROWS)
     assert mcmc.sample_stats["acceptance_rate"].shape == (4, 30, len(ROWS))
     assert mcmc.get_samples(group_by_chain=True)["z"].shape == (4, 30, len(ROWS), 2)
 
@@ -298,7 +307,8 @@ def test_enumerated_models_are_sampled(kernel: type, chains: int) -> None:
     mcmc = VectorizedMCMC(
         kernel(mixture, step_size=0.05), 10, 10, num_chains=chains, disable_progbar=True
     )
-    mcmc.run(ROWS)
+    with untrusted():
+        mcmc.run(ROWS)
     assert mcmc.get_samples()["weights"].shape == (10 * chains, 2)
     single = MCMC(kernel(mixture, step_size=0.05), 10, 10, disable_progbar=True)
     single.run(ROWS)
@@ -313,7 +323,8 @@ def test_a_resumed_run_is_the_same_to_the_bit(kernel: type, stop: int, tmp_path)
 
     pyro.set_rng_seed(5)
     whole = make(20)
-    whole.run()
+    with untrusted():
+        whole.run()
     pyro.set_rng_seed(5)
     first = make(20)
     first.hook_fn = lambda kernel, params, stage, i: interrupt(
@@ -333,7 +344,8 @@ def test_a_resumed_run_is_the_same_to_the_bit(kernel: type, stop: int, tmp_path)
     pyro.set_rng_seed(99)
     second = make(20)
     second.resume(torch.load(tmp_path / "state.pt", weights_only=True))
-    second.run()
+    with untrusted():
+        second.run()
     for name, value in whole.get_samples().items():
         assert torch.equal(value, second.get_samples()[name])
     for name, value in whole.sample_stats.items():
@@ -352,7 +364,8 @@ def test_a_run_whose_hook_raised_can_be_resumed(stop: int, error: type[BaseExcep
 
     pyro.set_rng_seed(5)
     whole = make()
-    whole.run(torch.tensor(1.0))
+    with untrusted():
+        whole.run(torch.tensor(1.0))
     pyro.set_rng_seed(5)
     first, second = make(), make()
     first.hook_fn = fail
@@ -360,13 +373,15 @@ def test_a_run_whose_hook_raised_can_be_resumed(stop: int, error: type[BaseExcep
         first.run(torch.tensor(1.0))
     assert first.state["steps"] == stop + 1
     second.resume(first.state)
-    second.run(torch.tensor(1.0))
+    with untrusted():
+        second.run(torch.tensor(1.0))
     assert torch.equal(second.get_samples()["a_mean"], whole.get_samples()["a_mean"])
 
 
 def test_a_run_that_fails_leaves_no_draws_of_the_one_before() -> None:
     mcmc = VectorizedMCMC(MALA(gaussian), 5, 5, num_chains=2, disable_progbar=True)
-    mcmc.run(torch.tensor(1.0))
+    with untrusted():
+        mcmc.run(torch.tensor(1.0))
     mcmc.hook_fn = lambda *_: interrupt(True)
     with pytest.raises(KeyboardInterrupt):
         mcmc.run(torch.tensor(5.0))
@@ -385,13 +400,16 @@ def interrupt(now: bool) -> None:
 def test_more_draws_can_be_added() -> None:
     pyro.set_rng_seed(6)
     whole = VectorizedMCMC(MALA(gaussian), 30, 10, num_chains=3, disable_progbar=True)
-    whole.run(torch.tensor(1.0))
+    with untrusted():
+        whole.run(torch.tensor(1.0))
     pyro.set_rng_seed(6)
     short = VectorizedMCMC(MALA(gaussian), 12, 10, num_chains=3, disable_progbar=True)
-    short.run(torch.tensor(1.0))
+    with untrusted():
+        short.run(torch.tensor(1.0))
     longer = VectorizedMCMC(MALA(gaussian), 30, 10, num_chains=3, disable_progbar=True)
     longer.resume(short.state)
-    longer.run(torch.tensor(1.0))
+    with untrusted():
+        longer.run(torch.tensor(1.0))
     assert torch.equal(longer.get_samples()["a_mean"], whole.get_samples()["a_mean"])
     with pytest.raises(ValueError, match="num_chains"):
         VectorizedMCMC(MALA(gaussian), 30, 10, num_chains=4).resume(short.state)
@@ -399,5 +417,6 @@ def test_more_draws_can_be_added() -> None:
 
 def test_only_wanted_sites_are_kept() -> None:
     mcmc = VectorizedMCMC(MALA(gaussian), 5, 5, save_params=["scale"], disable_progbar=True)
-    mcmc.run(torch.tensor(1.0))
+    with untrusted():
+        mcmc.run(torch.tensor(1.0))
     assert set(mcmc.get_samples()) == {"scale"}

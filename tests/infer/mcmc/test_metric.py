@@ -14,6 +14,7 @@ from pyro_tkam.infer.model.potential import PotentialDensity
 from pyro_tkam.ops.automala import NUM_UNIFORMS, automala_step
 from pyro_tkam.ops.langevin import Noise, Point, Tuning
 from tests.laws.kernel import EXAMPLES, Example, funnel, gaussian, leaves_invariant, smallest_p
+from tests.untrusted import untrusted
 
 
 def skewed(dim: int) -> AffineFrame:
@@ -177,14 +178,17 @@ def test_standardized_chains_mix_where_plain_ones_do_not() -> None:
     assert persistence(samples["z"]) < 0.8
     assert samples["z"].std().item() == pytest.approx(1.0, rel=0.1)
     assert samples["w"].std().item() == pytest.approx(100.0, rel=0.1)
-    assert persistence(run(standardize=False).get_samples(group_by_chain=True)["z"]) > 0.95
+    with untrusted("chains disagree"):
+        plain = run(standardize=False)
+    assert persistence(plain.get_samples(group_by_chain=True)["z"]) > 0.95
 
 
 def test_the_frame_changes_only_between_rounds() -> None:
     frames: list[object] = []
     mcmc = VectorizedMCMC(AutoMALA(correlated), 10, 64, num_chains=8, disable_progbar=True)
     mcmc.hook_fn = lambda *_: frames.append(mcmc._chains.adaptation.frame)
-    mcmc.run()
+    with untrusted():
+        mcmc.run()
     changes = [i + 1 for i in range(1, len(frames)) if frames[i] is not frames[i - 1]]
     assert changes == doubling_rounds(64)
     assert isinstance(mcmc._chains.adaptation, FrameAdaptation)
