@@ -1,5 +1,7 @@
 """How often a model's Python code runs; what a recorded graph evaluates is not counted."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from pyro_tkam.infer import EnsembleHMC, VectorizedMCMC, log_evidence
 from pyro_tkam.infer.evidence.log_evidence import METHODS
+from tests.untrusted import untrusted
 
 calls: list[int] = []
 
@@ -47,10 +50,11 @@ def test_an_evidence_prepares_once(model, data: Tensor, most: int, method: str) 
     assert len(calls) <= most
 
 
-@pytest.mark.parametrize("num_chains", [4, 64])
-def test_chains_prepare_once(num_chains: int) -> None:
+@pytest.mark.parametrize(("num_chains", "expected"), [(4, untrusted()), (64, nullcontext())])
+def test_chains_prepare_once(num_chains: int, expected: AbstractContextManager) -> None:
     pyro.set_rng_seed(0)
     calls.clear()
     mcmc = VectorizedMCMC(EnsembleHMC(single), 20, 20, num_chains=num_chains, disable_progbar=True)
-    mcmc.run(torch.tensor(0.5))
+    with expected:
+        mcmc.run(torch.tensor(0.5))
     assert len(calls) <= 4
