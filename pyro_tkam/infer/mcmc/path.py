@@ -36,6 +36,7 @@ class Path:
             density.records_graphs,
             _known(function, density),
             row_by_row=density.loops,
+            most_rows=density.most_rows,
         )
         self._record()
 

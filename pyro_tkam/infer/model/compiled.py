@@ -60,6 +60,7 @@ class TracedFunction:
     :param known: returns some batch and the function's values there, where these are known; the
         function is called for the check if None.
     :param row_by_row: whether the function itself does nothing but to loop over rows.
+    :param most_rows: rows that are evaluated at once; larger batches are cut.
     :param part_of: another function that begins with the same results, and how many there are: its
         recording serves this one as well, if there is one.
 
@@ -75,11 +76,13 @@ class TracedFunction:
         known: Known | None = None,
         *,
         row_by_row: bool = False,
+        most_rows: int | None = None,
         part_of: tuple[TracedFunction, int] | None = None,
     ) -> None:
         self.function = function
         self._known = known
         self._part_of = part_of
+        self.most_rows = most_rows
         self._row_by_row = row_by_row
         self.failure = None if enabled else "not wanted"
         self._module: fx.GraphModule | None = None
@@ -93,6 +96,9 @@ class TracedFunction:
 
     def __call__(self, batch: Tensor) -> tuple[Any, ...]:
         """Evaluate a batch."""
+        if self.most_rows is not None and len(batch) > self.most_rows:
+            parts = [self(part) for part in batch.chunk(-(-len(batch) // self.most_rows))]
+            return tuple(torch.cat(column) for column in zip(*parts, strict=True))
         if self._graph is None and self.failure is None:
             self._prepare(batch.detach())
         if self._graph is None:

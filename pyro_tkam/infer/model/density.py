@@ -55,6 +55,12 @@ from pyro_tkam.infer.model.sites import (
 from pyro_tkam.ops.batched import Batched
 from pyro_tkam.ops.langevin import Point
 
+CACHED_NUMBERS = 2**20
+"""
+Rows times data that are evaluated at once: 64 rows of 300,000 data take 12 ms a row together, and 4
+ms a row by three.
+"""
+
 _POSITIONS_COMPARED = 16
 """Starting points at which supports are compared."""
 
@@ -100,6 +106,10 @@ class Density(Protocol):
     @property
     def records_graphs(self) -> bool:
         """Whether evaluations may be recorded as lists of tensor operations."""
+
+    @property
+    def most_rows(self) -> int | None:
+        """Rows that are evaluated at once; None for any number."""
 
     @property
     def loops(self) -> bool:
@@ -298,6 +308,7 @@ class ModelDensity:
             if known is None
             else lambda: (known.position, function(known.terms, known.position)),
             row_by_row=self.loops,
+            most_rows=self.most_rows,
             part_of=part_of,
         )
 
@@ -305,6 +316,12 @@ class ModelDensity:
     def layout(self) -> Layout:
         """Where each site lies in a position."""
         return self.terms.layout
+
+    @property
+    def most_rows(self) -> int:
+        """Rows that are evaluated at once, so that numbers of all data stay in cache."""
+        values = (torch.as_tensor(site["value"]) for _, site in self.structure.sites())
+        return max(1, CACHED_NUMBERS // max(value.numel() for value in values))
 
     @property
     def records_graphs(self) -> bool:

@@ -28,6 +28,7 @@ class PotentialDensity:
     """
 
     records_graphs = True
+    most_rows = None
     loops = False
 
     def __init__(

@@ -186,3 +186,19 @@ def test_known_values_check_a_recording() -> None:
         torch.testing.assert_close(traced(x), function(x))
     assert right.failure is None
     assert wrong.failure is not None
+
+
+def test_large_batches_are_cut_to_most_rows() -> None:
+    seen = []
+
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        seen.append(len(x))
+        return x.square().sum(-1), x.sin()
+
+    cut, x = TracedFunction(function, enabled=False, most_rows=3), torch.randn(10, 2)
+    torch.testing.assert_close(cut(x), (x.square().sum(-1), x.sin()))
+    assert max(seen) == 3
+    assert sum(seen) == 10
+    recorded = TracedFunction(function, most_rows=3)
+    torch.testing.assert_close(recorded(x), (x.square().sum(-1), x.sin()))
+    assert recorded.failure is None

@@ -354,3 +354,22 @@ def test_latents_are_read_off_before_the_likelihood() -> None:
     assert values["b"].tolist() == [1.0, 1.0, 1.0]
     density.split_values(torch.zeros(3, 2))
     assert "likelihood" in seen
+
+
+def test_many_data_are_evaluated_by_a_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = torch.randn(50)
+
+    def model() -> None:
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", 50):
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=data)
+
+    whole, position = ModelDensity(model), torch.randn(11, 1)
+    assert whole.most_rows == 2**20 // 50
+    monkeypatch.setattr("pyro_tkam.infer.model.density.CACHED_NUMBERS", 220)
+    cut = ModelDensity(model)
+    assert cut.most_rows == 4
+    for name in ("log_density", "gradient"):
+        torch.testing.assert_close(
+            getattr(cut.point(position), name), getattr(whole.point(position), name)
+        )
