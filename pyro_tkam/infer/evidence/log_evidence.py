@@ -13,6 +13,7 @@ from pyro_tkam.infer.evidence.annealed import Annealing
 from pyro_tkam.infer.evidence.importance import ImportanceSampling
 from pyro_tkam.infer.evidence.joint import JointEvidence
 from pyro_tkam.infer.evidence.local import LocalEvidence
+from pyro_tkam.infer.evidence.prior_factors import PriorFactorsAsData, has_prior_factors
 from pyro_tkam.infer.evidence.proposals import Proposal
 from pyro_tkam.infer.mcmc.kernels.automala import AutoMALA
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
@@ -44,6 +45,13 @@ class Call:
         density = self.kernel.density(self.checked.args, self.checked.kwargs, None, **options)
         assert isinstance(density, ModelDensity)
         return density
+
+    def seen_through(self, handler: Callable[[Model], Model]) -> Call:
+        """Return the call of the model under a handler, checked anew."""
+        assert self.kernel.model is not None
+        model = handler(self.kernel.model)
+        checked = check_model(model, self.checked.args, self.checked.kwargs)
+        return Call(self.kernel.with_model(model), checked)
 
     def joint(self) -> Call:
         """Return the same call with all data sampled and weighed as a whole."""
@@ -112,6 +120,20 @@ def log_evidence(
     if options.get("guide") is not None:
         check_guide(options["guide"], model, checked)
     call = Call(kernel, checked)
+    if not has_prior_factors(checked):
+        return _estimate(call, method, options)
+    with_data, without = (
+        _estimate(call.seen_through(PriorFactorsAsData(hide)), method, options)
+        for hide in (False, True)
+    )
+    ratio = with_data - without
+    spent = with_data.evaluations + without.evaluations
+    return Evidence(
+        ratio.value, ratio.standard_error, with_data.method, ratio.verdict, evaluations=spent
+    )
+
+
+def _estimate(call: Call, method: str, options: dict[str, Any]) -> Evidence:
     try:
         return METHODS[method](call, **options)
     except CoupledDataError:

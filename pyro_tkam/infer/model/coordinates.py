@@ -14,9 +14,10 @@ import torch
 from pyro.distributions import constraints
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor
-from torch.distributions import Transform, biject_to
+from torch.distributions import Transform
 
 from pyro_tkam.distributions.normal_quantile import normal_quantile, normal_score
+from pyro_tkam.infer.model.positive_definite import bijection
 
 
 class Coordinate(Protocol):
@@ -47,7 +48,7 @@ class Unconstrained:
 
     def transform(self, fn: Any) -> Transform:
         """Return ``T`` for the site's distribution."""
-        return biject_to(fn.support) if self.given is None else self.given
+        return bijection(fn.support) if self.given is None else self.given
 
     def value(self, fn: Any, coordinates: Tensor) -> Tensor:
         """Return ``T(u)``."""

@@ -6,6 +6,7 @@ densities.
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NoReturn
 
 import pyro
@@ -16,6 +17,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyro_tkam.distributions.lkj import draw
 from pyro_tkam.infer.model.handlers import trace_latents
 from pyro_tkam.infer.model.plates import (
     Plates,
@@ -221,16 +223,16 @@ class _DrawParticles(Messenger):
         msg["done"] = True
 
     def _draw(self, fn: Any) -> Tensor:
-        draw = fn.rsample if self.reparameterized else fn.sample
+        sample = fn.rsample if self.reparameterized else partial(draw, fn)
         rank = -self.particle_dim
         batch = (1,) * (rank - len(fn.batch_shape)) + tuple(fn.batch_shape)
         shared = [dim + rank for dim in self.shared_dims]
         if batch[0] == self.num_particles:  # it already depends on the particles
-            value = draw().reshape(batch + tuple(fn.event_shape))
+            value = sample().reshape(batch + tuple(fn.event_shape))
             return value[tuple(slice(1) if i in shared else slice(None) for i in range(rank))]
         copies = math.prod(batch[i] for i in shared)
         rounds = math.ceil(self.num_particles / copies)
-        value = draw((rounds,)).reshape((rounds, *batch[1:], *fn.event_shape))
+        value = sample((rounds,)).reshape((rounds, *batch[1:], *fn.event_shape))
         value = value.movedim(shared, tuple(range(1, 1 + len(shared)))).flatten(0, len(shared))
         for i in sorted(shared):
             value = value.unsqueeze(i)

@@ -175,8 +175,7 @@ class ModelTerms:
             coordinates, and twice where a flat prior leaves none to draw from.
         """
         given = self._from_normal(self.layout.unflatten(normal))
-        with DrawDetached():
-            return self.coordinates(self._run_latents(given), given)
+        return self.coordinates(self._run_latents(given), given)
 
     def plated_draw_prior(self, normal: Tensor) -> Tensor:
         """Draw positions ``(rows, *local, dim)`` from the prior, as :meth:`draw_prior` does."""
@@ -269,6 +268,7 @@ class ModelTerms:
             pyro.validation_enabled(False),
             in_latents_only(),
             ForRows(),
+            DrawDetached(),
             setting,
         ):
             yield

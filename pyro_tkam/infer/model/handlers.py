@@ -10,6 +10,8 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 
+from pyro_tkam.distributions.lkj import draw
+
 
 def trace_latents(
     model: Any, names: Collection[str], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -57,5 +59,5 @@ class DrawDetached(Messenger):
         if msg["done"] or msg["is_observed"] or msg["value"] is not None:
             return
         if isinstance(msg["fn"], TorchDistributionMixin):
-            msg["value"] = msg["fn"].sample()
+            msg["value"] = draw(msg["fn"])
             msg["done"] = True

@@ -25,6 +25,7 @@ from pyro_tkam.infer.model.sites import (
     Site,
     first_run,
     is_improper,
+    is_partly_masked,
     is_prior,
     refuse_subsampling,
     sample_sites,
@@ -154,6 +155,7 @@ def check_guide(guide: Any, model: Model, checked: Checked) -> None:
                 f"guide must draw the latent sites {list(latent)} of the model alone, got {other} "
                 'too; mark them by infer={"is_auxiliary": True} if they belong to these'
             )
+        _refuse_without_density(own, list(latent))
         for name, site in latent.items():
             _refuse_narrow(model, checked, name, site, own[name])
 
@@ -268,6 +270,38 @@ def _refuse_outside(model: Model, checked: Checked, name: str, site: Site) -> No
             f"model must have data in the support of their distribution, {fn.support}, got a datum "
             f"outside at the observed site {name!r}"
         )
+
+
+def _refuse_without_density(own: dict[str, Site], latent: list[str]) -> None:
+    """Refuse a guide whose sites have no density, or another one than they are drawn from.
+
+    Pyro's autoguides draw one auxiliary site and compute the latent ones from it: these are
+    ``Delta`` then, and have the density of that site.
+    """
+    point = [name for name in latent if isinstance(unwrapped(own[name]["fn"]), dist.Delta)]
+    source = [
+        name
+        for name, site in own.items()
+        if name not in latent and not isinstance(unwrapped(site["fn"]), dist.Delta)
+    ]
+    if point and not source:
+        raise ValueError(
+            f"guide must draw its sites from densities, got point masses (Delta) at {point}"
+        )
+    if source and not point:
+        raise ValueError(
+            "guide must have auxiliary sites only where its latent sites are computed from them, "
+            f"got {source} beside latent sites that are drawn: their densities would count too"
+        )
+    if changed := [name for name, site in own.items() if not _has_own_density(site)]:
+        raise ValueError(
+            f"guide must have neither scale nor mask, got one at {changed}: its density would not "
+            "be that of its draws"
+        )
+
+
+def _has_own_density(site: Site) -> bool:
+    return bool((torch.as_tensor(site["scale"]) == 1).all()) and not is_partly_masked(site)
 
 
 def _refuse_narrow(model: Model, checked: Checked, name: str, site: Site, own: Site) -> None:

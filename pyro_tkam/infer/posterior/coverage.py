@@ -21,7 +21,9 @@ NUM_WEIGHED, FEWEST_WEIGHED = 1000, 100
 FEWEST_EFFECTIVE = 20.0
 """Effective draws of a peak below which its curvature does not describe it, and says no mass."""
 
-REGION = 0.95
+REACH = 4.0
+"""Standard deviations of a normal's squared radius, and more, up to which a peak reaches."""
+
 LACKING = 0.1
 """Share of the draws that a peak should hold below which it counts as missed."""
 
@@ -45,7 +47,8 @@ def missed_optima(
     Return the log masses of the optima that hold more than 1% of an evidence where
     there are next to no draws.
 
-    A peak's mass is that of weighted draws of its Student-t; its region is where 95% of it lies.
+    A peak's mass is that of weighted draws of its Student-t within a radius that holds nearly all
+    of a normal; beyond, there may be another peak.
 
     :param target: the posterior.
     :param optima: peaks.
@@ -54,6 +57,7 @@ def missed_optima(
     """
     masses = []
     shares = draws.log_weights.softmax(0)
+    radius = target.dim + REACH * (2 * target.dim) ** 0.5 + REACH
     for index in range(len(optima)):
         if optima.log_mass[index] < log_evidence + math.log(SMALL_SHARE) - 3:
             continue
@@ -61,11 +65,12 @@ def missed_optima(
             break
         one = optima.take(torch.tensor([index]))
         positions, log_weights = weigh(target, one.mixture(), num)
+        inside = one.distance(positions)[0] <= radius
+        log_weights = torch.where(inside, log_weights, -torch.inf)
         if not log_weights.amax().isfinite() or effective_draws(log_weights) < FEWEST_EFFECTIVE:
             continue
         log_mass = importance(log_weights).value
-        radius = _weighted_quantile(one.distance(positions)[0], log_weights.softmax(0))
-        expected = REGION * (log_mass - log_evidence).clamp(max=0).exp()
+        expected = (log_mass - log_evidence).clamp(max=0).exp()
         held = shares[one.distance(draws.positions)[0] <= radius].sum()
         if expected > SMALL_SHARE and held < LACKING * expected:
             masses.append(log_mass)
@@ -86,9 +91,3 @@ def missed_verdict(log_masses: Tensor, log_evidence: float) -> Verdict:
         f"{gain.item() - log_evidence:.2g} nats"
     )
     return Verdict((Finding("missed mode", seen, "give a guide that covers all modes"),))
-
-
-def _weighted_quantile(value: Tensor, share: Tensor) -> Tensor:
-    order = value.argsort()
-    index = int((share[order].cumsum(0) < REGION).sum().clamp(max=len(value) - 1))
-    return value[order[index]]

@@ -174,6 +174,12 @@ class LangevinKernel(MCMCKernel):
         other._options = self._options | options
         return other
 
+    def with_model(self, model: Model) -> LangevinKernel:
+        """Return the same kernel for another model."""
+        other = copy(self)
+        other.model = model
+        return other
+
     @property
     def samples_jointly(self) -> bool:
         """Whether all data are sampled as a whole, whatever their plates."""

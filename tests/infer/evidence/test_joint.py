@@ -1,0 +1,241 @@
+"""The default evidence of joint models against closed forms.
+
+Estimates are asked to be within 4.5 standard errors plus 0.002 nats, so a test of one estimate
+fails falsely with probability below 1e-5; seeds are fixed all the same.
+"""
+
+import itertools
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer import EnsembleHMC, log_evidence
+from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.posterior.budget import Budget
+from pyro_tkam.infer.posterior.coverage import WeightedPositions, missed_optima
+from pyro_tkam.infer.posterior.optima import MOST_STEPS, Optima, find_optima
+from pyro_tkam.infer.posterior.progress import Progress
+from pyro_tkam.infer.posterior.search import Search
+from pyro_tkam.infer.posterior.target import PosteriorTarget, weigh
+from pyro_tkam.infer.results import Evidence, Verdict
+from tests.infer.evidence_problems import assert_close, regression, regression_problem
+
+
+def target_of(model, **options) -> PosteriorTarget:
+    return PosteriorTarget(ModelDensity(model, (), batch_plates=(), **options), Budget())
+
+
+@pytest.mark.parametrize(
+    ("num", "dim"), [(20, 1), (60, 20), pytest.param(150, 100, marks=pytest.mark.slow)]
+)
+def test_conjugate_regressions(num: int, dim: int) -> None:
+    data, exact = regression_problem(num, dim)
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(regression, *data)
+    assert_close(evidence, exact)
+    assert evidence.verdict.trusted, str(evidence)
+    assert evidence.standard_error < 0.03
+    assert evidence.evaluations < 600_000
+
+
+def needle() -> None:
+    """A likelihood that is flat but for a needle with nine tenths of the mass."""
+    z = pyro.sample("z", dist.Uniform(-torch.ones(3), 1.0).to_event(1))
+    spike = math.log(0.9) + dist.Normal(0.3, 0.01).log_prob(z).sum(-1)
+    pyro.factor("f", torch.logaddexp(torch.tensor(math.log(0.1 / 8)), spike))
+
+
+def test_a_needle_in_a_slab_is_found() -> None:
+    """2.3 nats that no prior draw knows of; a climb from one of 65,536 does."""
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(needle)
+    assert_close(evidence, -math.log(8))
+    assert evidence.verdict.trusted, str(evidence)
+
+
+def bumps(dim: int, ratio: float):
+    """Two bumps of equal mass, of widths 1:ratio."""
+    places = [(-0.7, 0.3), (0.7, 0.3 / ratio)]
+
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(dim), 1.0).to_event(1))
+        each = [
+            dist.Normal(loc, width).log_prob(z).sum(-1)
+            - dim * dist.Normal(0.0, math.hypot(1, width)).log_prob(torch.tensor(loc))
+            for loc, width in places
+        ]
+        pyro.factor("f", torch.logaddexp(*each))
+
+    return model
+
+
+@pytest.mark.parametrize(("dim", "ratio"), [(2, 1), (2, 10), (5, 3)])
+def test_two_bumps_are_counted(dim: int, ratio: float) -> None:
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(bumps(dim, ratio))
+    assert_close(evidence, math.log(2))
+    assert evidence.verdict.trusted, str(evidence)
+
+
+Z = torch.tensor([-2.1, -1.8, 0.4, 3.0, 2.7])
+
+
+def mixture() -> None:
+    """Locations that an enumerated assignment indexes."""
+    with pyro.plate("components", 2):
+        location = pyro.sample("location", dist.Normal(0.0, 3.0))
+    with pyro.plate("data", len(Z)):
+        k = pyro.sample("k", dist.Categorical(torch.tensor([0.3, 0.7])))
+        pyro.sample("x", dist.Normal(location[k], 0.5), obs=Z)
+
+
+def test_an_enumerated_mixture_is_the_sum_over_assignments() -> None:
+    terms = []
+    for k in itertools.product(range(2), repeat=len(Z)):
+        which = torch.tensor(k)
+        covariance = 9.0 * (which[:, None] == which) + 0.25 * torch.eye(len(Z))
+        normal = torch.distributions.MultivariateNormal(torch.zeros(len(Z)), covariance)
+        terms.append(normal.log_prob(Z) + torch.tensor([0.3, 0.7]).log()[which].sum())
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(mixture)
+    assert_close(evidence, torch.stack(terms).logsumexp(0).item())
+    assert evidence.verdict.trusted, str(evidence)
+
+
+def test_a_factor_of_the_prior_is_normalized() -> None:
+    """``N(0, 1)`` times ``exp(-z²/2)`` is ``N(0, 1/2)`` up to a constant, which must not count."""
+
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        factor = dist.Unit(-0.5 * z * z)
+        pyro.sample("factor", factor, obs=torch.empty(0), infer={"is_prior": True})
+        pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(1.0))
+
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(model)
+    assert_close(evidence, dist.Normal(0.0, 1.5**0.5).log_prob(torch.tensor(1.0)).item())
+
+
+@pytest.mark.filterwarnings("ignore:Singular sample detected")  # torch draws these again
+def test_a_wishart_prior() -> None:
+    y = torch.tensor([[0.3, -1.0], [1.2, 0.4], [-0.5, -0.2], [0.1, 0.9]])
+
+    def model() -> None:
+        precision = pyro.sample("precision", dist.Wishart(torch.tensor(12.0), torch.eye(2)))
+        with pyro.plate("data", len(y)):
+            normal = dist.MultivariateNormal(torch.zeros(2), precision_matrix=precision)
+            pyro.sample("y", normal, obs=y)
+
+    def log_constant(degrees: float, scale: Tensor) -> Tensor:
+        return (
+            degrees * math.log(2)
+            + degrees / 2 * scale.logdet()
+            + torch.mvlgamma(torch.tensor(degrees / 2), 2)
+        )
+
+    posterior = (torch.eye(2) + y.mT @ y).inverse()
+    exact = log_constant(16.0, posterior) - log_constant(12.0, torch.eye(2))
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(model)
+    assert_close(evidence, exact.item() - len(y) * math.log(2 * math.pi))
+
+
+def test_an_angle_that_the_data_say_nothing_of() -> None:
+    def model() -> None:
+        angle = pyro.sample("angle", dist.VonMises(0.3, 2.0))
+        pyro.sample("x", dist.VonMises(angle, 1e-4), obs=torch.tensor(1.0))
+
+    pyro.set_rng_seed(0)
+    assert_close(log_evidence(model), -math.log(2 * math.pi))
+
+
+def test_the_mass_of_a_normal_peak_is_exact() -> None:
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 0.1).to_event(1), obs=torch.tensor([0.5, -1.0]))
+
+    pyro.set_rng_seed(0)
+    target = target_of(model)
+    optima = find_optima(target, torch.randn(20, 2), torch.ones(2), MOST_STEPS)
+    exact = dist.Normal(0.0, 1.01**0.5).log_prob(torch.tensor([0.5, -1.0])).sum()
+    assert len(optima) == 1
+    assert abs(optima.log_mass.item() - exact.item()) < 1e-2
+
+
+def test_draws_that_lack_a_peak_are_told_and_those_that_have_it_are_not() -> None:
+    pyro.set_rng_seed(0)
+    target = target_of(bumps(2, 1))
+    spread = 0.3 / math.hypot(1, 0.3)
+    centers = torch.tensor([[-1.0], [1.0]]).expand(2, 2) * 0.7 / 1.09
+    optima = find_optima(target, centers, torch.ones(2), MOST_STEPS)
+    assert len(optima) == 2
+    one = centers[0] + spread * torch.randn(500, 2)
+    both = torch.cat([one, centers[1] + spread * torch.randn(500, 2)])
+    for draws, number in ((one, 1), (both, 0)):
+        held = WeightedPositions(draws.double(), torch.zeros(len(draws)).double())
+        masses = missed_optima(target, optima, held, math.log(2))
+        assert len(masses) == number
+        assert (masses.abs() < 0.1).all()  # each bump has mass 1
+
+
+def test_an_evidence_below_a_single_prior_draw_is_contradicted() -> None:
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.0))
+
+    pyro.set_rng_seed(0)
+    with Progress(True) as progress:
+        search = Search(target_of(model), progress)
+        low, right = (
+            search.contradicted(Evidence(value, 0.01, "some", Verdict()))
+            for value in (-20.0, -1.27)
+        )
+    assert low.verdict.names == {"prior draws contradict"}
+    assert right.verdict.trusted
+
+
+def test_what_overflows_at_prior_draws_has_no_weight() -> None:
+    x, y = torch.linspace(0, 10, 8), torch.tensor([1.0, 2, 2, 3, 4, 6, 8, 11])
+
+    def model() -> None:
+        a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        b = pyro.sample("b", dist.Normal(0.0, 30.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Poisson((a + b * x).exp()), obs=y)
+
+    pyro.set_rng_seed(0)
+    target = target_of(model)
+    assert target.draw(1000).undefined > 100
+    evidence = log_evidence(model)
+    grid = torch.cartesian_prod(torch.linspace(-4, 4, 801), torch.linspace(-1, 1, 2001)).double()
+    rate = (grid[:, :1] + grid[:, 1:] * x).exp()
+    joint = dist.Poisson(rate).log_prob(y).sum(-1) + dist.Normal(0.0, 1.0).log_prob(grid[:, 0])
+    joint = joint + dist.Normal(0.0, 30.0).log_prob(grid[:, 1])
+    assert_close(evidence, joint.logsumexp(0).item() + math.log(0.01 * 0.001))
+
+
+def test_weights_of_the_posterior_itself_are_the_evidence() -> None:
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=torch.zeros(2))
+
+    optima = Optima(
+        torch.zeros(1, 2).double(), 0.5**0.5 * torch.eye(2).double()[None], torch.zeros(1).double()
+    )
+    proposal = optima.mixture()._replace(df=torch.tensor([math.inf]).double())
+    weights = weigh(target_of(model), proposal, 100)[1]
+    torch.testing.assert_close(
+        weights, torch.full((100,), -math.log(4 * math.pi)).double(), atol=1e-5, rtol=0
+    )
+
+
+def test_more_draws_where_the_target_asks_for_them() -> None:
+    data, exact = regression_problem(40, 30)
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(regression, *data, target_se=0.01, kernel=EnsembleHMC(regression))
+    assert_close(evidence, exact)
+    assert evidence.standard_error <= 0.01
