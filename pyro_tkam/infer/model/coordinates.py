@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from pyro_tkam.distributions.normal_quantile import normal_quantile, normal_score
-from pyro_tkam.infer.model.positive_definite import bijection
+from pyro_tkam.distributions.positive_definite import bijection
 
 
 class Coordinate(Protocol):

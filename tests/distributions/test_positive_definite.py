@@ -2,7 +2,7 @@
 
 import torch
 
-from pyro_tkam.infer.model.positive_definite import PositiveDefinite
+from pyro_tkam.distributions.positive_definite import PositiveDefinite
 
 
 def test_the_jacobian_is_that_of_autograd_and_the_inverse_leads_back() -> None:
