@@ -55,7 +55,8 @@ def tempering(model):
         keep_all=True,
         disable_progbar=True,
     )
-    run.run(LOCAL_DATA)
+    with untrusted():
+        run.run(LOCAL_DATA)
     return run
 
 

@@ -145,6 +145,7 @@ def test_evidences_are_those_of_all_data_together(name: str, method: str) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the draws are not to be trusted:UserWarning")  # enough for Z
 @COUPLED
 def test_tempered_evidences_are_those_of_all_data_together(name: str) -> None:
     """All methods of one run, as :func:`log_evidence` makes it."""

@@ -8,6 +8,7 @@ named. ``test_diagnosis.py`` plants failures in exact runs, one at a time.
 """
 
 import math
+import warnings
 
 import pyro
 import pyro.distributions as dist
@@ -25,7 +26,12 @@ ENDS = torch.tensor([0.0, 1.0])
 def verdict_of(kernel, *args, seed=0, **options):
     pyro.set_rng_seed(seed)
     defaults = {"num_samples": 300, "num_chains": 8, "disable_progbar": True}
-    return run_verdict(ParallelTempering(kernel, **(defaults | options)).run(*args))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        draws = ParallelTempering(kernel, **(defaults | options)).run(*args)
+    verdict = run_verdict(draws)
+    assert verdict.trusted or any("not to be trusted" in str(each.message) for each in told)
+    return verdict
 
 
 def seen(verdict, name):

@@ -10,6 +10,7 @@ import torch
 
 from pyro_tkam import plots
 from pyro_tkam.infer import AutoMALA, ImportanceSampling, ParallelTempering
+from tests.untrusted import untrusted
 
 DATA = torch.tensor([0.5, 1.0])
 
@@ -32,7 +33,8 @@ def draws():
         keep_all=True,
         disable_progbar=True,
     )
-    return run.run(DATA)
+    with untrusted():
+        return run.run(DATA)
 
 
 def test_evidence_curve(draws):

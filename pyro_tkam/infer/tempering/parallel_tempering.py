@@ -170,10 +170,10 @@ class ParallelTempering(BatchRun):
     ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
     ...     pyro.sample("x", dist.Normal(z, 0.1), obs=x)
     >>> tempering = ParallelTempering(
-    ...     AutoMALA(model), num_temperatures=4, num_samples=8, num_chains=2, disable_progbar=True
+    ...     AutoMALA(model), num_temperatures=8, num_samples=200, num_chains=8, disable_progbar=True
     ... )
     >>> tempering.run(torch.tensor(0.3)).log_likelihood.shape
-    torch.Size([4, 2, 8])
+    torch.Size([8, 8, 200])
     """
 
     def __init__(

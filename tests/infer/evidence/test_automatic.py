@@ -23,6 +23,7 @@ from tests.infer.evidence_problems import (
     regression_problem,
     two_modes,
 )
+from tests.untrusted import untrusted
 
 
 @pytest.mark.slow
@@ -156,9 +157,11 @@ def test_auto_does_not_believe_a_guide_that_knows_one_of_two_modes():
 @pytest.mark.slow
 def test_a_guide_is_compared_with_the_tempered_run():
     pyro.set_rng_seed(0)
-    draws = ParallelTempering(
+    tempering = ParallelTempering(
         AutoMALA(two_modes), num_temperatures=8, num_samples=300, num_chains=8, disable_progbar=True
-    ).run()
+    )
+    with untrusted():
+        draws = tempering.run()
     bridged = draws.log_evidence("bridge")
     half = log_evidence(
         two_modes, method="importance", guide=guide_to_one_mode, num_particles=20_000

@@ -24,6 +24,7 @@ from tests.infer.evidence_problems import (
     latent,
     two_modes,
 )
+from tests.untrusted import untrusted
 
 
 def test_a_tempered_run_stops_before_its_evaluations_are_exceeded():
@@ -35,7 +36,8 @@ def test_a_tempered_run_stops_before_its_evaluations_are_exceeded():
         "num_chains": 4,
         "disable_progbar": True,
     }
-    draws = ParallelTempering(AutoMALA(two_modes), max_evaluations=8000, **options).run()
+    with untrusted():
+        draws = ParallelTempering(AutoMALA(two_modes), max_evaluations=8000, **options).run()
     assert 7000 < draws.evaluations <= 8000
     assert 16 < draws.log_likelihood.shape[2] < 500
     with pytest.raises(
@@ -76,7 +78,8 @@ def test_a_missed_mode_shows_between_bridge_and_ladder():
     tempering = ParallelTempering(
         AutoMALA(two_modes), num_temperatures=8, num_samples=300, num_chains=8, disable_progbar=True
     )
-    draws = tempering.run()
+    with untrusted():
+        draws = tempering.run()
     draws.positions[-1] = draws.positions[-1].abs()
     evidence = draws.log_evidence("bridge")
     assert "missed mode" in evidence.verdict.names
@@ -210,7 +213,8 @@ def test_the_error_of_the_trapezium_counts_what_the_rule_misses():
     exact += dist.Normal(0.0, math.hypot(1.5, 0.2)).log_prob(torch.tensor(1.0)).item()
     pyro.set_rng_seed(0)
     options = {"num_temperatures": 8, "num_samples": 500, "num_chains": 4, "disable_progbar": True}
-    draws = ParallelTempering(AutoMALA(two_slopes), **options).run()
+    with untrusted():
+        draws = ParallelTempering(AutoMALA(two_slopes), **options).run()
     evidence = draws.log_evidence("thermodynamic")
     alone = thermodynamic(draws.log_likelihood, draws.betas, variance_correction=True)
     assert abs(alone.value.item() - exact) > 2 * alone.standard_error.item()

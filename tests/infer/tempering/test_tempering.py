@@ -24,6 +24,7 @@ from pyro_tkam.infer.tempering.schedule import make_ladder
 from pyro_tkam.ops.schedules import power_law
 from tests.infer.mcmc.test_kernels import interrupt
 from tests.infer.models import ROWS, eight_schools, local_latents, mixture
+from tests.untrusted import untrusted
 
 KERNELS = [ULA, MALA, AutoMALA, EnsembleHMC]
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
@@ -193,7 +194,8 @@ def test_local_data_swap_by_themselves(kernel: type) -> None:
         keep_all=True,
         disable_progbar=True,
     )
-    result = tempering.run(ROWS)
+    with untrusted():
+        result = tempering.run(ROWS)
     assert result.log_likelihood.shape == (4, 3, 20, len(ROWS))
     assert result.positions.shape == (4, 3, 20, len(ROWS), 3)
     assert result.round_trips.shape == (3, len(ROWS))
@@ -213,7 +215,8 @@ def test_recorded_likelihoods_belong_to_recorded_positions() -> None:
         keep_all=True,
         disable_progbar=True,
     )
-    result = tempering.run()
+    with untrusted():
+        result = tempering.run()
     split = result.density.split(result.positions.flatten(0, 2))
     torch.testing.assert_close(
         split.log_prior.reshape(5, 2, 10), result.log_prior, rtol=1e-3, atol=1e-3
@@ -233,7 +236,8 @@ def test_data_may_have_more_precision_than_latents(kernel: type) -> None:
     tempering = ParallelTempering(
         kernel(model), num_temperatures=4, num_samples=20, num_chains=2, disable_progbar=True
     )
-    result = tempering.run(torch.tensor([1.0, 2.0, 3.0]).double())
+    with untrusted():
+        result = tempering.run(torch.tensor([1.0, 2.0, 3.0]).double())
     assert result.log_likelihood.dtype == result.positions.dtype == torch.float32
 
 
@@ -268,7 +272,8 @@ def test_a_resumed_run_is_the_same_to_the_bit(
             disable_progbar=True,
         )
 
-    whole = make().run()
+    with untrusted():
+        whole = make().run()
     pyro.set_rng_seed(7)
     first, step = make(), ParallelTempering._step
     monkeypatch.setattr(
@@ -282,7 +287,8 @@ def test_a_resumed_run_is_the_same_to_the_bit(
     second = make()
     second.resume(first.state)
     pyro.set_rng_seed(1)
-    result = second.run()
+    with untrusted():
+        result = second.run()
     for name in (
         "betas",
         "log_likelihood",
@@ -337,7 +343,8 @@ def test_a_state_of_another_ladder_is_refused() -> None:
         )
 
     saved = make(3)
-    saved.run()
+    with untrusted():
+        saved.run()
     other = make(4)
     other.resume(saved.state)
     with pytest.raises(ValueError, match="state must have been saved with 4 temperatures"):
@@ -345,9 +352,11 @@ def test_a_state_of_another_ladder_is_refused() -> None:
 
 
 def test_swaps_can_be_rarer() -> None:
-    result = ParallelTempering(
+    tempering = ParallelTempering(
         MALA(eight_schools), num_temperatures=3, num_samples=12, swap_every=3, disable_progbar=True
-    ).run()
+    )
+    with untrusted():
+        result = tempering.run()
     moved = (result.replicas.diff(dim=2) != 0).any(0)[0]
     assert set(moved.nonzero().flatten().tolist()) <= {2, 5, 8, 0, 3, 6, 9, 1, 4, 7, 10}
     assert moved.sum() <= 4
@@ -385,7 +394,8 @@ def test_r_hat_of_each_temperature_is_reported(chains: int) -> None:
         num_chains=chains,
         disable_progbar=True,
     )
-    result = tempering.run(ROWS)
+    with untrusted():
+        result = tempering.run(ROWS)
     by_rung = tempering.diagnostics()["temperatures"]
     torch.testing.assert_close(by_rung["t"], result.betas[1:])
     torch.testing.assert_close(by_rung["r_hat"], result.rhat)
@@ -402,7 +412,8 @@ def test_diagnostics_say_how_many_draws_they_take() -> None:
     tempering = ParallelTempering(
         MALA(local_latents), num_temperatures=2, num_samples=3, disable_progbar=True
     )
-    tempering.run(ROWS)
+    with untrusted():
+        tempering.run(ROWS)
     with pytest.raises(
         ValueError, match="num_samples must be at least 4 in a chain for R-hat, got 3"
     ):
