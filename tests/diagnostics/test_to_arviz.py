@@ -206,7 +206,7 @@ def test_compare_ranks_models(kind):
     pyro.set_rng_seed(0)
     containers = {}
     for model in (at_zero, centered):
-        options = {"num_samples": 200, "num_chains": 8, "disable_progbar": True}
+        options = {"num_samples": 200, "num_chains": 32, "disable_progbar": True}
         if kind == "tempering":
             run = ParallelTempering(MALA(model), num_temperatures=4, **options)
         else:

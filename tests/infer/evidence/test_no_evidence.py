@@ -79,7 +79,7 @@ def test_improper_priors_leave_the_evidence_undefined(model):
 def test_a_flat_prior_can_be_sampled_without_tempering():
     pyro.set_rng_seed(0)
     mcmc = VectorizedMCMC(
-        AutoMALA(IMPROPER["tensor mask"]), num_samples=200, num_chains=4, disable_progbar=True
+        AutoMALA(IMPROPER["tensor mask"]), num_samples=200, num_chains=16, disable_progbar=True
     )
     mcmc.run()
     # of N(0, 1), by 500 effective draws: 6 standard errors
