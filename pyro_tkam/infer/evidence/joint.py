@@ -34,6 +34,9 @@ AIM = 0.5
 """Share of the target at which draws are aimed, as standard errors are uncertain themselves."""
 
 
+FINE_AIM, CHEAP_SECONDS = 0.2, 10.0
+"""The same where the most draws that are ever weighed take so little time."""
+
 LAST_RESORT = 20.0
 """Effective prior draws of a search with which new ones are better than nothing."""
 
@@ -89,8 +92,10 @@ class JointEvidence:
         return replace(best, evaluations=self.budget.spent)
 
     def _routes(self) -> Iterator[Evidence]:
-        error = AIM * self.target_se
-        size = draws_needed(self.search.draws.log_weights, error)
+        weights = self.search.draws.log_weights
+        cheap = self.search.seconds_a_draw * MOST_WEIGHTS < CHEAP_SECONDS
+        error = (FINE_AIM if cheap else AIM) * self.target_se
+        size = draws_needed(weights, error)
         if size is not None and size <= min(MOST_WEIGHTS, self.budget.left):
             yield self._by_prior(size)
         if (evidence := laplace_evidence(self.search, error)) is not None:

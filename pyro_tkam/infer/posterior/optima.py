@@ -15,6 +15,9 @@ from pyro_tkam.ops.estimators.mixture import STUDENT_DF, Mixture
 
 MOST_OPTIMA = 64
 MOST_STEPS = 150
+MOST_SLOPES = 16
+"""Ends of climbs without a peak after which the others are not looked at."""
+
 STEP = 0.3
 """Standard deviations over which gradients are compared, to tell the curvature."""
 
@@ -80,11 +83,12 @@ def find_optima(target: PosteriorTarget, starts: Tensor, scale: Tensor, most_ste
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     largest = -math.inf
     left = order
-    while len(left) and len(found) < MOST_OPTIMA:
+    slopes = 0
+    while len(left) and len(found) < MOST_OPTIMA and slopes < MOST_SLOPES:
         location, value = ends.position[left[0]].double(), ends.value[left[0]]
         described = _described(target, location, value, scale)
         if described is None:
-            left = left[1:]
+            left, slopes = left[1:], slopes + 1
             continue
         factor, log_mass = described
         one = Optima(location[None], factor[None], log_mass[None])

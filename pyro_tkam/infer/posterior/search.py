@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 from functools import cached_property
 
@@ -32,17 +33,21 @@ class Search:
     :param target: the posterior, where it can be in coordinates with a standard normal prior: there
         every bounded likelihood has a maximum.
     :param progress: is told what is going on.
+    :ivar seconds_a_draw: of the processor that a prior draw and its density took.
     """
 
     def __init__(self, target: PosteriorTarget, progress: Progress) -> None:
         self.target, self.progress = target, progress
+        self.seconds_a_draw = 0.0
 
     @cached_property
     def draws(self) -> ReferenceDraws:
         """Prior draws: they choose routes and contradict estimates, and are in none."""
         self.progress.route("prior draws")
         num = self.target.budget.affords(SEARCH_DRAWS, share=SEARCH_SHARE)
+        begin = time.process_time()
         draws = self.target.draw(num, SEARCH_SECONDS)
+        self.seconds_a_draw = (time.process_time() - begin) / len(draws.positions)
         if not draws.log_weights.amax() > -math.inf:
             raise ValueError("model must have a likelihood above zero, got zero at every draw")
         return draws
