@@ -1,6 +1,6 @@
 """Simulation-based calibration of EnsembleHMC (Talts et al. 2018, arXiv:1804.06788); prints JSON.
 
-Parameters are drawn from the prior, and data from them, 5,000 times; the rank of a parameter among
+Parameters are drawn from the prior, and data from them, 20,000 times; the rank of a parameter among
 63 posterior draws is uniform where the sampler is right. Two tests look at the ranks, chi-squared
 in 16 bins and the mean squared distance from the middle; the smaller p-value counts twice. All data
 sets are data of one plate, each with chains and step size of its own. The control samples the
@@ -88,7 +88,7 @@ def main() -> None:
     """Run all models, and their controls."""
     options = arguments(__doc__)
     torch.set_default_dtype(torch.float64)
-    num = 500 if options.short else 5000
+    num = 500 if options.short else 20_000
     results: dict[str, Any] = {"data_sets": num}
     for name, model in MODELS.items():
         for kind, power in (("right", 1.0), ("control", 0.9)):
