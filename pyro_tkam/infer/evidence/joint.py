@@ -37,6 +37,14 @@ AIM = 0.5
 FINE_AIM, CHEAP_SECONDS = 0.2, 10.0
 """The same where the most draws that are ever weighed take so little time."""
 
+OWN_FINDINGS = {
+    "target not reached",
+    "missed mode",
+    "prior draws contradict",
+    "short search for modes",
+}
+"""Findings whose advice is on options of the default method."""
+
 LAST_RESORT = 20.0
 """Effective prior draws of a search with which new ones are better than nothing."""
 
@@ -89,7 +97,7 @@ class JointEvidence:
             )
             finding = Finding("target not reached", seen, "raise max_evaluations or target_se")
             best = replace(best, verdict=best.verdict + Verdict((finding,)))
-        return replace(best, evaluations=self.budget.spent)
+        return replace(best, evaluations=self.budget.spent, verdict=_advised(best.verdict))
 
     def _routes(self) -> Iterator[Evidence]:
         weights = self.search.draws.log_weights
@@ -176,6 +184,16 @@ class JointEvidence:
         )
         assert isinstance(density, ModelDensity)
         return density
+
+
+def _advised(verdict: Verdict) -> Verdict:
+    """Advise what the default method has options for, where a finding is that of another."""
+    advice = "raise max_evaluations, give a guide, or use another parameterization"
+    findings = tuple(
+        each if each.name in OWN_FINDINGS else replace(each, advice=advice)
+        for each in verdict.findings
+    )
+    return replace(verdict, findings=findings)
 
 
 def _preference(evidence: Evidence) -> tuple[bool, float]:

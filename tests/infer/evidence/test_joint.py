@@ -239,3 +239,17 @@ def test_more_draws_where_the_target_asks_for_them() -> None:
     evidence = log_evidence(regression, *data, target_se=0.01, kernel=EnsembleHMC(regression))
     assert_close(evidence, exact)
     assert evidence.standard_error <= 0.01
+
+
+def test_findings_advise_options_of_the_method() -> None:
+    def funnel() -> None:
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 3.0))
+        with pyro.plate("groups", 6):
+            z = pyro.sample("z", dist.Normal(0.0, scale))
+        pyro.sample("x", dist.Normal(z.sum(-1), 1e-3), obs=torch.tensor(0.0))
+
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(funnel, max_evaluations=150_000, target_se=1e-4)
+    assert not evidence.verdict.trusted
+    for finding in evidence.verdict.findings:
+        assert "max_evaluations" in finding.advice or "guide" in finding.advice, str(finding)
