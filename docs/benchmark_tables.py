@@ -80,13 +80,17 @@ def _against_nuts(results: Any) -> Iterable[Row]:
         yield name, *(f"{results['against_nuts'][model]['ratio'][unit]:.2g}" for unit in units)
 
 
+def _pooled(cases: list[Any]) -> float:
+    """Root mean square error over all runs."""
+    runs = sum(case["runs"] for case in cases)
+    return math.sqrt(sum(case["runs"] * case["rmse"] ** 2 for case in cases) / runs)
+
+
 def _evidence(results: Any) -> Iterable[Row]:
     yield "problem", "``auto``", "its evaluations", "its time, s", "BAR", "sandwich"
     for name, methods in results["problems"].items():
         automatic = [case for method, case in methods.items() if method not in ("bar", "sandwich")]
-        error = math.sqrt(
-            sum(case["runs"] * case["rmse"] ** 2 for case in automatic) / results["seeds"]
-        )
+        error = _pooled(automatic)
         evaluations = max(case["most_evaluations"] for case in automatic)
         seconds = max(case["seconds"] for case in automatic)
         ladder = (f"{methods[each]['rmse']:.3f}" for each in ("bar", "sandwich"))
@@ -100,7 +104,7 @@ def _peers(results: Any) -> Iterable[Row]:
         own = [
             case for method, case in methods.items() if method not in (*peers, "bar", "sandwich")
         ]
-        error = math.sqrt(sum(case["runs"] * case["rmse"] ** 2 for case in own) / results["seeds"])
+        error = _pooled(own)
         cells = [(error, max(case["process_seconds"] for case in own))]
         cells += [
             (methods[each]["rmse"], methods[each]["process_seconds"])
@@ -121,31 +125,6 @@ def _calibration(results: Any) -> Iterable[Row]:
             name,
             case["runs"],
             *(f"{case[each]:.2f}" for each in ("median", "quantile_95", "largest")),
-        )
-
-
-def _fresh(results: Any) -> Iterable[Row]:
-    yield "family", "problems", "runs", "trusted", "median RMSE", "largest RMSE"
-    families: dict[str, list[list[Any]]] = {}
-    for name, methods in results["problems"].items():
-        families.setdefault(name.split("(")[0], []).append(list(methods.values()))
-    for family, problems in families.items():
-        runs = sum(case["runs"] for methods in problems for case in methods)
-        trusted = sum(case["trusted"] for methods in problems for case in methods)
-        errors = [
-            math.sqrt(
-                sum(case["runs"] * case["rmse"] ** 2 for case in methods)
-                / sum(case["runs"] for case in methods)
-            )
-            for methods in problems
-        ]
-        yield (
-            family.replace("_", " "),
-            len(problems),
-            runs,
-            trusted,
-            f"{median(errors):.4f}",
-            f"{max(errors):.4f}",
         )
 
 
@@ -433,7 +412,6 @@ TABLES = {
     "evidence": ("evidence", _evidence),
     "evidence_peers": ("evidence_peers", _peers),
     "evidence_calibration": ("evidence_calibration", _calibration),
-    "evidence_fresh": ("evidence_fresh", _fresh),
     "per_datum": ("per_datum", _per_datum),
     "per_datum_against": ("per_datum", _per_datum_against),
     "labels": ("labels", _labels),

@@ -165,7 +165,8 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     peers = json.loads((DOCS / "results" / "evidence_peers.json").read_text())["problems"]
     for found in peers.values():
         others = [found[name]["rmse"] for name in ("dynesty", "nautilus", "ultranest")]
-        assert found["fitted importance"]["rmse"] < min(others)
+        ladder = {"dynesty", "nautilus", "ultranest", "bar", "sandwich"}
+        assert max(found[name]["rmse"] for name in found.keys() - ladder) < min(others)
     assert "Each of them has a larger error than ``auto`` on each of the three problems." in text
 
 
