@@ -103,9 +103,10 @@ class JointEvidence:
         weights = self.search.draws.log_weights
         cheap = self.search.seconds_a_draw * MOST_WEIGHTS < CHEAP_SECONDS
         error = (FINE_AIM if cheap else AIM) * self.target_se
-        size = draws_needed(weights, error)
-        if size is not None and size <= min(MOST_WEIGHTS, self.budget.left):
-            yield self._by_prior(size)
+        size, fewest = draws_needed(weights, error), draws_needed(weights, AIM * self.target_se)
+        most = min(MOST_WEIGHTS, self.budget.left)
+        if size is not None and fewest is not None and fewest <= most:
+            yield self._by_prior(int(min(size, most)))
         if (evidence := laplace_evidence(self.search, error)) is not None:
             yield evidence
         for evidence in self._by_chains():

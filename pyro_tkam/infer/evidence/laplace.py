@@ -24,8 +24,8 @@ LARGEST = 20
 KHAT_LIMIT, FEWEST_EFFECTIVE = 0.5, 400.0
 FEWEST_WEIGHTS, MOST_WEIGHTS, PILOT_WEIGHTS = 10_000, 2**18, 4000
 REFINEMENT_DRAWS, REFINEMENT_ROUNDS, MOST_REFINEMENTS = 3000, 2, 2
-REFINING = 3 * (REFINEMENT_ROUNDS * REFINEMENT_DRAWS + PILOT_WEIGHTS)
-"""Evaluations left that a refinement is worth."""
+PILOT_SHARE, REFINEMENT_SHARE = 0.2, 0.25
+"""Most of what is left of a budget that a pilot and a refinement take."""
 
 FINAL_SHARE = 0.6
 """Most of what is left of a budget that the estimate takes; the rest is for what judges it."""
@@ -68,14 +68,15 @@ def laplace_evidence(search: Search, error: float) -> Evidence | None:
         return search.target.log_joint(positions).unsqueeze(1)
 
     mixture = search.optima.mixture()
-    pilot = weigh(search.target, mixture, PILOT_WEIGHTS)[1]
+    pilot = weigh(search.target, mixture, budget.affords(PILOT_WEIGHTS, share=PILOT_SHARE))[1]
     size = draws_needed(pilot, error)
     for _ in range(MOST_REFINEMENTS):
         enough = size is not None and size <= FEWEST_WEIGHTS
-        if enough or not pilot.amax().isfinite() or budget.left < REFINING:
+        num = budget.affords(REFINEMENT_DRAWS, each=REFINEMENT_ROUNDS, share=REFINEMENT_SHARE)
+        if enough or not pilot.amax().isfinite() or num < 10 * (search.target.dim + 5):
             break
-        mixture = refine(mixture, log_joint, REFINEMENT_DRAWS, REFINEMENT_ROUNDS)
-        pilot = weigh(search.target, mixture, PILOT_WEIGHTS)[1]
+        mixture = refine(mixture, log_joint, num, REFINEMENT_ROUNDS)
+        pilot = weigh(search.target, mixture, budget.affords(PILOT_WEIGHTS, share=PILOT_SHARE))[1]
         size = draws_needed(pilot, error)
     if size is None:
         return None

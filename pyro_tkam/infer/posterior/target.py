@@ -69,16 +69,16 @@ class PosteriorTarget:
         """Draw from the reference and score, as many as a time allows.
 
         :param num: how many.
-        :param seconds: after which no further batch is begun.
+        :param seconds: of the processor, after which no further batch is begun.
         """
-        begin, parts, left = time.monotonic(), [], num
+        begin, parts, left = time.process_time(), [], num
         size = self.few
         while left > 0:
             with _outside():
                 position = self.density.sample_reference(min(left, size))
             parts.append((position, *self._terms(position)))
             left -= len(position)
-            spent = time.monotonic() - begin
+            spent = time.process_time() - begin
             if spent > seconds:
                 break
             quick = (num - left) / max(spent, 1e-6) * seconds * BATCH_SHARE
