@@ -283,6 +283,9 @@ def _simplify(module: fx.GraphModule, rows: int) -> None:
                 _fold(module, node, rows)
         graph.eliminate_dead_code()
         hoist_expansions(graph)
+        for node in graph.nodes:  # whose operands may lie otherwise in memory now, or in a batch
+            if node.target in (aten.view.default, aten._unsafe_view.default):
+                node.target = aten.reshape.default
         graph.eliminate_dead_code()
         _share(graph)
     if rows > 1:

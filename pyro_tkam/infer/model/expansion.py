@@ -33,11 +33,9 @@ def hoist_expansions(graph: fx.Graph) -> None:
     """
     if any(node.target in _READ_MEMORY for node in graph.nodes):
         return
-    hoisted = [node for node in list(graph.nodes) if _can_hoist(node) and _hoist(graph, node)]
-    if hoisted:  # results may have other strides now
-        for node in graph.nodes:
-            if node.target is aten.view.default:
-                node.target = aten.reshape.default
+    for node in list(graph.nodes):
+        if _can_hoist(node):
+            _hoist(graph, node)
 
 
 def _can_hoist(node: fx.Node) -> bool:
@@ -59,13 +57,15 @@ def _can_hoist(node: fx.Node) -> bool:
     )
 
 
-def _hoist(graph: fx.Graph, node: fx.Node) -> bool:
-    """Replace a node by a copy of it on what was expanded, expanded."""
+def _hoist(graph: fx.Graph, node: fx.Node) -> None:
+    """Replace a node by a copy of it on what was expanded, expanded; results may have other
+    strides.
+    """
     sources = [_source(each) for each in node.all_input_nodes]
     shape = torch.broadcast_shapes(*(each.meta["val"].shape for each in sources))
     value = node.meta["val"]
     if shape.numel() == value.numel():
-        return False
+        return
     with graph.inserting_before(node):
         small = graph.node_copy(
             node, lambda each: _source(each) if each in node.all_input_nodes else each
@@ -75,7 +75,6 @@ def _hoist(graph: fx.Graph, node: fx.Node) -> bool:
         large.meta["val"] = value
     node.replace_all_uses_with(large)
     graph.erase_node(node)
-    return True
 
 
 def _source(node: fx.Node) -> fx.Node:
