@@ -133,7 +133,7 @@ class EvilArray:
 )
 def test_a_pickle_cannot_run_code(tmp_path, capsys, evil):
     write_cifar(tmp_path, ["test_batch"], data=evil)
-    with pytest.raises(ValueError, match="no batch of CIFAR-10: it names "):
+    with pytest.raises(ValueError, match="is not a batch of CIFAR-10: it names "):
         cifar10(tmp_path, train=False, verify=False)
     assert capsys.readouterr().out == ""
 
