@@ -14,7 +14,7 @@ from scipy.stats import kstest, norm
 from benchmarks.reparam import compare
 from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
 from pyro_tkam.distributions.normal_quantile import normal_quantile
-from pyro_tkam.infer import MALA, InverseTransformReparam, VectorizedMCMC
+from pyro_tkam.infer import AutoMALA, InverseTransformReparam, VectorizedMCMC
 
 
 def rough(dtype: torch.dtype = torch.float32) -> ExponentiallyTilted:
@@ -170,15 +170,15 @@ def test_autoguides_learn_on_it(guide):
 
 @pytest.mark.slow
 def test_langevin_chains_run_on_it():
-    """100 draws of 200 chains; the tolerance is about five standard errors."""
+    """300 draws of 64 chains, trusted at 16 of 16 seeds; the tolerance is five standard errors."""
     pyro.set_rng_seed(0)
     mcmc = VectorizedMCMC(
-        MALA(reparam(posterior_model, WHITE), step_size=0.3), 100, warmup_steps=50, num_chains=200
+        AutoMALA(reparam(posterior_model, WHITE)), 300, warmup_steps=200, num_chains=64
     )
     mcmc.run()
     noise = mcmc.get_samples()["z_noise"]
     z = normal_quantile(ROUGH)(noise.reshape(-1, 3))
-    assert (z.mean(0) - exact_mean()).abs().max() < 0.1
+    assert (z.mean(0) - exact_mean()).abs().max() < 0.06
 
 
 @pytest.mark.slow
