@@ -7,10 +7,11 @@ All decoders have widths 81, 162, 784 and take the same number of updates of 100
 a step size of 1e-3 or, where a name says "falling", of one that rises to 3e-3 and falls to nothing.
 The measure is the Fréchet distance between 4,000 samples and the 4,000 digits trained on, in the
 features of a small classifier of them; held-out digits give its floor. The latent energy prior is
-that of Pang et al. 2020 (arXiv:2006.08205). Each row is written when it is done, and ``--resume``
-goes on after those that the output already has.
+that of Pang et al. 2020 (arXiv:2006.08205); flow priors are zuko's. Each row is written when it is
+done, and ``--resume`` goes on after those that the output already has.
 """
 
+import importlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -112,6 +113,41 @@ def autoencoder(
 
     update = descend(loss, (network.parameters(), rate), falls=falls)
     return Contender(update, torch.no_grad()(lambda num: network[1](torch.randn(num, LATENTS))))
+
+
+def with_prior(
+    make_prior: Callable[[], nn.Module], noise_scale: float = 0.4, falls: int = 0
+) -> Contender:
+    """
+    The variational autoencoder with a trained prior, a module that returns a distribution.
+
+    The divergence from the prior is an average over the encoder's draws.
+    """
+    encoder = nn.Sequential(nn.Linear(784, 256), nn.SiLU(), nn.Linear(256, 2 * LATENTS))
+    network = nn.ModuleList([encoder, decoder(), make_prior()])
+
+    def loss(x: Tensor) -> Tensor:
+        mean, log_scale = encoder(x).chunk(2, -1)
+        z = mean + log_scale.exp() * torch.randn_like(mean)
+        divergence = -network[2]().log_prob(z) - log_scale.sum(-1)
+        return ((x - network[1](z)).square().sum(-1) / (2 * noise_scale**2) + divergence).mean()
+
+    return Contender(
+        descend(loss, (network.parameters(), HIGHEST_RATE), falls=falls),
+        torch.no_grad()(lambda num: network[1](network[2]().sample((num,)))),
+    )
+
+
+def flow(name: str, transforms: int, **options: Any) -> nn.Module:
+    """
+    Return an autoregressive flow of zuko (``pip install zuko``); one affine transform is a chain of
+    Gaussians, each given those before it.
+    """
+    zuko = importlib.import_module("zuko")
+    made: nn.Module = getattr(zuko.flows, name)(
+        LATENTS, transforms=transforms, hidden_features=(256, 256), **options
+    )
+    return made
 
 
 def latent_energy(noise_scale: float = 0.3, rate: float = RATE, falls: int = 0) -> Contender:
@@ -251,6 +287,13 @@ CONTENDERS: dict[str, Callable[[int], Contender]] = {
         0.4, HIGHEST_RATE, falls=updates, make_decoder=kan_decoder
     ),
     "autoregressive, 9 blocks, falling": lambda updates: autoregressive(9, updates),
+    "gaussian chain prior, falling": lambda updates: with_prior(
+        partial(flow, "MAF", 1), falls=updates
+    ),
+    "flow prior, MAF, falling": lambda updates: with_prior(partial(flow, "MAF", 3), falls=updates),
+    "flow prior, splines, falling": lambda updates: with_prior(
+        partial(flow, "NSF", 3, bins=8), falls=updates
+    ),
     "vae": lambda updates: autoencoder(),
     "vae, noise 0.5": lambda updates: autoencoder(0.5),
     "latent energy": lambda updates: latent_energy(),
