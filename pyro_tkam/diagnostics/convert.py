@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_tkam._arviz import Container, from_groups
 from pyro_tkam.diagnostics.sites import ModelSites
 from pyro_tkam.infer.evidence.importance import WeightedDraws
+from pyro_tkam.infer.mcmc.smc import SMC
 from pyro_tkam.infer.mcmc.vectorized import VectorizedMCMC
 from pyro_tkam.infer.results import Evidence
 from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering, PowerPosteriors
@@ -38,13 +39,15 @@ def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
     draws, the group is left out, with a warning.
 
     :param result: a run :class:`VectorizedMCMC`, :class:`ParallelTempering` or ``pyro.infer.MCMC``
-        (any kernel; ``sample_stats`` has only ``diverging``, because Pyro keeps nothing else);
+        (any kernel; ``sample_stats`` has only ``diverging``, because Pyro keeps nothing else); a
+        run :class:`SMC`, whose runs are chains, all rows of a run weighing the same: ``log_weight``
+        is that of the run by its evidence, which ArviZ's own means leave out;
         :class:`PowerPosteriors`; :class:`WeightedDraws`, whose posterior is resampled into one
         chain (all its draws count equally, and ``log_weight`` is the weight with which each was
         chosen); an :class:`Evidence`, with a group ``evidence`` if it is per datum; or a
         :class:`~pyro_tkam.train.RunFolder` (see ``training_to_arviz``).
     :param evidence: kept as attributes ``log_evidence``, ``log_evidence_standard_error``,
-        ``log_evidence_method`` and ``log_evidence_verdict``; weighted draws have their own.
+        ``log_evidence_method`` and ``log_evidence_verdict``; weighted draws and SMC have their own.
     :raises TypeError: for another result.
     :raises RuntimeError: if a sampler hasn't run.
     :raises ValueError: for an evidence of an evidence.
@@ -65,8 +68,8 @@ def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
     if convert is not None:
         return convert(evidence=evidence)
     raise TypeError(
-        "result must be a VectorizedMCMC, ParallelTempering, pyro.infer.MCMC, PowerPosteriors, "
-        "WeightedDraws, Evidence "
+        "result must be a VectorizedMCMC, ParallelTempering, pyro.infer.MCMC, SMC, "
+        "PowerPosteriors, WeightedDraws, Evidence "
         f"or RunFolder, got {type(result).__name__}"
     )
 
@@ -85,8 +88,15 @@ def _pyro_mcmc(result: MCMC, *, evidence: Evidence | None = None) -> Container:
     return _chains(result, {"diverging": diverging}, [], evidence)
 
 
+@to_arviz.register
+def _smc(result: SMC, *, evidence: Evidence | None = None) -> Container:
+    stats = {"log_weight": result.log_weights}  # raises if there is nothing
+    local = _in_order(result._density.local_plates)
+    return _chains(result, stats, local, evidence or result.log_evidence)
+
+
 def _chains(
-    result: VectorizedMCMC | MCMC,
+    result: VectorizedMCMC | SMC | MCMC,
     sample_stats: Group,
     local: Sequence[str],
     evidence: Evidence | None,

@@ -48,26 +48,49 @@ def map_seeded(
     >>> all(torch.equal(a, b) for a, b in zip(here, there))
     True
     """
+    check_executor(executor)
+    items = list(items)
+    first = int(torch.randint(2**31, ()))
+    tasks = [(item, (first + index) % 2**31) for index, item in enumerate(items)]
+    return list(run_seeded(function, tasks, executor, max(1, len(tasks) // NUM_CHUNKS)))
+
+
+def check_executor(executor: Any) -> None:
+    """Raise a TypeError for what is neither an executor nor None."""
     if executor is not None and not isinstance(executor, Executor):
         raise TypeError(
             f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}"
         )
-    items = list(items)
-    first = int(torch.randint(2**31, ()))
-    seeds = [(first + index) % 2**31 for index in range(len(items))]
-    tasks = list(zip(items, seeds, strict=True))
+
+
+def run_seeded(
+    function: Callable[[T], R],
+    tasks: Sequence[tuple[T, int]],
+    executor: Executor | None,
+    parcel: int = 1,
+) -> Iterator[R]:
+    """Yield what a function makes of items with seeds of their own, in their order.
+
+    What is not done when the iterator is closed is called off.
+
+    :param function: see :func:`map_seeded`.
+    :param tasks: items and their seeds.
+    :param executor: see :func:`map_seeded`; None runs each item when it is asked for.
+    :param parcel: tasks that a worker takes at once.
+    """
     parameters = pyro.get_param_store().get_state()
+    parcels = [tasks[start : start + parcel] for start in range(0, len(tasks), parcel)]
     if executor is None:
-        return _run(function, tasks, parameters)
-    size = max(1, len(tasks) // NUM_CHUNKS)
-    chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-    futures = [executor.submit(_run, function, chunk, parameters) for chunk in chunks]
+        for each in parcels:
+            yield from _run(function, each, parameters)
+        return
+    futures = [executor.submit(_run, function, each, parameters) for each in parcels]
     try:
-        return [result for future in futures for result in future.result()]
-    except BaseException:
+        for future in futures:
+            yield from future.result()
+    finally:
         for future in futures:
             future.cancel()
-        raise
 
 
 def _run(function: Callable[[T], R], tasks: Sequence[tuple[T, int]], parameters: Any) -> list[R]:

@@ -17,6 +17,7 @@ from pyro.infer import MCMC, NUTS
 from pyro_tkam.diagnostics import load, save, to_arviz
 from pyro_tkam.infer import (
     MALA,
+    SMC,
     AutoMALA,
     Evidence,
     Finding,
@@ -367,6 +368,33 @@ def test_an_evidence_converts(tmp_path):
         to_arviz(evidence, evidence=evidence)
 
 
+@pytest.mark.parametrize("model", [shared, local])
+def test_sequential_monte_carlo_converts_with_its_weights(model, tmp_path):
+    pyro.set_rng_seed(0)
+    run = SMC(model, 256, disable_progbar=True)
+    run.run(LOCAL_DATA)
+    save(to_arviz(run), tmp_path / "run.nc")
+    container = load(tmp_path / "run.nc")
+    latent = container["posterior"]["loc" if model is shared else "z"]
+    assert latent.dims[:2] == ("chain", "draw")
+    assert latent.shape[:2] == (4, 256)
+    weight = container["sample_stats"]["log_weight"]
+    assert weight.dims == ("chain", "draw", *(("rows",) if model is local else ()))
+    np.testing.assert_allclose(np.exp(weight.values).sum((0, 1)), 1.0, rtol=1e-5)
+    # the weights' ratio between runs is that of their evidences
+    by_run = weight.values[:, 0] - weight.values[0, 0]
+    each = run._finished("log_evidence")
+    np.testing.assert_allclose(by_run, each - each[0], atol=1e-5)
+    assert container["log_likelihood"]["x"].dims == ("chain", "draw", "rows")
+    assert container.attrs["log_evidence"] == pytest.approx(run.log_evidence.value)
+    assert container.attrs["log_evidence_method"] == "smc"
+
+
+def test_sequential_monte_carlo_that_has_not_run_says_so():
+    with pytest.raises(RuntimeError, match=r"run\(\) must be called"):
+        to_arviz(SMC(shared, 64))
+
+
 @pytest.mark.parametrize("runner", [VectorizedMCMC, MCMC, ParallelTempering])
 def test_samplers_that_have_not_run_say_so(runner):
     with pytest.raises(RuntimeError, match=r"run\(\) must be called"):
@@ -411,6 +439,7 @@ def test_other_objects_are_refused():
         "VectorizedMCMC",
         "ParallelTempering",
         "MCMC",
+        "SMC",
         "PowerPosteriors",
         "WeightedDraws",
         "Evidence",

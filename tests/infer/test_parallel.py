@@ -2,6 +2,7 @@
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -9,7 +10,7 @@ import pytest
 import torch
 from pyro.util import get_rng_state
 
-from pyro_tkam.infer import log_evidences, map_seeded
+from pyro_tkam.infer import SMC, log_evidences, map_seeded
 
 DATA = torch.tensor([0.0, 0.5, -1.0, 2.0])
 EXACT = dist.Normal(0.0, 2**0.5).log_prob(DATA)
@@ -62,6 +63,41 @@ def test_dask(serial):
     cluster = LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None)
     with cluster, Client(cluster) as client, client.get_executor() as executor:
         assert [each.value for each in evidences(executor)] == serial
+
+
+def sequential(executor=None, checkpoint=None):
+    """Draws and evidence of runs whose parameter no worker knows but from its caller."""
+    pyro.set_rng_seed(3)
+    pyro.get_param_store().clear()
+    pyro.param("scale", torch.tensor(1.0))
+    smc = SMC(model, 64, executor=executor, disable_progbar=True, checkpoint=checkpoint)
+    smc.run(DATA[1])
+    after = torch.rand(())
+    value = torch.tensor(smc.log_evidence.value)
+    return [*smc.get_samples(group_by_chain=True).values(), value, after]
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [
+        partial(ThreadPoolExecutor, 2),
+        pytest.param(
+            partial(ProcessPoolExecutor, 1, mp_context=multiprocessing.get_context("spawn")),
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["threads", "processes"],
+)
+def test_sequential_monte_carlo(workers, tmp_path):
+    here = sequential()
+    with workers() as executor:
+        there = sequential(executor, tmp_path / "state.pt")
+    assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+
+
+def test_an_executor_must_be_one():
+    with pytest.raises(TypeError, match=r"executor must be a concurrent.futures.Executor, got int"):
+        SMC(model, 64, executor=3)
 
 
 def test_the_caller_is_left_as_it_was():

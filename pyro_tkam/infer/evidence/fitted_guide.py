@@ -8,11 +8,16 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoMultivariateNormal
+from torch import Tensor
 
 from pyro_tkam.infer.evidence.from_draws import positions_of_draws
+from pyro_tkam.infer.model.coordinates import around_mean
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.requirements import check_data
 from pyro_tkam.ops.estimators import fit_normal
+
+WIDEST = 0.1
+"""Five standard deviations of an angle are then half a turn."""
 
 
 def fitted_guide(
@@ -25,13 +30,15 @@ def fitted_guide(
     Return Pyro's ``AutoMultivariateNormal`` with the mean and covariance of draws.
 
     It is a proposal for :class:`ImportanceSampling` that needs no training, and a start for
-    ``SVI``. Weights from it may have heavy tails where the posterior does: see their k-hat.
+    ``SVI``. Angles are turned to where they are closest to their mean direction.
+
+    Weights from it may have heavy tails where the posterior does: see their k-hat.
 
     :param model: the Pyro model that was sampled, called on ``args``.
     :param draws: whatever :func:`bridge_evidence` takes.
     :param model_kwargs: the model's keyword arguments.
-    :raises ValueError: if a latent site is missing, a draw has no unconstrained coordinates, or a
-        coordinate does not vary.
+    :raises ValueError: if a latent site is missing, a draw has no unconstrained coordinates, a
+        coordinate does not vary, or an angle varies so much that a normal would reach around.
 
     >>> import pyro, torch, pyro.distributions as dist
     >>> from pyro_tkam.infer import ImportanceSampling
@@ -54,10 +61,25 @@ def fitted_guide(
         guide(
             *checked.args, **checked.kwargs
         )  # finds its sites, which it has in the model's order too
-    normal = fit_normal(positions.unsqueeze(2))
+    periods = density.layout.periods
+    turned = around_mean(positions.flatten(0, 1), periods).unflatten(0, positions.shape[:2])
+    _check_angles(turned, periods)
+    normal = fit_normal(turned.unsqueeze(2))
     scale_tril = normal.scale_tril[0].to(guide.loc)
     with torch.no_grad():
         guide.loc.copy_(normal.loc[0])
     guide.scale = scale_tril.diagonal()
     guide.scale_tril = scale_tril / scale_tril.diagonal()[:, None]
     return guide
+
+
+def _check_angles(positions: Tensor, periods: Tensor | None) -> None:
+    """A normal that reaches around a circle has weights that count it twice."""
+    if periods is None:
+        return
+    widest = (positions.flatten(0, 1).std(0) / periods).max().item()
+    if widest > WIDEST:
+        raise ValueError(
+            f"draws of angles must have a standard deviation of at most {WIDEST} turns, so that a "
+            f"normal does not reach around, got {widest:.2g}; bridge_evidence takes them"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -15,7 +15,9 @@ from pyro_tkam.infer.diagnosis import chains_verdict, score_verdict
 from pyro_tkam.infer.evidence.cross_bridge import cross_fitted_evidence
 from pyro_tkam.infer.evidence.prior_sensitivity import prior_verdict
 from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.model.layouts import one_turn
 from pyro_tkam.infer.model.requirements import check_model
+from pyro_tkam.infer.model.sites import is_latent
 from pyro_tkam.infer.model.values import positions_of_values
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.infer.tempering.estimates import log_joint
@@ -44,10 +46,11 @@ def bridge_evidence(
     :func:`~pyro_tkam.ops.estimators.cross_bridge`. In ``d`` coordinates each half takes ``d² / 8``
     effective draws. Where importance sampling from these normals is good and disagrees, it is
     returned instead. Draws on the boundary of their support, such as a ``Beta`` that was rounded
-    to 1, are dropped and counted; deterministic and summed-out sites are ignored.
+    to 1, are dropped and counted; deterministic and summed-out sites are ignored. Angles are cut
+    opposite to where the draws are most.
 
     :param model: the Pyro model that was sampled, called on ``args``.
-    :param draws: a run :class:`VectorizedMCMC` or ``pyro.infer.MCMC``; samples
+    :param draws: a run :class:`VectorizedMCMC`, :class:`SMC` or ``pyro.infer.MCMC``; samples
         ``(chain, draw, *site shape)`` by site; ArviZ data (0.2x or 1.x); or the path of a netCDF
         file of them.
     :param model_kwargs: the model's keyword arguments.
@@ -71,8 +74,11 @@ def bridge_evidence(
     -1.33
     """
     checked = check_model(model, args, dict(model_kwargs or {}))
-    density = ModelDensity(model, checked.args, checked.kwargs)
-    positions = positions_of_draws(density, draws)
+    nodes = checked.first.plain.nodes
+    samples = _by_site(samples_of(draws), [name for name in nodes if is_latent(nodes[name])])
+    turns = one_turn(nodes, _flat(samples))
+    density = ModelDensity(model, checked.args, checked.kwargs, transforms=turns)
+    positions = positions_of_draws(density, samples)
     positions, log_density, lost = _without_lost(density, positions)
     both = cross_fitted_evidence(
         density, positions, log_density=log_density, num_proposals=num_proposals
@@ -128,7 +134,7 @@ def _arviz_samples(draws: Any) -> dict[str, Tensor]:
     arrays = posterior(draws)
     if arrays is None:
         raise TypeError(
-            "draws must be a VectorizedMCMC or pyro.infer.MCMC that has run, samples by site, "
+            "draws must be a VectorizedMCMC, SMC or pyro.infer.MCMC that has run, samples by site, "
             f"ArviZ data with a posterior or the path of such a file, got {type(draws).__name__}"
         )
     return {name: torch.as_tensor(value) for name, value in arrays.items()}
@@ -146,15 +152,24 @@ def positions_of_draws(density: ModelDensity, draws: Any) -> Tensor:
     :raises TypeError, ValueError: as :func:`samples_of` does, or if a site is missing or has
         another shape.
     """
-    samples = samples_of(draws)
-    if not samples.keys() >= density.layout.sites.keys():
-        from pyro_tkam._arviz import variable_name
-
-        renamed = {variable_name(name): name for name in density.layout.sites}
-        samples = {renamed.get(name, name): value for name, value in samples.items()}
+    samples = _by_site(samples_of(draws), density.layout.sites)
     lead = next(iter(samples.values())).shape[:2]
-    flat = {name: value.flatten(0, 1) for name, value in samples.items()}
-    return positions_of_values(density.terms, flat).unflatten(0, lead)
+    return positions_of_values(density.terms, _flat(samples)).unflatten(0, lead)
+
+
+def _by_site(samples: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """Give sites the names that the model has for them, where ArviZ has others."""
+    if samples.keys() >= set(names):
+        return samples
+    from pyro_tkam._arviz import variable_name  # slow to import: only here
+
+    renamed = {variable_name(name): name for name in names}
+    return {renamed.get(name, name): value for name, value in samples.items()}
+
+
+def _flat(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Samples of all chains, ``(draw, *site shape)``."""
+    return {name: value.flatten(0, 1) for name, value in samples.items()}
 
 
 def _without_lost(density: ModelDensity, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from os import PathLike
 from typing import Any
 
@@ -15,11 +16,11 @@ from pyro_tkam.infer.mcmc.judging import warn_of
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.mcmc.kernels.random_walk import RandomWalk
 from pyro_tkam.infer.mcmc.metric import Metric
-from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled
+from pyro_tkam.infer.mcmc.smc_run import ScheduledRun, prepared
 from pyro_tkam.infer.mcmc.tempered_ensemble import POPULATIONS, Rung, TemperedEnsemble
 from pyro_tkam.infer.model.coordinates import around_mean
-from pyro_tkam.infer.model.density import ModelDensity
+from pyro_tkam.infer.parallel import check_executor, run_seeded
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators import Estimate
 
@@ -48,10 +49,13 @@ class SMC(BatchRun):
     :param kernel: makes the moves: an :class:`EnsembleHMC` of this model if None, or a
         :class:`RandomWalk` for a model without gradients.
     :param num_runs: runs that estimate, at least 4.
+    :param executor: workers for these runs, see :func:`map_seeded`; the results are the same to the
+        bit without one.
     :param disable_progbar: show no progress.
     :param checkpoint: file to which the state is written, and from which the next run on the same
         arguments goes on, to the same bits; none if None.
     :param checkpoint_every: temperatures of the first run, and later runs, between two writes.
+    :raises TypeError: if the executor is none.
     :raises ValueError: if a number is out of range.
 
     >>> import pyro, pyro.distributions as dist
@@ -74,6 +78,7 @@ class SMC(BatchRun):
         ess_threshold: float = 0.5,
         kernel: EnsembleHMC | RandomWalk | None = None,
         num_runs: int = FEWEST_RUNS,
+        executor: Executor | None = None,
         disable_progbar: bool = False,
         checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int = 1,
@@ -89,7 +94,8 @@ class SMC(BatchRun):
         super().__init__(
             kernel, num_runs, 0, num_particles, disable_progbar, checkpoint, checkpoint_every
         )
-        self.model, self.ess_threshold = model, ess_threshold
+        check_executor(executor)
+        self.model, self.ess_threshold, self.executor = model, ess_threshold, executor
         self._rungs: list[Rung] = []
         self._samples: dict[str, Tensor] = {}
 
@@ -193,16 +199,17 @@ class SMC(BatchRun):
         print(self.log_evidence)
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
-        gradients = isinstance(self.kernel, EnsembleHMC)
-        self._density = ModelDensity(self.model, args, kwargs)
-        self._density.sample_reference(1)  # finds out how, so that later draws are alike
-        self._path = Path(self._density, gradients)
+        self._density, self._path = prepared(self.model, args, kwargs, self.kernel)
+        self._seed: int | None = None
+        self._runs: Iterator[tuple[dict[str, Tensor], int]] | None = None
         self._pilot = TemperedEnsemble(self.kernel, self._path, self.num_chains, self.ess_threshold)
         self._evaluations = 0
         return self._path.device
 
     def _prepare(self) -> bool:
         if self._pilot.done:
+            if self._seed is None:
+                self._seed = int(torch.randint(2**31, ()))
             return False
         self._pilot.rung()
         self._rungs.append(self._pilot.found)
@@ -213,30 +220,42 @@ class SMC(BatchRun):
         return self._path.at(torch.ones(()))
 
     def _step(self, index: int) -> dict[str, Tensor]:
-        run = TemperedEnsemble(self.kernel, self._path, self.num_chains, schedule=self._rungs)
-        for _ in self._rungs:
-            run.rung()
-        state = run.state
-        self._evaluations += state.gradients * self.num_chains
-        return {
-            "position": state.position,
-            "log_evidence": run.log_evidence,
-            "ancestor": state.ancestors,
-        }
+        if self._runs is None:
+            self._runs = self._run_from(index)
+        kept, gradients = next(self._runs)
+        self._evaluations += gradients * self.num_chains
+        return kept
+
+    def _run_from(self, first: int) -> Iterator[tuple[dict[str, Tensor], int]]:
+        """Start all runs from one on; each has a seed that follows from the pilot's end."""
+        assert self._seed is not None, "the pilot is done"
+        seeds = [(self._seed + index) % 2**31 for index in range(first, self.num_samples)]
+        here = self._path if self.executor is None else None
+        run = ScheduledRun(
+            self.model, self._args, self._kwargs, self.kernel, self.num_chains, self._rungs, here
+        )
+        return run_seeded(run, [(seed, seed) for seed in seeds], self.executor)
 
     def _state(self) -> dict[str, Any]:
         rungs = [[each.t, each.metric.state(), each.step_size] for each in self._rungs]
-        return {"pilot": self._pilot.save(), "rungs": rungs, "evaluations": self._evaluations}
+        return {
+            "pilot": self._pilot.save(),
+            "rungs": rungs,
+            "evaluations": self._evaluations,
+            "seed": self._seed,
+        }
 
     def _load(self, state: dict[str, Any]) -> None:
         self._pilot.load(state["pilot"])
         self._rungs = [Rung(t, Metric.of_state(metric), step) for t, metric, step in state["rungs"]]
         self._evaluations = state["evaluations"]
+        self._seed = state["seed"]
 
     def _status(self) -> dict[str, str]:
         return {"t": f"{self._pilot.state.t.min():.2e}"}
 
     def _finish(self) -> None:
+        self._runs = None  # calls off those that have not begun
         if self._records:
             self._samples = self._density.constrain(self._records["position"][: self.num_draws])
 

@@ -19,6 +19,10 @@ from torch.distributions import Transform
 from pyro_tkam.distributions.normal_quantile import normal_quantile, normal_score
 from pyro_tkam.distributions.positive_definite import bijection
 
+GAP_DRAWS = 1000
+GAP_ANGLES = 32
+GAP_CONCENTRATION = 4.0
+
 
 class Coordinate(Protocol):
     """
@@ -154,6 +158,25 @@ class Turns(Transform):
         return torch.zeros_like(x)
 
 
+class TurnsAround(Turns):
+    """The same, with an inverse that lies in one turn around another middle.
+
+    :param period: a whole turn, positive.
+    :param center: middle of the values.
+    :param middle: of the inverse, broadcastable to the values.
+
+    >>> TurnsAround(2.0, 0.0, torch.tensor(1.0)).inv(torch.tensor([0.5, -0.5]))
+    tensor([0.5000, 1.5000])
+    """
+
+    def __init__(self, period: float, center: float, middle: Tensor) -> None:
+        super().__init__(period, center)
+        self.middle = middle
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y - self.period * torch.ceil((y - self.middle) / self.period - 0.5)
+
+
 def is_fixed(support: Any) -> bool:
     """
     Tell whether a support is one of those that have no bounds to set, so that it is the same in
@@ -279,6 +302,25 @@ def around_mean(positions: Tensor, periods: Tensor | None) -> Tensor:
     tensor([3.0000, 3.2832])
     """
     return positions if periods is None else Chart(periods).turned(positions)
+
+
+def opposite_of_gap(draws: Tensor, period: float) -> Tensor:
+    """Return the angle half a turn from where there are fewest draws.
+
+    Their density is estimated at 32 angles with a kernel of half a radian.
+
+    :param draws: ``(draw, *shape)``.
+    :param period: a whole turn.
+
+    >>> opposite_of_gap(torch.tensor([3.0, -3.0, 3.2]), 2 * math.pi)
+    tensor(3.1416)
+    """
+    step = max(1, len(draws) // GAP_DRAWS)
+    unit = period / (2 * math.pi)
+    angles = torch.linspace(0, 2 * math.pi, GAP_ANGLES + 1, dtype=draws.dtype)[:-1].to(draws.device)
+    apart = draws[::step].unsqueeze(-1) / unit - angles
+    density = (GAP_CONCENTRATION * (apart.cos() - 1)).exp().mean(0)
+    return (angles[density.argmin(-1)] + math.pi) % (2 * math.pi) * unit
 
 
 class Chart:

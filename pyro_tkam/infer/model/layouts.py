@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyro.distributions as dist
-from torch.distributions import AffineTransform, Transform, biject_to, constraints
+import torch
+from torch import Tensor
+from torch.distributions import (
+    AffineTransform,
+    ComposeTransform,
+    Transform,
+    biject_to,
+    constraints,
+)
 
 from pyro_tkam.distributions.normal_quantile import normal_quantile
 from pyro_tkam.infer.model.coordinates import (
@@ -15,7 +23,9 @@ from pyro_tkam.infer.model.coordinates import (
     SiteLayout,
     StandardNormal,
     Turns,
+    TurnsAround,
     Unconstrained,
+    opposite_of_gap,
 )
 from pyro_tkam.infer.model.sites import (
     Site,
@@ -76,22 +86,38 @@ def unconstrained(name: str, site: Site, coordinate: Unconstrained) -> SiteLayou
     return SiteLayout(shape, event_dim, coordinate)
 
 
-def one_turn(nodes: Mapping[str, Site]) -> dict[str, Transform]:
+def one_turn(
+    nodes: Mapping[str, Site], draws: Mapping[str, Tensor] | None = None
+) -> dict[str, Transform]:
     """Return, for each site of angles, the map from one turn of them to the reals.
 
-    It has a density that integrates to one, which an angle on all reals has not.
+    It has a density that integrates to one, which an angle on all reals has not. A turn is cut
+    where the site's own values end, or opposite to where the draws are most.
 
     :param nodes: of a trace.
+    :param draws: of the latent sites, ``(draw, *site shape)``, if there are some.
     """
     latent = {name: site for name, site in nodes.items() if is_latent(site)}
     turns = {name: turns_of(site) for name, site in latent.items()}
     return {
-        name: biject_to(
-            constraints.interval(each.center - each.period / 2, each.center + each.period / 2)
-        ).inv
+        name: _to_reals(each, _of_site(latent[name], (draws or {}).get(name)))
         for name, each in turns.items()
         if each is not None
     }
+
+
+def _of_site(site: Site, draws: Tensor | None) -> Tensor | None:
+    """Draws as the site has values; None if they are another's, which others refuse."""
+    value: Tensor = site["value"]
+    return None if draws is None or draws.shape[1:] != value.shape else draws.to(value)
+
+
+def _to_reals(turns: Turns, draws: Tensor | None) -> Transform:
+    middle = torch.tensor(turns.center) if draws is None else opposite_of_gap(draws, turns.period)
+    bounds = constraints.interval(middle - turns.period / 2, middle + turns.period / 2)
+    cut = TurnsAround(turns.period, turns.center, middle)
+    to_values: Transform = ComposeTransform([biject_to(bounds), cut])
+    return to_values.inv
 
 
 def turns_of(site: Site) -> Turns | None:

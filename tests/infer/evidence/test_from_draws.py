@@ -1,5 +1,7 @@
 """Evidence from draws that samplers, users and ArviZ hand over."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -10,7 +12,7 @@ from pyro.infer import MCMC, NUTS
 
 from pyro_tkam import _arviz
 from pyro_tkam.diagnostics import save, to_arviz
-from pyro_tkam.infer import AutoMALA, VectorizedMCMC, bridge_evidence
+from pyro_tkam.infer import SMC, AutoMALA, VectorizedMCMC, bridge_evidence
 from tests.infer.evidence.test_cross_bridge import regression_draws
 from tests.infer.evidence_problems import assert_close, regression, regression_problem
 
@@ -68,6 +70,49 @@ def test_runs_of_both_samplers():
     one.run(x)
     exact = dist.Normal(0.0, 2**0.5).log_prob(x).item()
     assert_close(seeded(normal, x, draws=one), exact)
+
+
+def test_rows_of_sequential_monte_carlo():
+    pyro.set_rng_seed(0)
+    smc = SMC(regression, 256, disable_progbar=True)
+    smc.run(*DATA)
+    evidence = seeded(regression, *DATA, draws=smc)
+    assert_close(evidence, EXACT)
+    assert evidence.verdict.trusted, evidence
+    with pytest.raises(ValueError, match="has run"):
+        bridge_evidence(regression, *DATA, draws=SMC(regression))
+
+
+def towards(angles, concentration, unit):
+    """Data scattered around a direction that is known to nobody, in radians or degrees."""
+    prior = dist.VonMises(0.0, 0.1)
+    if unit != 1:
+        prior = dist.TransformedDistribution(prior, [dist.transforms.AffineTransform(0.0, unit)])
+    mean = pyro.sample("mean", prior)
+    with pyro.plate("data", len(angles)):
+        pyro.sample("angle", dist.VonMises(mean / unit, concentration), obs=angles)
+
+
+@pytest.mark.parametrize("unit", [1.0, 180 / math.pi], ids=["radians", "degrees"])
+@pytest.mark.parametrize("concentration", [20.0, 0.3], ids=["a cap", "all around"])
+def test_angles_on_both_sides_of_the_cut(concentration, unit):
+    pyro.set_rng_seed(0)
+    angles = torch.tensor([3.0, -3.0, 2.8])  # around π, where radians end
+    grid = torch.linspace(-math.pi, math.pi, 4001).double()[1:]
+    log_joint = dist.VonMises(0.0, torch.tensor(0.1).double()).log_prob(grid)
+    for each in angles.double():
+        log_joint += dist.VonMises(grid, concentration).log_prob(each)
+    exact = (log_joint.logsumexp(0) + math.log(2 * math.pi / 4000)).item()
+    chosen = log_joint.exp().multinomial(8000, replacement=True)
+    drawn = (grid[chosen] + (torch.rand(8000) - 0.5) * 2 * math.pi / 4000).float()
+    drawn = torch.remainder(drawn + math.pi, 2 * math.pi) - math.pi  # as samplers give it
+    assert drawn.min() < -3.1
+    assert drawn.max() > 3.1
+    draws = {"mean": unit * drawn.reshape(8, 1000)}
+    evidence = seeded(towards, angles, concentration, unit, draws=draws)
+    assert_close(evidence, exact)
+    assert evidence.standard_error < 0.02
+    assert evidence.verdict.trusted, evidence
 
 
 def coins(successes, num):

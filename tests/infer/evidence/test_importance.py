@@ -211,3 +211,25 @@ def test_a_guide_fitted_to_draws():
     assert abs(weighted.evidence.value - exact) < 4.5 * weighted.evidence.standard_error
     with pytest.raises(ValueError, match="got none of"):
         fitted_guide(model, x, draws={"loc": samples["loc"]})
+
+
+def test_a_guide_fitted_to_angles_around_the_cut():
+    def model(x):
+        mean = pyro.sample("mean", dist.VonMises(0.0, 0.1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.VonMises(mean, 20.0), obs=x)
+
+    pyro.set_rng_seed(0)
+    x = torch.tensor([3.1, -3.1, 3.0])
+    grid = torch.linspace(-math.pi, math.pi, 4001).double()[1:]
+    log_joint = dist.VonMises(0.0, torch.tensor(0.1).double()).log_prob(grid)
+    log_joint += dist.VonMises(grid[:, None], 20.0).log_prob(x.double()).sum(-1)
+    exact = log_joint.logsumexp(0).item() + math.log(2 * math.pi / 4000)
+    draws = grid[log_joint.exp().multinomial(4000, replacement=True)].float().reshape(4, 1000)
+    guide = fitted_guide(model, x, draws={"mean": draws})
+    evidence = ImportanceSampling(model, guide, num_particles=4000).run(x).evidence
+    assert abs(evidence.value - exact) < 5 * evidence.standard_error
+    assert evidence.standard_error < 0.01
+    around = {"mean": 2 * math.pi * (torch.rand(4, 1000) - 0.5)}
+    with pytest.raises(ValueError, match=r"deviation of at most 0.1 turns.*got 0\.2"):
+        fitted_guide(model, x, draws=around)
