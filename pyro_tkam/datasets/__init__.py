@@ -5,6 +5,7 @@ Dataset for training.
 
 from pyro_tkam.datasets.flow import DarcyFields, darcy, gaussian_fields, solve_darcy
 from pyro_tkam.datasets.images import DATASETS, LabeledImages, digits, mnist5k
+from pyro_tkam.datasets.pairs import Alphabet, Pairs, pronunciations
 from pyro_tkam.datasets.photographs import PHOTOGRAPHS, color_patches
 from pyro_tkam.datasets.published import cifar10, fashion_mnist, mnist, svhn
 from pyro_tkam.datasets.sources import SOURCES, RowsOf, as_dataset, load_rows, split
@@ -14,8 +15,10 @@ __all__ = [
     "DATASETS",
     "PHOTOGRAPHS",
     "SOURCES",
+    "Alphabet",
     "DarcyFields",
     "LabeledImages",
+    "Pairs",
     "RowsOf",
     "Text",
     "as_dataset",
@@ -30,6 +33,7 @@ __all__ = [
     "load_rows",
     "mnist",
     "mnist5k",
+    "pronunciations",
     "solve_darcy",
     "split",
     "svhn",

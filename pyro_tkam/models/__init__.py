@@ -11,7 +11,10 @@ from pyro_tkam.models.likelihood import (
     Likelihood,
 )
 from pyro_tkam.models.multimodal import Heads, MultimodalTKAM
+from pyro_tkam.models.pair_guide import PairGuide
+from pyro_tkam.models.pair_objective import PairELBO, PairTerms
 from pyro_tkam.models.prior import JointPrior, LabeledPrior, MixturePrior, TiltedPrior
+from pyro_tkam.models.seq2seq import EndedSequence, Seq2SeqTKAM
 from pyro_tkam.models.sequence import DecodedSequence, SequenceLikelihood
 from pyro_tkam.models.tkam import TKAM
 
@@ -22,6 +25,7 @@ __all__ = [
     "CategoricalLikelihood",
     "ContinuousBernoulliLikelihood",
     "DecodedSequence",
+    "EndedSequence",
     "GaussianLikelihood",
     "Heads",
     "JointPrior",
@@ -32,6 +36,10 @@ __all__ = [
     "Likelihood",
     "MixturePrior",
     "MultimodalTKAM",
+    "PairELBO",
+    "PairGuide",
+    "PairTerms",
+    "Seq2SeqTKAM",
     "SequenceLikelihood",
     "TiltedPrior",
 ]

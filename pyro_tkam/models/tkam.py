@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import pyro.distributions as dist
@@ -16,11 +16,21 @@ from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import GaussianLikelihood, Likelihood
 from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
-from pyro_tkam.nn import KAN, AutoregressivePrior, GridUpdate
+from pyro_tkam.nn import (
+    KAN,
+    AutoregressivePrior,
+    GridUpdate,
+    SequenceEncoder,
+    SequenceGenerator,
+)
+from pyro_tkam.nn.encoder import sinusoids
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.univariate import all_or_none
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import at_least_single
+
+if TYPE_CHECKING:
+    from pyro_tkam.models.seq2seq import Seq2SeqTKAM
 
 
 def _independent(prior: Any) -> Tensor:
@@ -275,6 +285,63 @@ class TKAM(PyroModule):
         generator = LatentGenerator(network, shape, mean=0.0, spread=1.0)
         prior = JointPrior(energy, latent_dim, sampler=sampler)
         return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)))
+
+    @staticmethod
+    def seq2seq(
+        num_source: int,
+        num_target: int,
+        *,
+        max_source: int,
+        max_target: int,
+        latent_dim: int = 16,
+        blocks: int | Sequence[int] | None = None,
+        width: int = 128,
+        num_heads: int = 4,
+        num_layers: int = 2,
+        source_layers: int = 1,
+        context_widths: Sequence[int] = (64, 64),
+    ) -> "Seq2SeqTKAM":
+        """
+        Make the model of two sequences that share one latent; see
+        :class:`~pyro_tkam.models.Seq2SeqTKAM`.
+
+        The prior is :class:`~pyro_tkam.nn.AutoregressivePrior`. Symbol 0 ends a sequence and pads
+        it, and symbol 1 stands for unknown ones. Train it with
+        :class:`~pyro_tkam.models.PairGuide` and :class:`~pyro_tkam.models.PairELBO`.
+
+        :param num_source: number of symbols of the source, with 0 and 1.
+        :param num_target: number of symbols of the target, with 0 and 1.
+        :param max_source: most symbols of a source.
+        :param max_target: most symbols of a target.
+        :param latent_dim: number ``Q`` of latents.
+        :param blocks: number of blocks of latents, or their sizes; None is fully autoregressive.
+        :param width: features per position.
+        :param num_heads: heads of each attention.
+        :param num_layers: layers of the source's encoder and of the target's decoder.
+        :param source_layers: layers of the source's decoder.
+        :param context_widths: hidden widths of the prior's network.
+        :raises ValueError: for sizes below one, a width that the heads do not divide, and blocks
+            that do not sum to ``latent_dim``.
+
+        >>> model = TKAM.seq2seq(7, 9, max_source=5, max_target=6, latent_dim=3, width=8,
+        ...     num_heads=2, context_widths=(8,))
+        >>> [sequences.shape for sequences in model.generate(4)]
+        [torch.Size([4, 5]), torch.Size([4, 6])]
+        """
+        from pyro_tkam.models.seq2seq import Seq2SeqTKAM  # it needs this module
+
+        sizes: dict[str, Any] = {"width": width, "num_heads": num_heads}
+        target = SequenceGenerator(
+            latent_dim, num_target, max_target, num_layers=num_layers, **sizes
+        )
+        with torch.no_grad():  # positions like the encoder's, so that it attends to nearby ones
+            target.position.copy_(sinusoids(max_target, width))
+        return Seq2SeqTKAM(
+            AutoregressivePrior(latent_dim, blocks, hidden=context_widths),
+            SequenceGenerator(latent_dim, num_source, max_source, num_layers=source_layers, **sizes),
+            SequenceEncoder(num_source, max_source, num_layers=num_layers, **sizes),
+            target,
+        )
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         """

@@ -1,17 +1,18 @@
-"""A generator of sequences: a causal Transformer decoder that attends to a latent."""
+"""
+A generator of sequences: a causal Transformer decoder that attends to a latent, and to another
+sequence if there is one.
+"""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyro_tkam.nn import _checks
-from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.nn.attention import AttentionBlock, Encoded, Pair
 from pyro_tkam.ops._precision import at_least_single
 from pyro_tkam.ops.symbols import check_symbols
 
@@ -19,67 +20,37 @@ from pyro_tkam.ops.symbols import check_symbols
 @dataclass(frozen=True)
 class DecoderCache:
     """
-    State that earlier positions leave for later ones, and the latent's keys and values.
+    State that earlier positions leave for later ones, and the memory's keys and values.
 
     :param tokens: tokens so far, shape ``(*batch, length)``.
-    :param memory: keys and values of the latent for each layer.
+    :param memory: keys and values of the latent, and of an encoded sequence if there is one, for
+        each layer.
     :param past: keys and values of the earlier positions for each layer; empty at the start.
+    :param mask: which positions of the memory are shown; None shows all.
     """
 
     tokens: Tensor
-    memory: tuple[tuple[Tensor, Tensor], ...]
-    past: tuple[tuple[Tensor, Tensor], ...]
+    memory: tuple[Pair, ...]
+    past: tuple[Pair, ...]
+    mask: Tensor | None = None
 
+    def rows(self, index: Tensor) -> DecoderCache:
+        """
+        Return the cache whose rows continue other rows, as beams do.
 
-class _Block(PyroModule):
-    """
-    Causal self-attention, attention to the latent, and a two-layer network, each added to its
-    input.
-    """
+        The memory is not moved, so it must be the same along the dimension that is indexed.
 
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.norms = PyroModule[nn.ModuleList](nn.LayerNorm(width) for _ in range(3))
-        self.to_qkv = PyroModule[nn.Linear](width, 3 * width, bias=False)
-        self.to_query = PyroModule[nn.Linear](width, width, bias=False)
-        self.to_memory = PyroModule[nn.Linear](width, 2 * width, bias=False)
-        self.joins = PyroModule[nn.ModuleList](
-            nn.Linear(width, width, bias=False) for _ in range(2)
-        )
-        self.expand = PyroModule[nn.Linear](width, 4 * width)
-        self.contract = PyroModule[nn.Linear](4 * width, width)
+        :param index: which row each new row continues, shape ``(*batch, new)``, along the dimension
+            that follows ``batch``.
+        """
+        axis = index.dim() - 1
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """Move heads in front: ``(*, length, width)`` to ``(*, heads, length, width / heads)``."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)
+        def taken(values: Tensor) -> Tensor:
+            shape = index.shape + (1,) * (values.dim() - index.dim())
+            return values.take_along_dim(index.view(shape), axis)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
-        # Fused kernels have no rule for torch.func.vmap.
-        fused = is_concrete(query) and is_concrete(key)
-        with nullcontext() if fused else sdpa_kernel(SDPBackend.MATH):
-            found = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
-        return found.transpose(-2, -3).flatten(-2)
-
-    def memory(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values of the latent's slots ``(*, slots, width)``."""
-        key, value = self.to_memory(slots).chunk(2, -1)
-        return self._heads(key), self._heads(value)
-
-    def forward(
-        self, x: Tensor, memory: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        query, key, value = (
-            self._heads(part) for part in self.to_qkv(self.norms[0](x)).chunk(3, -1)
-        )
-        if past is not None:
-            key, value = (torch.cat(pair, -2) for pair in zip(past, (key, value), strict=True))
-        x = x + self.joins[0](self._attend(query, key, value, causal=past is None))
-        x = x + self.joins[1](
-            self._attend(self._heads(self.to_query(self.norms[1](x))), *memory, causal=False)
-        )
-        x = x + self.contract(nn.functional.gelu(self.expand(self.norms[2](x))))
-        return x, (key, value)
+        past = tuple((taken(key), taken(value)) for key, value in self.past)
+        return replace(self, tokens=taken(self.tokens), past=past)
 
 
 NUM_SLOTS = 4
@@ -93,8 +64,9 @@ class SequenceGenerator(PyroModule):
     .. math:: \log p(x | z) = \sum_t \log \mathrm{softmax}(η_t(x_{<t}, z))_{x_t}
 
     The latent is mapped to a few slots, and every layer attends to them (the sequence generator of
-    Raj 2025, arXiv:2506.14167, Sec. 5.2; Vaswani et al. 2017). Besides attention, a position sees
-    the previous ``local`` tokens through a convolution, which learns short contexts quickly.
+    Raj 2025, arXiv:2506.14167, Sec. 5.2; Vaswani et al. 2017). If another sequence is encoded, every
+    layer attends to it too. Besides attention, a position sees the previous ``local`` tokens through
+    a convolution, which learns short contexts quickly.
 
     :param latent_dim: number of latents ``Q``.
     :param num_classes: number of tokens in the alphabet.
@@ -138,20 +110,22 @@ class SequenceGenerator(PyroModule):
         )
         self.position = nn.Parameter(0.02 * torch.randn(max_length, width))
         self.blocks = PyroModule[nn.ModuleList](
-            _Block(width, num_heads) for _ in range(_checks.integer("num_layers", num_layers, 1))
+            AttentionBlock(width, num_heads) for _ in range(_checks.integer("num_layers", num_layers, 1))
         )
         self.norm = PyroModule[nn.LayerNorm](width)
         self.to_logits = PyroModule[nn.Linear](width, num_classes)
         for table in self.embed:
             nn.init.normal_(table.weight, std=0.3 / local**0.5)
 
-    def forward(self, z: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, z: Tensor, tokens: Tensor, encoded: Encoded | None = None) -> Tensor:
         """
         Return the logits of every token, given the earlier tokens.
 
         :param z: latents, shape ``(*batch_z, Q)``.
         :param tokens: integers, shape ``(*batch_tokens, length)``; the batches broadcast against
             each other.
+        :param encoded: another sequence of the same ``width`` to attend to; its batch broadcasts
+            too.
         :returns: shape ``(*broadcast, length, num_classes)``; position ``t`` depends on
             ``tokens[..., :t]`` only.
         :raises ValueError: for sequences longer than ``max_length``, tokens outside the alphabet,
@@ -160,18 +134,22 @@ class SequenceGenerator(PyroModule):
         """
         self._check_length(tokens.shape[-1])
         check_symbols("tokens", tokens, self.num_classes)
-        batch = torch.broadcast_shapes(z.shape[:-1], tokens.shape[:-1])
-        logits, _ = self._decode(tokens.expand(*batch, -1), tokens.shape[-1], self._memory(z), None)
+        memory, mask, batch = self._memory(z, encoded)
+        tokens = tokens.expand(*torch.broadcast_shapes(batch, tokens.shape[:-1]), -1)
+        logits, _ = self._decode(tokens, tokens.shape[-1], DecoderCache(tokens, memory, (), mask))
         return logits
 
-    def start(self, z: Tensor) -> DecoderCache:
+    def start(self, z: Tensor, encoded: Encoded | None = None) -> DecoderCache:
         """
         Return the cache before the first token.
 
         :param z: latents, shape ``(*batch, Q)``.
+        :param encoded: another sequence to attend to; its batch broadcasts against that of the
+            latents.
         """
-        empty = torch.zeros(*z.shape[:-1], 0, dtype=torch.int64, device=z.device)
-        return DecoderCache(empty, self._memory(z), ())
+        memory, mask, batch = self._memory(z, encoded)
+        empty = torch.zeros(*batch, 0, dtype=torch.int64, device=z.device)
+        return DecoderCache(empty, memory, (), mask)
 
     def step(self, cache: DecoderCache) -> tuple[Tensor, DecoderCache]:
         """
@@ -185,8 +163,8 @@ class SequenceGenerator(PyroModule):
         self._check_length(length)
         filler = cache.tokens.new_zeros(*cache.tokens.shape[:-1], 1)
         tokens = torch.cat([cache.tokens, filler], -1)
-        logits, past = self._decode(tokens, 1, cache.memory, cache.past or None)
-        return logits.squeeze(-2), DecoderCache(cache.tokens, cache.memory, past)
+        logits, past = self._decode(tokens, 1, cache)
+        return logits.squeeze(-2), replace(cache, past=past)
 
     def append(self, cache: DecoderCache, token: Tensor) -> DecoderCache:
         """
@@ -198,9 +176,7 @@ class SequenceGenerator(PyroModule):
         :raises TypeError: for tokens that are not integers.
         """
         check_symbols("token", token, self.num_classes)
-        return DecoderCache(
-            torch.cat([cache.tokens, token.unsqueeze(-1)], -1), cache.memory, cache.past
-        )
+        return replace(cache, tokens=torch.cat([cache.tokens, token.unsqueeze(-1)], -1))
 
     @torch.no_grad()
     def sample(self, z: Tensor, length: int | None = None) -> Tensor:
@@ -227,18 +203,25 @@ class SequenceGenerator(PyroModule):
         if not 1 <= length <= self.max_length:
             raise ValueError(f"length must be from 1 to max_length={self.max_length}, got {length}")
 
-    def _memory(self, z: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+    def _memory(
+        self, z: Tensor, encoded: Encoded | None
+    ) -> tuple[tuple[Pair, ...], Tensor | None, torch.Size]:
+        """Return each layer's keys and values, what of them is shown, and the batch shape."""
         _checks.last_dimension("z", z, self.latent_dim)
-        slots = self.slots(z).unflatten(-1, (NUM_SLOTS, -1))
-        return tuple(block.memory(slots) for block in self.blocks)
+        features = self.slots(z).unflatten(-1, (NUM_SLOTS, -1))
+        batch, mask = z.shape[:-1], None
+        if encoded is not None:
+            _checks.last_dimension("encoded.features", encoded.features, features.shape[-1])
+            batch = torch.broadcast_shapes(batch, encoded.mask.shape[:-1])
+            both = [features, encoded.features.to(features.dtype)]
+            features = torch.cat([part.expand(*batch, -1, -1) for part in both], -2)
+            slots = encoded.mask.new_ones(*encoded.mask.shape[:-1], NUM_SLOTS)
+            mask = torch.cat([slots, encoded.mask], -1)
+        return tuple(block.memory(features) for block in self.blocks), mask, batch
 
     def _decode(
-        self,
-        tokens: Tensor,
-        last: int,
-        memory: tuple[tuple[Tensor, Tensor], ...],
-        past: tuple[tuple[Tensor, Tensor], ...] | None,
-    ) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
+        self, tokens: Tensor, last: int, cache: DecoderCache
+    ) -> tuple[Tensor, tuple[Pair, ...]]:
         """
         Return logits of the ``last`` positions of ``tokens``, and all positions' keys and values.
         """
@@ -252,6 +235,12 @@ class SequenceGenerator(PyroModule):
         x = x + sum(table(view) for table, view in zip(self.embed, views, strict=True))
         kept = []
         for i, block in enumerate(self.blocks):
-            x, keys_and_values = block(x, memory[i], None if past is None else past[i])
+            x, keys_and_values = block(
+                x,
+                cache.memory[i],
+                cache.past[i] if cache.past else None,
+                causal=last == length and not cache.past,
+                memory_mask=cache.mask,
+            )
             kept.append(keys_and_values)
         return self.to_logits(self.norm(x)), tuple(kept)

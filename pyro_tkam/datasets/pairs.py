@@ -1,0 +1,180 @@
+"""Pairs of sequences of variable length: words and their pronunciations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.ops.symbols import END, UNKNOWN
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """
+    Symbols as integers: 0 ends a sequence and pads it, 1 is unknown, and the symbols follow.
+
+    :param symbols: the symbols, such as letters or phonemes.
+
+    >>> letters = Alphabet(("a", "b"))
+    >>> letters.encode(["ab", "bca"])
+    tensor([[2, 3, 0, 0],
+            [3, 1, 2, 0]])
+    >>> letters.decode(letters.encode(["bca"])[0])
+    ('b', '?', 'a')
+    """
+
+    symbols: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of integers, with those for the end and for unknown symbols."""
+        return len(self.symbols) + 2
+
+    def encode(self, sequences: Iterable[Sequence[str]], length: int | None = None) -> Tensor:
+        """
+        Return sequences as integers, padded with 0.
+
+        :param sequences: strings, or sequences of symbols.
+        :param length: number of columns; None takes one more than the longest sequence.
+        :return: shape ``(num, length)``.
+        :raises ValueError: for a sequence longer than ``length``.
+        """
+        place = {symbol: i + 2 for i, symbol in enumerate(self.symbols)}
+        rows = [[place.get(symbol, UNKNOWN) for symbol in each] for each in sequences]
+        longest = max(map(len, rows), default=0)
+        length = longest + 1 if length is None else length
+        if longest > length:
+            raise ValueError(f"length must be at least that of every sequence, {longest}, got {length}")
+        return torch.tensor([row + [END] * (length - len(row)) for row in rows]).view(-1, length)
+
+    def decode(self, tokens: Tensor) -> tuple[str, ...]:
+        """
+        Return the symbols of one sequence, up to its end.
+
+        :param tokens: integers, 1-d.
+        """
+        names = ("", "?", *self.symbols)
+        found = [names[i] for i in tokens.tolist()]
+        return tuple(found[: found.index("")] if "" in found else found)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """
+    Pairs of sequences, a source and a target.
+
+    :param source: integers, shape ``(num, longest source)``, padded with 0.
+    :param target: integers, shape ``(num, longest target)``, padded with 0.
+    :param group: the number of each pair's source, shape ``(num,)``; pairs of one source, such as
+        variants of a word, have the same.
+    :param source_alphabet: the symbols of sources.
+    :param target_alphabet: the symbols of targets.
+    """
+
+    source: Tensor
+    target: Tensor
+    group: Tensor
+    source_alphabet: Alphabet
+    target_alphabet: Alphabet
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.source)
+
+    def rows(self, index: Tensor) -> Pairs:
+        """
+        Return some of the pairs.
+
+        :param index: which, integers or Booleans.
+        """
+        return Pairs(
+            self.source[index],
+            self.target[index],
+            self.group[index],
+            self.source_alphabet,
+            self.target_alphabet,
+        )
+
+    def split(self, held_out: int, *, seed: int = 0) -> tuple[Pairs, Pairs]:
+        """
+        Split by source, so that no source of a held-out pair occurs in another training pair.
+
+        :param held_out: number of sources to hold out, with all their targets.
+        :param seed: selects the split; the global generator is neither read nor changed.
+        :return: training pairs and held-out pairs.
+        :raises ValueError: if no source would be left for training.
+        """
+        num = int(self.group.max()) + 1
+        if not 0 <= held_out < num:
+            raise ValueError(f"held_out must be from 0 to {num - 1} of {num} sources, got {held_out}")
+        order = torch.randperm(num, generator=torch.Generator().manual_seed(seed))
+        apart = torch.zeros(num, dtype=torch.bool)
+        apart[order[:held_out]] = True
+        apart = apart[self.group]
+        return self.rows(~apart), self.rows(apart)
+
+
+_VARIANT = re.compile(r"\(\d+\)$")
+
+
+def pronunciations(
+    path: Path | str, *, stress: bool = False, max_letters: int = 20, max_phonemes: int = 20
+) -> Pairs:
+    """
+    Read a pronouncing dictionary in the format of the CMU dictionary.
+
+    A line is a word and its phonemes, ``cat K AE1 T``. A variant of a word has a number,
+    ``cats(2)``. Lines that begin with ``;;;``, and what follows ``#``, are comments. Words are read
+    in lower case, and only those of letters, apostrophes, hyphens and dots. All variants of a word
+    have the same ``group``, so that ``split`` keeps them together.
+
+    :param path: path of the file, in UTF-8 or Latin-1.
+    :param stress: keep the stress of vowels, the digits 0, 1 and 2; variants that differ only in
+        stress are otherwise the same.
+    :param max_letters: leave out longer words.
+    :param max_phonemes: leave out longer pronunciations.
+    :raises FileNotFoundError: for a missing file.
+    :raises ValueError: for a word without phonemes, and a file without words.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path must be a file that exists, got {path}")
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")  # as version 0.7 of the dictionary has it
+    found: dict[str, dict[tuple[str, ...], None]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = [] if line.startswith(";;;") else line.partition("#")[0].split()
+        if not words:
+            continue
+        word, phonemes = _VARIANT.sub("", words[0].lower()), tuple(words[1:])
+        if not phonemes:
+            raise ValueError(f"path must hold words with phonemes, got {line!r} in line {number}")
+        if not stress:
+            phonemes = tuple(each.rstrip("012") for each in phonemes)
+        if len(word) <= max_letters and len(phonemes) <= max_phonemes and _is_word(word):
+            found.setdefault(word, {})[phonemes] = None
+    if not found:
+        raise ValueError(f"path must hold words with phonemes, got none in {path}")
+    pairs = [(i, word, each) for i, word in enumerate(found) for each in found[word]]
+    group, sources, targets = zip(*pairs, strict=True)
+    letters = Alphabet(tuple(sorted({letter for word in sources for letter in word})))
+    sounds = Alphabet(tuple(sorted({sound for each in targets for sound in each})))
+    return Pairs(
+        letters.encode(sources, max_letters),
+        sounds.encode(targets, max_phonemes),
+        torch.tensor(group),
+        letters,
+        sounds,
+    )
+
+
+def _is_word(word: str) -> bool:
+    """Tell words from names of punctuation, such as ``!exclamation-point``."""
+    return any(c.isalpha() for c in word) and all(c.isalpha() or c in "'-." for c in word)

@@ -1,0 +1,91 @@
+"""The approximate posterior of a latent that two sequences share."""
+
+from __future__ import annotations
+
+import pyro
+import torch
+from pyro.distributions import Independent, Normal
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_tkam.models.seq2seq import Seq2SeqTKAM
+from pyro_tkam.nn import SequenceEncoder
+from pyro_tkam.nn.attention import Encoded
+from pyro_tkam.ops._precision import at_least_single
+
+
+class PairGuide(PyroModule):
+    """
+    ``q(z | source)`` and ``q(z | source, target)``, Gaussians whose networks read the sequences.
+
+    The first reads the features of the model's own encoder, whose parameters stay the model's. The
+    second moves it by what an encoder of the target finds, which attends to the encoded source. It
+    takes the arguments of the model,
+    so that it works with any objective that takes a guide, and with the evidence of sources alone
+    or of pairs. Train both with :class:`PairELBO`.
+
+    :param model: the model.
+    :param num_layers: number of layers of the target's encoder.
+
+    >>> from pyro_tkam.models import TKAM
+    >>> model = TKAM.seq2seq(7, 9, max_source=5, max_target=6, latent_dim=3, width=8,
+    ...     num_heads=2, context_widths=(8,))
+    >>> guide, source = PairGuide(model), torch.tensor([[2, 3, 0], [2, 5, 6]])
+    >>> guide(source).shape, guide(source, torch.tensor([[8, 0], [8, 2]])).shape
+    (torch.Size([2, 3]), torch.Size([2, 3]))
+    """
+
+    def __init__(self, model: Seq2SeqTKAM, num_layers: int = 1) -> None:
+        super().__init__()
+        self._model = (model,)  # whose parameters are not the guide's
+        decoder = model.target_decoder
+        width, self.latent_dim = model.encoder.width, decoder.latent_dim
+        self.reader = SequenceEncoder(
+            decoder.num_classes,
+            decoder.max_length,
+            width=width,
+            num_heads=model.encoder.blocks[0].num_heads,
+            num_layers=num_layers,
+            attends=True,
+        )
+        self.alone, self.both = (
+            PyroModule[nn.Sequential](
+                nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, 2 * self.latent_dim)
+            )
+            for inputs in (width, 2 * width)
+        )
+        with torch.no_grad():  # both start near the prior's reference
+            for network in (self.alone, self.both):
+                network[-1].weight.mul_(0.1)
+
+    def forward(
+        self, source: Tensor, target: Tensor | None = None, size: int | None = None
+    ) -> Tensor:
+        """
+        Draw the latents of a mini-batch.
+
+        :param source: integers, shape ``(batch, length)``.
+        :param target: their targets, likewise, or None for the guide from the source alone.
+        :param size: the length of the whole data set.
+        :return: shape ``(batch, Q)``.
+        """
+        rows = len(source)
+        size = size or rows
+        with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
+            return pyro.sample("z", self.posterior(self._model[0].encoder(source), target))
+
+    def posterior(self, encoded: Encoded, target: Tensor | None = None) -> Independent:
+        """
+        Return ``q(z | source)``, or ``q(z | source, target)``.
+
+        :param encoded: the source, encoded by the model's encoder.
+        :param target: integers, shape ``(batch, length)``, or None.
+        :return: of batch shape ``(batch,)`` and event shape ``(Q,)``.
+        """
+        pooled = encoded.pooled()
+        output = at_least_single(self.alone(pooled))
+        if target is not None:
+            read = self.reader(target, encoded).pooled()
+            output = output + at_least_single(self.both(torch.cat([pooled, read], -1)))
+        location, log_scale = output.chunk(2, -1)
+        return Normal(location, log_scale.exp(), validate_args=False).to_event(1)

@@ -1,0 +1,257 @@
+"""A sequence from a sequence: both from one latent, the target also from the source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_tkam.models.tkam import check_sizes
+from pyro_tkam.nn import AutoregressivePrior, SequenceEncoder, SequenceGenerator
+from pyro_tkam.nn.attention import Encoded
+from pyro_tkam.nn.ended import Beams, beam_search, ended_log_prob, sample_ended
+from pyro_tkam.ops._points import expanded_shape
+from pyro_tkam.ops.symbols import check_symbols, padded, until_end
+
+if TYPE_CHECKING:
+    from pyro_tkam.models.pair_guide import PairGuide
+
+
+class EndedSequence(TorchDistribution):
+    """
+    Sequences of variable length from a decoder; see :func:`~pyro_tkam.nn.ended_log_prob`.
+
+    A sequence ends before its first 0. The probabilities of all sequences of at most
+    ``max_length`` symbols sum to one, and padding changes nothing.
+
+    :param decoder: the decoder.
+    :param z: latents, shape ``(*batch, Q)``.
+    :param encoded: another sequence to attend to, of batch shape ``batch``.
+
+    >>> decoder = SequenceGenerator(3, num_classes=7, max_length=5, width=8, num_heads=2,
+    ...     num_layers=1)
+    >>> fn = EndedSequence(decoder, torch.randn(2, 3))
+    >>> short, long = torch.tensor([[3, 4]]), torch.tensor([[3, 4, 0, 0, 0]])
+    >>> torch.allclose(fn.log_prob(short), fn.log_prob(long))
+    True
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(
+        self, decoder: SequenceGenerator, z: Tensor, encoded: Encoded | None = None
+    ) -> None:
+        self.decoder, self.z, self.encoded = decoder, z, encoded
+        super().__init__(z.shape[:-1], torch.Size([decoder.max_length]), validate_args=False)
+
+    @constraints.dependent_property(is_discrete=True)
+    def support(self) -> constraints.Constraint:
+        """Sequences of integers from 0 to one less than the size of the alphabet."""
+        return constraints.independent(
+            constraints.integer_interval(0, self.decoder.num_classes - 1), 1
+        )
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> EndedSequence:
+        """
+        Return the distribution with a larger batch shape; nothing is copied.
+
+        :param batch_shape: shape to which ``batch_shape`` broadcasts.
+        :raises ValueError: for a shape to which it does not.
+        """
+        batch_shape = expanded_shape(self.batch_shape, batch_shape)
+        new: EndedSequence = self._get_checked_instance(EndedSequence, _instance)
+        new.decoder, new.z, new.encoded = self.decoder, self.z, self.encoded
+        super(EndedSequence, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """
+        Return the log probability of sequences.
+
+        :param value: integers, shape ``(*sample, *batch, length)``, or what broadcasts with it.
+        :return: shape ``(*sample, *batch)``, in nats per sequence.
+        :raises ValueError: for more than ``max_length`` symbols, and symbols outside the alphabet.
+        :raises TypeError: for symbols that are not integers.
+        """
+        log_prob = ended_log_prob(self.decoder, self.z, value, self.encoded)
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """
+        Draw sequences.
+
+        :param sample_shape: shape of independent draws.
+        :return: integers of shape ``(*sample_shape, *batch, max_length)``.
+        """
+        z = self.z.expand(torch.Size(sample_shape) + self.batch_shape + self.z.shape[-1:])
+        return sample_ended(self.decoder, z, self.encoded)
+
+
+class Seq2SeqTKAM(PyroModule):
+    """
+    Two sequences that share one latent: ``p(z) p(source | z) p(target | z, source)``.
+
+    The decoder of the target attends to the latent and to the encoded source (the text-to-text
+    models of Raj 2025, arXiv:2506.14167, Sec. 5.2). The latent carries what the source leaves open,
+    if it is trained to; see :class:`PairELBO`. Sequences are integers that end before their first
+    0; 1 stands for unknown symbols. Sites: ``"z"``, ``"source"`` and ``"target"``, in the plate
+    ``"data"``. :meth:`TKAM.seq2seq` makes one from sizes.
+
+    :param prior: module that returns the current prior when called without arguments.
+    :param source_decoder: from latents to sources.
+    :param encoder: of sources, as wide as ``target_decoder``.
+    :param target_decoder: from latents and encoded sources to targets.
+
+    >>> from pyro_tkam.models import TKAM, PairGuide
+    >>> model = TKAM.seq2seq(7, 9, max_source=5, max_target=6, latent_dim=3, width=8,
+    ...     num_heads=2, context_widths=(8,))
+    >>> source, target = model.generate(4)
+    >>> source.shape, target.shape
+    (torch.Size([4, 5]), torch.Size([4, 6]))
+    >>> guide = PairGuide(model)
+    >>> model.respond(source, guide, num=2).shape, model.search(source, guide).tokens.shape
+    (torch.Size([2, 4, 6]), torch.Size([4, 5, 6]))
+    """
+
+    def __init__(
+        self,
+        prior: AutoregressivePrior,
+        source_decoder: SequenceGenerator,
+        encoder: SequenceEncoder,
+        target_decoder: SequenceGenerator,
+    ) -> None:
+        super().__init__()
+        self.prior, self.source_decoder = prior, source_decoder
+        self.encoder, self.target_decoder = encoder, target_decoder
+
+    def forward(
+        self, source: Tensor | None = None, target: Tensor | None = None, size: int | None = None
+    ) -> tuple[Tensor, ...]:
+        """
+        Run the generative process.
+
+        :param source: a mini-batch of sources, integers of shape ``(batch, length)``, or None to
+            draw both sequences.
+        :param target: their targets, likewise, or None for sources alone: then the model is ``p(z)
+            p(source | z)``.
+        :param size: with ``source``, the length of the whole data set, which sets the scale of the
+            plate; without, the number of rows to draw.
+        :return: the sequences that are observed or drawn, padded with 0 to the longest lengths.
+        :raises ValueError: for a target without a source or with another number of rows, sequences
+            that are too long, symbols outside the alphabet, and a missing or too small ``size``.
+        :raises TypeError: for symbols that are not integers.
+        """
+        rows, size = check_sizes(source, size)
+        source, target = self._checked(source, target)
+        with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
+            z = pyro.sample("z", self.prior())
+            drawn = source is None
+            source = pyro.sample("source", EndedSequence(self.source_decoder, z), obs=source)
+            if target is None and not drawn:
+                return (source,)
+            fn = EndedSequence(self.target_decoder, z, self.encoder(source))
+            return source, pyro.sample("target", fn, obs=target)
+
+    def _checked(
+        self, source: Tensor | None, target: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Check sequences, and pad them to the longest lengths."""
+        if source is None and target is not None:
+            raise ValueError("target must be None without a source, got one")
+        if source is not None and target is not None and len(target) != len(source):
+            raise ValueError(
+                f"target must have one row for each of {len(source)} sources, got {len(target)}"
+            )
+        return (
+            checked_sequences("source", source, self.source_decoder),
+            checked_sequences("target", target, self.target_decoder),
+        )
+
+    @torch.no_grad()
+    def generate(self, num: int) -> tuple[Tensor, Tensor]:
+        """
+        Draw pairs of sequences: latents from the prior, then sources, then targets.
+
+        :param num: number of pairs.
+        :return: sources and targets, shapes ``(num, max_source)`` and ``(num, max_target)``.
+        :raises ValueError: for fewer than one.
+        """
+        check_sizes(None, num, "num")
+        with poutine.block():
+            source, target = self(size=num)
+        return source, target
+
+    @torch.no_grad()
+    def respond(
+        self, source: Tensor, guide: PairGuide, *, num: int = 1, num_beams: int | None = None
+    ) -> Tensor:
+        """
+        Draw targets in one pass: ``z ~ q(z | source)``, then decode.
+
+        :param source: integers, shape ``(batch, length)``.
+        :param guide: gives ``q(z | source)``.
+        :param num: number of targets for each source.
+        :param num_beams: None draws the symbols too; otherwise only the latent is drawn, and its
+            most probable target is searched for with so many beams.
+        :return: integers of shape ``(num, batch, max_target)``.
+        """
+        z, encoded = self._latents(source, guide, num)
+        if num_beams is None:
+            return sample_ended(self.target_decoder, z, encoded)
+        several = Encoded(encoded.features.expand(num, -1, -1, -1), encoded.mask.expand(num, -1, -1))
+        found = beam_search(self.target_decoder, z.unsqueeze(-2), several, num_beams)
+        return found.tokens[..., 0, :]
+
+    @torch.no_grad()
+    def search(
+        self, source: Tensor, guide: PairGuide, *, num_beams: int = 5, num_draws: int = 8
+    ) -> Beams:
+        """
+        Search for the most probable targets, averaged over draws of ``q(z | source)``.
+
+        :param source: integers, shape ``(batch, length)``.
+        :param guide: gives ``q(z | source)``.
+        :param num_beams: number of targets, and of beginnings that the search keeps.
+        :param num_draws: number of draws of the latent, on which the beams are averaged; see
+            :func:`~pyro_tkam.nn.beam_search`.
+        :return: the best targets first, of shapes ``(batch, beams, max_target)`` and ``(batch,
+            beams)``.
+        """
+        z, encoded = self._latents(source, guide, num_draws)
+        return beam_search(self.target_decoder, z.movedim(0, -2), encoded, num_beams)
+
+    def _latents(self, source: Tensor, guide: PairGuide, num: int) -> tuple[Tensor, Encoded]:
+        check_sizes(None, num, "num")
+        with poutine.block():
+            encoded = self.encoder(source)
+            return guide.posterior(encoded).sample((num,)), encoded
+
+
+def checked_sequences(
+    name: str, tokens: Tensor | None, decoder: SequenceGenerator
+) -> Tensor | None:
+    """
+    Check sequences against a decoder's alphabet, and pad them to its longest length.
+
+    :param name: of the argument, for the error.
+    :param tokens: integers, shape ``(batch, length)``, or None.
+    :param decoder: what scores them.
+    """
+    if tokens is None:
+        return None
+    if tokens.dim() != 2:
+        raise ValueError(f"{name} must have shape (batch, length), got {tuple(tokens.shape)}")
+    check_symbols(name, tokens, decoder.num_classes)
+    tokens, lengths = until_end(tokens)
+    longest = tokens.shape[-1] if tokens.shape[-1] <= decoder.max_length else int(lengths.max())
+    if longest > decoder.max_length:
+        raise ValueError(
+            f"{name} must have at most {decoder.max_length} symbols, got {longest}"
+        )
+    return padded(tokens, decoder.max_length)

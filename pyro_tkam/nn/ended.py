@@ -1,0 +1,146 @@
+"""Sequences of variable length from a decoder: their scores, draws and the most probable ones."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.nn import _checks
+from pyro_tkam.nn.attention import Encoded
+from pyro_tkam.nn.sequence import SequenceGenerator
+from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops._precision import at_least_single
+from pyro_tkam.ops.symbols import END, padded, until_end
+
+
+def ended_log_prob(
+    decoder: SequenceGenerator, z: Tensor, tokens: Tensor, encoded: Encoded | None = None
+) -> Tensor:
+    r"""
+    Return the log probability of sequences that end before their first 0.
+
+    .. math:: \log p(x | z) = \sum_{t \le n} \log p(x_t | x_{<t}, z) + \log p(0 | x, z)
+
+    A sequence of ``max_length`` symbols ends for certain, so that the probabilities of all
+    sequences of at most ``max_length`` symbols sum to one. Padding changes nothing.
+
+    :param decoder: the decoder.
+    :param z: latents, shape ``(*batch_z, Q)``.
+    :param tokens: integers, shape ``(*batch_tokens, length)``; the batches broadcast against each
+        other.
+    :param encoded: another sequence to attend to; its batch broadcasts too.
+    :return: in nats, of the broadcast batch shape.
+    :raises ValueError: for sequences of more than ``max_length`` symbols, and symbols outside the
+        alphabet.
+    :raises TypeError: for tokens that are not integers.
+    """
+    tokens, lengths = until_end(tokens)
+    longest = int(lengths.max()) if is_concrete(lengths) else tokens.shape[-1]
+    if longest > decoder.max_length:
+        raise ValueError(
+            f"tokens must have at most max_length={decoder.max_length} symbols, got {longest}"
+        )
+    size = min(longest + 1, decoder.max_length)
+    tokens = padded(tokens, size)
+    log_probs = at_least_single(decoder(z, tokens, encoded)).log_softmax(-1)
+    index = tokens.expand(log_probs.shape[:-1]).unsqueeze(-1)
+    scored = torch.arange(size, device=tokens.device) <= lengths.unsqueeze(-1)
+    return torch.where(scored, log_probs.gather(-1, index).squeeze(-1), 0.0).sum(-1)
+
+
+@torch.no_grad()
+def sample_ended(
+    decoder: SequenceGenerator, z: Tensor, encoded: Encoded | None = None
+) -> Tensor:
+    """
+    Draw sequences that end before their first 0, all rows at once.
+
+    :param decoder: the decoder.
+    :param z: latents, shape ``(*batch, Q)``.
+    :param encoded: another sequence to attend to; its batch broadcasts.
+    :return: integers of shape ``(*batch, max_length)``, padded with 0.
+    """
+    cache = decoder.start(z, encoded)
+    ended = torch.zeros(cache.tokens.shape[:-1], dtype=torch.bool, device=z.device)
+    for _ in range(decoder.max_length):
+        logits, cache = decoder.step(cache)
+        drawn = torch.distributions.Categorical(
+            logits=at_least_single(logits), validate_args=False
+        ).sample()
+        drawn = torch.where(ended, END, drawn)
+        cache, ended = decoder.append(cache, drawn), ended | (drawn == END)
+        if is_concrete(ended) and bool(ended.all()):
+            break
+    return padded(cache.tokens, decoder.max_length)
+
+
+class Beams(NamedTuple):
+    """
+    The most probable sequences that a search found, best first.
+
+    :param tokens: integers, shape ``(*batch, beams, max_length)``, padded with 0.
+    :param log_prob: their log probabilities in nats, shape ``(*batch, beams)``; ``-inf`` where
+        there are fewer sequences than beams.
+    """
+
+    tokens: Tensor
+    log_prob: Tensor
+
+
+@torch.no_grad()
+def beam_search(
+    decoder: SequenceGenerator, z: Tensor, encoded: Encoded | None = None, num_beams: int = 5
+) -> Beams:
+    r"""
+    Search for the sequences that are most probable on average over draws of the latent.
+
+    .. math:: \hat p(x) = \frac1S \sum_s p(x | z_s)
+
+    All rows, beams and draws advance together, one symbol at a time, and each step keeps the best
+    ``num_beams`` beginnings. With as many beams as there are sequences of at most ``max_length``
+    symbols, the result is exact.
+
+    :param decoder: the decoder.
+    :param z: draws of the latent, shape ``(*batch, S, Q)``; one draw (``S = 1``) decodes given a
+        latent.
+    :param encoded: another sequence to attend to, of batch shape ``batch``.
+    :param num_beams: number of beginnings that each step keeps.
+    :raises ValueError: for fewer than one beam or draw.
+    """
+    _checks.integer("num_beams", num_beams, 1)
+    if z.dim() < 2 or z.shape[-2] < 1:
+        raise ValueError(f"z must have shape (*batch, S, Q) with S >= 1, got {tuple(z.shape)}")
+    batch, draws = z.shape[:-2], z.shape[-2]
+    rows = z.reshape(-1, 1, draws, z.shape[-1])
+    cache = decoder.start(rows, None if encoded is None else _beside(encoded, batch))
+    totals = rows.new_zeros(len(rows), 1, draws)  # of each draw
+    ended = torch.zeros(len(rows), 1, dtype=torch.bool, device=z.device)
+    best = rows.new_zeros(len(rows), 1)
+    for _ in range(decoder.max_length):
+        logits, cache = decoder.step(cache)
+        following = at_least_single(logits).log_softmax(-1)
+        closed = torch.full_like(following[0, 0, 0], -math.inf)
+        closed[END] = 0.0  # after the end, only padding
+        following = torch.where(ended[..., None, None], closed, following)
+        following = totals.unsqueeze(-1) + following
+        scores = (following.logsumexp(2) - math.log(draws)).flatten(1)
+        best, place = scores.topk(min(num_beams, scores.shape[-1]))
+        parent, token = place // following.shape[-1], place % following.shape[-1]
+        totals = following.take_along_dim(parent[..., None, None], 1)
+        totals = totals.take_along_dim(token[..., None, None], -1).squeeze(-1)
+        ended = ended.take_along_dim(parent, 1) | (token == END)
+        cache = decoder.append(cache.rows(parent), token.unsqueeze(-1).expand(-1, -1, draws))
+        if bool((ended | best.isneginf()).all()):
+            break
+    tokens = padded(cache.tokens[:, :, 0], decoder.max_length)
+    return Beams(tokens.unflatten(0, batch), best.unflatten(0, batch))
+
+
+def _beside(encoded: Encoded, batch: torch.Size) -> Encoded:
+    """Return an encoded sequence with one row for all beams and draws of a row of the batch."""
+    features = encoded.features.expand(*batch, -1, -1).flatten(0, -3)
+    mask = encoded.mask.expand(*batch, -1).flatten(0, -2)
+    return Encoded(features[:, None, None], mask[:, None, None])
