@@ -48,7 +48,9 @@ class Alphabet:
         longest = max(map(len, rows), default=0)
         length = longest + 1 if length is None else length
         if longest > length:
-            raise ValueError(f"length must be at least that of every sequence, {longest}, got {length}")
+            raise ValueError(
+                f"length must be at least that of every sequence, {longest}, got {length}"
+            )
         return torch.tensor([row + [END] * (length - len(row)) for row in rows]).view(-1, length)
 
     def decode(self, tokens: Tensor) -> tuple[str, ...]:
@@ -110,7 +112,9 @@ class Pairs:
         """
         num = int(self.group.max()) + 1
         if not 0 <= held_out < num:
-            raise ValueError(f"held_out must be from 0 to {num - 1} of {num} sources, got {held_out}")
+            raise ValueError(
+                f"held_out must be from 0 to {num - 1} of {num} sources, got {held_out}"
+            )
         order = torch.randperm(num, generator=torch.Generator().manual_seed(seed))
         apart = torch.zeros(num, dtype=torch.bool)
         apart[order[:held_out]] = True

@@ -112,7 +112,7 @@ class PairELBO(MaximumLikelihood):
         hidden = torch.rand(source.shape, device=source.device) < self.unknown_share
         return torch.where(hidden & (source != END), UNKNOWN, source)
 
-    def differentiable_loss(  # type: ignore[override]
+    def differentiable_loss(
         self,
         model: Seq2SeqTKAM,
         guide: PairGuide,
@@ -131,8 +131,10 @@ class PairELBO(MaximumLikelihood):
         :return: nats, scaled from the mini-batch to all data.
         """
         self.statistics = terms = self._get_trace(model, guide, (source, target), {})
-        costs = sum(
-            each.mean().clamp_min(self.free_nats) for each in (terms.information, terms.beyond)
-        )
+        costs = sum(self._cost(each.mean()) for each in (terms.information, terms.beyond))
         bound = (terms.source + 2 * terms.target).mean() - costs
         return -bound * (size or len(source))
+
+    def _cost(self, divergence: Tensor) -> Tensor:
+        """Return a divergence, or the free nats where it is less; an estimate may be negative."""
+        return divergence.clamp_min(self.free_nats) if self.free_nats else divergence

@@ -204,7 +204,9 @@ class Seq2SeqTKAM(PyroModule):
         z, encoded = self._latents(source, guide, num)
         if num_beams is None:
             return sample_ended(self.target_decoder, z, encoded)
-        several = Encoded(encoded.features.expand(num, -1, -1, -1), encoded.mask.expand(num, -1, -1))
+        several = Encoded(
+            encoded.features.expand(num, -1, -1, -1), encoded.mask.expand(num, -1, -1)
+        )
         found = beam_search(self.target_decoder, z.unsqueeze(-2), several, num_beams)
         return found.tokens[..., 0, :]
 
@@ -251,7 +253,5 @@ def checked_sequences(
     tokens, lengths = until_end(tokens)
     longest = tokens.shape[-1] if tokens.shape[-1] <= decoder.max_length else int(lengths.max())
     if longest > decoder.max_length:
-        raise ValueError(
-            f"{name} must have at most {decoder.max_length} symbols, got {longest}"
-        )
+        raise ValueError(f"{name} must have at most {decoder.max_length} symbols, got {longest}")
     return padded(tokens, decoder.max_length)

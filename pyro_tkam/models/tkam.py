@@ -23,8 +23,8 @@ from pyro_tkam.nn import (
     SequenceEncoder,
     SequenceGenerator,
 )
-from pyro_tkam.nn.encoder import sinusoids
 from pyro_tkam.nn._unseen import unseen, unseen_copy
+from pyro_tkam.nn.encoder import sinusoids
 from pyro_tkam.nn.univariate import all_or_none
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import at_least_single
@@ -338,7 +338,9 @@ class TKAM(PyroModule):
             target.position.copy_(sinusoids(max_target, width))
         return Seq2SeqTKAM(
             AutoregressivePrior(latent_dim, blocks, hidden=context_widths),
-            SequenceGenerator(latent_dim, num_source, max_source, num_layers=source_layers, **sizes),
+            SequenceGenerator(
+                latent_dim, num_source, max_source, num_layers=source_layers, **sizes
+            ),
             SequenceEncoder(num_source, max_source, num_layers=num_layers, **sizes),
             target,
         )

@@ -52,9 +52,7 @@ def ended_log_prob(
 
 
 @torch.no_grad()
-def sample_ended(
-    decoder: SequenceGenerator, z: Tensor, encoded: Encoded | None = None
-) -> Tensor:
+def sample_ended(decoder: SequenceGenerator, z: Tensor, encoded: Encoded | None = None) -> Tensor:
     """
     Draw sequences that end before their first 0, all rows at once.
 

@@ -64,9 +64,9 @@ class SequenceGenerator(PyroModule):
     .. math:: \log p(x | z) = \sum_t \log \mathrm{softmax}(η_t(x_{<t}, z))_{x_t}
 
     The latent is mapped to a few slots, and every layer attends to them (the sequence generator of
-    Raj 2025, arXiv:2506.14167, Sec. 5.2; Vaswani et al. 2017). If another sequence is encoded, every
-    layer attends to it too. Besides attention, a position sees the previous ``local`` tokens through
-    a convolution, which learns short contexts quickly.
+    Raj 2025, arXiv:2506.14167, Sec. 5.2; Vaswani et al. 2017), and to another sequence if one is
+    encoded. Besides attention, a position sees the previous ``local`` tokens through a convolution,
+    which learns short contexts quickly.
 
     :param latent_dim: number of latents ``Q``.
     :param num_classes: number of tokens in the alphabet.
@@ -110,7 +110,8 @@ class SequenceGenerator(PyroModule):
         )
         self.position = nn.Parameter(0.02 * torch.randn(max_length, width))
         self.blocks = PyroModule[nn.ModuleList](
-            AttentionBlock(width, num_heads) for _ in range(_checks.integer("num_layers", num_layers, 1))
+            AttentionBlock(width, num_heads)
+            for _ in range(_checks.integer("num_layers", num_layers, 1))
         )
         self.norm = PyroModule[nn.LayerNorm](width)
         self.to_logits = PyroModule[nn.Linear](width, num_classes)

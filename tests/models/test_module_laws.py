@@ -17,6 +17,7 @@ from pyro_tkam.models import (
     LabeledTKAM,
     MixturePrior,
     MultimodalTKAM,
+    PairGuide,
     SequenceLikelihood,
     TiltedPrior,
 )
@@ -24,8 +25,10 @@ from pyro_tkam.nn import (
     KAN,
     AutoregressivePrior,
     ConvGenerator,
+    Encoded,
     KANEdges,
     KANLayer,
+    SequenceEncoder,
     SequenceGenerator,
     UnivariateFunctions,
 )
@@ -59,6 +62,20 @@ def multimodal():
     heads = Heads({"image": KAN([3, 4], **SMALL), "bits": torch.nn.Linear(3, 2)})
     likelihoods = {"image": GaussianLikelihood(0.5, learned=True), "bits": BernoulliLikelihood()}
     return MultimodalTKAM(MixturePrior(TiltedPrior((3, 2), **SMALL)), heads, likelihoods)
+
+
+def two_sequences():
+    return TKAM.seq2seq(
+        5,
+        6,
+        max_source=4,
+        max_target=3,
+        latent_dim=2,
+        width=8,
+        num_heads=2,
+        num_layers=1,
+        context_widths=(5,),
+    )
 
 
 MODULES = {
@@ -107,6 +124,18 @@ MODULES = {
     ),
     "multimodal model": (multimodal, lambda model: torch.cat(list(model.generate(4).values()), -1)),
     "guide": (guided, evaluate),
+    "encoder of sequences": (
+        lambda: SequenceEncoder(7, 5, width=8, num_heads=2, num_layers=1),
+        lambda module: module(torch.tensor([[2, 3, 0], [4, 5, 6]])).features,
+    ),
+    "two sequences": (two_sequences, lambda model: torch.cat(model.generate(20), -1)),
+    "guide of two sequences": (
+        lambda: PairGuide(two_sequences()),
+        lambda guide: guide.posterior(
+            Encoded(torch.rand(2, 4, 8), torch.ones(2, 4, dtype=torch.bool)),
+            torch.tensor([[2, 3], [4, 0]]),
+        ).sample(),
+    ),
 }
 
 
