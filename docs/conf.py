@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pyro_tkam
 
-sys.path.insert(0, str(Path(__file__).parent))  # for the extensions beside this file
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this file
+
+import inventories
 
 project = "pyro-tkam"
 FULL = "PYRO_TKAM_FULL" in os.environ  # `make docs-full` trains the tutorials' models in full
@@ -22,15 +24,21 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "benchmark_tables",
     "reproduction_directive",
+    "summary_directive",
+    "sphinx.ext.intersphinx",
 ]
 exclude_patterns = ["_build"]
+intersphinx_mapping = inventories.mapping()
+autosummary_generate = False
+maximum_signature_line_length = 90
 html_theme = "furo"
 html_title = f"pyro-tkam {release}"
 html_static_path = ["_static"]
 html_css_files = ["gallery.css"]
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the :param: lines say it in words
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
 HOSTS = [
     "TorchDistribution",
     "TorchDistributionMixin",

@@ -31,7 +31,7 @@ PACKAGES = [
     "symbolic",
     "sklearn",
 ]
-REFERENCE = (DOCS / "api.rst").read_text()
+REFERENCE = "".join(page.read_text() for page in (DOCS / "api").glob("*.rst"))
 MODULES = re.findall(r"^\.\. automodule:: ([\w.]+)$", REFERENCE, flags=re.MULTILINE)
 
 

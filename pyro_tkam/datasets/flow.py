@@ -68,8 +68,9 @@ def gaussian_fields(
 
 def solve_darcy(permeability: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
     r"""
-    Solve :math:`-∇·(a ∇u) = f` on the unit square with ``u = 0`` on its boundary (Raj 2025,
-    arXiv:2506.14167, Eq. 39).
+    Solve :math:`-∇·(a ∇u) = f` on the unit square with ``u = 0`` on its boundary.
+
+    See Raj 2025, arXiv:2506.14167, Eq. 39.
 
     Five-point finite volumes: the permeability of a face is the harmonic mean of those of its two
     nodes, which keeps the flux continuous across jumps. The method is second-order where ``a`` is

@@ -54,8 +54,9 @@ def in_latents_only() -> Iterator[None]:
 @dataclass(frozen=True)
 class ShortRunULA:
     """
-    Short-run unadjusted Langevin dynamics, ``z' = z + η ∇log p(z) + √(2η) ξ`` (Raj 2025,
-    arXiv:2506.14167, Eq. 36).
+    Short-run unadjusted Langevin dynamics, ``z' = z + η ∇log p(z) + √(2η) ξ``.
+
+    See Raj 2025, arXiv:2506.14167, Eq. 36.
 
     :param num_steps: steps from the reference; the paper's tables have 60.
     :param step_size: ``η``; the paper's tables have 0.16.

@@ -80,7 +80,9 @@ class LatentGenerator(PyroModule):
 
 class KARTGenerator(LatentGenerator):
     """
-    ``x̃_o = Σ_q Φ_{q,o}(Σ_p z_{q,p})`` (Raj 2025, arXiv:2506.14167, Eq. 7 and 10).
+    The generator of the representation theorem, ``x̃_o = Σ_q Φ_{q,o}(Σ_p z_{q,p})``.
+
+    See Raj 2025, arXiv:2506.14167, Eq. 7 and 10.
 
     The argument of the outer functions includes a shift and a scale of the inner sums. They don't
     change what can be represented.

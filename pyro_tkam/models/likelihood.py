@@ -54,8 +54,9 @@ class Likelihood(PyroModule):
 
 class GaussianLikelihood(Likelihood):
     """
-    ``x = x̃ + σ ε`` with standard normal noise in every element (Raj 2025, arXiv:2506.14167, Eq.
-    20).
+    ``x = x̃ + σ ε`` with standard normal noise in every element.
+
+    See Raj 2025, arXiv:2506.14167, Eq. 20.
 
     :param noise_scale: the standard deviation ``σ``, in units of the data.
     :param event_dim: number of dimensions of one datum, at least 1.

@@ -175,8 +175,9 @@ class TiltedPrior(PyroModule):
 
 class MixturePrior(PyroModule):
     """
-    Mixtures of a bank's densities, ``p_q(z) = Σ_p w_{q,p} p_{q,p}(z)`` (Raj 2025, arXiv:2506.14167,
-    Eq. 12).
+    Mixtures of a bank's densities, ``p_q(z) = Σ_p w_{q,p} p_{q,p}(z)``.
+
+    See Raj 2025, arXiv:2506.14167, Eq. 12.
 
     :param components: a bank of batch shape ``(*batch, num_components)``.
 
@@ -385,7 +386,9 @@ class LabeledPrior(PyroModule):
 
 class JointPrior(PyroModule):
     """
-    A joint energy over standard normal latents (Raj 2025, arXiv:2506.14167, Eq. 14).
+    A joint energy over standard normal latents.
+
+    See Raj 2025, arXiv:2506.14167, Eq. 14.
 
     :param energy: module from ``(*, Q)`` to ``(*, 1)``.
     :param latent_dim: number ``Q`` of latents.

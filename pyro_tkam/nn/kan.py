@@ -110,8 +110,9 @@ class Nodes:
 
 class KAN(PyroModule):
     r"""
-    A Kolmogorov-Arnold network (Liu et al. 2024; the generator of Raj 2025, arXiv:2506.14167, Eq.
-    7).
+    A Kolmogorov-Arnold network: sums of learned univariate functions, layer by layer.
+
+    See Liu et al. 2024; it is the generator of Raj 2025, arXiv:2506.14167, Eq. 7.
 
     .. math:: s^{(l+1)}_o = b^{(l)}_o + \sum_i φ^{(l)}_{o,i}(s^{(l)}_i)
 

@@ -15,7 +15,9 @@ from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning, mala_
 
 
 class MALA(LangevinKernel):
-    """Metropolis-adjusted Langevin algorithm (Raj 2025, arXiv:2506.14167, Eq. 79-80).
+    """Metropolis-adjusted Langevin algorithm.
+
+    See Raj 2025, arXiv:2506.14167, Eq. 79-80.
 
     ``z' = z + η C ∇log π(z) + √(2η) C^{1/2} ξ``, accepted with the Metropolis-Hastings probability.
     During warm-up ``η`` adapts by Pyro's dual averaging and the diagonal ``C`` by Pyro's Welford

@@ -15,8 +15,9 @@ from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning, ula_s
 
 class ULA(LangevinKernel):
     """
-    Unadjusted Langevin algorithm: ``z' = z + η ∇log π(z) + √(2η) ξ`` (Raj 2025, arXiv:2506.14167,
-    Eq. 36).
+    Unadjusted Langevin algorithm: ``z' = z + η ∇log π(z) + √(2η) ξ``.
+
+    See Raj 2025, arXiv:2506.14167, Eq. 36.
 
     Its draws are biased by an amount of order ``η``; a non-finite proposal is rejected and counts
     as a divergence.
