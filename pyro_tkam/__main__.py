@@ -90,6 +90,12 @@ def _sample_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument(
         "--out", default=None, help="file without suffix (default: RUN/samples-NUM)"
     )
+    parser.add_argument(
+        "--source",
+        default=None,
+        help="for a run on pairs of sequences, the text to which targets are drawn (default: some "
+        "that are held out)",
+    )
 
 
 def _sample(options: Any) -> None:
@@ -98,11 +104,18 @@ def _sample(options: Any) -> None:
     import pyro
 
     from pyro_tkam import plots
+    from pyro_tkam.models import Seq2SeqTKAM
     from pyro_tkam.train import load_model
     from pyro_tkam.train.pictures import generate, save_picture
 
     model = load_model(options["run"])
     pyro.set_rng_seed(options["seed"])
+    if isinstance(model, Seq2SeqTKAM):
+        return _respond(model, options)
+    if options["source"] is not None:
+        raise ValueError(
+            f"source must be left out for a run that is not on pairs, got {options['source']!r}"
+        )
     samples = generate(model, options["num"])
     out = Path(options["out"] or Path(options["run"]) / f"samples-{options['num']}")
     with replacing(Path(f"{out}.npy")) as aside:
@@ -111,6 +124,25 @@ def _sample(options: Any) -> None:
     if plots.are_images(samples):
         save_picture(plots.image_grid(samples), Path(f"{out}.png"))
         print(f"wrote {out}.png")
+
+
+def _respond(model: Any, options: Any) -> None:
+    """Write what a model of pairs makes of a text, or of held-out sources."""
+    from pyro_tkam.train import load_guide
+    from pyro_tkam.train.pairs import SHOWN, load_pair_split, responses, write_responses
+
+    folder, num, text = Path(options["run"]), options["num"], options["source"]
+    pairs, held_out = load_pair_split(TrainConfig.load(RunFolder(folder).config))
+    if text is None and len(held_out) == 0:
+        raise ValueError("source must be a text for a run without held-out sources, got None")
+    length = pairs.source.shape[1]
+    source = (
+        held_out.source[:SHOWN] if text is None else pairs.source_alphabet.encode([text], length)
+    )
+    lines = responses(model, load_guide(folder, model), pairs, source, num)
+    out = Path(options["out"] or folder / f"samples-{num}").with_suffix(".txt")
+    write_responses(out, lines)
+    print("\n".join([*lines, f"wrote {out}"]))
 
 
 def _report_arguments(parser: "ArgumentParser") -> None:

@@ -5,7 +5,7 @@ Dataset for training.
 
 from pyro_tkam.datasets.flow import DarcyFields, darcy, gaussian_fields, solve_darcy
 from pyro_tkam.datasets.images import DATASETS, LabeledImages, digits, mnist5k
-from pyro_tkam.datasets.pairs import Alphabet, Pairs, pronunciations
+from pyro_tkam.datasets.pairs import Alphabet, Pairs, load_pairs, pronunciations, text_pairs
 from pyro_tkam.datasets.photographs import PHOTOGRAPHS, color_patches
 from pyro_tkam.datasets.published import cifar10, fashion_mnist, mnist, svhn
 from pyro_tkam.datasets.sources import SOURCES, RowsOf, as_dataset, load_rows, split
@@ -30,6 +30,7 @@ __all__ = [
     "fashion_mnist",
     "gaussian_fields",
     "king_james",
+    "load_pairs",
     "load_rows",
     "mnist",
     "mnist5k",
@@ -38,4 +39,5 @@ __all__ = [
     "split",
     "svhn",
     "text",
+    "text_pairs",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,19 +166,84 @@ def pronunciations(
             found.setdefault(word, {})[phonemes] = None
     if not found:
         raise ValueError(f"path must hold words with phonemes, got none in {path}")
-    pairs = [(i, word, each) for i, word in enumerate(found) for each in found[word]]
+    return _gathered(found, max_letters, max_phonemes)
+
+
+def _gathered(
+    found: Mapping[str, Iterable[Sequence[str]]], max_source: int, max_target: int
+) -> Pairs:
+    """Encode targets by their source."""
+    pairs = [(i, source, each) for i, source in enumerate(found) for each in found[source]]
     group, sources, targets = zip(*pairs, strict=True)
-    letters = Alphabet(tuple(sorted({letter for word in sources for letter in word})))
-    sounds = Alphabet(tuple(sorted({sound for each in targets for sound in each})))
+    alphabets = [
+        Alphabet(tuple(sorted({symbol for each in sequences for symbol in each})))
+        for sequences in (sources, targets)
+    ]
     return Pairs(
-        letters.encode(sources, max_letters),
-        sounds.encode(targets, max_phonemes),
+        alphabets[0].encode(sources, max_source),
+        alphabets[1].encode(targets, max_target),
         torch.tensor(group),
-        letters,
-        sounds,
+        *alphabets,
     )
 
 
 def _is_word(word: str) -> bool:
     """Tell words from names of punctuation, such as ``!exclamation-point``."""
     return any(c.isalpha() for c in word) and all(c.isalpha() or c in "'-." for c in word)
+
+
+def text_pairs(path: Path | str, *, max_length: int = 100) -> Pairs:
+    """
+    Read pairs of texts, one pair a line, separated by a tab; symbols are characters.
+
+    Lines with the same source have the same ``group``.
+
+    :param path: path of a file in UTF-8.
+    :param max_length: leave out pairs with a longer text.
+    :raises FileNotFoundError: for a missing file.
+    :raises ValueError: for a file that is not text in UTF-8, a line that does not have two parts,
+        and a file without pairs.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path must be a file that exists, got {path}")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"path must be text in UTF-8, got {path}: {error}") from error
+    found: dict[str, dict[str, None]] = {}
+    for number, line in enumerate(lines, 1):
+        parts = line.split("\t")
+        if len(parts) != 2:
+            raise ValueError(
+                f"path must hold two texts a line, separated by a tab, got {line!r} in line "
+                f"{number}"
+            )
+        if max(map(len, parts)) <= max_length:
+            found.setdefault(parts[0], {})[parts[1]] = None
+    if not found:
+        raise ValueError(f"path must hold pairs of texts, got none in {path}")
+    targets = [each for row in found.values() for each in row]
+    longest = [max(1, *map(len, texts)) for texts in (found, targets)]
+    return _gathered(found, *longest)
+
+
+#: readers of pairs by the suffix of their file
+PAIR_READERS: dict[str, Callable[[Path], Pairs]] = {".dict": pronunciations, ".tsv": text_pairs}
+
+
+def load_pairs(source: str) -> Pairs:
+    """
+    Load pairs of sequences from a file.
+
+    :param source: path of a ``.dict`` file, see :func:`pronunciations`, or a ``.tsv`` file, see
+        :func:`text_pairs`.
+    :raises FileNotFoundError: for a missing file.
+    :raises ValueError: for another suffix, and files that cannot be read.
+    """
+    path = Path(source)
+    if path.suffix not in PAIR_READERS:
+        raise ValueError(
+            f"data must be a file {' or '.join(PAIR_READERS)} of pairs of sequences, got {source!r}"
+        )
+    return PAIR_READERS[path.suffix](path)

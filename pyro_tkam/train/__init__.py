@@ -7,7 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pyro_tkam._optional import needs
-from pyro_tkam.train.config import ChainConfig, GridConfig, ModelConfig, TrainConfig
+from pyro_tkam.train.config import (
+    ChainConfig,
+    GridConfig,
+    ModelConfig,
+    PairConfig,
+    TrainConfig,
+)
 from pyro_tkam.train.folder import RunFolder, training_to_arviz
 
 if TYPE_CHECKING:
@@ -15,7 +21,7 @@ if TYPE_CHECKING:
     from pyro_tkam.train.held_out import HeldOutEvidence, held_out_evidence
     from pyro_tkam.train.module import ELBOTraining
     from pyro_tkam.train.page import report
-    from pyro_tkam.train.run import load_model, train
+    from pyro_tkam.train.run import load_guide, load_model, train
     from pyro_tkam.train.trainer import fit
 
 _HOMES = {
@@ -24,6 +30,7 @@ _HOMES = {
     "HeldOutEvidence": "held_out",
     "fit": "trainer",
     "held_out_evidence": "held_out",
+    "load_guide": "run",
     "load_model": "run",
     "report": "page",
     "train": "run",
@@ -36,10 +43,12 @@ __all__ = [
     "GridUpdates",
     "HeldOutEvidence",
     "ModelConfig",
+    "PairConfig",
     "RunFolder",
     "TrainConfig",
     "fit",
     "held_out_evidence",
+    "load_guide",
     "load_model",
     "report",
     "train",

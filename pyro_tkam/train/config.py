@@ -20,8 +20,9 @@ class ModelConfig:
     their defaults.
 
     :param preset: "kart" (the representation theorem), "mixture" (a mixture for each latent),
-        "deep" (one energy of all latents) or "autoregressive" (ordered latents, each depending on
-        the earlier ones; for objectives with a guide).
+        "deep" (one energy of all latents), "autoregressive" (ordered latents, each depending on the
+        earlier ones; for objectives with a guide) or "seq2seq" (a sequence from a sequence, with
+        such latents; for pairs of sequences).
     :param data_shape: shape of one datum; null takes the data's shape, which the run folder
         records.
     :param latent_dim: for "kart", the number P of inner indices, with Q = 2P + 1 outer ones; for
@@ -30,8 +31,8 @@ class ModelConfig:
     :param coupling: for "kart", "shared" (one uniform for each inner index: exactly the
         Kolmogorov-Arnold representation) or "independent" (a latent for each pair of inner and
         outer index).
-    :param blocks: for "autoregressive", the number of blocks of latents; null takes one block per
-        latent.
+    :param blocks: for "autoregressive" and "seq2seq", the number of blocks of latents; null takes
+        one block per latent.
     :param context: for "autoregressive", the network from earlier latents to a latent's density:
         "perceptron" or "kan".
     :param reference: density that the prior of "kart" and "mixture" tilts: "uniform", "gaussian",
@@ -42,6 +43,10 @@ class ModelConfig:
     :param grid_size: number of grid points of both; for "autoregressive", of the generator only.
     :param energy_widths: for "deep", hidden widths of the energy; null takes one layer of 2Q.
     :param widths: hidden widths of the generator; null takes one layer of 2Q.
+    :param sequences: for "seq2seq", the sizes of the alphabets and the greatest lengths, [source
+        symbols, source length, target symbols, target length]; null takes those of the data, which
+        the run folder records.
+    :param width: for "seq2seq", features per position.
     :param noise_scale: standard deviation of the Gaussian likelihood, in units of the data.
     :param output: last activation of the generator: "sigmoid" for data in [0, 1], or "none".
     """
@@ -58,6 +63,8 @@ class ModelConfig:
     grid_size: int = 20
     energy_widths: list[int] | None = None
     widths: list[int] | None = None
+    sequences: list[int] | None = None
+    width: int = 128
     noise_scale: float = 0.6
     output: str = "sigmoid"
 
@@ -122,14 +129,29 @@ class ChainConfig:
 
 
 @dataclass(frozen=True)
+class PairConfig:
+    """
+    Options of the objective of two sequences; see :class:`~pyro_tkam.models.PairELBO`.
+
+    :param free_nats: nats that the latent may say for nothing, of the pair and beyond the source.
+    :param unknown_share: share of the source's symbols that are read as unknown in training.
+    """
+
+    free_nats: float = 2.0
+    unknown_share: float = 0.02
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """
     Everything that determines a training run: the same values give the same metrics.
 
     :param data: data set: "mnist5k" (28 x 28 digits), "digits" (8 x 8 digits), "darcy" (32 x 32
         pressures), "patches" (3 x 16 x 16, from color photographs), or a .npy or .pt file of
-        floating-point rows, (num, ...).
-    :param held_out: number of rows held out from training.
+        floating-point rows, (num, ...). For the preset "seq2seq": a .dict file of pronunciations or
+        a .tsv file of pairs of texts.
+    :param held_out: number of rows held out from training; for pairs, of sources with all their
+        targets.
     :param model: the model.
     :param updates: number of gradient steps.
     :param batch_size: rows per gradient step, of all processes together.
@@ -138,11 +160,12 @@ class TrainConfig:
         (tempered chains; the loss is that estimate of the evidence), "amortized" (a guide network
         and the evidence lower bound), "iwae" (the same with the importance-weighted bound), "wake"
         (the same, but the guide learns from weighted draws), "wake-sleep" (the guide learns from
-        draws of the model instead) or "refined" (chains that start at the guide's draws; the model
-        learns from their ends).
+        draws of the model instead), "refined" (chains that start at the guide's draws; the model
+        learns from their ends) or "pair" (the bounds of two sequences, for the preset "seq2seq").
     :param num_particles: draws per gradient step. Those of "importance" are shared across the
         batch; "iwae", "wake" and "wake-sleep" make separate draws for each datum.
     :param chains: options of the objectives that run chains.
+    :param pair: options of the objective "pair".
     :param learning_rate: step size of Adam, the highest one of a "one-cycle" schedule.
     :param schedule: "constant", or "one-cycle": the step size rises to ``learning_rate`` within the
         first twentieth of the updates and falls to nothing at the last, by ``OneCycleLR``.
@@ -169,6 +192,7 @@ class TrainConfig:
     objective: str = "importance"
     num_particles: int = 100
     chains: ChainConfig = field(default_factory=ChainConfig)
+    pair: PairConfig = field(default_factory=PairConfig)
     learning_rate: float = 1e-3
     schedule: str = "constant"
     clip_norm: float | None = None
@@ -191,6 +215,11 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be a positive number, got {value}")
+        if (self.model.preset == "seq2seq") != (self.objective == "pair"):
+            raise ValueError(
+                'objective must be "pair" for the preset "seq2seq" and for no other, got '
+                f"{self.objective!r} for {self.model.preset!r}"
+            )
         if self.schedule not in ("constant", "one-cycle"):
             raise ValueError(f"schedule must be 'constant' or 'one-cycle', got {self.schedule!r}")
         check_hardware(self.batch_size, self.devices, self.num_nodes, self.precision)
@@ -200,7 +229,8 @@ class TrainConfig:
         """
         Make a configuration from nested mappings.
 
-        :param content: any of the fields by name; ``model`` and ``chains`` are mappings too.
+        :param content: any of the fields by name; ``model``, ``chains`` and ``pair`` are mappings
+            too.
         :raises ValueError: for unknown keys and values out of range.
 
         >>> TrainConfig.of({"updates": 10, "model": {"latent_dim": 3}}).model.latent_dim
@@ -283,7 +313,7 @@ def check_hardware(batch_size: int, devices: int, num_nodes: int, precision: str
         raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}")
 
 
-_PARTS: dict[str, type] = {"model": ModelConfig, "chains": ChainConfig}
+_PARTS: dict[str, type] = {"model": ModelConfig, "chains": ChainConfig, "pair": PairConfig}
 
 
 def _known(kind: type, content: Any) -> dict[str, Any]:

@@ -133,8 +133,14 @@ def evidence_of_run(
         raise FileNotFoundError(f"{files.path}: there is no such run folder")
     # Training that went on would leave the evidence of a model that is no more.
     with sole_owner(files.path, "evidence"):
+        config = TrainConfig.load(files.config)
+        if config.model.preset == "seq2seq":
+            raise ValueError(
+                f"folder must be a run on rows, got one on pairs of sequences, {files.path}, whose "
+                "evidence is in summary.json"
+            )
         model = load_model(folder)
-        _, held_out = load_split(TrainConfig.load(files.config))
+        _, held_out = load_split(config)
         pyro.set_rng_seed(seed)
         with pyro.get_param_store().scope():
             report = per_datum_evidence(

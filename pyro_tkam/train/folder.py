@@ -108,6 +108,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def responses(self) -> Path:
+        """What a model of pairs makes of some held-out sources."""
+        return self.path / "responses.txt"
+
+    @property
     def training(self) -> Path:
         """The metrics, and the evidence of held-out data, for ArviZ."""
         return self.path / "training.nc"

@@ -1,6 +1,6 @@
 """
-Evidence of held-out data by importance sampling from the prior, with a check of whether to trust
-it.
+Evidence of held-out data by importance sampling from the prior or a guide, with a check of whether
+to trust it.
 """
 
 import math
@@ -69,19 +69,20 @@ class HeldOutEvidence:
 @torch.no_grad()
 def held_out_evidence(
     model: nn.Module,
-    data: Tensor,
-    *,
+    *data: Tensor,
+    guide: nn.Module | None = None,
     num_draws: int = 1000,
     num_blocks: int = 10,
 ) -> HeldOutEvidence:
     """
-    Estimate the log evidence of data with prior draws, shared by all data.
+    Estimate the log evidence of data with prior draws, shared by all data, or with a guide's.
 
     A block's value is unbiased before the logarithm. The logarithm biases it downward, and this
     bias vanishes only if the effective sample size is large.
 
-    :param model: a Pyro model, ``model(data)``, whose latents and data lie in one plate.
-    :param data: shape ``(num, *event)``.
+    :param model: a Pyro model, ``model(*data)``, whose latents and data lie in one plate.
+    :param data: one or more tensors of shape ``(num, *event)``.
+    :param guide: a guide that takes the same; None draws from the prior.
     :param num_draws: draws per block.
     :param num_blocks: independent blocks, at least 2.
     :raises ValueError: for fewer than two blocks or 25 draws in all, if no plate contains all sites
@@ -93,8 +94,8 @@ def held_out_evidence(
             f"num_blocks and num_draws must be at least 2 and 25 draws in all, got {num_blocks} "
             f"and {num_draws}"
         )
-    check_model(model, (data,), {})
-    structure = plate_structure(model, data)
+    check_model(model, data, {})
+    structure = plate_structure(model, *data)
     if structure.coupled:
         refuse_coupled(model, structure.coupled)
     if not structure.local_dims:
@@ -103,7 +104,7 @@ def held_out_evidence(
         )
     log_weights = torch.stack(
         [
-            draw_particles(model, None, num_draws, structure, data).log_weights
+            draw_particles(model, guide, num_draws, structure, *data).log_weights
             for _ in range(num_blocks)
         ]
     )
@@ -119,7 +120,7 @@ def held_out_evidence(
         effective_sample_size=float(effective.mean()),
         num_draws=len(total),
         unreliable_share=float(np.mean(khat > _RELIABLE_KHAT)),
-        num_dimensions=data[0].numel(),
+        num_dimensions=sum(each[0].numel() for each in data),
     )
 
 

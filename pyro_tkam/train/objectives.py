@@ -18,7 +18,7 @@ from pyro_tkam.infer import (
     WakeSleepMLE,
 )
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel
-from pyro_tkam.models import AmortizedGuide
+from pyro_tkam.models import AmortizedGuide, PairELBO, PairGuide, Seq2SeqTKAM
 from pyro_tkam.ops.schedules import cyclic_exponent
 from pyro_tkam.train.config import TrainConfig
 
@@ -68,6 +68,11 @@ def _tempered(
     return SteppingstoneMLE(**_chains(chains.kernel, config), **options), None
 
 
+def _pair(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
+    assert isinstance(model, Seq2SeqTKAM)  # the configuration has checked it
+    return PairELBO(config.pair.free_nats, config.pair.unknown_share), PairGuide(model)
+
+
 def _chains(kernel: str, config: TrainConfig) -> dict[str, Any]:
     """
     Return the kernel of a name with the options that it reads, and the numbers of steps and chains.
@@ -93,6 +98,7 @@ OBJECTIVES: dict[str, Objective] = {
     "wake": partial(_amortized, ImportanceMLE),
     "wake-sleep": partial(_amortized, WakeSleepMLE),
     "refined": _refined,
+    "pair": _pair,
     "langevin": partial(_langevin, None),
     "automala": partial(_langevin, "automala"),
     "steppingstone": partial(_tempered, "steppingstone"),

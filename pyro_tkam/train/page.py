@@ -47,7 +47,7 @@ def report(folder: Path | str) -> Path:
         + _shown(each, read_results(each, "delete it, and `evidence` writes it again"), _per_datum),
         curves=_picture(files.path / "curves.png", "metrics of every update"),
         metrics=_table({name: value for name, value in summary.items() if name != "held_out"}),
-        samples=_picture(files.path / "samples.png", "samples of the trained model"),
+        samples=_samples(files),
         priors=_picture(files.path / "prior.png", "the learned prior beside its reference"),
         configuration=_table(_flat(asdict(config))),
         version=__version__,
@@ -104,6 +104,13 @@ def _per_datum(evidence: Mapping[str, Any]) -> str:
         f'<div class="{kind}"><p><strong>{escape(value)}</strong>, each by '
         f"itself</p>{_table(rows)}</div>"
     )
+
+
+def _samples(files: RunFolder) -> str:
+    """Return the samples: a picture, or texts."""
+    if files.responses.is_file():
+        return f"<pre>{escape(files.responses.read_text(encoding='utf-8'))}</pre>"
+    return _picture(files.path / "samples.png", "samples of the trained model")
 
 
 def _picture(path: Path, alternative: str) -> str:

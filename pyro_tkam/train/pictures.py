@@ -15,7 +15,7 @@ from pyro_tkam.distributions import (
     JointEnergy,
     TiltedMixture,
 )
-from pyro_tkam.models import TKAM
+from pyro_tkam.models import TKAM, Seq2SeqTKAM
 from pyro_tkam.train.folder import RunFolder
 
 NUM_DRAWS = 2000  # of a joint prior, for its marginals
@@ -44,7 +44,7 @@ def save_picture(axes: Any, path: Path, dpi: int = 120) -> None:
         plots.save(axes, aside, dpi)
 
 
-def draw_run(model: TKAM, files: RunFolder, num: int = 64) -> None:
+def draw_run(model: TKAM | Seq2SeqTKAM, files: RunFolder, num: int = 64) -> None:
     """
     Write ``samples.png`` (if a datum is an image), ``prior.png`` and ``curves.png``.
 
@@ -55,8 +55,7 @@ def draw_run(model: TKAM, files: RunFolder, num: int = 64) -> None:
     :param files: the run folder.
     :param num: number of samples.
     """
-    samples = generate(model, num)
-    if plots.are_images(samples):
+    if isinstance(model, TKAM) and plots.are_images(samples := generate(model, num)):
         save_picture(plots.image_grid(samples), files.path / "samples.png")
     with pyro.get_param_store().scope():
         prior = model.prior()

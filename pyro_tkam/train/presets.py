@@ -1,21 +1,40 @@
 """The models that a configuration can select, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from inspect import signature
+from typing import Any
 
-from pyro_tkam.models import TKAM
+from pyro_tkam.models import TKAM, Seq2SeqTKAM
 from pyro_tkam.train.config import ModelConfig
 
-PRESETS: dict[str, Callable[..., TKAM]] = {
+
+def _seq2seq(
+    sequences: Sequence[int], latent_dim: int, blocks: int | None, width: int
+) -> Seq2SeqTKAM:
+    """Make a model of two sequences from the sizes that a run records."""
+    num_source, max_source, num_target, max_target = sequences
+    return TKAM.seq2seq(
+        num_source,
+        num_target,
+        max_source=max_source,
+        max_target=max_target,
+        latent_dim=latent_dim,
+        blocks=blocks,
+        width=width,
+    )
+
+
+PRESETS: dict[str, Callable[..., TKAM | Seq2SeqTKAM]] = {
     "kart": TKAM.kart,
     "mixture": TKAM.mixture,
     "deep": TKAM.deep,
     "autoregressive": TKAM.autoregressive,
+    "seq2seq": _seq2seq,
 }
 
 
-def make_model(config: ModelConfig) -> TKAM:
+def make_model(config: ModelConfig) -> Any:
     """
     Make the model of a configuration.
 

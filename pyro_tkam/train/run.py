@@ -1,28 +1,35 @@
 """A whole training run from its configuration, and loading a trained model from a run folder."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from pyro_tkam import _arviz
 from pyro_tkam._files import replacing
-from pyro_tkam.datasets import load_rows, split
-from pyro_tkam.models import TKAM
+from pyro_tkam.datasets import Pairs, load_rows, split
+from pyro_tkam.models import PairGuide, Seq2SeqTKAM
 from pyro_tkam.train.checkpoints import last_checkpoint, read_last_checkpoint
-from pyro_tkam.train.config import TrainConfig
+from pyro_tkam.train.config import ModelConfig, TrainConfig
 from pyro_tkam.train.folder import RunFolder, training_to_arviz, write_results
+from pyro_tkam.train.held_out import held_out_evidence
 from pyro_tkam.train.ownership import sole_owner
+from pyro_tkam.train.pairs import (
+    SHOWN,
+    load_pair_split,
+    pair_summary,
+    responses,
+    sizes,
+    write_responses,
+)
 from pyro_tkam.train.presets import make_model
-
-_MODEL_PREFIX = "objective.model."
 
 
 def load_split(config: TrainConfig) -> tuple[Tensor, Tensor]:
@@ -43,13 +50,38 @@ def load_split(config: TrainConfig) -> tuple[Tensor, Tensor]:
     return rows[train_rows], rows[held_out]
 
 
+@dataclass(frozen=True)
+class RunData:
+    """
+    The data of a run.
+
+    :param rows: training rows, or sources and targets.
+    :param held_out: held-out rows, or pairs.
+    :param model: the model's configuration, which records the sizes of the data.
+    """
+
+    rows: Any
+    held_out: Tensor | Pairs
+    model: ModelConfig
+
+
+def _load(config: TrainConfig) -> RunData:
+    if config.model.preset == "seq2seq":
+        pairs, apart = load_pair_split(config)
+        model = replace(config.model, sequences=sizes(pairs))
+        return RunData((pairs.source, pairs.target), apart, model)
+    rows, held_out = load_split(config)
+    return RunData(rows, held_out, replace(config.model, data_shape=list(rows.shape[1:])))
+
+
 def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> dict[str, Any]:
     """
     Train, from the folder's last checkpoint if there is one, and write everything that a reader of
     the run needs.
 
     The folder gets ``config.yaml``, ``metrics.csv``, ``checkpoints/last.ckpt``, ``summary.json``,
-    ``samples.png``, ``prior.png``, ``curves.png`` and ``training.nc``.
+    ``samples.png`` (``responses.txt`` for pairs of sequences), ``prior.png``, ``curves.png`` and
+    ``training.nc``.
 
     :param config: everything that determines the run.
     :param folder: the run folder. An existing folder must have the same configuration.
@@ -63,8 +95,8 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     from pyro_tkam.train.pictures import draw_run
 
     files = RunFolder(Path(folder))
-    rows, held_out = load_split(config)
-    config = replace(config, model=replace(config.model, data_shape=list(rows.shape[1:])))
+    data = _load(config)
+    config = replace(config, model=data.model)
     processes = config.devices * config.num_nodes
 
     def go_on() -> str:
@@ -75,14 +107,14 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     task = "resume" if files.config.is_file() else "train"
     with sole_owner(files.path, task, processes, go_on):
         earlier = files.read_summary().get("seconds_per_update")
-        seconds = _fit(config, rows, files, progress)
+        seconds = _fit(config, data.rows, files, progress)
         if not _is_first_process():
             return {}
         model = load_model(files.path)
         pyro.set_rng_seed(config.seed)
         summary = {
             **_last_metrics(files),
-            **_evidence(model, held_out),
+            **_measured(model, data.held_out, files),
             "seconds_per_update": earlier if seconds is None else seconds,
         }
         draw_run(model, files)
@@ -92,10 +124,11 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
         return written
 
 
-def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) -> float | None:
+def _fit(config: TrainConfig, rows: Any, files: RunFolder, progress: bool) -> float | None:
     """Make the model and train it; return the seconds an update took."""
     from lightning.pytorch.callbacks import LambdaCallback
 
+    from pyro_tkam.train.batches import tensors
     from pyro_tkam.train.grid_updates import GridUpdates
     from pyro_tkam.train.module import ELBOTraining
     from pyro_tkam.train.objectives import make_objective
@@ -108,7 +141,7 @@ def _fit(config: TrainConfig, rows: Tensor, files: RunFolder, progress: bool) ->
         model,
         elbo,
         guide,
-        size=len(rows),
+        size=len(next(tensors(rows))),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config.learning_rate),
         scheduler=_one_cycle(config) if config.schedule == "one-cycle" else None,
     )
@@ -178,17 +211,21 @@ def _last_metrics(files: RunFolder) -> dict[str, Any]:
     return {"updates": updates, **means}
 
 
-def _evidence(model: TKAM, held_out: Tensor) -> dict[str, Any]:
-    from pyro_tkam.train.held_out import held_out_evidence
-
+def _measured(model: Any, held_out: Tensor | Pairs, files: RunFolder) -> dict[str, Any]:
+    """Measure held-out data, and write what a model of pairs makes of them."""
     if len(held_out) == 0:
         return {}
+    if isinstance(held_out, Pairs):
+        guide = load_guide(files.path, model)
+        lines = responses(model, guide, held_out, held_out.source[:SHOWN], num=3)
+        write_responses(files.responses, lines)
+        return pair_summary(model, guide, held_out)
     with pyro.get_param_store().scope():
         evidence = held_out_evidence(model, held_out)
     return {"held_out": {**vars(evidence), "verdict": evidence.verdict}}
 
 
-def load_model(folder: Path | str) -> TKAM:
+def load_model(folder: Path | str) -> Any:
     """
     Return the trained model of a run folder.
 
@@ -197,6 +234,52 @@ def load_model(folder: Path | str) -> TKAM:
     :raises ValueError: for a damaged configuration or checkpoint, and for a checkpoint of another
         version or model.
     """
+    files, config, state = _read(folder)
+    recorded = "sequences" if config.model.preset == "seq2seq" else "data_shape"
+    if getattr(config.model, recorded) is None:
+        raise ValueError(f"{files.config} lacks model.{recorded}, which training records")
+    return _restored(make_model(config.model), "model", files, state)
+
+
+def load_guide(folder: Path | str, model: Seq2SeqTKAM) -> PairGuide:
+    """
+    Return the trained guide of a run on pairs of sequences.
+
+    :param folder: the run folder.
+    :param model: the model of the folder, which the guide reads.
+    :raises FileNotFoundError: for a missing folder, configuration or checkpoint.
+    :raises ValueError: for a run without such a guide, and damaged files.
+    """
+    files, config, state = _read(folder)
+    if config.model.preset != "seq2seq":
+        raise ValueError(
+            f"folder must be a run with the preset 'seq2seq', got {config.model.preset!r} in "
+            f"{files.path}"
+        )
+    return _restored(PairGuide(model), "guide", files, state)
+
+
+Part = TypeVar("Part", bound=nn.Module)
+
+
+def _restored(part: Part, name: str, files: RunFolder, state: dict[str, Tensor]) -> Part:
+    """Load the state of the model or the guide."""
+    prefix = f"objective.{name}."
+    own = {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
+    try:
+        part.load_state_dict(own)
+    except RuntimeError as error:
+        cause = " ".join(str(error).split())
+        raise ValueError(
+            f"{files.checkpoint} does not fit the {name} that {files.config} describes: {cause}"
+        ) from error
+    return part
+
+
+def _read(folder: Path | str) -> tuple[RunFolder, TrainConfig, dict[str, Tensor]]:
+    """Read configuration and last checkpoint."""
     files = RunFolder(Path(folder))
     if not files.path.is_dir():
         raise FileNotFoundError(f"{files.path}: there is no such run folder")
@@ -206,20 +289,4 @@ def load_model(folder: Path | str) -> TKAM:
         raise FileNotFoundError(
             f"{files.checkpoint} is missing: the run has not reached its first checkpoint"
         )
-    state = content["state_dict"]
-    if config.model.data_shape is None:
-        raise ValueError(f"{files.config} lacks model.data_shape, which training records")
-    model = make_model(config.model)
-    own = {
-        name.removeprefix(_MODEL_PREFIX): value
-        for name, value in state.items()
-        if name.startswith(_MODEL_PREFIX)
-    }
-    try:
-        model.load_state_dict(own)
-    except RuntimeError as error:
-        cause = " ".join(str(error).split())
-        raise ValueError(
-            f"{files.checkpoint} does not fit the model that {files.config} describes: {cause}"
-        ) from error
-    return model
+    return files, config, content["state_dict"]

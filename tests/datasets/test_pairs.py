@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pyro_tkam.datasets import Alphabet, pronunciations
+from pyro_tkam.datasets import Alphabet, load_pairs, pronunciations, text_pairs
 
 LINES = """;;; a comment
 'em  AH0 M
@@ -92,3 +92,29 @@ def test_refuses_what_is_no_dictionary(path: Path, tmp_path: Path) -> None:
         pronunciations(tmp_path / "empty")
     with pytest.raises(ValueError, match="held_out must be from 0 to"):
         pronunciations(path).split(99)
+
+
+def test_reads_pairs_of_texts(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    file.write_text("ab\tx\nc\t\nab\tyy\nab\tx\nlong\tlonger\n")
+    pairs = text_pairs(file, max_length=5)
+    found = [
+        ("".join(pairs.source_alphabet.decode(s)), "".join(pairs.target_alphabet.decode(t)))
+        for s, t in zip(pairs.source, pairs.target, strict=True)
+    ]
+    assert found == [("ab", "x"), ("ab", "yy"), ("c", "")]
+    assert pairs.group.tolist() == [0, 0, 1]
+    assert len(load_pairs(str(file))) == 4
+    file.write_text("ab\tx\ny\n")
+    with pytest.raises(ValueError, match="separated by a tab, got 'y' in line 2"):
+        text_pairs(file)
+    file.write_bytes(b"\xff\t\xff")
+    with pytest.raises(ValueError, match="path must be text in UTF-8"):
+        text_pairs(file)
+    file.write_text("")
+    with pytest.raises(ValueError, match="pairs of texts, got none"):
+        text_pairs(file)
+    with pytest.raises(ValueError, match=r"data must be a file \.dict or \.tsv"):
+        load_pairs("digits")
+    with pytest.raises(FileNotFoundError, match="path must be a file that exists"):
+        text_pairs(tmp_path / "none.tsv")

@@ -23,6 +23,7 @@ from pyro_tkam.train import (
 )
 from pyro_tkam.train.checkpoints import read_checkpoint, write_checkpoint
 from pyro_tkam.train.objectives import KERNELS, OBJECTIVES, make_objective
+from pyro_tkam.train.presets import make_model
 from tests.train.test_trainer import Crash
 
 CONFIG = TrainConfig(
@@ -31,23 +32,40 @@ CONFIG = TrainConfig(
     num_particles=8,
     checkpoint_every=2,
     chains=ChainConfig(num_steps=2, num_temperatures=3),
+    model=ModelConfig(
+        data_shape=[4],
+        latent_dim=2,
+        coupling="shared",
+        grid_size=5,
+        widths=[6],
+        noise_scale=0.2,
+    ),
+)
+OF_PAIRS = replace(
+    CONFIG,
+    objective="pair",
+    model=ModelConfig(preset="seq2seq", sequences=[5, 3, 5, 3], latent_dim=2, width=8),
 )
 
 
 DATA = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
 
 
+PAIRS = tuple(torch.randint(5, (30, 3), generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+
+
 def make(objective):
     pyro.set_rng_seed(1)
-    model = TKAM.kart(4, latent_dim=2, coupling="shared", grid_size=5, widths=[6], noise_scale=0.2)
-    elbo, guide = make_objective(replace(CONFIG, objective=objective), model)
+    config = replace(CONFIG, objective=objective) if objective != "pair" else OF_PAIRS
+    elbo, guide = make_objective(config, model := make_model(config.model))
     return ELBOTraining(model, elbo, guide, size=30)
 
 
 def run(folder, objective, crash=None, **options):
     module = make(objective)
     options = {"updates": 4, "batch_size": 6, "checkpoint_every": 2, "progress": False} | options
-    fit(module, DATA, folder, callbacks=() if crash is None else (Crash(crash),), **options)
+    data = PAIRS if objective == "pair" else DATA
+    fit(module, data, folder, callbacks=() if crash is None else (Crash(crash),), **options)
     return module.elbo
 
 
