@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@echo "make demo    train on real digits and draw new ones (about ten minutes on two cores, installing included)"
 	@echo "make test    run the tests"
-	@echo "make test-arviz1   run the ArviZ tests under ArviZ 1.x, where there is a Python >= 3.12"
+	@echo "make test-arviz1   run the ArviZ tests under ArviZ 1.x and on files of either version, where there is a Python >= 3.12"
 	@echo "make lint    style, types and import rules"
 	@echo "make docs    build the documentation, its tutorials on small settings"
 	@echo "make docs-full   build it with the tutorials in full (some ten minutes)"
@@ -51,8 +51,9 @@ $(VENV)-arviz1/.ready:
 	$(VENV)-arviz1/bin/python -m pip --disable-pip-version-check install --quiet numpy 'arviz>=1' 'h5netcdf[h5py]' pytest
 	@touch $@
 
-test-arviz1: $(VENV)-arviz1/.ready
+test-arviz1: $(VENV)-arviz1/.ready $(VENV)/.ready-dev
 	$(VENV)-arviz1/bin/python -m pytest --noconftest tests/test_arviz.py
+	PYRO_TKAM_ARVIZ1_PYTHON=$(abspath $(VENV)-arviz1/bin/python) $(BIN)/python -m pytest tests/test_arviz_versions.py
 endif
 
 lint: $(VENV)/.ready-dev
