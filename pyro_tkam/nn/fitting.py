@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pyro_tkam.nn import _checks
-from pyro_tkam.nn._unseen import unseen
+from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.grids import EqualSamplesError, check_learned
 from pyro_tkam.nn.kan import KAN
+from pyro_tkam.nn.lbfgs import UnitLBFGS
 
 #: rows of data that place grids; more would not place them better
 _MOST_ROWS = 2000
@@ -80,9 +81,9 @@ def fit(
         of inputs and targets.
     :param y: targets, shape ``(N, widths[-1])``, or ``(N,)`` for one output; None with a
         ``DataLoader``.
-    :param optimizer: ``"lbfgs"`` with a strong Wolfe line search, where one step makes up to 20
-        iterations over all data; ``"adam"`` with rate 0.01, where one step is one batch; or an
-        optimizer of the network's parameters.
+    :param optimizer: ``"lbfgs"`` with a strong Wolfe line search, in float64 whatever the network's
+        dtype, where one step makes up to 20 iterations over all data; ``"adam"`` with rate 0.01,
+        where one step is one batch; or an optimizer of the network's parameters.
     :param steps: number of steps; with batches, rounded up to whole epochs.
     :param batch_size: rows per batch; None takes all. L-BFGS sums gradients over the batches.
     :param penalty: weight of :meth:`KAN.regularization`.
@@ -107,25 +108,31 @@ def fit(
         check_learned(layer, layer.weight_names, "a fit")
     data = _Data.of(net, x, y, batch_size, loss)
     others = None if validation is None else _Data.of(net, *validation, batch_size, loss)
-    run = _Run(net, data, others, _make(optimizer, net), penalty, loss or _mean_squared_error)
     with unseen(net):
-        return run.go(steps, grid_updates, callback)
+        working = _working(net) if optimizer == "lbfgs" else net
+        with unseen(working):
+            rows = data.rows()
+            chosen = _make(optimizer, working, rows)
+            run = _Run(net, working, data, others, chosen, penalty, loss or _mean_squared_error)
+            return run.go(steps, grid_updates, callback, rows)
+
+
+def _working(net: KAN) -> KAN:
+    """Return what L-BFGS works on: its line search compares losses that differ in late digits."""
+    like = net.layers[0].coefficients
+    single = like.dtype != torch.float64 and like.device.type != "mps"  # which has no float64
+    return unseen_copy(net).double() if single else net
 
 
 def _mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).square().mean()
 
 
-def _make(optimizer: str | torch.optim.Optimizer, net: KAN) -> torch.optim.Optimizer:
+def _make(optimizer: str | torch.optim.Optimizer, net: KAN, rows: Tensor) -> torch.optim.Optimizer:
     if isinstance(optimizer, torch.optim.Optimizer):
         return optimizer
     makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
-        "lbfgs": lambda: torch.optim.LBFGS(
-            net.parameters(),
-            line_search_fn="strong_wolfe",
-            tolerance_grad=1e-14,
-            tolerance_change=1e-16,
-        ),
+        "lbfgs": lambda: UnitLBFGS(net, rows.to(net.layers[0].coefficients)),
         "adam": lambda: torch.optim.Adam(net.parameters(), _ADAM_RATE),
     }
     return _checks.known("optimizer", optimizer, makers)()
@@ -234,10 +241,11 @@ def _as_targets(y: Any, like: Tensor) -> Tensor:
 
 
 class _Run:
-    """One fit: the network, its data and its optimizer."""
+    """One fit: the network, the one that is worked on, its data and its optimizer."""
 
     def __init__(
         self,
+        original: KAN,
         net: KAN,
         data: _Data,
         validation: _Data | None,
@@ -245,17 +253,21 @@ class _Run:
         penalty: float,
         loss: Loss,
     ) -> None:
-        self.net, self.data, self.validation = net, data, validation
+        self.original, self.net, self.data, self.validation = original, net, data, validation
         self.optimizer, self.penalty, self.loss = optimizer, penalty, loss
         self.is_lbfgs = isinstance(optimizer, torch.optim.LBFGS)
 
     def go(
-        self, steps: int, grid_updates: int, callback: Callable[[int, float], object] | None
+        self,
+        steps: int,
+        grid_updates: int,
+        callback: Callable[[int, float], object] | None,
+        rows: Tensor,
     ) -> FitResult:
         if not self.is_lbfgs:
             steps = math.ceil(steps / len(self.data)) * len(self.data)
         due = {round(i * steps / 2 / max(grid_updates, 1)) for i in range(grid_updates)}
-        rows, batches = self.data.rows(), self._batches()
+        batches = self._batches()
         moved: list[int] = []
         found: list[tuple[float, float]] = []
         validated: list[float] = []
@@ -266,10 +278,12 @@ class _Run:
                 if self.validation is not None:
                     validated.append(self._evaluate(self.validation)[0])
                 found.append(self._step(next(batches), step))
+                self._hand_over()
                 bar.set_postfix_str(f"loss {found[-1][0]:.3g}")
                 bar.update()
                 if callback is not None and callback(step, found[-1][0]) is True:
                     break
+        self.net = self.original
         found.append(self._evaluate(self.data))
         self._check(found[-1], len(found) - 1)
         losses, penalties = torch.tensor(found, dtype=torch.double).unbind(-1)
@@ -293,10 +307,26 @@ class _Run:
 
     def _move_grids(self, rows: Tensor) -> bool:
         try:
-            self.net.update_grid(rows, optimizer=self.optimizer)
+            self.net.update_grid(self._cast(rows), optimizer=self.optimizer)
         except EqualSamplesError:  # a layer has collapsed, and the next step may mend it
             return False
+        if isinstance(self.optimizer, UnitLBFGS):
+            self.optimizer.measure(self.net, self._cast(rows))
         return True
+
+    def _cast(self, values: Tensor) -> Tensor:
+        """Give floating-point numbers the dtype that is worked in."""
+        return values.to(self.net.layers[0].coefficients) if values.is_floating_point() else values
+
+    @torch.no_grad()
+    def _hand_over(self) -> None:
+        """Give the network what was found."""
+        if self.net is self.original:
+            return
+        for layer, other in zip(self.original.layers, self.net.layers, strict=True):
+            layer.basis.place(other.basis.placed)
+        for own, found in zip(self.original.parameters(), self.net.parameters(), strict=True):
+            own.copy_(found)
 
     def _step(self, batches: Callable[[], Iterable[Batch]], step: int) -> tuple[float, float]:
         """Make one step; return loss and penalty before it."""
@@ -328,6 +358,7 @@ class _Run:
         return loss + self.penalty * penalty, (float(loss), float(penalty))
 
     def _parts(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = self._cast(x), self._cast(y)
         if self.penalty:
             outputs, penalty = self.net.penalized(x)
             return self.loss(outputs, y), penalty

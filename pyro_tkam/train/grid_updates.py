@@ -7,6 +7,7 @@ import pyro
 from lightning.pytorch.callbacks import Callback
 
 from pyro_tkam._checks import whole_number
+from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.grids import EqualSamplesError, GridUpdate
 
 
@@ -27,9 +28,10 @@ class GridUpdates(Callback):
         of a layer are equal, as when a hidden layer has collapsed. ``math.inf`` refuses none.
     :param grid_size: size of the grids from the first update on, see :class:`~pyro_tkam.nn.Basis`;
         a larger size refines them. None keeps the size.
-    :raises ValueError: for ``every`` or ``num_samples`` below one, ``decay`` outside (0, 1], and
-        ``grid_size`` below two. At the start of a run also for a ``grid_size`` with several
-        processes, because they exchange gradients of a fixed shape.
+    :raises ValueError: for ``every``, ``num_samples`` or ``grid_size`` below one, and ``decay``
+        outside (0, 1]. At the start of a run also for a ``grid_size`` that is too small for a basis
+        of the model, and for one with several processes, because they exchange gradients of a fixed
+        shape.
     :raises TypeError: at the start of a run, for a model without ``update_grid``.
 
     >>> GridUpdates(every=100, decay=0.5).due(100)
@@ -50,10 +52,8 @@ class GridUpdates(Callback):
         if not 0 < decay <= 1:
             raise ValueError(f"decay must be a number above 0 and up to 1, got {decay}")
         self.decay, self.num_samples = decay, num_samples
-        if grid_size is not None and grid_size < 2:
-            raise ValueError(
-                f"grid_size must be a whole number of at least 2, or None, got {grid_size}"
-            )
+        if grid_size is not None:
+            whole_number("grid_size", grid_size, 1)
         self.grid_size = grid_size
         self.options = {
             "uniform_share": uniform_share,
@@ -75,10 +75,15 @@ class GridUpdates(Callback):
         model = pl_module.objective.model
         if not hasattr(model, "update_grid"):
             raise TypeError(f"model must have update_grid, as TKAM has, got {type(model).__name__}")
-        if self.grid_size is not None and trainer.world_size > 1:
+        if self.grid_size is None:
+            return
+        if trainer.world_size > 1:
             raise ValueError(
                 f"grid_size must be None in {trainer.world_size} processes, got {self.grid_size}"
             )
+        bases = [each.placed for each in model.modules() if isinstance(each, Basis)]
+        least = max((each.smallest_grid_size for each in bases), default=1)
+        whole_number("grid_size", self.grid_size, least)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *_: Any) -> None:
         """Update the grids if it is time."""

@@ -2,6 +2,8 @@
 Grid updates by schedule: when, what happens to the optimizer, and that a run that stopped goes on.
 """
 
+import math
+
 import pyro
 import pytest
 import torch
@@ -189,7 +191,22 @@ def test_bad_schedules():
         ({"every": 0}, "every must be a whole number of at least 1, got 0"),
         ({"num_samples": 0}, r"num_samples must be .*, got 0"),
         ({"decay": 0.0}, r"decay must be a number above 0 and up to 1, got 0\.0"),
-        ({"grid_size": 1}, "grid_size must be a whole number of at least 2, or None, got 1"),
+        ({"grid_size": 0}, "grid_size must be a whole number of at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             GridUpdates(**options)
+
+
+@pytest.mark.parametrize(("basis", "least"), [("bspline", 1), ("rbf", 2)])
+def test_one_interval_is_a_grid_where_a_basis_has_one(basis, least, tmp_path):
+    pyro.set_rng_seed(0)
+    model = TKAM.kart(4, latent_dim=2, grid_size=5, basis=basis)
+    module = ELBOTraining(model, ImportanceMLE(8))
+    schedule = GridUpdates(every=1, num_samples=30, max_change=math.inf, grid_size=1)
+    options = {"updates": 2, "batch_size": 6, "progress": False, "callbacks": (schedule,)}
+    if least == 2:
+        with pytest.raises(ValueError, match="grid_size must be a whole number of at least 2"):
+            fit(module, torch.rand(30, 4), tmp_path, **options)
+        return
+    fit(module, torch.rand(30, 4), tmp_path, **options)
+    assert all(each.placed.grid_size == 1 for each in model.modules() if isinstance(each, Basis))
