@@ -29,7 +29,7 @@ class Path:
     """
 
     def __init__(self, density: Density, gradients: bool = True) -> None:
-        self.density = density
+        self.density, self.gradients = density, gradients
         function = _with_gradient if gradients else _without_gradient
         self._evaluate = TracedFunction(
             partial(function, density.reference_terms),
@@ -49,6 +49,10 @@ class Path:
     def device(self) -> torch.device:
         """Device of positions."""
         return self.density.draw_start(1).device
+
+    def from_normal(self) -> Path:
+        """Return a path to the same end from ``N(0, 2²)`` of all coordinates."""
+        return Path(self.density.from_normal(), self.gradients)
 
     def at(self, t: Tensor) -> PathTarget:
         """Return the density at a temperature ``t`` of shape ``(*local)``."""

@@ -230,9 +230,16 @@ class SMC(BatchRun):
         """Start all runs from one on; each has a seed that follows from the pilot's end."""
         assert self._seed is not None, "the pilot is done"
         seeds = [(self._seed + index) % 2**31 for index in range(first, self.num_samples)]
-        here = self._path if self.executor is None else None
+        path = self._pilot.path
         run = ScheduledRun(
-            self.model, self._args, self._kwargs, self.kernel, self.num_chains, self._rungs, here
+            self.model,
+            self._args,
+            self._kwargs,
+            self.kernel,
+            self.num_chains,
+            self._rungs,
+            path.density.starts_normal,
+            path if self.executor is None else None,
         )
         return run_seeded(run, [(seed, seed) for seed in seeds], self.executor)
 

@@ -39,6 +39,7 @@ class ScheduledRun:
     :param kernel: moves the ensemble.
     :param rows: size of the ensemble.
     :param schedule: temperatures, metrics and step sizes.
+    :param from_normal: whether the ensemble is drawn from ``N(0, 2²)``, as no prior draw serves.
     :param path: of the model, where the caller has it; each call makes its own if None.
     """
 
@@ -48,12 +49,15 @@ class ScheduledRun:
     kernel: EnsembleHMC | RandomWalk
     rows: int
     schedule: Sequence[Rung]
+    from_normal: bool = False
     path: Path | None = None
 
     def __call__(self, seed: int) -> tuple[dict[str, Tensor], int]:
         """Return what is kept of the run, and how many gradients a row took."""
         with poutine.block(), pyro.validation_enabled(False):
             path = self.path or prepared(self.model, self.args, self.kwargs, self.kernel)[1]
+            if self.from_normal and not path.density.starts_normal:
+                path = path.from_normal()
             pyro.set_rng_seed(seed)
             run = TemperedEnsemble(self.kernel, path, self.rows, schedule=self.schedule)
             for _ in self.schedule:

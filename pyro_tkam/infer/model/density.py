@@ -124,6 +124,13 @@ class Density(Protocol):
     def known_reference(self) -> KnownTerms | None:
         """Return what is known of these terms somewhere without another run, if anything is."""
 
+    @property
+    def starts_normal(self) -> bool:
+        """Whether the reference is ``N(0, 2²)`` of all coordinates."""
+
+    def from_normal(self) -> Density:
+        """Return the same density with this reference."""
+
     def sample_reference(self, num: int) -> Tensor:
         """Draw ``num`` positions from the reference density."""
 
@@ -193,6 +200,7 @@ class ModelDensity:
             )
         self._model, self._init_strategy = model, init_strategy
         self._transforms, self._standard_normal = dict(transforms or {}), standard_normal
+        self._from_normal = False
         self._trace_graph = trace_graph
         self._args, self._kwargs, self._nesting = args, dict(kwargs or {}), max_plate_nesting
         if first is None or max_plate_nesting is not None:
@@ -335,7 +343,19 @@ class ModelDensity:
 
     @property
     def _reference(self) -> Reference:
-        return Reference(self.structure, self.layout, self.terms.prior_names)
+        prior = self.terms.prior_names
+        return Reference(self.structure, self.layout, prior, self._from_normal)
+
+    @property
+    def starts_normal(self) -> bool:
+        """Whether the reference is ``N(0, 2²)`` of all coordinates, not the prior."""
+        return not self._reference.is_prior
+
+    def from_normal(self) -> ModelDensity:
+        """Return the same density with this reference."""
+        other = copy(self)
+        other._from_normal = True
+        return other
 
     @property
     def vectorization(self) -> str:

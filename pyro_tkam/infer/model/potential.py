@@ -53,6 +53,15 @@ class PotentialDensity:
     def known_reference(self) -> None:
         """Return nothing: a potential is not run before."""
 
+    @property
+    def starts_normal(self) -> bool:
+        """Whether the reference is ``N(0, 2²)``: it always is."""
+        return True
+
+    def from_normal(self) -> PotentialDensity:
+        """Return itself."""
+        return self
+
     def sample_reference(self, num: int) -> Tensor:
         """Draw ``num`` positions from ``N(0, 2²)``."""
         shape = (num, *self._prototype.shape)

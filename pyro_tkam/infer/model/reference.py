@@ -23,22 +23,30 @@ class Reference:
     """The prior, in which sites with a flat prior have ``N(0, 2²)`` on unconstrained coordinates.
 
     Where the prior is not that of a run of the model (scaled or partly masked latent sites, factors
-    marked as prior, flat sites whose support depends on others), all coordinates have it.
+    marked as prior, flat sites whose support depends on others), all coordinates have it, as they
+    have where that is asked for.
 
     :param structure: of the model.
     :param layout: of its latent sites.
     :param prior_names: of the sites that count as prior.
+    :param normal: whether all coordinates have ``N(0, 2²)``, whatever the prior is.
     """
 
-    def __init__(self, structure: Structure, layout: Layout, prior_names: list[str]) -> None:
+    def __init__(
+        self, structure: Structure, layout: Layout, prior_names: list[str], normal: bool = False
+    ) -> None:
         self.structure = structure
         self.layout = layout
         nodes = structure.trace.nodes
         self.flat = tuple(name for name in structure.latent if is_flat(nodes[name]))
         drawn = {*structure.latent, *structure.enumerated}
-        self.is_prior = set(prior_names) <= drawn and all(
-            is_plain(nodes[name]) or (name in self.flat and self._has_fixed_support(name))
-            for name in structure.latent
+        self.is_prior = (
+            not normal
+            and set(prior_names) <= drawn
+            and all(
+                is_plain(nodes[name]) or (name in self.flat and self._has_fixed_support(name))
+                for name in structure.latent
+            )
         )
 
     def _has_fixed_support(self, name: str) -> bool:

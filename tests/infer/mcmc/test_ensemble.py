@@ -21,7 +21,7 @@ from pyro_tkam.infer import (
     RandomWalk,
     VectorizedMCMC,
 )
-from pyro_tkam.infer.mcmc import vectorized
+from pyro_tkam.infer.mcmc import tempered_ensemble, vectorized
 from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.tempered_ensemble import TemperedEnsemble
@@ -99,6 +99,30 @@ def test_bounds_that_most_of_the_prior_misses() -> None:
     assert samples["z"][:, 1].var().item() == pytest.approx(0.4487, rel=0.06)
 
 
+def disc_model() -> None:
+    """A disc of radius 1 that holds 5e-9 of the prior."""
+    z = pyro.sample("z", dist.Normal(torch.zeros(2), 1e4).to_event(1))
+    pyro.factor("disc", torch.where((z[0] - 1).square() + z[1].square() < 1, 0.0, -torch.inf))
+
+
+def test_a_support_that_no_prior_draw_meets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempered_ensemble, "MOST_REFERENCE_DRAWS", 10_000)
+    mcmc = VectorizedMCMC(EnsembleHMC(disc_model), 300, disable_progbar=True)
+    from_center = quiet(mcmc)["z"] - torch.tensor([1.0, 0.0])
+    # The squared radius is uniform.
+    assert from_center.square().sum(-1).mean().item() == pytest.approx(0.5, abs=0.03)
+    again = VectorizedMCMC(EnsembleHMC(disc_model), 310, disable_progbar=True)
+    again.resume(mcmc.state)
+    quiet(again)
+    longer = again.get_samples(group_by_chain=True)["z"]
+    assert torch.equal(longer[:, :300], mcmc.get_samples(group_by_chain=True)["z"])
+
+    smc = SMC(disc_model, 256, disable_progbar=True)
+    smc.run()
+    exact = torch.tensor(0.5e-8).log().item()
+    assert abs(smc.log_evidence.value - exact) < 5 * smc.log_evidence.standard_error < 0.5
+
+
 def test_rows_at_which_the_model_raises_are_rejections() -> None:
     def model() -> None:
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -116,7 +140,9 @@ def test_rows_at_which_the_model_raises_are_rejections() -> None:
     assert draws.mean().item() == pytest.approx(exact.item(), abs=0.03)
 
 
-def test_a_model_that_raises_everywhere_is_told() -> None:
+def test_a_model_that_raises_everywhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempered_ensemble, "MOST_REFERENCE_DRAWS", 10_000)
+
     def model() -> None:
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
         pyro.factor("never", torch.where(z.abs() < 100, -torch.inf, 0.0))
