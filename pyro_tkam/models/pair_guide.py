@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pyro_tkam.models.seq2seq import Seq2SeqTKAM
 from pyro_tkam.nn import SequenceEncoder
 from pyro_tkam.nn.attention import Encoded
+from pyro_tkam.nn.ended import ended_excess
 from pyro_tkam.ops._precision import at_least_single
 
 
@@ -19,8 +20,10 @@ class PairGuide(PyroModule):
     ``q(z | source)`` and ``q(z | source, target)``, Gaussians whose networks read the sequences.
 
     The first reads the features of the model's own encoder, whose parameters stay the model's. The
-    second moves it by what an encoder of the target finds, which attends to the encoded source. It
-    takes the arguments of the model,
+    second moves it by what an encoder of the target finds, which attends to the encoded source, and
+    by :func:`~pyro_tkam.nn.ended_excess`: which symbols the target has more or less of than the
+    decoder predicts without knowing it. Without these, it says nothing that the source leaves open.
+    It takes the arguments of the model,
     so that it works with any objective that takes a guide, and with the evidence of sources alone
     or of pairs. Train both with :class:`PairELBO`.
 
@@ -54,6 +57,8 @@ class PairGuide(PyroModule):
             )
             for inputs in (width, 2 * width)
         )
+        self.from_excess = PyroModule[nn.Linear](decoder.num_classes, 2 * self.latent_dim)
+        nn.init.normal_(self.from_excess.weight, std=0.3)
         with torch.no_grad():  # both start near the prior's reference
             for network in (self.alone, self.both):
                 network[-1].weight.mul_(0.1)
@@ -84,8 +89,13 @@ class PairGuide(PyroModule):
         """
         pooled = encoded.pooled()
         output = at_least_single(self.alone(pooled))
+        expected = output[..., : self.latent_dim].detach()
         if target is not None:
             read = self.reader(target, encoded).pooled()
             output = output + at_least_single(self.both(torch.cat([pooled, read], -1)))
+            decoder = self._model[0].target_decoder
+            with torch.no_grad():
+                excess = ended_excess(decoder, expected, target, encoded)
+            output = output + at_least_single(self.from_excess(excess))
         location, log_scale = output.chunk(2, -1)
         return Normal(location, log_scale.exp(), validate_args=False).to_event(1)

@@ -332,7 +332,7 @@ class TKAM(PyroModule):
 
         sizes: dict[str, Any] = {"width": width, "num_heads": num_heads}
         target = SequenceGenerator(
-            latent_dim, num_target, max_target, num_layers=num_layers, **sizes
+            latent_dim, num_target, max_target, num_layers=num_layers, adds_latent=True, **sizes
         )
         with torch.no_grad():  # positions like the encoder's, so that it attends to nearby ones
             target.position.copy_(sinusoids(max_target, width))

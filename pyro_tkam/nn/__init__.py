@@ -7,7 +7,7 @@ from pyro_tkam.nn.context import ContextNetwork
 from pyro_tkam.nn.conv import ConvGenerator
 from pyro_tkam.nn.density_fit import DensityFit, fit_density
 from pyro_tkam.nn.encoder import SequenceEncoder
-from pyro_tkam.nn.ended import Beams, beam_search, ended_log_prob, sample_ended
+from pyro_tkam.nn.ended import Beams, beam_search, ended_excess, ended_log_prob, sample_ended
 from pyro_tkam.nn.fitting import FitResult, fit
 from pyro_tkam.nn.forms import LIBRARY, Form
 from pyro_tkam.nn.functions import BoundEdges, BoundFunctions
@@ -43,6 +43,7 @@ __all__ = [
     "SequenceGenerator",
     "UnivariateFunctions",
     "beam_search",
+    "ended_excess",
     "ended_log_prob",
     "fit",
     "fit_density",

@@ -37,6 +37,39 @@ def ended_log_prob(
         alphabet.
     :raises TypeError: for tokens that are not integers.
     """
+    tokens, scored = _with_end(decoder, tokens)
+    log_probs = at_least_single(decoder(z, tokens, encoded)).log_softmax(-1)
+    index = tokens.expand(log_probs.shape[:-1]).unsqueeze(-1)
+    return torch.where(scored, log_probs.gather(-1, index).squeeze(-1), 0.0).sum(-1)
+
+
+def ended_excess(
+    decoder: SequenceGenerator, z: Tensor, tokens: Tensor, encoded: Encoded | None = None
+) -> Tensor:
+    r"""
+    Return how many more there are of each symbol than the decoder predicts.
+
+    .. math:: \sum_{t \le n} \bigl(1[x_t = v] - p(v | x_{<t}, z)\bigr) = \partial \log p(x | z) /
+        \partial b_v
+
+    This is the gradient of the log probability with respect to a bias of the logits: what a latent
+    has to say beyond what the decoder knows.
+
+    :param decoder: the decoder.
+    :param z: latents, shape ``(*batch_z, Q)``.
+    :param tokens: integers, shape ``(*batch_tokens, length)``.
+    :param encoded: another sequence to attend to.
+    :return: shape ``(*broadcast, num_classes)``.
+    :raises ValueError: as in :func:`ended_log_prob`.
+    """
+    tokens, scored = _with_end(decoder, tokens)
+    predicted = at_least_single(decoder(z, tokens, encoded)).softmax(-1)
+    found = torch.nn.functional.one_hot(tokens, decoder.num_classes)
+    return ((found - predicted) * scored.unsqueeze(-1)).sum(-2)
+
+
+def _with_end(decoder: SequenceGenerator, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sequences up to the end of the longest, and which positions are scored."""
     tokens, lengths = until_end(tokens)
     longest = int(lengths.max()) if is_concrete(lengths) else tokens.shape[-1]
     if longest > decoder.max_length:
@@ -44,11 +77,7 @@ def ended_log_prob(
             f"tokens must have at most max_length={decoder.max_length} symbols, got {longest}"
         )
     size = min(longest + 1, decoder.max_length)
-    tokens = padded(tokens, size)
-    log_probs = at_least_single(decoder(z, tokens, encoded)).log_softmax(-1)
-    index = tokens.expand(log_probs.shape[:-1]).unsqueeze(-1)
-    scored = torch.arange(size, device=tokens.device) <= lengths.unsqueeze(-1)
-    return torch.where(scored, log_probs.gather(-1, index).squeeze(-1), 0.0).sum(-1)
+    return padded(tokens, size), torch.arange(size, device=tokens.device) <= lengths.unsqueeze(-1)
 
 
 @torch.no_grad()

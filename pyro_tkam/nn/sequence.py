@@ -27,18 +27,21 @@ class DecoderCache:
         each layer.
     :param past: keys and values of the earlier positions for each layer; empty at the start.
     :param mask: which positions of the memory are shown; None shows all.
+    :param shift: what the latent adds to the features of every position; None adds nothing.
     """
 
     tokens: Tensor
     memory: tuple[Pair, ...]
     past: tuple[Pair, ...]
     mask: Tensor | None = None
+    shift: Tensor | None = None
 
     def rows(self, index: Tensor) -> DecoderCache:
         """
         Return the cache whose rows continue other rows, as beams do.
 
-        The memory is not moved, so it must be the same along the dimension that is indexed.
+        What comes from the latent and the memory is not moved, so it must be the same along the
+        dimension that is indexed.
 
         :param index: which row each new row continues, shape ``(*batch, new)``, along the dimension
             that follows ``batch``.
@@ -75,6 +78,8 @@ class SequenceGenerator(PyroModule):
     :param num_heads: heads of each attention.
     :param num_layers: number of layers.
     :param local: number of preceding tokens in the convolution.
+    :param adds_latent: also add a linear map of the latent to the features of every position, which
+        a decoder learns to use sooner than attention.
     :raises ValueError: for sizes below one and a width that the heads do not divide.
 
     >>> generator = SequenceGenerator(latent_dim=3, num_classes=7, max_length=5, width=8,
@@ -95,6 +100,7 @@ class SequenceGenerator(PyroModule):
         num_heads: int = 4,
         num_layers: int = 2,
         local: int = 4,
+        adds_latent: bool = False,
     ) -> None:
         super().__init__()
         self.latent_dim = _checks.integer("latent_dim", latent_dim, 1)
@@ -117,6 +123,10 @@ class SequenceGenerator(PyroModule):
         self.to_logits = PyroModule[nn.Linear](width, num_classes)
         for table in self.embed:
             nn.init.normal_(table.weight, std=0.3 / local**0.5)
+        self.add: nn.Linear | None = None
+        if adds_latent:
+            self.add = PyroModule[nn.Linear](latent_dim, width, bias=False)
+            nn.init.normal_(self.add.weight, std=0.3)
 
     def forward(self, z: Tensor, tokens: Tensor, encoded: Encoded | None = None) -> Tensor:
         """
@@ -135,9 +145,9 @@ class SequenceGenerator(PyroModule):
         """
         self._check_length(tokens.shape[-1])
         check_symbols("tokens", tokens, self.num_classes)
-        memory, mask, batch = self._memory(z, encoded)
-        tokens = tokens.expand(*torch.broadcast_shapes(batch, tokens.shape[:-1]), -1)
-        logits, _ = self._decode(tokens, tokens.shape[-1], DecoderCache(tokens, memory, (), mask))
+        cache = self.start(z, encoded)
+        batch = torch.broadcast_shapes(cache.tokens.shape[:-1], tokens.shape[:-1])
+        logits, _ = self._decode(tokens.expand(*batch, -1), tokens.shape[-1], cache)
         return logits
 
     def start(self, z: Tensor, encoded: Encoded | None = None) -> DecoderCache:
@@ -150,7 +160,8 @@ class SequenceGenerator(PyroModule):
         """
         memory, mask, batch = self._memory(z, encoded)
         empty = torch.zeros(*batch, 0, dtype=torch.int64, device=z.device)
-        return DecoderCache(empty, memory, (), mask)
+        shift = None if self.add is None else self.add(z).unsqueeze(-2)
+        return DecoderCache(empty, memory, (), mask, shift)
 
     def step(self, cache: DecoderCache) -> tuple[Tensor, DecoderCache]:
         """
@@ -234,6 +245,8 @@ class SequenceGenerator(PyroModule):
         )
         x = self.position[length - last : length]
         x = x + sum(table(view) for table, view in zip(self.embed, views, strict=True))
+        if cache.shift is not None:
+            x = x + cache.shift
         kept = []
         for i, block in enumerate(self.blocks):
             x, keys_and_values = block(

@@ -78,6 +78,12 @@ def two_sequences():
     )
 
 
+def one_and_the_same(make):
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return make()
+
+
 MODULES = {
     "functions": (lambda: UnivariateFunctions(3, **SMALL), evaluate),
     "polynomials": (lambda: UnivariateFunctions(3, "chebyshev", trainable_width=True), evaluate),
@@ -130,7 +136,7 @@ MODULES = {
     ),
     "two sequences": (two_sequences, lambda model: torch.cat(model.generate(20), -1)),
     "guide of two sequences": (
-        lambda: PairGuide(two_sequences()),
+        lambda: PairGuide(one_and_the_same(two_sequences)),  # a guide's state is not the model's
         lambda guide: guide.posterior(
             Encoded(torch.rand(2, 4, 8), torch.ones(2, 4, dtype=torch.bool)),
             torch.tensor([[2, 3], [4, 0]]),

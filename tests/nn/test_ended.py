@@ -15,6 +15,7 @@ from pyro_tkam.nn import (
     SequenceEncoder,
     SequenceGenerator,
     beam_search,
+    ended_excess,
     ended_log_prob,
     sample_ended,
 )
@@ -30,7 +31,8 @@ def encoder(**options) -> SequenceEncoder:
 
 def decoder() -> SequenceGenerator:
     torch.manual_seed(2)
-    return loud(SequenceGenerator(3, CLASSES, LONGEST, width=8, num_heads=2, num_layers=2, local=2))
+    options = {"width": 8, "num_heads": 2, "num_layers": 2, "local": 2, "adds_latent": True}
+    return loud(SequenceGenerator(3, CLASSES, LONGEST, **options))
 
 
 def loud(module):
@@ -142,6 +144,16 @@ def test_a_narrow_beam_may_miss_the_best_sequence_and_scores_what_it_finds() -> 
     )
     assert bool((greedy.log_prob[:, 0] < best + 1e-9).all())
     assert bool((greedy.log_prob[:, 0] < best - 1e-3).any())
+
+
+def test_the_excess_is_the_gradient_of_a_bias() -> None:
+    network, source, z = decoder(), encoder()(SOURCES), latents(4)
+    targets = torch.tensor([[2, 0, 3], [3, 1, 2], [0, 0, 0], [1, 3, 0]])
+    found = ended_excess(network, z, targets, source)
+    scores = ended_log_prob(network, z, targets, source)
+    for row in range(4):
+        (wanted,) = torch.autograd.grad(scores[row], network.to_logits.bias, retain_graph=True)
+        torch.testing.assert_close(found[row], wanted)
 
 
 def test_draws_have_the_models_frequencies() -> None:
