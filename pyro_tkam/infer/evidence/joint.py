@@ -37,11 +37,15 @@ AIM = 0.5
 FINE_AIM, CHEAP_SECONDS = 0.2, 10.0
 """The same where the most draws that are ever weighed take so little time."""
 
+OF_SEARCH = {"rare mode", "modes of unlike widths"}
+"""Findings on the posterior, which another route cannot cure."""
+
 OWN_FINDINGS = {
     "target not reached",
     "missed mode",
     "prior draws contradict",
     "short search for modes",
+    *OF_SEARCH,
 }
 """Findings whose advice is on options of the default method."""
 
@@ -82,7 +86,7 @@ class JointEvidence:
         try:
             for evidence in self._routes():
                 tried.append(evidence)
-                if evidence.verdict.trusted and evidence.standard_error <= self.target_se:
+                if _is_sound(evidence) and evidence.standard_error <= self.target_se:
                     break
         except BudgetSpentError:
             if not tried:
@@ -198,4 +202,8 @@ def _advised(verdict: Verdict) -> Verdict:
 
 
 def _preference(evidence: Evidence) -> tuple[bool, float]:
-    return not evidence.verdict.trusted, evidence.standard_error
+    return not _is_sound(evidence), evidence.standard_error
+
+
+def _is_sound(evidence: Evidence) -> bool:
+    return evidence.verdict.names <= OF_SEARCH

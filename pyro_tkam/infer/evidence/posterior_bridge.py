@@ -89,8 +89,8 @@ class PosteriorBridge:
         verdict = fitted.bridge.verdict + self.chains.verdict(self.begin)
         fitted = replace(fitted, bridge=replace(fitted.bridge, verdict=verdict, method=name))
         evidence, held = fitted.preferred, self._held()
-        surprises = self.search.surprises(_wide(held), evidence.value)
-        return self.search.judge(evidence, held, surprises)
+        self.search.surprises(_wide(held), evidence.value)
+        return self.search.judge(evidence, held)
 
     def _held(self) -> WeightedPositions:
         """Return the draws in the coordinates of the search."""

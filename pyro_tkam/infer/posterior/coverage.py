@@ -21,8 +21,15 @@ NUM_WEIGHED, FEWEST_WEIGHED = 1000, 100
 FEWEST_EFFECTIVE = 20.0
 """Effective draws of a peak below which its curvature does not describe it, and says no mass."""
 
-REACH = 4.0
-"""Standard deviations of a normal's squared radius, and more, up to which a peak reaches."""
+FEWEST_HITS = 3
+"""Climbs to a mode below which finding it was luck."""
+
+RULE_OF_THREE = 3.0
+"""What has a chance of three in so many tries is missed by all of them one time in twenty."""
+
+UNLIKE, NARROW = math.log(1.15), 4.0
+"""Difference of log widths from which modes are of unlike widths, and how many times as narrow as
+the widest they may then be."""
 
 LACKING = 0.1
 """Share of the draws that a peak should hold below which it counts as missed."""
@@ -40,12 +47,25 @@ class WeightedPositions:
     log_weights: Tensor
 
 
-def missed_optima(
-    target: PosteriorTarget, optima: Optima, draws: WeightedPositions, log_evidence: float
-) -> Tensor:
+@dataclass(frozen=True)
+class Peaks:
+    """Optima that hold more than 1% of an evidence.
+
+    :param optima: these.
+    :param log_mass: of the posterior within the reach of each, ``(number,)``.
+    :param missed: which hold next to no draws, ``(number,)``.
     """
-    Return the log masses of the optima that hold more than 1% of an evidence where
-    there are next to no draws.
+
+    optima: Optima
+    log_mass: Tensor
+    missed: Tensor
+
+
+def heavy_peaks(
+    target: PosteriorTarget, optima: Optima, draws: WeightedPositions, log_evidence: float
+) -> Peaks:
+    """
+    Weigh the optima that may hold more than 1% of an evidence.
 
     A peak's mass is that of weighted draws of its Student-t within a radius that holds nearly all
     of a normal; beyond, there may be another peak.
@@ -55,9 +75,8 @@ def missed_optima(
     :param draws: what the evidence was estimated from, or draws of the posterior.
     :param log_evidence: the estimate.
     """
-    masses = []
+    chosen, masses, missed = [], [], []
     shares = draws.log_weights.softmax(0)
-    radius = target.dim + REACH * (2 * target.dim) ** 0.5 + REACH
     for index in range(len(optima)):
         if optima.log_mass[index] < log_evidence + math.log(SMALL_SHARE) - 3:
             continue
@@ -65,29 +84,82 @@ def missed_optima(
             break
         one = optima.take(torch.tensor([index]))
         positions, log_weights = weigh(target, one.mixture(), num)
-        inside = one.distance(positions)[0] <= radius
+        inside = one.distance(positions)[0] <= one.reach
         log_weights = torch.where(inside, log_weights, -torch.inf)
         if not log_weights.amax().isfinite() or effective_draws(log_weights) < FEWEST_EFFECTIVE:
             continue
         log_mass = importance(log_weights).value
         expected = (log_mass - log_evidence).clamp(max=0).exp()
-        held = shares[one.distance(draws.positions)[0] <= radius].sum()
-        if expected > SMALL_SHARE and held < LACKING * expected:
+        held = shares[one.distance(draws.positions)[0] <= one.reach].sum()
+        if expected > SMALL_SHARE:
+            chosen.append(index)
             masses.append(log_mass)
-    return torch.stack(masses) if masses else torch.zeros(0, dtype=torch.float64)
+            missed.append(held < LACKING * expected)
+    if not chosen:
+        empty = torch.zeros(0, dtype=torch.float64)
+        return Peaks(optima.take(empty.long()), empty, empty.bool())
+    return Peaks(optima.take(torch.tensor(chosen)), torch.stack(masses), torch.stack(missed))
 
 
-def missed_verdict(log_masses: Tensor, log_evidence: float) -> Verdict:
+def missed_verdict(peaks: Peaks, log_evidence: float) -> Verdict:
     """Say that modes were missed.
 
-    :param log_masses: of these modes, ``(number,)``.
-    :param log_evidence: the estimate that lacks them.
+    :param peaks: of an evidence.
+    :param log_evidence: the estimate.
     """
-    if not len(log_masses):
+    if not peaks.missed.any():
         return Verdict()
-    gain = torch.cat([log_masses, log_masses.new_tensor([log_evidence])]).logsumexp(0)
+    lacking = peaks.log_mass[peaks.missed]
+    gain = torch.cat([lacking, lacking.new_tensor([log_evidence])]).logsumexp(0)
     seen = (
-        f"climbs from prior draws found {len(log_masses)} mode(s) in which no chain is, worth "
+        f"climbs from prior draws found {len(lacking)} mode(s) in which no chain is, worth "
         f"{gain.item() - log_evidence:.2g} nats"
     )
     return Verdict((Finding("missed mode", seen, "give a guide that covers all modes"),))
+
+
+def rare_verdict(peaks: Peaks, num_climbs: int) -> Verdict:
+    """
+    Say that a mode was found by luck: where few climbs end at one, others have been found by none
+    (Good 1953, 10.1093/biomet/40.3-4.237).
+
+    :param peaks: of an evidence.
+    :param num_climbs: how many prior draws climbed.
+    """
+    hits = _same_peak(peaks.optima).long() @ peaks.optima.hits
+    if not len(hits) or hits.amin() >= FEWEST_HITS:
+        return Verdict()
+    seen = f"{int(hits.amin())} of {num_climbs} climbs from prior draws ended at a mode that counts"
+    finding = Finding("rare mode", f"{seen}: others may be left", "give a guide that covers it")
+    return Verdict((finding,))
+
+
+def unlike_verdict(peaks: Peaks, num_climbs: int) -> Verdict:
+    """
+    Say that modes of other widths may be left, where the known ones have unlike widths.
+
+    The share of climbs that end at a mode falls with its width to the power of the dimension, so
+    ``n`` of them see modes down to a width of ``(3 / n)^{1/dim}`` of the widest.
+
+    :param peaks: of an evidence.
+    :param num_climbs: how many prior draws climbed.
+    """
+    width, apart = peaks.optima.log_width, ~_same_peak(peaks.optima)
+    unlike = torch.where(apart, (width - width[:, None]).abs(), 0.0)
+    if not len(width) or unlike.amax() < UNLIKE:
+        return Verdict()
+    seen_down_to = (num_climbs / RULE_OF_THREE) ** (1 / peaks.optima.location.shape[-1])
+    if seen_down_to >= NARROW:
+        return Verdict()
+    seen = (
+        f"the widths of the modes differ {unlike.amax().exp():.1f}-fold, and {num_climbs} climbs "
+        f"find none that is {seen_down_to:.1f} times as narrow as the widest"
+    )
+    advice = "give a guide that covers all modes"
+    return Verdict((Finding("modes of unlike widths", seen, advice),))
+
+
+def _same_peak(optima: Optima) -> Tensor:
+    """Tell which pairs are one peak, as one lies within reach of the other."""
+    near = optima.distance(optima.location) <= optima.reach
+    return near | near.mT

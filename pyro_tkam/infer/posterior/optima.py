@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ CURVATURE_ROUNDS = 8
 APART = 1.0
 """Squared Mahalanobis distance below which two climbs ended at one optimum."""
 
+REACH = 4.0
+"""Standard deviations of a normal's squared radius, and more, up to which a peak reaches."""
+
 LEAST_SHARE = 1e-4
 """Share of the largest mass below which an optimum is not looked at."""
 
@@ -40,11 +43,13 @@ class Optima:
     :param scale_tril: Cholesky factors of the inverse curvature, ``(number, dim, dim)``.
     :param log_mass: log of the mass of a normal with that height and curvature (Laplace),
         ``(number,)``.
+    :param hits: how many climbs from prior draws ended at each, ``(number,)``.
     """
 
     location: Tensor
     scale_tril: Tensor
     log_mass: Tensor
+    hits: Tensor
 
     def __len__(self) -> int:
         return len(self.location)
@@ -57,7 +62,44 @@ class Optima:
 
     def take(self, index: Tensor) -> Optima:
         """Return some of them."""
-        return Optima(self.location[index], self.scale_tril[index], self.log_mass[index])
+        return Optima(*(getattr(self, each.name)[index] for each in fields(self)))
+
+    @property
+    def reach(self) -> float:
+        """Squared Mahalanobis distance within which a normal has nearly all of its mass."""
+        dim = self.location.shape[-1]
+        return dim + REACH * (2 * dim) ** 0.5 + REACH
+
+    @property
+    def log_width(self) -> Tensor:
+        """Log of the geometric mean of each optimum's widths, ``(number,)``."""
+        return self.scale_tril.diagonal(dim1=-2, dim2=-1).log().mean(-1)
+
+    def joined(self, other: Optima) -> Optima:
+        """Return the optima of both; those at one place are one, with the climbs of both."""
+        if not len(self) or not len(other):
+            return other if len(other) else self
+        apart, nearest = self.distance(other.location).min(0)
+        same = apart <= APART
+        hits = self.hits.index_add(0, nearest[same], other.hits[same])
+        return Optima.of([replace(self, hits=hits), other.take(~same)])
+
+    def beyond(self, other: Optima) -> Optima:
+        """Return the optima of another that are at none of these places."""
+        if not len(self) or not len(other):
+            return other
+        return other.take(self.distance(other.location).amin(0) > APART)
+
+    def without_hits(self) -> Optima:
+        """Return them as found by no climb from a prior draw."""
+        return replace(self, hits=torch.zeros_like(self.hits))
+
+    @staticmethod
+    def of(parts: list[Optima]) -> Optima:
+        """Return all optima of some, with the largest mass first."""
+        columns = ([getattr(part, each.name) for part in parts] for each in fields(Optima))
+        every = Optima(*map(torch.cat, columns))
+        return every.take(every.log_mass.argsort(descending=True))
 
     def mixture(self) -> Mixture:
         """Return Student-t components there, weighted by mass."""
@@ -80,7 +122,7 @@ def find_optima(target: PosteriorTarget, starts: Tensor, scale: Tensor, most_ste
     ends = climb(target.with_gradient, starts, scale, most_steps)
     order = ends.value.argsort(descending=True)
     order = order[ends.converged[order]]
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    found: list[Optima] = []
     largest = -math.inf
     left = order
     slopes = 0
@@ -91,22 +133,20 @@ def find_optima(target: PosteriorTarget, starts: Tensor, scale: Tensor, most_ste
             left, slopes = left[1:], slopes + 1
             continue
         factor, log_mass = described
-        one = Optima(location[None], factor[None], log_mass[None])
+        one = Optima(location[None], factor[None], log_mass[None], torch.zeros(1).long())
         away = one.distance(ends.position[left])[0] > APART
         away[0] = False
-        left = left[away]
         largest = max(largest, log_mass.item())
         if log_mass.item() > largest + math.log(LEAST_SHARE):
-            found.append((location, factor, log_mass))
-    return _joined(found, target)
+            found.append(replace(one, hits=(~away).sum()[None]))
+        left = left[away]
+    return Optima.of(found) if found else none_of(target.dim)
 
 
-def _joined(found: list[tuple[Tensor, Tensor, Tensor]], target: PosteriorTarget) -> Optima:
-    if not found:
-        none = torch.zeros(0, target.dim, dtype=torch.float64)
-        return Optima(none, none.new_zeros(0, target.dim, target.dim), none.new_zeros(0))
-    optima = Optima(*(torch.stack(each) for each in zip(*found, strict=True)))
-    return optima.take(optima.log_mass.argsort(descending=True))
+def none_of(dim: int) -> Optima:
+    """Return no optima, in so many dimensions."""
+    none = torch.zeros(0, dim, dtype=torch.float64)
+    return Optima(none, none.new_zeros(0, dim, dim), none.new_zeros(0), torch.zeros(0).long())
 
 
 def _described(

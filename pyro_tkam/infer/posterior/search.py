@@ -8,10 +8,16 @@ from dataclasses import replace
 from functools import cached_property
 
 import torch
-from torch import Tensor
 
-from pyro_tkam.infer.posterior.coverage import WeightedPositions, missed_optima, missed_verdict
-from pyro_tkam.infer.posterior.optima import MOST_STEPS, Optima, find_optima
+from pyro_tkam.infer.posterior.climbs import Climbs
+from pyro_tkam.infer.posterior.coverage import (
+    WeightedPositions,
+    heavy_peaks,
+    missed_verdict,
+    rare_verdict,
+    unlike_verdict,
+)
+from pyro_tkam.infer.posterior.optima import Optima
 from pyro_tkam.infer.posterior.progress import Progress
 from pyro_tkam.infer.posterior.target import PosteriorTarget, ReferenceDraws
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
@@ -19,7 +25,7 @@ from pyro_tkam.ops.estimators.mixture import Mixture
 
 SEARCH_DRAWS, SEARCH_SECONDS = 2**16, 5.0
 SEARCH_SHARE = 0.2
-"""Most of the budget that the prior draws of a search take, and that climbs may take."""
+"""Most of the budget that the prior draws of a search take."""
 
 RANDOM_STARTS, BEST_STARTS = 64, 64
 CONTRADICTION = math.log(20.0)
@@ -53,47 +59,48 @@ class Search:
         return draws
 
     @cached_property
-    def optima(self) -> Optima:
-        """Where the climbs from random prior draws and from the likeliest ones end."""
+    def climbs(self) -> Climbs:
+        """Climbs from random prior draws and from the likeliest ones, and what follows them up."""
         self.progress.route("climbs")
         weights = self.draws.log_weights
         possible = (weights > -math.inf).nonzero().squeeze(-1)
         best = weights.topk(min(BEST_STARTS, len(possible))).indices
-        return self._climb(torch.cat([possible[:RANDOM_STARTS], best]).unique())
+        climbs = Climbs(self.target, self.draws)
+        climbs.climb(torch.cat([possible[:RANDOM_STARTS], best]).unique())
+        climbs.widen()
+        return climbs
+
+    @property
+    def optima(self) -> Optima:
+        """Where climbs ended so far."""
+        return self.climbs.optima
 
     def surprises(self, proposal: Mixture, log_evidence: float) -> Optima:
         """
-        Climb from the prior draws that are densest beside a proposal; return optima that are new.
+        Climb from the prior draws that are densest beside a proposal, and beside one like it with
+        normal tails; return optima that are new.
 
         :param proposal: of one batch element, in the coordinates of the target.
         :param log_evidence: an estimate, by which the posterior is normalized.
         """
-        positions = self.draws.positions.double().unsqueeze(1)
-        excess = self.draws.log_joint - log_evidence - proposal.log_prob(positions).squeeze(1)
-        starts = excess.topk(min(BEST_STARTS, len(excess))).indices
-        starts = starts[excess[starts] > 0]
-        if not len(starts):
-            return self.optima.take(starts)
-        found = self._climb(starts)
-        if not len(self.optima) or not len(found):
-            return found
-        return found.take((self.optima.distance(found.location).amin(0) > 1).nonzero().squeeze(-1))
+        positions, climbs = self.draws.positions.double().unsqueeze(1), self.climbs
+        starts = []
+        for each in (proposal, proposal._replace(df=torch.full_like(proposal.df, math.inf))):
+            excess = self.draws.log_joint - log_evidence - each.log_prob(positions).squeeze(1)
+            most = excess.topk(min(BEST_STARTS, len(excess))).indices
+            starts.append(most[excess[most] > 0])
+        return climbs.climb(torch.cat(starts).unique())
 
-    def judge(
-        self, evidence: Evidence, held: WeightedPositions, more: Optima | None = None
-    ) -> Evidence:
+    def judge(self, evidence: Evidence, held: WeightedPositions) -> Evidence:
         """Hold an estimate against the searches.
 
         :param evidence: the estimate.
         :param held: draws that it rests on, in the coordinates of the target.
-        :param more: further optima that it must not lack.
         """
-        masses = [
-            missed_optima(self.target, optima, held, evidence.value)
-            for optima in (self.optima, more)
-            if optima is not None
-        ]
-        verdict = evidence.verdict + missed_verdict(torch.cat(masses), evidence.value)
+        peaks = heavy_peaks(self.target, self.optima, held, evidence.value)
+        verdict = evidence.verdict + missed_verdict(peaks, evidence.value)
+        verdict += rare_verdict(peaks, len(self.climbs))
+        verdict += unlike_verdict(peaks, len(self.climbs))
         return self.contradicted(replace(evidence, verdict=verdict + self._shortness))
 
     @property
@@ -112,14 +119,3 @@ class Search:
         seen = f"one of {len(weights)} prior draws alone is worth {excess:.1f} nats more"
         finding = Finding("prior draws contradict", seen, "give a guide that covers it")
         return replace(evidence, verdict=evidence.verdict + Verdict((finding,)))
-
-    def _climb(self, starts: Tensor) -> Optima:
-        most = self.target.budget.affords(MOST_STEPS, each=len(starts), share=SEARCH_SHARE)
-        return find_optima(self.target, self.draws.positions[starts], self._scale, most)
-
-    @cached_property
-    def _scale(self) -> Tensor:
-        """Standard deviations of the prior where the likelihood is not zero."""
-        possible = self.draws.positions[self.draws.log_weights > -math.inf].double()
-        spread = possible.std(0, correction=0)
-        return torch.where(spread.isfinite() & (spread > 0), spread, 1.0)

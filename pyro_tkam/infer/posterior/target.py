@@ -19,6 +19,7 @@ from pyro_tkam.infer.posterior.budget import Budget
 from pyro_tkam.ops.estimators import CrossProposal
 
 MOST_ROWS, FEW_ROWS, MOST_LOOPED = 8192, 128, 16
+MOST_WITH_GRADIENT = 2048
 BATCH_SHARE = 0.1
 """Share of the time for prior draws that one batch may take."""
 
@@ -64,6 +65,7 @@ class PosteriorTarget:
         most = MOST_LOOPED if density.vectorization == "loop" else MOST_ROWS
         self.many = max(1, min(most, at_once))
         self.few = min(FEW_ROWS, self.many)
+        self.climbing = max(self.few, min(MOST_WITH_GRADIENT, self.many // 8))
 
     def draw(self, num: int, seconds: float = math.inf) -> ReferenceDraws:
         """Draw from the reference and score, as many as a time allows.
@@ -101,7 +103,7 @@ class PosteriorTarget:
     def with_gradient(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log joint density ``(num,)`` and its gradient ``(num, dim)``."""
         values, gradients = [], []
-        for chunk in positions.split(self.few):
+        for chunk in positions.split(self.climbing):
             self.budget.spend(len(chunk))
             with _outside():
                 point = self.density.point(chunk)

@@ -16,7 +16,14 @@ from torch import Tensor
 from pyro_tkam.infer import EnsembleHMC, log_evidence
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.posterior.budget import Budget
-from pyro_tkam.infer.posterior.coverage import WeightedPositions, missed_optima
+from pyro_tkam.infer.posterior.coverage import (
+    Peaks,
+    WeightedPositions,
+    heavy_peaks,
+    rare_verdict,
+    unlike_verdict,
+)
+from pyro_tkam.infer.posterior.lines import lines_through, rises_between
 from pyro_tkam.infer.posterior.optima import MOST_STEPS, Optima, find_optima
 from pyro_tkam.infer.posterior.progress import Progress
 from pyro_tkam.infer.posterior.search import Search
@@ -79,6 +86,59 @@ def test_two_bumps_are_counted(dim: int, ratio: float) -> None:
     evidence = log_evidence(bumps(dim, ratio))
     assert_close(evidence, math.log(2))
     assert evidence.verdict.trusted, str(evidence)
+
+
+def test_a_bump_that_no_prior_draw_leads_to_is_counted_but_not_trusted() -> None:
+    """Ten times as narrow in ten dimensions: only a line through the other bump leads there."""
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(bumps(10, 10))
+    assert_close(evidence, math.log(2))
+    assert "rare mode" in evidence.verdict.names, str(evidence)
+
+
+def two_peaks(dim: int, hits: tuple[int, int], ratio: float, apart: float = 100.0) -> Peaks:
+    location = torch.tensor([[0.0], [apart]]).double().expand(2, dim)
+    widths = torch.tensor([1.0, 1 / ratio]).double()
+    scale_tril = widths[:, None, None] * torch.eye(dim).double()
+    zeros = torch.zeros(2).double()
+    optima = Optima(location, scale_tril, zeros, torch.tensor(hits))
+    return Peaks(optima, zeros, zeros.bool())
+
+
+@pytest.mark.parametrize(
+    ("dim", "hits", "ratio", "apart", "rare", "unlike"),
+    [
+        (2, (90, 10), 1.0, 100.0, False, False),
+        (2, (98, 2), 1.0, 100.0, True, False),
+        (2, (98, 2), 1.0, 1.0, False, False),  # one peak, on which climbs ended at two places
+        (2, (90, 10), 3.0, 100.0, False, False),  # 100 climbs see all widths that matter
+        (8, (90, 10), 3.0, 100.0, False, True),
+        (8, (90, 10), 1.0, 100.0, False, False),
+    ],
+)
+def test_modes_found_by_luck_and_of_unlike_widths(dim, hits, ratio, apart, rare, unlike) -> None:
+    peaks = two_peaks(dim, hits, ratio, apart)
+    assert rare_verdict(peaks, 100).trusted is not rare
+    assert unlike_verdict(peaks, 100).trusted is not unlike
+
+
+def test_climbs_to_one_place_are_counted_together() -> None:
+    optima = two_peaks(2, (5, 3), 1.0).optima
+    moved = Optima(optima.location + 0.1, optima.scale_tril, optima.log_mass, optima.hits)
+    both = optima.joined(moved.take(torch.tensor([0])))
+    assert len(both) == 2
+    assert sorted(both.hits.tolist()) == [3, 10]
+    assert not len(optima.beyond(moved))
+    assert not both.without_hits().hits.any()
+
+
+def test_lines_pass_the_reflected_and_the_shifted_optimum() -> None:
+    location, center = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.0, 0.0, 1.0])
+    lines = lines_through(location, center, torch.ones(3), ["a", "a", "b"]).flatten(0, 1)
+    for other in ([-1.0, 2.0, 1.5], [-1.0, 2.0, 0.5], [3.0, 0.0, 0.5], [1.0, 3.0, 0.5]):
+        assert (lines - torch.tensor(other)).norm(dim=-1).amin() < 0.06
+    peaks = rises_between(torch.tensor([[0.0, 2.0, 1.0, 3.0, 3.0]]))
+    assert peaks.tolist() == [[False, True, False, True, False]]
 
 
 Z = torch.tensor([-2.1, -1.8, 0.4, 3.0, 2.7])
@@ -177,9 +237,9 @@ def test_draws_that_lack_a_peak_are_told_and_those_that_have_it_are_not() -> Non
     both = torch.cat([one, centers[1] + spread * torch.randn(500, 2)])
     for draws, number in ((one, 1), (both, 0)):
         held = WeightedPositions(draws.double(), torch.zeros(len(draws)).double())
-        masses = missed_optima(target, optima, held, math.log(2))
-        assert len(masses) == number
-        assert (masses.abs() < 0.1).all()  # each bump has mass 1
+        peaks = heavy_peaks(target, optima, held, math.log(2))
+        assert peaks.missed.sum() == number
+        assert (peaks.log_mass.abs() < 0.1).all()  # each bump has mass 1
 
 
 def test_an_evidence_below_a_single_prior_draw_is_contradicted() -> None:
@@ -224,7 +284,10 @@ def test_weights_of_the_posterior_itself_are_the_evidence() -> None:
         pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=torch.zeros(2))
 
     optima = Optima(
-        torch.zeros(1, 2).double(), 0.5**0.5 * torch.eye(2).double()[None], torch.zeros(1).double()
+        torch.zeros(1, 2).double(),
+        0.5**0.5 * torch.eye(2).double()[None],
+        torch.zeros(1).double(),
+        torch.ones(1).long(),
     )
     proposal = optima.mixture()._replace(df=torch.tensor([math.inf]).double())
     weights = weigh(target_of(model), proposal, 100)[1]
