@@ -52,6 +52,9 @@ OWN_FINDINGS = {
 LAST_RESORT = 20.0
 """Effective prior draws of a search with which new ones are better than nothing."""
 
+LAST_SHARE, FEWEST_LAST = 0.5, 100
+"""Most of what is left of a budget that these take, and how few are none."""
+
 
 class JointEvidence:
     """Prior importance, Laplace importance, or draws of the posterior: what is trusted first.
@@ -83,16 +86,18 @@ class JointEvidence:
     def run(self) -> Evidence:
         """Try the routes in turn."""
         tried: list[Evidence] = []
+        spent = None
         try:
             for evidence in self._routes():
                 tried.append(evidence)
                 if _is_sound(evidence) and evidence.standard_error <= self.target_se:
                     break
-        except BudgetSpentError:
-            if not tried:
-                if effective_draws(self.search.draws.log_weights) < LAST_RESORT:
-                    raise
-                tried.append(self._by_prior(int(self.budget.left)))
+        except BudgetSpentError as error:
+            spent = error
+        if not tried and (last := self._last_resort()) is not None:
+            tried.append(last)
+        if spent is not None and not tried:
+            raise spent
         best = min(tried, key=_preference)
         if best.standard_error > self.target_se:
             seen = (
@@ -122,6 +127,16 @@ class JointEvidence:
         draws = self.search.target.draw(num)
         evidence = evidence_of_weights(draws.log_weights)
         return self.search.judge(evidence, WeightedPositions(draws.positions, draws.log_weights))
+
+    def _last_resort(self) -> Evidence | None:
+        """
+        Weigh many prior draws: right, if coarse, where coordinates round as those of a sparse
+        Dirichlet do; None where hardly any has weight.
+        """
+        num = self.budget.affords(MOST_WEIGHTS, share=LAST_SHARE)
+        self.progress.route("prior importance")
+        vain = effective_draws(self.search.draws.log_weights) < LAST_RESORT
+        return None if vain or num < FEWEST_LAST else self._by_prior(num)
 
     def _by_guide(self, other: Evidence) -> Evidence | None:
         """Weigh draws of the guide; None if their weights are poor, or another estimate differs."""
@@ -155,6 +170,9 @@ class JointEvidence:
             bridge = PosteriorBridge(self.mover, target, self.search)
             bridges.append((evidence := bridge.estimate(), bridge))
             yield evidence
+        sound = any(_is_sound(evidence) for evidence, _ in bridges)
+        if not sound and (last := self._last_resort()) is not None:
+            yield last
         best = min(bridges, key=lambda each: _preference(each[0]))[1]
         while True:
             if (learned := best.learned()) is not None:

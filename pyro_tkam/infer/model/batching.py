@@ -185,16 +185,26 @@ def choose_runner(
     """
     position = terms.positions_to_compare()
     expected = terms.first_terms(position[0])
-    for name in preferred:
-        runner = RUNNERS[name](terms)
-        if agrees(runner, position, expected, keep=keep):
-            return runner
-    if not _agree(terms.one(position[0]), expected):
+    if (runner := _agreeing(terms, preferred, position, expected, keep)) is not None:
+        return runner
+    again = terms.one(position[0])
+    if _agree(again, expected):
+        return LoopRunner(terms)
+    if not _agree(terms.one(position[0]), again):
         raise ValueError(
             "model gives another log density at the same values of its latent sites; "
             "it must not draw random numbers outside pyro.sample"
         )
-    return LoopRunner(terms)
+    # The first values lie where coordinates round, as beside the bound of a support.
+    return _agreeing(terms, preferred, position, again, keep) or LoopRunner(terms)
+
+
+def _agreeing(
+    terms: ModelTerms, names: Sequence[str], position: Tensor, expected: LogTerms, keep: bool
+) -> Runner | None:
+    """Return the first runner that gives the first position these terms; None if none does."""
+    runners = (RUNNERS[name](terms) for name in names)
+    return next((each for each in runners if agrees(each, position, expected, keep=keep)), None)
 
 
 def agrees(runner: Runner, position: Tensor, expected: LogTerms, *, keep: bool = False) -> bool:

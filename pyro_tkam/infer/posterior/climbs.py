@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,11 +18,31 @@ CLIMB_SHARE = 0.2
 MOST_CLIMBS, BATCH, CLIMB_SECONDS, WIDE_SHARE = 2**14, 2048, 1.0, 0.04
 """How many prior draws climb in all where that takes few seconds and little of the budget."""
 
+FEWEST, GROWTH = 16, 4
+"""Climbs of a batch: how few are worth it, and how many times as many as before."""
+
 LARGEST_WIDENED = 20
 """Dimensions up to which more climbs than the first may find another basin."""
 
 MOST_LINED, LINE_STARTS = 2, 64
-LINES_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """What some climbs took.
+
+    :param climbs: how many there were.
+    :param seconds: of the processor.
+    :param evaluations: of the density and its gradient.
+    """
+
+    climbs: int
+    seconds: float
+    evaluations: int
+
+    def affords(self, seconds: float, evaluations: float) -> float:
+        """Return how many climbs are done in so much."""
+        return self.climbs * min(seconds / self.seconds, evaluations / self.evaluations)
 
 
 class Climbs:
@@ -29,12 +50,16 @@ class Climbs:
 
     :param target: the posterior.
     :param draws: prior draws.
+    :param seconds_a_draw: of the processor that the density of one takes.
     :ivar optima: where climbs ended so far.
     """
 
-    def __init__(self, target: PosteriorTarget, draws: ReferenceDraws) -> None:
-        self.target, self.draws = target, draws
+    def __init__(
+        self, target: PosteriorTarget, draws: ReferenceDraws, seconds_a_draw: float
+    ) -> None:
+        self.target, self.draws, self.seconds_a_draw = target, draws, seconds_a_draw
         self.optima = none_of(target.dim)
+        self._pace = _Pace(0, 1.0, 1)
         self._climbed = draws.log_weights == -torch.inf
         self._impossible = int(self._climbed.sum())
         possible = draws.positions[~self._climbed].double()
@@ -50,25 +75,33 @@ class Climbs:
         """Climb from some of the prior draws, and return the optima that are new."""
         rows = rows[~self._climbed[rows]]
         self._climbed[rows] = True
-        return self._add(self._ends(self.draws.positions[rows]))
+        begin, spent = time.process_time(), self.target.budget.spent
+        new = self._add(self._ends(self.draws.positions[rows]))
+        seconds, evaluations = time.process_time() - begin, self.target.budget.spent - spent
+        self._pace = _Pace(len(rows), max(seconds, 1e-6), max(evaluations, 1))
+        return new
 
     def widen(self) -> None:
         """Climb from peaks on lines, and from many more prior draws where that is cheap."""
-        if self.target.dim > LARGEST_WIDENED:
+        if self.target.dim > LARGEST_WIDENED or not len(self):
             return
         budget = self.target.budget
-        for location in self.optima.location[:MOST_LINED]:
-            lines = lines_through(
-                location, self._center, self._scale, self.target.density.layout.names
-            )
-            if budget.affords(lines[..., 0].numel(), share=LINES_SHARE) == lines[..., 0].numel():
-                self._add(self._from_lines(lines.to(self.target.dtype)))
         begin, end = time.process_time(), budget.spent + WIDE_SHARE * budget.left
-        rows = (~self._climbed).nonzero().squeeze(-1)[: MOST_CLIMBS - len(self)]
-        for batch in rows.split(BATCH):
-            if time.process_time() - begin > CLIMB_SECONDS or budget.spent > end:
+        for location in self.optima.location[:MOST_LINED]:
+            names = self.target.density.layout.names
+            lines = lines_through(location, self._center, self._scale, names)
+            points = lines.shape[0] * lines.shape[1]
+            affordable = min(CLIMB_SECONDS / self.seconds_a_draw, end - budget.spent)
+            if points <= affordable:
+                self._add(self._from_lines(lines.to(self.target.dtype)))
+        while True:
+            seconds = CLIMB_SECONDS - (time.process_time() - begin)
+            climbs = self._pace.affords(seconds, end - budget.spent)
+            num = int(min(climbs, GROWTH * self._pace.climbs, BATCH, MOST_CLIMBS - len(self)))
+            rows = (~self._climbed).nonzero().squeeze(-1)[: max(0, num)]
+            if len(rows) < FEWEST:
                 break
-            self.climb(batch)
+            self.climb(rows)
 
     def _from_lines(self, lines: Tensor) -> Optima:
         """Return the optima above the peaks of lines; no hits of prior draws."""

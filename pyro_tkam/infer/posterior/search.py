@@ -65,7 +65,7 @@ class Search:
         weights = self.draws.log_weights
         possible = (weights > -math.inf).nonzero().squeeze(-1)
         best = weights.topk(min(BEST_STARTS, len(possible))).indices
-        climbs = Climbs(self.target, self.draws)
+        climbs = Climbs(self.target, self.draws, self.seconds_a_draw)
         climbs.climb(torch.cat([possible[:RANDOM_STARTS], best]).unique())
         climbs.widen()
         return climbs

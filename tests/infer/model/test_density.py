@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer.autoguide.initialization import init_to_value
+from pyro.infer.autoguide.initialization import init_to_sample, init_to_value
 from pyro.infer.mcmc.util import initialize_model
 from scipy import stats
 from torch import Tensor
@@ -375,3 +375,18 @@ def test_many_data_are_evaluated_by_a_few_rows(monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(
             getattr(cut.point(position), name), getattr(whole.point(position), name)
         )
+
+
+def test_first_values_beside_a_bound_where_coordinates_round() -> None:
+    """Not a model that draws random numbers of its own, which the first run alone cannot tell."""
+
+    def model() -> None:
+        with pyro.plate("groups", 20):
+            p = pyro.sample("p", dist.Beta(0.01, 0.01))
+            pyro.sample("y", dist.Binomial(10.0, p), obs=torch.full((20,), 10.0))
+
+    pyro.set_rng_seed(0)
+    density = ModelDensity(model, (), batch_plates=(), init_strategy=init_to_sample)
+    first = density.structure.trace.nodes["p"]["value"]
+    assert (first > 1 - 1e-6).any()
+    assert density.vectorization == "vmap"
