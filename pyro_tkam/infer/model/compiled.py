@@ -12,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 from pyro_tkam.infer.model.attempt import RAISED_BY_CODE, is_out_of_memory
+from pyro_tkam.infer.model.direct_calls import direct
 from pyro_tkam.infer.model.expansion import hoist_expansions
 
 Function = Callable[[Tensor], tuple[Any, ...]]
@@ -25,6 +26,11 @@ _ONLY_SHAPE_MATTERS = (
     aten.full_like.default,
     aten.new_zeros.default,
 )
+_NEUTRAL: dict[Any, int] = {
+    **dict.fromkeys((aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar), 0),
+    **dict.fromkeys((aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar), 1),
+}
+"""The number that leaves the first argument as it is."""
 _RECORDED_ROWS = (37, 53)
 """
 Sizes of the batches that are recorded: primes, so that what is a multiple of them is rarely
@@ -119,7 +125,7 @@ class TracedFunction:
     def _keep(self, module: fx.GraphModule, wrap: Wrap) -> None:
         self._module = module
         self._wrap = wrap
-        self._graph = wrap(module.forward)
+        self._graph = wrap(direct(module).forward)
 
     def _record(self, batch: Tensor) -> None:
         # Recording runs a user's code in an unusual mode; where that raises, the plain function
@@ -134,7 +140,7 @@ class TracedFunction:
                     return
                 _simplify(traced, rows)
                 for wrap in (_by_row,) if self._row_by_row else (_any_number, _two_or_more):
-                    if _is_right(wrap(traced.forward), *known):
+                    if _is_right(wrap(direct(traced).forward), *known):
                         self._keep(traced, wrap)
                         return
             self.failure = "the recorded operations give other values than the function"
@@ -414,6 +420,8 @@ def _does_nothing(module: fx.GraphModule, node: fx.Node) -> bool:
         return False
     same = before.shape == result.shape and before.dtype == result.dtype
     other: Any = node.args[1] if len(node.args) > 1 else None
+    if isinstance(other, int | float) and len(node.args) == 2 and not node.kwargs:
+        return same and other == _NEUTRAL.get(node.target)
     if node.target is aten.add.Tensor and isinstance(other, fx.Node) and other.op == "get_attr":
         return same and not node.kwargs and not getattr(module, str(other.target)).any()
     return same and node.target in (aten.view.default, aten.expand.default)

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from pyro_tkam.infer.model.compiled import TracedFunction
+from pyro_tkam.infer.model.direct_calls import FUNCTIONS
+
+aten = torch.ops.aten
 
 
 def branching(x: Tensor) -> tuple[Tensor, ...]:
@@ -202,3 +206,54 @@ def test_large_batches_are_cut_to_most_rows() -> None:
     recorded = TracedFunction(function, most_rows=3)
     torch.testing.assert_close(recorded(x), (x.square().sum(-1), x.sin()))
     assert recorded.failure is None
+
+
+def arguments_of(target: OpOverload) -> tuple[object, ...]:
+    """Return what an operation of matrices may be called with."""
+    square, other, flags = torch.rand(3, 3), torch.rand(3, 3), torch.rand(3, 3) > 0.5
+    special = {
+        aten.addcmul.default: (square, other, other),
+        aten.addmm.default: (square[0], square, other),
+        aten.bmm.default: (square[None], other[None]),
+        aten.cat.default: ([square, other], 1),
+        aten.cumsum.default: (square, 1),
+        aten.expand.default: (square[:, None], [3, 2, 3]),
+        aten.logsumexp.default: (square, [1], True),
+        aten.masked_fill.Scalar: (square, flags, -torch.inf),
+        aten.mm.default: (square, other),
+        aten.permute.default: (square, [1, 0]),
+        aten.pow.Tensor_Scalar: (square, 3),
+        aten.reshape.default: (square, [9, 1]),
+        aten.select.int: (square, 1, -1),
+        aten.sum.dim_IntList: (square, [1], True),
+        aten.transpose.int: (square, 0, 1),
+        aten.unsqueeze.default: (square, 1),
+        aten.where.self: (flags, square, other),
+    }
+    if target in special:
+        return special[target]
+    takes = [str(each.type) for each in target._schema.arguments if not each.kwarg_only]
+    return tuple(other if kind == "Tensor" else 2 for kind in takes[:2])
+
+
+@pytest.mark.parametrize("target", FUNCTIONS, ids=str)
+def test_functions_of_torch_do_what_operations_do(target: OpOverload) -> None:
+    function, most = FUNCTIONS[target]
+    arguments = arguments_of(target)
+    assert len(arguments) <= most
+    got, wanted = function(*arguments), target(*arguments)
+    assert torch.equal(got, wanted)
+    assert got.stride() == wanted.stride()
+    assert got.dtype == wanted.dtype
+
+
+def test_neutral_numbers_are_dropped_and_others_are_not() -> None:
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        return (((x + 0.0) * 1 / 1.0 - 0).exp().sum(-1), (x + 1).sum(-1), (x * 0).sum(-1))
+
+    traced, x = TracedFunction(function), torch.randn(8, 3)
+    torch.testing.assert_close(traced(x), function(x))
+    called = [str(node.target) for node in traced.operations if node.op == "call_function"]
+    assert sorted(called) == ["aten.add.Tensor", "aten.exp.default", "aten.mul.Tensor"] + (
+        ["aten.sum.dim_IntList"] * 3
+    )
