@@ -12,7 +12,15 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_SCRIPTS = {"__main__", "timing", "problems", "fresh_problems", "peers", "posteriors"}
+NOT_SCRIPTS = {
+    "__main__",
+    "fresh_problems",
+    "graphones",
+    "peers",
+    "posteriors",
+    "problems",
+    "timing",
+}
 
 
 def scripts() -> list[str]:

@@ -1,0 +1,141 @@
+"""The objective that trains two sequences, their shared latent, and both of its guides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from pyro_tkam._checks import share
+from pyro_tkam.infer.objectives.base import MaximumLikelihood
+from pyro_tkam.models.pair_guide import PairGuide
+from pyro_tkam.models.seq2seq import Seq2SeqTKAM
+from pyro_tkam.nn import _checks
+from pyro_tkam.nn.ended import ended_log_prob
+from pyro_tkam.ops.symbols import END, UNKNOWN
+
+
+@dataclass(frozen=True)
+class PairTerms:
+    """
+    The terms of the bounds, one for each pair, in nats; ``z`` is drawn from ``q(z | source,
+    target)``.
+
+    :param source: ``log p(source | z)``.
+    :param target: ``log p(target | z, source)``.
+    :param information: ``log q(z | source, target) - log p(z)``, what the latent says of the pair.
+    :param beyond: ``KL(q(z | source, target) || q(z | source))``, what it says beyond the source.
+    """
+
+    source: Tensor
+    target: Tensor
+    information: Tensor
+    beyond: Tensor
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """Their means, by name."""
+        return {name: value.detach().mean() for name, value in vars(self).items()}
+
+
+class PairELBO(MaximumLikelihood):
+    r"""
+    Two evidence lower bounds of pairs: of both sequences, and of the target given the source.
+
+    .. math:: \log p(s, t) \ge E_{q(z|s,t)}[\log p(s|z) + \log p(t|z,s) + \log p(z) - \log q(z|s,t)]
+
+    .. math:: \log \int q(z|s)\, p(t|z,s)\, dz \ge E_{q(z|s,t)}[\log p(t|z,s)]
+        - KL(q(z|s,t) \| q(z|s))
+
+    The first trains the model. The second trains generation in one pass, ``z ~ q(z | s)`` and then
+    ``t``, with ``q(z | s)`` as the learned prior of a conditional autoencoder (Sohn et al. 2015).
+    A decoder that reads what it has written can do without a latent (Bowman et al. 2016,
+    arXiv:1511.06349), so that ``free_nats`` of each divergence cost nothing (Kingma et al. 2016,
+    arXiv:1606.04934): the latent then says that much about the target beyond the source.
+    ``statistics`` holds the last :class:`PairTerms`.
+
+    :param free_nats: nats of each mean divergence that are free; 0 gives the bounds themselves.
+    :param unknown_share: share of the source's symbols that the encoder reads as unknown, which
+        trains the symbol 1 and keeps the model from relying on single symbols.
+    :raises ValueError: for negative nats and a share outside [0, 1].
+
+    >>> from pyro_tkam.models import TKAM
+    >>> model = TKAM.seq2seq(7, 9, max_source=5, max_target=6, latent_dim=3, width=8,
+    ...     num_heads=2, context_widths=(8,))
+    >>> objective = PairELBO()(model, PairGuide(model))
+    >>> objective(torch.tensor([[2, 3, 0], [2, 5, 6]]), torch.tensor([[8, 0], [8, 2]])).backward()
+    """
+
+    statistics: PairTerms | None = None
+
+    def __init__(
+        self, free_nats: float = 0.0, unknown_share: float = 0.0, blank_share: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.free_nats = _checks.number("free_nats", free_nats, at_least=0.0)
+        share("unknown_share", unknown_share)
+        share("blank_share", blank_share)
+        self.unknown_share, self.blank_share = unknown_share, blank_share
+
+    def terms(
+        self, model: Seq2SeqTKAM, guide: PairGuide, source: Tensor, target: Tensor
+    ) -> PairTerms:
+        """
+        Return the terms of both bounds at one draw for each pair.
+
+        :param model: the model.
+        :param guide: its guide.
+        :param source: integers, shape ``(batch, length)``.
+        :param target: likewise.
+        """
+        encoded = model.encoder(self.read(source))
+        alone, both = guide.posterior(encoded), guide.posterior(encoded, target)
+        z = both.rsample()
+        return PairTerms(
+            source=ended_log_prob(model.source_decoder, z, source),
+            target=ended_log_prob(model.target_decoder, z, target, encoded),
+            information=both.log_prob(z) - model.prior().log_prob(z),
+            beyond=kl_divergence(both, alone),
+        )
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> PairTerms:
+        return self.terms(model, guide, *args)
+
+    def read(self, source: Tensor) -> Tensor:
+        """
+        Return sources of which ``unknown_share`` of the symbols is unknown, drawn at random.
+
+        :param source: integers, shape ``(batch, length)``.
+        """
+        if self.unknown_share == self.blank_share == 0:
+            return source
+        rate = torch.rand(len(source), 1, device=source.device) < self.blank_share
+        hidden = torch.rand(source.shape, device=source.device) < self.unknown_share
+        hidden = hidden | rate
+        return torch.where(hidden & (source != END), UNKNOWN, source)
+
+    def differentiable_loss(
+        self,
+        model: Seq2SeqTKAM,
+        guide: PairGuide,
+        source: Tensor,
+        target: Tensor,
+        size: int | None = None,
+    ) -> Tensor:
+        """
+        Return minus the sum of both bounds as a scalar.
+
+        :param model: the model.
+        :param guide: its guide.
+        :param source: integers, shape ``(batch, length)``.
+        :param target: likewise.
+        :param size: length of the whole data set; None takes that of the batch.
+        :return: nats, scaled from the mini-batch to all data.
+        """
+        self.statistics = terms = self._get_trace(model, guide, (source, target), {})
+        both = terms.source + terms.target - terms.information
+        conditional = terms.target - terms.beyond.clamp_min(self.free_nats)
+        return -(both + conditional).mean() * (size or len(source))

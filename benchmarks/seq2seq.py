@@ -1,0 +1,393 @@
+"""
+Words to phonemes: sequences that share a latent, beside the same decoder without a latent and an
+aligned joint 5-gram.
+
+    python -m benchmarks.seq2seq --threads 1 --data cmudict.dict --work runs/seq2seq
+
+The dictionary is that of Carnegie Mellon University, without stress, split by word: no variant of a
+test word is in training. An error rate counts the edits to the nearest variant. Both networks make
+the same updates on the same pairs. A run that was stopped goes on from the files in ``--work``, and
+what is in ``--output`` is not run again. Without ``--data``, words are made up, to try the code.
+"""
+
+import argparse
+import json
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from benchmarks.graphones import JointNGram
+from benchmarks.timing import environment
+from pyro_tkam.datasets import Alphabet, Pairs, king_james, pronunciations
+from pyro_tkam.models import TKAM, PairELBO, PairGuide, Seq2SeqTKAM
+from pyro_tkam.nn import beam_search, ended_log_prob, sample_ended
+from pyro_tkam.ops.symbols import until_end
+
+HELD_OUT, SCORED, DRAWS = 8000, 2000, 5
+FREE_NATS, UNKNOWN_SHARE = 2.0, 0.02
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: updates, pairs an update, and the highest step size."""
+
+    updates: int = 6000
+    batch: int = 64
+    rate: float = 2e-3
+
+    def rate_at(self, update: int) -> float:
+        """Return the step size, which rises within a twentieth of the updates, then falls."""
+        rise = min(1.0, (update + 1) / (0.05 * self.updates))
+        fall = 0.5 * (1 + math.cos(math.pi * update / self.updates))
+        return self.rate * rise * (0.01 + 0.99 * fall)
+
+
+def batches(pairs: Pairs, batch: int, seed: int, update: int) -> Tensor:
+    """Return the rows of an update: words of similar length, in an order that the seed sets."""
+    per_epoch = len(pairs) // batch
+    epoch, place = divmod(update, per_epoch)
+    generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+    lengths = until_end(pairs.source)[1] + until_end(pairs.target)[1]
+    jitter = 2 * torch.rand(len(pairs), generator=generator)
+    rows = (lengths + jitter).argsort()[: per_epoch * batch].view(per_epoch, batch)
+    return rows[torch.randperm(per_epoch, generator=generator)[place]]
+
+
+def fit(
+    module: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    pairs: Pairs,
+    budget: Budget,
+    seed: int,
+    path: Path | None,
+) -> dict[str, float]:
+    """Train with a step size that rises and falls, going on from ``path`` if it is there."""
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=budget.rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    start, earlier = 0, 0.0
+    if path is not None and path.is_file():
+        saved = torch.load(path, weights_only=True)
+        module.load_state_dict(saved["module"])
+        optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["random"])
+        start, earlier = saved["update"], saved["seconds"]
+    clock, running = time.process_time(), math.nan
+    for update in range(start, budget.updates):
+        optimizer.param_groups[0]["lr"] = budget.rate_at(update)
+        rows = batches(pairs, budget.batch, seed, update)
+        value = loss(pairs.source[rows], pairs.target[rows])
+        optimizer.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        running = value.item() if math.isnan(running) else 0.98 * running + 0.02 * value.item()
+        if (update + 1) % 200 == 0 or update + 1 == budget.updates:
+            seconds = earlier + time.process_time() - clock
+            print(f"{update + 1} updates, {seconds:.0f} s, {running:.3f}", flush=True)
+            if path is not None:
+                save(module, optimizer, update + 1, seconds, path)
+    return {
+        "updates": budget.updates,
+        "minutes": (earlier + time.process_time() - clock) / 60,
+    }
+
+
+def save(
+    module: nn.Module, optimizer: torch.optim.Optimizer, update: int, seconds: float, path: Path
+) -> None:
+    """Write a checkpoint, whole or not at all."""
+    state = {
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "update": update,
+        "seconds": seconds,
+        "random": torch.get_rng_state(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
+def make_model(pairs: Pairs) -> Seq2SeqTKAM:
+    """Return the model of both networks' runs."""
+    return TKAM.seq2seq(
+        len(pairs.source_alphabet),
+        len(pairs.target_alphabet),
+        max_source=pairs.source.shape[1],
+        max_target=pairs.target.shape[1],
+    )
+
+
+def with_latent(
+    pairs: Pairs, budget: Budget, seed: int, path: Path | None
+) -> tuple[Seq2SeqTKAM, PairGuide, dict[str, float]]:
+    """Train the model and its guide."""
+    pyro.set_rng_seed(seed)
+    model = make_model(pairs)
+    guide = PairGuide(model)
+    objective = PairELBO(FREE_NATS, UNKNOWN_SHARE)(model, guide)
+    spent = fit(objective, lambda s, t: objective(s, t) / s.shape[0], pairs, budget, seed, path)
+    return model, guide, spent
+
+
+def without_latent(
+    pairs: Pairs, budget: Budget, seed: int, path: Path | None
+) -> tuple[Seq2SeqTKAM, dict[str, float]]:
+    """Train encoder and decoder of the target alone, at a latent of zero."""
+    pyro.set_rng_seed(seed)
+    model = make_model(pairs)
+    parts = nn.ModuleList([model.encoder, model.target_decoder])
+    reading = PairELBO(unknown_share=UNKNOWN_SHARE)
+
+    def loss(source: Tensor, target: Tensor) -> Tensor:
+        z = torch.zeros(len(source), model.target_decoder.latent_dim)
+        encoded = model.encoder(reading.read(source))
+        return -ended_log_prob(model.target_decoder, z, target, encoded).mean()
+
+    return model, fit(parts, loss, pairs, budget, seed, path)
+
+
+def edits(found: tuple[int, ...], wanted: tuple[int, ...]) -> int:
+    """Return the least number of insertions, deletions and substitutions."""
+    row = list(range(len(wanted) + 1))
+    for i, one in enumerate(found, 1):
+        last, row[0] = row[0], i
+        for j, other in enumerate(wanted, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (one != other))
+    return row[-1]
+
+
+def as_tuple(tokens: Tensor) -> tuple[int, ...]:
+    """Return the symbols before the end."""
+    return tuple(tokens[: int(until_end(tokens)[1])].tolist())
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words with all their variants."""
+
+    source: Tensor
+    variants: list[set[tuple[int, ...]]]
+
+    @classmethod
+    def of(cls, pairs: Pairs) -> "Words":
+        """Gather the variants of each word, in an order without meaning."""
+        variants: dict[int, set[tuple[int, ...]]] = {}
+        first: dict[int, int] = {}
+        order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))
+        for row in order.tolist():
+            group = int(pairs.group[row])
+            first.setdefault(group, row)
+            variants.setdefault(group, set()).add(as_tuple(pairs.target[row]))
+        return cls(pairs.source[list(first.values())], list(variants.values()))
+
+
+def error_rates(found: list[tuple[int, ...]], words: Words) -> dict[str, float]:
+    """Return phoneme and word error rates, to the nearest variant, with the latter's error."""
+    wrong, total, whole = 0, 0, []
+    for one, variants in zip(found, words.variants, strict=False):
+        nearest = min(sorted(variants), key=lambda wanted: edits(one, wanted))
+        cost = edits(one, nearest)
+        wrong, total = wrong + cost, total + len(nearest)
+        whole.append(cost > 0)
+    rate = torch.tensor(whole).double().mean().item()
+    return {"phoneme_error": wrong / total, "word_error": rate, "words": len(whole)}
+
+
+def recall(draws: Tensor, words: list[set[tuple[int, ...]]]) -> Tensor:
+    """Return the share of each word's variants among draws ``(draw, word, length)``."""
+    shares = []
+    for i, variants in enumerate(words):
+        found = {as_tuple(draw) for draw in draws[:, i]}
+        shares.append(len(found & variants) / len(variants))
+    return torch.tensor(shares)
+
+
+@torch.no_grad()
+def latents_share(model: Seq2SeqTKAM, guide: PairGuide, pairs: Pairs) -> dict[str, float]:
+    """
+    Return, in nats: the divergences, bounds of the mutual information by the mean posterior of all
+    pairs, and how much worse targets are scored with another pair's latent.
+    """
+    objective = PairELBO()
+    terms = objective.terms(model, guide, pairs.source, pairs.target)
+    encoded = model.encoder(pairs.source)
+    both = guide.posterior(encoded, pairs.target)
+    z = both.sample()
+    every = both.expand((len(z), len(z))).log_prob(z.unsqueeze(1))  # of each draw, all posteriors
+    information = both.log_prob(z) - (every.logsumexp(1) - math.log(len(z)))
+    own, other, alone = (
+        ended_log_prob(model.target_decoder, latent, pairs.target, encoded)
+        for latent in (z, z.roll(1, 0), guide.posterior(encoded).sample())
+    )
+    return {
+        "pairs": len(z),
+        "information_with_pair": information.mean().item(),
+        "most_that_can_be_seen": math.log(len(z)),
+        "divergence_from_prior": terms.information.mean().item(),
+        "divergence_from_source_guide": terms.beyond.mean().item(),
+        "target_nats_own": -own.mean().item(),
+        "target_nats_others": -other.mean().item(),
+        "target_nats_from_source": -alone.mean().item(),
+        "loss_with_others": (own - other).mean().item(),
+        "loss_with_others_error": (own - other).std().item() / math.sqrt(len(z)),
+    }
+
+
+def measured(
+    model: Seq2SeqTKAM, guide: PairGuide, plain: Seq2SeqTKAM, words: Words, test: Pairs, num: int
+) -> dict[str, Any]:
+    """Return all figures of one seed."""
+    source = words.source[:num]
+    zeros = torch.zeros(len(source), 1, plain.target_decoder.latent_dim)
+    beams = [
+        model.search(part, guide, num_beams=5, num_draws=8).tokens[:, 0]
+        for part in source.split(250)
+    ]
+    plainly = [
+        beam_search(plain.target_decoder, zeros[: len(part)], plain.encoder(part), 5).tokens
+        for part in source.split(250)
+    ]
+    several = [i for i, each in enumerate(words.variants) if len(each) > 1]
+    variants, chosen = [words.variants[i] for i in several], words.source[several]
+    rest = torch.zeros(len(chosen), plain.target_decoder.latent_dim)
+    with torch.no_grad():
+        encoded = plain.encoder(chosen)
+        sampled = torch.stack(
+            [sample_ended(plain.target_decoder, rest, encoded) for _ in range(DRAWS)]
+        )
+    best = beam_search(plain.target_decoder, rest.unsqueeze(1), encoded, DRAWS).tokens.movedim(1, 0)
+    found = {
+        "latent_drawn": recall(model.respond(chosen, guide, num=DRAWS, num_beams=1), variants),
+        "latent_and_symbols_drawn": recall(model.respond(chosen, guide, num=DRAWS), variants),
+        "without_latent_symbols_drawn": recall(sampled, variants),
+        "latent_beams": recall(
+            model.search(chosen, guide, num_beams=DRAWS).tokens.movedim(1, 0), variants
+        ),
+        "without_latent_beams": recall(best, variants),
+    }
+    gap = found["latent_drawn"] - found["without_latent_symbols_drawn"]
+    return {
+        "error": error_rates([as_tuple(row) for row in torch.cat(beams)], words),
+        "error_without_latent": error_rates(
+            [as_tuple(row) for row in torch.cat(plainly)[:, 0]], words
+        ),
+        "variants": {
+            "words": len(several),
+            "draws": DRAWS,
+            **{name: value.mean().item() for name, value in found.items()},
+            "drawn_difference": gap.mean().item(),
+            "drawn_difference_error": gap.std().item() / math.sqrt(len(gap)),
+        },
+        "latent": latents_share(model, guide, test.rows(torch.arange(len(test))[::4])),
+    }
+
+
+def of_baseline(train: Pairs, words: Words, num: int) -> dict[str, Any]:
+    """Return the error rates of the joint 5-gram."""
+    start = time.process_time()
+    grams = JointNGram(train)
+    trained = time.process_time() - start
+    found = [tuple(grams.decode(list(as_tuple(row)))) for row in words.source[:num]]
+    return {
+        **error_rates(found, words),
+        "train_minutes": trained / 60,
+        "decode_minutes": (time.process_time() - start - trained) / 60,
+    }
+
+
+def made_up() -> Pairs:
+    """Return words of a book, spelled with a few sounds; some have a second way to say them."""
+    text = king_james(("Genesis",))
+    words = sorted(set(re.findall("[a-z]+", text.decode(text.symbols).lower())))
+    spoken = [re.sub("th", "0", re.sub("sh", "1", word)) for word in words]
+    pairs = [(i, words[i], each) for i, each in enumerate(spoken)]
+    pairs += [(i, words[i], each[:-1]) for i, each in enumerate(spoken) if each[-2:] == "ed"]
+    group, sources, targets = zip(*pairs, strict=True)
+    letters, sounds = (Alphabet(tuple(sorted(set("".join(each))))) for each in (sources, targets))
+    return Pairs(
+        letters.encode(sources, 20),
+        sounds.encode(targets, 20),
+        torch.tensor(group),
+        letters,
+        sounds,
+    )
+
+
+def parsed() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--output", type=Path, help="also write the JSON to this file")
+    parser.add_argument("--short", action="store_true", help="few words and few updates")
+    parser.add_argument("--data", type=Path, help="the dictionary; None makes words up")
+    parser.add_argument("--work", type=Path, help="folder of checkpoints; None keeps none")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, score and print."""
+    options = parsed()
+    torch.set_num_threads(options.threads)
+    pairs = made_up() if options.data is None else pronunciations(options.data)
+    small = options.short or options.data is None
+    train, test = pairs.split(300 if small else HELD_OUT)
+    words, num = Words.of(test), 100 if small else SCORED
+    budget = Budget(updates=30, batch=32) if small else Budget()
+    results: dict[str, Any] = {}
+    if options.output is not None and options.output.is_file():
+        results = json.loads(options.output.read_text())
+    results |= {
+        "environment": environment(),
+        "data": {
+            "pairs": len(pairs),
+            "words": int(pairs.group.max()) + 1,
+            "training_pairs": len(train),
+            "held_out_words": len(words.variants),
+        },
+        "settings": {
+            **vars(budget),
+            "free_nats": FREE_NATS,
+            "unknown_share": UNKNOWN_SHARE,
+        },
+    }
+    runs = results.setdefault("runs", [])
+    if "baseline" not in results:
+        results["baseline"] = of_baseline(train, words, num)
+        report(results, options.output)
+    for seed in range(1 if options.short else options.seeds):
+        if seed in {run["seed"] for run in runs}:
+            continue
+        paths = (
+            None if options.work is None else options.work / f"{name}-{seed}.pt"
+            for name in ("latent", "plain")
+        )
+        model, guide, spent = with_latent(train, budget, seed, next(paths))
+        plain, spent_plain = without_latent(train, budget, seed, next(paths))
+        pyro.set_rng_seed(seed)
+        found = measured(model, guide, plain, words, test, num)
+        runs.append({"seed": seed, "latent_run": spent, "plain_run": spent_plain, **found})
+        report(results, options.output)
+
+
+def report(results: dict[str, Any], output: Path | None) -> None:
+    """Print the results, and write them where asked."""
+    text = json.dumps(results, indent=2)
+    print(text, flush=True)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
