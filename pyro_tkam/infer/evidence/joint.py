@@ -90,6 +90,7 @@ class JointEvidence:
         try:
             for evidence in self._routes():
                 tried.append(evidence)
+                self.progress.found(min(tried, key=_preference).standard_error)
                 if _is_sound(evidence) and evidence.standard_error <= self.target_se:
                     break
         except BudgetSpentError as error:
@@ -124,6 +125,7 @@ class JointEvidence:
                 yield guided
 
     def _by_prior(self, num: int) -> Evidence:
+        self.progress.route("prior importance")
         draws = self.search.target.draw(num)
         evidence = evidence_of_weights(draws.log_weights)
         return self.search.judge(evidence, WeightedPositions(draws.positions, draws.log_weights))
@@ -134,7 +136,6 @@ class JointEvidence:
         Dirichlet do; None where hardly any has weight.
         """
         num = self.budget.affords(MOST_WEIGHTS, share=LAST_SHARE)
-        self.progress.route("prior importance")
         vain = effective_draws(self.search.draws.log_weights) < LAST_RESORT
         return None if vain or num < FEWEST_LAST else self._by_prior(num)
 

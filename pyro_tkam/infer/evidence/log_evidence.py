@@ -20,7 +20,7 @@ from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.plates import CoupledDataError, common_plates
 from pyro_tkam.infer.model.requirements import Checked, check_guide, check_model
-from pyro_tkam.infer.model.sites import Model
+from pyro_tkam.infer.model.sites import Model, takes_prior_draws
 from pyro_tkam.infer.parallel import map_seeded
 from pyro_tkam.infer.posterior.budget import Budget
 from pyro_tkam.infer.posterior.progress import Progress
@@ -75,7 +75,8 @@ def log_evidence(
     distributions fitted to half of them to the other half, or weighs draws of these. It holds each
     estimate against two searches, climbs from prior draws and 65,536 prior draws, and goes on until
     one is trusted and its standard error reaches ``target_se``. It stops near ``max_evaluations``,
-    and says so if these end first. Where all latents lie in the plates of the data, the evidence is
+    and says so if these end first. Where a discrete latent has no finite support, as a Poisson one,
+    it weighs draws of the prior or the guide only. Where all latents lie in the plates of the data, the evidence is
     per datum, from tempered runs of :class:`AutoMALA` instead of these chains.
 
     :param model: a Pyro model with observed sites, called on ``args``.
@@ -170,6 +171,15 @@ def automatic_evidence(
         raise ValueError(f"target_se must be a positive number or None, got {target_se!r}")
     if max_evaluations is not None:
         whole_number("max_evaluations", max_evaluations, FEWEST_EVALUATIONS)
+    if takes_prior_draws(checked.first):
+        sampling = ImportanceSampling(
+            kernel.model,
+            guide,
+            FEWEST_EVALUATIONS,
+            target_se=target_se or JOINT_SE,
+            max_particles=max_evaluations or JOINT_EVALUATIONS,
+        )
+        return sampling.draw(checked).evidence
     if (proposal := _local_prior(kernel, checked)) is not None:
         return LocalEvidence(
             kernel,

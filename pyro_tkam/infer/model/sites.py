@@ -232,7 +232,7 @@ def first_run(
         if nesting is None:
             nesting = plate_nesting(plain)
         hidden = [(name, site) for name, site in sample_sites(plain) if is_latent(site)]
-        if not any([_is_enumerated(name, site) for name, site in hidden]):
+        if not any(site["fn"].has_enumerate_support for _, site in hidden):
             return FirstRun(plain, plain, nesting)
         values = InitMessenger(lambda site: plain.nodes[site["name"]]["value"])
         enumerating = poutine.enum(config_enumerate(model), first_available_dim=-1 - nesting)
@@ -298,6 +298,14 @@ def refuse_subsampling(trace: poutine.Trace) -> None:
             )
 
 
+def takes_prior_draws(run: FirstRun) -> bool:
+    """Tell whether only draws of the prior explore a model, as a discrete latent is unbounded."""
+    return any(
+        is_latent(site) and site["fn"].support.is_discrete and not site["fn"].has_enumerate_support
+        for _, site in sample_sites(run.plain)
+    )
+
+
 def _is_enumerated(name: str, site: Site) -> bool:
     fn = site["fn"]
     if fn.has_enumerate_support:
@@ -305,7 +313,8 @@ def _is_enumerated(name: str, site: Site) -> bool:
     if fn.support.is_discrete:
         raise ValueError(
             f"model must have discrete sites with a finite support to enumerate, got {name!r} "
-            f"({type(fn).__name__}); sum it out of the model or observe it"
+            f"({type(fn).__name__}); sum it out of the model, observe it, or use importance "
+            "sampling"
         )
     return False
 
@@ -314,7 +323,7 @@ def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
     """Make an initialization name the site at which it can't work."""
 
     def initialize(site: Site) -> Any:
-        if _is_enumerated(site["name"], site):
+        if site["fn"].support.is_discrete:
             return site["fn"].sample()
         try:
             return init(site)

@@ -17,7 +17,7 @@ class Progress:
 
     def __init__(self, disabled: bool | None) -> None:
         self.disabled = disabled
-        self._route = ""
+        self._route = self._so_far = ""
 
     def __enter__(self) -> Progress:
         self._bar = tqdm(
@@ -41,7 +41,12 @@ class Progress:
         self._route = name
         self.tell("")
 
+    def found(self, standard_error: float) -> None:
+        """Tell from now on the standard error of an estimate that there is so far."""
+        self._so_far = f", standard error so far {standard_error:.2g}"
+
     def tell(self, what: str) -> None:
         """Tell how far it is."""
-        self._bar.set_description_str(f"{self._route}: {what}" if what else self._route, False)
+        where = f"{self._route}: {what}" if what else self._route
+        self._bar.set_description_str(where + self._so_far, False)
         self._bar.update()

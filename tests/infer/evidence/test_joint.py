@@ -166,6 +166,43 @@ def test_an_enumerated_mixture_is_the_sum_over_assignments() -> None:
     assert evidence.verdict.trusted, str(evidence)
 
 
+def test_a_count_without_a_bound_is_weighed_from_its_prior() -> None:
+    """A Poisson count with an exponential rate is geometric; the sum over counts is exact."""
+
+    def model() -> None:
+        rate = pyro.sample("rate", dist.Exponential(1.0))
+        count = pyro.sample("count", dist.Poisson(rate))
+        pyro.sample("x", dist.Normal(count, 0.7).expand([2]).to_event(1), obs=Z[-2:])
+
+    counts = torch.arange(100.0)
+    prior = -math.log(2) * (counts + 1)
+    joint = prior + dist.Normal(counts[:, None], 0.7).log_prob(Z[-2:]).sum(-1)
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(model)
+    assert_close(evidence, joint.logsumexp(0).item())
+    assert evidence.verdict.trusted
+    assert evidence.standard_error <= 0.03
+
+
+@pytest.mark.slow
+def test_a_sparse_dirichlet_whose_draws_round_to_its_bounds() -> None:
+    counts, share = torch.tensor([10.0, 0, 0, 3, 0]), torch.tensor(0.03)
+
+    def model() -> None:
+        shares = pyro.sample("shares", dist.Dirichlet(share.expand(5)))
+        pyro.sample("counts", dist.Multinomial(13, shares), obs=counts)
+
+    exact = (
+        torch.lgamma(torch.tensor(14.0))
+        - torch.lgamma(counts + 1).sum()
+        + torch.lgamma(5 * share)
+        - torch.lgamma(5 * share + 13)
+        + (torch.lgamma(counts + share) - torch.lgamma(share)).sum()
+    )
+    pyro.set_rng_seed(0)
+    assert_close(log_evidence(model), exact.item())
+
+
 def test_a_factor_of_the_prior_is_normalized() -> None:
     """``N(0, 1)`` times ``exp(-z²/2)`` is ``N(0, 1/2)`` up to a constant, which must not count."""
 

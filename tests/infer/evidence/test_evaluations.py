@@ -1,0 +1,53 @@
+"""Evaluations that an evidence says it took, and what it tells while it takes them."""
+
+import time
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from pyro_tkam.infer import log_evidence
+from pyro_tkam.infer.posterior import progress as bars
+from pyro_tkam.infer.posterior.progress import Progress
+
+
+class Counted(dist.Normal):
+    """Counts the rows at which it is scored; ``vmap`` and recorded graphs refuse it."""
+
+    scored = 0
+
+    def log_prob(self, value):
+        assert float(self.loc.detach().sum()) < 1e9
+        Counted.scored += self.loc.numel()
+        return super().log_prob(value)
+
+
+@pytest.mark.parametrize(
+    ("method", "noise", "options"),
+    [
+        ("auto", 2.0, {"max_evaluations": 20_000, "target_se": 0.1}),  # prior importance
+        ("auto", 0.01, {"max_evaluations": 20_000, "target_se": 0.1}),  # Laplace importance
+        ("importance", 1.0, {"num_particles": 1000}),
+    ],
+)
+def test_evaluations_are_those_of_the_likelihood(method: str, noise: float, options) -> None:
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", Counted(z, noise), obs=torch.tensor(0.5))
+
+    pyro.set_rng_seed(0)
+    Counted.scored = 0
+    evidence = log_evidence(model, method=method, **options)
+    # Checks of the model and of its runners are not counted.
+    assert evidence.evaluations <= Counted.scored <= 1.05 * evidence.evaluations + 100
+
+
+def test_a_bar_tells_route_and_standard_error_so_far(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(bars, "SILENT_SECONDS", 0.0)
+    with Progress(False) as progress:
+        progress.route("chains")
+        progress.found(0.0312)
+        time.sleep(0.15)  # a bar is written ten times a second
+        progress.tell("draw 3 of 200")
+    assert "chains: draw 3 of 200, standard error so far 0.031" in capsys.readouterr().err
