@@ -75,9 +75,9 @@ def log_evidence(
     distributions fitted to half of them to the other half, or weighs draws of these. It holds each
     estimate against two searches, climbs from prior draws and 65,536 prior draws, and goes on until
     one is trusted and its standard error reaches ``target_se``. It stops near ``max_evaluations``,
-    and says so if these end first. Where a discrete latent has no finite support, as a Poisson one,
-    it weighs draws of the prior or the guide only. Where all latents lie in the plates of the data, the evidence is
-    per datum, from tempered runs of :class:`AutoMALA` instead of these chains.
+    and says so if these end first. Where all latents lie in the plates of the data, the evidence is
+    per datum, from tempered runs of :class:`AutoMALA` instead of these chains. Where a discrete
+    latent has no finite support, as a Poisson count, it weighs draws of the prior or the guide.
 
     :param model: a Pyro model with observed sites, called on ``args``.
     :param method: ``"auto"``; ``"importance"`` from prior or guide; ``"ais"`` (annealed importance
