@@ -28,8 +28,10 @@ MOST_FAILED = 0.01
 MOST_CAPPED = 0.5
 MOST_GROWTH = 1.2
 TAILS = (0.05, 0.95)
-BLOCK = 32
-"""Coordinates that are looked at together: their spectra take several times the memory of draws."""
+BLOCKS = 32
+"""Parts in which coordinates are looked at: their spectra take a dozen times draws' memory."""
+
+LARGEST_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -60,28 +62,21 @@ class ChainRun:
     growth: Tensor | None = None
 
     @cached_property
-    def members(self) -> list[Tensor]:
-        """Chains of each group, or the one chain's halves (as draws ``(chain, draw, ...)``)."""
-        chains = len(self.draws)
-        if chains == 1:
-            half = self.draws.shape[1] // 2
-            return [self.draws[:, :half], self.draws[:, -half:]]
-        if self.groups is not None and chains >= 2 * GROUPS:
-            return [self.draws[self.groups == each] for each in self.groups.unique()]
-        return list(self.draws.chunk(min(GROUPS, chains)))
-
-    @cached_property
     def rhat(self) -> Tensor:
         """R-hat between groups (nested, Margossian et al. 2024), ``(coordinate,)``.
 
         ``√(1 + B/W)``, with the variances between the means of groups and within groups.
         """
-        parts = [each.double().flatten(0, 1) for each in self.members]
-        between = torch.stack([each.mean(0) for each in parts]).var(0)
-        within = torch.stack([each.var(0, correction=0) for each in parts]).mean(0)
-        return torch.where(within > 0, (1 + between / within).sqrt(), torch.inf).where(
-            within + between > 0, 1.0
-        )
+
+        def of(block: Tensor) -> Tensor:
+            parts = [each.flatten(0, 1) for each in self._members(block)]
+            between = torch.stack([each.mean(0) for each in parts]).var(0)
+            within = torch.stack([each.var(0, correction=0) for each in parts]).mean(0)
+            return torch.where(within > 0, (1 + between / within).sqrt(), torch.inf).where(
+                within + between > 0, 1.0
+            )
+
+        return self._by_block(of)
 
     @cached_property
     def effective(self) -> Tensor:
@@ -107,13 +102,13 @@ class ChainRun:
         Distance of each chain's mean from that of the others, in errors by its own draws and in
         errors by those of all, ``(chain, coordinate)``.
         """
-        double = self.draws.double()
-        chains, length = double.shape[:2]
-        means, spread = double.mean(1), double.flatten(0, 1).std(0).clamp_min(1e-300)
+        chains, length = self.draws.shape[:2]
+        means = self._by_block(lambda block: block.mean(1))
+        spread = self._by_block(lambda block: block.flatten(0, 1).std(0)).clamp_min(1e-300)
         gap = (means - means.mean(0)).abs() * (chains / (chains - 1))
         pooled = spread * (chains / self.effective.clamp(1, chains * length)).sqrt()
         own = self._by_block(lambda block: effective_sample_size(block.transpose(0, 1)[None]))
-        alone = double.std(1) / own.clamp(1, length).sqrt()
+        alone = self._by_block(lambda block: block.std(1)) / own.clamp(1, length).sqrt()
         # A chain that stands still has no error of its own: that of the others is the least.
         error = torch.maximum(alone, alone.median(0).values).clamp_min(1e-300)
         return gap / error, gap / pooled
@@ -127,8 +122,18 @@ class ChainRun:
         change = energy.diff(dim=1).square().mean()
         return (change / variance).item() if variance > 0 else 1.0
 
+    def _members(self, draws: Tensor) -> list[Tensor]:
+        """Return each group's draws ``(chain, draw, ...)``, or the halves of those of one chain."""
+        chains, length = draws.shape[:2]
+        if chains == 1:
+            return [draws[:, : length // 2], draws[:, -(length // 2) :]]
+        if self.groups is not None and chains >= 2 * GROUPS:
+            return [draws[self.groups == each] for each in self.groups.unique()]
+        return list(draws.chunk(min(GROUPS, chains)))
+
     def _by_block(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        blocks = self.draws.split(BLOCK, -1)
+        size = min(LARGEST_BLOCK, -(-self.draws.shape[-1] // BLOCKS))
+        blocks = self.draws.split(size, -1)
         return torch.cat([function(block.double()) for block in blocks], -1)
 
 

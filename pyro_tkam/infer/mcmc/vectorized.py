@@ -385,8 +385,10 @@ class VectorizedMCMC(BatchRun):
 
     def _turned(self, position: Tensor) -> Tensor:
         """Turn the angles of all draws ``(chain, draw, ...)`` around their mean direction."""
-        turned = around_mean(position.flatten(0, 1), self._density.layout.periods)
-        return turned.unflatten(0, position.shape[:2])
+        periods = self._density.layout.periods
+        if periods is None:  # nothing to turn, and no copy
+            return position
+        return around_mean(position.flatten(0, 1), periods).unflatten(0, position.shape[:2])
 
     def _constrain(self, position: Tensor) -> dict[str, Tensor]:
         density = self._density

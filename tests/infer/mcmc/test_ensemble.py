@@ -26,6 +26,7 @@ from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.tempered_ensemble import TemperedEnsemble
 from pyro_tkam.infer.model.density import ModelDensity
+from tests.laws.memory import LargestTensor
 from tests.untrusted import untrusted
 
 
@@ -245,6 +246,23 @@ def test_frozen_and_shifted_chains_are_found() -> None:
     apart = torch.randn(64, 500, 5)
     apart[:16] += 0.5
     assert "chains disagree" in chain_verdict(ensemble_of(apart)).names
+
+
+def test_judging_and_keeping_draws_copies_few_of_them() -> None:
+    draws = torch.randn(64, 60, 96)
+    whole = chain_verdict(ensemble_of(draws)).measures
+    run = ensemble_of(draws)
+    with LargestTensor(beside=draws) as largest:
+        assert chain_verdict(run).measures == whole
+    assert largest.numel < 0.5 * draws.numel()
+
+    def model() -> None:
+        pyro.sample("z", dist.Normal(torch.zeros(96), 1.0).to_event(1))
+
+    mcmc = VectorizedMCMC(EnsembleHMC(model), 20, warmup_steps=5, disable_progbar=True)
+    quiet(mcmc)
+    kept = mcmc.state["records"]["position"].untyped_storage().data_ptr()
+    assert mcmc._positions.untyped_storage().data_ptr() == kept
 
 
 def run_with_checkpoint(path: FilePath, kill_at: int | None, kind: str) -> Tensor:
