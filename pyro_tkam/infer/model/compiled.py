@@ -38,6 +38,9 @@ anything but a number of rows. The second is tried where the first is a size of 
 """
 _COMPARED_ROWS = 3
 _FOLDED = "_folded_"
+_MOST_ROWS = "most_rows"
+_NO_END = 2**62
+"""Of a slice: torch writes the largest integer."""
 _SIZE_TYPES = {"int", "List[int]", "Optional[int]", "Optional[List[int]]"}
 """How the schema of an operation calls arguments that may be sizes."""
 _LEAVES_TORCH = {
@@ -107,6 +110,7 @@ class TracedFunction:
             return tuple(torch.cat(column) for column in zip(*parts, strict=True))
         if self._graph is None and self.failure is None:
             self._prepare(batch.detach())
+            return self(batch)
         if self._graph is None:
             return self.function(batch)
         with torch.no_grad():
@@ -126,6 +130,8 @@ class TracedFunction:
         self._module = module
         self._wrap = wrap
         self._graph = wrap(direct(module).forward)
+        limits = (self.most_rows, module.meta.get(_MOST_ROWS))
+        self.most_rows = min((each for each in limits if each is not None), default=None)
 
     def _record(self, batch: Tensor) -> None:
         # Recording runs a user's code in an unusual mode; where that raises, the plain function
@@ -187,7 +193,9 @@ def _first_results(module: fx.GraphModule, number: int) -> fx.GraphModule:
     results = graph.graph_copy(module.graph, {})
     graph.output(tuple(cast(Any, results)[:number]))
     graph.eliminate_dead_code()
-    return fx.GraphModule(module, graph)
+    part = fx.GraphModule(module, graph)
+    part.meta = module.meta
+    return part
 
 
 def _first_rows(values: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
@@ -275,6 +283,8 @@ def _simplify(module: fx.GraphModule, rows: int) -> None:
     :param rows: of the batch that was recorded; a graph of one row serves no other number.
     """
     graph = module.graph
+    pieces = [size for node in graph.nodes if (size := _rows_in_a_piece(node, rows))]
+    module.meta[_MOST_ROWS] = min(pieces, default=None)
     graph.eliminate_dead_code(lambda node: node.is_impure() or not _is_pure(node))
     if all(_is_pure(node) or _made_pure(node) for node in graph.nodes):
         for node in list(graph.nodes):
@@ -297,6 +307,21 @@ def _simplify(module: fx.GraphModule, rows: int) -> None:
     if rows > 1:
         _generalize(module, rows)
     module.recompile()
+
+
+def _rows_in_a_piece(node: fx.Node, recorded: int) -> int | None:
+    """
+    Return how many rows there may be where an operation cut all recorded ones into a single piece
+    of some greatest size: more would make more pieces, which the recording lacks. None elsewhere.
+    """
+    if recorded == 1 or node.target not in (aten.split.Tensor, aten.slice.Tensor):
+        return None
+    given = dict(zip(_names(node.target), node.args, strict=False)) | node.kwargs
+    whole = cast(fx.Node, given["self"]).meta["val"].shape[cast(int, given.get("dim", 0))]
+    size = given.get("split_size", given.get("end"))
+    if not isinstance(size, int) or whole % recorded or not whole <= size < _NO_END:
+        return None
+    return size // (whole // recorded)
 
 
 def _generalize(module: fx.GraphModule, recorded: int) -> None:

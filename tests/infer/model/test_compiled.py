@@ -10,6 +10,7 @@ from torch._ops import OpOverload
 
 from pyro_tkam.infer.model.compiled import TracedFunction
 from pyro_tkam.infer.model.direct_calls import FUNCTIONS
+from pyro_tkam.nn import KAN
 
 aten = torch.ops.aten
 
@@ -257,3 +258,43 @@ def test_neutral_numbers_are_dropped_and_others_are_not() -> None:
     assert sorted(called) == ["aten.add.Tensor", "aten.exp.default", "aten.mul.Tensor"] + (
         ["aten.sum.dim_IntList"] * 3
     )
+
+
+def in_pieces(x: Tensor) -> tuple[Tensor, ...]:
+    values = x.reshape(-1, 2)
+    return (torch.cat([part.exp().sum(-1) for part in values.split(300)]).reshape(len(x), -1),)
+
+
+def in_slices(x: Tensor) -> tuple[Tensor, ...]:
+    values = x.reshape(-1, 2)
+    starts = range(0, len(values), 300)
+    parts = [values[start : start + 300].exp().sum(-1) for start in starts]
+    return (torch.cat(parts).reshape(len(x), -1),)
+
+
+def first_rows(x: Tensor) -> tuple[Tensor, ...]:
+    """Not each row by itself: a recording must not make it so in silence."""
+    values = x.reshape(-1, 2)[:300]
+    return (x.sum((-2, -1)) + 0 * values.sum(),)
+
+
+@pytest.mark.parametrize("function", [in_pieces, in_slices, first_rows])
+def test_batches_of_more_rows_than_a_recorded_piece_are_cut(function):
+    """Networks evaluate many rows piece by piece; 37 recorded rows of 5 were a single piece."""
+    traced = TracedFunction(function)
+    for rows in (3, 50, 61, 200, 1):
+        batch = torch.randn(rows, 5, 2)
+        assert torch.allclose(traced(batch)[0], function(batch)[0])
+    assert traced.failure is None
+    assert traced.most_rows == 60
+
+
+def test_a_network_of_pieces_is_recorded():
+    """A wide layer takes 809 rows at a time; 16 data and 79 rows are more."""
+    network = KAN([8, 162, 3], basis="rbf", grid_size=8)
+    traced = TracedFunction(lambda x: (network(x).sum(-1),))
+    with torch.no_grad():
+        for rows in (2, 79, 300):
+            batch = torch.randn(rows, 16, 8)
+            torch.testing.assert_close(traced(batch)[0], network(batch).sum(-1))
+    assert traced.failure is None
