@@ -51,8 +51,12 @@ class Rounding:
     def _try(
         self, index: int, value: float, exact: Any, start: FormulaNetwork | None = None
     ) -> bool:
-        """Fix a parameter where the others can make up for it."""
-        network = (start or self.fit.network).fixed_at(index, value, exact)
+        """Fix a parameter where the others can make up for it, which leaves fixed ones alone."""
+        own = self.fit.network
+        moves_fixed = start is not None and bool(
+            ((start.parameters != own.parameters) & ~own.free).any()
+        )
+        network = (own if start is None or moves_fixed else start).fixed_at(index, value, exact)
         trial = refitted(network, self.data, _STEPS)
         if trial.loss > self.allowed:
             return False

@@ -9,6 +9,7 @@ import sympy
 import torch
 
 from pyro_tkam.nn import KAN, fit
+from pyro_tkam.nn.forms import evaluate
 from pyro_tkam.symbolic import find_formula
 
 X, Y = sympy.symbols("x_1 x_2")
@@ -167,3 +168,39 @@ def test_bad_input():
         find_formula(KAN([2, 2, 1], layer_norm=True).double(), x)
     with pytest.raises(ValueError, match="tolerance must be a finite number greater than 0"):
         find_formula(net, x, tolerance=0.0)
+
+
+NONE = ("constant", (0.0, 1.0, 0.0, 0.0))
+UNEVEN = {
+    "two factors in an exponential": (
+        [2, 1, 1],
+        {
+            (0, 0, 0): ("sin", (3.0, 0.0, 2.0, 0.0)),
+            (0, 0, 1): ("square", (1.0, 0.0, 3.0, 0.0)),
+            (1, 0, 0): ("exp", (1.0, 0.0, 1.0, 0.0)),
+        },
+        sympy.exp(3 * Y**2 + 2 * sympy.sin(3 * X)),
+    ),
+    "a product": (
+        [2, (0, 1), 1],
+        {
+            (0, 0, 0): ("linear", (1.0, 0.0, 4.0, 0.0)),
+            (0, 1, 1): ("linear", (1.0, 0.0, 5.0, 0.0)),
+            (0, 0, 1): NONE,
+            (0, 1, 0): NONE,
+            (1, 0, 0): ("linear", (1.0, 0.0, 0.35, 0.0)),
+        },
+        7 * X * Y,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_the_expression_is_the_function(name):
+    """Factors that are made one are moved elsewhere, never into one that is fixed already."""
+    widths, forms, truth = UNEVEN[name]
+    x = inputs(1)
+    formula = find_formula(network(widths, forms), x)
+    assert sympy.simplify(formula.expression - truth) == 0
+    values = evaluate(formula.expression, dict(zip(("x_1", "x_2"), x.unbind(-1), strict=True)))
+    torch.testing.assert_close(values, formula(x).squeeze(-1), rtol=1e-10, atol=1e-10)
