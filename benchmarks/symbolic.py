@@ -289,7 +289,8 @@ def main() -> None:
         if key not in runs:
             runs[key] = (peer if options.peer else ours)(task, TASKS[task][name], seed)
             print(key, json.dumps(runs[key]), flush=True)
-        results = {"environment": environment(), "versions": {package: version}}
+        versions = {**held.get("versions", {}), package: version}
+        results = {"environment": environment(), "versions": versions}
         text = json.dumps({**results, "found": summary(runs), "runs": runs}, indent=2)
         if options.output:
             options.output.write_text(text + "\n")

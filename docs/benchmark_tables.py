@@ -344,6 +344,15 @@ def _symbolic_laws(results: Any) -> Iterable[Row]:
             yield law, package, seed, found, f"{run['relative_rmse']:.1e}", f"``{formula}``"
 
 
+def _workflow(results: Any) -> Iterable[Row]:
+    """Yield milliseconds of a step; pykan's as a ratio to the plain step too."""
+    yield "network", "a step, ms", "with the penalty, ms", "pykan, ms", "``speed()``, ms", "ratio"
+    for widths, steps in results["steps"].items():
+        ours, theirs = steps["plain"], steps["pykan"]
+        names = ("plain", "penalized", "pykan", "pykan speed()")
+        yield widths, *(f"{1000 * steps[name]:.1f}" for name in names), f"{theirs / ours:.1f}"
+
+
 def _samplers(results: Any) -> Iterable[Row]:
     """Yield medians of the seeds; of NUTS the better of its two ways."""
     yield (
@@ -422,6 +431,7 @@ TABLES = {
     "quality": ("quality", _quality),
     "steppingstone": ("objectives", _steppingstone),
     "pruning": ("pruning", _pruning),
+    "workflow": ("workflow", _workflow),
     "generation": ("objectives", _generation),
     "prior_steps": ("objectives", _prior_steps),
 }
