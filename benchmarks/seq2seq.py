@@ -117,22 +117,23 @@ def save(
     path.with_suffix(".part").replace(path)
 
 
-def make_model(pairs: Pairs) -> Seq2SeqTKAM:
+def make_model(pairs: Pairs, width: int) -> Seq2SeqTKAM:
     """Return the model of both networks' runs."""
     return TKAM.seq2seq(
         len(pairs.source_alphabet),
         len(pairs.target_alphabet),
         max_source=pairs.source.shape[1],
         max_target=pairs.target.shape[1],
+        width=width,
     )
 
 
 def with_latent(
-    pairs: Pairs, budget: Budget, seed: int, path: Path | None
+    pairs: Pairs, budget: Budget, seed: int, path: Path | None, width: int = 128
 ) -> tuple[Seq2SeqTKAM, PairGuide, dict[str, float]]:
     """Train the model and its guide."""
     pyro.set_rng_seed(seed)
-    model = make_model(pairs)
+    model = make_model(pairs, width)
     guide = PairGuide(model)
     objective = PairELBO(FREE_NATS, UNKNOWN_SHARE)(model, guide)
     spent = fit(objective, lambda s, t: objective(s, t) / s.shape[0], pairs, budget, seed, path)
@@ -144,7 +145,7 @@ def without_latent(
 ) -> tuple[Seq2SeqTKAM, dict[str, float]]:
     """Train encoder and decoder of the target alone, at a latent of zero."""
     pyro.set_rng_seed(seed)
-    model = make_model(pairs)
+    model = make_model(pairs, 128)
     parts = nn.ModuleList([model.encoder, model.target_decoder])
     reading = PairELBO(unknown_share=UNKNOWN_SHARE)
 

@@ -57,7 +57,7 @@ class PairGuide(PyroModule):
             )
             for inputs in (width, 2 * width)
         )
-        self.from_excess = PyroModule[nn.Linear](decoder.num_classes, 2 * self.latent_dim)
+        self.from_excess = PyroModule[nn.Linear](decoder.num_classes, self.latent_dim)
         nn.init.normal_(self.from_excess.weight, std=0.3)
         with torch.no_grad():  # both start near the prior's reference
             for network in (self.alone, self.both):
@@ -96,6 +96,7 @@ class PairGuide(PyroModule):
             decoder = self._model[0].target_decoder
             with torch.no_grad():
                 excess = ended_excess(decoder, expected, target, encoded)
-            output = output + at_least_single(self.from_excess(excess))
+            moved = at_least_single(self.from_excess(excess.asinh()))  # long targets exceed by much
+            output = output + nn.functional.pad(moved, (0, self.latent_dim))
         location, log_scale = output.chunk(2, -1)
         return Normal(location, log_scale.exp(), validate_args=False).to_event(1)
