@@ -6,13 +6,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-arviz1 test-versions lint docs docs-full bench bench-full package clean
+.PHONY: demo test test-arviz1 test-gpu test-versions lint docs docs-full bench bench-full package clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train on real digits and draw new ones (about ten minutes on two cores, installing included)"
 	@echo "make test    run the tests"
 	@echo "make test-arviz1   run the ArviZ tests under ArviZ 1.x and on files of either version, where there is a Python >= 3.12"
+	@echo "make test-gpu   run everything on CUDA, where there is a device"
 	@echo "make test-versions   smoke tests at the oldest versions declared and the newest (gigabytes, an hour)"
 	@echo "make lint    style, types and import rules"
 	@echo "make docs    build the documentation, its tutorials on small settings"
@@ -56,6 +57,9 @@ test-arviz1: $(VENV)-arviz1/.ready $(VENV)/.ready-dev
 	$(VENV)-arviz1/bin/python -m pytest --noconftest tests/test_arviz.py
 	PYRO_TKAM_ARVIZ1_PYTHON=$(abspath $(VENV)-arviz1/bin/python) $(BIN)/python -m pytest tests/test_arviz_versions.py
 endif
+
+test-gpu: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest tests/test_devices.py
 
 # Its table, docs/results/versions.json, is committed.
 test-versions:
