@@ -170,10 +170,9 @@ def test_tempering(device):
     alike(work, device)
 
 
-@pytest.mark.parametrize("method", ["importance", "ais"])
-def test_evidences(device, method):
+def test_evidences(device):
     def work(place):
-        found = log_evidence(model, data(place), method=method, num_particles=50)
+        found = log_evidence(model, data(place), method="importance", num_particles=50)
         return torch.tensor([found.value, found.standard_error], device=place)
 
     alike(work, device)
