@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -85,3 +87,14 @@ def test_variants_are_gathered_and_found() -> None:
     assert sorted(map(sorted, words.variants)) == [[(4,), (4, 5)], [(6,)]]
     draws = torch.tensor([[[4, 0], [6, 0]], [[4, 0], [7, 0]]])
     assert recall(draws, [{(4,), (4, 5)}, {(6,)}]).tolist() == [0.5, 1.0]
+
+
+def test_the_committed_baseline_is_not_broken_and_the_how_to_cites_it() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    results = json.loads((docs / "results" / "seq2seq.json").read_text())
+    error = results["baseline"]["phoneme_error"]
+    assert error < 0.08
+    text = " ".join((docs / "howto.rst").read_text().split())
+    assert f"5-gram gets {100 * error:.1f} % of the phonemes" in text
+    assert f"of {results['baseline']['words']:,} held-out words wrong" in text
+    assert ("have not been measured in full" in text) == bool(results["seeds_not_run"])
