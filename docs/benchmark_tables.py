@@ -128,6 +128,13 @@ def _calibration(results: Any) -> Iterable[Row]:
         )
 
 
+def _two_bumps(results: Any) -> Iterable[Row]:
+    yield "places", "dimensions", "widths", "runs", "within 0.05", "trusted", "trusted and wrong"
+    for name, case in results["problems"].items():
+        counts = ("runs", "within_0.05", "trusted", "trusted_and_wrong")
+        yield (*name.split("/"), *(case[each] for each in counts))
+
+
 def _per_datum(results: Any) -> Iterable[Row]:
     yield (
         "latents",
@@ -421,6 +428,7 @@ TABLES = {
     "evidence": ("evidence", _evidence),
     "evidence_peers": ("evidence_peers", _peers),
     "evidence_calibration": ("evidence_calibration", _calibration),
+    "two_bumps": ("two_bumps", _two_bumps),
     "per_datum": ("per_datum", _per_datum),
     "per_datum_against": ("per_datum", _per_datum_against),
     "labels": ("labels", _labels),
