@@ -3,12 +3,14 @@
     OMP_NUM_THREADS=1 python -m benchmarks.bridge --output docs/results/bridge.json
 
 The two hierarchical normal models and their data, of a published seed, are those of the vignettes
-of R's ``bridgesampling``.
+of R's ``bridgesampling``; so is the probit regression on turtles, whose data are read from a file.
+Six models are sampled by Pyro's NUTS too, in four chains of 1,000 draws.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
 import time
@@ -19,7 +21,10 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.infer import MCMC, NUTS
 
+from benchmarks.problems import Problem, banana, eight_schools, latent_variable, regression
+from benchmarks.timing import environment
 from pyro_tkam.infer import EnsembleHMC, VectorizedMCMC, bridge_evidence
 
 DATA = torch.tensor(
@@ -61,36 +66,100 @@ def exact(common: float) -> float:
     return values.logsumexp(0).item() + math.log(18 / 4000)
 
 
-MODELS: dict[str, tuple[Callable[[], None], float]] = {
-    "mean of zero": (mean_of_zero, 0.0),
-    "mean to be found": (mean_to_be_found, 1.0),
+def vignette(model: Callable[[], None], common: float) -> Callable[[], Problem]:
+    """Return what makes one of the two problems."""
+    return lambda: Problem(model, exact(common))
+
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "mean of zero": vignette(mean_of_zero, 0.0),
+    "mean to be found": vignette(mean_to_be_found, 1.0),
+    "regression": regression,
+    "latent variable": latent_variable,
+    "eight schools": eight_schools,
+    "banana": banana,
 }
+"""Models of one mode, which every sampler finds."""
+
+SIDE_BY_SIDE = ("mean of zero", "mean to be found")
+PUBLISHED_TURTLES = 1.273
+"""Bayes factor of no clutch effects (Sinharay and Stern 2005; the example of bridgesampling)."""
 
 
-def measure(name: str, seeds: int) -> dict[str, Any]:
-    """Estimate one model's evidence with several seeds."""
-    model, common = MODELS[name]
-    truth = exact(common)
-    runs = []
-    for seed in range(seeds):
-        pyro.set_rng_seed(seed)
-        chains = VectorizedMCMC(
-            EnsembleHMC(model), num_samples=200, num_chains=64, disable_progbar=True
-        )
-        start = time.process_time()
-        chains.run()
-        sampled = time.process_time()
-        evidence = bridge_evidence(model, draws=chains)
-        runs.append(
-            {
-                "error": evidence.value - truth,
-                "standard_error": evidence.standard_error,
-                "trusted": evidence.verdict.trusted,
-                "seconds_sampling": sampled - start,
-                "seconds_bridging": time.process_time() - sampled,
-            }
-        )
-    return {"exact": truth, "runs": runs}
+def many_chains(model: Callable[[], None], seed: int) -> VectorizedMCMC:
+    """Sample with many short chains."""
+    pyro.set_rng_seed(seed)
+    chains = VectorizedMCMC(
+        EnsembleHMC(model), num_samples=200, num_chains=64, disable_progbar=True
+    )
+    chains.run()
+    return chains
+
+
+def nuts(model: Callable[[], None], seed: int) -> MCMC:
+    """Sample with Pyro's NUTS: four chains of 1,000 draws."""
+    pyro.set_rng_seed(seed)
+    options = {"num_samples": 1000, "warmup_steps": 500, "num_chains": 4}
+    chains = MCMC(NUTS(model), disable_progbar=True, **options)
+    chains.run()
+    return chains
+
+
+def bridged(name: str, sample: Callable[..., Any], seed: int) -> dict[str, Any]:
+    """Estimate one model's evidence from one run."""
+    problem = PROBLEMS[name]()
+    start = time.process_time()
+    chains = sample(problem.model, seed)
+    sampled = time.process_time()
+    evidence = bridge_evidence(problem.model, draws=chains)
+    return {
+        "exact": problem.exact,
+        "error": evidence.value - problem.exact,
+        "standard_error": evidence.standard_error,
+        "trusted": evidence.verdict.trusted,
+        "seconds_sampling": sampled - start,
+        "seconds_bridging": time.process_time() - sampled,
+    }
+
+
+def turtles(path: Path, seed: int) -> dict[str, Any]:
+    """
+    Weigh clutch effects in a probit regression of survival on birth weight, as bridgesampling's
+    example does: ``p(σ²) = 1 / (1 + σ²)²``.
+
+    :param path: that package's data set ``turtles``, with the columns ``y``, ``x``, ``clutch``.
+    :param seed: of the chains.
+    """
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    survived, weight = (torch.tensor([float(row[key]) for row in rows]) for key in ("y", "x"))
+    clutch = torch.tensor([int(float(row["clutch"])) - 1 for row in rows])
+
+    def alike(effect: torch.Tensor | float = 0.0) -> None:
+        first, second = (pyro.sample(key, dist.Normal(0.0, 10**0.5)) for key in ("a0", "a1"))
+        with pyro.plate("data", len(rows)):
+            chance = torch.special.ndtr(first + second * weight + effect)
+            pyro.sample("y", dist.Bernoulli(probs=chance), obs=survived)
+
+    def different() -> None:
+        share = pyro.sample("share", dist.Uniform(0.0, 1.0))  # σ² / (1 + σ²)
+        with pyro.plate("clutches", int(clutch.max()) + 1):
+            effect = pyro.sample("effect", dist.Normal(0.0, 1.0))
+        alike((share / (1 - share)).sqrt() * effect[clutch])
+
+    found = {}
+    for name, model in (("alike", alike), ("different", different)):
+        evidence = bridge_evidence(model, draws=many_chains(model, seed))
+        found[name] = evidence
+    factor = found["alike"] - found["different"]
+    return {
+        "log_evidence": {name: each.value for name, each in found.items()},
+        "standard_error": {name: each.standard_error for name, each in found.items()},
+        "trusted": all(each.verdict.trusted for each in found.values()),
+        "bayes_factor": math.exp(factor.value),
+        "log_bayes_factor_error": factor.standard_error,
+        "published_bayes_factor": PUBLISHED_TURTLES,
+    }
 
 
 def main() -> None:
@@ -98,9 +167,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("bridge.json"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--short", action="store_true", help="one seed, and one model by NUTS")
+    parser.add_argument("--turtles", type=Path, help="bridgesampling's data set turtles, as CSV")
     options = parser.parse_args()
+    seeds = range(1 if options.short else options.seeds)
     torch.set_num_threads(1)
-    results = {name: measure(name, options.seeds) for name in MODELS}
+    results: dict[str, Any] = {"environment": environment()}
+    results["many chains"] = {
+        name: [bridged(name, many_chains, seed) for seed in seeds] for name in SIDE_BY_SIDE
+    }
+    if options.turtles:
+        results["turtles"] = [turtles(options.turtles, seed) for seed in seeds]
+    by_nuts = ["banana"] if options.short else list(PROBLEMS)
+    results["nuts"] = {name: bridged(name, nuts, 0) for name in by_nuts}
     options.output.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
 
