@@ -360,6 +360,22 @@ def _workflow(results: Any) -> Iterable[Row]:
         yield widths, *(f"{1000 * steps[name]:.1f}" for name in names), f"{theirs / ours:.1f}"
 
 
+def _bridge(results: Any) -> Iterable[Row]:
+    """Yield evidences of six models from draws of NUTS."""
+    yield "model", "exact", "error", "standard error", "trusted"
+    for name, run in results["nuts"].items():
+        trusted = "yes" if run["trusted"] else "no"
+        numbers = (f"{run[each]:.4f}" for each in ("exact", "error", "standard_error"))
+        yield name, *numbers, trusted
+
+
+def _turtles(results: Any) -> Iterable[Row]:
+    yield "seed", "log evidence, alike", "different", "Bayes factor", "published"
+    for seed, run in enumerate(results["turtles"]):
+        each = (f"{run['log_evidence'][name]:.3f}" for name in ("alike", "different"))
+        yield seed, *each, f"{run['bayes_factor']:.3f}", run["published_bayes_factor"]
+
+
 def _samplers(results: Any) -> Iterable[Row]:
     """Yield medians of the seeds; of NUTS the better of its two ways."""
     yield (
@@ -440,6 +456,8 @@ TABLES = {
     "steppingstone": ("objectives", _steppingstone),
     "pruning": ("pruning", _pruning),
     "workflow": ("workflow", _workflow),
+    "bridge": ("bridge", _bridge),
+    "turtles": ("bridge", _turtles),
     "generation": ("objectives", _generation),
     "prior_steps": ("objectives", _prior_steps),
 }
