@@ -429,6 +429,28 @@ def _targets(results: Any) -> Iterable[Row]:
         yield name, f"{rhat:.4f}", f"{draws:,.0f}", f"{gradients:,}", f"{seconds:.1f}"
 
 
+def _ranks(results: Any) -> Iterable[Row]:
+    yield "model", "data sets", "parameter", "p-value", "p-value of the control"
+    for key, run in results["runs"].items():
+        name, kind, num = key.split("/")
+        control = results["runs"].get(f"{name}/control/{num}")
+        if kind == "control" or "p_values" not in run or control is None:
+            continue
+        for parameter, p in run["p_values"].items():
+            p_control = f"{control['p_values'][parameter]:.1e}"
+            yield name, f"{int(num):,}", parameter, f"{p:.3f}", p_control
+
+
+def _means(results: Any) -> Iterable[Row]:
+    yield "runs", "mean of the estimates over the exact value", "errors from 1"
+    names = {"right": "tuned by a run before", "control": "tuned by themselves (control)"}
+    for key, run in results["runs"].items():
+        measured, kind, num = key.split("/")
+        if measured == "evidence":
+            mean = f"{run['mean']:.3f} ± {run['standard_error']:.3f}"
+            yield f"{int(num):,} {names[kind]}", mean, f"{run['errors_from_1']:.1f}"
+
+
 #: tables by name: the file they are rendered from, and how
 TABLES = {
     "training_step": ("training_step", _training_step),
@@ -441,6 +463,8 @@ TABLES = {
     "against_nuts": ("langevin", _against_nuts),
     "samplers": ("samplers", _samplers),
     "targets": ("targets", _targets),
+    "ranks": ("calibration", _ranks),
+    "means": ("calibration", _means),
     "evidence": ("evidence", _evidence),
     "evidence_peers": ("evidence_peers", _peers),
     "evidence_calibration": ("evidence_calibration", _calibration),
