@@ -151,7 +151,7 @@ class ModelSites:
         terms = {name: _log_prob(trace.nodes[name]) for name in self.sites}
         summed_out(trace, terms, self.observed, nesting)
         return {
-            name: terms[name].reshape(*rows, *_batch_shape(site))
+            name: terms[name].reshape((*rows, *_batch_shape(site)))
             for name, site in self.observed.items()
         }
 

@@ -272,6 +272,31 @@ def test_summed_out_sites_leave_a_log_likelihood(model, data):
     )
 
 
+def test_one_series_below_a_summed_out_site_is_one_datum():
+    """A change point: the series is a single site without a plate."""
+
+    def model(x):
+        low = pyro.sample("low", dist.Normal(-1.0, 1.0))
+        k = pyro.sample("k", dist.Categorical(torch.tensor([0.2, 0.3, 0.5])))
+        mean = torch.where(torch.arange(len(x)) < k.unsqueeze(-1), low, low + 2.0)
+        pyro.sample("x", dist.Normal(mean, 0.7).to_event(1), obs=x)
+
+    data = LOCAL_DATA[:, 0]
+    run = VectorizedMCMC(AutoMALA(model), num_samples=30, num_chains=2, disable_progbar=True)
+    with untrusted():
+        run.run(data)
+    container = to_arviz(run)
+    low = torch.tensor(container["posterior"]["low"].values).unsqueeze(-1)
+    parts = [
+        math.log(w)
+        + dist.Normal(low + 2.0 * (torch.arange(len(data)) >= k), 0.7).log_prob(data).sum(-1)
+        for k, w in enumerate((0.2, 0.3, 0.5))
+    ]
+    np.testing.assert_allclose(
+        container["log_likelihood"]["x"].values, torch.stack(parts).logsumexp(0), rtol=1e-5
+    )
+
+
 def test_loo_of_a_model_with_summed_out_sites():
     pyro.set_rng_seed(0)
     run = VectorizedMCMC(AutoMALA(switched), num_samples=200, num_chains=4, disable_progbar=True)

@@ -479,7 +479,7 @@ class ModelDensity:
             }
         lead = position.shape[: position.ndim - 1 - len(self.layout.local_shape)]
         values = self._runner.values(position.reshape(-1, *position.shape[len(lead) :]))
-        return {name: value.reshape(*lead, *value.shape[1:]) for name, value in values.items()}
+        return {name: value.reshape((*lead, *value.shape[1:])) for name, value in values.items()}
 
     def draw_start(self, num: int) -> Tensor:
         """Draw positions ``(num, *local, dim)`` by the initialization strategy."""
