@@ -452,7 +452,19 @@ def _means(results: Any) -> Iterable[Row]:
 
 
 #: tables by name: the file they are rendered from, and how
+def _versions(results: Any) -> Iterable[Row]:
+    yield "environment", "versions", "tests that passed", "that failed"
+    for row in results["environments"]:
+        names = {"torch": "PyTorch", "pyro-ppl": "Pyro", "numpy": "NumPy", "arviz": "ArviZ"}
+        counts = ("passed", "failed", "errors")
+        others = row.keys() - {"name", *counts, *names}
+        versions = [f"{name} {row[key]}" for key, name in names.items()]
+        versions += [f"{each} {row[each]}" for each in sorted(others)]
+        yield row["name"], ", ".join(versions), row["passed"], row["failed"] + row["errors"]
+
+
 TABLES = {
+    "versions": ("versions", _versions),
     "training_step": ("training_step", _training_step),
     "symbolic": ("symbolic", _symbolic),
     "symbolic_laws": ("symbolic", _symbolic_laws),
@@ -502,6 +514,8 @@ def rendered(name: str) -> list[str]:
     lines = [".. list-table::", "   :header-rows: 1", ""]
     for row in rows_of(results):
         lines += [f"   {'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
+    if "environment" not in results:
+        return [*lines, "", f"``docs/results/{file}.json``", ""]
     machine = results["environment"]
     origin = (
         f"{machine['cores']} cores, {machine['threads']} threads "
