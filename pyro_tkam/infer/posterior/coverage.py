@@ -118,18 +118,22 @@ def missed_verdict(peaks: Peaks, log_evidence: float) -> Verdict:
     return Verdict((Finding("missed mode", seen, "give a guide that covers all modes"),))
 
 
-def rare_verdict(peaks: Peaks, num_climbs: int) -> Verdict:
+def rare_verdict(peaks: Peaks, num_ended: int) -> Verdict:
     """
     Say that a mode was found by luck: where few climbs end at one, others have been found by none
-    (Good 1953, 10.1093/biomet/40.3-4.237).
+    (Good 1953, 10.1093/biomet/40.3-4.237). It is none where few climbs end at all, but all at one.
 
     :param peaks: of an evidence.
-    :param num_climbs: how many prior draws climbed.
+    :param num_ended: how many climbs from prior draws ended at any optimum.
     """
     hits = _same_peak(peaks.optima).long() @ peaks.optima.hits
-    if not len(hits) or hits.amin() >= FEWEST_HITS:
+    lucky = (hits < FEWEST_HITS) & ((hits < num_ended) | (hits == 0))
+    if not lucky.any():
         return Verdict()
-    seen = f"{int(hits.amin())} of {num_climbs} climbs from prior draws ended at a mode that counts"
+    seen = (
+        f"{int(hits[lucky].amin())} of {num_ended} climbs from prior draws ended at a mode that "
+        "counts"
+    )
     finding = Finding("rare mode", f"{seen}: others may be left", "give a guide that covers it")
     return Verdict((finding,))
 

@@ -99,7 +99,7 @@ class Search:
         """
         peaks = heavy_peaks(self.target, self.optima, held, evidence.value)
         verdict = evidence.verdict + missed_verdict(peaks, evidence.value)
-        verdict += rare_verdict(peaks, len(self.climbs))
+        verdict += rare_verdict(peaks, int(self.optima.hits.sum()))
         verdict += unlike_verdict(peaks, len(self.climbs))
         return self.contradicted(replace(evidence, verdict=verdict + self._shortness))
 

@@ -110,6 +110,8 @@ def two_peaks(dim: int, hits: tuple[int, int], ratio: float, apart: float = 100.
     [
         (2, (90, 10), 1.0, 100.0, False, False),
         (2, (98, 2), 1.0, 100.0, True, False),
+        (2, (98, 0), 1.0, 100.0, True, False),
+        (2, (1, 1), 1.0, 1.0, False, False),  # few climbs ended, but all at one peak
         (2, (98, 2), 1.0, 1.0, False, False),  # one peak, on which climbs ended at two places
         (2, (90, 10), 3.0, 100.0, False, False),  # 100 climbs see all widths that matter
         (8, (90, 10), 3.0, 100.0, False, True),
@@ -118,7 +120,7 @@ def two_peaks(dim: int, hits: tuple[int, int], ratio: float, apart: float = 100.
 )
 def test_modes_found_by_luck_and_of_unlike_widths(dim, hits, ratio, apart, rare, unlike) -> None:
     peaks = two_peaks(dim, hits, ratio, apart)
-    assert rare_verdict(peaks, 100).trusted is not rare
+    assert rare_verdict(peaks, sum(hits)).trusted is not rare
     assert unlike_verdict(peaks, 100).trusted is not unlike
 
 
