@@ -252,4 +252,5 @@ def _buffers_kept(model: Any) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
+                if not torch.equal(buffer, value):  # graphs that wait for backward hold it
+                    buffer.copy_(value)

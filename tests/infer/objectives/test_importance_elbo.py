@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from pyro_tkam.infer import ImportanceMLE, ImportanceWeightedELBO
+from pyro_tkam.models import TKAM, AmortizedGuide
 
 X = torch.tensor([0.3, -1.2, 2.0])
 
@@ -129,3 +130,16 @@ def test_numbers_of_draws_are_whole(objective):
     ):
         objective(1e3)
     assert objective(np.int64(3)).num_particles == 3
+
+
+def test_two_losses_may_be_added_before_backward():
+    """Checks between them leave buffers alone that the first one's graph holds."""
+    model = TKAM.autoregressive(6, latent_dim=3, context_widths=(8,))
+    guide = AmortizedGuide(model)
+    bound = ImportanceWeightedELBO(5)(model, guide)
+    optimizer = torch.optim.Adam(guide.parameters(), 0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (bound(torch.rand(3, 6)) + bound(torch.rand(3, 6))).backward()
+        optimizer.step()
+    assert all(each.grad is not None for each in guide.parameters())
