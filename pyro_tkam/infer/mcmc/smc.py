@@ -198,8 +198,12 @@ class SMC(BatchRun):
         print_summary(self._density.layout.angles_around_mean(self._samples), prob=prob)
         print(self.log_evidence)
 
+    @property
+    def _gradients(self) -> bool:
+        return isinstance(self.kernel, EnsembleHMC)
+
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
-        self._density, self._path = prepared(self.model, args, kwargs, self.kernel)
+        self._density, self._path = prepared(self.model, args, kwargs, self._gradients)
         self._seed: int | None = None
         self._runs: Iterator[tuple[dict[str, Tensor], int]] | None = None
         self._pilot = TemperedEnsemble(self.kernel, self._path, self.num_chains, self.ess_threshold)
@@ -236,6 +240,7 @@ class SMC(BatchRun):
             self._args,
             self._kwargs,
             self.kernel,
+            self._gradients,
             self.num_chains,
             self._rungs,
             path.density.starts_normal,

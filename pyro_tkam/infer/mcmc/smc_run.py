@@ -10,8 +10,7 @@ import pyro
 from pyro import poutine
 from torch import Tensor
 
-from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
-from pyro_tkam.infer.mcmc.kernels.random_walk import RandomWalk
+from pyro_tkam.infer.mcmc.chains import Mover
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.tempered_ensemble import Rung, TemperedEnsemble
 from pyro_tkam.infer.model.density import ModelDensity
@@ -21,12 +20,12 @@ def prepared(
     model: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    kernel: EnsembleHMC | RandomWalk,
+    gradients: bool,
 ) -> tuple[ModelDensity, Path]:
     """Return a model's density, ready to be drawn from, and the path to it from the prior."""
     density = ModelDensity(model, args, kwargs)
     density.sample_reference(1)  # finds out how, so that later draws are alike
-    return density, Path(density, gradients=isinstance(kernel, EnsembleHMC))
+    return density, Path(density, gradients=gradients)
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class ScheduledRun:
     :param args: its arguments.
     :param kwargs: its keyword arguments.
     :param kernel: moves the ensemble.
+    :param gradients: whether it takes them.
     :param rows: size of the ensemble.
     :param schedule: temperatures, metrics and step sizes.
     :param from_normal: whether the ensemble is drawn from ``N(0, 2²)``, as no prior draw serves.
@@ -46,7 +46,8 @@ class ScheduledRun:
     model: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    kernel: EnsembleHMC | RandomWalk
+    kernel: Mover
+    gradients: bool
     rows: int
     schedule: Sequence[Rung]
     from_normal: bool = False
@@ -55,7 +56,7 @@ class ScheduledRun:
     def __call__(self, seed: int) -> tuple[dict[str, Tensor], int]:
         """Return what is kept of the run, and how many gradients a row took."""
         with poutine.block(), pyro.validation_enabled(False):
-            path = self.path or prepared(self.model, self.args, self.kwargs, self.kernel)[1]
+            path = self.path or prepared(self.model, self.args, self.kwargs, self.gradients)[1]
             if self.from_normal and not path.density.starts_normal:
                 path = path.from_normal()
             pyro.set_rng_seed(seed)
