@@ -10,9 +10,8 @@ import pyro
 from pyro import poutine
 from torch import Tensor
 
-from pyro_tkam.infer.mcmc.chains import Mover
 from pyro_tkam.infer.mcmc.path import Path
-from pyro_tkam.infer.mcmc.tempered_ensemble import Rung, TemperedEnsemble
+from pyro_tkam.infer.mcmc.tempered_ensemble import EnsembleMover, Rung, TemperedEnsemble
 from pyro_tkam.infer.model.density import ModelDensity
 
 
@@ -46,7 +45,7 @@ class ScheduledRun:
     model: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    kernel: Mover
+    kernel: EnsembleMover
     gradients: bool
     rows: int
     schedule: Sequence[Rung]
