@@ -133,11 +133,17 @@ class JointEvidence:
     def _last_resort(self) -> Evidence | None:
         """
         Weigh many prior draws: right, if coarse, where coordinates round as those of a sparse
-        Dirichlet do; None where hardly any has weight.
+        Dirichlet do. Where hardly any has weight, return what poor weights gave, if any did.
         """
         num = self.budget.affords(MOST_WEIGHTS, share=LAST_SHARE)
         vain = effective_draws(self.search.draws.log_weights) < LAST_RESORT
-        return None if vain or num < FEWEST_LAST else self._by_prior(num)
+        if not vain and num >= FEWEST_LAST:
+            return self._by_prior(num)
+        if (poor := self.search.poor) is None or not math.isfinite(poor.value):
+            return None
+        seen = f"no route was done within {self.budget.total} evaluations, so weights are few"
+        finding = Finding("budget spent", seen, "raise max_evaluations")
+        return replace(poor, verdict=poor.verdict + Verdict((finding,)))
 
     def _by_guide(self, other: Evidence) -> Evidence | None:
         """Weigh draws of the guide; None if their weights are poor, or another estimate differs."""

@@ -79,6 +79,7 @@ def laplace_evidence(search: Search, error: float) -> Evidence | None:
         pilot = weigh(search.target, mixture, budget.affords(PILOT_WEIGHTS, share=PILOT_SHARE))[1]
         size = draws_needed(pilot, error)
     if size is None:
+        search.poor = replace(evidence_of_weights(pilot), method="Laplace importance")
         return None
     size = budget.affords(min(size, MOST_WEIGHTS), share=FINAL_SHARE)
     if size < FEWEST_EFFECTIVE:

@@ -40,11 +40,13 @@ class Search:
         every bounded likelihood has a maximum.
     :param progress: is told what is going on.
     :ivar seconds_a_draw: of the processor that a prior draw and its density took.
+    :ivar poor: an estimate by weights that were too poor to go on with, if no other can be had.
     """
 
     def __init__(self, target: PosteriorTarget, progress: Progress) -> None:
         self.target, self.progress = target, progress
         self.seconds_a_draw = 0.0
+        self.poor: Evidence | None = None
 
     @cached_property
     def draws(self) -> ReferenceDraws:

@@ -11,6 +11,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import config_enumerate
 from torch import Tensor
 
 from pyro_tkam.infer import EnsembleHMC, log_evidence
@@ -355,3 +356,25 @@ def test_findings_advise_options_of_the_method() -> None:
     assert not evidence.verdict.trusted
     for finding in evidence.verdict.findings:
         assert "max_evaluations" in finding.advice or "guide" in finding.advice, str(finding)
+
+
+@config_enumerate
+def two_normals(data):
+    """Pyro's tutorial of Gaussian mixtures: the components may trade places."""
+    weights = pyro.sample("weights", dist.Dirichlet(torch.tensor([0.5, 0.5])))
+    scale = pyro.sample("scale", dist.LogNormal(0.0, 2.0))
+    with pyro.plate("components", 2):
+        locs = pyro.sample("locs", dist.Normal(0.0, 10.0))
+    with pyro.plate("data", len(data)):
+        assignment = pyro.sample("assignment", dist.Categorical(weights))
+        pyro.sample("obs", dist.Normal(locs[assignment], scale), obs=data)
+
+
+def test_a_budget_that_is_too_small_gives_an_estimate_that_is_not_trusted():
+    """The evidence is exact by a sum over assignments and quadrature over the scale."""
+    for seed in range(2):
+        pyro.set_rng_seed(seed)
+        data = torch.tensor([0.0, 1.0, 10.0, 11.0, 12.0])
+        found = log_evidence(two_normals, data, max_evaluations=20_000, target_se=0.3)
+        assert not found.verdict.trusted
+        assert abs(found.value - -17.1255) < max(0.5, 5 * found.standard_error)
