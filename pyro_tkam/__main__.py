@@ -131,7 +131,9 @@ def _respond(model: Any, options: Any) -> None:
     from pyro_tkam.train import load_guide
     from pyro_tkam.train.pairs import SHOWN, load_pair_split, responses, write_responses
 
-    folder, num, text = Path(options["run"]), options["num"], options["source"]
+    folder = Path(options["run"])
+    num = options["num"]
+    text = options["source"]
     pairs, held_out = load_pair_split(TrainConfig.load(RunFolder(folder).config))
     if text is None and len(held_out) == 0:
         raise ValueError("source must be a text for a run without held-out sources, got None")

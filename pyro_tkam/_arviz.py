@@ -231,7 +231,8 @@ def _psis_of_vector(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float6
     tail_length = min(len(log_weights) // 5, int(3 * len(log_weights) ** 0.5))
     tail = np.partition(log_weights, -tail_length)[-tail_length:]
     if tail.min() == tail.max():  # no tail to fit
-        smoothed, khat = log_weights, -np.inf
+        smoothed = log_weights
+        khat = -np.inf
     elif _HAS_INFERENCE_DATA:
         smoothed, khat = arviz.psislw(log_weights, normalize=False)
     else:

@@ -117,7 +117,8 @@ def _solve_one(a: Array, forcing: Array) -> Array:
     center = across[:-1] + across[1:] + along[:, :-1] + along[:, 1:]
     right = -along[:, 1:].copy()
     right[:, -1] = 0  # the last node of a row is no neighbor of the next row's first
-    sideways, down = right.ravel()[:-1], -across[1:-1].ravel()
+    sideways = right.ravel()[:-1]
+    down = -across[1:-1].ravel()
     matrix = diags_array(
         [down, sideways, center.ravel(), sideways, down],
         offsets=[-inner, -1, 0, 1, inner],

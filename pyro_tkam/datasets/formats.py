@@ -80,7 +80,8 @@ def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         from scipy.io import loadmat
     try:
         content = loadmat(path)
-        pixels, labels = content["X"], content["y"].ravel()
+        pixels = content["X"]
+        labels = content["y"].ravel()
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise ValueError(f"{path} is not a MATLAB file with X and y: {error}") from error
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2:] != (3, len(labels)):
@@ -127,7 +128,8 @@ def read_cifar_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     try:
         with path.open("rb") as file:
             content = _ArraysOnly(file, encoding="latin1").load()
-        pixels, labels = content["data"], np.asarray(content["labels"], np.int64)
+        pixels = content["data"]
+        labels = np.asarray(content["labels"], np.int64)
     except (
         pickle.UnpicklingError,
         EOFError,

@@ -157,7 +157,8 @@ def pronunciations(
         words = [] if line.startswith(";;;") else line.partition("#")[0].split()
         if not words:
             continue
-        word, phonemes = _VARIANT.sub("", words[0].lower()), tuple(words[1:])
+        word = _VARIANT.sub("", words[0].lower())
+        phonemes = tuple(words[1:])
         if not phonemes:
             raise ValueError(f"path must hold words with phonemes, got {line!r} in line {number}")
         if not stress:

@@ -76,7 +76,8 @@ class ModelSites:
 
     def batch_dims(self, name: str) -> list[str]:
         """Names of a site's batch dimensions: its plates, if it has any."""
-        site, sizes = self.sites[name], self.plate_sizes()
+        site = self.sites[name]
+        sizes = self.plate_sizes()
         shape = _batch_shape(site)
         plates = {frame.dim: frame.name for frame in site["cond_indep_stack"] if frame.vectorized}
         names = []

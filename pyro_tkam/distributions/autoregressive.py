@@ -90,7 +90,9 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
             )
         if not blocks or min(blocks) < 1:
             raise ValueError(f"blocks must be sizes of at least 1, got {tuple(blocks)}")
-        self.conditioner, self.blocks, self.cells = conditioner, tuple(blocks), cells
+        self.conditioner = conditioner
+        self.blocks = tuple(blocks)
+        self.cells = cells
         self.edges = cells.edges  # tells the dtype to what asks for a tensor of the distribution
         self.contexts = torch.Size(batch_shape)  # which expand leaves, so that rows are scored once
         super().__init__(
@@ -106,8 +108,11 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
         """
         batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: Self = self._get_checked_instance(AutoregressiveTilted, _instance)
-        new.conditioner, new.blocks, new.cells = self.conditioner, self.blocks, self.cells
-        new.edges, new.contexts = self.edges, self.contexts
+        new.conditioner = self.conditioner
+        new.blocks = self.blocks
+        new.cells = self.cells
+        new.edges = self.edges
+        new.contexts = self.contexts
         super(AutoregressiveTilted, new).__init__(
             batch_shape, self.event_shape, validate_args=False
         )
@@ -279,8 +284,10 @@ class _Repeated:
     def __init__(
         self, conditioner: Callable[[Tensor], Conditionals], slices: list[slice], like: Tensor
     ) -> None:
-        self.conditioner, self.slices = conditioner, slices
-        self.zeros, self.drawn = torch.zeros_like(like), list[Tensor]()
+        self.conditioner = conditioner
+        self.slices = slices
+        self.zeros = torch.zeros_like(like)
+        self.drawn = list[Tensor]()
 
     def __call__(self, last: Tensor | None) -> Conditionals:
         self.drawn += [] if last is None else [last]

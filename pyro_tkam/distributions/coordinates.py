@@ -185,7 +185,8 @@ class Stretched(Plain):
         """
 
         def pulled(w: Tensor) -> Tensor:
-            z, below = self.place(w), w < 0.5
+            z = self.place(w)
+            below = w < 0.5
             rounded = torch.where(below, z - self.low, self.high - z).log()
             missing = (torch.where(below, self.lower, self.upper) - 1) * (
                 self._log_distance(w) - rounded
@@ -196,7 +197,8 @@ class Stretched(Plain):
 
     def unreachable(self, cdf: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the mass nearer to an end than the next float."""
-        low, high = self.low + _spacing(self.low), self.high - _spacing(self.high)
+        low = self.low + _spacing(self.low)
+        high = self.high - _spacing(self.high)
         return (cdf(self.inverse(low)) + 1 - cdf(self.inverse(high))).detach().clamp_min(0)
 
 
@@ -215,7 +217,8 @@ def coordinate_for(log_density: LogDensity | None, low: Tensor, high: Tensor) ->
     """
     if log_density is None:
         return Plain(low, high)
-    lower, upper = _exponent(log_density, low, high), _exponent(log_density, high, low)
+    lower = _exponent(log_density, low, high)
+    upper = _exponent(log_density, high, low)
     weakest = torch.minimum(lower, upper)
     if is_concrete(weakest) and bool((weakest == 1).all()):
         return Plain(low, high)

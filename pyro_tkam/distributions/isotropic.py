@@ -46,7 +46,8 @@ class IsotropicNormal(TorchDistribution):
             raise ValueError(
                 f"event_dim must be from 1 to {loc.dim()}, the rank of loc, got {event_dim}"
             )
-        self.loc, self.scale = loc, scale
+        self.loc = loc
+        self.scale = scale
         batch_shape = torch.broadcast_shapes(loc.shape[: loc.dim() - event_dim], scale.shape)
         super().__init__(
             batch_shape, loc.shape[loc.dim() - event_dim :], validate_args=validate_args
@@ -79,7 +80,8 @@ class IsotropicNormal(TorchDistribution):
         """
         batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: IsotropicNormal = self._get_checked_instance(IsotropicNormal, _instance)
-        new.loc, new.scale = self.loc, self.scale
+        new.loc = self.loc
+        new.scale = self.scale
         super(IsotropicNormal, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -94,7 +96,8 @@ class IsotropicNormal(TorchDistribution):
         """
         if self._validate_args:
             self._validate_sample(value)
-        event_dim, size = len(self.event_shape), self.event_shape.numel()
+        event_dim = len(self.event_shape)
+        size = self.event_shape.numel()
         distance = squared_distance(self.loc.flatten(-event_dim), value.flatten(-event_dim))
         log_prob = (
             -0.5 * distance / self.scale.square()

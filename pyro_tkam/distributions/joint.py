@@ -177,7 +177,8 @@ class JointEnergy(TorchDistribution):
         if not callable(energy):
             raise TypeError(f"energy must be a callable of z, got {type(energy).__name__}")
         whole_number("num_negatives", num_negatives, 1)
-        self.energy, self.sampler = energy, sampler or ShortRunULA()
+        self.energy = energy
+        self.sampler = sampler or ShortRunULA()
         self.reference = _joint_reference(reference)
         super().__init__(
             self.reference.batch_shape, self.reference.event_shape, validate_args=validate_args
@@ -284,7 +285,8 @@ class JointEnergy(TorchDistribution):
             raise ValueError(f"step_size must be a positive and finite number, got {step_size}")
         transform = biject_to(self.reference.support)
         position = transform.inv(self.reference.sample(torch.Size((num_particles,))))
-        tuning, step = _tuning(step_size, position), 1 / (num_temperatures - 1)
+        tuning = _tuning(step_size, position)
+        step = 1 / (num_temperatures - 1)
         log_weights = torch.zeros_like(position[..., 0])
         for index in range(num_temperatures - 1):
             if index > 0:
@@ -311,7 +313,9 @@ class JointEnergy(TorchDistribution):
         :param batch_shape: shape to which ``batch_shape`` broadcasts.
         """
         new: JointEnergy = self._get_checked_instance(JointEnergy, _instance)
-        new.energy, new.sampler, new.negatives = self.energy, self.sampler, self.negatives
+        new.energy = self.energy
+        new.sampler = self.sampler
+        new.negatives = self.negatives
         new.reference = self.reference.expand(torch.Size(batch_shape))
         super(JointEnergy, new).__init__(
             torch.Size(batch_shape), self.event_shape, validate_args=False

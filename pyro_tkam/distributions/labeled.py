@@ -110,13 +110,15 @@ class LabeledTilted(LabelSummedOut):
                 "logits and components must have shape (num_labels,) and batch shape (num_labels, "
                 f"Q), got {tuple(logits.shape)} and {tuple(components.batch_shape)}"
             )
-        self.log_weights, self.components = logits.log_softmax(-1), components
+        self.log_weights = logits.log_softmax(-1)
+        self.components = components
         super().__init__(torch.Size(), components.batch_shape[1:], validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> constraints.Constraint:
         """The box between the components' ends."""
-        low, high = self.components.low, self.components.high
+        low = self.components.low
+        high = self.components.high
         return constraints.independent(constraints.interval(low.amin(), high.amax()), 1)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
@@ -128,7 +130,8 @@ class LabeledTilted(LabelSummedOut):
         """
         batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: Self = self._get_checked_instance(LabeledTilted, _instance)
-        new.log_weights, new.components = self.log_weights, self.components
+        new.log_weights = self.log_weights
+        new.components = self.components
         super(LabeledTilted, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -166,7 +169,8 @@ class _GivenLabel(TorchDistribution):
     has_rsample = True
 
     def __init__(self, prior: LabeledTilted, label: Tensor) -> None:
-        self.prior, self.label = prior, label
+        self.prior = prior
+        self.label = label
         super().__init__(label.shape, prior.event_shape, validate_args=prior._validate_args)
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)

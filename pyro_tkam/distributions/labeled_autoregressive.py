@@ -42,7 +42,8 @@ class LabeledAutoregressive(Picklable, LabelSummedOut):
     ) -> None:
         if logits.dim() != 1 or len(logits) == 0:
             raise ValueError(f"logits must have shape (num_labels,), got {tuple(logits.shape)}")
-        self.log_weights, self.of_label = logits.log_softmax(-1), of_label
+        self.log_weights = logits.log_softmax(-1)
+        self.of_label = of_label
         self.labels = torch.arange(len(logits), device=logits.device)
         event_shape = of_label(self.labels).event_shape
         super().__init__(torch.Size(), event_shape, validate_args=validate_args)

@@ -82,7 +82,8 @@ class TiltedMixture(Tabulated):
 
     def _tabulate(self) -> Table:
         """Tabulate on the hull of intervals that differ between components."""
-        components, rank = self.components, len(self.batch_shape)
+        components = self.components
+        rank = len(self.batch_shape)
         low, high = (aligned(end[None], rank)[0] for end in (self.low, self.high))
         ends = torch.stack(torch.broadcast_tensors(components.low, components.high))
         ends = ends if ends.dim() > 1 else ends[:, None]

@@ -92,7 +92,8 @@ class _PairwiseFamily(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         batch_shape = value.shape[: value.dim() - len(self.event_shape)]
-        logits, statistic = self.logits, self._statistic(value)
+        logits = self.logits
+        statistic = self._statistic(value)
         cross = inner_product(
             *(self._flat(tensor, self._element_dim) for tensor in (logits, statistic))
         )

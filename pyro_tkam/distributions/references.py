@@ -276,7 +276,8 @@ def resolve_reference(
                 f"{reference!r}"
             )
         make, default_low, default_high = REFERENCES[reference]
-        low, high = default_low if low is None else low, default_high if high is None else high
+        low = default_low if low is None else low
+        high = default_high if high is None else high
     else:
         make, low, high = _from_distribution(reference, low, high)
     _check_interval(low, high)
@@ -300,10 +301,8 @@ def _from_distribution(
         raise ValueError(
             f"reference must be a continuous distribution, got a discrete one, {reference}"
         )
-    lowest, highest = (
-        getattr(support, "lower_bound", -math.inf),
-        getattr(support, "upper_bound", math.inf),
-    )
+    lowest = getattr(support, "lower_bound", -math.inf)
+    highest = getattr(support, "upper_bound", math.inf)
     low = lowest if low is None else _where(lambda end, bound: end >= bound, low, lowest)
     high = highest if high is None else _where(lambda end, bound: end <= bound, high, highest)
     return partial(FromDistribution, distribution=copied(reference)), low, high

@@ -214,7 +214,8 @@ class Tabulated(Picklable, TorchDistribution):
         error = self._table.error
         if not self._validate_args or tolerance is None or not is_concrete(error):
             return
-        lost, half_the_digits = self._unreachable(), torch.finfo(error.dtype).eps ** 0.5
+        lost = self._unreachable()
+        half_the_digits = torch.finfo(error.dtype).eps ** 0.5
         if bool((error > tolerance).any()):
             warnings.warn(
                 f"quadrature: the error of the CDF is estimated at {float(error.max()):.1e}, "

@@ -158,7 +158,8 @@ class ExponentiallyTilted(Tabulated):
         ):
             return
         places = self._coordinate.place(table.nodes.flatten(0, 1))
-        energy, reference = self.energy(places), self.reference.log_density(places)
+        energy = self.energy(places)
+        reference = self.reference.log_density(places)
         if bool((energy.isnan() | energy.isposinf()).any()):
             raise ValueError(
                 "energy must be finite (or -inf) inside the interval, got values that are not"

@@ -26,6 +26,8 @@ from pyro_tkam.ops.estimators import (
 from pyro_tkam.ops.schedules import communication_barrier, suggested_number
 from pyro_tkam.ops.tempering import round_trips
 
+SQUARED_COORDINATES = 8
+"""An effective draw in a half of the chains for so many of them: covariances are fitted to it."""
 KHAT_LIMIT = 0.7
 SWAP_RATE_LIMIT = 0.15
 RHAT_LIMIT = 1.15
@@ -303,7 +305,7 @@ def bridge_verdict(bridge: CrossBridge, dim: int) -> Verdict:
         )
         findings.append(Finding("little overlap", seen, "run longer, or take other coordinates"))
     fewest = bridge.effective_draws.min().item()
-    needed = max(DRAWS_LIMIT / 2, dim * dim / 8)
+    needed = max(DRAWS_LIMIT / 2, dim * dim / SQUARED_COORDINATES)
     if fewest < needed:
         seen = (
             f"{fewest:.0f} effective draws in a half of the chains, {needed:.0f} are needed for "

@@ -53,7 +53,8 @@ def copies(samples: Tensor, training: Tensor, held_out: Tensor) -> Copies:
     usual, _ = _nearest(held_out, training)
     difference = usual.unsqueeze(0) - distance.unsqueeze(1)
     closer = (difference > 0).double().mean() + (difference == 0).double().mean() / 2
-    num, other = len(samples), len(held_out)
+    num = len(samples)
+    other = len(held_out)
     return Copies(nearest, distance, float(closer), ((num + other + 1) / (12 * num * other)) ** 0.5)
 
 

@@ -36,8 +36,10 @@ class LatentGenerator(PyroModule):
             raise ValueError(
                 f"mean and spread must be finite with spread > 0, got {mean} and {spread}"
             )
-        self.outer, self.data_shape = outer, data_shape
-        self.mean, self.spread = mean, spread
+        self.outer = outer
+        self.data_shape = data_shape
+        self.mean = mean
+        self.spread = spread
 
     def forward(self, z: Tensor) -> Tensor:
         """

@@ -109,7 +109,8 @@ def fit_tilt(
     if not 0 < ridge < math.inf:
         raise ValueError(f"ridge must be a positive finite number, got {ridge}")
     functions = energies.bound()
-    basis, batch = functions.basis.cast(torch.float64), functions.batch_shape
+    basis = functions.basis.cast(torch.float64)
+    batch = functions.batch_shape
     nodes, weights = (aligned(part, len(batch)) for part in quadrature_points(basis))
     target = moments(basis, nodes, weights).expand(*batch, -1)
     offset = reference.log_density(nodes.to(functions.coefficients)).double() + weights.log()

@@ -58,7 +58,9 @@ class LabeledTKAM(PyroModule):
         super().__init__()
         if not label_weight > 0:
             raise ValueError(f"label_weight must be a positive number, got {label_weight}")
-        self.prior, self.generator, self.likelihood = prior, generator, likelihood
+        self.prior = prior
+        self.generator = generator
+        self.likelihood = likelihood
         self.label_weight = label_weight
 
     def forward(

@@ -84,7 +84,9 @@ class MultimodalTKAM(PyroModule):
             raise ValueError(f"coupling must be one of {sorted(COUPLINGS)}, got {coupling!r}")
         if not likelihoods:
             raise ValueError("likelihoods must hold one for each modality, got none")
-        self.prior, self.generator, self.coupling = prior, generator, coupling
+        self.prior = prior
+        self.generator = generator
+        self.coupling = coupling
         self.likelihoods = PyroModule[nn.ModuleDict](dict(likelihoods))
 
     def forward(
@@ -116,11 +118,9 @@ class MultimodalTKAM(PyroModule):
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
             outputs = self.generator(COUPLINGS[self.coupling](self.prior()))
             for name in names:
-                likelihood, output, value = (
-                    self.likelihoods[name],
-                    at_least_single(outputs[name]),
-                    None,
-                )
+                likelihood = self.likelihoods[name]
+                output = at_least_single(outputs[name])
+                value = None
                 fn = likelihood(output)
                 if x is not None:
                     check_rows(

@@ -42,7 +42,8 @@ class PairGuide(PyroModule):
         super().__init__()
         self._model = (model,)  # whose parameters are not the guide's
         decoder = model.target_decoder
-        width, self.latent_dim = model.encoder.width, decoder.latent_dim
+        width = model.encoder.width
+        self.latent_dim = decoder.latent_dim
         self.reader = SequenceEncoder(
             decoder.num_classes,
             decoder.max_length,

@@ -89,7 +89,8 @@ class PairELBO(MaximumLikelihood):
         :param target: likewise.
         """
         encoded = model.encoder(self.read(source))
-        alone, both = guide.posterior(encoded), guide.posterior(encoded, target)
+        alone = guide.posterior(encoded)
+        both = guide.posterior(encoded, target)
         z = both.rsample()
         return PairTerms(
             source=ended_log_prob(model.source_decoder, z, source),

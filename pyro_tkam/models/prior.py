@@ -61,7 +61,8 @@ class TiltedPrior(PyroModule):
     ) -> None:
         super().__init__()
         resolved = resolve_reference(reference, low, high)
-        self.low, self.high = float(resolved.low), float(resolved.high)
+        self.low = float(resolved.low)
+        self.high = float(resolved.high)
         self.quadrature = quadrature
         self.energies = UnivariateFunctions(batch_shape, basis, self.low, self.high, **options)
         self._reference = reference
@@ -408,7 +409,8 @@ class JointPrior(PyroModule):
         sampler: ShortRunULA | PersistentULA | None = None,
     ) -> None:
         super().__init__()
-        self.energy, self.sampler = energy, sampler
+        self.energy = energy
+        self.sampler = sampler
         self.register_buffer("loc", torch.zeros(latent_dim))
 
     def forward(self) -> JointEnergy:

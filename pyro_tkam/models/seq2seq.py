@@ -47,7 +47,9 @@ class EndedSequence(TorchDistribution):
     def __init__(
         self, decoder: SequenceGenerator, z: Tensor, encoded: Encoded | None = None
     ) -> None:
-        self.decoder, self.z, self.encoded = decoder, z, encoded
+        self.decoder = decoder
+        self.z = z
+        self.encoded = encoded
         super().__init__(z.shape[:-1], torch.Size([decoder.max_length]), validate_args=False)
 
     @constraints.dependent_property(is_discrete=True)
@@ -66,7 +68,9 @@ class EndedSequence(TorchDistribution):
         """
         batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: EndedSequence = self._get_checked_instance(EndedSequence, _instance)
-        new.decoder, new.z, new.encoded = self.decoder, self.z, self.encoded
+        new.decoder = self.decoder
+        new.z = self.z
+        new.encoded = self.encoded
         super(EndedSequence, new).__init__(batch_shape, self.event_shape, validate_args=False)
         return new
 
@@ -127,8 +131,10 @@ class Seq2SeqTKAM(PyroModule):
         target_decoder: SequenceGenerator,
     ) -> None:
         super().__init__()
-        self.prior, self.source_decoder = prior, source_decoder
-        self.encoder, self.target_decoder = encoder, target_decoder
+        self.prior = prior
+        self.source_decoder = source_decoder
+        self.encoder = encoder
+        self.target_decoder = target_decoder
 
     def forward(
         self, source: Tensor | None = None, target: Tensor | None = None, size: int | None = None

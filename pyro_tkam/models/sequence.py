@@ -33,7 +33,8 @@ class DecodedSequence(TorchDistribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
     def __init__(self, decoder: SequenceGenerator, z: Tensor, length: int | None = None) -> None:
-        self.decoder, self.z = decoder, z
+        self.decoder = decoder
+        self.z = z
         event = torch.Size([decoder.max_length if length is None else length])
         super().__init__(z.shape[:-1], event, validate_args=False)
 
@@ -53,7 +54,8 @@ class DecodedSequence(TorchDistribution):
         """
         batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: DecodedSequence = self._get_checked_instance(DecodedSequence, _instance)
-        new.decoder, new.z = self.decoder, self.z
+        new.decoder = self.decoder
+        new.z = self.z
         super(DecodedSequence, new).__init__(batch_shape, self.event_shape, validate_args=False)
         return new
 

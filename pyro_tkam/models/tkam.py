@@ -94,7 +94,9 @@ class TKAM(PyroModule):
             if not callable(part):
                 raise TypeError(f"{name} must be a callable, got {type(part).__name__}")
         self.coupling = coupling
-        self.prior, self.generator, self.likelihood = prior, generator, likelihood
+        self.prior = prior
+        self.generator = generator
+        self.likelihood = likelihood
 
     @classmethod
     def kart(

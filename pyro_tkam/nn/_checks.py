@@ -44,7 +44,8 @@ def number(
 
 def interval(low: float, high: float) -> tuple[float, float]:
     """Check that ``low < high``, both finite."""
-    low, high = number("low", low), number("high", high)
+    low = number("low", low)
+    high = number("high", high)
     if low >= high:
         raise ValueError(f"low must be below high, got low={low:g}, high={high:g}")
     return low, high

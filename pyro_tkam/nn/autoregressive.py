@@ -41,8 +41,11 @@ class TiltsByContext(Picklable):
         loc: Tensor,
         scale: Tensor,
     ) -> None:
-        self.network, self.start, self.layout = network, start, layout
-        self.loc, self.scale = loc, scale
+        self.network = network
+        self.start = start
+        self.layout = layout
+        self.loc = loc
+        self.scale = scale
 
     def given(self, extra: Tensor) -> "TiltsByContext":
         """Return the same densities given extra context for the first block, ``(*batch, C)``."""
@@ -80,10 +83,13 @@ class TiltsByContext(Picklable):
         """Make densities of outputs for some of the latents, shape ``(*batch, part, outputs)``."""
         components, moves = self.layout
         outputs = outputs if self.network is None else outputs + self.start[part]
-        loc, scale, log_weights = self.loc[part], self.scale[part], None
+        loc = self.loc[part]
+        scale = self.scale[part]
+        log_weights = None
         if moves:
             shift = LARGEST_SHIFT * (outputs[..., :2] / LARGEST_SHIFT).tanh()
-            loc, scale = loc + scale * shift[..., 0], scale * shift[..., 1].exp()
+            loc = loc + scale * shift[..., 0]
+            scale = scale * shift[..., 1].exp()
             outputs = outputs[..., 2:]
         if components > 1:
             log_weights = outputs[..., :components].log_softmax(-1)
@@ -104,7 +110,10 @@ class BoundPrior(Picklable):
     def __init__(
         self, tilts: TiltsByContext, blocks: tuple[int, ...], cells: SharedCells, num_labels: int
     ) -> None:
-        self.tilts, self.blocks, self.cells, self.num_labels = tilts, blocks, cells, num_labels
+        self.tilts = tilts
+        self.blocks = blocks
+        self.cells = cells
+        self.num_labels = num_labels
 
     def __call__(self, label: Tensor | None = None) -> AutoregressiveTilted:
         """

@@ -124,8 +124,11 @@ class BoundContext(Picklable):
         high: float,
         extra: Tensor | None = None,
     ) -> None:
-        self.layers, self.features = tuple(layers), features
-        self.low, self.high, self.extra = low, high, extra
+        self.layers = tuple(layers)
+        self.features = features
+        self.low = low
+        self.high = high
+        self.extra = extra
 
     def __call__(self, z: Tensor) -> Tensor:
         """
@@ -223,7 +226,9 @@ class ContextNetwork(PyroModule):
     ) -> None:
         super().__init__()
         _checks.known("kind", kind, {"perceptron": 0, "kan": 0})
-        self.low, self.high, self._latents = low, high, sum(blocks)
+        self.low = low
+        self.high = high
+        self._latents = sum(blocks)
         inputs = [extra, *blocks]
         self._kan = kind == "kan"
         if self._kan:

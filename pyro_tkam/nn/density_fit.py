@@ -98,7 +98,8 @@ def fit_density(
     weights = _checked(prior, samples, weights)
     count = max(int(HELD_OUT * len(samples)), 1)
     order = torch.randperm(len(samples), device=samples.device)
-    held_out, own = order[:count], order[count:]
+    held_out = order[:count]
+    own = order[count:]
     with torch.no_grad():
         share = weights / weights.sum()
         mean = share @ samples
@@ -117,7 +118,10 @@ def fit_density(
     parameters = [each for each in prior.parameters() if each.requires_grad]
     optimizer = torch.optim.Adam(parameters, learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps + 1)
-    best, kept, state, step = -math.inf, 0, copy.deepcopy(prior.state_dict()), 0
+    best = -math.inf
+    kept = 0
+    state = copy.deepcopy(prior.state_dict())
+    step = 0
     with unseen(prior), torch.enable_grad():
         while step < steps and (step - kept < 50 * patience or step <= steps / 2):
             step += 1
@@ -131,7 +135,9 @@ def fit_density(
                 with torch.no_grad():
                     value = float(score(held_out))
                 if value > best:
-                    best, kept, state = value, step, copy.deepcopy(prior.state_dict())
+                    best = value
+                    kept = step
+                    state = copy.deepcopy(prior.state_dict())
         prior.load_state_dict(state)
         with torch.no_grad():
             fitted = float(score(own))

@@ -107,7 +107,8 @@ class SequenceEncoder(PyroModule):
             raise ValueError(
                 f"tokens must have at most max_length={self.max_length} symbols, got {longest}"
             )
-        size, k = longest + 1, self.local
+        size = longest + 1
+        k = self.local
         tokens = padded(tokens, size)
         around = nn.functional.pad(tokens, (k, 0), value=self.num_classes)
         around = nn.functional.pad(around, (0, k), value=END)

@@ -98,7 +98,8 @@ def sample_ended(decoder: SequenceGenerator, z: Tensor, encoded: Encoded | None 
             logits=at_least_single(logits), validate_args=False
         ).sample()
         drawn = torch.where(ended, END, drawn)
-        cache, ended = decoder.append(cache, drawn), ended | (drawn == END)
+        cache = decoder.append(cache, drawn)
+        ended = ended | (drawn == END)
         if is_concrete(ended) and bool(ended.all()):
             break
     return padded(cache.tokens, decoder.max_length)
@@ -140,7 +141,8 @@ def beam_search(
     _checks.integer("num_beams", num_beams, 1)
     if z.dim() < 2 or z.shape[-2] < 1:
         raise ValueError(f"z must have shape (*batch, S, Q) with S >= 1, got {tuple(z.shape)}")
-    batch, draws = z.shape[:-2], z.shape[-2]
+    batch = z.shape[:-2]
+    draws = z.shape[-2]
     rows = z.reshape(-1, 1, draws, z.shape[-1])
     cache = decoder.start(rows, None if encoded is None else _beside(encoded, batch))
     totals = rows.new_zeros(len(rows), 1, draws)  # of each draw
@@ -155,7 +157,8 @@ def beam_search(
         following = totals.unsqueeze(-1) + following
         scores = (following.logsumexp(2) - math.log(draws)).flatten(1)
         best, place = scores.topk(min(num_beams, scores.shape[-1]))
-        parent, token = place // following.shape[-1], place % following.shape[-1]
+        parent = place // following.shape[-1]
+        token = place % following.shape[-1]
         totals = following.take_along_dim(parent[..., None, None], 1)
         totals = totals.take_along_dim(token[..., None, None], -1).squeeze(-1)
         ended = ended.take_along_dim(parent, 1) | (token == END)

@@ -253,8 +253,13 @@ class _Run:
         penalty: float,
         loss: Loss,
     ) -> None:
-        self.original, self.net, self.data, self.validation = original, net, data, validation
-        self.optimizer, self.penalty, self.loss = optimizer, penalty, loss
+        self.original = original
+        self.net = net
+        self.data = data
+        self.validation = validation
+        self.optimizer = optimizer
+        self.penalty = penalty
+        self.loss = loss
         self.is_lbfgs = isinstance(optimizer, torch.optim.LBFGS)
 
     def go(
@@ -358,7 +363,8 @@ class _Run:
         return loss + self.penalty * penalty, (float(loss), float(penalty))
 
     def _parts(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = self._cast(x), self._cast(y)
+        x = self._cast(x)
+        y = self._cast(y)
         if self.penalty:
             outputs, penalty = self.net.penalized(x)
             return self.loss(outputs, y), penalty

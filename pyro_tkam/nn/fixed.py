@@ -114,7 +114,8 @@ class FixedEdges(PyroModule):
         """
         counts = mask[self.edges[:, 0], self.edges[:, 1]]
         affine = self.affine
-        inner, outer = affine[:, :2], torch.where(counts.unsqueeze(-1), affine[:, 2:], 0.0)
+        inner = affine[:, :2]
+        outer = torch.where(counts.unsqueeze(-1), affine[:, 2:], 0.0)
         return BoundForms(self.forms, self.edges, torch.cat((inner, outer), -1))
 
     def _save_to_state_dict(

@@ -234,7 +234,8 @@ class Form:
 
     def _is_affine_in(self, moved: Tensor) -> bool:
         """Whether the values at moved points are an affine function of those at the points."""
-        old, new = self(_TEST_POINTS), self(moved)
+        old = self(_TEST_POINTS)
+        new = self(moved)
         finite = old.isfinite() & new.isfinite()
         if int(finite.sum()) < 5:
             return False

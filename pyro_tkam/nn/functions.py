@@ -140,7 +140,8 @@ class BoundEdges(BoundFunctions):
 
         :param s: shape ``(N, in)``.
         """
-        features, weights = self.features(s), self.weights
+        features = self.features(s)
+        weights = self.weights
         means = features.mean(0)
         centered = (features - means).movedim(0, 1)
         variances = quadratic(centered.mT @ centered / len(s), weights)
@@ -151,7 +152,8 @@ class BoundEdges(BoundFunctions):
             sums = sums.index_add(-1, self.fixed.edges[:, 0], values)
             moments = torch.stack((values.mean(0), values.var(0, correction=0)))
             of_fixed = self.fixed.on_grid_of_edges(moments, self.batch_shape)
-            edge_means, variances = edge_means + of_fixed[0], variances + of_fixed[1]
+            edge_means = edge_means + of_fixed[0]
+            variances = variances + of_fixed[1]
         # Nothing that is constant has a gradient here.
         positive = variances > 0
         spreads = torch.where(positive, torch.where(positive, variances, 1.0).sqrt(), 0.0)

@@ -75,7 +75,8 @@ def update_grid(
         else _checks.integer("grid_size", grid_size, old.smallest_grid_size)
     )
     if samples is None:
-        knots, outside = refined_knots(old.placed, old.num_knots(size)), 0.0
+        knots = refined_knots(old.placed, old.num_knots(size))
+        outside = 0.0
     else:
         outside = share_outside(old, samples)
         samples = samples.double()
@@ -98,7 +99,8 @@ def update_grid(
 
 def share_outside(basis: BasisFunctions, samples: Tensor) -> float:
     """Return the share of samples, ``(N, *grid_batch)``, that lie outside a grid."""
-    low, high = basis.placed[..., 0], basis.placed[..., -1]
+    low = basis.placed[..., 0]
+    high = basis.placed[..., -1]
     return float(((samples < low) | (samples > high)).double().mean())
 
 
@@ -165,9 +167,11 @@ def _new_ends(
 ) -> tuple[Tensor, Tensor]:
     """Return the ends of the new intervals; equal samples tell nothing that could shrink one."""
     low, high = _hull(old.placed[..., 0], old.placed[..., -1], samples.shape[1:])
-    smallest, largest = samples.amin(0), samples.amax(0)
+    smallest = samples.amin(0)
+    largest = samples.amax(0)
     if widen:
-        low, high = torch.minimum(low, smallest), torch.maximum(high, largest)
+        low = torch.minimum(low, smallest)
+        high = torch.maximum(high, largest)
     if shrink:
         inner = torch.maximum(low, smallest), torch.minimum(high, largest)
         # Knots must stay apart in the bank's own precision.
@@ -183,14 +187,16 @@ def _hull(low: Tensor, high: Tensor, batch: torch.Size) -> tuple[Tensor, Tensor]
     """
     lost = tuple(range(low.dim() - len(batch)))
     if lost:
-        low, high = low.amin(lost), high.amax(lost)
+        low = low.amin(lost)
+        high = high.amax(lost)
     shared = tuple(i for i in range(-low.dim(), 0) if batch[i] == 1)
     return (low.amin(shared, True), high.amax(shared, True)) if shared else (low, high)
 
 
 def _errors(functions: BoundFunctions, fit: Refit) -> tuple[Tensor, float]:
     """Return each function's change, and that of all relative to their size (root mean squares)."""
-    values, weights = functions.features(fit.points).movedim(0, -2), functions.weights.double()
+    values = functions.features(fit.points).movedim(0, -2)
+    weights = functions.weights.double()
     size = quadratic(values.mT @ values / values.shape[-2], weights)
     error = fit.mean_square(weights[..., : functions.basis.num_functions])
     total = error.sum()

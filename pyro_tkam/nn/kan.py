@@ -35,7 +35,8 @@ def _sigmoid_range(s: Tensor, low: float, high: float) -> Tensor:
 
 
 def _affine_range(s: Tensor, low: float, high: float) -> Tensor:
-    smallest, largest = s.amin(-1, keepdim=True), s.amax(-1, keepdim=True)
+    smallest = s.amin(-1, keepdim=True)
+    largest = s.amax(-1, keepdim=True)
     span = largest - smallest
     # Equal features go to the middle.
     return low + (high - low) * torch.where(

@@ -94,7 +94,8 @@ class _Reader:
         import sympy
 
         self._sympy: Any = sympy
-        self._source, self._symbols = source, symbols
+        self._source = source
+        self._symbols = symbols
         self._kinds: dict[type[ast.expr], Callable[[Any], sympy.Expr]] = {
             ast.Constant: self._number,
             ast.Name: self._name,

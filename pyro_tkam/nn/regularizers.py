@@ -161,13 +161,15 @@ def quadrature_points(basis: BasisFunctions) -> tuple[Tensor, Tensor]:
     """
     Return nodes and weights that integrate over the grid's interval, both ``(nodes, *grid_batch)``.
     """
-    low, high = basis.placed[..., 0], basis.placed[..., -1]
+    low = basis.placed[..., 0]
+    high = basis.placed[..., -1]
     knots = None if basis.knots is None else basis.knots.movedim(-1, 0)
     edges = composite(4, _NODES_A_CELL).edges(low, high, knots)
     places, weights = (
         torch.as_tensor(x).to(edges) for x in np.polynomial.legendre.leggauss(_NODES_A_CELL)
     )
     shape = (-1, *[1] * (edges.dim() - 1))
-    starts, widths = edges[:-1, None], edges.diff(dim=0)[:, None]
+    starts = edges[:-1, None]
+    widths = edges.diff(dim=0)[:, None]
     nodes = starts + widths * (places.reshape(shape) + 1) / 2
     return nodes.flatten(0, 1), (widths * weights.reshape(shape) / 2).flatten(0, 1)

@@ -221,7 +221,8 @@ class SequenceGenerator(PyroModule):
         """Return each layer's keys and values, what of them is shown, and the batch shape."""
         _checks.last_dimension("z", z, self.latent_dim)
         features = self.slots(z).unflatten(-1, (NUM_SLOTS, -1))
-        batch, mask = z.shape[:-1], None
+        batch = z.shape[:-1]
+        mask = None
         if encoded is not None:
             _checks.last_dimension("encoded.features", encoded.features, features.shape[-1])
             batch = torch.broadcast_shapes(batch, encoded.mask.shape[:-1])

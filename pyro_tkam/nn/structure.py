@@ -70,7 +70,8 @@ def _kept_edges(network: KAN, samples: Tensor, nodes: float, edges: float) -> li
 def _select_nodes(network: KAN, number: int, alive: Tensor) -> None:
     """Keep some hidden nodes of a layer of nodes, in place."""
     nodes = network.nodes[number]
-    writer, reader = network.layers[number - 1], network.layers[number]
+    writer = network.layers[number - 1]
+    reader = network.layers[number]
     device = alive.device
     terms = nodes.to_terms(alive).nonzero().squeeze(-1)
     writer.select(terms.unsqueeze(-1), torch.arange(writer.in_features, device=device))
@@ -117,7 +118,8 @@ def expanded(network: KAN, nodes: list[Nodes]) -> KAN:
 def _add_nodes(network: KAN, number: int, nodes: Nodes) -> None:
     """Add nodes to a hidden layer of nodes, in place."""
     old = network.nodes[number]
-    writer, reader = network.layers[number - 1], network.layers[number]
+    writer = network.layers[number - 1]
+    reader = network.layers[number]
     device = writer.coefficients.device
     more = (nodes.sums - old.sums, nodes.products - old.products)
     # New ones are copies of the first, with other parameters below.

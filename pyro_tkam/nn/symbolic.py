@@ -169,7 +169,8 @@ def with_errors(candidate: Candidate, x: Tensor, y: Tensor) -> Candidate:
     unit = curve.spread or 1.0
     largest = float(curve.x.abs().max()) or 1.0
     g, slopes = values_and_slopes([(form, (b * curve.x + c).unsqueeze(0))])
-    g, slopes = g.squeeze(0), slopes.squeeze(0) * (a / unit)
+    g = g.squeeze(0)
+    slopes = slopes.squeeze(0) * (a / unit)
     residuals = curve.y / unit - (a / unit * g + d / unit)
     free = torch.tensor(
         [not form.is_constant, not form.scale_is_redundant, not form.shift_is_redundant, True]
@@ -256,10 +257,12 @@ class _Curve:
         """Sort the points and move them into these coordinates."""
         x, order = x.sort()
         y = y[order]
-        middle, half = float(x[0] / 2 + x[-1] / 2), float(x[-1] / 2 - x[0] / 2)
+        middle = float(x[0] / 2 + x[-1] / 2)
+        half = float(x[-1] / 2 - x[0] / 2)
         largest = float(y.abs().max()) or 1.0
         scaled = y / largest
-        mean, spread = float(scaled.mean()), float(scaled.std(correction=0))
+        mean = float(scaled.mean())
+        spread = float(scaled.std(correction=0))
         # Rounding of equal values is no variation.
         spread = spread if spread > 1e-14 else 0.0
         unit = (x - middle) / (half or 1.0)
@@ -430,7 +433,9 @@ def _step(
     curve: _Curve, projection: Projection, slopes: Tensor, damping: Tensor, free: Tensor
 ) -> Tensor:
     """Return the damped Gauss-Newton step of ``(b, c)``, ``(starts, 2)``."""
-    g, squares, factor = projection.centered, projection.squares, projection.factor
+    g = projection.centered
+    squares = projection.squares
+    factor = projection.factor
     residual = curve.values - factor.unsqueeze(-1) * g
     columns = torch.stack((slopes * curve.unit, slopes), -2) * factor[:, None, None]
     columns = columns - columns.mean(-1, keepdim=True)
@@ -446,7 +451,8 @@ def _step(
 
 def _candidate(form: Form, curve: _Curve, b: float, c: float) -> Candidate:
     """Return a fit in the samples' own coordinates, without redundant parameters."""
-    scale, shift = b / curve.half, c - b * curve.middle / curve.half
+    scale = b / curve.half
+    shift = c - b * curve.middle / curve.half
     ways = [
         _with_best_factor(form, curve, *canonical(form, scale, shift)),
         _with_best_factor(form, curve, scale, shift),
@@ -464,7 +470,8 @@ def canonical(form: Form, b: float, c: float) -> tuple[float, float]:
         c = 0.0
         b = 1.0 if form.scale_is_redundant else b
     if form.is_even_or_odd and b < 0:
-        b, c = -b, -c
+        b = -b
+        c = -c
     if form.period:
         c = c - form.period * math.ceil(c / form.period - 0.5)
     return b, c + 0.0

@@ -102,10 +102,8 @@ class UnivariateFunctions(PyroModule):
         self._activation = _checks.known("activation", activation, ACTIVATIONS)
         unit = 1 / math.sqrt(_checks.integer("fan_in", fan_in, 1))
         noise_scale = _checks.number("noise_scale", noise_scale)
-        base_mean, base_spread = (
-            _checks.number("base_mean", base_mean),
-            _checks.number("base_spread", base_spread),
-        )
+        base_mean = _checks.number("base_mean", base_mean)
+        base_spread = _checks.number("base_spread", base_spread)
         spline_scale = _checks.number("spline_scale", spline_scale)
         self.basis = Basis(
             basis,
@@ -264,7 +262,8 @@ class UnivariateFunctions(PyroModule):
         >>> UnivariateFunctions(3).regularization(smoothness=0.1).shape
         torch.Size([])
         """
-        l1, entropy = _checks.number("l1", l1), _checks.number("entropy", entropy)
+        l1 = _checks.number("l1", l1)
+        entropy = _checks.number("entropy", entropy)
         smoothness = _checks.number("smoothness", smoothness)
         functions = self.bound()
         total = regularizers.sparsity(functions, samples, l1, entropy)
@@ -356,7 +355,8 @@ class UnivariateFunctions(PyroModule):
         :param index: one tensor of indices for each dimension of ``batch_shape``, as in advanced
             indexing.
         """
-        old, grid = self.batch_shape, self.basis.grid
+        old = self.batch_shape
+        grid = self.basis.grid
         chosen = self._in_bank_order(self.coefficients)[index]
         self.batch_shape = chosen.shape[:-1]
         self.coefficients = nn.Parameter(self._from_bank_order(chosen))

@@ -52,5 +52,6 @@ def next_temperature(rest: Tensor, t: Tensor, share: float) -> Tensor:
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         fits = enough(middle.exp())
-        low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
+        low = torch.where(fits, middle, low)
+        high = torch.where(fits, high, middle)
     return torch.where((left <= 0) | enough(left), torch.ones_like(t), t + low.exp())

@@ -181,11 +181,13 @@ def automala_step(
     start = Start(point, noise.momentum, draw_dynamics(point, tuning, noise, limits))
     found = search(start, target)
     accepted = finite = found.inside & torch.isfinite(found.log_ratio)
-    reversible, cost = torch.ones_like(finite), found.cost
+    reversible = torch.ones_like(finite)
+    cost = found.cost
     if adjusted:
         passed = finite & (noise.uniforms[..., 0].log() < found.log_ratio)
         verdict = check_reverse(start, found, target, passed)
-        reversible, cost = verdict.agrees, verdict.cost
+        reversible = verdict.agrees
+        cost = verdict.cost
         accepted = passed & reversible
     info = StepInfo(
         acceptance_rate=found.log_ratio.exp().clamp(max=1) * (found.inside & reversible),
@@ -244,7 +246,8 @@ def search(start: Start, target: Target) -> Found:
     once = always.long()
     cost = Cost(once, torch.zeros_like(once), once)
     found = Found(end, momentum, ratio, torch.zeros_like(ratio), always, cost)
-    rises, falls = ratio >= dynamics.log_high, ratio <= dynamics.log_low
+    rises = ratio >= dynamics.log_high
+    falls = ratio <= dynamics.log_low
     scan = _Search(start, found, rises, rises | falls)
     while scan.active.any():
         scan = scan.advance(target)
@@ -265,7 +268,9 @@ def check_reverse(start: Start, found: Found, target: Target, needed: Tensor) ->
     :return: ``agrees`` is False only where the searches differ (and were compared); its cost is
         that of both searches.
     """
-    dynamics, exponent, back = start.dynamics, found.exponent, -found.log_ratio
+    dynamics = start.dynamics
+    exponent = found.exponent
+    back = -found.log_ratio
     falls = exponent < 0
     rises = (exponent > 0) | ((exponent == 0) & (back >= dynamics.log_high))
     agrees = torch.where(rises, back >= dynamics.log_high, back > dynamics.log_low)
@@ -290,7 +295,8 @@ class _Search:
         Try the next exponent: a falling search moves and may end there, a rising one ends without
         moving.
         """
-        found, dynamics = self.found, self.start.dynamics
+        found = self.found
+        dynamics = self.start.dynamics
         exponent = found.exponent + torch.where(self.rises, 1.0, -1.0)
         step_size = dynamics.step_size * exponent.exp2()
         outside = self.active & dynamics.forbids(step_size)
@@ -319,7 +325,8 @@ class _Check:
         """
         Try the next exponent: the search must go on before the one it aims at, and end behind it.
         """
-        exponent, dynamics = self.verdict.exponent, self.start.dynamics
+        exponent = self.verdict.exponent
+        dynamics = self.start.dynamics
         step_size = dynamics.step_size * exponent.exp2()
         needed, cost = _screened(
             self.start, step_size, target, self.active, self.rises, self.verdict.cost

@@ -54,7 +54,8 @@ def _count_piece(boundaries: Tensor, value: Tensor) -> Tensor:
     Count without branches; boundaries have shape ``(cells - 1, columns)``, values ``(sample,
     columns)``.
     """
-    total, is_above = torch.zeros_like(value), torch.empty_like(value)
+    total = torch.zeros_like(value)
+    is_above = torch.empty_like(value)
     for boundary in boundaries:
         total += torch.ge(value, boundary, out=is_above)
     return total.to(torch.int64)
@@ -91,7 +92,8 @@ def polynomial(local: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     [17.0, 14.0]
     """
     *rest, last = local.unbind(0)
-    value, slope = last.expand(s.shape), torch.zeros_like(s)
+    value = last.expand(s.shape)
+    slope = torch.zeros_like(s)
     for coefficient in reversed(rest):
         slope = torch.addcmul(value, slope, s)
         value = torch.addcmul(coefficient, value, s)
@@ -148,11 +150,9 @@ def _rational_guess(target: Tensor, mass: Tensor, slope: Tensor, end_slope: Tens
     width of the cell.
     """
     unit = mass.clamp_min(torch.finfo(mass.dtype).tiny)
-    y, first, last = (
-        target / unit,
-        (slope / unit).clamp_(0, _STEEP),
-        (end_slope / unit).clamp_(0, _STEEP),
-    )
+    y = target / unit
+    first = (slope / unit).clamp_(0, _STEEP)
+    last = (end_slope / unit).clamp_(0, _STEEP)
     bend = last.add_(first).sub_(2).mul_(y)
     linear = first - bend
     quadratic = bend.sub_(first).add_(1)
@@ -164,13 +164,15 @@ def _bracketed(terms: Tensor, target: Tensor, s: Tensor, tolerance: Tensor) -> T
     """
     Newton's method kept inside a shrinking bracket; a step that leaves it becomes a bisection.
     """
-    low, high = torch.zeros_like(s), torch.ones_like(s)
+    low = torch.zeros_like(s)
+    high = torch.ones_like(s)
     for _ in range(_MAX_BRACKETED_STEPS):
         residual, slope = _residual(terms, target, s)
         done = residual.abs() <= tolerance
         if bool(done.all()):
             break
-        low, high = torch.where(residual < 0, s, low), torch.where(residual > 0, s, high)
+        low = torch.where(residual < 0, s, low)
+        high = torch.where(residual > 0, s, high)
         newton = s - residual / slope
         inside = (newton > low) & (newton < high)
         s = torch.where(done, s, torch.where(inside, newton, (low + high) / 2))

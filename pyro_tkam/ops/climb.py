@@ -120,7 +120,8 @@ class _Rows:
 
     def learn(self, index: Tensor, value: Tensor, gradient: Tensor) -> None:
         """Take the steps that brought enough, and shorten the others."""
-        position, value = self.trial(index), value.double()
+        position = self.trial(index)
+        value = value.double()
         slope = gradient.double() * self.scale
         promised = self.length[index] * (self.slope[index] * self.direction[index]).sum(-1)
         epsilon = ROUNDING * torch.finfo(position.dtype).eps * self.value[index].abs()
@@ -135,19 +136,24 @@ class _Rows:
         self.changes[:, taken] = self.changes[:, taken].roll(1, 0)
         self.known[:, taken] = self.known[:, taken].roll(1, 0)
         curved = (step * change).sum(-1) > 1e-10 * step.norm(dim=-1) * change.norm(dim=-1)
-        self.steps[0, taken], self.changes[0, taken] = step, change
+        self.steps[0, taken] = step
+        self.changes[0, taken] = change
         self.known[0, taken] = curved
-        self.position[taken], self.value[taken] = position[enough], value[enough]
+        self.position[taken] = position[enough]
+        self.value[taken] = value[enough]
         self.slope[taken] = slope[enough]
         self.direct(taken)
 
     def direct(self, index: Tensor) -> None:
         """Find directions by the two loops of L-BFGS, and see who has arrived."""
-        slope, known = self.slope[index], self.known[:, index]
-        steps, changes = self.steps[:, index], self.changes[:, index]
+        slope = self.slope[index]
+        known = self.known[:, index]
+        steps = self.steps[:, index]
+        changes = self.changes[:, index]
         curvature = (steps * changes).sum(-1)
         inverse = torch.where(known, 1 / curvature, 0.0)
-        direction, shares = slope.clone(), []
+        direction = slope.clone()
+        shares = []
         for step, change, weight in zip(steps, changes, inverse, strict=True):
             share = weight * (step * direction).sum(-1)
             direction = direction - share.unsqueeze(-1) * change
@@ -164,6 +170,7 @@ class _Rows:
         rise = (slope * direction).sum(-1)
         uphill = rise > 0
         direction = torch.where(uphill.unsqueeze(-1), direction, cautious.unsqueeze(-1) * slope)
-        self.direction[index], self.length[index] = direction, 1.0
+        self.direction[index] = direction
+        self.length[index] = 1.0
         flat = (slope * direction).sum(-1) < CONVERGED
         self.arrived[index] = flat & (known.any(0) | (slope.norm(dim=-1) < CONVERGED))

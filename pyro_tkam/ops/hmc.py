@@ -51,7 +51,8 @@ def trajectory(
     (1.0, 0.0, False)
     """
     stride = step_size.unsqueeze(-1) * scale
-    point, middle = start, kick(momentum, stride, start.gradient)
+    point = start
+    middle = kick(momentum, stride, start.gradient)
     failed = torch.zeros_like(start.log_density, dtype=torch.bool)
     outside = failed
     for step in range(num_steps):
@@ -66,7 +67,8 @@ def trajectory(
             moved = torch.addcmul(middle, stride, end.gradient)
         else:
             moved = kick(middle, stride, end.gradient)
-        point, middle = end, moved
+        point = end
+        middle = moved
     return point, middle, failed, outside
 
 

@@ -60,7 +60,8 @@ def cdf(z: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
     edges = edges.expand(-1, z.shape[-1])
     cell = _find_cell(edges[1:-1], z)
     index = cell * z.shape[-1] + torch.arange(z.shape[-1], device=z.device)
-    start, width = _pick(edges[:-1], index), _pick(edges.diff(dim=0), index)
+    start = _pick(edges[:-1], index)
+    width = _pick(edges.diff(dim=0), index)
     s = ((z - start) / torch.where(width > 0, width, 1)).clamp(0, 1)
     value, _ = polynomial(_select(cdf_coefficients(coefficients, edges), index), s)
     return value
@@ -253,7 +254,8 @@ def find_in_rows(masses: Tensor, u: Tensor) -> Tensor:
     tensor([2])
     """
     largest = torch.nextafter(masses[..., -1], torch.zeros_like(masses[..., -1]))
-    rows, u = masses.flatten(0, -2), u.minimum(largest).flatten()
+    rows = masses.flatten(0, -2)
+    u = u.minimum(largest).flatten()
     return _Search.apply(rows, u[:, None])[:, 0].reshape(largest.shape)
 
 
@@ -276,7 +278,8 @@ def _find_scattered_cell(masses: Tensor, u: Tensor, column: Tensor) -> Tensor:
     """Find the same for draws of any of the columns, by bisection."""
     count, batch = masses.shape
     u = u.minimum(_largest(masses)[column])
-    flat, cell = masses.flatten(), torch.zeros_like(column)
+    flat = masses.flatten()
+    cell = torch.zeros_like(column)
     for power in reversed(range((count - 1).bit_length())):
         further = (cell + 2**power).clamp_max_(count - 1)
         reached = flat.index_select(0, (further - 1).mul_(batch).add_(column)) <= u

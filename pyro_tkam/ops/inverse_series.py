@@ -15,7 +15,8 @@ from pyro_tkam.ops.cell_operators import piece_rows
 NUM_BINS = 64
 MANY_DRAWS = 4096  # of each density, from where on 512 solutions for its polynomials are few
 # two nodes more than terms tell how far a polynomial is from the inverse
-_NUM_TERMS, _NUM_NODES = 6, 8
+_NUM_TERMS = 6
+_NUM_NODES = 8
 _TOLERANCE = 2  # roundings of u
 _STEEP = 4  # roundings of u that one of z is worth
 
@@ -61,7 +62,8 @@ def evaluate_series(series: Tensor, u: Tensor) -> Tensor:
     :param u: probabilities, shape ``(sample, columns)``.
     :return: shape ``(sample, columns)``.
     """
-    flat, column = series.flatten(1), torch.arange(u.shape[1], dtype=torch.int32, device=u.device)
+    flat = series.flatten(1)
+    column = torch.arange(u.shape[1], dtype=torch.int32, device=u.device)
     z = torch.empty_like(u, memory_format=torch.contiguous_format)
     for part, result in zip(u.split(piece_rows(u)), z.split(piece_rows(u)), strict=True):
         scaled = part * NUM_BINS

@@ -25,7 +25,8 @@ def inner_product(left: Tensor, right: Tensor) -> Tensor:
     shape = torch.broadcast_shapes(left.shape[:-1], right.shape[:-1])
     if not _broadcasts(shape, left, right):
         return (left * right).sum(-1)
-    rank, size = len(shape), left.shape[-1]
+    rank = len(shape)
+    size = left.shape[-1]
     left = left.reshape((1,) * (rank + 1 - left.dim()) + left.shape)
     right = right.reshape((1,) * (rank + 1 - right.dim()) + right.shape)
     rows = [i for i in range(rank) if right.shape[i] == 1]
@@ -62,9 +63,11 @@ def squared_distance(left: Tensor, right: Tensor) -> Tensor:
         return (left - right).square().sum(-1)
     dtype = torch.promote_types(left.dtype, right.dtype)
     if left.device.type not in _WITHOUT_DOUBLE:
-        left, right = left.double(), right.double()
+        left = left.double()
+        right = right.double()
     center = right.detach().flatten(0, -2).mean(0)
-    left, right = left - center, right - center
+    left = left - center
+    right = right - center
     squares = left.square().sum(-1) + right.square().sum(-1)
     return (squares - 2 * inner_product(left, right)).clamp_min(0).to(dtype)
 

@@ -74,7 +74,8 @@ class Quadrature:
             )
             splits = self.splits
         fractions = torch.arange(splits, dtype=low.dtype, device=low.device) / splits
-        starts, widths = coarse[:-1, None], coarse.diff(dim=0)[:, None]
+        starts = coarse[:-1, None]
+        widths = coarse.diff(dim=0)[:, None]
         inside = starts + widths * fractions.reshape(-1, *[1] * (coarse.dim() - 1))
         return torch.cat([inside.flatten(0, 1), coarse[-1:]])
 
@@ -132,8 +133,10 @@ def _kronrod_recurrence(n: int) -> np.ndarray:
     """
     b = np.zeros(2 * n + 1)
     known = np.arange(1, (3 * n + 1) // 2 + 1)
-    b[0], b[known] = 2, known**2 / (4 * known**2 - 1)
-    s, t = np.zeros(n // 2 + 2), np.zeros(n // 2 + 2)
+    b[0] = 2
+    b[known] = known**2 / (4 * known**2 - 1)
+    s = np.zeros(n // 2 + 2)
+    t = np.zeros(n // 2 + 2)
     t[1] = b[n + 1]
     for m in range(n - 1):
         k = np.arange((m + 1) // 2, -1, -1)

@@ -123,7 +123,8 @@ def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tenso
     if is_concrete(rejections) and not bool(((rejections >= 0) & (rejections <= 1)).all()):
         raise ValueError(f"rejections must lie in [0, 1], got {rejections.tolist()}")
     # A pair that never rejects still needs a rising barrier, or its interval could not be inverted.
-    grid, barrier = betas.double(), communication_barrier(rejections.double().clamp_min(1e-6))
+    grid = betas.double()
+    barrier = communication_barrier(rejections.double().clamp_min(1e-6))
     wanted = torch.linspace(0, 1, num, dtype=torch.float64, device=betas.device)[1:-1] * barrier[-1]
     inner = _invert_monotone(grid, barrier, wanted)
     return torch.cat([grid[:1], inner, grid[-1:]]).to(betas.dtype)
@@ -137,10 +138,12 @@ def monotone_cubic(x: Tensor, y: Tensor, points: Tensor) -> Tensor:
     :param points: where to evaluate, any shape.
     :return: values, of the shape of ``points``.
     """
-    width, slope = x.diff(), y.diff() / x.diff()
+    width = x.diff()
+    slope = y.diff() / x.diff()
     tangent = torch.cat([slope[:1], _harmonic(slope, width), slope[-1:]])
     cell = (torch.searchsorted(x, points.contiguous(), right=True) - 1).clamp(0, len(x) - 2)
-    h, s = width[cell], (points - x[cell]) / width[cell]
+    h = width[cell]
+    s = (points - x[cell]) / width[cell]
     return (
         y[cell] * (1 + 2 * s) * (1 - s) ** 2
         + h * tangent[cell] * s * (1 - s) ** 2
@@ -151,19 +154,24 @@ def monotone_cubic(x: Tensor, y: Tensor, points: Tensor) -> Tensor:
 
 def _harmonic(slope: Tensor, width: Tensor) -> Tensor:
     """Return the weighted harmonic mean of neighboring slopes; 0 where their signs differ."""
-    left, right = slope[:-1], slope[1:]
-    first, second = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
+    left = slope[:-1]
+    right = slope[1:]
+    first = 2 * width[1:] + width[:-1]
+    second = width[1:] + 2 * width[:-1]
     rising = left * right > 0
-    safe_left, safe_right = torch.where(rising, left, 1.0), torch.where(rising, right, 1.0)
+    safe_left = torch.where(rising, left, 1.0)
+    safe_right = torch.where(rising, right, 1.0)
     return torch.where(rising, (first + second) / (first / safe_left + second / safe_right), 0.0)
 
 
 def _invert_monotone(x: Tensor, y: Tensor, wanted: Tensor) -> Tensor:
     """Solve ``monotone_cubic(x, y, ·) = wanted`` by bisection."""
     cell = (torch.searchsorted(y, wanted) - 1).clamp(0, len(x) - 2)
-    low, high = x[cell], x[cell + 1]
+    low = x[cell]
+    high = x[cell + 1]
     for _ in range(60):
         middle = (low + high) / 2
         below = monotone_cubic(x, y, middle) < wanted
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        low = torch.where(below, middle, low)
+        high = torch.where(below, high, middle)
     return (low + high) / 2

@@ -92,7 +92,8 @@ class SharedCells(Picklable):
     @classmethod
     def _on(cls, basis: BasisFunctions, edges: Tensor) -> Self:
         """Make the tables on cells given by their edges in double."""
-        like, precise = basis.grid, basis.cast(torch.float64)
+        like = basis.grid
+        precise = basis.cast(torch.float64)
         _, num_nodes = RULES.get(like.dtype, RULES[torch.float32])
         rule = gauss_legendre(num_nodes)
         widths = edges.diff()[:, None]
@@ -255,7 +256,8 @@ class _LogNormalizer(torch.autograd.Function):
         rows = coefficients.reshape(-1, len(functions))
         sums = torch.cat([torch.ones_like(functions[:1]), functions]).mT
         pieces = rows.split(max(PIECE // functions.shape[1], 1))
-        means, log_normalizer = torch.empty_like(rows), rows.new_empty(len(rows))
+        means = torch.empty_like(rows)
+        log_normalizer = rows.new_empty(len(rows))
         for piece, mean, value in zip(
             pieces,
             means.split(len(pieces[0])),
@@ -314,7 +316,8 @@ def _edges(low: float, high: float, count: int, like: Tensor) -> Tensor:
     Return edges, in double, that cut an interval into ``count`` cells and go on to 9 in size.
     """
     step = (high - low) / count
-    before, behind = math.ceil((low + REACH) / step), math.ceil((REACH - high) / step)
+    before = math.ceil((low + REACH) / step)
+    behind = math.ceil((REACH - high) / step)
     steps = torch.arange(-before, count + behind + 1, device=like.device)
     return low + step * steps.double()
 

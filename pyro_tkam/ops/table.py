@@ -238,7 +238,8 @@ def _integrate(
     fractions = rule.nodes
     if len(fractions) > MAX_SERIES:
         coefficients, pieces = split(coefficients, edges.reshape(len(edges), -1), MAX_SERIES)
-        fractions, edges = gauss_legendre(MAX_SERIES).nodes, pieces.reshape(-1, *edges.shape[1:])
+        fractions = gauss_legendre(MAX_SERIES).nodes
+        edges = pieces.reshape(-1, *edges.shape[1:])
     table = Table(
         batch_shape=batch_shape,
         fractions=fractions,
@@ -327,7 +328,8 @@ def _hidden_errors(
     between them.
     """
     # P_k is ±1 at the ends of a cell
-    even, odd = coefficients[:, 0::2].sum(1), coefficients[:, 1::2].sum(1)
+    even = coefficients[:, 0::2].sum(1)
+    odd = coefficients[:, 1::2].sum(1)
     noise = noise * coefficients.shape[1]  # what extrapolation from the nodes makes of it
     jump = ((even - odd)[1:] - (even + odd)[:-1]).abs() - noise[1:] - noise[:-1]
     jump = jump.clamp_min(0)
@@ -362,8 +364,10 @@ def _cut(edges: Tensor, cut: Tensor) -> Tensor:
     the end.
     """
     share = torch.full(cut.shape, 0.5, dtype=edges.dtype, device=edges.device)
-    share[0], share[-1] = 0.125, 0.875
-    start, end = edges[:-1][cut], edges[1:][cut]
+    share[0] = 0.125
+    share[-1] = 0.875
+    start = edges[:-1][cut]
+    end = edges[1:][cut]
     share = share[cut].reshape(-1, *[1] * (edges.dim() - 1))
     new = start + (end - start) * share
     order = torch.cat(

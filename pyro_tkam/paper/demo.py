@@ -111,7 +111,8 @@ def demo(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> D
 
 
 def _demo(config: TrainConfig, folder: Path, progress: bool) -> DemoResult:
-    summaries, models = {}, {}
+    summaries = {}
+    models = {}
     for name, options in MODELS.items():
         summaries[name] = train(options(config), _run(folder, name), progress=progress)
         models[name] = load_model(_run(folder, name))
@@ -139,7 +140,8 @@ def _judged(
     digits: LabeledImages, rows: Tensor, sets: dict[str, Tensor]
 ) -> tuple[dict[str, ClassShares], dict[str, float]]:
     """Return what a classifier thinks of sets of images, and how far they are from those rows."""
-    images, labels = digits.images[rows], digits.labels[rows]
+    images = digits.images[rows]
+    labels = digits.labels[rows]
     classifier = train_classifier(images, labels)
     features = classifier_features(images, labels)
     real = embed(features, images)

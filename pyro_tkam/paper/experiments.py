@@ -61,7 +61,8 @@ def _published(
             raise ValueError(
                 f"data must be the folder with the published files of {load.__name__}, got none"
             )
-        (train, labels), test = load(folder), load(folder, train=False).images
+        (train, labels) = load(folder)
+        test = load(folder, train=False).images
         return Images(train[:training], test[:held_out], labels[:training])
 
     return images

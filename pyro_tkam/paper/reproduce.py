@@ -57,7 +57,8 @@ def reproduce(
         another run or damaged files.
     :raises BlockingIOError: for a folder that another process writes to.
     """
-    settings, folder = experiment.scale(scale), Path(folder)
+    settings = experiment.scale(scale)
+    folder = Path(folder)
     images = settings.images(data)
     described = _described(experiment, scale, seed)
     with sole_owner(folder, "reproduce"):

@@ -43,7 +43,8 @@ def evidence_curve(
     )
     averages = total.mean((1, 2))
     known = averages.isfinite()
-    betas, means = _array(draws.betas[known]), _array(averages[known])
+    betas = _array(draws.betas[known])
+    means = _array(averages[known])
     for k in range(len(betas) - 1):
         axes.fill_between(
             betas[k : k + 2], means[k : k + 2], color=f"C{k % 2}", alpha=0.25, linewidth=0
@@ -176,7 +177,8 @@ def importance_weights(
     """
     axes = axes_or_new(axes)
     weights = draws.log_weights.softmax(0).reshape(draws.num_particles, -1)
-    sizes, khats = draws.effective_sample_size.reshape(-1), draws.khat.reshape(-1)
+    sizes = draws.effective_sample_size.reshape(-1)
+    khats = draws.khat.reshape(-1)
     rank = range(1, draws.num_particles + 1)
     for datum in data:
         label = f"datum {datum}: {sizes[datum]:.0f} effective draws, k-hat {khats[datum]:.2f}"

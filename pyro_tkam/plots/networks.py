@@ -16,7 +16,9 @@ from pyro_tkam.plots.axes import Axes, axes_or_new, new_figure
 _POINTS = 50
 #: attributions below this are drawn as faintly
 _FAINTEST = 0.06
-_LEARNED, _FORMULA, _MASKED = "black", "tab:red", "0.8"
+_LEARNED = "black"
+_FORMULA = "tab:red"
+_MASKED = "0.8"
 
 
 class _EdgeCurve(NamedTuple):
@@ -87,7 +89,8 @@ def kan_network(
     :return: the axes.
     :raises ValueError: if the number of names differs from the number of inputs.
     """
-    names, explained = _names(net, input_names), _explained(net, formula)
+    names = _names(net, input_names)
+    explained = _explained(net, formula)
     widest = max(layer.mask.numel() for layer in net.layers)
     axes = axes_or_new(axes, min(12.0, 2.0 + 0.5 * widest), 2.0 * len(net.layers) + 0.5)
     nodes = [_spread(each.count) for each in net.nodes]
@@ -130,7 +133,8 @@ def _of_terms(nodes: Any, x: Any) -> Any:
 
 def _into_unit(values: Any) -> Any:
     """Bring values to [-1, 1]; equal ones to 0."""
-    low, high = values.min(), values.max()
+    low = values.min()
+    high = values.max()
     return (2 * values - low - high) / (high - low) if high > low else np.zeros_like(values)
 
 
@@ -158,7 +162,8 @@ def kan_edges(
     """
     if not 0 <= layer < len(net.layers):
         raise ValueError(f"layer must be below {len(net.layers)}, got {layer}")
-    names, explained = _names(net, input_names), _explained(net, formula)
+    names = _names(net, input_names)
+    explained = _explained(net, formula)
     edges = [e for e in _curves(net, samples) if e.place[0] == layer and not e.is_masked]
     if axes is None:
         columns = min(4, max(1, len(edges)))

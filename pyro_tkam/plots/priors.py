@@ -223,7 +223,8 @@ def _curves(prior: Any, reference: Any, points: int) -> tuple[Any, Any, Any]:
     Return positions ``(points,)``, densities and their normalized references, ``(points,
     densities)``.
     """
-    low, high = float(prior.low.min()), float(prior.high.max())
+    low = float(prior.low.min())
+    high = float(prior.high.max())
     margin = (high - low) * 1e-6
     z = torch.linspace(
         low + margin, high - margin, points, dtype=prior.low.dtype, device=prior.low.device

@@ -37,7 +37,8 @@ class Rounding:
         with needs("symbolic"):
             import sympy
         self._sympy = sympy
-        self.fit, self.data = fit, data
+        self.fit = fit
+        self.data = data
         self.is_exact = fit.loss <= exact
         self.allowed = exact if self.is_exact else fit.loss * (1 + 1 / data.y.numel())
 
@@ -90,7 +91,8 @@ class Rounding:
     def _fix_redundant(self) -> None:
         """Fix parameters that others can make up for, hidden constants first."""
         network = self.fit.network
-        zero, one = self._sympy.Integer(0), self._sympy.Integer(1)
+        zero = self._sympy.Integer(0)
+        one = self._sympy.Integer(1)
         first = 3 * len(network.edges)
         for index in range(first, len(network.parameters)):
             if self.fit.network.free[index]:
@@ -156,7 +158,8 @@ class Rounding:
                 if near and ratio and distance < float(unit) / 20:
                     yield sympy.Rational(ratio.numerator, ratio.denominator) * unit
             return
-        sign, size = (1 if value > 0 else -1), abs(value)
+        sign = 1 if value > 0 else -1
+        size = abs(value)
         ways = [
             (size, 100, lambda ratio: ratio),
             (size / math.pi, 24, lambda ratio: ratio * sympy.pi),

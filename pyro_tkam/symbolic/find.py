@@ -234,7 +234,8 @@ def _edges(network: FormulaNetwork, data: Data, net: KAN) -> dict[Place, Formula
 
 def _r2(curve: Tensor, values: Tensor) -> float:
     """Share of a curve's variance that values explain up to a factor and a constant."""
-    one, other = curve - curve.mean(), values - values.mean()
+    one = curve - curve.mean()
+    other = values - values.mean()
     norms = one.square().sum() * other.square().sum()
     return float((one * other).sum().square() / norms) if float(norms) > 0 else 0.0
 

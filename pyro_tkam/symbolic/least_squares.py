@@ -110,7 +110,8 @@ def refitted(network: FormulaNetwork, data: Data, steps: int) -> Fit:
         loss = data.loss(new) if bool(step.isfinite().all()) else math.inf
         if loss < fit.loss:
             settled = loss > (1 - 1e-9) * fit.loss
-            fit, system = Fit(new, loss), None
+            fit = Fit(new, loss)
+            system = None
             damping = max(damping / 10, _SMALLEST_DAMPING)
             if settled:
                 break

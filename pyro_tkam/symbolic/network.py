@@ -163,7 +163,8 @@ class FormulaNetwork:
         number = self.edge_index(place)
         own = slice(3 * number, 3 * number + 3)
         edge = replace(self.edges[number], form=candidate.form)
-        parameters, free = self.parameters.clone(), self.free.clone()
+        parameters = self.parameters.clone()
+        free = self.free.clone()
         parameters[own] = torch.tensor(candidate.parameters[:3]).to(parameters)
         free[own] = torch.tensor(edge.free)
         before = self.edges[number](s, *self.parameters[own])
@@ -174,7 +175,8 @@ class FormulaNetwork:
 
     def fixed_at(self, index: int, value: float, exact: Any) -> FormulaNetwork:
         """Return the network with one parameter set to an exact value and no longer fitted."""
-        parameters, free = self.parameters.clone(), self.free.clone()
+        parameters = self.parameters.clone()
+        free = self.free.clone()
         parameters[index] = value
         free[index] = False
         return replace(self, parameters=parameters, free=free, exact={**self.exact, index: exact})

@@ -36,7 +36,10 @@ class SeededBatches:
             raise ValueError(
                 f"batch_size must be from 1 to {self.size}, the number of rows, got {batch_size}"
             )
-        self.dataset, self.batch_size, self.updates, self.seed = dataset, batch_size, updates, seed
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.updates = updates
+        self.seed = seed
         self._next = 0
 
     def __len__(self) -> int:

@@ -122,7 +122,9 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, path: Path, every: int, signals: StopSignals) -> None:
-        self.path, self.every, self.signals = path, every, signals
+        self.path = path
+        self.every = every
+        self.signals = signals
 
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Save before the first update, so that metrics always have a checkpoint."""

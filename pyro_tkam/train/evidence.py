@@ -194,7 +194,8 @@ def _by_tempering(model: nn.Module, data: Tensor) -> PerDatum:
 
 def _weighted(log_weights: Tensor, method: str) -> PerDatum:
     """Average log weights ``(draw, num)``."""
-    estimate, khat = importance(log_weights.mT), pareto_smooth(log_weights.mT).khat
+    estimate = importance(log_weights.mT)
+    khat = pareto_smooth(log_weights.mT).khat
     effective = 1 / log_weights.softmax(0).square().sum(0)
     return _of(method, *estimate, (khat <= KHAT_LIMIT) & (effective >= DRAWS_LIMIT), khat)
 

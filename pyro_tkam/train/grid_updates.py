@@ -51,7 +51,8 @@ class GridUpdates(Callback):
             whole_number(name, value, 1)
         if not 0 < decay <= 1:
             raise ValueError(f"decay must be a number above 0 and up to 1, got {decay}")
-        self.decay, self.num_samples = decay, num_samples
+        self.decay = decay
+        self.num_samples = num_samples
         if grid_size is not None:
             whole_number("grid_size", grid_size, 1)
         self.grid_size = grid_size
@@ -60,7 +61,8 @@ class GridUpdates(Callback):
             "max_change": max_change,
             "grid_size": grid_size,
         }
-        self._interval, self._next = float(every), float(every)
+        self._interval = float(every)
+        self._next = float(every)
 
     def due(self, update: int) -> bool:
         """
@@ -112,4 +114,5 @@ class GridUpdates(Callback):
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """Resume from a saved state."""
-        self._interval, self._next = state_dict["interval"], state_dict["next"]
+        self._interval = state_dict["interval"]
+        self._next = state_dict["next"]

@@ -86,7 +86,9 @@ class ELBOTraining(lightning.LightningModule):
                 f"elbo must have a differentiable_loss, got {type(elbo).__name__}; take "
                 f"{_INSTEAD.get(type(elbo).__name__, 'pyro.infer.Trace_ELBO')}"
             )
-        self.elbo, self.size, self.penalty = elbo, size, penalty
+        self.elbo = elbo
+        self.size = size
+        self.penalty = penalty
         #: whether the data of a batch share their draws: then processes that share a batch draw
         #: alike
         self.shares_draws = guide is None and isinstance(elbo, ImportanceMLE)
@@ -182,7 +184,8 @@ class ELBOTraining(lightning.LightningModule):
 
     def _check_carried(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that lacks a state to go on from."""
-        own, saved = self._carried(), checkpoint.get("carried") or {}
+        own = self._carried()
+        saved = checkpoint.get("carried") or {}
         for name, state in own.items():
             if name not in saved or saved[name].keys() != state.keys():
                 got = sorted(saved[name]) if name in saved else "none"

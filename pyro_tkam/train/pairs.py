@@ -102,7 +102,8 @@ def responses(
     with pyro.get_param_store().scope():
         best = model.search(source, guide).tokens[:, 0]
         drawn = model.respond(source, guide, num=num)
-    target, between = pairs.target_alphabet, _between(pairs)
+    target = pairs.target_alphabet
+    between = _between(pairs)
 
     def read(tokens: Tensor) -> str:
         return between.join(target.decode(tokens))

@@ -96,7 +96,8 @@ class EvidenceReport:
     @property
     def confirmed(self) -> bool | None:
         """Whether no more checks disagree than expected by chance; None without checks."""
-        num, disagreeing = len(self.checked), int((~self.agrees).sum())
+        num = len(self.checked)
+        disagreeing = int((~self.agrees).sum())
         return _chance_of_as_many(disagreeing, num) > BEYOND_CHANCE if num else None
 
     def summary(self) -> dict[str, Any]:

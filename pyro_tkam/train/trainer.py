@@ -105,7 +105,9 @@ def fit(
     check_hardware(batch_size, devices, num_nodes, precision)
     dataset: Dataset[Any] = as_dataset(data)
     batches = SeededBatches(dataset, batch_size, updates, seed)
-    files, times, signals = RunFolder(Path(folder)), StepTime(), StopSignals()
+    files = RunFolder(Path(folder))
+    times = StepTime()
+    signals = StopSignals()
     save = LastCheckpoint(files.checkpoint, checkpoint_every, signals)
     optional = [
         *([ProgressBar(times)] if progress else []),

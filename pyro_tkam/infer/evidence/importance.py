@@ -21,6 +21,8 @@ from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators import pareto_smooth
 from pyro_tkam.ops.resampling import RESAMPLERS
 
+SPARE = 1.5
+"""Particles over those that the error of the first ones asks for, as it is an estimate itself."""
 FEWEST_PARTICLES = 25
 """Draws of which a Pareto k-hat can be told."""
 
@@ -237,9 +239,8 @@ class ImportanceSampling:
 
     def _more(self, first: Tensor, target: float) -> list[int]:
         """Sizes of the batches that the target takes after a first one."""
-        # Half as many again, as the first error is uncertain itself.
         error = evidence_of_weights(first).standard_error
-        wanted = min(1.5 * (error / target) ** 2 * len(first), self.max_particles)
+        wanted = min(SPARE * (error / target) ** 2 * len(first), self.max_particles)
         if error <= target:
             return []
         full, rest = divmod(math.ceil(wanted) - len(first), len(first))

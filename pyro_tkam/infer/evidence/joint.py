@@ -34,7 +34,8 @@ AIM = 0.5
 """Share of the target at which draws are aimed, as standard errors are uncertain themselves."""
 
 
-FINE_AIM, CHEAP_SECONDS = 0.2, 10.0
+FINE_AIM = 0.2
+CHEAP_SECONDS = 10.0
 """The same where the most draws that are ever weighed take so little time."""
 
 OF_SEARCH = {"rare mode", "modes of unlike widths"}
@@ -52,7 +53,8 @@ OWN_FINDINGS = {
 LAST_RESORT = 20.0
 """Effective prior draws of a search with which new ones are better than nothing."""
 
-LAST_SHARE, FEWEST_LAST = 0.5, 100
+LAST_SHARE = 0.5
+FEWEST_LAST = 100
 """Most of what is left of a budget that these take, and how few are none."""
 
 
@@ -79,9 +81,13 @@ class JointEvidence:
         budget: Budget,
         progress: Progress,
     ) -> None:
-        self.kernel, self.checked, self.guide = kernel, checked, guide
+        self.kernel = kernel
+        self.checked = checked
+        self.guide = guide
         self.mover = kernel if isinstance(kernel, EnsembleHMC) else EnsembleHMC(kernel.model)
-        self.target_se, self.budget, self.progress = target_se, budget, progress
+        self.target_se = target_se
+        self.budget = budget
+        self.progress = progress
 
     def run(self) -> Evidence:
         """Try the routes in turn."""
@@ -113,7 +119,8 @@ class JointEvidence:
         weights = self.search.draws.log_weights
         cheap = self.search.seconds_a_draw * MOST_WEIGHTS < CHEAP_SECONDS
         error = (FINE_AIM if cheap else AIM) * self.target_se
-        size, fewest = draws_needed(weights, error), draws_needed(weights, AIM * self.target_se)
+        size = draws_needed(weights, error)
+        fewest = draws_needed(weights, AIM * self.target_se)
         most = min(MOST_WEIGHTS, self.budget.left)
         if size is not None and fewest is not None and fewest <= most:
             yield self._by_prior(int(min(size, most)))

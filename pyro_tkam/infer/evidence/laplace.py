@@ -18,13 +18,22 @@ from pyro_tkam.ops.estimators import pareto_smooth
 from pyro_tkam.ops.estimators.mixture import Mixture
 from pyro_tkam.ops.estimators.population import refine
 
+PER_COORDINATE = 10
+FEWEST_COORDINATES = 5
+"""Weights for each coordinate and some more, without which a second mixture is not fitted."""
 LARGEST = 20
 """Dimensions up to which a Student-t at an optimum may fit well enough."""
 
-KHAT_LIMIT, FEWEST_EFFECTIVE = 0.5, 400.0
-FEWEST_WEIGHTS, MOST_WEIGHTS, PILOT_WEIGHTS = 10_000, 2**18, 4000
-REFINEMENT_DRAWS, REFINEMENT_ROUNDS, MOST_REFINEMENTS = 3000, 2, 2
-PILOT_SHARE, REFINEMENT_SHARE = 0.2, 0.25
+KHAT_LIMIT = 0.5
+FEWEST_EFFECTIVE = 400.0
+FEWEST_WEIGHTS = 10_000
+MOST_WEIGHTS = 2**18
+PILOT_WEIGHTS = 4000
+REFINEMENT_DRAWS = 3000
+REFINEMENT_ROUNDS = 2
+MOST_REFINEMENTS = 2
+PILOT_SHARE = 0.2
+REFINEMENT_SHARE = 0.25
 """Most of what is left of a budget that a pilot and a refinement take."""
 
 FINAL_SHARE = 0.6
@@ -73,7 +82,8 @@ def laplace_evidence(search: Search, error: float) -> Evidence | None:
     for _ in range(MOST_REFINEMENTS):
         enough = size is not None and size <= FEWEST_WEIGHTS
         num = budget.affords(REFINEMENT_DRAWS, each=REFINEMENT_ROUNDS, share=REFINEMENT_SHARE)
-        if enough or not pilot.amax().isfinite() or num < 10 * (search.target.dim + 5):
+        fewest = PER_COORDINATE * (search.target.dim + FEWEST_COORDINATES)
+        if enough or not pilot.amax().isfinite() or num < fewest:
             break
         mixture = refine(mixture, log_joint, num, REFINEMENT_ROUNDS)
         pilot = weigh(search.target, mixture, budget.affords(PILOT_WEIGHTS, share=PILOT_SHARE))[1]
@@ -94,7 +104,8 @@ def laplace_evidence(search: Search, error: float) -> Evidence | None:
 
 def _with_optima(mixture: Mixture, optima: Optima) -> Mixture:
     """Add components at optima, which share half of the draws."""
-    extra, half = optima.mixture(), math.log(0.5)
+    extra = optima.mixture()
+    half = math.log(0.5)
     return Mixture(
         torch.cat([mixture.log_weights + half, extra.log_weights + half], 1),
         torch.cat([mixture.loc, extra.loc], 1),

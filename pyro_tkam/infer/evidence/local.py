@@ -21,7 +21,8 @@ from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.infer.tempering.estimates import bridge_evaluations, bridge_evidence, guide_verdict
 from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering, PowerPosteriors
 
-PILOT_PARTICLES, PILOT_PARTICLES_SHARE = 2000, 0.05
+PILOT_PARTICLES = 2000
+PILOT_PARTICLES_SHARE = 0.05
 KHAT_LIMIT = 0.5
 PRIOR_EFFICIENCY = 0.05
 """Share of effective prior draws from which the data say so little that no mode can hide."""
@@ -30,27 +31,36 @@ MOST_WEIGHTS = 1_000_000
 """Weights, of all draws and data, that are made in one batch."""
 
 PILOT_TEMPERATURES = 10
-PILOT_STEPS, FEWEST_PILOT_STEPS = 96, 16
-PILOT_SHARE, MOST_PILOT_SHARE = 0.15, 0.3
+PILOT_STEPS = 96
+FEWEST_PILOT_STEPS = 16
+PILOT_SHARE = 0.15
+MOST_PILOT_SHARE = 0.3
 """Shares of the budget: what the pilot is planned to take, and at which it is stopped."""
 
 STEP_EVALUATIONS = 6
 """A guess of what a step takes, before there is a pilot."""
 
-FEWEST_TEMPERATURES, MOST_TEMPERATURES = 6, 32
-NUM_CHAINS, FEWEST_CHAINS, CHAIN_BUDGET = 8, 4, 50_000
-WARMUP_STEPS, FEWEST_WARMUP_STEPS = 128, 8
-FIRST_DRAWS, FEWEST_DRAWS = 128, 8
+FEWEST_TEMPERATURES = 6
+MOST_TEMPERATURES = 32
+NUM_CHAINS = 8
+FEWEST_CHAINS = 4
+CHAIN_BUDGET = 50_000
+WARMUP_STEPS = 128
+FEWEST_WARMUP_STEPS = 8
+FIRST_DRAWS = 128
+FEWEST_DRAWS = 8
 AIM = 0.5
 """Share of the target at which to stop, as standard errors are uncertain themselves."""
 
-FITTED_DRAWS, FITTED_SHARE = 20_000, 0.5
+FITTED_DRAWS = 20_000
+FITTED_SHARE = 0.5
 """
 Proposal draws of the first estimate, the most in one batch after it; share of what is left that the
 first takes.
 """
 
-ESTIMATE_EVALUATIONS, ESTIMATE_SHARE = 150_000, 0.4
+ESTIMATE_EVALUATIONS = 150_000
+ESTIMATE_SHARE = 0.4
 """
 What fit, searches and weights take at full size, and the most of what is left that is kept for
 them.
@@ -98,8 +108,12 @@ class LocalEvidence:
         target_se: float,
         max_evaluations: int,
     ) -> None:
-        self.kernel, self.checked, self.proposal, self.guide = kernel, checked, proposal, guide
-        self.target_se, self.budget = target_se, Budget(max_evaluations)
+        self.kernel = kernel
+        self.checked = checked
+        self.proposal = proposal
+        self.guide = guide
+        self.target_se = target_se
+        self.budget = Budget(max_evaluations)
         self.num_chains = min(NUM_CHAINS, max(FEWEST_CHAINS, max_evaluations // CHAIN_BUDGET))
 
     def run(self) -> Evidence:
@@ -271,10 +285,8 @@ class LocalEvidence:
         return fitted.evidence(torch.cat(weights))
 
     def _out_of_budget(self, result: Evidence) -> Evidence:
-        error, spent = (
-            _worst_error(result),
-            f"after {self.budget.spent} of {self.budget.total} evaluations",
-        )
+        error = _worst_error(result)
+        spent = f"after {self.budget.spent} of {self.budget.total} evaluations"
         if error <= self.target_se:
             return replace(
                 result, verdict=result.verdict + Verdict(notes=(f"ended by the budget {spent}",))

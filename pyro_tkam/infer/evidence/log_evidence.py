@@ -28,8 +28,10 @@ from pyro_tkam.infer.results import Evidence
 from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering
 
 FEWEST_EVALUATIONS = 20_000
-LOCAL_SE, LOCAL_EVALUATIONS = 0.01, 400_000
-JOINT_SE, JOINT_EVALUATIONS = 0.03, 3_000_000
+LOCAL_SE = 0.01
+LOCAL_EVALUATIONS = 400_000
+JOINT_SE = 0.03
+JOINT_EVALUATIONS = 3_000_000
 
 
 @dataclass(frozen=True)

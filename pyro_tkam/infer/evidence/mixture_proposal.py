@@ -25,14 +25,16 @@ from pyro_tkam.ops.estimators.mixture import MIN_DRAWS_PER_COMPONENT, fit_mixtur
 from pyro_tkam.ops.estimators.population import refine, with_component
 
 NUM_REFINEMENTS = 4
-REFINEMENT_DRAWS, REFINEMENT_SHARE = 3000, 0.15
+REFINEMENT_DRAWS = 3000
+REFINEMENT_SHARE = 0.15
 """
 Draws in a round, and the share of what is left of a budget that the rounds and a look at the result
 may take.
 """
 
 MOST_SEARCHES = 3
-TYPICAL_DRAWS, TYPICAL_SHARE = 1000, 0.05
+TYPICAL_DRAWS = 1000
+TYPICAL_SHARE = 0.05
 """
 Draws of the mixture, and the share of them that lies where its density is too small to be typical.
 """
@@ -60,7 +62,8 @@ BEARING = {"too few rungs"}
 Findings on a tempered run that count against an estimate which only takes its proposal from it.
 """
 
-GAIN_SIGMAS, LEAST_GAIN = 4.0, 0.03
+GAIN_SIGMAS = 4.0
+LEAST_GAIN = 0.03
 """Standard errors and nats by which a search must change the evidence to call for another one."""
 
 
@@ -82,7 +85,8 @@ class MixtureProposal:
         log_density: Tensor,
         budget: Budget | None = None,
     ) -> None:
-        self.local, self.dim = density.layout.local_shape, density.layout.dim
+        self.local = density.layout.local_shape
+        self.dim = density.layout.dim
         self.budget = Budget() if budget is None else budget
         self._log_joint = log_joint(density)
         points = positions.reshape(*positions.shape[:2], -1, self.dim)
@@ -133,16 +137,19 @@ class FittedProposal(MixtureProposal):
 
     def __init__(self, kernel: LangevinKernel, draws: TemperedDraws, budget: Budget) -> None:
         self._scouts = Scouts(kernel, draws.density, budget)
-        self._run_verdict, self._along = run_verdict(draws), along_ladder(draws)
+        self._run_verdict = run_verdict(draws)
+        self._along = along_ladder(draws)
         log_density = draws.log_prior[-1] + draws.log_likelihood[-1]
         super().__init__(draws.density, draws.positions[-1], log_density, budget)
-        self.gain, self.luck = 0.0, 0
+        self.gain = 0.0
+        self.luck = 0
         self.complete = self._search()
 
     def evidence(self, log_weights: Tensor) -> Evidence:
         """Average weights ``(num, *local)`` of :meth:`weigh`."""
         by_datum = log_weights.movedim(0, -1)
-        estimate, weights = importance(by_datum), by_datum.softmax(-1)
+        estimate = importance(by_datum)
+        weights = by_datum.softmax(-1)
         verdict = importance_verdict(pareto_smooth(by_datum).khat, 1 / weights.square().sum(-1))
         # Weights are right about what the mixture covers, so only an evidence below the ladder's
         # lacks something.
@@ -238,7 +245,8 @@ class FittedProposal(MixtureProposal):
             log_posterior = self._density(points).reshape(len(chain), *self.local)
             missed = known.misses(chain, log_posterior).float().mean(0) > 0.5
             if missed.any():
-                self.mixture, added = with_component(self.mixture, points, missed.flatten()), True
+                self.mixture = with_component(self.mixture, points, missed.flatten())
+                added = True
         return added
 
     def _pilot(self) -> Estimate:

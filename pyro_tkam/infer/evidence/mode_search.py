@@ -15,6 +15,10 @@ from pyro_tkam.infer.posterior.budget import Budget
 from pyro_tkam.ops.batched import choose
 from pyro_tkam.ops.langevin import Point
 
+FIRST_STEP = 0.1
+GROWTH = 1.5
+SHRINKAGE = 0.3
+"""Of a climb's step, after a rise and after a fall."""
 NUM_CLIMBERS = 512
 """Climbs at a time; those that arrive make room for others."""
 FEWEST_CLIMBERS = 16
@@ -27,8 +31,10 @@ CLIMB_SHARE = 0.6
 """Share of what is left of a budget that a search may climb with."""
 
 NUM_SCOUTS = 8
-NUM_STEPS, WARMUP_SHARE = 160, 0.4
-EXPLORE_SHARE, STEP_EVALUATIONS = 0.4, 10
+NUM_STEPS = 160
+WARMUP_SHARE = 0.4
+EXPLORE_SHARE = 0.4
+STEP_EVALUATIONS = 10
 """
 Share of what is left of a budget that chains may take, and a cautious guess of what a step of one
 takes.
@@ -71,7 +77,9 @@ class Scouts:
     """
 
     def __init__(self, kernel: LangevinKernel, density: ModelDensity, budget: Budget) -> None:
-        self.kernel, self.density, self.budget = kernel, density, budget
+        self.kernel = kernel
+        self.density = density
+        self.budget = budget
         data = torch.Size(density.layout.local_shape).numel()
         self.most_climbers = max(FEWEST_CLIMBERS, NUM_CLIMBERS // data)
         self.num_climbers = 0
@@ -102,7 +110,7 @@ class Scouts:
         there.
         """
         point = self._start()
-        step = torch.full_like(point.log_density, 0.1)
+        step = torch.full_like(point.log_density, FIRST_STEP)
         age = torch.zeros_like(step)
         ends = []
         for _ in range(NUM_ROUNDS):
@@ -121,7 +129,8 @@ class Scouts:
             )
             self.climbs += int(done.sum())
             point = choose(done, self._start(), point)
-            step, age = torch.where(done, 0.1, step), torch.where(done, 0.0, age)
+            step = torch.where(done, FIRST_STEP, step)
+            age = torch.where(done, 0.0, age)
         positions, log_densities = zip(*ends, strict=True)
         return torch.cat(positions), torch.cat(log_densities)
 
@@ -139,7 +148,7 @@ class Scouts:
         self.budget.spend(self.num_climbers)
         ahead = self.density.point(point.position + step[..., None] * point.gradient)
         higher = ahead.log_density > point.log_density
-        return choose(higher, ahead, point), step * torch.where(higher, 1.5, 0.3)
+        return choose(higher, ahead, point), step * torch.where(higher, GROWTH, SHRINKAGE)
 
     def _far_apart(self, position: Tensor, log_density: Tensor) -> Tensor:
         """
@@ -147,7 +156,8 @@ class Scouts:
         datum.
         """
         best = log_density.argmax(0, keepdim=True)
-        chosen, distance = [], torch.full_like(log_density, torch.inf)
+        chosen = []
+        distance = torch.full_like(log_density, torch.inf)
         for _ in range(NUM_SCOUTS):
             chosen.append(position.gather(0, best[..., None].expand(1, *position.shape[1:])))
             distance = torch.minimum(distance, (position - chosen[-1]).square().sum(-1))

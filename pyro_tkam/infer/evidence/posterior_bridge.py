@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from pyro_tkam.infer.diagnosis import SQUARED_COORDINATES
 from pyro_tkam.infer.evidence.cross_bridge import CrossFitted, cross_fitted_evidence
 from pyro_tkam.infer.evidence.tilts import Tilts
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
@@ -19,14 +20,19 @@ from pyro_tkam.infer.results import Evidence
 from pyro_tkam.ops.estimators import CrossProposal, fit_normal
 from pyro_tkam.ops.estimators.mixture import STUDENT_DF, Mixture
 
+SPARE = 1.2
+"""Draws over those that the pilot's effective ones ask for."""
 LARGEST_TILTED = 12
 """Dimensions up to which autoregressive tilts are fitted: beyond, they take minutes."""
 
-PILOT_DRAWS, NUM_DRAWS, MOST_DRAWS = 100, 200, 3200
+PILOT_DRAWS = 100
+NUM_DRAWS = 200
+MOST_DRAWS = 3200
 PILOT_SHARE = 0.3
 """Most of what is left of a budget that the pilot takes."""
 
-PILOT_PROPOSALS, NUM_PROPOSALS = 1000, 8192
+PILOT_PROPOSALS = 1000
+NUM_PROPOSALS = 8192
 
 Fit = Callable[[Tensor], CrossProposal]
 
@@ -42,7 +48,9 @@ class PosteriorBridge:
     """
 
     def __init__(self, kernel: EnsembleHMC, target: PosteriorTarget, search: Search) -> None:
-        self.target, self.search, self.progress = target, search, search.progress
+        self.target = target
+        self.search = search
+        self.progress = search.progress
         self.progress.route("chains")
         self.chains = EnsembleDraws(kernel, target.density, target.budget, self.progress.tell)
         self.chains.run(PILOT_DRAWS, target.budget.affords(10**9, share=1 - PILOT_SHARE))
@@ -74,8 +82,8 @@ class PosteriorBridge:
     def _wanted(self, pilot: CrossFitted) -> int:
         """Return how many draws a normal distribution in so many dimensions takes."""
         effective = pilot.bridge.verdict.measures["effective draws of a half"]
-        scarce = self.target.dim**2 / 8 / effective * PILOT_DRAWS
-        return int(min(max(NUM_DRAWS, 1.2 * scarce), MOST_DRAWS))
+        scarce = self.target.dim**2 / SQUARED_COORDINATES / effective * PILOT_DRAWS
+        return int(min(max(NUM_DRAWS, SPARE * scarce), MOST_DRAWS))
 
     def _fitted(self, num: int, fit: Fit) -> CrossFitted:
         positions, log_density = self.chains.draws(self.begin)
@@ -88,7 +96,8 @@ class PosteriorBridge:
     def _judged(self, fitted: CrossFitted, name: str) -> Evidence:
         verdict = fitted.bridge.verdict + self.chains.verdict(self.begin)
         fitted = replace(fitted, bridge=replace(fitted.bridge, verdict=verdict, method=name))
-        evidence, held = fitted.preferred, self._held()
+        evidence = fitted.preferred
+        held = self._held()
         self.search.surprises(_wide(held), evidence.value)
         return self.search.judge(evidence, held)
 

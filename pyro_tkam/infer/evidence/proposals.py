@@ -120,7 +120,9 @@ class Proposal:
         source = list(value.shape)
         for size, dim in zip(index.shape[1:], structure.local_dims, strict=True):
             axis = dim - structure.particle_dim
-            shape[axis], target[axis], source[axis] = size, size, size
+            shape[axis] = size
+            target[axis] = size
+            source[axis] = size
         drawn = value.expand(source).gather(0, index.reshape(shape).expand(target))
         batch, event = self.shapes[name]
         return drawn.reshape(len(drawn), *batch, *event)

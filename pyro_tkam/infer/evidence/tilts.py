@@ -11,9 +11,12 @@ from pyro_tkam.nn import AutoregressivePrior
 from pyro_tkam.ops.estimators import fit_normal
 from pyro_tkam.ops.estimators.mixture import STUDENT_DF, Mixture
 
-STEPS, BATCH = 600, 512
+STEPS = 600
+BATCH = 512
+GRID_SIZE = 16
 HIDDEN = (64, 64)
-DEFENSE, STRETCH = 0.1, 1.5
+DEFENSE = 0.1
+STRETCH = 1.5
 """Share of the Student-t, which bounds the weights where tilts are thin, and its scale relative to
 that of the draws."""
 
@@ -28,7 +31,8 @@ class Tilts:
 
     def __init__(self, draws: Tensor) -> None:
         normal = fit_normal(draws)
-        self.loc, self.scale_tril = normal.loc[0], normal.scale_tril[0]
+        self.loc = normal.loc[0]
+        self.scale_tril = normal.scale_tril[0]
         self.wide = Mixture(
             torch.zeros(1, 1, dtype=draws.dtype),
             self.loc[None, None],
@@ -36,7 +40,9 @@ class Tilts:
             torch.tensor([STUDENT_DF], dtype=draws.dtype),
         )
         white = self._white(draws.flatten(0, 1).squeeze(1))
-        self.prior = AutoregressivePrior(white.shape[-1], grid_size=16, hidden=HIDDEN, moves=True)
+        self.prior = AutoregressivePrior(
+            white.shape[-1], grid_size=GRID_SIZE, hidden=HIDDEN, moves=True
+        )
         self.prior.fit(white.float(), steps=STEPS, batch_size=BATCH)
 
     @torch.no_grad()

@@ -20,6 +20,15 @@ from pyro_tkam.ops.langevin import StepInfo, Tuning
 
 State = dict[str, Any]
 
+OPTIMISM = 10
+"""Dual averaging is drawn towards so many of the first steps (Hoffman & Gelman 2014)."""
+FEWEST_STEPS = 20
+INITIAL_STEPS = 75
+FINAL_STEPS = 50
+FIRST_WINDOW = 25
+INITIAL_SHARE = 0.15
+FINAL_SHARE = 0.1
+"""Windows of warm-up, as Stan has them, and their shares of a short one."""
 GAIN = 1.15
 """
 Of the mean step: searches from slightly above it end where they start most often, which is
@@ -66,10 +75,12 @@ class DualAveragingAdaptation:
     def __init__(
         self, warmup_steps: int, target: float, adapt_step_size: bool, adapt_scale: bool
     ) -> None:
-        self.target, self.warmup_steps = target, warmup_steps
+        self.target = target
+        self.warmup_steps = warmup_steps
         self.adapt_step_size = adapt_step_size
         self.window_ends = stan_windows(warmup_steps) if adapt_scale else []
-        self._step, self._recent = 0, torch.tensor(0.0)
+        self._step = 0
+        self._recent = torch.tensor(0.0)
         self._averaging = DualAveraging()
         self._welford = WelfordCovariance(diagonal=True)
 
@@ -101,7 +112,8 @@ class DualAveragingAdaptation:
 
     def load(self, state: State) -> None:
         """Go on from a state."""
-        self._step, self._recent = state["step"], state["recent"]
+        self._step = state["step"]
+        self._recent = state["recent"]
         vars(self._averaging).update(state["averaging"])
         vars(self._welford).update(state["welford"])
 
@@ -123,7 +135,7 @@ class DualAveragingAdaptation:
         return tuning
 
     def _restart(self, step_size: Tensor) -> None:
-        self._averaging.prox_center = (10 * step_size).log()
+        self._averaging.prox_center = (OPTIMISM * step_size).log()
         self._averaging.reset()
 
 
@@ -141,8 +153,10 @@ class RoundAdaptation:
     frame: Frame = DENSITY_FRAME
 
     def __init__(self, warmup_steps: int, limits: tuple[float, float]) -> None:
-        self.round_ends, self.limits = doubling_rounds(warmup_steps), limits
-        self._step, self._welford = 0, WelfordCovariance(diagonal=True)
+        self.round_ends = doubling_rounds(warmup_steps)
+        self.limits = limits
+        self._step = 0
+        self._welford = WelfordCovariance(diagonal=True)
         self._weight = 0
         self._total: Tensor | float = 0.0
 
@@ -168,12 +182,15 @@ class RoundAdaptation:
 
     def load(self, state: State) -> None:
         """Go on from a state."""
-        self._step, self._weight, self._total = state["step"], state["weight"], state["total"]
+        self._step = state["step"]
+        self._weight = state["weight"]
+        self._total = state["total"]
         vars(self._welford).update(state["welford"])
 
     def _mean_step(self, tuning: Tuning) -> Tensor:
         mean = GAIN * torch.as_tensor(self._total) / self._weight
-        self._weight, self._total = 0, 0.0
+        self._weight = 0
+        self._total = 0.0
         return mean.to(tuning.step_size.dtype)
 
     def _observe(self, position: Tensor) -> None:
@@ -201,7 +218,8 @@ class FrameAdaptation(RoundAdaptation):
         frame: Frame = DENSITY_FRAME,
     ) -> None:
         super().__init__(warmup_steps, limits)
-        self._moments, self.frame = Moments(), frame
+        self._moments = Moments()
+        self.frame = frame
 
     def state(self) -> State:
         """Return numbers and tensors from which to go on."""
@@ -270,11 +288,14 @@ def stan_windows(warmup_steps: int) -> list[int]:
     >>> stan_windows(1000)
     [75, 100, 150, 250, 450, 950]
     """
-    if warmup_steps < 20:
+    if warmup_steps < FEWEST_STEPS:
         return []
-    start, end, size = 75, warmup_steps - 50, 25
-    if start + 50 + size > warmup_steps:
-        start, end = int(0.15 * warmup_steps), warmup_steps - int(0.1 * warmup_steps)
+    start = INITIAL_STEPS
+    end = warmup_steps - FINAL_STEPS
+    size = FIRST_WINDOW
+    if start + FINAL_STEPS + size > warmup_steps:
+        start = int(INITIAL_SHARE * warmup_steps)
+        end = warmup_steps - int(FINAL_SHARE * warmup_steps)
         size = end - start
     ends = [start]
     while ends[-1] < end:

@@ -86,8 +86,13 @@ class Chains:
         warmup_steps: int,
         index: int = 0,
     ) -> None:
-        self.kernel, self.density, self.point, self.tuning = kernel, density, point, tuning
-        self.adaptation, self.warmup_steps, self.index = adaptation, warmup_steps, index
+        self.kernel = kernel
+        self.density = density
+        self.point = point
+        self.tuning = tuning
+        self.adaptation = adaptation
+        self.warmup_steps = warmup_steps
+        self.index = index
         self.num_unadjusted = kernel.unadjusted_steps(warmup_steps)
         self.last_info: StepInfo | None = None
         self._target = FramedTarget(density, adaptation.frame)
@@ -111,7 +116,8 @@ class Chains:
         tuning = kernel.tuning(point, metric)
         frame = adaptation.frame
         if frame is not DENSITY_FRAME:
-            inner, gradient = frame.inner(point.position), frame.pull(point.gradient)
+            inner = frame.inner(point.position)
+            gradient = frame.pull(point.gradient)
             point = Point(inner, point.log_density, gradient, point.parts)
         return Chains(kernel, density, point, tuning, adaptation, warmup_steps)
 
@@ -140,7 +146,8 @@ class Chains:
         """Turn angles towards those of all chains, which changes nothing but their numbers."""
         if self._chart is None:
             return
-        before, frame = self.position, self._target.frame
+        before = self.position
+        frame = self._target.frame
         after = self._chart.turned(before)
         if after is not before:
             moved = (after != before).any(-1, keepdim=True)

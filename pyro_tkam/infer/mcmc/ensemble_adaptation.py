@@ -45,7 +45,9 @@ class EnsembleAdaptation:
     def __init__(
         self, warmup_steps: int, target: float, dense: bool, metric: Metric | None = None
     ) -> None:
-        self.ends, self.dense, self.metric = window_ends(warmup_steps), dense, metric
+        self.ends = window_ends(warmup_steps)
+        self.dense = dense
+        self.metric = metric
         self.search = StepSizeSearch(target)
         self.spreads: list[Tensor] = []
         self.frozen: Tensor | None = None
@@ -87,7 +89,8 @@ class EnsembleAdaptation:
             return tuning
         self.frozen = self._rates / (end - start) < FROZEN_RATE
         tuning = self._frozen_step(tuning) if last else self._new_metric(tuning)
-        self._draws, self._rates = [], 0.0
+        self._draws = []
+        self._rates = 0.0
         return tuning
 
     def state(self) -> dict[str, Any]:
@@ -104,9 +107,12 @@ class EnsembleAdaptation:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self._step, self._rates, self.frozen = state["step"], state["rates"], state["frozen"]
+        self._step = state["step"]
+        self._rates = state["rates"]
+        self.frozen = state["frozen"]
         self.metric = None if state["metric"] is None else Metric.of_state(state["metric"])
-        self._draws, self.spreads = state["draws"].copy(), state["spreads"].copy()
+        self._draws = state["draws"].copy()
+        self.spreads = state["spreads"].copy()
         self.search.load(state["search"])
 
     def _frozen_step(self, tuning: Tuning) -> Tuning:

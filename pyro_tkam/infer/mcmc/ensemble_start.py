@@ -35,7 +35,9 @@ class EnsembleStart:
         *,
         rows_go_on: bool,
     ) -> None:
-        self.kernel, self.density, self.num_chains = kernel, density, num_chains
+        self.kernel = kernel
+        self.density = density
+        self.num_chains = num_chains
         rows = POPULATIONS * -(-max(FEWEST_ROWS, num_chains) // POPULATIONS)
         self.rows_go_on = rows_go_on
         self.ensemble = TemperedEnsemble(mover, Path(density), rows)

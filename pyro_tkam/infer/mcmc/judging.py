@@ -13,6 +13,8 @@ from torch import Tensor
 from pyro_tkam.infer.results import Finding, Verdict
 from pyro_tkam.ops.estimators import effective_sample_size
 
+TINY = 1e-300
+"""Keeps what never varied out of a division by zero."""
 GROUPS = 4
 RHAT_LIMIT = 1.01
 """Between groups of chains. Of draws worth ``N`` it is about ``1 + 2/N``: 1.002 at 1,000."""
@@ -104,13 +106,13 @@ class ChainRun:
         """
         chains, length = self.draws.shape[:2]
         means = self._by_block(lambda block: block.mean(1))
-        spread = self._by_block(lambda block: block.flatten(0, 1).std(0)).clamp_min(1e-300)
+        spread = self._by_block(lambda block: block.flatten(0, 1).std(0)).clamp_min(TINY)
         gap = (means - means.mean(0)).abs() * (chains / (chains - 1))
         pooled = spread * (chains / self.effective.clamp(1, chains * length)).sqrt()
         own = self._by_block(lambda block: effective_sample_size(block.transpose(0, 1)[None]))
         alone = self._by_block(lambda block: block.std(1)) / own.clamp(1, length).sqrt()
         # A chain that stands still has no error of its own: that of the others is the least.
-        error = torch.maximum(alone, alone.median(0).values).clamp_min(1e-300)
+        error = torch.maximum(alone, alone.median(0).values).clamp_min(TINY)
         return gap / error, gap / pooled
 
     @cached_property
@@ -201,7 +203,8 @@ def _stray(run: ChainRun) -> Finding | None:
 
 
 def _few(run: ChainRun) -> Finding | None:
-    fewest, tail = run.effective.min().item(), run.tail_effective.min().item()
+    fewest = run.effective.min().item()
+    tail = run.tail_effective.min().item()
     if min(fewest, tail) >= FEWEST_EFFECTIVE:
         return None
     which, where = (fewest, run.effective) if fewest <= tail else (tail, run.tail_effective)

@@ -14,6 +14,8 @@ from torch import Tensor
 from pyro_tkam.ops.langevin import Point
 from pyro_tkam.ops.shrinkage import shrunk_correlation
 
+NOTHING = 1e-12
+"""Of the former spread: coordinates that vary less did not move."""
 DRAWS_PER_EFFECTIVE_DRAW = 10
 """
 Assumed when a covariance is estimated: a Langevin step moves a chain by a fraction of a standard
@@ -115,7 +117,8 @@ class FramedTarget:
     """
 
     def __init__(self, density: Evaluated, frame: Frame) -> None:
-        self.density, self.frame = density, frame
+        self.density = density
+        self.frame = frame
 
     def __call__(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate positions in the frame, up to the frame's constant."""
@@ -141,15 +144,18 @@ class Moments:
 
     def add(self, batch: Tensor) -> None:
         """Take positions into account."""
-        rows, total = len(batch), self.count + len(batch)
+        rows = len(batch)
+        total = self.count + len(batch)
         center = batch.mean(0)
-        gap, residual = center - self.mean, batch - center
+        gap = center - self.mean
+        residual = batch - center
         self.scatter = (
             self.scatter
             + residual.T @ residual
             + torch.outer(gap, gap) * (self.count * rows / total)
         )
-        self.mean, self.count = self.mean + gap * (rows / total), total
+        self.mean = self.mean + gap * (rows / total)
+        self.count = total
 
     def standardized(self, frame: AffineFrame) -> tuple[AffineFrame, Tensor]:
         """
@@ -161,13 +167,12 @@ class Moments:
         leaves the frame nearly as it is, and frames of successive rounds converge. The frame also
         stays where draws lie so far out that their covariance overflows.
         """
-        covariance, mean = (
-            torch.as_tensor(self.scatter) / max(1, self.count - 1),
-            torch.as_tensor(self.mean),
-        )
+        covariance = torch.as_tensor(self.scatter) / max(1, self.count - 1)
+        mean = torch.as_tensor(self.mean)
         if not covariance.isfinite().all():
             return frame, torch.ones_like(mean)
-        variance, dim = covariance.diagonal(), len(mean)
+        variance = covariance.diagonal()
+        dim = len(mean)
         effective = self.count / DRAWS_PER_EFFECTIVE_DRAW
         scale = (effective * variance + 1).div(effective + 1).sqrt()
         weight = min(effective / (effective + dim), LARGEST_WEIGHT)
@@ -232,7 +237,7 @@ def estimated(draws: Tensor, effective: float, former: Metric, dense: bool) -> M
         return former
     wide = draws.double()
     spread = wide.std(0, correction=0)
-    varies = spread.isfinite() & (spread > 1e-12 * former.spread)
+    varies = spread.isfinite() & (spread > NOTHING * former.spread)
     scale = torch.where(varies, spread, former.spread.double())
     if not dense:
         return Metric(DENSITY_FRAME, scale.to(draws.dtype))

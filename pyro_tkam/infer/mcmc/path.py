@@ -29,7 +29,8 @@ class Path:
     """
 
     def __init__(self, density: Density, gradients: bool = True) -> None:
-        self.density, self.gradients = density, gradients
+        self.density = density
+        self.gradients = gradients
         function = _with_gradient if gradients else _without_gradient
         self._evaluate = TracedFunction(
             partial(function, density.reference_terms),
@@ -112,7 +113,8 @@ class PathTarget:
     """
 
     def __init__(self, path: Path, t: Tensor) -> None:
-        self.path, self.t = path, t
+        self.path = path
+        self.t = t
 
     @property
     def layout(self) -> Layout:

@@ -85,7 +85,9 @@ class BatchRun(ABC):
             ("checkpoint_every", checkpoint_every, 1),
         ):
             whole_number(name, value, least)
-        self.num_samples, self.warmup_steps, self.num_chains = num_samples, warmup_steps, num_chains
+        self.num_samples = num_samples
+        self.warmup_steps = warmup_steps
+        self.num_chains = num_chains
         self.disable_progbar = disable_progbar
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.checkpoint_every = checkpoint_every
@@ -207,7 +209,9 @@ class BatchRun(ABC):
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         with poutine.block(), pyro.validation_enabled(False):
-            self._records, self._done, self._rng = {}, 0, {}
+            self._records = {}
+            self._done = 0
+            self._rng = {}
             self._unsaved = 0
             if self.checkpoint is not None and self._resumed is None and self.checkpoint.exists():
                 self.resume(load_checkpoint(self.checkpoint))
@@ -233,7 +237,8 @@ class BatchRun(ABC):
                 f"{float(saved.sum()):.6g} where this run has {float(own['log_density'].sum()):.6g}"
             )
         self._load(state["chains"])
-        self._done, self._resumed = state["steps"], None
+        self._done = state["steps"]
+        self._resumed = None
         for name, value in state["records"].items():
             self._records[name] = value.new_empty(self.num_samples, *value.shape[1:])
             self._records[name][: len(value)] = value[: self.num_samples]

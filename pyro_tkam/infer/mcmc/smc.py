@@ -24,6 +24,7 @@ from pyro_tkam.infer.parallel import check_executor, run_seeded
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators import Estimate
 
+FEWEST_PARTICLES = 64
 FEWEST_RUNS = 4
 RHAT_LIMIT = 1.05
 """Between runs. Of runs of ``N`` independent draws it is about ``1 + 1/(2N)``."""
@@ -85,8 +86,10 @@ class SMC(BatchRun):
     ) -> None:
         if num_runs < FEWEST_RUNS:
             raise ValueError(f"num_runs must be at least {FEWEST_RUNS}, got {num_runs}")
-        if num_particles < 64:
-            raise ValueError(f"num_particles must be at least 64, got {num_particles}")
+        if num_particles < FEWEST_PARTICLES:
+            raise ValueError(
+                f"num_particles must be at least {FEWEST_PARTICLES}, got {num_particles}"
+            )
         if not 0 < ess_threshold < 1:
             raise ValueError(f"ess_threshold must lie in (0, 1), got {ess_threshold}")
         num_particles = POPULATIONS * -(-num_particles // POPULATIONS)
@@ -95,7 +98,9 @@ class SMC(BatchRun):
             kernel, num_runs, 0, num_particles, disable_progbar, checkpoint, checkpoint_every
         )
         check_executor(executor)
-        self.model, self.ess_threshold, self.executor = model, ess_threshold, executor
+        self.model = model
+        self.ess_threshold = ess_threshold
+        self.executor = executor
         self._rungs: list[Rung] = []
         self._samples: dict[str, Tensor] = {}
 
@@ -105,8 +110,10 @@ class SMC(BatchRun):
         :raises ValueError: if the prior and the posterior share no support that draws find.
         :raises KeyboardInterrupt: after Ctrl-C, between two temperatures or runs.
         """
-        self._args, self._kwargs = args, kwargs
-        self._samples, self._rungs = {}, []
+        self._args = args
+        self._kwargs = kwargs
+        self._samples = {}
+        self._rungs = []
         self._run(args, kwargs)
         warn_of(self.verdict, "the draws")
 

@@ -72,7 +72,8 @@ class StepSizeSearch:
 
     def restart(self) -> None:
         """Take large steps again, and forget what was averaged."""
-        self.count, self.averaged = 0, 0
+        self.count = 0
+        self.averaged = 0
         self.total: Tensor | float = 0.0
 
     def update(
@@ -91,7 +92,8 @@ class StepSizeSearch:
         change = torch.where(tried < 0.99 * step_size, 0.0, change)
         logarithm = step_size.log() + change.clamp_min(-LARGEST_FALL)
         if average:
-            self.total, self.averaged = self.total + logarithm, self.averaged + 1
+            self.total = self.total + logarithm
+            self.averaged = self.averaged + 1
         return logarithm.exp()
 
     @property
@@ -105,4 +107,6 @@ class StepSizeSearch:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self.count, self.averaged, self.total = state["count"], state["averaged"], state["total"]
+        self.count = state["count"]
+        self.averaged = state["averaged"]
+        self.total = state["total"]

@@ -113,7 +113,10 @@ class TemperedEnsemble:
         ess_threshold: float = 0.5,
         schedule: Sequence[Rung] | None = None,
     ) -> None:
-        self.mover, self.path, self.rows, self.ess_threshold = mover, path, rows, ess_threshold
+        self.mover = mover
+        self.path = path
+        self.rows = rows
+        self.ess_threshold = ess_threshold
         self.schedule = schedule
         self.num_populations = POPULATIONS if schedule is None else 1
         self.search = StepSizeSearch(mover.target_accept_prob)
@@ -216,7 +219,8 @@ class TemperedEnsemble:
                 rate = step_size_rate(info)
                 state.step_size = self.search.update(state.step_size, rate, tried=info.step_size[0])
             state.gradients += int(info.row_evaluations.max())
-        state.position, state.rest = frame.outer(point.position), point.parts[1]
+        state.position = frame.outer(point.position)
+        state.rest = point.parts[1]
 
     def _draw_reference(self) -> EnsembleState:
         """Draw rows with finite density, from the prior or else around 0."""

@@ -131,7 +131,8 @@ class VectorizedMCMC(BatchRun):
             checkpoint,
             checkpoint_every,
         )
-        self.hook_fn, self.save_params = hook_fn, save_params
+        self.hook_fn = hook_fn
+        self.save_params = save_params
         self.thin = whole_number("thin", thin, 1)
         self.transforms = dict(transforms) if transforms is not None else None
         if initial_params is not None:
@@ -154,10 +155,13 @@ class VectorizedMCMC(BatchRun):
         """
         if self.kernel.model is not None:
             checked = check_data(self.kernel.model, args, kwargs)
-            args, kwargs = checked.args, checked.kwargs
+            args = checked.args
+            kwargs = checked.kwargs
             self._first = checked.first
-        self._args, self._kwargs = args, kwargs
-        self._samples, self.sample_stats = {}, {}
+        self._args = args
+        self._kwargs = kwargs
+        self._samples = {}
+        self.sample_stats = {}
         self._diagnostics = [{} for _ in range(self.num_chains)]
         self._verdict = None
         self._run(args, kwargs)
@@ -369,7 +373,8 @@ class VectorizedMCMC(BatchRun):
     def _chain_run(self) -> ChainRun:
         if not self._samples:
             raise RuntimeError("run() must be called before there are results")
-        stats, adaptation = self.sample_stats, self._moving.adaptation
+        stats = self.sample_stats
+        adaptation = self._moving.adaptation
         growth = adaptation.growth if isinstance(adaptation, EnsembleAdaptation) else None
         return ChainRun(
             draws=self._positions.flatten(2),

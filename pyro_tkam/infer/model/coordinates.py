@@ -137,7 +137,8 @@ class Turns(Transform):
 
     def __init__(self, period: float, center: float = 0.0) -> None:
         super().__init__()
-        self.period, self.center = period, center
+        self.period = period
+        self.center = center
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Turns):
@@ -336,7 +337,8 @@ class Chart:
 
     def turned(self, position: Tensor) -> Tensor:
         """Return positions ``(rows, *rest, dim)``, the same where no angle needs a turn."""
-        angle, periods = position[..., self.columns], self.periods.to(position.device)
+        angle = position[..., self.columns]
+        periods = self.periods.to(position.device)
         radians = angle.double() * (2 * math.pi / periods)
         total = torch.stack([radians.sin().sum(0), radians.cos().sum(0)])
         self.resultant = total if self.resultant is None else self.resultant + total

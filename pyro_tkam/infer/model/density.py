@@ -198,11 +198,15 @@ class ModelDensity:
             raise ValueError(
                 f"vectorization must be one of {sorted(RUNNERS)} or None, got {vectorization!r}"
             )
-        self._model, self._init_strategy = model, init_strategy
-        self._transforms, self._standard_normal = dict(transforms or {}), standard_normal
+        self._model = model
+        self._init_strategy = init_strategy
+        self._transforms = dict(transforms or {})
+        self._standard_normal = standard_normal
         self._from_normal = False
         self._trace_graph = trace_graph
-        self._args, self._kwargs, self._nesting = args, dict(kwargs or {}), max_plate_nesting
+        self._args = args
+        self._kwargs = dict(kwargs or {})
+        self._nesting = max_plate_nesting
         if first is None or max_plate_nesting is not None:
             self._find_structure(init_strategy, max_plate_nesting)
         else:
@@ -261,7 +265,8 @@ class ModelDensity:
         """
         new = copy(self)
         new._known = None
-        new._args, new._kwargs = args, dict(kwargs)
+        new._args = args
+        new._kwargs = dict(kwargs)
         if not self._knows(args, new._kwargs):
             new._find_structure(
                 centered_like(self.structure.trace), self.structure.max_plate_nesting
@@ -368,7 +373,8 @@ class ModelDensity:
         From the sites' values to their unconstrained coordinates, at the sites that use them; see
         :meth:`moving_supports`.
         """
-        nodes, sites = self.structure.trace.nodes, self.layout.sites
+        nodes = self.structure.trace.nodes
+        sites = self.layout.sites
         return {
             name: site.coordinate.transform(nodes[name]["fn"]).inv
             for name, site in sites.items()

@@ -58,8 +58,11 @@ class ModelTerms:
         structure: Structure,
         layout: Layout,
     ) -> None:
-        self.model, self.args, self.kwargs = model, args, kwargs
-        self.structure, self.layout = structure, layout
+        self.model = model
+        self.args = args
+        self.kwargs = kwargs
+        self.structure = structure
+        self.layout = layout
         self._names = [name for name, _ in structure.sites()]
         self.prior_names = [name for name, site in structure.sites() if is_prior(site)]
         self._flat = {name for name in structure.latent if is_flat(structure.trace.nodes[name])}
@@ -91,7 +94,8 @@ class ModelTerms:
         Return log prior and log likelihood at a position; those of the first run, without another,
         if that is where the model ran, and its distributions took its values.
         """
-        coordinates, nodes = self.layout.unflatten(position), self.structure.trace.nodes
+        coordinates = self.layout.unflatten(position)
+        nodes = self.structure.trace.nodes
         for name, site in self.layout.sites.items():
             value = site.coordinate.value(nodes[name]["fn"], coordinates[name])
             if not torch.allclose(
@@ -99,7 +103,8 @@ class ModelTerms:
             ):
                 return self.one(position)
         with torch.no_grad(), in_latents_only():
-            dims, sizes = self.layout.local_dims, self.layout.local_shape
+            dims = self.layout.local_dims
+            sizes = self.layout.local_shape
             try:
                 return self._sum(self.structure.trace, coordinates, dims, sizes)
             except ValueError:  # data lie outside a support, which that run checks
@@ -200,11 +205,13 @@ class ModelTerms:
 
     def _begins_as_first_run(self, trace: poutine.Trace) -> bool:
         """Tell whether the first row of latent sites has the densities of the first run."""
-        rank, plain = self.structure.max_plate_nesting + 1, self.structure.plain.nodes
+        rank = self.structure.max_plate_nesting + 1
+        plain = self.structure.plain.nodes
         latent = [(name, site) for name, site in sample_sites(trace) if is_latent(site)]
         with torch.no_grad(), pyro.validation_enabled(False), in_latents_only():
             for name, site in latent:
-                term, wanted = site_log_prob(site), site_log_prob(plain[name])
+                term = site_log_prob(site)
+                wanted = site_log_prob(plain[name])
                 first = term[0] if term.ndim == rank else term
                 if first.numel() != wanted.numel():
                     return False
@@ -339,7 +346,8 @@ class _SetCoordinates(poutine.messenger.Messenger):
 
     def __init__(self, layout: Layout, coordinates: dict[str, Tensor]) -> None:
         super().__init__()
-        self.layout, self.coordinates = layout, coordinates
+        self.layout = layout
+        self.coordinates = coordinates
 
     def _pyro_sample(self, msg: Site) -> None:
         name = msg["name"]
@@ -354,12 +362,14 @@ class _FirstRow(poutine.messenger.Messenger):
 
     def __init__(self, structure: Structure) -> None:
         super().__init__()
-        self.nodes, self.nesting = structure.plain.nodes, structure.max_plate_nesting
+        self.nodes = structure.plain.nodes
+        self.nesting = structure.max_plate_nesting
 
     def _pyro_post_sample(self, msg: Site) -> None:
         if not is_latent(msg) or msg["name"] not in self.nodes:
             return
-        value, dim = msg["value"], -1 - self.nesting - msg["fn"].event_dim
+        value = msg["value"]
+        dim = -1 - self.nesting - msg["fn"].event_dim
         first = self.nodes[msg["name"]]["value"].reshape(value.narrow(dim, 0, 1).shape)
         msg["value"] = torch.cat([first, value.narrow(dim, 1, value.shape[dim] - 1)], dim)
 

@@ -92,7 +92,8 @@ def _is_along_own(node: fx.Node) -> bool:
     """Tell whether a node normalizes along a dimension that was not expanded."""
     if node.target is not aten._log_softmax.default:
         return False
-    (expanded,), dim = node.all_input_nodes, node.args[1]
+    (expanded,) = node.all_input_nodes
+    dim = node.args[1]
     before, after = (each.meta.get("val") for each in (_source(expanded), expanded))
     return (
         isinstance(before, Tensor)

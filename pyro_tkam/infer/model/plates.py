@@ -179,7 +179,8 @@ def _shifts(position: Tensor) -> Tensor:
     shifts = torch.zeros_like(position)
     sizes = position.new_tensor(MOVES).repeat_interleave(NUM_MOVED // len(MOVES))[:, None]
     direction = torch.randn_like(shifts[NUM_TRIALS:])
-    direction[0::4], direction[1::4] = 1.0, -1.0
+    direction[0::4] = 1.0
+    direction[1::4] = -1.0
     shifts[NUM_TRIALS:] = sizes * direction[torch.randperm(NUM_MOVED)]
     return shifts
 

@@ -27,7 +27,8 @@ class KnownStructure:
         new = self._seen is None or self._seen[0] is not model or self._seen[1] is not guide
         if new:
             check_batch(model, args, kwargs)
-            self._seen, self._calls = (model, guide), 0
+            self._seen = (model, guide)
+            self._calls = 0
             self.last = _with_any_guide(model, guide, args, kwargs)
         self._calls += 1
         if not new and _is_power_of_four(self._calls):

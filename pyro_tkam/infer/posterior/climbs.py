@@ -15,16 +15,21 @@ from pyro_tkam.infer.posterior.target import PosteriorTarget, ReferenceDraws
 CLIMB_SHARE = 0.2
 """Most of what is left of a budget that a batch of climbs takes."""
 
-MOST_CLIMBS, BATCH, CLIMB_SECONDS, WIDE_SHARE = 2**14, 2048, 1.0, 0.04
+MOST_CLIMBS = 2**14
+BATCH = 2048
+CLIMB_SECONDS = 1.0
+WIDE_SHARE = 0.04
 """How many prior draws climb in all where that takes few seconds and little of the budget."""
 
-FEWEST, GROWTH = 16, 4
+FEWEST = 16
+GROWTH = 4
 """Climbs of a batch: how few are worth it, and how many times as many as before."""
 
 LARGEST_WIDENED = 20
 """Dimensions up to which more climbs than the first may find another basin."""
 
-MOST_LINED, LINE_STARTS = 2, 64
+MOST_LINED = 2
+LINE_STARTS = 64
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,9 @@ class Climbs:
     def __init__(
         self, target: PosteriorTarget, draws: ReferenceDraws, seconds_a_draw: float
     ) -> None:
-        self.target, self.draws, self.seconds_a_draw = target, draws, seconds_a_draw
+        self.target = target
+        self.draws = draws
+        self.seconds_a_draw = seconds_a_draw
         self.optima = none_of(target.dim)
         self._pace = _Pace(0, 1.0, 1)
         self._climbed = draws.log_weights == -torch.inf
@@ -75,9 +82,11 @@ class Climbs:
         """Climb from some of the prior draws, and return the optima that are new."""
         rows = rows[~self._climbed[rows]]
         self._climbed[rows] = True
-        begin, spent = time.process_time(), self.target.budget.spent
+        begin = time.process_time()
+        spent = self.target.budget.spent
         new = self._add(self._ends(self.draws.positions[rows]))
-        seconds, evaluations = time.process_time() - begin, self.target.budget.spent - spent
+        seconds = time.process_time() - begin
+        evaluations = self.target.budget.spent - spent
         self._pace = _Pace(len(rows), max(seconds, 1e-6), max(evaluations, 1))
         return new
 
@@ -86,7 +95,8 @@ class Climbs:
         if self.target.dim > LARGEST_WIDENED or not len(self):
             return
         budget = self.target.budget
-        begin, end = time.process_time(), budget.spent + WIDE_SHARE * budget.left
+        begin = time.process_time()
+        end = budget.spent + WIDE_SHARE * budget.left
         for location in self.optima.location[:MOST_LINED]:
             names = self.target.density.layout.names
             lines = lines_through(location, self._center, self._scale, names)
@@ -107,7 +117,8 @@ class Climbs:
         """Return the optima above the peaks of lines; no hits of prior draws."""
         values = self.target.log_joint(lines.flatten(0, 1)).unflatten(0, lines.shape[:2])
         peak = rises_between(values)
-        starts, heights = lines[peak], values[peak]
+        starts = lines[peak]
+        heights = values[peak]
         away = (self.optima.distance(starts) > self.optima.reach).all(0)
         highest = heights[away].topk(min(LINE_STARTS, int(away.sum()))).indices
         found = self._ends(starts[away][highest])

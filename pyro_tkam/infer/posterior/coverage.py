@@ -17,7 +17,8 @@ from pyro_tkam.ops.estimators import importance
 SMALL_SHARE = 0.01
 """Share of an evidence that a mode may hold without being looked for."""
 
-NUM_WEIGHED, FEWEST_WEIGHED = 1000, 100
+NUM_WEIGHED = 1000
+FEWEST_WEIGHED = 100
 FEWEST_EFFECTIVE = 20.0
 """Effective draws of a peak below which its curvature does not describe it, and says no mass."""
 
@@ -27,7 +28,8 @@ FEWEST_HITS = 3
 RULE_OF_THREE = 3.0
 """What has a chance of three in so many tries is missed by all of them one time in twenty."""
 
-UNLIKE, NARROW = math.log(1.15), 4.0
+UNLIKE = math.log(1.15)
+NARROW = 4.0
 """Difference of log widths from which modes are of unlike widths, and how many times as narrow as
 the widest they may then be."""
 
@@ -75,7 +77,9 @@ def heavy_peaks(
     :param draws: what the evidence was estimated from, or draws of the posterior.
     :param log_evidence: the estimate.
     """
-    chosen, masses, missed = [], [], []
+    chosen = []
+    masses = []
+    missed = []
     shares = draws.log_weights.softmax(0)
     for index in range(len(optima)):
         if optima.log_mass[index] < log_evidence + math.log(SMALL_SHARE) - 3:
@@ -148,7 +152,8 @@ def unlike_verdict(peaks: Peaks, num_climbs: int) -> Verdict:
     :param peaks: of an evidence.
     :param num_climbs: how many prior draws climbed.
     """
-    width, apart = peaks.optima.log_width, ~_same_peak(peaks.optima)
+    width = peaks.optima.log_width
+    apart = ~_same_peak(peaks.optima)
     unlike = torch.where(apart, (width - width[:, None]).abs(), 0.0)
     if not len(width) or unlike.amax() < UNLIKE:
         return Verdict()

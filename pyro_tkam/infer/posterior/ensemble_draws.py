@@ -42,7 +42,9 @@ class EnsembleDraws:
     def __init__(
         self, kernel: EnsembleHMC, density: ModelDensity, budget: Budget, tell: Told
     ) -> None:
-        self.density, self.budget, self.tell = density, budget, tell
+        self.density = density
+        self.budget = budget
+        self.tell = tell
         self._start = EnsembleStart(kernel, kernel, density, NUM_CHAINS, rows_go_on=True)
         self._most_of_a_step = NUM_CHAINS * (kernel.max_steps + 1)
         self._positions: list[Tensor] = []
@@ -113,7 +115,8 @@ class EnsembleDraws:
                 before = ensemble.state.gradients
                 self.tell(f"tempering, t = {ensemble.state.t.min():.1e}")
             self._chains = self._start.chains(WARMUP_STEPS)
-            self._spent, self._steps = 0, 0
+            self._spent = 0
+            self._steps = 0
             for index in range(WARMUP_STEPS):
                 self._step()
                 self.tell(f"warm-up, step {index + 1} of {WARMUP_STEPS}")
@@ -124,5 +127,6 @@ class EnsembleDraws:
         info = self._chains.step()
         evaluations = int(info.total_evaluations)
         self.budget.spend(evaluations)
-        self._spent, self._steps = self._spent + evaluations, self._steps + 1
+        self._spent = self._spent + evaluations
+        self._steps = self._steps + 1
         return info

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 POINTS = 128
-FARTHEST_SHIFT, LARGEST_FACTOR = 4.0, 3.0
+FARTHEST_SHIFT = 4.0
+LARGEST_FACTOR = 3.0
 """How far lines reach: in standard deviations of the prior, and in multiples of the optimum."""
 
 

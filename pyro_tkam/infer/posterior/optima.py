@@ -127,10 +127,12 @@ def find_optima(target: PosteriorTarget, starts: Tensor, scale: Tensor, most_ste
     left = order
     slopes = 0
     while len(left) and len(found) < MOST_OPTIMA and slopes < MOST_SLOPES:
-        location, value = ends.position[left[0]].double(), ends.value[left[0]]
+        location = ends.position[left[0]].double()
+        value = ends.value[left[0]]
         described = _described(target, location, value, scale)
         if described is None:
-            left, slopes = left[1:], slopes + 1
+            left = left[1:]
+            slopes = slopes + 1
             continue
         factor, log_mass = described
         one = Optima(location[None], factor[None], log_mass[None], torch.zeros(1).long())
@@ -159,7 +161,8 @@ def _described(
         if factor is None:
             width = 10 * width
             continue
-        before, width = width, factor.square().sum(-1).sqrt()
+        before = width
+        width = factor.square().sum(-1).sqrt()
         ratio = width / before
         if ratio.max() < 2 and ratio.min() > 0.5:
             break
@@ -177,8 +180,10 @@ def _curvature(
 ) -> Tensor:
     """Return the negative Hessian by central differences of gradients."""
     steps = (STEP * width).diag()
-    ahead, behind = (location + steps).to(dtype), (location - steps).to(dtype)
-    (_, up), (_, down) = gradient(ahead), gradient(behind)
+    ahead = (location + steps).to(dtype)
+    behind = (location - steps).to(dtype)
+    (_, up) = gradient(ahead)
+    (_, down) = gradient(behind)
     apart = (ahead.double() - behind.double()).diagonal()
     curvature = (down.double() - up.double()) / apart.unsqueeze(-1)
     return (curvature + curvature.mT) / 2

@@ -23,11 +23,13 @@ from pyro_tkam.infer.posterior.target import PosteriorTarget, ReferenceDraws
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators.mixture import Mixture
 
-SEARCH_DRAWS, SEARCH_SECONDS = 2**16, 5.0
+SEARCH_DRAWS = 2**16
+SEARCH_SECONDS = 5.0
 SEARCH_SHARE = 0.2
 """Most of the budget that the prior draws of a search take."""
 
-RANDOM_STARTS, BEST_STARTS = 64, 64
+RANDOM_STARTS = 64
+BEST_STARTS = 64
 CONTRADICTION = math.log(20.0)
 """Nats by which the largest weight of a prior draw, shared by all draws, may exceed an evidence: a
 chance of one in twenty at most, by Markov's inequality."""
@@ -44,7 +46,8 @@ class Search:
     """
 
     def __init__(self, target: PosteriorTarget, progress: Progress) -> None:
-        self.target, self.progress = target, progress
+        self.target = target
+        self.progress = progress
         self.seconds_a_draw = 0.0
         self.poor: Evidence | None = None
 
@@ -85,7 +88,8 @@ class Search:
         :param proposal: of one batch element, in the coordinates of the target.
         :param log_evidence: an estimate, by which the posterior is normalized.
         """
-        positions, climbs = self.draws.positions.double().unsqueeze(1), self.climbs
+        positions = self.draws.positions.double().unsqueeze(1)
+        climbs = self.climbs
         starts = []
         for each in (proposal, proposal._replace(df=torch.full_like(proposal.df, math.inf))):
             excess = self.draws.log_joint - log_evidence - each.log_prob(positions).squeeze(1)

@@ -18,7 +18,9 @@ from pyro_tkam.infer.model.failures import ForRows
 from pyro_tkam.infer.posterior.budget import Budget
 from pyro_tkam.ops.estimators import CrossProposal
 
-MOST_ROWS, FEW_ROWS, MOST_LOOPED = 8192, 128, 16
+MOST_ROWS = 8192
+FEW_ROWS = 128
+MOST_LOOPED = 16
 MOST_WITH_GRADIENT = 2048
 BATCH_SHARE = 0.1
 """Share of the time for prior draws that one batch may take."""
@@ -58,7 +60,8 @@ class PosteriorTarget:
     """
 
     def __init__(self, density: ModelDensity, budget: Budget) -> None:
-        self.density, self.budget = density, budget
+        self.density = density
+        self.budget = budget
         self.dim = density.layout.dim
         self.dtype = density.draw_start(1).dtype
         at_once = NUMBERS_AT_ONCE // max(1, density.structure.num_data)
@@ -73,7 +76,9 @@ class PosteriorTarget:
         :param num: how many.
         :param seconds: of the processor, after which no further batch is begun.
         """
-        begin, parts, left = time.process_time(), [], num
+        begin = time.process_time()
+        parts = []
+        left = num
         size = self.few
         while left > 0:
             with _outside():
@@ -102,7 +107,8 @@ class PosteriorTarget:
 
     def with_gradient(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log joint density ``(num,)`` and its gradient ``(num, dim)``."""
-        values, gradients = [], []
+        values = []
+        gradients = []
         for chunk in positions.split(self.climbing):
             self.budget.spend(len(chunk))
             with _outside():

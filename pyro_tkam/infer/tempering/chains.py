@@ -115,14 +115,19 @@ class TemperedChains:
         warmup_steps: int,
         swap_every: int,
     ) -> None:
-        self.kernel, self.density, self.ladder = kernel, density, ladder
-        self.num_chains, self.warmup_steps, self.swap_every = num_chains, warmup_steps, swap_every
+        self.kernel = kernel
+        self.density = density
+        self.ladder = ladder
+        self.num_chains = num_chains
+        self.warmup_steps = warmup_steps
+        self.swap_every = swap_every
         self.round_ends = doubling_rounds(warmup_steps)
         self.num_unadjusted = max(
             kernel.unadjusted_steps(warmup_steps), transient_steps(warmup_steps)
         )
         self.adaptation = kernel.adaptation(warmup_steps)
-        self.index, self.swaps = 0, 0
+        self.index = 0
+        self.swaps = 0
         betas = ladder.start()
         can_sample = density.can_sample_prior()
         self.exact_prior = can_sample and density.draws_prior_exactly()
@@ -249,11 +254,9 @@ class TemperedChains:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self.index, self.swaps, self.evaluations = (
-            state["index"],
-            state["swaps"],
-            state["evaluations"],
-        )
+        self.index = state["index"]
+        self.swaps = state["swaps"]
+        self.evaluations = state["evaluations"]
         self.dearest_step = torch.full_like(self.dearest_step, state["dearest_step"])
         self._set_betas(state["betas"])
         self.set_tuning(Tuning(*state["tuning"]))

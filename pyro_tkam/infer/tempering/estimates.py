@@ -126,7 +126,8 @@ def guide_verdict(guided: Evidence, bridged: Evidence, draws: TemperedDraws) -> 
     Compare an estimate from a guide, which may miss a mode without a trace, with two from a
     tempered run.
     """
-    estimate, others = _estimate_of(guided), (along_ladder(draws), _estimate_of(bridged))
+    estimate = _estimate_of(guided)
+    others = (along_ladder(draws), _estimate_of(bridged))
     verdicts = [agreement(estimate, other, limit=0.0) for other in others]
     error = AGREEMENT_SIGMAS * min(other.standard_error.max().item() for other in others)
     reach = (

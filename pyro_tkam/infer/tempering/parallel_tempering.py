@@ -69,7 +69,8 @@ class PowerPosteriors:
     @cached_property
     def verdict(self) -> Verdict:
         """Whether the draws at ``t = 1`` can be trusted, by themselves and by the whole ladder."""
-        stats, last = self.sample_stats, self.positions[-1]
+        stats = self.sample_stats
+        last = self.positions[-1]
         turned = around_mean(last.flatten(0, 1), self.density.layout.periods)
         posterior = ChainRun(
             draws=turned.unflatten(0, last.shape[:2]).flatten(2),
@@ -207,8 +208,10 @@ class ParallelTempering(BatchRun):
                 "kernel must be made from a model, as a potential_fn has no prior to temper from, "
                 "got one made from potential_fn"
             )
-        self.swap_every, self.keep_all = whole_number("swap_every", swap_every, 1), keep_all
-        self.standard_normal, self.max_evaluations = standard_normal, max_evaluations
+        self.swap_every = whole_number("swap_every", swap_every, 1)
+        self.keep_all = keep_all
+        self.standard_normal = standard_normal
+        self.max_evaluations = max_evaluations
         self._ladder = make_ladder(schedule, num_temperatures)
         self.prepared: ModelDensity | None = None
         self.result: PowerPosteriors | None = None
@@ -224,7 +227,8 @@ class ParallelTempering(BatchRun):
         assert self.kernel.model is not None
         if self.prepared is None:
             checked = check_model(self.kernel.model, args, kwargs)
-            args, kwargs = checked.args, checked.kwargs
+            args = checked.args
+            kwargs = checked.kwargs
         self.result = None
         self._run(args, kwargs)
         if self.num_draws == 0:
@@ -282,7 +286,8 @@ class ParallelTempering(BatchRun):
         result = self._finished()
         shown = result.density.layout.angles_around_mean(result.samples)
         print_summary(shown, prob=check_mass(prob))
-        trips, barrier = int(result.round_trips.sum()), result.barrier[-1].item()
+        trips = int(result.round_trips.sum())
+        barrier = result.barrier[-1].item()
         print(f"Round trips: {trips}; barrier: {barrier:.2f}; temperatures: {len(result.betas)}")
         print(result.verdict)
 
@@ -326,7 +331,8 @@ class ParallelTempering(BatchRun):
         return self._chains.state()
 
     def _load(self, state: dict[str, Any]) -> None:
-        saved, own = len(state["betas"]), len(self._chains.betas)
+        saved = len(state["betas"])
+        own = len(self._chains.betas)
         if saved != own:
             raise ValueError(
                 f"state must have been saved with {own} temperatures, as this run has, got {saved}"

@@ -76,15 +76,18 @@ class MorletWavelets(ShiftedKernel):
         :math:`D_{n+1} = (iω - u) D_n - n D_{n-1}`.
         """
         u = u.clamp(-_REACH, _REACH)
-        w, gaussian = cls.frequency, gaussian_derivative(u, 0)
+        w = cls.frequency
+        gaussian = gaussian_derivative(u, 0)
         previous = (torch.zeros_like(u), torch.zeros_like(u))
-        real, imag = gaussian * torch.cos(w * u), gaussian * torch.sin(w * u)
+        real = gaussian * torch.cos(w * u)
+        imag = gaussian * torch.sin(w * u)
         for n in range(order):
             following = (
                 -u * real - w * imag - n * previous[0],
                 w * real - u * imag - n * previous[1],
             )
-            previous, (real, imag) = (real, imag), following
+            previous = (real, imag)
+            (real, imag) = following
         return real
 
 
@@ -100,7 +103,8 @@ def gaussian_derivative(u: Tensor, order: int) -> Tensor:
     gaussian = torch.exp2(u.square() * _MINUS_HALF_LOG2_E)
     if order == 0:
         return gaussian
-    previous, current = gaussian, -u * gaussian
+    previous = gaussian
+    current = -u * gaussian
     for n in range(1, order):
         previous, current = current, -(u * current + n * previous)
     return current

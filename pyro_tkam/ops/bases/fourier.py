@@ -84,7 +84,8 @@ class FourierSeries(BasisFunctions):
 
     def angle(self, z: Tensor) -> Tensor:
         """Evaluate ``θ``."""
-        low, high = self.grid[..., 0], self.grid[..., -1]
+        low = self.grid[..., 0]
+        high = self.grid[..., -1]
         return (z - low) * (2 * math.pi * self.width / (high - low))
 
     def start(self, noise: Tensor, low: float, high: float) -> Tensor:
@@ -108,8 +109,10 @@ class FourierPlanes:
     def planes(self, v: Tensor, offsets: Tensor | None, order: int) -> Iterator[Tensor]:
         """Yield a derivative of each function at the angle ``v``."""
         yield torch.ones_like(v) if order == 0 else torch.zeros_like(v)
-        cos, sin = torch.cos(v), torch.sin(v)
-        real, imag = cos, sin
+        cos = torch.cos(v)
+        sin = torch.sin(v)
+        real = cos
+        imag = sin
         for k in range(1, self.num_frequencies + 1):
             # A derivative turns the pair by a quarter and multiplies it by k.
             for plane in ((real, imag), (-imag, real), (-real, -imag), (imag, -real))[order % 4]:

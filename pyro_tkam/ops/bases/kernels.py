@@ -115,7 +115,8 @@ class ShiftedKernel(BasisFunctions):
 
     def _in_units(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Measure from the middle, where ``v - o`` is rounded least, in units of ``hτ``."""
-        low, high = self.grid[..., 0], self.grid[..., -1]
+        low = self.grid[..., 0]
+        high = self.grid[..., -1]
         rate = (self.num_functions - 1) / ((high - low) * self.width)
         middle = (low + high) / 2
         return (z - middle) * rate, (self.grid - middle.unsqueeze(-1)) * rate.unsqueeze(-1)

@@ -156,7 +156,8 @@ class _Moments(torch.autograd.Function):
         if in_dims[1] is not None:
             return _map_offsets(_Moments, info, in_dims, v, offsets, weights, rest)
         size = info.batch_size
-        v, weights = _columns(v, in_dims[0], size), _columns(weights, in_dims[2], size)
+        v = _columns(v, in_dims[0], size)
+        weights = _columns(weights, in_dims[2], size)
         return _Moments.apply(v, offsets, weights, *rest).unflatten(0, (size, -1)), 0
 
 

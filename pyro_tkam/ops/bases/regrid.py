@@ -140,7 +140,8 @@ def _solve(matrix: Tensor, target: Tensor) -> Tensor:
 def _points(old: BasisFunctions, new: BasisFunctions, samples: Tensor | None) -> Tensor:
     """Return the points of a fit, shape ``(T, *grid_batch)``, where the new grid reaches."""
     count = _POINTS_A_FUNCTION * max(old.num_functions, new.num_functions)
-    low, high = new.placed[..., :1], new.placed[..., -1:]
+    low = new.placed[..., :1]
+    high = new.placed[..., -1:]
 
     def inside(knots: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(knots, low), high)

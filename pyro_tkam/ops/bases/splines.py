@@ -437,7 +437,8 @@ def local_splines(
     values = [torch.ones_like(z).expand(cell.shape)]
     for d in range(1, (degree if order is None else order) + 1):
         # Function j of degree d - 1 reaches from the knot low[j] to the knot high[j].
-        low, high = around[degree - d : degree], around[degree : degree + d]
+        low = around[degree - d : degree]
+        high = around[degree : degree + d]
         shares = [value / (b - a) for value, a, b in zip(values, low, high, strict=True)]
         falling = [(b - z) * share for b, share in zip(high, shares, strict=True)]
         rising = [(z - a) * share for a, share in zip(low, shares, strict=True)]

@@ -79,10 +79,12 @@ def log_ratio(
     tolerance = torch.finfo(center.dtype).eps ** (2 / 3)  # Newton's next step would be its square
     for _ in range(_MAX_ITERATIONS):
         excess, slope = _imbalance(log_lower, log_upper, offset, center)
-        low, high = torch.where(excess > 0, center, low), torch.where(excess > 0, high, center)
+        low = torch.where(excess > 0, center, low)
+        high = torch.where(excess > 0, high, center)
         newton = center + excess / slope
         inside = (newton >= low) & (newton <= high)
-        previous, center = center, torch.where(inside, newton, (low + high) / 2)
+        previous = center
+        center = torch.where(inside, newton, (low + high) / 2)
         if ((center - previous).abs() <= tolerance * (1 + center.abs())).all():
             break
     log_sigmoids = logsigmoid(log_lower - center), logsigmoid(center - log_upper)
@@ -106,7 +108,8 @@ def _imbalance(
     log_lower: Tensor, log_upper: Tensor, offset: Tensor, center: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Log ratio of the equation's two sides, which falls with ``center``, and minus its slope."""
-    from_lower, from_upper = logsigmoid(log_lower - center), logsigmoid(center - log_upper)
+    from_lower = logsigmoid(log_lower - center)
+    from_upper = logsigmoid(center - log_upper)
     excess = log_mean_exp(from_lower, (0,)) - log_mean_exp(from_upper, (0,)) - offset
     slope_lower = (from_lower.softmax(0) * (center - log_lower).sigmoid()).sum(0)
     slope_upper = (from_upper.softmax(0) * (log_upper - center).sigmoid()).sum(0)

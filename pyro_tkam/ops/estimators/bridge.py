@@ -114,7 +114,9 @@ def _shared_error(difference: Tensor, held_gaps: Tensor) -> Tensor:
 
 def _check(draws: Tensor, num_proposals: int | None) -> None:
     check_chains(draws)
-    num_chains, num_draws, dim = draws.shape[0], draws.shape[1], draws.shape[-1]
+    num_chains = draws.shape[0]
+    num_draws = draws.shape[1]
+    dim = draws.shape[-1]
     if num_draws < _MIN_DRAWS or num_chains * (num_draws // 2) < 2 * (dim + 1):
         raise ValueError(
             f"draws must number {_MIN_DRAWS} in a chain and {4 * (dim + 1)} in all for dimension "

@@ -89,7 +89,8 @@ def cross_bridge(
     1.84
     """
     _check(draws, num_proposals)
-    batch, dim = draws.shape[2:-1], draws.shape[-1]
+    batch = draws.shape[2:-1]
+    dim = draws.shape[-1]
     points = draws.detach().reshape(*draws.shape[:2], -1, dim)
 
     def evaluate(points: Tensor) -> Tensor:

@@ -69,7 +69,8 @@ def check_ladder(log_lik: Tensor, betas: Tensor) -> Tensor:
         raise ValueError(
             f"log_lik must have a non-empty shape (temperature, chain, draw, *batch), got {shape}"
         )
-    num_temperatures, batch = log_lik.shape[0], log_lik.shape[3:]
+    num_temperatures = log_lik.shape[0]
+    batch = log_lik.shape[3:]
     if num_temperatures < 2:
         raise ValueError("log_lik must have 2 temperatures or more, got 1")
     if betas.shape not in ((num_temperatures,), (num_temperatures, *batch)):

@@ -113,7 +113,8 @@ def _order_statistics(tail: Tensor, khat: Tensor, scale: Tensor) -> Tensor:
     inside = tail > 0
     levels = (inside.cumsum(-1) - 0.5) / inside.sum(-1, keepdim=True).clamp(min=1)
     log_survival = torch.where(inside, -levels, 0.0).log1p()
-    shape, scale = khat.unsqueeze(-1), scale.unsqueeze(-1)
+    shape = khat.unsqueeze(-1)
+    scale = scale.unsqueeze(-1)
     flat = shape.abs() < torch.finfo(tail.dtype).eps
     shape = torch.where(flat | ~shape.isfinite(), 1.0, shape)
     return scale * torch.where(flat, -log_survival, (-shape * log_survival).expm1() / shape)

@@ -68,11 +68,9 @@ class LangevinKernel(MCMCKernel):
             raise TypeError(f"model must be callable, got {type(model).__name__}")
         if not isinstance(step_size, int | float) or not 0 < step_size < float("inf"):
             raise ValueError(f"step_size must be positive and finite, got {step_size!r}")
-        self.model, self.potential_fn, self.initial_step_size = (
-            model,
-            potential_fn,
-            float(step_size),
-        )
+        self.model = model
+        self.potential_fn = potential_fn
+        self.initial_step_size = float(step_size)
         self.num_unadjusted = num_unadjusted
         self.transforms: dict[str, Transform] | None = (
             dict(transforms) if transforms is not None else None
@@ -196,7 +194,8 @@ class LangevinKernel(MCMCKernel):
         if self.model is not None:
             with pyro.validation_enabled(True):  # MCMC has turned it off
                 checked = check_data(self.model, args, kwargs)
-            args, kwargs = checked.args, checked.kwargs
+            args = checked.args
+            kwargs = checked.kwargs
         params = self._initial_params
         density = self.density(args, kwargs, params)
         if moving := density.moving_supports():

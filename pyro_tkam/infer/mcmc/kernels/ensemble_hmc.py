@@ -84,7 +84,8 @@ class EnsembleHMC(LangevinKernel):
         if not 0 < target_accept_prob < 1:
             raise ValueError(f"target_accept_prob must lie in (0, 1), got {target_accept_prob}")
         super().__init__(model, potential_fn, step_size=step_size, **options)
-        self.trajectory_length, self.max_steps = float(trajectory_length), max_steps
+        self.trajectory_length = float(trajectory_length)
+        self.max_steps = max_steps
         self.target_accept_prob = target_accept_prob
 
     def step(

@@ -57,7 +57,8 @@ class MALA(LangevinKernel):
             raise ValueError(f"target_accept_prob must lie in (0, 1), got {target_accept_prob}")
         super().__init__(model, potential_fn, step_size=step_size, **options)
         self.target_accept_prob = target_accept_prob
-        self.adapt_step_size, self.adapt_mass_matrix = adapt_step_size, adapt_mass_matrix
+        self.adapt_step_size = adapt_step_size
+        self.adapt_mass_matrix = adapt_mass_matrix
 
     def step(
         self, point: Point, target: Target, tuning: Tuning, adjusted: bool

@@ -33,7 +33,8 @@ class RandomWalk:
             raise ValueError(f"step_size must be positive and finite, got {step_size}")
         if not 0 < target_accept_prob < 1:
             raise ValueError(f"target_accept_prob must lie in (0, 1), got {target_accept_prob}")
-        self.num_steps, self.initial_step_size = num_steps, float(step_size)
+        self.num_steps = num_steps
+        self.initial_step_size = float(step_size)
         self.target_accept_prob = target_accept_prob
 
     def step(
