@@ -115,9 +115,7 @@ def autoencoder(
     return Contender(update, torch.no_grad()(lambda num: network[1](torch.randn(num, LATENTS))))
 
 
-def with_prior(
-    make_prior: Callable[[], nn.Module], noise_scale: float = 0.4, falls: int = 0
-) -> Contender:
+def with_prior(make_prior: Callable[[], nn.Module], noise_scale: float, falls: int) -> Contender:
     """
     The variational autoencoder with a trained prior, a module that returns a distribution.
 
@@ -221,12 +219,9 @@ def amortized(perceptron: bool = False, rate: float = RATE, falls: int = 0) -> C
     )
 
 
-def autoregressive(
-    blocks: int, updates: int, noise_scale: float = 0.4, perceptron: bool = False
-) -> Contender:
+def autoregressive(blocks: int, updates: int, noise_scale: float) -> Contender:
     """The autoregressive tilted prior with a guide network."""
     model = TKAM.autoregressive(784, LATENTS, blocks, grid_size=GRID, noise_scale=noise_scale)
-    model = with_perceptron(model) if perceptron else model
     objective = pyro.infer.Trace_ELBO(max_plate_nesting=1)(model, AmortizedGuide(model))
     return Contender(
         descend(objective, (objective.parameters(), HIGHEST_RATE), falls=updates), model.generate
@@ -281,23 +276,33 @@ def langevin(num_steps: int, noise_scale: float = 0.5) -> Contender:
     )
 
 
+def by_noise(noise_scale: float) -> dict[str, Callable[[int], Contender]]:
+    """Those whose noise is chosen from the same few, by the names that follow theirs."""
+    return {
+        "autoregressive, 81 blocks": lambda updates: autoregressive(81, updates, noise_scale),
+        "vae": lambda updates: autoencoder(noise_scale, HIGHEST_RATE, falls=updates),
+        "vae, KAN decoder": lambda updates: autoencoder(
+            noise_scale, HIGHEST_RATE, falls=updates, make_decoder=kan_decoder
+        ),
+        "flow prior, MAF": lambda updates: with_prior(
+            partial(flow, "MAF", 3), noise_scale, updates
+        ),
+        "gaussian chain prior": lambda updates: with_prior(
+            partial(flow, "MAF", 1), noise_scale, updates
+        ),
+        "autoregressive, 9 blocks": lambda updates: autoregressive(9, updates, noise_scale),
+        "flow prior, splines": lambda updates: with_prior(
+            partial(flow, "NSF", 3, bins=8), noise_scale, updates
+        ),
+    }
+
+
 CONTENDERS: dict[str, Callable[[int], Contender]] = {
-    "autoregressive, 81 blocks, falling": lambda updates: autoregressive(81, updates),
-    "vae, KAN decoder, noise 0.4, falling": lambda updates: autoencoder(
-        0.4, HIGHEST_RATE, falls=updates, make_decoder=kan_decoder
-    ),
-    "autoregressive, 9 blocks, falling": lambda updates: autoregressive(9, updates),
-    "gaussian chain prior, falling": lambda updates: with_prior(
-        partial(flow, "MAF", 1), falls=updates
-    ),
-    "flow prior, MAF, falling": lambda updates: with_prior(partial(flow, "MAF", 3), falls=updates),
-    "flow prior, splines, falling": lambda updates: with_prior(
-        partial(flow, "NSF", 3, bins=8), falls=updates
-    ),
+    **{f"{name}, falling": make for name, make in by_noise(0.3).items()},
+    **{f"{name}, noise 0.4, falling": make for name, make in by_noise(0.4).items()},
     "vae": lambda updates: autoencoder(),
     "vae, noise 0.5": lambda updates: autoencoder(0.5),
     "latent energy": lambda updates: latent_energy(),
-    "vae, noise 0.4, falling": lambda updates: autoencoder(0.4, HIGHEST_RATE, falls=updates),
     "amortized mixture": lambda updates: amortized(),
     "amortized mixture, falling": lambda updates: amortized(rate=HIGHEST_RATE, falls=updates),
     "amortized mixture, perceptron": lambda updates: amortized(perceptron=True),
