@@ -85,7 +85,6 @@ def chain_cost(model: Callable[[], None], kernel: type, repetitions: int) -> dic
     for chains in (1, 64):
         made = kernel(model, step_size=0.01)
         density = made.density((), {}, None)
-        density.expect(chains)
         with pyro.validation_enabled(False):
             runs[chains] = Chains.begin(made, density, find_start(density, chains), 300)
             seconds(runs[chains].step, 400)
