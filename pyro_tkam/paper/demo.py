@@ -41,7 +41,7 @@ def _autoregressive(config: TrainConfig) -> TrainConfig:
         preset="autoregressive",
         latent_dim=2 * config.model.latent_dim + 1,
         grid_size=8,
-        noise_scale=0.4,
+        noise_scale=0.3,
     )
     return replace(
         config,
