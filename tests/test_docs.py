@@ -170,6 +170,30 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     assert "Each of them has a larger error than ``auto`` on each of the three problems." in text
 
 
+def test_what_the_performance_page_says_of_the_autoregressive_prior_is_in_committed_results():
+    text = " ".join((DOCS / "performance.rst").read_text().split())
+    runs = json.loads((DOCS / "results" / "quality.json").read_text())["runs"]
+
+    def mean(name: str, of: str = "frechet") -> float:
+        return statistics.mean(
+            run[of] for run in runs if (run["name"], run["updates"]) == (name, 2000)
+        )
+
+    names = {run["name"] for run in runs if run["updates"] == 2000}
+    ours = "autoregressive, 81 blocks, falling"
+
+    def best(start: str) -> float:
+        return min(mean(name) for name in names if name.startswith(start))
+
+    assert f"has {mean(ours) / best('vae'):.2f} of the best VAE's distance" in text
+    assert f"and {mean(ours) / best('flow prior'):.2f} of that of the best flow prior." in text
+    near = mean(ours, "nearest_training") / mean(ours, "nearest_training_of_held_out")
+    assert f"is {near:.2f} times that of held-out digits" in text
+    assert f"as the decoder of a VAE its distance is {best('vae, KAN'):.1f}" in text
+    assert f"the perceptron's is {mean('vae, noise 0.4, falling'):.1f}" in text
+    assert {run["seed"] for run in runs if run["name"] == ours} == {0, 1, 2}
+
+
 def test_the_time_of_generation_is_told_beside_the_published_one():
     timed = json.loads((DOCS / "results" / "objectives.json").read_text())["generation"]
     ratio = timed["seconds"] / timed["published_seconds"]
