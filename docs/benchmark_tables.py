@@ -276,7 +276,7 @@ def _quality(results: Any) -> Iterable[Row]:
                 yield key
 
     for name, updates in sorted(groups, key=lambda key: (key[1], average(key, "frechet"))):
-        best = min(average(key, "frechet") for key in alike(name, updates))
+        beside = [average(key, "frechet") for key in alike(name, updates)]
         distance = average((name, updates), "frechet")
         seconds = f"{average((name, updates), 'cpu_seconds_per_update'):.2g}"
         drawing = results["generation_seconds"].get(name)
@@ -285,7 +285,7 @@ def _quality(results: Any) -> Iterable[Row]:
             updates,
             len(groups[name, updates]),
             f"{distance:.2f}",
-            f"{distance / best:.2f}",
+            f"{distance / min(beside):.2f}" if beside else "",
             seconds,
         )
         yield *row, "" if drawing is None else f"{drawing:.2g}"
@@ -451,7 +451,6 @@ def _means(results: Any) -> Iterable[Row]:
             yield f"{int(num):,} {names[kind]}", mean, f"{run['errors_from_1']:.1f}"
 
 
-#: tables by name: the file they are rendered from, and how
 def _versions(results: Any) -> Iterable[Row]:
     yield "environment", "versions", "tests that passed", "that failed"
     for row in results["environments"]:
@@ -463,6 +462,7 @@ def _versions(results: Any) -> Iterable[Row]:
         yield row["name"], ", ".join(versions), row["passed"], row["failed"] + row["errors"]
 
 
+#: tables by name: the file they are rendered from, and how
 TABLES = {
     "versions": ("versions", _versions),
     "training_step": ("training_step", _training_step),
