@@ -227,7 +227,8 @@ def test_a_whole_run_from_the_flag(tmp_path):
     ],
 )
 def test_wrong_options_are_named_before_anything_is_written(tmp_path, options, message):
-    config = replace(CONFIG, data="digits", **options)
+    model = replace(CONFIG.model, data_shape=None)
+    config = replace(CONFIG, data="digits", model=model, **options)
     with pytest.raises(ValueError, match=message):
         train(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
