@@ -10,14 +10,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    train on real digits and draw new ones (about ten minutes on two cores, installing included)"
+	@echo "make demo    train on real digits and draw new ones (about seven minutes on two cores, installing included)"
 	@echo "make test    run the tests"
 	@echo "make test-arviz1   run the ArviZ tests under ArviZ 1.x and on files of either version, where there is a Python >= 3.12"
 	@echo "make test-gpu   run everything on CUDA, where there is a device"
 	@echo "make test-versions   smoke tests at the oldest versions declared and the newest (gigabytes, an hour)"
 	@echo "make lint    style, types and import rules"
 	@echo "make docs    build the documentation, its tutorials on small settings"
-	@echo "make docs-full   build it with the tutorials in full (some ten minutes)"
+	@echo "make docs-full   build it with the tutorials in full (takes longer)"
 	@echo "make package   build the sdist and the wheel, and check what is in them"
 	@echo "make bench   time and check the package side by side with simpler code, in short"
 	@echo "make bench-full   the same with all repeats, and the calibration of evidences (hours)"

@@ -75,7 +75,7 @@ def test_the_badges_are_true():
 
 def test_the_readme_and_the_makefile_agree_on_the_time_of_the_demo():
     for text in (TEXT, (README.parent / "Makefile").read_text()):
-        assert "about ten minutes on two cores, installing included" in text
+        assert "about seven minutes on two cores, installing included" in text
 
 
 def test_the_readme_names_every_data_set():
