@@ -4,7 +4,8 @@
 
 The two hierarchical normal models and their data, of a published seed, are those of the vignettes
 of R's ``bridgesampling``; so is the probit regression on turtles, whose data are read from a file.
-Six models are sampled by Pyro's NUTS too, in four chains of 1,000 draws.
+Six models are sampled by Pyro's NUTS too, in four chains of 1,000 draws. Their evidences are taken
+from files as well, written by ArviZ and, with ``--other PYTHON``, anew by another Python's ArviZ.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import argparse
 import csv
 import json
 import math
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import arviz
 import pyro
 import pyro.distributions as dist
 import torch
@@ -25,6 +29,7 @@ from pyro.infer import MCMC, NUTS
 
 from benchmarks.problems import Problem, banana, eight_schools, latent_variable, regression
 from benchmarks.timing import environment
+from pyro_tkam.diagnostics import save, to_arviz
 from pyro_tkam.infer import EnsembleHMC, VectorizedMCMC, bridge_evidence
 
 DATA = torch.tensor(
@@ -122,6 +127,34 @@ def bridged(name: str, sample: Callable[..., Any], seed: int) -> dict[str, Any]:
     }
 
 
+REWRITE = """
+import sys, arviz
+read = arviz.from_netcdf(sys.argv[1])
+draws = {"posterior": {name: each.values for name, each in read["posterior"].data_vars.items()}}
+arviz.from_dict(draws).to_netcdf(sys.argv[2])
+print(arviz.__version__)
+"""
+
+
+def from_files(name: str, other: str | None) -> dict[str, Any]:
+    """Estimate one model's evidence from a file of a run of NUTS, by the version that wrote it."""
+    problem = PROBLEMS[name]()
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        files = {arviz.__version__: Path(folder, "run.nc")}
+        save(to_arviz(nuts(problem.model, 0)), files[arviz.__version__])
+        if other is not None:
+            command = [other, "-c", REWRITE, str(Path(folder, "run.nc")), f"{folder}/other.nc"]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            files[done.stdout.split()[-1]] = Path(folder, "other.nc")
+        for version, file in files.items():
+            pyro.set_rng_seed(0)
+            evidence = bridge_evidence(problem.model, draws=file)
+            errors = {"error": evidence.value - problem.exact, "trusted": evidence.verdict.trusted}
+            found[version] = {**errors, "standard_error": evidence.standard_error}
+    return found
+
+
 def turtles(path: Path, seed: int) -> dict[str, Any]:
     """
     Weigh clutch effects in a probit regression of survival on birth weight, as bridgesampling's
@@ -169,6 +202,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--short", action="store_true", help="one seed, and one model by NUTS")
     parser.add_argument("--turtles", type=Path, help="bridgesampling's data set turtles, as CSV")
+    parser.add_argument("--other", help="a Python with another version of ArviZ")
     options = parser.parse_args()
     seeds = range(1 if options.short else options.seeds)
     torch.set_num_threads(1)
@@ -180,6 +214,7 @@ def main() -> None:
         results["turtles"] = [turtles(options.turtles, seed) for seed in seeds]
     by_nuts = ["banana"] if options.short else list(PROBLEMS)
     results["nuts"] = {name: bridged(name, nuts, 0) for name in by_nuts}
+    results["files"] = {name: from_files(name, options.other) for name in by_nuts}
     options.output.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
 

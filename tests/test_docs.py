@@ -194,6 +194,20 @@ def test_what_the_performance_page_says_of_the_autoregressive_prior_is_in_commit
     assert {run["seed"] for run in runs if run["name"] == ours} == {0, 1, 2}
 
 
+def test_what_the_performance_page_says_of_evidences_from_draws_is_in_committed_results():
+    text = " ".join((DOCS / "performance.rst").read_text().split())
+    results = json.loads((DOCS / "results" / "bridge.json").read_text())
+    runs = list(results["nuts"].values())
+    for versions in results["files"].values():
+        assert all(f"{version}" in text for version in versions)
+        assert versions["0.23.4"] == versions["1.3.0"]
+        runs += versions.values()
+    assert len(results["files"]) == 6
+    for run in runs:
+        assert run["trusted"]
+        assert abs(run["error"]) < min(3 * run["standard_error"], 0.05)
+
+
 def test_the_time_of_generation_is_told_beside_the_published_one():
     timed = json.loads((DOCS / "results" / "objectives.json").read_text())["generation"]
     ratio = timed["seconds"] / timed["published_seconds"]
