@@ -20,8 +20,8 @@ from pyro_tkam.ops.langevin import StepInfo, Tuning
 
 State = dict[str, Any]
 
-OPTIMISM = 10
-"""Dual averaging is drawn towards so many of the first steps (Hoffman & Gelman 2014)."""
+PROX_RATIO = 10
+"""Dual averaging is drawn toward so many times the first step (Hoffman & Gelman 2014)."""
 FEWEST_STEPS = 20
 INITIAL_STEPS = 75
 FINAL_STEPS = 50
@@ -135,7 +135,7 @@ class DualAveragingAdaptation:
         return tuning
 
     def _restart(self, step_size: Tensor) -> None:
-        self._averaging.prox_center = (OPTIMISM * step_size).log()
+        self._averaging.prox_center = (PROX_RATIO * step_size).log()
         self._averaging.reset()
 
 
