@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -9,7 +10,15 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.infer.posterior.lines import lines_through, rises_between
-from pyro_tkam.infer.posterior.optima import MOST_STEPS, Optima, find_optima, none_of
+from pyro_tkam.infer.posterior.optima import (
+    MOST_STEPS,
+    NARROW,
+    RULE_OF_THREE,
+    UNLIKE,
+    Optima,
+    find_optima,
+    none_of,
+)
 from pyro_tkam.infer.posterior.target import PosteriorTarget, ReferenceDraws
 
 CLIMB_SHARE = 0.2
@@ -28,8 +37,16 @@ GROWTH = 4
 LARGEST_WIDENED = 20
 """Dimensions up to which more climbs than the first may find another basin."""
 
+MOST_SCREENED = 2**18
+SCREEN_SECONDS = 2.0
+SCREEN_SHARE = 0.1
+EXPLAINED = 2.0
+"""Most prior draws, seconds of the processor and share of the budget to look for narrow modes
+where known ones have unlike widths; nats by which a draw's density may exceed theirs."""
+
 MOST_LINED = 2
 LINE_STARTS = 64
+SCREEN_STARTS = 64
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,8 @@ class Climbs:
     :param draws: prior draws.
     :param seconds_a_draw: of the processor that the density of one takes.
     :ivar optima: where climbs ended so far.
+    :ivar explained: how many prior draws that did not climb are no denser than known modes make
+        them.
     """
 
     def __init__(
@@ -66,6 +85,7 @@ class Climbs:
         self.draws = draws
         self.seconds_a_draw = seconds_a_draw
         self.optima = none_of(target.dim)
+        self.explained = 0
         self._pace = _Pace(0, 1.0, 1)
         self._climbed = draws.log_weights == -torch.inf
         self._impossible = int(self._climbed.sum())
@@ -77,6 +97,11 @@ class Climbs:
     def __len__(self) -> int:
         """How many prior draws climbed."""
         return int(self._climbed.sum()) - self._impossible
+
+    @property
+    def num_seen(self) -> int:
+        """How many prior draws would have shown another mode by lying in its basin."""
+        return len(self) + self.explained
 
     def climb(self, rows: Tensor) -> Optima:
         """Climb from some of the prior draws, and return the optima that are new."""
@@ -112,6 +137,37 @@ class Climbs:
             if len(rows) < FEWEST:
                 break
             self.climb(rows)
+
+    def screen(self) -> None:
+        """
+        Look at more prior draws where the known modes have unlike widths, for narrower ones.
+
+        A draw in the basin of a mode that is not known is denser than the known modes make it;
+        such draws climb. The others are explained.
+        """
+        wanted = math.ceil(RULE_OF_THREE * NARROW**self.target.dim)
+        if self.optima.unlikeness < UNLIKE or wanted > MOST_SCREENED:
+            return
+        most = self.target.budget.affords(MOST_SCREENED, share=SCREEN_SHARE)
+        self._explain(self.draws.positions[~self._climbed], self.draws.log_joint[~self._climbed])
+        begin = time.process_time()
+        while (left := SCREEN_SECONDS - (time.process_time() - begin)) > 0 and most > 0:
+            num = min(most, wanted - self.num_seen)
+            if num <= 0:
+                break
+            drawn = self.target.draw(num, left)
+            most -= len(drawn.positions)
+            self._explain(drawn.positions, drawn.log_joint)
+
+    def _explain(self, positions: Tensor, log_joint: Tensor) -> None:
+        """Climb from the draws that stick out most; count those that known modes explain then."""
+        excess = log_joint - self.optima.log_joint(positions)
+        starts = excess.topk(min(SCREEN_STARTS, len(excess))).indices
+        starts = starts[excess[starts] > EXPLAINED]
+        if len(starts):
+            self._add(self._ends(positions[starts]).without_hits())
+            excess = log_joint - self.optima.log_joint(positions)
+        self.explained += int((excess <= EXPLAINED).sum())
 
     def _from_lines(self, lines: Tensor) -> Optima:
         """Return the optima above the peaks of lines; no hits of prior draws."""

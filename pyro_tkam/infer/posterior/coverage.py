@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.posterior.optima import Optima
+from pyro_tkam.infer.posterior.optima import NARROW, RULE_OF_THREE, UNLIKE, Optima
 from pyro_tkam.infer.posterior.target import PosteriorTarget, weigh
 from pyro_tkam.infer.posterior.weights import effective_draws
 from pyro_tkam.infer.results import Finding, Verdict
@@ -24,14 +24,6 @@ FEWEST_EFFECTIVE = 20.0
 
 FEWEST_HITS = 3
 """Climbs to a mode below which finding it was luck."""
-
-RULE_OF_THREE = 3.0
-"""What has a chance of three in so many tries is missed by all of them one time in twenty."""
-
-UNLIKE = math.log(1.15)
-NARROW = 4.0
-"""Difference of log widths from which modes are of unlike widths, and how many times as narrow as
-the widest they may then be."""
 
 LACKING = 0.1
 """Share of the draws that a peak should hold below which it counts as missed."""
@@ -130,7 +122,7 @@ def rare_verdict(peaks: Peaks, num_ended: int) -> Verdict:
     :param peaks: of an evidence.
     :param num_ended: how many climbs from prior draws ended at any optimum.
     """
-    hits = _same_peak(peaks.optima).long() @ peaks.optima.hits
+    hits = peaks.optima.same_peak.long() @ peaks.optima.hits
     lucky = (hits < FEWEST_HITS) & ((hits < num_ended) | (hits == 0))
     if not lucky.any():
         return Verdict()
@@ -142,33 +134,25 @@ def rare_verdict(peaks: Peaks, num_ended: int) -> Verdict:
     return Verdict((finding,))
 
 
-def unlike_verdict(peaks: Peaks, num_climbs: int) -> Verdict:
+def unlike_verdict(peaks: Peaks, num_seen: int) -> Verdict:
     """
     Say that modes of other widths may be left, where the known ones have unlike widths.
 
-    The share of climbs that end at a mode falls with its width to the power of the dimension, so
-    ``n`` of them see modes down to a width of ``(3 / n)^{1/dim}`` of the widest.
+    The share of prior draws in the basin of a mode falls with its width to the power of the
+    dimension, so ``n`` of them see modes down to a width of ``(3 / n)^{1/dim}`` of the widest.
 
     :param peaks: of an evidence.
-    :param num_climbs: how many prior draws climbed.
+    :param num_seen: how many prior draws climbed, or are explained by the modes that are known.
     """
-    width = peaks.optima.log_width
-    apart = ~_same_peak(peaks.optima)
-    unlike = torch.where(apart, (width - width[:, None]).abs(), 0.0)
-    if not len(width) or unlike.amax() < UNLIKE:
+    unlike = peaks.optima.unlikeness
+    if unlike < UNLIKE:
         return Verdict()
-    seen_down_to = (num_climbs / RULE_OF_THREE) ** (1 / peaks.optima.location.shape[-1])
+    seen_down_to = (num_seen / RULE_OF_THREE) ** (1 / peaks.optima.location.shape[-1])
     if seen_down_to >= NARROW:
         return Verdict()
     seen = (
-        f"the widths of the modes differ {unlike.amax().exp():.1f}-fold, and {num_climbs} climbs "
-        f"find none that is {seen_down_to:.1f} times as narrow as the widest"
+        f"the widths of the modes differ {math.exp(unlike):.1f}-fold, and {num_seen} prior draws "
+        f"show none that is {seen_down_to:.1f} times as narrow as the widest"
     )
     advice = "give a guide that covers all modes"
     return Verdict((Finding("modes of unlike widths", seen, advice),))
-
-
-def _same_peak(optima: Optima) -> Tensor:
-    """Tell which pairs are one peak, as one lies within reach of the other."""
-    near = optima.distance(optima.location) <= optima.reach
-    return near | near.mT

@@ -31,6 +31,14 @@ APART = 1.0
 REACH = 4.0
 """Standard deviations of a normal's squared radius, and more, up to which a peak reaches."""
 
+RULE_OF_THREE = 3.0
+"""What has a chance of three in so many tries is missed by all of them one time in twenty."""
+
+UNLIKE = math.log(1.15)
+NARROW = 4.0
+"""Difference of log widths from which modes are of unlike widths, and how many times as narrow as
+the widest they may then be."""
+
 LEAST_SHARE = 1e-4
 """Share of the largest mass below which an optimum is not looked at."""
 
@@ -74,6 +82,26 @@ class Optima:
     def log_width(self) -> Tensor:
         """Log of the geometric mean of each optimum's widths, ``(number,)``."""
         return self.scale_tril.diagonal(dim1=-2, dim2=-1).log().mean(-1)
+
+    @property
+    def same_peak(self) -> Tensor:
+        """Which pairs are one peak, as one lies within reach of the other."""
+        near = self.distance(self.location) <= self.reach
+        return near | near.mT
+
+    @property
+    def unlikeness(self) -> float:
+        """Largest difference of the log widths of two peaks; 0 without two."""
+        if not len(self):
+            return 0.0
+        apart = (self.log_width - self.log_width[:, None]).abs()
+        return torch.where(self.same_peak, 0.0, apart).amax().item()
+
+    def log_joint(self, positions: Tensor) -> Tensor:
+        """Return the log density of normals of these masses, ``(num,)``, at ``(num, dim)``."""
+        volume = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        height = self.log_mass - volume - 0.5 * positions.shape[-1] * math.log(2 * math.pi)
+        return (height[:, None] - 0.5 * self.distance(positions)).logsumexp(0)
 
     def joined(self, other: Optima) -> Optima:
         """Return the optima of both; those at one place are one, with the climbs of both."""

@@ -73,6 +73,7 @@ class Search:
         climbs = Climbs(self.target, self.draws, self.seconds_a_draw)
         climbs.climb(torch.cat([possible[:RANDOM_STARTS], best]).unique())
         climbs.widen()
+        climbs.screen()
         return climbs
 
     @property
@@ -106,7 +107,7 @@ class Search:
         peaks = heavy_peaks(self.target, self.optima, held, evidence.value)
         verdict = evidence.verdict + missed_verdict(peaks, evidence.value)
         verdict += rare_verdict(peaks, int(self.optima.hits.sum()))
-        verdict += unlike_verdict(peaks, len(self.climbs))
+        verdict += unlike_verdict(peaks, self.climbs.num_seen)
         return self.contradicted(replace(evidence, verdict=verdict + self._shortness))
 
     @property

@@ -378,3 +378,48 @@ def test_a_budget_that_is_too_small_gives_an_estimate_that_is_not_trusted():
         found = log_evidence(two_normals, data, max_evaluations=20_000, target_se=0.3)
         assert not found.verdict.trusted
         assert abs(found.value - -17.1255) < max(0.5, 5 * found.standard_error)
+
+
+def three_widths(dim: int):
+    """Modes of equal mass, of widths 1, 0.6 and 0.3, under a wide prior."""
+    places = 1.5 * torch.randn(3, dim, generator=torch.Generator().manual_seed(4))
+    widths = (1.0, 0.6, 0.3)
+    modes = [dist.Normal(*each) for each in zip(places, widths, strict=True)]
+
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(dim), 2.0).to_event(1))
+        heights = [mode.log_prob(z).sum(-1) for mode in modes]
+        pyro.factor("likelihood", torch.stack(heights, -1).logsumexp(-1))
+
+    masses = [
+        dist.Normal(0.0, math.hypot(2.0, width)).log_prob(place).sum()
+        for place, width in zip(places, widths, strict=True)
+    ]
+    return model, torch.stack(masses).logsumexp(0).item()
+
+
+def test_known_modes_explain_the_draws_that_are_in_no_other() -> None:
+    """Without one of three modes, draws in its basin stick out, climb and find it."""
+    model, _ = three_widths(8)
+    target = target_of(model, standard_normal=True)
+    pyro.set_rng_seed(0)
+    with Progress(True) as progress:
+        search = Search(target, progress)
+        climbs = search.climbs
+    assert len(climbs.optima) == 3
+    assert climbs.num_seen >= 3 * 4**8
+    draws = search.draws
+    torch.testing.assert_close(  # the modes are normal, so that their sum is the density
+        climbs.optima.log_joint(draws.positions)[:1000], draws.log_joint[:1000], rtol=0, atol=1.0
+    )
+    climbs.optima = climbs.optima.take(torch.tensor([0, 2]))
+    climbs.screen()
+    assert len(climbs.optima) == 3
+
+
+def test_an_evidence_of_modes_of_three_widths_in_eight_dimensions() -> None:
+    model, exact = three_widths(8)
+    pyro.set_rng_seed(0)
+    found = log_evidence(model)
+    assert_close(found, exact)
+    assert found.verdict.trusted, str(found)
