@@ -185,8 +185,20 @@ def test_what_the_performance_page_says_of_the_autoregressive_prior_is_in_commit
     def best(start: str) -> float:
         return min(mean(name) for name in names if name.startswith(start))
 
-    assert f"has {mean(ours) / best('vae'):.2f} of the best VAE's distance" in text
-    assert f"and {mean(ours) / best('flow prior'):.2f} of that of the best flow prior." in text
+    def beside(other: str) -> str:
+        """Ratio of means, and its standard error over the seeds of both."""
+        squares = []
+        for name in (ours, other):
+            each = [r["frechet"] for r in runs if (r["name"], r["updates"]) == (name, 2000)]
+            assert len(each) == 3
+            squares.append((statistics.stdev(each) / statistics.mean(each)) ** 2 / len(each))
+        ratio = mean(ours) / mean(other)
+        return f"{ratio:.2f} ± {ratio * sum(squares) ** 0.5:.2f}"
+
+    assert mean("vae, noise 0.4, falling") == best("vae")
+    assert mean("flow prior, MAF, falling") == best("flow prior")
+    assert f"has {beside('vae, noise 0.4, falling')} of the best VAE's distance" in text
+    assert f"and {beside('flow prior, MAF, falling')} of that of the best flow prior" in text
     near = mean(ours, "nearest_training") / mean(ours, "nearest_training_of_held_out")
     assert f"is {near:.2f} times that of held-out digits" in text
     assert f"as the decoder of a VAE its distance is {best('vae, KAN'):.1f}" in text
