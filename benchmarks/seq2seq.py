@@ -50,15 +50,33 @@ class Budget:
         return self.rate * rise * (0.01 + 0.99 * fall)
 
 
-def batches(pairs: Pairs, batch: int, seed: int, update: int) -> Tensor:
-    """Return the rows of an update: words of similar length, in an order that the seed sets."""
-    per_epoch = len(pairs) // batch
-    epoch, place = divmod(update, per_epoch)
-    generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
-    lengths = until_end(pairs.source)[1] + until_end(pairs.target)[1]
-    jitter = 2 * torch.rand(len(pairs), generator=generator)
-    rows = (lengths + jitter).argsort()[: per_epoch * batch].view(per_epoch, batch)
-    return rows[torch.randperm(per_epoch, generator=generator)[place]]
+class Batches:
+    """
+    The rows of each update: words of similar length, in an order that the seed sets.
+
+    :param pairs: the words.
+    :param batch: number of pairs of an update.
+    :param seed: sets the order, anew for each epoch.
+    """
+
+    def __init__(self, pairs: Pairs, batch: int, seed: int) -> None:
+        self.lengths = until_end(pairs.source)[1] + until_end(pairs.target)[1]
+        self.per_epoch = len(pairs) // batch
+        self.shape = self.per_epoch, batch
+        self.seed = seed
+        self.epoch = -1
+        self.rows = torch.empty(0)
+
+    def __getitem__(self, update: int) -> Tensor:
+        """Return the rows of an update."""
+        epoch, place = divmod(update, self.per_epoch)
+        if epoch != self.epoch:
+            generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+            jitter = 2 * torch.rand(len(self.lengths), generator=generator)
+            order = (self.lengths + jitter).argsort()[: math.prod(self.shape)].view(self.shape)
+            self.epoch = epoch
+            self.rows = order[torch.randperm(self.per_epoch, generator=generator)]
+        return self.rows[place]
 
 
 def fit(
@@ -80,10 +98,11 @@ def fit(
         optimizer.load_state_dict(saved["optimizer"])
         torch.set_rng_state(saved["random"])
         start, earlier = saved["update"], saved["seconds"]
+    batches = Batches(pairs, budget.batch, seed)
     clock, running = time.process_time(), math.nan
     for update in range(start, budget.updates):
         optimizer.param_groups[0]["lr"] = budget.rate_at(update)
-        rows = batches(pairs, budget.batch, seed, update)
+        rows = batches[update]
         value = loss(pairs.source[rows], pairs.target[rows])
         optimizer.zero_grad()
         value.backward()
