@@ -226,6 +226,13 @@ def _reproduce_arguments(parser: "ArgumentParser") -> None:
         "--seed", type=int, default=0, help="seed of everything random (default: 0)"
     )
     parser.add_argument(
+        "--model",
+        type=dict[str, Any],
+        default={},
+        help="options of the model in place of the experiment's, such as --model.hidden_range "
+        "sigmoid, --model.trainable_width true or --model.degree 5",
+    )
+    parser.add_argument(
         "--output", default=None, help="JSON file into which the results are merged"
     )
 
@@ -244,7 +251,12 @@ def _reproduce(options: Any) -> None:
         folder = Path(options["folder"]) / options["scale"] / row.name
         print(f"{row.name}, scale {options['scale']}: {folder}")
         results[row.name] = reproduce(
-            row, options["scale"], folder, data=data, seed=options["seed"]
+            row,
+            options["scale"],
+            folder,
+            data=data,
+            seed=options["seed"],
+            model_options=options["model"],
         )
         if options["output"] is not None:
             merge_results(Path(options["output"]), results)

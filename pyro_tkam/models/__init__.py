@@ -11,11 +11,13 @@ from pyro_tkam.models.likelihood import (
     Likelihood,
 )
 from pyro_tkam.models.multimodal import Heads, MultimodalTKAM
+from pyro_tkam.models.network import NetworkOptions
 from pyro_tkam.models.pair_guide import PairGuide
 from pyro_tkam.models.pair_objective import PairELBO, PairTerms
 from pyro_tkam.models.prior import JointPrior, LabeledPrior, MixturePrior, TiltedPrior
 from pyro_tkam.models.seq2seq import EndedSequence, Seq2SeqTKAM
 from pyro_tkam.models.sequence import DecodedSequence, SequenceLikelihood
+from pyro_tkam.models.standardized import StandardizedLikelihood
 from pyro_tkam.models.tkam import TKAM
 
 __all__ = [
@@ -36,10 +38,12 @@ __all__ = [
     "Likelihood",
     "MixturePrior",
     "MultimodalTKAM",
+    "NetworkOptions",
     "PairELBO",
     "PairGuide",
     "PairTerms",
     "Seq2SeqTKAM",
     "SequenceLikelihood",
+    "StandardizedLikelihood",
     "TiltedPrior",
 ]

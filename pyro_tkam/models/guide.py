@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, Transform, constraints
 
 from pyro_tkam.infer.model.sites import is_latent
+from pyro_tkam.models.standardized import Standardize, StandardizedLikelihood
 from pyro_tkam.ops._precision import at_least_single
 
 
@@ -78,6 +79,9 @@ class AmortizedGuide(PyroModule):
         if encoder is None:
             _check_floating({name: sites[name]["value"] for name in data}, outputs)
             encoder = _perceptron(sites["x"]["value"][0].numel(), hidden, outputs).to(value)
+            likelihood = getattr(model, "likelihood", None)
+            if isinstance(likelihood, StandardizedLikelihood):
+                encoder = nn.Sequential(Standardize(likelihood), encoder)
         self.encoder = encoder
 
     def forward(self, x: Any, *others: Any, **named: Any) -> Tensor:

@@ -17,7 +17,7 @@ class LatentGenerator(PyroModule):
     """
     A network on latents that are shifted and scaled to mean 0 and variance 1, to match its grids.
 
-    :param outer: a module from ``(*, Q)`` to ``(*, D)``.
+    :param outer: a module from ``(*, Q)`` to ``(*, D)`` or ``(*, *data_shape)``.
     :param data_shape: shape of one datum, of ``D`` elements.
     :param mean: mean of one latent under the reference.
     :param spread: standard deviation of one latent under the reference.
@@ -48,7 +48,8 @@ class LatentGenerator(PyroModule):
         :param z: latents, shape ``(*batch, Q)``; with inner indices ``(*batch, Q, P)``.
         :return: shape ``(*batch, *data_shape)``.
         """
-        return self.outer(self._arguments(z)).unflatten(-1, self.data_shape)
+        arguments = self._arguments(z)
+        return self.outer(arguments).reshape(*arguments.shape[:-1], *self.data_shape)
 
     def _arguments(self, z: Tensor) -> Tensor:
         """Return the network's inputs, shape ``(*batch, Q)``."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from pyro_tkam.distributions import ExponentiallyTilted, PersistentULA, ShortRunULA
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
-from pyro_tkam.models.likelihood import GaussianLikelihood, Likelihood
+from pyro_tkam.models.likelihood import Likelihood
+from pyro_tkam.models.network import NetworkOptions
 from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
 from pyro_tkam.nn import (
     KAN,
@@ -112,6 +113,7 @@ class TKAM(PyroModule):
         noise_scale: float = 1.0,
         output: str = "sigmoid",
         layer_norm: bool = True,
+        **options: Any,
     ) -> "TKAM":
         """
         Make the model of the representation theorem: ``Q = 2P + 1`` sums of ``P`` latents and a KAN
@@ -128,6 +130,7 @@ class TKAM(PyroModule):
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
         :param layer_norm: normalize hidden features; without it, :meth:`prune` can remove hidden
             nodes.
+        :param options: see :class:`~pyro_tkam.models.NetworkOptions`.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.kart((8, 8), latent_dim=3)(size=2).shape
@@ -135,14 +138,16 @@ class TKAM(PyroModule):
         """
         shape = _data_shape(data_shape, latent_dim)
         outer = 2 * latent_dim + 1
-        prior = TiltedPrior((outer, latent_dim), reference, basis=basis, grid_size=grid_size)
-        options = _network_options(basis, grid_size, layer_norm)
-        hidden = [2 * outer] if widths is None else list(widths)
-        network = KAN([outer, *hidden, math.prod(shape)], output=output, **options)
+        more = NetworkOptions(**options)
+        functions: dict[str, Any] = {"basis": basis, "grid_size": grid_size}
+        prior = TiltedPrior((outer, latent_dim), reference, **functions, **more.bank())
+        network = more.network(
+            outer, shape, widths=widths, output=output, layer_norm=layer_norm, **functions
+        )
         mean, variance = _moments(reference)
         spread = math.sqrt(variance * latent_dim)
         generator = KARTGenerator(network, shape, mean=mean * latent_dim, spread=spread)
-        return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)), coupling)
+        return cls(prior, generator, more.likelihood(noise_scale, shape), coupling)
 
     @classmethod
     def mixture(
@@ -158,6 +163,7 @@ class TKAM(PyroModule):
         noise_scale: float = 1.0,
         output: str = "sigmoid",
         layer_norm: bool = True,
+        **options: Any,
     ) -> "TKAM":
         """
         Make the model whose prior is a mixture: the sum over inner indices moves from the generator
@@ -174,6 +180,7 @@ class TKAM(PyroModule):
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
         :param layer_norm: normalize hidden features; without it, :meth:`prune` can remove hidden
             nodes.
+        :param options: see :class:`~pyro_tkam.models.NetworkOptions`.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.mixture((8, 8), latent_dim=5, num_components=3)(size=2).shape
@@ -182,15 +189,17 @@ class TKAM(PyroModule):
         shape = _data_shape(data_shape, latent_dim)
         if num_components < 1:
             raise ValueError(f"num_components must be at least 1, got {num_components}")
+        more = NetworkOptions(**options)
+        functions: dict[str, Any] = {"basis": basis, "grid_size": grid_size}
         prior = MixturePrior(
-            TiltedPrior((latent_dim, num_components), reference, basis=basis, grid_size=grid_size)
+            TiltedPrior((latent_dim, num_components), reference, **functions, **more.bank())
         )
-        options = _network_options(basis, grid_size, layer_norm)
-        hidden = [2 * latent_dim] if widths is None else list(widths)
-        network = KAN([latent_dim, *hidden, math.prod(shape)], output=output, **options)
+        network = more.network(
+            latent_dim, shape, widths=widths, output=output, layer_norm=layer_norm, **functions
+        )
         mean, variance = _moments(reference)
         generator = LatentGenerator(network, shape, mean=mean, spread=math.sqrt(variance))
-        return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)))
+        return cls(prior, generator, more.likelihood(noise_scale, shape))
 
     @classmethod
     def autoregressive(
@@ -207,6 +216,7 @@ class TKAM(PyroModule):
         noise_scale: float = 0.4,
         output: str = "sigmoid",
         layer_norm: bool = True,
+        **options: Any,
     ) -> "TKAM":
         """
         Make the model with ordered latents, each a tilted Gaussian given the earlier ones.
@@ -228,6 +238,7 @@ class TKAM(PyroModule):
         :param noise_scale: standard deviation of the Gaussian likelihood.
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
         :param layer_norm: normalize hidden features of the generator.
+        :param options: see :class:`~pyro_tkam.models.NetworkOptions`.
         :raises ValueError: for sizes below one, blocks that do not sum to ``latent_dim`` and
             unknown names.
 
@@ -236,11 +247,18 @@ class TKAM(PyroModule):
         """
         shape = _data_shape(data_shape, latent_dim)
         prior = AutoregressivePrior(latent_dim, blocks, context=context, hidden=context_widths)
-        hidden = [2 * latent_dim] if widths is None else list(widths)
-        options = _network_options(basis, grid_size, layer_norm)
-        network = KAN([latent_dim, *hidden, math.prod(shape)], output=output, **options)
+        more = NetworkOptions(**options)
+        network = more.network(
+            latent_dim,
+            shape,
+            widths=widths,
+            output=output,
+            layer_norm=layer_norm,
+            basis=basis,
+            grid_size=grid_size,
+        )
         generator = LatentGenerator(network, shape, mean=0.0, spread=1.0)
-        return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)))
+        return cls(prior, generator, more.likelihood(noise_scale, shape))
 
     @classmethod
     def deep(
@@ -256,6 +274,7 @@ class TKAM(PyroModule):
         noise_scale: float = 1.0,
         output: str = "sigmoid",
         layer_norm: bool = True,
+        **options: Any,
     ) -> "TKAM":
         """
         Make the model with one multilayer energy over all latents, sampled by Langevin dynamics
@@ -272,21 +291,31 @@ class TKAM(PyroModule):
         :param output: ``"sigmoid"`` for data in [0, 1], or ``"none"``.
         :param layer_norm: normalize hidden features; without it, :meth:`prune` can remove hidden
             nodes.
+        :param options: see :class:`~pyro_tkam.models.NetworkOptions`.
         :raises ValueError: for sizes below one and unknown names.
 
         >>> TKAM.deep((8, 8), latent_dim=5)(size=2).shape
         torch.Size([2, 8, 8])
         """
         shape = _data_shape(data_shape, latent_dim)
-        default = [2 * latent_dim]
-        energy_hidden = default if energy_widths is None else list(energy_widths)
-        hidden = default if widths is None else list(widths)
-        options = _network_options(basis, grid_size, layer_norm)
-        energy = KAN([latent_dim, *energy_hidden, 1], **options)
-        network = KAN([latent_dim, *hidden, math.prod(shape)], output=output, **options)
+        more = NetworkOptions(**options)
+        functions: dict[str, Any] = {
+            "basis": basis,
+            "grid_size": grid_size,
+            "layer_norm": layer_norm,
+        }
+        energy_hidden = [2 * latent_dim] if energy_widths is None else list(energy_widths)
+        energy = KAN(
+            [latent_dim, *energy_hidden, 1],
+            bias=False,
+            extrapolation="zero",
+            **functions,
+            **more.bank(),
+        )
+        network = more.network(latent_dim, shape, widths=widths, output=output, **functions)
         generator = LatentGenerator(network, shape, mean=0.0, spread=1.0)
         prior = JointPrior(energy, latent_dim, sampler=sampler)
-        return cls(prior, generator, GaussianLikelihood(noise_scale, len(shape)))
+        return cls(prior, generator, more.likelihood(noise_scale, shape))
 
     @staticmethod
     def seq2seq(
@@ -484,17 +513,6 @@ class TKAM(PyroModule):
                 z = COUPLINGS[self.coupling](draws.prior())
             pruned.generator = pruned.generator.prune(z, threshold)
         return pruned
-
-
-def _network_options(basis: str, grid_size: int, layer_norm: bool) -> dict[str, Any]:
-    """Return the options of networks between latents and data, as the paper has them."""
-    return {
-        "basis": basis,
-        "grid_size": grid_size,
-        "layer_norm": layer_norm,
-        "bias": False,
-        "extrapolation": "zero",
-    }
 
 
 def _data_shape(data_shape: int | Sequence[int], latent_dim: int) -> tuple[int, ...]:

@@ -57,7 +57,7 @@ class ConvGenerator(PyroModule):
                 raise ValueError(
                     f"{name} must hold one for each of {len(channels)} layers, got {len(values)}"
                 )
-        self.data_shape = _image_shape(channels, kernel_sizes, strides, paddings)
+        self.data_shape: tuple[int, ...] = _image_shape(channels, kernel_sizes, strides, paddings)
         sizes = [self.latent_dim, *channels]
         layers: list[nn.Module] = []
         for i, options in enumerate(zip(kernel_sizes, strides, paddings, strict=True)):
@@ -95,12 +95,61 @@ class ConvGenerator(PyroModule):
         shape = (1024, 512, 256, 3), (8, 4, 4, 3), (1, 2, 2, 1), (0, 1, 1, 1)
         return cls(latent_dim, *shape, **options)  # type: ignore[arg-type]
 
+    @classmethod
+    def for_images(
+        cls,
+        latent_dim: int,
+        data_shape: Sequence[int],
+        channels: int = 32,
+        **options: bool | float | str,
+    ) -> ConvGenerator:
+        """
+        Make a network for square images: a small image whose side doubles, layer by layer, and a
+        last layer of 3 × 3 pixels.
+
+        The first side is the image's, halved while it is even and above 4; channels halve where
+        the side doubles.
+
+        :param latent_dim: number of latents.
+        :param data_shape: ``(side, side)`` or ``(colors, side, side)``.
+        :param channels: before the last layer.
+        :param options: ``batch_norm``, ``negative_slope``, ``output``.
+        :raises ValueError: for other shapes.
+
+        >>> import torch
+        >>> ConvGenerator.for_images(5, (28, 28), channels=4)(torch.rand(2, 5)).shape
+        torch.Size([2, 28, 28])
+        """
+        shape = tuple(data_shape)
+        if len(shape) not in (2, 3) or shape[-1] != shape[-2]:
+            raise ValueError(
+                "data_shape must be (side, side) or (colors, side, side) for a convolutional "
+                f"generator, got {shape}"
+            )
+        side = shape[-1]
+        doublings = 0
+        while side % 2 == 0 and side > 4:
+            side //= 2
+            doublings += 1
+        hidden = [channels * 2 ** (doublings - i) for i in range(doublings + 1)]
+        made = cls(
+            latent_dim,
+            [*hidden, shape[0] if len(shape) == 3 else 1],
+            [side, *[4] * doublings, 3],
+            [1, *[2] * doublings, 1],
+            [0, *[1] * doublings, 1],
+            **options,  # type: ignore[arg-type]
+        )
+        made.data_shape = shape
+        return made
+
     def forward(self, z: Tensor) -> Tensor:
         """
         Generate images.
 
         :param z: latents, shape ``(*batch, Q)``.
-        :returns: shape ``(*batch, channels, height, width)``.
+        :returns: shape ``(*batch, *data_shape)``, here ``(channels, height, width)`` or, for one
+            channel made by :meth:`for_images`, ``(height, width)``.
         """
         _checks.last_dimension("z", z, self.latent_dim)
         images = self.layers(z.reshape(-1, self.latent_dim, 1, 1))

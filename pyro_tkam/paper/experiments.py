@@ -1,6 +1,6 @@
 """The experiments of Raj 2025 (arXiv:2506.14167, Sec. 4), one a row, at two scales."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -168,14 +168,14 @@ class Experiment:
             )
         return self.scales[name]
 
-    def model(self, scale: Scale, images: Images) -> TKAM:
+    def model(self, scale: Scale, data_shape: Sequence[int]) -> TKAM:
         """
         Make the model.
 
         :param scale: the settings.
-        :param images: the data.
+        :param data_shape: shape of one image.
         """
-        return PRESETS[self.preset](tuple(images.training.shape[1:]), **scale.model)
+        return PRESETS[self.preset](tuple(data_shape), **scale.model)
 
     def elbo(self, scale: Scale) -> Any:
         """

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ def reproduce(
     data: Path | None = None,
     seed: int = 0,
     progress: bool = True,
+    model_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
     Train a row of the paper's results and measure it; a run that was killed goes on where it was.
@@ -52,22 +53,25 @@ def reproduce(
     :param data: folder of published data files, or where made data are kept.
     :param seed: seed of everything random.
     :param progress: show a progress bar.
+    :param model_options: options of the preset in place of the row's, such as ``{"hidden_range":
+        "sigmoid"}``; they are recorded.
     :return: what ``result.json`` holds.
     :raises ValueError: for a scale that the experiment has not, missing data, and a folder with
         another run or damaged files.
     :raises BlockingIOError: for a folder that another process writes to.
     """
     settings = experiment.scale(scale)
+    settings = replace(settings, model={**settings.model, **(model_options or {})})
     folder = Path(folder)
     images = settings.images(data)
-    described = _described(experiment, scale, seed)
+    described = _described(experiment, scale, settings, seed)
     with sole_owner(folder, "reproduce"):
         _claim(folder, described)
         earlier = read_results(
             folder / "result.json", "delete it, and `reproduce` writes it again"
         ).get("seconds_per_update")
         pyro.set_rng_seed(seed)
-        model = experiment.model(settings, images)
+        model = experiment.model(settings, images.training.shape[1:])
         seconds = _fit(model, experiment, settings, images, folder, seed, progress)
         model.requires_grad_(False)
         pyro.set_rng_seed(seed)
@@ -100,13 +104,13 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _described(experiment: Experiment, scale: str, seed: int) -> dict[str, Any]:
+def _described(experiment: Experiment, scale: str, settings: Scale, seed: int) -> dict[str, Any]:
     """Return everything that decides a run, as JSON gives it back."""
     described = {
         "name": experiment.name,
         "scale": scale,
         "seed": seed,
-        "settings": asdict(experiment.scale(scale)),
+        "settings": asdict(settings),
     }
     return dict(json.loads(json.dumps(described)))
 

@@ -41,14 +41,23 @@ class ModelConfig:
         "chebyshev", "gegenbauer", "mexican_hat" or "morlet"; for "autoregressive", of the generator
         only.
     :param grid_size: number of grid points of both; for "autoregressive", of the generator only.
+    :param degree: degree of splines and polynomials; other bases ignore it.
+    :param trainable_width: train the widths of basis functions.
+    :param hidden_range: how hidden features of the generator reach the next grid: "none", or
+        strictly by "sigmoid" or "affine".
     :param energy_widths: for "deep", hidden widths of the energy; null takes one layer of 2Q.
-    :param widths: hidden widths of the generator; null takes one layer of 2Q.
+    :param generator: "kan"; or "convolutional" (square images), "svhn" or "cifar10" (the paper's
+        networks, for images of 3 x 32 x 32).
+    :param widths: hidden widths of a generator that is a KAN; null takes one layer of 2Q.
     :param sequences: for "seq2seq", the sizes of the alphabets and the greatest lengths, [source
         symbols, source length, target symbols, target length]; null takes those of the data, which
         the run folder records.
     :param width: for "seq2seq", features per position.
     :param noise_scale: standard deviation of the Gaussian likelihood, in units of the data.
+    :param learned_noise: learn the noise scale, from ``noise_scale`` on.
     :param output: last activation of the generator: "sigmoid" for data in [0, 1], or "none".
+    :param standardized: let the generator work in standardized units of the data, and take
+        ``noise_scale`` in them; for ``output`` "none". Samples and evidence stay in the data's.
     """
 
     preset: str = "kart"
@@ -61,12 +70,18 @@ class ModelConfig:
     reference: str = "uniform"
     basis: str = "rbf"
     grid_size: int = 20
+    degree: int = 3
+    trainable_width: bool = False
+    hidden_range: str = "none"
     energy_widths: list[int] | None = None
+    generator: str = "kan"
     widths: list[int] | None = None
     sequences: list[int] | None = None
     width: int = 128
     noise_scale: float = 0.6
+    learned_noise: bool = False
     output: str = "sigmoid"
+    standardized: bool = False
 
 
 @dataclass(frozen=True)

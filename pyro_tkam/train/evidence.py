@@ -125,7 +125,8 @@ def evidence_of_run(
     :raises BlockingIOError: if another process is writing to the folder.
     """
     from pyro_tkam.train.config import TrainConfig
-    from pyro_tkam.train.run import load_model, load_split
+    from pyro_tkam.train.data import load_split
+    from pyro_tkam.train.run import load_model
 
     whole_number("num", num, 1)
     files = RunFolder(Path(folder))

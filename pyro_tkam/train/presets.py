@@ -5,7 +5,7 @@ from dataclasses import fields
 from inspect import signature
 from typing import Any
 
-from pyro_tkam.models import TKAM, Seq2SeqTKAM
+from pyro_tkam.models import TKAM, NetworkOptions, Seq2SeqTKAM
 from pyro_tkam.train.config import ModelConfig
 
 
@@ -50,7 +50,9 @@ def make_model(config: ModelConfig) -> Any:
     if config.preset not in PRESETS:
         raise ValueError(f"model.preset must be one of {sorted(PRESETS)}, got {config.preset!r}")
     make = PRESETS[config.preset]
-    own = signature(make).parameters
+    own = set(signature(make).parameters)
+    if "options" in own:  # of networks
+        own |= {entry.name for entry in fields(NetworkOptions)}
     options = {
         entry.name: getattr(config, entry.name)
         for entry in fields(config)

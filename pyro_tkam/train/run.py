@@ -1,7 +1,7 @@
 """A whole training run from its configuration, and loading a trained model from a run folder."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,64 +14,21 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from pyro_tkam import _arviz
 from pyro_tkam._files import replacing
-from pyro_tkam.datasets import Pairs, load_rows, split
+from pyro_tkam.datasets import Pairs
 from pyro_tkam.models import PairGuide, Seq2SeqTKAM
 from pyro_tkam.train.checkpoints import last_checkpoint, read_last_checkpoint
-from pyro_tkam.train.config import ModelConfig, TrainConfig
+from pyro_tkam.train.config import TrainConfig
+from pyro_tkam.train.data import load_data
 from pyro_tkam.train.folder import RunFolder, training_to_arviz, write_results
 from pyro_tkam.train.held_out import held_out_evidence
 from pyro_tkam.train.ownership import sole_owner
 from pyro_tkam.train.pairs import (
     SHOWN,
-    load_pair_split,
     pair_summary,
     responses,
-    sizes,
     write_responses,
 )
 from pyro_tkam.train.presets import make_model
-
-
-def load_split(config: TrainConfig) -> tuple[Tensor, Tensor]:
-    """
-    Load the data of a run.
-
-    :param config: the run's configuration.
-    :return: training rows and held-out rows.
-    :raises ValueError: for data whose shape differs from the configuration.
-    """
-    rows = load_rows(config.data)
-    if config.model.data_shape not in (None, list(rows.shape[1:])):
-        raise ValueError(
-            f"model.data_shape must be that of the data, {list(rows.shape[1:])}, got "
-            f"{config.model.data_shape}"
-        )
-    train_rows, held_out = split(len(rows), config.held_out, seed=config.seed)
-    return rows[train_rows], rows[held_out]
-
-
-@dataclass(frozen=True)
-class RunData:
-    """
-    The data of a run.
-
-    :param rows: training rows, or sources and targets.
-    :param held_out: held-out rows, or pairs.
-    :param model: the model's configuration, which records the sizes of the data.
-    """
-
-    rows: Any
-    held_out: Tensor | Pairs
-    model: ModelConfig
-
-
-def _load(config: TrainConfig) -> RunData:
-    if config.model.preset == "seq2seq":
-        pairs, apart = load_pair_split(config)
-        model = replace(config.model, sequences=sizes(pairs))
-        return RunData((pairs.source, pairs.target), apart, model)
-    rows, held_out = load_split(config)
-    return RunData(rows, held_out, replace(config.model, data_shape=list(rows.shape[1:])))
 
 
 def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> dict[str, Any]:
@@ -95,7 +52,7 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     from pyro_tkam.train.pictures import draw_run
 
     files = RunFolder(Path(folder))
-    data = _load(config)
+    data = load_data(config)
     config = replace(config, model=data.model)
     processes = config.devices * config.num_nodes
 
@@ -136,6 +93,8 @@ def _fit(config: TrainConfig, rows: Any, files: RunFolder, progress: bool) -> fl
 
     pyro.set_rng_seed(config.seed)
     model = make_model(config.model)
+    if config.model.standardized:
+        model.likelihood.fit(rows)
     elbo, guide = make_objective(config, model)
     module = ELBOTraining(
         model,

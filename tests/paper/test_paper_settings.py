@@ -69,7 +69,7 @@ def test_images_and_pressures_at_the_paper_scale(name):
 def test_the_generator_has_the_widths_of_the_tables_and_layer_norm():
     scale = EXPERIMENTS["digits-flat-rbf"].scales["paper"]
     images = torch.zeros(2, 28, 28)
-    model = EXPERIMENTS["digits-flat-rbf"].model(scale, Images(images, images, None))
+    model = EXPERIMENTS["digits-flat-rbf"].model(scale, images.shape[1:])
     assert model.generator.outer.widths == [81, 162, 784]
     assert [type(norm).__name__ for norm in model.generator.outer.norms] == ["PyroLayerNorm"]
     assert model.prior().batch_shape == (81, 40)
@@ -103,7 +103,7 @@ def test_color_images_at_the_paper_scale(name, images):
             [4.0, 2.5, 1.0]
         )
 
-    model = row.model(scale, images)
+    model = row.model(scale, images.training.shape[1:])
     channels = [
         layer.out_channels for layer in model.generator.layers if hasattr(layer, "out_channels")
     ]
@@ -149,7 +149,7 @@ def test_one_gradient_of_a_color_experiment_reaches_every_parameter(prior, by, i
     scale = replace(
         scale, model={**scale.model, **small}, objective={**scale.objective, "num_steps": 2}
     )
-    model = row.model(scale, images)
+    model = row.model(scale, images.training.shape[1:])
     row.elbo(scale).differentiable_loss(model, None, images.training[:1]).backward()
     missing = [
         name

@@ -50,7 +50,7 @@ def test_every_experiment_can_be_made():
     paper = EXPERIMENTS["digits-lognormal-fourier"].scales["paper"]
     assert (paper.updates, paper.batch_size, paper.training) == (2000, 100, 20_000)
     assert paper.sizes == SAMPLE_SIZES
-    model = EXPERIMENTS["digits-lognormal-fourier"].model(paper, DATA["darcy"](None, 3, 2))
+    model = EXPERIMENTS["digits-lognormal-fourier"].model(paper, (32, 32))
     assert model.prior().batch_shape == (81, 40)
     darcy = EXPERIMENTS["darcy-uniform-rbf"].scales["paper"]
     assert (darcy.updates, darcy.batch_size, darcy.model["noise_scale"]) == (12_000, 50, 0.1)
@@ -113,9 +113,7 @@ def test_every_prior_is_drawn_beside_its_reference(prior, tmp_path, monkeypatch)
     row = EXPERIMENTS[f"patches-{prior}-mle"]
     pixels = torch.rand(64, 3, 4, 4)
     small = {"latent_dim": 4, "basis": "chebyshev", "noise_scale": 0.3}
-    model = row.model(replace(TINY, model=small), Images(pixels, pixels, None)).requires_grad_(
-        False
-    )
+    model = row.model(replace(TINY, model=small), pixels.shape[1:]).requires_grad_(False)
     draw(model, pixels, Images(pixels, pixels, None), tmp_path)
     (_, (name, figure)) = drawn
     titles = {"mixture": "component", "deep": "latent"}
@@ -142,7 +140,7 @@ def test_a_run_moves_its_grids_where_its_scale_says_so(run, tmp_path, monkeypatc
     row = replace(tiny(), scales={"small": replace(TINY, grid_updates=every)})
     reproduce(row, "small", tmp_path / "run", data=folder, progress=False)
     moved, stayed = grids(tmp_path / "run"), grids(folder / "run")
-    fresh = row.model(TINY, DATA["darcy"](folder, 60, 20)).state_dict()
+    fresh = row.model(TINY, (32, 32)).state_dict()
     assert len(moved) == 3  # of the prior and of two layers
     assert not any(torch.equal(each, fresh[name]) for name, each in moved.items())
     assert all(torch.equal(each, fresh[name]) for name, each in stayed.items())
@@ -279,8 +277,11 @@ def test_the_command_line_runs_an_experiment(tmp_path, monkeypatch, capsys):
         "--data",
         str(tmp_path),
     ]
+    words += ["--model.hidden_range", "sigmoid", "--model.trainable_width", "true"]
     assert main([*words, "--output", str(tmp_path / "all.json")]) == 0
-    assert "darcy-uniform-rbf" in json.loads((tmp_path / "all.json").read_text())
+    result = json.loads((tmp_path / "all.json").read_text())["darcy-uniform-rbf"]
+    chosen = {"hidden_range": "sigmoid", "trainable_width": True}
+    assert result["settings"]["model"] == {**TINY.model, **chosen}
     assert (tmp_path / "runs" / "small" / "darcy-uniform-rbf" / "result.json").is_file()
     assert "evidence/dim" in capsys.readouterr().out
     assert main(["reproduce", "absent"]) == 1

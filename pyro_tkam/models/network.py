@@ -1,0 +1,120 @@
+"""What the presets share: options of their networks, and the generators by name."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from pyro_tkam.models.likelihood import GaussianLikelihood
+from pyro_tkam.models.standardized import StandardizedLikelihood
+from pyro_tkam.nn import KAN, ConvGenerator
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """
+    Options that all presets of :class:`~pyro_tkam.models.TKAM` take.
+
+    :param degree: degree of splines and polynomials, of energies and generator; other bases ignore
+        it.
+    :param trainable_width: train the widths of basis functions, one for each bank of energies and
+        each layer.
+    :param hidden_range: how hidden features of the generator reach the next grid: ``"none"``, or
+        strictly by ``"sigmoid"`` or ``"affine"``, see :class:`~pyro_tkam.nn.KAN`.
+    :param generator: ``"kan"``; or, where the representation theorem is relaxed,
+        ``"convolutional"`` (any square images) or the paper's networks ``"svhn"`` and
+        ``"cifar10"`` (images of shape ``(3, 32, 32)``).
+    :param learned_noise: learn the noise scale, from ``noise_scale`` on.
+    :param standardized: let the generator work in standardized units of the data, see
+        :class:`~pyro_tkam.models.StandardizedLikelihood`; ``noise_scale`` is in them, too.
+    """
+
+    degree: int = 3
+    trainable_width: bool = False
+    hidden_range: str = "none"
+    generator: str = "kan"
+    learned_noise: bool = False
+    standardized: bool = False
+
+    def bank(self) -> dict[str, Any]:
+        """Return the options of a bank of functions."""
+        return {"degree": self.degree, "trainable_width": self.trainable_width}
+
+    def network(
+        self,
+        inputs: int,
+        data_shape: Sequence[int],
+        *,
+        widths: Sequence[int] | None,
+        output: str,
+        basis: str,
+        grid_size: int,
+        layer_norm: bool,
+    ) -> nn.Module:
+        """
+        Make the network from ``inputs`` standardized latents to the elements of a datum.
+
+        :raises ValueError: for an unknown generator, and options that only a KAN has.
+        """
+        if self.generator not in GENERATORS:
+            raise ValueError(
+                f"generator must be one of {sorted(GENERATORS)}, got {self.generator!r}"
+            )
+        if self.standardized and output != "none":
+            raise ValueError(f"output must be 'none' with standardized=True, got {output!r}")
+        if self.generator == "kan":
+            hidden = [2 * inputs] if widths is None else list(widths)
+            return KAN(
+                [inputs, *hidden, math.prod(data_shape)],
+                basis,
+                grid_size=grid_size,
+                layer_norm=layer_norm,
+                hidden_range=self.hidden_range,
+                output=output,
+                bias=False,
+                extrapolation="zero",
+                **self.bank(),
+            )
+        for name, value, default in (
+            ("widths", widths, None),
+            ("hidden_range", self.hidden_range, "none"),
+        ):
+            if value != default:
+                raise ValueError(
+                    f"{name} must be {default!r} for generator {self.generator!r}, got {value!r}"
+                )
+        return GENERATORS[self.generator](inputs, data_shape, output)
+
+    def likelihood(self, noise_scale: float, data_shape: Sequence[int]) -> GaussianLikelihood:
+        """Make the Gaussian likelihood."""
+        if self.standardized:
+            return StandardizedLikelihood(noise_scale, data_shape, learned=self.learned_noise)
+        return GaussianLikelihood(noise_scale, len(data_shape), learned=self.learned_noise)
+
+
+def _published(make: Callable[..., ConvGenerator]) -> Callable[..., nn.Module]:
+    def network(inputs: int, data_shape: Sequence[int], output: str) -> nn.Module:
+        made = make(inputs, output=output)
+        if tuple(data_shape) != made.data_shape:
+            raise ValueError(
+                f"data_shape must be {made.data_shape}, that of the generator, got "
+                f"{tuple(data_shape)}"
+            )
+        return made
+
+    return network
+
+
+def _convolutional(inputs: int, data_shape: Sequence[int], output: str) -> nn.Module:
+    return ConvGenerator.for_images(inputs, data_shape, output=output)
+
+
+#: networks from latents to data by name
+GENERATORS: dict[str, Callable[..., nn.Module]] = {
+    "kan": KAN,
+    "convolutional": _convolutional,
+    "svhn": _published(ConvGenerator.svhn),
+    "cifar10": _published(ConvGenerator.cifar10),
+}
