@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
@@ -135,11 +137,12 @@ class TracedFunction:
 
     def _record(self, batch: Tensor) -> None:
         # Recording runs a user's code in an unusual mode; where that raises, the plain function
-        # still works. Out of memory it would be too.
+        # still works. Out of memory it would be too. One mode notes the shapes of all results:
+        # left to itself, make_fx makes a mode for each operation, which takes half of the time.
         try:
             known = self._known() if self._known else self._compared(batch)
             for rows in (1,) if self._row_by_row else _RECORDED_ROWS:
-                with _Reads() as reads:
+                with _Reads() as reads, tracing(TracingContext(FakeTensorMode())):
                     traced = make_fx(lambda tensor: self.function(tensor))(_cut(batch, rows))
                 if read := reads.seen | _read_by_operations(traced):
                     self.failure = f"values are read by {sorted(read)}"
