@@ -404,6 +404,11 @@ OPTIONS = {
         TypeError,
         r"initial_params\['slope'\] must be a floating-point tensor, got torch\.int64",
     ),
+    "initial parameters for no chain": (
+        lambda: mcmc(initial_params={"slope": torch.tensor(0.0)}, num_chains=3),
+        ValueError,
+        r"initial_params\['slope'\] must have a first dimension of 3, .*, got shape \(\)",
+    ),
     "initial parameters that are none": (
         lambda: mcmc(initial_params=[0.0, 0.0]),
         TypeError,

@@ -19,6 +19,9 @@ WINDOWS = (20, 60, 120, 220)
 FROZEN_RATE = 0.02
 """Mean acceptance of a chain over a whole window below which it does not count any more."""
 
+GROWTH_ERRORS = 3.0
+"""By which a spread must have grown; heavy tails make it fluctuate."""
+
 
 def window_ends(warmup_steps: int) -> list[int]:
     """Return the numbers of steps after which a window ends.
@@ -49,7 +52,7 @@ class EnsembleAdaptation:
         self.dense = dense
         self.metric = metric
         self.search = StepSizeSearch(target)
-        self.spreads: list[Tensor] = []
+        self.variances: list[Tensor] = []
         self.frozen: Tensor | None = None
         self._step = 0
         self._draws: list[Tensor] = []
@@ -63,12 +66,16 @@ class EnsembleAdaptation:
     @property
     def growth(self) -> Tensor | None:
         """
-        Spread of each coordinate in the last window relative to that in the one before, flat.
+        Spread of each coordinate in the last window relative to that in the one before, flat; 1
+        where it did not grow by three errors, as the scatter of chains has them.
         """
-        if len(self.spreads) < 2:
+        if len(self.variances) < 2:
             return None
-        before, last = (each.flatten() for each in self.spreads[-2:])
-        return torch.where(before > 0, last / before, 1.0)
+        before, last = (each.flatten(1) for each in self.variances[-2:])
+        mean = before.mean(0)
+        ratio = torch.where(mean > 0, last.mean(0) / mean, 1.0)
+        error = (last - ratio * before).std(0) / (ratio * mean * len(before) ** 0.5)
+        return torch.where(ratio.log() > GROWTH_ERRORS * error, ratio.sqrt(), 1.0)
 
     def update(self, tuning: Tuning, position: Tensor, info: StepInfo) -> Tuning:
         """Return the tuning of the next step."""
@@ -102,7 +109,7 @@ class EnsembleAdaptation:
             "frozen": self.frozen,
             "rates": self._rates,
             "draws": self._draws.copy(),
-            "spreads": self.spreads.copy(),
+            "variances": self.variances.copy(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -112,23 +119,25 @@ class EnsembleAdaptation:
         self.frozen = state["frozen"]
         self.metric = None if state["metric"] is None else Metric.of_state(state["metric"])
         self._draws = state["draws"].copy()
-        self.spreads = state["spreads"].copy()
+        self.variances = state["variances"].copy()
         self.search.load(state["search"])
 
     def _frozen_step(self, tuning: Tuning) -> Tuning:
-        self._note_spread(torch.stack(self._draws, 1))
+        self._note_variances(torch.stack(self._draws, 1))
         return replace(tuning, step_size=self.search.mean.to(tuning.step_size))
 
     def _new_metric(self, tuning: Tuning) -> Tuning:
         draws = torch.stack(self._draws, 1)
-        self._note_spread(draws)
+        self._note_variances(draws)
         former = self.metric or Metric.identity(tuning.scale)
         self.metric = estimated(draws.flatten(0, 1), effective_draws(draws), former, self.dense)
         self.search.restart()
         return replace(tuning, scale=self.metric.scale)
 
-    def _note_spread(self, draws: Tensor) -> None:
-        self.spreads.append(draws.double().flatten(0, 1).std(0, correction=0))
+    def _note_variances(self, draws: Tensor) -> None:
+        """Note each chain's mean square around the mean of all, ``(chains, *rest, dim)``."""
+        wide = draws.double()
+        self.variances.append((wide - wide.mean((0, 1))).square().mean(1))
 
 
 class FixedMetric:

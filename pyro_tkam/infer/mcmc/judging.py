@@ -49,8 +49,8 @@ class ChainRun:
     :param capped: whether a trajectory was shorter than wanted.
     :param energy: Hamiltonian at the start of a step, where momentum is drawn anew; None otherwise.
     :param groups: number of the population that each chain comes from, ``(chain,)``.
-    :param growth: spread of the last window of the warm-up relative to that before, by coordinate,
-        where the model has sites without a proper prior.
+    :param growth: spread of the last window of the warm-up relative to that before, by coordinate;
+        1 where it did not grow, or where a site has a proper prior.
     """
 
     draws: Tensor
@@ -238,8 +238,9 @@ def _failed(run: ChainRun) -> Finding | None:
 
 
 def _capped(run: ChainRun) -> Finding | None:
+    """Find short trajectories where draws suffer from them: they are sound, and only mix slower."""
     share = 0.0 if run.capped is None else run.capped.double().mean().item()
-    if share <= MOST_CAPPED:
+    if share <= MOST_CAPPED or not any(check(run) for check in (_disagreement, _stray, _few)):
         return None
     seen = f"{share:.0%} of trajectories are shorter than wanted"
     return Finding("capped trajectories", seen, "raise max_steps, or reparameterize")
@@ -249,8 +250,8 @@ def _growing(run: ChainRun) -> Finding | None:
     if run.growth is None or run.growth.max() <= MOST_GROWTH:
         return None
     seen = (
-        f"the spread at {_name(run, run.growth)} still grew by {run.growth.max() - 1:.0%} at the "
-        "end of the warm-up"
+        f"the spread at {_name(run, run.growth)} still grew by "
+        f"{run.growth.max() - 1:.0%} at the end of the warm-up"
     )
     return Finding("improper posterior", seen, "give flat sites a prior, or use a longer warm-up")
 

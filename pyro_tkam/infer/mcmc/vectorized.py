@@ -79,7 +79,8 @@ class VectorizedMCMC(BatchRun):
     :param warmup_steps: number of steps at the posterior that adapt the kernel and are dropped; if
         None, 220 with an :class:`EnsembleHMC` and ``num_samples`` with others.
     :param initial_params: unconstrained values by site, with a leading dimension ``num_chains``
-        (none when it is 1).
+        (none when it is 1); a kernel made from a ``potential_fn`` needs them, as nothing else tells
+        its sites.
     :param num_chains: number of chains; if None, 64 with an :class:`EnsembleHMC` and 1 with others.
     :param hook_fn: called as ``hook_fn(kernel, params, stage, i)`` after each step, with all
         chains' parameters (of the whole ensemble during its warm-up).
@@ -92,6 +93,7 @@ class VectorizedMCMC(BatchRun):
     :param checkpoint_every: steps between two writes.
     :param thin: steps of each draw that is kept, of which the last gives its values.
     :raises TypeError: if ``kernel`` isn't one of these.
+    :raises ValueError: if a number is out of range, or ``initial_params`` are not one a chain.
 
     >>> import pyro, torch, pyro.distributions as dist
     >>> from pyro_tkam.infer import MALA
@@ -139,6 +141,12 @@ class VectorizedMCMC(BatchRun):
             initial_params = floating_params(initial_params)
             if num_chains == 1:
                 initial_params = {name: value[None] for name, value in initial_params.items()}
+            for name, value in initial_params.items():
+                if value.shape[:1] != (num_chains,):
+                    raise ValueError(
+                        f"initial_params[{name!r}] must have a first dimension of {num_chains}, "
+                        f"the number of chains, got shape {tuple(value.shape)}"
+                    )
         self._initial_params = initial_params
         self._samples: dict[str, Tensor] = {}
         self._first: FirstRun | None = None
@@ -376,6 +384,10 @@ class VectorizedMCMC(BatchRun):
         stats = self.sample_stats
         adaptation = self._moving.adaptation
         growth = adaptation.growth if isinstance(adaptation, EnsembleAdaptation) else None
+        if growth is not None:
+            names = self._density.layout.names
+            flat = torch.tensor([name in self._density.improper_sites() for name in names])
+            growth = torch.where(flat.to(growth.device), growth, 1.0)
         return ChainRun(
             draws=self._positions.flatten(2),
             names=self._density.layout.names,
@@ -385,7 +397,7 @@ class VectorizedMCMC(BatchRun):
             capped=stats.get("capped"),
             energy=stats["energy"] if isinstance(self.kernel, EnsembleHMC) else None,
             groups=None if self._start is None else self._start.populations,
-            growth=growth if self._density.improper_sites() else None,
+            growth=growth,
         )
 
     def _turned(self, position: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import warnings
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 import pyro
@@ -22,7 +23,8 @@ from pyro_tkam.infer import (
     VectorizedMCMC,
 )
 from pyro_tkam.infer.mcmc import tempered_ensemble, vectorized
-from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict
+from pyro_tkam.infer.mcmc.ensemble_adaptation import EnsembleAdaptation
+from pyro_tkam.infer.mcmc.judging import MOST_GROWTH, ChainRun, chain_verdict
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.tempered_ensemble import TemperedEnsemble
 from pyro_tkam.infer.model.density import ModelDensity
@@ -246,6 +248,33 @@ def test_frozen_and_shifted_chains_are_found() -> None:
     apart = torch.randn(64, 500, 5)
     apart[:16] += 0.5
     assert "chains disagree" in chain_verdict(ensemble_of(apart)).names
+
+
+def test_short_trajectories_are_found_where_draws_suffer() -> None:
+    """Cut trajectories are sound: they are told as the cause of slow chains, and not of others."""
+    draws = torch.randn(64, 500, 2)
+    cut = torch.ones(64, 500, dtype=torch.bool)
+    assert chain_verdict(replace(ensemble_of(draws), capped=cut)).trusted
+    slow = replace(ensemble_of(draws.cumsum(1)), capped=cut)
+    assert "capped trajectories" in chain_verdict(slow).names
+
+
+def growth(*windows: Tensor) -> Tensor:
+    adaptation = EnsembleAdaptation(220, 0.8, dense=True)
+    for draws in windows:
+        adaptation._note_variances(draws)
+    assert adaptation.growth is not None
+    return adaptation.growth
+
+
+def test_spreads_that_grow_are_told_from_those_that_fluctuate() -> None:
+    """Chains that stand still at draws of an exponential tail, and chains that spread twice."""
+    tails = [-torch.rand(64, 1, 200).log().expand(64, 40, 200) for _ in range(2)]
+    before, last = (each.flatten(0, 1).std(0) for each in tails)
+    assert (last / before > MOST_GROWTH).sum() > 20
+    assert (growth(*tails) > MOST_GROWTH).sum() <= 2
+    spreading = [scale * torch.randn(64, 1, 200).expand(64, 40, 200) for scale in (1, 2)]
+    assert (growth(*spreading) > MOST_GROWTH).sum() > 190
 
 
 def test_judging_and_keeping_draws_copies_few_of_them() -> None:

@@ -174,8 +174,9 @@ def test_potentials_are_sampled(kernel: type) -> None:
     )
     single.run()
     assert single.get_samples()["z"].shape == (5, 2)
-    with pytest.raises(ValueError, match="initial_params"):
-        MCMC(kernel(potential_fn=potential), 5, disable_progbar=True).run()
+    for run in (MCMC, VectorizedMCMC):
+        with pytest.raises(ValueError, match=r"initial_params must be given .*, got None"):
+            run(kernel(potential_fn=potential), 5, disable_progbar=True).run()
 
 
 @every_kernel
@@ -233,11 +234,10 @@ def test_bad_options_are_named(make, words: str) -> None:
     ],
 )
 def test_bad_starts_are_named(initial: dict[str, Tensor], words: str) -> None:
-    mcmc = VectorizedMCMC(
-        MALA(gaussian), 5, num_chains=4, initial_params=initial, disable_progbar=True
-    )
     with pytest.raises(ValueError, match=words):
-        mcmc.run(torch.tensor(1.0))
+        VectorizedMCMC(
+            MALA(gaussian), 5, num_chains=4, initial_params=initial, disable_progbar=True
+        ).run(torch.tensor(1.0))
 
 
 def test_warmup_schedules() -> None:

@@ -40,7 +40,8 @@ class AutoMALA(LangevinKernel):
     run without it.
 
     :param model: a Pyro model, or
-    :param potential_fn: from unconstrained values by site to the potential energy.
+    :param potential_fn: from unconstrained values by site to the potential energy; sampled from
+        ``initial_params``.
     :param step_size: leapfrog step with which the first searches start.
     :param min_step_size: a search below it rejects.
     :param max_step_size: a search above it rejects. Both are lengths in the coordinates in which

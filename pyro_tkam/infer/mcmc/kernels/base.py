@@ -32,7 +32,8 @@ class LangevinKernel(MCMCKernel):
     :class:`ParallelTempering` take its configuration and move many.
 
     :param model: a Pyro model, or
-    :param potential_fn: from unconstrained values by site to the potential energy.
+    :param potential_fn: from unconstrained values by site to the potential energy; sampled from
+        ``initial_params``.
     :param step_size: initial step size, positive.
     :param transforms: per site, from values to unconstrained coordinates; Pyro's if None.
     :param max_plate_nesting: number of plate dimensions; found by running the model if None.

@@ -43,7 +43,8 @@ class EnsembleHMC(LangevinKernel):
     ``pyro.infer.MCMC`` each chain is one of a warmed-up ensemble of its own.
 
     :param model: a Pyro model, or
-    :param potential_fn: from unconstrained values by site to the potential energy.
+    :param potential_fn: from unconstrained values by site to the potential energy; sampled from
+        ``initial_params``.
     :param trajectory_length: ``τ``, mean length in standard deviations, positive.
     :param max_steps: ``N``, the most leapfrog steps of a trajectory, at least 2.
     :param target_accept_prob: acceptance rate to adapt to, in (0, 1).

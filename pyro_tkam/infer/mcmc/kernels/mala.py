@@ -24,7 +24,8 @@ class MALA(LangevinKernel):
     variances.
 
     :param model: a Pyro model, or
-    :param potential_fn: from unconstrained values by site to the potential energy.
+    :param potential_fn: from unconstrained values by site to the potential energy; sampled from
+        ``initial_params``.
     :param step_size: initial ``η``, in units of ``C^{-1}`` times a variance.
     :param target_accept_prob: acceptance rate to adapt to, in (0, 1).
     :param adapt_step_size: whether ``η`` adapts.

@@ -23,7 +23,8 @@ class ULA(LangevinKernel):
     as a divergence.
 
     :param model: a Pyro model, or
-    :param potential_fn: from unconstrained values by site to the potential energy.
+    :param potential_fn: from unconstrained values by site to the potential energy; sampled from
+        ``initial_params``.
     :param step_size: ``η``, in units of a variance.
     :param options: see :class:`LangevinKernel`.
 
