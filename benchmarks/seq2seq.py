@@ -32,7 +32,7 @@ from pyro_tkam.nn import beam_search, ended_log_prob, sample_ended
 from pyro_tkam.ops.symbols import until_end
 
 HELD_OUT, SCORED, DRAWS, SEEDS = 8000, 2000, 5, 3
-FREE_NATS, UNKNOWN_SHARE = 2.0, 0.02
+FREE_NATS, UNKNOWN_SHARE = 1.5, 0.02
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +55,10 @@ class PairELBO(MaximumLikelihood):
     ``t``, with ``q(z | s)`` as the learned prior of a conditional autoencoder (Sohn et al. 2015).
     A decoder that reads what it has written can do without a latent (Bowman et al. 2016,
     arXiv:1511.06349), so that ``free_nats`` of each divergence cost nothing (Kingma et al. 2016,
-    arXiv:1606.04934): the latent then says that much about the target beyond the source.
-    ``statistics`` holds the last :class:`PairTerms`.
+    arXiv:1606.04934): the latent then says that much about the target beyond the source. Within
+    the free nats, ``q(z | s, t)`` does not feel the divergence, but ``p(z)`` and ``q(z | s)`` go on
+    to learn its draws, so that one pass draws latents that the decoder knows. ``statistics`` holds
+    the last :class:`PairTerms`.
 
     :param free_nats: nats of each mean divergence that are free; 0 gives the bounds themselves.
     :param unknown_share: share of the source's symbols that the encoder reads as unknown, which
@@ -88,16 +91,25 @@ class PairELBO(MaximumLikelihood):
         :param source: integers, shape ``(batch, length)``.
         :param target: likewise.
         """
+        return self._terms(model, guide, source, target)[0]
+
+    def _terms(
+        self, model: Seq2SeqTKAM, guide: PairGuide, source: Tensor, target: Tensor
+    ) -> tuple[PairTerms, Callable[[], tuple[Tensor, Tensor]]]:
+        """Return the terms, and what gives the nats that both priors of a latent give the draw."""
         encoded = model.encoder(self.read(source))
+        prior = model.prior()
         alone = guide.posterior(encoded)
         both = guide.posterior(encoded, target)
         z = both.rsample()
-        return PairTerms(
+        terms = PairTerms(
             source=ended_log_prob(model.source_decoder, z, source),
             target=ended_log_prob(model.target_decoder, z, target, encoded),
-            information=both.log_prob(z) - model.prior().log_prob(z),
+            information=both.log_prob(z) - prior.log_prob(z),
             beyond=kl_divergence(both, alone),
         )
+        held = z.detach()
+        return terms, lambda: (-prior.log_prob(held), -alone.log_prob(held))
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> PairTerms:
         return self.terms(model, guide, *args)
@@ -131,11 +143,18 @@ class PairELBO(MaximumLikelihood):
         :param size: length of the whole data set; None takes that of the batch.
         :return: nats, scaled from the mini-batch to all data.
         """
-        self.statistics = terms = self._get_trace(model, guide, (source, target), {})
-        costs = sum(self._cost(each.mean()) for each in (terms.information, terms.beyond))
-        bound = (terms.source + 2 * terms.target).mean() - costs
+        terms, learn = self._terms(model, guide, source, target)
+        self.statistics = terms
+        costs: Iterable[Tensor] = (terms.information.mean(), terms.beyond.mean())
+        if self.free_nats:  # an estimate of a divergence may be negative
+            costs = map(self._cost, costs, (nats.mean() for nats in learn()))
+        bound = (terms.source + 2 * terms.target).mean() - sum(costs)
         return -bound * (size or len(source))
 
-    def _cost(self, divergence: Tensor) -> Tensor:
-        """Return a divergence, or the free nats where it is less; an estimate may be negative."""
-        return divergence.clamp_min(self.free_nats) if self.free_nats else divergence
+    def _cost(self, divergence: Tensor, nats: Tensor) -> Tensor:
+        """
+        Return a mean divergence, or the free nats where it is less; then only the prior learns, by
+        the nats that it gives draws that are held.
+        """
+        free = self.free_nats + (nats - nats.detach())
+        return torch.where(divergence < self.free_nats, free, divergence)

@@ -141,6 +141,24 @@ def test_the_objective_is_the_sum_of_two_bounds() -> None:
     assert free > 2000 * 3 - 100  # the floor is part of the value
 
 
+def test_within_the_free_nats_only_the_priors_learn_the_divergences() -> None:
+    model, guide = small(1, torch.float64)
+    loss = PairELBO(free_nats=1e6)(model, guide)
+    pyro.set_rng_seed(1)
+    loss(SOURCES, TARGETS).backward()
+    found = [parameter.grad for parameter in loss.parameters()]
+    loss.zero_grad()
+    pyro.set_rng_seed(1)
+    encoded = model.encoder(SOURCES)
+    z = guide.posterior(encoded, TARGETS).rsample()
+    told = ended_log_prob(model.source_decoder, z, SOURCES)
+    told = told + 2 * ended_log_prob(model.target_decoder, z, TARGETS, encoded)
+    priors = (model.prior(), guide.posterior(encoded))
+    (-told - sum(prior.log_prob(z.detach()) for prior in priors)).sum().backward()
+    for parameter, gradient in zip(loss.parameters(), found, strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
+
+
 @pytest.mark.parametrize(
     "objective", [PairELBO(0.0, 0.2), pyro.infer.Trace_ELBO(), ImportanceWeightedELBO(3)]
 )
