@@ -104,7 +104,7 @@ class Cost(Batched):
 
     :param evaluations: of density and gradient that a datum needed.
     :param screenings: of the density alone that a datum needed.
-    :param of_row: of either kind that any datum of the row needed.
+    :param of_row: of either kind that were made of the row with all its data.
     """
 
     evaluations: Tensor
@@ -113,7 +113,7 @@ class Cost(Batched):
 
     def plus(self, evaluated: Tensor, screened: Tensor) -> Cost:
         """Add one where a mask holds."""
-        of_row = self.of_row + _any_datum(evaluated) + _any_datum(screened)
+        of_row = self.of_row + _is_evaluated(evaluated) + _is_evaluated(screened)
         return Cost(self.evaluations + evaluated, self.screenings + screened, of_row)
 
 
@@ -368,9 +368,18 @@ def _finite(needed: Tensor, value: Tensor) -> Tensor:
 
 def _few_rows(needed: Tensor) -> Tensor | None:
     """Return the rows at which anything is needed, if they are at most half of all."""
+    rows = _any_datum(needed).reshape(-1).nonzero().squeeze(-1)
+    return rows if _are_few(rows, needed) else None
+
+
+def _is_evaluated(needed: Tensor) -> Tensor:
+    """Tell of each row whether it is evaluated, ``(rows, 1, ...)``: all are if most are needed."""
     busy = _any_datum(needed)
-    rows = busy.reshape(-1).nonzero().squeeze(-1)
-    return rows if 2 * len(rows) <= len(busy) else None
+    return busy if _are_few(busy.nonzero(), needed) else torch.ones_like(busy)
+
+
+def _are_few(rows: Tensor, needed: Tensor) -> bool:
+    return 2 * len(rows) <= len(needed)
 
 
 def _any_datum(mask: Tensor) -> Tensor:

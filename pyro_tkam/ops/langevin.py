@@ -95,8 +95,8 @@ class StepInfo(Batched):
     :param step_size: step size used.
     :param evaluations: number of evaluations of density and gradient, of each row and datum.
     :param screenings: number of evaluations of the density without its gradient.
-    :param row_evaluations: number of evaluations of either kind that the row needed, with all its
-        data at once.
+    :param row_evaluations: number of evaluations of either kind that were made of the row, with all
+        its data at once.
     :param failed: where density or gradient was not finite on the way; the proposal is rejected.
     :param outside: where it is because the density was zero, which is no fault of it.
     """

@@ -225,6 +225,8 @@ def test_leaving_out_gradients_changes_nothing_but_the_cost(step_size: float) ->
     assert torch.equal(end.position, plain_end.position)
     assert torch.equal(info.reversible, plain_info.reversible)
     assert torch.equal(info.screenings, plain_info.screenings)
+    for target, each in zip(targets, (info, plain_info), strict=True):
+        assert target.evaluations + target.screenings == each.total_evaluations
     saved = plain_info.evaluations - info.evaluations
     assert (saved >= 0).all()
     assert (saved <= info.screenings).all()

@@ -52,6 +52,7 @@ from pyro_tkam.infer.model.sites import (
     signature,
     unwrapped,
 )
+from pyro_tkam.infer.model.summands import OneSummand
 from pyro_tkam.ops.batched import Batched
 from pyro_tkam.ops.langevin import Point
 
@@ -458,6 +459,11 @@ class ModelDensity:
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate log prior + log likelihood and the gradient; ``rows`` makes no difference."""
         return Point(position, *by_rows(self._joint, position))
+
+    def summand_point(self, position: Tensor, summand: OneSummand) -> Point:
+        """Evaluate as :meth:`point` does, with one summand of each sum, by running the model."""
+        with summand:
+            return Point(position, *by_rows(partial(_joint_gradient, self.log_terms), position))
 
     def log_density(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
         """Evaluate log prior + log likelihood; ``rows`` makes no difference."""

@@ -13,7 +13,6 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
@@ -30,6 +29,7 @@ from pyro_tkam.infer.model.sites import (
     is_latent,
     plate_nesting,
     sample_sites,
+    scaled_and_masked,
     unscaled_log_prob,
 )
 
@@ -466,9 +466,7 @@ def total_log_density(trace: poutine.Trace, structure: PlateStructure, *, latent
     for _, site in sample_sites(trace):
         if is_latent(site) == latent:
             scale = site["scale"] / plate_scale(site, structure.local_dims)
-            terms.append(
-                sum_to_local(scale_and_mask(_log_prob(site), scale, site["mask"]), structure)
-            )
+            terms.append(sum_to_local(scaled_and_masked(site, _log_prob(site), scale), structure))
     return sum(terms[1:], terms[0])
 
 

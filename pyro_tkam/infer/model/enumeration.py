@@ -12,6 +12,7 @@ from pyro.ops import packed
 from pyro.ops.contract import contract_to_tensor
 from pyro.ops.rings import LogRing
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 Named = Any
 """A tensor whose dimensions have names, a letter each in ``_pyro_dims``."""
@@ -101,14 +102,20 @@ def _aligned(term: Named, names: str) -> Tensor:
 
 
 def _summed(term: Named, dim: str) -> Named:
-    """Sum a dimension out; a sum of zeros is zero, with derivatives of zero."""
     axis = term._pyro_dims.index(dim)
+    return _named(log_sum(term, axis), term._pyro_dims.replace(dim, ""))
+
+
+def log_sum(term: Tensor, axis: int) -> Tensor:
+    """Sum a dimension out in log space; a sum of zeros is zero, with derivatives of zero."""
+    if has_torch_function_unary(term):
+        return handle_torch_function(log_sum, (term,), term, axis)
     largest = term.detach().amax(axis, keepdim=True)
     shift = largest.where(largest.isfinite(), 0.0)
     total = (term - shift).exp().sum(axis)
     some = total != 0
     log = total.where(some, 1.0).log() + shift.squeeze(axis)
-    return _named(log.where(some, -torch.inf), term._pyro_dims.replace(dim, ""))
+    return log.where(some, -torch.inf)
 
 
 def _named(term: Named, names: str) -> Named:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import pyro.distributions as dist
@@ -53,8 +54,10 @@ def _layers(fn: Any) -> Iterator[Any]:
 def is_improper(site: Site) -> bool:
     """
     Tell whether a latent site has no normalizable prior: it never had one, or a mask takes a part
-    of it away.
+    of it away and leaves infinitely many values.
     """
+    if site["fn"].has_enumerate_support:
+        return False
     return isinstance(unwrapped(site["fn"]), dist.ImproperUniform) or is_partly_masked(site)
 
 
@@ -116,7 +119,24 @@ def unscaled_log_prob(site: Site) -> Tensor:
 
 def site_log_prob(site: Site) -> Tensor:
     """Return a site's log density with its scale and mask."""
-    return scale_and_mask(unscaled_log_prob(site), site["scale"], site["mask"])
+    return scaled_and_masked(site, unscaled_log_prob(site), site["scale"])
+
+
+def scaled_and_masked(site: Site, log_prob: Tensor, scale: Any) -> Tensor:
+    """
+    Scale and mask a site's log density. All values of a discrete latent that is masked are equally
+    probable, so that their sum leaves no trace of it.
+
+    :param site: has the mask.
+    :param log_prob: its log density.
+    :param scale: a number or a tensor.
+    """
+    masked: Tensor = scale_and_mask(log_prob, scale, site["mask"])
+    fn = site["fn"]
+    if not is_latent(site) or not fn.has_enumerate_support or is_unmasked(site):
+        return masked
+    counted = reduce(torch.logical_and, (torch.as_tensor(mask) for mask in masks(site)))
+    return masked.where(counted, -math.log(len(fn.enumerate_support(expand=False))))
 
 
 def _without_hidden(site: Site) -> Tensor:

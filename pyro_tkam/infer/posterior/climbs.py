@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_tkam.infer.model.attempt import attempt
+from pyro_tkam.infer.model.summands import OneSummand
 from pyro_tkam.infer.posterior.lines import lines_through, rises_between
 from pyro_tkam.infer.posterior.optima import (
     MOST_STEPS,
@@ -20,6 +22,7 @@ from pyro_tkam.infer.posterior.optima import (
     none_of,
 )
 from pyro_tkam.infer.posterior.target import PosteriorTarget, ReferenceDraws
+from pyro_tkam.ops.climb import climb
 
 CLIMB_SHARE = 0.2
 """Most of what is left of a budget that a batch of climbs takes."""
@@ -36,6 +39,10 @@ GROWTH = 4
 
 LARGEST_WIDENED = 20
 """Dimensions up to which more climbs than the first may find another basin."""
+
+SUMMAND_STARTS = 8
+SUMMAND_SHARE = 0.005
+"""Climbs by a choice of summands, and most of what is left of a budget that they take."""
 
 MOST_SCREENED = 2**18
 SCREEN_SECONDS = 2.0
@@ -137,6 +144,28 @@ class Climbs:
             if len(rows) < FEWEST:
                 break
             self.climb(rows)
+
+    def divide(self) -> None:
+        """
+        Climb by one summand at a time of the sums of densities that the model makes, and on from
+        there: beside a wide bump, the basin of a narrow one may hold no prior draw.
+        """
+        starts = self.draws.positions[self.draws.log_weights > -torch.inf][:SUMMAND_STARTS]
+        most = self.target.budget.affords(MOST_STEPS, each=len(starts), share=SUMMAND_SHARE)
+        if self.target.dim > LARGEST_WIDENED or not len(starts) or most == 0:
+            return
+        summand = OneSummand()
+        evaluate = self.target.of_summand(summand)
+        if attempt(lambda: evaluate(starts)) is None:
+            return
+        begin = time.process_time()
+        for turn in range(summand.num_turns):
+            if time.process_time() - begin > CLIMB_SECONDS:
+                break
+            summand.turn = turn
+            ends = attempt(lambda: climb(evaluate, starts, self._scale, most))
+            if ends is not None:
+                self._add(self._ends(ends.position).without_hits())
 
     def screen(self) -> None:
         """

@@ -73,6 +73,7 @@ class Search:
         climbs = Climbs(self.target, self.draws, self.seconds_a_draw)
         climbs.climb(torch.cat([possible[:RANDOM_STARTS], best]).unique())
         climbs.widen()
+        climbs.divide()
         climbs.screen()
         return climbs
 

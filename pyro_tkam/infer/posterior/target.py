@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pyro
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.failures import ForRows
+from pyro_tkam.infer.model.summands import OneSummand
 from pyro_tkam.infer.posterior.budget import Budget
 from pyro_tkam.ops.estimators import CrossProposal
+from pyro_tkam.ops.langevin import Point
 
 MOST_ROWS = 8192
 FEW_ROWS = 128
@@ -107,15 +110,19 @@ class PosteriorTarget:
 
     def with_gradient(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log joint density ``(num,)`` and its gradient ``(num, dim)``."""
-        values = []
-        gradients = []
-        for chunk in positions.split(self.climbing):
-            self.budget.spend(len(chunk))
-            with _outside():
-                point = self.density.point(chunk)
-            values.append(point.log_density)
-            gradients.append(point.gradient)
+        points = [self._point(self.density.point, each) for each in positions.split(self.climbing)]
+        values, gradients = zip(*points, strict=True)
         return torch.cat(values), torch.cat(gradients)
+
+    def of_summand(self, summand: OneSummand) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Return what :meth:`with_gradient` does, with one summand of each sum of densities."""
+        return partial(self._point, partial(self.density.summand_point, summand=summand))
+
+    def _point(self, at: Callable[[Tensor], Point], positions: Tensor) -> tuple[Tensor, Tensor]:
+        self.budget.spend(len(positions))
+        with _outside():
+            point = at(positions)
+        return point.log_density, point.gradient
 
     def _terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Return log reference and the rest of the log joint, each ``(num,)``."""

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from pyro_tkam.infer import log_evidence
+from pyro_tkam.infer.model import density
+from pyro_tkam.infer.model.failures import by_rows
 from pyro_tkam.infer.posterior import progress as bars
 from pyro_tkam.infer.posterior.progress import Progress
 
@@ -41,6 +43,37 @@ def test_evaluations_are_those_of_the_likelihood(method: str, noise: float, opti
     evidence = log_evidence(model, method=method, **options)
     # Checks of the model and of its runners are not counted.
     assert evidence.evaluations <= Counted.scored <= 1.05 * evidence.evaluations + 100
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "checked"),
+    [
+        ("ais", {"num_particles": 25, "steps_between": 2, "warmup_steps": 16}, 0),
+        ("bridge", {"num_temperatures": 3, "num_samples": 40, "num_chains": 4}, 4),
+        ("auto", {"target_se": 0.2, "max_evaluations": 30_000}, 0),
+    ],
+)
+def test_all_rows_that_a_density_evaluates_are_counted(
+    monkeypatch, method, options, checked
+) -> None:
+    """But for those, one of each chain, by which a state is known to be of this model."""
+    rows = 0
+
+    def counted(function, batch):
+        nonlocal rows
+        rows += len(batch)
+        return by_rows(function, batch)
+
+    monkeypatch.setattr(density, "by_rows", counted)
+
+    def model() -> None:
+        z = pyro.sample("z", dist.StudentT(1.0, torch.zeros(2), 1.0).to_event(1))
+        bumps = dist.Normal(torch.tensor([[-1.0], [1.0]]), 0.1).log_prob(z.unsqueeze(-2)).sum(-1)
+        pyro.factor("f", bumps.logsumexp(-1))
+
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(model, method=method, **options)
+    assert evidence.evaluations + checked == rows
 
 
 def test_a_bar_tells_route_and_standard_error_so_far(monkeypatch, capsys) -> None:

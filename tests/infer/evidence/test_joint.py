@@ -65,16 +65,18 @@ def test_a_needle_in_a_slab_is_found() -> None:
     assert evidence.verdict.trusted, str(evidence)
 
 
-def bumps(dim: int, ratio: float):
-    """Two bumps of equal mass, of widths 1:ratio."""
-    places = [(-0.7, 0.3), (0.7, 0.3 / ratio)]
+def bumps(dim: int, ratio: float, places: Tensor | None = None):
+    """Two bumps of equal mass, of widths 1:ratio, at places ``(2, dim)`` or at opposite ones."""
+    if places is None:
+        places = torch.tensor([[-0.7], [0.7]]).expand(2, dim)
+    widths = (0.3, 0.3 / ratio)
 
     def model() -> None:
         z = pyro.sample("z", dist.Normal(torch.zeros(dim), 1.0).to_event(1))
         each = [
             dist.Normal(loc, width).log_prob(z).sum(-1)
-            - dim * dist.Normal(0.0, math.hypot(1, width)).log_prob(torch.tensor(loc))
-            for loc, width in places
+            - dist.Normal(0.0, math.hypot(1, width)).log_prob(loc).sum()
+            for loc, width in zip(places, widths, strict=True)
         ]
         pyro.factor("f", torch.logaddexp(*each))
 
@@ -93,6 +95,15 @@ def test_a_bump_that_no_prior_draw_leads_to_is_counted_but_not_trusted() -> None
     """Ten times as narrow in ten dimensions: only a line through the other bump leads there."""
     pyro.set_rng_seed(0)
     evidence = log_evidence(bumps(10, 10))
+    assert_close(evidence, math.log(2))
+    assert "rare mode" in evidence.verdict.names, str(evidence)
+
+
+def test_a_needle_that_no_draw_or_line_leads_to_is_counted() -> None:
+    """In ten dimensions one of 1e8 prior draws lies in its basin; its own density leads there."""
+    pyro.set_rng_seed(0)
+    places = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
+    evidence = log_evidence(bumps(10, 10, places))
     assert_close(evidence, math.log(2))
     assert "rare mode" in evidence.verdict.names, str(evidence)
 

@@ -8,12 +8,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.infer.mcmc.util import initialize_model
 from torch import Tensor
 
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.enumeration import Elimination
+from pyro_tkam.infer.model.requirements import check_model
 from tests.infer.models import ROWS, local_mixture
 
 
@@ -213,3 +215,34 @@ def test_elimination_sums_products_in_log_space() -> None:
     for each, its_names in zip(packed, names, strict=True):
         each._pyro_dims = its_names  # type: ignore[attr-defined]
     assert Elimination().sumproduct(packed, "bc").isnan().any()
+
+
+def test_masked_states_of_a_hidden_markov_model_leave_no_trace() -> None:
+    """Sequences of unlike lengths, padded with NaN: the likelihood of each is a forward pass."""
+    lengths = torch.tensor([4, 2])
+    x = torch.tensor([[0.1, 1.9, 2.2, 0.3], [2.1, 0.2, torch.nan, torch.nan]])
+    shares = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
+    places = torch.tensor([0.0, 2.0])
+
+    def model() -> None:
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        state = torch.tensor(0)
+        with pyro.plate("sequences", 2):
+            for t in pyro.markov(range(4)):
+                with poutine.mask(mask=t < lengths):
+                    state = pyro.sample(f"state_{t}", dist.Categorical(shares[state]))
+                    pyro.sample(f"x_{t}", dist.Normal(m + places[state], 0.7), obs=x[:, t])
+
+    def forward(m: Tensor, series: Tensor) -> Tensor:
+        alpha = torch.tensor([0.0, -torch.inf])
+        for value in series:
+            moved = (alpha[:, None] + shares.log()).logsumexp(0)
+            alpha = moved + dist.Normal(m + places, 0.7).log_prob(value)
+        return alpha.logsumexp(0)
+
+    m = torch.tensor([[0.4], [-1.3]])
+    expected = torch.stack([forward(each, x[0]) + forward(each, x[1, :2]) for each in m[:, 0]])
+    check_model(model, (), {})
+    split = ModelDensity(model, batch_plates=()).split(m)
+    torch.testing.assert_close(split.log_likelihood, expected)
+    torch.testing.assert_close(split.log_prior, dist.Normal(0.0, 1.0).log_prob(m[:, 0]))
