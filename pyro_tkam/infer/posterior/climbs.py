@@ -189,14 +189,19 @@ class Climbs:
             self._explain(drawn.positions, drawn.log_joint)
 
     def _explain(self, positions: Tensor, log_joint: Tensor) -> None:
-        """Climb from the draws that stick out most; count those that known modes explain then."""
-        excess = log_joint - self.optima.log_joint(positions)
+        """
+        Climb from the draws that stick out most; count those that known modes explain then. One
+        that is as dense as a mode makes it lies in its basin.
+        """
+        excess = log_joint - self.optima.log_joint(positions).logsumexp(0)
         starts = excess.topk(min(SCREEN_STARTS, len(excess))).indices
         starts = starts[excess[starts] > EXPLAINED]
         if len(starts):
             self._add(self._ends(positions[starts]).without_hits())
-            excess = log_joint - self.optima.log_joint(positions)
+        each = self.optima.log_joint(positions)
+        excess = log_joint - each.logsumexp(0)
         self.explained += int((excess <= EXPLAINED).sum())
+        self.optima = self.optima.hit_by(each[:, excess.abs() <= EXPLAINED].argmax(0))
 
     def _from_lines(self, lines: Tensor) -> Optima:
         """Return the optima above the peaks of lines; no hits of prior draws."""

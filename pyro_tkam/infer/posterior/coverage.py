@@ -23,7 +23,7 @@ FEWEST_EFFECTIVE = 20.0
 """Effective draws of a peak below which its curvature does not describe it, and says no mass."""
 
 FEWEST_HITS = 3
-"""Climbs to a mode below which finding it was luck."""
+"""Prior draws that lead to a mode below which finding it was luck."""
 
 LACKING = 0.1
 """Share of the draws that a peak should hold below which it counts as missed."""
@@ -116,20 +116,17 @@ def missed_verdict(peaks: Peaks, log_evidence: float) -> Verdict:
 
 def rare_verdict(peaks: Peaks, num_ended: int) -> Verdict:
     """
-    Say that a mode was found by luck: where few climbs end at one, others have been found by none
-    (Good 1953, 10.1093/biomet/40.3-4.237). It is none where few climbs end at all, but all at one.
+    Say that a mode was found by luck: where few prior draws lead to one, none has led to others
+    (Good 1953, 10.1093/biomet/40.3-4.237). It is none where few lead to any, but all to one.
 
     :param peaks: of an evidence.
-    :param num_ended: how many climbs from prior draws ended at any optimum.
+    :param num_ended: how many prior draws led to any optimum.
     """
     hits = peaks.optima.same_peak.long() @ peaks.optima.hits
     lucky = (hits < FEWEST_HITS) & ((hits < num_ended) | (hits == 0))
     if not lucky.any():
         return Verdict()
-    seen = (
-        f"{int(hits[lucky].amin())} of {num_ended} climbs from prior draws ended at a mode that "
-        "counts"
-    )
+    seen = f"{int(hits[lucky].amin())} of {num_ended} prior draws led to a mode that counts"
     finding = Finding("rare mode", f"{seen}: others may be left", "give a guide that covers it")
     return Verdict((finding,))
 

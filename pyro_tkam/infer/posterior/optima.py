@@ -51,7 +51,8 @@ class Optima:
     :param scale_tril: Cholesky factors of the inverse curvature, ``(number, dim, dim)``.
     :param log_mass: log of the mass of a normal with that height and curvature (Laplace),
         ``(number,)``.
-    :param hits: how many climbs from prior draws ended at each, ``(number,)``.
+    :param hits: how many prior draws climbed to each, or are as dense as it makes them,
+        ``(number,)``.
     """
 
     location: Tensor
@@ -98,10 +99,14 @@ class Optima:
         return torch.where(self.same_peak, 0.0, apart).amax().item()
 
     def log_joint(self, positions: Tensor) -> Tensor:
-        """Return the log density of normals of these masses, ``(num,)``, at ``(num, dim)``."""
+        """Return log densities of normals of these masses, ``(number, num)``, at ``(num, dim)``."""
         volume = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         height = self.log_mass - volume - 0.5 * positions.shape[-1] * math.log(2 * math.pi)
-        return (height[:, None] - 0.5 * self.distance(positions)).logsumexp(0)
+        return height[:, None] - 0.5 * self.distance(positions)
+
+    def hit_by(self, peaks: Tensor) -> Optima:
+        """Count prior draws that lie in the basins of some peaks, ``(num,)``."""
+        return replace(self, hits=self.hits + peaks.bincount(minlength=len(self)))
 
     def joined(self, other: Optima) -> Optima:
         """Return the optima of both; those at one place are one, with the climbs of both."""
