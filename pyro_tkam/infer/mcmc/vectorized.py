@@ -299,7 +299,8 @@ class VectorizedMCMC(BatchRun):
         """Return what to keep of a step."""
         records = {name: getattr(info, name) for name in STATISTICS}
         records["failed"] = info.failed & ~info.outside
-        return records | {"n_steps": info.evaluations, **self.kernel.further_statistics(info)}
+        records["n_steps"] = info.evaluations
+        return records | self.kernel.further_statistics(info, self._moving.tuning)
 
     def _after_step(self, index: int) -> None:
         if self.hook_fn is not None:

@@ -319,7 +319,8 @@ class ParallelTempering(BatchRun):
         position = chains.by_rung(chains.point.position)
         records = {name: getattr(info, name) for name in STATISTICS}
         records["failed"] = info.failed & ~info.outside
-        records |= self.kernel.further_statistics(info)
+        last = chains.tuning.map(lambda each: each[-1])
+        records |= self.kernel.further_statistics(info, last)
         return {name: each[-self.num_chains :] for name, each in records.items()} | {
             "positions": position if self.keep_all else position[-1:],
             "log_prior": log_prior,

@@ -277,6 +277,20 @@ def test_spreads_that_grow_are_told_from_those_that_fluctuate() -> None:
     assert (growth(*spreading) > MOST_GROWTH).sum() > 190
 
 
+def test_short_steps_take_no_more_gradients() -> None:
+    mcmc = VectorizedMCMC(EnsembleHMC(normal_model), 200, warmup_steps=20, disable_progbar=True)
+    quiet(mcmc, torch.ones(10))
+    stats = {name: value[0] for name, value in mcmc.sample_stats.items()}
+    full = stats["step_size"].max()
+    short = stats["step_size"] < 0.9 * full
+    torch.testing.assert_close(stats["step_size"][short], (full / 3).expand(int(short.sum())))
+    assert 5 < short.sum() < 45  # 20 of 200 are expected
+    longest = torch.ceil(2 * torch.pi / 2 / full)
+    assert stats["n_steps"].max() <= longest
+    assert stats["n_steps"][short].max() >= longest / 2
+    assert not stats["capped"].any()
+
+
 def test_judging_and_keeping_draws_copies_few_of_them() -> None:
     draws = torch.randn(64, 60, 96)
     whole = chain_verdict(ensemble_of(draws)).measures

@@ -163,8 +163,8 @@ class LangevinKernel(MCMCKernel):
         """Whether chains start by an initialization strategy that was given."""
         return self._options["init_strategy"] is not init_to_uniform
 
-    def further_statistics(self, info: StepInfo) -> dict[str, Tensor]:
-        """Return what else is worth recording of a step, by name."""
+    def further_statistics(self, info: StepInfo, tuning: Tuning) -> dict[str, Tensor]:
+        """Return what else is worth recording of a step with a tuning, by name."""
         return {}
 
     def with_options(self, **options: Any) -> LangevinKernel:

@@ -24,8 +24,9 @@ from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning
 ENSEMBLE_ROWS = 64
 SHORT_SHARE = 0.1
 SHORT_STEP = 1 / 3
-"""At a tenth of the iterations steps are a third as long, by which a chain leaves a place that is
-too curved for the others' step: it would stay there for hundreds of iterations otherwise."""
+"""At a tenth of the iterations steps, and with them trajectories, are a third as long, by which a
+chain leaves a place that is too curved for the others' step: it would stay there for hundreds of
+iterations otherwise."""
 
 
 class EnsembleHMC(LangevinKernel):
@@ -33,11 +34,11 @@ class EnsembleHMC(LangevinKernel):
 
     At each iteration all chains make ``n = ⌈h min(τ/ε, N/2)⌉`` leapfrog steps, ``h ~ U(0, 2)``, in
     coordinates in which the covariance of the ensemble is 1; momentum and acceptance are a chain's
-    own. At a tenth of the iterations ``ε`` is a third as long. Warm-up adapts the metric to all
-    chains together, its correlations shrunk (Schäfer and Strimmer 2005) up to 512 dimensions, and
-    standard deviations alone beyond, and ``ε`` to the harmonic mean of the acceptance rates
-    (Hoffman, Radul and Sountsov 2021). Then they are fixed: nothing in a step depends on where a
-    chain is, which leaves the target invariant.
+    own. At a tenth of the iterations each of the ``n`` steps is a third as long. Warm-up adapts the
+    metric to all chains together, its correlations shrunk (Schäfer and Strimmer 2005) up to 512
+    dimensions, and standard deviations alone beyond, and ``ε`` to the harmonic mean of the
+    acceptance rates (Hoffman, Radul and Sountsov 2021). Then they are fixed: nothing in a step
+    depends on where a chain is, which leaves the target invariant.
 
     With :class:`VectorizedMCMC` 64 chains run by default, and start by tempering; in
     ``pyro.infer.MCMC`` each chain is one of a warmed-up ensemble of its own.
@@ -94,14 +95,14 @@ class EnsembleHMC(LangevinKernel):
     ) -> tuple[Point, StepInfo]:
         """Make a trajectory of all rows; without the Metropolis test if not ``adjusted``."""
         stretch, chance = torch.rand(2, dtype=torch.float64).tolist()
+        num_steps = max(1, math.ceil(2 * stretch * self.mean_steps(tuning.step_size)))
         if chance < SHORT_SHARE:
             tuning = replace(tuning, step_size=SHORT_STEP * tuning.step_size)
-        num_steps = max(1, math.ceil(2 * stretch * self.mean_steps(tuning.step_size)))
         return hmc_step(point, target, tuning, Noise.draw(point, 1), num_steps, adjusted)
 
-    def further_statistics(self, info: StepInfo) -> dict[str, Tensor]:
+    def further_statistics(self, info: StepInfo, tuning: Tuning) -> dict[str, Tensor]:
         """Return where trajectories are capped."""
-        return {"capped": self.capped(info.step_size)}
+        return {"capped": self.capped(tuning.step_size).expand_as(info.step_size)}
 
     def mean_steps(self, step_size: Tensor) -> float:
         """Return ``min(τ/ε, N/2)``, for the geometric mean of step sizes that differ."""
