@@ -199,6 +199,9 @@ def test_what_the_performance_page_says_of_the_autoregressive_prior_is_in_commit
     assert mean("flow prior, MAF, falling") == best("flow prior")
     assert f"has {beside('vae, noise 0.4, falling')} of the best VAE's distance" in text
     assert f"and {beside('flow prior, MAF, falling')} of that of the best flow prior" in text
+    readme = " ".join((DOCS.parent / "README.md").read_text().split())
+    assert f"is {beside('vae, noise 0.4, falling')} times that of the best VAE" in readme
+    assert f"and {beside('flow prior, MAF, falling')} times that of the best flow prior" in readme
     near = mean(ours, "nearest_training") / mean(ours, "nearest_training_of_held_out")
     assert f"is {near:.2f} times that of held-out digits" in text
     assert f"as the decoder of a VAE its distance is {best('vae, KAN'):.1f}" in text

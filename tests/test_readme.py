@@ -1,6 +1,9 @@
 """The README's examples run as they stand, and what it says of the package is true."""
 
+import json
+import math
 import re
+import statistics
 import tomllib
 from pathlib import Path
 
@@ -44,6 +47,26 @@ def test_the_evidence_of_the_readme_is_right_and_arrives_in_arviz(names):
     summary = names["arviz"].summary(data, var_names=["location", "scatter"])
     assert (summary["r_hat"] <= 1.01).all()
     assert names["mcmc"].verdict.trusted
+
+
+def test_chains_beside_nuts_are_in_committed_results():
+    runs = json.loads((README.parent / "docs/results/samplers.json").read_text())["runs"]
+    speeds: dict[str, dict[str, list[float]]] = {}
+    for name, run in runs.items():
+        model, sampler, _ = name.rsplit("/", 2)
+        if "per_second" in run:
+            of_model = speeds.setdefault(model, {"chains": [], "nuts": []})
+            of_model[sampler.removesuffix(" compiled")].append(run["per_second"])
+    ratios = [
+        math.log(statistics.median(each["chains"]) / max(each["nuts"]))
+        for each in speeds.values()
+        if each["nuts"]
+    ]
+    mean, error = statistics.mean(ratios), statistics.stdev(ratios) / len(ratios) ** 0.5
+    assert len(ratios) == 4
+    words = " ".join(TEXT.split())
+    assert f"make {math.exp(mean):.0f} times as many effective draws per processor second" in words
+    assert f"(log ratio {mean:.2f} ± {error:.2f}, standard error over the models" in words
 
 
 def test_the_formula_of_the_readme_is_found(names):

@@ -292,5 +292,5 @@ def test_further_words_of_the_page_and_the_readme():
     assert (
         "one finding comes out as in the paper (steppingstone training takes longer), two do not "
         "(lognormal references do not collapse, and uniform references give the best digits with "
-        "RBF functions alone), and four are not told apart" in words
+        "RBF functions only), and four remain undecided" in words
     )
