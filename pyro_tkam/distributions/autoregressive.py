@@ -5,12 +5,14 @@ from itertools import accumulate, pairwise
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_tkam._checks import function, whole_number
+from pyro_tkam.distributions.checked import CheckedDistribution
 from pyro_tkam.distributions.conditional import Conditionals
 from pyro_tkam.distributions.normal_tails import nearer_tail, normal_score_of_tails
+from pyro_tkam.ops._arguments import shape
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops._precision import in_full_precision
@@ -38,7 +40,7 @@ class Conditioner(Protocol):
         """
 
 
-class AutoregressiveTilted(Picklable, TorchDistribution):
+class AutoregressiveTilted(Picklable, CheckedDistribution):
     """
     A joint density of ``Q`` latents: a product of exactly normalized conditional densities.
 
@@ -84,20 +86,18 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        if not callable(conditioner):
-            raise TypeError(
-                f"conditioner must be a callable of latents, got {type(conditioner).__name__}"
-            )
-        if not blocks or min(blocks) < 1:
+        function("conditioner", conditioner, "latents")
+        if not shape("blocks", blocks) or min(blocks) < 1:
             raise ValueError(f"blocks must be sizes of at least 1, got {tuple(blocks)}")
+        if not isinstance(cells, SharedCells):
+            raise TypeError(f"cells must be SharedCells, got {type(cells).__name__}")
+        batch_shape = shape("batch_shape", batch_shape)
         self.conditioner = conditioner
         self.blocks = tuple(blocks)
         self.cells = cells
         self.edges = cells.edges  # tells the dtype to what asks for a tensor of the distribution
-        self.contexts = torch.Size(batch_shape)  # which expand leaves, so that rows are scored once
-        super().__init__(
-            torch.Size(batch_shape), torch.Size([sum(blocks)]), validate_args=validate_args
-        )
+        self.contexts = batch_shape  # which expand leaves, so that rows are scored once
+        super().__init__(batch_shape, torch.Size([sum(blocks)]), validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         """
@@ -135,10 +135,10 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
         :param value: shape ``(*sample, *batch, Q)``, or what broadcasts with it.
         :return: shape ``(*sample, *batch)``.
         """
-        self._check(value)
-        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        self._check_value(value)
+        whole = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         value = self._at_contexts(value)
-        return self.conditionals(value).log_prob(self.cells, value).sum(-1).expand(shape)
+        return self.conditionals(value).log_prob(self.cells, value).sum(-1).expand(whole)
 
     @in_full_precision
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -175,6 +175,9 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
         :param u: probabilities, shape ``(*batch, Q)``.
         :return: shape ``(*batch, Q)``.
         """
+        self._check_value(u, "u")
+        if self._validate_args and is_concrete(u) and not bool(((u >= 0) & (u <= 1)).all()):
+            raise ValueError("u must hold probabilities from 0 to 1, got others")
         return self._by_block(u, None)
 
     @in_full_precision
@@ -196,6 +199,7 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
         :param normal: shape ``(*batch, Q)``.
         :return: shape ``(*batch, Q)``.
         """
+        self._check_value(normal, "normal")
         return self._by_block(nearer_tail(normal), normal > 0)
 
     def quadrature_error(self, value: Tensor) -> Tensor:
@@ -206,6 +210,7 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
         :param value: latents that are the context, shape ``(*batch, Q)``.
         :return: shape ``batch``.
         """
+        self._check_value(value)
         gaps = self.conditionals(value).quadrature_error(self.cells, self.cells.refined(4))
         return gaps.amax(-1).expand(value.shape[:-1])
 
@@ -222,11 +227,9 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
         :return: shape ``(Q, Q)``, zero where latent ``j`` is not in an earlier block than ``q``.
         :raises ValueError: for fewer draws, and for a density with a batch shape.
         """
-        if num_samples < 2 or self.batch_shape:
-            raise ValueError(
-                "num_samples and batch_shape must be at least 2 and (), got "
-                f"{num_samples} and {tuple(self.batch_shape)}"
-            )
+        whole_number("num_samples", num_samples, 2)
+        if self.batch_shape:
+            raise ValueError(f"batch_shape must be (), got {tuple(self.batch_shape)}")
         z = self.sample((num_samples,))
         right = self.conditionals(z).log_prob(self.cells, z)
         lost = torch.zeros(z.shape[-1], z.shape[-1], dtype=z.dtype, device=z.device)
@@ -238,17 +241,24 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
                 lost[part.stop :, j] = (right - wrong).mean(0)[part.stop :]
         return lost
 
+    def _check_value(self, value: Tensor, name: str = "value") -> None:
+        super()._check_value(value, name)
+        if value.dtype != self.edges.dtype:
+            raise TypeError(
+                f"{name} must have the dtype of the cells, {self.edges.dtype}, got {value.dtype}"
+            )
+
     @property
     def slices(self) -> list[slice]:
         """The positions of the blocks among the latents."""
         return [slice(*ends) for ends in pairwise(accumulate(self.blocks, initial=0))]
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        self._check(value)
-        shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
+        self._check_value(value)
+        whole = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
         value = self._at_contexts(value)
         below, above = self.conditionals(value).tails(self.cells, value)
-        return below.expand(shape), above.expand(shape)
+        return below.expand(whole), above.expand(whole)
 
     def _at_contexts(self, value: Tensor) -> Tensor:
         """Expand values to the contexts that differ, and no further."""
@@ -256,26 +266,18 @@ class AutoregressiveTilted(Picklable, TorchDistribution):
 
     def _by_block(self, u: Tensor, upper: Tensor | None) -> Tensor:
         """Invert the conditional CDFs of one block after another."""
-        shape = torch.broadcast_shapes(u.shape, self.batch_shape + self.event_shape)
-        u = u.expand(shape)
+        whole = torch.broadcast_shapes(u.shape, self.batch_shape + self.event_shape)
+        u = u.expand(whole)
         make = getattr(self.conditioner, "by_block", None)
         following = (
-            _Repeated(self.conditioner, self.slices, u) if make is None else make(shape[:-1])
+            _Repeated(self.conditioner, self.slices, u) if make is None else make(whole[:-1])
         )
         drawn: list[Tensor] = []
         for part in self.slices:
             conditionals = following(drawn[-1] if drawn else None)
-            above = None if upper is None else upper.expand(shape)[..., part]
+            above = None if upper is None else upper.expand(whole)[..., part]
             drawn.append(conditionals.inverse(self.cells, u[..., part], above))
         return torch.cat(drawn, -1)
-
-    def _check(self, value: Tensor) -> None:
-        if value.dim() == 0 or value.shape[-1] != self.event_shape[0]:
-            raise ValueError(
-                f"value must have shape (*, {self.event_shape[0]}), got {tuple(value.shape)}"
-            )
-        if self._validate_args and is_concrete(value):
-            self._validate_sample(value)
 
 
 class _Repeated:

@@ -6,16 +6,19 @@ import math
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_tkam.ops._points import expanded_shape
+from pyro_tkam._checks import whole_number
+from pyro_tkam.distributions.checked import CheckedDistribution
+from pyro_tkam.ops._arguments import floating
+from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops._points import broadcast_together, expanded_shape
 from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.pairwise import squared_distance
 
 
-class IsotropicNormal(TorchDistribution):
+class IsotropicNormal(CheckedDistribution):
     """
     Independent Gaussians with one standard deviation around every element of an event.
 
@@ -42,13 +45,23 @@ class IsotropicNormal(TorchDistribution):
     def __init__(
         self, loc: Tensor, scale: Tensor, event_dim: int = 1, *, validate_args: bool | None = None
     ) -> None:
-        if not 1 <= event_dim <= loc.dim():
+        floating("loc", loc)
+        floating("scale", scale)
+        if not 1 <= whole_number("event_dim", event_dim, 0) <= loc.dim():
             raise ValueError(
                 f"event_dim must be from 1 to {loc.dim()}, the rank of loc, got {event_dim}"
             )
+        batch_shape = loc.shape[: loc.dim() - event_dim]
+        if not broadcast_together(batch_shape, scale.shape):
+            raise ValueError(
+                f"scale must broadcast with the batch of loc, {tuple(batch_shape)}, got shape "
+                f"{tuple(scale.shape)}"
+            )
+        if validate_args is not False and is_concrete(scale) and not bool((scale > 0).all()):
+            raise ValueError(f"scale must be positive, got {scale.tolist()}")
         self.loc = loc
         self.scale = scale
-        batch_shape = torch.broadcast_shapes(loc.shape[: loc.dim() - event_dim], scale.shape)
+        batch_shape = torch.broadcast_shapes(batch_shape, scale.shape)
         super().__init__(
             batch_shape, loc.shape[loc.dim() - event_dim :], validate_args=validate_args
         )
@@ -94,8 +107,7 @@ class IsotropicNormal(TorchDistribution):
         :param value: shape ``(*sample, *batch, *event)``, or what broadcasts with it.
         :return: shape ``(*sample, *batch)``.
         """
-        if self._validate_args:
-            self._validate_sample(value)
+        self._check_value(value)
         event_dim = len(self.event_shape)
         size = self.event_shape.numel()
         distance = squared_distance(self.loc.flatten(-event_dim), value.flatten(-event_dim))

@@ -2,7 +2,6 @@
 Joint energy priors over several latents: unnormalized, sampled by short-run Langevin dynamics.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -12,7 +11,6 @@ from typing import Any, ClassVar
 
 import pyro
 import torch
-from pyro.distributions import TorchDistribution
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
@@ -20,9 +18,12 @@ from torch._C import _functorch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.distributions import Distribution, Independent, biject_to, constraints
 
-from pyro_tkam._checks import whole_number
+from pyro_tkam._checks import function, number, whole_number
+from pyro_tkam.distributions.checked import CheckedDistribution
 from pyro_tkam.distributions.references import copied
+from pyro_tkam.ops._arguments import shape
 from pyro_tkam.ops._concrete import is_concrete
+from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.estimators import importance
 from pyro_tkam.ops.estimators.estimate import Estimate
@@ -71,8 +72,7 @@ class ShortRunULA:
 
     def __post_init__(self) -> None:
         whole_number("num_steps", self.num_steps, 1)
-        if not self.step_size > 0:
-            raise ValueError(f"step_size must be a positive number, got {self.step_size}")
+        number("step_size", self.step_size, 0)
 
     def __call__(self, log_density: JointFunction, start: Tensor) -> Tensor:
         """
@@ -130,7 +130,7 @@ class PersistentULA:
         self._chains = {chains.shape: chains for chains in state["chains"]}
 
 
-class JointEnergy(TorchDistribution):
+class JointEnergy(CheckedDistribution):
     """
     An unnormalized energy prior over ``Q`` latents, ``p(z) ∝ exp(f(z)) Π_q π0(z_q)``.
 
@@ -174,11 +174,12 @@ class JointEnergy(TorchDistribution):
         num_negatives: int = 100,
         validate_args: bool | None = None,
     ) -> None:
-        if not callable(energy):
-            raise TypeError(f"energy must be a callable of z, got {type(energy).__name__}")
+        function("energy", energy, "z")
+        if sampler is not None and not callable(sampler):
+            raise TypeError(f"sampler must be a sampler or None, got {type(sampler).__name__}")
         whole_number("num_negatives", num_negatives, 1)
         self.energy = energy
-        self.sampler = sampler or ShortRunULA()
+        self.sampler = ShortRunULA() if sampler is None else sampler
         self.reference = _joint_reference(reference)
         super().__init__(
             self.reference.batch_shape, self.reference.event_shape, validate_args=validate_args
@@ -234,8 +235,9 @@ class JointEnergy(TorchDistribution):
         :return: that shape without its last dimension.
         :raises ValueError: with ``validate_args``, for values outside the support.
         """
-        if self._validate_args and is_concrete(value):
-            self._validate_sample(value)
+        self._check_value(value)
+        if not value.numel():  # which torch's Independent does not score
+            raise ValueError(f"value must hold latents, got shape {tuple(value.shape)}")
         log_prob = self.energy(value) + self.reference.log_prob(value)
         if self.negatives is None or not torch.is_grad_enabled():
             return log_prob
@@ -252,7 +254,7 @@ class JointEnergy(TorchDistribution):
         :return: shape ``(*sample_shape, *batch_shape, Q)``, detached.
         """
         transform = biject_to(self.reference.support)
-        start = transform.inv(self.reference.sample(torch.Size(sample_shape)))
+        start = transform.inv(self.reference.sample(shape("sample_shape", sample_shape)))
         return transform(self.sampler(partial(self._unconstrained, weight=1.0), start)).detach()
 
     @in_full_precision
@@ -281,8 +283,7 @@ class JointEnergy(TorchDistribution):
             ("num_temperatures", num_temperatures),
         ):
             whole_number(name, value, 2)
-        if not 0 < step_size < math.inf:
-            raise ValueError(f"step_size must be a positive and finite number, got {step_size}")
+        number("step_size", step_size, 0)
         transform = biject_to(self.reference.support)
         position = transform.inv(self.reference.sample(torch.Size((num_particles,))))
         tuning = _tuning(step_size, position)
@@ -311,15 +312,15 @@ class JointEnergy(TorchDistribution):
         Return the distribution with a larger batch shape; negatives are shared.
 
         :param batch_shape: shape to which ``batch_shape`` broadcasts.
+        :raises ValueError: for a shape to which it does not.
         """
+        batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: JointEnergy = self._get_checked_instance(JointEnergy, _instance)
         new.energy = self.energy
         new.sampler = self.sampler
         new.negatives = self.negatives
-        new.reference = self.reference.expand(torch.Size(batch_shape))
-        super(JointEnergy, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
+        new.reference = self.reference.expand(batch_shape)
+        super(JointEnergy, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 

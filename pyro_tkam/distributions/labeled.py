@@ -7,17 +7,20 @@ from abc import abstractmethod
 from typing import Any, ClassVar, Self
 
 import torch
-from pyro.distributions import Distribution, TorchDistribution
+from pyro.distributions import Distribution
 from torch import Tensor
 from torch.distributions import Categorical, constraints
 
+from pyro_tkam.distributions.checked import CheckedDistribution
 from pyro_tkam.distributions.mixture import check_weights
 from pyro_tkam.distributions.tilted import ExponentiallyTilted
+from pyro_tkam.ops._arguments import shape
+from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops.symbols import check_symbols
 
 
-class LabelSummedOut(TorchDistribution):
+class LabelSummedOut(CheckedDistribution):
     """
     Latents coupled to a label, with the label summed out: ``p(z) = Σ_y w_y p(z | y)``.
 
@@ -48,8 +51,7 @@ class LabelSummedOut(TorchDistribution):
         :param value: shape ``(*sample, *batch, Q)``.
         :return: shape ``(*sample, *batch)``.
         """
-        if self._validate_args:
-            self._validate_sample(value)
+        self._check_value(value)
         log_prob = self._joint(value).logsumexp(-1)
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
@@ -59,8 +61,13 @@ class LabelSummedOut(TorchDistribution):
 
         :param value: latents, shape ``(*batch, Q)``.
         :return: shape ``(*batch, num_labels)``; its exponentials sum to one.
+        :raises ValueError: for latents without density under any label.
         """
-        return self._joint(value).log_softmax(-1)
+        self._check_value(value)
+        joint = self._joint(value)
+        if is_concrete(joint) and bool(joint.isneginf().all(-1).any()):
+            raise ValueError("value must have a density above zero, got latents that have none")
+        return joint.log_softmax(-1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """
@@ -69,8 +76,8 @@ class LabelSummedOut(TorchDistribution):
         :param sample_shape: shape of independent draws.
         :return: shape ``(*sample_shape, *batch, Q)``.
         """
-        shape = torch.Size(sample_shape) + self.batch_shape
-        labels = Categorical(logits=self.log_weights, validate_args=False).sample(shape)
+        drawn = shape("sample_shape", sample_shape) + self.batch_shape
+        labels = Categorical(logits=self.log_weights, validate_args=False).sample(drawn)
         return self.given(labels).sample()
 
 
@@ -162,7 +169,7 @@ class LabeledTilted(LabelSummedOut):
         return _GivenLabel(self, label)
 
 
-class _GivenLabel(TorchDistribution):
+class _GivenLabel(CheckedDistribution):
     """``p(z | y)`` of :class:`LabeledTilted` for a batch of labels, with pathwise gradients."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -187,13 +194,12 @@ class _GivenLabel(TorchDistribution):
         return of_all.gather(-2, index).squeeze(-2)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        shape = torch.broadcast_shapes(value.shape, self.label.shape + self.event_shape)
-        return self._own(self.prior.components.log_prob(value.expand(shape).unsqueeze(-2))).sum(-1)
+        self._check_value(value)
+        whole = torch.broadcast_shapes(value.shape, self.label.shape + self.event_shape)
+        return self._own(self.prior.components.log_prob(value.expand(whole).unsqueeze(-2))).sum(-1)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         components = self.prior.components
-        shape = self._extended_shape(sample_shape)
-        u = torch.rand(shape, dtype=components.low.dtype, device=components.low.device)
+        drawn = self._extended_shape(sample_shape)
+        u = torch.rand(drawn, dtype=components.low.dtype, device=components.low.device)
         return self._own(components.icdf(u.clamp_min(torch.finfo(u.dtype).tiny).unsqueeze(-2)))

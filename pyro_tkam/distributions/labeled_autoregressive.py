@@ -10,8 +10,10 @@ from pyro.distributions import Distribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_tkam._checks import function
 from pyro_tkam.distributions.autoregressive import AutoregressiveTilted
 from pyro_tkam.distributions.labeled import LabelSummedOut
+from pyro_tkam.ops._arguments import floating
 from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops.bases import Picklable
 from pyro_tkam.ops.symbols import check_symbols
@@ -29,6 +31,7 @@ class LabeledAutoregressive(Picklable, LabelSummedOut):
     :param of_label: from labels of any shape ``batch`` to a density of that batch shape.
     :param validate_args: whether to check values given to ``log_prob``.
     :raises ValueError: for logits of another rank.
+    :raises TypeError: for arguments of another kind.
     """
 
     support = constraints.real_vector
@@ -40,13 +43,19 @@ class LabeledAutoregressive(Picklable, LabelSummedOut):
         *,
         validate_args: bool | None = None,
     ) -> None:
+        floating("logits", logits)
+        function("of_label", of_label, "labels")
         if logits.dim() != 1 or len(logits) == 0:
             raise ValueError(f"logits must have shape (num_labels,), got {tuple(logits.shape)}")
         self.log_weights = logits.log_softmax(-1)
         self.of_label = of_label
         self.labels = torch.arange(len(logits), device=logits.device)
-        event_shape = of_label(self.labels).event_shape
-        super().__init__(torch.Size(), event_shape, validate_args=validate_args)
+        all_labels = of_label(self.labels)
+        if not isinstance(all_labels, AutoregressiveTilted):
+            raise TypeError(
+                f"of_label must return an AutoregressiveTilted, got {type(all_labels).__name__}"
+            )
+        super().__init__(torch.Size(), all_labels.event_shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         """

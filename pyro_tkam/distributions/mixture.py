@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical
 
+from pyro_tkam._checks import share
 from pyro_tkam.distributions.coordinates import coordinate_for
 from pyro_tkam.distributions.references import Reference
 from pyro_tkam.distributions.tabulated import Tabulated
 from pyro_tkam.distributions.tilted import ExponentiallyTilted, merged
+from pyro_tkam.ops._arguments import dense, shape
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._points import aligned
 from pyro_tkam.ops._precision import in_full_precision
@@ -146,7 +148,9 @@ class TiltedMixture(Tabulated):
         :return: integers of shape ``(*sample_shape, *batch_shape)``.
         """
         log_weights = self.log_weights.expand(*self.batch_shape, -1)
-        return Categorical(logits=log_weights, validate_args=False).sample(torch.Size(sample_shape))
+        return Categorical(logits=log_weights, validate_args=False).sample(
+            shape("sample_shape", sample_shape)
+        )
 
     def prune(self, threshold: float) -> "TiltedMixture":
         """
@@ -156,8 +160,7 @@ class TiltedMixture(Tabulated):
         :param threshold: smallest weight to keep, from 0 to 1.
         :raises ValueError: for a threshold outside [0, 1].
         """
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be a number from 0 to 1, got {threshold}")
+        share("threshold", threshold)
         largest = self.log_weights.amax(-1, keepdim=True)
         kept = (self.weights >= threshold) | (self.log_weights == largest)
         logits = torch.where(kept, self.log_weights, -torch.inf)
@@ -193,8 +196,7 @@ def check_weights(logits: Tensor, components: ExponentiallyTilted) -> None:
         raise TypeError(
             f"components must be an ExponentiallyTilted, got {type(components).__name__}"
         )
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"logits must be a tensor, got {type(logits).__name__}")
+    dense("logits", logits)
     if logits.dtype != components.low.dtype:
         raise TypeError(
             f"logits must have the dtype of the components, {components.low.dtype}, got "

@@ -6,7 +6,6 @@ once.
 from typing import Any, ClassVar, Self
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
@@ -16,13 +15,16 @@ from torch.distributions import (
     constraints,
 )
 
+from pyro_tkam._checks import whole_number
+from pyro_tkam.distributions.checked import CheckedDistribution
+from pyro_tkam.ops._arguments import floating
 from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.pairwise import inner_product
 from pyro_tkam.ops.symbols import check_symbols
 
 
-class _PairwiseFamily(TorchDistribution):
+class _PairwiseFamily(CheckedDistribution):
     """
     Independent elements with natural parameters ``η``: ``log p(x) = Σ_d η_d·T(x_d) - A(η_d)``.
 
@@ -39,12 +41,8 @@ class _PairwiseFamily(TorchDistribution):
     def __init__(
         self, logits: Tensor, event_dim: int = 1, *, validate_args: bool | None = None
     ) -> None:
-        if not isinstance(logits, Tensor) or not logits.is_floating_point():
-            raise TypeError(
-                "logits must be a floating-point tensor, got "
-                f"{getattr(logits, 'dtype', type(logits).__name__)}"
-            )
-        if not 0 <= event_dim <= logits.dim() - self._element_dim:
+        floating("logits", logits)
+        if whole_number("event_dim", event_dim, 0) > logits.dim() - self._element_dim:
             raise ValueError(
                 f"event_dim must be from 0 to {logits.dim() - self._element_dim}, got {event_dim}"
             )
@@ -89,8 +87,7 @@ class _PairwiseFamily(TorchDistribution):
         :param value: shape ``(*sample, *batch, *event)``, or what broadcasts with it.
         :return: shape ``(*sample, *batch)``.
         """
-        if self._validate_args:
-            self._validate_sample(value)
+        self._check_value(value)
         batch_shape = value.shape[: value.dim() - len(self.event_shape)]
         logits = self.logits
         statistic = self._statistic(value)

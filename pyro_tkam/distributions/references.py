@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from pyro_tkam._checks import LARGEST
+from pyro_tkam.ops._arguments import dense
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops.bases import Picklable
 
@@ -269,6 +271,10 @@ def resolve_reference(
     for name, end in (("low", low), ("high", high)):
         if not isinstance(end, float | int | Tensor | None):
             raise TypeError(f"{name} must be a number, a tensor or None, got {type(end).__name__}")
+        if isinstance(end, Tensor):
+            dense(name, end)
+        elif isinstance(end, int) and abs(end) > LARGEST:
+            raise ValueError(f"{name} must be a whole number of 64 bits, got {end}")
     if isinstance(reference, str):
         if reference not in REFERENCES:
             raise ValueError(

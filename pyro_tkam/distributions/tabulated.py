@@ -8,19 +8,21 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 
+from pyro_tkam._checks import function as check_function
+from pyro_tkam.distributions.checked import CheckedDistribution
 from pyro_tkam.distributions.coordinates import Coordinate
+from pyro_tkam.ops._arguments import dense
 from pyro_tkam.ops._concrete import is_concrete
-from pyro_tkam.ops._points import aligned, expanded_shape
+from pyro_tkam.ops._points import aligned, broadcast_together, broadcasts_to, expanded_shape
 from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.bases import Picklable
 from pyro_tkam.ops.table import Table
 
 
-class Tabulated(Picklable, TorchDistribution):
+class Tabulated(Picklable, CheckedDistribution):
     """
     A univariate distribution on ``[low, high]`` whose density is known on a table.
 
@@ -81,10 +83,18 @@ class Tabulated(Picklable, TorchDistribution):
             ``(nodes, *batch)``.
         :return: shape ``batch_shape``.
         """
+        check_function("function", function, "z")
         rank = len(self.batch_shape)
-        in_place = self._table.expectation(
-            lambda w: function(aligned(self._coordinate.place(w), rank))
-        )
+
+        def placed(w: Tensor) -> Tensor:
+            z = aligned(self._coordinate.place(w), rank)
+            value = function(z)
+            if not isinstance(value, Tensor) or not broadcast_together(value.shape, z.shape):
+                got = getattr(value, "shape", type(value).__name__)
+                raise TypeError(f"function must return a tensor of the shape of z, got {got}")
+            return value
+
+        in_place = self._table.expectation(placed)
         return in_place.expand(self.batch_shape)
 
     def entropy(self) -> Tensor:
@@ -160,13 +170,13 @@ class Tabulated(Picklable, TorchDistribution):
         :raises ValueError: with ``validate_args``, for probabilities outside [0, 1]; for ``upper``
             of another shape.
         """
+        self._check_dtype(value)
         if (
             self._validate_args
             and is_concrete(value)
             and not bool(((value >= 0) & (value <= 1)).all())
         ):
             raise ValueError("value must hold probabilities from 0 to 1, got others")
-        self._check_dtype(value)
         place = self._coordinate.place(self._table.icdf(value, self._above(upper, value)))
         return place.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
 
@@ -174,14 +184,13 @@ class Tabulated(Picklable, TorchDistribution):
     def _above(upper: bool | Tensor, value: Tensor) -> Tensor | None:
         if upper is False:
             return None
+        if not isinstance(upper, bool | Tensor):
+            raise TypeError(f"upper must be a bool or a tensor, got {type(upper).__name__}")
         above = torch.as_tensor(upper, dtype=torch.bool, device=value.device)
-        try:
-            return above.expand(value.shape)
-        except RuntimeError as error:
+        if not broadcasts_to(above.shape, value.shape):
             wanted = tuple(value.shape)
-            raise ValueError(
-                f"upper must broadcast to {wanted}, got shape {tuple(above.shape)}"
-            ) from error
+            raise ValueError(f"upper must broadcast to {wanted}, got shape {tuple(above.shape)}")
+        return above.expand(value.shape)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """
@@ -197,12 +206,15 @@ class Tabulated(Picklable, TorchDistribution):
 
     def _check(self, value: Tensor) -> None:
         self._check_dtype(value)
-        if self._validate_args and is_concrete(value):
-            self._validate_sample(value)
+        self._check_value(value)
 
     def _check_dtype(self, value: Tensor) -> None:
-        if not isinstance(value, Tensor):
-            raise TypeError(f"value must be a tensor, got {type(value).__name__}")
+        dense("value", value)
+        if not broadcast_together(value.shape, self.batch_shape):
+            raise ValueError(
+                f"value must broadcast with the batch, {tuple(self.batch_shape)}, got shape "
+                f"{tuple(value.shape)}"
+            )
         if value.dtype != self._table.error.dtype and value.dim() > 0:
             raise TypeError(
                 f"value must have the dtype of the parameters, {self._table.error.dtype}, got "

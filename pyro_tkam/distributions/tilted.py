@@ -83,6 +83,8 @@ class ExponentiallyTilted(Tabulated):
             for end in (self.reference.low, self.reference.high)
         )
         middle = (self.low + self.high) / 2
+        if 0 in middle.shape:
+            raise ValueError(f"low and high must not be empty, got shape {tuple(middle.shape)}")
         batch_shape = torch.broadcast_shapes(
             energy(middle).shape, middle.shape, self.reference.batch_shape
         )

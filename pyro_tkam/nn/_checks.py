@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from pyro_tkam._checks import flag as flag
+from pyro_tkam._checks import function as function
+from pyro_tkam._checks import mapping as mapping
+from pyro_tkam._checks import number as number
+from pyro_tkam._checks import sequence as sequence
+from pyro_tkam._checks import share as share
+from pyro_tkam._checks import sizes as sizes
+from pyro_tkam._checks import whole_number as whole_number
+from pyro_tkam.ops._arguments import dense as is_tensor
 
 T = TypeVar("T")
 
@@ -25,36 +34,18 @@ def integer(argument: str, value: int, at_least: int) -> int:
         raise TypeError(f"{argument} must be an int, got {value!r}")
     if value < at_least:
         raise ValueError(f"{argument} must be at least {at_least}, got {value}")
-    return value
-
-
-def number(
-    argument: str, value: float, above: float = -math.inf, *, at_least: float = -math.inf
-) -> float:
-    """Check that ``value`` is a finite number greater than ``above``, not below ``at_least``."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{argument} must be a number, got {value!r}")
-    if not math.isfinite(value) or value <= above:
-        bound = "" if above == -math.inf else f" greater than {above:g}"
-        raise ValueError(f"{argument} must be a finite number{bound}, got {value!r}")
-    if value < at_least:
-        raise ValueError(f"{argument} must be at least {at_least:g}, got {value}")
-    return float(value)
+    return whole_number(argument, value, at_least)
 
 
 def interval(low: float, high: float) -> tuple[float, float]:
     """Check that ``low < high``, both finite."""
     low = number("low", low)
     high = number("high", high)
+    if max(abs(low), abs(high)) > torch.finfo(torch.get_default_dtype()).max:
+        raise ValueError(f"low and high must be in range of a tensor, got low={low}, high={high}")
     if low >= high:
         raise ValueError(f"low must be below high, got low={low:g}, high={high:g}")
     return low, high
-
-
-def is_tensor(argument: str, value: object) -> None:
-    """Check that ``value`` is a tensor."""
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{argument} must be a tensor, got {type(value).__name__}")
 
 
 def same_dtype(argument: str, value: Tensor, like: Tensor, of: str) -> None:

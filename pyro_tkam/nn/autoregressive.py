@@ -14,9 +14,10 @@ from pyro_tkam.distributions import (
     SharedCells,
 )
 from pyro_tkam.nn import _checks
-from pyro_tkam.nn.context import BoundContext, ContextNetwork
+from pyro_tkam.nn.context import CONTEXTS, BoundContext, ContextNetwork
 from pyro_tkam.nn.density_fit import DensityFit, fit_density, fit_marginals
 from pyro_tkam.ops.bases import Picklable
+from pyro_tkam.ops.symbols import check_symbols
 
 LARGEST = 20.0  # size of a coefficient
 LARGEST_SHIFT = 3.0  # of a location by context, and of the logarithm of a scale by context
@@ -123,6 +124,7 @@ class BoundPrior(Picklable):
         """
         if label is None:
             return AutoregressiveTilted(self.tilts, self.blocks, self.cells)
+        check_symbols("label", label, self.num_labels)
         one_hot = nn.functional.one_hot(label, self.num_labels).to(self.tilts.start.dtype)
         return AutoregressiveTilted(self.tilts.given(one_hot), self.blocks, self.cells, label.shape)
 
@@ -177,6 +179,9 @@ class AutoregressivePrior(PyroModule):
     ) -> None:
         super().__init__()
         latent_dim = _checks.integer("latent_dim", latent_dim, 1)
+        _checks.known("context", context, CONTEXTS)
+        _checks.sizes("hidden", hidden)
+        _checks.flag("moves", moves)
         self.blocks = _sizes(blocks, latent_dim)
         self._cells = (low, high, grid_size, basis)
         self._layout = (_checks.integer("num_components", num_components, 1), bool(moves))
@@ -229,7 +234,18 @@ class AutoregressivePrior(PyroModule):
 
         :param samples: standardized draws, shape ``(N, Q)``.
         :param shares: weights of the draws that sum to one, shape ``(N,)``.
+        :raises ValueError: for other shapes and numbers that are not finite.
         """
+        _checks.last_dimension("samples", samples, len(self.loc))
+        _checks.is_tensor("shares", shares)
+        if samples.dim() != 2 or shares.shape != samples.shape[:1]:
+            raise ValueError(
+                f"samples and shares must have shapes (N, {len(self.loc)}) and (N,), got "
+                f"{tuple(samples.shape)} and {tuple(shares.shape)}"
+            )
+        for name, value in (("samples", samples), ("shares", shares)):
+            if value.is_complex() or not len(value) or not bool(value.isfinite().all()):
+                raise ValueError(f"{name} must be finite real numbers, got others")
         components, moves = self._layout
         if components > 1:
             return
@@ -275,10 +291,9 @@ class AutoregressivePrior(PyroModule):
         :return: whether each latent is in the context of later ones, shape ``(Q,)``.
         :raises ValueError: for labels, on which dependences may differ, and a negative ``least``.
         """
-        if self.num_labels or least < 0:
-            raise ValueError(
-                f"least must be at least 0 and num_labels 0, got {least} and {self.num_labels}"
-            )
+        _checks.number("least", least, at_least=0)
+        if self.num_labels:
+            raise ValueError(f"num_labels must be 0 for pruning, got {self.num_labels}")
         density = self()
         keeps = density.dependence(num_samples).amax(0) >= least
         if self.network is not None:
@@ -296,8 +311,8 @@ def _sizes(blocks: int | Sequence[int] | None, latent_dim: int) -> tuple[int, ..
         return tuple(
             latent_dim * (i + 1) // blocks - latent_dim * i // blocks for i in range(blocks)
         )
-    sizes = tuple(blocks)
-    if not sizes or min(sizes) < 1 or sum(sizes) != latent_dim:
+    sizes = _checks.sizes("blocks", blocks)
+    if sum(sizes) != latent_dim:
         raise ValueError(
             f"blocks must be sizes of at least 1 that sum to latent_dim={latent_dim}, got {sizes}"
         )

@@ -84,6 +84,7 @@ class Basis(PyroModule):
         extrapolation: str = "zero",
     ) -> None:
         super().__init__()
+        _checks.flag("trainable_width", trainable_width)
         kind = _kind(name)
         self.name = name
         self.low, self.high = _checks.interval(low, high)

@@ -15,6 +15,7 @@ from pyro_tkam.ops.bases import BASES, BasisFunctions, Picklable
 
 Features = Callable[[Tensor], Tensor]
 GRID_SIZE, REACH = 8, 3.0  # of the radial functions of a KAN; hidden units are about 1 in size
+CONTEXTS = {"perceptron": 0, "kan": 0}
 FUNCTIONS = 1 + GRID_SIZE  # of one unit
 
 
@@ -225,9 +226,14 @@ class ContextNetwork(PyroModule):
         high: float = 4.0,
     ) -> None:
         super().__init__()
-        _checks.known("kind", kind, {"perceptron": 0, "kan": 0})
-        self.low = low
-        self.high = high
+        _checks.known("kind", kind, CONTEXTS)
+        blocks = _checks.sizes("blocks", blocks)
+        if not blocks:
+            raise ValueError("blocks must hold at least one size, got ()")
+        hidden = _checks.sizes("hidden", hidden)
+        _checks.integer("outputs", outputs, 1)
+        _checks.integer("extra", extra, 0)
+        self.low, self.high = _checks.interval(low, high)
         self._latents = sum(blocks)
         inputs = [extra, *blocks]
         self._kan = kind == "kan"

@@ -51,6 +51,12 @@ class ConvGenerator(PyroModule):
         super().__init__()
         self.latent_dim = _checks.integer("latent_dim", latent_dim, 1)
         self._output = _checks.known("output", output, OUTPUTS)
+        _checks.flag("batch_norm", batch_norm)
+        negative_slope = _checks.number("negative_slope", negative_slope)
+        channels = _checks.sizes("channels", channels)
+        kernel_sizes = _checks.sizes("kernel_sizes", kernel_sizes)
+        strides = _checks.sizes("strides", strides)
+        paddings = _checks.sizes("paddings", paddings, 0)
         specs = {"kernel_sizes": kernel_sizes, "strides": strides, "paddings": paddings}
         for name, values in specs.items():
             if len(values) != len(channels) or not channels:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_tkam.distributions import SharedCells
+from pyro_tkam.nn._checks import number, whole_number
 from pyro_tkam.nn._unseen import unseen
+from pyro_tkam.ops._arguments import dense
 
 RIDGE, NEWTON_STEPS = 1e-4, 15  # of the fit of the marginals
 HELD_OUT = 0.1  # share of the draws
@@ -95,6 +97,10 @@ def fit_density(
         best.
     :raises ValueError: as that method does.
     """
+    whole_number("steps", steps, 1)
+    whole_number("batch_size", batch_size, 1)
+    whole_number("patience", patience, 1)
+    number("learning_rate", learning_rate, 0)
     weights = _checked(prior, samples, weights)
     count = max(int(HELD_OUT * len(samples)), 1)
     order = torch.randperm(len(samples), device=samples.device)
@@ -145,7 +151,10 @@ def fit_density(
 
 
 def _checked(prior: Any, samples: Tensor, weights: Tensor | None) -> Tensor:
+    if not isinstance(prior, nn.Module) or not isinstance(getattr(prior, "loc", None), Tensor):
+        raise TypeError(f"prior must be a module with loc and scale, got {type(prior).__name__}")
     size = len(prior.loc)
+    dense("samples", samples)
     if samples.dim() != 2 or samples.shape[1] != size or len(samples) < 2:
         raise ValueError(
             f"samples must have shape (N, {size}) with N of at least 2, got {tuple(samples.shape)}"
@@ -156,6 +165,7 @@ def _checked(prior: Any, samples: Tensor, weights: Tensor | None) -> Tensor:
         raise ValueError("samples must be finite, got NaN or infinite values")
     if weights is None:
         return samples.new_ones(len(samples))
+    dense("weights", weights)
     if weights.shape != samples.shape[:1] or not bool((weights >= 0).all() & (weights.sum() > 0)):
         raise ValueError(
             f"weights must have shape ({len(samples)},), none negative and some positive, got "

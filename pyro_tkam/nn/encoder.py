@@ -66,8 +66,10 @@ class SequenceEncoder(PyroModule):
         self.num_classes = _checks.integer("num_classes", num_classes, 1)
         self.max_length = _checks.integer("max_length", max_length, 1)
         self.local = _checks.integer("local", local, 0)
+        _checks.integer("num_layers", num_layers, 1)
         if _checks.integer("width", width, 1) % _checks.integer("num_heads", num_heads, 1):
             raise ValueError(f"width must be a multiple of num_heads, got {width} and {num_heads}")
+        _checks.flag("attends", attends)
         self.width = width
         views = 2 * local + 1
         # The class after the last stands before the start.
@@ -76,8 +78,7 @@ class SequenceEncoder(PyroModule):
         )
         self.position = nn.Parameter(sinusoids(max_length + 1, width))
         self.blocks = PyroModule[nn.ModuleList](
-            AttentionBlock(width, num_heads, attends)
-            for _ in range(_checks.integer("num_layers", num_layers, 1))
+            AttentionBlock(width, num_heads, attends) for _ in range(num_layers)
         )
         self.norm = PyroModule[nn.LayerNorm](width)
         for table in self.embed:

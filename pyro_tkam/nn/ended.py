@@ -13,7 +13,7 @@ from pyro_tkam.nn.attention import Encoded
 from pyro_tkam.nn.sequence import SequenceGenerator
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import at_least_single
-from pyro_tkam.ops.symbols import END, padded, until_end
+from pyro_tkam.ops.symbols import END, check_symbols, padded, until_end
 
 
 def ended_log_prob(
@@ -70,14 +70,24 @@ def ended_excess(
 
 def _with_end(decoder: SequenceGenerator, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Return sequences up to the end of the longest, and which positions are scored."""
+    _check_decoder(decoder)
+    check_symbols("tokens", tokens, decoder.num_classes)
+    if tokens.dim() == 0:
+        raise ValueError("tokens must have shape (*batch, length), got ()")
     tokens, lengths = until_end(tokens)
-    longest = int(lengths.max()) if is_concrete(lengths) else tokens.shape[-1]
+    concrete = is_concrete(lengths) and lengths.numel()
+    longest = int(lengths.max()) if concrete else tokens.shape[-1]
     if longest > decoder.max_length:
         raise ValueError(
             f"tokens must have at most max_length={decoder.max_length} symbols, got {longest}"
         )
     size = min(longest + 1, decoder.max_length)
     return padded(tokens, size), torch.arange(size, device=tokens.device) <= lengths.unsqueeze(-1)
+
+
+def _check_decoder(decoder: SequenceGenerator) -> None:
+    if not isinstance(decoder, SequenceGenerator):
+        raise TypeError(f"decoder must be a SequenceGenerator, got {type(decoder).__name__}")
 
 
 @torch.no_grad()
@@ -90,6 +100,7 @@ def sample_ended(decoder: SequenceGenerator, z: Tensor, encoded: Encoded | None 
     :param encoded: another sequence to attend to; its batch broadcasts.
     :return: integers of shape ``(*batch, max_length)``, padded with 0.
     """
+    _check_decoder(decoder)
     cache = decoder.start(z, encoded)
     ended = torch.zeros(cache.tokens.shape[:-1], dtype=torch.bool, device=z.device)
     for _ in range(decoder.max_length):
@@ -138,7 +149,9 @@ def beam_search(
     :param num_beams: number of beginnings that each step keeps.
     :raises ValueError: for fewer than one beam or draw.
     """
+    _check_decoder(decoder)
     _checks.integer("num_beams", num_beams, 1)
+    _checks.last_dimension("z", z, decoder.latent_dim)
     if z.dim() < 2 or z.shape[-2] < 1:
         raise ValueError(f"z must have shape (*batch, S, Q) with S >= 1, got {tuple(z.shape)}")
     batch = z.shape[:-2]
@@ -166,7 +179,7 @@ def beam_search(
         if bool((ended | best.isneginf()).all()):
             break
     tokens = padded(cache.tokens[:, :, 0], decoder.max_length)
-    return Beams(tokens.unflatten(0, batch), best.unflatten(0, batch))
+    return Beams(tokens.reshape(*batch, *tokens.shape[1:]), best.reshape(*batch, -1))
 
 
 def _beside(encoded: Encoded, batch: torch.Size) -> Encoded:

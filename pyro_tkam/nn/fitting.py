@@ -17,6 +17,7 @@ from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.grids import EqualSamplesError, check_learned
 from pyro_tkam.nn.kan import KAN
 from pyro_tkam.nn.lbfgs import UnitLBFGS
+from pyro_tkam.ops._arguments import dense
 
 #: rows of data that place grids; more would not place them better
 _MOST_ROWS = 2000
@@ -104,12 +105,21 @@ def fit(
     steps = _checks.integer("steps", steps, 1)
     grid_updates = _checks.integer("grid_updates", grid_updates, 0)
     penalty = _checks.number("penalty", penalty, at_least=0)
+    if not isinstance(net, torch.nn.Module) or not hasattr(net, "layers"):
+        raise TypeError(f"net must be a KAN, got {type(net).__name__}")
+    for name, called in (("callback", callback), ("loss", loss)):
+        if called is not None and not callable(called):
+            raise TypeError(f"{name} must be a function or None, got {called!r}")
+    if validation is not None and not (
+        isinstance(validation, tuple | list) and len(validation) == 2
+    ):
+        raise TypeError(f"validation must be a pair of inputs and targets, got {validation!r}")
     for layer in net.layers:
         check_learned(layer, layer.weight_names, "a fit")
     data = _Data.of(net, x, y, batch_size, loss)
     others = None if validation is None else _Data.of(net, *validation, batch_size, loss)
     with unseen(net):
-        working = _working(net) if optimizer == "lbfgs" else net
+        working = _working(net) if isinstance(optimizer, str) and optimizer == "lbfgs" else net
         with unseen(working):
             rows = data.rows()
             chosen = _make(optimizer, working, rows)
@@ -206,7 +216,7 @@ def _as_batch(net: KAN, x: Any, y: Any, is_regression: bool) -> Batch:
     outputs = net.nodes[-1].count
     if is_regression and y.dim() == 1 and outputs == 1:
         y = y.unsqueeze(-1)
-    if len(y) != len(x) or (is_regression and y.shape != (len(x), outputs)):
+    if not y.numel() or len(y) != len(x) or (is_regression and y.shape != (len(x), outputs)):
         raise ValueError(f"y must have shape ({len(x)}, {outputs}), got {tuple(y.shape)}")
     return x, y
 
@@ -221,11 +231,7 @@ def as_real(name: str, values: Any, like: Tensor) -> Tensor:
     :raises TypeError: for anything but real numbers.
     :raises ValueError: for values that are not finite.
     """
-    try:
-        tensor = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        kind = type(values).__name__
-        raise TypeError(f"{name} must be an array of real numbers, got {kind}: {error}") from None
+    tensor = _as_tensor(name, values)
     if tensor.is_complex():
         raise TypeError(f"{name} must be real numbers, got {tensor.dtype}")
     tensor = tensor.detach().to(like)
@@ -235,9 +241,21 @@ def as_real(name: str, values: Any, like: Tensor) -> Tensor:
     return tensor
 
 
+def _as_tensor(name: str, values: Any) -> Tensor:
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(values).__name__
+        raise TypeError(f"{name} must be an array of real numbers, got {kind}: {error}") from None
+    dense(name, tensor)
+    return tensor
+
+
 def _as_targets(y: Any, like: Tensor) -> Tensor:
-    targets = torch.as_tensor(y, device=like.device)
-    return targets.to(like) if targets.is_floating_point() else targets
+    targets = _as_tensor("y", y)
+    if targets.dim() == 0:
+        raise ValueError("y must have a row for each row of x, got a number")
+    return as_real("y", targets, like) if targets.is_floating_point() else targets.to(like.device)
 
 
 class _Run:

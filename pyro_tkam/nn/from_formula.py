@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyro_tkam._checks import sequence
 from pyro_tkam._optional import needs
 from pyro_tkam.nn.forms import LIBRARY, Form, as_form
 from pyro_tkam.nn.parse import parse_expression
@@ -167,7 +168,14 @@ def layout(formula: Any, symbols: Sequence[str] | None) -> tuple[Layout, list[st
     :param formula: text or a SymPy expression, or a sequence of them.
     :param symbols: the inputs, in order; None takes the symbols of the formulas, sorted by name.
     """
+    if symbols is not None and not isinstance(symbols, str):
+        sequence("symbols", symbols, "names")
     given = [formula] if isinstance(formula, str) or hasattr(formula, "free_symbols") else formula
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+        raise TypeError(f"formula must be text, an expression or several, got {formula!r}")
+    wrong = [e for e in given if not isinstance(e, str) and not hasattr(e, "free_symbols")]
+    if wrong:
+        raise TypeError(f"formula must be text, an expression or several, got {wrong[0]!r}")
     names = None if symbols is None else [str(each) for each in symbols]
     expressions = [
         parse_expression(each, names) if isinstance(each, str) else each for each in given

@@ -4,6 +4,7 @@ Grid updates: knots move to the arguments, and the functions change as little as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -136,10 +137,9 @@ def _checked(
 ) -> BoundFunctions:
     """Check everything before anything changes, and read the parameters."""
     check_learned(bank, ("coefficients",), "a grid update")
-    if not 0 <= uniform_share <= 1:
-        raise ValueError(f"uniform_share must be a number from 0 to 1, got {uniform_share}")
-    if not max_change > 0:
-        raise ValueError(f"max_change must be a number greater than 0, got {max_change}")
+    _checks.share("uniform_share", uniform_share)
+    if not isinstance(max_change, float) or max_change != math.inf:
+        _checks.number("max_change", max_change, 0)
     functions: BoundFunctions = bank.bound()
     if samples is None:
         return functions

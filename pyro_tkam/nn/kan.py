@@ -166,6 +166,8 @@ class KAN(PyroModule):
         **options: Any,
     ) -> None:
         super().__init__()
+        _checks.sequence("widths", widths, "widths")
+        _checks.flag("layer_norm", layer_norm)
         self.nodes = [Nodes.checked(width) for width in widths]
         if len(self.nodes) < 2:
             raise ValueError(
@@ -367,8 +369,7 @@ class KAN(PyroModule):
         >>> [size.shape for size in KAN([3, 5, 2]).sizes(torch.randn(100, 3))]
         [torch.Size([5, 3]), torch.Size([2, 5])]
         """
-        if kind not in ("spread", "attribution"):
-            raise ValueError(f"kind must be one of 'spread', 'attribution', got {kind!r}")
+        _checks.known("kind", kind, {"spread": 0, "attribution": 0})
         spreads = self._spreads(samples)
         return spreads if kind == "spread" else self._attributions(spreads)[0]
 
@@ -521,6 +522,7 @@ class KAN(PyroModule):
         >>> torch.equal(network.expand([3, (7, 2), 1])(x), network(x))
         True
         """
+        _checks.sequence("widths", widths, "widths")
         return structure.expanded(self, [Nodes.checked(width) for width in widths])
 
     def deepen(self, samples: Tensor | None = None) -> KAN:
@@ -561,8 +563,9 @@ class KAN(PyroModule):
         >>> KAN([2, 5, 1]).fix({(1, 0, 3): ("x^2", (1.0, 0.0, 1.0, 0.0))}).fixed
         {(1, 0, 3): 'square'}
         """
+        _checks.mapping("edges", edges, "edges to forms")
         for edge in edges:
-            if len(edge) != 3 or not 0 <= edge[0] < len(self.layers):
+            if not isinstance(edge, tuple) or len(edge) != 3 or not 0 <= edge[0] < len(self.layers):
                 raise ValueError(
                     f"edges must be (layer, out, in) with a layer below {len(self.layers)}, got "
                     f"{edge}"
@@ -647,6 +650,7 @@ class KAN(PyroModule):
         >>> torch.equal(KAN.from_state_dict(network.state_dict())(x), network(x))
         True
         """
+        _checks.mapping("state", state, "names to tensors")
         if "configuration" not in state:
             raise ValueError(
                 "state must be the state dict of a KAN with its entry 'configuration', got keys "

@@ -124,6 +124,7 @@ class KANEdges(UnivariateFunctions):
         tensor([[18.]])
         """
         entries = {} if self.fixed is None else self.fixed.entries()
+        _checks.mapping("forms", forms, "edges to forms and numbers")
         for edge, entry in forms.items():
             self.check_edge(edge)
             entries.pop(edge, None)
@@ -208,6 +209,7 @@ class KANLayer(KANEdges):
         bias: bool = True,
         **options: Any,
     ) -> None:
+        _checks.flag("bias", bias)
         super().__init__(in_features, out_features, basis, low, high, **options)
         self.register_parameter("bias", nn.Parameter(torch.zeros(out_features)) if bias else None)
 

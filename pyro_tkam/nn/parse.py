@@ -6,6 +6,7 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pyro_tkam._checks import sequence
 from pyro_tkam._optional import needs
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ def parse_expression(
     if not isinstance(text, str):
         raise TypeError(f"formula must be text, got {text!r}")
     if symbols is not None and not isinstance(symbols, Mapping):
+        sequence("symbols", symbols, "names")
+        if not all(isinstance(name, str) for name in symbols):
+            raise TypeError(f"symbols must be names, got {symbols!r}")
         symbols = {name: sympy.Symbol(name) for name in symbols}
     source = " ".join(text.split()).replace("^", "**")
     if "#" in source:

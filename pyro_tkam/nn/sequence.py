@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks
 from pyro_tkam.nn.attention import AttentionBlock, Encoded, Pair
+from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import at_least_single
 from pyro_tkam.ops.symbols import check_symbols
 
@@ -107,8 +108,10 @@ class SequenceGenerator(PyroModule):
         self.num_classes = _checks.integer("num_classes", num_classes, 1)
         self.max_length = _checks.integer("max_length", max_length, 1)
         self.local = _checks.integer("local", local, 1)
+        _checks.integer("num_layers", num_layers, 1)
         if _checks.integer("width", width, 1) % _checks.integer("num_heads", num_heads, 1):
             raise ValueError(f"width must be a multiple of num_heads, got {width} and {num_heads}")
+        _checks.flag("adds_latent", adds_latent)
         self.slots = PyroModule[nn.Linear](latent_dim, NUM_SLOTS * width)
         # The token after the last of the alphabet stands before the start.
         self.embed = PyroModule[nn.ModuleList](
@@ -116,8 +119,7 @@ class SequenceGenerator(PyroModule):
         )
         self.position = nn.Parameter(0.02 * torch.randn(max_length, width))
         self.blocks = PyroModule[nn.ModuleList](
-            AttentionBlock(width, num_heads)
-            for _ in range(_checks.integer("num_layers", num_layers, 1))
+            AttentionBlock(width, num_heads) for _ in range(num_layers)
         )
         self.norm = PyroModule[nn.LayerNorm](width)
         self.to_logits = PyroModule[nn.Linear](width, num_classes)
@@ -143,8 +145,12 @@ class SequenceGenerator(PyroModule):
             and the wrong number of latents.
         :raises TypeError: for tokens that are not integers.
         """
-        self._check_length(tokens.shape[-1])
         check_symbols("tokens", tokens, self.num_classes)
+        if tokens.dim() == 0 or not 1 <= tokens.shape[-1] <= self.max_length:
+            raise ValueError(
+                f"tokens must have shape (*batch, length) with a length from 1 to "
+                f"max_length={self.max_length}, got {tuple(tokens.shape)}"
+            )
         cache = self.start(z, encoded)
         batch = torch.broadcast_shapes(cache.tokens.shape[:-1], tokens.shape[:-1])
         logits, _ = self._decode(tokens.expand(*batch, -1), tokens.shape[-1], cache)
@@ -169,13 +175,15 @@ class SequenceGenerator(PyroModule):
 
         :param cache: the result of :meth:`start` or :meth:`append`.
         :returns: logits of shape ``(*batch, num_classes)``, and the cache to append a token to.
-        :raises ValueError: after ``max_length`` tokens.
+        :raises ValueError: after ``max_length`` tokens, and for logits that are NaN.
         """
         length = cache.tokens.shape[-1] + 1
         self._check_length(length)
         filler = cache.tokens.new_zeros(*cache.tokens.shape[:-1], 1)
         tokens = torch.cat([cache.tokens, filler], -1)
         logits, past = self._decode(tokens, 1, cache)
+        if is_concrete(logits) and bool(logits.isnan().any()):
+            raise ValueError("z must give logits that are numbers, got NaN")
         return logits.squeeze(-2), replace(cache, past=past)
 
     def append(self, cache: DecoderCache, token: Tensor) -> DecoderCache:
@@ -200,7 +208,7 @@ class SequenceGenerator(PyroModule):
         :returns: integers of shape ``(*batch, length)``.
         :raises ValueError: for more than ``max_length``.
         """
-        length = self.max_length if length is None else length
+        length = self.max_length if length is None else _checks.integer("length", length, 1)
         self._check_length(length)
         cache = self.start(z)
         for _ in range(length):
@@ -220,6 +228,8 @@ class SequenceGenerator(PyroModule):
     ) -> tuple[tuple[Pair, ...], Tensor | None, torch.Size]:
         """Return each layer's keys and values, what of them is shown, and the batch shape."""
         _checks.last_dimension("z", z, self.latent_dim)
+        if not torch.is_autocast_enabled(z.device.type):
+            _checks.same_dtype("z", z, self.slots.weight, "the weights")
         features = self.slots(z).unflatten(-1, (NUM_SLOTS, -1))
         batch = z.shape[:-1]
         mask = None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def pruned(network: KAN, samples: Tensor, nodes: float, edges: float, inputs: bool) -> KAN:
     """Remove what contributes little; the arguments are those of :meth:`KAN.prune`."""
+    _checks.flag("inputs", inputs)
     nodes = _checks.number("nodes", nodes, at_least=0)
     edges = _checks.number("edges", edges, at_least=0)
     for layer in network.layers:

@@ -79,6 +79,9 @@ class Candidate:
         >>> Candidate(LIBRARY["square"], (2.0, 1.0, 0.0, 0.5), 1.0).expression()
         2.0*x**2 + 0.5
         """
+        if not isinstance(symbol, str):
+            raise TypeError(f"symbol must be text, got {symbol!r}")
+        _checks.integer("digits", digits, 1)
         with needs("symbolic"):
             import sympy
         a, b, c, d = (
@@ -218,6 +221,10 @@ def fit_forms(x: Tensor, y: Tensor, forms: Sequence[Form]) -> list[Candidate]:
     :raises ValueError: for shapes that differ, fewer than five points and values that are not
         finite.
     """
+    for name, values in (("x", x), ("y", y)):
+        _checks.is_tensor(name, values)
+        if values.is_complex():
+            raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
     if x.shape != y.shape or x.dim() != 1 or len(x) < 5:
         raise ValueError(
             f"x and y must have one shape (N,) with N of at least 5, got {tuple(x.shape)} and "

@@ -295,10 +295,11 @@ class UnivariateFunctions(PyroModule):
         >>> best.name
         'tanh'
         """
+        _checks.sequence("index", index, "whole numbers")
         index = tuple(index)
         shape = self.batch_shape
         if len(index) != len(shape) or not all(
-            -size <= i < size for i, size in zip(index, shape, strict=True)
+            isinstance(i, int) and -size <= i < size for i, size in zip(index, shape, strict=True)
         ):
             raise ValueError(f"index must be a place in batch_shape {tuple(shape)}, got {index}")
         with unseen(self):
@@ -306,6 +307,11 @@ class UnivariateFunctions(PyroModule):
         if samples is None:
             ends = functions.basis.placed[..., [0, -1]]
             samples = refined_knots(ends.expand(*shape, 2)[index], NUM_ARGUMENTS)
+        regularizers.check_samples(samples)
+        if samples.dim() != 1 or len(samples) < 5:
+            raise ValueError(
+                f"samples must have shape (N,) with N of at least 5, got {tuple(samples.shape)}"
+            )
         with torch.no_grad():
             values = functions(samples.reshape(-1, *[1] * len(shape)))[:, *index]
         return fit_formulas(samples, values, library, num_candidates, tolerance=tolerance)

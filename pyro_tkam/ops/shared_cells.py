@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from pyro_tkam._checks import number, one_of, whole_number
+from pyro_tkam.ops._arguments import floating
 from pyro_tkam.ops.bases import BASES, BasisFunctions, Picklable
 from pyro_tkam.ops.cell_operators import polynomial
 from pyro_tkam.ops.inverse_cdf import find_in_rows, solve
@@ -77,8 +79,10 @@ class SharedCells(Picklable):
         >>> SharedCells.over(-4.0, 4.0, like=torch.zeros(())).basis.num_functions
         16
         """
-        if basis not in KINDS:
-            raise ValueError(f"basis must be one of {', '.join(map(repr, KINDS))}, got {basis!r}")
+        one_of("basis", basis, KINDS)
+        floating("like", like)
+        low, high = number("low", low), number("high", high)
+        whole_number("grid_size", grid_size, 2)
         if not -REACH < low < high < REACH:
             raise ValueError(f"low, high must be ascending inside (-9, 9), got {low} and {high}")
         kind = BASES[basis]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from pyro_tkam.ops._arguments import dense
 from pyro_tkam.ops._concrete import is_concrete
 
 
@@ -16,6 +17,7 @@ def check_symbols(name: str, value: Tensor, num_classes: int) -> None:
     :raises TypeError: for values that are not integers.
     :raises ValueError: for a value outside the classes.
     """
+    dense(name, value)
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must hold integers, got {value.dtype}")
     if (

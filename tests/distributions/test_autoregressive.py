@@ -230,7 +230,7 @@ def test_dependence_is_the_divergence_of_conditionals_told_a_wrong_latent():
     assert together[1, 0] == 0  # in one block
     assert together[2, 1] > 1
     for wrong in (chain.expand((2,)), chain):
-        with pytest.raises(ValueError, match="num_samples and batch_shape must be at least 2"):
+        with pytest.raises(ValueError, match=r"(num_samples|batch_shape) must be "):
             wrong.dependence(500 if wrong.batch_shape else 1)
 
 
@@ -289,5 +289,5 @@ def test_refuses_what_is_no_density(options, name):
 def test_refuses_another_basis_and_values_of_another_size():
     with pytest.raises(ValueError, match="basis must be one of"):
         SharedCells.over(-4.0, 4.0, basis="fourier", like=torch.zeros(()))
-    with pytest.raises(ValueError, match="value must have shape"):
+    with pytest.raises(ValueError, match="value must have a shape"):
         prior("perceptron")().log_prob(torch.zeros(5, dtype=torch.float64))

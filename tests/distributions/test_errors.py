@@ -116,7 +116,7 @@ def test_values_outside_the_support():
         strict.log_prob(outside)
     with pytest.raises(ValueError, match="value must hold probabilities from 0 to 1, got others"):
         strict.icdf(outside)
-    with pytest.raises(ValueError, match="to be within the support"):
+    with pytest.raises(ValueError, match="value must lie within the support"):
         strict.log_prob(torch.tensor(float("nan")))
 
 

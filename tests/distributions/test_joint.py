@@ -143,9 +143,9 @@ def test_the_annealed_normalizer_makes_no_move_after_its_last_weight():
     [
         ({"num_particles": 1}, "num_particles must be a whole number of at least 2, got 1"),
         ({"num_temperatures": 1}, "num_temperatures must be a whole number of at least 2, got 1"),
-        ({"step_size": -1.0}, r"step_size must be a positive and finite number, got -1\.0"),
-        ({"step_size": math.inf}, "step_size must be a positive and finite number, got inf"),
-        ({"step_size": math.nan}, "step_size must be a positive and finite number, got nan"),
+        ({"step_size": -1.0}, r"step_size must be a finite number greater than 0, got -1\.0"),
+        ({"step_size": math.inf}, "step_size must be a finite number greater than 0, got inf"),
+        ({"step_size": math.nan}, "step_size must be a finite number greater than 0, got nan"),
     ],
 )
 def test_bad_settings_of_the_annealed_normalizer(options, message):

@@ -147,5 +147,5 @@ def outputs_for(prior, z):
 
 def test_pruning_refuses_labels_and_negative_divergences():
     for prior, least in ((AutoregressivePrior(3, num_labels=2), 0.1), (AutoregressivePrior(3), -1)):
-        with pytest.raises(ValueError, match="least must be at least 0 and num_labels 0, got"):
+        with pytest.raises(ValueError, match=r"(least|num_labels) must be .*, got"):
             prior.prune(least)

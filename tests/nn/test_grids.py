@@ -231,7 +231,7 @@ def test_a_network_with_a_collapsed_layer_stays_as_it_was():
             torch.rand(5, 3),
             {"uniform_share": 1.5},
             ValueError,
-            "uniform_share must be a number from 0 to 1, got 1.5",
+            "uniform_share must be a share from 0 to 1, got 1.5",
         ),
         (
             torch.eye(50, 3),
@@ -243,7 +243,7 @@ def test_a_network_with_a_collapsed_layer_stays_as_it_was():
             torch.rand(5, 3),
             {"max_change": 0.0},
             ValueError,
-            "max_change must be a number greater than 0, got 0.0",
+            "max_change must be a finite number greater than 0, got 0.0",
         ),
         (torch.rand(5, 3), {"grid_size": 1}, ValueError, "grid_size must be at least 2, got 1"),
     ],
