@@ -23,7 +23,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
     >>> whole_number("num_chains", 4, 1)
     4
     """
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
     if int(value) > LARGEST:
         raise ValueError(f"{name} must be a whole number of 64 bits, got {value!r}")
@@ -46,16 +46,17 @@ def number(
     >>> number("step_size", 0.1, 0)
     0.1
     """
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not -LARGEST <= value <= LARGEST and isinstance(value, Integral):
+    if isinstance(value, Integral) and abs(int(value)) > LARGEST:
         raise ValueError(f"{name} must be a whole number of 64 bits, got {value!r}")
-    if not math.isfinite(value) or value <= above:
+    given = float(value)
+    if not math.isfinite(given) or given <= above:
         bound = "" if above == -math.inf else f" greater than {above:g}"
         raise ValueError(f"{name} must be a finite number{bound}, got {value!r}")
-    if value < at_least:
+    if given < at_least:
         raise ValueError(f"{name} must be at least {at_least:g}, got {value!r}")
-    return float(value)
+    return given
 
 
 def function(name: str, value: Any, of: str) -> None:
@@ -148,5 +149,5 @@ def share(name: str, value: Any) -> None:
     :param value: its value.
     :raises ValueError: for another value.
     """
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise ValueError(f"{name} must be a share from 0 to 1, got {value!r}")

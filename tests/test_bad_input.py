@@ -16,7 +16,7 @@ import torch
 from tests.valid_calls.call import Call
 from tests.wrong_values import wrong_values
 
-MODULES = ("distributions", "nn")
+MODULES = ("distributions",)
 KINDS_OF_EXPENSIVE = 8
 
 

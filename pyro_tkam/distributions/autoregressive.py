@@ -202,6 +202,7 @@ class AutoregressiveTilted(Picklable, CheckedDistribution):
         self._check_value(normal, "normal")
         return self._by_block(nearer_tail(normal), normal > 0)
 
+    @in_full_precision
     def quadrature_error(self, value: Tensor) -> Tensor:
         """
         Return the largest estimated error of ``log Z`` among the latents' densities, from a

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_tkam.distributions import LabeledAutoregressive, LabeledTilted
 from pyro_tkam.infer import ImportanceSampling
+from pyro_tkam.models._threads import PYRO
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.multimodal import average
 from pyro_tkam.models.prior import LabeledPrior
@@ -131,7 +132,7 @@ class LabeledTKAM(PyroModule):
         :return: shape ``(num, *event)``.
         :raises ValueError: for a label outside the classes.
         """
-        with poutine.block():
+        with PYRO, poutine.block():
             return self.likelihood.noiseless(self.generator(self.prior().given(label).sample()))
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from pyro_tkam.infer import ImportanceSampling
+from pyro_tkam.models._threads import PYRO
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.tkam import COUPLINGS, check_rows, check_sizes, takes_integers
 from pyro_tkam.ops._concrete import is_concrete
@@ -173,7 +174,7 @@ class MultimodalTKAM(PyroModule):
         :raises ValueError: for fewer than one row.
         """
         check_sizes(None, num, "num")
-        with poutine.block(), pyro.plate("data", num):
+        with PYRO, poutine.block(), pyro.plate("data", num):
             outputs = self.generator(COUPLINGS[self.coupling](self.prior()))
         return {name: self.likelihoods[name].noiseless(output) for name, output in outputs.items()}
 

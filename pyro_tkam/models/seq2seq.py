@@ -12,6 +12,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_tkam.models._threads import PYRO
 from pyro_tkam.models.tkam import check_sizes
 from pyro_tkam.nn import AutoregressivePrior, SequenceEncoder, SequenceGenerator
 from pyro_tkam.nn.attention import Encoded
@@ -189,7 +190,7 @@ class Seq2SeqTKAM(PyroModule):
         :raises ValueError: for fewer than one.
         """
         check_sizes(None, num, "num")
-        with poutine.block():
+        with PYRO, poutine.block():
             source, target = self(size=num)
         return source, target
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_tkam.distributions import ExponentiallyTilted, PersistentULA, ShortRunULA
 from pyro_tkam.infer import ImportanceSampling
+from pyro_tkam.models._threads import PYRO
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.network import NetworkOptions
@@ -424,6 +425,7 @@ class TKAM(PyroModule):
         """
         Draw new data without the likelihood's noise: its mean at prior draws, which is the
         generator's output for a Gaussian likelihood. Texts are sampled, because they have no mean.
+        Threads that draw at once wait for each other.
 
         :param num: number of rows.
         :param differentiable: keep the graph, for a penalty on generated data: gradients reach the
@@ -432,7 +434,7 @@ class TKAM(PyroModule):
         :raises ValueError: for fewer than one row.
         """
         check_sizes(None, num, "num")
-        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+        with PYRO, torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             with pyro.poutine.block(), pyro.plate("data", num):
                 output = self.generator(COUPLINGS[self.coupling](self.prior()))
             return (

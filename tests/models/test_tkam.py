@@ -1,6 +1,7 @@
 import copy
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pyro
 import pyro.distributions as dist
@@ -438,3 +439,11 @@ def test_refuses_bad_input(call, message: str) -> None:
 def test_refuses_wrong_types(call, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         call()
+
+
+def test_threads_draw_from_one_model():
+    """Without the lock, Pyro refuses the plate of another thread."""
+    model = TKAM.kart(8, 2)
+    with ThreadPoolExecutor(3) as threads:
+        drawn = list(threads.map(lambda _: model.generate(50), range(60)))
+    assert all(each.shape == (50, 8) and bool(each.isfinite().all()) for each in drawn)
