@@ -271,10 +271,11 @@ def resolve_reference(
     for name, end in (("low", low), ("high", high)):
         if not isinstance(end, float | int | Tensor | None):
             raise TypeError(f"{name} must be a number, a tensor or None, got {type(end).__name__}")
-        if isinstance(end, Tensor):
-            dense(name, end)
-        elif isinstance(end, int) and abs(end) > LARGEST:
-            raise ValueError(f"{name} must be a whole number of 64 bits, got {end}")
+        given: object = end
+        if isinstance(given, Tensor):
+            dense(name, given)
+        elif isinstance(given, int) and abs(given) > LARGEST:
+            raise ValueError(f"{name} must be a whole number of 64 bits, got {given}")
     if isinstance(reference, str):
         if reference not in REFERENCES:
             raise ValueError(
