@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyro_tkam import __version__
 from pyro_tkam._checks import whole_number
-from pyro_tkam._files import replacing
+from pyro_tkam._files import replacing, write_text
 from pyro_tkam._optional import needs
 from pyro_tkam.train.config import TrainConfig
 from pyro_tkam.train.folder import RunFolder
@@ -96,6 +96,12 @@ def _sample_arguments(parser: "ArgumentParser") -> None:
         help="for a run on pairs of sequences, the text to which targets are drawn (default: some "
         "that are held out)",
     )
+    parser.add_argument(
+        "--label",
+        type=int,
+        default=None,
+        help="for a run on data with classes, the class to draw (default: all in turn)",
+    )
 
 
 def _sample(options: Any) -> None:
@@ -106,7 +112,7 @@ def _sample(options: Any) -> None:
     from pyro_tkam import plots
     from pyro_tkam.models import Seq2SeqTKAM
     from pyro_tkam.train import load_model
-    from pyro_tkam.train.pictures import generate, save_picture
+    from pyro_tkam.train.pictures import decoded, generate, save_picture
 
     model = load_model(options["run"])
     pyro.set_rng_seed(options["seed"])
@@ -116,14 +122,23 @@ def _sample(options: Any) -> None:
         raise ValueError(
             f"source must be left out for a run that is not on pairs, got {options['source']!r}"
         )
-    samples = generate(model, options["num"])
+    samples = generate(model, options["num"], options["label"])
     out = Path(options["out"] or Path(options["run"]) / f"samples-{options['num']}")
-    with replacing(Path(f"{out}.npy")) as aside:
-        np.save(aside, samples.numpy())
-    print(f"wrote {out}.npy, {samples.dtype} of shape {tuple(samples.shape)}")
-    if plots.are_images(samples):
-        save_picture(plots.image_grid(samples), Path(f"{out}.png"))
-        print(f"wrote {out}.png")
+    config = TrainConfig.load(RunFolder(Path(options["run"])).config).model
+    if config.alphabet is not None:
+        write_text(Path(f"{out}.txt"), "\n".join(decoded(samples, config.alphabet)) + "\n")
+        print(f"wrote {out}.txt")
+    elif isinstance(samples, dict):
+        with replacing(Path(f"{out}.npz")) as aside:
+            np.savez(aside, **{name: each.numpy() for name, each in samples.items()})
+        print(f"wrote {out}.npz: {', '.join(samples)}")
+    else:
+        with replacing(Path(f"{out}.npy")) as aside:
+            np.save(aside, samples.numpy())
+        print(f"wrote {out}.npy, {samples.dtype} of shape {tuple(samples.shape)}")
+        if plots.are_images(samples):
+            save_picture(plots.image_grid(samples), Path(f"{out}.png"))
+            print(f"wrote {out}.png")
 
 
 def _respond(model: Any, options: Any) -> None:

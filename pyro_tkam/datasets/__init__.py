@@ -8,7 +8,15 @@ from pyro_tkam.datasets.images import DATASETS, LabeledImages, digits, mnist5k
 from pyro_tkam.datasets.pairs import Alphabet, Pairs, load_pairs, pronunciations, text_pairs
 from pyro_tkam.datasets.photographs import PHOTOGRAPHS, color_patches
 from pyro_tkam.datasets.published import cifar10, fashion_mnist, mnist, svhn
-from pyro_tkam.datasets.sources import SOURCES, RowsOf, as_dataset, load_rows, split
+from pyro_tkam.datasets.sources import (
+    SOURCES,
+    RowsOf,
+    as_dataset,
+    load_array,
+    load_arrays,
+    load_rows,
+    split,
+)
 from pyro_tkam.datasets.text import Text, encode, king_james, text
 
 __all__ = [
@@ -30,6 +38,8 @@ __all__ = [
     "fashion_mnist",
     "gaussian_fields",
     "king_james",
+    "load_array",
+    "load_arrays",
     "load_pairs",
     "load_rows",
     "mnist",

@@ -1,6 +1,7 @@
 """Conversion of the user's data (tensors, arrays, Datasets, files) to a Dataset for training."""
 
 import pickle
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -196,18 +197,70 @@ def load_rows(source: str) -> Tensor:
     """
     if source in SOURCES:
         return SOURCES[source]()
+    names = f"one of {sorted(SOURCES)} or "
+    return load_array(source, "data", least_dim=2, or_names=names)
+
+
+def load_arrays(source: str) -> dict[str, Tensor]:
+    """
+    Load arrays by name from a file, all with as many rows.
+
+    :param source: path of a ``.npz`` file.
+    :return: floating-point arrays in the default dtype, integers as int64, Booleans as they are.
+    :raises ValueError: for a file that cannot be read, other arrays, different numbers of rows, and
+        elements that are not finite.
+    :raises FileNotFoundError: for a missing file.
+    """
     path = Path(source)
-    if path.suffix not in READERS:
-        raise ValueError(
-            f"data must be one of {sorted(SOURCES)} or a file {' or '.join(READERS)}, got "
-            f"{source!r}"
-        )
+    if path.suffix != ".npz":
+        raise ValueError(f"data must be a file .npz with arrays by name, got {source!r}")
     if not path.is_file():
         raise FileNotFoundError(f"data must be a file that exists, got {source}")
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"data must be a file that can be read as arrays, got {source}: {_UNREADABLE}"
+        ) from error
+    found = {
+        name: torch.as_tensor(array.astype(np.int64) if array.dtype.kind in "iu" else array)
+        for name, array in arrays.items()
+        if array.dtype.kind in "fiub"
+    }
+    if other := sorted(set(arrays) - set(found)):
+        raise ValueError(
+            f"data must be numbers or Booleans, got {arrays[other[0]].dtype} in {other[0]!r}"
+        )
+    RowsOf(found)  # which checks them
+    default = torch.get_default_dtype()
+    return {
+        name: array.to(default) if array.is_floating_point() else array
+        for name, array in found.items()
+    }
+
+
+def load_array(source: str, name: str, *, least_dim: int = 1, or_names: str = "") -> Tensor:
+    """
+    Load a floating-point array from a file.
+
+    :param source: path of a ``.npy`` or ``.pt`` file.
+    :param name: what errors call it.
+    :param least_dim: least number of dimensions.
+    :param or_names: what it may be beside a file, for errors.
+    :return: the array in the default dtype.
+    :raises ValueError: for a file that cannot be read, and elements that are not finite.
+    :raises FileNotFoundError: for a missing file.
+    """
+    path = Path(source)
+    if path.suffix not in READERS:
+        raise ValueError(f"{name} must be {or_names}a file {' or '.join(READERS)}, got {source!r}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{name} must be a file that exists, got {source}")
     try:
         content = READERS[path.suffix](path)
     except (ValueError, EOFError) as error:
         raise ValueError(
-            f"data must be a file that can be read as an array, got {source}: {error}"
+            f"{name} must be a file that can be read as an array, got {source}: {error}"
         ) from error
-    return _rows("data", content).to(torch.get_default_dtype())
+    return _rows(name, content, least_dim=least_dim).to(torch.get_default_dtype())

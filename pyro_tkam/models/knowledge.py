@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from pyro_tkam.distributions.references import Reference
 from pyro_tkam.nn import UnivariateFunctions
+from pyro_tkam.nn.constraints import refuse_constrained
 from pyro_tkam.nn.grids import check_learned
 from pyro_tkam.nn.regularizers import quadrature_points
 from pyro_tkam.nn.symbolic import formula_function
@@ -101,11 +102,13 @@ def fit_tilt(
     :param reference: :math:`π_0`.
     :param moments: the features' expectations under the target.
     :param ridge: :math:`λ`, positive.
-    :raises ValueError: for a ridge that is not positive and finite, and whatever ``moments``
+    :raises ValueError: for a ridge that is not positive and finite, a bank with a constraint, and
+        whatever ``moments``
         raises.
     :raises TypeError: for a bank whose coefficients, scales or weights are random.
     """
     check_learned(energies, energies.weight_names, "a fit")
+    refuse_constrained(energies, "a fit")
     if not 0 < ridge < math.inf:
         raise ValueError(f"ridge must be a positive finite number, got {ridge}")
     functions = energies.bound()

@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
+from pyro_tkam.distributions import ExponentiallyTilted
 from pyro_tkam.models.likelihood import GaussianLikelihood
 from pyro_tkam.models.standardized import StandardizedLikelihood
 from pyro_tkam.nn import KAN, ConvGenerator
@@ -29,6 +31,12 @@ class NetworkOptions:
     :param learned_noise: learn the noise scale, from ``noise_scale`` on.
     :param standardized: let the generator work in standardized units of the data, see
         :class:`~pyro_tkam.models.StandardizedLikelihood`; ``noise_scale`` is in them, too.
+    :param energy_constraint: of the prior's energies: ``"none"``, ``"increasing"``,
+        ``"decreasing"``, ``"even"`` or ``"periodic"``, see
+        :class:`~pyro_tkam.nn.UnivariateFunctions`.
+    :param energy_periods: number of periods of periodic energies in the prior's interval.
+    :param edge_constraint: of the edges of a generator that is a KAN, by the same names.
+    :param edge_periods: number of periods of periodic edges in their grids.
     """
 
     degree: int = 3
@@ -37,10 +45,28 @@ class NetworkOptions:
     generator: str = "kan"
     learned_noise: bool = False
     standardized: bool = False
+    energy_constraint: str = "none"
+    energy_periods: int = 1
+    edge_constraint: str = "none"
+    edge_periods: int = 1
 
-    def bank(self) -> dict[str, Any]:
-        """Return the options of a bank of functions."""
-        return {"degree": self.degree, "trainable_width": self.trainable_width}
+    def energies(self) -> dict[str, Any]:
+        """Return the options of energies."""
+        return self._functions(self.energy_constraint, self.energy_periods)
+
+    def edges(self) -> dict[str, Any]:
+        """Return the options of the generator's edges."""
+        return self._functions(self.edge_constraint, self.edge_periods)
+
+    def _functions(self, constraint: str, periods: int) -> dict[str, Any]:
+        return {
+            "degree": self.degree,
+            "trainable_width": self.trainable_width,
+            "constraint": constraint,
+            "periods": periods,
+            # Beyond the grid, falling to zero would break a constraint.
+            "extrapolation": "zero" if constraint == "none" else "linear",
+        }
 
     def network(
         self,
@@ -74,12 +100,12 @@ class NetworkOptions:
                 hidden_range=self.hidden_range,
                 output=output,
                 bias=False,
-                extrapolation="zero",
-                **self.bank(),
+                **self.edges(),
             )
         for name, value, default in (
             ("widths", widths, None),
             ("hidden_range", self.hidden_range, "none"),
+            ("edge_constraint", self.edge_constraint, "none"),
         ):
             if value != default:
                 raise ValueError(
@@ -92,6 +118,13 @@ class NetworkOptions:
         if self.standardized:
             return StandardizedLikelihood(noise_scale, data_shape, learned=self.learned_noise)
         return GaussianLikelihood(noise_scale, len(data_shape), learned=self.learned_noise)
+
+
+def reference_moments(reference: str) -> tuple[float, float]:
+    """Return mean and variance of a reference density on its interval."""
+    with torch.no_grad():
+        plain = ExponentiallyTilted(torch.zeros_like, reference)
+        return float(plain.mean), float(plain.variance)
 
 
 def _published(make: Callable[..., ConvGenerator]) -> Callable[..., nn.Module]:

@@ -11,12 +11,12 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_tkam.distributions import ExponentiallyTilted, PersistentULA, ShortRunULA
+from pyro_tkam.distributions import PersistentULA, ShortRunULA
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models._threads import PYRO
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import Likelihood
-from pyro_tkam.models.network import NetworkOptions
+from pyro_tkam.models.network import NetworkOptions, reference_moments
 from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
 from pyro_tkam.nn import (
     KAN,
@@ -141,11 +141,11 @@ class TKAM(PyroModule):
         outer = 2 * latent_dim + 1
         more = NetworkOptions(**options)
         functions: dict[str, Any] = {"basis": basis, "grid_size": grid_size}
-        prior = TiltedPrior((outer, latent_dim), reference, **functions, **more.bank())
+        prior = TiltedPrior((outer, latent_dim), reference, **functions, **more.energies())
         network = more.network(
             outer, shape, widths=widths, output=output, layer_norm=layer_norm, **functions
         )
-        mean, variance = _moments(reference)
+        mean, variance = reference_moments(reference)
         spread = math.sqrt(variance * latent_dim)
         generator = KARTGenerator(network, shape, mean=mean * latent_dim, spread=spread)
         return cls(prior, generator, more.likelihood(noise_scale, shape), coupling)
@@ -193,12 +193,12 @@ class TKAM(PyroModule):
         more = NetworkOptions(**options)
         functions: dict[str, Any] = {"basis": basis, "grid_size": grid_size}
         prior = MixturePrior(
-            TiltedPrior((latent_dim, num_components), reference, **functions, **more.bank())
+            TiltedPrior((latent_dim, num_components), reference, **functions, **more.energies())
         )
         network = more.network(
             latent_dim, shape, widths=widths, output=output, layer_norm=layer_norm, **functions
         )
-        mean, variance = _moments(reference)
+        mean, variance = reference_moments(reference)
         generator = LatentGenerator(network, shape, mean=mean, spread=math.sqrt(variance))
         return cls(prior, generator, more.likelihood(noise_scale, shape))
 
@@ -249,6 +249,11 @@ class TKAM(PyroModule):
         shape = _data_shape(data_shape, latent_dim)
         prior = AutoregressivePrior(latent_dim, blocks, context=context, hidden=context_widths)
         more = NetworkOptions(**options)
+        if more.energy_constraint != "none":
+            raise ValueError(
+                "energy_constraint must be 'none' for an autoregressive prior, whose energies "
+                f"depend on a context, got {more.energy_constraint!r}"
+            )
         network = more.network(
             latent_dim,
             shape,
@@ -309,9 +314,8 @@ class TKAM(PyroModule):
         energy = KAN(
             [latent_dim, *energy_hidden, 1],
             bias=False,
-            extrapolation="zero",
             **functions,
-            **more.bank(),
+            **more.energies(),
         )
         network = more.network(latent_dim, shape, widths=widths, output=output, **functions)
         generator = LatentGenerator(network, shape, mean=0.0, spread=1.0)
@@ -530,13 +534,6 @@ def _data_shape(data_shape: int | Sequence[int], latent_dim: int) -> tuple[int, 
             f"{latent_dim}"
         )
     return shape
-
-
-def _moments(reference: str) -> tuple[float, float]:
-    """Return mean and variance of a reference density on its interval."""
-    with torch.no_grad():
-        plain = ExponentiallyTilted(torch.zeros_like, reference)
-        return float(plain.mean), float(plain.variance)
 
 
 def takes_integers(likelihood: Any) -> bool:

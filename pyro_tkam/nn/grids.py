@@ -14,6 +14,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks
+from pyro_tkam.nn.constraints import refuse_constrained
 from pyro_tkam.ops.bases import BasisFunctions
 from pyro_tkam.ops.bases.regrid import Refit, quadratic, quantile_knots, refined_knots, refit
 
@@ -137,6 +138,7 @@ def _checked(
 ) -> BoundFunctions:
     """Check everything before anything changes, and read the parameters."""
     check_learned(bank, ("coefficients",), "a grid update")
+    refuse_constrained(bank, "a grid update")
     _checks.share("uniform_share", uniform_share)
     if not isinstance(max_change, float) or max_change != math.inf:
         _checks.number("max_change", max_change, 0)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks
 from pyro_tkam.nn._unseen import unseen, unseen_copy
+from pyro_tkam.nn.constraints import refuse_constrained
 from pyro_tkam.nn.grids import check_learned
 from pyro_tkam.nn.layers import KANLayer
 from pyro_tkam.ops.bases import BSplines
@@ -110,6 +111,8 @@ def expanded(network: KAN, nodes: list[Nodes]) -> KAN:
             "layer_norm, hidden_range must leave nodes alone in a network to expand, got "
             f"{network.widths} with nodes that act on each other"
         )
+    for layer in network.layers:
+        refuse_constrained(layer, "more nodes")
     wider = unseen_copy(network)
     for number in range(1, len(nodes) - 1):
         _add_nodes(wider, number, nodes[number])
@@ -162,6 +165,8 @@ def deepened(network: KAN, samples: Tensor | None) -> KAN:
         raise ValueError(
             "layer_norm, hidden_range must be off in a network to deepen, got one that is not plain"
         )
+    for layer in network.layers:
+        refuse_constrained(layer, "another layer")
     deeper = unseen_copy(network)
     last = deeper.layers[-1]
     functions = last.basis.placed

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pyro_tkam.nn import _checks, regularizers
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.basis import Basis
+from pyro_tkam.nn.constraints import constraint_of
 from pyro_tkam.nn.forms import LibraryLike
 from pyro_tkam.nn.functions import BoundFunctions
 from pyro_tkam.nn.grids import GridUpdate, check_learned, update_grid
@@ -41,10 +42,13 @@ class UnivariateFunctions(PyroModule):
     coefficients fitted to noise :math:`U(-½, ½)·` ``noise_scale`` :math:`/F`, where :math:`F` is
     the number of functions.
 
+    Functions with a ``constraint`` use only the sum, too, and keep to it exactly, whatever the
+    parameters. They keep their grid.
+
     :ivar coefficients: parameter, ``(*batch_shape, num_functions)``. This parameter and the next
         two can be replaced by a ``PyroSample`` of the same shape.
-    :ivar scale: parameter :math:`w_s`, ``batch_shape``; None for polynomials.
-    :ivar base_weight: parameter :math:`w_b`, ``batch_shape``; None for polynomials.
+    :ivar scale: parameter :math:`w_s`, ``batch_shape``; None for polynomials and constraints.
+    :ivar base_weight: parameter :math:`w_b`, ``batch_shape``; None for polynomials and constraints.
     :ivar mask: buffer of bools, ``batch_shape``: masked functions are zero and are not trained.
 
     :param batch_shape: an int or a tuple: the shape of the bank.
@@ -64,6 +68,10 @@ class UnivariateFunctions(PyroModule):
     :param extrapolation: what B-splines do outside the grid: with ``"zero"``, they fall to zero
         within a few steps; with ``"linear"``, they continue as straight lines. Other bases continue
         with their formula.
+    :param constraint: ``"none"``; ``"increasing"`` or ``"decreasing"`` (B-splines; inside the grid,
+        and outside with ``extrapolation="linear"``); ``"even"`` around the middle of the interval;
+        or ``"periodic"`` (Fourier series).
+    :param periods: number of periods of periodic functions in the interval.
     :raises ValueError: for an unknown name (the error lists the known ones), an empty interval, or
         a size that is too small.
 
@@ -93,6 +101,8 @@ class UnivariateFunctions(PyroModule):
         base_spread: float = 1.0,
         spline_scale: float = 1.0,
         extrapolation: str = "zero",
+        constraint: str = "none",
+        periods: int = 1,
     ) -> None:
         super().__init__()
         if not isinstance(batch_shape, int | tuple | list):
@@ -115,13 +125,16 @@ class UnivariateFunctions(PyroModule):
             trainable_width=trainable_width,
             extrapolation=extrapolation,
         )
+        self.constraint = constraint
+        self._constrained = constraint_of(constraint, self.basis, periods)
+        self._has_base = self.basis.has_base and self._constrained is None
         self.register_buffer("mask", torch.ones(self.batch_shape, dtype=torch.bool))
         self.coefficients = nn.Parameter(
             self.basis.starting_coefficients(self.batch_shape, noise_scale)
         )
         self.scale: Tensor | None = None
         self.base_weight: Tensor | None = None
-        if self.basis.has_base:
+        if self._has_base:
             base = base_mean + base_spread * (2 * torch.rand(self.batch_shape) - 1)
             self.base_weight = nn.Parameter(unit * base)
             self.scale = nn.Parameter(torch.full(self._scale_shape(), unit * spline_scale))
@@ -216,7 +229,8 @@ class UnivariateFunctions(PyroModule):
             square change over the points of the fit, relative to that of the functions.
         :return: the result of the update; a refused update changes nothing.
         :raises ValueError: for samples that are not finite, of the wrong shape, or all equal, for
-            ``uniform_share`` outside [0, 1], and if knots would coincide.
+            ``uniform_share`` outside [0, 1], for functions with a constraint, and if knots would
+            coincide.
         :raises TypeError: for samples of the wrong dtype, and for random coefficients.
 
         >>> bank = UnivariateFunctions(3, "bspline", grid_size=5)
@@ -349,9 +363,7 @@ class UnivariateFunctions(PyroModule):
     @property
     def weight_names(self) -> tuple[str, ...]:
         """The names of the parameters learned for each function."""
-        return (
-            ("coefficients", "scale", "base_weight") if self.basis.has_base else ("coefficients",)
-        )
+        return ("coefficients", "scale", "base_weight") if self._has_base else ("coefficients",)
 
     @torch.no_grad()
     def select(self, *index: Tensor) -> None:
@@ -392,6 +404,8 @@ class UnivariateFunctions(PyroModule):
     def _bound_tensors(self, mask: Tensor) -> dict[str, Any]:
         """Read what :class:`BoundFunctions` takes, without the functions that are masked."""
         coefficients = self._in_bank_order(self.coefficients)
+        if self._constrained is not None:
+            coefficients = self._constrained(coefficients)
         base_weight = self.base_weight
         if not _is_full(mask):
             coefficients = coefficients * mask.unsqueeze(-1)

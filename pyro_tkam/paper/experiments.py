@@ -80,7 +80,7 @@ DATA: dict[str, Callable[[Path | None, int, int], Images]] = {
 }
 
 #: constructors of models by the name of the preset
-PRESETS: dict[str, Callable[..., TKAM]] = {
+PRESETS: dict[str, Callable[..., Any]] = {
     **presets.PRESETS,
     "conv_mixture": conv_mixture,
     "conv_deep": conv_deep,

@@ -12,6 +12,8 @@ from pyro_tkam.train.config import (
     GridConfig,
     ModelConfig,
     PairConfig,
+    PenaltyConfig,
+    StartConfig,
     TrainConfig,
 )
 from pyro_tkam.train.folder import RunFolder, training_to_arviz
@@ -44,7 +46,9 @@ __all__ = [
     "HeldOutEvidence",
     "ModelConfig",
     "PairConfig",
+    "PenaltyConfig",
     "RunFolder",
+    "StartConfig",
     "TrainConfig",
     "fit",
     "held_out_evidence",

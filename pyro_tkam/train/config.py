@@ -1,5 +1,6 @@
 """The configuration of a training run, and its YAML file."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -21,8 +22,10 @@ class ModelConfig:
 
     :param preset: "kart" (the representation theorem), "mixture" (a mixture for each latent),
         "deep" (one energy of all latents), "autoregressive" (ordered latents, each depending on the
-        earlier ones; for objectives with a guide) or "seq2seq" (a sequence from a sequence, with
-        such latents; for pairs of sequences).
+        earlier ones; for objectives with a guide), "seq2seq" (a sequence from a sequence, with
+        such latents; for pairs of sequences), "labeled" (latents coupled to a class, which may be
+        missing), "multimodal" (several arrays from one latent) or "text" (windows of a text, from a
+        decoder that attends to the latent); the last two have mixtures for priors.
     :param data_shape: shape of one datum; null takes the data's shape, which the run folder
         records.
     :param latent_dim: for "kart", the number P of inner indices, with Q = 2P + 1 outer ones; for
@@ -45,6 +48,11 @@ class ModelConfig:
     :param trainable_width: train the widths of basis functions.
     :param hidden_range: how hidden features of the generator reach the next grid: "none", or
         strictly by "sigmoid" or "affine".
+    :param energy_constraint: of the prior's energies: "none", "increasing", "decreasing" (both for
+        "bspline"), "even" or "periodic" (for "fourier").
+    :param energy_periods: number of periods of periodic energies in the prior's interval.
+    :param edge_constraint: of the generator's edges, by the same names.
+    :param edge_periods: number of periods of periodic edges in their grids.
     :param energy_widths: for "deep", hidden widths of the energy; null takes one layer of 2Q.
     :param generator: "kan"; or "convolutional" (square images), "svhn" or "cifar10" (the paper's
         networks, for images of 3 x 32 x 32).
@@ -52,7 +60,14 @@ class ModelConfig:
     :param sequences: for "seq2seq", the sizes of the alphabets and the greatest lengths, [source
         symbols, source length, target symbols, target length]; null takes those of the data, which
         the run folder records.
-    :param width: for "seq2seq", features per position.
+    :param width: for "seq2seq" and "text", features per position.
+    :param num_labels: for "labeled", the number of classes; null takes that of the data, which the
+        run folder records.
+    :param modalities: for "multimodal", shape and number of classes (0 for numbers) of each; null
+        takes those of the data, which the run folder records.
+    :param length: for "text", symbols of a window.
+    :param alphabet: for "text", its symbols; null takes those of the text, which the run folder
+        records.
     :param noise_scale: standard deviation of the Gaussian likelihood, in units of the data.
     :param learned_noise: learn the noise scale, from ``noise_scale`` on.
     :param output: last activation of the generator: "sigmoid" for data in [0, 1], or "none".
@@ -73,11 +88,19 @@ class ModelConfig:
     degree: int = 3
     trainable_width: bool = False
     hidden_range: str = "none"
+    energy_constraint: str = "none"
+    energy_periods: int = 1
+    edge_constraint: str = "none"
+    edge_periods: int = 1
     energy_widths: list[int] | None = None
     generator: str = "kan"
     widths: list[int] | None = None
     sequences: list[int] | None = None
     width: int = 128
+    num_labels: int | None = None
+    modalities: dict[str, dict[str, Any]] | None = None
+    length: int = 64
+    alphabet: str | None = None
     noise_scale: float = 0.6
     learned_noise: bool = False
     output: str = "sigmoid"
@@ -157,6 +180,74 @@ class PairConfig:
 
 
 @dataclass(frozen=True)
+class PenaltyConfig:
+    """
+    Weights of penalties on functions, in nats per datum; see
+    :meth:`~pyro_tkam.nn.UnivariateFunctions.regularization` for those of the prior's energies and
+    :meth:`~pyro_tkam.nn.KAN.regularization` for those of networks.
+
+    :param energy_l1: of the sizes of the prior's energies.
+    :param energy_entropy: of the entropy of these sizes.
+    :param energy_smoothness: of the integrals of the energies' squared second derivatives.
+    :param generator_l1: of the spreads of the generator's edges.
+    :param generator_entropy: of the entropy of these spreads.
+    :param generator_smoothness: of the integrals of the edges' squared second derivatives.
+    """
+
+    energy_l1: float = 0.0
+    energy_entropy: float = 0.0
+    energy_smoothness: float = 0.0
+    generator_l1: float = 0.0
+    generator_entropy: float = 0.0
+    generator_smoothness: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value < math.inf:
+                raise ValueError(
+                    f"penalty.{name} must be a finite number of at least 0, got {value}"
+                )
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """
+    Prior knowledge: what the prior is at the start. At most one of the first four is given; none
+    starts near the reference.
+
+    :param samples: a .npy or .pt file of values inside the prior's interval, of shape (num,) for
+        all latents alike or (num, *latents); for "autoregressive", (num, latent_dim).
+    :param density: a distribution of torch with its numbers, such as "Normal(0.5, 0.2)".
+    :param formula: a density up to a factor in one variable, such as "exp(-(z - 1)**2)".
+    :param run: the run folder of a model whose learned prior is moved to this one.
+    :param ridge: see :meth:`pyro_tkam.models.TiltedPrior.fit`.
+    :param frozen: keep the prior as it starts.
+    """
+
+    samples: str | None = None
+    density: str | None = None
+    formula: str | None = None
+    run: str | None = None
+    ridge: float = 1e-6
+    frozen: bool = False
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The sources that are given, by name."""
+        sources = {name: getattr(self, name) for name in ("samples", "density", "formula", "run")}
+        return {name: value for name, value in sources.items() if value is not None}
+
+    def __post_init__(self) -> None:
+        if len(self.given) > 1:
+            raise ValueError(
+                "start must have one of samples, density, formula and run, got "
+                f"{', '.join(self.given)}"
+            )
+        if self.frozen and not self.given:
+            raise ValueError("start.frozen must be false without a start of the prior, got true")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """
     Everything that determines a training run: the same values give the same metrics.
@@ -164,7 +255,10 @@ class TrainConfig:
     :param data: data set: "mnist5k" (28 x 28 digits), "digits" (8 x 8 digits), "darcy" (32 x 32
         pressures), "patches" (3 x 16 x 16, from color photographs), or a .npy or .pt file of
         floating-point rows, (num, ...). For the preset "seq2seq": a .dict file of pronunciations or
-        a .tsv file of pairs of texts.
+        a .tsv file of pairs of texts. For "labeled": "mnist5k", "digits" or a .npz file of "x" and
+        "label", with -1 where a label is missing. For "multimodal": a .npz file of arrays by name,
+        numbers or classes, and Booleans NAME_observed where some are missing. For "text": a text
+        file, .txt.
     :param held_out: number of rows held out from training; for pairs, of sources with all their
         targets.
     :param model: the model.
@@ -181,6 +275,8 @@ class TrainConfig:
         batch; "iwae", "wake" and "wake-sleep" make separate draws for each datum.
     :param chains: options of the objectives that run chains.
     :param pair: options of the objective "pair".
+    :param penalty: penalties on the functions.
+    :param start: prior knowledge that the prior starts with.
     :param learning_rate: step size of Adam, the highest one of a "one-cycle" schedule.
     :param schedule: "constant", or "one-cycle": the step size rises to ``learning_rate`` within the
         first twentieth of the updates and falls to nothing at the last, by ``OneCycleLR``.
@@ -208,6 +304,8 @@ class TrainConfig:
     num_particles: int = 100
     chains: ChainConfig = field(default_factory=ChainConfig)
     pair: PairConfig = field(default_factory=PairConfig)
+    penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
+    start: StartConfig = field(default_factory=StartConfig)
     learning_rate: float = 1e-3
     schedule: str = "constant"
     clip_norm: float | None = None
@@ -235,6 +333,11 @@ class TrainConfig:
                 'objective must be "pair" for the preset "seq2seq" and for no other, got '
                 f"{self.objective!r} for {self.model.preset!r}"
             )
+        if self.start.frozen and self.grid_updates is not None:
+            raise ValueError(
+                "grid_updates must be null with start.frozen, because they would change the "
+                f"prior, got {self.grid_updates}"
+            )
         if self.schedule not in ("constant", "one-cycle"):
             raise ValueError(f"schedule must be 'constant' or 'one-cycle', got {self.schedule!r}")
         check_hardware(self.batch_size, self.devices, self.num_nodes, self.precision)
@@ -244,8 +347,8 @@ class TrainConfig:
         """
         Make a configuration from nested mappings.
 
-        :param content: any of the fields by name; ``model``, ``chains`` and ``pair`` are mappings
-            too.
+        :param content: any of the fields by name; ``model``, ``chains``, ``pair``, ``penalty`` and
+            ``start`` are mappings too.
         :raises ValueError: for unknown keys and values out of range.
 
         >>> TrainConfig.of({"updates": 10, "model": {"latent_dim": 3}}).model.latent_dim
@@ -328,7 +431,13 @@ def check_hardware(batch_size: int, devices: int, num_nodes: int, precision: str
         raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}")
 
 
-_PARTS: dict[str, type] = {"model": ModelConfig, "chains": ChainConfig, "pair": PairConfig}
+_PARTS: dict[str, type] = {
+    "model": ModelConfig,
+    "chains": ChainConfig,
+    "pair": PairConfig,
+    "penalty": PenaltyConfig,
+    "start": StartConfig,
+}
 
 
 def _known(kind: type, content: Any) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The data of a run: training and held-out rows, and what the model has to know of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from pyro_tkam.datasets import Pairs, load_rows, split
+from pyro_tkam.datasets import DATASETS, RowsOf, load_arrays, load_rows, split, text
 from pyro_tkam.train.config import ModelConfig, TrainConfig
 from pyro_tkam.train.pairs import load_pair_split, sizes
 
@@ -15,13 +17,14 @@ class RunData:
     """
     The data of a run.
 
-    :param rows: training rows, or sources and targets.
-    :param held_out: held-out rows, or pairs.
+    :param rows: training rows; sources and targets; rows and labels; or arrays by name and which
+        rows have them.
+    :param held_out: the same of held-out rows; pairs for sources and targets.
     :param model: the model's configuration, which records the sizes of the data.
     """
 
     rows: Any
-    held_out: Tensor | Pairs
+    held_out: Any
     model: ModelConfig
 
 
@@ -33,12 +36,114 @@ def load_data(config: TrainConfig) -> RunData:
     :raises ValueError: for data whose shape differs from the configuration, or which the model
         cannot generate.
     """
-    if config.model.preset == "seq2seq":
-        pairs, apart = load_pair_split(config)
-        model = replace(config.model, sequences=sizes(pairs))
-        return RunData((pairs.source, pairs.target), apart, model)
+    return _LOADERS.get(config.model.preset, _load_rows)(config)
+
+
+def _load_rows(config: TrainConfig) -> RunData:
     rows, held_out = load_split(config)
     return RunData(rows, held_out, replace(config.model, data_shape=list(rows.shape[1:])))
+
+
+def _load_pairs(config: TrainConfig) -> RunData:
+    pairs, apart = load_pair_split(config)
+    model = replace(config.model, sequences=sizes(pairs))
+    return RunData((pairs.source, pairs.target), apart, model)
+
+
+def _load_text(config: TrainConfig) -> RunData:
+    if not config.data.endswith(".txt"):
+        raise ValueError(f"data must be a file .txt for the preset 'text', got {config.data!r}")
+    content = text(config.data, alphabet=config.model.alphabet)
+    windows = content.windows(config.model.length)
+    train, apart = split(len(windows), config.held_out, seed=config.seed)
+    model = replace(config.model, alphabet=content.alphabet)
+    return RunData(windows[train], windows[apart], model)
+
+
+def _load_labeled(config: TrainConfig) -> RunData:
+    if config.data in DATASETS:
+        x, label = DATASETS[config.data]()
+    else:
+        arrays = load_arrays(config.data)
+        if set(arrays) != {"x", "label"}:
+            raise ValueError(f"data must hold 'x' and 'label', got {sorted(arrays)}")
+        x = arrays["x"]
+        label = arrays["label"]
+    if label.dim() != 1 or label.dtype != torch.int64 or not x.is_floating_point() or x.dim() < 2:
+        raise ValueError(
+            "data must be numbers x of shape (num, ...) and integers label of shape (num,), got "
+            f"{x.dtype} of shape {tuple(x.shape)} and {label.dtype} of shape {tuple(label.shape)}"
+        )
+    check_output(x, config.model)
+    model = _recorded(config, data_shape=list(x.shape[1:]), num_labels=int(label.max()) + 1)
+    train, apart = split(len(x), config.held_out, seed=config.seed)
+    return RunData((x[train], label[train]), (x[apart], label[apart]), model)
+
+
+def _load_modalities(config: TrainConfig) -> RunData:
+    arrays = load_arrays(config.data)
+    masks = {name: value for name, value in arrays.items() if value.dtype == torch.bool}
+    data = {name: value for name, value in arrays.items() if name not in masks}
+    for name, mask in masks.items():
+        if name.removesuffix(OBSERVED) not in data or mask.dim() != 1:
+            raise ValueError(
+                f"data must have Booleans of shape (num,) named NAME{OBSERVED} alone, got {name!r} "
+                f"of shape {tuple(mask.shape)}"
+            )
+    for name, value in data.items():
+        if not name.isidentifier() or name in _RESERVED:
+            raise ValueError(f"data must have arrays with names that a site can have, got {name!r}")
+        if value.dtype == torch.int64 and int(value.min()) < 0:
+            raise ValueError(
+                f"data must have classes from 0, and Booleans {name}{OBSERVED} where they are "
+                f"missing, got {int(value.min())} in {name!r}"
+            )
+    observed = {name.removesuffix(OBSERVED): mask for name, mask in masks.items()}
+    for value in data.values():
+        if value.is_floating_point():
+            check_output(value, config.model)
+    modalities = {
+        name: {
+            "shape": list(value.shape[1:]),
+            "classes": 0 if value.is_floating_point() else int(value.max()) + 1,
+        }
+        for name, value in data.items()
+    }
+    rows = RowsOf((data, observed))
+    train, apart = split(len(rows), config.held_out, seed=config.seed)
+    return RunData(rows[train], rows[apart], _recorded(config, modalities=modalities))
+
+
+_RESERVED = {"z", "u", "data", *dir(nn.ModuleDict)}
+"""Names that sites, plates and modules of a model of several arrays have already."""
+OBSERVED = "_observed"
+"""How names of Booleans end that say which rows have a modality."""
+
+
+def _recorded(config: TrainConfig, **sizes: Any) -> ModelConfig:
+    """Return the model's configuration with the sizes of the data, unless it has others."""
+    for name, value in sizes.items():
+        own = getattr(config.model, name)
+        if own not in (None, value):
+            raise ValueError(f"model.{name} must be that of the data, {value}, got {own}")
+    return replace(config.model, **sizes)
+
+
+_LOADERS: dict[str, Callable[[TrainConfig], RunData]] = {
+    "seq2seq": _load_pairs,
+    "text": _load_text,
+    "labeled": _load_labeled,
+    "multimodal": _load_modalities,
+}
+
+
+RECORDED = {
+    "seq2seq": "sequences",
+    "text": "alphabet",
+    "labeled": "num_labels",
+    "multimodal": "modalities",
+}
+"""What training records of the data, where it is not ``data_shape``."""
 
 
 def load_split(config: TrainConfig) -> tuple[Tensor, Tensor]:

@@ -125,7 +125,7 @@ def evidence_of_run(
     :raises BlockingIOError: if another process is writing to the folder.
     """
     from pyro_tkam.train.config import TrainConfig
-    from pyro_tkam.train.data import load_split
+    from pyro_tkam.train.data import RECORDED, load_split
     from pyro_tkam.train.run import load_model
 
     whole_number("num", num, 1)
@@ -135,10 +135,10 @@ def evidence_of_run(
     # Training that went on would leave the evidence of a model that is no more.
     with sole_owner(files.path, "evidence"):
         config = TrainConfig.load(files.config)
-        if config.model.preset == "seq2seq":
+        if config.model.preset in RECORDED:
             raise ValueError(
-                f"folder must be a run on rows, got one on pairs of sequences, {files.path}, whose "
-                "evidence is in summary.json"
+                f"folder must be a run on rows, got one with preset {config.model.preset!r}, "
+                f"{files.path}, whose evidence is in summary.json"
             )
         model = load_model(folder)
         _, held_out = load_split(config)

@@ -113,6 +113,11 @@ class RunFolder:
         return self.path / "responses.txt"
 
     @property
+    def texts(self) -> Path:
+        """Texts drawn from a model of texts."""
+        return self.path / "samples.txt"
+
+    @property
     def training(self) -> Path:
         """The metrics, and the evidence of held-out data, for ArviZ."""
         return self.path / "training.nc"

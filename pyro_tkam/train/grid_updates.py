@@ -7,7 +7,9 @@ import pyro
 from lightning.pytorch.callbacks import Callback
 
 from pyro_tkam._checks import whole_number
+from pyro_tkam.nn import UnivariateFunctions
 from pyro_tkam.nn.basis import Basis
+from pyro_tkam.nn.constraints import refuse_constrained
 from pyro_tkam.nn.grids import EqualSamplesError, GridUpdate
 
 
@@ -73,10 +75,13 @@ class GridUpdates(Callback):
         return update >= round(self._next)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Refuse models without grid updates, and refinement in several processes."""
+        """Refuse models without grid updates or with constraints, and refinement in processes."""
         model = pl_module.objective.model
         if not hasattr(model, "update_grid"):
             raise TypeError(f"model must have update_grid, as TKAM has, got {type(model).__name__}")
+        for each in model.modules():
+            if isinstance(each, UnivariateFunctions):
+                refuse_constrained(each, "grid updates")
         if self.grid_size is None:
             return
         if trainer.world_size > 1:

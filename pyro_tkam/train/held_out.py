@@ -5,6 +5,7 @@ to trust it.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from pyro_tkam._arviz import psis
 from pyro_tkam.infer.model.draws import draw_particles, plate_structure, refuse_coupled
 from pyro_tkam.infer.model.requirements import check_model
+from pyro_tkam.train.batches import tensors
 
 _RELIABLE_KHAT = 0.7  # Vehtari et al. 2024, arXiv:1507.02646
 
@@ -69,7 +71,7 @@ class HeldOutEvidence:
 @torch.no_grad()
 def held_out_evidence(
     model: nn.Module,
-    *data: Tensor,
+    *data: Any,
     guide: nn.Module | None = None,
     num_draws: int = 1000,
     num_blocks: int = 10,
@@ -81,7 +83,7 @@ def held_out_evidence(
     bias vanishes only if the effective sample size is large.
 
     :param model: a Pyro model, ``model(*data)``, whose latents and data lie in one plate.
-    :param data: one or more tensors of shape ``(num, *event)``.
+    :param data: one or more tensors of shape ``(num, *event)``, or dictionaries of such.
     :param guide: a guide that takes the same; None draws from the prior.
     :param num_draws: draws per block.
     :param num_blocks: independent blocks, at least 2.
@@ -120,7 +122,7 @@ def held_out_evidence(
         effective_sample_size=float(effective.mean()),
         num_draws=len(total),
         unreliable_share=float(np.mean(khat > _RELIABLE_KHAT)),
-        num_dimensions=sum(each[0].numel() for each in data),
+        num_dimensions=sum(each[0].numel() for each in tensors(data) if each.dtype != torch.bool),
     )
 
 

@@ -18,9 +18,10 @@ from pyro_tkam.infer import (
     WakeSleepMLE,
 )
 from pyro_tkam.infer.mcmc.kernels import LangevinKernel
-from pyro_tkam.models import AmortizedGuide, PairELBO, PairGuide, Seq2SeqTKAM
+from pyro_tkam.models import PairELBO, PairGuide, Seq2SeqTKAM
 from pyro_tkam.ops.schedules import cyclic_exponent
 from pyro_tkam.train.config import TrainConfig
+from pyro_tkam.train.encoders import make_guide
 
 Objective = Callable[[TrainConfig, nn.Module], tuple[ELBO, nn.Module | None]]
 """From a configuration and its model to an objective and a guide, or None."""
@@ -33,7 +34,7 @@ def _importance(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module 
 def _amortized(
     make: Callable[[int], ELBO], config: TrainConfig, model: nn.Module
 ) -> tuple[ELBO, nn.Module | None]:
-    return make(config.num_particles), AmortizedGuide(model)
+    return make(config.num_particles), make_guide(config.model, model)
 
 
 def _langevin(
@@ -46,7 +47,7 @@ def _refined(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | N
     options = _chains(config.chains.kernel, config) | {
         "guide_objective": config.chains.guide_objective
     }
-    return LangevinMLE(**options), AmortizedGuide(model)
+    return LangevinMLE(**options), make_guide(config.model, model)
 
 
 def _tempered(

@@ -107,9 +107,12 @@ def _per_datum(evidence: Mapping[str, Any]) -> str:
 
 
 def _samples(files: RunFolder) -> str:
-    """Return the samples: a picture, or texts."""
-    if files.responses.is_file():
-        return f"<pre>{escape(files.responses.read_text(encoding='utf-8'))}</pre>"
+    """Return the samples: a picture, one for each modality, or texts."""
+    for path in (files.responses, files.texts):
+        if path.is_file():
+            return f"<pre>{escape(path.read_text(encoding='utf-8'))}</pre>"
+    if pictures := sorted(files.path.glob("samples-of-*.png")):
+        return "".join(_picture(path, f"samples of {path.stem[11:]}") for path in pictures)
     return _picture(files.path / "samples.png", "samples of the trained model")
 
 

@@ -1,11 +1,32 @@
 """The models that a configuration can select, by name."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from inspect import signature
 from typing import Any
 
-from pyro_tkam.models import TKAM, NetworkOptions, Seq2SeqTKAM
+from pyro.nn import PyroModule
+from torch import nn
+
+from pyro_tkam.models import (
+    TKAM,
+    CategoricalLikelihood,
+    GaussianLikelihood,
+    Heads,
+    LabeledPrior,
+    LabeledTKAM,
+    LatentGenerator,
+    Likelihood,
+    MixturePrior,
+    MultimodalTKAM,
+    NetworkOptions,
+    Seq2SeqTKAM,
+    SequenceLikelihood,
+    TiltedPrior,
+)
+from pyro_tkam.models.network import reference_moments
+from pyro_tkam.nn import KAN, SequenceGenerator
 from pyro_tkam.train.config import ModelConfig
 
 
@@ -25,12 +46,114 @@ def _seq2seq(
     )
 
 
-PRESETS: dict[str, Callable[..., TKAM | Seq2SeqTKAM]] = {
+def _labeled(
+    data_shape: Sequence[int],
+    num_labels: int,
+    latent_dim: int,
+    reference: str,
+    basis: str,
+    grid_size: int,
+    widths: Sequence[int] | None,
+    noise_scale: float,
+    output: str,
+    **options: Any,
+) -> LabeledTKAM:
+    """Make a model of data with a class: tilted densities of each class, and a generator."""
+    more = NetworkOptions(**options)
+    functions: dict[str, Any] = {"basis": basis, "grid_size": grid_size}
+    prior = LabeledPrior(num_labels, latent_dim, reference, **functions, **more.energies())
+    network = more.network(
+        latent_dim, data_shape, widths=widths, output=output, layer_norm=True, **functions
+    )
+    generator = _standardizing(network, tuple(data_shape), reference)
+    return LabeledTKAM(prior, generator, more.likelihood(noise_scale, data_shape))
+
+
+def _multimodal(
+    modalities: Mapping[str, Mapping[str, Any]],
+    latent_dim: int,
+    num_components: int,
+    reference: str,
+    basis: str,
+    grid_size: int,
+    degree: int,
+    trainable_width: bool,
+    widths: Sequence[int] | None,
+    noise_scale: float,
+    learned_noise: bool,
+    output: str,
+) -> MultimodalTKAM:
+    """Make a model of several arrays: a mixture prior, shared features, a layer for each array."""
+    functions: dict[str, Any] = {
+        "basis": basis,
+        "grid_size": grid_size,
+        "degree": degree,
+        "trainable_width": trainable_width,
+    }
+    prior = MixturePrior(TiltedPrior((latent_dim, num_components), reference, **functions))
+    shared = [latent_dim, *([2 * latent_dim] if widths is None else widths)]
+    features = shared[-1]
+    edges = {"bias": False, "extrapolation": "zero", **functions}
+    trunk = _standardizing(KAN(shared, layer_norm=True, **edges), (features,), reference)
+    heads: dict[str, nn.Module] = {}
+    likelihoods: dict[str, Likelihood] = {}
+    for name, each in modalities.items():
+        shape = tuple(each["shape"])
+        classes = each["classes"]
+        outputs = (*shape, classes) if classes else shape
+        network = KAN([features, math.prod(outputs)], output="none" if classes else output, **edges)
+        heads[name] = LatentGenerator(network, outputs, mean=0.0, spread=1.0)
+        likelihoods[name] = (
+            CategoricalLikelihood(len(shape))
+            if classes
+            else GaussianLikelihood(noise_scale, len(shape), learned=learned_noise)
+        )
+    normalized = PyroModule[nn.Sequential](trunk, PyroModule[nn.LayerNorm](features))
+    return MultimodalTKAM(prior, Heads(heads, normalized), likelihoods)
+
+
+def _text(
+    alphabet: str,
+    length: int,
+    latent_dim: int,
+    num_components: int,
+    reference: str,
+    basis: str,
+    grid_size: int,
+    degree: int,
+    trainable_width: bool,
+    width: int,
+) -> TKAM:
+    """Make a model of windows of a text: a mixture prior, and a decoder that attends to latents."""
+    prior = MixturePrior(
+        TiltedPrior(
+            (latent_dim, num_components),
+            reference,
+            basis=basis,
+            grid_size=grid_size,
+            degree=degree,
+            trainable_width=trainable_width,
+        )
+    )
+    decoder = SequenceGenerator(latent_dim, len(alphabet), length, width=width)
+    return TKAM(prior, nn.Identity(), SequenceLikelihood(decoder))
+
+
+def _standardizing(network: nn.Module, shape: tuple[int, ...], reference: str) -> LatentGenerator:
+    """Let a network read latents of mean 0 and variance 1 under the reference."""
+    mean, variance = reference_moments(reference)
+    return LatentGenerator(network, shape, mean=mean, spread=math.sqrt(variance))
+
+
+PRESETS: dict[str, Callable[..., TKAM | Seq2SeqTKAM | LabeledTKAM | MultimodalTKAM]] = {
     "kart": TKAM.kart,
     "mixture": TKAM.mixture,
     "deep": TKAM.deep,
     "autoregressive": TKAM.autoregressive,
     "seq2seq": _seq2seq,
+    "labeled": _labeled,
+    "multimodal": _multimodal,
+    "text": _text,
 }
 
 

@@ -16,11 +16,12 @@ from pyro_tkam import _arviz
 from pyro_tkam._files import replacing
 from pyro_tkam.datasets import Pairs
 from pyro_tkam.models import PairGuide, Seq2SeqTKAM
+from pyro_tkam.train.batches import tensors
 from pyro_tkam.train.checkpoints import last_checkpoint, read_last_checkpoint
 from pyro_tkam.train.config import TrainConfig
-from pyro_tkam.train.data import load_data
+from pyro_tkam.train.data import RECORDED, load_data
 from pyro_tkam.train.folder import RunFolder, training_to_arviz, write_results
-from pyro_tkam.train.held_out import held_out_evidence
+from pyro_tkam.train.measures import measured
 from pyro_tkam.train.ownership import sole_owner
 from pyro_tkam.train.pairs import (
     SHOWN,
@@ -74,7 +75,7 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
             **_measured(model, data.held_out, files),
             "seconds_per_update": earlier if seconds is None else seconds,
         }
-        draw_run(model, files)
+        draw_run(model, files, config.model)
         written = write_results(files.summary, summary)
         with replacing(files.training) as aside:
             _arviz.save(training_to_arviz(files), aside)
@@ -85,24 +86,32 @@ def _fit(config: TrainConfig, rows: Any, files: RunFolder, progress: bool) -> fl
     """Make the model and train it; return the seconds an update took."""
     from lightning.pytorch.callbacks import LambdaCallback
 
-    from pyro_tkam.train.batches import tensors
     from pyro_tkam.train.grid_updates import GridUpdates
     from pyro_tkam.train.module import ELBOTraining
     from pyro_tkam.train.objectives import make_objective
+    from pyro_tkam.train.penalties import make_penalty
+    from pyro_tkam.train.start import start_prior
     from pyro_tkam.train.trainer import fit
 
     pyro.set_rng_seed(config.seed)
     model = make_model(config.model)
     if config.model.standardized:
-        model.likelihood.fit(rows)
+        model.likelihood.fit(next(tensors(rows)))
+    if last_checkpoint(files) is None:
+        start_prior(config, model)
+    # Pyro turns gradients of parameters on again, so that only the optimizer can leave them alone.
+    frozen = {id(each) for each in model.prior.parameters() if config.start.frozen}
     elbo, guide = make_objective(config, model)
     module = ELBOTraining(
         model,
         elbo,
         guide,
         size=len(next(tensors(rows))),
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config.learning_rate),
+        optimizer=lambda parameters: torch.optim.Adam(
+            [each for each in parameters if id(each) not in frozen], lr=config.learning_rate
+        ),
         scheduler=_one_cycle(config) if config.schedule == "one-cycle" else None,
+        penalty=make_penalty(config.penalty, model),
     )
     _check_claim(files, config)
     # Which of several processes is the first is known only once they have started.
@@ -170,18 +179,19 @@ def _last_metrics(files: RunFolder) -> dict[str, Any]:
     return {"updates": updates, **means}
 
 
-def _measured(model: Any, held_out: Tensor | Pairs, files: RunFolder) -> dict[str, Any]:
+def _measured(model: Any, held_out: Any, files: RunFolder) -> dict[str, Any]:
     """Measure held-out data, and write what a model of pairs makes of them."""
-    if len(held_out) == 0:
-        return {}
     if isinstance(held_out, Pairs):
+        if len(held_out) == 0:
+            return {}
         guide = load_guide(files.path, model)
         lines = responses(model, guide, held_out, held_out.source[:SHOWN], num=3)
         write_responses(files.responses, lines)
         return pair_summary(model, guide, held_out)
+    if len(next(tensors(held_out))) == 0:
+        return {}
     with pyro.get_param_store().scope():
-        evidence = held_out_evidence(model, held_out)
-    return {"held_out": {**vars(evidence), "verdict": evidence.verdict}}
+        return measured(model, held_out)
 
 
 def load_model(folder: Path | str) -> Any:
@@ -194,7 +204,7 @@ def load_model(folder: Path | str) -> Any:
         version or model.
     """
     files, config, state = _read(folder)
-    recorded = "sequences" if config.model.preset == "seq2seq" else "data_shape"
+    recorded = RECORDED.get(config.model.preset, "data_shape")
     if getattr(config.model, recorded) is None:
         raise ValueError(f"{files.config} lacks model.{recorded}, which training records")
     return _restored(make_model(config.model), "model", files, state)

@@ -40,12 +40,10 @@ def test_data_outside_of_a_sigmoid_are_refused_before_anything_is_written(rows, 
     assert main(["train", str(tmp_path / "run"), *words, *options]) == 0
 
 
-@pytest.mark.parametrize("objective", ["importance", "amortized"])
-def test_standardized_runs_answer_in_the_units_of_the_data(rows, tmp_path, objective):
+def test_standardized_runs_answer_in_the_units_of_the_data(rows, tmp_path):
     model = replace(rows.model, output="none", standardized=True, noise_scale=0.5)
-    summary = train(
-        replace(rows, model=model, objective=objective), tmp_path / "run", progress=False
-    )
+    config = replace(rows, model=model, objective="amortized")
+    summary = train(config, tmp_path / "run", progress=False)
     data = torch.as_tensor(np.load(rows.data)).float()
     drawn = generate(load_model(tmp_path / "run"), 200)
     assert ((drawn.mean(0) - data.mean(0)).abs() < data.std(0)).all()
