@@ -451,6 +451,30 @@ def _means(results: Any) -> Iterable[Row]:
             yield f"{int(num):,} {names[kind]}", mean, f"{run['errors_from_1']:.1f}"
 
 
+def _convolutional(results: Any) -> Iterable[Row]:
+    yield "experiment", "seconds an update", "from", "peak memory, MiB", "hours of 8,000 updates"
+    for data in ("svhn", "cifar10"):
+        for prior in ("mixture", "deep"):
+            for by in ("mle", "se"):
+                name = f"{data}-{prior}-{by}"
+                row = results["rows"].get(name)
+                if row is None:
+                    yield f"``{name}``", "not run", "", "", ""
+                    continue
+                how = (
+                    f"{row['updates']} updates"
+                    if row["updates"]
+                    else f"chains of {' and '.join(map(str, row['steps_run']))} steps"
+                )
+                yield (
+                    f"``{name}``",
+                    f"{row['seconds_an_update']:.0f}",
+                    how,
+                    f"{row['peak_mib']:.0f}",
+                    f"{row['hours_of_a_full_run']:.0f}",
+                )
+
+
 def _versions(results: Any) -> Iterable[Row]:
     yield "environment", "versions", "tests that passed", "that failed"
     for row in results["environments"]:
@@ -464,6 +488,7 @@ def _versions(results: Any) -> Iterable[Row]:
 
 #: tables by name: the file they are rendered from, and how
 TABLES = {
+    "convolutional": ("convolutional", _convolutional),
     "versions": ("versions", _versions),
     "training_step": ("training_step", _training_step),
     "symbolic": ("symbolic", _symbolic),
