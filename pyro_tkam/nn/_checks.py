@@ -16,7 +16,7 @@ from pyro_tkam._checks import sequence as sequence
 from pyro_tkam._checks import share as share
 from pyro_tkam._checks import sizes as sizes
 from pyro_tkam._checks import whole_number as whole_number
-from pyro_tkam.ops._arguments import dense as is_tensor
+from pyro_tkam.ops._arguments import dense as dense
 
 T = TypeVar("T")
 
@@ -50,14 +50,14 @@ def interval(low: float, high: float) -> tuple[float, float]:
 
 def same_dtype(argument: str, value: Tensor, like: Tensor, of: str) -> None:
     """Check that ``value`` is a tensor of the dtype of ``like``."""
-    is_tensor(argument, value)
+    dense(argument, value)
     if value.dtype != like.dtype:
         raise TypeError(f"{argument} must have the dtype of {of}, {like.dtype}, got {value.dtype}")
 
 
 def last_dimension(argument: str, value: Tensor, size: int) -> None:
     """Check that ``value`` is a tensor that ends in a dimension of ``size``."""
-    is_tensor(argument, value)
+    dense(argument, value)
     if value.dim() == 0 or value.shape[-1] != size:
         raise ValueError(f"{argument} must have shape (*, {size}), got {tuple(value.shape)}")
 

@@ -237,7 +237,7 @@ class AutoregressivePrior(PyroModule):
         :raises ValueError: for other shapes and numbers that are not finite.
         """
         _checks.last_dimension("samples", samples, len(self.loc))
-        _checks.is_tensor("shares", shares)
+        _checks.dense("shares", shares)
         if samples.dim() != 2 or shares.shape != samples.shape[:1]:
             raise ValueError(
                 f"samples and shares must have shapes (N, {len(self.loc)}) and (N,), got "

@@ -151,9 +151,10 @@ def fit_density(
 
 
 def _checked(prior: Any, samples: Tensor, weights: Tensor | None) -> Tensor:
-    if not isinstance(prior, nn.Module) or not isinstance(getattr(prior, "loc", None), Tensor):
+    loc = getattr(prior, "loc", None)
+    if not isinstance(prior, nn.Module) or not isinstance(loc, Tensor):
         raise TypeError(f"prior must be a module with loc and scale, got {type(prior).__name__}")
-    size = len(prior.loc)
+    size = len(loc)
     dense("samples", samples)
     if samples.dim() != 2 or samples.shape[1] != size or len(samples) < 2:
         raise ValueError(

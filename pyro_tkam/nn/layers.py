@@ -238,7 +238,7 @@ class KANLayer(KANEdges):
 
     def _bound_for(self, s: Tensor) -> tuple[BoundEdges, Tensor]:
         edges: BoundEdges = self.bound()
-        _checks.is_tensor("s", s)
+        _checks.dense("s", s)
         s = at_least_single(s)
         _checks.last_dimension("s", s, self.in_features)
         _checks.same_dtype("s", s, edges.coefficients, "the coefficients")

@@ -60,7 +60,7 @@ def spaced_arguments(placed: Tensor) -> Tensor:
 
 def check_samples(samples: Tensor) -> None:
     """Check that there are samples, and that they are finite."""
-    _checks.is_tensor("samples", samples)
+    _checks.dense("samples", samples)
     if samples.is_complex():
         raise TypeError(f"samples must hold real numbers, got {samples.dtype}")
     if samples.dim() == 0 or len(samples) == 0 or not bool(samples.isfinite().all()):

@@ -222,7 +222,7 @@ def fit_forms(x: Tensor, y: Tensor, forms: Sequence[Form]) -> list[Candidate]:
         finite.
     """
     for name, values in (("x", x), ("y", y)):
-        _checks.is_tensor(name, values)
+        _checks.dense(name, values)
         if values.is_complex():
             raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
     if x.shape != y.shape or x.dim() != 1 or len(x) < 5:
