@@ -15,6 +15,8 @@ from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 from torch._C import _functorch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 import pyro_tkam
@@ -61,8 +63,21 @@ def schemas() -> None:
     assert not torch.ops.aten.add.Tensor._schema.is_mutable
 
 
+def recording() -> None:
+    """One fake mode, which a recording finds, notes the shapes of all its results."""
+    mode = FakeTensorMode()
+    with tracing(TracingContext(mode)):
+        graph = torch.fx.experimental.proxy_tensor.make_fx(torch.sin)(torch.zeros(2))
+    noted = [node.meta["val"] for node in graph.graph.nodes if "val" in node.meta]
+    assert noted
+    assert all(each.fake_mode is mode for each in noted)
+
+
 ALLOWED: dict[str, Callable[[], None]] = {
     "torch._C._functorch": functorch,
+    "torch._guards.TracingContext": recording,
+    "torch._guards.tracing": recording,
+    "torch._subclasses.FakeTensorMode": recording,
     "torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack": functorch,
     "torch.utils._python_dispatch._get_current_dispatch_mode": dispatch_mode,
     "pyro.poutine.runtime._PYRO_STACK": pyro_stack,

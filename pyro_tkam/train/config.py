@@ -215,10 +215,10 @@ class StartConfig:
     Prior knowledge: what the prior is at the start. At most one of the first four is given; none
     starts near the reference.
 
-    :param samples: a .npy or .pt file of values inside the prior's interval, of shape (num,) for
-        all latents alike or (num, *latents); for "autoregressive", (num, latent_dim).
+    :param samples: a .npy or .pt file of values inside the prior's interval, of shape ``(num,)``
+        for all latents alike or ``(num, *latents)``; for "autoregressive", ``(num, latent_dim)``.
     :param density: a distribution of torch with its numbers, such as "Normal(0.5, 0.2)".
-    :param formula: a density up to a factor in one variable, such as "exp(-(z - 1)**2)".
+    :param formula: a density up to a factor in one variable, such as ``exp(-(z - 1)**2)``.
     :param run: the run folder of a model whose learned prior is moved to this one.
     :param ridge: see :meth:`pyro_tkam.models.TiltedPrior.fit`.
     :param frozen: keep the prior as it starts.

@@ -267,7 +267,7 @@ def test_a_pruned_model_is_smaller_and_equal(preset: str, ran: bool) -> None:
 def test_with_layer_norm_nodes_stay() -> None:
     model = TKAM.mixture(4, 3, 2, grid_size=5)
     assert model.prune(0.01).generator.outer.widths == model.generator.outer.widths
-    with pytest.raises(ValueError, match=r"threshold must be a number from 0 to 1, got 1000\.0"):
+    with pytest.raises(ValueError, match=r"threshold must be a share from 0 to 1, got 1000\.0"):
         model.prune(1000.0)
 
 

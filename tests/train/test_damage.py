@@ -1,6 +1,9 @@
 """Damage to a run folder is named with its file and the way out, and nothing is overwritten."""
 
+import io
 import shutil
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -57,6 +60,18 @@ def flipped(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :]
 
 
+def flipped_in_data(content: bytes) -> bytes:
+    """Flip a bit in the middle; of an archive, in its largest record: padding holds nothing."""
+    place = len(content) // 2
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        record = max(
+            zipfile.ZipFile(io.BytesIO(content)).infolist(), key=lambda each: each.file_size
+        )
+        sizes = content[record.header_offset + 26 : record.header_offset + 30]
+        place = record.header_offset + 30 + sum(struct.unpack("<HH", sizes))
+    return flipped(content, place)
+
+
 def cut(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
@@ -65,7 +80,7 @@ DAMAGES = {
     "cut": cut,
     "empty": lambda content: b"",
     "binary": lambda content: bytes(range(256)),
-    "flipped": lambda content: flipped(content, len(content) // 2),
+    "flipped": flipped_in_data,
 }
 
 
