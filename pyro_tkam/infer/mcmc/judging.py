@@ -238,9 +238,8 @@ def _failed(run: ChainRun) -> Finding | None:
 
 
 def _capped(run: ChainRun) -> Finding | None:
-    """Find short trajectories where draws suffer from them: they are sound, and only mix slower."""
     share = 0.0 if run.capped is None else run.capped.double().mean().item()
-    if share <= MOST_CAPPED or not any(check(run) for check in (_disagreement, _stray, _few)):
+    if share <= MOST_CAPPED:
         return None
     seen = f"{share:.0%} of trajectories are shorter than wanted"
     return Finding("capped trajectories", seen, "raise max_steps, or reparameterize")
