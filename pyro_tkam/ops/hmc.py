@@ -55,13 +55,15 @@ def trajectory(
     middle = kick(momentum, stride, start.gradient)
     failed = torch.zeros_like(start.log_density, dtype=torch.bool)
     outside = failed
+    parked = False
     for step in range(num_steps):
         end = target(torch.addcmul(point.position, stride, middle))
         finite = torch.isfinite(end.log_density + end.gradient.sum(-1))
         if not finite.all():
             outside = outside | (~failed & (end.log_density == -torch.inf))
             failed = failed | ~finite
-        if failed.any():
+            parked = True
+        if parked:
             end = choose(~failed, end, point)
         if step < num_steps - 1:
             moved = torch.addcmul(middle, stride, end.gradient)

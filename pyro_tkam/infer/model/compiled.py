@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from pyro_tkam.infer.model.attempt import RAISED_BY_CODE, is_out_of_memory
 from pyro_tkam.infer.model.direct_calls import direct
-from pyro_tkam.infer.model.expansion import hoist_expansions
+from pyro_tkam.infer.model.expansion import drop_expansions, hoist_expansions
 
 Function = Callable[[Tensor], tuple[Any, ...]]
 Known = Callable[[], tuple[Tensor, tuple[Any, ...]]]
@@ -289,7 +289,8 @@ def _simplify(module: fx.GraphModule, rows: int) -> None:
     pieces = [size for node in graph.nodes if (size := _rows_in_a_piece(node, rows))]
     module.meta[_MOST_ROWS] = min(pieces, default=None)
     graph.eliminate_dead_code(lambda node: node.is_impure() or not _is_pure(node))
-    if all(_is_pure(node) or _made_pure(node) for node in graph.nodes):
+    pure = all(_is_pure(node) or _made_pure(node) for node in graph.nodes)
+    if pure:
         for node in list(graph.nodes):
             if node.op != "call_function":
                 continue
@@ -309,6 +310,8 @@ def _simplify(module: fx.GraphModule, rows: int) -> None:
         _share(graph)
     if rows > 1:
         _generalize(module, rows)
+    if pure:
+        drop_expansions(graph)
     module.recompile()
 
 
@@ -361,10 +364,13 @@ def _generalize(module: fx.GraphModule, recorded: int) -> None:
             if recorded in constant.shape:
                 for dim in _row_dims(constant, recorded):
                     constant = constant.narrow(dim, 0, 1)
-                sizes = of_rows(list(getattr(module, str(node.target)).shape))
+                whole = getattr(module, str(node.target))
                 setattr(module, str(node.target), constant.clone())
+                sizes = of_rows(list(whole.shape))
                 with graph.inserting_after(node):
                     spread = graph.call_function(aten.expand.default, (node, sizes))
+                node.meta["val"] = constant
+                spread.meta["val"] = whole
                 node.replace_all_uses_with(spread, lambda user, new=spread: user is not new)
 
 
@@ -474,4 +480,6 @@ def _fold(module: fx.GraphModule, node: fx.Node, rows: int) -> None:
     name = f"{_FOLDED}{node.name}"
     module.register_buffer(name, value, persistent=False)
     with module.graph.inserting_before(node):
-        node.replace_all_uses_with(module.graph.get_attr(name))
+        constant_node = module.graph.get_attr(name)
+    constant_node.meta["val"] = value
+    node.replace_all_uses_with(constant_node)

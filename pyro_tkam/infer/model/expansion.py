@@ -31,11 +31,52 @@ def hoist_expansions(graph: fx.Graph) -> None:
     >>> [node.meta["val"].shape[0] for node in traced.graph.nodes if "log" in node.name]
     [1]
     """
-    if any(node.target in _READ_MEMORY for node in graph.nodes):
+    if _reads_memory(graph):
         return
     for node in list(graph.nodes):
         if _can_hoist(node):
             _hoist(graph, node)
+
+
+def drop_expansions(graph: fx.Graph) -> None:
+    """Give operations on each number what was to be repeated, where they repeat it themselves.
+
+    :param graph: of ATen operations, each node with its value; it is changed in place.
+
+    >>> from torch.fx.experimental.proxy_tensor import make_fx
+    >>> def model(x):
+    ...     return x * x[:, :1].expand(3, 2)
+    >>> traced = make_fx(model)(torch.ones(3, 2))
+    >>> drop_expansions(traced.graph)
+    >>> [node.name for node in traced.graph.nodes if "expand" in node.name]
+    []
+    """
+    if _reads_memory(graph):
+        return
+    for node in list(graph.nodes):
+        if node.target is not aten.expand.default:
+            continue
+        for user in list(node.users):
+            if _repeats_itself(user, node):
+                user.replace_input_with(node, _source(node))
+    graph.eliminate_dead_code()
+
+
+def _repeats_itself(user: fx.Node, expanded: fx.Node) -> bool:
+    """Tell whether the result of an operation is the same without an expansion before it."""
+    if not _is_pointwise(user):
+        return False
+    inputs = [_source(each) if each is expanded else each for each in user.all_input_nodes]
+    values = [each.meta.get("val") for each in (*inputs, expanded, user)]
+    if not all(isinstance(value, Tensor) for value in values):
+        return False
+    source = _source(expanded).meta["val"]
+    shape = torch.broadcast_shapes(*(each.meta["val"].shape for each in inputs))
+    return bool(shape == user.meta["val"].shape and source.dtype == expanded.meta["val"].dtype)
+
+
+def _reads_memory(graph: fx.Graph) -> bool:
+    return any(node.target in _READ_MEMORY for node in graph.nodes)
 
 
 def _can_hoist(node: fx.Node) -> bool:

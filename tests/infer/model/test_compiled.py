@@ -160,11 +160,30 @@ def test_sizes_of_data_are_no_numbers_of_rows(size: int) -> None:
 
 def test_where_every_recording_meets_its_size_the_function_is_run() -> None:
     def function(x: Tensor) -> tuple[Tensor, ...]:
-        return tuple((x[:, :1].expand(len(x), size) - DATA[size]).sum(-1) for size in (37, 53))
+        spread = (x[:, :1].expand(len(x), size).cumsum(-1) for size in (37, 53))
+        return tuple((each - DATA[each.shape[-1]]).sum(-1) for each in spread)
 
     traced, x = TracedFunction(function), torch.randn(6, 2)
     torch.testing.assert_close(traced(x), function(x))
     assert traced.failure is not None
+
+
+def test_an_expansion_is_dropped_where_the_operation_repeats_by_itself() -> None:
+    """Also that of a constant to the number of rows, but none that decides on a result's shape."""
+
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        spread = x[:, :1].expand(len(x), 6)
+        decides = (x[:, :1].exp().expand(len(x), 6) * 2.0).sum(-1)
+        return (spread * torch.arange(6.0)).sum(-1), decides, torch.ones(len(x)) * 3 + x[:, 1]
+
+    traced = TracedFunction(function)
+    for rows in (8, 1, 3):
+        x = torch.randn(rows, 2)
+        for got, expected in zip(traced(x), function(x), strict=True):
+            torch.testing.assert_close(got, expected)
+    kept = [node for node in traced.operations if node.target is torch.ops.aten.expand.default]
+    assert traced.failure is None
+    assert len(kept) == 1  # before the sum of six equal columns
 
 
 def test_one_recording_serves_all_sizes() -> None:
