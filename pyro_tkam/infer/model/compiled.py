@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from pyro_tkam.infer.model.attempt import RAISED_BY_CODE, is_out_of_memory
 from pyro_tkam.infer.model.direct_calls import direct
 from pyro_tkam.infer.model.expansion import drop_expansions, hoist_expansions
+from pyro_tkam.infer.model.sums import sum_first
 
 Function = Callable[[Tensor], tuple[Any, ...]]
 Known = Callable[[], tuple[Tensor, tuple[Any, ...]]]
@@ -303,6 +304,7 @@ def _simplify(module: fx.GraphModule, rows: int) -> None:
                 _fold(module, node, rows)
         graph.eliminate_dead_code()
         hoist_expansions(graph)
+        sum_first(graph)
         for node in graph.nodes:  # whose operands may lie otherwise in memory now, or in a batch
             if node.target in (aten.view.default, aten._unsafe_view.default):
                 node.target = aten.reshape.default

@@ -122,8 +122,9 @@ def test_what_a_plate_repeats_is_computed_once() -> None:
         for node in traced.operations
         if node.name.startswith("_log_softmax")
     ]
-    # That along what the plate does not repeat, that along what it repeats, and a derivative.
-    assert sizes == [2, 100, 100]
+    # That along what the plate does not repeat, that along what it repeats, and the derivative of
+    # the first, which is summed over the plate before.
+    assert sizes == [2, 100, 2]
 
 
 def test_graphs_that_read_memory_keep_their_layout() -> None:
@@ -184,6 +185,40 @@ def test_an_expansion_is_dropped_where_the_operation_repeats_by_itself() -> None
     kept = [node for node in traced.operations if node.target is torch.ops.aten.expand.default]
     assert traced.failure is None
     assert len(kept) == 1  # before the sum of six equal columns
+
+
+def of_mixture(x: Tensor) -> Tensor:
+    logits = x[:, None, :2].expand(len(x), 50, 2)
+    errors = torch.linspace(-2, 2, 50)[:, None] - x[:, None, 2:4]
+    terms = logits.log_softmax(-1) - x[:, None, 4:] - (errors / x[:, None, 4:].exp()).square()
+    return terms.logsumexp(-1).sum(-1)
+
+
+def of_squares(x: Tensor) -> Tensor:
+    residual = x[:, :1] - torch.linspace(-1, 1, 50)
+    return (residual * residual / x[:, 1:2].exp()).sum(1) + (-residual * x[:, 2:3]).sum([1])
+
+
+@pytest.mark.parametrize("function", [of_mixture, of_squares])
+def test_what_is_the_same_along_a_sum_is_computed_after_it(
+    function: Callable[[Tensor], Tensor],
+) -> None:
+    """Values and gradients stay; a square, which is no linear operation, is summed as it is."""
+
+    def with_gradient(x: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            z = x.detach().requires_grad_()
+            value = function(z)
+            return value.detach(), torch.autograd.grad(value.sum(), z)[0]
+
+    traced = TracedFunction(with_gradient)
+    x = 0.5 * torch.randn(9, 6, dtype=torch.float64)
+    for got, expected in zip(traced(x), with_gradient(x), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    assert traced.failure is None
+    backward = [each for each in traced.operations if "log_softmax_backward" in each.name]
+    assert all(each.meta["val"].numel() == 37 * 2 for each in backward)  # not for each of 50 data
+    assert bool(backward) == (function is of_mixture)
 
 
 def test_one_recording_serves_all_sizes() -> None:
