@@ -88,8 +88,6 @@ bench: $(VENV)/.ready-dev
 
 bench-full: $(VENV)/.ready-dev
 	$(BIN)/python -m benchmarks --full
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence --full --threads 1 --output docs/results/evidence_calibration.json
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence --fresh --threads 1 --output docs/results/evidence_fresh.json
 
 package: $(VENV)/.ready-dev
 	rm -rf dist

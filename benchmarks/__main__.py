@@ -16,9 +16,11 @@ NOT_SCRIPTS = {
     "__main__",
     "fresh_problems",
     "graphones",
+    "large_problems",
     "peers",
     "posteriors",
     "problems",
+    "statistical_models",
     "timing",
 }
 

@@ -1,82 +1,63 @@
 """
-Accuracy of ``log_evidence``, beside peers where they are installed: errors in nats over seeds, and
-what they cost.
+Accuracy of ``log_evidence``: errors in nats over seeds, and what they cost; JSON.
 
-``--full`` takes 40 seeds, for the calibration of the standard errors; ``--fresh`` measures random
-problems on which nothing was tuned instead of the usual ones; ``--peers`` runs dynesty, nautilus
-and UltraNest beside them.
+Large problems get 300,000 evaluations, the usual ones the default. Runs that the output file has
+are kept. ``--peers`` runs dynesty, nautilus and UltraNest instead, where they are installed.
+
+    python -m benchmarks.evidence --threads 1 --output evidence.json
 """
 
-import math
+import json
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 
-from benchmarks.fresh_problems import FRESH
+from benchmarks.large_problems import LARGE
 from benchmarks.peers import PEERS
 from benchmarks.problems import PROBLEMS, Problem
-from benchmarks.timing import arguments, report
-from pyro_tkam.infer import MALA, ParallelTempering, log_evidence
+from benchmarks.timing import arguments, environment, report
+from pyro_tkam.infer import log_evidence
 
 Result = dict[str, Any]
-Method = Callable[[Problem], list[Result]]
+Method = Callable[[Problem], Result]
+
+USUAL: dict[str, Callable[[], Problem]] = {make.__name__: make for make in PROBLEMS}
+LARGE_BUDGET = 300_000
 
 
-def automatic(problem: Problem) -> list[Result]:
-    """``method="auto"`` with its default options."""
-    evidence = log_evidence(problem.model)
-    return [
-        {
-            "method": evidence.method,
-            "error": evidence.value - problem.exact,
-            "standard_error": evidence.standard_error,
-            "evaluations": evidence.evaluations,
-            "trusted": evidence.verdict.trusted,
-        }
-    ]
+def automatic(problem: Problem, max_evaluations: int | None) -> Result:
+    """``method="auto"``."""
+    evidence = log_evidence(problem.model, max_evaluations=max_evaluations)
+    return {
+        "method": evidence.method,
+        "error": evidence.value - problem.exact,
+        "standard_error": evidence.standard_error,
+        "evaluations": evidence.evaluations,
+        "trusted": evidence.verdict.trusted,
+        "findings": sorted(evidence.verdict.names),
+    }
 
 
-def along_the_ladder(problem: Problem) -> list[Result]:
-    """
-    Bennett's ratio and the middle of the sandwich, from one tempered run of nearly 400k
-    evaluations.
-    """
-    tempering = ParallelTempering(
-        MALA(problem.model, target_accept_prob=0.8),
-        num_temperatures=16,
-        num_samples=2200,
-        warmup_steps=700,
-        num_chains=8,
-        disable_progbar=True,
-    )
-    draws = tempering.run()
-    lower = draws.log_evidence("steppingstone")
-    middle = lower.value + lower.verdict.measures["sandwich gap"] / 2
-    values = {"bar": draws.log_evidence("bar").value, "sandwich": middle}
-    return [
-        {"method": name, "error": value - problem.exact, "evaluations": draws.evaluations}
-        for name, value in values.items()
-    ]
-
-
-def measure(problem: Problem, method: Method, seeds: range) -> dict[str, list[Result]]:
-    """Run a method with several seeds; return its results by name."""
-    results: dict[str, list[Result]] = {}
-    for seed in seeds:
-        pyro.set_rng_seed(seed)
-        wall, process = time.perf_counter(), time.process_time()
-        found = method(problem)
-        seconds = {
-            "seconds": time.perf_counter() - wall,
-            "process_seconds": time.process_time() - process,
-        }
-        for each in found:
-            results.setdefault(str(each["method"]), []).append({"seed": seed, **each, **seconds})
-    return results
+def measure(problem: Problem, find: Method, seed: int) -> Result:
+    """Run a method with a seed."""
+    pyro.set_rng_seed(seed)
+    wall, process = time.perf_counter(), time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = find(problem)
+    return {
+        "seed": seed,
+        **found,
+        "seconds": time.perf_counter() - wall,
+        "process_seconds": time.process_time() - process,
+    }
 
 
 def summary(runs: list[Result]) -> dict[str, float | int]:
@@ -93,42 +74,37 @@ def summary(runs: list[Result]) -> dict[str, float | int]:
     }
 
 
-def calibration(runs: list[Result]) -> dict[str, float | int]:
-    """Quantiles of ``|error| / standard error``: 1.96 at 95% where errors are normal and known."""
-    scaled = torch.tensor([abs(run["error"]) / run["standard_error"] for run in runs])
-    quantiles = scaled.quantile(torch.tensor([0.5, 0.95])).tolist()
-    return {
-        "runs": len(runs),
-        "median": quantiles[0],
-        "quantile_95": quantiles[1],
-        "largest": scaled.max().item(),
-    }
+def results(runs: dict[str, Result]) -> dict[str, Any]:
+    """Return the runs, named ``problem/method/seed``, and their summaries."""
+    problems: dict[str, dict[str, Any]] = {}
+    for key in runs:
+        name, method, _ = key.split("/")
+        each = [run for other, run in runs.items() if other.startswith(f"{name}/{method}/")]
+        problems.setdefault(name, {})[method] = summary(each)
+    return {"problems": problems, "runs": runs}
 
 
 def main() -> None:
-    """Measure all problems."""
-    options = arguments(__doc__, ("--full", "--fresh", "--peers"))
-    seeds = range(2 if options.short else 40 if options.full else 10)
-    problems = FRESH if options.fresh else {make.__name__: make for make in PROBLEMS}
-    methods: list[Method] = (
-        [automatic] if options.full or options.fresh else [automatic, along_the_ladder]
-    )
-    table, pooled = {}, []
-    for name, make in problems.items():
+    """Measure what the output file does not have yet."""
+    options = arguments(__doc__, ("--peers",))
+    output: Path | None = options.output
+    runs = json.loads(output.read_text())["runs"] if output and output.exists() else {}
+    for name, make in (USUAL if options.peers else USUAL | LARGE).items():
         problem = make()
-        runs: dict[str, list[Result]] = {}
-        for method in methods + (list(PEERS.values()) if options.peers else []):
-            runs |= measure(problem, method, seeds)
-        table[name] = {each: summary(found) for each, found in runs.items()}
-        pooled += [run for found in runs.values() for run in found if "trusted" in run]
-        print(name, table[name], file=sys.stderr, flush=True)
-    trusted = [run for run in pooled if run["trusted"]]
-    overall = {
-        "rmse_of_trusted": math.sqrt(sum(run["error"] ** 2 for run in trusted) / len(trusted)),
-        "calibration_of_all": calibration(pooled),
-        "calibration_of_trusted": calibration(trusted),
-    }
-    report({"seeds": len(seeds), "problems": table, "auto": overall}, options.output)
+        budget = LARGE_BUDGET if name in LARGE else None
+        own: dict[str, Method] = {"auto": partial(automatic, max_evaluations=budget)}
+        methods = PEERS if options.peers else own
+        for method, find in methods.items():
+            for seed in range(1 if options.short else 2 if options.peers else 3):
+                key = f"{name}/{method}/{seed}"
+                if key in runs:
+                    continue
+                runs[key] = measure(problem, find, seed)
+                print(key, runs[key], file=sys.stderr, flush=True)
+                if output is not None:
+                    text = json.dumps({"environment": environment(), **results(runs)}, indent=2)
+                    output.write_text(text + "\n")
+    report(results(runs), output)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 from benchmarks.problems import Problem
 from pyro_tkam.infer import ModelDensity
 
-Run = Callable[[Problem], list[dict[str, Any]]]
+Run = Callable[[Problem], dict[str, Any]]
 
 
 class UnitCube:
@@ -37,7 +37,7 @@ class UnitCube:
         return values[0] if np.ndim(points) == 1 else values
 
 
-def _dynesty(problem: Problem) -> list[dict[str, Any]]:
+def _dynesty(problem: Problem) -> dict[str, Any]:
     import dynesty
 
     cube = UnitCube(problem)
@@ -46,14 +46,11 @@ def _dynesty(problem: Problem) -> list[dict[str, Any]]:
         lambda point: float(cube.log_likelihood(point)), cube.transform, cube.dim, rstate=generator
     )
     sampler.run_nested(print_progress=False)
-    return [
-        _result(
-            "dynesty", sampler.results.logz[-1] - problem.exact, sampler.results.logzerr[-1], cube
-        )
-    ]
+    error = sampler.results.logz[-1] - problem.exact
+    return _result("dynesty", error, sampler.results.logzerr[-1], cube)
 
 
-def _nautilus(problem: Problem) -> list[dict[str, Any]]:
+def _nautilus(problem: Problem) -> dict[str, Any]:
     import nautilus
 
     cube = UnitCube(problem)
@@ -66,10 +63,10 @@ def _nautilus(problem: Problem) -> list[dict[str, Any]]:
         seed=torch.initial_seed() % 2**32,
     )
     sampler.run(verbose=False)
-    return [_result("nautilus", sampler.log_z - problem.exact, sampler.n_eff**-0.5, cube)]
+    return _result("nautilus", sampler.log_z - problem.exact, sampler.n_eff**-0.5, cube)
 
 
-def _ultranest(problem: Problem) -> list[dict[str, Any]]:
+def _ultranest(problem: Problem) -> dict[str, Any]:
     import ultranest
 
     cube = UnitCube(problem)
@@ -79,7 +76,7 @@ def _ultranest(problem: Problem) -> list[dict[str, Any]]:
         names, cube.log_likelihood, cube.transform, vectorized=True
     )
     result = sampler.run(show_status=False, viz_callback=False)
-    return [_result("ultranest", result["logz"] - problem.exact, result["logzerr"], cube)]
+    return _result("ultranest", result["logz"] - problem.exact, result["logzerr"], cube)
 
 
 def _result(method: str, error: float, standard_error: float, cube: UnitCube) -> dict[str, Any]:

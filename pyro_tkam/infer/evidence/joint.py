@@ -15,6 +15,7 @@ from pyro_tkam.infer.evidence.laplace import (
     PILOT_WEIGHTS,
     draws_needed,
     laplace_evidence,
+    rough_evidence,
 )
 from pyro_tkam.infer.evidence.posterior_bridge import PosteriorBridge
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
@@ -104,7 +105,9 @@ class JointEvidence:
         if not tried and (last := self._last_resort()) is not None:
             tried.append(last)
         if spent is not None and not tried:
-            raise spent
+            if (rough := rough_evidence(self.search)) is None:
+                raise spent
+            tried.append(_of_few_weights(rough, self.budget))
         best = min(tried, key=_preference)
         if best.standard_error > self.target_se:
             seen = (
@@ -148,9 +151,7 @@ class JointEvidence:
             return self._by_prior(num)
         if (poor := self.search.poor) is None or not math.isfinite(poor.value):
             return None
-        seen = f"no route was done within {self.budget.total} evaluations, so weights are few"
-        finding = Finding("budget spent", seen, "raise max_evaluations")
-        return replace(poor, verdict=poor.verdict + Verdict((finding,)))
+        return _of_few_weights(poor, self.budget)
 
     def _by_guide(self, other: Evidence) -> Evidence | None:
         """Weigh draws of the guide; None if their weights are poor, or another estimate differs."""
@@ -221,6 +222,13 @@ class JointEvidence:
         )
         assert isinstance(density, ModelDensity)
         return density
+
+
+def _of_few_weights(evidence: Evidence, budget: Budget) -> Evidence:
+    """Say that an estimate is what little a budget allowed."""
+    seen = f"no route was done within {budget.total} evaluations, so weights are few"
+    finding = Finding("budget spent", seen, "raise max_evaluations")
+    return replace(evidence, verdict=evidence.verdict + Verdict((finding,)))
 
 
 def _advised(verdict: Verdict) -> Verdict:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pyro_tkam.infer.posterior.climbs import Climbs
 from pyro_tkam.infer.posterior.coverage import WeightedPositions
 from pyro_tkam.infer.posterior.optima import Optima
 from pyro_tkam.infer.posterior.search import Search
@@ -26,7 +27,14 @@ LARGEST = 20
 
 KHAT_LIMIT = 0.5
 FEWEST_EFFECTIVE = 400.0
+ROUGH_CLIMBS = 4
+FEWEST_ROUGH = 20.0
+"""Climbs for an estimate without a budget; effective draws below which it says nothing."""
+
 FEWEST_WEIGHTS = 10_000
+WEIGHING_SECONDS = 10.0
+"""Weights that an estimate takes in any case, and seconds after which a pilot's number will do."""
+
 MOST_WEIGHTS = 2**18
 PILOT_WEIGHTS = 4000
 REFINEMENT_DRAWS = 3000
@@ -40,12 +48,13 @@ FINAL_SHARE = 0.6
 """Most of what is left of a budget that the estimate takes; the rest is for what judges it."""
 
 
-def draws_needed(log_weights: Tensor, error: float) -> int | None:
+def draws_needed(log_weights: Tensor, error: float, fewest: int = FEWEST_WEIGHTS) -> int | None:
     """
     Return how many draws like some reach a standard error; None if their weights are poor.
 
     :param log_weights: of these, ``(num,)``.
     :param error: wanted, in nats.
+    :param fewest: draws in any case.
     """
     if not log_weights.amax().isfinite():
         return None
@@ -53,7 +62,7 @@ def draws_needed(log_weights: Tensor, error: float) -> int | None:
     if effective < FEWEST_EFFECTIVE or pareto_smooth(log_weights).khat > KHAT_LIMIT:
         return None
     variance = len(log_weights) / effective - 1
-    return max(FEWEST_WEIGHTS, math.ceil(variance / error**2))
+    return max(fewest, math.ceil(variance / error**2))
 
 
 def laplace_evidence(search: Search, error: float) -> Evidence | None:
@@ -76,18 +85,20 @@ def laplace_evidence(search: Search, error: float) -> Evidence | None:
         positions = points.squeeze(1).to(search.target.dtype)
         return search.target.log_joint(positions).unsqueeze(1)
 
+    quick = int(WEIGHING_SECONDS / max(search.seconds_a_draw, 1e-9))
+    fewest = min(FEWEST_WEIGHTS, max(PILOT_WEIGHTS, quick))
     mixture = search.optima.mixture()
     pilot = weigh(search.target, mixture, budget.affords(PILOT_WEIGHTS, share=PILOT_SHARE))[1]
-    size = draws_needed(pilot, error)
+    size = draws_needed(pilot, error, fewest)
     for _ in range(MOST_REFINEMENTS):
-        enough = size is not None and size <= FEWEST_WEIGHTS
+        enough = size is not None and size <= fewest
         num = budget.affords(REFINEMENT_DRAWS, each=REFINEMENT_ROUNDS, share=REFINEMENT_SHARE)
-        fewest = PER_COORDINATE * (search.target.dim + FEWEST_COORDINATES)
-        if enough or not pilot.amax().isfinite() or num < fewest:
+        fitted = PER_COORDINATE * (search.target.dim + FEWEST_COORDINATES)
+        if enough or not pilot.amax().isfinite() or num < fitted:
             break
         mixture = refine(mixture, log_joint, num, REFINEMENT_ROUNDS)
         pilot = weigh(search.target, mixture, budget.affords(PILOT_WEIGHTS, share=PILOT_SHARE))[1]
-        size = draws_needed(pilot, error)
+        size = draws_needed(pilot, error, fewest)
     if size is None:
         search.poor = replace(evidence_of_weights(pilot), method="Laplace importance")
         return None
@@ -100,6 +111,27 @@ def laplace_evidence(search: Search, error: float) -> Evidence | None:
     positions, weights = weigh(search.target, mixture, size)
     evidence = replace(evidence_of_weights(weights), method="Laplace importance")
     return search.judge(evidence, WeightedPositions(positions, weights))
+
+
+def rough_evidence(search: Search) -> Evidence | None:
+    """
+    Weigh few draws of normal distributions at the optima to which the likeliest prior draws lead,
+    in any dimension.
+
+    :param search: has the posterior and its prior draws.
+    :return: None if there is no optimum, or no budget, or hardly any draw has weight.
+    """
+    climbs = Climbs(search.target, search.draws, search.seconds_a_draw)
+    optima = climbs.climb(search.draws.log_weights.topk(ROUGH_CLIMBS).indices)
+    num = search.target.budget.affords(PILOT_WEIGHTS)
+    if not len(optima) or num < FEWEST_EFFECTIVE:
+        return None
+    mixture = optima.mixture()
+    normal = mixture._replace(df=torch.full_like(mixture.df, math.inf))
+    weights = weigh(search.target, normal, num)[1]
+    if not weights.amax().isfinite() or effective_draws(weights) < FEWEST_ROUGH:
+        return None
+    return replace(evidence_of_weights(weights), method="Laplace importance")
 
 
 def _with_optima(mixture: Mixture, optima: Optima) -> Mixture:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pyro_tkam.infer.evidence.cross_bridge import APART_SIGMAS
 from pyro_tkam.infer.evidence.importance import ImportanceSampling, WeightedDraws
 from pyro_tkam.infer.evidence.mixture_proposal import FEWEST_WEIGHTS, FittedProposal
 from pyro_tkam.infer.evidence.proposals import Proposal
@@ -26,6 +27,9 @@ PILOT_PARTICLES_SHARE = 0.05
 KHAT_LIMIT = 0.5
 PRIOR_EFFICIENCY = 0.05
 """Share of effective prior draws from which the data say so little that no mode can hide."""
+
+FEWEST_PRIOR_DRAWS = 5.0
+"""Effective prior draws of a pilot with which many more are tried where nothing else is trusted."""
 
 MOST_WEIGHTS = 1_000_000
 """Weights, of all draws and data, that are made in one batch."""
@@ -79,10 +83,11 @@ class LocalEvidence:
 
     - importance sampling from a mixture fitted to its draws (:class:`FittedProposal`), if k-hat is
       below 0.5, a search from the prior finds no mode that the mixture lacks, and Bennett's ratio
-      along the ladder agrees; or
+      along the ladder agrees;
     - a bridge at ``t = 1``, with more and more draws, or importance sampling from a guide that
       agrees with both Bennett's ratio and the bridge: a guide may miss a mode without a trace in
-      its own weights.
+      its own weights; or
+    - many prior draws, where none of these is trusted and prior draws lack no mass beside them.
 
     It ends when the standard error (for local data, of the worst datum) is half of the target, or
     the budget is spent. The budget is never exceeded: where it is short, pilot, run, fit and
@@ -114,6 +119,7 @@ class LocalEvidence:
         self.guide = guide
         self.target_se = target_se
         self.budget = Budget(max_evaluations)
+        self._prior_pilot: WeightedDraws | None = None
         self.num_chains = min(NUM_CHAINS, max(FEWEST_CHAINS, max_evaluations // CHAIN_BUDGET))
 
     def run(self) -> Evidence:
@@ -131,25 +137,54 @@ class LocalEvidence:
             return None
         sampling = ImportanceSampling(self.kernel.model, guide, num)
         proposal = self.proposal if guide is None else sampling.propose(self.checked, joint=False)
-        pilot = self._weigh(sampling, proposal)
+        pilot = self._weigh(num, sampling, proposal)
         more = self._more_batches(pilot.evidence)
+        if guide is None:
+            self._prior_pilot = pilot
         if (
             not _trusts(pilot, PRIOR_EFFICIENCY if guide is None else 0.0)
             or more * num > self.budget.left
         ):
             return None
+        result = self._weigh_more(more, sampling, pilot)
+        return result if result.verdict.trusted else None
+
+    def _weigh(self, num: int, sampling: ImportanceSampling, proposal: Proposal) -> WeightedDraws:
+        sampling.num_particles = num
+        self.budget.spend(num)
+        return sampling.weigh(proposal)
+
+    def _weigh_more(
+        self, more: int, sampling: ImportanceSampling, pilot: WeightedDraws
+    ) -> Evidence:
+        """Weigh so many more batches of draws like a first one, in groups that fit in memory."""
         weights = [pilot.log_weights]
         group = max(1, MOST_WEIGHTS // pilot.log_weights.numel())
         while more > 0:
-            sampling.num_particles = num * min(group, more)
-            weights.append(self._weigh(sampling, proposal).log_weights)
+            num = pilot.num_particles * min(group, more)
+            weights.append(self._weigh(num, sampling, pilot.proposal).log_weights)
             more -= group
-        result = evidence_of_weights(torch.cat(weights))
-        return result if result.verdict.trusted else None
+        return evidence_of_weights(torch.cat(weights))
 
-    def _weigh(self, sampling: ImportanceSampling, proposal: Proposal) -> WeightedDraws:
-        self.budget.spend(sampling.num_particles)
-        return sampling.weigh(proposal)
+    def _by_many_prior_draws(self, other: Evidence) -> Evidence | None:
+        """
+        Weigh as many prior draws as are left: right, if coarse, where coordinates round so that
+        neither chains nor mixtures reach all mass, as those of a sparse Beta do.
+
+        :param other: an estimate that is not trusted, as it may lack mass.
+        :return: None where few prior draws have weight, or where these lack mass too.
+        """
+        pilot = self._prior_pilot
+        if pilot is None or pilot.effective_sample_size.min() < FEWEST_PRIOR_DRAWS:
+            return None
+        left = int(self.budget.left / pilot.num_particles)
+        more = min(self._more_batches(pilot.evidence), left)
+        result = self._weigh_more(more, ImportanceSampling(self.kernel.model), pilot)
+        lacks = other.value - result.value
+        error = math.hypot(other.standard_error, result.standard_error)
+        if not result.verdict.trusted or _is_heavy(result) or lacks > APART_SIGMAS * error:
+            return None
+        return self._out_of_budget(result)
 
     def _more_batches(self, first: Evidence) -> int:
         """Return how many more batches of draws like a first one the target needs."""
@@ -166,6 +201,8 @@ class LocalEvidence:
             result = self._estimate(draws)
             if result.verdict.trusted and _worst_error(result) <= AIM * self.target_se:
                 return result
+            if not result.verdict.trusted and (other := self._by_many_prior_draws(result)):
+                return other
             keep = min(self.budget.spent - before, self.budget.left / 2)
             num_draws = tempering.num_draws
             each = draws.evaluations / (tempering.warmup_steps + num_draws)

@@ -44,8 +44,9 @@ class Budget:
         :raises BudgetSpentError: then.
         """
         if self.left < evaluations:
+            needed = self.spent + self.kept + evaluations
             raise BudgetSpentError(
-                f"max_evaluations must be larger for this model, got {self.total}"
+                f"max_evaluations must be over {needed} for this model, got {self.total}"
             )
 
     def affords(self, wanted: int, *, each: float = 1, share: float = 1.0) -> int:

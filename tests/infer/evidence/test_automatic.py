@@ -77,8 +77,8 @@ def bananas():
 
 
 def far_in_many_dimensions():
-    z = pyro.sample("z", dist.Normal(torch.zeros(500), 1.0).to_event(1))
-    pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=torch.ones(500))
+    z = pyro.sample("z", dist.Normal(torch.zeros(100), 1.0).to_event(1))
+    pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=torch.ones(100))
 
 
 def test_auto_trusts_the_prior_where_the_data_say_little():
@@ -116,11 +116,31 @@ def test_auto_trusts_no_evidence_after_a_few_climbs():
     assert evidence.verdict.names == {"short search for modes"}, str(evidence)
 
 
-def test_auto_refuses_a_budget_that_is_too_small_for_the_model():
+def test_auto_weighs_draws_of_normals_where_the_budget_ends_before_any_route():
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(far_in_many_dimensions, max_evaluations=20_000)
+    exact = 100 * dist.Normal(0.0, math.sqrt(2.0)).log_prob(torch.ones(())).item()
+    assert_close(evidence, exact)
+    assert evidence.verdict.names == {"budget spent"}
+    assert evidence.evaluations <= 20_000
+
+
+def test_auto_refuses_a_budget_that_is_too_small_for_the_model_with_what_is_needed():
+    """Thirty predictors that hardly differ: neither normals nor chains get anywhere so soon."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(50, 1, generator=generator)
+    inputs = inputs + 0.01 * torch.randn(50, 30, generator=generator)
+
+    def model():
+        weights = pyro.sample("weights", dist.Normal(torch.zeros(30), 1.0).to_event(1))
+        likelihood = dist.Normal(inputs @ weights, 0.1).to_event(1)
+        pyro.sample("y", likelihood, obs=inputs.sum(1))
+
+    pyro.set_rng_seed(0)
     with pytest.raises(
-        ValueError, match=r"max_evaluations must be larger for this model, got 20000"
+        ValueError, match=r"max_evaluations must be over 2\d{4} for this model, got 20000"
     ):
-        log_evidence(far_in_many_dimensions, max_evaluations=20_000)
+        log_evidence(model, max_evaluations=20_000)
 
 
 @pytest.mark.slow
