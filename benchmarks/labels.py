@@ -1,16 +1,22 @@
 """
-Classes from few labels: the label-coupled prior against logistic regression, and samples of given
-classes.
+Classes from few labels: two priors coupled to the label beside classifiers of the same labels.
 
     python -m benchmarks.labels --threads 1
 
 4,000 digits of 28 × 28 pixels train, 1,000 test. All train the generator, the prior and an
-amortized guide; 100 of them, ten of each class, have a label. Logistic regression has the same 100.
-Samples drawn given a class are judged by a classifier that learned from all labels, which the model
-never sees.
+amortized guide; 10 or 100 of each class have a label. The classifier alone has the guide's layers,
+sees the same shifted digits, and trains for as many updates on the labeled ones; logistic
+regression has them too. Samples drawn given a class are judged by a classifier that learned from
+all labels, which the model never sees. ``--validate`` compares settings instead, three of each
+contender: 800 of the 4,000 digits take the place of the test. Each row is written when it is done,
+and ``--resume`` goes on after those that the output already has.
 """
 
-from statistics import mean
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -20,13 +26,30 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions.transforms import AffineTransform, TanhTransform
 
+from benchmarks.quality import earlier
 from benchmarks.timing import arguments, report
 from pyro_tkam.datasets import mnist5k, split
 from pyro_tkam.metrics import train_classifier
 from pyro_tkam.models import GaussianLikelihood, LabeledPrior, LabeledTKAM
-from pyro_tkam.nn import KAN
+from pyro_tkam.nn import KAN, LabeledAutoregressivePrior
 
 LATENTS, CLASSES, PIXELS, NOISE = 16, 10, 784, 0.4
+UPDATES, PER_CLASS, SEEDS = 2000, (10, 100), range(5)
+PRIORS: dict[str, Callable[[], LabeledPrior | LabeledAutoregressivePrior]] = {
+    "independent": lambda: LabeledPrior(CLASSES, LATENTS, "gaussian", grid_size=12),
+    "autoregressive": lambda: LabeledAutoregressivePrior(
+        CLASSES, LATENTS, grid_size=12, hidden=(100, 100)
+    ),
+}
+SETTINGS = {
+    "classifier alone": (2e-3, 1e-3, 5e-3),
+    "logistic regression": (1.0, 0.1, 10.0),
+    "autoregressive": (30.0, 10.0, 100.0),
+    "independent": (30.0, 10.0, 100.0),
+}
+"""Those that are compared: step sizes, inverse penalties, weights of the label."""
+CHOSEN = {name: settings[0] for name, settings in SETTINGS.items()}
+Row = dict[str, Any]
 
 
 def shifted(x: Tensor, most: int = 2) -> Tensor:
@@ -36,6 +59,22 @@ def shifted(x: Tensor, most: int = 2) -> Tensor:
     return padded[
         torch.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None, :]
     ].flatten(1)
+
+
+def layers(out_features: int) -> list[nn.Module]:
+    """Return the layers of the guide and of the classifier alone."""
+    return [
+        nn.Unflatten(-1, (1, 28, 28)),
+        nn.Conv2d(1, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Linear(32 * 49, 128),
+        nn.ReLU(),
+        nn.Linear(128, out_features),
+    ]
 
 
 class Encoder(PyroModule):
@@ -48,18 +87,7 @@ class Encoder(PyroModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = PyroModule[nn.Sequential](
-            nn.Unflatten(-1, (1, 28, 28)),
-            nn.Conv2d(1, 16, 5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Dropout(0.3),
-            nn.Linear(32 * 49, 128),
-            nn.ReLU(),
-            nn.Linear(128, 2 * LATENTS),
-        )
+        self.layers = PyroModule[nn.Sequential](*layers(2 * LATENTS))
 
     def forward(self, x: Tensor, label: Tensor | None = None, size: int | None = None) -> None:
         """Draw the latents of data."""
@@ -76,9 +104,8 @@ class Encoder(PyroModule):
             pyro.sample("z", dist.TransformedDistribution(noise, into).to_event(1))
 
 
-def make_model(label_weight: float) -> LabeledTKAM:
+def make_model(prior: str, label_weight: float) -> LabeledTKAM:
     """Return the model."""
-    prior = LabeledPrior(CLASSES, LATENTS, "gaussian", grid_size=12)
     generator = KAN(
         [LATENTS, 162, PIXELS],
         "rbf",
@@ -87,12 +114,16 @@ def make_model(label_weight: float) -> LabeledTKAM:
         bias=False,
         output="sigmoid",
     )
-    return LabeledTKAM(prior, generator, GaussianLikelihood(NOISE), label_weight=label_weight)
+    return LabeledTKAM(
+        PRIORS[prior](), generator, GaussianLikelihood(NOISE), label_weight=label_weight
+    )
 
 
-def fit(x: Tensor, label: Tensor, updates: int, label_weight: float) -> tuple[LabeledTKAM, Encoder]:
+def fit(
+    prior: str, x: Tensor, label: Tensor, updates: int, label_weight: float
+) -> tuple[LabeledTKAM, Encoder]:
     """Train on batches of 64 rows of all data and 36 of those with a label."""
-    model, guide = make_model(label_weight), Encoder()
+    model, guide = make_model(prior, label_weight), Encoder()
     loss = Trace_ELBO()(model, guide)
     energies = [p for name, p in model.named_parameters() if name.startswith("prior")]
     network = [p for name, p in loss.named_parameters() if "model.prior" not in name]
@@ -127,58 +158,133 @@ def predict(model: LabeledTKAM, guide: Encoder, x: Tensor, draws: int = 20) -> T
     return votes.argmax(-1)
 
 
-def logistic_regression(x: Tensor, label: Tensor, test: Tensor) -> Tensor:
+def classifier_alone(x: Tensor, label: Tensor, updates: int, rate: float) -> nn.Module:
+    """Train the guide's layers on batches of 36 of the digits with a label."""
+    network = nn.Sequential(*layers(CLASSES))
+    optimizer = torch.optim.Adam(network.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=updates, pct_start=0.1
+    )
+    for _ in range(updates):
+        some = torch.randint(len(x), (36,))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(shifted(x[some])), label[some]).backward()
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+def logistic_regression(x: Tensor, label: Tensor, test: Tensor, inverse_penalty: float) -> Tensor:
     """Return scikit-learn's classes."""
     from sklearn.linear_model import LogisticRegression
 
     return torch.tensor(
-        LogisticRegression(max_iter=2000).fit(x.numpy(), label.numpy()).predict(test.numpy())
+        LogisticRegression(C=inverse_penalty, max_iter=2000)
+        .fit(x.numpy(), label.numpy())
+        .predict(test.numpy())
     )
 
 
-def one_run(seed: int, updates: int, label_weight: float, per_class: int = 10) -> dict[str, float]:
-    """Train on one draw of labels and score."""
+@dataclass(frozen=True)
+class Digits:
+    """Flat images and classes that train, and others that test."""
+
+    x: Tensor
+    y: Tensor
+    other_x: Tensor
+    other_y: Tensor
+
+    @classmethod
+    def standard(cls) -> "Digits":
+        """Return the digits of the benchmark."""
+        images, classes = mnist5k()
+        train, test = split(len(images), 1000)
+        x = images.flatten(1)
+        return cls(x[train], classes[train], x[test], classes[test])
+
+    def validation(self) -> "Digits":
+        """Return a part of the digits that train in place of the test."""
+        train, test = split(len(self.x), 800, seed=1)
+        return Digits(self.x[train], self.y[train], self.x[test], self.y[test])
+
+    def with_label(self, per_class: int) -> Tensor:
+        """Draw the rows that have a label."""
+        members = [(self.y == c).nonzero().squeeze(-1) for c in range(CLASSES)]
+        return torch.cat([rows[torch.randperm(len(rows))[:per_class]] for rows in members])
+
+    def right(self, said: Tensor) -> float:
+        """Return the share of right classes of the test."""
+        return float((said == self.other_y).double().mean())
+
+
+def measure(
+    digits: Digits, name: str, per_class: int, seed: int, updates: int, setting: float
+) -> Row:
+    """Train one contender on one draw of labels and score it."""
     pyro.set_rng_seed(seed)
     pyro.clear_param_store()
-    images, classes = mnist5k()
-    train, test = split(len(images), 1000)
-    x, y = images.flatten(1)[train], classes[train]
-    held_out, held_out_y = images.flatten(1)[test], classes[test]
-    chosen = torch.cat(
-        [
-            (y == c).nonzero().squeeze(-1)[torch.randperm(int((y == c).sum()))[:per_class]]
-            for c in range(CLASSES)
-        ]
-    )
-    label = torch.full_like(y, -1)
-    label[chosen] = y[chosen]
-    baseline = logistic_regression(x[chosen], y[chosen], held_out)
-    model, guide = fit(x, label, updates, label_weight)
+    chosen = digits.with_label(per_class)
+    x, y = digits.x[chosen], digits.y[chosen]
+    row: Row = {"name": name, "per_class": per_class, "seed": seed, "setting": setting}
+    start = time.process_time()
+    if name == "logistic regression":
+        return row | {"accuracy": digits.right(logistic_regression(x, y, digits.other_x, setting))}
+    if name == "classifier alone":
+        network = classifier_alone(x, y, updates, setting)
+        seconds = time.process_time() - start
+        with torch.no_grad():
+            accuracy = digits.right(network(digits.other_x).argmax(-1))
+        return row | {"accuracy": accuracy, "cpu_seconds": seconds}
+    label = torch.full_like(digits.y, -1)
+    label[chosen] = y
+    model, guide = fit(name, digits.x, label, updates, setting)
+    seconds = time.process_time() - start
+    accuracy = digits.right(predict(model, guide, digits.other_x))
+    return row | {"accuracy": accuracy, "cpu_seconds": seconds} | judged(model, digits)
+
+
+def judged(model: LabeledTKAM, digits: Digits) -> dict[str, float]:
+    """Return the shares of samples and of test digits whose class the judge tells."""
     wanted = torch.arange(CLASSES).repeat(100)
-    samples = model.generate(wanted).unflatten(-1, (28, 28))
-    judge = train_classifier(images[train], y, members=1)
-    said = judge(samples.unsqueeze(1)).argmax(-1)
+    samples = model.generate(wanted)
+    judge = train_classifier(digits.x.unflatten(-1, (28, 28)), digits.y, members=1)
+
+    def says(x: Tensor) -> Tensor:
+        told: Tensor = judge(x.unflatten(-1, (1, 28, 28))).argmax(-1)
+        return told
+
     return {
-        "accuracy": float((predict(model, guide, held_out) == held_out_y).double().mean()),
-        "logistic_regression": float((baseline == held_out_y).double().mean()),
-        "right_class_samples": float((said == wanted).double().mean()),
-        "judge_on_held_out": float(
-            (judge(images[test].unsqueeze(1)).argmax(-1) == held_out_y).double().mean()
-        ),
+        "right_class_samples": float((says(samples) == wanted).double().mean()),
+        "judge_on_held_out": digits.right(says(digits.other_x)),
     }
 
 
+def wanted(validate: bool) -> Iterator[tuple[str, int, int, float]]:
+    """Yield names, numbers of labels a class, seeds and settings."""
+    for name, seed, per_class in itertools.product(SETTINGS, SEEDS, PER_CLASS):
+        if not validate:
+            yield name, per_class, seed, CHOSEN[name]
+        elif seed == 0:
+            for setting in SETTINGS[name]:
+                yield name, per_class, seed, setting
+
+
 def main() -> None:
-    """Run some draws of labels and print."""
-    options = arguments(__doc__)
-    runs = [
-        one_run(seed, 300 if options.short else 2000, 30.0)
-        for seed in range(1 if options.short else 3)
-    ]
-    report(
-        {"runs": runs, "mean": {name: mean(run[name] for run in runs) for name in runs[0]}},
-        options.output,
-    )
+    """Run every contender on some draws of labels, or compare settings."""
+    options = arguments(__doc__, ("--resume", "--validate"))
+    digits = Digits.standard()
+    digits = digits.validation() if options.validate else digits
+    results = earlier(options.output) if options.resume else {}
+    runs = results.setdefault("validation" if options.validate else "runs", [])
+    keys = ("name", "per_class", "seed", "setting")
+    done = {tuple(run[key] for key in keys) for run in runs}
+    for each in wanted(options.validate):
+        if each in done or (options.short and each[2] > 0):
+            continue
+        name, per_class, seed, setting = each
+        updates = 300 if options.short else UPDATES
+        runs.append(measure(digits, name, per_class, seed, updates, setting))
+        report(results, options.output)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean, median, stdev
 from typing import Any
 
 from docutils.parsers.rst import Directive
@@ -184,15 +184,70 @@ def _per_datum_against(results: Any) -> Iterable[Row]:
 
 def _labels(results: Any) -> Iterable[Row]:
     yield (
-        "draw of labels",
-        "model",
-        "logistic regression",
-        "samples of the class asked for",
-        "held-out digits",
+        "contender",
+        "labels a class",
+        "draws of labels",
+        "right classes of held-out digits, %",
+        "samples of the class asked for, %",
+        "held-out digits by the same judge, %",
     )
-    measures = ("accuracy", "logistic_regression", "right_class_samples", "judge_on_held_out")
-    for name, run in [*enumerate(results["runs"], 1), ("mean", results["mean"])]:
-        yield name, *(f"{100 * run[each]:.1f} %" for each in measures)
+    measures = ("accuracy", "right_class_samples", "judge_on_held_out")
+    for (name, per_class), runs in _grouped(results["runs"], "name", "per_class"):
+        cells = (_percent(runs, each) if each in runs[0] else "" for each in measures)
+        yield name, per_class, len(runs), *cells
+
+
+def _conditional(results: Any) -> Iterable[Row]:
+    yield (
+        "updates",
+        "seeds",
+        "Fréchet distance",
+        "to held-out digits",
+        "samples of the class asked for, %",
+        "nearest training image, over held-out digits'",
+        "s an update",
+    )
+    for (updates,), runs in _grouped(results["runs"], "updates"):
+        nearest = mean(
+            run["nearest_training"] / run["nearest_training_of_held_out"] for run in runs
+        )
+        yield (
+            f"{updates:,}",
+            len(runs),
+            with_error([run["frechet"] for run in runs]),
+            with_error([run["frechet_to_held_out"] for run in runs]),
+            _percent(runs, "right"),
+            f"{nearest:.2f}",
+            f"{mean(run['cpu_seconds_per_update'] for run in runs):.3f}",
+        )
+
+
+def _densities(results: Any) -> Iterable[Row]:
+    yield "density", "contender", "seeds", "gap, nats", "processor s of the fit"
+    for (problem, name), runs in _grouped(results["runs"], "problem", "name"):
+        gap = with_error([run["gap"] for run in runs], digits=4)
+        seconds = mean(run["cpu_seconds"] for run in runs)
+        yield problem, name, len(runs), gap, f"{seconds:.0f}"
+
+
+def _grouped(runs: list[Any], *keys: str) -> list[tuple[Row, list[Any]]]:
+    """Return the runs of each value of some keys, in the order in which they first appear."""
+    groups: dict[Row, list[Any]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run[key] for key in keys), []).append(run)
+    return list(groups.items())
+
+
+def with_error(values: list[float], digits: int = 2) -> str:
+    """Return the mean with its standard error, where there is more than one value."""
+    text = f"{mean(values):.{digits}f}"
+    if len(values) == 1:
+        return text
+    return f"{text} ± {stdev(values) / math.sqrt(len(values)):.{digits}f}"
+
+
+def _percent(runs: list[Any], measure: str) -> str:
+    return with_error([100 * run[measure] for run in runs], digits=1)
 
 
 def _knowledge(results: Any) -> Iterable[Row]:
@@ -509,6 +564,8 @@ TABLES = {
     "per_datum": ("per_datum", _per_datum),
     "per_datum_against": ("per_datum", _per_datum_against),
     "labels": ("labels", _labels),
+    "conditional": ("conditional", _conditional),
+    "densities": ("densities", _densities),
     "knowledge": ("knowledge", _knowledge),
     "multimodal": ("multimodal", _multimodal),
     "text": ("text", _text),
