@@ -22,10 +22,11 @@ from pyro_tkam.infer.model.plates import (
     Plates,
     common_plates,
     independent_plates,
+    same_along,
+    shares_a_prior,
     trial_terms,
 )
 from pyro_tkam.infer.model.sites import (
-    Site,
     is_latent,
     plate_nesting,
     sample_sites,
@@ -116,7 +117,7 @@ def plate_structure(
     coupled_dims = tuple(plates[name][0] for name in coupled)
     if coupled and (_batch_norms(model) or plate_scale(latent[0], coupled_dims) != 1):
         refuse_coupled(model, coupled)
-    exchangeable = all(_shares_a_prior(site, local_dims) for site in latent)
+    exchangeable = all(shares_a_prior(site, local_dims) for site in latent)
     return PlateStructure(local_dims, -1 - nesting, exchangeable, local, coupled, trace)
 
 
@@ -167,33 +168,6 @@ def with_guide(structure: PlateStructure, guide: Any, *args: Any, **kwargs: Any)
 def _batch_dim(site: dict[str, Any]) -> int:
     """Return how many batch dimensions a site's log density has."""
     return max(len(site["fn"].batch_shape), site["value"].dim() - site["fn"].event_dim)
-
-
-def _first(site: dict[str, Any], dims: tuple[int, ...]) -> Tensor:
-    """Return the first datum's draw."""
-    value: Tensor = site["value"]
-    for dim in dims:
-        value = value.narrow(dim - site["fn"].event_dim, 0, 1)
-    return value
-
-
-def _shares_a_prior(site: Site, dims: tuple[int, ...]) -> bool:
-    """Tell whether the first datum's draw has the same density under all data's distributions."""
-    try:
-        return _same_along(site["fn"].log_prob(_first(site, dims)), dims)
-    except ValueError:  # it is outside the support of another
-        return False
-
-
-def _same_along(log_prob: Tensor, dims: tuple[int, ...]) -> bool:
-    """
-    Tell whether draws that all data share have the same log density under every datum's
-    distribution.
-    """
-    first = log_prob
-    for dim in dims:
-        first = first.narrow(dim, 0, 1)
-    return bool((log_prob == first).all())
 
 
 class _DrawParticles(Messenger):
@@ -293,7 +267,7 @@ def draw_particles(
         model = poutine.replay(model, trace=drawn)
     trace = _trace(model, _DrawParticles(num_particles, particle_dim, shared), args, kwargs)
     latent = [site for site in trace.nodes.values() if is_latent(site)]
-    if shared and not all(_same_along(_log_prob(site).detach(), shared) for site in latent):
+    if shared and not all(same_along(_log_prob(site).detach(), shared) for site in latent):
         trace = _trace(model, _DrawParticles(num_particles, particle_dim, ()), args, kwargs)
     return _scored(trace, structure, log_proposal)
 

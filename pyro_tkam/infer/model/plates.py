@@ -7,7 +7,8 @@ those of the others are replaced by other draws; no term of the half may change.
 depends on datum ``j`` at the values tried, a trial sees it with probability 1/4, so that 40 of them
 miss a given pair with probability 1e-5. Since a dependence may show only in a region, further
 trials lie several standard deviations away from the prior, and runs look again at their own draws
-(:func:`check_draws`).
+(:func:`check_draws`). Data that share a prior also share its draws, which may cost more than the
+terms: every trial gives each datum two different ones of many.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ NUM_TRIALS = 40
 MOVES = (2.0, 4.0, 8.0)
 """Standard deviations of the prior by which further trials move draws."""
 NUM_MOVED = 8 * len(MOVES)
+SHARED_DRAWS = 1024
+"""Least number of a prior's draws that data share."""
 BATCH_ELEMENTS = 2**24
 """Most numbers, of all sites' values, that are evaluated in one batch."""
 ROUNDING = 100
@@ -114,7 +117,7 @@ def independent_plates(
         return plates
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _buffers_kept(terms.model):
         run = _trial_runner(terms) if runner is None else runner(terms)
-        base, other = _positions(run)
+        base, other = _positions(run, several)
         coupled = [name for name in several if _couples(run, base, other, *several[name])]
     return {name: plate for name, plate in plates.items() if name not in coupled}
 
@@ -146,21 +149,76 @@ def _couples(runner: Runner, base: Tensor, other: Tensor, dim: int, size: int) -
     return any(_changes(term, after[name], kept, dim) for name, term in before.items())
 
 
-def _positions(runner: Runner) -> tuple[Tensor, Tensor]:
+def _positions(runner: Runner, plates: Plates) -> tuple[Tensor, Tensor]:
     """Return two sets of positions ``(trial, dim)``: draws of the prior, the last ones moved."""
     terms = runner.terms
     nodes = terms.structure.trace.nodes
     first = terms.coordinates(terms.structure.trace)
     num = NUM_TRIALS + NUM_MOVED
-    normal = torch.randn_like(first.expand(2 * num, -1))
+    shared = _sharing_plate(terms, plates)
+    rows = 2 * num if shared is None else min(2 * num, -(-SHARED_DRAWS // shared[1]) + 1)
+    normal = torch.randn_like(first.expand(rows, -1))
     if any(is_improper(nodes[name]) for name in terms.layout.sites):
         drawn = normal
     else:
         _, drawn = first_prior_draws(runner, normal)
     drawn = torch.where(drawn.isfinite(), drawn, 0.0)
+    if shared is not None and rows < 2 * num:
+        drawn = _shared_out(terms.layout, drawn, *shared, num)
     base, other = drawn.chunk(2)
     spread = drawn.std(0) * _moves(terms.layout).to(drawn)
     return base + _shifts(base) * spread, other + _shifts(other) * spread
+
+
+def _sharing_plate(terms: ModelTerms, plates: Plates) -> tuple[int, int] | None:
+    """Return the dimension and size of the only plate whose data share a prior, None otherwise."""
+    if len(plates) != 1:
+        return None
+    ((dim, size),) = plates.values()
+    nodes = terms.structure.trace.nodes
+    sites = terms.layout.sites
+    whole = all(site.shape[dim - site.event_dim] == size for site in sites.values())
+    return (dim, size) if whole and all(shares_a_prior(nodes[n], (dim,)) for n in sites) else None
+
+
+def _shared_out(layout: Layout, drawn: Tensor, dim: int, size: int, num: int) -> Tensor:
+    """
+    Give each datum, in each of ``num`` trials, two different draws of all data's.
+
+    :param drawn: positions ``(rows, dim)``.
+    :return: shape ``(2 num, dim)``, the second draws after the first.
+    """
+    draws = len(drawn) * size
+    one = torch.randint(draws, (num, size), device=drawn.device)
+    other = (one + torch.randint(1, draws, one.shape, device=drawn.device)) % draws
+    chosen = torch.cat([one, other])
+    mixed = {}
+    for name, value in layout.unflatten(drawn).items():
+        axis = dim - layout.sites[name].event_dim
+        mixed[name] = value.movedim(axis, 1).flatten(0, 1)[chosen].movedim(1, axis)
+    return layout.flatten(mixed, 1)
+
+
+def shares_a_prior(site: Site, dims: tuple[int, ...]) -> bool:
+    """Tell whether the first datum's draw has the same density under all data's distributions."""
+    value: Tensor = site["value"]
+    for dim in dims:
+        value = value.narrow(dim - site["fn"].event_dim, 0, 1)
+    try:
+        return same_along(site["fn"].log_prob(value), dims)
+    except ValueError:  # it is outside the support of another
+        return False
+
+
+def same_along(log_prob: Tensor, dims: tuple[int, ...]) -> bool:
+    """
+    Tell whether draws that all data share have the same log density under every datum's
+    distribution.
+    """
+    first = log_prob
+    for dim in dims:
+        first = first.narrow(dim, 0, 1)
+    return bool((log_prob == first).all())
 
 
 def _moves(layout: Layout) -> Tensor:

@@ -90,6 +90,55 @@ def test_chains_and_weights_decide_alike(model: Callable, seed: int) -> None:
     assert structure.coupled == (() if names else ("data",))
 
 
+MANY = torch.linspace(-1.0, 2.0, 70)
+
+
+def pair_of_many(y: Tensor) -> None:
+    """Data 31 and 32 alone, and only where the first lies in half of its prior."""
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        k = pyro.sample("k", dist.Poisson(2.0))
+        meets = torch.zeros(len(y))
+        meets[32] = 1.0
+        before = (z[..., 0] > 0).float().roll(1, -1) * k.roll(1, -1)
+        pyro.sample("y", dist.Normal(z.sum(-1) + meets * before, 0.5), obs=y)
+
+
+def of_own_prior(y: Tensor) -> None:
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(y, 1.0))
+        pyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_many_data_that_share_draws_decide_alike(seed: int) -> None:
+    pyro.set_rng_seed(seed)
+    assert plate_structure(independent, MANY).coupled == ()
+    assert plate_structure(of_own_prior, MANY).coupled == ()
+    assert plate_structure(pair_of_many, MANY).coupled == ("data",)
+    assert plate_structure(normalized, MANY).coupled == ("data",)
+
+
+def test_trials_of_many_data_take_two_draws_of_each() -> None:
+    """A prior may cost more to draw than to score."""
+    drawn = []
+
+    class Counted(dist.Normal):
+        def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+            value = super().rsample(sample_shape)
+            drawn.append(value.numel())
+            return value
+
+    def model(y: Tensor) -> None:
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", Counted(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+    size = 3000
+    assert plate_structure(model, torch.zeros(size)).coupled == ()
+    assert sum(drawn) < 8 * size  # with the first runs
+
+
 def test_coupled_counts_are_weighed_jointly() -> None:
     assert plate_structure(of_counts, Y).coupled == ("data",)
 
