@@ -204,6 +204,7 @@ def _conditional(results: Any) -> Iterable[Row]:
         "Fréchet distance",
         "to held-out digits",
         "samples of the class asked for, %",
+        "held-out digits of their class, %",
         "nearest training image, over held-out digits'",
         "s an update",
     )
@@ -217,6 +218,7 @@ def _conditional(results: Any) -> Iterable[Row]:
             with_error([run["frechet"] for run in runs]),
             with_error([run["frechet_to_held_out"] for run in runs]),
             _percent(runs, "right"),
+            f"{100 * results['held_out_right']:.1f}",
             f"{nearest:.2f}",
             f"{mean(run['cpu_seconds_per_update'] for run in runs):.3f}",
         )
