@@ -8,6 +8,7 @@ Everything else hands over plain ``{group: {name: array}}`` dictionaries, see :f
 import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,9 @@ __all__ = [
 
 #: ``arviz.InferenceData`` or ``xarray.DataTree``.
 Container = Any
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+"""Bytes with which a netCDF file of version 4 begins."""
 
 _HAS_INFERENCE_DATA = int(arviz.__version__.split(".")[0]) < 1
 _DATA_GROUPS = ("observed_data", "constant_data", "predictions_constant_data")
@@ -142,12 +146,33 @@ def save(container: Container, path: str | PathLike[str]) -> None:
     container.to_netcdf(str(path), engine="h5netcdf")
 
 
+def check_netcdf(name: str, path: Any) -> None:
+    """Refuse what is no path of a netCDF file.
+
+    :param name: of the argument.
+    :param path: its value.
+    :raises TypeError: for what is no path.
+    :raises ValueError: for a file that is missing or of another kind.
+    """
+    if not isinstance(path, str | PathLike):
+        raise TypeError(f"{name} must be the path of a netCDF file, got {path!r}")
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"{name} must be a file that exists, got {str(path)!r}")
+    with file.open("rb") as content:
+        if content.read(len(SIGNATURE)) != SIGNATURE:
+            raise ValueError(f"{name} must be a netCDF file, got another, {str(path)!r}")
+
+
 def load(path: str | PathLike[str]) -> Container:
     """Read a container from a netCDF file into memory.
 
     :param path: file that :func:`save` wrote.
     :return: ``InferenceData`` or ``DataTree``.
+    :raises TypeError: for what is no path.
+    :raises ValueError: for a file that is missing or no netCDF.
     """
+    check_netcdf("path", path)
     if _HAS_INFERENCE_DATA:
         return arviz.from_netcdf(str(path), engine="h5netcdf").load()
     with xarray.open_datatree(str(path), engine="h5netcdf") as tree:

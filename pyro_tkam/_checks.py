@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 LARGEST = 2**63 - 1
 """The largest size of a tensor."""
+
+LARGEST_FLOAT = 3.4e38
+"""About the largest number of single precision."""
 
 
 def whole_number(name: str, value: Any, least: int) -> int:
@@ -31,7 +37,12 @@ def whole_number(name: str, value: Any, least: int) -> int:
 
 
 def number(
-    name: str, value: Any, above: float = -math.inf, *, at_least: float = -math.inf
+    name: str,
+    value: Any,
+    above: float = -math.inf,
+    *,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
 ) -> float:
     """
     Return a finite number.
@@ -40,6 +51,7 @@ def number(
     :param value: its value, a float or what is one, such as NumPy's.
     :param above: what it must be greater than.
     :param at_least: the smallest that is allowed.
+    :param at_most: the largest that is allowed.
     :raises TypeError: for what is no number.
     :raises ValueError: for another number.
 
@@ -56,7 +68,46 @@ def number(
         raise ValueError(f"{name} must be a finite number{bound}, got {value!r}")
     if given < at_least:
         raise ValueError(f"{name} must be at least {at_least:g}, got {value!r}")
+    if given > at_most:
+        raise ValueError(f"{name} must be at most {at_most:g}, got {value!r}")
     return given
+
+
+def within(name: str, value: Any, low: float, high: float) -> float:
+    """
+    Return a number between two others.
+
+    :param name: of the argument.
+    :param value: its value, a float or what is one, such as NumPy's.
+    :param low: what it must be greater than.
+    :param high: what it must be less than.
+    :raises ValueError: for another value.
+
+    >>> within("target_accept_prob", 0.8, 0, 1)
+    0.8
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not low < float(value) < high:
+        raise ValueError(f"{name} must lie in ({low:g}, {high:g}), got {value!r}")
+    return float(value)
+
+
+def length(name: str, value: Any) -> float:
+    """
+    Return a step size or another length: a positive number that single precision holds.
+
+    :param name: of the argument.
+    :param value: its value.
+    :raises ValueError: for another value.
+
+    >>> length("step_size", 0.1)
+    0.1
+    """
+    known = isinstance(value, Real) and not isinstance(value, bool)
+    if not known or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    if value > LARGEST_FLOAT:
+        raise ValueError(f"{name} must be at most {LARGEST_FLOAT:g}, got {value!r}")
+    return float(value)
 
 
 def function(name: str, value: Any, of: str) -> None:
@@ -96,6 +147,50 @@ def sequence(name: str, value: Any, of: str) -> None:
     """
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise TypeError(f"{name} must be a sequence of {of}, got {value!r}")
+
+
+def words(name: str, value: Any, of: str) -> None:
+    """
+    Refuse what holds no words.
+
+    :param name: of the argument.
+    :param value: a sequence of texts.
+    :param of: what they are.
+    :raises TypeError: for another type.
+    """
+    sequence(name, value, of)
+    if not all(isinstance(each, str) for each in value):
+        raise TypeError(f"{name} must be a sequence of {of}, which are text, got {value!r}")
+
+
+def file_path(name: str, value: Any) -> Path:
+    """
+    Return a path.
+
+    :param name: of the argument.
+    :param value: its value, a text or a path.
+    :raises TypeError: for another type.
+    :raises ValueError: for text that names no file.
+    """
+    if not isinstance(value, str | PathLike):
+        raise TypeError(f"{name} must be a path, got {value!r}")
+    if not os.fspath(value):
+        raise ValueError(f"{name} must be a path, got empty text")
+    return Path(value)
+
+
+def iterable(name: str, value: Any, of: str) -> None:
+    """
+    Refuse what has no items to go through.
+
+    :param name: of the argument.
+    :param value: its value.
+    :param of: what its items are.
+    :raises TypeError: for another type, also for text and a tensor without dimensions.
+    """
+    scalar = getattr(value, "ndim", 1) == 0
+    if scalar or not isinstance(value, Iterable) or isinstance(value, str | bytes):
+        raise TypeError(f"{name} must be an iterable of {of}, got {value!r}")
 
 
 def sizes(name: str, value: Any, least: int = 1) -> tuple[int, ...]:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import random
 import re
 import warnings
+from collections.abc import Collection
+from functools import cache
 from importlib import import_module
 
+import pyro
 import pytest
 import torch
 
 from tests.valid_calls.call import Call
 from tests.wrong_values import wrong_values
 
-MODULES = ("distributions",)
+MODULES = ("distributions", "infer", "nn")
 KINDS_OF_EXPENSIVE = 8
 
 
@@ -36,19 +39,40 @@ def offenses(call: Call) -> list[str]:
         for kind, wrong in pick.sample(kinds, KINDS_OF_EXPENSIVE) if call.expensive else kinds:
             where = f"{argument}: {kind}"
             before = torch.get_rng_state()
+            stored = parameters_of_store()
             try:
                 result = call.function(**{**call.arguments, argument: wrong})
             except (TypeError, ValueError, FloatingPointError) as error:
                 if not is_clear(error, call):
                     found.append(f"{where}: {type(error).__name__}: {error}")
-                if not torch.equal(torch.get_rng_state(), before):
+                if argument not in call.late and not torch.equal(torch.get_rng_state(), before):
                     found.append(f"{where}: drew before it raised {error}")
+                if parameters_of_store() != stored:
+                    found.append(f"{where}: changed the parameter store before it raised {error}")
             except (ArithmeticError, AttributeError, LookupError, RuntimeError) as error:
                 found.append(f"{where}: {type(error).__name__}: {error}")
             else:
                 if is_nan(result) and not is_extreme(wrong):
                     found.append(f"{where}: returned NaN")
+                if is_of_another_type(right, wrong):
+                    found.append(f"{where}: was taken for {right!r}")
     return found
+
+
+def parameters_of_store() -> dict[str, int]:
+    """Return which tensors Pyro's parameter store holds."""
+    return {name: id(value) for name, value in pyro.get_param_store().named_parameters()}
+
+
+def is_of_another_type(right: object, wrong: object) -> bool:
+    """Tell whether a value can't be what is asked for: no truth value, number or name."""
+    if isinstance(right, bool):
+        return not isinstance(wrong, bool | None)
+    if isinstance(right, int | float):
+        return isinstance(wrong, str | bytes | complex | Collection | type)
+    if isinstance(right, str):
+        return isinstance(wrong, bytes | int | float | complex | dict | set | type)
+    return False
 
 
 def is_nan(result: object) -> bool:
@@ -61,16 +85,25 @@ def is_extreme(wrong: object) -> bool:
     return isinstance(wrong, torch.Tensor) and not bool((wrong.detach().abs() < 1e30).all())
 
 
+@cache
+def calls_of(module: str) -> dict[str, Call]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of runs that are short on purpose
+        calls: dict[str, Call] = import_module(f"tests.valid_calls.{module}").calls()
+    return calls
+
+
 def named_calls() -> list[object]:
     return [
         pytest.param(call, id=f"{module}.{name}")
         for module in MODULES
-        for name, call in import_module(f"tests.valid_calls.{module}").calls().items()
+        for name, call in calls_of(module).items()
     ]
 
 
 @pytest.mark.parametrize("call", named_calls())
-def test_wrong_arguments_are_refused_by_name(call):
+def test_wrong_arguments_are_refused_by_name(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some wrong values are names of files
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         call.function(**call.arguments)
@@ -81,7 +114,7 @@ def test_wrong_arguments_are_refused_by_name(call):
 @pytest.mark.parametrize("module", MODULES)
 def test_every_public_name_is_called(module):
     """Apart from records, which hold what they are given."""
-    calls = import_module(f"tests.valid_calls.{module}")
-    called = {name.split(".")[0] for name in calls.calls()}
+    called = {name.split(".")[0] for name in calls_of(module)}
     public = set(import_module(f"pyro_tkam.{module}").__all__)
-    assert public - called == set(calls.RECORDS)
+    records = import_module(f"tests.valid_calls.{module}").RECORDS
+    assert public - called == set(records)

@@ -12,6 +12,9 @@ import pyro
 import torch
 from pyro.util import get_rng_state, set_rng_state
 
+from pyro_tkam._checks import function as called
+from pyro_tkam._checks import iterable
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -48,6 +51,8 @@ def map_seeded(
     >>> all(torch.equal(a, b) for a, b in zip(here, there))
     True
     """
+    called("function", function, "an item")
+    iterable("items", items, "arguments of the function")
     check_executor(executor)
     items = list(items)
     first = int(torch.randint(2**31, ()))

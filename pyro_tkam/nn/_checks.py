@@ -28,6 +28,12 @@ def known(argument: str, name: object, table: Mapping[str, T]) -> T:
     return table[name]
 
 
+def text(argument: str, value: object) -> None:
+    """Check that ``value`` is a text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{argument} must be text, got {value!r}")
+
+
 def integer(argument: str, value: int, at_least: int) -> int:
     """Check that ``value`` is an integer of at least ``at_least``."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -62,11 +68,10 @@ def last_dimension(argument: str, value: Tensor, size: int) -> None:
         raise ValueError(f"{argument} must have shape (*, {size}), got {tuple(value.shape)}")
 
 
-def broadcastable(argument: str, value: Tensor, shape: torch.Size) -> None:
+def broadcastable(argument: str, value: Tensor, shape: torch.Size, of: str = "batch_shape") -> None:
     """Check that the shape of ``value`` broadcasts against ``shape``."""
     pairs = zip(reversed(value.shape), reversed(shape), strict=False)
     if any(a != b and 1 not in (a, b) for a, b in pairs):
         raise ValueError(
-            f"{argument} must broadcast against batch_shape {tuple(shape)}, got shape "
-            f"{tuple(value.shape)}"
+            f"{argument} must broadcast against {of} {tuple(shape)}, got shape {tuple(value.shape)}"
         )

@@ -294,6 +294,7 @@ class AutoregressivePrior(PyroModule):
         _checks.number("least", least, at_least=0)
         if self.num_labels:
             raise ValueError(f"num_labels must be 0 for pruning, got {self.num_labels}")
+        _checks.integer("num_samples", num_samples, 1)
         density = self()
         keeps = density.dependence(num_samples).amax(0) >= least
         if self.network is not None:

@@ -137,7 +137,7 @@ def constraint_of(name: str, basis: Basis, periods: int) -> Constraint | None:
     :raises ValueError: for an unknown name and a basis that cannot keep to it.
     """
     periods = _checks.integer("periods", periods, 1)
-    if name == "none":
+    if isinstance(name, str) and name == "none":
         _one_period(periods)
         return None
     return _checks.known("constraint", name, CONSTRAINTS)(basis, periods)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -126,7 +127,8 @@ class ConvGenerator(PyroModule):
         >>> ConvGenerator.for_images(5, (28, 28), channels=4)(torch.rand(2, 5)).shape
         torch.Size([2, 28, 28])
         """
-        shape = tuple(data_shape)
+        _checks.integer("channels", channels, 1)
+        shape = _checks.sizes("data_shape", data_shape)
         if len(shape) not in (2, 3) or shape[-1] != shape[-2]:
             raise ValueError(
                 "data_shape must be (side, side) or (colors, side, side) for a convolutional "
@@ -158,6 +160,8 @@ class ConvGenerator(PyroModule):
             channel made by :meth:`for_images`, ``(height, width)``.
         """
         _checks.last_dimension("z", z, self.latent_dim)
+        if not torch.is_autocast_enabled(z.device.type):
+            _checks.same_dtype("z", z, self.layers[0].weight, "the weights")
         images = self.layers(z.reshape(-1, self.latent_dim, 1, 1))
         return self._output(images).reshape(*z.shape[:-1], *self.data_shape)
 

@@ -102,6 +102,8 @@ def fit_density(
     whole_number("patience", patience, 1)
     number("learning_rate", learning_rate, 0)
     weights = _checked(prior, samples, weights)
+    if label is not None:
+        _check_label(label, len(samples))
     count = max(int(HELD_OUT * len(samples)), 1)
     order = torch.randperm(len(samples), device=samples.device)
     held_out = order[:count]
@@ -148,6 +150,15 @@ def fit_density(
         with torch.no_grad():
             fitted = float(score(own))
     return DensityFit(fitted, best, step, kept)
+
+
+def _check_label(label: Tensor, rows: int) -> None:
+    dense("label", label)
+    if label.is_floating_point() or label.is_complex() or label.shape != (rows,):
+        raise ValueError(
+            f"label must be integers of shape ({rows},), got {label.dtype} of shape "
+            f"{tuple(label.shape)}"
+        )
 
 
 def _checked(prior: Any, samples: Tensor, weights: Tensor | None) -> Tensor:

@@ -103,7 +103,8 @@ class SequenceEncoder(PyroModule):
                 f"{'None' if encoded is None else 'one'}"
             )
         tokens, lengths = until_end(tokens)
-        longest = int(lengths.max()) if is_concrete(lengths) else tokens.shape[-1]
+        known = is_concrete(lengths) and lengths.numel()
+        longest = int(lengths.max()) if known else tokens.shape[-1]
         if longest > self.max_length:
             raise ValueError(
                 f"tokens must have at most max_length={self.max_length} symbols, got {longest}"

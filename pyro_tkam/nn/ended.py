@@ -184,6 +184,8 @@ def beam_search(
 
 def _beside(encoded: Encoded, batch: torch.Size) -> Encoded:
     """Return an encoded sequence with one row for all beams and draws of a row of the batch."""
+    if not isinstance(encoded, Encoded):
+        raise TypeError(f"encoded must be an Encoded or None, got {encoded!r}")
     features = encoded.features.expand(*batch, -1, -1).flatten(0, -3)
     mask = encoded.mask.expand(*batch, -1).flatten(0, -2)
     return Encoded(features[:, None, None], mask[:, None, None])

@@ -385,8 +385,8 @@ class _Run:
         y = self._cast(y)
         if self.penalty:
             outputs, penalty = self.net.penalized(x)
-            return self.loss(outputs, y), penalty
-        loss = self.loss(self.net(x), y)
+            return _scalar(self.loss(outputs, y)), penalty
+        loss = _scalar(self.loss(self.net(x), y))
         return loss, torch.zeros_like(loss)
 
     @torch.no_grad()
@@ -406,3 +406,10 @@ class _Run:
                 f"loss must stay finite, got {found[0]} with penalty {found[1]} at step {step}; "
                 "take a smaller rate, or a network in float64"
             )
+
+
+def _scalar(loss: Any) -> Tensor:
+    """Return what a user's loss has returned, if it is one number."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
+        raise TypeError(f"loss must return a tensor of one number, got {loss!r}")
+    return loss

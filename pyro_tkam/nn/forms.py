@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_tkam._optional import needs
+from pyro_tkam.nn import _checks
 
 #: a function of a namespace of functions and its argument, such as ``lambda f, u: f.exp(-u**2)``
 Definition = Callable[[Any, Any], Any]
@@ -169,6 +170,11 @@ class Form:
     name: str
     definition: Definition
     cost: int = 0
+
+    def __post_init__(self) -> None:
+        _checks.text("name", self.name)
+        _checks.function("definition", self.definition, "a namespace and an argument")
+        _checks.whole_number("cost", self.cost, 0)
 
     def __call__(self, u: Tensor) -> Tensor:
         """Evaluate :math:`g` elementwise; NaN or infinite where it has no value."""

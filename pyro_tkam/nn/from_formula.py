@@ -56,6 +56,8 @@ class Layout:
         with needs("symbolic"):
             import sympy
         self._sympy = sympy
+        if not expressions:
+            raise ValueError("formula must be one formula or more, got none")
         unknown = {str(s) for each in expressions for s in each.free_symbols} - set(symbols)
         if unknown:
             raise ValueError(f"symbols must hold {sorted(unknown)}, got {list(symbols)}")

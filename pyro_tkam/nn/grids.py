@@ -68,7 +68,7 @@ def update_grid(
     max_change: float,
 ) -> GridUpdate:
     """Update a bank's grid; the arguments are those of :meth:`UnivariateFunctions.update_grid`."""
-    functions = _checked(bank, samples, uniform_share, max_change)
+    functions = _checked(bank, samples, uniform_share, max_change, widen, shrink)
     dtype = functions.coefficients.dtype
     old = functions.basis.cast(torch.float64)
     size = (
@@ -134,12 +134,19 @@ def forget_moments(optimizer: Any, parameters: Iterable[nn.Parameter]) -> None:
 
 
 def _checked(
-    bank: UnivariateFunctions, samples: Tensor | None, uniform_share: float, max_change: float
+    bank: UnivariateFunctions,
+    samples: Tensor | None,
+    uniform_share: float,
+    max_change: float,
+    widen: bool,
+    shrink: bool,
 ) -> BoundFunctions:
     """Check everything before anything changes, and read the parameters."""
     check_learned(bank, ("coefficients",), "a grid update")
     refuse_constrained(bank, "a grid update")
     _checks.share("uniform_share", uniform_share)
+    _checks.flag("widen", widen)
+    _checks.flag("shrink", shrink)
     if not isinstance(max_change, float) or max_change != math.inf:
         _checks.number("max_change", max_change, 0)
     functions: BoundFunctions = bank.bound()

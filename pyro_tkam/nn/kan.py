@@ -249,7 +249,7 @@ class KAN(PyroModule):
                 samples = self._between(number, layer(samples))
 
     def _check_samples(self, samples: Tensor) -> Tensor:
-        regularizers.check_samples(samples)
+        regularizers.check_samples(samples, self.layers[0].basis.grid)
         if samples.dim() != 2:
             raise ValueError(f"samples must have shape (N, in), got {tuple(samples.shape)}")
         _checks.last_dimension("samples", samples, self.nodes[0].count)
@@ -309,7 +309,12 @@ class KAN(PyroModule):
         ([True, True], 0.0)
         """
         self._check_samples(samples)
+        if not isinstance(widen, bool):
+            _checks.sequence("widen", widen, "truth values")
+            for each in widen:
+                _checks.flag("every one of widen", each)
         widths = [widen] * len(self.layers) if isinstance(widen, bool) else list(widen)
+        _checks.flag("shrink", shrink)
         if len(widths) != len(self.layers):
             raise ValueError(
                 f"widen must be a bool or one for each of {len(self.layers)} layers, got {widen}"

@@ -137,10 +137,11 @@ class KANEdges(UnivariateFunctions):
 
     def check_edge(self, edge: tuple[int, int]) -> None:
         """Check that the layer has an edge ``(out, in)``."""
-        if not all(0 <= i < size for i, size in zip(edge, self.batch_shape, strict=True)):
-            raise ValueError(
-                f"edges must be (out, in) below {tuple(self.batch_shape)}, got {tuple(edge)}"
-            )
+        pair = isinstance(edge, tuple) and len(edge) == 2 and all(isinstance(i, int) for i in edge)
+        if not pair or not all(
+            0 <= i < size for i, size in zip(edge, self.batch_shape, strict=True)
+        ):
+            raise ValueError(f"edges must be (out, in) below {tuple(self.batch_shape)}, got {edge}")
 
     @torch.no_grad()
     def select(self, *index: Tensor) -> None:
@@ -342,7 +343,10 @@ class KANLayer(KANEdges):
         if samples is None:
             samples = regularizers.spaced_arguments(self.basis.placed.placed)
             samples = samples.reshape(len(samples), -1).expand(-1, self.in_features)
-        regularizers.check_samples(samples)
+        regularizers.check_samples(samples, self.basis.grid)
+        _checks.last_dimension("samples", samples, self.in_features)
+        if samples.dim() != 2:
+            raise ValueError(f"samples must have shape (N, in), got {tuple(samples.shape)}")
         return samples
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

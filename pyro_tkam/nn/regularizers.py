@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import jvp
 
 from pyro_tkam.nn import _checks
-from pyro_tkam.ops._points import aligned
+from pyro_tkam.ops._points import aligned, broadcasts_to
 from pyro_tkam.ops.bases import BasisFunctions
 from pyro_tkam.ops.bases.regrid import quadratic, refined_knots
 from pyro_tkam.ops.quadrature import composite
@@ -45,8 +45,18 @@ def mean_sizes(functions: BoundFunctions, samples: Tensor | None = None) -> Tens
     """
     if samples is None:
         samples = spaced_arguments(functions.basis.placed)
-    check_samples(samples)
+    check_samples(samples, functions.coefficients)
+    _check_shape(samples, functions.batch_shape)
     return functions(aligned(samples, len(functions.batch_shape))).abs().mean(0)
+
+
+def _check_shape(samples: Tensor, batch: torch.Size) -> None:
+    """Check that samples have one argument for each function, or share some."""
+    if samples.dim() > len(batch) + 1 or not broadcasts_to(samples.shape[1:], batch):
+        raise ValueError(
+            f"samples must have shape (N, *grid_batch) within {tuple(batch)}, got "
+            f"{tuple(samples.shape)}"
+        )
 
 
 def spaced_arguments(placed: Tensor) -> Tensor:
@@ -58,8 +68,12 @@ def spaced_arguments(placed: Tensor) -> Tensor:
     return refined_knots(placed[..., [0, -1]], _NUM_POINTS).movedim(-1, 0)
 
 
-def check_samples(samples: Tensor) -> None:
-    """Check that there are samples, and that they are finite."""
+def check_samples(samples: Tensor, like: Tensor) -> None:
+    """
+    Check that there are samples, and that they are finite.
+
+    :param like: the grid, whose dtype is that of the coefficients.
+    """
     _checks.dense("samples", samples)
     if samples.is_complex():
         raise TypeError(f"samples must hold real numbers, got {samples.dtype}")
@@ -69,6 +83,8 @@ def check_samples(samples: Tensor) -> None:
             f"samples must be finite, at least one, got shape {tuple(samples.shape)} with {bad} "
             "not finite"
         )
+    if not torch.is_autocast_enabled(samples.device.type):
+        _checks.same_dtype("samples", samples, like, "the coefficients")
 
 
 class PenaltyWeights(NamedTuple):

@@ -152,6 +152,9 @@ class SequenceGenerator(PyroModule):
                 f"max_length={self.max_length}, got {tuple(tokens.shape)}"
             )
         cache = self.start(z, encoded)
+        _checks.broadcastable(
+            "tokens", tokens[..., 0], cache.tokens.shape[:-1], "the latents' batch"
+        )
         batch = torch.broadcast_shapes(cache.tokens.shape[:-1], tokens.shape[:-1])
         logits, _ = self._decode(tokens.expand(*batch, -1), tokens.shape[-1], cache)
         return logits
@@ -234,6 +237,8 @@ class SequenceGenerator(PyroModule):
         batch = z.shape[:-1]
         mask = None
         if encoded is not None:
+            if not isinstance(encoded, Encoded):
+                raise TypeError(f"encoded must be an Encoded or None, got {encoded!r}")
             _checks.last_dimension("encoded.features", encoded.features, features.shape[-1])
             batch = torch.broadcast_shapes(batch, encoded.mask.shape[:-1])
             both = [features, encoded.features.to(features.dtype)]

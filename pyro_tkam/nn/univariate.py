@@ -11,6 +11,7 @@ import torch
 from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
+from pyro_tkam._checks import LARGEST_FLOAT
 from pyro_tkam.nn import _checks, regularizers
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.basis import Basis
@@ -111,10 +112,10 @@ class UnivariateFunctions(PyroModule):
         self.batch_shape = torch.Size([_checks.integer("batch_shape", size, 1) for size in shape])
         self._activation = _checks.known("activation", activation, ACTIVATIONS)
         unit = 1 / math.sqrt(_checks.integer("fan_in", fan_in, 1))
-        noise_scale = _checks.number("noise_scale", noise_scale)
-        base_mean = _checks.number("base_mean", base_mean)
-        base_spread = _checks.number("base_spread", base_spread)
-        spline_scale = _checks.number("spline_scale", spline_scale)
+        noise_scale = _checks.number("noise_scale", noise_scale, at_most=LARGEST_FLOAT)
+        base_mean = _checks.number("base_mean", base_mean, at_most=LARGEST_FLOAT)
+        base_spread = _checks.number("base_spread", base_spread, at_most=LARGEST_FLOAT)
+        spline_scale = _checks.number("spline_scale", spline_scale, at_most=LARGEST_FLOAT)
         self.basis = Basis(
             basis,
             low,
@@ -321,7 +322,7 @@ class UnivariateFunctions(PyroModule):
         if samples is None:
             ends = functions.basis.placed[..., [0, -1]]
             samples = refined_knots(ends.expand(*shape, 2)[index], NUM_ARGUMENTS)
-        regularizers.check_samples(samples)
+        regularizers.check_samples(samples, functions.coefficients)
         if samples.dim() != 1 or len(samples) < 5:
             raise ValueError(
                 f"samples must have shape (N,) with N of at least 5, got {tuple(samples.shape)}"

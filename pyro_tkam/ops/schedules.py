@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import length, whole_number
 from pyro_tkam.ops._concrete import is_concrete
 
 
@@ -28,10 +29,8 @@ def power_law(num: int, exponent: float = 1.0, *, dtype: torch.dtype | None = No
     >>> power_law(3, 2.0)
     tensor([0.0000, 0.2500, 1.0000])
     """
-    if num < 2:
-        raise ValueError(f"num must be at least 2, got {num}")
-    if not (0 < exponent < math.inf):
-        raise ValueError(f"exponent must be positive and finite, got {exponent}")
+    whole_number("num", num, 2)
+    length("exponent", exponent)
     return torch.linspace(0, 1, num, dtype=dtype).pow(exponent)
 
 

@@ -222,7 +222,7 @@ def test_a_whole_run_from_the_flag(tmp_path):
         ),
         (
             {"objective": "steppingstone", "chains": ChainConfig(num_temperatures=1)},
-            "num must be at least 2",
+            "num_temperatures must be a whole number of at least 2",
         ),
     ],
 )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
+from pyro_tkam._checks import mapping, number
 from pyro_tkam.infer.evidence.prior_sensitivity import SENSITIVITY, VAGUE_WIDTH, WIDTH
 from pyro_tkam.infer.results import Evidence
 
@@ -103,6 +104,9 @@ def _prior(
 ) -> Mapping[str, float]:
     if given is None:
         return dict.fromkeys(evidences, 1 / len(evidences))
+    mapping("prior_probabilities", given, "names to probabilities")
+    for name, value in given.items():
+        number(f"prior_probabilities[{name!r}]", value)
     if set(given) != set(evidences):
         raise ValueError(
             f"prior_probabilities must have the names {sorted(evidences)}, got {sorted(given)}"

@@ -10,7 +10,8 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import Tensor
 
-from pyro_tkam.infer.evidence.from_draws import positions_of_draws
+from pyro_tkam.infer.evidence.from_draws import positions_of_draws, samples_of
+from pyro_tkam.infer.model.arguments import keywords
 from pyro_tkam.infer.model.coordinates import around_mean
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.requirements import check_data
@@ -51,9 +52,10 @@ def fitted_guide(
     >>> round(ImportanceSampling(model, guide).run(x).evidence.value, 2)  # exactly -1.328
     -1.33
     """
-    checked = check_data(model, args, dict(model_kwargs or {}))
+    samples = samples_of(draws)
+    checked = check_data(model, args, keywords(model_kwargs))
     density = ModelDensity(model, checked.args, checked.kwargs, batch_plates=())
-    positions = positions_of_draws(density, draws).double()
+    positions = positions_of_draws(density, samples).double()
     if not positions.isfinite().all():
         raise ValueError("draws must have no value on the boundary of its support, got some")
     guide = AutoMultivariateNormal(model)

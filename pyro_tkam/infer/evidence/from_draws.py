@@ -8,12 +8,15 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.infer.diagnosis import chains_verdict, score_verdict
 from pyro_tkam.infer.evidence.cross_bridge import cross_fitted_evidence
 from pyro_tkam.infer.evidence.prior_sensitivity import prior_verdict
+from pyro_tkam.infer.model.arguments import keywords
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.layouts import one_turn
 from pyro_tkam.infer.model.requirements import check_model
@@ -21,6 +24,7 @@ from pyro_tkam.infer.model.sites import is_latent
 from pyro_tkam.infer.model.values import positions_of_values
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.infer.tempering.estimates import log_joint
+from pyro_tkam.ops._arguments import dense
 from pyro_tkam.ops.estimators import mean_standard_error
 
 MOST_LOST = 0.1
@@ -28,6 +32,7 @@ MOST_LOST = 0.1
 
 LOST_LIMIT = 0.01
 SCORED_DRAWS = 1000
+FEWEST_PROPOSALS = 100
 MODES_NOTE = "bridge sampling counts the modes that the draws have found, and no others"
 
 
@@ -73,7 +78,9 @@ def bridge_evidence(
     >>> round(evidence.value, 2)  # exactly log N(0.5; 0, sqrt(2)) = -1.328
     -1.33
     """
-    checked = check_model(model, args, dict(model_kwargs or {}))
+    if num_proposals is not None:
+        whole_number("num_proposals", num_proposals, FEWEST_PROPOSALS)
+    checked = check_model(model, args, keywords(model_kwargs))
     nodes = checked.first.plain.nodes
     samples = _by_site(samples_of(draws), [name for name in nodes if is_latent(nodes[name])])
     turns = one_turn(nodes, _flat(samples))
@@ -107,11 +114,12 @@ def samples_of(draws: Any) -> dict[str, Tensor]:
         or not all the same ones.
     """
     if isinstance(draws, str | PathLike):
-        from pyro_tkam._arviz import load
+        from pyro_tkam._arviz import check_netcdf, load
 
+        check_netcdf("draws", draws)
         draws = load(draws)
     if isinstance(draws, Mapping) and not hasattr(draws, "groups"):
-        samples = {name: torch.as_tensor(value) for name, value in draws.items()}
+        samples = {name: _array(name, value) for name, value in draws.items()}
     elif hasattr(draws, "get_samples"):
         if not getattr(draws, "_samples", True):
             raise ValueError("draws must be of a sampler that has run, got one that has not")
@@ -125,7 +133,20 @@ def samples_of(draws: Any) -> dict[str, Tensor]:
             "get_samples(group_by_chain=True) gives, got "
             f"{ {name: tuple(value.shape) for name, value in samples.items()} }"
         )
+    (lead,) = leads
+    if 0 in lead:
+        raise ValueError(f"draws must be of one chain or more, and not empty, got {lead}")
     return samples
+
+
+def _array(name: Any, value: Any) -> Tensor:
+    """Return the draws of one site as a tensor."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        value = torch.as_tensor(value)
+    dense(f"draws[{name!r}]", value)
+    if value.is_complex():
+        raise TypeError(f"draws[{name!r}] must hold real numbers, got {value.dtype}")
+    return torch.as_tensor(value)
 
 
 def _arviz_samples(draws: Any) -> dict[str, Tensor]:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_tkam._checks import one_of, share, whole_number
+from pyro_tkam._checks import flag, one_of, share, whole_number
 from pyro_tkam.infer.evidence.proposals import Proposal
+from pyro_tkam.infer.model.arguments import check_callable
 from pyro_tkam.infer.model.attempt import check_memory, telling_memory
 from pyro_tkam.infer.model.plates import CoupledDataError
 from pyro_tkam.infer.model.requirements import Checked, check_guide, check_model
@@ -165,8 +166,7 @@ class ImportanceSampling:
     ) -> None:
         one_of("resampler", resampler, RESAMPLERS)
         whole_number("num_particles", num_particles, FEWEST_PARTICLES)
-        if not callable(model):
-            raise TypeError(f"model must be callable, got {type(model).__name__}")
+        check_callable(model)
         if guide is not None and not callable(guide):
             raise TypeError(f"guide must be callable or None, got {type(guide).__name__}")
         share("ess_threshold", ess_threshold)
@@ -180,7 +180,7 @@ class ImportanceSampling:
         self.guide = guide
         self.num_particles = num_particles
         self.ess_threshold = ess_threshold
-        self.joint = joint
+        self.joint = flag("joint", joint)
         self._resampler = RESAMPLERS[resampler]
 
     def run(self, *args: Any, **kwargs: Any) -> WeightedDraws:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
-from pyro_tkam._checks import one_of, whole_number
+from pyro_tkam._checks import iterable, one_of, whole_number
 from pyro_tkam.infer.evidence.annealed import Annealing
 from pyro_tkam.infer.evidence.importance import ImportanceSampling
 from pyro_tkam.infer.evidence.joint import JointEvidence
@@ -17,6 +17,7 @@ from pyro_tkam.infer.evidence.prior_factors import PriorFactorsAsData, has_prior
 from pyro_tkam.infer.evidence.proposals import Proposal
 from pyro_tkam.infer.mcmc.kernels.automala import AutoMALA
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
+from pyro_tkam.infer.model.arguments import check_callable, keywords
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.plates import CoupledDataError, common_plates
 from pyro_tkam.infer.model.requirements import Checked, check_guide, check_model
@@ -112,14 +113,12 @@ def log_evidence(
     """
     one_of("method", method, METHODS)
     _check_options(method, options)
-    if not callable(model):
-        raise TypeError(f"model must be callable, got {type(model).__name__}")
-    if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
-        raise TypeError(f"model_kwargs must be a mapping, got {type(model_kwargs).__name__}")
+    check_callable(model)
+    given = keywords(model_kwargs)
     kernel = AutoMALA(model) if kernel is None else check_kernel(kernel)
     if kernel.model != model:  # bound methods are equal, not the same
         raise ValueError(f"kernel must be made from the model {model}, got one of {kernel.model}")
-    checked = check_model(model, args, dict(model_kwargs or {}))
+    checked = check_model(model, args, given)
     if options.get("guide") is not None:
         check_guide(options["guide"], model, checked)
     call = Call(kernel, checked)
@@ -250,6 +249,10 @@ METHODS: dict[str, Callable[..., Evidence]] = {
 }
 
 
+OF_ALL = {"method", "model_kwargs", "kernel"}
+"""What :func:`log_evidence` takes with every method."""
+
+
 @dataclass(frozen=True)
 class _OneEvidence:
     """What a worker computes; a lambda could not be pickled."""
@@ -288,4 +291,9 @@ def log_evidences(
     >>> [round(each.value, 1) for each in log_evidences(model, torch.tensor([0.0, 2.0]))]
     [-1.3, -2.3]
     """
+    method = options.get("method", "auto")
+    one_of("method", method, METHODS)
+    _check_options(method, {name: options[name] for name in options.keys() - OF_ALL})
+    check_callable(model)
+    iterable("many", many, "arguments")
     return map_seeded(_OneEvidence(model, options), many, executor=executor)

@@ -7,7 +7,23 @@ from typing import Any
 
 import torch
 
+from pyro_tkam._checks import file_path
 from pyro_tkam._files import archive_fault, replacing
+
+
+def checkpoint_file(checkpoint: Any) -> Path:
+    """Return the file of a checkpoint.
+
+    :param checkpoint: its path.
+    :raises TypeError: for what is no path.
+    :raises ValueError: if its folder is missing, or it is a folder.
+    """
+    file = file_path("checkpoint", checkpoint)
+    if not file.parent.is_dir():
+        raise ValueError(f"checkpoint must be in a folder that exists, got {checkpoint}")
+    if file.is_dir():
+        raise ValueError(f"checkpoint must be a file, got the folder {checkpoint}")
+    return file
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

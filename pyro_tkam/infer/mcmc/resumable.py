@@ -8,17 +8,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.infer.mcmc.logger import ProgressBar
+from pyro.infer.mcmc.util import select_samples
 from torch import Tensor
 
-from pyro_tkam._checks import whole_number
-from pyro_tkam.infer.mcmc.checkpoint import load_checkpoint, save_checkpoint
+from pyro_tkam._checks import flag, whole_number
+from pyro_tkam.infer.mcmc.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from pyro_tkam.infer.mcmc.metric import Evaluated
 from pyro_tkam.infer.model.attempt import telling_memory
 from pyro_tkam.infer.model.coordinates import Layout
@@ -88,17 +88,18 @@ class BatchRun(ABC):
         self.num_samples = num_samples
         self.warmup_steps = warmup_steps
         self.num_chains = num_chains
-        self.disable_progbar = disable_progbar
-        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.disable_progbar = flag("disable_progbar", disable_progbar)
+        self.checkpoint = None if checkpoint is None else checkpoint_file(checkpoint)
         self.checkpoint_every = checkpoint_every
-        if self.checkpoint is not None and not self.checkpoint.parent.is_dir():
-            raise ValueError(f"checkpoint must be in a folder that exists, got {checkpoint}")
         self._unsaved = 0
         self._records: dict[str, Tensor] = {}
         self._done = 0
         self._rng: dict[str, Tensor] = {}
         self._identity: dict[str, Any] = {}
         self._resumed: dict[str, Any] | None = None
+
+    #: what the chains' part of a state is made of
+    entries: ClassVar[frozenset[str]]
 
     @abstractmethod
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
@@ -174,6 +175,11 @@ class BatchRun(ABC):
         if not isinstance(state, Mapping) or not state.keys() >= STATE_ENTRIES:
             got = sorted(state) if isinstance(state, Mapping) else type(state).__name__
             raise ValueError(f"state must have the entries {sorted(STATE_ENTRIES)}, got {got}")
+        if not isinstance(state["chains"], Mapping) or state["chains"].keys() != self.entries:
+            raise ValueError(
+                f"state must be of a {type(self).__name__}, which has the entries "
+                f"{sorted(self.entries)}, got {sorted(state['chains'])}"
+            )
         if state["kernel"] != type(self.kernel).__name__:
             raise ValueError(
                 f"state must be of the kernel {type(self.kernel).__name__}, got one of "
@@ -306,6 +312,25 @@ def check_mass(prob: Any) -> float:
     if not isinstance(prob, int | float) or not 0 < prob < 1:
         raise ValueError(f"prob must be a number between 0 and 1, got {prob!r}")
     return prob
+
+
+def select_draws(
+    samples: dict[str, Tensor], num_samples: int | None, group_by_chain: bool
+) -> dict[str, Tensor]:
+    """
+    Return draws by site as Pyro's samplers do.
+
+    :param samples: ``(chain, draw, ...)`` by site.
+    :param num_samples: if given, so many draws with replacement.
+    :param group_by_chain: keep the chain dimension.
+    :raises ValueError: for a number of draws that is none.
+    """
+    if num_samples is not None:
+        whole_number("num_samples", num_samples, 0)
+    selected: dict[str, Tensor] = select_samples(
+        samples, num_samples, flag("group_by_chain", group_by_chain)
+    )
+    return selected
 
 
 @contextmanager

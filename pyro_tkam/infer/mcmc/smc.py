@@ -9,16 +9,18 @@ from os import PathLike
 from typing import Any
 
 import torch
-from pyro.infer.mcmc.util import print_summary, select_samples
+from pyro.infer.mcmc.util import print_summary
 from torch import Tensor
 
+from pyro_tkam._checks import flag, whole_number, within
 from pyro_tkam.infer.mcmc.judging import warn_of
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.mcmc.kernels.random_walk import RandomWalk
 from pyro_tkam.infer.mcmc.metric import Metric
-from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled
+from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled, check_mass, select_draws
 from pyro_tkam.infer.mcmc.smc_run import ScheduledRun, prepared
 from pyro_tkam.infer.mcmc.tempered_ensemble import POPULATIONS, Rung, TemperedEnsemble
+from pyro_tkam.infer.model.arguments import check_callable
 from pyro_tkam.infer.model.coordinates import around_mean
 from pyro_tkam.infer.parallel import check_executor, run_seeded
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
@@ -71,6 +73,8 @@ class SMC(BatchRun):
     True
     """
 
+    entries = frozenset({"pilot", "rungs", "evaluations", "seed"})
+
     def __init__(
         self,
         model: Callable[..., Any],
@@ -84,16 +88,14 @@ class SMC(BatchRun):
         checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int = 1,
     ) -> None:
-        if num_runs < FEWEST_RUNS:
-            raise ValueError(f"num_runs must be at least {FEWEST_RUNS}, got {num_runs}")
-        if num_particles < FEWEST_PARTICLES:
-            raise ValueError(
-                f"num_particles must be at least {FEWEST_PARTICLES}, got {num_particles}"
-            )
-        if not 0 < ess_threshold < 1:
-            raise ValueError(f"ess_threshold must lie in (0, 1), got {ess_threshold}")
+        check_callable(model)
+        whole_number("num_runs", num_runs, FEWEST_RUNS)
+        whole_number("num_particles", num_particles, FEWEST_PARTICLES)
+        within("ess_threshold", ess_threshold, 0, 1)
         num_particles = POPULATIONS * -(-num_particles // POPULATIONS)
         kernel = EnsembleHMC(model) if kernel is None else kernel
+        if not isinstance(kernel, EnsembleHMC | RandomWalk):
+            raise TypeError(f"kernel must be an EnsembleHMC, a RandomWalk or None, got {kernel!r}")
         super().__init__(
             kernel, num_runs, 0, num_particles, disable_progbar, checkpoint, checkpoint_every
         )
@@ -181,8 +183,10 @@ class SMC(BatchRun):
         :param group_by_chain: keep the run dimension.
         """
         self._finished("position")
-        if group_by_chain:
-            return select_samples(self._samples, num_samples, True)
+        if num_samples is not None:
+            whole_number("num_samples", num_samples, 0)
+        if flag("group_by_chain", group_by_chain):
+            return select_draws(self._samples, num_samples, True)
         weights = self.log_weights
         if weights.ndim > 2:
             raise ValueError(
@@ -202,7 +206,7 @@ class SMC(BatchRun):
         :param prob: mass of the credible interval.
         """
         self._finished("position")
-        print_summary(self._density.layout.angles_around_mean(self._samples), prob=prob)
+        print_summary(self._density.layout.angles_around_mean(self._samples), prob=check_mass(prob))
         print(self.log_evidence)
 
     @property

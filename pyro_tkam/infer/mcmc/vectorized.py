@@ -9,11 +9,11 @@ from os import PathLike
 from typing import Any
 
 import torch
-from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
+from pyro.infer.mcmc.util import diagnostics, print_summary
 from torch import Tensor
 from torch.distributions import Transform
 
-from pyro_tkam._checks import whole_number
+from pyro_tkam._checks import function, whole_number, words
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.ensemble_adaptation import EnsembleAdaptation
 from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
@@ -21,9 +21,10 @@ from pyro_tkam.infer.mcmc.initialization import find_start, floating_params, giv
 from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
-from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled, check_mass
+from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled, check_mass, select_draws
 from pyro_tkam.infer.model.coordinates import around_mean
 from pyro_tkam.infer.model.density import Density
+from pyro_tkam.infer.model.options import given_transforms
 from pyro_tkam.infer.model.requirements import check_data
 from pyro_tkam.infer.model.sites import FirstRun
 from pyro_tkam.infer.results import Verdict
@@ -106,6 +107,8 @@ class VectorizedMCMC(BatchRun):
     torch.Size([32, 100])
     """
 
+    entries = frozenset({"start", "moving", "thin"})
+
     def __init__(
         self,
         kernel: LangevinKernel,
@@ -133,10 +136,14 @@ class VectorizedMCMC(BatchRun):
             checkpoint,
             checkpoint_every,
         )
+        if hook_fn is not None:
+            function("hook_fn", hook_fn, "kernel, parameters, stage and step")
         self.hook_fn = hook_fn
+        if save_params is not None:
+            words("save_params", save_params, "names of sites")
         self.save_params = save_params
         self.thin = whole_number("thin", thin, 1)
-        self.transforms = dict(transforms) if transforms is not None else None
+        self.transforms = given_transforms(transforms)
         if initial_params is not None:
             initial_params = floating_params(initial_params)
             if num_chains == 1:
@@ -194,7 +201,7 @@ class VectorizedMCMC(BatchRun):
         :param num_samples: if given, so many draws with replacement.
         :param group_by_chain: keep the chain dimension.
         """
-        return select_samples(self._drawn(), num_samples, group_by_chain)
+        return select_draws(self._drawn(), num_samples, group_by_chain)
 
     def diagnostics(self) -> dict[str, Any]:
         """

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import words
 from pyro_tkam.infer.model.attempt import RAISED_BY_CODE, is_out_of_memory
 
 T = TypeVar("T")
@@ -32,6 +33,26 @@ def with_tensors(arguments: Any) -> Any:
     if type(arguments) in (tuple, list):
         return type(arguments)(with_tensors(value) for value in arguments)
     return arguments
+
+
+def check_callable(model: Any) -> None:
+    """Raise a TypeError for what is no model."""
+    if not callable(model):
+        raise TypeError(f"model must be callable, got {type(model).__name__}")
+
+
+def keywords(model_kwargs: Any) -> dict[str, Any]:
+    """
+    Return a model's keyword arguments, none if they are None.
+
+    :raises TypeError: for what is no mapping from names.
+    """
+    if model_kwargs is None:
+        return {}
+    if not isinstance(model_kwargs, Mapping):
+        raise TypeError(f"model_kwargs must be a mapping, got {type(model_kwargs).__name__}")
+    words("model_kwargs", list(model_kwargs), "names of arguments")
+    return dict(model_kwargs)
 
 
 def hold_arrays(arguments: Any) -> bool:

@@ -15,7 +15,9 @@ from pyro.infer.autoguide.initialization import init_to_uniform
 from torch import Tensor
 from torch.distributions import Transform
 
+from pyro_tkam._checks import flag, mapping, one_of
 from pyro_tkam.distributions import JointEnergy
+from pyro_tkam.infer.model.arguments import check_callable, told_of
 from pyro_tkam.infer.model.batching import (
     RUNNERS,
     KnownTerms,
@@ -30,6 +32,7 @@ from pyro_tkam.infer.model.coordinates import Layout, StandardNormal, Unconstrai
 from pyro_tkam.infer.model.evaluate import REFERENCE_SCALE, LogTerms, ModelTerms
 from pyro_tkam.infer.model.failures import by_rows
 from pyro_tkam.infer.model.layouts import lay_out
+from pyro_tkam.infer.model.options import check_options
 from pyro_tkam.infer.model.plates import (
     NUM_TRIALS,
     Plates,
@@ -195,10 +198,15 @@ class ModelDensity:
         trace_graph: bool = True,
         first: FirstRun | None = None,
     ) -> None:
-        if vectorization is not None and vectorization not in RUNNERS:
-            raise ValueError(
-                f"vectorization must be one of {sorted(RUNNERS)} or None, got {vectorization!r}"
-            )
+        if vectorization is not None:
+            one_of("vectorization", vectorization, RUNNERS)
+        check_callable(model)
+        check_options(transforms, init_strategy, max_plate_nesting, batch_plates, trace_graph)
+        flag("standard_normal", standard_normal)
+        if not isinstance(args, tuple):
+            raise TypeError(f"args must be a tuple of the model's arguments, got {args!r}")
+        if kwargs is not None:
+            mapping("kwargs", kwargs, "names of arguments to their values")
         self._model = model
         self._init_strategy = init_strategy
         self._transforms = dict(transforms or {})
@@ -212,6 +220,8 @@ class ModelDensity:
             self._find_structure(init_strategy, max_plate_nesting)
         else:
             self.structure = Structure.of(first)
+        self._refuse_nesting(max_plate_nesting)
+        self._refuse_plates(batch_plates, common_plates(self.structure.plain))
         joint = self._make_terms({})
         runner = (
             RUNNERS[vectorization](joint)
@@ -235,13 +245,28 @@ class ModelDensity:
         run = (self._model, self._args, self._kwargs, self.structure.plain)
         trials = trial_terms(*run, self.structure.max_plate_nesting)
         local = independent_plates(trials, chosen, runner)
-        refused = [name for name in wanted or () if name not in local]
+        self._refuse_plates(wanted, local)
+        return local
+
+    def _refuse_nesting(self, nesting: int | None) -> None:
+        """Refuse fewer dimensions than the plates of the model take."""
+        stacks = [site["cond_indep_stack"] for _, site in self.structure.sites()]
+        dims = [-frame.dim for stack in stacks for frame in stack if frame.vectorized]
+        taken = max(dims, default=0)
+        if nesting is not None and nesting < taken:
+            raise ValueError(
+                f"max_plate_nesting must be at least {taken}, the model's own, got {nesting}"
+            )
+
+    def _refuse_plates(self, wanted: Sequence[str] | Plates | None, taken: Plates) -> None:
+        """Refuse plates that are wanted and not among those that can be taken."""
+        refused = [name for name in wanted or () if name not in taken]
         if refused:
             raise ValueError(
                 "batch_plates must name plates that hold every site and couple no data, got "
-                f"{refused}; plates that hold every site: {sorted(candidates)}"
+                f"{refused}; plates that hold every site: "
+                f"{sorted(common_plates(self.structure.plain))}"
             )
-        return local
 
     def _bind(self, runner: type[Runner]) -> None:
         """Make the terms of the local plates, and what runs them."""
@@ -295,8 +320,9 @@ class ModelDensity:
         return all(normal) and all(is_unmasked(nodes[name]) for name in self.structure.latent)
 
     def _find_structure(self, init: Callable[[Site], Any], nesting: int | None) -> None:
+        run = (self._model, self._args, self._kwargs)
         self.structure = Structure.of(
-            first_run(self._model, self._args, self._kwargs, init, nesting)
+            told_of(lambda: first_run(*run, init, nesting), "model", *run)
         )
 
     def _make_terms(self, local: Plates) -> ModelTerms:

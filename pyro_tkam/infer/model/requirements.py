@@ -18,7 +18,13 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
-from pyro_tkam.infer.model.arguments import described, hold_arrays, told_of, with_tensors
+from pyro_tkam.infer.model.arguments import (
+    check_callable,
+    described,
+    hold_arrays,
+    told_of,
+    with_tensors,
+)
 from pyro_tkam.infer.model.sites import (
     FirstRun,
     Model,
@@ -31,6 +37,7 @@ from pyro_tkam.infer.model.sites import (
     sample_sites,
     unwrapped,
 )
+from pyro_tkam.ops._concrete import is_concrete
 
 _GUIDE_TRIALS = 100
 """Prior draws to find in a guide's support: one that lacks 5 % of the prior passes in 0.6 %."""
@@ -69,8 +76,7 @@ def check_data(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> C
         finite, is outside its distribution's support or is of half precision, no data in a plate,
         or data and a distribution that spread each other. What a mask hides may be anything.
     """
-    if not callable(model):
-        raise TypeError(f"model must be callable, got {type(model).__name__}")
+    check_callable(model)
     checked = _run(model, args, dict(kwargs))
     refuse_subsampling(checked.trace)
     sites = list(sample_sites(checked.trace))
@@ -218,6 +224,7 @@ def _refuse_data(name: str, site: Site, spreads: bool) -> None:
         value = torch.as_tensor(value)
     if not isinstance(value, Tensor):
         raise TypeError(f"model must have tensors as data, got {type(value).__name__} at {name!r}")
+    _refuse_kind(name, site, value)
     if not spreads:
         _refuse_spread(name, site, value)
     if _holds(site, ~value.isfinite()):
@@ -228,6 +235,20 @@ def _refuse_data(name: str, site: Site, spreads: bool) -> None:
         raise ValueError(
             "model must have data of single or double precision, got "
             f"{str(value.dtype).removeprefix('torch.')} at the observed site {name!r}"
+        )
+
+
+def _refuse_kind(name: str, site: Site, value: Tensor) -> None:
+    """Refuse data of which no density can be computed."""
+    if value.layout != torch.strided or (value.is_meta and is_concrete(value)):
+        raise ValueError(
+            "model must have dense data with values, got the layout "
+            f"{value.layout} on the device {value.device} at site {name!r}"
+        )
+    truth = value.dtype == torch.bool and not site["fn"].support.is_discrete
+    if value.is_complex() or truth:
+        raise ValueError(
+            f"model must have data that are real numbers, got {value.dtype} at site {name!r}"
         )
 
 

@@ -6,13 +6,14 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from pyro_tkam._checks import one_of, whole_number
+from pyro_tkam._checks import flag, one_of, whole_number
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.draws import Particles
@@ -137,7 +138,7 @@ class ChainMLE(MaximumLikelihood):
         self.kernel = _configured(kernel, options)
         self.num_steps = num_steps
         self.num_chains = num_chains
-        self.persistent = persistent
+        self.persistent = flag("persistent", persistent)
         self.log_prior_gradient = log_prior_gradient
         self._score = LOG_PRIOR_GRADIENTS[log_prior_gradient]
         self._bound: BoundModel | None = None
@@ -295,10 +296,23 @@ def _configured(kernel: KernelFactory | LangevinKernel, options: dict[str, Any])
                 "kernel that is made"
             )
         return kernel
-    made = kernel(_no_model, **options) if callable(kernel) else None
+    made = kernel(_no_model, **options) if _makes(kernel, options) else None
     if not isinstance(made, LangevinKernel):
         raise TypeError(f"kernel must be ULA, MALA, AutoMALA or one that is made, got {kernel!r}")
     return made
+
+
+def _makes(kernel: Any, options: dict[str, Any]) -> bool:
+    """Tell whether something can be called on a model with options."""
+    if isinstance(kernel, type):
+        return issubclass(kernel, LangevinKernel)
+    if not callable(kernel):
+        return False
+    try:
+        signature(kernel).bind(_no_model, **options)
+    except TypeError:
+        return False
+    return True
 
 
 def _no_model() -> None:

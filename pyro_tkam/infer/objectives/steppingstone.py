@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_tkam._checks import one_of, whole_number
+from pyro_tkam._checks import length, number, one_of, whole_number
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.mcmc.kernels.ula import ULA
 from pyro_tkam.infer.objectives.chains import ChainMLE, KernelFactory, PosteriorDraws
@@ -22,6 +22,11 @@ from pyro_tkam.ops.estimators import steppingstone, thermodynamic
 from pyro_tkam.ops.schedules import power_law
 
 ESTIMATORS = {"steppingstone": steppingstone, "thermodynamic": thermodynamic}
+
+
+def _constant(exponent: Any) -> Callable[[int], float]:
+    value = number("exponent", exponent)
+    return lambda step: value
 
 
 def _last(positions: Tensor, log_likelihood: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,16 +103,16 @@ class SteppingstoneMLE(ChainMLE):
             ("gradient", gradient, GRADIENTS),
         ):
             one_of(name, value, table)
-        for name, number, least in (("num_steps", num_steps, 2), ("swap_every", swap_every, 1)):
-            whole_number(name, number, least)
+        whole_number("num_steps", num_steps, 2)
+        whole_number("swap_every", swap_every, 1)
         if gradient == "reweighted" and num_chains < 2:
             raise ValueError(
                 f'num_chains must be at least 2 with gradient="reweighted", got {num_chains}'
             )
-        self.num_temperatures = num_temperatures
+        self.num_temperatures = whole_number("num_temperatures", num_temperatures, 2)
         self.swap_every = swap_every
-        self.exponent = exponent if callable(exponent) else lambda step: exponent
-        power_law(num_temperatures, self.exponent(0))
+        self.exponent = exponent if callable(exponent) else _constant(exponent)
+        length("exponent", self.exponent(0))
         super().__init__(kernel, num_steps, num_chains, log_prior_gradient, persistent, options)
         self._estimate = ESTIMATORS[estimator]
         self._posterior = GRADIENTS[gradient]

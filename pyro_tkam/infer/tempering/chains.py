@@ -106,6 +106,23 @@ class TemperedChains:
     :param swap_every: number of steps between swaps.
     """
 
+    #: what a state is made of
+    entries = frozenset(
+        {
+            "index",
+            "swaps",
+            "evaluations",
+            "dearest_step",
+            "betas",
+            "point",
+            "replicas",
+            "rejections",
+            "tuning",
+            "adaptation",
+            "resultant",
+        }
+    )
+
     def __init__(
         self,
         kernel: Mover,

@@ -8,13 +8,13 @@ from os import PathLike
 from typing import Any
 
 import torch
-from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
+from pyro.infer.mcmc.util import diagnostics, print_summary
 from torch import Tensor
 
-from pyro_tkam._checks import whole_number
+from pyro_tkam._checks import flag, whole_number
 from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
-from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass
+from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass, select_draws
 from pyro_tkam.infer.model.coordinates import around_mean
 from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.requirements import check_model
@@ -177,6 +177,8 @@ class ParallelTempering(BatchRun):
     torch.Size([8, 8, 200])
     """
 
+    entries = TemperedChains.entries
+
     def __init__(
         self,
         kernel: LangevinKernel,
@@ -209,8 +211,10 @@ class ParallelTempering(BatchRun):
                 "got one made from potential_fn"
             )
         self.swap_every = whole_number("swap_every", swap_every, 1)
-        self.keep_all = keep_all
-        self.standard_normal = standard_normal
+        self.keep_all = flag("keep_all", keep_all)
+        self.standard_normal = flag("standard_normal", standard_normal)
+        if max_evaluations is not None:
+            whole_number("max_evaluations", max_evaluations, 1)
         self.max_evaluations = max_evaluations
         self._ladder = make_ladder(schedule, num_temperatures)
         self.prepared: ModelDensity | None = None
@@ -255,7 +259,7 @@ class ParallelTempering(BatchRun):
         """
         Return posterior draws (``t = 1``) by site, as :meth:`VectorizedMCMC.get_samples` does.
         """
-        return select_samples(self._finished().samples, num_samples, group_by_chain)
+        return select_draws(self._finished().samples, num_samples, group_by_chain)
 
     def diagnostics(self) -> dict[str, Any]:
         """

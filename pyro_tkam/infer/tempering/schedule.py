@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_tkam._checks import whole_number
 from pyro_tkam.ops import schedules
+from pyro_tkam.ops._arguments import dense
 
 START_EXPONENT = 4.0
 """
@@ -83,6 +84,7 @@ def make_ladder(schedule: str | Tensor, num_temperatures: int) -> Ladder:
     """
     whole_number("num_temperatures", num_temperatures, 2)
     if isinstance(schedule, Tensor):
+        dense("schedule", schedule)
         return FixedLadder(schedule)
     named: dict[str, Callable[[], Ladder]] = {
         "adaptive": lambda: AdaptiveLadder(num_temperatures),

@@ -168,9 +168,10 @@ def locate(
     place = (z - grid[..., 0]) * rate + degree
     u = place.clamp(first, last)
     cell = u.detach().floor().clamp(max=last - 1)
+    index = cell.int().clamp(first, last - 1)  # of NaN, whose values are NaN, some cell
     if linear:
-        return cell.int(), u - cell, rate.expand(u.shape), place - u
-    return cell.int(), u - cell, rate * (u == place), None
+        return index, u - cell, rate.expand(u.shape), place - u
+    return index, u - cell, rate * (u == place), None
 
 
 def reach_out(beyond: Tensor) -> bool:

@@ -458,7 +458,11 @@ def test_persistent_chains_go_on(tempered: bool) -> None:
             ValueError,
             "swap_every must be a whole number of at least 1, got 0",
         ),
-        (lambda: SteppingstoneMLE(num_temperatures=1), ValueError, "num must be at least 2"),
+        (
+            lambda: SteppingstoneMLE(num_temperatures=1),
+            ValueError,
+            "num_temperatures must be a whole number of at least 2",
+        ),
         (lambda: SteppingstoneMLE(exponent=0.0), ValueError, "exponent must be positive"),
         (
             lambda: SteppingstoneMLE().loss(conjugate, conjugate, X),

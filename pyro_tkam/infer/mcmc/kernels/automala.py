@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import flag, length
 from pyro_tkam.infer.mcmc.adaptation import (
     FrameAdaptation,
     RoundAdaptation,
@@ -71,14 +72,16 @@ class AutoMALA(LangevinKernel):
         standardize: bool = True,
         **options: Any,
     ) -> None:
-        if not 0 < min_step_size <= step_size <= max_step_size:
+        smallest = length("min_step_size", min_step_size)
+        largest = length("max_step_size", max_step_size)
+        super().__init__(model, potential_fn, step_size=step_size, **options)
+        if not smallest <= self.initial_step_size <= largest:
             raise ValueError(
                 "min_step_size, step_size and max_step_size must be positive and ascending, got "
                 f"{min_step_size}, {step_size} and {max_step_size}"
             )
-        super().__init__(model, potential_fn, step_size=step_size, **options)
-        self.standardize = standardize
-        self.limits = (min_step_size, max_step_size)
+        self.standardize = flag("standardize", standardize)
+        self.limits = (smallest, largest)
 
     def step(
         self, point: Point, target: Target, tuning: Tuning, adjusted: bool

@@ -15,10 +15,13 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 from torch.distributions import Transform
 
+from pyro_tkam._checks import function, length, whole_number
 from pyro_tkam.infer.mcmc.chains import Adaptation, Chains
 from pyro_tkam.infer.mcmc.initialization import check_params, find_start, given_start
 from pyro_tkam.infer.mcmc.metric import Metric
+from pyro_tkam.infer.model.arguments import check_callable
 from pyro_tkam.infer.model.density import Density, ModelDensity
+from pyro_tkam.infer.model.options import check_options, given_transforms
 from pyro_tkam.infer.model.potential import Potential, PotentialDensity
 from pyro_tkam.infer.model.requirements import check_data
 from pyro_tkam.infer.model.sites import Model, Site
@@ -65,17 +68,18 @@ class LangevinKernel(MCMCKernel):
                 "model or potential_fn must be given, and one of them only, got "
                 f"{'neither' if model is None else 'both'}"
             )
-        if model is not None and not callable(model):
-            raise TypeError(f"model must be callable, got {type(model).__name__}")
-        if not isinstance(step_size, int | float) or not 0 < step_size < float("inf"):
-            raise ValueError(f"step_size must be positive and finite, got {step_size!r}")
+        if model is not None:
+            check_callable(model)
+        else:
+            function("potential_fn", potential_fn, "unconstrained values by site")
+        if num_unadjusted is not None:
+            whole_number("num_unadjusted", num_unadjusted, 0)
+        check_options(transforms, init_strategy, max_plate_nesting, batch_plates, trace_graph)
         self.model = model
         self.potential_fn = potential_fn
-        self.initial_step_size = float(step_size)
+        self.initial_step_size = length("step_size", step_size)
         self.num_unadjusted = num_unadjusted
-        self.transforms: dict[str, Transform] | None = (
-            dict(transforms) if transforms is not None else None
-        )
+        self.transforms = given_transforms(transforms)
         self._options: dict[str, Any] = {
             "transforms": transforms,
             "max_plate_nesting": max_plate_nesting,

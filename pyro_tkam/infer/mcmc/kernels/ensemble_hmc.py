@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import length, whole_number, within
 from pyro_tkam.infer.mcmc.chains import Adaptation, Chains
 from pyro_tkam.infer.mcmc.ensemble_adaptation import WINDOWS, EnsembleAdaptation, FixedMetric
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
@@ -77,18 +78,10 @@ class EnsembleHMC(LangevinKernel):
         step_size: float = 0.5,
         **options: Any,
     ) -> None:
-        if not 0 < trajectory_length < math.inf:
-            raise ValueError(
-                f"trajectory_length must be positive and finite, got {trajectory_length}"
-            )
-        if max_steps < 2:
-            raise ValueError(f"max_steps must be at least 2, got {max_steps}")
-        if not 0 < target_accept_prob < 1:
-            raise ValueError(f"target_accept_prob must lie in (0, 1), got {target_accept_prob}")
         super().__init__(model, potential_fn, step_size=step_size, **options)
-        self.trajectory_length = float(trajectory_length)
-        self.max_steps = max_steps
-        self.target_accept_prob = target_accept_prob
+        self.trajectory_length = length("trajectory_length", trajectory_length)
+        self.max_steps = whole_number("max_steps", max_steps, 2)
+        self.target_accept_prob = within("target_accept_prob", target_accept_prob, 0, 1)
 
     def step(
         self, point: Point, target: Target, tuning: Tuning, adjusted: bool

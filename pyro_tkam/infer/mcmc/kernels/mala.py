@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from pyro_tkam._checks import flag, within
 from pyro_tkam.infer.mcmc.adaptation import DualAveragingAdaptation
 from pyro_tkam.infer.mcmc.chains import Adaptation
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
@@ -54,12 +55,10 @@ class MALA(LangevinKernel):
         adapt_mass_matrix: bool = True,
         **options: Any,
     ) -> None:
-        if not 0 < target_accept_prob < 1:
-            raise ValueError(f"target_accept_prob must lie in (0, 1), got {target_accept_prob}")
         super().__init__(model, potential_fn, step_size=step_size, **options)
-        self.target_accept_prob = target_accept_prob
-        self.adapt_step_size = adapt_step_size
-        self.adapt_mass_matrix = adapt_mass_matrix
+        self.target_accept_prob = within("target_accept_prob", target_accept_prob, 0, 1)
+        self.adapt_step_size = flag("adapt_step_size", adapt_step_size)
+        self.adapt_mass_matrix = flag("adapt_mass_matrix", adapt_mass_matrix)
 
     def step(
         self, point: Point, target: Target, tuning: Tuning, adjusted: bool

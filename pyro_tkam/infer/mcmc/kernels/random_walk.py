@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from pyro_tkam._checks import length, whole_number, within
 from pyro_tkam.ops.langevin import Noise, Point, StepInfo, Target, Tuning
 from pyro_tkam.ops.random_walk import random_walk_step
 
@@ -27,15 +28,9 @@ class RandomWalk:
     def __init__(
         self, num_steps: int = 10, step_size: float = 2.38, target_accept_prob: float = 0.25
     ) -> None:
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-        if not 0 < step_size < float("inf"):
-            raise ValueError(f"step_size must be positive and finite, got {step_size}")
-        if not 0 < target_accept_prob < 1:
-            raise ValueError(f"target_accept_prob must lie in (0, 1), got {target_accept_prob}")
-        self.num_steps = num_steps
-        self.initial_step_size = float(step_size)
-        self.target_accept_prob = target_accept_prob
+        self.num_steps = whole_number("num_steps", num_steps, 1)
+        self.initial_step_size = length("step_size", step_size)
+        self.target_accept_prob = within("target_accept_prob", target_accept_prob, 0, 1)
 
     def step(
         self, point: Point, target: Target, tuning: Tuning, adjusted: bool
