@@ -209,6 +209,27 @@ def test_what_the_performance_page_says_of_the_autoregressive_prior_is_in_commit
     assert {run["seed"] for run in runs if run["name"] == ours} == {0, 1, 2}
 
 
+def test_what_the_performance_page_says_of_asked_classes_is_in_committed_results():
+    text = " ".join((DOCS / "performance.rst").read_text().split())
+    results = json.loads((DOCS / "results" / "conditional.json").read_text())
+    near = [run for run in results["validation"] if run["frechet"] < 0.27]
+    best = max(near, key=lambda run: run["right"])["noise"]
+    assert {run["noise"] for run in results["runs"]} == {best}
+    assert {run["noise"] for run in results["validation"]} == {0.2, 0.3, 0.4}
+    assert "one of three (0.2, 0.3, 0.4), compared on 800 of the 4,000 digits" in text
+
+    def mean(runs: list[dict[str, float]], of: str) -> float:
+        return statistics.mean(run[of] for run in runs)
+
+    assert mean(results["runs"], "frechet") < 0.27
+    assert 0.93 < mean(results["runs"], "right") < results["held_out_right"]
+    assert "Samples are nearly as often of their class as real digits are." in text
+    runs = json.loads((DOCS / "results" / "quality.json").read_text())["runs"]
+    plain = [run for run in runs if run["name"] == "autoregressive, 81 blocks, falling"]
+    assert mean(results["runs"], "nearest_training") < mean(plain, "nearest_training")
+    assert "They lie nearer to training images than those of the model without labels do." in text
+
+
 def test_what_the_performance_page_says_of_evidences_from_draws_is_in_committed_results():
     text = " ".join((DOCS / "performance.rst").read_text().split())
     results = json.loads((DOCS / "results" / "bridge.json").read_text())
