@@ -1,8 +1,8 @@
 """
 Accuracy of ``log_evidence``: errors in nats over seeds, and what they cost; JSON.
 
-Large problems get 300,000 evaluations, the usual ones the default. Runs that the output file has
-are kept. ``--peers`` runs dynesty, nautilus and UltraNest instead, where they are installed.
+Runs that the output file has are kept. ``--peers`` runs dynesty, nautilus and UltraNest instead,
+where they are installed.
 
     python -m benchmarks.evidence --threads 1 --output evidence.json
 """
@@ -12,7 +12,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,11 @@ Result = dict[str, Any]
 Method = Callable[[Problem], Result]
 
 USUAL: dict[str, Callable[[], Problem]] = {make.__name__: make for make in PROBLEMS}
-LARGE_BUDGET = 300_000
 
 
-def automatic(problem: Problem, max_evaluations: int | None) -> Result:
-    """``method="auto"``."""
-    evidence = log_evidence(problem.model, max_evaluations=max_evaluations)
+def automatic(problem: Problem) -> Result:
+    """``method="auto"`` with its default options."""
+    evidence = log_evidence(problem.model)
     return {
         "method": evidence.method,
         "error": evidence.value - problem.exact,
@@ -89,11 +87,9 @@ def main() -> None:
     options = arguments(__doc__, ("--peers",))
     output: Path | None = options.output
     runs = json.loads(output.read_text())["runs"] if output and output.exists() else {}
+    methods: dict[str, Method] = PEERS if options.peers else {"auto": automatic}
     for name, make in (USUAL if options.peers else USUAL | LARGE).items():
         problem = make()
-        budget = LARGE_BUDGET if name in LARGE else None
-        own: dict[str, Method] = {"auto": partial(automatic, max_evaluations=budget)}
-        methods = PEERS if options.peers else own
         for method, find in methods.items():
             for seed in range(1 if options.short else 2 if options.peers else 3):
                 key = f"{name}/{method}/{seed}"

@@ -77,10 +77,10 @@ def hierarchical(groups: int, each: int, seed: int) -> Problem:
 
 
 LARGE: dict[str, Callable[[], Problem]] = {
-    "gauss_100": lambda: gauss(100, 1),
-    "regression_100": lambda: regression(150, 100, 0.5, 2),
     "gp_latent_30": lambda: gp_latent(30, 3),
-    "hierarchical_65": lambda: hierarchical(63, 5, 4),
     "hier_strong_many_obs": lambda: hierarchical(10, 200, 5),
+    "hierarchical_65": lambda: hierarchical(63, 5, 4),
+    "regression_100": lambda: regression(150, 100, 0.5, 2),
+    "gauss_100": lambda: gauss(100, 1),
     "gauss_300": lambda: gauss(300, 6),
 }

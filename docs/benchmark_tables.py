@@ -3,7 +3,6 @@ The directive ``benchmark``: a table that is rendered from a committed result of
 """
 
 import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -80,52 +79,29 @@ def _against_nuts(results: Any) -> Iterable[Row]:
         yield name, *(f"{results['against_nuts'][model]['ratio'][unit]:.2g}" for unit in units)
 
 
-def _pooled(cases: list[Any]) -> float:
-    """Root mean square error over all runs."""
-    runs = sum(case["runs"] for case in cases)
-    return math.sqrt(sum(case["runs"] * case["rmse"] ** 2 for case in cases) / runs)
-
-
 def _evidence(results: Any) -> Iterable[Row]:
-    yield "problem", "``auto``", "its evaluations", "its time, s", "BAR", "sandwich"
+    yield "problem", "seeds", "error, rms", "largest", "trusted", "most evaluations", "processor, s"
     for name, methods in results["problems"].items():
-        automatic = [case for method, case in methods.items() if method not in ("bar", "sandwich")]
-        error = _pooled(automatic)
-        evaluations = max(case["most_evaluations"] for case in automatic)
-        seconds = max(case["seconds"] for case in automatic)
-        ladder = (f"{methods[each]['rmse']:.3f}" for each in ("bar", "sandwich"))
-        yield name.replace("_", " "), f"{error:.4f}", f"{evaluations:,}", f"{seconds:.1f}", *ladder
+        case = methods["auto"]
+        yield (
+            name.replace("_", " "),
+            case["runs"],
+            f"{case['rmse']:.4f}",
+            f"{case['largest_error']:.4f}",
+            case["trusted"],
+            f"{case['most_evaluations']:,}",
+            f"{case['process_seconds']:.1f}",
+        )
 
 
 def _peers(results: Any) -> Iterable[Row]:
+    own = json.loads((RESULTS / "evidence.json").read_text())["problems"]
     peers = ("dynesty", "nautilus", "ultranest")
     yield "problem", "``auto``", *peers
     for name, methods in results["problems"].items():
-        own = [
-            case for method, case in methods.items() if method not in (*peers, "bar", "sandwich")
-        ]
-        error = _pooled(own)
-        cells = [(error, max(case["process_seconds"] for case in own))]
-        cells += [
-            (methods[each]["rmse"], methods[each]["process_seconds"])
-            for each in peers
-            if each in methods
-        ]
-        yield name.replace("_", " "), *(f"{rmse:.4f} ({seconds:.0f} s)" for rmse, seconds in cells)
-
-
-def _calibration(results: Any) -> Iterable[Row]:
-    yield "runs", "number", "median", "95% point", "largest"
-    for name, key in (
-        ("all", "calibration_of_all"),
-        ("trusted by their verdict", "calibration_of_trusted"),
-    ):
-        case = results["auto"][key]
-        yield (
-            name,
-            case["runs"],
-            *(f"{case[each]:.2f}" for each in ("median", "quantile_95", "largest")),
-        )
+        cases = [own[name]["auto"], *(methods[each] for each in peers)]
+        cells = (f"{case['rmse']:.4f} ({case['process_seconds']:.0f} s)" for case in cases)
+        yield name.replace("_", " "), *cells
 
 
 def _two_bumps(results: Any) -> Iterable[Row]:
@@ -561,7 +537,6 @@ TABLES = {
     "means": ("calibration", _means),
     "evidence": ("evidence", _evidence),
     "evidence_peers": ("evidence_peers", _peers),
-    "evidence_calibration": ("evidence_calibration", _calibration),
     "two_bumps": ("two_bumps", _two_bumps),
     "per_datum": ("per_datum", _per_datum),
     "per_datum_against": ("per_datum", _per_datum_against),
