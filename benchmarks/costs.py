@@ -210,7 +210,7 @@ def memory() -> dict[str, float]:
 def main() -> None:
     """Measure all posteriors."""
     options = arguments(__doc__)
-    repeats = 5 if options.short else 100
+    repeats = 5 if options.short else 20
     torch.set_default_dtype(torch.float64)
     names = ["mesquite-mesquite"] if options.short else list(POSTERIORS)
     with warnings.catch_warnings(), pyro.validation_enabled(False):

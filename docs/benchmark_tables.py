@@ -3,6 +3,7 @@ The directive ``benchmark``: a table that is rendered from a committed result of
 """
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -462,6 +463,15 @@ def _targets(results: Any) -> Iterable[Row]:
         yield name, f"{rhat:.4f}", f"{draws:,.0f}", f"{gradients:,}", f"{seconds:.1f}"
 
 
+def _costs(results: Any) -> Iterable[Row]:
+    """Yield milliseconds of a leapfrog step, and of an evaluation over that written by hand."""
+    yield "posterior", "one chain, ms", "64 chains, ms", "ratio", "over arithmetic by hand"
+    for name, each in results["steps"].items():
+        times = (f"{each[key]:.2f}" for key in ("one_chain_ms", "64_chains_ms", "ratio"))
+        by_hand = each.get("ratio_to_by_hand")
+        yield name, *times, "" if by_hand is None else f"{by_hand:.2f}"
+
+
 def _ranks(results: Any) -> Iterable[Row]:
     yield "model", "data sets", "parameter", "p-value", "p-value of the control"
     for key, run in results["runs"].items():
@@ -533,6 +543,7 @@ TABLES = {
     "against_nuts": ("langevin", _against_nuts),
     "samplers": ("samplers", _samplers),
     "targets": ("targets", _targets),
+    "costs": ("costs", _costs),
     "ranks": ("calibration", _ranks),
     "means": ("calibration", _means),
     "evidence": ("evidence", _evidence),
