@@ -195,8 +195,9 @@ def run(draws):
 run(20)
 before = peak_memory_mib()
 mcmc = run({DRAWS})
-kept = sum(each.nbytes for each in mcmc.get_samples().values()) / 2**20
-print((peak_memory_mib() - before) / kept)
+peak = peak_memory_mib() - before
+kept = sum(each.nbytes for each in mcmc.get_samples(group_by_chain=True).values()) / 2**20
+print(peak / kept)
 """
 
 

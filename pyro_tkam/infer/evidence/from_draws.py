@@ -140,7 +140,9 @@ def samples_of(draws: Any) -> dict[str, Tensor]:
 
 
 def _array(name: Any, value: Any) -> Tensor:
-    """Return the draws of one site as a tensor."""
+    """Return the draws of one site as a tensor; arrays of other libraries are converted."""
+    if not isinstance(value, Tensor) and hasattr(value, "__array__"):
+        value = np.asarray(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         value = torch.as_tensor(value)
     dense(f"draws[{name!r}]", value)
