@@ -46,7 +46,8 @@ def test_arviz_data_of_either_version_and_their_files(samples, tmp_path):
     tree = xarray.DataTree.from_dict({"posterior": posterior})  # as ArviZ 1.x has it
     tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
     save(container, tmp_path / "run.nc")
-    for draws in (container, tree, tmp_path / "tree.nc", str(tmp_path / "run.nc")):
+    by_site = {"weights": posterior["weights"]}
+    for draws in (container, tree, by_site, tmp_path / "tree.nc", str(tmp_path / "run.nc")):
         assert seeded(regression, *DATA, draws=draws).value == pytest.approx(direct, abs=1e-5)
 
 
