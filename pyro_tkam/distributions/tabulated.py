@@ -186,6 +186,8 @@ class Tabulated(Picklable, CheckedDistribution):
             return None
         if not isinstance(upper, bool | Tensor):
             raise TypeError(f"upper must be a bool or a tensor, got {type(upper).__name__}")
+        if isinstance(upper, Tensor) and upper.dtype != torch.bool:
+            raise TypeError(f"upper must be a bool or a tensor of bools, got {upper.dtype}")
         above = torch.as_tensor(upper, dtype=torch.bool, device=value.device)
         if not broadcasts_to(above.shape, value.shape):
             wanted = tuple(value.shape)

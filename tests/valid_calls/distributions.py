@@ -55,7 +55,7 @@ def calls() -> dict[str, Call]:
                 "energy": bumps,
                 "reference": "gaussian",
                 "low": torch.tensor(-2.0),
-                "high": 2.0,
+                "high": torch.tensor(2.0),
                 "quadrature": None,
             },
         ),

@@ -139,7 +139,8 @@ def test_an_impossible_likelihood_of_draws(method):
 @pytest.mark.parametrize("method", ["ais", *TEMPERED])
 def test_an_impossible_likelihood_of_chains(method):
     zero = (
-        r"at every one the likelihood is zero: site 'likelihood' is not finite but -inf in chain 0"
+        r"model must have a finite start, got none in 100 tries: the likelihood is zero: site "
+        r"'likelihood' is not finite but -inf in chain 0"
     )
     with pytest.raises(ValueError, match=zero):
         log_evidence(impossible, method=method)
