@@ -8,7 +8,7 @@ from pyro.infer.autoguide import (
     AutoDiagonalNormal,
     AutoMultivariateNormal,
     AutoNormal,
-    init_to_mean,
+    init_to_value,
 )
 
 from pyro_tkam.infer import (
@@ -206,15 +206,15 @@ def test_coupling_is_seen_whatever_is_drawn(model) -> None:
 
 @pytest.mark.parametrize("make", [AutoNormal, AutoDiagonalNormal, AutoMultivariateNormal])
 def test_guides_may_draw_all_data_at_once(make) -> None:
-    guide = make(local, init_loc_fn=init_to_mean, init_scale=0.8)  # wider than the posterior
+    """A joint guide is drawn particle by particle; at the posterior's means few are enough."""
+    at_means = init_to_value(values={"z": 0.8 * X})
+    guide = make(local, init_loc_fn=at_means, init_scale=0.5)  # wider than the posterior, 0.447
     guide(X)
     exact = dist.Normal(0.0, 1.25**0.5).log_prob(X).sum()
-    assert (
-        abs(ImportanceSampling(local, guide, num_particles=50_000).run(X).evidence.value - exact)
-        < 0.2
-    )
-    assert abs(ImportanceMLE(50_000).loss(local, guide, X) + exact) < 0.2
-    assert abs(ImportanceWeightedELBO(50_000).loss(local, guide, X) + exact) < 0.2
+    found = ImportanceSampling(local, guide, num_particles=1000).run(X).evidence
+    assert abs(found.value - exact) < 0.05
+    assert abs(ImportanceMLE(1000).loss(local, guide, X) + exact) < 0.05
+    assert abs(ImportanceWeightedELBO(1000).loss(local, guide, X) + exact) < 0.05
 
 
 def deterministic(x: torch.Tensor) -> None:
