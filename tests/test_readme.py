@@ -63,7 +63,7 @@ def test_chains_beside_nuts_are_in_committed_results():
         if each["nuts"]
     ]
     mean, error = statistics.mean(ratios), statistics.stdev(ratios) / len(ratios) ** 0.5
-    assert len(ratios) == 4
+    assert len(ratios) == 5
     words = " ".join(TEXT.split())
     assert f"make {math.exp(mean):.0f} times as many effective draws per processor second" in words
     assert f"(log ratio {mean:.2f} ± {error:.2f}, standard error over the models" in words
