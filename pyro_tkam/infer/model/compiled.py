@@ -16,6 +16,9 @@ from torch.overrides import TorchFunctionMode
 from pyro_tkam.infer.model.attempt import RAISED_BY_CODE, is_out_of_memory
 from pyro_tkam.infer.model.direct_calls import direct
 from pyro_tkam.infer.model.expansion import drop_expansions, hoist_expansions
+from pyro_tkam.infer.model.few_terms import add_few_logs
+from pyro_tkam.infer.model.inner_loops import lengthen_inner_loops
+from pyro_tkam.infer.model.one_pass import join_products, slice_instead_of_padding
 from pyro_tkam.infer.model.sums import sum_first
 
 Function = Callable[[Tensor], tuple[Any, ...]]
@@ -314,6 +317,10 @@ def _simplify(module: fx.GraphModule, rows: int) -> None:
         _generalize(module, rows)
     if pure:
         drop_expansions(graph)
+        add_few_logs(graph)
+        slice_instead_of_padding(graph)
+        join_products(graph)
+        lengthen_inner_loops(graph)
     module.recompile()
 
 

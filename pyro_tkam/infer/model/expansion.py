@@ -31,7 +31,7 @@ def hoist_expansions(graph: fx.Graph) -> None:
     >>> [node.meta["val"].shape[0] for node in traced.graph.nodes if "log" in node.name]
     [1]
     """
-    if _reads_memory(graph):
+    if reads_memory(graph):
         return
     for node in list(graph.nodes):
         if _can_hoist(node):
@@ -51,7 +51,7 @@ def drop_expansions(graph: fx.Graph) -> None:
     >>> [node.name for node in traced.graph.nodes if "expand" in node.name]
     []
     """
-    if _reads_memory(graph):
+    if reads_memory(graph):
         return
     for node in list(graph.nodes):
         if node.target is not aten.expand.default:
@@ -64,7 +64,7 @@ def drop_expansions(graph: fx.Graph) -> None:
 
 def _repeats_itself(user: fx.Node, expanded: fx.Node) -> bool:
     """Tell whether the result of an operation is the same without an expansion before it."""
-    if not _is_pointwise(user):
+    if not is_pointwise(user):
         return False
     inputs = [_source(each) if each is expanded else each for each in user.all_input_nodes]
     values = [each.meta.get("val") for each in (*inputs, expanded, user)]
@@ -75,7 +75,8 @@ def _repeats_itself(user: fx.Node, expanded: fx.Node) -> bool:
     return bool(shape == user.meta["val"].shape and source.dtype == expanded.meta["val"].dtype)
 
 
-def _reads_memory(graph: fx.Graph) -> bool:
+def reads_memory(graph: fx.Graph) -> bool:
+    """Tell whether results depend on how values lie in memory."""
     return any(node.target in _READ_MEMORY for node in graph.nodes)
 
 
@@ -84,9 +85,9 @@ def _can_hoist(node: fx.Node) -> bool:
     inputs = node.all_input_nodes
     if not inputs or not all(each.target is aten.expand.default for each in inputs):
         return False
-    if not (_is_pointwise(node) or _is_along_own(node)):
+    if not (is_pointwise(node) or _is_along_own(node)):
         return False
-    if not all(_is_pointwise(user) or user.target in _TAKE_ANY_STRIDES for user in node.users):
+    if not all(is_pointwise(user) or user.target in _TAKE_ANY_STRIDES for user in node.users):
         return False
     values = [each.meta.get("val") for each in (node, *inputs, *map(_source, inputs))]
     if not all(isinstance(value, Tensor) for value in values):
@@ -124,7 +125,8 @@ def _source(node: fx.Node) -> fx.Node:
     return source
 
 
-def _is_pointwise(node: fx.Node) -> bool:
+def is_pointwise(node: fx.Node) -> bool:
+    """Tell whether an operation does the same to each number, after broadcasting."""
     target: Any = node.target
     return isinstance(target, _OpOverload) and torch.Tag.pointwise in target.tags
 
