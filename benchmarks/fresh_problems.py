@@ -45,7 +45,8 @@ def regression(num: int, dim: int, noise: float, seed: int) -> Problem:
         weights = pyro.sample("weights", dist.Normal(torch.zeros(dim), 1.0).to_event(1))
         pyro.sample("y", dist.Normal(inputs @ weights, noise).to_event(1), obs=targets)
 
-    covariance = (inputs @ inputs.T).double() + noise**2 * torch.eye(num, dtype=torch.float64)
+    wide = inputs.double()
+    covariance = wide @ wide.T + noise**2 * torch.eye(num, dtype=torch.float64)
     exact = torch.distributions.MultivariateNormal(torch.zeros(num).double(), covariance).log_prob(
         targets.double()
     )

@@ -28,7 +28,7 @@ def gauss(dim: int, seed: int) -> Problem:
         z = pyro.sample("z", dist.Normal(torch.zeros(dim), 1.0).to_event(1))
         pyro.sample("x", dist.Normal(mixing @ z, 0.3).to_event(1), obs=data)
 
-    covariance = (mixing @ mixing.T).double() + 0.09 * torch.eye(dim)
+    covariance = mixing.double() @ mixing.T.double() + 0.09 * torch.eye(dim)
     return Problem(model, normal_log_prob(data, covariance))
 
 

@@ -33,7 +33,8 @@ def regression() -> Problem:
         with pyro.plate("data", 50):
             pyro.sample("y", dist.Normal(inputs @ weights, 0.5), obs=targets)
 
-    covariance = (inputs @ inputs.T).double() + 0.25 * torch.eye(50, dtype=torch.float64)
+    wide = inputs.double()
+    covariance = wide @ wide.T + 0.25 * torch.eye(50, dtype=torch.float64)
     exact = torch.distributions.MultivariateNormal(torch.zeros(50).double(), covariance).log_prob(
         targets.double()
     )

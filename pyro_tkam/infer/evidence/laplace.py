@@ -25,6 +25,10 @@ FEWEST_COORDINATES = 5
 LARGEST = 20
 """Dimensions up to which a Student-t at an optimum may fit well enough."""
 
+NORMAL_SHARE = 0.8
+"""Of a normal's draws beyond: how many they must be worth for a posterior that is as good as
+normal."""
+
 KHAT_LIMIT = 0.5
 FEWEST_EFFECTIVE = 400.0
 ROUGH_CLIMBS = 4
@@ -68,7 +72,7 @@ def draws_needed(log_weights: Tensor, error: float, fewest: int = FEWEST_WEIGHTS
 def laplace_evidence(search: Search, error: float) -> Evidence | None:
     """
     Weigh draws of Student-t distributions at the optima, each weighted by its mass, and moved by
-    weighted draws where their weights are poor.
+    weighted draws where their weights are poor. In many dimensions they are normal, and must fit.
 
     The mixture and the number of draws are chosen on pilots, and the estimate takes new draws.
 
@@ -77,9 +81,11 @@ def laplace_evidence(search: Search, error: float) -> Evidence | None:
     :return: None if the weights are poor.
     """
     budget = search.target.budget
-    if search.target.dim > LARGEST or not len(search.optima) or budget.left < 2 * PILOT_WEIGHTS:
+    if not len(search.optima) or budget.left < 2 * PILOT_WEIGHTS:
         return None
     search.progress.route("Laplace importance")
+    if search.target.dim > LARGEST:
+        return _by_normal(search, error)
 
     def log_joint(points: Tensor) -> Tensor:
         positions = points.squeeze(1).to(search.target.dtype)
@@ -102,7 +108,22 @@ def laplace_evidence(search: Search, error: float) -> Evidence | None:
     if size is None:
         search.poor = replace(evidence_of_weights(pilot), method="Laplace importance")
         return None
-    size = budget.affords(min(size, MOST_WEIGHTS), share=FINAL_SHARE)
+    return _estimate(search, mixture, pilot, size)
+
+
+def _by_normal(search: Search, error: float) -> Evidence | None:
+    """Weigh draws of normal distributions, if they are nearly all worth the same."""
+    normal = _normal(search.optima)
+    pilot = weigh(search.target, normal, search.target.budget.affords(PILOT_WEIGHTS))[1]
+    size = draws_needed(pilot, error)
+    if size is None or effective_draws(pilot) < NORMAL_SHARE * len(pilot):
+        return None
+    return _estimate(search, normal, pilot, size)
+
+
+def _estimate(search: Search, mixture: Mixture, pilot: Tensor, size: int) -> Evidence | None:
+    """Weigh new draws, of surprises too, and judge what they give."""
+    size = search.target.budget.affords(min(size, MOST_WEIGHTS), share=FINAL_SHARE)
     if size < FEWEST_EFFECTIVE:
         return None
     surprises = search.surprises(mixture, evidence_of_weights(pilot).value)
@@ -126,12 +147,16 @@ def rough_evidence(search: Search) -> Evidence | None:
     num = search.target.budget.affords(PILOT_WEIGHTS)
     if not len(optima) or num < FEWEST_EFFECTIVE:
         return None
-    mixture = optima.mixture()
-    normal = mixture._replace(df=torch.full_like(mixture.df, math.inf))
-    weights = weigh(search.target, normal, num)[1]
+    weights = weigh(search.target, _normal(optima), num)[1]
     if not weights.amax().isfinite() or effective_draws(weights) < FEWEST_ROUGH:
         return None
     return replace(evidence_of_weights(weights), method="Laplace importance")
+
+
+def _normal(optima: Optima) -> Mixture:
+    """Return a mixture of normal distributions at optima, each weighted by its mass."""
+    mixture = optima.mixture()
+    return mixture._replace(df=torch.full_like(mixture.df, math.inf))
 
 
 def _with_optima(mixture: Mixture, optima: Optima) -> Mixture:

@@ -25,7 +25,7 @@ from pyro_tkam.ops.estimators.mixture import Mixture
 
 SEARCH_DRAWS = 2**16
 SEARCH_SECONDS = 5.0
-SEARCH_SHARE = 0.2
+SEARCH_SHARE = 0.25
 """Most of the budget that the prior draws of a search take."""
 
 RANDOM_STARTS = 64

@@ -183,3 +183,43 @@ def test_groups_of_known_spread_are_integrated_right() -> None:
     problem = hierarchical(1, 3, 1)
     assert math.isfinite(problem.exact)
     estimated(problem.model, problem.exact)
+
+
+def neighbors(dim: int, data: Tensor) -> None:
+    """Normal latents, of which sums of neighbors are seen with little noise."""
+    z = pyro.sample("z", dist.Normal(torch.zeros(dim), 1.0).to_event(1))
+    pyro.sample("x", dist.Normal(z + 0.9 * z.roll(1, -1), 0.3).to_event(1), obs=data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", [30, 300])
+def test_many_normal_latents_are_weighed_at_once(dim: int) -> None:
+    generator = torch.Generator().manual_seed(dim)
+    mixing = torch.eye(dim).double() + 0.9 * torch.eye(dim).double().roll(1, 0)
+    data = 1.3 * torch.randn(dim, generator=generator)
+    covariance = mixing @ mixing.T + 0.09 * torch.eye(dim).double()
+    zero = torch.zeros(dim).double()
+    exact = dist.MultivariateNormal(zero, covariance).log_prob(data.double()).item()
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(neighbors, dim, data)
+    assert abs(evidence.value - exact) < 5e-3, str(evidence)
+    assert evidence.verdict.trusted, str(evidence)
+    assert evidence.method == "Laplace importance"
+
+
+@pytest.mark.slow
+def test_many_latents_that_are_nearly_normal_are_not_weighed_by_normals() -> None:
+    """Student's t with 10 degrees in 30 dimensions: normals at the mode miss the tails."""
+    far = dist.Normal(torch.zeros(30), 100.0).to_event(1)
+
+    def model() -> None:
+        z = pyro.sample("z", far)
+        pyro.factor("data", dist.StudentT(10.0).log_prob(z).sum())
+
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(model)
+    line = torch.linspace(-200, 200, 400_001, dtype=torch.float64)
+    each = dist.StudentT(10.0).log_prob(line) + dist.Normal(0.0, 100.0).log_prob(line)
+    exact = 30 * (each.logsumexp(0) + (line[1] - line[0]).log()).item()
+    assert evidence.method != "Laplace importance"
+    assert abs(evidence.value - exact) < 5 * evidence.standard_error + 0.02, str(evidence)
