@@ -19,6 +19,7 @@ from pyro_tkam.infer.model.expansion import drop_expansions, hoist_expansions
 from pyro_tkam.infer.model.few_terms import add_few_logs
 from pyro_tkam.infer.model.inner_loops import lengthen_inner_loops
 from pyro_tkam.infer.model.one_pass import join_products, slice_instead_of_padding
+from pyro_tkam.infer.model.parts import work_on_parts
 from pyro_tkam.infer.model.sums import sum_first
 
 Function = Callable[[Tensor], tuple[Any, ...]]
@@ -320,6 +321,7 @@ def _simplify(module: fx.GraphModule, rows: int) -> None:
         add_few_logs(graph)
         slice_instead_of_padding(graph)
         join_products(graph)
+        work_on_parts(graph)
         lengthen_inner_loops(graph)
     module.recompile()
 

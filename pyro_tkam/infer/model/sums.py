@@ -18,10 +18,18 @@ _LINEAR = (
 )
 """Operations that are linear in the first argument, given the others."""
 _ALONG_DIM = aten._log_softmax_backward_data.default
+_ADD = (aten.add.Tensor, aten.sub.Tensor)
+_LOGARITHMS = (aten.log.default, aten.log1p.default, aten._log_softmax.default)
+_SAME_NUMBERS = (aten.neg.default, aten.reshape.default, aten.view.default, aten.expand.default)
+_SMALL = 10.0
+"""Constants up to which, as for logarithms, ``n x`` instead of a sum cancels no leading digits."""
 
 
 def sum_first(graph: fx.Graph) -> None:
     """Compute ``(g * x).sum(d)`` as ``g.sum(d) * x`` where ``x`` is the same along ``d``.
+
+    So is ``(g + x).sum(d)`` as ``g.sum(d) + n x`` where ``x`` is a logarithm or a small constant:
+    of others, as in ``(y - mean).sum()``, leading digits would cancel.
 
     :param graph: of ATen operations that are pure, each node with its value; it is changed in
         place.
@@ -42,11 +50,13 @@ def sum_first(graph: fx.Graph) -> None:
 def _can_swap(total: fx.Node) -> bool:
     """Tell whether a sum is the only user of what can as well be computed after it."""
     node: Any = total.args[0]
-    if node.target not in _LINEAR or len(node.users) > 1 or total.kwargs or node.kwargs:
+    if len(node.users) > 1 or total.kwargs or node.kwargs:
         return False
-    first, *others = node.all_input_nodes
+    if node.target not in _LINEAR and not _adds_little(node):
+        return False
+    first, others = _summed_and_others(node)
     values = [each.meta.get("val") for each in (total, node, *node.all_input_nodes)]
-    if node.args[0] is not first or first in node.args[1:]:
+    if list(node.args).count(first) != 1 or (node.args[0] is not first and not _commutes(node)):
         return False
     if not all(isinstance(value, Tensor) for value in values):
         return False
@@ -59,7 +69,42 @@ def _can_swap(total: fx.Node) -> bool:
         and all(each.meta["val"].dtype == value.dtype for each in (first, total))
         and all(_is_same_along(dims, _source(each).meta["val"], value.ndim) for each in others)
         and value.ndim > len(dims)
+        # Rows lie along the first dimension, and there may be others.
+        and (node.target in _LINEAR or 0 not in dims)
     )
+
+
+def _commutes(node: Any) -> bool:
+    return node.target is aten.mul.Tensor
+
+
+def _summed_and_others(node: Any) -> tuple[fx.Node, list[fx.Node]]:
+    """Return the input of a node that has its shape, the first if not another alone, and others."""
+    inputs = node.all_input_nodes
+    shapes = [getattr(each.meta.get("val"), "shape", None) for each in inputs]
+    first = inputs[0]
+    if _commutes(node) and (shapes[0] != node.meta["val"].shape or _is_expanded(first)):
+        first = inputs[-1]
+    return first, [each for each in inputs if each is not first]
+
+
+def _is_expanded(node: fx.Node) -> bool:
+    return node.target is aten.expand.default
+
+
+def _adds_little(node: Any) -> bool:
+    """Tell whether a sum over data adds the same logarithm, or small constant, to each."""
+    if node.target not in _ADD or len(node.args) != 2:
+        return False
+    value = node.args[0].meta.get("val") if isinstance(node.args[0], fx.Node) else None
+    if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
+        return False
+    term = node.args[1]
+    if not isinstance(term, fx.Node):
+        return abs(term) <= _SMALL
+    while term.target in _SAME_NUMBERS:
+        term = term.args[0]
+    return term.target in _LOGARITHMS
 
 
 def _is_same_along(dims: set[int], value: Any, ndim: int) -> bool:
@@ -79,13 +124,17 @@ def _source(node: fx.Node) -> fx.Node:
 def _swap(graph: fx.Graph, total: fx.Node) -> fx.Node:
     """Put a sum before the operation whose result it sums; return the new sum."""
     node: Any = total.args[0]
-    first, *others = node.all_input_nodes
+    first, others = _summed_and_others(node)
     dims, kept = total.args[1], len(total.args) > 2 and bool(total.args[2])
     keep = kept or bool(others)  # what it is combined with has these dimensions
     with graph.inserting_before(total):
         before = graph.call_function(aten.sum.dim_IntList, (first, dims, keep))
         before.meta["val"] = first.meta["val"].sum(dims, keep)
-        after = graph.node_copy(node, lambda each: before if each is first else _source(each))
+        if node.target in _ADD:
+            number = first.meta["val"].numel() // before.meta["val"].numel()
+            after = graph.call_function(node.target, (before, _times(graph, node.args[1], number)))
+        else:
+            after = graph.node_copy(node, lambda each: before if each is first else _source(each))
         after.meta["val"] = before.meta["val"].new_empty(before.meta["val"].shape)
         if keep and not kept:
             shape = list(total.meta["val"].shape)
@@ -95,3 +144,13 @@ def _swap(graph: fx.Graph, total: fx.Node) -> fx.Node:
     graph.erase_node(total)
     graph.erase_node(node)
     return before
+
+
+def _times(graph: fx.Graph, term: Any, number: int) -> Any:
+    """Return so many times a number or what an expansion repeats."""
+    if not isinstance(term, fx.Node):
+        return number * term
+    source = _source(term)
+    product = graph.call_function(aten.mul.Tensor, (source, number))
+    product.meta["val"] = source.meta["val"]
+    return product

@@ -11,6 +11,8 @@ from pyro_tkam.infer.model.compiled import TracedFunction
 from pyro_tkam.infer.model.few_terms import add_few_logs
 from pyro_tkam.infer.model.inner_loops import lengthen_inner_loops
 from pyro_tkam.infer.model.one_pass import join_products, slice_instead_of_padding
+from pyro_tkam.infer.model.parts import add_product_to_part, add_to_part, work_on_parts
+from pyro_tkam.infer.model.sums import sum_first
 
 Pass = Callable[[fx.Graph], None]
 DATA = torch.linspace(-2, 2, 50, dtype=torch.float64)[:, None]
@@ -221,3 +223,103 @@ def test_order_of_differences_stays() -> None:
     x = torch.tensor([[1e8, 1e8, 1.0, 2.0]]).expand(3, 4)
     assert torch.equal(traced(x)[0], torch.tensor([[-50.0, -100.0]]).expand(3, 2))
     assert traced.failure is None
+
+
+A = torch.linspace(0.5, 1.5, 3, dtype=torch.float64)[:, None]
+X = torch.linspace(-1, 2, 21, dtype=torch.float64).reshape(3, 7)
+
+
+def pad(x: Tensor, pads: list[int]) -> Tensor:
+    return torch.constant_pad_nd(x, pads)
+
+
+def back(x: Tensor, cut: Tensor, dim: int, start: int, end: int) -> Tensor:
+    """Return the gradient of a slice, as autograd computes it."""
+    return torch.ops.aten.slice_backward(cut, list(x.shape), dim, start, end, 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "target"),
+    [
+        (lambda x, a: torch.addcmul(x, a, pad(x[:, :-2], [2, 0])), add_product_to_part),
+        (lambda x, a: torch.addcmul(x, pad(x[:, 3:], [0, 3]), a, value=-1), add_product_to_part),
+        (lambda x, a: torch.addcmul(x, x, pad(x[:, 1:-1], [1, 1])), add_product_to_part),
+        (lambda x, a: torch.addcmul(x, a, pad(x[1:], [0, 0, 1, 0])), add_product_to_part),
+        (lambda x, a: x + back(x, (x * a)[:, 2:], 1, 0, -2), add_product_to_part),
+        (lambda x, a: back(x, (a * x)[:, 1:], 1, 0, -1) + x, add_product_to_part),
+        (lambda x, a: x + back(x, x[:, 2:].exp(), 1, 0, 5), add_to_part),
+        (lambda x, a: (x * pad(x[:, :-2], [2, 0])).sum(1, True), torch.ops.aten.mul.Tensor),
+        (lambda x, a: (pad(x[:, 3:], [0, 3]) * x).sum((0, 1)), torch.ops.aten.mul.Tensor),
+    ],
+)
+def test_parts_are_added_and_summed_without_padding(
+    function: Callable[[Tensor, Tensor], Tensor], target: Callable[..., Tensor]
+) -> None:
+    module = make_fx(function)(X, A)
+    work_on_parts(module.graph)
+    module.graph.lint()
+    module.recompile()
+    torch.testing.assert_close(module(X, A), function(X, A), rtol=1e-14, atol=1e-14)
+    names = [str(node.target) for node in module.graph.nodes]
+    assert not any("pad" in name or "slice_backward" in name for name in names)
+    assert target in [node.target for node in module.graph.nodes]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, a: torch.addcmul(x, a, torch.constant_pad_nd(x[:, :-2], [2, 0], 1.0)),
+        lambda x, a: torch.addcmul(x[:1], a, pad(x[:, :-2], [2, 0])),
+        lambda x, a: torch.addcmul(x, a, pad(x[1:, :-2], [2, 0, 1, 0])),
+        lambda x, a: (x * pad(x[:, :-2], [2, 0])).sum(0),
+        lambda x, a: (a * pad(x[:, :-2], [2, 0])).sum(1),
+        lambda x, a: x[:1] + back(x, x[:, 2:], 1, 0, -2),
+        lambda x, a: x + torch.ops.aten.slice_backward(x[:, ::2], [3, 7], 1, 0, 7, 2),
+    ],
+)
+def test_other_padding_stays(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    module = make_fx(function)(X, A)
+    before = [node.target for node in module.graph.nodes]
+    work_on_parts(module.graph)
+    assert [node.target for node in module.graph.nodes] == before
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, a: (x.square() - a.log()).sum(1),
+        lambda x, a: (x.square() - 0.9189).sum(1, True),
+        lambda x, a: (x.square() + a.log().neg() + 2).sum(1),
+        lambda x, a: (a * x.exp()).sum(1),
+        lambda x, a: (a.expand(3, 7) * x.exp()).sum(1, True),
+    ],
+)
+def test_what_is_the_same_for_all_data_is_added_and_multiplied_after_the_sum(
+    function: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    module = make_fx(function)(X, A)
+    sum_first(module.graph)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    torch.testing.assert_close(module(X, A), function(X, A), rtol=1e-14, atol=1e-14)
+    large = [node for node in module.graph.nodes if node.op == "call_function"]
+    assert [node.meta["val"].shape for node in large].count(X.shape) == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, a: (x - a).sum(1),
+        lambda x, a: (x - 1e6).sum(1),
+        lambda x, a: (x.exp() - a[0].log()).sum(0),
+        lambda x, a: (x.exp() - x.log()).sum(1),
+    ],
+)
+def test_differences_that_may_cancel_are_taken_before_the_sum(
+    function: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """So are those summed over rows, of which another batch has others."""
+    module = make_fx(function)(X, A)
+    before = [node.target for node in module.graph.nodes]
+    sum_first(module.graph)
+    assert [node.target for node in module.graph.nodes] == before
