@@ -45,7 +45,7 @@ MOVES = (2.0, 4.0, 8.0)
 NUM_MOVED = 8 * len(MOVES)
 SHARED_DRAWS = 1024
 """Least number of a prior's draws that data share."""
-BATCH_ELEMENTS = 2**24
+BATCH_ELEMENTS = 2**22
 """Most numbers, of all sites' values, that are evaluated in one batch."""
 ROUNDING = 100
 """Smallest change of a term that counts, in units of its precision."""
@@ -164,10 +164,13 @@ def _positions(runner: Runner, plates: Plates) -> tuple[Tensor, Tensor]:
         _, drawn = first_prior_draws(runner, normal)
     drawn = torch.where(drawn.isfinite(), drawn, 0.0)
     if shared is not None and rows < 2 * num:
-        drawn = _shared_out(terms.layout, drawn, *shared, num)
-    base, other = drawn.chunk(2)
-    spread = drawn.std(0) * _moves(terms.layout).to(drawn)
-    return base + _shifts(base) * spread, other + _shifts(other) * spread
+        base, other = _shared_out(terms.layout, drawn, *shared, num)
+    else:
+        base, other = drawn.chunk(2)
+    spread = base.std(0) * _moves(terms.layout).to(drawn)
+    for each in (base, other):  # in place, as positions of many data are large
+        each[NUM_TRIALS:].addcmul_(_shifts(each[NUM_TRIALS:]), spread)
+    return base, other
 
 
 def _sharing_plate(terms: ModelTerms, plates: Plates) -> tuple[int, int] | None:
@@ -181,22 +184,28 @@ def _sharing_plate(terms: ModelTerms, plates: Plates) -> tuple[int, int] | None:
     return (dim, size) if whole and all(shares_a_prior(nodes[n], (dim,)) for n in sites) else None
 
 
-def _shared_out(layout: Layout, drawn: Tensor, dim: int, size: int, num: int) -> Tensor:
+def _shared_out(
+    layout: Layout, drawn: Tensor, dim: int, size: int, num: int
+) -> tuple[Tensor, Tensor]:
     """
     Give each datum, in each of ``num`` trials, two different draws of all data's.
 
     :param drawn: positions ``(rows, dim)``.
-    :return: shape ``(2 num, dim)``, the second draws after the first.
+    :return: the first and the second draws, each ``(num, dim)``.
     """
     draws = len(drawn) * size
     one = torch.randint(draws, (num, size), device=drawn.device)
     other = (one + torch.randint(1, draws, one.shape, device=drawn.device)) % draws
-    chosen = torch.cat([one, other])
-    mixed = {}
-    for name, value in layout.unflatten(drawn).items():
-        axis = dim - layout.sites[name].event_dim
-        mixed[name] = value.movedim(axis, 1).flatten(0, 1)[chosen].movedim(1, axis)
-    return layout.flatten(mixed, 1)
+    values = layout.unflatten(drawn)
+
+    def given(chosen: Tensor) -> Tensor:
+        mixed = {}
+        for name, value in values.items():
+            axis = dim - layout.sites[name].event_dim
+            mixed[name] = value.movedim(axis, 1).flatten(0, 1)[chosen].movedim(1, axis)
+        return layout.flatten(mixed, 1)
+
+    return given(one), given(other)
 
 
 def shares_a_prior(site: Site, dims: tuple[int, ...]) -> bool:
@@ -230,17 +239,13 @@ def _moves(layout: Layout) -> Tensor:
     return layout.flatten(kinds)
 
 
-def _shifts(position: Tensor) -> Tensor:
-    """
-    Return by how many standard deviations to move: not at all, all the same way, or each its own.
-    """
-    shifts = torch.zeros_like(position)
-    sizes = position.new_tensor(MOVES).repeat_interleave(NUM_MOVED // len(MOVES))[:, None]
-    direction = torch.randn_like(shifts[NUM_TRIALS:])
+def _shifts(moved: Tensor) -> Tensor:
+    """Return by how many standard deviations to move: all coordinates alike, or each its own."""
+    sizes = moved.new_tensor(MOVES).repeat_interleave(NUM_MOVED // len(MOVES))[:, None]
+    direction = torch.randn_like(moved)
     direction[0::4] = 1.0
     direction[1::4] = -1.0
-    shifts[NUM_TRIALS:] = sizes * direction[torch.randperm(NUM_MOVED)]
-    return shifts
+    return direction[torch.randperm(NUM_MOVED)].mul_(sizes)
 
 
 def _mixed(layout: Layout, base: Tensor, other: Tensor, kept: Tensor, dim: int) -> Tensor:
