@@ -365,7 +365,8 @@ class VectorizedMCMC(BatchRun):
             name: value[: self.num_draws].transpose(0, 1) for name, value in self._records.items()
         }
         self._positions = self._turned(kept.pop("position"))
-        self._density.check_independence(self._positions.flatten(0, 1))
+        # As they lie in memory: in the other order they would be copied.
+        self._density.check_independence(self._positions.transpose(0, 1).flatten(0, 1))
         self._samples = self._constrain(self._positions)
         if self._start is not None:
             ancestors = self._start.ancestors
