@@ -16,8 +16,8 @@ RESULTS = Path(__file__).parent / "results"
 OURS = sorted(RESULTS.glob("reproduction-seed-*.json"))
 PUBLISHED = RESULTS / "published.json"
 
-VERDICTS = {True: "holds here too", False: "**does not hold here**", None: "not told apart"}
-SIGNS = {True: "as claimed", False: "otherwise", None: "not told apart"}
+VERDICTS = {True: "holds here too", False: "**does not hold here**", None: "undecided"}
+SIGNS = {True: "as claimed", False: "otherwise", None: "undecided"}
 NOTHING = "–"
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -258,7 +258,7 @@ def findings_table(runs: Sequence[Results]) -> str:
     line = (
         f"Of {len(found)} published findings our recorded runs bear on {len(made)}: "
         f"{made.count(True)} as the paper has it, {made.count(False)} otherwise, and "
-        f"{made.count(None)} that {len(runs)} seeds don't tell apart."
+        f"{made.count(None)} are undecided with {len(runs)} seeds."
     )
     head = ["section", "published finding", "decided by", "differences", "our runs"]
     return f"{grid(head, rows)}\n\n{line}"
