@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,13 @@ Result = dict[str, Any]
 Method = Callable[[Problem], Result]
 
 USUAL: dict[str, Callable[[], Problem]] = {make.__name__: make for make in PROBLEMS}
+LARGE_BUDGET = 300_000
+"""Most evaluations of a large problem."""
 
 
-def automatic(problem: Problem) -> Result:
-    """``method="auto"`` with its default options."""
-    evidence = log_evidence(problem.model)
+def automatic(problem: Problem, **options: Any) -> Result:
+    """``method="auto"``."""
+    evidence = log_evidence(problem.model, **options)
     return {
         "method": evidence.method,
         "error": evidence.value - problem.exact,
@@ -90,6 +93,8 @@ def main() -> None:
     methods: dict[str, Method] = PEERS if options.peers else {"auto": automatic}
     for name, make in (USUAL if options.peers else USUAL | LARGE).items():
         problem = make()
+        if name in LARGE:
+            methods = {"auto": partial(automatic, max_evaluations=LARGE_BUDGET)}
         for method, find in methods.items():
             for seed in range(1 if options.short else 2 if options.peers else 3):
                 key = f"{name}/{method}/{seed}"

@@ -325,6 +325,69 @@ def _quality(results: Any) -> Iterable[Row]:
         yield *row, "" if drawing is None else f"{drawing:.2g}"
 
 
+def _quality_measures(results: Any) -> Iterable[Row]:
+    """Yield further measures of contenders that have them, extrapolated ones in parentheses."""
+    yield (
+        "model",
+        "updates",
+        "seeds",
+        "Fréchet, training",
+        "Fréchet, held out",
+        "kernel, training",
+        "kernel, held out",
+        "nearest training image, over held-out digits'",
+        "held-out log evidence",
+        "s for 10,000",
+    )
+    runs = [run for run in results["runs"] if "nearest_training" in run]
+    groups = _grouped(runs, "name", "updates")
+    for key, group in sorted(
+        groups, key=lambda each: (each[0][1], mean(run["frechet"] for run in each[1]))
+    ):
+        distances = (
+            f"{mean(run[each] for run in group):.{digits}f} "
+            f"({mean(run[f'{each}_extrapolated'] for run in group):.{digits}f})"
+            for each, digits in (
+                ("frechet", 2),
+                ("frechet_to_held_out", 2),
+                ("kernel", 3),
+                ("kernel_to_held_out", 3),
+            )
+        )
+        nearest = mean(
+            run["nearest_training"] / run["nearest_training_of_held_out"] for run in group
+        )
+        evidence = [run["held_out_log_evidence"] for run in group if "held_out_log_evidence" in run]
+        drawing = mean(run["cpu_seconds_for_10000"] for run in group)
+        told = with_error(evidence, digits=1) if len(evidence) == len(group) else ""
+        yield *key, len(group), *distances, f"{nearest:.2f}", told, f"{drawing:.2g}"
+
+
+def _calibration_of_evidence(results: Any) -> Iterable[Row]:
+    """Yield summaries of each model, and of all."""
+    yield (
+        "model",
+        "runs",
+        "trusted",
+        "trusted and wrong",
+        "error, rms",
+        "error over standard error, rms",
+        "95 % point",
+        "processor, s",
+    )
+    for name, case in (*results["models"].items(), *results["pooled"].items()):
+        yield (
+            name.replace("_", " "),
+            case["runs"],
+            case["trusted"],
+            case["trusted_and_wrong"],
+            f"{case['rmse']:.4f}",
+            f"{case['rms_ratio']:.2f}",
+            f"{case['quantile_95_ratio']:.2f}",
+            f"{case['process_seconds']:.1f}",
+        )
+
+
 def _steppingstone(results: Any) -> Iterable[Row]:
     yield "temperatures", '``"independent"``, s', '``"shared"``, s', "published, s"
     for case in results["steppingstone"]:
@@ -549,6 +612,7 @@ TABLES = {
     "evidence": ("evidence", _evidence),
     "evidence_peers": ("evidence_peers", _peers),
     "two_bumps": ("two_bumps", _two_bumps),
+    "evidence_calibration": ("evidence_calibration", _calibration_of_evidence),
     "per_datum": ("per_datum", _per_datum),
     "per_datum_against": ("per_datum", _per_datum_against),
     "labels": ("labels", _labels),
@@ -559,6 +623,7 @@ TABLES = {
     "text": ("text", _text),
     "kan": ("kan", _kan),
     "quality": ("quality", _quality),
+    "quality_measures": ("quality", _quality_measures),
     "steppingstone": ("objectives", _steppingstone),
     "pruning": ("pruning", _pruning),
     "workflow": ("workflow", _workflow),

@@ -35,8 +35,8 @@ AIM = 0.5
 """Share of the target at which draws are aimed, as standard errors are uncertain themselves."""
 
 
-FINE_AIM = 0.2
-CHEAP_SECONDS = 10.0
+FINE_AIM = 0.1
+CHEAP_SECONDS = 4.0
 """The same where the most draws that are ever weighed take so little time."""
 
 OF_SEARCH = {"rare mode", "modes of unlike widths"}
