@@ -67,7 +67,8 @@ def test_chains_beside_nuts_are_in_committed_results():
     words = " ".join(TEXT.split())
     median, least = (math.exp(each) for each in (statistics.median(ratios), min(ratios)))
     assert f"make {median:.0f} times as many effective draws per processor second" in words
-    assert f"the least ratio is {least:.0f}, and the mean log ratio {mean:.2f} ± {error:.2f}" in words
+    assert f"the least ratio is {least:.0f}, and the mean log ratio" in words
+    assert f"{mean:.2f} ± {error:.2f}" in words
 
 
 def test_the_formula_of_the_readme_is_found(names):
