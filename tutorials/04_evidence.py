@@ -74,14 +74,15 @@ print(f"the data are {math.exp(factor.value):.2f} times as probable if all schoo
 assert 0 < factor.value < math.log(3), "barely worth mentioning, on Jeffreys' scale"
 
 # %%
-# Eight schools can hardly tell: the simpler model is ahead, by less than a factor of three. The
-# small standard error shows that this uncertainty comes from the data, not from the sampler.
+# Eight schools hardly decide the question: the data favor the simpler model, by less than a factor
+# of three. The small standard error shows that this uncertainty comes from the data, not from the
+# sampler.
 #
 # Is it right?
 # ------------
 #
-# Here we can check. Given location and scatter, the effects are normal, so only two dimensions
-# remain. A grid over these two is exact to many digits.
+# Here we can check. Given location and scatter, the effects are normal and can be integrated out,
+# so only two dimensions remain. A sum over a grid in these two is exact to many digits.
 
 
 def exact(width):
@@ -142,14 +143,14 @@ axes.legend(frameon=False)
 assert by_width[-1].value < by_width[0].value, "a vaguer prior on the scatter is penalized"
 
 # %%
-# How it is done
-# --------------
+# How it works
+# ------------
 #
 # The log evidence is an integral over *inverse temperatures* ``t``, from the prior (``t = 0``) to
-# the posterior (``t = 1``). The integrand is the mean log likelihood under the prior times a power
-# ``t`` of the likelihood. ``ParallelTempering`` draws at all temperatures at once. The area under
-# the curve is the log evidence (thermodynamic integration), and three better estimators use the
-# same draws.
+# the posterior (``t = 1``). The integrand is the mean log likelihood under the power posterior, the
+# prior times a power ``t`` of the likelihood. ``ParallelTempering`` draws at all temperatures at
+# once. The area under the curve is the log evidence (thermodynamic integration). Three better
+# estimators use the same draws.
 
 pyro.set_rng_seed(1)
 tempering = ParallelTempering(
@@ -166,9 +167,9 @@ for method in ("thermodynamic", "steppingstone", "bar", "bridge"):
     assert abs(estimate.value - exact(10.0)) < 0.3
 
 # %%
-# If all schools are alike, everything is normal and the curve is known. The left picture shows the
-# trapezoids whose area is the estimate. The right picture shows the power posteriors, from the
-# prior (blue) to the posterior (red).
+# If all schools are alike, all distributions are normal and the curve is known exactly. The left
+# picture shows the trapezoids whose area is the estimate. The right picture shows the power
+# posteriors, from the prior (blue) to the posterior (red).
 
 
 def mean_log_likelihood(t):
