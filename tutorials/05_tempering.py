@@ -45,9 +45,9 @@ times = years - years.float().mean()
 # The model
 # ---------
 #
-# The model is one wave with unknown frequency and phase, plus noise. All frequencies from one cycle
-# in 40 years to one cycle in 2 years are equally probable a priori. One cycle in 2 years is the
-# highest frequency that yearly data can show.
+# The model is one wave with unknown frequency and phase, plus noise. The prior of the frequency is
+# uniform, from one cycle in 40 years to one cycle in 2 years. One cycle in 2 years is the highest
+# frequency that yearly data can show.
 
 LOW, HIGH = 1 / 40, 1 / 2
 
@@ -123,16 +123,16 @@ assert (means - exact_period).abs().max() > 0.5
 assert means.max() - means.min() > 1, "the chains contradict each other"
 
 # %%
-# Each chain gives a period with a standard error, and the periods differ by more than a year. Only
-# this disagreement reveals the problem: a single chain would have looked like an answer.
+# Each chain gives a period with a standard error, but the periods differ by more than a year. Only
+# this disagreement reveals the problem. A single chain would have looked like an answer.
 #
 # Tempering
 # ---------
 #
-# ``ParallelTempering`` runs chains at many temperatures, from the prior, which moves freely over
-# all frequencies, to the posterior, and it swaps their states. A state that fits well enough to
-# survive at a colder temperature moves down. A state that is stuck moves up and is forgotten. All
-# chains at all temperatures move in one batch.
+# ``ParallelTempering`` runs chains at many temperatures and swaps their states. At the hot end is
+# the prior, where chains move freely over all frequencies; at the cold end is the posterior. A
+# state that fits well enough to survive at a colder temperature moves down. A state that is stuck
+# moves up and is forgotten. All chains at all temperatures move in one batch.
 
 pyro.set_rng_seed(3)
 tempering = ParallelTempering(
@@ -174,10 +174,10 @@ assert gain > 20
 
 # %%
 # The first picture shows the posterior of the frequency on a logarithmic scale, with its many modes
-# and the places where the NUTS chains ended. The second shows the fitted cycle over the catches.
+# and the places where the NUTS chains ended. The second shows the fitted cycle with the catches.
 # The third shows the path of the replicas through the temperatures. A replica that goes from hot to
-# cold and back has made a round trip. What these trips bring to the cold end does not depend on
-# where the run started. If there is no round trip, the verdict says so and asks for more
+# cold and back has made a round trip. The states that such trips bring to the cold end do not
+# depend on where the run started. If there is no round trip, the verdict says so and asks for more
 # temperatures or a longer run.
 
 figure, panels = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
@@ -204,12 +204,13 @@ assert draws.round_trips.sum() > 0 or not evidence.verdict.trusted, (
 # Where the temperatures lie
 # --------------------------
 #
-# Power posteriors often change fastest near the prior, so the temperatures should crowd there. A
-# power law ``(k / K)^r`` does this with a fixed exponent. The adaptive ladder (black) moves
-# temperatures to where neighbors swap too rarely: near the prior and, in this example, at one more
-# place on the way, where a chain settles on a frequency. The second picture shows the swap rates:
-# lower on the way than at either end. The verdict names the lowest rate if it is too low. Which
-# pair has it differs from run to run, because an adaptive ladder makes all pairs alike.
+# Power posteriors often change fastest near the prior, so the temperatures should be closest there.
+# A power law ``(k / K)^r`` does this with a fixed exponent. The adaptive ladder (black) moves
+# temperatures to where neighbors swap too rarely. In this example, this is near the prior and at
+# intermediate temperatures, where a chain settles on a frequency. The second picture shows the swap
+# rates, which are lower at intermediate temperatures than at either end. If the lowest rate is too
+# low, the verdict gives it. The pair with the lowest rate differs from run to run, because an
+# adaptive ladder makes the rates of all pairs similar.
 
 _, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 num = len(draws.betas)
@@ -224,5 +225,5 @@ log_ratios = draws.betas.diff()[:, None, None] * -draws.log_likelihood.diff(dim=
 rates = log_ratios.exp().clamp(max=1).mean(-1)  # of each pair, by chain
 rarer = rates[~on_the_way].mean(0) - rates[on_the_way].mean(0)
 print(f"swaps on the way are rarer by {rarer.mean():.2f} ± {rarer.std() / len(rarer) ** 0.5:.2f}")
-# Of 9 seeds, short runs and long ones, the difference was between .13 and .23.
+# Over 9 seeds, in short and long runs, the difference was between .13 and .23.
 assert rarer.mean() > 0.05, "swaps are rarer on the way than at the ends"
