@@ -92,11 +92,11 @@ print(f"held-out pressures: distance {floor:.2f}")
 
 # %%
 # The basis makes the difference. Radial basis functions are bumps as wide as the grid step, and
-# they can hardly bend faster than that. All their samples look like pressures, only a little
+# their sums can hardly vary faster than that. All their samples look like pressures, only a little
 # smoother than real ones. The same number of Fourier functions oscillates over the whole interval.
-# Where training has drawn few latents, nothing constrains them, and some samples are noise: their
-# mean square roughness is many times that of the data. With radial basis functions, the reference
-# hardly matters.
+# In regions where training has drawn few latents, nothing constrains them, and some samples are
+# noise: their mean square roughness is many times that of the data. With radial basis functions,
+# the reference hardly matters.
 
 distances = {
     basis: [results[key][2] for key in results if key[0] == basis] for basis in ("rbf", "fourier")
@@ -128,17 +128,17 @@ for row, basis in zip(panels, ("rbf", "fourier"), strict=True):
     row[0].set_title(f"basis {basis}")
 
 # %%
-# A basis is an assumption about how fast functions can bend. On smooth fields, the basis that says
-# "slowly" wins. In the paper, Fourier functions were better on its pressures, with a larger model
-# and longer training. With few updates they are the riskier choice. If oscillating functions are
-# right for your data, use few of them, or penalize bending with
+# A basis is an assumption about how fast functions can vary. On smooth fields, the basis that
+# assumes slow variation wins. In the paper, Fourier functions were better on its pressures, with a
+# larger model and longer training. With few updates they are the riskier choice. If oscillating
+# functions are right for your data, use few of them, or penalize curvature with
 # ``model.prior.energies.regularization(smoothness=...)`` and the same method of the generator's
 # layers.
 
 # %%
 # This last example shows the effect of the penalty on one density. A Fourier series fitted to 300
 # draws oscillates around the true density. We then make 60 more updates with a small penalty on
-# :math:`\int f''^2`. They leave a thousandth of the bending, and new draws become more likely.
+# :math:`\int f''^2`. They reduce this integral to a thousandth, and new draws become more likely.
 
 truth = torch.distributions.Beta(2.0, 5.0)
 pyro.set_rng_seed(0)
