@@ -3,8 +3,8 @@ Mixture or deep priors on color patches
 ========================================
 
 *A prior can be a mixture of univariate densities, which can be sampled exactly, or one deep energy
-over all latents. Which one draws better patches of photographs, at what cost, and what can you
-still see in it?*
+over all latents. Which one draws better patches of photographs, at what cost, and can you still see
+what it learned?*
 """
 
 # %%
@@ -38,7 +38,7 @@ real = embed(features, training)
 # %%
 # Both models have the same generator. For each latent, the mixture sums 20 tilted densities and
 # normalizes them by quadrature. The deep prior is ``exp(f(z)) N(z; 0, I)`` with a network ``f`` of
-# all latents. It is known up to a constant.
+# all latents. Its density is known only up to a constant.
 
 shape, common = (3, 16, 16), {"grid_size": 8, "noise_scale": 0.15}
 
@@ -141,9 +141,9 @@ left.legend(frameon=False)
 plots.prior_densities(prior, right, title="the mixture's densities that changed most")
 
 # %%
-# You have to measure how much the length of the chain matters, at a cost that grows with the
-# length. The mixture needs no such measurement. You can also look at its densities one by one
-# (right), while the deep energy shows only its samples. A small network, trained for a minute or
-# three, learns colors and edges but no textures. (The paper found the mixture better on SVHN and
-# CIFAR-10. On patches like these, three seeds of 300 updates do not tell the two apart; see
-# :doc:`/reproduction`.)
+# For the deep prior, you have to measure how much the length of the chain matters, at a cost that
+# grows with the length. The mixture needs no such measurement. You can also look at its densities
+# one by one (right), while the deep energy shows only its samples. A small network, trained for one
+# to three minutes, learns colors and edges but no textures. (The paper found the mixture better on
+# SVHN and CIFAR-10. On patches like these, three seeds of 300 updates each do not decide which
+# prior is better; see :doc:`/reproduction`.)
