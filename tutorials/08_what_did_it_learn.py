@@ -40,7 +40,7 @@ network = KAN([4, 5, 1], grid_size=3)
 # %%
 # The penalty measures how much each curve varies over the data and how evenly this variation is
 # distributed. A few large curves cost less than many small ones. The *spread* of a curve is its
-# standard deviation, so constants, which can move freely between curves, don't count.
+# standard deviation. Constants, which can move freely between curves, therefore don't count.
 
 fit(network, x, y, steps=10, penalty=1e-2)
 before = network.sizes(x)[0]
@@ -81,7 +81,7 @@ for panel, table, title in zip(
 #
 # ``symbolic`` fits each function of a library, as :math:`a\,g(bx + c) + d`, to a curve. It reports
 # how much of the curve's variance each function explains and how complex the function is. The
-# arguments tell it where the curve was used. Four free parameters are very flexible: over a short
+# arguments show where the curve was used. Four free parameters are very flexible: over a short
 # interval, the end of a hyperbolic tangent is an exponential, and a hyperbolic cosine is a
 # parabola. Therefore, among formulas whose explained variance is within ``tolerance`` of the best,
 # the simplest comes first.
@@ -113,8 +113,8 @@ assert names[:2] == ["sin", "square"]
 assert SMALL or names[2] == "exp", names
 
 # %%
-# These are the three forms in the question. A shift of the sum can move into the factor of the
-# exponential, so the signs and constants of single curves mean little. The forms are what matters.
+# These are the three forms in the original expression. Shifting the sum is the same as scaling the
+# exponential, so the signs and constants of single curves mean little. Only the forms matter.
 #
 # Reading a prior
 # ---------------
@@ -155,7 +155,8 @@ assert departure.max() > 2 * departure.median()
 assert best.r2 > 0.9
 
 # %%
-# So the samples below come from a network whose inputs have distributions that you can write down.
+# The samples below therefore come from a network whose inputs have distributions that you can write
+# down.
 
 _, panel = pyplot.subplots(figsize=(6, 2), layout="constrained")
 with torch.no_grad():
