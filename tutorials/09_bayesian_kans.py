@@ -44,7 +44,8 @@ train, test = order[100:], order[:100]
 # %%
 # ``coefficients`` is an ordinary parameter of a layer, with shape ``(in, functions, out)``.
 # Assigning a ``PyroSample`` makes it random. With ``base_spread=0``, the layer starts without its
-# base functions, and nothing changes that here. A sum of six bumps remains for each feature.
+# base functions, and nothing in this tutorial adds them. What remains is a sum of six bumps for
+# each feature.
 
 
 class AdditiveModel(PyroModule):
@@ -92,8 +93,8 @@ print(
 assert 0.8 <= covered <= 0.98
 
 # %%
-# Here are the curves, one for each feature, with their full uncertainty. They are wide where there
-# are few patients.
+# The figure shows the curves, one for each feature, with their full uncertainty. They are most
+# uncertain where there are few patients.
 
 axis = torch.linspace(-2.5, 2.5, 101)
 with torch.no_grad():
@@ -120,8 +121,8 @@ assert (bands[1, 0, 70] - bands[1, 0, 30]) > 0.3, "progression rises with body m
 # ---------------------------------
 #
 # Six bumps were a guess. The evidence of each choice says how probable the patients' data are under
-# it, and a grid that is finer than the data call for pays for its freedom. The draws that are there
-# already are enough for it.
+# it. A grid that is finer than the data require is penalized for its extra freedom. The posterior
+# draws are all that we need to compute the evidence.
 
 
 def held_out_densities(candidate, fit):
@@ -155,8 +156,9 @@ print(table[["log_evidence", "standard_error", "posterior_probability", "held ou
 assert table["trusted"].all()
 
 # %%
-# Held-out patients agree, as far as a hundred of them can tell: their log density under the model
-# that the evidence prefers is as high as under any other, within the noise of their difference.
+# The held-out patients agree with this choice, as far as a hundred of them can show. Under the
+# model that the evidence prefers, their log density is as high as under any other, within the noise
+# of the difference.
 
 chosen = table.index[0]
 best = table["held out"].idxmax()
