@@ -1,14 +1,14 @@
 """
-Text, and whether its latent says anything
-==========================================
+Text, and whether its latent is used
+====================================
 
 *A sequence model with a latent learns to write. Does the latent say anything about the text, and
 how would we know?*
 
-A decoder that reads what it has written can do without a latent: it predicts the next letter from
-the letters before it. Training may then leave the latent unused, and neither the samples nor the
-loss reveal this (Bowman et al. 2016, arXiv:1511.06349). This tutorial measures how much the latent
-is used and tests the measure on a decoder that cannot read.
+A decoder that reads the letters before the next one can predict it without a latent. Training may
+then leave the latent unused, and neither the samples nor the loss reveal this (Bowman et al. 2016,
+arXiv:1511.06349). This tutorial measures how much the latent is used and tests the measure on a
+decoder that cannot read.
 """
 
 # %%
@@ -125,9 +125,9 @@ def train(blind, floor):
 
 
 # %%
-# Two numbers tell whether the latent is used. The first is the divergence, which measures what the
-# guide says about a window. The second is how much worse the letters are predicted with the latent
-# of another window than with their own.
+# Two numbers show whether the latent is used. The first is the divergence of the guide from the
+# prior, which measures how much the guide says about a window. The second is how much worse the
+# letters are predicted with the latent of another window than with their own.
 
 
 @torch.no_grad()
@@ -169,9 +169,10 @@ axes.set(xlabel="position in the window", ylabel="bits that the own latent saves
 axes.legend(frameon=False)
 
 # %%
-# The blind decoder shows that the measure works. It has only its latent, and the latent of another
-# window costs a tenth of a bit per letter or more. The decoder that reads gains nothing from its
-# latent, and its guide says nothing. Even so, it predicts better than counts of three letters:
+# The blind decoder shows that the measure works. It has only its latent, and using the latent of
+# another window costs a tenth of a bit per letter or more. The decoder that reads gains nothing
+# from its latent, and its guide says nothing. Even so, it predicts better than counts of three
+# letters:
 
 saved = {name: (other - own).mean().item() for name, (_, own, other) in found.items()}
 bound = found["reads"][1].mean().item() + found["reads"][0]
@@ -190,9 +191,9 @@ with torch.no_grad():
         print(repr(data.decode(row)))
 
 # %%
-# The samples contain words and phrases of the book, but nothing that a latent would determine. So
-# check the divergence for an unused latent before you interpret the latent. If you want the latent
-# to be used, several things help: a decoder that sees less, a floor under the divergence, or data
-# whose parts share something that nearby letters don't reveal. (The larger model of
-# ``benchmarks/text.py``, trained for six minutes, needs 1.58 bits per character; counts of five
-# letters need 1.66.)
+# The samples contain words and phrases of the book, but nothing that a latent would determine.
+# Before you interpret a latent, check the divergence to see whether it is used at all. If you want
+# the latent to be used, several things help: a decoder that sees less, a floor under the
+# divergence, or data whose parts share something that nearby letters don't reveal. (The larger
+# model of ``benchmarks/text.py``, trained for six minutes, needs 1.58 bits per character; counts of
+# five letters need 1.66.)
