@@ -2,11 +2,11 @@
 Comparing models you already have
 =================================
 
-*Which dose-response curve do the beetles follow, and how far ahead is it?*
+*Which dose-response curve do the data on beetles support, and how strongly?*
 
-Bliss (1935) exposed 481 flour beetles to eight doses of carbon disulphide and counted the dead.
-Ever since, these data have been used to ask which curve leads from dose to mortality. In this
-tutorial, five models are fitted as usual, and their *draws* tell how probable each model is. No
+Bliss (1935) exposed 481 flour beetles to eight doses of carbon disulfide and counted the dead.
+Ever since, these data have been used to ask which curve relates mortality to dose. In this
+tutorial, five models are fitted as usual, and their *draws* show how probable each model is. No
 sampler has to run again.
 """
 
@@ -213,7 +213,7 @@ assert max(elpd, key=elpd.get) == "cloglog"
 # How much do the priors matter?
 # ------------------------------
 #
-# The last column of the table says how the log evidence changes with the power to which a prior is
+# The last column of the table is the change of the log evidence with the power to which a prior is
 # raised: half a nat for each coefficient whose prior is vague. If a prior is more than a hundred
 # times as wide as its posterior, ``compare`` warns, because such a Bayes factor says more about the
 # width than about the data.
