@@ -1,14 +1,14 @@
 """
-A sequence from a sequence, and what the source leaves open
-===========================================================
+A sequence given a sequence, and what the source does not determine
+===================================================================
 
-*Words are written in one way and spoken in two. Can a model say both, and does its latent know
+*Words are written in one way and spoken in two. Can a model produce both, and does its latent know
 which?*
 
-A decoder of pronunciations that attends to the letters knows nearly everything that it needs. What
-it cannot know is the speaker. Here we make up a language with two dialects, train a model in which
-source and target share a latent, and check that the latent says which dialect a word is spoken in:
-one bit, and nothing else.
+A decoder of pronunciations that attends to the letters knows nearly everything that it needs. It
+cannot know the speaker. Here we make up a language with two dialects and train a model in which
+source and target share a latent. We then check that the latent encodes the dialect in which a word
+is spoken: one bit, and nothing else.
 """
 
 # %%
@@ -58,9 +58,9 @@ print(f"{len(words)} words, such as {words[0]}: {words[0]} or {words[0].translat
 # ---------
 #
 # The prior of the latent is an autoregressive tilted prior. One decoder writes the source from the
-# latent, another the target from the latent and the encoded source. The guide proposes a latent
-# from both words, or from the source alone. The first 0.7 nats of what the latent says are free.
-# Without free nats, a decoder learns to do without a latent.
+# latent. Another writes the target from the latent and the encoded source. The guide proposes a
+# latent from both words, or from the source alone. The first 0.7 nats of what the latent says are
+# free. Without free nats, a decoder learns to ignore the latent.
 
 model = TKAM.seq2seq(
     len(letters), len(letters), max_source=6, max_target=6, latent_dim=2, width=32, num_heads=2
@@ -84,9 +84,10 @@ print(f"trained in {process_time() - start:.0f} s")
 # What does the latent say?
 # -------------------------
 #
-# We score held-out words with a latent of their own, and with one of the same word in the other
-# dialect. The difference is what the latent says about the target. The divergence between the two
-# guides counts the same in nats: what the pair tells about the latent beyond the source.
+# We score held-out words with a latent of their own, and with a latent of the same word in the
+# other dialect. The difference is what the latent says about the target. The divergence between the
+# two guides measures the same in nats: what the pair says about the latent beyond what the source
+# says.
 
 test, rows = source[:held_out], torch.arange(held_out)
 dialect = rows % 2
@@ -107,8 +108,8 @@ print(f"a word loses {lost:.1f} nats with a latent of the other dialect")
 # Say it again
 # ------------
 #
-# Conditional generation is one pass: draw a latent given the source, then decode. A word that the
-# model has never seen comes out in both dialects, and never in a mixture of the two.
+# Conditional generation takes one pass: draw a latent given the source, then decode. A word that
+# the model has never seen comes out in both dialects, and hardly ever in a mixture of the two.
 
 pyro.set_rng_seed(1)
 drawn = model.respond(test, guide, num=20, num_beams=1)
@@ -125,8 +126,8 @@ assert SMALL or 0.3 < heard.mean() < 0.7
 assert SMALL or lost > 1
 
 # %%
-# For three words, here are draws of the latent given the source, colored by the dialect that they
-# are decoded to. The latent divides the draws of every word in two halves.
+# The figure shows draws of the latent given the source for three words. The colors show the
+# dialects in which the draws are decoded. For every word, the draws fall into two halves.
 
 with torch.no_grad():
     z = alone.sample((200,))[:, :3]
@@ -145,8 +146,8 @@ for i, axes in enumerate(panels):
 panels[0].legend(frameon=False)
 
 # %%
-# The search averages over draws of the latent. Both ways to say a word have about half of the
-# probability:
+# The search averages over draws of the latent. Each of the two pronunciations gets about half of
+# the probability:
 
 found = model.search(test[:3], guide, num_beams=2, num_draws=32)
 for i in range(3):
