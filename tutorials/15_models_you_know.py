@@ -2,20 +2,20 @@
 Models that statisticians know
 ==============================
 
-*How do I write my model, and how far ahead of the simpler one is it?*
+*How do I write my model, and how strongly do the data favor it over a simpler one?*
 
-Six models that most analyses begin with: logistic regression, Poisson regression with an offset,
-intercepts and slopes that vary by group, a mixture, a change point and a Gaussian process. Each is
-sampled, read in ArviZ and compared with a simpler model of the same data. Copy the one that is
-closest to yours.
+Most analyses begin with one of these six models: logistic regression, Poisson regression with an
+offset, intercepts and slopes that vary by group, a mixture, a change point or a Gaussian process.
+Each is sampled here, summarized with ArviZ and compared with a simpler model of the same data. Copy
+the one that is closest to yours.
 """
 
 # %%
 # One function for all
 # --------------------
-# ``study`` samples a model with 64 chains, prints ArviZ's summary of some sites, and estimates how
-# far the model's evidence is ahead of the simpler one's. A log Bayes factor of 3 means that the
-# data are 20 times as probable under the first model.
+# ``study`` samples a model with 64 chains, prints ArviZ's summary of some sites, and estimates the
+# log Bayes factor of the model against a simpler one. A log Bayes factor of 3 means that the data
+# are 20 times as probable under the first model.
 
 import math
 import os
@@ -49,7 +49,8 @@ def study(model, simpler, sites):
 # %%
 # Logistic regression
 # -------------------
-# Two species of iris, by four measurements. Does anything but the petals matter?
+# The data are four measurements of flowers from two species of iris. Does anything but the petals
+# help to predict the species?
 
 iris = load_iris()
 kept = iris.target > 0
@@ -74,8 +75,9 @@ logistic_chains = study(logistic([0, 1, 2, 3]), logistic([2, 3]), ["intercept", 
 # %%
 # Poisson regression with an offset
 # ---------------------------------
-# Counts grow with exposure, here the years that a region was observed: its logarithm is added to
-# the linear predictor, with a coefficient of one. The simpler model has no covariate.
+# Expected counts are proportional to exposure, here the number of years that a region was observed.
+# The logarithm of the exposure is added to the linear predictor with a coefficient of one. The
+# simpler model has no covariate.
 
 years = torch.tensor([3.0, 12.0, 7.0, 1.0, 20.0, 5.0, 9.0, 15.0, 2.0, 11.0, 6.0, 18.0])
 density = torch.linspace(-1.5, 1.5, 12)
@@ -98,9 +100,9 @@ poisson_chains = study(poisson(True), poisson(False), ["rate", "slope"])
 # %%
 # Varying intercepts and slopes
 # -----------------------------
-# Eight schools, ten pupils each, drawn here from a model whose slopes do vary. Writing deviations
-# as standard normals times a scale ("non-centered") keeps the posterior easy where groups are
-# small.
+# The data are simulated: eight schools with ten pupils each, from a model whose slopes do vary. The
+# non-centered parameterization writes deviations as standard normals times a scale. It keeps the
+# posterior easy to sample when groups are small.
 
 pyro.set_rng_seed(1)
 schools, pupils = 8, 10
@@ -135,8 +137,8 @@ varying_chains = study(varying(True), varying(False), ["intercept", "slope", "sp
 # %%
 # A mixture
 # ---------
-# Discrete sites are summed out. The centers are ordered by construction, so that the components
-# cannot trade places: a first center, and a positive distance to the second.
+# Discrete sites are summed out. The model has a first center and a positive distance to the second.
+# The centers are therefore ordered by construction, and the labels of the components cannot switch.
 
 pyro.set_rng_seed(2)
 waiting = torch.cat([1.5 + 0.4 * torch.randn(40), 4.0 + 0.6 * torch.randn(60)])
@@ -166,8 +168,8 @@ mixture_chains = study(mixture, one_component, ["first", "gap", "scale", "share"
 # %%
 # A time series with a change
 # ---------------------------
-# The yearly flow of the Nile at Aswan from 1871 to 1970, in 10⁸ cubic meters (Cobb 1978). The year
-# of a change is a discrete site over all years, summed out exactly.
+# The data are the yearly flow of the Nile at Aswan from 1871 to 1970, in 10⁸ cubic meters (Cobb
+# 1978). The year of the change is a discrete site over all years. It is summed out exactly.
 
 # fmt: off
 flow = torch.tensor([
@@ -203,8 +205,8 @@ change_chains = study(change, constant, ["before", "after", "noise"])
 # %%
 # A Gaussian process
 # ------------------
-# A smooth function of unknown length scale through 25 noisy points; the function itself is
-# integrated out in closed form. The simpler model is a straight line.
+# The model is a smooth function with unknown length scale, observed at 25 noisy points. The
+# function itself is integrated out in closed form. The simpler model is a straight line.
 
 pyro.set_rng_seed(3)
 place = torch.linspace(0.0, 1.0, 25)
@@ -237,6 +239,6 @@ process_chains = study(process, line, ["size", "length", "noise"])
 # %%
 # What next
 # ---------
-# If a verdict says that draws are not to be trusted, it names the number and what to do; see
+# If a verdict says not to trust the draws, it gives the number behind this and says what to do; see
 # :doc:`../verdicts`. To compare models that you have sampled elsewhere, see
 # :doc:`12_comparing_models`.
