@@ -256,9 +256,9 @@ def findings_table(runs: Sequence[Results]) -> str:
     ]
     made = [each.holds for each in found if each.comparisons]
     line = (
-        f"Of {len(found)} published findings our recorded runs bear on {len(made)}: "
-        f"{made.count(True)} as the paper has it, {made.count(False)} otherwise, and "
-        f"{made.count(None)} are undecided with {len(runs)} seeds."
+        f"Our recorded runs test {len(made)} of {len(found)} published findings. Holding here: "
+        f"{made.count(True)}; not holding: {made.count(False)}; undecided with {len(runs)} seeds: "
+        f"{made.count(None)}."
     )
     head = ["section", "published finding", "decided by", "differences", "our runs"]
     return f"{grid(head, rows)}\n\n{line}"

@@ -224,8 +224,8 @@ def test_the_verdicts_on_the_page_are_those_of_the_recorded_results(tables):
             assert float(error) == pytest.approx(each.standard_error, abs=0.006)
             assert (told == ["(undecided)"]) is (each.holds is None)
     assert (
-        "Of 9 published findings our recorded runs bear on 7: 1 as the paper has it, 2 otherwise, "
-        "and 4 are undecided with 3 seeds." in text
+        "Our recorded runs test 7 of 9 published findings. Holding here: 1; not holding: 2; "
+        "undecided with 3 seeds: 4." in text
     )
 
 
