@@ -11,8 +11,6 @@ from benchmarks.problems import Problem
 from pyro_tkam.infer import ModelDensity
 
 Run = Callable[[Problem], dict[str, Any]]
-SMC_CHAINS = 4
-"""Runs of PyMC's sampler, of whose estimates the mean is taken, as by its default."""
 
 
 class UnitCube:
@@ -81,35 +79,6 @@ def _ultranest(problem: Problem) -> dict[str, Any]:
     return _result("ultranest", result["logz"] - problem.exact, result["logzerr"], cube)
 
 
-def _pymc(problem: Problem) -> dict[str, Any]:
-    import pymc
-    from pytensor import tensor
-    from pytensor.compile.ops import as_op
-
-    cube = UnitCube(problem)
-    point, value = [tensor.dvector], [tensor.dscalar]
-    log_likelihood = as_op(itypes=point, otypes=value)(
-        lambda z: np.asarray(cube.log_likelihood(z), dtype=np.float64)
-    )
-    with pymc.Model():
-        z = pymc.Normal("z", 0.0, 1.0, shape=cube.dim)
-        pymc.Potential("likelihood", log_likelihood(z))
-        draws = pymc.sample_smc(
-            chains=SMC_CHAINS,
-            cores=1,
-            progressbar=False,
-            compute_convergence_checks=False,
-            random_seed=torch.initial_seed() % 2**32,
-        )
-    stages = draws.sample_stats["log_marginal_likelihood"].values
-    found = np.array(
-        [[each for each in np.ravel(chain) if np.isfinite(each)][-1] for chain in stages]
-    )
-    ratios = np.exp(found - found.max())
-    error = found.max() + np.log(ratios.mean()) - problem.exact
-    return _result("pymc", error, ratios.std(ddof=1) / ratios.mean() / SMC_CHAINS**0.5, cube)
-
-
 def _result(method: str, error: float, standard_error: float, cube: UnitCube) -> dict[str, Any]:
     return {
         "method": method,
@@ -121,11 +90,6 @@ def _result(method: str, error: float, standard_error: float, cube: UnitCube) ->
 
 PEERS: dict[str, Run] = {
     name: run
-    for name, run in {
-        "dynesty": _dynesty,
-        "nautilus": _nautilus,
-        "ultranest": _ultranest,
-        "pymc": _pymc,
-    }.items()
+    for name, run in {"dynesty": _dynesty, "nautilus": _nautilus, "ultranest": _ultranest}.items()
     if importlib.util.find_spec(name)
 }

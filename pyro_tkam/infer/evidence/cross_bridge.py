@@ -18,7 +18,9 @@ from pyro_tkam.ops.estimators import CrossProposal, Estimate, cross_bridge, fit_
 
 IMPORTANCE_KHAT = 0.5
 IMPORTANCE_DRAWS = 400.0
-"""Where importance weights are at least so good, they are right against a bridge."""
+UNCOVERED = 0.01
+"""Where importance weights are at least so good, and proposals reach all but so few of the draws,
+they are right against a bridge."""
 
 APART_SIGMAS = 4.0
 
@@ -30,16 +32,18 @@ class CrossFitted:
     :param bridge: by bridge sampling from the draws; its error grows slowly with the dimension,
         but it inherits the shares of the modes among the draws.
     :param importance: by importance sampling from the proposals alone.
+    :param uncovered: share of the draws that a proposal does not reach.
     """
 
     bridge: Evidence
     importance: Evidence
+    uncovered: float
 
     @property
     def preferred(self) -> Evidence:
         """
         The bridge; importance sampling where its weights are good (k-hat up to 0.5, at least 400
-        effective draws) and the bridge disagrees or isn't trusted.
+        effective draws), its proposals reach the draws, and the bridge disagrees or isn't trusted.
         """
         apart = abs(self.bridge.value - self.importance.value)
         error = math.hypot(self.bridge.standard_error, self.importance.standard_error)
@@ -55,6 +59,7 @@ class CrossFitted:
         return (
             measures["worst k-hat"] <= IMPORTANCE_KHAT
             and measures["fewest effective draws"] >= IMPORTANCE_DRAWS
+            and self.uncovered <= UNCOVERED
         )
 
 
@@ -99,4 +104,5 @@ def cross_fitted_evidence(
         evaluations=evaluations,
     )
     weighed = evidence_of_weights(bridge.log_weights.movedim(-1, 0))
-    return CrossFitted(bridged, replace(weighed, evaluations=evaluations))
+    importance = replace(weighed, evaluations=evaluations)
+    return CrossFitted(bridged, importance, bridge.uncovered.amax().item())

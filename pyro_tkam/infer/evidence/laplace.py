@@ -12,7 +12,7 @@ from pyro_tkam.infer.posterior.climbs import Climbs
 from pyro_tkam.infer.posterior.coverage import WeightedPositions
 from pyro_tkam.infer.posterior.optima import Optima
 from pyro_tkam.infer.posterior.search import Search
-from pyro_tkam.infer.posterior.target import weigh
+from pyro_tkam.infer.posterior.target import PosteriorTarget, weigh
 from pyro_tkam.infer.posterior.weights import effective_draws, evidence_of_weights
 from pyro_tkam.infer.results import Evidence
 from pyro_tkam.ops.estimators import pareto_smooth
@@ -28,6 +28,18 @@ LARGEST = 20
 NORMAL_SHARE = 0.8
 """Of a normal's draws beyond: how many they must be worth for a posterior that is as good as
 normal."""
+
+WIDEST = 100.0
+WIDEST_STEP = 0.3
+WIDE_STEP = 2.0
+WIDE_DRAWS = 4000
+FEWEST_WIDE = 50
+"""Widths at which mass beside a normal is looked for, in its own: the largest, the ratio of
+neighbors in nats, at most and times the root of the dimension; draws in all, and of each width."""
+
+DENSER = 1.0
+BESIDE_LIMIT = math.log(1e-3)
+"""Nats above the normal where a posterior is denser, and the share of the evidence that may be."""
 
 KHAT_LIMIT = 0.5
 FEWEST_EFFECTIVE = 400.0
@@ -118,7 +130,30 @@ def _by_normal(search: Search, error: float) -> Evidence | None:
     size = draws_needed(pilot, error)
     if size is None or effective_draws(pilot) < NORMAL_SHARE * len(pilot):
         return None
+    value = evidence_of_weights(pilot).value
+    if _mass_beside(search.target, normal, value) > value + BESIDE_LIMIT:
+        return None
     return _estimate(search, normal, pilot, size)
+
+
+def _mass_beside(target: PosteriorTarget, normal: Mixture, log_evidence: float) -> float:
+    """
+    Return the largest log mass that draws of wider normals around the same optima find where the
+    posterior is denser than the normal says: none where it is normal.
+    """
+    step = min(WIDEST_STEP, WIDE_STEP / math.sqrt(target.dim))
+    widths = torch.arange(1, math.ceil(math.log(WIDEST) / step) + 1).mul(step).exp().tolist()
+    num = max(FEWEST_WIDE, WIDE_DRAWS // len(widths))
+    found = -math.inf
+    for width in widths:
+        wide = normal._replace(scale_tril=width * normal.scale_tril)
+        positions, weights = weigh(target, wide, target.budget.affords(num))
+        points = positions.double().unsqueeze(1)
+        excess = weights + (wide.log_prob(points) - normal.log_prob(points)).squeeze(1)
+        denser = weights[excess > log_evidence + DENSER]
+        if len(denser):
+            found = max(found, denser.logsumexp(0).item() - math.log(len(weights)))
+    return found
 
 
 def _estimate(search: Search, mixture: Mixture, pilot: Tensor, size: int) -> Evidence | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_tkam.infer.posterior.optima import NARROW, RULE_OF_THREE, UNLIKE, Optima
 from pyro_tkam.infer.posterior.target import PosteriorTarget, weigh
 from pyro_tkam.infer.posterior.weights import effective_draws
-from pyro_tkam.infer.results import Finding, Verdict
+from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators import importance
 
 SMALL_SHARE = 0.01
@@ -25,8 +25,12 @@ FEWEST_EFFECTIVE = 20.0
 FEWEST_HITS = 3
 """Prior draws that lead to a mode below which finding it was luck."""
 
-LACKING = 0.1
+LACKING = 0.3
 """Share of the draws that a peak should hold below which it counts as missed."""
+
+APART_SIGMAS = 4.0
+APART_NATS = 0.1
+"""Standard errors and nats by which a peak's mass may exceed the evidence, as it cannot."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +60,20 @@ class Peaks:
 
 
 def heavy_peaks(
-    target: PosteriorTarget, optima: Optima, draws: WeightedPositions, log_evidence: float
+    target: PosteriorTarget, optima: Optima, draws: WeightedPositions, evidence: Evidence
 ) -> Peaks:
     """
     Weigh the optima that may hold more than 1% of an evidence.
 
-    A peak's mass is that of weighted draws of its Student-t within a radius that holds nearly all
-    of a normal; beyond, there may be another peak.
+    A peak's mass is that of weighted draws of its Student-t or normal within a radius that holds
+    nearly all of a normal; beyond, there may be another peak.
 
     :param target: the posterior.
     :param optima: peaks.
     :param draws: what the evidence was estimated from, or draws of the posterior.
-    :param log_evidence: the estimate.
+    :param evidence: the estimate.
     """
+    log_evidence = evidence.value
     chosen = []
     masses = []
     missed = []
@@ -79,22 +84,37 @@ def heavy_peaks(
         if (num := target.budget.affords(NUM_WEIGHED)) < FEWEST_WEIGHED:
             break
         one = optima.take(torch.tensor([index]))
-        positions, log_weights = weigh(target, one.mixture(), num)
-        inside = one.distance(positions)[0] <= one.reach
-        log_weights = torch.where(inside, log_weights, -torch.inf)
-        if not log_weights.amax().isfinite() or effective_draws(log_weights) < FEWEST_EFFECTIVE:
+        if (log_weights := _weights_within(target, one, num)) is None:
             continue
-        log_mass = importance(log_weights).value
+        mass = importance(log_weights)
+        log_mass = mass.value
         expected = (log_mass - log_evidence).clamp(max=0).exp()
         held = shares[one.distance(draws.positions)[0] <= one.reach].sum()
         if expected > SMALL_SHARE:
             chosen.append(index)
             masses.append(log_mass)
-            missed.append(held < LACKING * expected)
+            error = math.hypot(evidence.standard_error, float(mass.standard_error))
+            too_heavy = log_mass > log_evidence + APART_SIGMAS * error + APART_NATS
+            missed.append((held < LACKING * expected) | too_heavy)
     if not chosen:
         empty = torch.zeros(0, dtype=torch.float64)
         return Peaks(optima.take(empty.long()), empty, empty.bool())
     return Peaks(optima.take(torch.tensor(chosen)), torch.stack(masses), torch.stack(missed))
+
+
+def _weights_within(target: PosteriorTarget, one: Optima, num: int) -> Tensor | None:
+    """
+    Return weights of draws of a peak's Student-t within its reach, or of its normal where these are
+    poor, as in many dimensions; None if its curvature does not describe it.
+    """
+    student = one.mixture()
+    for proposal in (student, student._replace(df=torch.full_like(student.df, math.inf))):
+        positions, log_weights = weigh(target, proposal, target.budget.affords(num))
+        inside = one.distance(positions)[0] <= one.reach
+        log_weights = torch.where(inside, log_weights, -torch.inf)
+        if log_weights.amax().isfinite() and effective_draws(log_weights) >= FEWEST_EFFECTIVE:
+            return log_weights
+    return None
 
 
 def missed_verdict(peaks: Peaks, log_evidence: float) -> Verdict:
@@ -108,7 +128,7 @@ def missed_verdict(peaks: Peaks, log_evidence: float) -> Verdict:
     lacking = peaks.log_mass[peaks.missed]
     gain = torch.cat([lacking, lacking.new_tensor([log_evidence])]).logsumexp(0)
     seen = (
-        f"climbs from prior draws found {len(lacking)} mode(s) in which no chain is, worth "
+        f"climbs from prior draws found {len(lacking)} mode(s) in which too few draws lie, worth "
         f"{gain.item() - log_evidence:.2g} nats"
     )
     return Verdict((Finding("missed mode", seen, "give a guide that covers all modes"),))

@@ -105,7 +105,7 @@ class Search:
         :param evidence: the estimate.
         :param held: draws that it rests on, in the coordinates of the target.
         """
-        peaks = heavy_peaks(self.target, self.optima, held, evidence.value)
+        peaks = heavy_peaks(self.target, self.optima, held, evidence)
         verdict = evidence.verdict + missed_verdict(peaks, evidence.value)
         verdict += rare_verdict(peaks, int(self.optima.hits.sum()))
         verdict += unlike_verdict(peaks, self.climbs.num_seen)

@@ -44,6 +44,8 @@ class CrossBridge:
     :param log_weights: importance weights ``log density - log proposal`` of the proposals' draws,
         both halves together, ``(*batch, N)``. They do not depend on how the draws are distributed
         among modes.
+    :param uncovered: share of each half's draws whose weight exceeds that of all draws of the
+        proposal, ``(2, *batch)``: it does not reach them.
     """
 
     estimate: Estimate
@@ -51,6 +53,7 @@ class CrossBridge:
     effective_terms: Tensor
     effective_draws: Tensor
     log_weights: Tensor
+    uncovered: Tensor
 
 
 def cross_bridge(
@@ -115,6 +118,7 @@ def cross_bridge(
         terms.reshape(2, 2, *batch),
         effective.reshape(2, *batch),
         torch.cat([part[3] for part in parts]).mT.reshape(*batch, 2 * num),
+        torch.stack([part[4] for part in parts]).reshape(2, *batch),
     )
 
 
@@ -125,10 +129,11 @@ def _half(
     evaluate: Callable[[Tensor], Tensor],
     num_proposals: int,
     dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Bridge from a proposal to the draws it was not fitted to.
 
-    :return: value, standard error, effective numbers of the two sums, and log weights.
+    :return: value, standard error, effective numbers of the two sums, log weights, and the share of
+        the draws that the proposal does not reach.
     """
     upper = log_joint - proposal.log_prob(held.flatten(0, 1)).reshape(log_joint.shape)
     # What the density sees is rounded, and so is what the proposal scores.
@@ -147,7 +152,8 @@ def _half(
             num_proposals / (1 + of_proposals.var(0)),
         ]
     )
-    return ratio.value, error, terms, lower
+    uncovered = (upper > lower.amax(0)).double().mean((0, 1))
+    return ratio.value, error, terms, lower, uncovered
 
 
 def _harmonic_mean(sizes: Tensor) -> Tensor:

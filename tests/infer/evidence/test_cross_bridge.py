@@ -93,7 +93,9 @@ def test_importance_is_preferred_where_it_is_good_and_the_bridge_is_not(
     bridge = Evidence(0.0, 0.01, "bridge", Verdict(() if trusted else (seen,)))
     measures = {"worst k-hat": khat, "fewest effective draws": draws}
     importance = Evidence(apart, 0.01, "importance", Verdict((), measures))
-    assert CrossFitted(bridge, importance).preferred.method == which
+    assert CrossFitted(bridge, importance, 0.0).preferred.method == which
+    unreached = CrossFitted(bridge, importance, 0.1)  # a tenth of the draws
+    assert unreached.preferred.method == "bridge"
 
 
 def test_positions_are_those_of_the_values():

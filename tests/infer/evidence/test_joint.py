@@ -288,9 +288,41 @@ def test_draws_that_lack_a_peak_are_told_and_those_that_have_it_are_not() -> Non
     both = torch.cat([one, centers[1] + spread * torch.randn(500, 2)])
     for draws, number in ((one, 1), (both, 0)):
         held = WeightedPositions(draws.double(), torch.zeros(len(draws)).double())
-        peaks = heavy_peaks(target, optima, held, math.log(2))
+        peaks = heavy_peaks(target, optima, held, told(math.log(2)))
         assert peaks.missed.sum() == number
         assert (peaks.log_mass.abs() < 0.1).all()  # each bump has mass 1
+
+
+def told(value: float, standard_error: float = 0.01) -> Evidence:
+    """Return an estimate."""
+    return Evidence(value, standard_error, "bridge", Verdict())
+
+
+def test_an_evidence_below_the_mass_of_one_peak_lacks_it_whatever_draws_lie_there() -> None:
+    pyro.set_rng_seed(0)
+    target = target_of(bumps(2, 1))
+    spread = 0.3 / math.hypot(1, 0.3)
+    centers = torch.tensor([[-1.0], [1.0]]).expand(2, 2) * 0.7 / 1.09
+    optima = find_optima(target, centers, torch.ones(2), MOST_STEPS)
+    both = torch.cat([center + spread * torch.randn(500, 2) for center in centers])
+    held = WeightedPositions(both.double(), torch.zeros(len(both)).double())
+    for value, error, missed in ((-0.5, 0.01, 2), (-0.5, 0.3, 0), (0.0, 0.01, 0)):
+        assert heavy_peaks(target, optima, held, told(value, error)).missed.sum() == missed
+
+
+def test_a_peak_of_many_dimensions_is_weighed_by_its_normal() -> None:
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(40), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 0.1).to_event(1), obs=torch.full((40,), 0.5))
+
+    pyro.set_rng_seed(0)
+    target = target_of(model)
+    optima = find_optima(target, torch.randn(4, 40), torch.ones(40), MOST_STEPS)
+    exact = 40 * dist.Normal(0.0, 1.01**0.5).log_prob(torch.tensor(0.5)).item()
+    elsewhere = WeightedPositions(torch.randn(500, 40).double(), torch.zeros(500).double())
+    peaks = heavy_peaks(target, optima, elsewhere, told(exact))
+    assert peaks.missed.sum() == 1
+    assert abs(peaks.log_mass.item() - exact) < 0.1
 
 
 def test_an_evidence_below_a_single_prior_draw_is_contradicted() -> None:

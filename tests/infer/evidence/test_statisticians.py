@@ -223,3 +223,32 @@ def test_many_latents_that_are_nearly_normal_are_not_weighed_by_normals() -> Non
     exact = 30 * (each.logsumexp(0) + (line[1] - line[0]).log()).item()
     assert evidence.method != "Laplace importance"
     assert abs(evidence.value - exact) < 5 * evidence.standard_error + 0.02, str(evidence)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dim", "narrow", "share"), [(25, 0.03, 0.1), (25, 0.1, 0.5), (40, 0.1, 0.1)]
+)
+def test_a_narrow_bump_within_a_wide_one_is_weighed_or_not_trusted(
+    dim: int, narrow: float, share: float
+) -> None:
+    """Every climb ends at the narrow one, whose normal fits and lacks the wide one."""
+
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(dim), 1.0).to_event(1))
+        bumps = [
+            dist.Normal(0.0, width).log_prob(z).sum(-1) + math.log(part)
+            for width, part in ((narrow, share), (0.3, 1 - share))
+        ]
+        pyro.factor("data", torch.logaddexp(*bumps))
+
+    exact = torch.tensor(
+        [
+            math.log(part) + dim * dist.Normal(0.0, math.hypot(1, width)).log_prob(torch.zeros(()))
+            for width, part in ((narrow, share), (0.3, 1 - share))
+        ]
+    ).logsumexp(0)
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(model, max_evaluations=600_000)
+    wrong = abs(evidence.value - exact) > max(0.02, 5 * evidence.standard_error)
+    assert not (wrong and evidence.verdict.trusted), str(evidence)
