@@ -125,10 +125,12 @@ class JointEvidence:
         size = draws_needed(weights, error)
         fewest = draws_needed(weights, AIM * self.target_se)
         most = min(MOST_WEIGHTS, self.budget.left)
-        if size is not None and fewest is not None and fewest <= most:
-            yield self._by_prior(int(min(size, most)))
+        if size is not None and size <= most:
+            yield self._by_prior(size)
         if (evidence := laplace_evidence(self.search, error)) is not None:
             yield evidence
+        elif fewest is not None and size is not None and fewest <= most < size:
+            yield self._by_prior(int(most))
         for evidence in self._by_chains():
             yield evidence
             if self.guide is not None and (guided := self._by_guide(evidence)) is not None:
