@@ -181,6 +181,7 @@ def mean_log_likelihood(t):
     return -0.5 * (squares * weights + (2 * math.pi * errors**2).log()).sum(-1)
 
 
+pyro.set_rng_seed(2)
 simple = ParallelTempering(
     AutoMALA(alike),
     num_temperatures=8,

@@ -39,6 +39,9 @@ FINE_AIM = 0.1
 CHEAP_SECONDS = 4.0
 """The same where the most draws that are ever weighed take so little time."""
 
+NEAR = 2
+"""Times the most draws, which the aim may take for them to come near enough."""
+
 OF_SEARCH = {"rare mode", "modes of unlike widths"}
 """Findings on the posterior, which another route cannot cure."""
 
@@ -125,11 +128,11 @@ class JointEvidence:
         size = draws_needed(weights, error)
         fewest = draws_needed(weights, AIM * self.target_se)
         most = min(MOST_WEIGHTS, self.budget.left)
-        if size is not None and size <= most:
-            yield self._by_prior(size)
+        if size is not None and size <= NEAR * most:
+            yield self._by_prior(int(min(size, most)))
         if (evidence := laplace_evidence(self.search, error)) is not None:
             yield evidence
-        elif fewest is not None and size is not None and fewest <= most < size:
+        elif fewest is not None and size is not None and fewest <= most < size / NEAR:
             yield self._by_prior(int(most))
         for evidence in self._by_chains():
             yield evidence
