@@ -39,7 +39,7 @@ FINE_AIM = 0.1
 CHEAP_SECONDS = 4.0
 """The same where the most draws that are ever weighed take so little time."""
 
-NEAR = 2
+NEAR = 6
 """Times the most draws, which the aim may take for them to come near enough."""
 
 OF_SEARCH = {"rare mode", "modes of unlike widths"}
