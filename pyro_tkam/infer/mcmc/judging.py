@@ -30,7 +30,7 @@ MOST_FAILED = 0.01
 MOST_CAPPED = 0.5
 MOST_GROWTH = 1.2
 TAILS = (0.05, 0.95)
-BLOCKS = 32
+BLOCKS = 100
 """Parts in which coordinates are looked at: their spectra take a dozen times draws' memory."""
 
 LARGEST_BLOCK = 32
