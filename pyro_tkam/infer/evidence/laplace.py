@@ -139,15 +139,18 @@ def _by_normal(search: Search, error: float) -> Evidence | None:
 def _mass_beside(target: PosteriorTarget, normal: Mixture, log_evidence: float) -> float:
     """
     Return the largest log mass that draws of wider normals around the same optima find where the
-    posterior is denser than the normal says: none where it is normal.
+    posterior is denser than the normal says: none where it is normal. It is infinite where the
+    budget does not allow to look.
     """
     step = min(WIDEST_STEP, WIDE_STEP / math.sqrt(target.dim))
     widths = torch.arange(1, math.ceil(math.log(WIDEST) / step) + 1).mul(step).exp().tolist()
     num = max(FEWEST_WIDE, WIDE_DRAWS // len(widths))
     found = -math.inf
     for width in widths:
+        if target.budget.affords(num) < num:
+            return math.inf
         wide = normal._replace(scale_tril=width * normal.scale_tril)
-        positions, weights = weigh(target, wide, target.budget.affords(num))
+        positions, weights = weigh(target, wide, num)
         points = positions.double().unsqueeze(1)
         excess = weights + (wide.log_prob(points) - normal.log_prob(points)).squeeze(1)
         denser = weights[excess > log_evidence + DENSER]

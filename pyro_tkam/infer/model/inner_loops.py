@@ -26,7 +26,7 @@ def lengthen_inner_loops(graph: fx.Graph) -> None:
     """Compute ``x + y`` as ``(x.mT + y.mT).mT`` where this makes an array of many short rows.
 
     Operations on each number keep how their arguments lie in memory, so that all that follow run
-    along the long dimension. Values stay the same to the bit.
+    along the long dimension. Values stay the same; sums of them may round differently.
 
     :param graph: of ATen operations that are pure, each node with its value; it is changed in
         place.

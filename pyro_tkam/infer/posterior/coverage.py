@@ -65,8 +65,8 @@ def heavy_peaks(
     """
     Weigh the optima that may hold more than 1% of an evidence.
 
-    A peak's mass is that of weighted draws of its Student-t or normal within a radius that holds
-    nearly all of a normal; beyond, there may be another peak.
+    A peak's mass is that of weighted draws of its Student-t within a radius that holds nearly all
+    of a normal; beyond, there may be another peak.
 
     :param target: the posterior.
     :param optima: peaks.
@@ -84,7 +84,10 @@ def heavy_peaks(
         if (num := target.budget.affords(NUM_WEIGHED)) < FEWEST_WEIGHED:
             break
         one = optima.take(torch.tensor([index]))
-        if (log_weights := _weights_within(target, one, num)) is None:
+        positions, log_weights = weigh(target, one.mixture(), num)
+        inside = one.distance(positions)[0] <= one.reach
+        log_weights = torch.where(inside, log_weights, -torch.inf)
+        if not log_weights.amax().isfinite() or effective_draws(log_weights) < FEWEST_EFFECTIVE:
             continue
         mass = importance(log_weights)
         log_mass = mass.value
@@ -100,21 +103,6 @@ def heavy_peaks(
         empty = torch.zeros(0, dtype=torch.float64)
         return Peaks(optima.take(empty.long()), empty, empty.bool())
     return Peaks(optima.take(torch.tensor(chosen)), torch.stack(masses), torch.stack(missed))
-
-
-def _weights_within(target: PosteriorTarget, one: Optima, num: int) -> Tensor | None:
-    """
-    Return weights of draws of a peak's Student-t within its reach, or of its normal where these are
-    poor, as in many dimensions; None if its curvature does not describe it.
-    """
-    student = one.mixture()
-    for proposal in (student, student._replace(df=torch.full_like(student.df, math.inf))):
-        positions, log_weights = weigh(target, proposal, target.budget.affords(num))
-        inside = one.distance(positions)[0] <= one.reach
-        log_weights = torch.where(inside, log_weights, -torch.inf)
-        if log_weights.amax().isfinite() and effective_draws(log_weights) >= FEWEST_EFFECTIVE:
-            return log_weights
-    return None
 
 
 def missed_verdict(peaks: Peaks, log_evidence: float) -> Verdict:

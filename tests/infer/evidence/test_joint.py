@@ -310,21 +310,6 @@ def test_an_evidence_below_the_mass_of_one_peak_lacks_it_whatever_draws_lie_ther
         assert heavy_peaks(target, optima, held, told(value, error)).missed.sum() == missed
 
 
-def test_a_peak_of_many_dimensions_is_weighed_by_its_normal() -> None:
-    def model() -> None:
-        z = pyro.sample("z", dist.Normal(torch.zeros(40), 1.0).to_event(1))
-        pyro.sample("x", dist.Normal(z, 0.1).to_event(1), obs=torch.full((40,), 0.5))
-
-    pyro.set_rng_seed(0)
-    target = target_of(model)
-    optima = find_optima(target, torch.randn(4, 40), torch.ones(40), MOST_STEPS)
-    exact = 40 * dist.Normal(0.0, 1.01**0.5).log_prob(torch.tensor(0.5)).item()
-    elsewhere = WeightedPositions(torch.randn(500, 40).double(), torch.zeros(500).double())
-    peaks = heavy_peaks(target, optima, elsewhere, told(exact))
-    assert peaks.missed.sum() == 1
-    assert abs(peaks.log_mass.item() - exact) < 0.1
-
-
 def test_an_evidence_below_a_single_prior_draw_is_contradicted() -> None:
     def model() -> None:
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
