@@ -15,6 +15,8 @@ import numpy as np
 import xarray
 from numpy.typing import ArrayLike, NDArray
 
+from pyro_tkam._checks import file_path
+
 # ArviZ 0.23 tells, once a day, that 1.0 differs; this module takes both.
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
@@ -142,7 +144,13 @@ def save(container: Container, path: str | PathLike[str]) -> None:
 
     :param container: what :func:`from_groups` returned.
     :param path: file to write; an existing one is replaced.
+    :raises TypeError: for what is no container, and what is no path.
+    :raises ValueError: for a folder.
     """
+    if not hasattr(container, "to_netcdf"):
+        raise TypeError("container must be what to_arviz returns, got " + type(container).__name__)
+    if file_path("path", path).is_dir():
+        raise ValueError(f"path must be a file, got the folder {str(path)!r}")
     container.to_netcdf(str(path), engine="h5netcdf")
 
 

@@ -123,6 +123,24 @@ def function(name: str, value: Any, of: str) -> None:
         raise TypeError(f"{name} must be a callable of {of}, got {type(value).__name__}")
 
 
+def instance(name: str, value: Any, kind: type | tuple[type, ...], of: str) -> None:
+    """
+    Refuse what is of another type.
+
+    :param name: of the argument.
+    :param value: its value.
+    :param kind: a type, or several.
+    :param of: what it must be, with its article.
+    :raises TypeError: for another type.
+
+    >>> instance("x", {1}, (list, tuple), "a list")
+    Traceback (most recent call last):
+    TypeError: x must be a list, got set
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {of}, got {type(value).__name__}")
+
+
 def flag(name: str, value: Any) -> bool:
     """
     Return True or False.
@@ -177,6 +195,50 @@ def file_path(name: str, value: Any) -> Path:
     if not os.fspath(value):
         raise ValueError(f"{name} must be a path, got empty text")
     return Path(value)
+
+
+def existing_file(name: str, value: Any) -> Path:
+    """
+    Return the path of a file.
+
+    :param name: of the argument.
+    :param value: its value, a text or a path.
+    :raises TypeError: for another type.
+    :raises FileNotFoundError: for a missing file.
+    """
+    path = file_path(name, value)
+    if not path.is_file():
+        raise FileNotFoundError(f"{name} must be a file that exists, got {path}")
+    return path
+
+
+def place(name: str, value: Any, size: int) -> int:
+    """
+    Return a place in a row of things, from 0.
+
+    :param name: of the argument.
+    :param value: its value.
+    :param size: how many things there are.
+    :raises ValueError: for another value.
+
+    >>> place("chain", 1, 4)
+    1
+    """
+    if whole_number(name, value, 0) >= size:
+        raise ValueError(f"{name} must be below {size}, got {value!r}")
+    return int(value)
+
+
+def text(name: str, value: Any) -> None:
+    """
+    Refuse what is no text; it may be empty.
+
+    :param name: of the argument.
+    :param value: its value.
+    :raises TypeError: for another type.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {value!r}")
 
 
 def iterable(name: str, value: Any, of: str) -> None:

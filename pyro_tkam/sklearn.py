@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import sequence
 from pyro_tkam._optional import needs
 from pyro_tkam.nn import KAN, FitResult, KANLayer, fit
 from pyro_tkam.nn.fitting import Loss
@@ -56,8 +57,9 @@ class _KANEstimator(BaseEstimator):
 
     def _fit_network(self, x: Any, y: Tensor, outputs: int, loss: Loss | None) -> FitResult:
         """Make and fit the network; torch's global generator stays as it is."""
+        sequence("hidden", self.hidden, "widths")
         self.scaler_ = StandardScaler().fit(x)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = int(_random_state(self.random_state).randint(2**31 - 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             widths = [x.shape[1], *self.hidden, outputs]
@@ -88,6 +90,16 @@ class _KANEstimator(BaseEstimator):
         check_is_fitted(self)
         x = validate_data(self, x, reset=False)
         return self.network_(self._standardized(x)).numpy()
+
+
+def _random_state(seed: Any) -> np.random.RandomState:
+    try:
+        state: np.random.RandomState = check_random_state(seed)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"random_state must be a seed, a RandomState or None, got {seed!r}: {error}"
+        ) from error
+    return state
 
 
 class KANRegressor(RegressorMixin, _KANEstimator):

@@ -19,8 +19,19 @@ import torch
 from tests.valid_calls.call import Call
 from tests.wrong_values import wrong_values
 
-MODULES = ("distributions", "infer", "nn")
+MODULES = (
+    "datasets",
+    "diagnostics",
+    "distributions",
+    "infer",
+    "metrics",
+    "nn",
+    "plots",
+    "sklearn",
+    "symbolic",
+)
 KINDS_OF_EXPENSIVE = 8
+RAW = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError)
 
 
 def is_clear(error: Exception, call: Call) -> bool:
@@ -40,16 +51,19 @@ def offenses(call: Call) -> list[str]:
             where = f"{argument}: {kind}"
             before = torch.get_rng_state()
             stored = parameters_of_store()
+            held = versions_of_modules(call)
             try:
                 result = call.function(**{**call.arguments, argument: wrong})
-            except (TypeError, ValueError, FloatingPointError) as error:
+            except (TypeError, ValueError, FloatingPointError, OSError) as error:
                 if not is_clear(error, call):
                     found.append(f"{where}: {type(error).__name__}: {error}")
                 if argument not in call.late and not torch.equal(torch.get_rng_state(), before):
                     found.append(f"{where}: drew before it raised {error}")
                 if parameters_of_store() != stored:
                     found.append(f"{where}: changed the parameter store before it raised {error}")
-            except (ArithmeticError, AttributeError, LookupError, RuntimeError) as error:
+                if versions_of_modules(call) != held:
+                    found.append(f"{where}: changed a module before it raised {error}")
+            except RAW as error:
                 found.append(f"{where}: {type(error).__name__}: {error}")
             else:
                 if is_nan(result) and not is_extreme(wrong):
@@ -62,6 +76,17 @@ def offenses(call: Call) -> list[str]:
 def parameters_of_store() -> dict[str, int]:
     """Return which tensors Pyro's parameter store holds."""
     return {name: id(value) for name, value in pyro.get_param_store().named_parameters()}
+
+
+def versions_of_modules(call: Call) -> list[tuple[int, int]]:
+    """Return which tensors the modules of a call hold, and how often each was changed."""
+    given = (getattr(call.function, "__self__", None), *call.arguments.values())
+    modules = [each for each in given if isinstance(each, torch.nn.Module)]
+    return [
+        (id(tensor), tensor._version)
+        for module in modules
+        for tensor in (*module.parameters(), *module.buffers())
+    ]
 
 
 def is_of_another_type(right: object, wrong: object) -> bool:

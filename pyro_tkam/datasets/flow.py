@@ -9,10 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_tkam._checks import whole_number
+from pyro_tkam._checks import file_path, instance, number, whole_number
 from pyro_tkam._files import replacing
 from pyro_tkam._optional import needs
 from pyro_tkam.datasets.cache import cache_folder
+from pyro_tkam.ops._arguments import finite, floating
+from pyro_tkam.ops._points import broadcasts_to
 
 Array = NDArray[np.float64]
 
@@ -51,10 +53,15 @@ def gaussian_fields(
     :param resolution: points per side, including the boundary.
     :param generator: source of the random numbers; None takes torch's default.
     :return: float64, shape ``(num, resolution, resolution)``.
+    :raises ValueError: for numbers below one.
 
     >>> gaussian_fields(2, 9).shape
     torch.Size([2, 9, 9])
     """
+    num = whole_number("num", num, 1)
+    resolution = whole_number("resolution", resolution, 2)
+    if generator is not None:
+        instance("generator", generator, torch.Generator, "a torch.Generator or None")
     frequencies = torch.arange(resolution, dtype=torch.float64)
     points = torch.linspace(0, 1, resolution, dtype=torch.float64)
     cosines = torch.cos(torch.pi * points.unsqueeze(-1) * frequencies)
@@ -78,7 +85,7 @@ def solve_darcy(permeability: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
 
     :param permeability: ``a > 0`` at the nodes of a grid that includes the boundary, shape
         ``(num, n, n)``.
-    :param forcing: ``f`` at the same nodes, or one number.
+    :param forcing: ``f`` at the same nodes, or what broadcasts to them, such as one number.
     :return: the pressure ``u``, float64, of the same shape.
     :raises ValueError: for a wrong shape, fewer than three points per side, and permeabilities that
         are not positive.
@@ -88,6 +95,7 @@ def solve_darcy(permeability: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
     >>> round(float(u[0, 16, 16]), 3)  # the series gives 0.0737
     0.074
     """
+    floating("permeability", permeability)
     if (
         permeability.dim() != 3
         or permeability.shape[1] != permeability.shape[2]
@@ -99,12 +107,25 @@ def solve_darcy(permeability: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
         )
     if not bool(((permeability > 0) & torch.isfinite(permeability)).all()):
         raise ValueError("permeability must be positive and finite, got elements that are not")
+    forcing = _checked_forcing(forcing, permeability)
     a = permeability.detach().double().cpu().numpy()
-    f = np.broadcast_to(torch.as_tensor(forcing).detach().double().cpu().numpy(), a.shape)
+    f = np.broadcast_to(forcing.detach().double().cpu().numpy(), a.shape)
     pressure = np.zeros_like(a)
     for index in range(len(a)):  # a sparse factorization takes one matrix at a time
         pressure[index, 1:-1, 1:-1] = _solve_one(a[index], f[index])
     return torch.as_tensor(pressure, device=permeability.device)
+
+
+def _checked_forcing(forcing: Tensor | float, permeability: Tensor) -> Tensor:
+    if not isinstance(forcing, Tensor):
+        return torch.tensor(number("forcing", forcing), dtype=torch.float64)
+    finite("forcing", forcing)
+    if not broadcasts_to(forcing.shape, permeability.shape):
+        raise ValueError(
+            f"forcing must broadcast to the shape of permeability, {tuple(permeability.shape)}, "
+            f"got {tuple(forcing.shape)}"
+        )
+    return forcing
 
 
 def _solve_one(a: Array, forcing: Array) -> Array:
@@ -166,10 +187,11 @@ def darcy(
         ("num", num, 1),
         ("resolution", resolution, 3),
         ("refinement", refinement, 1),
+        ("seed", seed, 0),
     ):
         whole_number(name, value, least)
     name = f"darcy-{_MAKER}-{num}-of-{resolution}x{refinement}-seed-{seed}.npz"
-    path = (cache_folder() if folder is None else Path(folder)) / name
+    path = (cache_folder() if folder is None else file_path("folder", folder)) / name
     arrays = _read(path)
     if arrays is None:
         arrays = _make(num, resolution, refinement, seed)

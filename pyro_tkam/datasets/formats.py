@@ -32,7 +32,8 @@ def check_md5(path: Path, expected: str) -> None:
 def _same_md5(path: Path, found: str, expected: str) -> None:
     if found != expected:
         raise ValueError(
-            f"{path}: its MD5 sum is {found}, the published file's {expected}; fetch it again"
+            f"folder must hold the published files, got {path} with MD5 sum {found} instead of "
+            f"{expected}; fetch it again"
         )
 
 
@@ -47,18 +48,22 @@ def read_idx(path: Path, *, md5: str | None = None) -> NDArray[np.uint8]:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a gzip file: {error}") from error
+        raise ValueError(f"folder must hold gzip files, got {path}: {error}") from error
     if len(content) < 4 or content[:3] != bytes((0, 0, _IDX_BYTES)):
         raise ValueError(
-            f"{path} is not an idx file of bytes: it starts with {content[:4].hex(' ')}"
+            f"folder must hold idx files of bytes, got {path}, which starts with "
+            f"{content[:4].hex(' ')}"
         )
     start = 4 + 4 * content[3]
     if len(content) < start:
-        raise ValueError(f"{path} is cut: its header has {len(content)} of {start} bytes")
+        raise ValueError(
+            f"folder must hold whole files, got {path} with {len(content)} of {start} bytes"
+        )
     shape = struct.unpack(f">{content[3]}I", content[4:start])
     if len(content) - start != int(np.prod(shape, dtype=np.int64)):
         raise ValueError(
-            f"{path} has {len(content) - start} bytes of data, its header says {shape}"
+            f"folder must hold whole files, got {path} with {len(content) - start} bytes of data "
+            f"for a header of {shape}"
         )
     if md5 is not None:
         _same_md5(path, hashlib.md5(content, usedforsecurity=False).hexdigest(), md5)
@@ -83,10 +88,13 @@ def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         pixels = content["X"]
         labels = content["y"].ravel()
     except (ValueError, KeyError, TypeError, zlib.error) as error:
-        raise ValueError(f"{path} is not a MATLAB file with X and y: {error}") from error
+        raise ValueError(
+            f"folder must hold a MATLAB file with X and y, got {path}: {error}"
+        ) from error
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2:] != (3, len(labels)):
         raise ValueError(
-            f"{path}: X is {pixels.dtype} of shape {pixels.shape} for {len(labels)} classes"
+            f"folder must hold images of bytes, (height, width, 3, num), got {pixels.dtype} of "
+            f"shape {pixels.shape} for {len(labels)} classes in {path}"
         )
     return pixels.transpose(3, 2, 0, 1), labels.astype(np.int64) % 10
 
@@ -139,11 +147,14 @@ def read_cifar_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         IndexError,
         AttributeError,
     ) as error:
-        raise ValueError(f"{path} is not a batch of CIFAR-10: {error}") from error
+        raise ValueError(f"folder must hold batches of CIFAR-10, got {path}: {error}") from error
     if (
         not isinstance(pixels, np.ndarray)
         or pixels.dtype != np.uint8
         or pixels.shape != (len(labels), 3072)
     ):
-        raise ValueError(f"{path}: its data are not bytes of shape ({len(labels)}, 3072)")
+        got = f"{pixels.dtype} of {pixels.shape}" if isinstance(pixels, np.ndarray) else "others"
+        raise ValueError(
+            f"folder must hold bytes of shape ({len(labels)}, 3072), got {got} in {path}"
+        )
     return pixels.reshape(-1, 3, 32, 32), labels

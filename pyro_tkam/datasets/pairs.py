@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyro_tkam.ops.symbols import END, UNKNOWN
+from pyro_tkam._checks import existing_file, file_path, flag, iterable, whole_number, words
+from pyro_tkam.ops._arguments import dense
+from pyro_tkam.ops.symbols import END, UNKNOWN, check_symbols
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Alphabet:
 
     symbols: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        words("symbols", self.symbols, "symbols")
+        if len(set(self.symbols)) != len(self.symbols):
+            raise ValueError(f"symbols must all differ, got {self.symbols!r}")
+
     def __len__(self) -> int:
         """Return the number of integers, with those for the end and for unknown symbols."""
         return len(self.symbols) + 2
@@ -43,22 +50,34 @@ class Alphabet:
         :return: shape ``(num, length)``.
         :raises ValueError: for a sequence longer than ``length``.
         """
+        iterable("sequences", sequences, "texts or sequences of symbols")
+        sequences = list(sequences)
+        for each in sequences:
+            if not isinstance(each, str):
+                words("every one of sequences", each, "symbols")
         place = {symbol: i + 2 for i, symbol in enumerate(self.symbols)}
         rows = [[place.get(symbol, UNKNOWN) for symbol in each] for each in sequences]
         longest = max(map(len, rows), default=0)
-        length = longest + 1 if length is None else length
+        length = longest + 1 if length is None else whole_number("length", length, 0)
         if longest > length:
             raise ValueError(
                 f"length must be at least that of every sequence, {longest}, got {length}"
             )
-        return torch.tensor([row + [END] * (length - len(row)) for row in rows]).view(-1, length)
+        return torch.tensor(
+            [row + [END] * (length - len(row)) for row in rows], dtype=torch.int64
+        ).view(len(rows), length)
 
     def decode(self, tokens: Tensor) -> tuple[str, ...]:
         """
         Return the symbols of one sequence, up to its end.
 
         :param tokens: integers, 1-d.
+        :raises TypeError: for what is no tensor of integers.
+        :raises ValueError: for another shape, and integers outside the alphabet.
         """
+        check_symbols("tokens", tokens, len(self))
+        if tokens.dim() != 1:
+            raise ValueError(f"tokens must have shape (num,), got {tuple(tokens.shape)}")
         names = ("", "?", *self.symbols)
         found = [names[i] for i in tokens.tolist()]
         return tuple(found[: found.index("")] if "" in found else found)
@@ -91,8 +110,22 @@ class Pairs:
         """
         Return some of the pairs.
 
-        :param index: which, integers or Booleans.
+        :param index: which, integers or Booleans of shape ``(num,)``.
+        :raises TypeError: for what is no tensor of integers or Booleans.
+        :raises ValueError: for another shape, and for pairs that do not exist.
         """
+        dense("index", index)
+        if index.dtype not in (torch.int64, torch.bool):
+            raise TypeError(f"index must hold integers or Booleans, got {index.dtype}")
+        if index.dim() != 1 or (index.dtype == torch.bool and len(index) != len(self)):
+            raise ValueError(
+                f"index must have shape (num,), ({len(self)},) if Boolean, got {tuple(index.shape)}"
+            )
+        if index.dtype == torch.int64 and len(index):
+            low = int(index.min())
+            high = int(index.max())
+            if low < -len(self) or high >= len(self):
+                raise ValueError(f"index must be of {len(self)} pairs, got {low} to {high}")
         return Pairs(
             self.source[index],
             self.target[index],
@@ -111,7 +144,8 @@ class Pairs:
         :raises ValueError: if no source would be left for training.
         """
         num = int(self.group.max()) + 1
-        if not 0 <= held_out < num:
+        seed = whole_number("seed", seed, 0)
+        if whole_number("held_out", held_out, 0) >= num:
             raise ValueError(
                 f"held_out must be from 0 to {num - 1} of {num} sources, got {held_out}"
             )
@@ -144,9 +178,10 @@ def pronunciations(
     :raises FileNotFoundError: for a missing file.
     :raises ValueError: for a word without phonemes, and a file without words.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path must be a file that exists, got {path}")
+    flag("stress", stress)
+    max_letters = whole_number("max_letters", max_letters, 1)
+    max_phonemes = whole_number("max_phonemes", max_phonemes, 1)
+    path = existing_file("path", path)
     content = path.read_bytes()
     try:
         text = content.decode("utf-8")
@@ -205,9 +240,8 @@ def text_pairs(path: Path | str, *, max_length: int = 100) -> Pairs:
     :raises ValueError: for a file that is not text in UTF-8, a line that does not have two parts,
         and a file without pairs.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path must be a file that exists, got {path}")
+    max_length = whole_number("max_length", max_length, 0)
+    path = existing_file("path", path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -242,7 +276,7 @@ def load_pairs(source: str) -> Pairs:
     :raises FileNotFoundError: for a missing file.
     :raises ValueError: for another suffix, and files that cannot be read.
     """
-    path = Path(source)
+    path = file_path("data", source)
     if path.suffix not in PAIR_READERS:
         raise ValueError(
             f"data must be a file {' or '.join(PAIR_READERS)} of pairs of sequences, got {source!r}"

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam._optional import needs
 from pyro_tkam.datasets.images import LabeledImages
 
@@ -41,15 +42,13 @@ def color_patches(size: int = 16, *, shrink: int = 2) -> LabeledImages:
     >>> color_patches(32).images.shape
     torch.Size([326, 3, 32, 32])
     """
-    if size < 1 or shrink < 1:
-        raise ValueError(
-            f"size and shrink must be whole numbers of at least 1, got {size} and {shrink}"
-        )
-    parts = [_tiles(photograph, size, shrink) for photograph in _photographs()]
-    if min(len(part) for part in parts) == 0:
+    side = whole_number("size", size, 1) * whole_number("shrink", shrink, 1)
+    photographs = list(_photographs())
+    if min(min(photograph.shape[:2]) for photograph in photographs) < side:
         raise ValueError(
             f"size and shrink must fit the smallest photograph, got {size} and {shrink}"
         )
+    parts = [_tiles(photograph, size, shrink) for photograph in photographs]
     images = torch.as_tensor(np.concatenate(parts), dtype=torch.get_default_dtype()) / 255
     counts = torch.tensor([len(part) for part in parts])
     return LabeledImages(images, torch.arange(len(parts)).repeat_interleave(counts))

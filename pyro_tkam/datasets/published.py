@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pyro_tkam._checks import file_path, flag
 from pyro_tkam._optional import needs
 from pyro_tkam.datasets.formats import check_md5, read_cifar_batch, read_idx, read_mat
 from pyro_tkam.datasets.images import LabeledImages
@@ -56,7 +57,7 @@ def mnist(
     :raises ValueError: for damaged files.
     :raises OSError: if the download fails.
     """
-    return _idx("MNIST", _MNIST, Path(folder), train, verify, download)
+    return _idx("MNIST", _MNIST, folder, train, verify, download)
 
 
 def fashion_mnist(
@@ -74,7 +75,7 @@ def fashion_mnist(
     :param verify: compare the images and classes with the published ones by MD5 sum.
     :param download: fetch missing files through ``torchvision``.
     """
-    return _idx("FashionMNIST", _FASHION, Path(folder), train, verify, download)
+    return _idx("FashionMNIST", _FASHION, folder, train, verify, download)
 
 
 def svhn(
@@ -92,9 +93,10 @@ def svhn(
     :raises ValueError: for a damaged file.
     :raises ImportError: without the extra ``datasets``.
     """
+    folder = _checked(folder, train, verify, download)
     name = "train_32x32.mat" if train else "test_32x32.mat"
     options = {"split": "train" if train else "test"}
-    (path,) = _files("SVHN", [name], Path(folder), "", download, options)
+    (path,) = _files("SVHN", [name], folder, "", download, options)
     if verify:
         check_md5(path, _SVHN[name])
     return _labeled(*read_mat(path))
@@ -115,10 +117,9 @@ def cifar10(
     :raises FileNotFoundError: for missing files; says which ones, and where to put them.
     :raises ValueError: for damaged files.
     """
+    folder = _checked(folder, train, verify, download)
     names = [name for name in _CIFAR10 if name.startswith("data") == train]
-    paths = _files(
-        "CIFAR10", names, Path(folder), "cifar-10-batches-py", download, {"train": train}
-    )
+    paths = _files("CIFAR10", names, folder, "cifar-10-batches-py", download, {"train": train})
     if verify:
         for path in paths:
             check_md5(path, _CIFAR10[path.name])
@@ -130,8 +131,14 @@ def cifar10(
 
 
 def _idx(
-    kind: str, checksums: Mapping[str, str], folder: Path, train: bool, verify: bool, download: bool
+    kind: str,
+    checksums: Mapping[str, str],
+    folder: Path | str,
+    train: bool,
+    verify: bool,
+    download: bool,
 ) -> LabeledImages:
+    folder = _checked(folder, train, verify, download)
     prefix = "train" if train else "t10k"
     names = [name for name in checksums if name.startswith(prefix)]
     paths = _files(kind, names, folder, f"{kind}/raw", download, {"train": train})
@@ -141,9 +148,17 @@ def _idx(
     )
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise ValueError(
-            f"{paths[0].parent}: its images are {images.shape} and its classes {labels.shape}"
+            "folder must hold images (num, height, width) and classes (num,), got "
+            f"{images.shape} and {labels.shape} in {paths[0].parent}"
         )
     return _labeled(images, labels.astype(np.int64))
+
+
+def _checked(folder: Path | str, train: bool, verify: bool, download: bool) -> Path:
+    flag("train", train)
+    flag("verify", verify)
+    flag("download", download)
+    return file_path("folder", folder)
 
 
 def _labeled(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> LabeledImages:
@@ -165,11 +180,11 @@ def _files(
         _download(kind, folder, options)
         found = {name: _find(name, folder, inside) for name in names}
     if missing := [name for name, path in found.items() if path is None]:
-        where = f"{folder}" + (f" or {folder / inside}" if inside else "")
+        where = f"{folder}" + (f" and {folder / inside}" if inside else "")
         raise FileNotFoundError(
-            f"{kind}: {', '.join(missing)} not found in {where}. Put the published files there, "
-            "or pass download=True "
-            "if torchvision and a network are available"
+            f"folder must hold {', '.join(missing)} of {kind}, got none in {where}; put the "
+            "published files there, or pass download=True if torchvision and a network are "
+            "available"
         )
     return [path for path in found.values() if path is not None]
 
@@ -189,5 +204,6 @@ def _download(kind: str, folder: Path, options: dict[str, Any]) -> None:
         getattr(torchvision.datasets, kind)(str(folder), download=True, **options)
     except (OSError, RuntimeError) as error:
         raise OSError(
-            f"{kind} could not be downloaded ({error}); put its published files into {folder}"
+            f"download must be False without a network, got {error}; put the published files of "
+            f"{kind} into {folder}"
         ) from error

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from pyro_tkam._checks import existing_file, file_path, text, whole_number
 from pyro_tkam.datasets.flow import darcy
 from pyro_tkam.datasets.images import digits, mnist5k
 from pyro_tkam.datasets.photographs import color_patches
+from pyro_tkam.ops._arguments import dense
 
 _INTEGERS = (torch.int64, torch.bool)
 
@@ -111,6 +113,7 @@ def _rows(name: str, data: Any, *, integers: bool = False, least_dim: int = 2) -
     if isinstance(data, np.ndarray) and data.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold floating point numbers, got an array of {data.dtype}")
     rows = torch.as_tensor(data)
+    dense(name, rows)
     if not rows.is_floating_point() and not (integers and rows.dtype in _INTEGERS):
         others = ", or 64-bit integers for symbols" if integers else ""
         raise TypeError(
@@ -140,7 +143,9 @@ def split(size: int, held_out: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     >>> len(train), len(test)
     (7, 3)
     """
-    if not 0 <= held_out < size:
+    size = whole_number("size", size, 1)
+    seed = whole_number("seed", seed, 0)
+    if whole_number("held_out", held_out, 0) >= size:
         raise ValueError(f"held_out must be from 0 to {size - 1} of {size} rows, got {held_out}")
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     return order[held_out:], order[:held_out]
@@ -195,7 +200,7 @@ def load_rows(source: str) -> Tensor:
         :func:`as_dataset` refuses.
     :raises FileNotFoundError: for a missing file.
     """
-    if source in SOURCES:
+    if isinstance(source, str) and source in SOURCES:
         return SOURCES[source]()
     names = f"one of {sorted(SOURCES)} or "
     return load_array(source, "data", least_dim=2, or_names=names)
@@ -211,11 +216,10 @@ def load_arrays(source: str) -> dict[str, Tensor]:
         elements that are not finite.
     :raises FileNotFoundError: for a missing file.
     """
-    path = Path(source)
+    path = file_path("data", source)
     if path.suffix != ".npz":
         raise ValueError(f"data must be a file .npz with arrays by name, got {source!r}")
-    if not path.is_file():
-        raise FileNotFoundError(f"data must be a file that exists, got {source}")
+    existing_file("data", path)
     try:
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
@@ -252,11 +256,13 @@ def load_array(source: str, name: str, *, least_dim: int = 1, or_names: str = ""
     :raises ValueError: for a file that cannot be read, and elements that are not finite.
     :raises FileNotFoundError: for a missing file.
     """
-    path = Path(source)
+    text("name", name)
+    text("or_names", or_names)
+    least_dim = whole_number("least_dim", least_dim, 0)
+    path = file_path(name, source)
     if path.suffix not in READERS:
         raise ValueError(f"{name} must be {or_names}a file {' or '.join(READERS)}, got {source!r}")
-    if not path.is_file():
-        raise FileNotFoundError(f"{name} must be a file that exists, got {source}")
+    existing_file(name, path)
     try:
         content = READERS[path.suffix](path)
     except (ValueError, EOFError) as error:

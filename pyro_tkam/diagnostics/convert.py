@@ -11,6 +11,7 @@ from pyro.infer import MCMC
 from torch import Tensor
 
 from pyro_tkam._arviz import Container, from_groups
+from pyro_tkam._checks import instance
 from pyro_tkam.diagnostics.sites import ModelSites
 from pyro_tkam.infer.evidence.importance import WeightedDraws
 from pyro_tkam.infer.mcmc.smc import SMC
@@ -22,7 +23,6 @@ Group = Mapping[str, Tensor]
 Dims = dict[str, Sequence[str]]
 
 
-@singledispatch
 def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
     """
     Convert a result to an ArviZ container: ``InferenceData`` under ArviZ 0.2x, ``DataTree`` under
@@ -48,7 +48,7 @@ def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
         :class:`~pyro_tkam.train.RunFolder` (see ``training_to_arviz``).
     :param evidence: kept as attributes ``log_evidence``, ``log_evidence_standard_error``,
         ``log_evidence_method`` and ``log_evidence_verdict``; weighted draws and SMC have their own.
-    :raises TypeError: for another result.
+    :raises TypeError: for another result, and for what is no evidence.
     :raises RuntimeError: if a sampler hasn't run.
     :raises ValueError: for an evidence of an evidence.
 
@@ -63,6 +63,13 @@ def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
     >>> dict(to_arviz(mcmc)["log_likelihood"]["x"].sizes)
     {'chain': 32, 'draw': 100, 'data': 3}
     """
+    if evidence is not None:
+        instance("evidence", evidence, Evidence, "an Evidence, as log_evidence returns")
+    return _convert(result, evidence=evidence)
+
+
+@singledispatch
+def _convert(result: Any, *, evidence: Evidence | None = None) -> Container:
     # A run folder belongs to a package that imports this one, so it converts itself.
     convert: Callable[..., Container] | None = getattr(result, "__to_arviz__", None)
     if convert is not None:
@@ -74,13 +81,13 @@ def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
     )
 
 
-@to_arviz.register
+@_convert.register
 def _vectorized(result: VectorizedMCMC, *, evidence: Evidence | None = None) -> Container:
     local = _in_order(getattr(result._density, "local_plates", {})) if result._samples else []
     return _chains(result, result.sample_stats, local, evidence)
 
 
-@to_arviz.register
+@_convert.register
 def _pyro_mcmc(result: MCMC, *, evidence: Evidence | None = None) -> Container:
     diverging = torch.zeros(result.num_chains, result.num_samples, dtype=torch.bool)
     for chain, diagnostics in enumerate(result._diagnostics):
@@ -88,7 +95,7 @@ def _pyro_mcmc(result: MCMC, *, evidence: Evidence | None = None) -> Container:
     return _chains(result, {"diverging": diverging}, [], evidence)
 
 
-@to_arviz.register
+@_convert.register
 def _smc(result: SMC, *, evidence: Evidence | None = None) -> Container:
     stats = {"log_weight": result.log_weights}  # raises if there is nothing
     local = _in_order(result._density.local_plates)
@@ -113,7 +120,7 @@ def _chains(
     return _with_model(groups, ModelSites.of(model, result._args, result._kwargs), local, evidence)
 
 
-@to_arviz.register
+@_convert.register
 def _evidence(result: Evidence, *, evidence: Evidence | None = None) -> Container:
     if evidence is not None:
         raise ValueError("evidence must be None for a result that is an evidence itself, got one")
@@ -137,12 +144,12 @@ def _evidence(result: Evidence, *, evidence: Evidence | None = None) -> Containe
     return from_groups(arrays, attrs=_attributes(result), sample_dims={"evidence": dims})
 
 
-@to_arviz.register
+@_convert.register
 def _tempering(result: ParallelTempering, *, evidence: Evidence | None = None) -> Container:
     return to_arviz(result._finished(), evidence=evidence)
 
 
-@to_arviz.register
+@_convert.register
 def _power_posteriors(result: PowerPosteriors, *, evidence: Evidence | None = None) -> Container:
     terms = result.density.terms
     lp = result.log_prior[-1] + result.log_likelihood[-1]
@@ -162,7 +169,7 @@ def _power_posteriors(result: PowerPosteriors, *, evidence: Evidence | None = No
     return _with_model(groups, sites, local, evidence, {"temperature": result.betas})
 
 
-@to_arviz.register
+@_convert.register
 def _weighted(result: WeightedDraws, *, evidence: Evidence | None = None) -> Container:
     proposal = result.proposal
     sites = ModelSites.of(proposal.model, proposal.args, proposal.kwargs)
@@ -219,10 +226,6 @@ def _container(
 def _attributes(evidence: Evidence | None) -> dict[str, Any]:
     if evidence is None:
         return {}
-    if not isinstance(evidence, Evidence):
-        raise TypeError(
-            f"evidence must be an Evidence, as log_evidence returns, got {type(evidence).__name__}"
-        )
     attributes = {
         "log_evidence": evidence.value,
         "log_evidence_standard_error": evidence.standard_error,

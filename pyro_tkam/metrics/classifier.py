@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pyro_tkam._checks import whole_number
+from pyro_tkam._checks import length, share, whole_number
+from pyro_tkam.metrics.checks import classes, outputs_of
+from pyro_tkam.ops._arguments import dense, finite
 
 
 @dataclass(frozen=True)
@@ -87,23 +89,23 @@ def train_classifier(
     :param learning_rate: step size.
     :return: a module in evaluation mode, from images ``(num, 1, height, width)`` to log
         probabilities ``(num, classes)``.
-    :raises ValueError: for other shapes, and for an empty committee.
+    :raises TypeError: for what is no tensor of numbers, and other dtypes.
+    :raises ValueError: for other shapes, NaN and infinities, and numbers below one.
 
     >>> images, labels = torch.rand(20, 8, 8), torch.arange(20) % 2
     >>> train_classifier(images, labels, epochs=1)(images.unsqueeze(1)).shape
     torch.Size([20, 2])
     """
+    dense("images", images)
     if images.dim() != 3 or len(images) == 0 or min(images.shape[1:]) < 8:
         raise ValueError(
             "images must have shape (num, height, width) of at least 8 × 8, got "
             f"{tuple(images.shape)}"
         )
-    if labels.shape != images.shape[:1] or labels.is_floating_point():
-        raise ValueError(
-            f"labels must hold a class for each image, got {labels.dtype} of shape "
-            f"{tuple(labels.shape)}"
-        )
-    whole_number("members", members, 1)
+    finite("images", images)
+    classes(labels, images)
+    members = whole_number("members", members, 1)
+    check_training(epochs, batch_size, learning_rate)
     num_classes = int(labels.max()) + 1
     networks = [
         convolutions(1, images.shape[1], images.shape[2], num_classes).to(images)
@@ -112,6 +114,20 @@ def train_classifier(
     for network in networks:
         fit_classes(network, images.unsqueeze(1), labels, epochs, batch_size, learning_rate)
     return Committee(networks).eval()
+
+
+def check_training(epochs: int, batch_size: int, learning_rate: float) -> None:
+    """
+    Refuse numbers with which :func:`fit_classes` can't train.
+
+    :param epochs: at least 1.
+    :param batch_size: at least 1.
+    :param learning_rate: positive.
+    :raises ValueError: for other numbers.
+    """
+    whole_number("epochs", epochs, 1)
+    whole_number("batch_size", batch_size, 1)
+    length("learning_rate", learning_rate)
 
 
 def fit_classes(
@@ -146,13 +162,17 @@ def class_shares(classifier: nn.Module, images: Tensor, *, threshold: float = 0.
     :param classifier: from images ``(num, 1, height, width)`` to logits ``(num, classes)``.
     :param images: shape ``(num, height, width)``.
     :param threshold: probability above which it counts as confident.
-    :raises ValueError: for no images.
+    :raises TypeError: for what is no tensor of numbers, and no classifier.
+    :raises ValueError: for no images, and images that the classifier does not take.
     """
-    if images.dim() != 3 or len(images) == 0:
+    share("threshold", threshold)
+    dense("images", images)
+    if images.dim() != 3 or images.numel() == 0:
         raise ValueError(
             f"images must have shape (num, height, width), at least one, got {tuple(images.shape)}"
         )
-    probability = classifier(images.unsqueeze(1)).softmax(-1)
+    finite("images", images)
+    probability = outputs_of("classifier", classifier, images.unsqueeze(1)).softmax(-1)
     largest, label = probability.max(-1)
     sure = largest > threshold
     confident, likely = (

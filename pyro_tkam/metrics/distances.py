@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from pyro_tkam._optional import needs
+from pyro_tkam.metrics.checks import of_one_kind
+from pyro_tkam.ops._arguments import dense, finite
 
 
 class _Given(nn.Module):
@@ -19,18 +21,14 @@ class _Given(nn.Module):
 
 def _check(real: Tensor, generated: Tensor) -> None:
     for name, features in (("real", real), ("generated", generated)):
-        if features.dim() != 2 or len(features) < 2:
+        dense(name, features)
+        if features.dim() != 2 or len(features) < 2 or features.shape[1] == 0:
             raise ValueError(
                 f"{name} must have shape (num, num_features) with num above 1, got "
                 f"{tuple(features.shape)}"
             )
-        if not bool(features.isfinite().all()):
-            raise ValueError(f"{name} must be finite, got NaN or infinite features")
-    if real.shape[1] != generated.shape[1]:
-        raise ValueError(
-            f"generated must have {real.shape[1]} features, like the real images, got "
-            f"{generated.shape[1]}"
-        )
+        finite(name, features)
+    of_one_kind("generated", generated, real, "real")
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
@@ -45,6 +43,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
 
     :param real: features of real images, shape ``(num, num_features)``.
     :param generated: features of generated images, shape ``(num, num_features)``.
+    :raises TypeError: for what is no tensor of numbers, and dtypes that differ.
     :raises ValueError: for other shapes and features that are not finite.
     :raises ImportError: without the extra ``metrics``.
 
@@ -71,6 +70,7 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
 
     :param real: features of real images, shape ``(num, d)``.
     :param generated: features of generated images, shape ``(num, d)``.
+    :raises TypeError: for what is no tensor of numbers, and dtypes that differ.
     :raises ValueError: for other shapes and features that are not finite.
     :raises ImportError: without the extra ``metrics``.
 

@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from pyro_tkam.metrics.classifier import convolutions, fit_classes
+from pyro_tkam._checks import instance, whole_number
+from pyro_tkam.metrics.checks import classes, outputs_of
+from pyro_tkam.metrics.classifier import check_training, convolutions, fit_classes
+from pyro_tkam.ops._arguments import dense, finite
 
 
 class StandardizedFeatures(nn.Module):
@@ -24,10 +27,12 @@ class StandardizedFeatures(nn.Module):
     scale: Tensor
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:
+        instance("network", network, nn.Module, "a module from images to features")
+        _check_images(images, (4,))
         super().__init__()
         self.network = network.eval()
         with torch.no_grad():
-            features = self.network(images)
+            features = outputs_of("network", self.network, images)
         spread = features.std(0)
         self.num_features = features.shape[1]
         self.register_buffer("mean", features.mean(0))
@@ -36,16 +41,30 @@ class StandardizedFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features, shape ``(num, num_features)``."""
-        return (self.network(images) - self.mean) / self.scale
+        finite("images", images)
+        features = outputs_of("network", self.network, images)
+        if features.shape[1] != self.num_features:
+            raise ValueError(
+                f"images must have {self.num_features} features, as those at the start had, got "
+                f"{features.shape[1]} from shape {tuple(images.shape)}"
+            )
+        return (features - self.mean) / self.scale
+
+
+def _check_images(images: Tensor, dimensions: tuple[int, ...] = (3, 4)) -> None:
+    dense("images", images)
+    if images.dim() not in dimensions or len(images) < 2 or images.numel() == 0:
+        gray = "(num, height, width) or " if 3 in dimensions else ""
+        raise ValueError(
+            f"images must have shape {gray}(num, channels, height, width) with at least two "
+            f"images, got {tuple(images.shape)}"
+        )
+    finite("images", images)
 
 
 def _as_channels(images: Tensor) -> Tensor:
     """Return images ``(num, channels, height, width)``; gray ones may come without the channel."""
-    if images.dim() not in (3, 4) or len(images) < 2:
-        raise ValueError(
-            "images must have shape (num, height, width) or (num, channels, height, width) with at "
-            f"least two images, got {tuple(images.shape)}"
-        )
+    _check_images(images)
     return images.unsqueeze(1) if images.dim() == 3 else images
 
 
@@ -72,11 +91,9 @@ def classifier_features(
     torch.Size([3, 4])
     """
     channels = _as_channels(images)
-    if labels.shape != images.shape[:1] or labels.is_floating_point():
-        raise ValueError(
-            f"labels must hold a class for each image, got {labels.dtype} of shape "
-            f"{tuple(labels.shape)}"
-        )
+    classes(labels, images)
+    num_features = whole_number("num_features", num_features, 1)
+    check_training(epochs, batch_size, 2e-3)
     body = convolutions(channels.shape[1], channels.shape[2], channels.shape[3], num_features)
     head = nn.Sequential(nn.ReLU(), nn.Linear(num_features, int(labels.max()) + 1))
     fit_classes(nn.Sequential(body, head).to(channels), channels, labels, epochs, batch_size, 2e-3)
@@ -96,9 +113,10 @@ def principal_features(images: Tensor, num_features: int = 16) -> StandardizedFe
     """
     channels = _as_channels(images)
     flat = channels.flatten(1)
-    if not 1 <= num_features <= min(flat.shape):
+    if whole_number("num_features", num_features, 1) > min(flat.shape):
         raise ValueError(f"num_features must be from 1 to {min(flat.shape)}, got {num_features}")
-    _, _, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    values = flat.double()  # in which half precision has a decomposition, and no square overflows
+    _, _, directions = torch.linalg.svd(values - values.mean(0), full_matrices=False)
     project = nn.Linear(flat.shape[1], num_features, bias=False).to(flat)
     with torch.no_grad():
         project.weight.copy_(directions[:num_features])
@@ -117,4 +135,5 @@ def embed(network: nn.Module, images: Tensor, *, batch_size: int = 500) -> Tenso
     :return: shape ``(num, num_features)``.
     :raises ValueError: for other shapes.
     """
-    return torch.cat([network(some) for some in _as_channels(images).split(batch_size)]).double()
+    batches = _as_channels(images).split(whole_number("batch_size", batch_size, 1))
+    return torch.cat([outputs_of("network", network, some) for some in batches]).double()

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from pyro_tkam import _checks
 from pyro_tkam._optional import needs
+from pyro_tkam.ops._arguments import dense
 
 #: the eleven sample sizes of Raj 2025 (arXiv:2506.14167, Sec. 4)
 SAMPLE_SIZES = tuple(range(1000, 3001, 200))
@@ -66,20 +68,23 @@ def extrapolate(
     >>> round(line.value, 6), round(line.slope, 6)
     (3.0, 5.0)
     """
+    _checks.function("distance", distance, "samples")
+    sizes = _checks.sizes("sizes", sizes)
     if len(sizes) < 3 or len(set(sizes)) < 2 or min(sizes) < 2:
         raise ValueError(
             "sizes must be at least three numbers above 1, two of them different, got "
             f"{list(sizes)}"
         )
-    if len(samples) < sum(sizes):
+    dense("samples", samples)
+    if samples.dim() == 0 or len(samples) < sum(sizes):
         raise ValueError(
             f"samples must number sum(sizes) = {sum(sizes)}, as each size needs its own, got "
-            f"{len(samples)}"
+            f"shape {tuple(samples.shape)}"
         )
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be a number between 0 and 1, got {confidence}")
-    distances = [distance(some) for some in samples[: sum(sizes)].split(list(sizes))]
-    return _line(tuple(sizes), tuple(distances), confidence)
+    confidence = _checks.within("confidence", confidence, 0, 1)
+    parts = samples[: sum(sizes)].split(list(sizes))
+    distances = [_checks.number("distance(samples)", distance(some)) for some in parts]
+    return _line(sizes, tuple(distances), confidence)
 
 
 def _line(sizes: tuple[int, ...], distances: tuple[float, ...], confidence: float) -> Extrapolation:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_tkam.metrics.checks import of_one_kind, rows_of
+
 
 @dataclass(frozen=True)
 class Copies:
@@ -43,12 +45,10 @@ def copies(samples: Tensor, training: Tensor, held_out: Tensor) -> Copies:
     >>> copies(training, training, held_out).closer
     1.0
     """
-    for name, images in (("samples", samples), ("held_out", held_out), ("training", training)):
-        if len(images) == 0 or images.shape[1:] != training.shape[1:]:
-            raise ValueError(
-                f"{name} must have shape (num, {tuple(training.shape[1:])}), got "
-                f"{tuple(images.shape)}"
-            )
+    rows_of("training", training)
+    for name, images in (("samples", samples), ("held_out", held_out)):
+        rows_of(name, images)
+        of_one_kind(name, images, training, "training")
     distance, nearest = _nearest(samples, training)
     usual, _ = _nearest(held_out, training)
     difference = usual.unsqueeze(0) - distance.unsqueeze(1)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import instance, whole_number
+from pyro_tkam.metrics.checks import of_one_kind, rows_of
 from pyro_tkam.models import TKAM
 
 
@@ -26,6 +28,11 @@ def reconstruction_error(model: TKAM, data: Tensor, *, num_draws: int = 1000) ->
     ...     num_draws=30) < 1
     True
     """
+    instance("model", model, TKAM, "a TKAM")
+    whole_number("num_draws", num_draws, 1)
+    rows_of("data", data)
+    with torch.random.fork_rng(devices=[]):
+        of_one_kind("data", data, model.generate(1), "what the model generates")
     locations = model.generate(num_draws)
     weights = model.likelihood(locations.unsqueeze(1)).log_prob(data).softmax(0)
     means = (weights.T @ locations.flatten(1)).unflatten(-1, data.shape[1:])
@@ -47,6 +54,7 @@ def unpaired_error(samples: Tensor, data: Tensor) -> float:
     >>> unpaired_error(torch.zeros(3, 2), torch.ones(5, 2))
     1.0
     """
+    _check(samples, data, 1)
     offset = samples.mean(0) - data.mean(0)
     return float(
         (offset.square() + samples.var(0, correction=0) + data.var(0, correction=0)).mean()
@@ -66,7 +74,14 @@ def variance_ratio(samples: Tensor, data: Tensor) -> float:
     >>> round(variance_ratio(2 * x, x), 4)
     4.0
     """
+    _check(samples, data, 2)
     spread = data.var(0).sum()
     if not spread > 0:
         raise ValueError(f"data must vary, got variance {float(spread)}")
     return float(samples.var(0).sum() / spread)
+
+
+def _check(samples: Tensor, data: Tensor, least: int) -> None:
+    rows_of("samples", samples, least)
+    rows_of("data", data, least)
+    of_one_kind("samples", samples, data, "data")

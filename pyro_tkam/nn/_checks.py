@@ -10,12 +10,14 @@ from torch import Tensor
 
 from pyro_tkam._checks import flag as flag
 from pyro_tkam._checks import function as function
+from pyro_tkam._checks import instance as instance
 from pyro_tkam._checks import mapping as mapping
 from pyro_tkam._checks import number as number
 from pyro_tkam._checks import sequence as sequence
 from pyro_tkam._checks import share as share
 from pyro_tkam._checks import sizes as sizes
 from pyro_tkam._checks import whole_number as whole_number
+from pyro_tkam._checks import words as words
 from pyro_tkam.ops._arguments import dense as dense
 
 T = TypeVar("T")

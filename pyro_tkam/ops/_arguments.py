@@ -40,6 +40,21 @@ def floating(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}")
 
 
+def finite(name: str, value: Any) -> None:
+    """
+    Refuse what is no tensor of finite numbers in floating point.
+
+    :param name: of the argument.
+    :param value: its value.
+    :raises TypeError: for another type.
+    :raises ValueError: for NaN and infinities.
+    """
+    floating(name, value)
+    wrong = value.numel() - int(value.isfinite().sum())
+    if wrong:
+        raise ValueError(f"{name} must be finite, got {wrong} elements that are not")
+
+
 def shape(name: str, value: Any) -> torch.Size:
     """
     Return a shape.

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
-from pyro_tkam.plots.axes import Axes, new_figure
+from pyro_tkam._checks import iterable, mapping, number, whole_number
+from pyro_tkam.plots.axes import Axes, panels_or_new
 
 _LABELS = {"loss": "loss (nats a datum)", "ess": "effective draws a datum"}
 
@@ -25,15 +26,13 @@ def training_curves(
     :param axes: one for each other column; None makes a figure.
     :param window: updates in a running mean, at most a tenth of all.
     :return: the axes.
-    :raises ValueError: for no runs, and if the number of axes differs from the number of metrics.
+    :raises TypeError: for what is no mapping, and columns that are no sequences of numbers.
+    :raises ValueError: for no runs, columns of different names or lengths, and if the number of
+        axes differs from the number of metrics.
     """
-    if not runs:
-        raise ValueError("runs must hold at least one, got none")
-    names = [name for name in next(iter(runs.values())) if name != "update"]
-    if axes is None:
-        axes = list(new_figure(4.5 * len(names), 3.2).subplots(1, len(names), squeeze=False)[0])
-    if len(axes) != len(names):
-        raise ValueError(f"axes must number {len(names)}, one for each of {names}, got {len(axes)}")
+    window = whole_number("window", window, 1)
+    names = _names(runs)
+    axes = panels_or_new(axes, len(names), f"of {names}", 4.5, 3.2)
     for name, panel in zip(names, axes, strict=True):
         for index, (run, columns) in enumerate(runs.items()):
             _curve(panel, columns["update"], columns[name], window, run, f"C{index}")
@@ -44,6 +43,30 @@ def training_curves(
     if len(runs) > 1:
         axes[0].legend(frameon=False)
     return axes
+
+
+def _names(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    """Check the columns of all runs and return the names of the metrics."""
+    mapping("runs", runs, "names to columns")
+    if not runs:
+        raise ValueError("runs must hold at least one, got none")
+    for run, columns in runs.items():
+        mapping(f"runs[{run!r}]", columns, "names to columns")
+    first = set(next(iter(runs.values())))
+    for run, columns in runs.items():
+        if set(columns) != first or "update" not in columns or len(columns) < 2:
+            raise ValueError(
+                f"runs must have the same columns, 'update' and others, got {sorted(columns)} in "
+                f"{run!r}"
+            )
+        for name, column in columns.items():
+            iterable(f"runs[{run!r}][{name!r}]", column, "numbers")
+            for value in column:
+                number(f"runs[{run!r}][{name!r}]", value)
+        sizes = {name: len(column) for name, column in columns.items()}
+        if len(set(sizes.values())) != 1 or 0 in sizes.values():
+            raise ValueError(f"runs must have columns of one length, got {sizes} in {run!r}")
+    return [name for name in next(iter(runs.values())) if name != "update"]
 
 
 def _limits(curves: Sequence[Sequence[float]]) -> tuple[float, float]:

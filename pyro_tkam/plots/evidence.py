@@ -8,8 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_tkam import _checks
 from pyro_tkam.infer.evidence.importance import WeightedDraws
 from pyro_tkam.infer.tempering.parallel_tempering import PowerPosteriors
+from pyro_tkam.ops._arguments import finite
 from pyro_tkam.ops.schedules import power_law
 from pyro_tkam.plots.axes import Axes, axes_or_new
 
@@ -35,6 +37,11 @@ def evidence_curve(
         the error of the estimate, is shaded.
     :return: the axes.
     """
+    _check_run(draws)
+    if exact is not None:
+        exact = _checks.number("exact", exact)
+    if exact_mean is not None:
+        _checks.function("exact_mean", exact_mean, "inverse temperatures")
     axes = axes_or_new(axes)
     total = (
         draws.log_likelihood.flatten(3).sum(-1)
@@ -45,16 +52,18 @@ def evidence_curve(
     known = averages.isfinite()
     betas = _array(draws.betas[known])
     means = _array(averages[known])
+    curve = None
+    if exact_mean is not None:
+        t = torch.linspace(
+            float(betas[0]), 1.0, 400, dtype=draws.betas.dtype, device=draws.betas.device
+        )
+        curve = _curve(exact_mean, t)
     for k in range(len(betas) - 1):
         axes.fill_between(
             betas[k : k + 2], means[k : k + 2], color=f"C{k % 2}", alpha=0.25, linewidth=0
         )
     axes.plot(betas, means, "o-", color="black", markersize=3, linewidth=1)
-    if exact_mean is not None:
-        t = torch.linspace(
-            float(betas[0]), 1.0, 400, dtype=draws.betas.dtype, device=draws.betas.device
-        )
-        curve = _array(exact_mean(t))
+    if curve is not None:
         axes.fill_between(
             _array(t), curve, np.interp(_array(t), betas, means), color="C3", alpha=0.4, linewidth=0
         )
@@ -70,6 +79,19 @@ def evidence_curve(
     return _labeled(axes, "t", "mean log likelihood (nats)")
 
 
+def _curve(exact_mean: Callable[[Tensor], Tensor], t: Tensor) -> NDArray[Any]:
+    """Evaluate the exact mean at inverse temperatures."""
+    values = exact_mean(t)
+    if not isinstance(values, Tensor) or values.shape != t.shape:
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise TypeError(f"exact_mean must return a tensor of shape {tuple(t.shape)}, got {got}")
+    return _array(values)
+
+
+def _check_run(draws: PowerPosteriors) -> None:
+    _checks.instance("draws", draws, PowerPosteriors, "PowerPosteriors, as a tempered run returns")
+
+
 def ladders(num_temperatures: int, exponents: Sequence[float], axes: Axes | None = None) -> Axes:
     """
     Plot the power-law ladders ``t_k = (k / K)^r`` for several exponents (Raj 2025, Fig. 6).
@@ -78,15 +100,16 @@ def ladders(num_temperatures: int, exponents: Sequence[float], axes: Axes | None
     :param exponents: the values of ``r``.
     :param axes: where to draw; None makes a figure.
     :return: the axes.
+    :raises ValueError: for fewer than two rungs, and exponents that are not positive.
     """
-    axes = axes_or_new(axes)
+    num_temperatures = _checks.whole_number("num_temperatures", num_temperatures, 2)
+    _checks.sequence("exponents", exponents, "numbers")
     for exponent in exponents:
-        axes.plot(
-            range(num_temperatures),
-            _array(power_law(num_temperatures, exponent)),
-            "o-",
-            label=f"r = {exponent:g}",
-        )
+        _checks.length("every number of exponents", exponent)
+    curves = {exponent: _array(power_law(num_temperatures, exponent)) for exponent in exponents}
+    axes = axes_or_new(axes)
+    for exponent, curve in curves.items():
+        axes.plot(range(num_temperatures), curve, "o-", label=f"r = {exponent:g}")
     axes.legend(frameon=False)
     return _labeled(axes, "k", "t")
 
@@ -99,6 +122,7 @@ def swap_rates(draws: PowerPosteriors, axes: Axes | None = None) -> Axes:
     :param axes: where to draw; None makes a figure.
     :return: the axes.
     """
+    _check_run(draws)
     axes = axes_or_new(axes)
     betas = _array(draws.betas)
     axes.bar(
@@ -123,13 +147,14 @@ def index_process(
     :param chain: which chain.
     :param datum: which datum, if the run is per datum.
     :return: the axes.
+    :raises ValueError: for a chain or a datum that the run does not have.
     """
+    _check_run(draws)
+    chain = _checks.place("chain", chain, draws.replicas.shape[1])
+    replicas = draws.replicas[:, chain].flatten(2) if draws.replicas.ndim > 3 else None
+    datum = _checks.place("datum", datum, 1 if replicas is None else replicas.shape[-1])
+    rungs = draws.replicas[:, chain] if replicas is None else replicas[..., datum]
     axes = axes_or_new(axes)
-    rungs = (
-        draws.replicas[:, chain].flatten(2)[..., datum]
-        if draws.replicas.ndim > 3
-        else draws.replicas[:, chain]
-    )
     for path in _array(rungs.argsort(0)):
         axes.plot(path, linewidth=0.7)
     return _labeled(axes, "draw", "rung")
@@ -148,14 +173,28 @@ def power_posteriors(
     :param bins: bars of each histogram.
     :param label: name of the latent.
     :return: the axes.
-    :raises ValueError: for other shapes.
+    :raises TypeError: for what is no tensor of numbers.
+    :raises ValueError: for other shapes, values that are not finite, and inverse temperatures
+        outside [0, 1].
     """
-    if values.ndim != 3 or len(values) != len(betas):
+    finite("betas", betas)
+    if betas.ndim != 1 or len(betas) == 0 or betas.min() < 0 or betas.max() > 1:
+        raise ValueError(
+            f"betas must be numbers from 0 to 1 of shape (temperature,), got {betas.tolist()}"
+        )
+    finite("values", values)
+    if values.ndim != 3 or len(values) != len(betas) or values.numel() == 0:
         raise ValueError(
             f"values must have shape ({len(betas)}, chain, draw), got {tuple(values.shape)}"
         )
+    bins = _checks.whole_number("bins", bins, 1)
+    _checks.text("label", label)
     axes = axes_or_new(axes)
-    span = (values.min().item(), values.max().item())
+    values = values.double()
+    low = values.min().item()
+    high = values.max().item()
+    margin = 0.0 if low < high else max(0.5, abs(low) / 2)
+    span = (low - margin, high + margin)
     for beta, each in zip(betas.tolist(), values, strict=True):
         color = (beta**0.5, 0.2, 1 - beta**0.5)
         style = {"histtype": "step", "color": color, "label": f"{beta:.2g}"}
@@ -174,7 +213,11 @@ def importance_weights(
     :param axes: where to draw; None makes a figure.
     :param data: which data, if the weights are per datum.
     :return: the axes.
+    :raises ValueError: for a datum that the draws do not have.
     """
+    _checks.instance("draws", draws, WeightedDraws, "WeightedDraws, as ImportanceSampling returns")
+    _checks.sequence("data", data, "whole numbers")
+    data = [_checks.place("every number of data", each, draws.khat.numel()) for each in data]
     axes = axes_or_new(axes)
     weights = draws.log_weights.softmax(0).reshape(draws.num_particles, -1)
     sizes = draws.effective_sample_size.reshape(-1)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import function
+from pyro_tkam.ops._arguments import finite
 from pyro_tkam.plots.axes import Axes, axes_or_new
 
 
@@ -21,14 +23,25 @@ def formula_parity(
     :param y: targets, shape ``(N, out)``, or ``(N,)`` for one output.
     :param axes: axes, or None for a new figure.
     :return: the axes, whose title states the root mean squared error.
-    :raises ValueError: for targets whose shape differs from the formula's.
+    :raises TypeError: for what is no tensor of numbers, and a formula that returns something else.
+    :raises ValueError: for targets whose shape differs from the formula's, NaN and infinities.
     """
+    function("formula", formula, "inputs")
+    finite("x", x)
+    finite("y", y)
+    if x.dim() != 2 or x.numel() == 0:
+        raise ValueError(f"x must have shape (N, in), got {tuple(x.shape)}")
     with torch.no_grad():
         said = formula(x)
+    if not isinstance(said, Tensor) or said.dim() != 2:
+        got = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
+        raise TypeError(f"formula must return a tensor of shape (N, out), got {got}")
     y = y.unsqueeze(-1) if y.dim() == 1 else y
     if said.shape != y.shape:
         raise ValueError(f"y must have shape {tuple(said.shape)}, got {tuple(y.shape)}")
     axes = axes_or_new(axes, 4.0, 4.0)
+    y = y.detach().cpu()
+    said = said.cpu()
     for number, (target, value) in enumerate(zip(y.unbind(-1), said.unbind(-1), strict=True)):
         axes.plot(target, value, ".", markersize=3, alpha=0.5, label=f"output {number + 1}")
     ends = [float(y.min()), float(y.max())]

@@ -4,6 +4,8 @@ import math
 
 from torch import Tensor
 
+from pyro_tkam._checks import text, whole_number
+from pyro_tkam.ops._arguments import dense
 from pyro_tkam.plots.axes import Axes, axes_or_new
 
 
@@ -12,7 +14,9 @@ def are_images(data: Tensor) -> bool:
     Tell whether :func:`image_grid` can show these data.
 
     :param data: shape ``(num, *event)``.
+    :raises TypeError: for what is no tensor.
     """
+    dense("data", data)
     return data.numel() > 0 and (data.dim() == 3 or (data.dim() == 4 and data.shape[1] == 3))
 
 
@@ -27,17 +31,24 @@ def image_grid(
     :param columns: images per row; None makes the grid square.
     :param title: a line above.
     :return: the axes.
+    :raises TypeError: for what is no tensor of real numbers.
     :raises ValueError: for other shapes.
     """
+    dense("images", images)
+    if images.is_complex():
+        raise TypeError(f"images must hold real numbers, got {images.dtype}")
     if not are_images(images):
         raise ValueError(
             "images must have shape (num, height, width) or (num, 3, height, width), all at least "
             f"1, got {tuple(images.shape)}"
         )
-    columns = columns or math.ceil(math.sqrt(len(images)))
+    text("title", title)
+    if columns is None:
+        columns = math.ceil(math.sqrt(len(images)))
+    columns = whole_number("columns", columns, 1)
     rows = math.ceil(len(images) / columns)
     axes = axes_or_new(axes, columns / 2, rows / 2)
-    tiled = _tile(images.detach().cpu(), rows, columns).numpy()
+    tiled = _tile(images.detach().cpu().double(), rows, columns).numpy()
     axes.imshow(tiled, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
     if title:

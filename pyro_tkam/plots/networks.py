@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_tkam import _checks
 from pyro_tkam.nn import KAN, FitResult
 from pyro_tkam.nn._unseen import unseen
-from pyro_tkam.plots.axes import Axes, axes_or_new, new_figure
+from pyro_tkam.plots.axes import Axes, axes_or_new, check_panels, new_figure
+from pyro_tkam.symbolic import Formula
 
 _POINTS = 50
 #: attributions below this are drawn as faintly
@@ -52,17 +54,21 @@ def _curves(net: KAN, samples: Tensor) -> Iterator[_EdgeCurve]:
 
 
 def _names(net: KAN, input_names: Sequence[str] | None) -> list[str]:
+    _checks.instance("net", net, KAN, "a KAN")
     count = net.nodes[0].count
+    if input_names is not None:
+        _checks.words("input_names", input_names, "names")
     names = [f"$x_{{{i + 1}}}$" for i in range(count)] if input_names is None else [*input_names]
     if len(names) != count:
         raise ValueError(f"input_names must be {count}, one for each input, got {len(names)}")
     return names
 
 
-def _explained(net: KAN, formula: Any) -> set[tuple[int, int, int]]:
+def _explained(net: KAN, formula: Formula | None) -> set[tuple[int, int, int]]:
     """Return the edges that are closed forms, in the network or in a formula of it."""
     found = set(net.fixed)
     if formula is not None:
+        _checks.instance("formula", formula, Formula, "a Formula, as find_formula returns")
         found |= {place for place, edge in formula.edges.items() if edge.form is not None}
     return found
 
@@ -73,7 +79,7 @@ def kan_network(
     axes: Axes | None = None,
     *,
     input_names: Sequence[str] | None = None,
-    formula: Any = None,
+    formula: Formula | None = None,
 ) -> Axes:
     """
     Plot a network: its nodes and, on every edge, the curve over the range of its arguments.
@@ -87,17 +93,20 @@ def kan_network(
     :param input_names: names of the inputs.
     :param formula: of :func:`pyro_tkam.symbolic.find_formula`; its edges that are forms are red.
     :return: the axes.
-    :raises ValueError: if the number of names differs from the number of inputs.
+    :raises TypeError: for what is no KAN, no formula and no names.
+    :raises ValueError: for samples of another shape, and if the number of names differs from the
+        number of inputs.
     """
     names = _names(net, input_names)
     explained = _explained(net, formula)
+    curves = list(_curves(net, samples))
     widest = max(layer.mask.numel() for layer in net.layers)
     axes = axes_or_new(axes, min(12.0, 2.0 + 0.5 * widest), 2.0 * len(net.layers) + 0.5)
     nodes = [_spread(each.count) for each in net.nodes]
     terms = [_of_terms(each, x) for each, x in zip(net.nodes, nodes, strict=True)]
     boxes = [_spread(layer.mask.numel()) for layer in net.layers]
     size = 0.32 / widest
-    for edge in _curves(net, samples):
+    for edge in curves:
         number, o, i = edge.place
         center = boxes[number][i * net.layers[number].out_features + o]
         color = _MASKED if edge.is_masked else _FORMULA if edge.place in explained else _LEARNED
@@ -145,7 +154,7 @@ def kan_edges(
     axes: Sequence[Axes] | None = None,
     *,
     input_names: Sequence[str] | None = None,
-    formula: Any = None,
+    formula: Formula | None = None,
 ) -> Sequence[Axes]:
     """
     Plot the curves of one layer with their axes, one panel for each edge that is not masked.
@@ -160,9 +169,8 @@ def kan_edges(
     :raises ValueError: for a layer that the network does not have, and if the number of axes
         differs from the number of edges or the number of names from the number of inputs.
     """
-    if not 0 <= layer < len(net.layers):
-        raise ValueError(f"layer must be below {len(net.layers)}, got {layer}")
     names = _names(net, input_names)
+    layer = _checks.place("layer", layer, len(net.layers))
     explained = _explained(net, formula)
     edges = [e for e in _curves(net, samples) if e.place[0] == layer and not e.is_masked]
     if axes is None:
@@ -173,8 +181,7 @@ def kan_edges(
         for unused in axes[len(edges) :]:
             unused.set_axis_off()
         axes = axes[: len(edges)]
-    if len(axes) != len(edges):
-        raise ValueError(f"axes must number {len(edges)}, one for each edge, got {len(axes)}")
+    check_panels(axes, len(edges), "edge")
     for edge, panel in zip(edges, axes, strict=True):
         _, o, i = edge.place
         panel.plot(edge.x, edge.y, color=_FORMULA if edge.place in explained else _LEARNED)
@@ -191,7 +198,9 @@ def fit_history(result: FitResult, axes: Axes | None = None) -> Axes:
     :param result: of :func:`pyro_tkam.nn.fit`.
     :param axes: where to draw; None makes a figure.
     :return: the axes.
+    :raises TypeError: for another result.
     """
+    _checks.instance("result", result, FitResult, "a FitResult, as fit returns")
     axes = axes_or_new(axes)
     axes.plot(result.losses.numpy(), label="data")
     if result.validation_losses is not None:

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
+from pyro_tkam._checks import instance, text, whole_number
 from pyro_tkam.distributions import AutoregressiveTilted, ExponentiallyTilted, TiltedMixture
-from pyro_tkam.plots.axes import Axes, axes_or_new, new_figure
+from pyro_tkam.ops._arguments import dense, finite
+from pyro_tkam.plots.axes import Axes, axes_or_new, panels_or_new
 
 
 @torch.no_grad()
@@ -32,8 +34,8 @@ def prior_densities(
     :return: the axes.
     :raises ValueError: for fewer than one density or two points.
     """
-    if num < 1 or points < 2:
-        raise ValueError(f"num and points must be at least 1 and 2, got {num} and {points}")
+    _check_bank(prior, num, points)
+    text("title", title)
     axes = axes_or_new(axes, 5.0, 3.2)
     positions, bank, reference = _curves(prior, prior.reference, points)
     chosen = (bank - reference).abs().mean(0).topk(min(num, bank.shape[1])).indices
@@ -67,8 +69,7 @@ def prior_components(
     :raises ValueError: for fewer than two points, and if the number of axes differs from the number
         of densities.
     """
-    if num < 1 or points < 2:
-        raise ValueError(f"num and points must be at least 1 and 2, got {num} and {points}")
+    _check_bank(prior, num, points)
     source = prior.components if isinstance(prior, TiltedMixture) else prior
     positions, bank, reference = _curves(prior, source.reference, points)
     panels = _panels(axes, min(num, bank.shape[1]))
@@ -111,17 +112,23 @@ def prior_marginals(
     :raises ValueError: for draws of the wrong shape, numbers below one, and if the number of axes
         differs from the number of marginals.
     """
-    if num < 1 or bins < 1:
-        raise ValueError(f"num and bins must be at least 1, got {num} and {bins}")
+    whole_number("num", num, 1)
+    whole_number("bins", bins, 1)
+    instance("reference", reference, Distribution, "a distribution")
+    if reference.batch_shape or reference.event_shape:
+        shape = tuple(reference.batch_shape + reference.event_shape)
+        raise ValueError(f"reference must be one univariate distribution, got shape {shape}")
+    dense("draws", draws)
     if draws.dim() != 2 or draws.numel() == 0:
         raise ValueError(
             f"draws must have shape (N, Q), both of at least one, got {tuple(draws.shape)}"
         )
+    finite("draws", draws)
     panels = _panels(axes, min(num, draws.shape[1]))
-    shown = draws[:, : len(panels)].detach().cpu()
+    shown = draws[:, : len(panels)].detach().cpu().double()
     reach = max(4.0, float(shown.abs().max()))
     positions = torch.linspace(-reach, reach, 200, dtype=shown.dtype)
-    plain = reference.log_prob(positions).exp()
+    plain = reference.log_prob(positions.to(draws.device)).exp().cpu()
     for index, panel in enumerate(panels):
         panel.hist(
             shown[:, index].numpy(),
@@ -164,14 +171,15 @@ def conditional_densities(
     :raises ValueError: for a prior with a batch shape, a latent that it does not have, less than
         one context, and fewer than two points.
     """
-    if num < 1 or points < 2:
-        raise ValueError(f"num and points must be at least 1 and 2, got {num} and {points}")
+    instance("prior", prior, AutoregressiveTilted, "an AutoregressiveTilted")
+    whole_number("num", num, 1)
+    whole_number("points", points, 2)
+    text("title", title)
     (size,) = prior.event_shape
-    if prior.batch_shape or not -size <= latent < size:
-        raise ValueError(
-            f"prior and latent must have batch shape () and be from {-size} to {size - 1}, got "
-            f"{tuple(prior.batch_shape)} and {latent}"
-        )
+    if prior.batch_shape:
+        raise ValueError(f"prior must have batch shape (), got {tuple(prior.batch_shape)}")
+    if whole_number("latent", latent, -size) >= size:
+        raise ValueError(f"latent must be from {-size} to {size - 1}, got {latent}")
     axes = axes_or_new(axes, 5.0, 3.2)
     chosen = slice(latent % size, latent % size + 1)
     conditionals = prior.conditionals(prior.sample((num,))).latents(chosen)
@@ -196,12 +204,16 @@ def dependence(matrix: Tensor, axes: Axes | None = None, *, title: str = "") -> 
     :param axes: where to draw; None makes a figure.
     :param title: a line above.
     :return: the axes.
-    :raises ValueError: for another shape.
+    :raises TypeError: for what is no tensor of numbers.
+    :raises ValueError: for another shape, NaN and infinities.
     """
+    text("title", title)
+    dense("matrix", matrix)
     if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or matrix.numel() == 0:
         raise ValueError(f"matrix must have shape (Q, Q), got {tuple(matrix.shape)}")
+    finite("matrix", matrix)
     axes = axes_or_new(axes, 4.4, 3.6)
-    nats = matrix.detach().cpu().clamp_min(0.0).numpy()
+    nats = matrix.detach().cpu().double().clamp_min(0.0).numpy()
     shown = axes.imshow(nats, cmap="Greys", interpolation="nearest")
     axes.figure.colorbar(shown, ax=axes, label="nats")
     axes.set(xlabel="on latent", ylabel="density of latent")
@@ -210,12 +222,14 @@ def dependence(matrix: Tensor, axes: Axes | None = None, *, title: str = "") -> 
 
 
 def _panels(axes: Sequence[Axes] | None, num: int) -> Sequence[Axes]:
-    """Return the axes, or those of a new figure, where there is one for each density."""
-    if axes is None:
-        return list(new_figure(3.2 * num, 2.6).subplots(1, num, squeeze=False)[0])
-    if len(axes) != num:
-        raise ValueError(f"axes must number {num}, one for each density, got {len(axes)}")
-    return axes
+    return panels_or_new(axes, num, "density", 3.2, 2.6)
+
+
+def _check_bank(prior: Any, num: int, points: int) -> None:
+    kinds = (ExponentiallyTilted, TiltedMixture)
+    instance("prior", prior, kinds, "an ExponentiallyTilted or a TiltedMixture")
+    whole_number("num", num, 1)
+    whole_number("points", points, 2)
 
 
 def _curves(prior: Any, reference: Any, points: int) -> tuple[Any, Any, Any]:

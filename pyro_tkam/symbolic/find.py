@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_tkam._optional import needs
 from pyro_tkam.nn import KAN, _checks
 from pyro_tkam.nn._unseen import unseen, unseen_copy
+from pyro_tkam.nn.fitting import as_real
 from pyro_tkam.nn.forms import LibraryLike, as_library
 from pyro_tkam.nn.symbolic import SMALLEST_R2
 from pyro_tkam.symbolic.constants import Rounding, with_waves_in_range
@@ -56,8 +57,8 @@ def find_formula(
     :param strict: raise an error if an edge has no form, instead of keeping a spline.
     :param timeout: seconds after which the search stops and returns its best result.
     :raises ValueError: for data that have the wrong shape or are not finite; a network with layer
-        norm,
-        a ``hidden_range`` or an output activation; with ``strict``, edges without a form.
+        norm, a ``hidden_range`` or an output activation; with ``strict``, edges without a form.
+    :raises TypeError: for what is no KAN, and data that are not real numbers.
     :raises ImportError: without ``sympy``; names the extra to install.
 
     Warns if a form explains less than 99% of a learned curve, unless the formula is exact.
@@ -70,6 +71,8 @@ def find_formula(
     """
     with needs("symbolic"):
         import sympy
+    _checks.instance("net", net, KAN, "a KAN")
+    _checks.flag("strict", strict)
     forms = list(as_library(library).values())
     tolerance = _checks.number("tolerance", tolerance, above=0.0)
     symbols = tuple(sympy.Symbol(name) for name in _names(net, names))
@@ -77,10 +80,11 @@ def find_formula(
     if timeout is not None:
         deadline = time.monotonic() + _checks.number("timeout", timeout, above=0.0)
     _check_network(net)
-    exact = EXACT[torch.float32 if y is not None and y.dtype != torch.float64 else torch.float64]
     with torch.no_grad(), unseen(net):
         double = unseen_copy(net).double()
         data = _data(double, x, y, deadline)
+        is_single = y is not None and torch.as_tensor(y).dtype != torch.float64
+        exact = EXACT[torch.float32 if is_single else torch.float64]
         search = Search(forms, data, tolerance, exact)
         fit = _finished(search.run(FormulaNetwork.of(double)), data, exact)
     unexplained = tuple(edge.place for edge in fit.network.edges if edge.form is None)
@@ -105,7 +109,8 @@ def _names(net: KAN, names: Sequence[str] | None) -> list[str]:
     if names is None:
         return [f"x_{column + 1}" for column in net.inputs]
     count = net.nodes[0].count
-    if isinstance(names, str) or len(names) != count or len(set(names)) != count:
+    _checks.words("names", names, "names")
+    if len(names) != count or len(set(names)) != count or not all(names):
         raise ValueError(f"names must be {count} different names, got {names!r}")
     return list(names)
 
@@ -120,20 +125,19 @@ def _check_network(net: KAN) -> None:
 
 
 def _data(net: KAN, x: Tensor, y: Tensor | None, deadline: float) -> Data:
-    x = torch.as_tensor(x).detach().double()
+    like = net.layers[0].coefficients
+    x = as_real("x", x, like)
     if x.dim() != 2 or x.shape[1] != net.nodes[0].count or len(x) < 5:
         raise ValueError(
             f"x must have shape (N, {net.nodes[0].count}) with N of at least 5, got "
             f"{tuple(x.shape)}"
         )
-    y = net(x) if y is None else torch.as_tensor(y).detach().double()
+    y = net(x) if y is None else as_real("y", y, like)
     y = y.unsqueeze(-1) if y.dim() == 1 else y
     if y.shape != (len(x), net.nodes[-1].count):
         raise ValueError(
             f"y must have shape ({len(x)}, {net.nodes[-1].count}), got {tuple(y.shape)}"
         )
-    if not bool(x.isfinite().all() & y.isfinite().all()):
-        raise ValueError("x and y must be finite, got NaN or infinite values")
     return Data(x, y, deadline)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_tkam._optional import needs
 from pyro_tkam.nn import KAN, Form
+from pyro_tkam.ops._arguments import floating
 from pyro_tkam.symbolic.network import Place
 
 
@@ -77,7 +78,17 @@ class Formula:
         return sum(int(sympy.count_ops(each)) for each in self.expressions)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Evaluate the formula, ``(*, in)`` to ``(*, out)``, in float64, in the dtype of ``x``."""
+        """
+        Evaluate the formula in float64.
+
+        :param x: inputs, shape ``(*, in)``.
+        :return: outputs, shape ``(*, out)``, in the dtype of ``x``.
+        :raises TypeError: for what is no tensor in floating point.
+        :raises ValueError: for another shape.
+        """
+        floating("x", x)
+        if x.shape[-1:] != (len(self.symbols),):
+            raise ValueError(f"x must have shape (*, {len(self.symbols)}), got {tuple(x.shape)}")
         with torch.no_grad():
             values: Tensor = self.module(x.double())
         return values.to(x.dtype)

@@ -32,7 +32,8 @@ def form_probabilities(
         :data:`pyro_tkam.nn.LIBRARY`.
     :param tolerance: share of the variance that a simpler form may lose; None computes it from the
         posterior: the mean share of variance by which draws differ from their mean, at least 1e-4.
-    :raises ValueError: for curves of the wrong shape, and whatever
+    :raises TypeError: for what is no tensor of real numbers.
+    :raises ValueError: for curves of the wrong shape or not finite, and whatever
         :func:`pyro_tkam.nn.fit_formulas` refuses.
 
     >>> import torch
@@ -42,11 +43,19 @@ def form_probabilities(
     {'exp': 1.0}
     """
     forms = list(as_library(library).values())
+    for name, values in (("x", x), ("curves", curves)):
+        _checks.dense(name, values)
+        if values.is_complex():
+            raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
+    if x.dim() != 1 or len(x) < 5:
+        raise ValueError(f"x must have shape (N,) with N of at least 5, got {tuple(x.shape)}")
     if curves.dim() != 2 or len(curves) == 0 or curves.shape[1:] != x.shape:
         raise ValueError(
             f"curves must have shape (draws, {len(x)}) with at least one draw, got "
             f"{tuple(curves.shape)}"
         )
+    if not bool(curves.isfinite().all()):
+        raise ValueError("curves must be finite, got NaN or infinite values")
     curves = curves.detach().double()
     if tolerance is None:
         mean = curves.mean(0)

@@ -34,6 +34,10 @@ def test_tiles_use_every_pixel_once():
 
 
 def test_bad_sizes_are_named():
-    for size, shrink in ((0, 1), (8, 0), (200, 2)):
-        with pytest.raises(ValueError, match=f"size and shrink must .*, got {size} and {shrink}"):
+    for size, shrink, message in (
+        (0, 1, "size must be .* at least 1, got 0"),
+        (8, 0, "shrink must be .* at least 1, got 0"),
+        (200, 2, "size and shrink must fit .*, got 200 and 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
             color_patches(size, shrink=shrink)

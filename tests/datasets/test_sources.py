@@ -122,9 +122,7 @@ def test_split_is_a_division_that_repeats_and_leaves_the_generator_alone():
 
 @pytest.mark.parametrize("held_out", [-1, 10, 11])
 def test_split_leaves_something_to_train_on(held_out):
-    with pytest.raises(
-        ValueError, match=rf"held_out must be from 0 to 9 of 10 rows, got {held_out}"
-    ):
+    with pytest.raises(ValueError, match=rf"held_out must be .* 0.*, got {held_out}"):
         split(10, held_out)
 
 

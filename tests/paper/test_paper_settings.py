@@ -177,17 +177,17 @@ def test_models_of_other_images_are_refused(make):
     [
         (
             "svhn-mixture-mle",
-            r"SVHN: train_32x32.mat not found in .*\. Put the published files there",
+            r"folder must hold train_32x32.mat of SVHN, got none in .*; put the published files",
         ),
         (
             "cifar10-deep-se",
-            r"CIFAR10: data_batch_1, .*data_batch_5 not found in .*\. Put the published files "
-            r"there",
+            r"folder must hold data_batch_1, .*data_batch_5 of CIFAR10, got none in .*; put "
+            r"the published files",
         ),
         (
             "fashion-flat-rbf",
-            r"FashionMNIST: train-images-idx3-ubyte, .* not found in .*\. Put the published "
-            r"files",
+            r"folder must hold train-images-idx3-ubyte, .* of FashionMNIST, got none in "
+            r".*; put the published files",
         ),
     ],
 )
