@@ -25,6 +25,7 @@ MODULES = (
     "distributions",
     "infer",
     "metrics",
+    "models",
     "nn",
     "plots",
     "sklearn",
@@ -102,7 +103,8 @@ def is_of_another_type(right: object, wrong: object) -> bool:
 
 def is_nan(result: object) -> bool:
     """Tell whether a result has a NaN."""
-    return isinstance(result, torch.Tensor) and bool(result.isnan().any())
+    is_tensor = isinstance(result, torch.Tensor) and not result.is_meta
+    return is_tensor and bool(result.isnan().any())
 
 
 def is_extreme(wrong: object) -> bool:

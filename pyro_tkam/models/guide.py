@@ -13,8 +13,11 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Normal, Transform, constraints
 
+from pyro_tkam._checks import function, instance, sizes, whole_number
 from pyro_tkam.infer.model.sites import is_latent
+from pyro_tkam.models._draws import undone_by_errors
 from pyro_tkam.models.standardized import Standardize, StandardizedLikelihood
+from pyro_tkam.ops._arguments import dense
 from pyro_tkam.ops._precision import at_least_single
 
 
@@ -57,9 +60,14 @@ class AmortizedGuide(PyroModule):
     low: Tensor | None
     high: Tensor | None
 
+    @undone_by_errors()
     def __init__(
         self, model: Any, hidden: Sequence[int] = (256,), *, encoder: nn.Module | None = None
     ) -> None:
+        _check_draws(model)
+        hidden = sizes("hidden", hidden)
+        if encoder is not None:
+            instance("encoder", encoder, nn.Module, "a module or None")
         super().__init__()
         with torch.no_grad(), pyro.get_param_store().scope():
             sites = pyro.poutine.trace(model).get_trace(size=1).nodes
@@ -76,8 +84,10 @@ class AmortizedGuide(PyroModule):
             self.register_buffer(name, None if end is None else torch.as_tensor(end).to(value))
         self._arguments = tuple(signature(getattr(model, "forward", model)).parameters)
         outputs = 2 * value[0].numel()
+        self._reads: Tensor | None = None
         if encoder is None:
             _check_floating({name: sites[name]["value"] for name in data}, outputs)
+            self._reads = sites["x"]["value"][:0]
             encoder = _perceptron(sites["x"]["value"][0].numel(), hidden, outputs).to(value)
             likelihood = getattr(model, "likelihood", None)
             if isinstance(likelihood, StandardizedLikelihood):
@@ -95,8 +105,8 @@ class AmortizedGuide(PyroModule):
         :return: shape ``(batch, *latent)``.
         """
         given = {**dict(zip(self._arguments[1:], others, strict=False)), **named}
-        rows = len(next(iter(x.values()))) if isinstance(x, Mapping) else len(x)
-        size = given.get("size") or rows
+        rows = _num_rows(x)
+        size = rows if given.get("size") is None else whole_number("size", given["size"], rows)
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
             return pyro.sample(self.site, self.posterior(x, given.get("observed")))
 
@@ -107,6 +117,15 @@ class AmortizedGuide(PyroModule):
         :param x: data, shape ``(batch, *event)``, or a dictionary of such.
         :param observed: which rows have a modality, by name; passed to the encoder if given.
         """
+        if self._reads is not None:
+            dense("x", x)
+            if x.shape[1:] != self._reads.shape[1:] or x.dim() == 0:
+                raise ValueError(
+                    f"x must have rows of shape {tuple(self._reads.shape[1:])}, got "
+                    f"{tuple(x.shape)}"
+                )
+            if x.dtype != self._reads.dtype:
+                raise TypeError(f"x must have the dtype {self._reads.dtype}, got {x.dtype}")
         output = self.encoder(x) if observed is None else self.encoder(x, observed)
         location, log_scale = (
             at_least_single(output).unflatten(-1, (2, *self.latent_shape)).unbind(1)
@@ -115,6 +134,31 @@ class AmortizedGuide(PyroModule):
         return TransformedDistribution(base, _onto(self.low, self.high)).to_event(
             len(self.latent_shape)
         )
+
+
+def _check_draws(model: Any) -> None:
+    """Refuse what can't be called with ``size=1``."""
+    function("model", model, "size=1")
+    try:
+        signature(getattr(model, "forward", model)).bind(size=1)
+    except TypeError as error:
+        raise TypeError(f"model must be a callable of size=1, got {model!r}: {error}") from error
+
+
+def _num_rows(x: Any) -> int:
+    """Return the number of rows of data, or of a dictionary of data."""
+    if not isinstance(x, Mapping):
+        dense("x", x)
+        if x.dim() == 0 or len(x) == 0:
+            raise ValueError(
+                f"x must have shape (batch, *event) with at least one row, got {tuple(x.shape)}"
+            )
+        return len(x)
+    if not x:
+        raise ValueError("x must hold at least one modality, got none")
+    for name, value in x.items():
+        dense(f"x[{name!r}]", value)
+    return len(next(iter(x.values())))
 
 
 def _ends(site: str, support: constraints.Constraint) -> tuple[Any, Any]:

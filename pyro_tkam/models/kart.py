@@ -2,15 +2,16 @@
 Generators: a network on standardized latents, and the Kolmogorov-Arnold generator.
 """
 
-import math
 from typing import Any, Self
 
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_tkam._checks import instance, length, number, sizes
 from pyro_tkam.models.prior import update_grids
 from pyro_tkam.nn import KAN, GridUpdate
 from pyro_tkam.nn._unseen import unseen_copy
+from pyro_tkam.ops._arguments import floating
 
 
 class LatentGenerator(PyroModule):
@@ -32,12 +33,11 @@ class LatentGenerator(PyroModule):
         self, outer: nn.Module, data_shape: tuple[int, ...], *, mean: float, spread: float
     ) -> None:
         super().__init__()
-        if not (spread > 0 and math.isfinite(spread) and math.isfinite(mean)):
-            raise ValueError(
-                f"mean and spread must be finite with spread > 0, got {mean} and {spread}"
-            )
+        instance("outer", outer, nn.Module, "a module from latents to data")
+        number("mean", mean)
+        length("spread", spread)
+        self.data_shape = sizes("data_shape", data_shape)
         self.outer = outer
-        self.data_shape = data_shape
         self.mean = mean
         self.spread = spread
 
@@ -48,6 +48,7 @@ class LatentGenerator(PyroModule):
         :param z: latents, shape ``(*batch, Q)``; with inner indices ``(*batch, Q, P)``.
         :return: shape ``(*batch, *data_shape)``.
         """
+        floating("z", z)
         arguments = self._arguments(z)
         return self.outer(arguments).reshape(*arguments.shape[:-1], *self.data_shape)
 
@@ -74,6 +75,8 @@ class LatentGenerator(PyroModule):
             :meth:`pyro_tkam.nn.KAN.prune`.
         :raises ValueError: as :meth:`pyro_tkam.nn.KAN.prune` does.
         """
+        floating("samples", samples)
+        number("threshold", threshold, at_least=0.0)
         pruned = unseen_copy(self)
         if isinstance(pruned.outer, KAN):
             arguments = self._arguments(samples)
@@ -103,4 +106,6 @@ class KARTGenerator(LatentGenerator):
 
     def _arguments(self, z: Tensor) -> Tensor:
         """Sum the latents, shape ``(*batch, Q, P)``, over inner indices."""
+        if z.dim() < 2:
+            raise ValueError(f"z must have shape (*batch, Q, P), got {tuple(z.shape)}")
         return super()._arguments(z.sum(-1))

@@ -42,7 +42,10 @@ def of_density(density: Distribution | LogDensity) -> Moments:
     log_density: LogDensity = density.log_prob if isinstance(density, Distribution) else density
 
     def moments(features: Features, nodes: Tensor, weights: Tensor) -> Tensor:
-        logits = log_density(nodes) + weights.log()
+        values = log_density(nodes)
+        if not isinstance(values, Tensor):
+            raise TypeError(f"density must return a tensor, got {type(values).__name__}")
+        logits = values + weights.log()
         if bool(logits.isnan().any() | logits.isposinf().any()) or bool(
             logits.isneginf().all(0).any()
         ):

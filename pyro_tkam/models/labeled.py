@@ -9,6 +9,7 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_tkam._checks import function, length
 from pyro_tkam.distributions import LabeledAutoregressive, LabeledTilted
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models._threads import PYRO
@@ -17,6 +18,7 @@ from pyro_tkam.models.multimodal import average
 from pyro_tkam.models.prior import LabeledPrior
 from pyro_tkam.models.tkam import check_rows, check_sizes, takes_integers
 from pyro_tkam.nn import LabeledAutoregressivePrior
+from pyro_tkam.ops._arguments import dense
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import at_least_single
 from pyro_tkam.ops.symbols import check_symbols
@@ -57,8 +59,9 @@ class LabeledTKAM(PyroModule):
         label_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if not label_weight > 0:
-            raise ValueError(f"label_weight must be a positive number, got {label_weight}")
+        for name, part in (("prior", prior), ("generator", generator), ("likelihood", likelihood)):
+            function(name, part, "what the model gives it")
+        length("label_weight", label_weight)
         self.prior = prior
         self.generator = generator
         self.likelihood = likelihood
@@ -115,6 +118,7 @@ class LabeledTKAM(PyroModule):
     def _checked(label: Tensor | None, rows: int, num_labels: int) -> Tensor | None:
         if label is None:
             return None
+        dense("label", label)
         if label.shape != (rows,):
             raise ValueError(
                 f"label must have shape ({rows},), one for each row of x, got {tuple(label.shape)}"
@@ -132,6 +136,7 @@ class LabeledTKAM(PyroModule):
         :return: shape ``(num, *event)``.
         :raises ValueError: for a label outside the classes.
         """
+        dense("label", label)
         with PYRO, poutine.block():
             return self.likelihood.noiseless(self.generator(self.prior().given(label).sample()))
 

@@ -1,6 +1,5 @@
 """Distributions of data around the generator's output."""
 
-import math
 from typing import ClassVar
 
 import torch
@@ -8,12 +7,14 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_tkam._checks import flag, length, whole_number
 from pyro_tkam.distributions import (
     IsotropicNormal,
     PairwiseBernoulli,
     PairwiseCategorical,
     PairwiseContinuousBernoulli,
 )
+from pyro_tkam.ops._arguments import floating
 
 
 class Likelihood(PyroModule):
@@ -29,9 +30,7 @@ class Likelihood(PyroModule):
 
     def __init__(self, event_dim: int = 1) -> None:
         super().__init__()
-        if event_dim < 0:
-            raise ValueError(f"event_dim must be at least 0, got {event_dim}")
-        self.event_dim = event_dim
+        self.event_dim = whole_number("event_dim", event_dim, 0)
 
     def noiseless(self, output: Tensor) -> Tensor:
         """
@@ -73,11 +72,10 @@ class GaussianLikelihood(Likelihood):
     def __init__(
         self, noise_scale: float = 1.0, event_dim: int = 1, *, learned: bool = False
     ) -> None:
-        if event_dim < 1:
-            raise ValueError(f"event_dim must be at least 1, got {event_dim}")
+        whole_number("event_dim", event_dim, 1)
+        length("noise_scale", noise_scale)
+        flag("learned", learned)
         super().__init__(event_dim)
-        if not (noise_scale > 0 and math.isfinite(noise_scale)):
-            raise ValueError(f"noise_scale must be a positive finite number, got {noise_scale}")
         if learned:
             self.noise_scale = PyroParam(torch.tensor(float(noise_scale)), constraints.positive)
         else:
@@ -160,7 +158,7 @@ class CategoricalLikelihood(Likelihood):
         :param output: the generator's output.
         :return: integers of shape ``(*batch, *event)``.
         """
-        return output.argmax(-1)
+        return self._logits(output).argmax(-1)
 
     def expected(self, output: Tensor) -> Tensor:
         """
@@ -169,4 +167,13 @@ class CategoricalLikelihood(Likelihood):
         :param output: the generator's output.
         :return: shape ``(*batch, *event, num_classes)``.
         """
-        return output.softmax(-1)
+        return self._logits(output).softmax(-1)
+
+    def _logits(self, output: Tensor) -> Tensor:
+        floating("output", output)
+        if output.dim() <= self.event_dim or output.shape[-1] == 0:
+            event = "*event, " if self.event_dim else ""
+            raise ValueError(
+                f"output must have shape (*batch, {event}num_classes), got {tuple(output.shape)}"
+            )
+        return output

@@ -10,10 +10,12 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
+from pyro_tkam._checks import function, instance, mapping, one_of
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models._threads import PYRO
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.tkam import COUPLINGS, check_rows, check_sizes, takes_integers
+from pyro_tkam.ops._arguments import dense
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import at_least_single
 
@@ -33,6 +35,11 @@ class Heads(PyroModule):
     """
 
     def __init__(self, heads: Mapping[str, nn.Module], trunk: nn.Module | None = None) -> None:
+        mapping("heads", heads, "names to modules")
+        for name, head in heads.items():
+            instance(f"heads[{name!r}]", head, nn.Module, "a module")
+        if trunk is not None:
+            instance("trunk", trunk, nn.Module, "a module or None")
         super().__init__()
         self.trunk = PyroModule[nn.Identity]() if trunk is None else trunk
         self.heads = PyroModule[nn.ModuleDict](dict(heads))
@@ -81,10 +88,14 @@ class MultimodalTKAM(PyroModule):
         coupling: str = "independent",
     ) -> None:
         super().__init__()
-        if coupling not in COUPLINGS:
-            raise ValueError(f"coupling must be one of {sorted(COUPLINGS)}, got {coupling!r}")
+        one_of("coupling", coupling, COUPLINGS)
+        mapping("likelihoods", likelihoods, "names to likelihoods")
         if not likelihoods:
             raise ValueError("likelihoods must hold one for each modality, got none")
+        for name, likelihood in likelihoods.items():
+            instance(f"likelihoods[{name!r}]", likelihood, Likelihood, "a Likelihood")
+        function("prior", prior, "no arguments")
+        function("generator", generator, "latents")
         self.prior = prior
         self.generator = generator
         self.coupling = coupling
@@ -110,6 +121,11 @@ class MultimodalTKAM(PyroModule):
             ``coupling="shared"`` with a prior without inner indices.
         :raises TypeError: for values whose dtype differs from the generator's output.
         """
+        for argument, given in (("x", x), ("observed", observed)):
+            if given is not None:
+                mapping(argument, given, "names to tensors")
+                for name, each in given.items():
+                    dense(f"{argument}[{name!r}]", each)
         if x is None and observed:
             raise ValueError(f"observed must be None without x, got {sorted(observed)}")
         masks = {} if x is None else self._masks(x, observed or {})
@@ -137,8 +153,8 @@ class MultimodalTKAM(PyroModule):
 
     def _masks(self, x: Data, observed: Data) -> dict[str, Tensor]:
         """Check names, rows and masks, and return a mask for every modality given."""
-        for argument, mapping, known in (("x", x, self.likelihoods), ("observed", observed, x)):
-            if unknown := sorted(set(mapping) - set(known)):
+        for argument, given, known in (("x", x, self.likelihoods), ("observed", observed, x)):
+            if unknown := sorted(set(given) - set(known)):
                 raise ValueError(
                     f"{argument} must have names out of {sorted(known)}, got {unknown[0]!r}"
                 )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pyro_tkam._checks import flag, one_of, sequence, text
 from pyro_tkam.distributions import ExponentiallyTilted
 from pyro_tkam.models.likelihood import GaussianLikelihood
 from pyro_tkam.models.standardized import StandardizedLikelihood
@@ -50,6 +51,12 @@ class NetworkOptions:
     edge_constraint: str = "none"
     edge_periods: int = 1
 
+    def __post_init__(self) -> None:
+        flag("learned_noise", self.learned_noise)
+        flag("standardized", self.standardized)
+        text("energy_constraint", self.energy_constraint)
+        text("edge_constraint", self.edge_constraint)
+
     def energies(self) -> dict[str, Any]:
         """Return the options of energies."""
         return self._functions(self.energy_constraint, self.energy_periods)
@@ -84,12 +91,11 @@ class NetworkOptions:
 
         :raises ValueError: for an unknown generator, and options that only a KAN has.
         """
-        if self.generator not in GENERATORS:
-            raise ValueError(
-                f"generator must be one of {sorted(GENERATORS)}, got {self.generator!r}"
-            )
+        one_of("generator", self.generator, GENERATORS)
         if self.standardized and output != "none":
             raise ValueError(f"output must be 'none' with standardized=True, got {output!r}")
+        if widths is not None:
+            sequence("widths", widths, "widths")
         if self.generator == "kan":
             hidden = [2 * inputs] if widths is None else list(widths)
             return KAN(

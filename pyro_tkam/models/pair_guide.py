@@ -8,11 +8,38 @@ from pyro.distributions import Independent, Normal
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_tkam.models.seq2seq import Seq2SeqTKAM
+from pyro_tkam._checks import instance, whole_number
+from pyro_tkam.models.seq2seq import Seq2SeqTKAM, checked_sequences
 from pyro_tkam.nn import SequenceEncoder
 from pyro_tkam.nn.attention import Encoded
 from pyro_tkam.nn.ended import ended_excess
+from pyro_tkam.ops._arguments import dense
 from pyro_tkam.ops._precision import at_least_single
+
+
+def check_pairs(
+    model: Seq2SeqTKAM, source: Tensor, target: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """
+    Refuse what are no sequences of a model, and pairs of different numbers.
+
+    :param model: the model.
+    :param source: integers, shape ``(batch, length)``.
+    :param target: likewise, or None.
+    :return: both as they are.
+    :raises TypeError: for what are no integers.
+    :raises ValueError: for other shapes, symbols outside the alphabets, and no rows.
+    """
+    dense("source", source)
+    checked_sequences("source", source, model.source_decoder)
+    checked_sequences("target", target, model.target_decoder)
+    if len(source) == 0:
+        raise ValueError("source must have at least one row, got none")
+    if target is not None and len(target) != len(source):
+        raise ValueError(
+            f"target must have one row for each of {len(source)} sources, got {len(target)}"
+        )
+    return source, target
 
 
 class PairGuide(PyroModule):
@@ -39,6 +66,7 @@ class PairGuide(PyroModule):
     """
 
     def __init__(self, model: Seq2SeqTKAM, num_layers: int = 1) -> None:
+        instance("model", model, Seq2SeqTKAM, "a Seq2SeqTKAM")
         super().__init__()
         self._model = (model,)  # whose parameters are not the guide's
         decoder = model.target_decoder
@@ -75,8 +103,9 @@ class PairGuide(PyroModule):
         :param size: the length of the whole data set.
         :return: shape ``(batch, Q)``.
         """
+        source, target = check_pairs(self._model[0], source, target)
         rows = len(source)
-        size = size or rows
+        size = rows if size is None else whole_number("size", size, rows)
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
             return pyro.sample("z", self.posterior(self._model[0].encoder(source), target))
 

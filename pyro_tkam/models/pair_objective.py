@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_tkam._checks import share
+from pyro_tkam._checks import instance, share, whole_number
 from pyro_tkam.infer.objectives.base import MaximumLikelihood
-from pyro_tkam.models.pair_guide import PairGuide
+from pyro_tkam.models.pair_guide import PairGuide, check_pairs
 from pyro_tkam.models.seq2seq import Seq2SeqTKAM
 from pyro_tkam.nn import _checks
 from pyro_tkam.nn.ended import ended_log_prob
+from pyro_tkam.ops._arguments import dense
 from pyro_tkam.ops.symbols import END, UNKNOWN
 
 
@@ -91,6 +92,7 @@ class PairELBO(MaximumLikelihood):
         :param source: integers, shape ``(batch, length)``.
         :param target: likewise.
         """
+        _check(model, guide, source, target)
         return self._terms(model, guide, source, target)[0]
 
     def _terms(
@@ -120,6 +122,9 @@ class PairELBO(MaximumLikelihood):
 
         :param source: integers, shape ``(batch, length)``.
         """
+        dense("source", source)
+        if source.dtype != torch.int64:
+            raise TypeError(f"source must hold integers, got {source.dtype}")
         if self.unknown_share == 0:
             return source
         hidden = torch.rand(source.shape, device=source.device) < self.unknown_share
@@ -143,13 +148,15 @@ class PairELBO(MaximumLikelihood):
         :param size: length of the whole data set; None takes that of the batch.
         :return: nats, scaled from the mini-batch to all data.
         """
+        _check(model, guide, source, target)
+        rows = len(source) if size is None else whole_number("size", size, len(source))
         terms, learn = self._terms(model, guide, source, target)
         self.statistics = terms
         costs: Iterable[Tensor] = (terms.information.mean(), terms.beyond.mean())
         if self.free_nats:  # an estimate of a divergence may be negative
             costs = map(self._cost, costs, (nats.mean() for nats in learn()))
         bound = (terms.source + 2 * terms.target).mean() - sum(costs)
-        return -bound * (size or len(source))
+        return -bound * rows
 
     def _cost(self, divergence: Tensor, nats: Tensor) -> Tensor:
         """
@@ -158,3 +165,11 @@ class PairELBO(MaximumLikelihood):
         """
         free = self.free_nats + (nats - nats.detach())
         return torch.where(divergence < self.free_nats, free, divergence)
+
+
+def _check(model: Any, guide: Any, source: Any, target: Any) -> None:
+    instance("model", model, Seq2SeqTKAM, "a Seq2SeqTKAM")
+    if not hasattr(guide, "posterior"):
+        raise TypeError(f"guide must be a PairGuide, got {type(guide).__name__}")
+    dense("target", target)
+    check_pairs(model, source, target)

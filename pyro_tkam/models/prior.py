@@ -1,6 +1,5 @@
 """Tilted priors whose energies are learned univariate functions."""
 
-import math
 from typing import Any
 
 import torch
@@ -18,12 +17,16 @@ from pyro_tkam.distributions import (
 )
 from pyro_tkam.distributions.references import resolve_reference
 from pyro_tkam.models.knowledge import MOMENTS, LogDensity, fit_tilt
-from pyro_tkam.nn import KAN, Candidate, GridUpdate, UnivariateFunctions, fit_formulas
+from pyro_tkam.nn import KAN, Candidate, GridUpdate, UnivariateFunctions, _checks, fit_formulas
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.grids import check_learned
 from pyro_tkam.nn.symbolic import NUM_ARGUMENTS
+from pyro_tkam.ops._arguments import dense, finite
 from pyro_tkam.ops._points import broadcasts_to
 from pyro_tkam.ops.quadrature import Quadrature
+
+MOST_NOISE = 1e3
+"""The largest scale of noise for coefficients: beyond it, densities are not finite."""
 
 
 class TiltedPrior(PyroModule):
@@ -59,6 +62,9 @@ class TiltedPrior(PyroModule):
         quadrature: Quadrature | None = None,
         **options: Any,
     ) -> None:
+        for name, end in (("low", low), ("high", high)):
+            if end is not None:
+                _checks.number(name, end)
         super().__init__()
         resolved = resolve_reference(reference, low, high)
         self.low = float(resolved.low)
@@ -95,9 +101,19 @@ class TiltedPrior(PyroModule):
         >>> prior.update_grid(prior().sample((100,)))[0].accepted
         True
         """
+        self._check_latents(samples)
         if len(self.energies.batch_shape) > 1:
             samples = samples.movedim(-1, 1).flatten(0, 1).unsqueeze(-1)
         return (self.energies.update_grid(samples, **options),)
+
+    def _check_latents(self, samples: Tensor) -> None:
+        finite("samples", samples)
+        batch = self.energies.batch_shape
+        if samples.shape[1:] != batch or len(samples) == 0:
+            raise ValueError(
+                f"samples must have shape (N, *{tuple(batch)}) with N of at least 1, got "
+                f"{tuple(samples.shape)}"
+            )
 
     def fit(
         self,
@@ -141,15 +157,19 @@ class TiltedPrior(PyroModule):
                 "samples, density or formula must be given, and one of them only, got "
                 f"{given or 'none'}"
             )
+        ridge = _checks.length("ridge", ridge)
         if samples is not None:
             self._check(samples)
+        if density is not None and not isinstance(density, Distribution):
+            _checks.function("density", density, "values")
         moments = MOMENTS[given[0]](targets[given[0]])
         with torch.no_grad(), unseen(self):
             fit_tilt(self.energies, self().reference, moments, ridge)
 
     def _check(self, samples: Tensor) -> None:
-        if not isinstance(samples, Tensor):
-            raise TypeError(f"samples must be a tensor, got {type(samples).__name__}")
+        dense("samples", samples)
+        if samples.is_complex():
+            raise TypeError(f"samples must hold real numbers, got {samples.dtype}")
         batch = self.energies.batch_shape
         if samples.dim() == 0 or len(samples) == 0 or not broadcasts_to(samples.shape[1:], batch):
             raise ValueError(
@@ -187,6 +207,9 @@ class MixturePrior(PyroModule):
     """
 
     def __init__(self, components: TiltedPrior) -> None:
+        _checks.instance("components", components, TiltedPrior, "a TiltedPrior")
+        if not components.energies.batch_shape:
+            raise ValueError("components must have a batch shape (*batch, num_components), got ()")
         super().__init__()
         self.components = components
         self.logits = nn.Parameter(torch.zeros(components.energies.batch_shape))
@@ -218,10 +241,7 @@ class MixturePrior(PyroModule):
         >>> prior().mean.detach().round(decimals=2)
         tensor([1., 1.])
         """
-        if not 0 <= noise_scale < math.inf:
-            raise ValueError(
-                f"noise_scale must be a finite number of at least 0, got {noise_scale}"
-            )
+        _checks.number("noise_scale", noise_scale, at_least=0.0, at_most=MOST_NOISE)
         if isinstance(samples, Tensor) and samples.dim() > 1:
             samples = samples.unsqueeze(-1)
         self.components.fit(samples, **options)
@@ -257,8 +277,12 @@ class MixturePrior(PyroModule):
         >>> counts.sum(-1).round(decimals=3)
         tensor([3., 3.])
         """
-        if not 0 <= penalty < math.inf:
-            raise ValueError(f"penalty must be a finite number of at least 0, got {penalty}")
+        check_reweighing(penalty, size)
+        _check_weighted(latents, weights, self.logits)
+        low = self.components.low
+        high = self.components.high
+        if not bool(((latents >= low) & (latents <= high)).all()):
+            raise ValueError(f"latents must lie in [{low:g}, {high:g}], got values outside")
         check_learned(self, ("logits",), "reweighing")
         with unseen(self):
             shares = self().responsibilities(latents)
@@ -305,6 +329,7 @@ class MixturePrior(PyroModule):
         >>> prior.prune(1e-3).logits.shape
         torch.Size([5, 2])
         """
+        _checks.share("threshold", threshold)
         energies = self.components.energies
         check_learned(self, ("logits",), "pruning")
         check_learned(energies, energies.weight_names, "pruning")
@@ -333,7 +358,15 @@ class MixturePrior(PyroModule):
         :param options: as in :meth:`TiltedPrior.update_grid`.
         :return: one update.
         """
-        return self.components.update_grid(samples.unsqueeze(-1), **options)
+        finite("samples", samples)
+        batch = self.components.energies.batch_shape
+        if samples.shape[1:] != batch[:-1] or len(samples) == 0:
+            raise ValueError(
+                f"samples must have shape (N, *{tuple(batch[:-1])}) with N of at least 1, got "
+                f"{tuple(samples.shape)}"
+            )
+        several = samples.unsqueeze(-1).expand(-1, *batch)
+        return self.components.update_grid(several, **options)
 
 
 class LabeledPrior(PyroModule):
@@ -408,6 +441,11 @@ class JointPrior(PyroModule):
         *,
         sampler: ShortRunULA | PersistentULA | None = None,
     ) -> None:
+        _checks.function("energy", energy, "latents")
+        _checks.whole_number("latent_dim", latent_dim, 1)
+        if sampler is not None:
+            kinds = (ShortRunULA, PersistentULA)
+            _checks.instance("sampler", sampler, kinds, "a ShortRunULA, a PersistentULA or None")
         super().__init__()
         self.energy = energy
         self.sampler = sampler
@@ -438,6 +476,9 @@ def _formulas(
 ) -> list[Candidate]:
     """Find formulas for the log density at one place of a batch."""
     shape = density.batch_shape
+    _checks.sequence("index", index, "whole numbers")
+    for each in index:
+        _checks.whole_number("every number of index", each, -max(shape, default=0))
     if len(index) != len(shape) or not all(
         -size <= i < size for i, size in zip(index, shape, strict=True)
     ):
@@ -447,6 +488,41 @@ def _formulas(
     for i in index:
         values = values[:, i]
     return fit_formulas(z, values, **options)
+
+
+def check_reweighing(penalty: float, size: int | None) -> None:
+    """
+    Refuse numbers with which :meth:`MixturePrior.reweigh` can't count.
+
+    :param penalty: at least 0.
+    :param size: at least 1, or None.
+    :raises TypeError: for what is no number.
+    :raises ValueError: for other numbers.
+    """
+    _checks.number("penalty", penalty, at_least=0.0)
+    if size is not None:
+        _checks.whole_number("size", size, 1)
+
+
+def _check_weighted(latents: Tensor, weights: Tensor, logits: Tensor) -> None:
+    for name, value in (("latents", latents), ("weights", weights)):
+        finite(name, value)
+        _checks.same_dtype(name, value, logits, "the prior")
+    if weights.dim() != 2 or weights.numel() == 0:
+        raise ValueError(f"weights must have shape (draw, data), got {tuple(weights.shape)}")
+    sums = weights.sum(0)
+    if bool((weights < 0).any()) or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        raise ValueError(
+            "weights must be at least 0 and sum to one over the draws of each datum, got sums "
+            f"from {float(sums.min()):g} to {float(sums.max()):g}"
+        )
+    shape = logits.shape
+    draws, data = weights.shape
+    if latents.shape[1:] not in ((data, *shape[:-1]), (1, *shape[:-1])) or len(latents) != draws:
+        raise ValueError(
+            f"latents must have shape ({draws}, {data} or 1, *{tuple(shape[:-1])}), got "
+            f"{tuple(latents.shape)}"
+        )
 
 
 def update_grids(part: Any, samples: Tensor, **options: Any) -> tuple[GridUpdate, ...]:

@@ -12,11 +12,15 @@ from pyro.nn import PyroModule
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_tkam._checks import function, instance
+from pyro_tkam.models._draws import undone_by_errors
 from pyro_tkam.models._threads import PYRO
+from pyro_tkam.models.sequence import check_decoder
 from pyro_tkam.models.tkam import check_sizes
 from pyro_tkam.nn import AutoregressivePrior, SequenceEncoder, SequenceGenerator
 from pyro_tkam.nn.attention import Encoded
 from pyro_tkam.nn.ended import Beams, beam_search, ended_log_prob, sample_ended
+from pyro_tkam.ops._arguments import dense, shape
 from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops.symbols import check_symbols, padded, until_end
 
@@ -48,6 +52,9 @@ class EndedSequence(TorchDistribution):
     def __init__(
         self, decoder: SequenceGenerator, z: Tensor, encoded: Encoded | None = None
     ) -> None:
+        check_decoder(decoder, z)
+        if encoded is not None:
+            instance("encoded", encoded, Encoded, "an encoded sequence or None")
         self.decoder = decoder
         self.z = z
         self.encoded = encoded
@@ -94,7 +101,9 @@ class EndedSequence(TorchDistribution):
         :param sample_shape: shape of independent draws.
         :return: integers of shape ``(*sample_shape, *batch, max_length)``.
         """
-        z = self.z.expand(torch.Size(sample_shape) + self.batch_shape + self.z.shape[-1:])
+        z = self.z.expand(
+            shape("sample_shape", sample_shape) + self.batch_shape + self.z.shape[-1:]
+        )
         return sample_ended(self.decoder, z, self.encoded)
 
 
@@ -131,6 +140,13 @@ class Seq2SeqTKAM(PyroModule):
         encoder: SequenceEncoder,
         target_decoder: SequenceGenerator,
     ) -> None:
+        function("prior", prior, "no arguments")
+        for name, part, kind in (
+            ("source_decoder", source_decoder, SequenceGenerator),
+            ("encoder", encoder, SequenceEncoder),
+            ("target_decoder", target_decoder, SequenceGenerator),
+        ):
+            instance(name, part, kind, f"a {kind.__name__}")
         super().__init__()
         self.prior = prior
         self.source_decoder = source_decoder
@@ -154,7 +170,7 @@ class Seq2SeqTKAM(PyroModule):
             that are too long, symbols outside the alphabet, and a missing or too small ``size``.
         :raises TypeError: for symbols that are not integers.
         """
-        rows, size = check_sizes(source, size)
+        rows, size = check_sizes(source, size, data_name="source")
         source, target = self._checked(source, target)
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
             z = pyro.sample("z", self.prior())
@@ -171,6 +187,12 @@ class Seq2SeqTKAM(PyroModule):
         """Check sequences, and pad them to the longest lengths."""
         if source is None and target is not None:
             raise ValueError("target must be None without a source, got one")
+        if target is not None:
+            dense("target", target)
+            if target.dim() != 2:
+                raise ValueError(
+                    f"target must have shape (batch, length), got {tuple(target.shape)}"
+                )
         if source is not None and target is not None and len(target) != len(source):
             raise ValueError(
                 f"target must have one row for each of {len(source)} sources, got {len(target)}"
@@ -195,6 +217,7 @@ class Seq2SeqTKAM(PyroModule):
         return source, target
 
     @torch.no_grad()
+    @undone_by_errors()
     def respond(
         self, source: Tensor, guide: PairGuide, *, num: int = 1, num_beams: int | None = None
     ) -> Tensor:
@@ -208,6 +231,7 @@ class Seq2SeqTKAM(PyroModule):
             most probable target is searched for with so many beams.
         :return: integers of shape ``(num, batch, max_target)``.
         """
+        check_sizes(None, num, "num")
         z, encoded = self._latents(source, guide, num)
         if num_beams is None:
             return sample_ended(self.target_decoder, z, encoded)
@@ -218,6 +242,7 @@ class Seq2SeqTKAM(PyroModule):
         return found.tokens[..., 0, :]
 
     @torch.no_grad()
+    @undone_by_errors()
     def search(
         self, source: Tensor, guide: PairGuide, *, num_beams: int = 5, num_draws: int = 8
     ) -> Beams:
@@ -232,11 +257,16 @@ class Seq2SeqTKAM(PyroModule):
         :return: the best targets first, of shapes ``(batch, beams, max_target)`` and ``(batch,
             beams)``.
         """
+        check_sizes(None, num_draws, "num_draws")
         z, encoded = self._latents(source, guide, num_draws)
         return beam_search(self.target_decoder, z.movedim(0, -2), encoded, num_beams)
 
     def _latents(self, source: Tensor, guide: PairGuide, num: int) -> tuple[Tensor, Encoded]:
-        check_sizes(None, num, "num")
+        if not hasattr(guide, "posterior"):
+            raise TypeError(f"guide must be a PairGuide, got {type(guide).__name__}")
+        dense("source", source)
+        check_sizes(source, None, data_name="source")
+        checked_sequences("source", source, self.source_decoder)
         with poutine.block():
             encoded = self.encoder(source)
             return guide.posterior(encoded).sample((num,)), encoded
@@ -254,6 +284,7 @@ def checked_sequences(
     """
     if tokens is None:
         return None
+    dense(name, tokens)
     if tokens.dim() != 2:
         raise ValueError(f"{name} must have shape (batch, length), got {tuple(tokens.shape)}")
     check_symbols(name, tokens, decoder.num_classes)

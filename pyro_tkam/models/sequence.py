@@ -7,10 +7,30 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_tkam._checks import instance, whole_number
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.nn import SequenceGenerator
+from pyro_tkam.ops._arguments import finite, floating, shape
 from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops._precision import at_least_single
+
+
+def check_decoder(decoder: Any, z: Any, name: str = "z") -> None:
+    """
+    Refuse what is no decoder, and latents that it does not read.
+
+    :param decoder: the argument of that name.
+    :param z: latents.
+    :param name: of the latents.
+    :raises TypeError: for other types.
+    :raises ValueError: for another shape.
+    """
+    instance("decoder", decoder, SequenceGenerator, "a SequenceGenerator")
+    floating(name, z)
+    if z.shape[-1:] != (decoder.latent_dim,):
+        raise ValueError(
+            f"{name} must have shape (*batch, {decoder.latent_dim}), got {tuple(z.shape)}"
+        )
 
 
 class DecodedSequence(TorchDistribution):
@@ -33,9 +53,13 @@ class DecodedSequence(TorchDistribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
     def __init__(self, decoder: SequenceGenerator, z: Tensor, length: int | None = None) -> None:
+        check_decoder(decoder, z)
+        longest = decoder.max_length
+        if length is not None and whole_number("length", length, 1) > longest:
+            raise ValueError(f"length must be at most {longest}, the decoder's, got {length}")
         self.decoder = decoder
         self.z = z
-        event = torch.Size([decoder.max_length if length is None else length])
+        event = torch.Size([longest if length is None else length])
         super().__init__(z.shape[:-1], event, validate_args=False)
 
     @constraints.dependent_property(is_discrete=True)
@@ -81,7 +105,9 @@ class DecodedSequence(TorchDistribution):
         :param sample_shape: shape of independent draws.
         :return: integers of shape ``(*sample_shape, *batch, length)``.
         """
-        z = self.z.expand(torch.Size(sample_shape) + self.batch_shape + self.z.shape[-1:])
+        z = self.z.expand(
+            shape("sample_shape", sample_shape) + self.batch_shape + self.z.shape[-1:]
+        )
         return self.decoder.sample(z, self.event_shape[0])
 
 
@@ -103,6 +129,7 @@ class SequenceLikelihood(Likelihood):
     takes_integers = True
 
     def __init__(self, decoder: SequenceGenerator) -> None:
+        instance("decoder", decoder, SequenceGenerator, "a SequenceGenerator")
         super().__init__(event_dim=1)
         self.decoder = decoder
 
@@ -121,6 +148,8 @@ class SequenceLikelihood(Likelihood):
         :param output: latents, shape ``(*batch, Q)``.
         :return: integers of shape ``(*batch, max_length)``.
         """
+        check_decoder(self.decoder, output, "output")
+        finite("output", output)
         return self(output).sample()
 
     def expected(self, output: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_tkam._checks import sizes
 from pyro_tkam.distributions import IsotropicNormal
 from pyro_tkam.models.likelihood import GaussianLikelihood
+from pyro_tkam.ops._arguments import dense, finite
 
 
 class StandardizedNormal(IsotropicNormal):
@@ -93,8 +95,12 @@ class StandardizedLikelihood(GaussianLikelihood):
     def __init__(
         self, noise_scale: float, data_shape: Sequence[int], *, learned: bool = False
     ) -> None:
+        data_shape = sizes("data_shape", data_shape)
+        if not data_shape:
+            raise ValueError("data_shape must have at least one dimension, got ()")
         super().__init__(noise_scale, len(data_shape), learned=learned)
-        size = tuple(data_shape) if len(data_shape) == 1 else ()
+        self.data_shape = data_shape
+        size = data_shape if len(data_shape) == 1 else ()
         self.register_buffer("shift", torch.zeros(size))
         self.register_buffer("factor", torch.ones(size))
 
@@ -104,10 +110,18 @@ class StandardizedLikelihood(GaussianLikelihood):
         Take mean and standard deviation from data.
 
         :param rows: shape ``(num, *data_shape)``, at least two.
-        :raises ValueError: for fewer.
+        :raises TypeError: for what is no tensor of numbers.
+        :raises ValueError: for fewer, another shape, NaN and infinities.
         """
+        dense("rows", rows)
+        if rows.shape[1:] != self.data_shape:
+            raise ValueError(
+                f"rows must have shape (num, {', '.join(map(str, self.data_shape))}), got "
+                f"{tuple(rows.shape)}"
+            )
         if len(rows) < 2:
             raise ValueError(f"rows must number at least 2 to standardize, got {len(rows)}")
+        finite("rows", rows)
         over = tuple(range(rows.dim() - self.shift.dim()))
         mean = rows.double().mean(over)
         deviation = rows.double().std(over, correction=0)

@@ -11,13 +11,21 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from pyro_tkam import _checks
 from pyro_tkam.distributions import PersistentULA, ShortRunULA
 from pyro_tkam.infer import ImportanceSampling
+from pyro_tkam.models._draws import undone_by_errors
 from pyro_tkam.models._threads import PYRO
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.network import NetworkOptions, reference_moments
-from pyro_tkam.models.prior import JointPrior, MixturePrior, TiltedPrior, update_grids
+from pyro_tkam.models.prior import (
+    JointPrior,
+    MixturePrior,
+    TiltedPrior,
+    check_reweighing,
+    update_grids,
+)
 from pyro_tkam.nn import (
     KAN,
     AutoregressivePrior,
@@ -28,6 +36,7 @@ from pyro_tkam.nn import (
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.encoder import sinusoids
 from pyro_tkam.nn.univariate import all_or_none
+from pyro_tkam.ops._arguments import dense
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._precision import at_least_single
 
@@ -90,8 +99,7 @@ class TKAM(PyroModule):
         coupling: str = "independent",
     ) -> None:
         super().__init__()
-        if coupling not in COUPLINGS:
-            raise ValueError(f"coupling must be one of {sorted(COUPLINGS)}, got {coupling!r}")
+        _checks.one_of("coupling", coupling, COUPLINGS)
         for name, part in (("prior", prior), ("generator", generator), ("likelihood", likelihood)):
             if not callable(part):
                 raise TypeError(f"{name} must be a callable, got {type(part).__name__}")
@@ -101,6 +109,7 @@ class TKAM(PyroModule):
         self.likelihood = likelihood
 
     @classmethod
+    @undone_by_errors()
     def kart(
         cls,
         data_shape: int | Sequence[int],
@@ -151,6 +160,7 @@ class TKAM(PyroModule):
         return cls(prior, generator, more.likelihood(noise_scale, shape), coupling)
 
     @classmethod
+    @undone_by_errors()
     def mixture(
         cls,
         data_shape: int | Sequence[int],
@@ -188,8 +198,7 @@ class TKAM(PyroModule):
         torch.Size([2, 8, 8])
         """
         shape = _data_shape(data_shape, latent_dim)
-        if num_components < 1:
-            raise ValueError(f"num_components must be at least 1, got {num_components}")
+        num_components = _checks.whole_number("num_components", num_components, 1)
         more = NetworkOptions(**options)
         functions: dict[str, Any] = {"basis": basis, "grid_size": grid_size}
         prior = MixturePrior(
@@ -203,6 +212,7 @@ class TKAM(PyroModule):
         return cls(prior, generator, more.likelihood(noise_scale, shape))
 
     @classmethod
+    @undone_by_errors()
     def autoregressive(
         cls,
         data_shape: int | Sequence[int],
@@ -247,6 +257,7 @@ class TKAM(PyroModule):
         torch.Size([2, 8, 8])
         """
         shape = _data_shape(data_shape, latent_dim)
+        context_widths = _checks.sizes("context_widths", context_widths)
         prior = AutoregressivePrior(latent_dim, blocks, context=context, hidden=context_widths)
         more = NetworkOptions(**options)
         if more.energy_constraint != "none":
@@ -267,6 +278,7 @@ class TKAM(PyroModule):
         return cls(prior, generator, more.likelihood(noise_scale, shape))
 
     @classmethod
+    @undone_by_errors()
     def deep(
         cls,
         data_shape: int | Sequence[int],
@@ -310,7 +322,11 @@ class TKAM(PyroModule):
             "grid_size": grid_size,
             "layer_norm": layer_norm,
         }
-        energy_hidden = [2 * latent_dim] if energy_widths is None else list(energy_widths)
+        energy_hidden = (
+            (2 * latent_dim,)
+            if energy_widths is None
+            else _checks.sizes("energy_widths", energy_widths)
+        )
         energy = KAN(
             [latent_dim, *energy_hidden, 1],
             bias=False,
@@ -323,6 +339,7 @@ class TKAM(PyroModule):
         return cls(prior, generator, more.likelihood(noise_scale, shape))
 
     @staticmethod
+    @undone_by_errors()
     def seq2seq(
         num_source: int,
         num_target: int,
@@ -366,6 +383,12 @@ class TKAM(PyroModule):
         """
         from pyro_tkam.models.seq2seq import Seq2SeqTKAM  # it needs this module
 
+        for name, number in (("num_source", num_source), ("num_target", num_target)):
+            _checks.whole_number(name, number, 2)
+        for name, number in (("max_source", max_source), ("max_target", max_target)):
+            _checks.whole_number(name, number, 1)
+        _checks.whole_number("source_layers", source_layers, 1)
+        context_widths = _checks.sizes("context_widths", context_widths)
         sizes: dict[str, Any] = {"width": width, "num_heads": num_heads}
         target = SequenceGenerator(
             latent_dim, num_target, max_target, num_layers=num_layers, adds_latent=True, **sizes
@@ -438,6 +461,7 @@ class TKAM(PyroModule):
         :raises ValueError: for fewer than one row.
         """
         check_sizes(None, num, "num")
+        _checks.flag("differentiable", differentiable)
         with PYRO, torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             with pyro.poutine.block(), pyro.plate("data", num):
                 output = self.generator(COUPLINGS[self.coupling](self.prior()))
@@ -460,7 +484,12 @@ class TKAM(PyroModule):
         :raises ValueError: for less than one draw, and as in that method.
         """
         check_sizes(None, num_samples, "num_samples")
-        with all_or_none(self), pyro.poutine.block(), pyro.plate("data", num_samples):
+        with (
+            undone_by_errors(),
+            all_or_none(self),
+            pyro.poutine.block(),
+            pyro.plate("data", num_samples),
+        ):
             z = COUPLINGS[self.coupling](self.prior())
             return update_grids(self.prior, z, **options) + update_grids(
                 self.generator, z, **options
@@ -484,6 +513,7 @@ class TKAM(PyroModule):
         """
         if not isinstance(self.prior, MixturePrior):
             raise TypeError(f"prior must be a MixturePrior, got {type(self.prior).__name__}")
+        check_reweighing(penalty, size)
         draws = ImportanceSampling(self, None, num_particles).run(x)
         return self.prior.reweigh(draws.values["z"], draws.weights, penalty=penalty, size=size)
 
@@ -509,6 +539,7 @@ class TKAM(PyroModule):
         torch.Size([3, 2])
         """
         check_sizes(None, num_samples, "num_samples")
+        _checks.number("threshold", threshold, at_least=0.0)
         pruned = unseen_copy(self)
         if isinstance(pruned.prior, MixturePrior):
             pruned.prior = pruned.prior.prune(threshold)
@@ -522,17 +553,11 @@ class TKAM(PyroModule):
 
 
 def _data_shape(data_shape: int | Sequence[int], latent_dim: int) -> tuple[int, ...]:
-    shape = tuple(data_shape) if isinstance(data_shape, Sequence) else (data_shape,)
-    if not all(hasattr(number, "__index__") for number in (*shape, latent_dim)):
-        raise TypeError(
-            "data_shape and latent_dim must be ints, the first or a tuple of them, got "
-            f"{data_shape!r} and {latent_dim!r}"
-        )
-    if latent_dim < 1 or not shape or min(shape) < 1:
-        raise ValueError(
-            f"data_shape and latent_dim must be sizes of at least 1, got {data_shape} and "
-            f"{latent_dim}"
-        )
+    whole = data_shape if isinstance(data_shape, Sequence) else (data_shape,)
+    shape = _checks.sizes("data_shape", whole)
+    if not shape:
+        raise ValueError("data_shape must have at least one dimension, got ()")
+    _checks.whole_number("latent_dim", latent_dim, 1)
     return shape
 
 
@@ -557,23 +582,27 @@ def check_rows(
         )
 
 
-def check_sizes(x: Tensor | None, size: int | None, name: str = "size") -> tuple[int, int]:
+def check_sizes(
+    x: Tensor | None, size: int | None, name: str = "size", data_name: str = "x"
+) -> tuple[int, int]:
     """
     Check a mini-batch; return its number of rows and that of the whole data set. ``name`` is the
-    name of the ``size`` argument.
+    name of the ``size`` argument, ``data_name`` that of ``x``.
     """
+    if size is not None:
+        size = _checks.whole_number(name, size, 1)
     if x is None:
-        if size is None or size < 1:
-            raise ValueError(f"{name} must be the number of rows to draw, at least 1, got {size}")
+        if size is None:
+            raise ValueError(f"{name} must be the number of rows to draw, at least 1, got None")
         return size, size
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
+    dense(data_name, x)
     if x.dim() < 1 or len(x) == 0:
         raise ValueError(
-            f"x must have shape (batch, *event) with at least one row, got {tuple(x.shape)}"
+            f"{data_name} must have shape (batch, *event) with at least one row, got "
+            f"{tuple(x.shape)}"
         )
     if is_concrete(x) and not bool(torch.isfinite(x).all()):
-        raise ValueError("x must be finite, got NaN or infinite elements")
+        raise ValueError(f"{data_name} must be finite, got NaN or infinite elements")
     if size is not None and size < len(x):
         raise ValueError(f"size must be at least the {len(x)} rows of the mini-batch, got {size}")
     return len(x), len(x) if size is None else size

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_tkam._checks import flag as flag
 from pyro_tkam._checks import function as function
 from pyro_tkam._checks import instance as instance
+from pyro_tkam._checks import length as length
 from pyro_tkam._checks import mapping as mapping
 from pyro_tkam._checks import number as number
 from pyro_tkam._checks import sequence as sequence

@@ -95,8 +95,8 @@ def test_what_cannot_be_fitted():
             {"formula": "exp(-2000*(z + 1))"},
             r"formula must be a density on the.*, got exp\(-2000\*\(z \+ 1\)\)",
         ),
-        ({"formula": "z", "ridge": 0.0}, r"ridge must be a positive finite number, got 0\.0"),
-        ({"formula": "z", "ridge": math.inf}, "ridge must be a positive finite number, got inf"),
+        ({"formula": "z", "ridge": 0.0}, r"ridge must be positive and finite, got 0\.0"),
+        ({"formula": "z", "ridge": math.inf}, "ridge must be positive and finite, got inf"),
     ):
         with pytest.raises(ValueError, match=message):
             prior.fit(**target)
@@ -148,7 +148,7 @@ def test_targets_of_a_mixture_and_of_labels_by_place():
         ({}, r"samples, density or formula must.*, got none"),
         (
             {"samples": samples, "noise_scale": -1.0},
-            r"noise_scale must be a finite number of at least 0, got -1\.0",
+            r"noise_scale must be at least 0, got -1\.0",
         ),
     ):
         with pytest.raises(ValueError, match=message):

@@ -203,7 +203,7 @@ def test_refuses_bad_input() -> None:
         model(torch.zeros(3, 2), size=2)
     with pytest.raises(TypeError, match=r"x must have the dtype of the.*, got torch\.float64"):
         model(torch.zeros(2, 2, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"label_weight must be a positive number, got 0\.0"):
+    with pytest.raises(ValueError, match=r"label_weight must be positive and finite, got 0\.0"):
         LabeledTKAM(model.prior, model.generator, model.likelihood, label_weight=0.0)
     with pytest.raises(TypeError, match="components must be an ExponentiallyTilted, got Normal"):
         LabeledTilted(torch.zeros(3), dist.Normal(torch.zeros(3, 1), 1.0))

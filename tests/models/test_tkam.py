@@ -345,20 +345,23 @@ def test_shared_draws_of_random_priors_in_a_plate() -> None:
         ),
         (
             lambda: TKAM.kart(4, latent_dim=0),
-            "data_shape and latent_dim must be sizes of at least 1, got ",
+            "latent_dim must be a whole number of at least 1, got 0",
         ),
         (
             lambda: TKAM.kart((), latent_dim=2),
-            "data_shape and latent_dim must be sizes of at least 1, got ",
+            r"data_shape must have at least one dimension, got \(\)",
         ),
         (
             lambda: TKAM.mixture(4, latent_dim=0),
-            "data_shape and latent_dim must be sizes of at least 1, got ",
+            "latent_dim must be a whole number of at least 1, got 0",
         ),
-        (lambda: TKAM.mixture(4, 3, 0), "num_components must be at least 1, got 0"),
+        (
+            lambda: TKAM.mixture(4, 3, 0),
+            "num_components must be a whole number of at least 1, got 0",
+        ),
         (
             lambda: TKAM.deep(4, latent_dim=0),
-            "data_shape and latent_dim must be sizes of at least 1, got ",
+            "latent_dim must be a whole number of at least 1, got 0",
         ),
         (
             lambda: TKAM.kart(4, 2, reference="cauchy"),
@@ -367,21 +370,24 @@ def test_shared_draws_of_random_priors_in_a_plate() -> None:
         (lambda: TKAM.kart(4, 2, basis="haar"), "basis"),
         (
             lambda: GaussianLikelihood(0.0),
-            r"noise_scale must be a positive finite number, got 0\.0",
+            r"noise_scale must be positive and finite, got 0\.0",
         ),
-        (lambda: GaussianLikelihood(event_dim=0), "event_dim must be at least 1, got 0"),
+        (
+            lambda: GaussianLikelihood(event_dim=0),
+            "event_dim must be a whole number of at least 1, got 0",
+        ),
         (
             lambda: GaussianLikelihood(math.nan),
-            "noise_scale must be a positive finite number, got nan",
+            "noise_scale must be positive and finite, got nan",
         ),
         (lambda: TiltedPrior((2, 2), low=1.0, high=0.0), r"low and high must .*, got "),
         (
             lambda: KARTGenerator(torch.nn.Identity(), (2,), mean=0.0, spread=0.0),
-            r"mean and spread must be finite with spread > 0, got 0\.0 and 0\.0",
+            r"spread must be positive and finite, got 0\.0",
         ),
         (lambda: small()(), "size must be the number of rows to draw, at least 1, got None"),
-        (lambda: small()(size=0), "size must be the number of rows to draw, at least 1, got 0"),
-        (lambda: small().generate(0), "num must be the number of rows to draw, at least 1, got 0"),
+        (lambda: small()(size=0), "size must be a whole number of at least 1, got 0"),
+        (lambda: small().generate(0), "num must be a whole number of at least 1, got 0"),
         (lambda: small().update_grid(0), r"num_samples must be .*, got 0"),
         (
             lambda: small()(torch.zeros(0, 2, 3)),
