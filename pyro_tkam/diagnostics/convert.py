@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_tkam._arviz import Container, from_groups
 from pyro_tkam._checks import instance
+from pyro_tkam._threads import in_turn
 from pyro_tkam.diagnostics.sites import ModelSites
 from pyro_tkam.infer.evidence.importance import WeightedDraws
 from pyro_tkam.infer.mcmc.smc import SMC
@@ -23,6 +24,7 @@ Group = Mapping[str, Tensor]
 Dims = dict[str, Sequence[str]]
 
 
+@in_turn
 def to_arviz(result: Any, *, evidence: Evidence | None = None) -> Container:
     """
     Convert a result to an ArviZ container: ``InferenceData`` under ArviZ 0.2x, ``DataTree`` under

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -14,14 +13,13 @@ from pyro.util import get_rng_state, set_rng_state
 
 from pyro_tkam._checks import function as called
 from pyro_tkam._checks import iterable
+from pyro_tkam._threads import PYRO
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 NUM_CHUNKS = 32
 """Tasks are sent in about so many parcels: enough to keep workers busy, few enough to be cheap."""
-
-_LOCK = threading.Lock()  # random numbers and parameters are a process's, not a thread's
 
 
 def map_seeded(
@@ -100,7 +98,7 @@ def run_seeded(
 
 def _run(function: Callable[[T], R], tasks: Sequence[tuple[T, int]], parameters: Any) -> list[R]:
     results = []
-    with _LOCK, _own_state(parameters):
+    with PYRO, _own_state(parameters):
         for item, seed in tasks:
             pyro.set_rng_seed(seed)
             results.append(function(item))

@@ -10,9 +10,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_tkam._checks import function, length
+from pyro_tkam._threads import PYRO, in_turn
 from pyro_tkam.distributions import LabeledAutoregressive, LabeledTilted
 from pyro_tkam.infer import ImportanceSampling
-from pyro_tkam.models._threads import PYRO
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.multimodal import average
 from pyro_tkam.models.prior import LabeledPrior
@@ -140,6 +140,7 @@ class LabeledTKAM(PyroModule):
         with PYRO, poutine.block():
             return self.likelihood.noiseless(self.generator(self.prior().given(label).sample()))
 
+    @in_turn
     @torch.no_grad()
     def classify(self, x: Tensor, *, num_particles: int = 10_000, guide: Any = None) -> Tensor:
         """

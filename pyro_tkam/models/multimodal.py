@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from pyro_tkam._checks import function, instance, mapping, one_of
+from pyro_tkam._threads import PYRO, in_turn
 from pyro_tkam.infer import ImportanceSampling
-from pyro_tkam.models._threads import PYRO
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.tkam import COUPLINGS, check_rows, check_sizes, takes_integers
 from pyro_tkam.ops._arguments import dense
@@ -194,6 +194,7 @@ class MultimodalTKAM(PyroModule):
             outputs = self.generator(COUPLINGS[self.coupling](self.prior()))
         return {name: self.likelihoods[name].noiseless(output) for name, output in outputs.items()}
 
+    @in_turn
     @torch.no_grad()
     def conditional(
         self,
@@ -226,6 +227,7 @@ class MultimodalTKAM(PyroModule):
             for name, output in outputs.items()
         }
 
+    @in_turn
     @torch.no_grad()
     def complete(
         self,

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_tkam._checks import function, instance
+from pyro_tkam._threads import PYRO, in_turn
 from pyro_tkam.models._draws import undone_by_errors
-from pyro_tkam.models._threads import PYRO
 from pyro_tkam.models.sequence import check_decoder
 from pyro_tkam.models.tkam import check_sizes
 from pyro_tkam.nn import AutoregressivePrior, SequenceEncoder, SequenceGenerator
@@ -216,6 +216,7 @@ class Seq2SeqTKAM(PyroModule):
             source, target = self(size=num)
         return source, target
 
+    @in_turn
     @torch.no_grad()
     @undone_by_errors()
     def respond(
@@ -241,6 +242,7 @@ class Seq2SeqTKAM(PyroModule):
         found = beam_search(self.target_decoder, z.unsqueeze(-2), several, num_beams)
         return found.tokens[..., 0, :]
 
+    @in_turn
     @torch.no_grad()
     @undone_by_errors()
     def search(

@@ -12,10 +12,10 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyro_tkam import _checks
+from pyro_tkam._threads import PYRO, in_turn
 from pyro_tkam.distributions import PersistentULA, ShortRunULA
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models._draws import undone_by_errors
-from pyro_tkam.models._threads import PYRO
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.network import NetworkOptions, reference_moments
@@ -471,6 +471,7 @@ class TKAM(PyroModule):
                 else output
             )
 
+    @in_turn
     @torch.no_grad()
     def update_grid(self, num_samples: int = 100, **options: Any) -> tuple[GridUpdate, ...]:
         """
@@ -495,6 +496,7 @@ class TKAM(PyroModule):
                 self.generator, z, **options
             )
 
+    @in_turn
     def reweigh(
         self, x: Tensor, *, penalty: float = 0.0, size: int | None = None, num_particles: int = 200
     ) -> Tensor:
@@ -517,6 +519,7 @@ class TKAM(PyroModule):
         draws = ImportanceSampling(self, None, num_particles).run(x)
         return self.prior.reweigh(draws.values["z"], draws.weights, penalty=penalty, size=size)
 
+    @in_turn
     def prune(self, threshold: float, num_samples: int = 1000) -> "TKAM":
         """
         Return a smaller model: a generator without edges and nodes that contribute little to its

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_tkam._threads import in_turn
 from pyro_tkam.distributions import SharedCells
 from pyro_tkam.nn._checks import number, whole_number
 from pyro_tkam.nn._unseen import unseen
@@ -68,6 +69,7 @@ class DensityFit:
     kept: int
 
 
+@in_turn
 def fit_density(
     prior: Any,
     samples: Tensor,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from pyro_tkam._threads import in_turn
 from pyro_tkam.nn import _checks
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.grids import EqualSamplesError, check_learned
@@ -57,6 +58,7 @@ class FitResult:
         return math.sqrt(self.loss)
 
 
+@in_turn
 def fit(
     net: KAN,
     x: Any,

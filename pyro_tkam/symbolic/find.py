@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_tkam._optional import needs
+from pyro_tkam._threads import in_turn
 from pyro_tkam.nn import KAN, _checks
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.fitting import as_real
@@ -26,6 +27,7 @@ from pyro_tkam.symbolic.search import EXACT, Search
 _POLISHING_STEPS = 100
 
 
+@in_turn
 def find_formula(
     net: KAN,
     x: Tensor,

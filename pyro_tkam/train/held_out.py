@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_tkam._arviz import psis
+from pyro_tkam._threads import in_turn
 from pyro_tkam.infer.model.draws import draw_particles, plate_structure, refuse_coupled
 from pyro_tkam.infer.model.requirements import check_model
 from pyro_tkam.train.batches import tensors
@@ -69,6 +70,7 @@ class HeldOutEvidence:
 
 
 @torch.no_grad()
+@in_turn
 def held_out_evidence(
     model: nn.Module,
     *data: Any,

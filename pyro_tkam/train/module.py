@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from pyro_tkam._threads import in_turn
 from pyro_tkam.distributions import PersistentULA
 from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.infer.objectives.base import MaximumLikelihood
@@ -236,6 +237,7 @@ class ELBOTraining(lightning.LightningModule):
         if self.trainer.world_size > 1:
             self._carry_on(self.trainer.strategy.broadcast(self._carried()))
 
+    @in_turn
     def _loss(self, batch: Any) -> Tensor:
         options = {} if self.size is None else {"size": self.size}
         arguments = batch if isinstance(batch, list | tuple) else (batch,)

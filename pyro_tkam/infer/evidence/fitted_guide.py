@@ -10,6 +10,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import Tensor
 
+from pyro_tkam._threads import in_turn
 from pyro_tkam.infer.evidence.from_draws import positions_of_draws, samples_of
 from pyro_tkam.infer.model.arguments import keywords
 from pyro_tkam.infer.model.coordinates import around_mean
@@ -21,6 +22,7 @@ WIDEST = 0.1
 """Five standard deviations of an angle are then half a turn."""
 
 
+@in_turn
 def fitted_guide(
     model: Callable[..., Any],
     *args: Any,

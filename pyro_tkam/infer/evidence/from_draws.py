@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_tkam._checks import whole_number
+from pyro_tkam._threads import in_turn
 from pyro_tkam.infer.diagnosis import chains_verdict, score_verdict
 from pyro_tkam.infer.evidence.cross_bridge import cross_fitted_evidence
 from pyro_tkam.infer.evidence.prior_sensitivity import prior_verdict
@@ -36,6 +37,7 @@ FEWEST_PROPOSALS = 100
 MODES_NOTE = "bridge sampling counts the modes that the draws have found, and no others"
 
 
+@in_turn
 def bridge_evidence(
     model: Callable[..., Any],
     *args: Any,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_tkam._checks import flag, one_of, share, whole_number
+from pyro_tkam._threads import in_turn
 from pyro_tkam.infer.evidence.proposals import Proposal
 from pyro_tkam.infer.model.arguments import check_callable
 from pyro_tkam.infer.model.attempt import check_memory, telling_memory
@@ -183,6 +184,7 @@ class ImportanceSampling:
         self.joint = flag("joint", joint)
         self._resampler = RESAMPLERS[resampler]
 
+    @in_turn
     def run(self, *args: Any, **kwargs: Any) -> WeightedDraws:
         """Draw and weigh on the model's arguments.
 

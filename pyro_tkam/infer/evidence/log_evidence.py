@@ -9,6 +9,7 @@ from inspect import signature
 from typing import Any
 
 from pyro_tkam._checks import iterable, one_of, whole_number
+from pyro_tkam._threads import in_turn
 from pyro_tkam.infer.evidence.annealed import Annealing
 from pyro_tkam.infer.evidence.importance import ImportanceSampling
 from pyro_tkam.infer.evidence.joint import JointEvidence
@@ -61,6 +62,7 @@ class Call:
         return replace(self, kernel=self.kernel.with_options(batch_plates=()))
 
 
+@in_turn
 def log_evidence(
     model: Model,
     *args: Any,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from os import PathLike
 from typing import Any
 
@@ -13,6 +14,7 @@ from pyro.infer.mcmc.util import print_summary
 from torch import Tensor
 
 from pyro_tkam._checks import flag, whole_number, within
+from pyro_tkam._threads import PYRO
 from pyro_tkam.infer.mcmc.judging import warn_of
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.mcmc.kernels.random_walk import RandomWalk
@@ -116,7 +118,9 @@ class SMC(BatchRun):
         self._kwargs = kwargs
         self._samples = {}
         self._rungs = []
-        self._run(args, kwargs)
+        # Threads of an executor take turns themselves, and would wait for this one.
+        with PYRO if self.executor is None else nullcontext():
+            self._run(args, kwargs)
         warn_of(self.verdict, "the draws")
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from pyro_tkam._checks import function, whole_number, words
+from pyro_tkam._threads import in_turn
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.ensemble_adaptation import EnsembleAdaptation
 from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
@@ -161,6 +162,7 @@ class VectorizedMCMC(BatchRun):
         self._diagnostics: list[dict[str, Any]] = [{} for _ in range(num_chains)]
         self.sample_stats: dict[str, Tensor] = {}
 
+    @in_turn
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Run all chains on the model's arguments.
 

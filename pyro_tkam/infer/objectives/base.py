@@ -11,6 +11,8 @@ from pyro.infer import ELBO
 from pyro.infer.util import torch_item
 from torch import Tensor
 
+from pyro_tkam._threads import in_turn
+
 
 class Statistics(Protocol):
     """What an estimate says of itself."""
@@ -43,6 +45,7 @@ class MaximumLikelihood(ELBO):
         :return: nats, scaled from the mini-batch to all data.
         """
 
+    @in_turn
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """
         Estimate the negative log marginal likelihood of the data.
@@ -54,6 +57,7 @@ class MaximumLikelihood(ELBO):
         with torch.no_grad():
             return float(self.differentiable_loss(model, guide, *args, **kwargs))
 
+    @in_turn
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """
         Estimate the negative log marginal likelihood and add its gradient to the parameters'.

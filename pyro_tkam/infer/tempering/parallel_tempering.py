@@ -12,6 +12,7 @@ from pyro.infer.mcmc.util import diagnostics, print_summary
 from torch import Tensor
 
 from pyro_tkam._checks import flag, whole_number
+from pyro_tkam._threads import in_turn
 from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass, select_draws
@@ -220,6 +221,7 @@ class ParallelTempering(BatchRun):
         self.prepared: ModelDensity | None = None
         self.result: PowerPosteriors | None = None
 
+    @in_turn
     def run(self, *args: Any, **kwargs: Any) -> PowerPosteriors:
         """Run on the model's arguments.
 
