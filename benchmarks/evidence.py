@@ -1,8 +1,8 @@
 """
 Accuracy of ``log_evidence``: errors in nats over seeds, and what they cost; JSON.
 
-Runs that the output file has are kept. ``--peers`` runs dynesty, nautilus and UltraNest instead,
-where they are installed.
+Runs that the output file has are kept. ``--peers`` runs nautilus and PyMC's SMC beside it, on the
+six usual problems, where they are installed.
 
     python -m benchmarks.evidence --threads 1 --output evidence.json
 """
@@ -20,7 +20,7 @@ import pyro
 import torch
 
 from benchmarks.large_problems import LARGE
-from benchmarks.peers import PEERS
+from benchmarks.peers import LIMIT, PEERS, require_same_in_pymc, versions
 from benchmarks.problems import PROBLEMS, Problem
 from benchmarks.timing import arguments, environment, report
 from pyro_tkam.infer import log_evidence
@@ -62,16 +62,20 @@ def measure(problem: Problem, find: Method, seed: int) -> Result:
 
 
 def summary(runs: list[Result]) -> dict[str, float | int]:
-    """Summarize the runs of one method on one problem."""
-    errors = torch.tensor([run["error"] for run in runs])
+    """Summarize the runs of one method on one problem: errors and costs of those that ended."""
+    ended = [run for run in runs if "error" in run]
+    counts: dict[str, float | int] = {"runs": len(runs), "ended": len(ended)}
+    if not ended:
+        return counts
+    errors = torch.tensor([run["error"] for run in ended])
     return {
-        "runs": len(runs),
+        **counts,
         "rmse": errors.square().mean().sqrt().item(),
         "largest_error": errors.abs().max().item(),
-        "most_evaluations": max(run["evaluations"] for run in runs),
-        "process_seconds": sorted(run["process_seconds"] for run in runs)[len(runs) // 2],
-        "seconds": sorted(run["seconds"] for run in runs)[len(runs) // 2],
-        "trusted": sum(run.get("trusted", True) for run in runs),
+        "most_evaluations": max(run.get("evaluations", 0) for run in ended),
+        "process_seconds": sorted(run["process_seconds"] for run in ended)[len(ended) // 2],
+        "seconds": sorted(run["seconds"] for run in ended)[len(ended) // 2],
+        "trusted": sum(run.get("trusted", True) for run in ended),
     }
 
 
@@ -90,22 +94,25 @@ def main() -> None:
     options = arguments(__doc__, ("--peers",))
     output: Path | None = options.output
     runs = json.loads(output.read_text())["runs"] if output and output.exists() else {}
-    methods: dict[str, Method] = PEERS if options.peers else {"auto": automatic}
+    methods: dict[str, Method] = {"auto": automatic} | (PEERS if options.peers else {})
+    origin = {"peers": versions(), "limit_process_seconds": LIMIT} if options.peers else {}
     for name, make in (USUAL if options.peers else USUAL | LARGE).items():
         problem = make()
         if name in LARGE:
             methods = {"auto": partial(automatic, max_evaluations=LARGE_BUDGET)}
+        if "pymc" in methods:
+            require_same_in_pymc(problem)
         for method, find in methods.items():
-            for seed in range(1 if options.short else 2 if options.peers else 3):
+            for seed in range(1 if options.short else 3):
                 key = f"{name}/{method}/{seed}"
                 if key in runs:
                     continue
                 runs[key] = measure(problem, find, seed)
                 print(key, runs[key], file=sys.stderr, flush=True)
                 if output is not None:
-                    text = json.dumps({"environment": environment(), **results(runs)}, indent=2)
-                    output.write_text(text + "\n")
-    report(results(runs), output)
+                    found = {"environment": environment(), **origin, **results(runs)}
+                    output.write_text(json.dumps(found, indent=2) + "\n")
+    report(origin | results(runs), output)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -14,10 +15,14 @@ Model = Callable[[], None]
 
 @dataclass(frozen=True)
 class Problem:
-    """A model and its log evidence, in nats, exact or by quadrature."""
+    """
+    A model and its log evidence, in nats, exact or by quadrature; where ``in_pymc`` is given, it
+    makes the same model of PyMC, with the same names.
+    """
 
     model: Model
     exact: float
+    in_pymc: Callable[[], Any] | None = None
 
 
 def regression() -> Problem:
@@ -33,12 +38,20 @@ def regression() -> Problem:
         with pyro.plate("data", 50):
             pyro.sample("y", dist.Normal(inputs @ weights, 0.5), obs=targets)
 
+    def in_pymc() -> Any:
+        import pymc as pm
+
+        with pm.Model() as other:
+            weights = pm.Normal("weights", shape=10)
+            pm.Normal("y", inputs.numpy() @ weights, 0.5, observed=targets.numpy())
+        return other
+
     wide = inputs.double()
     covariance = wide @ wide.T + 0.25 * torch.eye(50, dtype=torch.float64)
     exact = torch.distributions.MultivariateNormal(torch.zeros(50).double(), covariance).log_prob(
         targets.double()
     )
-    return Problem(model, exact.item())
+    return Problem(model, exact.item(), in_pymc)
 
 
 def two_gaussians() -> Problem:
@@ -51,7 +64,19 @@ def two_gaussians() -> Problem:
         ]
         pyro.factor("likelihood", torch.logaddexp(*modes) - math.log(2))
 
-    return Problem(model, -2 * math.log(20))
+    def in_pymc() -> Any:
+        import pymc as pm
+
+        with pm.Model() as other:
+            z = pm.Uniform("z", -10, 10, shape=2)
+            modes = [
+                pm.logp(pm.Normal.dist(loc, scale), z).sum()
+                for loc, scale in ((-5.0, 0.5), (5.0, 0.3))
+            ]
+            pm.Potential("likelihood", pm.math.logaddexp(*modes) - math.log(2))
+        return other
+
+    return Problem(model, -2 * math.log(20), in_pymc)
 
 
 def latent_variable() -> Problem:
@@ -66,12 +91,21 @@ def latent_variable() -> Problem:
         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
         pyro.sample("x", dist.Normal(weight @ torch.sigmoid(z), 0.1).to_event(1), obs=datum)
 
+    def in_pymc() -> Any:
+        import pymc as pm
+
+        with pm.Model() as other:
+            z = pm.Normal("z", shape=2)
+            mean = weight.numpy() @ pm.math.sigmoid(z)
+            pm.Normal("x", mean, 0.1, observed=datum.numpy())
+        return other
+
     def log_joint(z: Tensor) -> Tensor:
         mean = torch.sigmoid(z) @ weight.double().T
         prior = dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
         return prior + dist.Normal(mean, 0.1).log_prob(datum.double()).sum(-1)
 
-    return Problem(model, on_grid(log_joint, (-7, 7), (-7, 7)))
+    return Problem(model, on_grid(log_joint, (-7, 7), (-7, 7)), in_pymc)
 
 
 def eight_schools() -> Problem:
@@ -86,6 +120,16 @@ def eight_schools() -> Problem:
             deviation = pyro.sample("deviation", dist.Normal(0.0, 1.0))
             pyro.sample("effect", dist.Normal(location + scale * deviation, errors), obs=effects)
 
+    def in_pymc() -> Any:
+        import pymc as pm
+
+        with pm.Model() as other:
+            location, scale = pm.Normal("location", 0, 5), pm.HalfCauchy("scale", 5)
+            deviation = pm.Normal("deviation", shape=8)
+            means = location + scale * deviation
+            pm.Normal("effect", means, errors.numpy(), observed=effects.numpy())
+        return other
+
     def log_joint(point: Tensor) -> Tensor:
         location, log_scale = point.unbind(-1)
         scale = log_scale.exp()
@@ -98,7 +142,7 @@ def eight_schools() -> Problem:
             + log_scale
         )
 
-    return Problem(model, on_grid(log_joint, (-40, 40), (-16, 14)))
+    return Problem(model, on_grid(log_joint, (-40, 40), (-16, 14)), in_pymc)
 
 
 def banana() -> Problem:
@@ -111,6 +155,15 @@ def banana() -> Problem:
             "ridge", dist.Normal(z[..., 1] - z[..., 0].square(), 0.1), obs=torch.tensor(0.0)
         )
 
+    def in_pymc() -> Any:
+        import pymc as pm
+
+        with pm.Model() as other:
+            z = pm.Normal("z", 0, 3, shape=2)
+            pm.Normal("x", z[0], 1, observed=0.5)
+            pm.Normal("ridge", z[1] - z[0] ** 2, 0.1, observed=0.0)
+        return other
+
     def log_joint(z: Tensor) -> Tensor:
         prior = dist.Normal(0.0, 3.0).log_prob(z).sum(-1)
         x, y = z.unbind(-1)
@@ -120,7 +173,7 @@ def banana() -> Problem:
             + dist.Normal(y - x**2, 0.1).log_prob(x * 0)
         )
 
-    return Problem(model, on_grid(log_joint, (-6, 6), (-12, 20)))
+    return Problem(model, on_grid(log_joint, (-6, 6), (-12, 20)), in_pymc)
 
 
 def suppressed_mode() -> Problem:
@@ -135,11 +188,23 @@ def suppressed_mode() -> Problem:
             "likelihood", torch.logaddexp(wide.log_prob(z).sum(-1), narrow.log_prob(z).sum(-1))
         )
 
+    def in_pymc() -> Any:
+        import pymc as pm
+
+        with pm.Model() as other:
+            z = pm.Normal("z", 0, 2, shape=8)
+            modes = [
+                pm.logp(pm.Normal.dist(each.loc.item(), each.scale.item()), z).sum()
+                for each in (wide, narrow)
+            ]
+            pm.Potential("likelihood", pm.math.logaddexp(*modes))
+        return other
+
     masses = [
         8 * dist.Normal(0.0, math.hypot(2.0, each.scale)).log_prob(each.loc.double())
         for each in (wide, narrow)
     ]
-    return Problem(model, torch.logaddexp(*masses).item())
+    return Problem(model, torch.logaddexp(*masses).item(), in_pymc)
 
 
 PROBLEMS = (regression, two_gaussians, latent_variable, eight_schools, banana, suppressed_mode)

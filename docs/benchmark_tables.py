@@ -96,12 +96,18 @@ def _evidence(results: Any) -> Iterable[Row]:
 
 
 def _peers(results: Any) -> Iterable[Row]:
-    own = json.loads((RESULTS / "evidence.json").read_text())["problems"]
-    peers = ("dynesty", "nautilus", "ultranest")
-    yield "problem", "``auto``", *peers
+    yield "problem", "``auto``", "nautilus", "PyMC's SMC"
+
+    def cell(case: dict[str, Any]) -> str:
+        runs, ended = case["runs"], case["ended"]
+        late = f"{runs - ended} of {runs} not ended in {results['limit_process_seconds']} s"
+        if not ended:
+            return late
+        found = f"{case['rmse']:.4f} ({case['process_seconds']:.1f} s, {ended} seeds)"
+        return found if ended == runs else f"{found}; {late}"
+
     for name, methods in results["problems"].items():
-        cases = [own[name]["auto"], *(methods[each] for each in peers)]
-        cells = (f"{case['rmse']:.4f} ({case['process_seconds']:.0f} s)" for case in cases)
+        cells = (cell(methods[each]) for each in ("auto", "nautilus", "pymc"))
         yield name.replace("_", " "), *cells
 
 
@@ -657,6 +663,8 @@ def rendered(name: str) -> list[str]:
         f"({machine.get('processor', machine['machine'])}); "
     )
     versions = f"Python {machine['python']}, PyTorch {machine['torch']}, Pyro {machine['pyro']}"
+    for peer, version in results.get("peers", {}).items():
+        versions += f", {peer} {version}"
     return [*lines, "", f"*{origin}{versions}:* ``docs/results/{file}.json``", ""]
 
 
