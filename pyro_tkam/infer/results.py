@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -57,6 +57,13 @@ class Verdict:
         findings = tuple(dict.fromkeys(self.findings + other.findings))
         notes = tuple(dict.fromkeys(self.notes + other.notes))
         return Verdict(findings, {**self.measures, **other.measures}, notes)
+
+    def advising(self, advice: str) -> Verdict:
+        """Return it with one advice for all findings.
+
+        :param advice: what to change.
+        """
+        return replace(self, findings=tuple(replace(each, advice=advice) for each in self.findings))
 
     def labeled(self, whose: str) -> Verdict:
         """Return it with a word on whose verdict it is in every line.

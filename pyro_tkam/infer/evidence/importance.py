@@ -18,6 +18,7 @@ from pyro_tkam.infer.model.arguments import check_callable
 from pyro_tkam.infer.model.attempt import check_memory, telling_memory
 from pyro_tkam.infer.model.plates import CoupledDataError
 from pyro_tkam.infer.model.requirements import Checked, check_guide, check_model
+from pyro_tkam.infer.model.sites import takes_prior_draws
 from pyro_tkam.infer.posterior.weights import effective_draws, evidence_of_weights
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators import pareto_smooth
@@ -101,14 +102,17 @@ class WeightedDraws:
     def evidence(self) -> Evidence:
         """``log (1/S) Σ_s w_s``, of all data and of each."""
         evidence = evidence_of_weights(self.log_weights)
-        if evidence.standard_error <= self.target_se:
-            return evidence
-        seen = (
-            f"standard error {evidence.standard_error:.3g} after {self.num_particles} draws, "
-            f"target {self.target_se:.3g}"
-        )
-        finding = Finding("target not reached", seen, "raise max_particles, or use a better guide")
-        return replace(evidence, verdict=evidence.verdict + Verdict((finding,)))
+        verdict = evidence.verdict
+        if evidence.standard_error > self.target_se:
+            seen = (
+                f"standard error {evidence.standard_error:.3g} after {self.num_particles} draws, "
+                f"target {self.target_se:.3g}"
+            )
+            advice = "raise max_particles, or use a better guide"
+            verdict = verdict + Verdict((Finding("target not reached", seen, advice),))
+        if takes_prior_draws(self.proposal.structure.trace):
+            verdict = verdict.advising("draw more particles, or use a better guide")
+        return replace(evidence, verdict=verdict)
 
     @cached_property
     def samples(self) -> dict[str, Tensor]:

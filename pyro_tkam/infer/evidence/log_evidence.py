@@ -174,7 +174,7 @@ def automatic_evidence(
         raise ValueError(f"target_se must be a positive number or None, got {target_se!r}")
     if max_evaluations is not None:
         whole_number("max_evaluations", max_evaluations, FEWEST_EVALUATIONS)
-    if takes_prior_draws(checked.first):
+    if takes_prior_draws(checked.first.plain):
         sampling = ImportanceSampling(
             kernel.model,
             guide,
@@ -182,7 +182,9 @@ def automatic_evidence(
             target_se=target_se or JOINT_SE,
             max_particles=max_evaluations or JOINT_EVALUATIONS,
         )
-        return sampling.draw(checked).evidence
+        evidence = sampling.draw(checked).evidence
+        verdict = evidence.verdict.advising("raise max_evaluations, or use a better guide")
+        return replace(evidence, verdict=verdict)
     if (proposal := _local_prior(kernel, checked)) is not None:
         return LocalEvidence(
             kernel,

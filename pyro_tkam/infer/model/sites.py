@@ -318,11 +318,16 @@ def refuse_subsampling(trace: poutine.Trace) -> None:
             )
 
 
-def takes_prior_draws(run: FirstRun) -> bool:
-    """Tell whether only draws of the prior explore a model, as a discrete latent is unbounded."""
+def takes_prior_draws(plain: poutine.Trace) -> bool:
+    """
+    Tell whether only draws of the prior or a guide explore a model, as a discrete latent is
+    unbounded.
+
+    :param plain: a run of the model in which discrete sites are drawn.
+    """
     return any(
         is_latent(site) and site["fn"].support.is_discrete and not site["fn"].has_enumerate_support
-        for _, site in sample_sites(run.plain)
+        for _, site in sample_sites(plain)
     )
 
 
