@@ -14,6 +14,12 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.distributions.autoregressive import AutoregressiveTilted
+from pyro_tkam.distributions.count_quantile import (
+    geometric_quantile,
+    geometric_score,
+    poisson_quantile,
+    poisson_score,
+)
 from pyro_tkam.distributions.normal_tails import log_normal_cdf, nearer_tail, normal_cdf
 from pyro_tkam.distributions.tabulated import Tabulated
 
@@ -27,7 +33,8 @@ def normal_quantile(fn: Any) -> Callable[[Tensor], Tensor] | None:
     ``icdf`` is evaluated in float64, with ``Φ(ε)`` kept inside (0, 1).
 
     :param fn: a distribution, possibly wrapped in ``Independent`` or expanded.
-    :return: a map that keeps the shape, or None where there is none (discrete, or no inverse CDF).
+    :return: a map that keeps the shape, or None where there is none (no inverse CDF, or discrete
+        other than Poisson and geometric).
 
     >>> normal_quantile(dist.LogNormal(0.0, 1.0))(torch.zeros(2))
     tensor([1., 1.])
@@ -48,7 +55,8 @@ def normal_score(fn: Any, value: Tensor) -> Tensor:
     ``F`` belongs to the base distribution.
 
     If ``F(z)`` rounds to 0 or 1, it is moved inside, so the coordinates stay finite: below 8.2, or
-    below 5.3 in float32 without transforms (transforms are inverted in float64).
+    below 5.3 in float32 without transforms (transforms are inverted in float64). A count is the
+    middle of the probabilities that map to it.
 
     :param fn: a distribution for which :func:`normal_quantile` has a map.
     :param value: in its support, shape ``(*sample, *batch, *event)``.
@@ -70,6 +78,9 @@ def normal_score(fn: Any, value: Tensor) -> Tensor:
         return normal_score(fn.base_dist, base_value).to(value.dtype)
     if isinstance(fn, AutoregressiveTilted):
         return fn.to_normal(value)
+    for kind, score in _SCORES_OF_COUNTS.items():
+        if isinstance(fn, kind):
+            return score(fn, value)
     info = torch.finfo(value.dtype)
     probability = fn.cdf(value).double().clamp(info.tiny, 1 - info.eps / 2)
     return torch.special.ndtri(probability).to(value.dtype)
@@ -163,4 +174,11 @@ _QUANTILES: dict[type, Quantile] = {
     torch.distributions.HalfNormal: _half_normal,
     torch.distributions.HalfCauchy: _half_cauchy,
     torch.distributions.Cauchy: _cauchy,
+    torch.distributions.Poisson: poisson_quantile,
+    torch.distributions.Geometric: geometric_quantile,
+}
+
+_SCORES_OF_COUNTS: dict[type, Quantile] = {
+    torch.distributions.Poisson: poisson_score,
+    torch.distributions.Geometric: geometric_score,
 }

@@ -22,8 +22,9 @@ class InverseTransformReparam(Reparam):
     geometry for HMC, Langevin kernels and Gaussian guides. ``z`` is finite for ε in [-8, 8] also in
     float32. It works for :class:`~pyro_tkam.distributions.ExponentiallyTilted`,
     :class:`~pyro_tkam.distributions.TiltedMixture` and every ``torch`` distribution with an
-    ``icdf``. The noise is the site ``"{name}_noise"``; ``z`` stays at ``name`` as a deterministic
-    site.
+    ``icdf``. A Poisson or geometric count is a step function of its noise, without a gradient: it
+    can be drawn by :class:`SMC` with a :class:`RandomWalk`. The noise is the site
+    ``"{name}_noise"``; ``z`` stays at ``name`` as a deterministic site.
 
     :raises ValueError: in the model, at sites that are observed, or whose distribution has no
         inverse CDF.

@@ -9,11 +9,11 @@ import torch
 from pyro.infer import SVI, Predictive, Trace_ELBO, autoguide
 from pyro.infer.autoguide.initialization import InitMessenger, init_to_value
 from pyro.poutine import condition, reparam, trace
-from scipy.stats import kstest, norm
+from scipy.stats import geom, kstest, norm, poisson
 
 from benchmarks.reparam import compare
 from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
-from pyro_tkam.distributions.normal_quantile import normal_quantile
+from pyro_tkam.distributions.normal_quantile import normal_quantile, normal_score
 from pyro_tkam.infer import AutoMALA, InverseTransformReparam, VectorizedMCMC
 
 
@@ -121,6 +121,31 @@ def test_the_noise_to_start_from_gives_the_value_back(name):
     torch.testing.assert_close(normal_quantile(fn)(noise), start, atol=1e-4, rtol=1e-4)
 
 
+COUNTS = [
+    *(
+        (dist.Poisson(torch.tensor(rate).double()), poisson(rate))
+        for rate in (0.01, 1.0, 30.0, 1e6)
+    ),
+    *(
+        (dist.Geometric(torch.tensor(chance).double()), geom(chance, loc=-1))
+        for chance in (0.01, 0.3, 0.999)
+    ),
+]
+
+
+@pytest.mark.parametrize(("fn", "peer"), COUNTS)
+def test_counts_are_the_least_whose_cdf_reaches_that_of_the_noise(fn, peer):
+    noise = torch.linspace(-8, 8, 2001).double()
+    count = normal_quantile(fn)(noise)
+    below, above = norm.cdf(noise), norm.sf(noise)
+    k, lower, slack = count.numpy(), noise.numpy() <= 0, 1e-9
+    upper_half = (peer.sf(k) <= above * (1 + slack)) & (peer.sf(k - 1) >= above * (1 - slack))
+    lower_half = (peer.cdf(k) >= below * (1 - slack)) & (peer.cdf(k - 1) <= below * (1 + slack))
+    assert (lower & lower_half | ~lower & upper_half).all()
+    assert count.max() > fn.mean  # the noise reaches beyond a constant
+    torch.testing.assert_close(normal_quantile(fn)(normal_score(fn, count)), count)
+
+
 def test_masks_stay_on_the_noise():
     mask = torch.tensor([True, False, True])
     nodes = trace(reparam(lambda: pyro.sample("z", rough().mask(mask)), WHITE)).get_trace().nodes
@@ -128,7 +153,7 @@ def test_masks_stay_on_the_noise():
 
 
 @pytest.mark.parametrize(
-    "fn", [dist.Gamma(2.0, 1.0), dist.Beta(1.0, 2.0), dist.StudentT(3.0), dist.Poisson(1.0)]
+    "fn", [dist.Gamma(2.0, 1.0), dist.Beta(1.0, 2.0), dist.StudentT(3.0), dist.Bernoulli(0.5)]
 )
 def test_sites_without_an_inverse_cdf_are_refused(fn):
     with pytest.raises(ValueError, match="z must be a distribution with an inverse CDF, got "):

@@ -251,22 +251,24 @@ class TemperedEnsemble:
                 drawn = self.path.density.sample_reference(wanted).split(self.rows)
             point = self.path.point(drawn[len(flags) % REFERENCE_FACTOR], torch.ones(()))
             flags.append(_finite(point))
-            kept.append(point.take(flags[-1].nonzero().squeeze(-1)))
+            kept.append(point.take(_of_all_data(flags[-1]).nonzero().squeeze(-1)))
         found = min(wanted, sum(len(each.position) for each in kept))
         found -= found % POPULATIONS
         if found < FEWEST_FOUND:
-            offense = self.path.density.offense(point.position[int(flags[-1].int().argmin())])
+            worst = int(_of_all_data(flags[-1]).int().argmin())
+            offense = self.path.density.offense(point.position[worst])
             return None, f"of {self.rows * len(flags)} draws of its prior, got {found}: {offense}"
-        # The last draw counted is finite, as the estimate of the share of such draws needs.
-        last = int(torch.searchsorted(torch.cat(flags).cumsum(0), found)) + 1
+        finite = torch.cat(flags)
+        # Drawing ends at a row that is finite for all data: without it, the shares are unbiased.
+        before = int(torch.searchsorted(_of_all_data(finite).cumsum(0), found))
         state = self._first_state(
             kept[0].map(lambda *each: torch.cat(each)[:found], *kept[1:]),
-            math.log((found - 1) / (last - 1)),
+            finite[:before].double().mean(0).log(),
             len(flags),
         )
         return state, ""
 
-    def _first_state(self, point: Point, log_share: float, batches: int) -> EnsembleState:
+    def _first_state(self, point: Point, log_share: Tensor, batches: int) -> EnsembleState:
         found, *local = point.log_density.shape
         device = point.position.device
         zeros = torch.zeros(local, dtype=torch.float64, device=device)
@@ -302,6 +304,10 @@ class TemperedEnsemble:
 
 
 def _finite(point: Point) -> Tensor:
-    """Tell of each row whether everything about it is finite."""
-    whole = point.log_density + point.gradient.sum(-1)
-    return torch.isfinite(whole).reshape(len(whole), -1).all(-1)
+    """Tell of each row and datum, ``(rows, *local)``, whether everything about it is finite."""
+    return torch.isfinite(point.log_density + point.gradient.sum(-1))
+
+
+def _of_all_data(flags: Tensor) -> Tensor:
+    """Tell which rows are flagged for all data."""
+    return flags.reshape(len(flags), -1).all(-1)

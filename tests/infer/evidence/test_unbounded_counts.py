@@ -13,7 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer import SMC, ImportanceSampling, RandomWalk, log_evidence
+from pyro_tkam.infer import (
+    SMC,
+    ImportanceSampling,
+    InverseTransformReparam,
+    RandomWalk,
+    log_evidence,
+)
 from tests.infer.evidence_problems import assert_close
 
 Case = tuple[Callable[[], None], Tensor]
@@ -121,6 +127,30 @@ def test_a_count_that_no_prior_draw_reaches_takes_a_guide() -> None:
 
 
 @pytest.mark.parametrize(
+    "case",
+    [
+        seen_with_noise(dist.Poisson(5.0), torch.tensor([7.2, 8.5, 7.9]), 1.0),
+        seen_with_noise(dist.Geometric(0.3), torch.tensor([4.3]), 0.5),
+        detected(),
+    ],
+    ids=["Poisson", "Geometric", "sites"],
+)
+def test_smc_and_the_default_on_the_noise_of_counts(case: Case) -> None:
+    """Each of four runs of a spread may be far off: errors are up to 7 standard errors of four."""
+    model, exact = case
+    noisy = pyro.poutine.reparam(model, {"count": InverseTransformReparam()})
+    pyro.set_rng_seed(0)
+    smc = SMC(noisy, kernel=RandomWalk(), disable_progbar=True)
+    smc.run()
+    assert smc.verdict.trusted, str(smc.verdict)
+    assert abs(smc.log_evidence.value - exact) < 7 * smc.log_evidence.standard_error
+    assert smc.log_evidence.standard_error < 0.1
+    evidence = log_evidence(noisy)
+    assert_close(evidence, exact.item())
+    assert evidence.verdict.trusted, str(evidence)
+
+
+@pytest.mark.parametrize(
     "run",
     [
         lambda model: SMC(model, kernel=RandomWalk()).run(),
@@ -128,5 +158,6 @@ def test_a_count_that_no_prior_draw_reaches_takes_a_guide() -> None:
     ],
 )
 def test_chains_refuse_counts_and_name_the_remedy(run) -> None:
-    with pytest.raises(ValueError, match=r"got 'count' \(Poisson\).* use importance sampling"):
+    remedies = "use importance sampling, or, .* put InverseTransformReparam on it"
+    with pytest.raises(ValueError, match=rf"got 'count' \(Poisson\).* {remedies}"):
         run(FAR[0])

@@ -126,6 +126,24 @@ def test_a_support_that_no_prior_draw_meets(monkeypatch: pytest.MonkeyPatch) -> 
     assert abs(smc.log_evidence.value - exact) < 5 * smc.log_evidence.standard_error < 0.5
 
 
+def test_each_datum_has_its_own_share_of_prior_draws_with_a_likelihood() -> None:
+    """
+    A step at ``b`` leaves ``1 - Φ(b)`` of the prior to a datum, whatever it leaves to the others.
+    """
+    bounds = torch.tensor([-1.0, 0.0, 1.0])
+
+    def model() -> None:
+        with pyro.plate("data", 3):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.factor("step", torch.where(z < bounds, -torch.inf, 0.0))
+
+    smc = SMC(model, 512, kernel=RandomWalk(1), disable_progbar=True)
+    smc.run()
+    evidence = smc.log_evidence.per_datum
+    assert evidence is not None
+    assert (evidence - torch.special.ndtr(-bounds).log()).abs().max() < 0.06
+
+
 def test_rows_at_which_the_model_raises_are_rejections() -> None:
     def model() -> None:
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
