@@ -64,19 +64,21 @@ def measure(problem: Problem, find: Method, seed: int) -> Result:
 def summary(runs: list[Result]) -> dict[str, float | int]:
     """Summarize the runs of one method on one problem: errors and costs of those that ended."""
     ended = [run for run in runs if "error" in run]
-    counts: dict[str, float | int] = {"runs": len(runs), "ended": len(ended)}
+    found: dict[str, float | int] = {"runs": len(runs), "ended": len(ended)}
     if not ended:
-        return counts
+        return found
     errors = torch.tensor([run["error"] for run in ended])
-    return {
-        **counts,
+    found |= {
         "rmse": errors.square().mean().sqrt().item(),
         "largest_error": errors.abs().max().item(),
-        "most_evaluations": max(run.get("evaluations", 0) for run in ended),
         "process_seconds": sorted(run["process_seconds"] for run in ended)[len(ended) // 2],
         "seconds": sorted(run["seconds"] for run in ended)[len(ended) // 2],
-        "trusted": sum(run.get("trusted", True) for run in ended),
     }
+    if "evaluations" in ended[0]:
+        found["most_evaluations"] = max(run["evaluations"] for run in ended)
+    if "trusted" in ended[0]:
+        found["trusted"] = sum(run["trusted"] for run in ended)
+    return found
 
 
 def results(runs: dict[str, Result]) -> dict[str, Any]:

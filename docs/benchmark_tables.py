@@ -103,7 +103,8 @@ def _peers(results: Any) -> Iterable[Row]:
         late = f"{runs - ended} of {runs} not ended in {results['limit_process_seconds']} s"
         if not ended:
             return late
-        found = f"{case['rmse']:.4f} ({case['process_seconds']:.1f} s, {ended} seeds)"
+        seeds = f"{ended} seed{'s' if ended > 1 else ''}"
+        found = f"{case['rmse']:.4f} ({case['process_seconds']:.1f} s, {seeds})"
         return found if ended == runs else f"{found}; {late}"
 
     for name, methods in results["problems"].items():
