@@ -102,6 +102,11 @@ def test_evidence_of_counts(case: Case, options: dict[str, object]) -> None:
     assert evidence.verdict.trusted, str(evidence)
 
 
+def noisy(model: Callable[[], None]) -> Callable[[], None]:
+    """Return the model with its count as a function of normal noise."""
+    return pyro.poutine.reparam(model, {"count": InverseTransformReparam()})
+
+
 FAR = seen_with_noise(dist.Poisson(20.0), torch.tensor([60.0]), 1.0)
 
 
@@ -135,17 +140,22 @@ def test_a_count_that_no_prior_draw_reaches_takes_a_guide() -> None:
     ],
     ids=["Poisson", "Geometric", "sites"],
 )
-def test_smc_and_the_default_on_the_noise_of_counts(case: Case) -> None:
-    """Each of four runs of a spread may be far off: errors are up to 7 standard errors of four."""
+def test_smc_moves_the_noise_of_counts(case: Case) -> None:
+    """An error of four runs is told from these four: it may be 7 times as large."""
     model, exact = case
-    noisy = pyro.poutine.reparam(model, {"count": InverseTransformReparam()})
     pyro.set_rng_seed(0)
-    smc = SMC(noisy, kernel=RandomWalk(), disable_progbar=True)
+    smc = SMC(noisy(model), 256, kernel=RandomWalk(), disable_progbar=True)
     smc.run()
     assert smc.verdict.trusted, str(smc.verdict)
     assert abs(smc.log_evidence.value - exact) < 7 * smc.log_evidence.standard_error
-    assert smc.log_evidence.standard_error < 0.1
-    evidence = log_evidence(noisy)
+    assert smc.log_evidence.standard_error < 0.15
+
+
+def test_the_default_finds_a_far_count_by_its_noise() -> None:
+    """No draw of the count itself comes near."""
+    model, exact = FAR
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(noisy(model))
     assert_close(evidence, exact.item())
     assert evidence.verdict.trusted, str(evidence)
 
