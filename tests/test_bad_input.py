@@ -30,6 +30,7 @@ MODULES = (
     "plots",
     "sklearn",
     "symbolic",
+    "train",
 )
 KINDS_OF_EXPENSIVE = 8
 RAW = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError)

@@ -1,6 +1,5 @@
 """The configuration of a training run, and its YAML file."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -8,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pyro_tkam import __version__
-from pyro_tkam._checks import whole_number
+from pyro_tkam._checks import file_path, length, number, one_of, whole_number
 from pyro_tkam._files import write_text
 from pyro_tkam._optional import needs
+from pyro_tkam.train.fields import check_fields
 from pyro_tkam.train.folder import REMEDY, checksum
 
 
@@ -106,6 +106,9 @@ class ModelConfig:
     output: str = "sigmoid"
     standardized: bool = False
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class GridConfig:
@@ -128,6 +131,9 @@ class GridConfig:
     uniform_share: float = 0.05
     max_change: float = 0.1
     grid_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -165,6 +171,9 @@ class ChainConfig:
     last_exponent: float = 1.0
     cycles: int = 0
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class PairConfig:
@@ -177,6 +186,9 @@ class PairConfig:
 
     free_nats: float = 2.0
     unknown_share: float = 0.02
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -203,10 +215,7 @@ class PenaltyConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 <= value < math.inf:
-                raise ValueError(
-                    f"penalty.{name} must be a finite number of at least 0, got {value}"
-                )
+            number(f"penalty.{name}", value, at_least=0.0)
 
 
 @dataclass(frozen=True)
@@ -238,6 +247,7 @@ class StartConfig:
         return {name: value for name, value in sources.items() if value is not None}
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if len(self.given) > 1:
             raise ValueError(
                 "start must have one of samples, density, formula and run, got "
@@ -320,14 +330,15 @@ class TrainConfig:
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("updates", "batch_size", "num_particles", "checkpoint_every", "patience"):
             value = getattr(self, name)
             if value is not None:
                 whole_number(name, value, 1)
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be a positive number, got {value}")
+            if value is not None:
+                length(name, value)
         if (self.model.preset == "seq2seq") != (self.objective == "pair"):
             raise ValueError(
                 'objective must be "pair" for the preset "seq2seq" and for no other, got '
@@ -338,8 +349,7 @@ class TrainConfig:
                 "grid_updates must be null with start.frozen, because they would change the "
                 f"prior, got {self.grid_updates}"
             )
-        if self.schedule not in ("constant", "one-cycle"):
-            raise ValueError(f"schedule must be 'constant' or 'one-cycle', got {self.schedule!r}")
+        one_of("schedule", self.schedule, ("constant", "one-cycle"))
         check_hardware(self.batch_size, self.devices, self.num_nodes, self.precision)
 
     @classmethod
@@ -372,8 +382,9 @@ class TrainConfig:
         """
         with needs("train"):
             import yaml
+        path = file_path("path", path)
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing")
+            raise FileNotFoundError(f"path must be a file that exists, got none: {path} is missing")
         try:
             text = path.read_text(encoding="utf-8")
             content = yaml.safe_load(text)
@@ -399,6 +410,7 @@ class TrainConfig:
         """
         with needs("train"):
             import yaml
+        path = file_path("path", path)
         body = yaml.safe_dump(asdict(self), sort_keys=False)
         written = f"# written by pyro-tkam {__version__}, checksum {checksum(body.encode())}"
         write_text(path, f"{written}: remove this line after a change by hand\n{body}")
@@ -422,13 +434,13 @@ def check_hardware(batch_size: int, devices: int, num_nodes: int, precision: str
     """
     for name, value in (("devices", devices), ("num_nodes", num_nodes)):
         whole_number(name, value, 1)
+    whole_number("batch_size", batch_size, 1)
     if batch_size % (devices * num_nodes):
         raise ValueError(
             f"batch_size must be a multiple of the {devices * num_nodes} processes, got "
             f"{batch_size}"
         )
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}")
+    one_of("precision", precision, PRECISIONS)
 
 
 _PARTS: dict[str, type] = {

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyro_tkam._checks import file_path, instance
 from pyro_tkam._files import write_text
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ class RunFolder:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        file_path("path", self.path)
+
     @property
     def config(self) -> Path:
         """The configuration."""
@@ -158,6 +162,22 @@ class RunFolder:
         return training_to_arviz(self, evidence=evidence)
 
 
+def existing_folder(folder: Path | str) -> RunFolder:
+    """
+    Return the files of a run folder.
+
+    :param folder: the folder.
+    :raises TypeError: for what is no path.
+    :raises FileNotFoundError: for a missing folder.
+    """
+    files = RunFolder(file_path("folder", folder))
+    if not files.path.is_dir():
+        raise FileNotFoundError(
+            f"folder must be one that exists, got {files.path}: there is no such run folder"
+        )
+    return files
+
+
 def training_to_arviz(result: RunFolder, *, evidence: Evidence | None = None) -> Container:
     """
     Convert a run folder to a container with one group, ``training``: every metric along the
@@ -169,6 +189,7 @@ def training_to_arviz(result: RunFolder, *, evidence: Evidence | None = None) ->
     :raises FileNotFoundError: where metrics or summary are missing.
     :raises ValueError: for an evidence, or damaged metrics or summary.
     """
+    instance("result", result, RunFolder, "a RunFolder")
     import numpy as np
 
     from pyro_tkam._arviz import from_groups  # ArviZ takes seconds to import

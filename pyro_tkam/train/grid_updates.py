@@ -1,12 +1,13 @@
 """Grid updates on a schedule."""
 
+import math
 from typing import Any
 
 import lightning.pytorch as lightning
 import pyro
 from lightning.pytorch.callbacks import Callback
 
-from pyro_tkam._checks import whole_number
+from pyro_tkam._checks import number, share, whole_number
 from pyro_tkam.nn import UnivariateFunctions
 from pyro_tkam.nn.basis import Basis
 from pyro_tkam.nn.constraints import refuse_constrained
@@ -51,8 +52,10 @@ class GridUpdates(Callback):
     ) -> None:
         for name, value in (("every", every), ("num_samples", num_samples)):
             whole_number(name, value, 1)
-        if not 0 < decay <= 1:
-            raise ValueError(f"decay must be a number above 0 and up to 1, got {decay}")
+        number("decay", decay, 0.0, at_most=1.0)
+        share("uniform_share", uniform_share)
+        if not (isinstance(max_change, float) and max_change == math.inf):
+            number("max_change", max_change, at_least=0.0)
         self.decay = decay
         self.num_samples = num_samples
         if grid_size is not None:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_tkam._arviz import psis
+from pyro_tkam._checks import whole_number
 from pyro_tkam._threads import in_turn
 from pyro_tkam.infer.model.draws import draw_particles, plate_structure, refuse_coupled
-from pyro_tkam.infer.model.requirements import check_model
+from pyro_tkam.infer.model.requirements import check_guide, check_model
 from pyro_tkam.train.batches import tensors
 
 _RELIABLE_KHAT = 0.7  # Vehtari et al. 2024, arXiv:1507.02646
@@ -93,12 +94,16 @@ def held_out_evidence(
         or the plate couples its data, and for any model or data that
         :func:`~pyro_tkam.infer.log_evidence` refuses.
     """
-    if num_blocks < 2 or num_draws < 1 or num_draws * num_blocks < 25:
+    num_blocks = whole_number("num_blocks", num_blocks, 2)
+    num_draws = whole_number("num_draws", num_draws, 1)
+    if num_draws * num_blocks < 25:
         raise ValueError(
-            f"num_blocks and num_draws must be at least 2 and 25 draws in all, got {num_blocks} "
+            f"num_blocks and num_draws must make at least 25 draws in all, got {num_blocks} "
             f"and {num_draws}"
         )
-    check_model(model, data, {})
+    checked = check_model(model, data, {})
+    if guide is not None:
+        check_guide(guide, model, checked)
     structure = plate_structure(model, *data)
     if structure.coupled:
         refuse_coupled(model, structure.coupled)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from pyro_tkam._checks import function, whole_number
 from pyro_tkam._threads import in_turn
 from pyro_tkam.distributions import PersistentULA
 from pyro_tkam.infer import ImportanceMLE
@@ -87,6 +88,15 @@ class ELBOTraining(lightning.LightningModule):
                 f"elbo must have a differentiable_loss, got {type(elbo).__name__}; take "
                 f"{_INSTEAD.get(type(elbo).__name__, 'pyro.infer.Trace_ELBO')}"
             )
+        if size is not None:
+            whole_number("size", size, 1)
+        for name, made in (
+            ("optimizer", optimizer),
+            ("scheduler", scheduler),
+            ("penalty", penalty),
+        ):
+            if made is not None:
+                function(name, made, "parameters, an optimizer or a model")
         self.elbo = elbo
         self.size = size
         self.penalty = penalty

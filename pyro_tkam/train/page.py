@@ -12,7 +12,7 @@ from pyro_tkam import __version__
 from pyro_tkam._files import write_text
 from pyro_tkam.train.checkpoints import last_checkpoint
 from pyro_tkam.train.config import TrainConfig
-from pyro_tkam.train.folder import RunFolder, read_results
+from pyro_tkam.train.folder import RunFolder, existing_folder, read_results
 from pyro_tkam.train.per_datum import METHOD_WORDS
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -33,9 +33,7 @@ def report(folder: Path | str) -> Path:
     :raises FileNotFoundError: for a missing folder, configuration or checkpoint.
     :raises ValueError: for a damaged configuration, checkpoint, metrics, summary or evidence.
     """
-    files = RunFolder(Path(folder))
-    if not files.path.is_dir():
-        raise FileNotFoundError(f"{files.path}: there is no such run folder")
+    files = existing_folder(folder)
     last_checkpoint(files)  # which refuses what is damaged
     config = TrainConfig.load(files.config)
     summary = files.read_summary()

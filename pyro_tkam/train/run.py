@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from pyro_tkam import _arviz
+from pyro_tkam._checks import file_path, flag, instance
 from pyro_tkam._files import replacing
 from pyro_tkam.datasets import Pairs
 from pyro_tkam.models import PairGuide, Seq2SeqTKAM
@@ -20,7 +21,12 @@ from pyro_tkam.train.batches import tensors
 from pyro_tkam.train.checkpoints import last_checkpoint, read_last_checkpoint
 from pyro_tkam.train.config import TrainConfig
 from pyro_tkam.train.data import RECORDED, load_data
-from pyro_tkam.train.folder import RunFolder, training_to_arviz, write_results
+from pyro_tkam.train.folder import (
+    RunFolder,
+    existing_folder,
+    training_to_arviz,
+    write_results,
+)
 from pyro_tkam.train.measures import measured
 from pyro_tkam.train.ownership import sole_owner
 from pyro_tkam.train.pairs import (
@@ -52,7 +58,9 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     """
     from pyro_tkam.train.pictures import draw_run
 
-    files = RunFolder(Path(folder))
+    instance("config", config, TrainConfig, "a TrainConfig")
+    flag("progress", progress)
+    files = RunFolder(file_path("folder", folder))
     data = load_data(config)
     config = replace(config, model=data.model)
     processes = config.devices * config.num_nodes
@@ -219,6 +227,7 @@ def load_guide(folder: Path | str, model: Seq2SeqTKAM) -> PairGuide:
     :raises FileNotFoundError: for a missing folder, configuration or checkpoint.
     :raises ValueError: for a run without such a guide, and damaged files.
     """
+    instance("model", model, Seq2SeqTKAM, "a Seq2SeqTKAM")
     files, config, state = _read(folder)
     if config.model.preset != "seq2seq":
         raise ValueError(
@@ -249,9 +258,7 @@ def _restored(part: Part, name: str, files: RunFolder, state: dict[str, Tensor])
 
 def _read(folder: Path | str) -> tuple[RunFolder, TrainConfig, dict[str, Tensor]]:
     """Read configuration and last checkpoint."""
-    files = RunFolder(Path(folder))
-    if not files.path.is_dir():
-        raise FileNotFoundError(f"{files.path}: there is no such run folder")
+    files = existing_folder(folder)
     content = read_last_checkpoint(files) if files.checkpoint.exists() else None
     config = TrainConfig.load(files.config)
     if content is None or content["global_step"] == 0:

@@ -11,7 +11,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
-from pyro_tkam._checks import whole_number
+from pyro_tkam._checks import (
+    file_path,
+    flag,
+    instance,
+    length,
+    sequence,
+    text,
+    whole_number,
+)
 from pyro_tkam._optional import needs
 from pyro_tkam.datasets import as_dataset
 from pyro_tkam.train.batches import SeededBatches
@@ -102,10 +110,21 @@ def fit(
     ):
         if value is not None:
             whole_number(name, value, 1)
+    instance("module", module, ELBOTraining, "an ELBOTraining")
+    seed = whole_number("seed", seed, 0)
+    if clip_norm is not None:
+        length("clip_norm", clip_norm)
+    flag("tensorboard", tensorboard)
+    flag("progress", progress)
+    text("device", device)
+    sequence("callbacks", callbacks, "callbacks of Lightning")
+    for each in callbacks:
+        instance("every one of callbacks", each, Callback, "a Callback of Lightning")
+    folder = file_path("folder", folder)
     check_hardware(batch_size, devices, num_nodes, precision)
     dataset: Dataset[Any] = as_dataset(data)
     batches = SeededBatches(dataset, batch_size, updates, seed)
-    files = RunFolder(Path(folder))
+    files = RunFolder(folder)
     times = StepTime()
     signals = StopSignals()
     save = LastCheckpoint(files.checkpoint, checkpoint_every, signals)

@@ -190,7 +190,7 @@ def test_bad_schedules():
     for options, message in (
         ({"every": 0}, "every must be a whole number of at least 1, got 0"),
         ({"num_samples": 0}, r"num_samples must be .*, got 0"),
-        ({"decay": 0.0}, r"decay must be a number above 0 and up to 1, got 0\.0"),
+        ({"decay": 0.0}, r"decay must be a finite number greater than 0, got 0\.0"),
         ({"grid_size": 0}, "grid_size must be a whole number of at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -1,0 +1,44 @@
+"""Checks of the fields of a configuration against their annotations."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
+
+from pyro_tkam._checks import flag, instance, mapping, number, sizes, text, whole_number
+
+
+def check_fields(config: Any) -> None:
+    """
+    Refuse a field whose value is not what its annotation says.
+
+    :param config: a dataclass of truth values, numbers, texts, lists of whole numbers, mappings and
+        dataclasses, any of which may be None where its annotation says so.
+    :raises TypeError: for a value of another type; names the field.
+    :raises ValueError: for numbers that are not finite, and whole numbers below 0.
+    """
+    for entry in fields(config):
+        kinds = get_args(entry.type) if isinstance(entry.type, UnionType) else (entry.type,)
+        value = getattr(config, entry.name)
+        if value is None and NoneType in kinds:
+            continue
+        _check(entry.name, value, kinds[0])
+
+
+def _check(name: str, value: Any, kind: Any) -> None:
+    if get_origin(kind) is list:
+        sizes(name, value, 0)
+    elif get_origin(kind) is dict:
+        mapping(name, value, "names to values")
+    elif kind in _OF_PLAIN:
+        _OF_PLAIN[kind](name, value)
+    else:
+        instance(name, value, kind, f"a {kind.__name__}")
+
+
+_OF_PLAIN: dict[Any, Callable[[str, Any], Any]] = {
+    bool: flag,
+    int: lambda name, value: whole_number(name, value, 0),
+    float: number,
+    str: text,
+}
