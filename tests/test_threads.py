@@ -137,3 +137,15 @@ def test_workers_that_are_threads_do_not_wait_for_each_other():
         futures = [threads.submit(each, 0) for each in (spread, alone, spread, alone)]
         found = [value for future in futures for value in future.result(timeout=60)]
     assert found == pytest.approx([EXACT] * len(found), abs=1.0)
+
+
+def far_particles():
+    SMC(model, num_particles=64, num_runs=4, disable_progbar=True).run(100 * X)
+
+
+@pytest.mark.parametrize("run", [chains, tempered, far_particles])
+def test_warnings_point_at_the_caller(run):
+    """Not at the wrapper that makes threads take turns."""
+    with pytest.warns(UserWarning, match="not to be trusted") as caught:
+        run()
+    assert {each.filename for each in caught} == {__file__}

@@ -102,7 +102,7 @@ def find_formula(
             f"the forms of edges {poor} explain less than {100 * SMALLEST_R2:g}% of their learned "
             f"curves, and the formula misses {100 * fit.loss:.2g}% of the variance of y: fit the "
             "network longer, prune it, or add forms to library=",
-            stacklevel=2,
+            stacklevel=3,  # above the wrapper that takes turns
         )
     return formula
 

@@ -162,11 +162,18 @@ def chain_verdict(run: ChainRun) -> Verdict:
     return Verdict(findings, measures)
 
 
-def warn_of(verdict: Verdict, whose: str) -> None:
-    """Give one warning that tells all findings."""
+def warn_of(verdict: Verdict, whose: str, stacklevel: int = 4) -> None:
+    """
+    Give one warning that tells all findings.
+
+    :param verdict: the findings.
+    :param whose: what they are of.
+    :param stacklevel: frames up to the caller of the sampler; one more where it takes turns with
+        other threads.
+    """
     if verdict.findings:
         told = "; ".join(str(finding) for finding in verdict.findings)
-        warnings.warn(f"{whose} are not to be trusted: {told}", UserWarning, stacklevel=3)
+        warnings.warn(f"{whose} are not to be trusted: {told}", UserWarning, stacklevel=stacklevel)
 
 
 def _disagreement(run: ChainRun) -> Finding | None:

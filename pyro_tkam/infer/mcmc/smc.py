@@ -121,7 +121,7 @@ class SMC(BatchRun):
         # Threads of an executor take turns themselves, and would wait for this one.
         with PYRO if self.executor is None else nullcontext():
             self._run(args, kwargs)
-        warn_of(self.verdict, "the draws")
+        warn_of(self.verdict, "the draws", stacklevel=3)
 
     @property
     def log_evidence(self) -> Evidence:
