@@ -133,7 +133,7 @@ class GridConfig:
     grid_size: int | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, infinite=("max_change",))
 
 
 @dataclass(frozen=True)

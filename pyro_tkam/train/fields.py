@@ -1,6 +1,7 @@
 """Checks of the fields of a configuration against their annotations."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -8,12 +9,13 @@ from typing import Any, get_args, get_origin
 from pyro_tkam._checks import flag, instance, mapping, number, sizes, text, whole_number
 
 
-def check_fields(config: Any) -> None:
+def check_fields(config: Any, infinite: Collection[str] = ()) -> None:
     """
     Refuse a field whose value is not what its annotation says.
 
     :param config: a dataclass of truth values, numbers, texts, lists of whole numbers, mappings and
         dataclasses, any of which may be None where its annotation says so.
+    :param infinite: fields that may be infinity.
     :raises TypeError: for a value of another type; names the field.
     :raises ValueError: for numbers that are not finite, and whole numbers below 0.
     """
@@ -21,6 +23,8 @@ def check_fields(config: Any) -> None:
         kinds = get_args(entry.type) if isinstance(entry.type, UnionType) else (entry.type,)
         value = getattr(config, entry.name)
         if value is None and NoneType in kinds:
+            continue
+        if entry.name in infinite and isinstance(value, float) and value == math.inf:
             continue
         _check(entry.name, value, kinds[0])
 

@@ -1,5 +1,7 @@
 """The configuration and its file."""
 
+import math
+
 import pytest
 
 from pyro_tkam.train import ModelConfig, TrainConfig
@@ -50,3 +52,15 @@ def test_values_out_of_range_are_named(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} must be .*, got {wrong[name]!r}"):
         TrainConfig(**wrong)
+
+
+def test_types_are_those_of_the_fields():
+    config = TrainConfig.of({"grid_updates": {"max_change": math.inf}})
+    assert config.grid_updates.max_change == math.inf
+    for content, message in (
+        ({"learning_rate": "1e-3"}, "learning_rate must be a number, got '1e-3'"),
+        ({"model": {"widths": 3}}, "widths must be a sequence of whole numbers, got 3"),
+        ({"tensorboard": "no"}, "tensorboard must be True or False, got 'no'"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            TrainConfig.of(content)
