@@ -106,7 +106,7 @@ def laplace_evidence(search: Search, error: float) -> Evidence | None:
     quick = int(WEIGHING_SECONDS / max(search.seconds_a_draw, 1e-9))
     fewest = min(FEWEST_WEIGHTS, max(PILOT_WEIGHTS, quick))
     mixture = search.optima.mixture()
-    pilot = weigh(search.target, mixture, budget.affords(PILOT_WEIGHTS, share=PILOT_SHARE))[1]
+    pilot = search.weigh(mixture, budget.affords(PILOT_WEIGHTS, share=PILOT_SHARE))[1]
     size = draws_needed(pilot, error, fewest)
     for _ in range(MOST_REFINEMENTS):
         enough = size is not None and size <= fewest
@@ -115,7 +115,7 @@ def laplace_evidence(search: Search, error: float) -> Evidence | None:
         if enough or not pilot.amax().isfinite() or num < fitted:
             break
         mixture = refine(mixture, log_joint, num, REFINEMENT_ROUNDS)
-        pilot = weigh(search.target, mixture, budget.affords(PILOT_WEIGHTS, share=PILOT_SHARE))[1]
+        pilot = search.weigh(mixture, budget.affords(PILOT_WEIGHTS, share=PILOT_SHARE))[1]
         size = draws_needed(pilot, error, fewest)
     if size is None:
         search.poor = replace(evidence_of_weights(pilot), method="Laplace importance")
@@ -167,7 +167,7 @@ def _estimate(search: Search, mixture: Mixture, pilot: Tensor, size: int) -> Evi
     surprises = search.surprises(mixture, evidence_of_weights(pilot).value)
     if len(surprises):
         mixture = _with_optima(mixture, surprises)
-    positions, weights = weigh(search.target, mixture, size)
+    positions, weights = search.weigh(mixture, size)
     evidence = replace(evidence_of_weights(weights), method="Laplace importance")
     return search.judge(evidence, WeightedPositions(positions, weights))
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from pyro_tkam.infer.posterior.climbs import Climbs
 from pyro_tkam.infer.posterior.coverage import (
@@ -19,7 +20,12 @@ from pyro_tkam.infer.posterior.coverage import (
 )
 from pyro_tkam.infer.posterior.optima import Optima
 from pyro_tkam.infer.posterior.progress import Progress
-from pyro_tkam.infer.posterior.target import PosteriorTarget, ReferenceDraws
+from pyro_tkam.infer.posterior.target import (
+    PosteriorTarget,
+    ReferenceDraws,
+    weigh,
+    weigh_beside,
+)
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators.mixture import Mixture
 
@@ -112,8 +118,22 @@ class Search:
         return self.contradicted(replace(evidence, verdict=verdict + self._shortness))
 
     @property
+    def is_short(self) -> bool:
+        """Whether the budget allows too few prior draws for a result that is trusted."""
+        return self.target.budget.total < SEARCH_DRAWS / SEARCH_SHARE
+
+    def weigh(self, proposal: Mixture, num: int) -> tuple[Tensor, Tensor]:
+        """
+        Return draws of a proposal and their log weights; beside the search's own draws where it is
+        short, as these do not judge a result then.
+        """
+        if self.is_short:
+            return weigh_beside(self.target, proposal, num, self.draws)
+        return weigh(self.target, proposal, num)
+
+    @property
     def _shortness(self) -> Verdict:
-        if self.target.budget.total >= SEARCH_DRAWS / SEARCH_SHARE:
+        if not self.is_short:
             return Verdict()
         seen = f"the budget allowed {len(self.draws.positions)} of {SEARCH_DRAWS} prior draws"
         return Verdict((Finding("short search for modes", seen, "raise max_evaluations"),))

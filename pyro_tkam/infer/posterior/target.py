@@ -105,8 +105,11 @@ class PosteriorTarget:
 
     def log_joint(self, positions: Tensor) -> Tensor:
         """Return the log joint density ``(num,)``, in double precision, of ``(num, dim)``."""
-        parts = [torch.stack(self._terms(each)).sum(0) for each in positions.split(self.many)]
-        return torch.cat(parts).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        return self.score(positions).sum(0).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+
+    def score(self, positions: Tensor) -> Tensor:
+        """Return log reference density and the rest of the log joint, ``(2, num)``."""
+        return torch.cat([torch.stack(self._terms(each)) for each in positions.split(self.many)], 1)
 
     def with_gradient(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log joint density ``(num,)`` and its gradient ``(num, dim)``."""
@@ -142,6 +145,30 @@ def weigh(target: PosteriorTarget, proposal: CrossProposal, num: int) -> tuple[T
     positions = proposal.sample(num).squeeze(1).to(target.dtype)
     log_proposal = proposal.log_prob(positions.double().unsqueeze(1)).squeeze(1)
     return positions, target.log_joint(positions) - log_proposal
+
+
+def weigh_beside(
+    target: PosteriorTarget, proposal: CrossProposal, num: int, prior: ReferenceDraws
+) -> tuple[Tensor, Tensor]:
+    """
+    Return draws of a proposal and of the prior, and their log weights as draws of the mixture of
+    both (the balance heuristic of Veach and Guibas 1995): what the proposal lacks, these have.
+
+    :param proposal: for one batch element.
+    :param num: draws of it.
+    :param prior: draws of the prior that were scored.
+    """
+    own = proposal.sample(num).squeeze(1).to(target.dtype)
+    reference, rest = target.score(own)
+    reference = torch.cat([reference, prior.log_reference])
+    rest = torch.cat([rest, prior.log_weights])
+    positions = torch.cat([own, prior.positions])
+    log_proposal = proposal.log_prob(positions.double().unsqueeze(1)).squeeze(1)
+    mixed = torch.logaddexp(
+        log_proposal + math.log(num / len(positions)),
+        reference + math.log(len(prior.positions) / len(positions)),
+    )
+    return positions, (reference + rest - mixed).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
 
 @contextmanager

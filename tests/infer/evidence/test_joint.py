@@ -28,8 +28,10 @@ from pyro_tkam.infer.posterior.lines import lines_through, rises_between
 from pyro_tkam.infer.posterior.optima import MOST_STEPS, Optima, find_optima
 from pyro_tkam.infer.posterior.progress import Progress
 from pyro_tkam.infer.posterior.search import Search
-from pyro_tkam.infer.posterior.target import PosteriorTarget, weigh
+from pyro_tkam.infer.posterior.target import PosteriorTarget, weigh, weigh_beside
+from pyro_tkam.infer.posterior.weights import evidence_of_weights
 from pyro_tkam.infer.results import Evidence, Verdict
+from pyro_tkam.ops.estimators.mixture import Mixture
 from tests.infer.evidence_problems import assert_close, regression, regression_problem
 
 
@@ -344,6 +346,69 @@ def test_what_overflows_at_prior_draws_has_no_weight() -> None:
     joint = dist.Poisson(rate).log_prob(y).sum(-1) + dist.Normal(0.0, 1.0).log_prob(grid[:, 0])
     joint = joint + dist.Normal(0.0, 30.0).log_prob(grid[:, 1])
     assert_close(evidence, joint.logsumexp(0).item() + math.log(0.01 * 0.001))
+
+
+def test_prior_draws_have_what_a_proposal_lacks() -> None:
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        bumps = torch.stack([dist.Normal(at, 0.3).log_prob(z).sum(-1) for at in (-1.0, 1.0)])
+        pyro.factor("f", bumps.logsumexp(0))
+
+    exact = math.log(2) + 2 * dist.Normal(0.0, math.sqrt(1.09)).log_prob(torch.tensor(1.0)).item()
+    torch.manual_seed(0)
+    target = target_of(model, standard_normal=True)
+    at = torch.full((1, 1, 2), 1 / 1.09)
+    one_bump = Mixture(torch.zeros(1, 1), at, 0.3 * torch.eye(2)[None, None], torch.tensor([5.0]))
+    prior = target.draw(4000)
+    alone = evidence_of_weights(weigh(target, one_bump, 4000)[1])
+    beside = evidence_of_weights(weigh_beside(target, one_bump, 4000, prior)[1])
+    assert alone.value == pytest.approx(exact - math.log(2), abs=4 * alone.standard_error)
+    assert beside.value == pytest.approx(exact, abs=4 * beside.standard_error)
+    assert beside.standard_error < 0.03
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mixture_of_five_data_within_twenty_thousand_evaluations(seed: int) -> None:
+    @config_enumerate
+    def model(data: Tensor) -> None:
+        weights = pyro.sample("weights", dist.Dirichlet(torch.full((2,), 0.5)))
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 2.0))
+        with pyro.plate("components", 2):
+            loc = pyro.sample("loc", dist.Normal(0.0, 10.0))
+        with pyro.plate("data", len(data)):
+            k = pyro.sample("k", dist.Categorical(weights))
+            pyro.sample("x", dist.Normal(loc[k], scale), obs=data)
+
+    data = torch.tensor([0.0, 1.0, 10.0, 11.0, 12.0])
+    pyro.set_rng_seed(seed)
+    evidence = log_evidence(model, data, max_evaluations=20_000, target_se=0.3)
+    assert_close(evidence, of_five_data(data))
+    assert evidence.standard_error < 0.1
+    assert not evidence.verdict.trusted  # as the search for modes was short
+
+
+def of_five_data(data: Tensor) -> float:
+    """Sum over all assignments, with quadrature over the logarithm of the scale."""
+    data = data.double()
+    log_scale = torch.linspace(-14, 14, 4001, dtype=torch.float64)
+    variance = (2 * log_scale).exp()
+    terms = []
+    for labels in itertools.product((False, True), repeat=len(data)):
+        second = torch.tensor(labels)
+        counts = torch.stack([(~second).sum(), second.sum()])
+        total = dist.DirichletMultinomial(
+            torch.full((2,), 0.5, dtype=torch.float64), len(data)
+        ).log_prob(counts.double())
+        ways = math.lgamma(len(data) + 1) - sum(math.lgamma(n + 1) for n in counts.tolist())
+        log_joint = total - ways + dist.Normal(0.0, 2.0).log_prob(log_scale)
+        for chosen in (data[~second], data[second]):
+            ratio = 1 + len(chosen) * 100 / variance
+            square = chosen.square().sum() - 100 * chosen.sum() ** 2 / (variance * ratio)
+            log_joint = log_joint - len(chosen) / 2 * (2 * math.pi * variance).log()
+            log_joint = log_joint - (ratio.log() + square / variance) / 2
+        terms.append(log_joint.logsumexp(0))
+    step = log_scale[1] - log_scale[0]
+    return (torch.stack(terms).logsumexp(0) + step.log()).item()
 
 
 def test_weights_of_the_posterior_itself_are_the_evidence() -> None:
