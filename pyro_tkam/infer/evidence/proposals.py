@@ -24,8 +24,9 @@ from pyro_tkam.infer.model.draws import (
     with_guide,
 )
 from pyro_tkam.infer.model.handlers import DrawDetached
-from pyro_tkam.infer.model.plates import NUM_TRIALS, check_draws
+from pyro_tkam.infer.model.plates import check_draws
 from pyro_tkam.infer.model.sites import Site, is_latent
+from pyro_tkam.infer.model.trials import NUM_TRIALS
 
 Draws = tuple[Tensor, dict[str, Tensor]]
 """Log weights ``(draw, *local)``, and values ``(draw, *plates, *event)`` of the latent sites."""

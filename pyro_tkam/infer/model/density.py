@@ -34,7 +34,6 @@ from pyro_tkam.infer.model.failures import by_rows
 from pyro_tkam.infer.model.layouts import lay_out
 from pyro_tkam.infer.model.options import check_options
 from pyro_tkam.infer.model.plates import (
-    NUM_TRIALS,
     Plates,
     check_draws,
     common_plates,
@@ -56,6 +55,7 @@ from pyro_tkam.infer.model.sites import (
     unwrapped,
 )
 from pyro_tkam.infer.model.summands import OneSummand
+from pyro_tkam.infer.model.trials import NUM_TRIALS
 from pyro_tkam.ops.batched import Batched
 from pyro_tkam.ops.langevin import Point
 

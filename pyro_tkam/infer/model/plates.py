@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,25 +29,16 @@ from pyro_tkam.infer.model.batching import (
     Runner,
     VmapRunner,
     agrees,
-    first_prior_draws,
 )
 from pyro_tkam.infer.model.coordinates import AsDrawn, Layout, SiteLayout, Unconstrained
 from pyro_tkam.infer.model.evaluate import ModelTerms
 from pyro_tkam.infer.model.layouts import unconstrained
-from pyro_tkam.infer.model.sites import Site, Structure, is_improper, is_latent, sample_sites
+from pyro_tkam.infer.model.sites import Site, Structure, is_latent, sample_sites
+from pyro_tkam.infer.model.trials import NUM_TRIALS, Trials, mix, rows_at_once
 
 Plates = dict[str, tuple[int, int]]
 """Dimension (negative) and size of plates by name."""
 
-NUM_TRIALS = 40
-"""Trials at draws of the prior."""
-MOVES = (2.0, 4.0, 8.0)
-"""Standard deviations of the prior by which further trials move draws."""
-NUM_MOVED = 8 * len(MOVES)
-SHARED_DRAWS = 1024
-"""Least number of a prior's draws that data share."""
-BATCH_ELEMENTS = 2**22
-"""Most numbers, of all sites' values, that are evaluated in one batch."""
 ROUNDING = 100
 """Smallest change of a term that counts, in units of its precision."""
 
@@ -117,8 +109,8 @@ def independent_plates(
         return plates
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _buffers_kept(terms.model):
         run = _trial_runner(terms) if runner is None else runner(terms)
-        base, other = _positions(run, several)
-        coupled = [name for name in several if _couples(run, base, other, *several[name])]
+        trials = Trials(run, _sharing_plate(terms, several))
+        coupled = [name for name in several if _couples(run, trials, *several[name])]
     return {name: plate for name, plate in plates.items() if name not in coupled}
 
 
@@ -130,47 +122,27 @@ def _trial_runner(terms: ModelTerms) -> Runner:
     return next((way for way in ways if agrees(way, position, expected)), LoopRunner(terms))
 
 
-def _couples(runner: Runner, base: Tensor, other: Tensor, dim: int, size: int) -> bool:
+def _couples(runner: Runner, trials: Trials, dim: int, size: int) -> bool:
     """
     Tell whether a plate's data depend on each other at some positions, or can't be evaluated there.
     """
-    kept = torch.rand(len(base), size, device=base.device) < 0.5
-    mixed = _mixed(runner.terms.layout, base, other, kept, dim)
+    layout = runner.terms.layout
+    kept = torch.rand(len(trials), size) < 0.5
     seed = torch.get_rng_state()
-    before = attempt(lambda: _terms(runner, base, seed))
-    if before is None:  # far from the prior a model may break
-        base = base[:NUM_TRIALS]
-        mixed = mixed[:NUM_TRIALS]
-        kept = kept[:NUM_TRIALS]
-        before = attempt(lambda: _terms(runner, base, seed))
-    after = attempt(lambda: _terms(runner, mixed, seed))
-    if before is None or after is None:
-        return True
-    return any(_changes(term, after[name], kept, dim) for name, term in before.items())
-
-
-def _positions(runner: Runner, plates: Plates) -> tuple[Tensor, Tensor]:
-    """Return two sets of positions ``(trial, dim)``: draws of the prior, the last ones moved."""
-    terms = runner.terms
-    nodes = terms.structure.trace.nodes
-    first = terms.coordinates(terms.structure.trace)
-    num = NUM_TRIALS + NUM_MOVED
-    shared = _sharing_plate(terms, plates)
-    rows = 2 * num if shared is None else min(2 * num, -(-SHARED_DRAWS // shared[1]) + 1)
-    normal = torch.randn_like(first.expand(rows, -1))
-    if any(is_improper(nodes[name]) for name in terms.layout.sites):
-        drawn = normal
-    else:
-        _, drawn = first_prior_draws(runner, normal)
-    drawn = torch.where(drawn.isfinite(), drawn, 0.0)
-    if shared is not None and rows < 2 * num:
-        base, other = _shared_out(terms.layout, drawn, *shared, num)
-    else:
-        base, other = drawn.chunk(2)
-    spread = base.std(0) * _moves(terms.layout).to(drawn)
-    for each in (base, other):  # in place, as positions of many data are large
-        each[NUM_TRIALS:].addcmul_(_shifts(each[NUM_TRIALS:]), spread)
-    return base, other
+    at_once = rows_at_once(runner)
+    rows = torch.arange(len(trials))
+    for few in (*rows[:NUM_TRIALS].split(at_once), *rows[NUM_TRIALS:].split(at_once)):
+        base, other = trials.at(few)
+        before = attempt(partial(_terms, runner, base, seed))
+        if before is None and few[0] >= NUM_TRIALS:  # far from the prior a model may break
+            continue
+        mixed = mix(layout, base, other, half := kept[few].to(base.device), dim)
+        after = attempt(partial(_terms, runner, mixed, seed))
+        if before is None or after is None:
+            return True
+        if any(_changes(term, after[name], half, dim) for name, term in before.items()):
+            return True
+    return False
 
 
 def _sharing_plate(terms: ModelTerms, plates: Plates) -> tuple[int, int] | None:
@@ -182,30 +154,6 @@ def _sharing_plate(terms: ModelTerms, plates: Plates) -> tuple[int, int] | None:
     sites = terms.layout.sites
     whole = all(site.shape[dim - site.event_dim] == size for site in sites.values())
     return (dim, size) if whole and all(shares_a_prior(nodes[n], (dim,)) for n in sites) else None
-
-
-def _shared_out(
-    layout: Layout, drawn: Tensor, dim: int, size: int, num: int
-) -> tuple[Tensor, Tensor]:
-    """
-    Give each datum, in each of ``num`` trials, two different draws of all data's.
-
-    :param drawn: positions ``(rows, dim)``.
-    :return: the first and the second draws, each ``(num, dim)``.
-    """
-    draws = len(drawn) * size
-    one = torch.randint(draws, (num, size), device=drawn.device)
-    other = (one + torch.randint(1, draws, one.shape, device=drawn.device)) % draws
-    values = layout.unflatten(drawn)
-
-    def given(chosen: Tensor) -> Tensor:
-        mixed = {}
-        for name, value in values.items():
-            axis = dim - layout.sites[name].event_dim
-            mixed[name] = value.movedim(axis, 1).flatten(0, 1)[chosen].movedim(1, axis)
-        return layout.flatten(mixed, 1)
-
-    return given(one), given(other)
 
 
 def shares_a_prior(site: Site, dims: tuple[int, ...]) -> bool:
@@ -230,43 +178,10 @@ def same_along(log_prob: Tensor, dims: tuple[int, ...]) -> bool:
     return bool((log_prob == first).all())
 
 
-def _moves(layout: Layout) -> Tensor:
-    """Return 1 for coordinates that may be moved, and 0 for discrete values, ``(dim,)``."""
-    kinds = {
-        name: torch.full(site.shape, float(not isinstance(site.coordinate, AsDrawn)))
-        for name, site in layout.sites.items()
-    }
-    return layout.flatten(kinds)
-
-
-def _shifts(moved: Tensor) -> Tensor:
-    """Return by how many standard deviations to move: all coordinates alike, or each its own."""
-    sizes = moved.new_tensor(MOVES).repeat_interleave(NUM_MOVED // len(MOVES))[:, None]
-    direction = torch.randn_like(moved)
-    direction[0::4] = 1.0
-    direction[1::4] = -1.0
-    return direction[torch.randperm(NUM_MOVED)].mul_(sizes)
-
-
-def _mixed(layout: Layout, base: Tensor, other: Tensor, kept: Tensor, dim: int) -> Tensor:
-    """Return positions with the base's latents of the data that are kept, ``(trial, datum)``."""
-    one = layout.unflatten(base)
-    two = layout.unflatten(other)
-    mixed = {}
-    for name, site in layout.sites.items():
-        shape = [len(kept)] + [1] * len(site.shape)
-        shape[dim - site.event_dim] = kept.shape[1]
-        mixed[name] = torch.where(kept.reshape(shape), one[name], two[name])
-    return layout.flatten(mixed, 1)
-
-
 def _terms(runner: Runner, position: Tensor, seed: Tensor) -> dict[str, Tensor]:
     """Return each site's terms ``(trial, *batch)``, evaluated with the same random numbers."""
     torch.set_rng_state(seed)
-    elements = sum(site["value"].numel() for _, site in runner.terms.structure.sites())
-    rows = max(1, BATCH_ELEMENTS // max(1, elements))
-    parts = [runner.site_terms(each) for each in position.split(rows)]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return runner.site_terms(position)
 
 
 def _changes(before: Tensor, after: Tensor, kept: Tensor, dim: int) -> bool:

@@ -1,0 +1,129 @@
+"""Positions at which a model is tried, two for each trial."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer.model.batching import Runner, first_prior_draws
+from pyro_tkam.infer.model.coordinates import AsDrawn, Layout
+from pyro_tkam.infer.model.sites import is_improper
+
+NUM_TRIALS = 40
+"""Trials at draws of the prior."""
+MOVES = (2.0, 4.0, 8.0)
+"""Standard deviations of the prior by which further trials move draws."""
+NUM_MOVED = 8 * len(MOVES)
+SHARED_DRAWS = 1024
+"""Least number of a prior's draws that data share."""
+BATCH_ELEMENTS = 2**20
+"""Most numbers, of all sites' values, that are evaluated in one batch."""
+
+
+class Trials:
+    """
+    Two positions a trial: draws of the prior, the last ones moved. Where data share a prior, each
+    datum has two different draws of all data's. Positions of many data are large, so they are made
+    when they are used.
+
+    :param runner: draws from the prior.
+    :param shared: dimension and size of the plate whose data share a prior; None if none do.
+    """
+
+    def __init__(self, runner: Runner, shared: tuple[int, int] | None) -> None:
+        self.layout = runner.terms.layout
+        self._drawn = _draws(runner, 2 * len(self), shared)
+        self._shared = shared if len(self._drawn) < 2 * len(self) else None
+        if self._shared is not None:
+            self._chosen = _pairs(len(self._drawn) * self._shared[1], len(self), self._shared[1])
+        self._spread = self._scales() * _may_move(self.layout).to(self._drawn)
+        self._sizes = torch.tensor(MOVES).repeat_interleave(NUM_MOVED // len(MOVES))
+
+    def __len__(self) -> int:
+        return NUM_TRIALS + NUM_MOVED
+
+    def at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two positions for each of some trials, each ``(trial, dim)``."""
+        if self._shared is None:
+            base, other = self._drawn[rows], self._drawn[rows + len(self)]
+        else:
+            base, other = (self._given(each[rows]) for each in self._chosen)
+        moved = rows - NUM_TRIALS
+        for position in (base, other):
+            for row in (moved >= 0).nonzero().squeeze(1).tolist():
+                self._move(position[row], int(moved[row]))
+        return base, other
+
+    def _move(self, position: Tensor, turn: int) -> None:
+        """Move by some standard deviations, in place: all coordinates alike, or each its own."""
+        alike = {0: 1.0, 1: -1.0}.get(turn % 4)
+        direction = (
+            torch.randn_like(position) if alike is None else torch.full_like(position, alike)
+        )
+        position.addcmul_(direction, self._spread, value=self._sizes[turn].item())
+
+    def _scales(self) -> Tensor:
+        """Return standard deviations of the draws, ``(dim,)``."""
+        if self._shared is None:
+            return self._drawn.std(0)
+        dim, size = self._shared
+        scales = {}
+        for name, value in self.layout.unflatten(self._drawn).items():
+            axis = dim - self.layout.sites[name].event_dim
+            scale = value.movedim(axis, 1).flatten(0, 1).std(0)
+            scales[name] = scale.unsqueeze(0).expand(size, *scale.shape).movedim(0, axis)
+        return self.layout.flatten(scales)
+
+    def _given(self, chosen: Tensor) -> Tensor:
+        """Give each datum one of all data's draws, ``(trial, datum)``."""
+        assert self._shared is not None
+        mixed = {}
+        for name, value in self.layout.unflatten(self._drawn).items():
+            axis = self._shared[0] - self.layout.sites[name].event_dim
+            mixed[name] = value.movedim(axis, 1).flatten(0, 1)[chosen].movedim(1, axis)
+        return self.layout.flatten(mixed, 1)
+
+
+def rows_at_once(runner: Runner) -> int:
+    """Return at how many positions a model is run at once."""
+    elements = sum(site["value"].numel() for _, site in runner.terms.structure.sites())
+    return max(1, BATCH_ELEMENTS // max(1, elements))
+
+
+def _draws(runner: Runner, num: int, shared: tuple[int, int] | None) -> Tensor:
+    """Return draws of the prior ``(num, dim)``, or fewer that data share."""
+    rows = num if shared is None else min(num, -(-SHARED_DRAWS // shared[1]) + 1)
+    nodes = runner.terms.structure.trace.nodes
+    first = runner.terms.coordinates(runner.terms.structure.trace)
+    drawn = torch.randn_like(first.expand(rows, -1))
+    if not any(is_improper(nodes[name]) for name in runner.terms.layout.sites):
+        parts = drawn.split(rows_at_once(runner))
+        drawn = torch.cat([first_prior_draws(runner, each)[1] for each in parts])
+    return torch.where(drawn.isfinite(), drawn, 0.0)
+
+
+def _pairs(draws: int, num: int, size: int) -> tuple[Tensor, Tensor]:
+    """Choose two different draws for each trial and datum, each ``(num, size)``."""
+    one = torch.randint(draws, (num, size))
+    return one, (one + torch.randint(1, draws, one.shape)) % draws
+
+
+def _may_move(layout: Layout) -> Tensor:
+    """Return 1 for coordinates that may be moved, and 0 for discrete values, ``(dim,)``."""
+    kinds = {
+        name: torch.full(site.shape, float(not isinstance(site.coordinate, AsDrawn)))
+        for name, site in layout.sites.items()
+    }
+    return layout.flatten(kinds)
+
+
+def mix(layout: Layout, base: Tensor, other: Tensor, kept: Tensor, dim: int) -> Tensor:
+    """Return positions with the base's latents of the data that are kept, ``(trial, datum)``."""
+    one = layout.unflatten(base)
+    two = layout.unflatten(other)
+    mixed = {}
+    for name, site in layout.sites.items():
+        shape = [len(kept)] + [1] * len(site.shape)
+        shape[dim - site.event_dim] = kept.shape[1]
+        mixed[name] = torch.where(kept.reshape(shape), one[name], two[name])
+    return layout.flatten(mixed, 1)
