@@ -1,4 +1,4 @@
-"""What the paper found in words, and whether our runs find it too."""
+"""The findings of the paper in words, and whether our runs agree with them."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,18 +13,18 @@ __all__ = ["CLAIMS", "Claim", "Comparison", "Finding", "findings"]
 Results = Mapping[str, Mapping[str, Any]]
 
 
-#: differences of fewer standard errors are not told apart
+#: if a difference is at most so many standard errors, no difference was found (mean ± error)
 LEAST_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
 class Comparison:
     """
-    Two figures of our runs, paired by seed; a claim says that the first is below the second.
+    Two figures of our runs, paired by seed. A claim says that the first is below the second.
 
-    :param about: what they are figures of, such as ``"rbf"``.
-    :param low: the one that a claim says is smaller, of each seed.
-    :param high: the one that it says is larger, of each seed.
+    :param about: what the figures describe, such as ``"rbf"``.
+    :param low: the figure that the claim says is smaller, for each seed.
+    :param high: the figure that the claim says is larger, for each seed.
 
     >>> apart = Comparison("rbf", (1.0, 1.2, 0.9), (2.0, 2.1, 2.0))
     >>> round(apart.difference, 3), round(apart.standard_error, 3), apart.holds
@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """Mean over seeds of the second less the first."""
+        """Mean over seeds of the second figure minus the first."""
         return fmean(self._differences)
 
     @property
@@ -49,8 +49,8 @@ class Comparison:
     @property
     def holds(self) -> bool | None:
         """
-        Whether the first is below the second; None where they differ by less than two standard
-        errors.
+        Whether the first is below the second; None if the mean difference is at most two standard
+        errors, so that no difference was found.
         """
         told = abs(self.difference) > LEAST_ERRORS * self.standard_error
         return self.difference > 0 if told else None
@@ -60,20 +60,20 @@ class Comparison:
         return [high - low for low, high in zip(self.low, self.high, strict=True)]
 
 
-#: what a pair of figures is of, the one that a claim says is smaller, and the other
+#: what a pair of figures describes, the figure that a claim says is smaller, and the other one
 Pair = tuple[str, float, float]
 
 
 @dataclass(frozen=True)
 class Claim:
     """
-    A published finding and how a set of runs decides it.
+    A published finding, and how a set of runs tests it.
 
     :param section: the paper's section.
     :param text: what the paper says.
-    :param measure: which figure has to be below which.
-    :param rows: names of the experiments that it is about.
-    :param compare: takes these figures from their results.
+    :param measure: which figure must be below which.
+    :param rows: names of the experiments that the claim is about.
+    :param compare: takes the figures to compare from the results.
     """
 
     section: str
@@ -86,10 +86,10 @@ class Claim:
 @dataclass(frozen=True)
 class Finding:
     """
-    A claim and what our runs say of it.
+    A claim, and what our runs say about it.
 
     :param claim: the claim.
-    :param comparisons: figures of our runs; none where some runs have not been made.
+    :param comparisons: figures of our runs; empty if some runs are missing.
     """
 
     claim: Claim
@@ -98,8 +98,8 @@ class Finding:
     @property
     def holds(self) -> bool | None:
         """
-        Whether all comparisons come out as the claim says: False if one comes out otherwise, None
-        if one can't be told or none was made.
+        Whether all comparisons agree with the claim: False if one contradicts it, None if one finds
+        no difference or none was made.
         """
         found = [each.holds for each in self.comparisons]
         if False in found:
@@ -109,9 +109,9 @@ class Finding:
 
 def findings(runs: Sequence[Results]) -> list[Finding]:
     """
-    Decide every claim by differences paired over seeds.
+    Test every claim by differences paired over seeds.
 
-    :param runs: results by the experiment's name, all of one scale, one mapping for each seed.
+    :param runs: results by the name of the experiment, at one scale, one mapping for each seed.
 
     >>> findings([{}])[0].holds is None
     True
@@ -120,7 +120,7 @@ def findings(runs: Sequence[Results]) -> list[Finding]:
 
 
 def _compared(claim: Claim, runs: Sequence[Results]) -> tuple[Comparison, ...]:
-    """Return a claim's comparisons, none where a seed lacks a run."""
+    """Return the comparisons of a claim; none if a seed lacks a run."""
     if not all(_made(results).issuperset(claim.rows) for results in runs):
         return ()
     by_seed = [list(claim.compare(results)) for results in runs]
@@ -133,7 +133,7 @@ def _compared(claim: Claim, runs: Sequence[Results]) -> tuple[Comparison, ...]:
 
 
 def _made(results: Results) -> set[str]:
-    """Return the finished runs; one killed between its last update and its result has no time."""
+    """Return the finished runs; a run killed between its last update and its result has no time."""
     return {name for name, result in results.items() if result["seconds_per_update"] is not None}
 
 

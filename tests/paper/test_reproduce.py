@@ -242,7 +242,7 @@ def test_differences_are_paired_over_seeds():
     assert findings(turned)[6].holds is None
 
 
-def test_one_seed_tells_nothing_apart():
+def test_one_seed_decides_nothing():
     assert all(finding.holds is None for finding in findings([results()]))
 
 
