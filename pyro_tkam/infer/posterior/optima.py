@@ -25,6 +25,9 @@ NARROWEST = 1e-3
 """Standard deviation of a peak that is tried first, in those of the prior."""
 
 CURVATURE_ROUNDS = 8
+NEWTON_STEPS = 4
+"""How often a climb's end may move on by Newton's step to the peak that its slope promises."""
+
 APART = 1.0
 """Squared Mahalanobis distance below which two climbs ended at one optimum."""
 
@@ -160,19 +163,15 @@ def find_optima(target: PosteriorTarget, starts: Tensor, scale: Tensor, most_ste
     left = order
     slopes = 0
     while len(left) and len(found) < MOST_OPTIMA and slopes < MOST_SLOPES:
-        location = ends.position[left[0]].double()
-        value = ends.value[left[0]]
-        described = _described(target, location, value, scale)
-        if described is None:
+        one = _peak(target, ends.position[left[0]].double(), ends.value[left[0]], scale)
+        if one is None:
             left = left[1:]
             slopes = slopes + 1
             continue
-        factor, log_mass = described
-        one = Optima(location[None], factor[None], log_mass[None], torch.zeros(1).long())
         away = one.distance(ends.position[left])[0] > APART
         away[0] = False
-        largest = max(largest, log_mass.item())
-        if log_mass.item() > largest + math.log(LEAST_SHARE):
+        largest = max(largest, one.log_mass.item())
+        if one.log_mass.item() > largest + math.log(LEAST_SHARE):
             found.append(replace(one, hits=(~away).sum()[None]))
         left = left[away]
     return Optima.of(found) if found else none_of(target.dim)
@@ -182,6 +181,26 @@ def none_of(dim: int) -> Optima:
     """Return no optima, in so many dimensions."""
     none = torch.zeros(0, dim, dtype=torch.float64)
     return Optima(none, none.new_zeros(0, dim, dim), none.new_zeros(0), torch.zeros(0).long())
+
+
+def _peak(target: PosteriorTarget, location: Tensor, value: Tensor, scale: Tensor) -> Optima | None:
+    """
+    Return the peak where a climb ended, or that Newton's steps lead to where the slope is not zero;
+    None where these find none, as on the slope of a funnel.
+    """
+    for _ in range(NEWTON_STEPS):
+        described = _described(target, location, value, scale)
+        if described is None:
+            return None
+        factor, log_mass = described
+        slope = target.with_gradient(location[None].to(target.dtype))[1][0].double()
+        ahead = factor.mT @ slope
+        if ahead.square().sum() <= APART:
+            no_hits = torch.zeros(1, dtype=torch.long)
+            return Optima(location[None], factor[None], log_mass[None], no_hits)
+        location = location + factor @ ahead
+        value = target.log_joint(location[None].to(target.dtype))[0]
+    return None
 
 
 def _described(

@@ -31,6 +31,7 @@ from pyro_tkam.infer.posterior.search import Search
 from pyro_tkam.infer.posterior.target import PosteriorTarget, weigh, weigh_beside
 from pyro_tkam.infer.posterior.weights import evidence_of_weights
 from pyro_tkam.infer.results import Evidence, Verdict
+from pyro_tkam.ops.climb import Climb
 from pyro_tkam.ops.estimators.mixture import Mixture
 from tests.infer.evidence_problems import assert_close, regression, regression_problem
 
@@ -277,6 +278,38 @@ def test_the_mass_of_a_normal_peak_is_exact() -> None:
     exact = dist.Normal(0.0, 1.01**0.5).log_prob(torch.tensor([0.5, -1.0])).sum()
     assert len(optima) == 1
     assert abs(optima.log_mass.item() - exact.item()) < 1e-2
+
+
+def stopping_short(monkeypatch: pytest.MonkeyPatch, position: Tensor, value: float) -> None:
+    """Have a climb say that it arrived at a position, whatever the slope there."""
+    end = Climb(position, torch.tensor([value]), torch.ones(1, dtype=torch.bool), 0)
+    monkeypatch.setattr("pyro_tkam.infer.posterior.optima.climb", lambda *_: end)
+
+
+def test_a_climb_that_stops_short_of_a_peak_is_led_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 0.1).to_event(1), obs=torch.tensor([0.5, -0.3]))
+
+    target = target_of(model, standard_normal=True)
+    start = torch.zeros(1, 2)  # 5 and 3 standard deviations away
+    stopping_short(monkeypatch, start, target.log_joint(start).item())
+    found = find_optima(target, start, torch.ones(2), MOST_STEPS)
+    shrunk = torch.tensor([[0.5, -0.3]]).double() / 1.01
+    torch.testing.assert_close(found.location, shrunk, atol=1e-4, rtol=0)
+    exact = dist.Normal(0.0, 1.01**0.5).log_prob(torch.tensor([0.5, -0.3])).sum().item()
+    assert found.log_mass.item() == pytest.approx(exact, abs=1e-3)
+
+
+def test_the_slope_of_a_funnel_is_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    def model() -> None:
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 3.0))
+        pyro.sample("z", dist.Normal(torch.zeros(8), scale).to_event(1))
+
+    target = target_of(model)  # unconstrained, where the density grows into the neck
+    start = torch.tensor([[1.0] + [0.1] * 8])  # curved as a peak is, but not flat
+    stopping_short(monkeypatch, start, target.log_joint(start).item())
+    assert len(find_optima(target, start, torch.ones(9), MOST_STEPS)) == 0
 
 
 def test_draws_that_lack_a_peak_are_told_and_those_that_have_it_are_not() -> None:
