@@ -1,7 +1,7 @@
 """Diagnosis of tempered runs and of importance weights.
 
 Each check looks at recorded arrays and returns a :class:`Finding` or None. Thresholds are set so
-that healthy runs stay silent; they are stated where they are.
+that healthy runs have no findings.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ Check = Callable[[TemperedRun], Finding | None]
 
 
 def stuck_ladder(run: TemperedRun) -> Finding | None:
-    """No replica traveled between prior and posterior, and back."""
+    """No replica traveled from prior to posterior and back."""
     stuck = run.round_trips == 0
     if not stuck.any():
         return None
@@ -153,7 +153,7 @@ def too_few_rungs(run: TemperedRun) -> Finding | None:
 
 
 def missed_mode(run: TemperedRun) -> Finding | None:
-    """A rung doesn't look like its neighbor reweighted, as when a mode is lost on the way."""
+    """A rung doesn't look like its neighbor reweighted, as when a mode is lost in between."""
     gap, error = run.pair_gaps
     apart = gap.abs().where((gap.abs() > SIGMAS * error) & (gap.abs() > GAP_LIMIT), 0.0)
     if not apart.any():
@@ -164,7 +164,7 @@ def missed_mode(run: TemperedRun) -> Finding | None:
 
 
 def heavy_tailed_weights(run: TemperedRun) -> Finding | None:
-    """Few draws carry a steppingstone."""
+    """A few draws dominate a steppingstone estimate."""
     where = f" between {_pair(run, _worst_rung(run.khat))}"
     return _heavy_tailed(run.khat, "use more temperatures", where)
 
@@ -218,7 +218,7 @@ def boundary_stuck_chains(run: TemperedRun) -> Finding | None:
 
 
 def too_few_draws(run: TemperedRun) -> Finding | None:
-    """The draws of a temperature are worth too few independent ones."""
+    """A temperature has too few effective draws."""
     fewest = run.effective_draws.min().item()
     if fewest >= DRAWS_LIMIT:
         return None
@@ -239,10 +239,10 @@ CHECKS: tuple[Check, ...] = (
 
 
 def tempering_verdict(run: TemperedRun) -> Verdict:
-    """Look at a tempered run.
+    """Diagnose a tempered run.
 
     :param run: its arrays.
-    :return: the findings and what they rest on.
+    :return: the findings and the measures behind them.
     """
     num_chains, num_draws = run.by_chain.shape[:2]
     if num_draws < FEWEST_DRAWS * (1 if num_chains > 1 else 2):
@@ -261,7 +261,7 @@ def tempering_verdict(run: TemperedRun) -> Verdict:
 
 
 def importance_verdict(khat: Tensor, effective_draws: Tensor) -> Verdict:
-    """Look at importance weights.
+    """Diagnose importance weights.
 
     :param khat: Pareto k-hat of each datum.
     :param effective_draws: effective sample size of each datum's weights.
@@ -281,7 +281,7 @@ def importance_verdict(khat: Tensor, effective_draws: Tensor) -> Verdict:
 
 
 def bridge_verdict(bridge: CrossBridge, dim: int) -> Verdict:
-    """Look at a bridge from two halves of the draws.
+    """Diagnose a bridge between two halves of the draws.
 
     :param bridge: with its halves.
     :param dim: number of coordinates.
@@ -321,11 +321,11 @@ def bridge_verdict(bridge: CrossBridge, dim: int) -> Verdict:
 
 
 def chains_verdict(positions: Tensor, names: Sequence[str]) -> Verdict:
-    """Look at whether chains agree.
+    """Check whether chains agree.
 
     Four groups of chains are compared (the halves of chains, where there are fewer than four). A
-    group of chains that has a mean of its own is found where R-hat is above 1.05, or above 1.01
-    and the mean more than five of its standard errors away from that of the others.
+    group of chains with a different mean is reported if R-hat is above 1.05, or if it is above 1.01
+    and the mean is more than five of its standard errors from that of the others.
 
     :param positions: draws ``(chain, draw, *local, dim)``.
     :param names: the site of each coordinate.
@@ -360,10 +360,10 @@ def _groups(positions: Tensor) -> Tensor:
 
 
 def score_verdict(positions: Tensor, gradient: Tensor, names: Sequence[str]) -> Verdict:
-    """Look at whether draws are of the density whose gradient is given.
+    """Check whether draws come from the density whose gradient is given.
 
-    Where they are, the gradient ``∂_i`` has mean 0 and ``z_i ∂_i`` has mean -1. In units of the
-    draws' standard deviation, the means say by how much the draws are shifted and stretched.
+    If they do, the gradient ``∂_i`` has mean 0 and ``z_i ∂_i`` has mean -1. In units of the draws'
+    standard deviation, these means measure how much the draws are shifted and stretched.
 
     :param positions: draws ``(chain, draw, *local, dim)``.
     :param gradient: of the log density at the draws, of the same shape.

@@ -28,16 +28,16 @@ def map_seeded(
     """
     Apply a function that draws random numbers to many items, here or on an executor's workers.
 
-    Each item has a seed of its own, which follows from one draw of torch's global generator, so
-    that results are the same to the bit whatever runs them. A worker uses one thread, and the
-    caller's Pyro parameters.
+    Each item has its own seed, derived from one draw of torch's global generator, so results are
+    the same to the bit wherever they run. A worker uses one thread and the caller's Pyro
+    parameters.
 
-    :param function: of one item; workers in other processes must be able to unpickle it.
-    :param items: what it is applied to.
+    :param function: function of one item; workers in other processes must be able to unpickle it.
+    :param items: arguments, one for each call.
     :param executor: such as a ``ProcessPoolExecutor``, Dask's ``Client.get_executor()`` or MPI's
         ``MPIPoolExecutor``; None runs here. Threads of one process take turns.
     :return: the results, in the items' order.
-    :raises TypeError: if the executor is none.
+    :raises TypeError: if ``executor`` is not an executor.
 
     >>> import pyro, torch
     >>> pyro.set_rng_seed(0)
@@ -72,14 +72,14 @@ def run_seeded(
     executor: Executor | None,
     parcel: int = 1,
 ) -> Iterator[R]:
-    """Yield what a function makes of items with seeds of their own, in their order.
+    """Yield a function's results for items with their own seeds, in the order of the items.
 
-    What is not done when the iterator is closed is called off.
+    Closing the iterator cancels the remaining work.
 
     :param function: see :func:`map_seeded`.
     :param tasks: items and their seeds.
     :param executor: see :func:`map_seeded`; None runs each item when it is asked for.
-    :param parcel: tasks that a worker takes at once.
+    :param parcel: number of tasks that a worker takes at once.
     """
     parameters = pyro.get_param_store().get_state()
     parcels = [tasks[start : start + parcel] for start in range(0, len(tasks), parcel)]

@@ -33,8 +33,8 @@ class Finding:
 class Verdict:
     """Whether an estimate can be trusted, and why.
 
-    :param findings: what is wrong; nothing on a healthy run.
-    :param measures: the numbers that were looked at, by name.
+    :param findings: what is wrong; empty for a healthy run.
+    :param measures: the measures behind the verdict, by name.
     :param notes: what else is worth knowing.
     """
 
@@ -53,20 +53,20 @@ class Verdict:
         return {finding.name for finding in self.findings}
 
     def __add__(self, other: Verdict) -> Verdict:
-        """Join two verdicts; of measures with one name, the last is kept."""
+        """Join two verdicts; for measures with the same name, the last is kept."""
         findings = tuple(dict.fromkeys(self.findings + other.findings))
         notes = tuple(dict.fromkeys(self.notes + other.notes))
         return Verdict(findings, {**self.measures, **other.measures}, notes)
 
     def advising(self, advice: str) -> Verdict:
-        """Return it with one advice for all findings.
+        """Return the verdict with the same advice for all findings.
 
         :param advice: what to change.
         """
         return replace(self, findings=tuple(replace(each, advice=advice) for each in self.findings))
 
     def labeled(self, whose: str) -> Verdict:
-        """Return it with a word on whose verdict it is in every line.
+        """Return the verdict with its owner's name in every line.
 
         :param whose: such as ``"first model"``.
         """
@@ -94,7 +94,7 @@ class LogBayesFactor:
 
     :param value: nats in favor of the first model.
     :param standard_error: its Monte Carlo standard error, in nats.
-    :param verdict: of both evidences, each line of one of them.
+    :param verdict: on both evidences; each line names the model that it is about.
     """
 
     value: float
@@ -112,9 +112,9 @@ class Evidence:
     """
     A log evidence ``log p(x)`` with its Monte Carlo standard error, in nats, and a verdict on it.
 
-    Evidences of independent data add up (``+``, ``sum``), one's data after the other's: along the
-    first plate where the others have equal sizes, and as one row of all data where they don't. The
-    difference (``-``) of two models' is a log Bayes factor.
+    Evidences of independent data can be added (``+``, ``sum``). Their data are joined along the
+    first plate if the other plates have equal sizes, and in one row otherwise. The difference
+    (``-``) between the evidences of two models is a log Bayes factor.
 
     :param value: of all data together.
     :param standard_error: of ``value``.
@@ -123,7 +123,7 @@ class Evidence:
     :param per_datum: ``log p(x_b)``, of the shape of the model's local plates, ``(B,)``; None if
         there are none.
     :param per_datum_standard_error: shaped alike.
-    :param evaluations: evaluations of likelihood or gradient that it took.
+    :param evaluations: number of evaluations of the likelihood or its gradient.
 
     >>> first = Evidence(-3.0, 0.03, "bridge", Verdict())
     >>> print(first - Evidence(-5.0, 0.04, "bridge", Verdict()))
@@ -176,8 +176,8 @@ class Evidence:
     @property
     def percentage_error(self) -> float:
         """
-        Coefficient of variation of the evidence itself in percent, ``100 √(exp(SE²) - 1)``, where
-        its logarithm is normal.
+        Coefficient of variation of the evidence itself in percent, ``100 √(exp(SE²) - 1)``, if its
+        logarithm is normal.
         """
         square = self.standard_error**2
         return 100 * math.sqrt(math.expm1(square)) if square < 700 else math.inf

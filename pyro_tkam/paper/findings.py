@@ -13,7 +13,7 @@ __all__ = ["CLAIMS", "Claim", "Comparison", "Finding", "findings"]
 Results = Mapping[str, Mapping[str, Any]]
 
 
-#: if a difference is at most so many standard errors, no difference was found (mean ± error)
+#: if a difference is at most this many standard errors, no difference was found (mean ± error)
 LEAST_ERRORS = 2.0
 
 

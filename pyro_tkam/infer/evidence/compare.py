@@ -19,24 +19,24 @@ def compare(
     evidences: Mapping[str, Evidence], prior_probabilities: Mapping[str, float] | None = None
 ) -> Any:
     """
-    Table of models of the same data by falling evidence, with posterior model probabilities.
+    Return a table of models of the same data, best first, with posterior model probabilities.
 
-    ``p(M_i|x) = π_i Z_i / Σ_j π_j Z_j``; its standard error is that of the delta method,
+    ``p(M_i|x) = π_i Z_i / Σ_j π_j Z_j``; its standard error comes from the delta method,
     ``p_i √(Σ_j (δ_ij - p_j)² SE_j²)``. A warning names the models whose evidence is not trusted,
     and those with a prior a hundred times as wide as the posterior, whose evidence is inversely
     proportional to that width (Kass and Raftery 1995, Section 5.1).
 
-    :param evidences: by the name of the model.
-    :param prior_probabilities: ``π`` by name, with the sum 1; all equal if None.
+    :param evidences: the evidence of each model, by name.
+    :param prior_probabilities: ``π`` by name, summing to 1; all equal if None.
     :return: a ``pandas.DataFrame`` with a row for each model where pandas is installed, else a
         dictionary of its rows: ``log_evidence``, ``standard_error``, ``percentage_error``; the
         ``bayes_factor`` against the best model and its logarithm with a standard error;
         ``prior_probability``, ``posterior_probability`` and the latter's standard error;
         ``trusted``; and, where :func:`bridge_evidence` found it, ``prior_sensitivity``: the change
         of the log evidence with the logarithm of the power to which the prior is raised.
-    :raises TypeError: if the evidences are not in a mapping, or one is something else.
-    :raises ValueError: if there are fewer than two models, they are of different numbers of data,
-        or the prior probabilities have other names or another sum.
+    :raises TypeError: if ``evidences`` is not a mapping of evidences.
+    :raises ValueError: if there are fewer than two models, they have different numbers of data, or
+        the prior probabilities have other names or do not sum to 1.
 
     >>> from pyro_tkam.infer import Evidence, Verdict
     >>> first = Evidence(-10.0, 0.03, "bridge", Verdict())

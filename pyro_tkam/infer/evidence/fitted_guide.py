@@ -33,15 +33,16 @@ def fitted_guide(
     Return Pyro's ``AutoMultivariateNormal`` with the mean and covariance of draws.
 
     It is a proposal for :class:`ImportanceSampling` that needs no training, and a start for
-    ``SVI``. Angles are turned to where they are closest to their mean direction.
+    ``SVI``. Angles are wrapped to within half a turn of their mean direction.
 
-    Weights from it may have heavy tails where the posterior does: see their k-hat.
+    If the posterior has heavy tails, the weights may have them, too: check their k-hat.
 
     :param model: the Pyro model that was sampled, called on ``args``.
     :param draws: whatever :func:`bridge_evidence` takes.
     :param model_kwargs: the model's keyword arguments.
     :raises ValueError: if a latent site is missing, a draw has no unconstrained coordinates, a
-        coordinate does not vary, or an angle varies so much that a normal would reach around.
+        coordinate does not vary, or an angle varies so much that a normal distribution would wrap
+        around the circle.
 
     >>> import pyro, torch, pyro.distributions as dist
     >>> from pyro_tkam.infer import ImportanceSampling

@@ -49,12 +49,12 @@ def bridge_evidence(
     Estimate ``log p(x)`` of a Pyro model from draws of its posterior, by bridge sampling.
 
     A normal distribution is fitted to one half of the chains in unconstrained coordinates and
-    bridged with the other half (Meng and Wong 1996, Eq. 4.1), and the other way round; see
-    :func:`~pyro_tkam.ops.estimators.cross_bridge`. In ``d`` coordinates each half takes ``d² / 8``
-    effective draws. Where importance sampling from these normals is good and disagrees, it is
-    returned instead. Draws on the boundary of their support, such as a ``Beta`` that was rounded
-    to 1, are dropped and counted; deterministic and summed-out sites are ignored. Angles are cut
-    opposite to where the draws are most.
+    bridged with the other half (Meng and Wong 1996, Eq. 4.1), and vice versa; see
+    :func:`~pyro_tkam.ops.estimators.cross_bridge`. In ``d`` coordinates each half needs ``d² / 8``
+    effective draws. If importance sampling from these normals is reliable and disagrees, its
+    estimate is returned instead. Draws on the boundary of their support, such as a ``Beta`` that
+    was rounded to 1, are dropped and counted; deterministic and summed-out sites are ignored.
+    Angles are cut opposite to where most draws lie.
 
     :param model: the Pyro model that was sampled, called on ``args``.
     :param draws: a run :class:`VectorizedMCMC`, :class:`SMC` or ``pyro.infer.MCMC``; samples
@@ -66,9 +66,9 @@ def bridge_evidence(
     :return: value and standard error in nats, with a verdict: on the halves' agreement, the
         bridge's overlap, the number of draws, R-hat, whether the draws are of this posterior, and
         how much the evidence depends on the prior.
-    :raises TypeError: if the draws are something else.
+    :raises TypeError: if the draws are of another type.
     :raises ValueError: if the model has no evidence, a site is missing or of another shape, there
-        are too few draws, or a tenth of them has zero density.
+        are too few draws, or a tenth of them have zero density.
 
     >>> import pyro, torch, pyro.distributions as dist
     >>> def model(x):

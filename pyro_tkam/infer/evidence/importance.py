@@ -32,16 +32,16 @@ FEWEST_PARTICLES = 25
 
 @dataclass(frozen=True)
 class WeightedDraws:
-    """Weighted draws of the posterior, per datum where the model's latents are.
+    """Weighted draws from the posterior, per datum if the latents are.
 
     :param log_weights: ``log p(x, z_s) - log q(z_s)``, ``(draw, *local)``, in nats.
     :param values: the drawn sites, each ``(draw, *plates, *event)``, of size 1 where data share the
         draws.
-    :param proposal: where they come from.
+    :param proposal: the distribution that they come from.
     :param resampler: turns log weights ``(*local, draw)`` into indices.
     :param ess_threshold: share of effective draws below which :attr:`weights` are those of
         resampled draws.
-    :param target_se: standard error that the evidence was to reach, in nats.
+    :param target_se: requested standard error of the evidence, in nats.
     """
 
     log_weights: Tensor
@@ -95,7 +95,7 @@ class WeightedDraws:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the weights can be trusted, and the evidence has the error that was asked for."""
+        """Whether the weights can be trusted, and whether the evidence has the requested error."""
         return self.evidence.verdict
 
     @cached_property
@@ -124,7 +124,7 @@ class WeightedDraws:
 
     @cached_property
     def ancestors(self) -> Tensor:
-        """Which of the weighted draws each of :attr:`samples` is, ``(draw, *local)``."""
+        """Index of the weighted draw behind each of :attr:`samples`, ``(draw, *local)``."""
         return self.resampler(self.log_weights.movedim(0, -1)).movedim(-1, 0)
 
 
@@ -133,8 +133,8 @@ class ImportanceSampling:
 
     Weights are ``w_s = p(x, z_s) / q(z_s)`` and the evidence is ``(1/S) Σ_s w_s`` (Raj 2025,
     arXiv:2506.14167, Eq. 26-28). Where all latents lie in the plates of the data, each datum has
-    its own weights and evidence; a prior that is the same for all data is drawn from once for all
-    of them. Draws carry no gradient.
+    its own weights and evidence; if the prior is the same for all data, they share its draws. Draws
+    carry no gradient.
 
     :param model: a Pyro model.
     :param guide: a Pyro guide that draws all latent sites; None draws from the prior.
@@ -142,10 +142,10 @@ class ImportanceSampling:
     :param resampler: ``"residual"``, ``"multinomial"``, ``"systematic"`` or ``"stratified"``.
     :param ess_threshold: weights are resampled where their effective sample size is below this
         share of ``S``.
-    :param target_se: standard error of the evidence to reach, in nats: so many more draws are made
-        as the first ``num_particles`` ask for.
-    :param max_particles: most draws in all.
-    :param joint: weigh all data as a whole, also where they are independent.
+    :param target_se: standard error of the evidence to reach, in nats: the first ``num_particles``
+        draws decide how many more are made.
+    :param max_particles: maximum number of draws in total.
+    :param joint: weight all data as a whole, even if they are independent.
     :raises ValueError: for an unknown name or a number out of range.
 
     >>> import pyro, torch, pyro.distributions as dist
@@ -194,8 +194,8 @@ class ImportanceSampling:
 
         :raises NotImplementedError: if a plate of the model subsamples.
         :raises ValueError: if the model has no latent or no observed site, data that
-            :func:`log_evidence` refuses, an improper or scaled prior, if the guide does not draw
-            what the model has a density of, or no weight is finite and positive.
+            :func:`log_evidence` refuses, or an improper or scaled prior; if the guide does not draw
+            the model's latent sites; or if no weight is finite and positive.
         :raises MemoryError: if there is no memory for so many draws.
         """
         checked = check_model(self.model, args, kwargs)

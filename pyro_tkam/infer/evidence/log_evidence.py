@@ -75,14 +75,15 @@ def log_evidence(
     Estimate ``log p(x) = log ∫ p(x|z) p(z) dz`` of a Pyro model, with its standard error and a
     diagnosis.
 
-    ``"auto"`` weighs prior draws where the data say little; then draws of Student-t distributions
-    at the optima of the posterior; else it runs 64 chains from a tempered start, and bridges from
-    distributions fitted to half of them to the other half, or weighs draws of these. It holds each
-    estimate against two searches, climbs from prior draws and 65,536 prior draws, and goes on until
-    one is trusted and its standard error reaches ``target_se``. It stops near ``max_evaluations``,
-    and says so if these end first. Where all latents lie in the plates of the data, the evidence is
-    per datum, from tempered runs of :class:`AutoMALA` instead of these chains. Where a discrete
-    latent has no finite support, as a Poisson count, it weighs draws of the prior or the guide.
+    ``"auto"`` first weights prior draws, which is enough if the data say little, and then draws
+    from Student-t distributions at the optima of the posterior. If neither works, it runs 64 chains
+    from a tempered start. It bridges from distributions fitted to half of the chains to the other
+    half, or weights draws from these distributions. It checks each estimate against two searches,
+    climbs from prior draws and 65,536 prior draws, and continues until an estimate is trusted and
+    its standard error reaches ``target_se``. It stops near ``max_evaluations``, and says so if the
+    budget runs out first. Where all latents lie in the plates of the data, the evidence is per
+    datum, from tempered runs of :class:`AutoMALA` instead of these chains. If a discrete latent has
+    no finite support, such as a Poisson count, it weights draws from the prior or the guide.
 
     :param model: a Pyro model with observed sites, called on ``args``.
     :param method: ``"auto"``; ``"importance"`` from prior or guide; ``"ais"`` (annealed importance
@@ -92,16 +93,15 @@ def log_evidence(
     :param kernel: moves tempered chains; :class:`AutoMALA` of the model if None. ``"auto"`` takes
         an :class:`EnsembleHMC` where data share latents.
     :param options: for ``"auto"``: ``target_se`` (nats; 0.03, and 0.01 per datum),
-        ``max_evaluations`` (3,000,000, and 400,000 per datum; at least 20000),
-        ``disable_progbar`` (a bar tells on a terminal what takes over two seconds) and ``guide``
-        (weighed where other estimates are not trusted, if these agree). For ``"importance"``:
-        those of :class:`ImportanceSampling`. For ``"ais"``: ``num_particles`` (500),
-        ``steps_between`` (10), ``warmup_steps`` (128). For the others: those of
-        :class:`ParallelTempering`.
+        ``max_evaluations`` (3,000,000, and 400,000 per datum; at least 20000), ``disable_progbar``
+        (on a terminal, a bar appears after two seconds) and ``guide`` (used if other estimates are
+        not trusted, but agree with its own). For ``"importance"``: those of
+        :class:`ImportanceSampling`. For ``"ais"``: ``num_particles`` (500), ``steps_between`` (10),
+        ``warmup_steps`` (128). For the others: those of :class:`ParallelTempering`.
     :return: value and standard error in nats, with a verdict.
     :raises ValueError: if the method is unknown, an option is out of range, or the model has no
         data, a datum that isn't finite, an improper prior, a likelihood that is zero wherever the
-        prior draws, or data and a distribution that spread each other.
+        prior draws, or data and a distribution that broadcast against each other.
     :raises TypeError: if the method doesn't take an option.
 
     >>> import pyro, torch, pyro.distributions as dist
@@ -273,18 +273,18 @@ def log_evidences(
     model: Model, many: Iterable[Any], *, executor: Executor | None = None, **options: Any
 ) -> list[Evidence]:
     """
-    Estimate the log evidence of a model at each of many arguments, here or on many workers.
+    Estimate the log evidence of a model for each of many arguments, here or on many workers.
 
-    Each estimate has a seed of its own, so that the same argument may be given several times, to
-    see how its estimates scatter. Results are the same to the bit on every executor. Where one
-    model holds all data in a plate, :func:`log_evidence` of that model is faster.
+    Each estimate has its own seed, so you can repeat an argument to see how much its estimates
+    vary. Results are the same to the bit on every executor. If one model holds all data in a plate,
+    :func:`log_evidence` of that model is faster.
 
     :param model: a Pyro model; workers in other processes must be able to unpickle it.
     :param many: its arguments, a tuple for each call, or its only argument: a tensor's rows are
         the data one by one.
     :param executor: see :func:`map_seeded`.
     :param options: those of :func:`log_evidence`.
-    :return: one evidence for each; ``sum`` adds up those of independent data.
+    :return: one evidence for each argument; ``sum`` adds the evidences of independent data.
     :raises TypeError, ValueError: as :func:`log_evidence` does.
 
     >>> import pyro, torch, pyro.distributions as dist

@@ -1,4 +1,4 @@
-"""What is wrong with the draws of chains, told from the draws and from how they came about."""
+"""What is wrong with the draws of chains, judged from the draws and the records of the run."""
 
 from __future__ import annotations
 
@@ -140,13 +140,13 @@ class ChainRun:
 
 
 def chain_verdict(run: ChainRun) -> Verdict:
-    """Look at chains.
+    """Diagnose chains.
 
     Thresholds are such that 30 runs of independent chains of 500 perfect draws have no finding, and
     one frozen chain of 64, or 8 chains half a standard deviation off, have one.
 
     :param run: their draws and records.
-    :return: the findings and what they rest on.
+    :return: the findings and the measures behind them.
     """
     length = run.draws.shape[1]
     if length < FEWEST_DRAWS:
@@ -164,7 +164,7 @@ def chain_verdict(run: ChainRun) -> Verdict:
 
 def warn_of(verdict: Verdict, whose: str, stacklevel: int = 4) -> None:
     """
-    Give one warning that tells all findings.
+    Give one warning with all findings.
 
     :param verdict: the findings.
     :param whose: what they are of.

@@ -60,8 +60,8 @@ class BatchRun(ABC):
     :param warmup_steps: number of first steps, dropped; as many as draws if None.
     :param num_chains: number of chains.
     :param disable_progbar: show no progress.
-    :param checkpoint: file to which the state is written, and from which the next run on the same
-        arguments goes on, to the same bits; none if None.
+    :param checkpoint: file to write the state to; the next run on the same arguments resumes from
+        it, to the same bits. None writes no file.
     :param checkpoint_every: steps between two writes.
     :raises ValueError: if a number is out of range, or the file's folder is missing.
     """

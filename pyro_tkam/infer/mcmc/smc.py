@@ -40,27 +40,27 @@ LARGEST_ERROR = 0.5  # nats
 class SMC(BatchRun):
     """Tempered sequential Monte Carlo of any Pyro model, with its evidence.
 
-    A first run chooses temperatures, metrics and step sizes. Then ``num_runs`` independent runs
-    take them as they are, so that each one's estimate of the evidence is unbiased (Del Moral,
-    Doucet and Jasra 2006, 10.1111/j.1467-9868.2006.00553.x); their mean is the evidence and their
-    scatter its error. The draws are the rows of these runs at the posterior, each run weighted by
-    its evidence.
+    A first run chooses temperatures, metrics and step sizes. Then ``num_runs`` independent runs use
+    them unchanged, so each run's estimate of the evidence is unbiased (Del Moral, Doucet and Jasra
+    2006, 10.1111/j.1467-9868.2006.00553.x). The mean of the estimates is the evidence, and their
+    scatter gives its error. The draws are the rows of these runs at the posterior, each run
+    weighted by its evidence.
 
     Sites with a flat prior start from ``N(0, 2²)`` on unconstrained coordinates.
 
     :param model: a Pyro model.
     :param num_particles: rows of a run, at least 64.
-    :param ess_threshold: effective share of the rows that a temperature keeps, in (0, 1).
+    :param ess_threshold: share of effective rows to keep at each temperature, in (0, 1).
     :param kernel: makes the moves: an :class:`EnsembleHMC` of this model if None, or a
         :class:`RandomWalk` for a model without gradients.
-    :param num_runs: runs that estimate, at least 4.
-    :param executor: workers for these runs, see :func:`map_seeded`; the results are the same to the
-        bit without one.
+    :param num_runs: number of runs that estimate the evidence, at least 4.
+    :param executor: workers for these runs, see :func:`map_seeded`; results are the same to the bit
+        without them.
     :param disable_progbar: show no progress.
-    :param checkpoint: file to which the state is written, and from which the next run on the same
-        arguments goes on, to the same bits; none if None.
+    :param checkpoint: file to write the state to; the next run on the same arguments resumes from
+        it, to the same bits. None writes no file.
     :param checkpoint_every: temperatures of the first run, and later runs, between two writes.
-    :raises TypeError: if the executor is none.
+    :raises TypeError: if ``executor`` is not an executor.
     :raises ValueError: if a number is out of range.
 
     >>> import pyro, pyro.distributions as dist
@@ -111,7 +111,7 @@ class SMC(BatchRun):
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Run on the model's arguments.
 
-        :raises ValueError: if the prior and the posterior share no support that draws find.
+        :raises ValueError: if the draws find no common support of prior and posterior.
         :raises KeyboardInterrupt: after Ctrl-C, between two temperatures or runs.
         """
         self._args = args
@@ -180,10 +180,10 @@ class SMC(BatchRun):
         self, num_samples: int | None = None, group_by_chain: bool = False
     ) -> dict[str, Tensor]:
         """
-        Return draws by site, ``(draw, ...)``, resampled so that all weigh the same, or with all
-        runs' rows ``(run, particle, ...)``, which :attr:`log_weights` belong to.
+        Return draws by site, ``(draw, ...)``, resampled to equal weights, or with all runs' rows
+        ``(run, particle, ...)``, which :attr:`log_weights` belong to.
 
-        :param num_samples: if given, so many draws with replacement.
+        :param num_samples: if given, draw this many with replacement.
         :param group_by_chain: keep the run dimension.
         """
         self._finished("position")

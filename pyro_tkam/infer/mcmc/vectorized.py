@@ -67,22 +67,22 @@ class VectorizedMCMC(BatchRun):
     """Runs many chains of a kernel in one batch; otherwise like :class:`pyro.infer.MCMC`.
 
     Chains start from an ensemble of 64 or more that is tempered from the prior to the posterior
-    (:class:`SMC`), in four populations that share nothing but temperature, metric and step size;
-    chains with ``initial_params``, or a kernel with an ``init_strategy`` of its own, start there.
-    They share the tuning that they find during warm-up. After :meth:`run`, ``sample_stats`` holds
-    ``lp, acceptance_rate, step_size, diverging, energy, reversible, failed, n_steps``
-    (evaluations of density and gradient), ``ancestor`` (draw of the prior from which a chain
-    descends) and, with :class:`EnsembleHMC`, ``capped`` (trajectories cut short), each
-    ``(chain, draw, *local)``, and :attr:`verdict` what is wrong with the draws, of which a warning
-    tells. A run may be interrupted and resumed (:attr:`state`, :meth:`resume`, ``checkpoint``).
+    (:class:`SMC`), in four populations that share only temperature, metric and step size; chains
+    with ``initial_params``, or with a kernel that has its own ``init_strategy``, start there. All
+    chains share the tuning found during warm-up. After :meth:`run`, ``sample_stats`` holds
+    ``lp, acceptance_rate, step_size, diverging, energy, reversible, failed, n_steps`` (evaluations
+    of density and gradient), ``ancestor`` (draw of the prior from which a chain descends) and, with
+    :class:`EnsembleHMC`, ``capped`` (trajectories cut short), each ``(chain, draw, *local)``.
+    :attr:`verdict` says what is wrong with the draws, and a warning reports it. A run may be
+    interrupted and resumed (:attr:`state`, :meth:`resume`, ``checkpoint``).
 
     :param kernel: an :class:`EnsembleHMC`, :class:`ULA`, :class:`MALA` or :class:`AutoMALA`.
     :param num_samples: number of draws kept of each chain.
     :param warmup_steps: number of steps at the posterior that adapt the kernel and are dropped; if
         None, 220 with an :class:`EnsembleHMC` and ``num_samples`` with others.
     :param initial_params: unconstrained values by site, with a leading dimension ``num_chains``
-        (none when it is 1); a kernel made from a ``potential_fn`` needs them, as nothing else tells
-        its sites.
+        (none when it is 1); a kernel made from a ``potential_fn`` needs them, because nothing else
+        defines its sites.
     :param num_chains: number of chains; if None, 64 with an :class:`EnsembleHMC` and 1 with others.
     :param hook_fn: called as ``hook_fn(kernel, params, stage, i)`` after each step, with all
         chains' parameters (of the whole ensemble during its warm-up).
@@ -90,12 +90,13 @@ class VectorizedMCMC(BatchRun):
     :param transforms: per site, from values to the unconstrained coordinates that the draws are
         mapped back with.
     :param save_params: names of the sites to keep; all if None.
-    :param checkpoint: file to which the state is written, and from which the next run on the same
-        arguments goes on, to the same bits; none if None.
+    :param checkpoint: file to write the state to; the next run on the same arguments resumes from
+        it, to the same bits. None writes no file.
     :param checkpoint_every: steps between two writes.
-    :param thin: steps of each draw that is kept, of which the last gives its values.
+    :param thin: number of steps for each draw that is kept; the last step gives its values.
     :raises TypeError: if ``kernel`` isn't one of these.
-    :raises ValueError: if a number is out of range, or ``initial_params`` are not one a chain.
+    :raises ValueError: if a number is out of range, or ``initial_params`` does not have one set of
+        values for each chain.
 
     >>> import pyro, torch, pyro.distributions as dist
     >>> from pyro_tkam.infer import MALA
@@ -166,8 +167,8 @@ class VectorizedMCMC(BatchRun):
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Run all chains on the model's arguments.
 
-        :raises ValueError: if the model or its data are not what they must be, or a site that
-            ``save_params`` or ``transforms`` name is none of the model's.
+        :raises ValueError: if the model or its data are not what they must be, or ``save_params``
+            or ``transforms`` names a site that the model doesn't have.
         :raises KeyboardInterrupt: after Ctrl-C, between two steps; the draws made so far are kept.
         """
         if self.kernel.model is not None:
@@ -200,7 +201,7 @@ class VectorizedMCMC(BatchRun):
         """
         Return draws by site, ``(chain * draw, ...)``, or ``(chain, draw, ...)`` grouped by chain.
 
-        :param num_samples: if given, so many draws with replacement.
+        :param num_samples: if given, draw this many with replacement.
         :param group_by_chain: keep the chain dimension.
         """
         return select_draws(self._drawn(), num_samples, group_by_chain)

@@ -15,7 +15,7 @@ from pyro_tkam._threads import in_turn
 
 
 class Statistics(Protocol):
-    """What an estimate says of itself."""
+    """Statistics of an estimate."""
 
     @property
     def metrics(self) -> dict[str, Tensor]:
@@ -24,13 +24,13 @@ class Statistics(Protocol):
 
 class MaximumLikelihood(ELBO):
     """
-    A negative log marginal likelihood whose gradient comes from posterior draws that carry none
-    themselves.
+    A negative log marginal likelihood whose gradient comes from posterior draws without gradients
+    of their own.
 
-    By Fisher's identity ``∇ log p(x) = E_{p(z|x)}[∇ log p(x, z)]``, so that draws, however made,
-    are held fixed and the log densities are differentiated. Subclasses make the draws; see
-    :class:`ImportanceMLE`, :class:`LangevinMLE` and :class:`SteppingstoneMLE`. ``statistics``
-    describes the last estimate.
+    By Fisher's identity, ``∇ log p(x) = E_{p(z|x)}[∇ log p(x, z)]``. The draws, however they are
+    made, are therefore held fixed, and only the log densities are differentiated. Subclasses make
+    the draws; see :class:`ImportanceMLE`, :class:`LangevinMLE` and :class:`SteppingstoneMLE`.
+    ``statistics`` describes the last estimate.
     """
 
     statistics: Statistics | None = None
@@ -77,7 +77,7 @@ class MaximumLikelihood(ELBO):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
-        Go on from a state.
+        Continue from a state.
 
         :param state: what :meth:`state_dict` returned.
         """

@@ -34,7 +34,7 @@ KernelFactory = Callable[..., LangevinKernel]
 @dataclass(frozen=True)
 class ChainStatistics:
     """
-    What chains say of themselves.
+    Statistics of the chains.
 
     :param log_evidence: estimate of each datum's log evidence, of the local plates' shape, or None.
     :param acceptance_rate: mean acceptance probability at each temperature that a kernel moves,
@@ -67,8 +67,8 @@ class PosteriorDraws:
         none are needed.
     :param last: where every chain ended, from which persistent ones go on.
     :param next_step_size: step size to carry to the next training step, ``(rungs,)``.
-    :param statistics: what the chains say of themselves.
-    :param lower_bound: what a guide that learns from its own draws maximizes, a scalar with its
+    :param statistics: statistics of the chains.
+    :param lower_bound: the bound that a guide maximizes with its own draws, a scalar with its
         gradient.
     """
 
@@ -156,7 +156,7 @@ class ChainMLE(MaximumLikelihood):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
-        Go on from a state.
+        Continue from a state.
 
         :param state: what :meth:`state_dict` returned.
         """

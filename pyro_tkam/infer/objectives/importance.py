@@ -37,7 +37,7 @@ LOG_PRIOR_GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
 @dataclass(frozen=True)
 class ImportanceStatistics:
     """
-    What an importance estimate says of itself, per datum of the mini-batch.
+    Statistics of an importance estimate, for each datum of the mini-batch.
 
     :param log_evidence: ``log (1/S) Σ_s w_s``, shape of the local plates.
     :param effective_sample_size: ``(Σ w)² / Σ w²``, between 1 and the number of particles, shaped
@@ -61,12 +61,12 @@ class ImportanceMLE(MaximumLikelihood):
     The value is ``-Σ_b log (1/S) Σ_s p(x_b | z_s)`` and the gradient
     ``-Σ_b Σ_s w_sb ∇[log p(x_b | z_s) + log p(z_s)]`` with weights ``w_sb ∝ p(x_b | z_s)`` (Raj
     2025, arXiv:2506.14167, Eq. 16 and 26-28). The ``S`` draws come from the prior and are shared by
-    the batch, so that the model runs once a draw. Draws carry no gradient: a prior learns through
-    its log density, or through a deterministic function of a fixed one.
+    the batch, so the model runs once per draw. Draws carry no gradient: a prior learns through its
+    log density, or through a deterministic function of a fixed one.
 
-    Works as ``SVI(model, None, optim, loss=ImportanceMLE())`` and, with a torch optimizer, as
-    ``ImportanceMLE()(model, None)(*args).backward()``. With a guide the draws come from it, one set
-    a datum, and the guide learns by the same weights, ``-Σ w ∇ log q(z|x)`` (reweighted
+    Use it as ``SVI(model, None, optim, loss=ImportanceMLE())`` or, with a torch optimizer, as
+    ``ImportanceMLE()(model, None)(*args).backward()``. With a guide, the draws come from the guide,
+    one set per datum, and the guide learns from the same weights, ``-Σ w ∇ log q(z|x)`` (reweighted
     wake-sleep's wake phase; the sleep phase is in :class:`WakeSleepMLE`).
 
     :param num_particles: number of draws ``S``.

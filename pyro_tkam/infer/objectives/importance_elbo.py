@@ -1,4 +1,4 @@
-"""The importance-weighted bound, by reparameterized draws of a guide."""
+"""The importance-weighted bound, from reparameterized draws of a guide."""
 
 import math
 from typing import Any
@@ -22,7 +22,7 @@ class ImportanceWeightedELBO(MaximumLikelihood):
     for each datum of the local plates; ``pyro.infer.RenyiELBO(alpha=0)`` averages those of the
     whole batch, which is a looser bound.
 
-    :param num_particles: number of draws ``S`` a datum.
+    :param num_particles: number of draws ``S`` per datum.
     :raises ValueError: for fewer than one particle.
 
     >>> import torch
@@ -51,7 +51,8 @@ class ImportanceWeightedELBO(MaximumLikelihood):
         :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
         :param guide: a guide whose sites can be reparameterized.
         :return: nats, scaled from the mini-batch to all data.
-        :raises ValueError: for no guide, and for one with a site that cannot be reparameterized.
+        :raises ValueError: for a missing guide, and for a guide with a site that cannot be
+            reparameterized.
         """
         particles = self._get_trace(model, guide, args, kwargs)
         bound = particles.log_importance.logsumexp(0) - math.log(self.num_particles)

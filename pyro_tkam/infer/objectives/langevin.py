@@ -21,8 +21,8 @@ GUIDE_OBJECTIVES = ("elbo", "inclusive")
 
 class LangevinMLE(ChainMLE):
     """
-    Maximum likelihood with posterior draws by a Langevin kernel, each datum's latents sampled by
-    themselves.
+    Maximum likelihood with posterior draws by a Langevin kernel, the latents of each datum sampled
+    separately.
 
     The gradient is ``-Σ_b E[∇ log p(x_b | z) + ∇ log p(z)]`` over the ends of chains that start
     from the prior and make ``num_steps`` steps on ``p(z | x_b)`` (Raj 2025, arXiv:2506.14167, Eq.
@@ -30,11 +30,11 @@ class LangevinMLE(ChainMLE):
     ``η``. Chains run in coordinates whose prior is standard normal where sites have an inverse CDF,
     in unconstrained ones elsewhere.
 
-    The *value* is ``-Σ_b E[log p(x_b | z)]``, as there is no evidence in draws of the posterior
-    alone: it is below the negative log evidence by ``KL(p(z|x) ‖ p(z))`` and must not be compared
-    with that of other objectives.
+    The *value* is ``-Σ_b E[log p(x_b | z)]``, because posterior draws alone give no evidence. It is
+    below the negative log evidence by ``KL(p(z|x) ‖ p(z))`` and must not be compared with the
+    values of other objectives.
 
-    With a *guide* the chains refine its draws: from ``z_0 ~ q(z | x_b)``, detached, ``num_steps``
+    With a *guide*, the chains refine its draws: from ``z_0 ~ q(z | x_b)``, detached, ``num_steps``
     steps on ``p(z | x_b)`` lead to ``z_K``, at which the model learns as above. The guide learns
 
     - with ``guide_objective="elbo"`` from its own draws, by the pathwise gradient of
@@ -42,26 +42,26 @@ class LangevinMLE(ChainMLE):
       chains' first evaluation of the likelihood gives too;
     - with ``"inclusive"`` from the chains' ends, by ``-Σ_b E[∇ log q(z_K | x_b)]``, the gradient of
       ``KL(q_K ‖ q)`` from their law, held fixed, to the guide (amortized MCMC; Li, Turner & Liu
-      2017, arXiv:1702.08343). It covers all that the chains reach, but learns only what the steps
-      add, and so needs many of them.
+      2017, arXiv:1702.08343). The guide covers everything that the chains reach, but it learns only
+      what the steps add, so it needs many steps.
 
-    Works as ``SVI(model, guide, optim, loss=LangevinMLE(ULA, step_size=0.1))`` and, with a torch
+    Use it as ``SVI(model, guide, optim, loss=LangevinMLE(ULA, step_size=0.1))`` or, with a torch
     optimizer, as ``LangevinMLE(...)(model, None)(*args).backward()``.
 
-    :param kernel: :class:`ULA`, :class:`MALA` or :class:`AutoMALA`, or one that is made, whose
-        model is not used. The step size that ``AutoMALA`` starts with is the mean accepted one of
-        the last training step; its ``min_step_size``, ``max_step_size`` and ``num_unadjusted`` make
-        it the paper's variant. Unless ``num_unadjusted`` is given, it makes its first quarter of
-        the steps without the Metropolis test, as chains would else stay in steep tails.
+    :param kernel: :class:`ULA`, :class:`MALA` or :class:`AutoMALA`, or an instance, whose model is
+        not used. ``AutoMALA`` starts with the mean accepted step size of the last training step;
+        its ``min_step_size``, ``max_step_size`` and ``num_unadjusted`` select the paper's variant.
+        Unless ``num_unadjusted`` is given, the first quarter of the steps skip the Metropolis test,
+        because chains would otherwise stay in steep tails.
     :param num_steps: steps of each chain.
     :param num_chains: chains of each datum.
     :param log_prior_gradient: ``"quadrature"`` differentiates the normalized log density;
-        ``"contrastive"`` subtracts its average over as many prior draws, those at which the chains
-        started unless there is a guide.
+        ``"contrastive"`` subtracts its average over as many prior draws, which are the chains'
+        starting points unless there is a guide.
     :param guide_objective: ``"elbo"`` or ``"inclusive"``, see above; the former needs a guide that
         can be reparameterized.
-    :param persistent: go on where the chains of the last training step ended; every call must get
-        the same data, and no guide.
+    :param persistent: continue where the chains of the last training step ended; every call must
+        get the same data, and no guide.
     :param options: of the kernel, such as ``step_size``.
     :raises ValueError: for an unknown name, numbers below one, and options that the kernel refuses.
     :raises TypeError: for another kernel.

@@ -49,10 +49,10 @@ class SteppingstoneMLE(ChainMLE):
 
     The value is minus the steppingstone or the thermodynamic estimate of the log evidence (Raj
     2025, arXiv:2506.14167, Eq. 31 and 35), from the second half of the steps. Its derivative with
-    the draws held fixed is *not* the gradient of the log evidence, as it forgets that the draws
-    depend on the parameters. The exact one, ``Σ_k (t_{k+1} E_{k+1}[∇L] - t_k E_k[∇L])``, telescopes
-    to ``E_{t=1}[∇L]``, so that the gradient comes from the ends of the chains at ``t = 1``, as in
-    :class:`LangevinMLE`.
+    the draws held fixed is *not* the gradient of the log evidence, because it ignores that the
+    draws depend on the parameters. The exact one, ``Σ_k (t_{k+1} E_{k+1}[∇L] - t_k E_k[∇L])``,
+    telescopes to ``E_{t=1}[∇L]``, so the gradient comes from the ends of the chains at ``t = 1``,
+    as in :class:`LangevinMLE`.
 
     :param kernel: see :class:`LangevinMLE`; step sizes are carried for each temperature.
     :param estimator: ``"steppingstone"`` or ``"thermodynamic"``; they have the same gradient.

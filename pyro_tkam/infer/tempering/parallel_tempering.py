@@ -100,7 +100,7 @@ class PowerPosteriors:
 
     @property
     def suggested_num_temperatures(self) -> int:
-        """Number of temperatures that the barrier asks for."""
+        """Number of temperatures suggested by the barrier."""
         return suggested_number(self.barrier[-1].item())
 
     @property
@@ -109,8 +109,8 @@ class PowerPosteriors:
         Split R-hat of the log likelihood at ``betas[1:]``, ``(temperature - 1, *local)``; 1 where
         chains agree.
 
-        It compares the halves of the chains, so that one chain is compared with itself. Draws at
-        ``t = 0`` come from the prior itself, where their log likelihood may be ``-inf``.
+        It compares the halves of the chains, so that a single chain is compared with itself. Draws
+        at ``t = 0`` come from the prior itself, where their log likelihood may be ``-inf``.
         """
         return recorded(self).rhat
 
@@ -135,13 +135,13 @@ class PowerPosteriors:
 class ParallelTempering(BatchRun):
     """Runs chains at many temperatures in one batch, exchanging states between neighbors.
 
-    Even and odd pairs of neighbors swap in turn, per chain and per datum (Raj 2025,
+    Even and odd pairs of neighbors swap alternately, per chain and per datum (Raj 2025,
     arXiv:2506.14167, Eq. 37). Chains start from the prior, which is sampled exactly at ``t = 0``
     where the model allows, in coordinates in which it is standard normal where sites have an
     inverse CDF. The warm-up is made of rounds of doubling length, between which an adaptive ladder
     moves to equal rejection; the first three rounds skip the Metropolis test. Each temperature has
-    step size and scales of its own. After :meth:`run`, :attr:`verdict` tells what is wrong with the
-    draws, of which a warning tells. A run may be interrupted and resumed (:attr:`state`,
+    its own step size and scales. After :meth:`run`, :attr:`verdict` says what is wrong with the
+    draws, and a warning reports it. A run may be interrupted and resumed (:attr:`state`,
     :meth:`resume`, ``checkpoint``).
 
     :param kernel: an :class:`EnsembleHMC`, :class:`ULA`, :class:`MALA` or :class:`AutoMALA` with a
@@ -155,11 +155,11 @@ class ParallelTempering(BatchRun):
     :param swap_every: number of steps between swaps.
     :param standard_normal: use coordinates with a standard normal prior where sites have them.
     :param keep_all: keep the draws of all temperatures, not only those of ``t = 1``.
-    :param max_evaluations: number of evaluations before which to stop, maybe with fewer draws; None
+    :param max_evaluations: maximum number of evaluations; the run may stop with fewer draws. None
         sets no limit.
     :param disable_progbar: show no progress.
-    :param checkpoint: file to which the state is written, and from which the next run on the same
-        arguments goes on, to the same bits; none if None.
+    :param checkpoint: file to write the state to; the next run on the same arguments resumes from
+        it, to the same bits. None writes no file.
     :param checkpoint_every: steps between two writes.
     :ivar prepared: the density of the model on arguments that were checked, where it was made
         before; set by :func:`log_evidence`, whose evidence has a verdict of its own.

@@ -26,28 +26,28 @@ LARGEST_FRAME = 256
 
 
 class AutoMALA(LangevinKernel):
-    """autoMALA: MALA whose step size is searched anew at each step, reversibly.
+    """autoMALA: MALA that searches for its step size at each step, reversibly.
 
     Biron-Lattes et al. 2024, arXiv:2310.16782; Raj 2025, arXiv:2506.14167, Eq. 82-85; see
     :func:`pyro_tkam.ops.automala.automala_step`. The initial step of the search and the scales of
     the preconditioner change only between rounds of doubling length during warm-up. The first three
-    rounds skip reversibility check and Metropolis test (unless ``num_unadjusted`` says otherwise),
-    as a chain that starts in a steep tail would stay there.
+    rounds skip the reversibility check and the Metropolis test (unless ``num_unadjusted`` says
+    otherwise), because a chain that starts in a steep tail would stay there.
 
-    Where chains share one law (no local data, no temperatures), the published kernel runs in
-    coordinates ``y = L⁻¹(z - μ)``, in which the draws of the last round have mean 0 and covariance
-    1, so that the three kinds of preconditioner agree and correlations don't slow it down. This is
-    a change of variables between rounds; within a round, nothing but the coordinates differs from a
-    run without it.
+    If all chains have the same target (no local data, no temperatures), the published kernel runs
+    in coordinates ``y = L⁻¹(z - μ)``, in which the draws of the last round have mean 0 and
+    covariance 1, so the three kinds of preconditioner agree, and correlations don't slow the kernel
+    down. The change of variables happens between rounds; within a round, only the coordinates
+    differ from a run without it.
 
     :param model: a Pyro model, or
     :param potential_fn: from unconstrained values by site to the potential energy; sampled from
         ``initial_params``.
-    :param step_size: leapfrog step with which the first searches start.
-    :param min_step_size: a search below it rejects.
-    :param max_step_size: a search above it rejects. Both are lengths in the coordinates in which
-        the kernel runs: after the first round of a standardized run, in standard deviations.
-    :param standardize: whether these are standardized, for up to 256 dimensions.
+    :param step_size: leapfrog step size at which the first searches start.
+    :param min_step_size: a search that goes below it rejects the step.
+    :param max_step_size: a search that goes above it rejects the step. Both are lengths in the
+        kernel's coordinates: after the first round of a standardized run, in standard deviations.
+    :param standardize: whether these coordinates are standardized, for up to 256 dimensions.
     :param options: see :class:`LangevinKernel`.
     :raises ValueError: unless ``0 < min_step_size <= step_size <= max_step_size``.
 

@@ -42,7 +42,7 @@ class LangevinKernel(MCMCKernel):
     :param max_plate_nesting: number of plate dimensions; found by running the model if None.
     :param init_strategy: where chains start, as in Pyro.
     :param batch_plates: names of plates whose data are sampled independently; found if None.
-    :param num_unadjusted: number of first steps without the Metropolis test; the kernel's own way
+    :param num_unadjusted: number of first steps without the Metropolis test; the kernel's default
         if None.
     :param trace_graph: record the density's tensor operations once (parameters of the model must
         stay fixed).
@@ -294,7 +294,7 @@ class LangevinKernel(MCMCKernel):
 def check_kernel(kernel: Any) -> LangevinKernel:
     """Return a kernel.
 
-    :raises TypeError: if it is none.
+    :raises TypeError: if it is not a kernel.
     """
     if not isinstance(kernel, LangevinKernel):
         raise TypeError(f"kernel must be an EnsembleHMC, ULA, MALA or AutoMALA, got {kernel!r}")

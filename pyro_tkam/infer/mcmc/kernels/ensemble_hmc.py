@@ -33,16 +33,16 @@ iterations otherwise."""
 class EnsembleHMC(LangevinKernel):
     """Hamiltonian Monte Carlo whose chains share step size, metric and trajectory length.
 
-    At each iteration all chains make ``n = ⌈h min(τ/ε, N/2)⌉`` leapfrog steps, ``h ~ U(0, 2)``, in
-    coordinates in which the covariance of the ensemble is 1; momentum and acceptance are a chain's
-    own. At a tenth of the iterations each of the ``n`` steps is a third as long. Warm-up adapts the
-    metric to all chains together, its correlations shrunk (Schäfer and Strimmer 2005) up to 512
-    dimensions, and standard deviations alone beyond, and ``ε`` to the harmonic mean of the
-    acceptance rates (Hoffman, Radul and Sountsov 2021). Then they are fixed: nothing in a step
-    depends on where a chain is, which leaves the target invariant.
+    In each iteration, all chains make ``n = ⌈h min(τ/ε, N/2)⌉`` leapfrog steps, ``h ~ U(0, 2)``, in
+    coordinates in which the covariance of the ensemble is 1; each chain has its own momentum and
+    acceptance. In a tenth of the iterations, each of the ``n`` steps is a third as long. Warm-up
+    adapts the metric to all chains together: with shrunk correlations (Schäfer and Strimmer 2005)
+    up to 512 dimensions, and with standard deviations alone beyond. It adapts ``ε`` to the harmonic
+    mean of the acceptance rates (Hoffman, Radul and Sountsov 2021). Then both are fixed: nothing in
+    a step depends on where a chain is, which leaves the target invariant.
 
-    With :class:`VectorizedMCMC` 64 chains run by default, and start by tempering; in
-    ``pyro.infer.MCMC`` each chain is one of a warmed-up ensemble of its own.
+    With :class:`VectorizedMCMC`, 64 chains run by default, from a tempered start. In
+    ``pyro.infer.MCMC``, each chain is a member of its own warmed-up ensemble.
 
     :param model: a Pyro model, or
     :param potential_fn: from unconstrained values by site to the potential energy; sampled from

@@ -15,7 +15,7 @@ class RandomWalk:
     """Random-walk Metropolis moves for :class:`SMC`, of models without gradients.
 
     :param num_steps: Metropolis steps that make one move, at least 1.
-    :param step_size: with which adaptation starts, positive, in standard deviations.
+    :param step_size: step size at which adaptation starts, positive, in standard deviations.
     :param target_accept_prob: acceptance rate to adapt to, in (0, 1).
     :raises ValueError: if a number is out of range.
 
