@@ -5,9 +5,8 @@ A learned prior in your own Pyro model
 *What does factor analysis gain if its factor need not be Gaussian?*
 
 Factor analysis explains a few measurements of each object by one hidden number, the factor. It
-usually assumes that the factor is normally distributed. This assumption is a habit, not knowledge.
-In this tutorial, an ordinary Pyro model *learns* the density of the factor from Fisher's 150
-irises.
+usually assumes that the factor is normally distributed. This assumption is mere convention. In
+this tutorial, an ordinary Pyro model *learns* the density of the factor from Fisher's 150 irises.
 """
 
 # %%

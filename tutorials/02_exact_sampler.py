@@ -53,8 +53,9 @@ def distribution_function(z):
 # The usual table
 # ---------------
 #
-# Take the nodes of a quadrature rule, cumulate their weights, look up ``u``, and interpolate
-# between the two neighboring nodes (Raj 2025, arXiv:2506.14167, Eq. 21-25). It looks harmless.
+# Take the nodes of a quadrature rule, compute the cumulative sum of their weights, look up ``u``,
+# and interpolate between the two neighboring nodes (Raj 2025, arXiv:2506.14167, Eq. 21-25). This
+# looks harmless.
 
 positions, gauss_weights = numpy.polynomial.legendre.leggauss(100)  # on [-1, 1]
 nodes, node_weights = torch.tensor((1 + positions) / 2), torch.tensor(gauss_weights / 2)
@@ -73,7 +74,7 @@ def usual_table(u):
 
 # %%
 # If ``z`` is the inverse of ``u``, then :math:`F(z) = u`. The difference :math:`F(z) - u` is
-# therefore the error of an inversion, as a probability.
+# therefore the error of an inversion, in units of probability.
 
 u = torch.linspace(1e-6, 1 - 1e-6, 20_001, dtype=torch.float64)
 with torch.no_grad():
@@ -119,9 +120,9 @@ print(f"estimated error of the table: {exact.quadrature_error:.1e}")
 assert exact.quadrature_error < 1e-9
 
 # %%
-# Does the bias matter? A Kolmogorov-Smirnov test shows how many draws it takes to notice it. The
-# test compares the largest distance between the empirical and the true distribution function with
-# :math:`1.95/\sqrt n`, which exact draws exceed with probability one in a thousand.
+# Does the bias matter? A Kolmogorov-Smirnov test shows whether 100,000 draws reveal it. The test
+# compares the largest distance between the empirical and the true distribution function with
+# :math:`1.95/\sqrt n`. Exact draws exceed this bound with a probability of one in a thousand.
 
 n = 100_000
 uniforms = torch.rand(n, dtype=torch.float64)

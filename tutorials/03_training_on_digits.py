@@ -83,16 +83,16 @@ assert effective < 10
 
 # %%
 # Only a few of the hundred draws explain an image. Training tolerates this well, because each image
-# pulls on the draws that resemble it. The *value* does not: an average over so few draws is an
-# underestimate.
+# pulls on the draws that resemble it. The *value* does not: the log of an average over so few draws
+# is biased downward.
 #
 # Langevin
 # --------
 #
 # For each image, a chain starts at a prior draw and moves toward numbers that explain the image. It
-# follows the gradient of the log density, plus noise. The gradient of the parameters is computed
-# where the chain ends. Each step needs the generator's gradient for every image. The loss is a
-# different quantity: the misfit at the ends of the chains, not an evidence.
+# follows the gradient of the log density, plus noise. The gradient with respect to the
+# parameters is computed at the end of the chain. Each step needs the generator's gradient for every
+# image. The loss is a different quantity: the misfit at the ends of the chains, not an evidence.
 
 by_langevin = new_model()
 with pyro.get_param_store().scope():

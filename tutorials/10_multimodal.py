@@ -95,8 +95,8 @@ fit(model, lambda rows: ({name: value[rows] for name, value in training.items()}
 
 # %%
 # The model was not told which modality would be missing. ``conditional`` gives the posterior mean
-# of each modality, given those that are present. Here that is the other half, which we compare with
-# the mean of the training halves, and the probabilities of the labels.
+# of each modality, given those that are present, and probabilities for labels. Here, we look at the
+# lower half, which we compare with the mean of the training halves, and at the labels.
 
 by_upper = model.conditional({"upper": held_out["upper"]}, num_particles=DRAWS)
 by_image = model.conditional(
@@ -163,8 +163,8 @@ flat = images.flatten(1)[train]
 fit(labeled, lambda rows: (flat[rows], labels[train][rows]), UPDATES)
 
 # %%
-# The judge is a classifier trained on the training digits. It has never seen a sample. Its accuracy
-# on real held-out digits is the best that samples can hope for.
+# To judge the samples, we use a classifier trained on the training digits. It has never seen a
+# sample. Its accuracy on real held-out digits is the benchmark for the samples.
 
 judge = train_classifier(images[train], labels[train], epochs=3 if SMALL else 30)
 wanted = torch.arange(10).repeat_interleave(100)

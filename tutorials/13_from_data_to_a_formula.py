@@ -13,7 +13,7 @@ the data again. The result is an expression.
 # A law of two variables
 # ----------------------
 #
-# This is the first example of pykan: :math:`y = \exp(\sin πx_1 + x_2^2)`. A penalty on the spread
+# This is pykan's first example: :math:`y = \exp(\sin πx_1 + x_2^2)`. A penalty on the spread
 # of the curves leaves only a few of them. ``prune`` removes the others, and a finer grid makes the
 # remaining curves accurate.
 
@@ -59,8 +59,8 @@ plots.formula_parity(formula, x, y, panel)
 # A law of physics, with no form chosen by hand
 # ---------------------------------------------
 #
-# Velocities add as :math:`(u + v)/(1 + uv)`. This is a sum inside a function, which is hard to see.
-# The smallest network finds it, and no form is chosen by hand.
+# Velocities add as :math:`(u + v)/(1 + uv)`. Written as a network, this is a sum inside a function,
+# which is hard to spot. The smallest network finds it, and no form is chosen by hand.
 
 u = 1.8 * torch.rand(1000, 2, dtype=torch.double) - 0.9
 total = u.sum(-1) / (1 + u.prod(-1))
@@ -102,8 +102,8 @@ scores = {
 print({name: round(score, 3) for name, score in scores.items()})
 
 # %%
-# The formula shows the three curves and how much it explains of the test data. A curve that none of
-# these forms explains stays a spline, ``phi`` in the expression.
+# The formula shows the three curves, and its R² says how much of the variance in the test data they
+# explain. If none of these forms explains a curve, it stays a spline, ``phi`` in the expression.
 
 scaled = torch.as_tensor(regressor.scaler_.transform(x_train))
 targets = torch.as_tensor(regressor.target_scaler_.transform(y_train[:, None]))

@@ -34,7 +34,7 @@ def conv_mixture(
 
     :param data_shape: shape of one image, ``(3, 32, 32)``.
     :param latent_dim: number ``Q`` of latents.
-    :param num_components: number ``P`` of components of each.
+    :param num_components: number ``P`` of components per latent.
     :param generator: a name in ``GENERATORS``.
     :param reference: name of the reference density.
     :param degree: of the Chebyshev polynomials of energies.
@@ -62,8 +62,8 @@ def conv_deep(
     noise_scale: float = 0.3,
 ) -> TKAM:
     """
-    Make the model with one energy of all latents over standard normal ones, sampled by Langevin
-    dynamics.
+    Make the model with one joint energy of all latents and a standard normal reference, sampled by
+    Langevin dynamics.
 
     :param data_shape: shape of one image, ``(3, 32, 32)``.
     :param latent_dim: number of latents.
@@ -72,7 +72,7 @@ def conv_deep(
     :param generator: a name in ``GENERATORS``.
     :param degree: of the Chebyshev polynomials of the energy.
     :param prior_steps: Langevin steps from the reference to a draw of the prior.
-    :param prior_step_size: their ``η``.
+    :param prior_step_size: step size ``η`` of these steps.
     :param noise_scale: standard deviation of the Gaussian likelihood.
     :raises ValueError: for an unknown name and for images of another shape than the generator's.
     """

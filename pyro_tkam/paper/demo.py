@@ -1,4 +1,4 @@
-"""Train two models on real digits, side by side, and say how good they are."""
+"""Train two models on real digits and compare their samples."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -63,12 +63,12 @@ MODELS: dict[str, Callable[[TrainConfig], TrainConfig]] = {
 @dataclass(frozen=True)
 class DemoResult:
     """
-    What the demo found, for each model.
+    Results of the demo, for each model.
 
     :param summaries: ``summary.json`` of each run.
-    :param shares: what the classifier thinks of each run's samples, and of ``"held-out digits"``.
-    :param distances: Fréchet distances to the digits trained on, in the classifier's features, of
-        as many samples of each run as digits are held out, and of ``"held-out digits"``.
+    :param shares: the classifier's judgment of each run's samples and of ``"held-out digits"``.
+    :param distances: Fréchet distances to the training digits, in the classifier's features, for
+        ``"held-out digits"`` and for as many samples of each run.
     """
 
     summaries: dict[str, dict[str, Any]]
@@ -81,16 +81,17 @@ def demo(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> D
     Train the strict model of the representation theorem and the autoregressive one, compare their
     samples with held-out digits, and write pictures of both.
 
-    The folder gets a run folder for each, ``demo.png``, ``curves.png`` and ``summary.json``. A demo
-    that was killed goes on where it was.
+    The folder gets a run folder for each model, ``demo.png``, ``curves.png`` and ``summary.json``.
+    A demo that was killed continues where it stopped.
 
     :param config: options of both runs; ``config.data`` is the name of a data set with labels. The
         autoregressive run takes Q = 2P + 1 latents, a guide, noise of .4, generators of 8 grid
-        points and three times the step size, which falls.
+        points and three times the step size, with a one-cycle schedule.
     :param folder: where to write.
     :param progress: show progress bars.
-    :raises ValueError: for data without labels, fewer than two held out, or several processes.
-    :raises BlockingIOError: for a folder that another process writes to.
+    :raises ValueError: for data without labels, fewer than two held-out digits, or several
+        processes.
+    :raises BlockingIOError: if another process is writing to the folder.
     """
     if config.data not in DATASETS:
         raise ValueError(

