@@ -46,7 +46,7 @@ def _train(options: Any) -> None:
     files = RunFolder(Path(options["run"]))
     if files.checkpoint.exists():
         raise ValueError(
-            f"{files.path} is already a run: continue it with `resume {files.path}`, or take a new "
+            f"{files.path} is already a run: continue it with `resume {files.path}`, or use a new "
             "folder"
         )
     _run(_config(options), files)
@@ -197,8 +197,7 @@ def _evidence(options: Any) -> None:
     print(f"wrote {folder}/evidence.json and {folder}/evidence.nc")
     if found.confirmed is False:
         raise ValueError(
-            "the cross-check by tempering disagrees beyond chance: the evidence is not to be "
-            "trusted"
+            "the cross-check by tempering disagrees by more than chance: do not trust the evidence"
         )
 
 

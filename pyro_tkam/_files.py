@@ -53,7 +53,7 @@ def disk_errors_named(path: Path) -> Iterator[None]:
         cause = _disk_error(error)
         if cause is None:
             raise
-        named = OSError(f"{path} could not be written, and its old content stays: {cause}")
+        named = OSError(f"{path} could not be written, and its old content is unchanged: {cause}")
         named.errno = error.errno if isinstance(error, OSError) else None
         raise named from error
 

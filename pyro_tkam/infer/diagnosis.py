@@ -208,10 +208,10 @@ def boundary_stuck_chains(run: TemperedRun) -> Finding | None:
     where = _rung(run, stuck.sum(0))
     seen = (
         f"{int(stuck.flatten(1).any(1).sum())} of {len(stuck)} chains hardly move, most at "
-        f"{where}, as at a bound"
+        f"{where}, as at a boundary"
     )
     advice = (
-        "see whether they sit at a boundary of the support; use a smaller step size or other "
+        "check whether they sit at a boundary of the support; use a smaller step size or other "
         "coordinates"
     )
     return Finding("boundary-stuck chains", seen, advice)
@@ -303,7 +303,7 @@ def bridge_verdict(bridge: CrossBridge, dim: int) -> Verdict:
             f"a sum of the bridge has {terms:.0f} effective terms, below {TERMS_LIMIT:.0f}: the "
             "normal distributions fitted to the draws overlap them too little"
         )
-        findings.append(Finding("little overlap", seen, "run longer, or take other coordinates"))
+        findings.append(Finding("little overlap", seen, "run longer, or use other coordinates"))
     fewest = bridge.effective_draws.min().item()
     needed = max(DRAWS_LIMIT / 2, dim * dim / SQUARED_COORDINATES)
     if fewest < needed:
@@ -386,7 +386,7 @@ def score_verdict(positions: Tensor, gradient: Tensor, names: Sequence[str]) -> 
         if wrong.any() and finding is None:
             where = int(torch.where(wrong, off, 0.0).argmax()) % len(names)
             seen = (
-                f"the density's gradient says that the draws of {names[where]!r} are {what} by "
+                f"the density's gradient shows that the draws of {names[where]!r} are {what} by "
                 f"{off.max():.2g} standard deviations"
             )
             advice = "check that model, arguments and data are those that were sampled"

@@ -97,7 +97,7 @@ def outputs_of(name: str, network: Callable[[Tensor], Any], images: Tensor) -> T
         found = network(images)
     except (IndexError, RuntimeError) as error:
         raise ValueError(
-            f"images must be such as {name} takes, got {images.dtype} of shape "
+            f"images must be valid for {name}, got {images.dtype} of shape "
             f"{tuple(images.shape)}: {error}"
         ) from error
     if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != len(images):

@@ -154,7 +154,7 @@ class TiltedPrior(PyroModule):
         given = [name for name, target in targets.items() if target is not None]
         if len(given) != 1:
             raise ValueError(
-                "samples, density or formula must be given, and one of them only, got "
+                "samples, density or formula must be given, and only one of them, got "
                 f"{given or 'none'}"
             )
         ridge = _checks.length("ridge", ridge)

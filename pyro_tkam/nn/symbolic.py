@@ -157,8 +157,8 @@ def fit_formulas(
     if most < SMALLEST_R2:
         warnings.warn(
             f"the best form of the library explains {100 * most:.3g}% of the variance, below "
-            f"{100 * SMALLEST_R2:g}%: it is no formula of this function; add forms to library=, or "
-            "shorten the interval",
+            f"{100 * SMALLEST_R2:g}%: it does not describe this function; add forms to "
+            "library=, or shorten the interval",
             stacklevel=2,
         )
     return [with_errors(candidate, x, y) for candidate in candidates[:num_candidates]]

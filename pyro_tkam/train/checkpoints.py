@@ -44,7 +44,7 @@ def check_stamp(content: dict[str, Any], objective: str) -> None:
     for name, wanted in stamp(objective).items():
         if content.get(name) != wanted:
             raise ValueError(
-                f"checkpoint must have {name} {wanted!r}, got {content.get(name)!r}; take a new "
+                f"checkpoint must have {name} {wanted!r}, got {content.get(name)!r}; use a new "
                 "folder, or resume with the version and objective that wrote it"
             )
 
@@ -61,7 +61,7 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
         with aside.open("wb") as file:
             torch.save(content, file)
         if fault := archive_fault(aside):
-            raise OSError(f"{path} could not be written, and its old content stays: {fault}")
+            raise OSError(f"{path} could not be written, and its old content is unchanged: {fault}")
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:

@@ -226,7 +226,7 @@ class StartConfig:
 
     :param samples: a .npy or .pt file of values inside the prior's interval, of shape ``(num,)``
         for all latents alike or ``(num, *latents)``; for "autoregressive", ``(num, latent_dim)``.
-    :param density: a distribution of torch with its numbers, such as "Normal(0.5, 0.2)".
+    :param density: a torch distribution with numeric arguments, such as "Normal(0.5, 0.2)".
     :param formula: a density up to a factor in one variable, such as ``exp(-(z - 1)**2)``.
     :param run: the run folder of a model whose learned prior is moved to this one.
     :param ridge: see :meth:`pyro_tkam.models.TiltedPrior.fit`.

@@ -268,7 +268,7 @@ class ELBOTraining(lightning.LightningModule):
         if lost := [name for name, parameter in used if id(parameter) not in own]:
             raise ValueError(
                 f"model must have its parameters in a module, as PyroParams, got {lost} from "
-                "pyro.param, which would not train"
+                "pyro.param, which would not be trained"
             )
 
     def _statistics(self) -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ def sole_owner(
         lock.acquire()
     except Timeout:
         raise BlockingIOError(
-            f"{folder} is in use{_described(owner)}; wait until it ends, or take another folder"
+            f"{folder} is in use{_described(owner)}; wait until it ends, or use another folder"
         ) from None
     _OWNED.append(folder)
     try:

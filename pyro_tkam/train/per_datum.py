@@ -145,8 +145,8 @@ class EvidenceReport:
         lines.append(f"trusted: {numbers['trusted']} of {numbers['num']}")
         if numbers["confirmed"] is False:
             lines.append(
-                "NOT to be trusted: the cross-check disagrees beyond chance, so all data are in "
-                "doubt"
+                "NOT to be trusted: the cross-check disagrees by more than chance, so all data are "
+                "in doubt"
             )
         elif untrusted:
             lines.append(

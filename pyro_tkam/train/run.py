@@ -170,7 +170,7 @@ def _check_claim(files: RunFolder, config: TrainConfig) -> None:
     if last_checkpoint(files) is not None and TrainConfig.load(files.config) != config:
         raise ValueError(
             f"{files.path}: this run has a different configuration, {files.config}; "
-            "take a new folder"
+            "use a new folder"
         )
 
 

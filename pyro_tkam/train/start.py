@@ -32,7 +32,7 @@ def parse_density(text: str) -> Distribution:
     is_kind = isinstance(kind, type) and issubclass(kind, Distribution)
     if call is None or not is_kind or kind is Distribution:
         raise ValueError(
-            "start.density must be a distribution of torch with its numbers, such as "
+            "start.density must be a torch distribution with numeric arguments, such as "
             f"'Normal(0.5, 0.2)', got {text!r}"
         )
     try:

@@ -121,7 +121,7 @@ def test_what_the_cross_check_disagrees_on_is_not_trusted(num_disagreeing, confi
         30 - num_disagreeing
     )
     assert ("NOT to be trusted" in str(report)) == (num_disagreeing > 0)
-    assert ("the cross-check disagrees beyond chance" in str(report)) == (not confirmed)
+    assert ("the cross-check disagrees by more than chance" in str(report)) == (not confirmed)
 
 
 def test_without_checks_nothing_is_confirmed():
@@ -163,4 +163,4 @@ def test_the_command_fails_where_the_check_does(num_disagreeing, code, monkeypat
     assert main(["evidence", "a run"]) == code
     output = capsys.readouterr()
     assert "estimated for 30 held-out data" in output.out
-    assert ("disagrees beyond chance" in output.err) == (code == 1)
+    assert ("disagrees by more than chance" in output.err) == (code == 1)

@@ -131,7 +131,7 @@ def _warn(evidences: Mapping[str, Evidence]) -> None:
         wide = ", ".join(f"{name!r} ({width} times)" for name, width in vague.items())
         warnings.warn(
             f"some prior is far wider than its posterior in {wide}: a Bayes factor is inversely "
-            "proportional to such a width, so choose it on purpose or compare by prediction",
+            "proportional to this width, so choose it deliberately or compare predictions",
             stacklevel=3,
         )
 

@@ -231,7 +231,7 @@ class JointEvidence:
 
 def _of_few_weights(evidence: Evidence, budget: Budget) -> Evidence:
     """Say that an estimate is what little a budget allowed."""
-    seen = f"no route was done within {budget.total} evaluations, so weights are few"
+    seen = f"no method finished within {budget.total} evaluations, so there are few weights"
     finding = Finding("budget spent", seen, "raise max_evaluations")
     return replace(evidence, verdict=evidence.verdict + Verdict((finding,)))
 

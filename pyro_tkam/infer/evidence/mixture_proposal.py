@@ -171,14 +171,16 @@ class FittedProposal(MixtureProposal):
             return Verdict(
                 (
                     Finding(
-                        "missed mode", "each search found more mass, and no other was made", advice
+                        "missed mode",
+                        "each search found more mass, and no further search was made",
+                        advice,
                     ),
                 )
             )
         share = RULE_OF_THREE / climbs
         reach = (
-            f"{climbs} climbs from the prior sought modes; one to which under {share:.1g} of "
-            "them lead may be missing"
+            f"{climbs} climbs from the prior searched for modes; a mode that under {share:.1g} of "
+            "them reach may be missing"
         )
         if self.gain == 0:
             return Verdict(notes=(reach,))
@@ -186,9 +188,9 @@ class FittedProposal(MixtureProposal):
             f"climbs from the prior found modes that chains had missed, worth {self.gain:.2f} nats"
         )
         if self.luck:
-            seen += f", but only {self.luck} of {climbs} climbs ended there: others may be left"
+            seen += f", but only {self.luck} of {climbs} climbs ended there: others may be missing"
         elif counted:
-            return Verdict(notes=(f"{seen}; they are counted", reach))
+            return Verdict(notes=(f"{seen}; they are included", reach))
         return Verdict((Finding("missed mode", seen, advice),))
 
     def _of_run(self) -> Verdict:

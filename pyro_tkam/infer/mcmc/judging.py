@@ -203,8 +203,8 @@ def _stray(run: ChainRun) -> Finding | None:
         return None
     worst = pooled.max(0).values
     seen = (
-        f"{int(stray.any(1).sum())} of {len(stray)} chains are away from the others, by up to "
-        f"{worst.max():.1f} errors at {_name(run, worst)}"
+        f"{int(stray.any(1).sum())} of {len(stray)} chains are far from the others, by up to "
+        f"{worst.max():.1f} standard errors at {_name(run, worst)}"
     )
     return Finding("stray chains", seen, "run longer, or reparameterize")
 
@@ -224,7 +224,7 @@ def _energy(run: ChainRun) -> Finding | None:
     if run.energy is None or run.bfmi >= LEAST_BFMI:
         return None
     seen = f"E-BFMI is {run.bfmi:.2f} (limit {LEAST_BFMI})"
-    return Finding("slow energy", seen, "reparameterize, such as by LocScaleReparam")
+    return Finding("slow energy", seen, "reparameterize, for example with LocScaleReparam")
 
 
 def _diverging(run: ChainRun) -> Finding | None:
@@ -239,8 +239,8 @@ def _failed(run: ChainRun) -> Finding | None:
     share = run.failed.double().mean().item()
     if share <= MOST_FAILED:
         return None
-    seen = f"{share:.1%} of proposals meet a density that is not finite"
-    advice = "see where the density is NaN, infinite or raises"
+    seen = f"{share:.1%} of proposals hit a density that is not finite"
+    advice = "find where the density is NaN or infinite, or where the model raises"
     return Finding("failed proposals", seen, advice)
 
 
@@ -248,7 +248,7 @@ def _capped(run: ChainRun) -> Finding | None:
     share = 0.0 if run.capped is None else run.capped.double().mean().item()
     if share <= MOST_CAPPED:
         return None
-    seen = f"{share:.0%} of trajectories are shorter than wanted"
+    seen = f"{share:.0%} of trajectories are cut off at max_steps"
     return Finding("capped trajectories", seen, "raise max_steps, or reparameterize")
 
 

@@ -194,8 +194,8 @@ class SMC(BatchRun):
         weights = self.log_weights
         if weights.ndim > 2:
             raise ValueError(
-                "group_by_chain must be True for a model with local plates, whose data have "
-                "weights of their own, got False"
+                "group_by_chain must be True for a model with local plates, where each datum "
+                "has its own weights, got False"
             )
         flat = weights.flatten()
         num = len(flat) if num_samples is None else num_samples

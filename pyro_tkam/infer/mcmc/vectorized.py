@@ -272,8 +272,8 @@ class VectorizedMCMC(BatchRun):
         if size > LARGE:
             warnings.warn(
                 f"the draws will take {size / 1e9:.1f} GB of memory, {self.num_chains} chains of "
-                f"{self.num_samples} draws of {numbers} numbers; fewer num_samples take less, with "
-                f"thin above {self.thin} for draws as good",
+                f"{self.num_samples} draws of {numbers} numbers; lower num_samples to save "
+                f"memory, and raise thin above {self.thin} to keep the quality of the draws",
                 UserWarning,
                 stacklevel=4,
             )

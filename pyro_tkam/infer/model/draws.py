@@ -405,7 +405,7 @@ def _trace(fn: Any, messenger: Messenger, args: Any, kwargs: Any) -> poutine.Tra
         if not any(word in told for word in _OF_SHAPES) or any(word in told for word in _OF_VALUES):
             raise
         raise ValueError(
-            "model and guide must take latent values with a dimension of draws left of all plates, "
+            "model and guide must take latent values with draws in a dimension left of all plates, "
             f"got {type(error).__name__}: {told}; write (X * b).sum(-1) for X.matmul(b) or X @ b, "
             "and b[..., index] for b[index]"
         ) from error

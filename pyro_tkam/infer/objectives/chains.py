@@ -281,8 +281,8 @@ class ChainMLE(MaximumLikelihood):
             return
         self._warned = True
         warnings.warn(
-            f"{stuck:.1%} of the chains did not move in {len(rate)} steps, so the gradient is "
-            "partly that of their starts; take a smaller step_size or more steps",
+            f"{stuck:.1%} of the chains did not move in {len(rate)} steps, so the gradient "
+            "comes partly from their starting points; use a smaller step_size or more steps",
             stacklevel=2,
         )
 

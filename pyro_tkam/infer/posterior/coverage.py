@@ -116,7 +116,7 @@ def missed_verdict(peaks: Peaks, log_evidence: float) -> Verdict:
     lacking = peaks.log_mass[peaks.missed]
     gain = torch.cat([lacking, lacking.new_tensor([log_evidence])]).logsumexp(0)
     seen = (
-        f"climbs from prior draws found {len(lacking)} mode(s) in which too few draws lie, worth "
+        f"climbs from prior draws found {len(lacking)} mode(s) with too few draws, worth "
         f"{gain.item() - log_evidence:.2g} nats"
     )
     return Verdict((Finding("missed mode", seen, "give a guide that covers all modes"),))
@@ -134,8 +134,8 @@ def rare_verdict(peaks: Peaks, num_ended: int) -> Verdict:
     lucky = (hits < FEWEST_HITS) & ((hits < num_ended) | (hits == 0))
     if not lucky.any():
         return Verdict()
-    seen = f"{int(hits[lucky].amin())} of {num_ended} prior draws led to a mode that counts"
-    finding = Finding("rare mode", f"{seen}: others may be left", "give a guide that covers it")
+    seen = f"{int(hits[lucky].amin())} of {num_ended} prior draws led to a mode with notable mass"
+    finding = Finding("rare mode", f"{seen}: others may be missing", "give a guide that covers it")
     return Verdict((finding,))
 
 

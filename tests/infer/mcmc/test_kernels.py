@@ -203,10 +203,10 @@ def test_a_kernel_takes_parameters_it_did_not_return() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: MALA(), "model or potential_fn must be given, and one of them only, got "),
+        (lambda: MALA(), "model or potential_fn must be given, and only one of them, got "),
         (
             lambda: ULA(gaussian, lambda params: params["z"]),
-            "model or potential_fn must be given, and one of them only, got ",
+            "model or potential_fn must be given, and only one of them, got ",
         ),
         (lambda: ULA(gaussian, step_size=0.0), "step_size"),
         (lambda: MALA(gaussian, step_size=float("nan")), "step_size"),

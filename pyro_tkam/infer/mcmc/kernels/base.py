@@ -65,7 +65,7 @@ class LangevinKernel(MCMCKernel):
     ) -> None:
         if (model is None) == (potential_fn is None):
             raise ValueError(
-                "model or potential_fn must be given, and one of them only, got "
+                "model or potential_fn must be given, and only one of them, got "
                 f"{'neither' if model is None else 'both'}"
             )
         if model is not None:
