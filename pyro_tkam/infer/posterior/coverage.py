@@ -131,7 +131,7 @@ def rare_verdict(peaks: Peaks, num_ended: int) -> Verdict:
     :param num_ended: how many prior draws led to any optimum.
     """
     hits = peaks.optima.same_peak.long() @ peaks.optima.hits
-    lucky = (hits < FEWEST_HITS) & ((hits < num_ended) | (hits == 0))
+    lucky = peaks.optima.flat & (hits < FEWEST_HITS) & ((hits < num_ended) | (hits == 0))
     if not lucky.any():
         return Verdict()
     seen = f"{int(hits[lucky].amin())} of {num_ended} prior draws led to a mode with notable mass"
@@ -149,7 +149,7 @@ def unlike_verdict(peaks: Peaks, num_seen: int) -> Verdict:
     :param peaks: of an evidence.
     :param num_seen: how many prior draws climbed, or are explained by the modes that are known.
     """
-    unlike = peaks.optima.unlikeness
+    unlike = peaks.optima.take(peaks.optima.flat).unlikeness
     if unlike < UNLIKE:
         return Verdict()
     seen_down_to = (num_seen / RULE_OF_THREE) ** (1 / peaks.optima.location.shape[-1])

@@ -56,12 +56,15 @@ class Optima:
         ``(number,)``.
     :param hits: how many prior draws climbed to each, or are as dense as it makes them,
         ``(number,)``.
+    :param flat: whether a peak is where the curvature there puts it, ``(number,)``; it may be
+        further where a climb stopped on a slope, as of a ridge or a funnel.
     """
 
     location: Tensor
     scale_tril: Tensor
     log_mass: Tensor
     hits: Tensor
+    flat: Tensor
 
     def __len__(self) -> int:
         return len(self.location)
@@ -158,12 +161,12 @@ def find_optima(target: PosteriorTarget, starts: Tensor, scale: Tensor, most_ste
     ends = climb(target.with_gradient, starts, scale, most_steps)
     order = ends.value.argsort(descending=True)
     order = order[ends.converged[order]]
-    found: list[Optima] = []
+    found = none_of(target.dim)
     largest = -math.inf
     left = order
     slopes = 0
     while len(left) and len(found) < MOST_OPTIMA and slopes < MOST_SLOPES:
-        one = _peak(target, ends.position[left[0]].double(), ends.value[left[0]], scale)
+        one = _described(target, ends.position[left[0]].double(), ends.value[left[0]], scale)
         if one is None:
             left = left[1:]
             slopes = slopes + 1
@@ -172,41 +175,49 @@ def find_optima(target: PosteriorTarget, starts: Tensor, scale: Tensor, most_ste
         away[0] = False
         largest = max(largest, one.log_mass.item())
         if one.log_mass.item() > largest + math.log(LEAST_SHARE):
-            found.append(replace(one, hits=(~away).sum()[None]))
+            hits = (~away).sum()[None]
+            if not one.flat and len(peak := _led_to_peak(target, one, scale)):
+                found = found.joined(replace(peak, hits=hits))
+                hits = torch.zeros_like(hits)
+            found = found.joined(replace(one, hits=hits))
         left = left[away]
-    return Optima.of(found) if found else none_of(target.dim)
+    return found
 
 
 def none_of(dim: int) -> Optima:
     """Return no optima, in so many dimensions."""
     none = torch.zeros(0, dim, dtype=torch.float64)
-    return Optima(none, none.new_zeros(0, dim, dim), none.new_zeros(0), torch.zeros(0).long())
+    counts = torch.zeros(0, dtype=torch.long)
+    return Optima(none, none.new_zeros(0, dim, dim), none.new_zeros(0), counts, counts.bool())
 
 
-def _peak(target: PosteriorTarget, location: Tensor, value: Tensor, scale: Tensor) -> Optima | None:
+def _led_to_peak(target: PosteriorTarget, end: Optima, scale: Tensor) -> Optima:
     """
-    Return the peak where a climb ended, or that Newton's steps lead to where the slope is not zero;
-    None where these find none, as on the slope of a funnel.
+    Follow Newton's steps from a climb's end where the slope is not flat; return none where they
+    lead to no peak.
     """
     for _ in range(NEWTON_STEPS):
-        described = _described(target, location, value, scale)
-        if described is None:
-            return None
-        factor, log_mass = described
-        slope = target.with_gradient(location[None].to(target.dtype))[1][0].double()
-        ahead = factor.mT @ slope
-        if ahead.square().sum() <= APART:
-            no_hits = torch.zeros(1, dtype=torch.long)
-            return Optima(location[None], factor[None], log_mass[None], no_hits)
-        location = location + factor @ ahead
-        value = target.log_joint(location[None].to(target.dtype))[0]
-    return None
+        location = end.location + _newton_step(target, end)
+        value = target.log_joint(location.to(target.dtype))[0]
+        further = _described(target, location[0], value, scale)
+        if further is None:
+            break
+        if further.flat:
+            return further
+        end = further
+    return none_of(target.dim)
+
+
+def _newton_step(target: PosteriorTarget, end: Optima) -> Tensor:
+    """Return how far the peak of a quadratic with that slope and curvature is, ``(1, dim)``."""
+    slope = target.with_gradient(end.location.to(target.dtype))[1].double().unsqueeze(-1)
+    return (end.scale_tril @ (end.scale_tril.mT @ slope)).squeeze(-1)
 
 
 def _described(
     target: PosteriorTarget, location: Tensor, value: Tensor, scale: Tensor
-) -> tuple[Tensor, Tensor] | None:
-    """Return the factor of the inverse curvature, and the mass; None where there is no peak."""
+) -> Optima | None:
+    """Return curvature and mass at the end of a climb; None where it does not curve as a peak."""
     width = NARROWEST * scale.double()
     for _ in range(CURVATURE_ROUNDS):
         factor = _inverse_factor(_curvature(target.with_gradient, location, width, target.dtype))
@@ -221,7 +232,10 @@ def _described(
     if factor is None:
         return None
     log_volume = factor.diagonal().log().sum() + target.dim / 2 * math.log(2 * math.pi)
-    return factor, value + log_volume
+    none = torch.zeros(1, dtype=torch.long)
+    end = Optima(location[None], factor[None], (value + log_volume)[None], none, none.bool())
+    ahead = end.distance(location + _newton_step(target, end))[0]
+    return replace(end, flat=ahead <= APART)
 
 
 def _curvature(

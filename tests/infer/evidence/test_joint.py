@@ -6,6 +6,7 @@ fails falsely with probability below 1e-5; seeds are fixed all the same.
 
 import itertools
 import math
+from dataclasses import replace
 
 import pyro
 import pyro.distributions as dist
@@ -116,8 +117,17 @@ def two_peaks(dim: int, hits: tuple[int, int], ratio: float, apart: float = 100.
     widths = torch.tensor([1.0, 1 / ratio]).double()
     scale_tril = widths[:, None, None] * torch.eye(dim).double()
     zeros = torch.zeros(2).double()
-    optima = Optima(location, scale_tril, zeros, torch.tensor(hits))
+    flat = torch.ones(2, dtype=torch.bool)
+    optima = Optima(location, scale_tril, zeros, torch.tensor(hits), flat)
     return Peaks(optima, zeros, zeros.bool())
+
+
+def test_the_end_of_a_climb_on_a_slope_is_no_mode_found_by_luck() -> None:
+    peaks = two_peaks(2, (1, 100), 3.0)
+    assert rare_verdict(peaks, 101).names == {"rare mode"}
+    sloped = replace(peaks, optima=replace(peaks.optima, flat=torch.tensor([False, True])))
+    assert not rare_verdict(sloped, 101).names
+    assert not unlike_verdict(sloped, 10).names
 
 
 @pytest.mark.parametrize(
@@ -141,7 +151,7 @@ def test_modes_found_by_luck_and_of_unlike_widths(dim, hits, ratio, apart, rare,
 
 def test_climbs_to_one_place_are_counted_together() -> None:
     optima = two_peaks(2, (5, 3), 1.0).optima
-    moved = Optima(optima.location + 0.1, optima.scale_tril, optima.log_mass, optima.hits)
+    moved = replace(optima, location=optima.location + 0.1)
     both = optima.joined(moved.take(torch.tensor([0])))
     assert len(both) == 2
     assert sorted(both.hits.tolist()) == [3, 10]
@@ -295,10 +305,13 @@ def test_a_climb_that_stops_short_of_a_peak_is_led_there(monkeypatch: pytest.Mon
     start = torch.zeros(1, 2)  # 5 and 3 standard deviations away
     stopping_short(monkeypatch, start, target.log_joint(start).item())
     found = find_optima(target, start, torch.ones(2), MOST_STEPS)
+    peak = found.take(found.flat)
     shrunk = torch.tensor([[0.5, -0.3]]).double() / 1.01
-    torch.testing.assert_close(found.location, shrunk, atol=1e-4, rtol=0)
+    torch.testing.assert_close(peak.location, shrunk, atol=1e-4, rtol=0)
     exact = dist.Normal(0.0, 1.01**0.5).log_prob(torch.tensor([0.5, -0.3])).sum().item()
-    assert found.log_mass.item() == pytest.approx(exact, abs=1e-3)
+    assert peak.log_mass.item() == pytest.approx(exact, abs=1e-3)
+    assert peak.hits.tolist() == [1]
+    assert found.hits.sum() == 1  # the end itself stays a place to draw from
 
 
 def test_the_slope_of_a_funnel_is_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +322,7 @@ def test_the_slope_of_a_funnel_is_no_peak(monkeypatch: pytest.MonkeyPatch) -> No
     target = target_of(model)  # unconstrained, where the density grows into the neck
     start = torch.tensor([[1.0] + [0.1] * 8])  # curved as a peak is, but not flat
     stopping_short(monkeypatch, start, target.log_joint(start).item())
-    assert len(find_optima(target, start, torch.ones(9), MOST_STEPS)) == 0
+    assert not find_optima(target, start, torch.ones(9), MOST_STEPS).flat.any()
 
 
 def test_draws_that_lack_a_peak_are_told_and_those_that_have_it_are_not() -> None:
@@ -454,6 +467,7 @@ def test_weights_of_the_posterior_itself_are_the_evidence() -> None:
         0.5**0.5 * torch.eye(2).double()[None],
         torch.zeros(1).double(),
         torch.ones(1).long(),
+        torch.ones(1).bool(),
     )
     proposal = optima.mixture()._replace(df=torch.tensor([math.inf]).double())
     weights = weigh(target_of(model), proposal, 100)[1]
