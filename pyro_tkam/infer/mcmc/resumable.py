@@ -321,9 +321,9 @@ def select_draws(
     Return draws by site as Pyro's samplers do.
 
     :param samples: ``(chain, draw, ...)`` by site.
-    :param num_samples: if given, so many draws with replacement.
+    :param num_samples: if given, draw this many with replacement.
     :param group_by_chain: keep the chain dimension.
-    :raises ValueError: for a number of draws that is none.
+    :raises ValueError: if ``num_samples`` is not a whole number of at least 0.
     """
     if num_samples is not None:
         whole_number("num_samples", num_samples, 0)

@@ -204,8 +204,8 @@ class BoundModel:
         """
         Hold the model's parameters while chains move.
 
-        None is differentiated, as nobody asks for its gradient; those of torch's own modules and of
-        what ``pyro.module`` registers stay as they are, since Pyro warns of a module whose
+        No parameter is differentiated, as its gradient is not needed; those of torch's own modules
+        and of what ``pyro.module`` registers stay as they are, since Pyro warns of a module whose
         parameters require none.
 
         :param guide: what chains start from; its parameters are left alone.

@@ -23,20 +23,20 @@ class WakeSleepMLE(ImportanceMLE):
     """
     Maximum likelihood by wake-sleep, with importance weights in the wake phase.
 
-    Value and the model's gradient are those of :class:`ImportanceMLE` with draws from the guide.
-    The guide learns by ``-Σ_b E[∇ log q(z | x')]`` over dreams ``(z, x') ~ p(z, x)``, as many as
-    there are data in the batch and held fixed: a step of ``E_{p(x)} KL(p(z|x) ‖ q(z|x))`` (sleep
-    phase; Hinton et al. 1995, Science 268:1158; Bornschein & Bengio 2015, arXiv:1406.2751, Eq. 9).
-    Dreams are draws of the model as it is, exact where its prior's are, so that this gradient is
-    unbiased and needs no weights; but a guide learns where the model dreams, and not where the data
-    are until they look alike.
+    The value and the model's gradient are those of :class:`ImportanceMLE` with draws from the
+    guide. The guide learns from ``-Σ_b E[∇ log q(z | x')]`` over dreams ``(z, x') ~ p(z, x)``, one
+    for each datum of the batch and held fixed: a gradient step on ``E_{p(x)} KL(p(z|x) ‖ q(z|x))``
+    (sleep phase; Hinton et al. 1995, Science 268:1158; Bornschein & Bengio 2015, arXiv:1406.2751,
+    Eq. 9). Dreams are draws from the current model. If the prior is sampled exactly, this gradient
+    is unbiased and needs no weights. But the guide learns where the model dreams, which is not
+    where the data are until the two look alike.
 
-    A dream takes the place of the data in the arguments of the guide. Therefore every observed site
-    must be named as the argument that holds its data, or as its key where the argument is a
-    dictionary. What a mask hides stays as it is in the data.
+    A dream replaces the data in the arguments of the guide. Every observed site must therefore have
+    the name of the argument that holds its data, or of its key if the argument is a dictionary.
+    Masked data stay as they are.
 
     :param options: of :class:`ImportanceMLE`.
-    :raises ValueError: as there.
+    :raises ValueError: as :class:`ImportanceMLE` does.
 
     >>> import torch
     >>> from pyro_tkam.models import TKAM, AmortizedGuide
@@ -64,7 +64,7 @@ def dream(
     Draw latents and data from a model, without gradients.
 
     :param model: a Pyro model.
-    :param args: its arguments, of which those that hold data give way to what is drawn.
+    :param args: its arguments; those that hold data are replaced by what is drawn.
     :param kwargs: its keyword arguments.
     :return: values of the latent sites, each ``(1, *batch, *event)``, and the arguments with the
         data drawn.

@@ -77,7 +77,7 @@ class AdaptiveLadder:
 
 def make_ladder(schedule: str | Tensor, num_temperatures: int) -> Ladder:
     """
-    Return the ladder of a name (``"adaptive"``, ``"power"``, ``"linear"``) or of given inverse
+    Return the ladder with a name (``"adaptive"``, ``"power"``, ``"linear"``) or of given inverse
     temperatures.
 
     :raises ValueError: if the name is unknown or ``num_temperatures < 2``.
