@@ -124,8 +124,11 @@ def laplace_evidence(search: Search, error: float) -> Evidence | None:
 
 
 def _by_normal(search: Search, error: float) -> Evidence | None:
-    """Weigh draws of normal distributions, if they are nearly all worth the same."""
-    normal = _normal(search.optima)
+    """Weigh draws of normal distributions at peaks, if they are nearly all worth the same."""
+    peaks = search.optima.take(search.optima.flat)
+    if not len(peaks):
+        return None
+    normal = _normal(peaks)
     pilot = weigh(search.target, normal, search.target.budget.affords(PILOT_WEIGHTS))[1]
     size = draws_needed(pilot, error)
     if size is None or effective_draws(pilot) < NORMAL_SHARE * len(pilot):
