@@ -29,16 +29,19 @@ from pyro_tkam.infer.model.batching import (
     Runner,
     VmapRunner,
     agrees,
+    first_prior_draws,
 )
 from pyro_tkam.infer.model.coordinates import AsDrawn, Layout, SiteLayout, Unconstrained
 from pyro_tkam.infer.model.evaluate import ModelTerms
 from pyro_tkam.infer.model.layouts import unconstrained
-from pyro_tkam.infer.model.sites import Site, Structure, is_latent, sample_sites
-from pyro_tkam.infer.model.trials import NUM_TRIALS, Trials, mix, rows_at_once
+from pyro_tkam.infer.model.sites import Site, Structure, is_improper, is_latent, sample_sites
+from pyro_tkam.infer.model.trials import NUM_TRIALS, Trials, draws_needed, mix
 
 Plates = dict[str, tuple[int, int]]
 """Dimension (negative) and size of plates by name."""
 
+BATCH_ELEMENTS = 2**20
+"""Most numbers, of all sites' values, that are evaluated in one batch."""
 ROUNDING = 100
 """Smallest change of a term that counts, in units of its precision."""
 
@@ -109,7 +112,8 @@ def independent_plates(
         return plates
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _buffers_kept(terms.model):
         run = _trial_runner(terms) if runner is None else runner(terms)
-        trials = Trials(run, _sharing_plate(terms, several))
+        shared = _sharing_plate(terms, several)
+        trials = Trials(terms.layout, _draws(run, draws_needed(shared)), shared)
         coupled = [name for name in several if _couples(run, trials, *several[name])]
     return {name: plate for name, plate in plates.items() if name not in coupled}
 
@@ -129,7 +133,7 @@ def _couples(runner: Runner, trials: Trials, dim: int, size: int) -> bool:
     layout = runner.terms.layout
     kept = torch.rand(len(trials), size) < 0.5
     seed = torch.get_rng_state()
-    at_once = rows_at_once(runner)
+    at_once = _rows_at_once(runner)
     rows = torch.arange(len(trials))
     for few in (*rows[:NUM_TRIALS].split(at_once), *rows[NUM_TRIALS:].split(at_once)):
         base, other = trials.at(few)
@@ -143,6 +147,24 @@ def _couples(runner: Runner, trials: Trials, dim: int, size: int) -> bool:
         if any(_changes(term, after[name], half, dim) for name, term in before.items()):
             return True
     return False
+
+
+def _rows_at_once(runner: Runner) -> int:
+    """Return at how many positions a model is run at once."""
+    elements = sum(site["value"].numel() for _, site in runner.terms.structure.sites())
+    return max(1, BATCH_ELEMENTS // max(1, elements))
+
+
+def _draws(runner: Runner, num: int) -> Tensor:
+    """Return draws of the prior ``(num, dim)``; of a normal, where it has none."""
+    nodes = runner.terms.structure.trace.nodes
+    normal = torch.randn_like(
+        runner.terms.coordinates(runner.terms.structure.trace).expand(num, -1)
+    )
+    if any(is_improper(nodes[name]) for name in runner.terms.layout.sites):
+        return normal
+    parts = normal.split(_rows_at_once(runner))
+    return torch.cat([first_prior_draws(runner, each)[1] for each in parts])
 
 
 def _sharing_plate(terms: ModelTerms, plates: Plates) -> tuple[int, int] | None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_tkam.infer.model.batching import Runner, first_prior_draws
 from pyro_tkam.infer.model.coordinates import AsDrawn, Layout
-from pyro_tkam.infer.model.sites import is_improper
 
 NUM_TRIALS = 40
 """Trials at draws of the prior."""
@@ -16,8 +14,6 @@ MOVES = (2.0, 4.0, 8.0)
 NUM_MOVED = 8 * len(MOVES)
 SHARED_DRAWS = 1024
 """Least number of a prior's draws that data share."""
-BATCH_ELEMENTS = 2**20
-"""Most numbers, of all sites' values, that are evaluated in one batch."""
 
 
 class Trials:
@@ -26,14 +22,15 @@ class Trials:
     datum has two different draws of all data's. Positions of many data are large, so they are made
     when they are used.
 
-    :param runner: draws from the prior.
+    :param layout: of positions.
+    :param drawn: draws of the prior, ``(rows, dim)``, of which :func:`draws_needed` says how many.
     :param shared: dimension and size of the plate whose data share a prior; None if none do.
     """
 
-    def __init__(self, runner: Runner, shared: tuple[int, int] | None) -> None:
-        self.layout = runner.terms.layout
-        self._drawn = _draws(runner, 2 * len(self), shared)
-        self._shared = shared if len(self._drawn) < 2 * len(self) else None
+    def __init__(self, layout: Layout, drawn: Tensor, shared: tuple[int, int] | None) -> None:
+        self.layout = layout
+        self._drawn = torch.where(drawn.isfinite(), drawn, 0.0)
+        self._shared = shared if len(drawn) < 2 * len(self) else None
         if self._shared is not None:
             self._chosen = _pairs(len(self._drawn) * self._shared[1], len(self), self._shared[1])
         self._spread = self._scales() * _may_move(self.layout).to(self._drawn)
@@ -84,22 +81,10 @@ class Trials:
         return self.layout.flatten(mixed, 1)
 
 
-def rows_at_once(runner: Runner) -> int:
-    """Return at how many positions a model is run at once."""
-    elements = sum(site["value"].numel() for _, site in runner.terms.structure.sites())
-    return max(1, BATCH_ELEMENTS // max(1, elements))
-
-
-def _draws(runner: Runner, num: int, shared: tuple[int, int] | None) -> Tensor:
-    """Return draws of the prior ``(num, dim)``, or fewer that data share."""
-    rows = num if shared is None else min(num, -(-SHARED_DRAWS // shared[1]) + 1)
-    nodes = runner.terms.structure.trace.nodes
-    first = runner.terms.coordinates(runner.terms.structure.trace)
-    drawn = torch.randn_like(first.expand(rows, -1))
-    if not any(is_improper(nodes[name]) for name in runner.terms.layout.sites):
-        parts = drawn.split(rows_at_once(runner))
-        drawn = torch.cat([first_prior_draws(runner, each)[1] for each in parts])
-    return torch.where(drawn.isfinite(), drawn, 0.0)
+def draws_needed(shared: tuple[int, int] | None) -> int:
+    """Return how many draws all trials take, fewer where data share them."""
+    num = 2 * (NUM_TRIALS + NUM_MOVED)
+    return num if shared is None else min(num, -(-SHARED_DRAWS // shared[1]) + 1)
 
 
 def _pairs(draws: int, num: int, size: int) -> tuple[Tensor, Tensor]:
