@@ -104,7 +104,7 @@ def held_out_evidence(
     checked = check_model(model, data, {})
     if guide is not None:
         check_guide(guide, model, checked)
-    structure = plate_structure(model, *data)
+    structure = plate_structure(model, data, {})
     if structure.coupled:
         refuse_coupled(model, structure.coupled)
     if not structure.local_dims:

@@ -172,7 +172,7 @@ def test_weights_are_in_single_precision(preset):
     pyro.set_rng_seed(0)
     model, x = (of_texts(), torch.randint(7, (5, 9))) if preset == "sequence" else of_images(preset)
     with half():
-        particles = draw_particles(model, None, 8, plate_structure(model, x), x)
+        particles = draw_particles(model, None, 8, plate_structure(model, (x,), {}), x)
         assert particles.log_weights.dtype == particles.log_prior.dtype == torch.float32
         # its encoder reads numbers
         amortized = None if preset == "sequence" else AmortizedGuide(model)

@@ -63,7 +63,7 @@ class Proposal:
         self.guide = guide
         self.args = args
         self.kwargs = kwargs
-        structure = plate_structure(model, *args, trace=trace, **kwargs)
+        structure = plate_structure(model, args, kwargs, trace=trace)
         structure = with_guide(structure, guide, *args, **kwargs)
         self.structure = replace(structure, local_dims=(), plates={}) if joint else structure
         latent = {name: site for name, site in structure.trace.nodes.items() if is_latent(site)}

@@ -33,6 +33,7 @@ from pyro_tkam.infer.model.sites import (
     scaled_and_masked,
     unscaled_log_prob,
 )
+from pyro_tkam.infer.model.trials import FULL, Effort
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,21 @@ class Particles:
 
 
 def plate_structure(
-    model: Any, *args: Any, trace: poutine.Trace | None = None, **kwargs: Any
+    model: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    trace: poutine.Trace | None = None,
+    effort: Effort = FULL,
 ) -> PlateStructure:
     """
     Run a model to find its local plates.
 
-    :param model: a Pyro model; ``args`` and ``kwargs`` are passed to it.
+    :param model: a Pyro model.
+    :param args: its arguments.
+    :param kwargs: its keyword arguments.
     :param trace: a run of it on these, if there is one.
+    :param effort: how many trials look for coupled data.
     :raises ValueError: for a model without latent or without observed sites, and for one that
         couples its data by batch normalization or in a mini-batch.
     """
@@ -111,7 +120,8 @@ def plate_structure(
             raise ValueError(f"model must have latent and observed sites, got no {kind} site")
     nesting = max(plate_nesting(trace), *map(_batch_dim, sites))
     plates = common_plates(trace)
-    local = independent_plates(trial_terms(model, args, kwargs, trace, nesting), plates)
+    terms = trial_terms(model, args, kwargs, trace, nesting)
+    local = independent_plates(terms, plates, effort=effort)
     coupled = tuple(name for name in plates if name not in local)
     local_dims = tuple(sorted(dim for dim, _ in local.values()))
     coupled_dims = tuple(plates[name][0] for name in coupled)
@@ -142,7 +152,9 @@ def _batch_norms(model: Any) -> list[str]:
     return [name for name, part in parts if isinstance(part, kinds) and part.training]
 
 
-def with_guide(structure: PlateStructure, guide: Any, *args: Any, **kwargs: Any) -> PlateStructure:
+def with_guide(
+    structure: PlateStructure, guide: Any, /, *args: Any, **kwargs: Any
+) -> PlateStructure:
     """
     Return the structure of a model with a guide: without local plates where a site of the guide is
     in none of them.

@@ -35,7 +35,7 @@ from pyro_tkam.infer.model.coordinates import AsDrawn, Layout, SiteLayout, Uncon
 from pyro_tkam.infer.model.evaluate import ModelTerms
 from pyro_tkam.infer.model.layouts import unconstrained
 from pyro_tkam.infer.model.sites import Site, Structure, is_improper, is_latent, sample_sites
-from pyro_tkam.infer.model.trials import NUM_TRIALS, Trials, draws_needed, mix
+from pyro_tkam.infer.model.trials import FULL, Effort, Trials, draws_needed, mix
 
 Plates = dict[str, tuple[int, int]]
 """Dimension (negative) and size of plates by name."""
@@ -97,7 +97,10 @@ def _trial_site(name: str, site: Site) -> SiteLayout:
 
 
 def independent_plates(
-    terms: ModelTerms, plates: Plates, runner: type[Runner] | None = None
+    terms: ModelTerms,
+    plates: Plates,
+    runner: type[Runner] | None = None,
+    effort: Effort = FULL,
 ) -> Plates:
     """Return those of some plates whose data no trial shows to depend on each other.
 
@@ -106,6 +109,7 @@ def independent_plates(
     :param terms: what :func:`trial_terms` returned.
     :param plates: that hold every site.
     :param runner: how to run the model at many positions; found here if None.
+    :param effort: how many trials there are.
     """
     several = {name: plate for name, plate in plates.items() if plate[1] > 1}
     if not several:
@@ -113,7 +117,8 @@ def independent_plates(
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _buffers_kept(terms.model):
         run = _trial_runner(terms) if runner is None else runner(terms)
         shared = _sharing_plate(terms, several)
-        trials = Trials(terms.layout, _draws(run, draws_needed(shared)), shared)
+        drawn = _draws(run, draws_needed(shared, effort))
+        trials = Trials(terms.layout, drawn, shared, effort)
         coupled = [name for name in several if _couples(run, trials, *several[name])]
     return {name: plate for name, plate in plates.items() if name not in coupled}
 
@@ -135,10 +140,11 @@ def _couples(runner: Runner, trials: Trials, dim: int, size: int) -> bool:
     seed = torch.get_rng_state()
     at_once = _rows_at_once(runner)
     rows = torch.arange(len(trials))
-    for few in (*rows[:NUM_TRIALS].split(at_once), *rows[NUM_TRIALS:].split(at_once)):
+    num = trials.effort.drawn
+    for few in (*rows[:num].split(at_once), *rows[num:].split(at_once)):
         base, other = trials.at(few)
         before = attempt(partial(_terms, runner, base, seed))
-        if before is None and few[0] >= NUM_TRIALS:  # far from the prior a model may break
+        if before is None and few[0] >= num:  # far from the prior a model may break
             continue
         mixed = mix(layout, base, other, half := kept[few].to(base.device), dim)
         after = attempt(partial(_terms, runner, mixed, seed))

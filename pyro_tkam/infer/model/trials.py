@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -11,9 +13,25 @@ NUM_TRIALS = 40
 """Trials at draws of the prior."""
 MOVES = (2.0, 4.0, 8.0)
 """Standard deviations of the prior by which further trials move draws."""
-NUM_MOVED = 8 * len(MOVES)
 SHARED_DRAWS = 1024
 """Least number of a prior's draws that data share."""
+
+
+class Effort(NamedTuple):
+    """How many trials there are: at draws of the prior, and at moved ones (a multiple of three)."""
+
+    drawn: int
+    moved: int
+
+    @property
+    def total(self) -> int:
+        """How many in all."""
+        return self.drawn + self.moved
+
+
+FULL = Effort(NUM_TRIALS, 8 * len(MOVES))
+AGAIN = Effort(NUM_TRIALS // 8, len(MOVES))
+"""Trials of a model that is new, and of one that was tried before at other values."""
 
 
 class Trials:
@@ -25,19 +43,23 @@ class Trials:
     :param layout: of positions.
     :param drawn: draws of the prior, ``(rows, dim)``, of which :func:`draws_needed` says how many.
     :param shared: dimension and size of the plate whose data share a prior; None if none do.
+    :param effort: how many there are.
     """
 
-    def __init__(self, layout: Layout, drawn: Tensor, shared: tuple[int, int] | None) -> None:
+    def __init__(
+        self, layout: Layout, drawn: Tensor, shared: tuple[int, int] | None, effort: Effort
+    ) -> None:
         self.layout = layout
+        self.effort = effort
         self._drawn = torch.where(drawn.isfinite(), drawn, 0.0)
         self._shared = shared if len(drawn) < 2 * len(self) else None
         if self._shared is not None:
             self._chosen = _pairs(len(self._drawn) * self._shared[1], len(self), self._shared[1])
         self._spread = self._scales() * _may_move(self.layout).to(self._drawn)
-        self._sizes = torch.tensor(MOVES).repeat_interleave(NUM_MOVED // len(MOVES))
+        self._sizes = torch.tensor(MOVES).repeat_interleave(effort.moved // len(MOVES))
 
     def __len__(self) -> int:
-        return NUM_TRIALS + NUM_MOVED
+        return self.effort.total
 
     def at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return two positions for each of some trials, each ``(trial, dim)``."""
@@ -45,7 +67,7 @@ class Trials:
             base, other = self._drawn[rows], self._drawn[rows + len(self)]
         else:
             base, other = (self._given(each[rows]) for each in self._chosen)
-        moved = rows - NUM_TRIALS
+        moved = rows - self.effort.drawn
         for position in (base, other):
             for row in (moved >= 0).nonzero().squeeze(1).tolist():
                 self._move(position[row], int(moved[row]))
@@ -81,9 +103,9 @@ class Trials:
         return self.layout.flatten(mixed, 1)
 
 
-def draws_needed(shared: tuple[int, int] | None) -> int:
+def draws_needed(shared: tuple[int, int] | None, effort: Effort) -> int:
     """Return how many draws all trials take, fewer where data share them."""
-    num = 2 * (NUM_TRIALS + NUM_MOVED)
+    num = 2 * effort.total
     return num if shared is None else min(num, -(-SHARED_DRAWS // shared[1]) + 1)
 
 

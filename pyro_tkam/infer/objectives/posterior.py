@@ -75,7 +75,7 @@ class BoundModel:
         self.kwargs = kwargs
         check_batch(model, args, kwargs)
         with torch.no_grad():
-            self.structure = plate_structure(model, *args, **kwargs)
+            self.structure = plate_structure(model, args, kwargs)
             if self.structure.coupled:
                 refuse_coupled(model, self.structure.coupled)
             self.kernel.model = _WithoutScale(self.structure.local_dims)(model)

@@ -8,12 +8,14 @@ import torch
 
 from pyro_tkam.infer.model.draws import PlateStructure, plate_structure, with_guide
 from pyro_tkam.infer.model.requirements import check_batch
+from pyro_tkam.infer.model.trials import AGAIN, FULL, Effort
 
 
 class KnownStructure:
     """
-    The structure of the model and guide seen last, found when they are new and again after 4, 16,
-    64, ... calls, as a coupling may show only at other parameters or data.
+    The structure of the model and guide seen last, found when they are new and again, by an eighth
+    of the trials, after 4, 16, 64, ... calls, as a coupling may show only at other parameters or
+    data.
     """
 
     def __init__(self) -> None:
@@ -29,18 +31,19 @@ class KnownStructure:
             check_batch(model, args, kwargs)
             self._seen = (model, guide)
             self._calls = 0
-            self.last = _with_any_guide(model, guide, args, kwargs)
+            self.last = _with_any_guide(model, guide, args, kwargs, FULL)
         self._calls += 1
         if not new and _is_power_of_four(self._calls):
             with torch.random.fork_rng(devices=[]):
-                self.last = _with_any_guide(model, guide, args, kwargs)
+                self.last = _with_any_guide(model, guide, args, kwargs, AGAIN)
         return self.last
 
 
 def _with_any_guide(
-    model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], effort: Effort
 ) -> PlateStructure:
-    return with_guide(plate_structure(model, *args, **kwargs), guide, *args, **kwargs)
+    structure = plate_structure(model, args, kwargs, effort=effort)
+    return with_guide(structure, guide, *args, **kwargs)
 
 
 def _is_power_of_four(number: int) -> bool:

@@ -67,7 +67,7 @@ def nested(x: torch.Tensor) -> None:
     ],
 )
 def test_finds_local_plates(model, dims, particle_dim, exchangeable) -> None:
-    structure = plate_structure(model, X)
+    structure = plate_structure(model, (X,), {})
     assert (structure.local_dims, structure.particle_dim) == (dims, particle_dim)
     assert structure.exchangeable == exchangeable
 
@@ -79,7 +79,7 @@ def test_finds_local_plates(model, dims, particle_dim, exchangeable) -> None:
 def test_log_densities_equal_a_loop_over_particles(model, shape) -> None:
     """Each particle scored alone by Pyro's own trace, with its values expanded over the data."""
     pyro.set_rng_seed(0)
-    particles = draw_particles(model, None, 4, plate_structure(model, X), X)
+    particles = draw_particles(model, None, 4, plate_structure(model, (X,), {}), X)
     assert particles.log_likelihood.shape == (4, *shape)
     for s in range(4):
         values = {
@@ -97,7 +97,7 @@ def test_log_densities_equal_a_loop_over_particles(model, shape) -> None:
 
 def test_draws_of_an_exchangeable_prior_are_shared_by_the_data_and_independent() -> None:
     pyro.set_rng_seed(0)
-    values = draw_particles(local, None, 2000, plate_structure(local, X), X).values["z"]
+    values = draw_particles(local, None, 2000, plate_structure(local, (X,), {}), X).values["z"]
     assert values.shape == (2000, 1)
     assert values.unique().numel() == 2000
     # mean and variance within 5 standard errors: false alarms below 2e-6
@@ -106,7 +106,7 @@ def test_draws_of_an_exchangeable_prior_are_shared_by_the_data_and_independent()
 
 
 def test_draws_that_depend_on_data_are_not_shared() -> None:
-    values = draw_particles(covariate, None, 5, plate_structure(covariate, X), X).values["z"]
+    values = draw_particles(covariate, None, 5, plate_structure(covariate, (X,), {}), X).values["z"]
     assert values.shape == (5, 6)
 
 
@@ -154,7 +154,7 @@ def unplated(x: torch.Tensor) -> None:
 @pytest.mark.parametrize("num", [3, 1000], ids=["few particles", "as many data as particles"])
 def test_batches_without_a_plate_are_one_datum(num) -> None:
     x = X[:3] if num == 3 else torch.zeros(1000)
-    structure = plate_structure(unplated, x)
+    structure = plate_structure(unplated, (x,), {})
     assert (structure.local_dims, structure.particle_dim) == ((), -2)
     assert draw_particles(unplated, None, 1000, structure, x).log_weights.shape == (1000,)
 
@@ -198,7 +198,7 @@ def test_coupling_is_seen_whatever_is_drawn(model) -> None:
         drawn = pyro.poutine.trace(model).get_trace(X)
         after = torch.get_rng_state()
         torch.set_rng_state(state)
-        structure = plate_structure(model, X)
+        structure = plate_structure(model, (X,), {})
         assert structure.coupled == (() if model is local else tuple(common_plates(drawn)))
         assert torch.equal(torch.get_rng_state(), after)
         assert bool(MALA(model).density((X,), {}, None).layout.local_dims) == (model is local)
@@ -225,7 +225,7 @@ def deterministic(x: torch.Tensor) -> None:
 
 
 def test_what_is_recorded_outside_the_plate_is_no_site() -> None:
-    assert plate_structure(deterministic, X).local_dims == (-1,)
+    assert plate_structure(deterministic, (X,), {}).local_dims == (-1,)
     assert (
         ImportanceSampling(deterministic, num_particles=100).run(X).evidence.per_datum is not None
     )
@@ -234,7 +234,7 @@ def test_what_is_recorded_outside_the_plate_is_no_site() -> None:
 
 @pytest.mark.parametrize("model", [local, covariate, global_latent])
 def test_a_model_runs_once_where_its_first_draws_serve(model) -> None:
-    structure, calls = plate_structure(model, X), []
+    structure, calls = plate_structure(model, (X,), {}), []
 
     def counted(x: torch.Tensor) -> None:
         calls.append(len(x))
@@ -258,4 +258,4 @@ def only_latent(x: torch.Tensor) -> None:
 @pytest.mark.parametrize(("model", "kind"), [(only_observed, "latent"), (only_latent, "observed")])
 def test_refuses_models_without_latent_or_observed_sites(model, kind: str) -> None:
     with pytest.raises(ValueError, match=f"no {kind} site"):
-        plate_structure(model, torch.zeros(()))
+        plate_structure(model, (torch.zeros(()),), {})

@@ -85,7 +85,7 @@ def test_chains_and_weights_decide_alike(model: Callable, seed: int) -> None:
     pyro.set_rng_seed(seed)
     names = ["data"] if model is independent else []
     assert list(ModelDensity(model, (Y,)).local_plates) == names
-    structure = plate_structure(model, Y)
+    structure = plate_structure(model, (Y,), {})
     assert list(structure.plates) == names
     assert structure.coupled == (() if names else ("data",))
 
@@ -113,10 +113,10 @@ def of_own_prior(y: Tensor) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_many_data_that_share_draws_decide_alike(seed: int) -> None:
     pyro.set_rng_seed(seed)
-    assert plate_structure(independent, MANY).coupled == ()
-    assert plate_structure(of_own_prior, MANY).coupled == ()
-    assert plate_structure(pair_of_many, MANY).coupled == ("data",)
-    assert plate_structure(normalized, MANY).coupled == ("data",)
+    assert plate_structure(independent, (MANY,), {}).coupled == ()
+    assert plate_structure(of_own_prior, (MANY,), {}).coupled == ()
+    assert plate_structure(pair_of_many, (MANY,), {}).coupled == ("data",)
+    assert plate_structure(normalized, (MANY,), {}).coupled == ("data",)
 
 
 def test_trials_of_many_data_take_two_draws_of_each() -> None:
@@ -135,12 +135,12 @@ def test_trials_of_many_data_take_two_draws_of_each() -> None:
             pyro.sample("y", dist.Normal(z, 0.5), obs=y)
 
     size = 3000
-    assert plate_structure(model, torch.zeros(size)).coupled == ()
+    assert plate_structure(model, (torch.zeros(size),), {}).coupled == ()
     assert sum(drawn) < 8 * size  # with the first runs
 
 
 def test_coupled_counts_are_weighed_jointly() -> None:
-    assert plate_structure(of_counts, Y).coupled == ("data",)
+    assert plate_structure(of_counts, (Y,), {}).coupled == ("data",)
 
 
 def narrow(y: Tensor) -> None:
@@ -169,7 +169,7 @@ def test_a_late_finding_turns_weights_joint() -> None:
 
     pyro.set_rng_seed(0)
     y = torch.zeros(3)
-    assert list(plate_structure(sharp, y).plates) == ["data"]
+    assert list(plate_structure(sharp, (y,), {}).plates) == ["data"]
     draws = ImportanceSampling(sharp, num_particles=20_000).run(y)
     assert draws.evidence.per_datum is None
 
@@ -192,7 +192,7 @@ def test_neither_generator_nor_running_means_are_moved() -> None:
     trace = pyro.poutine.trace(model).get_trace(Y)
     state, mean = torch.get_rng_state(), model.norm.running_mean.clone()
     with pytest.raises(ValueError, match="batch normalization in 'norm'"):
-        plate_structure(model, Y, trace=trace)
+        plate_structure(model, (Y,), {}, trace=trace)
     assert torch.equal(torch.get_rng_state(), state)
     torch.testing.assert_close(model.norm.running_mean, mean)
 
