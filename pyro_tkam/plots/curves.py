@@ -16,8 +16,8 @@ def training_curves(
     window: int = 50,
 ) -> Sequence[Axes]:
     """
-    Plot every metric of training against the number of updates: the values (faint) and their
-    running mean.
+    Plot every metric of the first run against the number of updates: the values (faint) and their
+    running mean. Other runs may have more metrics.
 
     The vertical axis excludes the first fiftieth of the updates if their values are far away.
 
@@ -27,7 +27,8 @@ def training_curves(
     :param window: updates in a running mean, at most a tenth of all.
     :return: the axes.
     :raises TypeError: for what is no mapping, and columns that are no sequences of numbers.
-    :raises ValueError: for no runs, columns of different names or lengths, and if the number of
+    :raises ValueError: for no runs, runs that lack metrics of the first, columns of
+        different lengths, and if the number of
         axes differs from the number of metrics.
     """
     window = whole_number("window", window, 1)
@@ -54,10 +55,10 @@ def _names(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
         mapping(f"runs[{run!r}]", columns, "names to columns")
     first = set(next(iter(runs.values())))
     for run, columns in runs.items():
-        if set(columns) != first or "update" not in columns or len(columns) < 2:
+        if not first <= set(columns) or "update" not in columns or len(columns) < 2:
             raise ValueError(
-                f"runs must have the same columns, 'update' and others, got {sorted(columns)} in "
-                f"{run!r}"
+                f"runs must have the columns of the first, 'update' and others, got "
+                f"{sorted(columns)} in {run!r}"
             )
         for name, column in columns.items():
             iterable(f"runs[{run!r}][{name!r}]", column, "numbers")

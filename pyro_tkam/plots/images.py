@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from pyro_tkam._checks import text, whole_number
@@ -48,7 +49,10 @@ def image_grid(
     columns = whole_number("columns", columns, 1)
     rows = math.ceil(len(images) / columns)
     axes = axes_or_new(axes, columns / 2, rows / 2)
-    tiled = _tile(images.detach().cpu().double(), rows, columns).numpy()
+    values = images.detach().cpu()
+    if values.dtype != torch.float32:  # matplotlib takes no half precision and no booleans
+        values = values.double()
+    tiled = _tile(values, rows, columns).numpy()
     axes.imshow(tiled, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
     if title:

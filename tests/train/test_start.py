@@ -147,7 +147,7 @@ def test_numbers_that_a_density_refuses_are_named(text):
             {"start": {"run": "a", "frozen": True}, "grid_updates": {"every": 5}},
             r"grid_updates must be null with start\.frozen",
         ),
-        ({"penalty": {"energy_l1": -1.0}}, r"penalty\.energy_l1 must be a finite number"),
+        ({"penalty": {"energy_l1": -1.0}}, r"penalty\.energy_l1 must be at least 0, got -1\.0"),
     ],
 )
 def test_what_cannot_be_is_refused_when_it_is_configured(wrong, message):

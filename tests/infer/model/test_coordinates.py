@@ -51,7 +51,7 @@ def test_both_tails_stay_finite_in_single_precision(fn) -> None:
         dist.Gamma(2.0, 1.0),
         dist.Beta(1.0, 2.0),
         dist.Dirichlet(torch.ones(3)),
-        dist.Poisson(1.0),
+        dist.NegativeBinomial(3.0, torch.tensor(0.5)),
         dist.StudentT(3.0),
         dist.InverseGamma(3.0, 2.0),
         dist.RelaxedBernoulli(torch.tensor(0.5), probs=torch.tensor(0.3)),
