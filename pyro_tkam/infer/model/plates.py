@@ -208,8 +208,9 @@ def same_along(log_prob: Tensor, dims: tuple[int, ...]) -> bool:
 
 def _terms(runner: Runner, position: Tensor, seed: Tensor) -> dict[str, Tensor]:
     """Return each site's terms ``(trial, *batch)``, evaluated with the same random numbers."""
-    torch.set_rng_state(seed)
-    return runner.site_terms(position)
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(seed)
+        return runner.site_terms(position)
 
 
 def _changes(before: Tensor, after: Tensor, kept: Tensor, dim: int) -> bool:

@@ -57,6 +57,7 @@ class Trials:
             self._chosen = _pairs(len(self._drawn) * self._shared[1], len(self), self._shared[1])
         self._spread = self._scales() * _may_move(self.layout).to(self._drawn)
         self._sizes = torch.tensor(MOVES).repeat_interleave(effort.moved // len(MOVES))
+        self._turns = torch.randperm(effort.moved), torch.randperm(effort.moved)
 
     def __len__(self) -> int:
         return self.effort.total
@@ -68,9 +69,9 @@ class Trials:
         else:
             base, other = (self._given(each[rows]) for each in self._chosen)
         moved = rows - self.effort.drawn
-        for position in (base, other):
+        for position, turns in zip((base, other), self._turns, strict=True):
             for row in (moved >= 0).nonzero().squeeze(1).tolist():
-                self._move(position[row], int(moved[row]))
+                self._move(position[row], int(turns[moved[row]]))
         return base, other
 
     def _move(self, position: Tensor, turn: int) -> None:
