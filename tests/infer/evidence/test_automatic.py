@@ -134,8 +134,9 @@ def test_auto_weighs_draws_of_normals_where_the_budget_ends_before_any_route():
     each = dist.Normal(0.0, 1.0).log_prob(line) + dist.StudentT(8.0).log_prob(line - 2)
     exact = 60 * (each.logsumexp(0) + (line[1] - line[0]).log()).item()
     pyro.set_rng_seed(0)
-    evidence = log_evidence(tailed, max_evaluations=20_000)
+    evidence = log_evidence(tailed, max_evaluations=20_000, target_se=0.3)
     assert_close(evidence, exact)
+    assert evidence.standard_error < 0.1
     assert evidence.verdict.names == {"budget spent"}
     assert evidence.evaluations <= 20_000
 
