@@ -11,6 +11,7 @@ from typing import Any
 from pyro_tkam.infer.evidence.cross_bridge import APART_SIGMAS
 from pyro_tkam.infer.evidence.importance import ImportanceSampling
 from pyro_tkam.infer.evidence.laplace import (
+    FINAL_SHARE,
     MOST_WEIGHTS,
     PILOT_WEIGHTS,
     draws_needed,
@@ -129,15 +130,19 @@ class JointEvidence:
         fewest = draws_needed(weights, AIM * self.target_se)
         most = min(MOST_WEIGHTS, self.budget.left)
         if size is not None and size <= NEAR * most:
-            yield self._by_prior(int(min(size, most)))
+            yield self._by_prior(self._beside_search(min(size, most)))
         if (evidence := laplace_evidence(self.search, error)) is not None:
             yield evidence
         elif fewest is not None and size is not None and fewest <= most < size / NEAR:
-            yield self._by_prior(int(most))
+            yield self._by_prior(self._beside_search(most))
         for evidence in self._by_chains():
             yield evidence
             if self.guide is not None and (guided := self._by_guide(evidence)) is not None:
                 yield guided
+
+    def _beside_search(self, num: float) -> int:
+        """Return how many of some draws leave what the climbs that judge them take."""
+        return self.budget.affords(int(num), share=FINAL_SHARE)
 
     def _by_prior(self, num: int) -> Evidence:
         self.progress.route("prior importance")

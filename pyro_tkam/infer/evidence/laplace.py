@@ -164,12 +164,12 @@ def _mass_beside(target: PosteriorTarget, normal: Mixture, log_evidence: float) 
 
 def _estimate(search: Search, mixture: Mixture, pilot: Tensor, size: int) -> Evidence | None:
     """Weigh new draws, of surprises too, and judge what they give."""
-    size = search.target.budget.affords(min(size, MOST_WEIGHTS), share=FINAL_SHARE)
-    if size < FEWEST_EFFECTIVE:
-        return None
     surprises = search.surprises(mixture, evidence_of_weights(pilot).value)
     if len(surprises):
         mixture = _with_optima(mixture, surprises)
+    size = search.target.budget.affords(min(size, MOST_WEIGHTS), share=FINAL_SHARE)
+    if size < FEWEST_EFFECTIVE:
+        return None
     positions, weights = search.weigh(mixture, size)
     evidence = replace(evidence_of_weights(weights), method="Laplace importance")
     return search.judge(evidence, WeightedPositions(positions, weights))

@@ -165,7 +165,7 @@ def find_optima(target: PosteriorTarget, starts: Tensor, scale: Tensor, most_ste
     largest = -math.inf
     left = order
     slopes = 0
-    while len(left) and len(found) < MOST_OPTIMA and slopes < MOST_SLOPES:
+    while len(left) and len(found) < MOST_OPTIMA and slopes < MOST_SLOPES and _affords(target):
         one = _described(target, ends.position[left[0]].double(), ends.value[left[0]], scale)
         if one is None:
             left = left[1:]
@@ -194,9 +194,11 @@ def none_of(dim: int) -> Optima:
 def _led_to_peak(target: PosteriorTarget, end: Optima, scale: Tensor) -> Optima:
     """
     Follow Newton's steps from a climb's end where the slope is not flat; return none where they
-    lead to no peak.
+    lead to no peak, or the budget ends before.
     """
     for _ in range(NEWTON_STEPS):
+        if not _affords(target):
+            break
         location = end.location + _newton_step(target, end)
         value = target.log_joint(location.to(target.dtype))[0]
         further = _described(target, location[0], value, scale)
@@ -206,6 +208,12 @@ def _led_to_peak(target: PosteriorTarget, end: Optima, scale: Tensor) -> Optima:
             return further
         end = further
     return none_of(target.dim)
+
+
+def _affords(target: PosteriorTarget) -> bool:
+    """Tell whether the budget is enough to describe one more end."""
+    most = 2 * target.dim * CURVATURE_ROUNDS + 2
+    return target.budget.affords(most) >= most
 
 
 def _newton_step(target: PosteriorTarget, end: Optima) -> Tensor:

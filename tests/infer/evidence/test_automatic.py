@@ -125,6 +125,17 @@ def test_auto_weighs_draws_of_a_normal_that_fits_within_a_small_budget():
     assert evidence.evaluations <= 20_000
 
 
+@pytest.mark.parametrize("budget", [20_000, 60_000])
+def test_what_judges_weights_of_the_prior_is_within_the_budget(budget: int):
+    def funnel():
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.5))
+        z = pyro.sample("z", dist.Normal(torch.zeros(60), scale).to_event(1))
+        pyro.sample("y", dist.Normal(z, 1.0).to_event(1), obs=torch.linspace(-1, 1, 60))
+
+    pyro.set_rng_seed(0)
+    assert log_evidence(funnel, max_evaluations=budget).evaluations <= budget
+
+
 def test_auto_weighs_draws_of_normals_where_the_budget_ends_before_any_route():
     def tailed():
         z = pyro.sample("z", dist.Normal(torch.zeros(60), 1.0).to_event(1))
