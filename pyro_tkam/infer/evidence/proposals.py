@@ -24,9 +24,8 @@ from pyro_tkam.infer.model.draws import (
     with_guide,
 )
 from pyro_tkam.infer.model.handlers import DrawDetached
-from pyro_tkam.infer.model.plates import check_draws
+from pyro_tkam.infer.model.plates import CHECKED_DRAWS, check_draws
 from pyro_tkam.infer.model.sites import Site, is_latent
-from pyro_tkam.infer.model.trials import NUM_TRIALS
 
 Draws = tuple[Tensor, dict[str, Tensor]]
 """Log weights ``(draw, *local)``, and values ``(draw, *plates, *event)`` of the latent sites."""
@@ -90,7 +89,7 @@ class Proposal:
         log_weights, values = draws
         if not self.structure.plates:
             return
-        few = min(NUM_TRIALS, len(log_weights)) // 2
+        few = min(CHECKED_DRAWS, len(log_weights)) // 2
         best = log_weights.topk(few, 0).indices
         others = torch.arange(few, device=best.device).reshape(-1, *[1] * (best.ndim - 1))
         index = torch.cat([best, others.expand_as(best)])

@@ -34,6 +34,7 @@ from pyro_tkam.infer.model.failures import by_rows
 from pyro_tkam.infer.model.layouts import lay_out
 from pyro_tkam.infer.model.options import check_options
 from pyro_tkam.infer.model.plates import (
+    CHECKED_DRAWS,
     Plates,
     check_draws,
     common_plates,
@@ -55,7 +56,6 @@ from pyro_tkam.infer.model.sites import (
     unwrapped,
 )
 from pyro_tkam.infer.model.summands import OneSummand
-from pyro_tkam.infer.model.trials import NUM_TRIALS
 from pyro_tkam.ops.batched import Batched
 from pyro_tkam.ops.langevin import Point
 
@@ -553,7 +553,7 @@ class ModelDensity:
         """
         if not self.local_plates or len(positions) < 2:
             return
-        base = positions[:: max(1, len(positions) // NUM_TRIALS)][:NUM_TRIALS]
+        base = positions[:: max(1, len(positions) // CHECKED_DRAWS)][:CHECKED_DRAWS]
 
         def mix(kept: Tensor, dim: int) -> Tensor:
             shape = [len(base)] + [1] * (base.ndim - 1)

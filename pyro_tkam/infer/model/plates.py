@@ -2,13 +2,13 @@
 Which data are independent: one decision, that evidences, samplers and objectives share.
 
 A plate is local if every site with a density lies in it and no datum's terms depend on the latents
-of another datum. Random bipartitions tell: the latents of a random half of the data are kept, and
-those of the others are replaced by other draws; no term of the half may change. Where datum ``i``
-depends on datum ``j`` at the values tried, a trial sees it with probability 1/4, so that 40 of them
-miss a given pair with probability 1e-5. Since a dependence may show only in a region, further
-trials lie several standard deviations away from the prior, and runs look again at their own draws
-(:func:`check_draws`). Data that share a prior also share its draws, which may cost more than the
-terms: every trial gives each datum two different ones of many.
+of another datum. Random bipartitions tell: a random half of the data take their latents from one
+draw, the others from another. No term of either half may be other than in the draw it comes from.
+Where datum ``i`` depends on datum ``j`` at the values tried, a trial sees it with probability 1/2,
+so that 20 of them miss a given pair with probability 1e-6. Since a dependence may show only in a
+region, further trials lie several standard deviations away from the prior, and runs look again at
+their own draws (:func:`check_draws`). Data that share a prior also share its draws, which may cost
+more than the terms.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ from pyro_tkam.infer.model.trials import FULL, Effort, Trials, draws_needed, mix
 Plates = dict[str, tuple[int, int]]
 """Dimension (negative) and size of plates by name."""
 
-BATCH_ELEMENTS = 2**20
+CHECKED_DRAWS = 40
+"""Draws of a run at which it looks again."""
+BATCH_ELEMENTS = 2**17
 """Most numbers, of all sites' values, that are evaluated in one batch."""
 ROUNDING = 100
 """Smallest change of a term that counts, in units of its precision."""
@@ -135,24 +137,49 @@ def _couples(runner: Runner, trials: Trials, dim: int, size: int) -> bool:
     """
     Tell whether a plate's data depend on each other at some positions, or can't be evaluated there.
     """
-    layout = runner.terms.layout
-    kept = torch.rand(len(trials), size) < 0.5
-    seed = torch.get_rng_state()
-    at_once = _rows_at_once(runner)
-    rows = torch.arange(len(trials))
     num = trials.effort.drawn
-    for few in (*rows[:num].split(at_once), *rows[num:].split(at_once)):
-        base, other = trials.at(few)
-        before = attempt(partial(_terms, runner, base, seed))
-        if before is None and few[0] >= num:  # far from the prior a model may break
+    rows = torch.arange(len(trials))
+    for few in (*_parts(runner, rows[:num]), *_parts(runner, rows[num:])):
+        position = trials.at(few)
+        found = _couples_at(runner, position, dim, size)
+        if found is None and few[0] >= num:  # far from the prior a model may break
             continue
-        mixed = mix(layout, base, other, half := kept[few].to(base.device), dim)
-        after = attempt(partial(_terms, runner, mixed, seed))
-        if before is None or after is None:
-            return True
-        if any(_changes(term, after[name], half, dim) for name, term in before.items()):
+        if found is None or found:
             return True
     return False
+
+
+def _couples_at(runner: Runner, position: Tensor, dim: int, size: int) -> bool | None:
+    """
+    Tell whether mixing each position with the next one changes a term; None if a model can't be
+    evaluated at the positions themselves.
+    """
+    run = partial(_terms, runner, seed=torch.get_rng_state())
+    other = position.roll(-1, 0)
+    half = (torch.rand(len(position), size) < 0.5).to(position.device)
+    at_one = attempt(partial(run, position))
+    if at_one is None:
+        return None
+    one, is_random = at_one
+    at_two = attempt(partial(run, other)) if is_random else (_next(one), False)
+    at_mixed = attempt(partial(run, mix(runner.terms.layout, position, other, half, dim)))
+    if at_two is None or at_mixed is None:
+        return True
+    two, mixed = at_two[0], at_mixed[0]
+    return any(
+        _changes(one[name], term, half, dim) or _changes(two[name], term, ~half, dim)
+        for name, term in mixed.items()
+    )
+
+
+def _next(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return each trial's successor's terms."""
+    return {name: term.roll(-1, 0) for name, term in terms.items()}
+
+
+def _parts(runner: Runner, rows: Tensor) -> tuple[Tensor, ...]:
+    """Split trials into as many as are run at once, at least two, of which each meets the next."""
+    return rows.tensor_split(max(1, len(rows) // max(2, _rows_at_once(runner))))
 
 
 def _rows_at_once(runner: Runner) -> int:
@@ -206,11 +233,15 @@ def same_along(log_prob: Tensor, dims: tuple[int, ...]) -> bool:
     return bool((log_prob == first).all())
 
 
-def _terms(runner: Runner, position: Tensor, seed: Tensor) -> dict[str, Tensor]:
-    """Return each site's terms ``(trial, *batch)``, evaluated with the same random numbers."""
+def _terms(runner: Runner, position: Tensor, seed: Tensor) -> tuple[dict[str, Tensor], bool]:
+    """
+    Return each site's terms ``(trial, *batch)``, evaluated with the same random numbers, and
+    whether there were any.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(seed)
-        return runner.site_terms(position)
+        terms = runner.site_terms(position)
+        return terms, not torch.equal(torch.get_rng_state(), seed)
 
 
 def _changes(before: Tensor, after: Tensor, kept: Tensor, dim: int) -> bool:

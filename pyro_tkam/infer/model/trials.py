@@ -1,4 +1,4 @@
-"""Positions at which a model is tried, two for each trial."""
+"""Positions at which a model is tried, and mixtures of two of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from torch import Tensor
 
 from pyro_tkam.infer.model.coordinates import AsDrawn, Layout
 
-NUM_TRIALS = 40
-"""Trials at draws of the prior."""
 MOVES = (2.0, 4.0, 8.0)
 """Standard deviations of the prior by which further trials move draws."""
 SHARED_DRAWS = 1024
@@ -29,16 +27,16 @@ class Effort(NamedTuple):
         return self.drawn + self.moved
 
 
-FULL = Effort(NUM_TRIALS, 8 * len(MOVES))
-AGAIN = Effort(NUM_TRIALS // 8, len(MOVES))
+FULL = Effort(20, 4 * len(MOVES))
+AGAIN = Effort(3, len(MOVES))
 """Trials of a model that is new, and of one that was tried before at other values."""
 
 
 class Trials:
     """
-    Two positions a trial: draws of the prior, the last ones moved. Where data share a prior, each
-    datum has two different draws of all data's. Positions of many data are large, so they are made
-    when they are used.
+    A position for each trial: draws of the prior, the last ones moved. Where data share a prior,
+    each datum has one of all data's draws. Positions of many data are large, so they are made when
+    they are used.
 
     :param layout: of positions.
     :param drawn: draws of the prior, ``(rows, dim)``, of which :func:`draws_needed` says how many.
@@ -52,27 +50,24 @@ class Trials:
         self.layout = layout
         self.effort = effort
         self._drawn = torch.where(drawn.isfinite(), drawn, 0.0)
-        self._shared = shared if len(drawn) < 2 * len(self) else None
+        self._shared = shared if len(drawn) < len(self) else None
         if self._shared is not None:
-            self._chosen = _pairs(len(self._drawn) * self._shared[1], len(self), self._shared[1])
+            size = self._shared[1]
+            self._chosen = torch.randint(len(drawn) * size, (len(self), size))
         self._spread = self._scales() * _may_move(self.layout).to(self._drawn)
         self._sizes = torch.tensor(MOVES).repeat_interleave(effort.moved // len(MOVES))
-        self._turns = torch.randperm(effort.moved), torch.randperm(effort.moved)
+        self._turns = torch.randperm(effort.moved)
 
     def __len__(self) -> int:
         return self.effort.total
 
-    def at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return two positions for each of some trials, each ``(trial, dim)``."""
-        if self._shared is None:
-            base, other = self._drawn[rows], self._drawn[rows + len(self)]
-        else:
-            base, other = (self._given(each[rows]) for each in self._chosen)
+    def at(self, rows: Tensor) -> Tensor:
+        """Return the positions of some trials, ``(trial, dim)``."""
+        position = self._drawn[rows] if self._shared is None else self._given(self._chosen[rows])
         moved = rows - self.effort.drawn
-        for position, turns in zip((base, other), self._turns, strict=True):
-            for row in (moved >= 0).nonzero().squeeze(1).tolist():
-                self._move(position[row], int(turns[moved[row]]))
-        return base, other
+        for row in (moved >= 0).nonzero().squeeze(1).tolist():
+            self._move(position[row], int(self._turns[moved[row]]))
+        return position
 
     def _move(self, position: Tensor, turn: int) -> None:
         """Move by some standard deviations, in place: all coordinates alike, or each its own."""
@@ -106,14 +101,8 @@ class Trials:
 
 def draws_needed(shared: tuple[int, int] | None, effort: Effort) -> int:
     """Return how many draws all trials take, fewer where data share them."""
-    num = 2 * effort.total
+    num = effort.total
     return num if shared is None else min(num, -(-SHARED_DRAWS // shared[1]) + 1)
-
-
-def _pairs(draws: int, num: int, size: int) -> tuple[Tensor, Tensor]:
-    """Choose two different draws for each trial and datum, each ``(num, size)``."""
-    one = torch.randint(draws, (num, size))
-    return one, (one + torch.randint(1, draws, one.shape)) % draws
 
 
 def _may_move(layout: Layout) -> Tensor:

@@ -13,9 +13,8 @@ from pyro_tkam.infer.model.trials import AGAIN, FULL, Effort
 
 class KnownStructure:
     """
-    The structure of the model and guide seen last, found when they are new and again, by an eighth
-    of the trials, after 4, 16, 64, ... calls, as a coupling may show only at other parameters or
-    data.
+    The structure of the model and guide seen last, found when they are new and again, by fewer
+    trials, after 4, 16, 64, ... calls, as a coupling may show only at other parameters or data.
     """
 
     def __init__(self) -> None:

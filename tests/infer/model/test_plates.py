@@ -133,7 +133,21 @@ def test_what_shows_only_between_far_sides_is_seen() -> None:
         assert plate_structure(model, (torch.zeros(20),), {}).coupled == ("data",)
 
 
-def test_trials_of_many_data_take_two_draws_of_each() -> None:
+@pytest.mark.parametrize("coupling", [0.0, 1.0])
+def test_noise_of_a_model_is_not_taken_for_a_coupling(coupling: float) -> None:
+    def model(y: Tensor) -> None:
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            noise = 1 + 0.1 * torch.rand_like(z)
+            last = z[..., -1:] * (torch.arange(len(y)) == 0)
+            pyro.sample("y", dist.Normal(noise * z + coupling * last, 1.0), obs=y)
+
+    for seed in range(10):
+        pyro.set_rng_seed(seed)
+        assert plate_structure(model, (Y,), {}).coupled == ("data",) * int(coupling)
+
+
+def test_trials_of_many_data_take_few_draws_of_each() -> None:
     """A prior may cost more to draw than to score."""
     drawn = []
 
