@@ -20,6 +20,7 @@ NOT_SCRIPTS = {
     "peers",
     "posteriors",
     "problems",
+    "random_problems",
     "statistical_models",
     "timing",
 }

@@ -1,9 +1,9 @@
 """
-Calibration of ``log_evidence``: errors over standard errors, of 20 models and up to 40 seeds; JSON.
+Calibration of ``log_evidence``: errors over standard errors, of 30 models and up to 40 seeds; JSON.
 
-Ten models are those that the method was made with; ten are in ``statistical_models`` and were
-written afterwards. Runs that the output file has are kept, and seeds are in the outer loop, so
-that it may be ended at any time.
+Twenty models are known: those that the method was made with, and ``statistical_models``. Ten are in
+``fresh_problems`` and were written after the method, by someone who had not read it. Runs that the
+output file has are kept, and seeds are in the outer loop, so that it may be ended at any time.
 
     python -m benchmarks.evidence_calibration --threads 1 --output evidence_calibration.json
 """
@@ -20,8 +20,9 @@ from typing import Any
 import pyro
 import torch
 
-from benchmarks.fresh_problems import gaussian_mixture, logistic, ring, squares
+from benchmarks.fresh_problems import FRESH_PROBLEMS
 from benchmarks.problems import PROBLEMS, Problem
+from benchmarks.random_problems import gaussian_mixture, logistic, ring, squares
 from benchmarks.statistical_models import STATISTICAL
 from benchmarks.timing import arguments, environment, report
 from pyro_tkam.infer import log_evidence
@@ -34,8 +35,9 @@ KNOWN: dict[str, Callable[[], Problem]] = {
     "squares": lambda: squares(3, 0.1, 3),
     "logistic": lambda: logistic(40, 40),
     "ring": lambda: ring(2.0, 0.1),
+    **{make.__name__: make for make in STATISTICAL},
 }
-FRESH: dict[str, Callable[[], Problem]] = {make.__name__: make for make in STATISTICAL}
+FRESH: dict[str, Callable[[], Problem]] = {make.__name__: make for make in FRESH_PROBLEMS}
 MODELS = KNOWN | FRESH
 
 

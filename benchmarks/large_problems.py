@@ -7,8 +7,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from benchmarks.fresh_problems import regression
 from benchmarks.problems import Problem
+from benchmarks.random_problems import regression
 
 
 def normal_log_prob(data: Tensor, covariance: Tensor) -> float:

@@ -1,6 +1,6 @@
 """Small models of kinds that statisticians use, whose evidence is exact or a fine quadrature.
 
-They were written after ``log_evidence`` was done, and nothing was tuned on them.
+They were written after ``log_evidence`` was first done; later versions had them in view.
 """
 
 import math

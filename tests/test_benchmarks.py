@@ -2,11 +2,23 @@
 
 import json
 
+import pyro
 import pytest
 import torch
-from torch.distributions import Independent, MultivariateNormal, Normal
+from torch.distributions import (
+    Cauchy,
+    Exponential,
+    Gamma,
+    HalfCauchy,
+    Independent,
+    LogNormal,
+    MultivariateNormal,
+    Normal,
+    Uniform,
+)
 
 from benchmarks import __main__ as runner
+from benchmarks import evidence_calibration, fresh_problems
 from benchmarks.densities import PROBLEMS
 from benchmarks.quality import by_encoder
 from benchmarks.text import KneserNey
@@ -78,3 +90,61 @@ def test_weights_of_an_exact_encoder_are_the_evidence():
     torch.testing.assert_close(
         log_weights(x, 5), exact.log_prob(x).expand(5, 4), rtol=1e-4, atol=1e-4
     )
+
+
+def test_known_and_fresh_models_have_names_of_their_own():
+    known, fresh = evidence_calibration.KNOWN, evidence_calibration.FRESH
+    assert len(known) == 20
+    assert len(fresh) == 10
+    assert len(evidence_calibration.MODELS) == 30
+
+
+def prior_draws(name, num):
+    """Return draws of the latents, drawn apart from the model."""
+    if name == "two_laboratories":
+        return {"constant": Cauchy(0.0, 5.0).sample((num,))}
+    if name == "change_of_rate":
+        return {"rates": Exponential(0.5).sample((num, 2))}
+    if name == "wind_directions":
+        concentration = Gamma(2.0, 0.5).sample((num,))
+        direction = Uniform(-torch.pi, torch.pi).sample((num,))
+        return {"direction": direction, "concentration": concentration}
+    if name == "volatility":
+        spread = LogNormal(-1.0, 0.6).sample((num,))
+        path = [spread * torch.randn(num) / (1 - 0.9**2) ** 0.5]
+        for _ in range(9):
+            path.append(0.9 * path[-1] + spread * torch.randn(num))
+        return {"spread": spread, "log_variance": torch.stack(path, -1)}
+    if name == "overdispersed_counts":
+        intercept, slope = 2 * torch.randn(num), torch.randn(num)
+        return {"intercept": intercept, "slope": slope, "size": Gamma(2.0, 0.5).sample((num,))}
+    common, scale = HalfCauchy(1.0).sample((num,)), HalfCauchy(1.0).sample((num, 5))
+    mean = common.unsqueeze(-1) * scale * torch.randn(num, 5)
+    return {"common": common, "scale": scale, "mean": mean}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two_laboratories",
+        "change_of_rate",
+        "wind_directions",
+        "volatility",
+        "overdispersed_counts",
+        "sparse_means",
+    ],
+)
+def test_exact_evidences_are_the_mean_likelihood_of_prior_draws(name):
+    torch.manual_seed(0)
+    problem = getattr(fresh_problems, name)()
+
+    def log_likelihood(draw):
+        trace = pyro.poutine.trace(pyro.condition(problem.model, draw)).get_trace()
+        return trace.log_prob_sum(lambda name, site: site["is_observed"] and name not in draw)
+
+    with pyro.validation_enabled(False):
+        values = torch.vmap(log_likelihood)(prior_draws(name, 400_000)).double()
+    ratio = (values - problem.exact).exp()
+    error = float(ratio.std()) / len(ratio) ** 0.5
+    assert error < 0.02
+    assert abs(float(ratio.mean()) - 1) < 4 * error
