@@ -18,6 +18,7 @@ from pyro_tkam.infer.evidence.prior_factors import PriorFactorsAsData, has_prior
 from pyro_tkam.infer.evidence.proposals import Proposal
 from pyro_tkam.infer.mcmc.kernels.automala import AutoMALA
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
+from pyro_tkam.infer.mcmc.kernels.mala import MALA
 from pyro_tkam.infer.model.arguments import check_callable, keywords
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.plates import CoupledDataError, common_plates
@@ -82,7 +83,7 @@ def log_evidence(
     climbs from prior draws and 65,536 prior draws, and continues until an estimate is trusted and
     its standard error reaches ``target_se``. It stops near ``max_evaluations``, and says so if the
     budget runs out first. Where all latents lie in the plates of the data, the evidence is per
-    datum, from tempered runs of :class:`AutoMALA` instead of these chains. If a discrete latent has
+    datum, from tempered runs of :class:`MALA` instead of these chains. If a discrete latent has
     no finite support, such as a Poisson count, it weights draws from the prior or the guide.
 
     :param model: a Pyro model with observed sites, called on ``args``.
@@ -90,8 +91,8 @@ def log_evidence(
         sampling); or from a tempered run ``"steppingstone"`` (Raj 2025, arXiv:2506.14167, Eq. 35),
         ``"thermodynamic"`` (Eq. 31), ``"bar"`` (Bennett's ratio) or ``"bridge"``.
     :param model_kwargs: the model's keyword arguments.
-    :param kernel: moves tempered chains; :class:`AutoMALA` of the model if None. ``"auto"`` takes
-        an :class:`EnsembleHMC` where data share latents.
+    :param kernel: moves tempered chains; if None, :class:`AutoMALA`, and :class:`MALA` for
+        ``"auto"``, which takes an :class:`EnsembleHMC` where data share latents.
     :param options: for ``"auto"``: ``target_se`` (nats; 0.03, and 0.01 per datum),
         ``max_evaluations`` (3,000,000, and 400,000 per datum; at least 20000), ``disable_progbar``
         (on a terminal, a bar appears after two seconds) and ``guide`` (used if other estimates are
@@ -117,7 +118,7 @@ def log_evidence(
     _check_options(method, options)
     check_callable(model)
     given = keywords(model_kwargs)
-    kernel = AutoMALA(model) if kernel is None else check_kernel(kernel)
+    kernel = DEFAULT_KERNELS[method](model) if kernel is None else check_kernel(kernel)
     if kernel.model != model:  # bound methods are equal, not the same
         raise ValueError(f"kernel must be made from the model {model}, got one of {kernel.model}")
     checked = check_model(model, args, given)
@@ -252,6 +253,15 @@ METHODS: dict[str, Callable[..., Evidence]] = {
     **{name: _tempered(name) for name in ("steppingstone", "thermodynamic", "bar", "bridge")},
 }
 
+
+DEFAULT_KERNELS: dict[str, Callable[[Model], LangevinKernel]] = {
+    **dict.fromkeys(METHODS, AutoMALA),
+    "auto": MALA,
+}
+"""
+A step of MALA takes an evaluation, one of AutoMALA some 14: draws need only lead a proposal to the
+mass.
+"""
 
 OF_ALL = {"method", "model_kwargs", "kernel"}
 """What :func:`log_evidence` takes with every method."""

@@ -21,8 +21,8 @@ from pyro_tkam.infer.tempering.estimates import (
     run_verdict,
 )
 from pyro_tkam.ops.estimators import Estimate, effective_sample_size, importance, pareto_smooth
-from pyro_tkam.ops.estimators.mixture import MIN_DRAWS_PER_COMPONENT, fit_mixture
-from pyro_tkam.ops.estimators.population import refine, with_component
+from pyro_tkam.ops.estimators.mixture import MIN_DRAWS_PER_COMPONENT, Mixture, fit_mixture
+from pyro_tkam.ops.estimators.population import defended, refine, with_component
 
 NUM_REFINEMENTS = 4
 REFINEMENT_DRAWS = 3000
@@ -38,6 +38,9 @@ TYPICAL_SHARE = 0.05
 """
 Draws of the mixture, and the share of them that lies where its density is too small to be typical.
 """
+
+PRIOR_SHARE = 0.05
+"""Share of the draws that are as wide as the prior, so that no weight is large."""
 
 FEWEST_WEIGHTS = 25
 """Draws from which a k-hat can be told."""
@@ -96,8 +99,13 @@ class MixtureProposal:
 
     def weigh(self, num: int) -> Tensor:
         """Return log weights of new draws, ``(num, *local)``."""
-        points = self.mixture.sample(num)
-        return (self._density(points) - self.mixture.log_prob(points)).reshape(num, *self.local)
+        points = self.proposal.sample(num)
+        return (self._density(points) - self.proposal.log_prob(points)).reshape(num, *self.local)
+
+    @property
+    def proposal(self) -> Mixture:
+        """What is drawn from."""
+        return self.mixture
 
     def refine(self) -> None:
         """
@@ -141,9 +149,15 @@ class FittedProposal(MixtureProposal):
         self._along = along_ladder(draws)
         log_density = draws.log_prior[-1] + draws.log_likelihood[-1]
         super().__init__(draws.density, draws.positions[-1], log_density, budget)
+        self._defense = PRIOR_SHARE if draws.density.prior_is_standard_normal else 0.0
         self.gain = 0.0
         self.luck = 0
         self.complete = self._search()
+
+    @property
+    def proposal(self) -> Mixture:
+        """The mixture; where the prior is standard normal, with a component as wide."""
+        return defended(self.mixture, self._defense) if self._defense else self.mixture
 
     def evidence(self, log_weights: Tensor) -> Evidence:
         """Average weights ``(num, *local)`` of :meth:`weigh`."""

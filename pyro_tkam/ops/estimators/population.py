@@ -1,5 +1,6 @@
 """Mixtures improved with importance draws: population Monte Carlo."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -15,7 +16,7 @@ from pyro_tkam.ops.estimators.mixture import (
 )
 from pyro_tkam.ops.estimators.pareto import pareto_smooth
 
-__all__ = ["refine", "with_component"]
+__all__ = ["defended", "refine", "with_component"]
 
 _FLOOR = 0.05  # of the draws, shared by all components, so that none is ever without draws
 _HEAVY_KHAT = 0.3
@@ -61,6 +62,24 @@ def refine(
             else moved
         )
     return mixture
+
+
+def defended(mixture: Mixture, share: float) -> Mixture:
+    """
+    Add a standard component, which bounds the weights under a standard normal prior: these are at
+    most the likelihood over ``share`` (Hesterberg 1995), up to a constant.
+
+    :param mixture: of ``batch`` densities.
+    :param share: of the draws that the component gets, in (0, 1).
+    """
+    batch, _, dim = mixture.loc.shape
+    eye = torch.eye(dim, dtype=mixture.loc.dtype, device=mixture.loc.device)
+    return Mixture(
+        pad(mixture.log_weights + math.log1p(-share), (0, 1), value=math.log(share)),
+        pad(mixture.loc, (0, 0, 0, 1)),
+        torch.cat([mixture.scale_tril, eye.expand(batch, 1, dim, dim)], 1),
+        mixture.df,
+    )
 
 
 def with_component(mixture: Mixture, draws: Tensor, where: Tensor) -> Mixture:

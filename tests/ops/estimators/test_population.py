@@ -5,9 +5,9 @@ import math
 import torch
 from torch.distributions import MultivariateNormal
 
-from pyro_tkam.ops.estimators import importance
+from pyro_tkam.ops.estimators import importance, pareto_smooth
 from pyro_tkam.ops.estimators.mixture import Mixture
-from pyro_tkam.ops.estimators.population import refine, with_component
+from pyro_tkam.ops.estimators.population import defended, refine, with_component
 
 DOUBLE = torch.float64
 MEAN = torch.tensor([1.0, -2.0], dtype=DOUBLE)
@@ -93,3 +93,21 @@ def test_draws_that_never_moved_can_be_added():
         single(1, 1.0), torch.zeros(10, 1, 2, dtype=DOUBLE), torch.tensor([True])
     )
     assert grown.scale_tril.isfinite().all()
+
+
+def test_a_part_as_wide_as_the_prior_bounds_weights():
+    """A proposal of a third of the width: weights of its draws alone have no finite variance."""
+    torch.manual_seed(0)
+    one = torch.ones(1, 1, 1)
+    narrow = Mixture(torch.zeros(1, 1), 0 * one, one[None] / 3, torch.tensor([math.inf]))
+    wide = defended(narrow, 0.05)
+    points = wide.sample(20_000)
+    log_prior = -(points.square().sum(-1) + math.log(2 * math.pi)) / 2
+    log_weights = (log_prior - wide.log_prob(points)).squeeze(-1)
+    assert log_weights.max() <= -math.log(0.05) + 1e-5
+    estimate = importance(log_weights)
+    assert 0.01 < estimate.standard_error < 0.05
+    assert abs(estimate.value) < 4 * estimate.standard_error
+    alone = narrow.sample(20_000)
+    log_alone = (-alone.square().sum(-1) - math.log(2 * math.pi)) / 2 - narrow.log_prob(alone)
+    assert pareto_smooth(log_alone.mT).khat > 0.7 > pareto_smooth(log_weights[None]).khat
