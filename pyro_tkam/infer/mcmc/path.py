@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_tkam.infer.model.compiled import Known, TracedFunction
 from pyro_tkam.infer.model.coordinates import Layout
+from pyro_tkam.infer.model.cost import Cost
 from pyro_tkam.infer.model.density import Density
 from pyro_tkam.infer.model.evaluate import LogTerms
 from pyro_tkam.infer.model.failures import ROW_ERRORS, by_rows
@@ -50,6 +51,11 @@ class Path:
     def device(self) -> torch.device:
         """Device of positions."""
         return self.density.draw_start(1).device
+
+    @property
+    def cost(self) -> Cost | None:
+        """What a batch of positions takes, once it is recorded."""
+        return self._evaluate.cost
 
     def from_normal(self) -> Path:
         """Return a path to the same end from ``N(0, 2²)`` of all coordinates."""

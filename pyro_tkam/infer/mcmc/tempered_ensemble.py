@@ -16,6 +16,7 @@ from pyro_tkam.infer.mcmc.metric import LARGEST_DENSE, FramedTarget, Metric, est
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.step_size import StepSizeSearch, step_size_rate
 from pyro_tkam.infer.model.coordinates import around_mean
+from pyro_tkam.infer.model.cost import seconds_of
 from pyro_tkam.ops.annealing import log_weight_increments, next_temperature
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 from pyro_tkam.ops.resampling import systematic
@@ -30,7 +31,7 @@ REFERENCE_FACTOR = 4
 """Draws from the reference for each row of the ensemble."""
 
 MOST_REFERENCE_DRAWS = 1_000_000
-MOST_REFERENCE_SECONDS = 10.0  # of the processor, which other programs do not shorten
+MOST_REFERENCE_SECONDS = 10.0  # that evaluations take
 FEWEST_FOUND = 8
 
 
@@ -237,19 +238,18 @@ class TemperedEnsemble:
     def _found_by_reference(self) -> tuple[EnsembleState | None, str]:
         """Draw rows with finite density, in the order of drawing, or tell why there are few."""
         wanted = REFERENCE_FACTOR * self.rows
-        begin = time.process_time()
+        seconds = 0.0
         kept: list[Point] = []
         flags: list[Tensor] = []
         while sum(len(each.position) for each in kept) < wanted:
             tried = self.rows * len(flags)
-            if (
-                tried >= MOST_REFERENCE_DRAWS
-                or time.process_time() - begin > MOST_REFERENCE_SECONDS
-            ):
+            if tried >= MOST_REFERENCE_DRAWS or seconds > MOST_REFERENCE_SECONDS:
                 break
+            begin = time.process_time()
             if len(flags) % REFERENCE_FACTOR == 0:
                 drawn = self.path.density.sample_reference(wanted).split(self.rows)
             point = self.path.point(drawn[len(flags) % REFERENCE_FACTOR], torch.ones(()))
+            seconds += seconds_of(self.path.cost, self.rows, begin)
             flags.append(_finite(point))
             kept.append(point.take(_of_all_data(flags[-1]).nonzero().squeeze(-1)))
         found = min(wanted, sum(len(each.position) for each in kept))

@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 from pyro_tkam.infer.model.attempt import RAISED_BY_CODE, is_out_of_memory
+from pyro_tkam.infer.model.cost import Cost, cost_of
 from pyro_tkam.infer.model.direct_calls import direct
 from pyro_tkam.infer.model.expansion import drop_expansions, hoist_expansions
 from pyro_tkam.infer.model.few_terms import add_few_logs
@@ -46,6 +47,7 @@ anything but a number of rows. The second is tried where the first is a size of 
 _COMPARED_ROWS = 3
 _FOLDED = "_folded_"
 _MOST_ROWS = "most_rows"
+_COST = "cost"
 _NO_END = 2**62
 """Of a slice: torch writes the largest integer."""
 _SIZE_TYPES = {"int", "List[int]", "Optional[int]", "Optional[List[int]]"}
@@ -110,6 +112,11 @@ class TracedFunction:
         """What is run instead of the function, once it is recorded."""
         return [] if self._module is None else list(self._module.graph.nodes)
 
+    @property
+    def cost(self) -> Cost | None:
+        """What a batch takes, once the function is recorded."""
+        return None if self._module is None else self._module.meta[_COST]
+
     def __call__(self, batch: Tensor) -> tuple[Any, ...]:
         """Evaluate a batch."""
         if self.most_rows is not None and len(batch) > self.most_rows:
@@ -153,6 +160,7 @@ class TracedFunction:
                     self.failure = f"values are read by {sorted(read)}"
                     return
                 _simplify(traced, rows)
+                traced.meta[_COST] = cost_of(traced.graph.nodes, rows)
                 for wrap in (_by_row,) if self._row_by_row else (_any_number, _two_or_more):
                     if _is_right(wrap(direct(traced).forward), *known):
                         self._keep(traced, wrap)

@@ -29,6 +29,7 @@ from pyro_tkam.infer.model.batching import (
 )
 from pyro_tkam.infer.model.compiled import TracedFunction
 from pyro_tkam.infer.model.coordinates import Layout, StandardNormal, Unconstrained, is_fixed
+from pyro_tkam.infer.model.cost import Cost
 from pyro_tkam.infer.model.evaluate import REFERENCE_SCALE, LogTerms, ModelTerms
 from pyro_tkam.infer.model.failures import by_rows
 from pyro_tkam.infer.model.layouts import lay_out
@@ -485,6 +486,11 @@ class ModelDensity:
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate log prior + log likelihood and the gradient; ``rows`` makes no difference."""
         return Point(position, *by_rows(self._joint, position))
+
+    @property
+    def costs(self) -> tuple[Cost | None, Cost | None]:
+        """What a batch takes without and with gradients, where these were recorded."""
+        return self._values.cost, self._joint.cost
 
     def summand_point(self, position: Tensor, summand: OneSummand) -> Point:
         """Evaluate as :meth:`point` does, with one summand of each sum, by running the model."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +47,7 @@ MOST_SCREENED = 2**18
 SCREEN_SECONDS = 2.0
 SCREEN_SHARE = 0.1
 EXPLAINED = 2.0
-"""Most prior draws, seconds of the processor and share of the budget to look for narrow modes
+"""Most prior draws, seconds and share of the budget to look for narrow modes
 where known ones have unlike widths; nats by which a draw's density may exceed theirs."""
 
 MOST_LINED = 2
@@ -61,7 +60,7 @@ class _Pace:
     """What some climbs took.
 
     :param climbs: how many there were.
-    :param seconds: of the processor.
+    :param seconds: that the density took, as the target tells them.
     :param evaluations: of the density and its gradient.
     """
 
@@ -79,7 +78,7 @@ class Climbs:
 
     :param target: the posterior.
     :param draws: prior draws.
-    :param seconds_a_draw: of the processor that the density of one takes.
+    :param seconds_a_draw: that a prior draw and its density take.
     :ivar optima: where climbs ended so far.
     :ivar explained: how many prior draws that did not climb are no denser than known modes make
         them.
@@ -114,10 +113,10 @@ class Climbs:
         """Climb from some of the prior draws, and return the optima that are new."""
         rows = rows[~self._climbed[rows]]
         self._climbed[rows] = True
-        begin = time.process_time()
+        begin = self.target.seconds
         spent = self.target.budget.spent
         new = self._add(self._ends(self.draws.positions[rows]))
-        seconds = time.process_time() - begin
+        seconds = self.target.seconds - begin
         evaluations = self.target.budget.spent - spent
         self._pace = _Pace(len(rows), max(seconds, 1e-6), max(evaluations, 1))
         return new
@@ -127,7 +126,7 @@ class Climbs:
         if self.target.dim > LARGEST_WIDENED or not len(self):
             return
         budget = self.target.budget
-        begin = time.process_time()
+        begin = self.target.seconds
         end = budget.spent + WIDE_SHARE * budget.left
         for location in self.optima.location[:MOST_LINED]:
             names = self.target.density.layout.names
@@ -137,7 +136,7 @@ class Climbs:
             if points <= affordable:
                 self._add(self._from_lines(lines.to(self.target.dtype)))
         while True:
-            seconds = CLIMB_SECONDS - (time.process_time() - begin)
+            seconds = CLIMB_SECONDS - (self.target.seconds - begin)
             climbs = self._pace.affords(seconds, end - budget.spent)
             num = int(min(climbs, GROWTH * self._pace.climbs, BATCH, MOST_CLIMBS - len(self)))
             rows = (~self._climbed).nonzero().squeeze(-1)[: max(0, num)]
@@ -158,9 +157,9 @@ class Climbs:
         evaluate = self.target.of_summand(summand)
         if attempt(lambda: evaluate(starts)) is None:
             return
-        begin = time.process_time()
+        begin = self.target.seconds
         for turn in range(summand.num_turns):
-            if time.process_time() - begin > CLIMB_SECONDS:
+            if self.target.seconds - begin > CLIMB_SECONDS:
                 break
             summand.turn = turn
             ends = attempt(lambda: climb(evaluate, starts, self._scale, most))
@@ -179,8 +178,8 @@ class Climbs:
             return
         most = self.target.budget.affords(MOST_SCREENED, share=SCREEN_SHARE)
         self._explain(self.draws.positions[~self._climbed], self.draws.log_joint[~self._climbed])
-        begin = time.process_time()
-        while (left := SCREEN_SECONDS - (time.process_time() - begin)) > 0 and most > 0:
+        begin = self.target.seconds
+        while (left := SCREEN_SECONDS - (self.target.seconds - begin)) > 0 and most > 0:
             num = min(most, wanted - self.num_seen)
             if num <= 0:
                 break

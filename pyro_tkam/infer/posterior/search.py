@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 from functools import cached_property
 
@@ -47,7 +46,7 @@ class Search:
     :param target: the posterior, where it can be in coordinates with a standard normal prior: there
         every bounded likelihood has a maximum.
     :param progress: is told what is going on.
-    :ivar seconds_a_draw: of the processor that a prior draw and its density took.
+    :ivar seconds_a_draw: that a prior draw and its density took.
     :ivar poor: an estimate by weights that were too poor to go on with, if no other can be had.
     """
 
@@ -62,9 +61,9 @@ class Search:
         """Prior draws: they choose routes and contradict estimates, and are in none."""
         self.progress.route("prior draws")
         num = self.target.budget.affords(SEARCH_DRAWS, share=SEARCH_SHARE)
-        begin = time.process_time()
+        begin = self.target.seconds
         draws = self.target.draw(num, SEARCH_SECONDS)
-        self.seconds_a_draw = (time.process_time() - begin) / len(draws.positions)
+        self.seconds_a_draw = (self.target.seconds - begin) / len(draws.positions)
         if not draws.log_weights.amax() > -math.inf:
             raise ValueError("model must have a likelihood above zero, got zero at every draw")
         return draws

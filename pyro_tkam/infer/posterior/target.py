@@ -14,6 +14,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_tkam.infer.model.cost import seconds_of
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.failures import ForRows
 from pyro_tkam.infer.model.summands import OneSummand
@@ -27,6 +28,9 @@ MOST_LOOPED = 16
 MOST_WITH_GRADIENT = 2048
 BATCH_SHARE = 0.1
 """Share of the time for prior draws that one batch may take."""
+
+MODEL_RUN = 5e-3
+"""Seconds of a run of the model itself, with its gradient, instead of recorded operations."""
 
 NUMBERS_AT_ONCE = 2**20
 """Data times rows that are evaluated at once: more leave the processor's cache."""
@@ -60,11 +64,14 @@ class PosteriorTarget:
 
     :param density: of the model, on positions ``(rows, dim)``.
     :param budget: counts its evaluations.
+    :ivar seconds: of the processor that evaluations took, told from their operations if these are
+        recorded.
     """
 
     def __init__(self, density: ModelDensity, budget: Budget) -> None:
         self.density = density
         self.budget = budget
+        self.seconds = 0.0
         self.dim = density.layout.dim
         self.dtype = density.draw_start(1).dtype
         at_once = NUMBERS_AT_ONCE // max(1, density.structure.num_data)
@@ -77,18 +84,20 @@ class PosteriorTarget:
         """Draw from the reference and score, as many as a time allows.
 
         :param num: how many.
-        :param seconds: of the processor, after which no further batch is begun.
+        :param seconds: after which no further batch is begun.
         """
-        begin = time.process_time()
+        begin = self.seconds
         parts = []
         left = num
         size = self.few
         while left > 0:
+            started = time.process_time()
             with _outside():
                 position = self.density.sample_reference(min(left, size))
+            self.seconds += seconds_of(self.density.costs[0], len(position), started)
             parts.append((position, *self._terms(position)))
             left -= len(position)
-            spent = time.process_time() - begin
+            spent = self.seconds - begin
             if spent > seconds:
                 break
             quick = (num - left) / max(spent, 1e-6) * seconds * BATCH_SHARE
@@ -119,19 +128,28 @@ class PosteriorTarget:
 
     def of_summand(self, summand: OneSummand) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Return what :meth:`with_gradient` does, with one summand of each sum of densities."""
-        return partial(self._point, partial(self.density.summand_point, summand=summand))
+
+        def evaluate(positions: Tensor) -> tuple[Tensor, Tensor]:
+            self.seconds += MODEL_RUN
+            return self._point(partial(self.density.summand_point, summand=summand), positions)
+
+        return evaluate
 
     def _point(self, at: Callable[[Tensor], Point], positions: Tensor) -> tuple[Tensor, Tensor]:
         self.budget.spend(len(positions))
+        begin = time.process_time()
         with _outside():
             point = at(positions)
+        self.seconds += seconds_of(self.density.costs[1], len(positions), begin)
         return point.log_density, point.gradient
 
     def _terms(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Return log reference and the rest of the log joint, each ``(num,)``."""
         self.budget.spend(len(position))
+        begin = time.process_time()
         with _outside():
             reference, rest = self.density.reference_values(position)
+        self.seconds += seconds_of(self.density.costs[0], len(position), begin)
         return reference.double(), rest.double()
 
 

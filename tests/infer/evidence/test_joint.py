@@ -6,6 +6,7 @@ fails falsely with probability below 1e-5; seeds are fixed all the same.
 
 import itertools
 import math
+import time
 from dataclasses import replace
 
 import pyro
@@ -34,7 +35,7 @@ from pyro_tkam.infer.posterior.weights import evidence_of_weights
 from pyro_tkam.infer.results import Evidence, Verdict
 from pyro_tkam.ops.climb import Climb
 from pyro_tkam.ops.estimators.mixture import Mixture
-from tests.infer.evidence_problems import assert_close, regression, regression_problem
+from tests.infer.evidence_problems import assert_close, regression, regression_problem, two_modes
 
 
 def target_of(model, **options) -> PosteriorTarget:
@@ -191,6 +192,19 @@ def test_an_enumerated_mixture_is_the_sum_over_assignments() -> None:
     evidence = log_evidence(mixture)
     assert_close(evidence, torch.stack(terms).logsumexp(0).item())
     assert evidence.verdict.trusted, str(evidence)
+
+
+@pytest.mark.parametrize("faster", [1e3, 1e-3])
+def test_how_fast_the_processor_is_changes_nothing(faster, monkeypatch):
+    def evidence() -> Evidence:
+        pyro.set_rng_seed(0)
+        return log_evidence(two_modes)
+
+    usual = evidence()
+    clock = time.process_time
+    monkeypatch.setattr(time, "process_time", lambda: clock() / faster)
+    other = evidence()
+    assert (other.value, other.evaluations) == (usual.value, usual.evaluations)
 
 
 def test_a_count_without_a_bound_is_weighed_from_its_prior() -> None:

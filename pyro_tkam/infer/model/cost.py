@@ -1,0 +1,82 @@
+"""
+What operations on a batch take, told from their sizes: the same on every machine and in every run,
+so that results which depend on it are too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+OPERATION = 3e-6
+NUMBER = 0.7e-9
+"""Seconds of an ordinary core for an operation, and for each number of its result."""
+
+SLOW_NAMES = {
+    **dict.fromkeys(("exp", "log", "log1p", "expm1", "sigmoid", "tanh", "pow", "erf"), 4.0),
+    **dict.fromkeys(("logsumexp", "_softmax", "_log_softmax", "log_sigmoid_forward"), 6.0),
+    **dict.fromkeys(("sin", "cos", "atan2", "index", "gather", "cumsum"), 6.0),
+    **dict.fromkeys(("lgamma", "digamma", "polygamma", "erfinv", "special_ndtri"), 15.0),
+}
+"""Numbers' costs of operations that are not as fast as a sum."""
+
+MULTIPLIED = 0.2
+"""That of a term of a matrix product."""
+
+FACTORIZED = 2.0
+"""That of a row of a matrix that is factorized or solved, for each number of the result."""
+
+
+class Cost(NamedTuple):
+    """Seconds that a batch takes, and beside it each of its rows."""
+
+    batch: float
+    row: float
+
+    def seconds(self, rows: int) -> float:
+        """Return the seconds that so many rows take at once."""
+        return self.batch + rows * self.row
+
+
+def seconds_of(cost: Cost | None, rows: int, begin: float) -> float:
+    """
+    Return the seconds that a batch took: the processor's, since some time, where no cost is known.
+    """
+    return time.process_time() - begin if cost is None else cost.seconds(rows)
+
+
+def cost_of(nodes: Iterable[fx.Node], rows: int) -> Cost:
+    """Return what a graph's operations take.
+
+    :param nodes: of a graph of ATen operations, each with its value's shape.
+    :param rows: of the batch that was recorded; one row is evaluated after another.
+    """
+    run = [node for node in nodes if node.op == "call_function"]
+    numbers = sum(map(_numbers, run)) * NUMBER
+    operations = len(run) * OPERATION
+    return Cost(operations, numbers / rows) if rows > 1 else Cost(0.0, operations + numbers)
+
+
+def _numbers(node: fx.Node) -> float:
+    """Return the numbers of a node's results, times what one of them costs."""
+    value = node.meta.get("val")
+    results = value if isinstance(value, tuple | list) else (value,)
+    number = sum(each.numel() for each in results if isinstance(each, Tensor))
+    target: Any = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target.is_view:
+        return 0.0
+    name = target.overloadpacket.__name__
+    if name in {"mm", "bmm", "addmm", "baddbmm"}:
+        return MULTIPLIED * number * _shape(node.args[-2])[-1]
+    if "linalg" in name or "cholesky" in name or "triangular" in name:
+        return FACTORIZED * number * _shape(node.args[0])[-1]
+    return number * SLOW_NAMES.get(name, 1.0)
+
+
+def _shape(node: Any) -> torch.Size:
+    shape: torch.Size = node.meta["val"].shape
+    return shape
