@@ -242,8 +242,8 @@ def contents(folder):
 @pytest.mark.parametrize(
     ("work", "updates", "name", "stops"),
     [
-        ("importance", 150, "SIGKILL", 10),
-        ("automala", 60, "SIGKILL", 10),
+        ("importance", 60, "SIGKILL", 10),
+        ("automala", 30, "SIGKILL", 10),
         ("train", 40, "SIGTERM", 3),
         ("train", 40, "SIGKILL", 3),
     ],
