@@ -100,6 +100,21 @@ def horseshoe() -> Model:
     return model
 
 
+def eight_schools() -> Model:
+    """Return Rubin's eight schools, centered: a funnel, as the data hardly tell the scale."""
+    effects = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+    errors = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+
+    def model() -> None:
+        mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+        tau = pyro.sample("tau", dist.HalfCauchy(5.0))
+        with pyro.plate("schools", 8):
+            theta = pyro.sample("theta", dist.Normal(mu, tau))
+            pyro.sample("y", dist.Normal(theta, errors), obs=effects)
+
+    return model
+
+
 TARGETS: dict[str, Callable[[], Model]] = {
     "Gaussian, 50 scales of 0.001 to 1,000": log_scaled_gaussian,
     "Gaussian, 100-d, condition 100": correlated_gaussian,
@@ -109,6 +124,8 @@ TARGETS: dict[str, Callable[[], Model]] = {
     "hierarchical, 205-d": lambda: hierarchical(100, 20, False),
     "hierarchical, 205-d, centered": lambda: hierarchical(100, 20, True),
     "horseshoe, 41-d": horseshoe,
+    "eight schools, centered": eight_schools,
+    "eight schools, centered, standard normal coordinates": eight_schools,
 }
 
 
@@ -126,14 +143,14 @@ class CountedHMC(EnsembleHMC):
         return point, info
 
 
-def measured(make: Callable[[], Model], seed: int) -> dict[str, Any]:
-    """Run chains and return what they gave and took."""
+def measured(make: Callable[[], Model], seed: int, standard_normal: bool) -> dict[str, Any]:
+    """Run chains, perhaps in standard normal coordinates; return what they gave and took."""
     pyro.set_rng_seed(100)
     model = make()
     pyro.set_rng_seed(seed)
     kernel = CountedHMC(model)
     begin = time.process_time()
-    mcmc = VectorizedMCMC(kernel, 500, disable_progbar=True)
+    mcmc = VectorizedMCMC(kernel, 500, disable_progbar=True, standard_normal=standard_normal)
     mcmc.run()
     seconds = time.process_time() - begin
     return {
@@ -158,7 +175,7 @@ def main() -> None:
                 continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                known[key] = measured(make, seed)
+                known[key] = measured(make, seed, name.endswith("standard normal coordinates"))
             print(key, json.dumps(known[key]), flush=True)
             if output is not None:
                 text = json.dumps({"environment": environment(), "runs": known}, indent=2)

@@ -100,6 +100,8 @@ class BatchRun(ABC):
 
     #: what the chains' part of a state is made of
     entries: ClassVar[frozenset[str]]
+    #: those of the entries that must be as in this run
+    settings: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
@@ -185,11 +187,12 @@ class BatchRun(ABC):
                 f"state must be of the kernel {type(self.kernel).__name__}, got one of "
                 f"{state['kernel']}"
             )
-        for name in ("warmup_steps", "num_chains"):
-            if state[name] != getattr(self, name):
+        for name in ("warmup_steps", "num_chains", *self.settings):
+            saved = state["chains"][name] if name in self.settings else state[name]
+            if saved != getattr(self, name):
                 raise ValueError(
                     f"state must have been saved with {name}={getattr(self, name)}, as this run "
-                    f"has, got {state[name]}"
+                    f"has, got {saved}"
                 )
         self._resumed = state
 

@@ -13,7 +13,7 @@ from pyro.infer.mcmc.util import diagnostics, print_summary
 from torch import Tensor
 from torch.distributions import Transform
 
-from pyro_tkam._checks import function, whole_number, words
+from pyro_tkam._checks import flag, function, whole_number, words
 from pyro_tkam._threads import in_turn
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.ensemble_adaptation import EnsembleAdaptation
@@ -94,9 +94,12 @@ class VectorizedMCMC(BatchRun):
         it, to the same bits. None writes no file.
     :param checkpoint_every: steps between two writes.
     :param thin: number of steps for each draw that is kept; the last step gives its values.
+    :param standard_normal: move in coordinates with a standard normal prior where sites have them,
+        as :class:`InverseTransformReparam` does by hand. This helps where the scale of a site is
+        itself a latent of which the data say little, as in a funnel.
     :raises TypeError: if ``kernel`` isn't one of these.
-    :raises ValueError: if a number is out of range, or ``initial_params`` does not have one set of
-        values for each chain.
+    :raises ValueError: if a number is out of range, ``initial_params`` does not have one set of
+        values for each chain, or it or ``transforms`` comes with ``standard_normal``.
 
     >>> import pyro, torch, pyro.distributions as dist
     >>> from pyro_tkam.infer import MALA
@@ -109,7 +112,8 @@ class VectorizedMCMC(BatchRun):
     torch.Size([32, 100])
     """
 
-    entries = frozenset({"start", "moving", "thin"})
+    settings = ("thin", "standard_normal")
+    entries = frozenset({"start", "moving", *settings})
 
     def __init__(
         self,
@@ -125,6 +129,7 @@ class VectorizedMCMC(BatchRun):
         checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int = 100,
         thin: int = 1,
+        standard_normal: bool = False,
     ) -> None:
         kernel = check_kernel(kernel)
         num_chains = kernel.default_num_chains if num_chains is None else num_chains
@@ -146,6 +151,13 @@ class VectorizedMCMC(BatchRun):
         self.save_params = save_params
         self.thin = whole_number("thin", thin, 1)
         self.transforms = given_transforms(transforms)
+        self.standard_normal = flag("standard_normal", standard_normal)
+        for name, given in (("initial_params", initial_params), ("transforms", transforms)):
+            if standard_normal and given is not None:
+                raise ValueError(
+                    f"standard_normal must be False with {name}, which are of unconstrained "
+                    "coordinates, got True"
+                )
         if initial_params is not None:
             initial_params = floating_params(initial_params)
             if num_chains == 1:
@@ -234,7 +246,9 @@ class VectorizedMCMC(BatchRun):
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
         given = self._initial_params
         prototype = None if given is None else {name: value[0] for name, value in given.items()}
-        self._density = density = self.kernel.density(args, kwargs, prototype, first=self._first)
+        self._density = density = self.kernel.density(
+            args, kwargs, prototype, first=self._first, standard_normal=self.standard_normal
+        )
         self._first = None
         self._check_names(density)
         self._tell_size(density)
@@ -332,15 +346,10 @@ class VectorizedMCMC(BatchRun):
         return {
             "start": None if self._start is None else self._start.save(),
             "moving": None if self._chains is None else self._chains.state(),
-            "thin": self.thin,
+            **{name: getattr(self, name) for name in self.settings},
         }
 
     def _load(self, state: dict[str, Any]) -> None:
-        if state["thin"] != self.thin:
-            raise ValueError(
-                f"state must have been saved with thin={self.thin}, as this run has, got "
-                f"{state['thin']}"
-            )
         if self._start is not None:
             self._start.load(state["start"])
         if state["moving"] is not None:

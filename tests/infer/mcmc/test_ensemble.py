@@ -426,9 +426,8 @@ def test_thinned_draws_are_every_other_state(monkeypatch: pytest.MonkeyPatch) ->
     other = VectorizedMCMC(
         EnsembleHMC(normal_model), 20, warmup_steps=10, num_chains=4, disable_progbar=True
     )
-    other.resume(thinned.state)
     with pytest.raises(ValueError, match="saved with thin=1"):
-        other.run(torch.ones(10))
+        other.resume(thinned.state)
     monkeypatch.setattr(vectorized, "LARGE", 1e4)
     with pytest.warns(UserWarning, match=r"the draws will take 0\.0 GB of memory, 4 chains of 40"):
         run(40, 1)
