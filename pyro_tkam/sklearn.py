@@ -160,13 +160,20 @@ class KANRegressor(RegressorMixin, _KANEstimator):
         have names.
 
         See :func:`pyro_tkam.symbolic.find_formula`; for other options, pass it ``network_``. Each
-        access computes the formula again.
+        access computes the formula again. Networks with few nodes have short formulas; start with
+        ``hidden=(1,)`` or ``hidden=()``.
 
         :raises ValueError: if an edge has no form.
         """
         check_is_fitted(self)
         x, scaled = self._samples
-        standardized = find_formula(self.network_, self._standardized(x), scaled, strict=True)
+        standardized = find_formula(self.network_, self._standardized(x), scaled)
+        if standardized.unexplained:
+            raise ValueError(
+                "network_ must have a form for every edge, got none for "
+                f"{standardized.unexplained}; fit with fewer nodes in hidden or a larger penalty, "
+                "or use find_formula, which leaves a spline on these edges"
+            )
         network = _in_units(standardized.to_module(), self.scaler_, self.target_scaler_)
         targets = torch.as_tensor(self.target_scaler_.inverse_transform(scaled.numpy()))
         names = getattr(self, "feature_names_in_", None)

@@ -57,3 +57,12 @@ def test_a_formula_in_the_units_and_names_of_the_data():
     assert formula.rmse < 1e-9
     values = formula(torch.as_tensor(x.to_numpy(copy=True)))[:, 0]
     np.testing.assert_allclose(values, y, rtol=1e-10)
+
+
+def test_a_curve_without_a_form_is_told_in_words_of_the_estimator():
+    x = np.linspace(-1, 1, 300)[:, None]
+    y = np.sign(np.sin(40 * x[:, 0])) * np.exp(x[:, 0])
+    regressor = KANRegressor(hidden=(), grid_size=60, steps=5, random_state=0).fit(x, y)
+    message = r"network_ must have a form .*, got none for \(\(0, 0, 0\),\); fit with fewer nodes"
+    with pytest.raises(ValueError, match=message):
+        _ = regressor.formula_

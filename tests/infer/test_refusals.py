@@ -55,6 +55,12 @@ def shares(x, y):
         pyro.sample("y", dist.Beta((slope * x).exp(), 1.0), obs=y)
 
 
+def binary(x, y):
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Bernoulli(logits=slope * x), obs=y)
+
+
 def fixed(x, y):
     slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
     shift = pyro.sample("shift", dist.Delta(torch.tensor(1.0)))
@@ -149,6 +155,16 @@ DATA = {
         (X.half(), Y.half()),
         "have data of single or double precision, got float16",
     ),
+    "whole numbers for a Bernoulli": (
+        binary,
+        (X, (Y > 0).long()),
+        r"have floating-point data for a Bernoulli .*, got torch.int64 at site 'y'; .*\.float\(\)",
+    ),
+    "truth values for a Bernoulli": (
+        binary,
+        (X, Y > 0),
+        "have floating-point data for a Bernoulli .*, got torch.bool at site 'y'",
+    ),
     "an unobserved Delta": (fixed, (X, Y), "have Delta sites that are observed, got 'shift'"),
     "an argument too few": (line, (X,), r"run on its arguments, .*got TypeError: .*'y'"),
 }
@@ -214,6 +230,20 @@ def test_what_a_mask_hides_may_be_anything():
             pyro.sample("y", dist.LogNormal(slope * x, 1.0), obs=y)
 
     check_model(masked, (X, NAN), {})
+
+
+def test_whole_numbers_that_a_mask_turns_to_floats_are_taken():
+    """Wrong version: all whole numbers are refused for a Bernoulli."""
+
+    def labeled(x, y):
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            labels = dist.Bernoulli(logits=slope * x)
+            pyro.sample("y", labels.mask(y >= 0), obs=y)  # -1: no label
+
+    y = torch.tensor([1, 0, -1, 1, 1, 0])
+    evidence = log_evidence(labeled, X, y, method="importance", num_particles=1000)
+    assert abs(evidence.value - 5 * math.log(0.5)) < 1
 
 
 def test_a_support_that_moves_with_a_latent_refuses_no_datum():

@@ -32,8 +32,9 @@ def compare(
         dictionary of its rows: ``log_evidence``, ``standard_error``, ``percentage_error``; the
         ``bayes_factor`` against the best model and its logarithm with a standard error;
         ``prior_probability``, ``posterior_probability`` and the latter's standard error;
-        ``trusted``; and, where :func:`bridge_evidence` found it, ``prior_sensitivity``: the change
-        of the log evidence with the logarithm of the power to which the prior is raised.
+        ``trusted``; and ``prior_sensitivity``: the change of the log evidence with the logarithm of
+        the power to which the prior is raised, NaN where the evidence is not of
+        :func:`bridge_evidence`, which alone finds it.
     :raises TypeError: if ``evidences`` is not a mapping of evidences.
     :raises ValueError: if there are fewer than two models, they have different numbers of data, or
         the prior probabilities have other names or do not sum to 1.

@@ -236,7 +236,10 @@ def _check_options(method: str, options: dict[str, Any]) -> None:
     )
     unknown = sorted(set(options) - set(takes))
     if unknown:
-        raise TypeError(f"options must be among {takes} for method {method!r}, got {unknown}")
+        raise TypeError(
+            f"options must be among {takes} for method {method!r}, got {unknown}; "
+            "keyword arguments of the model belong in model_kwargs"
+        )
 
 
 ESTIMATORS: dict[str, Callable[..., Any]] = {

@@ -193,8 +193,8 @@ class FittedProposal(MixtureProposal):
             )
         share = RULE_OF_THREE / climbs
         reach = (
-            f"{climbs} climbs from the prior searched for modes; a mode that under {share:.1g} of "
-            "them reach may be missing"
+            f"{climbs} climbs from the prior searched for modes; a mode that attracts less than "
+            f"{share:.1g} of the prior may be missing"
         )
         if self.gain == 0:
             return Verdict(notes=(reach,))

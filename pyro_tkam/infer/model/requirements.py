@@ -33,6 +33,7 @@ from pyro_tkam.infer.model.sites import (
     is_improper,
     is_partly_masked,
     is_prior,
+    masks,
     refuse_subsampling,
     sample_sites,
     unwrapped,
@@ -42,6 +43,8 @@ from pyro_tkam.ops._concrete import is_concrete
 _GUIDE_TRIALS = 100
 """Prior draws to find in a guide's support: one that lacks 5 % of the prior passes in 0.6 %."""
 _HALF = (torch.float16, torch.bfloat16)
+_OF_FLOATS = torch.distributions.Bernoulli.log_prob
+"""A density that torch computes of floating-point data only; a mask makes data such."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,12 @@ def _refuse_kind(name: str, site: Site, value: Tensor) -> None:
     if value.is_complex() or truth:
         raise ValueError(
             f"model must have data that are real numbers, got {value.dtype} at site {name!r}"
+        )
+    takes_floats_only = type(unwrapped(site["fn"])).log_prob is _OF_FLOATS
+    if takes_floats_only and not value.is_floating_point() and not masks(site):
+        raise ValueError(
+            "model must have floating-point data for a Bernoulli distribution, got "
+            f"{value.dtype} at site {name!r}; convert them with .float()"
         )
 
 

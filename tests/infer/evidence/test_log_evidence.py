@@ -295,6 +295,11 @@ def test_an_option_of_another_method_is_refused_with_those_there_are(method, tak
         log_evidence(latent, LATENT_DATA, method=method, nonsense=3)
 
 
+def test_an_argument_of_the_model_by_keyword_is_told_where_it_belongs():
+    with pytest.raises(TypeError, match=r"got \['x'\]; keyword arguments .* in model_kwargs"):
+        log_evidence(latent, x=LATENT_DATA)
+
+
 def test_a_bayes_factor_says_whose_verdict_is_whose():
     wrong = Verdict((Finding("few draws", "12 draws", "draw more"),), {"k-hat": 0.9}, ("a note",))
     factor = Evidence(-3.0, 0.1, "bar", Verdict(measures={"k-hat": 0.1})) - Evidence(
