@@ -40,6 +40,18 @@ def floating(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}")
 
 
+def floating_dtype(name: str, value: Any) -> None:
+    """
+    Refuse what is no dtype of real numbers in floating point.
+
+    :param name: of the argument.
+    :param value: its value.
+    :raises TypeError: for anything else.
+    """
+    if not isinstance(value, torch.dtype) or not value.is_floating_point:
+        raise TypeError(f"{name} must be a floating-point dtype, got {value!r}")
+
+
 def finite(name: str, value: Any) -> None:
     """
     Refuse what is no tensor of finite numbers in floating point.

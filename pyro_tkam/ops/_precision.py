@@ -53,6 +53,11 @@ def at_least_single(tensor: Tensor) -> Tensor:
     return _widened(tensor) if _autocast_devices() else tensor
 
 
+def under_autocast() -> bool:
+    """Tell whether operations may change the precision of what they are given."""
+    return bool(_autocast_devices())
+
+
 def _autocast_devices() -> list[str]:
     return [device for device in _DEVICES if torch.is_autocast_enabled(device)]
 

@@ -5,12 +5,25 @@ Composite interpolatory quadrature: rules on one cell, and the cells of an inter
 
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_tkam._checks import whole_number
+from pyro_tkam._checks import flag, number, sequence, whole_number
+from pyro_tkam.ops._arguments import dense, floating, floating_dtype
+from pyro_tkam.ops._points import broadcast_together
+
+__all__ = [
+    "Quadrature",
+    "composite",
+    "default_rule",
+    "gauss_kronrod",
+    "gauss_legendre",
+    "trapezium",
+]
 
 MAX_NODES = 200
 
@@ -31,7 +44,9 @@ class Quadrature:
         unchanged.
     :param max_cells: number of cells at which refinement stops and the error is accepted.
 
-    :raises ValueError: for nodes outside [0, 1] or not ascending, and for counts below one.
+    :raises TypeError: for what is of another type.
+    :raises ValueError: for nodes outside [0, 1] or not ascending, for counts below one, and for a
+        tolerance that is not positive.
 
     >>> gauss_legendre(5).nodes[2]
     0.5
@@ -45,11 +60,17 @@ class Quadrature:
     max_cells: int = 1024
 
     def __post_init__(self) -> None:
+        sequence("nodes", self.nodes, "numbers")
+        for node in self.nodes:
+            number("every number of nodes", node)
         ascending = all(left < right for left, right in pairwise((-1.0, *self.nodes)))
         if not self.nodes or not ascending or self.nodes[0] < 0 or self.nodes[-1] > 1:
             raise ValueError(f"nodes must be ascending numbers of [0, 1], got {self.nodes}")
-        for name in ("splits", "base_cells"):
+        for name in ("splits", "base_cells", "max_cells"):
             whole_number(name, getattr(self, name), 1)
+        flag("use_knots", self.use_knots)
+        if self.tolerance is not None:
+            number("tolerance", self.tolerance, 0)
 
     def edges(self, low: Tensor, high: Tensor, breakpoints: Tensor | None = None) -> Tensor:
         """
@@ -64,6 +85,7 @@ class Quadrature:
         >>> composite(2).edges(torch.tensor(0.0), torch.tensor(1.0), torch.tensor([0.5]))
         tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
         """
+        _check_ends(low, high, breakpoints)
         if breakpoints is None or not self.use_knots:
             coarse = torch.stack([low, high])
             splits = self.splits * self.base_cells
@@ -80,12 +102,41 @@ class Quadrature:
         return torch.cat([inside.flatten(0, 1), coarse[-1:]])
 
 
-def _checked(num_nodes: int, smallest: int, largest: int = MAX_NODES) -> int:
-    if not smallest <= num_nodes <= largest:
+def _check_ends(low: Tensor, high: Tensor, breakpoints: Tensor | None) -> None:
+    """Look at types and shapes only, as edges are made with every density."""
+    floating("low", low)
+    _check_like("high", high, low)
+    if high.shape != low.shape:
         raise ValueError(
-            f"num_nodes must be a whole number from {smallest} to {largest}, got {num_nodes}"
+            f"high must have the shape of low, {tuple(low.shape)}, got {tuple(high.shape)}"
         )
-    return num_nodes
+    if breakpoints is None:
+        return
+    _check_like("breakpoints", breakpoints, low)
+    together = broadcast_together(breakpoints.shape[1:], low.shape)
+    if breakpoints.dim() <= low.dim() or not together:
+        raise ValueError(
+            f"breakpoints must have shape (count, *batch) with the batch of low, "
+            f"{tuple(low.shape)}, got {tuple(breakpoints.shape)}"
+        )
+
+
+def _check_like(name: str, value: Tensor, low: Tensor) -> None:
+    dense(name, value)
+    if value.dtype != low.dtype or value.device != low.device:
+        raise TypeError(
+            f"{name} must be like low, of {low.dtype} on {low.device}, got {value.dtype} on "
+            f"{value.device}"
+        )
+
+
+def _checked(num_nodes: Any, smallest: int, largest: int = MAX_NODES) -> int:
+    whole = isinstance(num_nodes, Integral) and not isinstance(num_nodes, bool)
+    if not whole or not smallest <= num_nodes <= largest:
+        raise ValueError(
+            f"num_nodes must be a whole number from {smallest} to {largest}, got {num_nodes!r}"
+        )
+    return int(num_nodes)
 
 
 def _from_symmetric(nodes: np.ndarray) -> tuple[float, ...]:
@@ -202,6 +253,7 @@ def default_rule(dtype: torch.dtype) -> Quadrature:
     >>> default_rule(torch.float32).tolerance
     5e-07
     """
+    floating_dtype("dtype", dtype)
     if dtype == torch.float64:
         return composite(2, 12, base_cells=16, tolerance=1e-10)
     return composite(1, 8, base_cells=32, tolerance=5e-7)

@@ -12,6 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import instance, whole_number
+from pyro_tkam.ops._arguments import dense
+
 __all__ = [
     "RESAMPLERS",
     "effective_sample_size",
@@ -49,14 +52,15 @@ def multinomial(
     :param num: number of draws ``M``; by default ``N``.
     :param generator: source of randomness; by default torch's global generator.
     :return: indices of shape ``(*batch, M)``.
-    :raises TypeError: if the weights are not floating-point numbers.
+    :raises TypeError: if the weights are not a tensor of floating-point numbers, or ``generator``
+        is no generator.
     :raises ValueError: if there are no weights, one is NaN or ``+inf``, all of a batch element are
         ``-inf``, or ``num < 1``.
 
     >>> multinomial(torch.tensor([float("-inf"), 0.0]), num=3)
     tensor([1, 1, 1])
     """
-    weights, num = _checked(log_weights, num)
+    weights, num = _checked(log_weights, num, generator)
     return _invert_cdf(weights, _uniform(weights, num, generator))
 
 
@@ -75,7 +79,7 @@ def residual(
     >>> residual(torch.tensor([0.5, 0.25, 0.25]).log(), num=4)
     tensor([0, 0, 1, 2])
     """
-    weights, num = _checked(log_weights, num)
+    weights, num = _checked(log_weights, num, generator)
     expected = num * weights
     copies = expected.floor()
     last_copy = copies.cumsum(-1)
@@ -103,7 +107,7 @@ def stratified(
     >>> stratified(torch.zeros(4))
     tensor([0, 1, 2, 3])
     """
-    weights, num = _checked(log_weights, num)
+    weights, num = _checked(log_weights, num, generator)
     return _invert_cdf(weights, _strata(_uniform(weights, num, generator), num))
 
 
@@ -121,7 +125,7 @@ def systematic(
     >>> systematic(torch.zeros(4))
     tensor([0, 1, 2, 3])
     """
-    weights, num = _checked(log_weights, num)
+    weights, num = _checked(log_weights, num, generator)
     return _invert_cdf(weights, _strata(_uniform(weights, 1, generator), num))
 
 
@@ -134,15 +138,17 @@ RESAMPLERS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def _checked(log_weights: Tensor, num: int | None) -> tuple[Tensor, int]:
+def _checked(
+    log_weights: Tensor, num: int | None, generator: torch.Generator | None
+) -> tuple[Tensor, int]:
     _check_log_weights(log_weights)
-    num = log_weights.shape[-1] if num is None else num
-    if num < 1:
-        raise ValueError(f"num must be a positive number of draws, got {num}")
+    num = log_weights.shape[-1] if num is None else whole_number("num", num, 1)
+    instance("generator", generator, (torch.Generator, type(None)), "a torch.Generator or None")
     return log_weights.softmax(-1, dtype=torch.promote_types(log_weights.dtype, torch.float32)), num
 
 
 def _check_log_weights(log_weights: Tensor) -> None:
+    dense("log_weights", log_weights)
     if not log_weights.is_floating_point():
         raise TypeError(f"log_weights must be floating-point numbers, got {log_weights.dtype}")
     if log_weights.dim() == 0 or log_weights.numel() == 0:

@@ -11,8 +11,18 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_tkam._checks import length, whole_number
+from pyro_tkam._checks import length, number, whole_number
+from pyro_tkam.ops._arguments import finite, floating, floating_dtype
 from pyro_tkam.ops._concrete import is_concrete
+
+__all__ = [
+    "adaptive",
+    "communication_barrier",
+    "cyclic_exponent",
+    "monotone_cubic",
+    "power_law",
+    "suggested_number",
+]
 
 
 def power_law(num: int, exponent: float = 1.0, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -30,7 +40,9 @@ def power_law(num: int, exponent: float = 1.0, *, dtype: torch.dtype | None = No
     tensor([0.0000, 0.2500, 1.0000])
     """
     whole_number("num", num, 2)
-    length("exponent", exponent)
+    exponent = length("exponent", exponent)
+    if dtype is not None:
+        floating_dtype("dtype", dtype)
     return torch.linspace(0, 1, num, dtype=dtype).pow(exponent)
 
 
@@ -47,17 +59,17 @@ def cyclic_exponent(step: int, total: int, start: float, end: float, cycles: flo
     :param end: ``r_1``, the exponent at step ``total``.
     :param cycles: ``N_c >= 0``, number of full cycles before the last half.
     :return: the exponent.
+    :raises TypeError: for what is no number.
     :raises ValueError: if ``step`` isn't in ``[0, total]`` or ``cycles`` is negative.
 
     >>> cyclic_exponent(0, 100, 4.0, 1.0), cyclic_exponent(100, 100, 4.0, 1.0)
     (4.0, 1.0)
     """
-    if total <= 0 or not 0 <= step <= total:
-        raise ValueError(
-            f"step must lie in [0, total] with total > 0, got step={step}, total={total}"
-        )
-    if cycles < 0:
-        raise ValueError(f"cycles must not be negative, got {cycles}")
+    number("total", total, 0)
+    number("step", step, at_least=0, at_most=total)
+    number("start", start)
+    number("end", end)
+    number("cycles", cycles, at_least=0)
     return start + (end - start) / 2 * (1 - math.cos(2 * math.pi * (cycles + 0.5) * step / total))
 
 
@@ -70,6 +82,9 @@ def communication_barrier(rejections: Tensor) -> Tensor:
     >>> communication_barrier(torch.tensor([0.25, 0.5]))
     tensor([0.0000, 0.2500, 0.7500])
     """
+    floating("rejections", rejections)
+    if rejections.dim() != 1:
+        raise ValueError(f"rejections must have shape (K,), got {tuple(rejections.shape)}")
     return torch.cat([rejections.new_zeros(1), rejections.cumsum(0)])
 
 
@@ -85,8 +100,7 @@ def suggested_number(barrier: float) -> int:
     >>> suggested_number(3.2)
     8
     """
-    if not 0 <= barrier < math.inf:
-        raise ValueError(f"barrier must be finite and not negative, got {barrier}")
+    number("barrier", barrier, at_least=0)
     return max(2, math.ceil(2 * barrier) + 1)
 
 
@@ -107,13 +121,17 @@ def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tenso
     >>> adaptive(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0.3, 0.3]))
     tensor([0.0000, 0.5000, 1.0000])
     """
-    num = len(betas) if num is None else num
+    floating("betas", betas)
+    floating("rejections", rejections)
+    if betas.dim() != 1 or len(betas) < 2:
+        raise ValueError(
+            f"betas must have shape (K + 1,) with K of at least 1, got {tuple(betas.shape)}"
+        )
+    num = len(betas) if num is None else whole_number("num", num, 2)
     if rejections.shape != (len(betas) - 1,):
         raise ValueError(
             f"rejections must have shape ({len(betas) - 1},), got {tuple(rejections.shape)}"
         )
-    if num < 2:
-        raise ValueError(f"num must be at least 2, got {num}")
     # Neighbors may be equal: those of an adapted ladder are where rounding merged them.
     if is_concrete(betas) and not bool(
         (betas[0] == 0) & (betas[-1] == 1) & (betas.diff() >= 0).all()
@@ -136,7 +154,25 @@ def monotone_cubic(x: Tensor, y: Tensor, points: Tensor) -> Tensor:
     :param y: values, ``(n,)``.
     :param points: where to evaluate, any shape.
     :return: values, of the shape of ``points``.
+    :raises TypeError: for anything but floating-point tensors of one dtype.
+    :raises ValueError: if ``x`` does not rise, or the shapes don't fit.
     """
+    finite("x", x)
+    finite("y", y)
+    floating("points", points)
+    if x.dim() != 1 or len(x) < 2 or not bool((x.diff() > 0).all()):
+        raise ValueError(
+            f"x must rise strictly, in shape (n,) with n of at least 2, got {x.tolist()}"
+        )
+    for name, other in (("y", y), ("points", points)):
+        if other.dtype != x.dtype:
+            raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {other.dtype}")
+    if y.shape != x.shape:
+        raise ValueError(f"y must have the shape of x, {tuple(x.shape)}, got {tuple(y.shape)}")
+    return _cubic(x, y, points)
+
+
+def _cubic(x: Tensor, y: Tensor, points: Tensor) -> Tensor:
     width = x.diff()
     slope = y.diff() / x.diff()
     tangent = torch.cat([slope[:1], _harmonic(slope, width), slope[-1:]])
@@ -170,7 +206,7 @@ def _invert_monotone(x: Tensor, y: Tensor, wanted: Tensor) -> Tensor:
     high = x[cell + 1]
     for _ in range(60):
         middle = (low + high) / 2
-        below = monotone_cubic(x, y, middle) < wanted
+        below = _cubic(x, y, middle) < wanted
         low = torch.where(below, middle, low)
         high = torch.where(below, high, middle)
     return (low + high) / 2

@@ -5,7 +5,9 @@ generator.
 
 from collections.abc import Callable, Sequence
 
+from pyro_tkam._checks import number, one_of, sizes, whole_number
 from pyro_tkam.distributions import ShortRunULA
+from pyro_tkam.distributions.references import resolve_reference
 from pyro_tkam.models import TKAM, GaussianLikelihood, JointPrior, MixturePrior, TiltedPrior
 from pyro_tkam.nn import KAN, ConvGenerator
 
@@ -16,6 +18,8 @@ GENERATORS: dict[str, Callable[[int], ConvGenerator]] = {
     "svhn": ConvGenerator.svhn,
     "cifar10": ConvGenerator.cifar10,
 }
+DATA_SHAPE = (3, 32, 32)
+"""Shape of the images that they make."""
 
 
 def conv_mixture(
@@ -39,15 +43,19 @@ def conv_mixture(
     :param reference: name of the reference density.
     :param degree: of the Chebyshev polynomials of energies.
     :param noise_scale: standard deviation of the Gaussian likelihood.
-    :raises ValueError: for an unknown name and for images of another shape than the generator's.
+    :raises TypeError: for what is of another type.
+    :raises ValueError: for an unknown name, a number out of range, and images of another shape than
+        the generator's.
     """
+    whole_number("num_components", num_components, 1)
+    whole_number("degree", degree, 0)
+    resolve_reference(reference, None, None)
+    likelihood = GaussianLikelihood(noise_scale, len(DATA_SHAPE))
     network = _generator(generator, latent_dim, data_shape)
     components = TiltedPrior(
         (latent_dim, num_components), reference, basis="chebyshev", degree=degree
     )
-    return TKAM(
-        MixturePrior(components), network, GaussianLikelihood(noise_scale, len(network.data_shape))
-    )
+    return TKAM(MixturePrior(components), network, likelihood)
 
 
 def conv_deep(
@@ -74,21 +82,26 @@ def conv_deep(
     :param prior_steps: Langevin steps from the reference to a draw of the prior.
     :param prior_step_size: step size ``η`` of these steps.
     :param noise_scale: standard deviation of the Gaussian likelihood.
-    :raises ValueError: for an unknown name and for images of another shape than the generator's.
+    :raises TypeError: for what is of another type.
+    :raises ValueError: for an unknown name, a number out of range, and images of another shape than
+        the generator's.
     """
+    hidden = sizes("energy_widths", energy_widths)
+    whole_number("degree", degree, 0)
+    whole_number("prior_steps", prior_steps, 1)
+    number("prior_step_size", prior_step_size, 0)
+    likelihood = GaussianLikelihood(noise_scale, len(DATA_SHAPE))
     network = _generator(generator, latent_dim, data_shape)
-    energy = KAN([latent_dim, *energy_widths, 1], basis="chebyshev", degree=degree, bias=False)
+    energy = KAN([latent_dim, *hidden, 1], basis="chebyshev", degree=degree, bias=False)
     prior = JointPrior(energy, latent_dim, sampler=ShortRunULA(prior_steps, prior_step_size))
-    return TKAM(prior, network, GaussianLikelihood(noise_scale, len(network.data_shape)))
+    return TKAM(prior, network, likelihood)
 
 
 def _generator(name: str, latent_dim: int, data_shape: Sequence[int]) -> ConvGenerator:
-    if name not in GENERATORS:
-        raise ValueError(f"generator must be one of {sorted(GENERATORS)}, got {name!r}")
-    network = GENERATORS[name](latent_dim)
-    if tuple(data_shape) != network.data_shape:
+    one_of("generator", name, GENERATORS)
+    whole_number("latent_dim", latent_dim, 1)
+    if sizes("data_shape", data_shape) != DATA_SHAPE:
         raise ValueError(
-            f"data_shape must be {network.data_shape}, that of generator {name!r}, got "
-            f"{tuple(data_shape)}"
+            f"data_shape must be {DATA_SHAPE}, that of generator {name!r}, got {tuple(data_shape)}"
         )
-    return network
+    return GENERATORS[name](latent_dim)

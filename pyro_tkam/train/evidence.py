@@ -15,15 +15,19 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_tkam._checks import whole_number
+from pyro_tkam._checks import instance, whole_number
 from pyro_tkam.infer import AutoMALA, ImportanceSampling, ModelDensity, ParallelTempering
 from pyro_tkam.infer.diagnosis import DRAWS_LIMIT, KHAT_LIMIT
 from pyro_tkam.infer.evidence.mixture_proposal import MixtureProposal
 from pyro_tkam.infer.mcmc.chains import Chains
+from pyro_tkam.ops._arguments import dense
 from pyro_tkam.ops.estimators import importance, pareto_smooth
-from pyro_tkam.train.folder import RunFolder
+from pyro_tkam.train.folder import existing_folder
+from pyro_tkam.train.held_out import check_independent
 from pyro_tkam.train.ownership import sole_owner
 from pyro_tkam.train.per_datum import METHODS, EvidenceReport, PerDatum
+
+__all__ = ["evidence_of_run", "per_datum_evidence"]
 
 PRIOR_DRAWS = 10_000
 CANDIDATES = 256
@@ -64,14 +68,22 @@ def per_datum_evidence(
     :param checked: number of trusted data (the first ones) that are also tempered.
     :param most_tempered: largest number of data that fall back to tempering, which is slow; the
         others stay flagged.
-    :raises ValueError: if there are no data, or a number is negative.
+    :raises TypeError: for a model that is no module, and data that are no tensor.
+    :raises ValueError: if there are no data, a number is negative, no plate contains all sites or
+        the plate couples its data, and for any model or data that
+        :func:`~pyro_tkam.infer.log_evidence` refuses.
     """
-    if len(data) == 0 or checked < 0 or most_tempered < 0:
+    instance("model", model, nn.Module, "a module that is a Pyro model")
+    dense("data", data)
+    if data.dim() == 0 or len(data) == 0:
         raise ValueError(
-            f"data, checked and most_tempered must number at least 1, 0 and 0, got {len(data)}, "
-            f"{checked} and {most_tempered}"
+            f"data must have shape (num, *event) with num of at least 1, got {tuple(data.shape)}"
         )
+    checked = whole_number("checked", checked, 0)
+    most_tempered = whole_number("most_tempered", most_tempered, 0)
     with _frozen(model), getattr(model, "holding_prior", nullcontext)():
+        with torch.random.fork_rng(devices=[]):
+            check_independent(model, (data,))
         return _in_turn(model, data, checked, most_tempered)
 
 
@@ -121,6 +133,7 @@ def evidence_of_run(
     :param most_tempered: see :func:`per_datum_evidence`.
     :param seed: seed of everything random.
     :raises FileNotFoundError: for a missing folder, configuration or checkpoint.
+    :raises TypeError: for a folder that is no path.
     :raises ValueError: for a damaged folder, no held-out data, or a number out of range.
     :raises BlockingIOError: if another process is writing to the folder.
     """
@@ -129,9 +142,10 @@ def evidence_of_run(
     from pyro_tkam.train.run import load_model
 
     whole_number("num", num, 1)
-    files = RunFolder(Path(folder))
-    if not files.path.is_dir():
-        raise FileNotFoundError(f"{files.path}: there is no such run folder")
+    whole_number("checked", checked, 0)
+    whole_number("most_tempered", most_tempered, 0)
+    whole_number("seed", seed, 0)
+    files = existing_folder(folder)
     # Training that went on would leave the evidence of a model that is no more.
     with sole_owner(files.path, "evidence"):
         config = TrainConfig.load(files.config)

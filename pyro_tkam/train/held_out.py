@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from pyro_tkam._arviz import psis
 from pyro_tkam._checks import whole_number
 from pyro_tkam._threads import in_turn
-from pyro_tkam.infer.model.draws import draw_particles, plate_structure, refuse_coupled
+from pyro_tkam.infer.model.draws import (
+    PlateStructure,
+    draw_particles,
+    plate_structure,
+    refuse_coupled,
+)
 from pyro_tkam.infer.model.requirements import check_guide, check_model
 from pyro_tkam.train.batches import tensors
 
@@ -101,16 +106,7 @@ def held_out_evidence(
             f"num_blocks and num_draws must make at least 25 draws in all, got {num_blocks} "
             f"and {num_draws}"
         )
-    checked = check_model(model, data, {})
-    if guide is not None:
-        check_guide(guide, model, checked)
-    structure = plate_structure(model, data, {})
-    if structure.coupled:
-        refuse_coupled(model, structure.coupled)
-    if not structure.local_dims:
-        raise ValueError(
-            "model must have its latents and data in one plate, got none that holds all"
-        )
+    structure = check_independent(model, data, guide)
     log_weights = torch.stack(
         [
             draw_particles(model, guide, num_draws, structure, *data).log_weights
@@ -131,6 +127,31 @@ def held_out_evidence(
         unreliable_share=float(np.mean(khat > _RELIABLE_KHAT)),
         num_dimensions=sum(each[0].numel() for each in tensors(data) if each.dtype != torch.bool),
     )
+
+
+def check_independent(
+    model: nn.Module, data: tuple[Any, ...], guide: nn.Module | None = None
+) -> PlateStructure:
+    """
+    Refuse a model whose data are not independent, and return its plates.
+
+    :param model: a Pyro model, ``model(*data)``.
+    :param data: its arguments.
+    :param guide: a guide that takes the same, or None.
+    :raises ValueError: if no plate contains all sites or the plate couples its data, and for any
+        model or data that :func:`~pyro_tkam.infer.log_evidence` refuses.
+    """
+    checked = check_model(model, data, {})
+    if guide is not None:
+        check_guide(guide, model, checked)
+    structure = plate_structure(model, data, {})
+    if structure.coupled:
+        refuse_coupled(model, structure.coupled)
+    if not structure.local_dims:
+        raise ValueError(
+            "model must have its latents and data in one plate, got none that holds all"
+        )
+    return structure
 
 
 def _jackknife_error(block_totals: Tensor) -> float:

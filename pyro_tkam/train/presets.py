@@ -157,6 +157,18 @@ PRESETS: dict[str, Callable[..., TKAM | Seq2SeqTKAM | LabeledTKAM | MultimodalTK
 }
 
 
+def options_of(make: Callable[..., Any]) -> set[str]:
+    """
+    Return the names of the options that a preset takes.
+
+    :param make: makes the model; its ``options`` are those of networks.
+    """
+    names = set(signature(make).parameters)
+    if "options" in names:
+        names = names - {"options"} | {entry.name for entry in fields(NetworkOptions)}
+    return names
+
+
 def make_model(config: ModelConfig) -> Any:
     """
     Make the model of a configuration.
@@ -173,9 +185,7 @@ def make_model(config: ModelConfig) -> Any:
     if config.preset not in PRESETS:
         raise ValueError(f"model.preset must be one of {sorted(PRESETS)}, got {config.preset!r}")
     make = PRESETS[config.preset]
-    own = set(signature(make).parameters)
-    if "options" in own:  # of networks
-        own |= {entry.name for entry in fields(NetworkOptions)}
+    own = options_of(make)
     options = {
         entry.name: getattr(config, entry.name)
         for entry in fields(config)

@@ -148,10 +148,15 @@ def test_the_model_is_left_as_it_was(datum):
 
 
 @pytest.mark.parametrize(
-    ("data", "options"), [(torch.zeros(0, 2), {}), (torch.zeros(2, 2), {"checked": -1})]
+    ("data", "options", "message"),
+    [
+        (torch.zeros(0, 2), {}, r"data must have shape .*, got \(0, 2\)"),
+        (torch.zeros(2, 2), {"checked": -1}, "checked must be .*, got -1"),
+        (torch.zeros(2, 2), {"most_tempered": -1}, "most_tempered must be .*, got -1"),
+    ],
 )
-def test_bad_arguments(data, options):
-    with pytest.raises(ValueError, match="checked"):
+def test_bad_arguments(data, options, message):
+    with pytest.raises(ValueError, match=message):
         per_datum_evidence(Gaussian(1.0), data, **options)
 
 

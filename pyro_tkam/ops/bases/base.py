@@ -11,6 +11,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from pyro_tkam.ops._arguments import floating_dtype
+from pyro_tkam.ops.bases.checks import check_coefficients, check_edges, check_parts
+
 
 class Picklable:
     """
@@ -34,6 +37,8 @@ class BasisFunctions(Picklable, ABC):
     :param width: a positive 0-dimensional tensor (model: :math:`τ`), or None if the basis has no
         width.
     :param degree: the polynomial degree, or the highest frequency.
+    :raises TypeError: for what is of another type.
+    :raises ValueError: for a grid without points, and a degree below 0.
     """
 
     grid: Tensor
@@ -48,6 +53,9 @@ class BasisFunctions(Picklable, ABC):
     smallest_grid_size: ClassVar[int] = 1
     #: whether an edge adds a base function to the sum (polynomials stand alone)
     has_base: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_parts(self.grid, self.width, self.degree)
 
     @classmethod
     @abstractmethod
@@ -100,6 +108,7 @@ class BasisFunctions(Picklable, ABC):
 
     def cast(self, dtype: torch.dtype) -> Self:
         """Return the basis in another precision."""
+        floating_dtype("dtype", dtype)
         return replace(
             self,
             grid=self.grid.to(dtype),
@@ -151,6 +160,7 @@ class BasisFunctions(Picklable, ABC):
         :param coefficients: shape ``(*batch, F)``.
         :returns: shape ``broadcast_shapes(z.shape, batch)``.
         """
+        check_coefficients(z, self.grid, coefficients, self.num_functions)
         num_batch = coefficients.dim() - 1
         z = z.reshape((1,) * (num_batch - z.dim()) + tuple(z.shape))
         # where grids differ, so do values
@@ -175,6 +185,7 @@ class BasisFunctions(Picklable, ABC):
         :param coefficients: shape ``(out, in, F)``.
         :returns: shape ``(*, out)``.
         """
+        check_edges(s, coefficients, self.num_functions)
         rows = s.reshape(-1, s.shape[-1])
         weight = coefficients.permute(1, 2, 0).flatten(0, 1)
         return self.product(rows, weight).reshape(*s.shape[:-1], coefficients.shape[0])

@@ -10,7 +10,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.ops.bases.base import BasisFunctions
+from pyro_tkam.ops.bases.checks import (
+    check_grid,
+    check_interval,
+    check_points,
+    check_width,
+)
 from pyro_tkam.ops.bases.planes import plane_sum
 
 #: cells of the grid in one period of the highest frequency
@@ -33,11 +40,16 @@ class FourierSeries(BasisFunctions):
         cls, low: float, high: float, grid_size: int, degree: int, width: float | None
     ) -> Self:
         """Make ``grid_size`` frequencies."""
+        check_interval(low, high)
+        check_width(width, cls.smallest_width)
+        whole_number("grid_size", grid_size, 1)
+        whole_number("degree", degree, 0)
         grid = torch.linspace(low, high, _CELLS_A_PERIOD * grid_size + 1)
         return cls(grid, torch.tensor(width), grid_size)
 
     def on_grid(self, grid: Tensor) -> Self:
         """Make the frequencies that the grid resolves."""
+        check_grid(grid)
         return replace(self, grid=grid, degree=(grid.shape[-1] - 1) // _CELLS_A_PERIOD)
 
     def moved(self, knots: Tensor, grid_size: int) -> Self:
@@ -74,6 +86,7 @@ class FourierSeries(BasisFunctions):
 
     def __call__(self, z: Tensor) -> Tensor:
         """Values ``(*z.shape, 2G + 1)``."""
+        check_points(z, self.grid)
         angle = self.angle(z).unsqueeze(-1) * self._frequencies(z)
         pairs = torch.stack((torch.cos(angle), torch.sin(angle)), -1).flatten(-2)
         return torch.cat((torch.ones_like(z).unsqueeze(-1), pairs), -1)

@@ -10,7 +10,9 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.ops.bases.base import BasisFunctions
+from pyro_tkam.ops.bases.checks import check_interval, check_points, check_width
 from pyro_tkam.ops.bases.planes import plane_sum
 from pyro_tkam.ops.bases.twin import evaluate
 
@@ -35,7 +37,9 @@ class ShiftedKernel(BasisFunctions):
         cls, low: float, high: float, grid_size: int, degree: int, width: float | None
     ) -> Self:
         """Make ``grid_size`` centers from ``low`` to ``high``, ends included."""
-        if grid_size < 2:
+        check_interval(low, high)
+        check_width(width, cls.smallest_width)
+        if whole_number("grid_size", grid_size, 1) < 2:
             raise ValueError(f"grid_size must be at least 2 centers, got {grid_size}")
         return cls(torch.linspace(low, high, grid_size), torch.tensor(width), degree)
 
@@ -99,6 +103,7 @@ class ShiftedKernel(BasisFunctions):
 
     def __call__(self, z: Tensor) -> Tensor:
         """Values ``(*z.shape, G)``."""
+        check_points(z, self.grid)
         v, offsets = self._in_units(z)
         return self.derivative(v.unsqueeze(-1) - offsets, 0)
 

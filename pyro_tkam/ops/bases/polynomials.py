@@ -8,7 +8,9 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.ops.bases.base import BasisFunctions
+from pyro_tkam.ops.bases.checks import check_interval, check_points, check_width
 
 
 class Polynomials(BasisFunctions):
@@ -28,6 +30,9 @@ class Polynomials(BasisFunctions):
         cls, low: float, high: float, grid_size: int, degree: int, width: float | None
     ) -> Self:
         """Make polynomials up to ``degree``."""
+        check_interval(low, high)
+        check_width(width, cls.smallest_width)
+        whole_number("grid_size", grid_size, 1)
         return cls(torch.tensor([low, high]), torch.tensor(width), degree)
 
     @property
@@ -57,6 +62,7 @@ class Polynomials(BasisFunctions):
 
     def __call__(self, z: Tensor) -> Tensor:
         """Values ``(*z.shape, k + 1)``."""
+        check_points(z, self.grid)
         x = self.argument(z)
         values = [torch.ones_like(x)]
         for n in range(1, self.degree + 1):

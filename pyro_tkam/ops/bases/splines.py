@@ -11,8 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from pyro_tkam._checks import flag, whole_number
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops.bases.base import BasisFunctions
+from pyro_tkam.ops.bases.checks import (
+    check_grid,
+    check_interval,
+    check_points,
+    check_width,
+)
 from pyro_tkam.ops.bases.twin import evaluate
 
 #: numbers held at a time by a gradient: enough for fast products, few enough for the memory
@@ -38,17 +45,25 @@ class BSplines(BasisFunctions):
 
     default_width: ClassVar[float | None] = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        flag("linear", self.linear)
+
     @classmethod
     def uniform(
         cls, low: float, high: float, grid_size: int, degree: int, width: float | None
     ) -> Self:
         """Make ``grid_size`` equal intervals over ``[low, high]``."""
-        if degree < 1:
+        check_interval(low, high)
+        check_width(width, None)
+        whole_number("grid_size", grid_size, 1)
+        if whole_number("degree", degree, 0) < 1:
             raise ValueError(f"degree must be at least 1 for a B-spline, got {degree}")
         return cls(torch.linspace(low, high, grid_size + 1), None, degree)
 
     def on_grid(self, grid: Tensor) -> BSplines:
         """Make splines on another grid; splines on a grid with unequal steps are slower."""
+        check_grid(grid)
         kind = BSplines if is_uniform(grid) else IrregularBSplines
         return kind(grid, None, self.degree, self.linear)
 
@@ -105,10 +120,12 @@ class BSplines(BasisFunctions):
 
     def __call__(self, z: Tensor) -> Tensor:
         """Values ``(*z.shape, G + k)``."""
+        check_points(z, self.grid)
         cell, values = self._local(z)
         index = cell.long().unsqueeze(-1) + torch.arange(self.degree + 1, device=z.device)
-        padded = z.new_zeros(*cell.shape, self.num_functions + 2 * self.degree)
-        padded = padded.scatter(-1, index, torch.stack(values, -1))
+        active = torch.stack(values, -1)
+        padded = active.new_zeros(*cell.shape, self.num_functions + 2 * self.degree)
+        padded = padded.scatter(-1, index, active)
         return padded[..., self.degree : self.degree + self.num_functions]
 
     def _local(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:

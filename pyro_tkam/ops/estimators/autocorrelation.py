@@ -32,7 +32,7 @@ def effective_sample_size(draws: Tensor) -> Tensor:
     tensor(True)
     """
     check_tensor("draws", draws)
-    if draws.dim() < 2 or draws.shape[1] < 4:
+    if draws.dim() < 2 or draws.shape[1] < 4 or draws.numel() == 0:
         raise ValueError(
             "draws must have shape (chain, draw, *batch) with 4 draws or more, got "
             f"{tuple(draws.shape)}"
@@ -58,6 +58,10 @@ def mean_standard_error(draws: Tensor) -> Tensor:
     tensor(0.6455)
     """
     check_tensor("draws", draws)
+    if draws.dim() < 2 or draws.numel() == 0:
+        raise ValueError(
+            f"draws must have a non-empty shape (chain, draw, *batch), got {tuple(draws.shape)}"
+        )
     num_chains, num_draws = draws.shape[:2]
     if num_draws >= MIN_DRAWS:
         variance, time = _variance_and_time(draws)

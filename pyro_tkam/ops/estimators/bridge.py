@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import whole_number
 from pyro_tkam.ops.estimators.acceptance_ratio import LogRatio, log_ratio
 from pyro_tkam.ops.estimators.autocorrelation import effective_sample_size, mean_standard_error
 from pyro_tkam.ops.estimators.checks import check_chains, evaluated
@@ -123,5 +124,5 @@ def _check(draws: Tensor, num_proposals: int | None) -> None:
             f"{dim}, "
             f"got {num_chains} chains of {num_draws}"
         )
-    if num_proposals is not None and num_proposals < 2:
-        raise ValueError(f"num_proposals must be 2 or more, got {num_proposals}")
+    if num_proposals is not None:
+        whole_number("num_proposals", num_proposals, 2)

@@ -7,9 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import function, whole_number
 from pyro_tkam.ops.estimators.acceptance_ratio import log_ratio
 from pyro_tkam.ops.estimators.autocorrelation import effective_sample_size, mean_standard_error
-from pyro_tkam.ops.estimators.checks import check_chains, evaluated
+from pyro_tkam.ops.estimators.checks import check_chains, check_tensor, evaluated
 from pyro_tkam.ops.estimators.estimate import Estimate
 from pyro_tkam.ops.estimators.normal import fit_normal, independent_halves
 
@@ -92,6 +93,10 @@ def cross_bridge(
     1.84
     """
     _check(draws, num_proposals)
+    function("fit", fit, "draws")
+    function("log_density", log_density, "points")
+    if log_joint is not None:
+        _check_log_joint(log_joint, draws)
     batch = draws.shape[2:-1]
     dim = draws.shape[-1]
     points = draws.detach().reshape(*draws.shape[:2], -1, dim)
@@ -105,7 +110,7 @@ def cross_bridge(
         raise ValueError("log_density must be finite at the draws, got a NaN or an infinity")
     halves = independent_halves(points.double())
     joints = independent_halves(at_draws.double())
-    proposals = [fit(half) for half in halves]
+    proposals = [_fitted(fit, half) for half in halves]
     num = num_proposals or max(_FEWEST_PROPOSALS, halves[0].shape[0] * halves[0].shape[1])
     parts = [
         _half(proposals[1 - k], halves[k], joints[k], evaluate, num, draws.dtype) for k in (0, 1)
@@ -120,6 +125,16 @@ def cross_bridge(
         torch.cat([part[3] for part in parts]).mT.reshape(*batch, 2 * num),
         torch.stack([part[4] for part in parts]).reshape(2, *batch),
     )
+
+
+def _fitted(fit: Callable[[Tensor], CrossProposal], half: Tensor) -> CrossProposal:
+    proposal = fit(half)
+    if not all(callable(getattr(proposal, name, None)) for name in ("log_prob", "sample")):
+        raise TypeError(
+            "fit must return a distribution with log_prob and sample, got "
+            f"{type(proposal).__name__}"
+        )
+    return proposal
 
 
 def _half(
@@ -177,5 +192,15 @@ def _check(draws: Tensor, num_proposals: int | None) -> None:
             f"draws must number {needed} in a chain where there are {num_chains} chains, got "
             f"{num_draws}"
         )
-    if num_proposals is not None and num_proposals < 100:
-        raise ValueError(f"num_proposals must be 100 or more, got {num_proposals}")
+    if num_proposals is not None:
+        whole_number("num_proposals", num_proposals, 100)
+
+
+def _check_log_joint(log_joint: Tensor, draws: Tensor) -> None:
+    check_tensor("log_joint", log_joint)
+    if log_joint.shape != draws.shape[:-1]:
+        raise ValueError(
+            f"log_joint must have shape {tuple(draws.shape[:-1])}, got {tuple(log_joint.shape)}"
+        )
+    if not log_joint.isfinite().all():
+        raise ValueError("log_joint must be finite at the draws, got a NaN or an infinity")

@@ -60,7 +60,7 @@ def check_ladder(log_lik: Tensor, betas: Tensor) -> Tensor:
     """
     check_tensor("log_lik", log_lik)
     check_tensor("betas", betas)
-    if not log_lik.is_floating_point() or betas.dtype != log_lik.dtype:
+    if betas.dtype != log_lik.dtype:
         raise TypeError(
             f"log_lik and betas must have one floating dtype, got {log_lik.dtype} and {betas.dtype}"
         )
@@ -85,5 +85,8 @@ def check_ladder(log_lik: Tensor, betas: Tensor) -> Tensor:
         )
     largest = log_lik[0].amax((0, 1))  # NaN propagates
     if not largest.isfinite().all():
-        raise ValueError("log_lik at betas = 0 must be below +inf, not NaN and not -inf everywhere")
+        raise ValueError(
+            "log_lik at betas = 0 must be below +inf, not NaN and not -inf everywhere, got a "
+            f"largest one of {largest[~largest.isfinite()][0].item()}"
+        )
     return betas.reshape(num_temperatures, 1, 1, *(betas.shape[1:] or (1,) * len(batch)))

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pyro_tkam.ops.estimators.checks import check_tensor
+from pyro_tkam.ops.estimators.checks import check_log_weights
 from pyro_tkam.ops.estimators.estimate import Estimate, check_ladder, log_mean_exp, relative
 
 __all__ = ["annealed_log_weights", "importance"]
@@ -25,13 +25,7 @@ def importance(log_weights: Tensor) -> Estimate:
     >>> importance(torch.full((10,), -2.0))
     Estimate(value=tensor(-2.), standard_error=tensor(0.))
     """
-    check_tensor("log_weights", log_weights)
-    if log_weights.dim() == 0 or log_weights.shape[-1] < 2 or log_weights.numel() == 0:
-        raise ValueError(
-            f"log_weights must have shape (*batch, N) with N >= 2, got {tuple(log_weights.shape)}"
-        )
-    if not log_weights.amax(-1).isfinite().all():
-        raise ValueError("log_weights must be below +inf, not NaN and not all -inf")
+    check_log_weights(log_weights, 2)
     value = log_mean_exp(log_weights, (-1,))
     spread = relative(log_weights, value.unsqueeze(-1)).std(-1)
     return Estimate(value, spread / log_weights.shape[-1] ** 0.5)

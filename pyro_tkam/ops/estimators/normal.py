@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_tkam.ops.estimators.checks import check_chains
+
 __all__ = ["Normal", "fit_normal", "independent_halves"]
 
 _SHRINKAGE = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -42,13 +44,20 @@ def fit_normal(draws: Tensor) -> Normal:
     fit, so it vanishes if there are enough draws, however strong the correlations.
 
     :param draws: of shape ``(chain, draw, batch, dim)``.
-    :raises ValueError: if a coordinate does not vary.
+    :raises TypeError: if the draws are not a tensor of floating-point numbers.
+    :raises ValueError: if the shape is another, a draw is not finite, or a coordinate does not
+        vary.
 
     >>> _ = torch.manual_seed(0)
     >>> normal = fit_normal(torch.randn(4, 2000, 1, 2, dtype=torch.float64))
     >>> normal.sample(5).shape
     torch.Size([5, 1, 2])
     """
+    check_chains(draws)
+    if draws.dim() != 4:
+        raise ValueError(
+            f"draws must have shape (chain, draw, batch, dim), got {tuple(draws.shape)}"
+        )
     loc, scale = _moments(draws)
     correlation = _correlation(draws, loc, scale)
     folds = independent_halves(draws)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_tkam.ops.estimators.checks import check_tensor
+from pyro_tkam.ops.estimators.checks import check_log_weights
 
 __all__ = ["ParetoSmoothed", "pareto_smooth"]
 
@@ -46,16 +46,10 @@ def pareto_smooth(log_weights: Tensor) -> ParetoSmoothed:
     >>> bool(pareto_smooth(0.3 * torch.randn(1000)).khat < 0.7)
     True
     """
-    check_tensor("log_weights", log_weights)
-    num = log_weights.shape[-1] if log_weights.dim() else 0
-    if num < 5 * _MIN_TAIL or log_weights.numel() == 0:
-        raise ValueError(
-            f"log_weights must have shape (*batch, N) with N >= 25, got {tuple(log_weights.shape)}"
-        )
+    check_log_weights(log_weights, 5 * _MIN_TAIL)
+    num = log_weights.shape[-1]
     ordered, order = log_weights.sort(-1)
     largest = ordered[..., -1:]
-    if not largest.isfinite().all():
-        raise ValueError("log_weights must be below +inf, not NaN and not all -inf")
     tail_size = math.ceil(min(num / 5, 3 * num**0.5))
     cutoff = (ordered[..., -tail_size - 1, None] - largest).exp()
     tail = (ordered[..., -tail_size:] - largest).exp() - cutoff

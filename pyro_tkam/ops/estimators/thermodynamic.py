@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from pyro_tkam._checks import flag
 from pyro_tkam.ops.estimators.estimate import Estimate, check_ladder, with_standard_error
 
 __all__ = ["thermodynamic"]
@@ -27,6 +28,7 @@ def thermodynamic(log_lik: Tensor, betas: Tensor, *, variance_correction: bool =
     >>> thermodynamic(log_lik, torch.tensor([0.0, 1.0])).value
     tensor(-2.)
     """
+    flag("variance_correction", variance_correction)
     betas = check_ladder(log_lik, betas)
     if not log_lik[0].isfinite().all():
         raise ValueError(
