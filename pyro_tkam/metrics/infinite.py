@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -69,12 +70,7 @@ def extrapolate(
     (3.0, 5.0)
     """
     _checks.function("distance", distance, "samples")
-    sizes = _checks.sizes("sizes", sizes)
-    if len(sizes) < 3 or len(set(sizes)) < 2 or min(sizes) < 2:
-        raise ValueError(
-            "sizes must be at least three numbers above 1, two of them different, got "
-            f"{list(sizes)}"
-        )
+    sizes = sample_sizes(sizes)
     dense("samples", samples)
     if samples.dim() == 0 or len(samples) < sum(sizes):
         raise ValueError(
@@ -85,6 +81,23 @@ def extrapolate(
     parts = samples[: sum(sizes)].split(list(sizes))
     distances = [_checks.number("distance(samples)", distance(some)) for some in parts]
     return _line(sizes, tuple(distances), confidence)
+
+
+def sample_sizes(sizes: Any) -> tuple[int, ...]:
+    """
+    Return sample sizes that a line can be fitted to.
+
+    :param sizes: whole numbers.
+    :raises TypeError: for what is no sequence.
+    :raises ValueError: for fewer than three, no two different ones, and those below 2.
+    """
+    sizes = _checks.sizes("sizes", sizes)
+    if len(sizes) < 3 or len(set(sizes)) < 2 or min(sizes) < 2:
+        raise ValueError(
+            "sizes must be at least three numbers above 1, two of them different, got "
+            f"{list(sizes)}"
+        )
+    return sizes
 
 
 def _line(sizes: tuple[int, ...], distances: tuple[float, ...], confidence: float) -> Extrapolation:

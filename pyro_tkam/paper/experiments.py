@@ -20,6 +20,7 @@ from pyro_tkam._checks import (
     whole_number,
 )
 from pyro_tkam.metrics import SAMPLE_SIZES
+from pyro_tkam.metrics.infinite import sample_sizes
 from pyro_tkam.models import TKAM
 from pyro_tkam.ops.schedules import cyclic_exponent
 from pyro_tkam.paper.convolutional import conv_deep, conv_mixture
@@ -138,7 +139,7 @@ class Scale:
         mapping("objective", self.objective, "options to values")
         if self.grid_updates is not None:
             mapping("grid_updates", self.grid_updates, "options to values")
-        sizes("sizes", self.sizes)
+        sample_sizes(self.sizes)
 
     def images(self, folder: Path | None) -> Images:
         """

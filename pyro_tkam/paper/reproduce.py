@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_tkam import __version__, _checks, metrics, plots
+from pyro_tkam import __version__, metrics, plots
 from pyro_tkam._checks import file_path, flag, instance, mapping, whole_number
 from pyro_tkam._files import write_text
 from pyro_tkam.metrics.checks import of_one_kind, rows_of
+from pyro_tkam.metrics.infinite import sample_sizes
 from pyro_tkam.models import TKAM
 from pyro_tkam.paper.experiments import Experiment, Images, Scale
 from pyro_tkam.paper.findings import check_results
@@ -179,7 +180,7 @@ def measure(model: TKAM, samples: Tensor, images: Images, sizes: tuple[int, ...]
     :raises ValueError: for draws that are too few, of another shape or not finite.
     """
     _check_draws(model, samples, images)
-    sizes = _checks.sizes("sizes", sizes)
+    sizes = sample_sizes(sizes)
     if sum(sizes) > len(samples):
         raise ValueError(
             f"sizes must add up to at most {len(samples)}, as many as samples, got {sizes}"

@@ -81,7 +81,12 @@ def per_datum_evidence(
         )
     checked = whole_number("checked", checked, 0)
     most_tempered = whole_number("most_tempered", most_tempered, 0)
-    with _frozen(model), getattr(model, "holding_prior", nullcontext)():
+    store = pyro.get_param_store()
+    with (
+        store.scope(store.get_state()),
+        _frozen(model),
+        getattr(model, "holding_prior", nullcontext)(),
+    ):
         with torch.random.fork_rng(devices=[]):
             check_independent(model, (data,))
         return _in_turn(model, data, checked, most_tempered)

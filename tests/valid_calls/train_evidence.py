@@ -29,11 +29,9 @@ def calls() -> dict[str, Call]:
             {"model": model, "data": torch.rand(2, 2), "checked": 0, "most_tempered": 0},
             also=("x",),
             late=("data", "model"),
-            expensive=True,
         ),
         "evidence_of_run": Call(
             evidence_of_run,
             {"folder": str(folder), "num": 1, "checked": 0, "most_tempered": 0, "seed": 0},
-            expensive=True,
         ),
     }
