@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
+_OpOverload = type(torch.ops.aten.add.Tensor)
+
 OPERATION = 3e-6
 NUMBER = 0.7e-9
 """Seconds of an ordinary core for an operation, and for each number of its result."""
@@ -67,7 +69,7 @@ def _numbers(node: fx.Node) -> float:
     results = value if isinstance(value, tuple | list) else (value,)
     number = sum(each.numel() for each in results if isinstance(each, Tensor))
     target: Any = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target.is_view:
+    if not isinstance(target, _OpOverload) or target.is_view:
         return 0.0
     name = target.overloadpacket.__name__
     if name in {"mm", "bmm", "addmm", "baddbmm"}:
