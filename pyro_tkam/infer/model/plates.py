@@ -5,7 +5,7 @@ A plate is local if every site with a density lies in it and no datum's terms de
 of another datum. Random bipartitions tell: a random half of the data take their latents from one
 draw, the others from another. No term of either half may be other than in the draw it comes from.
 Where datum ``i`` depends on datum ``j`` at the values tried, a trial sees it with probability 1/2,
-so that 20 of them miss a given pair with probability 1e-6. Since a dependence may show only in a
+so that 17 of them miss a given pair with probability 1e-5. Since a dependence may show only in a
 region, further trials lie several standard deviations away from the prior, and runs look again at
 their own draws (:func:`check_draws`). Data that share a prior also share its draws, which may cost
 more than the terms.
@@ -157,24 +157,18 @@ def _couples_at(runner: Runner, position: Tensor, dim: int, size: int) -> bool |
     run = partial(_terms, runner, seed=torch.get_rng_state())
     other = position.roll(-1, 0)
     half = (torch.rand(len(position), size) < 0.5).to(position.device)
-    at_one = attempt(partial(run, position))
-    if at_one is None:
+    one = attempt(partial(run, position))
+    if one is None:
         return None
-    one, is_random = at_one
-    at_two = attempt(partial(run, other)) if is_random else (_next(one), False)
-    at_mixed = attempt(partial(run, mix(runner.terms.layout, position, other, half, dim)))
-    if at_two is None or at_mixed is None:
+    # Each in the same row as in the mixture: rows have random numbers and rounding of their own.
+    two = attempt(partial(run, other))
+    mixed = attempt(partial(run, mix(runner.terms.layout, position, other, half, dim)))
+    if two is None or mixed is None:
         return True
-    two, mixed = at_two[0], at_mixed[0]
     return any(
         _changes(one[name], term, half, dim) or _changes(two[name], term, ~half, dim)
         for name, term in mixed.items()
     )
-
-
-def _next(terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return each trial's successor's terms."""
-    return {name: term.roll(-1, 0) for name, term in terms.items()}
 
 
 def _parts(runner: Runner, rows: Tensor) -> tuple[Tensor, ...]:
@@ -233,15 +227,11 @@ def same_along(log_prob: Tensor, dims: tuple[int, ...]) -> bool:
     return bool((log_prob == first).all())
 
 
-def _terms(runner: Runner, position: Tensor, seed: Tensor) -> tuple[dict[str, Tensor], bool]:
-    """
-    Return each site's terms ``(trial, *batch)``, evaluated with the same random numbers, and
-    whether there were any.
-    """
+def _terms(runner: Runner, position: Tensor, seed: Tensor) -> dict[str, Tensor]:
+    """Return each site's terms ``(trial, *batch)``, evaluated with the same random numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(seed)
-        terms = runner.site_terms(position)
-        return terms, not torch.equal(torch.get_rng_state(), seed)
+        return runner.site_terms(position)
 
 
 def _changes(before: Tensor, after: Tensor, kept: Tensor, dim: int) -> bool:

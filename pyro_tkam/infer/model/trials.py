@@ -27,7 +27,7 @@ class Effort(NamedTuple):
         return self.drawn + self.moved
 
 
-FULL = Effort(20, 4 * len(MOVES))
+FULL = Effort(17, 4 * len(MOVES))
 AGAIN = Effort(3, len(MOVES))
 """Trials of a model that is new, and of one that was tried before at other values."""
 
