@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -58,12 +58,16 @@ class Verdict:
         notes = tuple(dict.fromkeys(self.notes + other.notes))
         return Verdict(findings, {**self.measures, **other.measures}, notes)
 
-    def advising(self, advice: str) -> Verdict:
+    def advising(self, advice: str, *, beside: Collection[str] = ()) -> Verdict:
         """Return the verdict with the same advice for all findings.
 
         :param advice: what to change.
+        :param beside: names of findings that keep their own.
         """
-        return replace(self, findings=tuple(replace(each, advice=advice) for each in self.findings))
+        findings = tuple(
+            each if each.name in beside else replace(each, advice=advice) for each in self.findings
+        )
+        return replace(self, findings=findings)
 
     def labeled(self, whose: str) -> Verdict:
         """Return the verdict with its owner's name in every line.

@@ -24,7 +24,7 @@ from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.layouts import one_turn
 from pyro_tkam.infer.model.requirements import Checked
-from pyro_tkam.infer.posterior.budget import Budget, BudgetSpentError
+from pyro_tkam.infer.posterior.budget import ADVICE, Budget, BudgetSpentError
 from pyro_tkam.infer.posterior.coverage import WeightedPositions
 from pyro_tkam.infer.posterior.progress import Progress
 from pyro_tkam.infer.posterior.search import Search
@@ -120,7 +120,8 @@ class JointEvidence:
             )
             finding = Finding("target not reached", seen, "raise max_evaluations or target_se")
             best = replace(best, verdict=best.verdict + Verdict((finding,)))
-        return replace(best, evaluations=self.budget.spent, verdict=_advised(best.verdict))
+        verdict = best.verdict.advising(ADVICE, beside=OWN_FINDINGS)
+        return replace(best, evaluations=self.budget.spent, verdict=verdict)
 
     def _routes(self) -> Iterator[Evidence]:
         weights = self.search.draws.log_weights
@@ -239,16 +240,6 @@ def _of_few_weights(evidence: Evidence, budget: Budget) -> Evidence:
     seen = f"no method finished within {budget.total} evaluations, so there are few weights"
     finding = Finding("budget spent", seen, "raise max_evaluations")
     return replace(evidence, verdict=evidence.verdict + Verdict((finding,)))
-
-
-def _advised(verdict: Verdict) -> Verdict:
-    """Advise what the default method has options for, where a finding is that of another."""
-    advice = "raise max_evaluations, give a guide, or use another parameterization"
-    findings = tuple(
-        each if each.name in OWN_FINDINGS else replace(each, advice=advice)
-        for each in verdict.findings
-    )
-    return replace(verdict, findings=findings)
 
 
 def _preference(evidence: Evidence) -> tuple[bool, float]:

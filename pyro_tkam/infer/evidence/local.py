@@ -16,7 +16,7 @@ from pyro_tkam.infer.evidence.proposals import Proposal
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.requirements import Checked
-from pyro_tkam.infer.posterior.budget import Budget
+from pyro_tkam.infer.posterior.budget import ADVICE, Budget
 from pyro_tkam.infer.posterior.weights import evidence_of_weights
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.infer.tempering.estimates import bridge_evaluations, bridge_evidence, guide_verdict
@@ -69,6 +69,9 @@ ESTIMATE_SHARE = 0.4
 What fit, searches and weights take at full size, and the most of what is left that is kept for
 them.
 """
+
+OWN_FINDINGS = {"target not reached", "short search for modes"}
+"""Findings whose advice is on options of the default method."""
 
 MOST_REFITS = 3
 """Refinements of a fitted mixture whose weights have heavy tails."""
@@ -125,7 +128,8 @@ class LocalEvidence:
     def run(self) -> Evidence:
         """Try the routes in turn."""
         evidence = self._by_importance(None) or self._by_tempering()
-        return replace(evidence, evaluations=self.budget.spent)
+        verdict = evidence.verdict.advising(ADVICE, beside=OWN_FINDINGS)
+        return replace(evidence, evaluations=self.budget.spent, verdict=verdict)
 
     def _by_importance(self, guide: Any) -> Evidence | None:
         """

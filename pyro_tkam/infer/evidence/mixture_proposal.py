@@ -208,13 +208,8 @@ class FittedProposal(MixtureProposal):
         return Verdict((Finding("missed mode", seen, advice),))
 
     def _of_run(self) -> Verdict:
-        """
-        Return what of the tempered run's verdict bears on weights from a proposal; the rest are
-        notes.
-        """
-        bearing = tuple(each for each in self._run_verdict.findings if each.name in BEARING)
-        others = tuple(each for each in self._run_verdict.findings if each.name not in BEARING)
-        return Verdict(bearing, notes=tuple(f"the tempered run alone: {each}" for each in others))
+        """Return what of the tempered run's verdict bears on weights from a proposal."""
+        return Verdict(tuple(each for each in self._run_verdict.findings if each.name in BEARING))
 
     def _search(self) -> bool:
         """Add what climbs find; tell whether the last search left the evidence as it was."""

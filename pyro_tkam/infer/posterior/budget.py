@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+ADVICE = "raise max_evaluations, give a guide, or use another parameterization"
+"""What the default method has options for, where its estimate is not trusted."""
+
 
 class BudgetSpentError(ValueError):
     """All evaluations that were allowed are spent."""

@@ -234,3 +234,23 @@ def test_auto_takes_a_guide_where_a_mixture_does_not_fit():
     assert evidence.method == "importance", str(evidence)
     assert "a mode of which the guide knows nothing" in str(evidence.verdict)
     assert_close(evidence, exact.value, margin=4.5 * exact.standard_error)
+
+
+@pytest.mark.parametrize("budget", [40_000, 400_000])
+def test_evidence_of_each_datum_advises_options_of_the_method(budget: int):
+    """Tempered runs that it rests on are short; what they alone lack is not told of it."""
+
+    def model(x: torch.Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.square(), 0.1).to_event(1), obs=x)
+
+    pyro.set_rng_seed(0)
+    x = torch.randn(20, 2).square()
+    evidence = log_evidence(model, x, max_evaluations=budget, target_se=0.02)
+    assert evidence.per_datum is not None
+    assert evidence.method != "importance"  # of the prior
+    for finding in evidence.verdict.findings:
+        assert "max_evaluations" in finding.advice, str(finding)
+    told = str(evidence)
+    assert not any(of in told for of in ("run longer", "num_samples", "temperatures", "warm-up"))
