@@ -1,8 +1,8 @@
 """
 Ten more models that statisticians bring, whose evidence is exact or a fine quadrature.
 
-They were written after the code that they judge, by someone who had not read it, and nothing was
-tuned on them.
+They were written after the estimators that they judge, by someone who had not read them. Only how
+effort is measured, by operations instead of the clock, changed later.
 """
 
 import math
