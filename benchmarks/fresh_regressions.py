@@ -217,7 +217,7 @@ def mixture_of_g() -> Problem:
     return Problem(model, on_box(log_joint, (-3, 22, 126), (-2, 5, 71), chunk=4000))
 
 
-def line_with_outliers() -> Problem:
+def uncertain_precisions() -> Problem:
     """
     A line through 20 data with outliers, each with an unknown precision; precisions are integrated
     exactly, the line and the scale on a grid.
@@ -476,7 +476,7 @@ def river() -> Problem:
     return Problem(model, on_box(log_joint, (-14, 7, 106), (-2, 6.5, 86), chunk=2000))
 
 
-def horseshoe() -> Problem:
+def correlated_horseshoe() -> Problem:
     """
     Two correlated predictors under a horseshoe, one of them without effect; coefficients are
     integrated exactly, three scales on a grid.
@@ -614,7 +614,7 @@ FRESH_REGRESSIONS = (
     growth_curves,
     vaccine_trials,
     mixture_of_g,
-    line_with_outliers,
+    uncertain_precisions,
     hours_of_work,
     food_and_income,
     reaction_rates,
@@ -622,7 +622,7 @@ FRESH_REGRESSIONS = (
     rasch,
     yields_of_crops,
     river,
-    horseshoe,
+    correlated_horseshoe,
     frailty,
     seeds,
 )

@@ -91,7 +91,9 @@ def test_models_have_names_of_their_own():
     assert len({each.__name__ for each in FRESH_REGRESSIONS}) == 15
 
 
-@pytest.mark.parametrize("name", ["vaccine_trials", "errors_in_both", "horseshoe", "frailty"])
+@pytest.mark.parametrize(
+    "name", ["vaccine_trials", "errors_in_both", "correlated_horseshoe", "frailty"]
+)
 def test_models_evaluate_in_single_precision(name):
     torch.manual_seed(1)
     problem = getattr(fresh_regressions, name)()
