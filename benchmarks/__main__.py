@@ -14,7 +14,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 NOT_SCRIPTS = {
     "__main__",
-    "fresh_problems",
+    "fresh_processes",
+    "fresh_regressions",
+    "further_problems",
     "graphones",
     "large_problems",
     "peers",

@@ -1,9 +1,9 @@
 """
-Calibration of ``log_evidence``: errors over standard errors, of 30 models and up to 40 seeds; JSON.
+Calibration of ``log_evidence``: errors over standard errors, of 60 models and up to 40 seeds; JSON.
 
-Twenty models are known: those that the method was made with, and ``statistical_models``. Ten are in
-``fresh_problems`` and were written after the method, by someone who had not read it. Runs that the
-output file has are kept, and seeds are in the outer loop, so that it may be ended at any time.
+Thirty models were known when the method was last changed. Thirty, ``fresh_regressions`` and
+``fresh_processes``, were written after that, by people who had not read it. Runs that the output
+file has are kept, and seeds are in the outer loop, so that it may be ended at any time.
 
     python -m benchmarks.evidence_calibration --threads 1 --output evidence_calibration.json
 """
@@ -20,7 +20,9 @@ from typing import Any
 import pyro
 import torch
 
-from benchmarks.fresh_problems import FRESH_PROBLEMS
+from benchmarks.fresh_processes import FRESH_PROCESSES
+from benchmarks.fresh_regressions import FRESH_REGRESSIONS
+from benchmarks.further_problems import FURTHER_PROBLEMS
 from benchmarks.problems import PROBLEMS, Problem
 from benchmarks.random_problems import gaussian_mixture, logistic, ring, squares
 from benchmarks.statistical_models import STATISTICAL
@@ -35,9 +37,11 @@ KNOWN: dict[str, Callable[[], Problem]] = {
     "squares": lambda: squares(3, 0.1, 3),
     "logistic": lambda: logistic(40, 40),
     "ring": lambda: ring(2.0, 0.1),
-    **{make.__name__: make for make in STATISTICAL},
+    **{make.__name__: make for make in (*STATISTICAL, *FURTHER_PROBLEMS)},
 }
-FRESH: dict[str, Callable[[], Problem]] = {make.__name__: make for make in FRESH_PROBLEMS}
+FRESH: dict[str, Callable[[], Problem]] = {
+    make.__name__: make for make in (*FRESH_REGRESSIONS, *FRESH_PROCESSES)
+}
 MODELS = KNOWN | FRESH
 
 

@@ -18,7 +18,7 @@ from torch.distributions import (
 )
 
 from benchmarks import __main__ as runner
-from benchmarks import evidence_calibration, fresh_problems
+from benchmarks import evidence_calibration, further_problems
 from benchmarks.densities import PROBLEMS
 from benchmarks.quality import by_encoder
 from benchmarks.text import KneserNey
@@ -94,9 +94,9 @@ def test_weights_of_an_exact_encoder_are_the_evidence():
 
 def test_known_and_fresh_models_have_names_of_their_own():
     known, fresh = evidence_calibration.KNOWN, evidence_calibration.FRESH
-    assert len(known) == 20
-    assert len(fresh) == 10
-    assert len(evidence_calibration.MODELS) == 30
+    assert len(known) == 30
+    assert len(fresh) == 30
+    assert len(evidence_calibration.MODELS) == 60
 
 
 def prior_draws(name, num):
@@ -136,7 +136,7 @@ def prior_draws(name, num):
 )
 def test_exact_evidences_are_the_mean_likelihood_of_prior_draws(name):
     torch.manual_seed(0)
-    problem = getattr(fresh_problems, name)()
+    problem = getattr(further_problems, name)()
 
     def log_likelihood(draw):
         trace = pyro.poutine.trace(pyro.condition(problem.model, draw)).get_trace()

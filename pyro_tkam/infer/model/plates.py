@@ -2,13 +2,13 @@
 Which data are independent: one decision, that evidences, samplers and objectives share.
 
 A plate is local if every site with a density lies in it and no datum's terms depend on the latents
-of another datum. Random bipartitions tell: a random half of the data take their latents from one
-draw, the others from another. No term of either half may be other than in the draw it comes from.
-Where datum ``i`` depends on datum ``j`` at the values tried, a trial sees it with probability 1/2,
-so that 17 of them miss a given pair with probability 1e-5. Since a dependence may show only in a
-region, further trials lie several standard deviations away from the prior, and runs look again at
-their own draws (:func:`check_draws`). Data that share a prior also share its draws, which may cost
-more than the terms.
+of another datum. Random mixtures tell: each datum takes its latents from one of nine draws, chosen
+at random. No term may be other than in the draw that its datum's latents come from. Where datum
+``i`` depends on datum ``j`` at the values tried, a mixture sees it with probability 8/9, so that
+nine of them miss a given pair with probability 3e-9. Since a dependence may show only in a region,
+further trials lie several standard deviations away from the prior, and runs look again at their own
+draws (:func:`check_draws`). Data that share a prior also share its draws, which may cost more than
+the terms.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Plates = dict[str, tuple[int, int]]
 
 CHECKED_DRAWS = 40
 """Draws of a run at which it looks again."""
-BATCH_ELEMENTS = 2**17
+BATCH_ELEMENTS = 2**18
 """Most numbers, of all sites' values, that are evaluated in one batch."""
 ROUNDING = 100
 """Smallest change of a term that counts, in units of its precision."""
@@ -121,7 +121,7 @@ def independent_plates(
         shared = _sharing_plate(terms, several)
         drawn = _draws(run, draws_needed(shared, effort))
         trials = Trials(terms.layout, drawn, shared, effort)
-        coupled = [name for name in several if _couples(run, trials, *several[name])]
+        coupled = _coupled(run, trials, several)
     return {name: plate for name, plate in plates.items() if name not in coupled}
 
 
@@ -133,47 +133,49 @@ def _trial_runner(terms: ModelTerms) -> Runner:
     return next((way for way in ways if agrees(way, position, expected)), LoopRunner(terms))
 
 
-def _couples(runner: Runner, trials: Trials, dim: int, size: int) -> bool:
+def _coupled(runner: Runner, trials: Trials, plates: Plates) -> set[str]:
     """
-    Tell whether a plate's data depend on each other at some positions, or can't be evaluated there.
+    Return the plates whose data depend on each other at some positions, or can't be evaluated
+    there.
     """
-    num = trials.effort.drawn
-    rows = torch.arange(len(trials))
-    for few in (*_parts(runner, rows[:num]), *_parts(runner, rows[num:])):
-        position = trials.at(few)
-        found = _couples_at(runner, position, dim, size)
-        if found is None and few[0] >= num:  # far from the prior a model may break
+    found: set[str] = set()
+    for rows in trials.groups():
+        position = trials.at(rows)
+        run = partial(_terms, runner, seed=torch.get_rng_state())
+        terms = attempt(partial(run, position))
+        left = {name: plate for name, plate in plates.items() if name not in found}
+        if terms is not None:
+            mixing = (run, runner.terms.layout, position, terms)
+            found |= {name for name, plate in left.items() if _couples(*mixing, *plate)}
+        elif rows[0] < trials.effort.drawn:  # far from the prior a model may break
+            found |= set(left)
+    return found
+
+
+def _couples(
+    run: Callable[[Tensor], dict[str, Tensor]],
+    layout: Layout,
+    position: Tensor,
+    terms: dict[str, Tensor],
+    dim: int,
+    size: int,
+) -> bool:
+    """Tell whether mixing positions, whose terms are known, changes the terms of a datum."""
+    num = len(position)
+    chosen = torch.randint(num, (num, size)).to(position.device)
+    mixed = attempt(partial(run, mix(layout, position, chosen, dim)))
+    if mixed is None:
+        return True
+    turns = (chosen - torch.arange(num, device=position.device).unsqueeze(1)) % num
+    for turn in range(num):
+        known = {name: term.roll(-turn, 0) for name, term in terms.items()}
+        if not _any_changes(known, mixed, turns == turn, dim):
             continue
-        if found is None or found:
+        # Rows have random numbers and rounding of their own: what counts is the row of the mixture.
+        own = attempt(partial(run, position.roll(-turn, 0))) if turn else known
+        if own is None or _any_changes(own, mixed, turns == turn, dim):
             return True
     return False
-
-
-def _couples_at(runner: Runner, position: Tensor, dim: int, size: int) -> bool | None:
-    """
-    Tell whether mixing each position with the next one changes a term; None if a model can't be
-    evaluated at the positions themselves.
-    """
-    run = partial(_terms, runner, seed=torch.get_rng_state())
-    other = position.roll(-1, 0)
-    half = (torch.rand(len(position), size) < 0.5).to(position.device)
-    one = attempt(partial(run, position))
-    if one is None:
-        return None
-    # Each in the same row as in the mixture: rows have random numbers and rounding of their own.
-    two = attempt(partial(run, other))
-    mixed = attempt(partial(run, mix(runner.terms.layout, position, other, half, dim)))
-    if two is None or mixed is None:
-        return True
-    return any(
-        _changes(one[name], term, half, dim) or _changes(two[name], term, ~half, dim)
-        for name, term in mixed.items()
-    )
-
-
-def _parts(runner: Runner, rows: Tensor) -> tuple[Tensor, ...]:
-    """Split trials into as many as are run at once, at least two, of which each meets the next."""
-    return rows.tensor_split(max(1, len(rows) // max(2, _rows_at_once(runner))))
 
 
 def _rows_at_once(runner: Runner) -> int:
@@ -190,7 +192,8 @@ def _draws(runner: Runner, num: int) -> Tensor:
     )
     if any(is_improper(nodes[name]) for name in runner.terms.layout.sites):
         return normal
-    parts = normal.split(_rows_at_once(runner))
+    # Draws end at the last latent site: what is observed takes no memory.
+    parts = normal.split(max(1, BATCH_ELEMENTS // max(1, normal.shape[1])))
     return torch.cat([first_prior_draws(runner, each)[1] for each in parts])
 
 
@@ -229,9 +232,19 @@ def same_along(log_prob: Tensor, dims: tuple[int, ...]) -> bool:
 
 def _terms(runner: Runner, position: Tensor, seed: Tensor) -> dict[str, Tensor]:
     """Return each site's terms ``(trial, *batch)``, evaluated with the same random numbers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(seed)
-        return runner.site_terms(position)
+    parts = []
+    for few in position.split(_rows_at_once(runner)):
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(seed)
+            parts.append(runner.site_terms(few))
+    return {name: torch.cat([each[name] for each in parts]) for name in parts[0]}
+
+
+def _any_changes(
+    before: dict[str, Tensor], after: dict[str, Tensor], kept: Tensor, dim: int
+) -> bool:
+    """Tell whether the terms of any site have changed, for a datum that was kept."""
+    return any(_changes(before[name], term, kept, dim) for name, term in after.items())
 
 
 def _changes(before: Tensor, after: Tensor, kept: Tensor, dim: int) -> bool:

@@ -1,4 +1,4 @@
-"""Positions at which a model is tried, and mixtures of two of them."""
+"""Positions at which a model is tried, and mixtures of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyro_tkam.infer.model.coordinates import AsDrawn, Layout
 
 MOVES = (2.0, 4.0, 8.0)
 """Standard deviations of the prior by which further trials move draws."""
-SHARED_DRAWS = 1024
+SHARED_DRAWS = 512
 """Least number of a prior's draws that data share."""
 
 
@@ -27,7 +27,7 @@ class Effort(NamedTuple):
         return self.drawn + self.moved
 
 
-FULL = Effort(17, 4 * len(MOVES))
+FULL = Effort(9, 3 * len(MOVES))
 AGAIN = Effort(3, len(MOVES))
 """Trials of a model that is new, and of one that was tried before at other values."""
 
@@ -56,22 +56,26 @@ class Trials:
             self._chosen = torch.randint(len(drawn) * size, (len(self), size))
         self._spread = self._scales() * _may_move(self.layout).to(self._drawn)
         self._sizes = torch.tensor(MOVES).repeat_interleave(effort.moved // len(MOVES))
-        self._turns = torch.randperm(effort.moved)
 
     def __len__(self) -> int:
         return self.effort.total
+
+    def groups(self) -> tuple[Tensor, ...]:
+        """Return numbers of the trials that are mixed: the drawn ones, and the moved by threes."""
+        drawn, moved = torch.arange(len(self)).tensor_split([self.effort.drawn])
+        return drawn, *moved.split(len(MOVES))
 
     def at(self, rows: Tensor) -> Tensor:
         """Return the positions of some trials, ``(trial, dim)``."""
         position = self._drawn[rows] if self._shared is None else self._given(self._chosen[rows])
         moved = rows - self.effort.drawn
         for row in (moved >= 0).nonzero().squeeze(1).tolist():
-            self._move(position[row], int(self._turns[moved[row]]))
+            self._move(position[row], int(moved[row]))
         return position
 
     def _move(self, position: Tensor, turn: int) -> None:
-        """Move by some standard deviations, in place: all coordinates alike, or each its own."""
-        alike = {0: 1.0, 1: -1.0}.get(turn % 4)
+        """Move by some standard deviations, in place: all up, all down, or each its own way."""
+        alike = (1.0, -1.0, None)[turn % 3]
         direction = (
             torch.randn_like(position) if alike is None else torch.full_like(position, alike)
         )
@@ -114,13 +118,11 @@ def _may_move(layout: Layout) -> Tensor:
     return layout.flatten(kinds)
 
 
-def mix(layout: Layout, base: Tensor, other: Tensor, kept: Tensor, dim: int) -> Tensor:
-    """Return positions with the base's latents of the data that are kept, ``(trial, datum)``."""
-    one = layout.unflatten(base)
-    two = layout.unflatten(other)
+def mix(layout: Layout, position: Tensor, chosen: Tensor, dim: int) -> Tensor:
+    """Return positions whose data have the latents of chosen ones, ``(trial, datum)``."""
     mixed = {}
-    for name, site in layout.sites.items():
-        shape = [len(kept)] + [1] * len(site.shape)
-        shape[dim - site.event_dim] = kept.shape[1]
-        mixed[name] = torch.where(kept.reshape(shape), one[name], two[name])
+    data = torch.arange(chosen.shape[1], device=chosen.device)
+    for name, value in layout.unflatten(position).items():
+        axis = dim - layout.sites[name].event_dim
+        mixed[name] = value.movedim(axis, 1)[chosen, data].movedim(1, axis)
     return layout.flatten(mixed, 1)

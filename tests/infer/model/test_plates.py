@@ -1,6 +1,7 @@
 """Which data are independent: every room decides alike."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -14,6 +15,7 @@ from pyro_tkam.infer import (
     LangevinMLE,
     ModelDensity,
 )
+from pyro_tkam.infer.model import plates
 from pyro_tkam.infer.model.draws import plate_structure
 from pyro_tkam.infer.model.plates import CoupledDataError
 from pyro_tkam.infer.objectives.structure import KnownStructure
@@ -165,6 +167,31 @@ def test_trials_of_many_data_take_few_draws_of_each() -> None:
     size = 3000
     assert plate_structure(model, (torch.zeros(size),), {}).coupled == ()
     assert sum(drawn) < 8 * size  # with the first runs
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_trials_evaluate_few_positions(noisy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine mixtures of nine draws, and three times three of moved ones; more only under noise."""
+    evaluated = []
+    terms = plates._terms
+
+    def counted(runner: Any, position: Tensor, seed: Tensor) -> dict[str, Tensor]:
+        evaluated.append(len(position))
+        return terms(runner, position, seed)
+
+    def model(y: Tensor) -> None:
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            noise = torch.rand_like(z) if noisy else 1.0
+            pyro.sample("y", dist.Normal(noise * z, 1.0), obs=y)
+
+    monkeypatch.setattr(plates, "_terms", counted)
+    pyro.set_rng_seed(0)
+    assert plate_structure(model, (Y,), {}).coupled == ()
+    if noisy:
+        assert sum(evaluated) > 36
+    else:
+        assert evaluated == [9, 9, 3, 3, 3, 3, 3, 3]
 
 
 def test_coupled_counts_are_weighed_jointly() -> None:

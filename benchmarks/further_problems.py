@@ -1,8 +1,8 @@
 """
 Ten more models that statisticians bring, whose evidence is exact or a fine quadrature.
 
-They were written after the estimators that they judge, by someone who had not read them. Only how
-effort is measured, by operations instead of the clock, changed later.
+They were written after the estimators that they judge, by someone who had not read them; later
+versions had them in view.
 """
 
 import math
@@ -294,7 +294,7 @@ def sparse_means() -> Problem:
     return Problem(model, (own.logsumexp(-1).sum(0) + prior).logsumexp(0).item())
 
 
-FRESH_PROBLEMS = (
+FURTHER_PROBLEMS = (
     two_laboratories,
     change_of_rate,
     three_clusters,
