@@ -58,6 +58,11 @@ OWN_FINDINGS = {
 LAST_RESORT = 20.0
 """Effective prior draws of a search with which new ones are better than nothing."""
 
+STUCK = Finding(
+    "stuck chains",
+    "all chains of a quarter stay at one point, so there are only few weights",
+    "reparameterize sites whose scale is a latent site, or pass a guide",
+)
 LAST_SHARE = 0.5
 FEWEST_LAST = 100
 """Most of what is left of a budget that these take, and how few are none."""
@@ -108,10 +113,14 @@ class JointEvidence:
             spent = error
         if not tried and (last := self._last_resort()) is not None:
             tried.append(last)
-        if spent is not None and not tried:
+        if not tried:
             if (rough := rough_evidence(self.search)) is None:
-                raise spent
-            tried.append(_of_few_weights(rough, self.budget))
+                raise spent or ValueError(
+                    f"model must have a posterior in which chains move, got {STUCK.name}; "
+                    f"{STUCK.advice}"
+                )
+            found = STUCK if spent is None else _too_small(self.budget)
+            tried.append(replace(rough, verdict=rough.verdict + Verdict((found,))))
         best = min(tried, key=_preference)
         if best.standard_error > self.target_se:
             seen = (
@@ -162,7 +171,7 @@ class JointEvidence:
             return self._by_prior(num)
         if (poor := self.search.poor) is None or not math.isfinite(poor.value):
             return None
-        return _of_few_weights(poor, self.budget)
+        return replace(poor, verdict=poor.verdict + Verdict((_too_small(self.budget),)))
 
     def _by_guide(self, other: Evidence) -> Evidence | None:
         """Weigh draws of the guide; None if their weights are poor, or another estimate differs."""
@@ -194,18 +203,21 @@ class JointEvidence:
                 break
             target = self.search.target if standard_normal else self._free
             bridge = PosteriorBridge(self.mover, target, self.search)
-            bridges.append((evidence := bridge.estimate(), bridge))
-            yield evidence
+            if (evidence := bridge.estimate()) is not None:
+                bridges.append((evidence, bridge))
+                yield evidence
         sound = any(_is_sound(evidence) for evidence, _ in bridges)
         if not sound and (last := self._last_resort()) is not None:
             yield last
+        if not bridges:
+            return
         best = min(bridges, key=lambda each: _preference(each[0]))[1]
         while True:
             if (learned := best.learned()) is not None:
                 yield learned
-            if not best.lengthen():
+            if not best.lengthen() or (evidence := best.estimate()) is None:
                 return
-            yield best.estimate()
+            yield evidence
 
     @cached_property
     def search(self) -> Search:
@@ -235,11 +247,10 @@ class JointEvidence:
         return density
 
 
-def _of_few_weights(evidence: Evidence, budget: Budget) -> Evidence:
+def _too_small(budget: Budget) -> Finding:
     """Say that an estimate is what little a budget allowed."""
     seen = f"no method finished within {budget.total} evaluations, so there are few weights"
-    finding = Finding("budget spent", seen, "raise max_evaluations")
-    return replace(evidence, verdict=evidence.verdict + Verdict((finding,)))
+    return Finding("budget spent", seen, "raise max_evaluations")
 
 
 def _preference(evidence: Evidence) -> tuple[bool, float]:

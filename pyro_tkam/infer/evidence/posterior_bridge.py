@@ -55,14 +55,19 @@ class PosteriorBridge:
         self.chains = EnsembleDraws(kernel, target.density, target.budget, self.progress.tell)
         self.chains.run(PILOT_DRAWS, target.budget.affords(10**9, share=1 - PILOT_SHARE))
         self.begin = 0
-        pilot = self._fitted(PILOT_PROPOSALS, fit_normal)
-        self.num_draws = self._wanted(pilot)
+        self.num_draws = NUM_DRAWS
+        if not self._are_stuck():
+            self.num_draws = self._wanted(self._fitted(PILOT_PROPOSALS, fit_normal))
 
-    def estimate(self) -> Evidence:
-        """Run on, and estimate by normal distributions from the draws since."""
+    def estimate(self) -> Evidence | None:
+        """
+        Run on, and estimate by normal distributions from the draws since; None if chains are stuck.
+        """
         self.progress.route("chains")
         self.begin = len(self.chains)
         self.chains.run(self.num_draws, 3 * NUM_PROPOSALS)
+        if self._are_stuck():
+            return None
         self.progress.route("bridge")
         return self._judged(self._fitted(NUM_PROPOSALS, fit_normal), "bridge")
 
@@ -78,6 +83,11 @@ class PosteriorBridge:
         self.num_draws *= 2
         takes = self.num_draws * self.chains.evaluations_a_draw + 2 * NUM_PROPOSALS
         return self.num_draws <= MOST_DRAWS and takes <= self.target.budget.left
+
+    def _are_stuck(self) -> bool:
+        """Tell whether a quarter of the chains, to which a normal is fitted, is at one point."""
+        quarters = self.chains.draws(self.begin)[0].tensor_split(4)
+        return any(bool((each.flatten(0, 1).std(0) == 0).any()) for each in quarters)
 
     def _wanted(self, pilot: CrossFitted) -> int:
         """Return how many draws a normal distribution in so many dimensions takes."""

@@ -26,6 +26,7 @@ from pyro_tkam.infer.posterior.coverage import (
     rare_verdict,
     unlike_verdict,
 )
+from pyro_tkam.infer.posterior.ensemble_draws import EnsembleDraws
 from pyro_tkam.infer.posterior.lines import lines_through, rises_between
 from pyro_tkam.infer.posterior.optima import MOST_STEPS, Optima, find_optima
 from pyro_tkam.infer.posterior.progress import Progress
@@ -581,3 +582,33 @@ def test_an_evidence_of_modes_of_three_widths_in_eight_dimensions() -> None:
     found = log_evidence(model)
     assert_close(found, exact)
     assert found.verdict.trusted, str(found)
+
+
+def held_at_one_point(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let the first quarter of the chains seem to stay where it is, the first times it is asked."""
+    plain = EnsembleDraws.draws
+    asked = iter(range(times))
+
+    def draws(self: EnsembleDraws, begin: int) -> tuple[Tensor, Tensor]:
+        position, log_density = plain(self, begin)
+        if next(asked, None) is not None:
+            position = position.clone()
+            position[:16] = position[0, 0]
+        return position, log_density
+
+    monkeypatch.setattr(EnsembleDraws, "draws", draws)
+
+
+@pytest.mark.parametrize("times", [1, 2, 10_000])
+def test_chains_that_are_stuck_give_no_evidence_of_their_own(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their pilot, in one of two runs, or for good: then by optima, which is told."""
+    held_at_one_point(monkeypatch, times)
+    monkeypatch.setattr("pyro_tkam.infer.evidence.joint.laplace_evidence", lambda *_: None)
+    data, exact = regression_problem(60, 30)
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(regression, *data)
+    assert_close(evidence, exact)
+    assert evidence.method == ("Laplace importance" if times > 2 else "bridge")
+    assert evidence.verdict.names == ({"stuck chains"} if times > 2 else set())
