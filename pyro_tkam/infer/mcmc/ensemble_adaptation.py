@@ -43,6 +43,9 @@ class EnsembleAdaptation:
     :param target: acceptance rate to reach.
     :param dense: whether correlations are taken out, for chains ``(chains, dim)`` of one law.
     :param metric: to start with; the density's own coordinates if None.
+
+    After a step that ends a window with a metric, ``window`` holds its draws
+    ``(chains, draws, *rest, dim)``; after others it is None.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class EnsembleAdaptation:
         self.search = StepSizeSearch(target)
         self.variances: list[Tensor] = []
         self.frozen: Tensor | None = None
+        self.window: Tensor | None = None
         self._step = 0
         self._draws: list[Tensor] = []
         self._rates: Tensor | float = 0.0
@@ -79,6 +83,7 @@ class EnsembleAdaptation:
 
     def update(self, tuning: Tuning, position: Tensor, info: StepInfo) -> Tuning:
         """Return the tuning of the next step."""
+        self.window = None
         self._step += 1
         start = max((end for end in self.ends if end < self._step), default=0)
         end = min(end for end in self.ends if end >= self._step)
@@ -132,6 +137,7 @@ class EnsembleAdaptation:
         former = self.metric or Metric.identity(tuning.scale)
         self.metric = estimated(draws.flatten(0, 1), effective_draws(draws), former, self.dense)
         self.search.restart()
+        self.window = draws
         return replace(tuning, scale=self.metric.scale)
 
     def _note_variances(self, draws: Tensor) -> None:

@@ -16,18 +16,25 @@ from torch.distributions import Transform
 from pyro_tkam._checks import flag, function, whole_number, words
 from pyro_tkam._threads import in_turn
 from pyro_tkam.infer.mcmc.chains import Chains
-from pyro_tkam.infer.mcmc.ensemble_adaptation import EnsembleAdaptation
+from pyro_tkam.infer.mcmc.ensemble_adaptation import (
+    EnsembleAdaptation,
+    effective_draws,
+    window_ends,
+)
 from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
 from pyro_tkam.infer.mcmc.initialization import find_start, floating_params, given_start
 from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
+from pyro_tkam.infer.mcmc.metric import Metric, estimated
+from pyro_tkam.infer.mcmc.nearer_normal import nearer_density
 from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled, check_mass, select_draws
 from pyro_tkam.infer.model.coordinates import around_mean
-from pyro_tkam.infer.model.density import Density
+from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.options import given_transforms
 from pyro_tkam.infer.model.requirements import check_data
 from pyro_tkam.infer.model.sites import FirstRun
+from pyro_tkam.infer.model.values import positions_of_values
 from pyro_tkam.infer.results import Verdict
 from pyro_tkam.ops.langevin import StepInfo
 
@@ -96,7 +103,10 @@ class VectorizedMCMC(BatchRun):
     :param thin: number of steps for each draw that is kept; the last step gives its values.
     :param standard_normal: move in coordinates with a standard normal prior where sites have them,
         as :class:`InverseTransformReparam` does by hand. This helps where the scale of a site is
-        itself a latent of which the data say little, as in a funnel.
+        itself a latent of which the data say little, as in a funnel. If None, an
+        :class:`EnsembleHMC` changes to them during its warm-up where the posterior is nearer to a
+        normal in them, by a nat or more; with ``hook_fn``, which would see other coordinates,
+        ``initial_params`` or ``transforms``, it does not.
     :raises TypeError: if ``kernel`` isn't one of these.
     :raises ValueError: if a number is out of range, ``initial_params`` does not have one set of
         values for each chain, or it or ``transforms`` comes with ``standard_normal``.
@@ -113,7 +123,7 @@ class VectorizedMCMC(BatchRun):
     """
 
     settings = ("thin", "standard_normal")
-    entries = frozenset({"start", "moving", *settings})
+    entries = frozenset({"start", "moving", "changed", *settings})
 
     def __init__(
         self,
@@ -129,7 +139,7 @@ class VectorizedMCMC(BatchRun):
         checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int = 100,
         thin: int = 1,
-        standard_normal: bool = False,
+        standard_normal: bool | None = None,
     ) -> None:
         kernel = check_kernel(kernel)
         num_chains = kernel.default_num_chains if num_chains is None else num_chains
@@ -151,12 +161,14 @@ class VectorizedMCMC(BatchRun):
         self.save_params = save_params
         self.thin = whole_number("thin", thin, 1)
         self.transforms = given_transforms(transforms)
-        self.standard_normal = flag("standard_normal", standard_normal)
+        if standard_normal is not None:
+            flag("standard_normal", standard_normal)
+        self.standard_normal = standard_normal
         for name, given in (("initial_params", initial_params), ("transforms", transforms)):
             if standard_normal and given is not None:
                 raise ValueError(
-                    f"standard_normal must be False with {name}, which are of unconstrained "
-                    "coordinates, got True"
+                    f"standard_normal must be False or None with {name}, which are of "
+                    "unconstrained coordinates, got True"
                 )
         if initial_params is not None:
             initial_params = floating_params(initial_params)
@@ -247,7 +259,7 @@ class VectorizedMCMC(BatchRun):
         given = self._initial_params
         prototype = None if given is None else {name: value[0] for name, value in given.items()}
         self._density = density = self.kernel.density(
-            args, kwargs, prototype, first=self._first, standard_normal=self.standard_normal
+            args, kwargs, prototype, first=self._first, standard_normal=bool(self.standard_normal)
         )
         self._first = None
         self._check_names(density)
@@ -255,6 +267,7 @@ class VectorizedMCMC(BatchRun):
         self.kernel.transforms = density.transforms
         self._chains: Chains | None = None
         self._start: EnsembleStart | None = None
+        self._changed = False
         if given is not None:
             point = given_start(density, given, self.num_chains)
         elif self.kernel.has_own_start:
@@ -317,6 +330,9 @@ class VectorizedMCMC(BatchRun):
             name: MERGED.get(name, _last)(torch.stack([each[name] for each in steps]))
             for name in steps[0]
         }
+        if index + 1 == self._steps_before_change:
+            self._change_coordinates()
+            chains = self._moving
         return {"position": chains.position, "lp": chains.point.log_density, **records}
 
     def _recorded(self, info: StepInfo) -> dict[str, Tensor]:
@@ -325,6 +341,52 @@ class VectorizedMCMC(BatchRun):
         records["failed"] = info.failed & ~info.outside
         records["n_steps"] = info.evaluations
         return records | self.kernel.further_statistics(info, self._moving.tuning)
+
+    @property
+    def _steps_before_change(self) -> int | None:
+        """After how many steps coordinates may change: at the end of the last window but one."""
+        given = (self.hook_fn, self._initial_params, self.transforms, self.standard_normal)
+        adaptation = self._moving.adaptation
+        may = (
+            all(each is None for each in given)
+            and self._start is not None
+            and isinstance(adaptation, EnsembleAdaptation)
+            and adaptation.dense
+            and not self._changed
+        )
+        ends = window_ends(self.warmup_steps)
+        return ends[-2] if may and len(ends) > 1 else None
+
+    def _change_coordinates(self) -> None:
+        """Go on in coordinates with a standard normal prior if the posterior is normal there."""
+        adaptation = self._moving.adaptation
+        assert isinstance(adaptation, EnsembleAdaptation)
+        assert adaptation.window is not None
+        old = self._density
+        found = nearer_density(adaptation.window, self._sampled(), old.constrain, self._in_normal)
+        if found is None:
+            return
+        draws = torch.cat([adaptation.window, self._moving.position.unsqueeze(1)], 1)
+        moved = positions_of_values(found.terms, old.constrain(draws.flatten(0, 1)))
+        if moved.isfinite().all():
+            self._go_on_in(found, moved.unflatten(0, draws.shape[:2]))
+
+    def _in_normal(self) -> ModelDensity:
+        """Return the density in coordinates with a standard normal prior."""
+        density = self.kernel.density(self._args, self._kwargs, None, standard_normal=True)
+        assert isinstance(density, ModelDensity)
+        return density
+
+    def _go_on_in(self, density: ModelDensity, draws: Tensor) -> None:
+        """Go on in other coordinates, from draws ``(chains, draws, dim)`` in them."""
+        self._changed = True
+        self._density = density
+        self.kernel.transforms = density.transforms
+        former = Metric.identity(draws[0, 0])
+        metric = estimated(draws.flatten(0, 1), effective_draws(draws), former, dense=True)
+        point = density.point(draws[:, -1].contiguous())
+        left = self.warmup_steps - window_ends(self.warmup_steps)[-2]
+        self._chains = Chains.begin(self.kernel, density, point, left, metric)
 
     def _after_step(self, index: int) -> None:
         if self.hook_fn is not None:
@@ -346,6 +408,7 @@ class VectorizedMCMC(BatchRun):
         return {
             "start": None if self._start is None else self._start.save(),
             "moving": None if self._chains is None else self._chains.state(),
+            "changed": self._changed,
             **{name: getattr(self, name) for name in self.settings},
         }
 
@@ -356,6 +419,9 @@ class VectorizedMCMC(BatchRun):
             if self._start is not None:
                 self._chains = self._start.chains(self.warmup_steps)
                 self._start.load(state["start"])  # it has chosen rows anew
+            if state["changed"]:
+                position = state["moving"]["point"][0]
+                self._go_on_in(self._in_normal(), position.unsqueeze(1).expand(-1, 4, -1))
             self._moving.load(state["moving"])
 
     def _status(self) -> dict[str, str]:

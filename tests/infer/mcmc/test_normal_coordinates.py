@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from pyro_tkam.infer import MALA, EnsembleHMC, VectorizedMCMC
+from pyro_tkam.infer.mcmc.nearer_normal import excess
+from pyro_tkam.ops.langevin import Point
 from tests.untrusted import untrusted
 
 EFFECTS = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
@@ -48,19 +50,99 @@ def run(num_samples: int, **options) -> VectorizedMCMC:
     return mcmc
 
 
-def test_a_funnel_is_no_funnel_there() -> None:
+@pytest.mark.parametrize("standard_normal", [True, None])
+def test_a_funnel_is_no_funnel_there(standard_normal: bool | None) -> None:
     """The mean of log tau, whose tail in the neck chains miss, within 4.5 errors."""
-    mcmc = run(500, standard_normal=True)
+    mcmc = run(500, standard_normal=standard_normal)
     assert mcmc.verdict.trusted
     worth = mcmc.verdict.measures["fewest effective draws"]
-    assert worth > 2000
+    assert worth > 4000
     log_tau = mcmc.get_samples()["tau"].log()
     error = log_tau.std().item() / math.sqrt(worth)
     assert log_tau.mean().item() == pytest.approx(exact_mean_of_log_tau(), abs=4.5 * error)
     assert "theta" not in mcmc.kernel.transforms
+
+
+def test_unconstrained_coordinates_are_kept_where_they_are_asked_for() -> None:
     with pytest.warns(UserWarning, match="not to be trusted"):
-        centered = run(500)
-    assert centered.verdict.measures["fewest effective draws"] < worth / 4
+        asked = run(100, standard_normal=False)
+    assert asked.verdict.measures["fewest effective draws"] < 400
+    with untrusted():
+        watched = run(20, hook_fn=lambda *_: None)
+    for mcmc in (asked, watched):
+        assert "theta" in mcmc.kernel.transforms
+
+
+def strong_data(effects: Tensor) -> None:
+    """Centered effects that the data tell: in the other coordinates they depend on the scale."""
+    tau = pyro.sample("tau", dist.HalfCauchy(5.0))
+    with pyro.plate("schools", 8):
+        theta = pyro.sample("theta", dist.Normal(0.0, tau))
+        pyro.sample("y", dist.Normal(theta, 0.1), obs=effects)
+
+
+def test_a_posterior_that_is_normal_as_it_is_stays_there() -> None:
+    pyro.set_rng_seed(0)
+    mcmc = VectorizedMCMC(EnsembleHMC(strong_data), 20)
+    mcmc.run(EFFECTS)
+    assert "theta" in mcmc.kernel.transforms
+
+
+def draws_around(spread: float, correlation: float) -> Tensor:
+    """Draws of a normal ``(chains, draws, 2)``, by which coordinates are compared."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(64, 20, 2, generator=generator, dtype=torch.float64)
+    return spread * (noise + correlation * noise.flip(-1))
+
+
+def test_a_divergence_is_that_of_the_closed_form() -> None:
+    """A log-normal of width ``s``, from its normal: 0.5 log((exp(s²) - 1) exp(s²) / s²) nats."""
+    width = 0.5
+    log_draws = width * draws_around(1.0, 0.0)
+
+    class OfLog:
+        def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
+            value = -0.5 * (position / width).square().sum(-1)
+            return Point(position, value, position)
+
+    class OfValue:
+        def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
+            logs = position.log()
+            return Point(position, (-0.5 * (logs / width).square() - logs).sum(-1), position)
+
+    gain = excess(log_draws.exp(), OfValue()).mean() - excess(log_draws, OfLog()).mean()
+    exact = math.log((math.exp(width**2) - 1) * math.exp(width**2) / width**2)  # two of them
+    assert gain.item() == pytest.approx(exact, abs=0.15)
+
+
+@pytest.mark.parametrize("steps", [100, 130, 230])
+def test_a_run_that_changes_coordinates_resumes_to_the_bit(steps: int) -> None:
+    """Before the change, after it, and after the warm-up."""
+
+    class StopError(Exception):
+        pass
+
+    with untrusted():
+        whole = run(20, num_chains=8)
+    half = VectorizedMCMC(EnsembleHMC(eight_schools), 20, num_chains=8)
+    plain = half._step
+
+    def stopping(index: int) -> dict[str, Tensor]:
+        if index == steps:
+            raise StopError
+        return plain(index)
+
+    half._step = stopping  # type: ignore[method-assign]
+    pyro.set_rng_seed(0)
+    with pytest.raises(StopError):
+        half.run(EFFECTS)
+    assert half.state["chains"]["changed"] == (steps > 120)
+    more = VectorizedMCMC(EnsembleHMC(eight_schools), 20, num_chains=8)
+    more.resume(half.state)
+    with untrusted():
+        more.run(EFFECTS)
+    for name, draws in whole.get_samples().items():
+        assert torch.equal(more.get_samples()[name], draws)
 
 
 def test_a_run_is_resumed_in_its_own_coordinates_alone() -> None:
@@ -75,14 +157,14 @@ def test_a_run_is_resumed_in_its_own_coordinates_alone() -> None:
         more.run(EFFECTS)
     assert torch.equal(more.get_samples()["theta"], whole.get_samples()["theta"])
     other = VectorizedMCMC(EnsembleHMC(eight_schools), 20, warmup_steps=10, num_chains=8)
-    with pytest.raises(ValueError, match="saved with standard_normal=False, as this run has"):
+    with pytest.raises(ValueError, match="saved with standard_normal=None, as this run has"):
         other.resume(half.state)
 
 
 def test_what_is_of_unconstrained_coordinates_is_refused() -> None:
     start = {"mu": torch.zeros(4), "tau": torch.zeros(4), "theta": torch.zeros(4, 8)}
     for name, given in (("initial_params", start), ("transforms", {})):
-        with pytest.raises(ValueError, match=f"standard_normal must be False with {name}"):
+        with pytest.raises(ValueError, match=f"standard_normal must be False or None with {name}"):
             VectorizedMCMC(
                 MALA(eight_schools), 10, num_chains=4, standard_normal=True, **{name: given}
             )
