@@ -17,7 +17,7 @@ LEAST_GAIN = 1.0
 """Nats by which the other coordinates must be nearer to a normal."""
 LEAST_ERRORS = 3.0
 """Standard errors of that gain by which it must be positive."""
-MOST_DRAWS = 20
+FEWEST_DRAWS, MOST_DRAWS = 10, 20
 """Draws of each chain that are looked at."""
 
 
@@ -37,8 +37,11 @@ def nearer_density(
     :param target: its density in the coordinates of the draws.
     :param constrain: from such coordinates to values by site.
     :param make: makes the density in the other coordinates.
-    :return: None if it is nearer by less than a nat, or by less than three standard errors.
+    :return: None if it is nearer by less than a nat, or by less than three standard errors, or if
+        there are fewer than ten draws of a chain.
     """
+    if draws.shape[1] < FEWEST_DRAWS:
+        return None
     draws = draws[:, :: -(-draws.shape[1] // MOST_DRAWS)]
     here = excess(draws, target)
     if here.var() / 2 < LEAST_GAIN:  # about its own divergence: there is not as much to gain

@@ -373,7 +373,8 @@ class VectorizedMCMC(BatchRun):
 
     def _in_normal(self) -> ModelDensity:
         """Return the density in coordinates with a standard normal prior."""
-        density = self.kernel.density(self._args, self._kwargs, None, standard_normal=True)
+        with torch.random.fork_rng(devices=[]):  # draws are the same where it isn't used
+            density = self.kernel.density(self._args, self._kwargs, None, standard_normal=True)
         assert isinstance(density, ModelDensity)
         return density
 
