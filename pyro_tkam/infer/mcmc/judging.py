@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.results import Finding, Verdict
 from pyro_tkam.ops.estimators import effective_sample_size
 
@@ -160,6 +161,15 @@ def chain_verdict(run: ChainRun) -> Verdict:
         "fewest in a tail": run.tail_effective.min().item(),
     }
     return Verdict(findings, measures)
+
+
+def prior_notes(density: Density) -> Verdict:
+    """Note that draws are of a prior, where a model has no observed site."""
+    if not (isinstance(density, ModelDensity) and density.is_of_prior):
+        return Verdict()
+    return Verdict(
+        notes=("draws of the prior, as no site is observed: if the model takes data, pass them",)
+    )
 
 
 def warn_of(verdict: Verdict, whose: str, stacklevel: int = 4) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_tkam._checks import flag, whole_number, within
 from pyro_tkam._threads import PYRO
-from pyro_tkam.infer.mcmc.judging import warn_of
+from pyro_tkam.infer.mcmc.judging import prior_notes, warn_of
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.mcmc.kernels.random_walk import RandomWalk
 from pyro_tkam.infer.mcmc.metric import Metric
@@ -169,7 +169,7 @@ class SMC(BatchRun):
             "fewest ancestors": float(ancestors),
             "temperatures": float(len(self._rungs)),
         }
-        return Verdict(tuple(findings), measures)
+        return Verdict(tuple(findings), measures) + prior_notes(self._density)
 
     @property
     def temperatures(self) -> Tensor:

@@ -23,7 +23,7 @@ from pyro_tkam.infer.mcmc.ensemble_adaptation import (
 )
 from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
 from pyro_tkam.infer.mcmc.initialization import find_start, floating_params, given_start
-from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
+from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, prior_notes, warn_of
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.mcmc.metric import Metric, estimated
@@ -216,7 +216,7 @@ class VectorizedMCMC(BatchRun):
         :raises RuntimeError: before there are draws.
         """
         if self._verdict is None:
-            self._verdict = chain_verdict(self._chain_run())
+            self._verdict = chain_verdict(self._chain_run()) + prior_notes(self._density)
         return self._verdict
 
     def get_samples(

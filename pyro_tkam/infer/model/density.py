@@ -444,6 +444,12 @@ class ModelDensity:
         return all_normal and self._only_latent_prior()
 
     @property
+    def is_of_prior(self) -> bool:
+        """Whether the model has latent sites only, so that there is nothing but a prior."""
+        known = {*self.structure.latent, *self.structure.enumerated}
+        return all(name in known for name, _ in self.structure.sites())
+
+    @property
     def has_normal_coordinates(self) -> bool:
         """Whether the prior of some coordinates was made standard normal."""
         sites = self.layout.sites.values()

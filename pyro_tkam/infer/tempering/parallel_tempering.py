@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_tkam._checks import flag, whole_number
 from pyro_tkam._threads import in_turn
-from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, warn_of
+from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, prior_notes, warn_of
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.resumable import BatchRun, check_mass, select_draws
 from pyro_tkam.infer.model.coordinates import around_mean
@@ -81,7 +81,7 @@ class PowerPosteriors:
             failed=stats["failed"],
             capped=stats.get("capped"),
         )
-        return run_verdict(self) + chain_verdict(posterior)
+        return run_verdict(self) + chain_verdict(posterior) + prior_notes(self.density)
 
     @property
     def round_trips(self) -> Tensor:

@@ -1,0 +1,31 @@
+"""What a verdict says beside its findings."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_tkam.infer import SMC, EnsembleHMC, VectorizedMCMC
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_draws_of_a_prior_say_so(given: bool) -> None:
+    """As where someone forgot to pass the data."""
+
+    def model(y: Tensor | None = None) -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        k = pyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+        if y is not None:
+            pyro.sample("y", dist.Normal(z + k, 1.0), obs=y)
+
+    data = (torch.tensor(0.3),) if given else ()
+    pyro.set_rng_seed(0)
+    chains = VectorizedMCMC(EnsembleHMC(model), 100, disable_progbar=True)
+    chains.run(*data)
+    smc = SMC(model, 256, disable_progbar=True)
+    smc.run(*data)
+    for verdict in (chains.verdict, smc.verdict):
+        assert verdict.trusted
+        told = [note for note in verdict.notes if "no site is observed" in note]
+        assert len(told) == (not given)
