@@ -140,10 +140,12 @@ def _coupled(runner: Runner, trials: Trials, plates: Plates) -> set[str]:
     """
     found: set[str] = set()
     for rows in trials.groups():
+        left = {name: plate for name, plate in plates.items() if name not in found}
+        if not left:
+            break
         position = trials.at(rows)
         run = partial(_terms, runner, seed=torch.get_rng_state())
         terms = attempt(partial(run, position))
-        left = {name: plate for name, plate in plates.items() if name not in found}
         if terms is not None:
             mixing = (run, runner.terms.layout, position, terms)
             found |= {name for name, plate in left.items() if _couples(*mixing, *plate)}
