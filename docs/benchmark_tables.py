@@ -533,6 +533,31 @@ def _targets(results: Any) -> Iterable[Row]:
         yield name, f"{rhat:.4f}", f"{draws:,.0f}", f"{gradients:,}", f"{seconds:.1f}"
 
 
+def _trajectories(results: Any) -> Iterable[Row]:
+    """Yield effective draws a gradient over the default's, and what all posteriors have."""
+    told = {name: each for name, each in results["summary"].items() if name != "default"}
+    yield "effective draws a gradient, over the default's", *told
+    for name in next(iter(told.values()))["per_gradient"]["by_posterior"]:
+        ratios = (each["per_gradient"]["by_posterior"][name] for each in told.values())
+        yield name, *(f"{ratio:.3g}" for ratio in ratios)
+    medians = {
+        "per_gradient": "a gradient",
+        "tail_per_gradient": "in a tail, a gradient",
+        "per_second": "a second",
+    }
+    for of, label in medians.items():
+        cells = []
+        for each in told.values():
+            least, most = each[of]["seeds"]
+            cells.append(f"{each[of]['median']:.2f} ({least:.2f} to {most:.2f})")
+        yield f"median of the first eight, {label} (seeds)", *cells
+    default = results["summary"]["default"]
+    rhats = (f"{each['rhat']:.4f}" for each in told.values())
+    yield f"largest R-hat (the default: {default['rhat']:.4f})", *rhats
+    findings = (len(each["failures"]) for each in told.values())
+    yield f"runs with a finding (the default: {len(default['failures'])})", *findings
+
+
 def _costs(results: Any) -> Iterable[Row]:
     """Yield milliseconds of a leapfrog step, and of an evaluation over that written by hand."""
     yield "posterior", "one chain, ms", "64 chains, ms", "ratio", "over arithmetic by hand"
@@ -613,6 +638,7 @@ TABLES = {
     "against_nuts": ("langevin", _against_nuts),
     "samplers": ("samplers", _samplers),
     "targets": ("targets", _targets),
+    "trajectories": ("trajectories", _trajectories),
     "costs": ("costs", _costs),
     "ranks": ("calibration", _ranks),
     "means": ("calibration", _means),

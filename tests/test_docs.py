@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import pyro_tkam
+from benchmarks import trajectories
 from pyro_tkam.infer import diagnosis
 from pyro_tkam.infer.evidence import from_draws, mixture_proposal
 from pyro_tkam.infer.mcmc import judging, smc
@@ -162,6 +163,38 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     assert slower < 2
     slowest = drawing["refined mixture, falling"] / drawing[vae]
     assert f"It takes {slowest:.0f} times as long with the KAN" in text
+
+
+def test_what_the_performance_page_says_of_trajectories_is_in_committed_results():
+    text = " ".join((DOCS / "performance.rst").read_text().split())
+    results = json.loads((DOCS / "results" / "trajectories.json").read_text())
+    told, fresh = (
+        json.loads(json.dumps(each), parse_float=lambda number: round(float(number), 9))
+        for each in (results["summary"], trajectories.summary(results["runs"]))
+    )
+    assert told == fresh
+    seeds = {name: {3} for name in trajectories.POSTERIORS}
+    seeds |= {name: {1} for name in trajectories.HARDER}
+    for name, counts in seeds.items():
+        for kernel in trajectories.KERNELS:
+            counts.add(sum(key.startswith(f"{name}/{kernel}/") for key in results["runs"]))
+        assert len(counts) == 1
+    assert "The eight posteriors have three seeds, and the two targets one." in text
+    best = results["summary"]["isokinetic, 1.57 √d"]
+    medians = {name: each["per_gradient"]["median"] for name, each in results["summary"].items()}
+    assert max(medians, key=lambda name: medians[name]) == "isokinetic, 1.57 √d"
+    assert f"{best['per_gradient']['median']:.2f} times the default's" in text
+    assert f"and {best['per_second']['median']:.2f} times as many a second" in text
+    shorter = results["summary"]["shorter, × 0.75"]
+    assert (
+        f"a gradient, {shorter['per_gradient']['median']:.2f} times the default's, but "
+        f"{shorter['tail_per_gradient']['median']:.2f} times as many in a tail" in text
+    )
+    target = "hierarchical, 205-d, centered"
+    rhats = {kernel: results["runs"][f"{target}/{kernel}/0"]["rhat"] for kernel in medians}
+    each = [f"{rhats[kernel]:.2f}" for kernel in ("isokinetic, √d", "isokinetic, 1.57 √d")]
+    assert f"isokinetic chains disagree (R-hat {' and '.join(each)})" in text
+    assert rhats["default"] < 1.01
 
 
 def test_what_the_performance_page_says_of_peers_is_in_committed_results():
