@@ -1,4 +1,4 @@
-"""Checks of arguments: each error names the argument, what it got and what it takes."""
+"""Argument checks: each error names the argument, what is allowed and what was given."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ T = TypeVar("T")
 
 
 def known(argument: str, name: object, table: Mapping[str, T]) -> T:
-    """Look a name up, once, at the edge."""
+    """Look up a name that the user gave."""
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"{argument} must be one of {', '.join(map(repr, table))}, got {name!r}")
     return table[name]
 
 
 def text(argument: str, value: object) -> None:
-    """Check that ``value`` is a text that is not empty."""
+    """Check that ``value`` is a nonempty string."""
     if not isinstance(value, str) or not value:
         raise TypeError(f"{argument} must be text, got {value!r}")
 
@@ -58,14 +58,14 @@ def interval(low: float, high: float) -> tuple[float, float]:
 
 
 def same_dtype(argument: str, value: Tensor, like: Tensor, of: str) -> None:
-    """Check that ``value`` is a tensor of the dtype of ``like``."""
+    """Check that ``value`` is a tensor with the dtype of ``like``."""
     dense(argument, value)
     if value.dtype != like.dtype:
         raise TypeError(f"{argument} must have the dtype of {of}, {like.dtype}, got {value.dtype}")
 
 
 def last_dimension(argument: str, value: Tensor, size: int) -> None:
-    """Check that ``value`` is a tensor that ends in a dimension of ``size``."""
+    """Check that ``value`` is a tensor whose last dimension has size ``size``."""
     dense(argument, value)
     if value.dim() == 0 or value.shape[-1] != size:
         raise ValueError(f"{argument} must have shape (*, {size}), got {tuple(value.shape)}")

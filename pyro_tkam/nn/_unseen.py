@@ -1,4 +1,4 @@
-"""Work on modules that are not part of a model yet: Pyro can't attach a module that has run."""
+"""Evaluate modules before they join a model: Pyro can't attach a module that has already run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Module = TypeVar("Module", bound=PyroModule)
 @contextmanager
 def unseen(module: PyroModule) -> Iterator[None]:
     """
-    Read a module that has never run without changing that: Pyro's store has no names from it, and
-    it can still be attached.
+    Evaluate a module that has never run and leave no trace: Pyro's parameter store gets no names
+    from it, and it can still be attached to a model.
     """
     context = module._pyro_context
     if context.used:
@@ -31,7 +31,7 @@ def unseen(module: PyroModule) -> Iterator[None]:
 
 
 def unseen_copy(module: Module) -> Module:
-    """Copy a module; the copy has not run, whether or not the module has."""
+    """Copy a module; Pyro treats the copy as not yet run, whether or not the module has run."""
     copied = copy.deepcopy(module)
     copied._pyro_context.used = False
     return copied

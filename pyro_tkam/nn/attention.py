@@ -19,7 +19,7 @@ Pair = tuple[Tensor, Tensor]
 @dataclass(frozen=True)
 class Encoded:
     """
-    What an encoder makes of a sequence, for a decoder to attend to.
+    The output of an encoder for a sequence, to which a decoder attends.
 
     :param features: shape ``(*batch, length, width)``.
     :param mask: which positions are part of the sequence, Booleans of shape ``(*batch, length)``.
@@ -59,13 +59,15 @@ class AttentionBlock(PyroModule):
         self.contract = PyroModule[nn.Linear](4 * width, width)
 
     def _heads(self, x: Tensor) -> Tensor:
-        """Move heads in front: ``(*, length, width)`` to ``(*, heads, length, width / heads)``."""
+        """Split off the heads: ``(*, length, width)`` to ``(*, heads, length, width / heads)``."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)
 
     def _attend(
         self, query: Tensor, pair: Pair, *, causal: bool = False, mask: Tensor | None = None
     ) -> Tensor:
-        """Attend to keys and values; ``mask`` of shape ``(*batch, length)`` hides some of them."""
+        """
+        Attend to keys and values; only positions in ``mask``, ``(*batch, length)``, are visible.
+        """
         key, value = pair
         shown = None if mask is None else mask.unsqueeze(-2).unsqueeze(-2)
         # Fused kernels have no rule for torch.func.vmap.
@@ -77,7 +79,9 @@ class AttentionBlock(PyroModule):
         return found.transpose(-2, -3).flatten(-2)
 
     def memory(self, features: Tensor) -> Pair:
-        """Return keys and values of a memory, features of shape ``(*batch, length, width)``."""
+        """
+        Return the keys and values of a memory, given its features, ``(*batch, length, width)``.
+        """
         key, value = self.to_memory(features).chunk(2, -1)
         return self._heads(key), self._heads(value)
 
@@ -96,7 +100,7 @@ class AttentionBlock(PyroModule):
 
         :param x: features, shape ``(*batch, length, width)``.
         :param memory: the result of :meth:`memory`; None if there is none.
-        :param past: keys and values of earlier positions, which ``x`` continues.
+        :param past: keys and values of the positions before ``x``; None if there are none.
         :param causal: hide later positions from earlier ones.
         :param mask: which positions are shown, shape ``(*batch, length)``; None shows all.
         :param memory_mask: which positions of the memory are shown, likewise.

@@ -1,4 +1,4 @@
-"""The autoregressive tilted prior as a module: a context network and the tilts that it controls."""
+"""The autoregressive tilted prior as a module: a context network and the tilts that it sets."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,17 +19,17 @@ from pyro_tkam.nn.density_fit import DensityFit, fit_density, fit_marginals
 from pyro_tkam.ops.bases import Picklable
 from pyro_tkam.ops.symbols import check_symbols
 
-LARGEST = 20.0  # size of a coefficient
-LARGEST_SHIFT = 3.0  # of a location by context, and of the logarithm of a scale by context
+LARGEST = 20.0  # bound on the absolute value of a coefficient
+LARGEST_SHIFT = 3.0  # bound on how far context shifts a location or a log scale
 
 
 class TiltsByContext(Picklable):
     """
-    From latents to their conditional densities.
+    The map from latents to their conditional densities.
 
     :param network: the context network; None if no latent has a context.
-    :param start: outputs for an empty context, shape ``(Q, outputs)``.
-    :param layout: numbers of components, and whether locations and scales depend on the context.
+    :param start: network outputs for an empty context, shape ``(Q, outputs)``.
+    :param layout: number of components, and whether locations and scales depend on the context.
     :param loc: location of the latents, shape ``(Q,)``.
     :param scale: scale of the latents, shape ``(Q,)``.
     """
@@ -49,7 +49,7 @@ class TiltsByContext(Picklable):
         self.scale = scale
 
     def given(self, extra: Tensor) -> "TiltsByContext":
-        """Return the same densities given extra context for the first block, ``(*batch, C)``."""
+        """Return the same densities with extra context for all blocks, shape ``(*batch, C)``."""
         assert self.network is not None
         network = self.network.given(extra)
         return TiltsByContext(network, self.start, self.layout, self.loc, self.scale)
@@ -81,7 +81,7 @@ class TiltsByContext(Picklable):
         return following
 
     def _densities(self, outputs: Tensor, part: slice) -> Conditionals:
-        """Make densities of outputs for some of the latents, shape ``(*batch, part, outputs)``."""
+        """Turn network outputs, ``(*batch, part, outputs)``, into the densities of some latents."""
         components, moves = self.layout
         outputs = outputs if self.network is None else outputs + self.start[part]
         loc = self.loc[part]
@@ -280,16 +280,18 @@ class AutoregressivePrior(PyroModule):
     @torch.no_grad()
     def prune(self, least: float = 0.01, num_samples: int = 500) -> Tensor:
         """
-        Let no latent depend again on those that change no later latent's density by much.
+        Permanently remove latents from the context if they hardly change any later latent's
+        density.
 
-        A latent is taken out of the context if its :meth:`dependence
+        A latent is removed from the context if its :meth:`dependence
         <pyro_tkam.distributions.AutoregressiveTilted.dependence>` is below ``least`` everywhere;
-        what it adds to coefficients on average stays.
+        its average contribution to the coefficients stays.
 
         :param least: smallest divergence, in nats, that keeps a latent in the context.
         :param num_samples: number of draws.
         :return: whether each latent is in the context of later ones, shape ``(Q,)``.
-        :raises ValueError: for labels, on which dependences may differ, and a negative ``least``.
+        :raises ValueError: if the prior has labels, because dependences may differ between labels,
+            and for a negative ``least``.
         """
         _checks.number("least", least, at_least=0)
         if self.num_labels:

@@ -17,7 +17,7 @@ from pyro_tkam.ops.bases import BASES, BasisFunctions, ShiftedKernel
 
 
 def _kind(basis: Any) -> type[BasisFunctions]:
-    """Look a basis up by its name, or check a class."""
+    """Look up a basis by its name, or check a class."""
     if isinstance(basis, type) and issubclass(basis, BasisFunctions):
         if issubclass(basis, ShiftedKernel):
             basis.check_derivatives()
@@ -34,7 +34,7 @@ def _as_it_is(functions: BasisFunctions) -> BasisFunctions:
     return functions
 
 
-#: how functions go on outside of the grid, by the name that users give
+#: how functions continue outside the grid, by the user's name
 EXTRAPOLATIONS: dict[str, Callable[[BasisFunctions], BasisFunctions]] = {
     "zero": _as_it_is,
     "linear": methodcaller("extended"),
@@ -112,11 +112,11 @@ class Basis(PyroModule):
 
     @property
     def placed(self) -> BasisFunctions:
-        """The functions on the current grid, which :meth:`place` can restore."""
+        """The basis functions on the current grid; pass them to :meth:`place` to restore it."""
         return dataclasses.replace(self._functions, grid=self.grid)
 
     def place(self, functions: BasisFunctions) -> None:
-        """Use the grid of functions of the same kind."""
+        """Take the grid of basis functions of the same kind."""
         self.grid = functions.grid.to(self.grid)
         self._functions = dataclasses.replace(
             functions, grid=self.grid, width=self._functions.width

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 class Constraint(ABC):
-    """What functions of a bank have in common; they have no base function and no scale."""
+    """A property that all functions of a bank share; they have no base function and no scale."""
 
     @abstractmethod
     def __call__(self, free: Tensor) -> Tensor:
-        """Map free coefficients to those of functions that keep to the constraint."""
+        """Map free coefficients to coefficients of functions that satisfy the constraint."""
 
 
 class Increasing(Constraint):
     r"""
     Nondecreasing splines: coefficients grow by :math:`\mathrm{softplus}(·)/F` from one to the next.
 
-    The slope of a B-spline is a spline of the coefficients' differences, and none is negative.
+    The slope of a B-spline is a spline of the differences of coefficients, and none is negative.
     """
 
     def __call__(self, free: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Mirrored(Constraint):
 @dataclass(frozen=True, eq=False)
 class Chosen(Constraint):
     """
-    Functions in the span of some of the basis: the other coefficients are zero.
+    Functions in the span of a subset of the basis: all other coefficients are zero.
 
     :param kept: bools, one for each function of the basis.
     """
@@ -66,7 +66,7 @@ class Chosen(Constraint):
     kept: Tensor
 
     def __call__(self, free: Tensor) -> Tensor:
-        """Set the others to zero."""
+        """Set the other coefficients to zero."""
         return torch.where(self.kept.to(free.device), free, 0.0)
 
 
@@ -106,7 +106,7 @@ def _periodic(basis: Basis, periods: int) -> Constraint:
 
 
 def _frequencies(basis: Basis) -> tuple[Tensor, Tensor]:
-    """Return the frequency of each function of a series, and whether it is a cosine."""
+    """Return the frequency of each function of a Fourier series, and whether it is a cosine."""
     if not isinstance(basis._buffers.get("width"), Tensor) or float(basis.width) != 1.0:
         raise ValueError("width must be 1 and fixed for a constrained Fourier series")
     number = torch.arange(basis.num_functions)
@@ -124,17 +124,17 @@ CONSTRAINTS: dict[str, Callable[[Basis, int], Constraint]] = {
     "even": _even,
     "periodic": _periodic,
 }
-"""Constraints by the name that users give, beside "none"."""
+"""Constraints by the user's name, in addition to "none"."""
 
 
 def constraint_of(name: str, basis: Basis, periods: int) -> Constraint | None:
     """
-    Return the constraint of a name, or None for ``"none"``.
+    Return the constraint with this name, or None for ``"none"``.
 
-    :param name: what users give.
-    :param basis: of the functions.
-    :param periods: of periodic functions in the grid's interval.
-    :raises ValueError: for an unknown name and a basis that cannot keep to it.
+    :param name: the user's name for it.
+    :param basis: the basis of the functions.
+    :param periods: number of periods of periodic functions in the grid's interval.
+    :raises ValueError: for an unknown name and a basis that cannot satisfy the constraint.
     """
     periods = _checks.integer("periods", periods, 1)
     if isinstance(name, str) and name == "none":
@@ -145,10 +145,10 @@ def constraint_of(name: str, basis: Basis, periods: int) -> Constraint | None:
 
 def refuse_constrained(bank: UnivariateFunctions, purpose: str) -> None:
     """
-    Refuse what would set coefficients that a constraint maps.
+    Refuse an operation that would set coefficients directly if they are subject to a constraint.
 
     :param bank: the functions.
-    :param purpose: of setting them.
+    :param purpose: the operation, for the error.
     :raises ValueError: for a bank with a constraint.
     """
     if bank.constraint != "none":

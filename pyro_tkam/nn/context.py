@@ -14,20 +14,20 @@ from pyro_tkam.nn import _checks
 from pyro_tkam.ops.bases import BASES, BasisFunctions, Picklable
 
 Features = Callable[[Tensor], Tensor]
-GRID_SIZE, REACH = 8, 3.0  # of the radial functions of a KAN; hidden units are about 1 in size
+GRID_SIZE, REACH = 8, 3.0  # grid of a KAN's radial functions; hidden units have a size of about 1
 CONTEXTS = {"perceptron": 0, "kan": 0}
-FUNCTIONS = 1 + GRID_SIZE  # of one unit
+FUNCTIONS = 1 + GRID_SIZE  # functions per unit
 
 
 @dataclass(frozen=True, eq=False)
 class Masked(Picklable):
     """
-    One layer whose units are sorted by the last block that they see.
+    A layer whose units are sorted by the last block that they see.
 
     :param weight: shape ``(out, in)``, zero where a unit must not see an input.
     :param bias: shape ``(out,)``.
-    :param inputs: number of inputs that units see, for each position in the order.
-    :param units: the units of each block.
+    :param inputs: number of inputs that the units of each block see.
+    :param units: slice of the units of each block.
     """
 
     weight: Tensor
@@ -52,13 +52,13 @@ class Masked(Picklable):
 
 class MaskedLinear(PyroModule):
     """
-    A linear layer whose units see the features of earlier blocks only (Germain et al. 2015,
+    A linear layer whose units see only the features of earlier blocks (Germain et al. 2015,
     arXiv:1502.03509).
 
-    :param features: how many features each position in the order has: first the extra input before
-        the first block, then the blocks.
-    :param units: how many units each block has, in the same order.
-    :param own: whether units see the features of their own block.
+    :param features: number of features of the extra input before the first block, then of each
+        block.
+    :param units: number of units, in the same order.
+    :param own: whether units also see the features of their own block.
     """
 
     mask: Tensor
@@ -80,7 +80,7 @@ class MaskedLinear(PyroModule):
         """
         Read the parameters once.
 
-        :param reads: 0 for features that no unit sees and 1 for others, or None.
+        :param reads: 0 for features that no unit may see and 1 for all others; None shows all.
         """
         mask = self.mask if reads is None else self.mask * reads
         return Masked(self.weight * mask, self.bias, self._inputs, self._units)
@@ -89,7 +89,7 @@ class MaskedLinear(PyroModule):
 @dataclass(frozen=True, eq=False)
 class KANFeatures(Picklable):
     """
-    The functions of one unit that a Kolmogorov-Arnold layer sums: SiLU and a basis.
+    The functions of a unit that a Kolmogorov-Arnold layer sums: SiLU and a basis.
 
     :param basis: the basis.
     """
@@ -98,7 +98,7 @@ class KANFeatures(Picklable):
 
     def __call__(self, units: Tensor) -> Tensor:
         """
-        Return the features of units, those of each one next to each other.
+        Return the features of units; the features of one unit are adjacent.
 
         :param units: shape ``(*batch, N)``.
         :return: shape ``(*batch, N (1 + G))``.
@@ -111,7 +111,8 @@ class BoundContext(Picklable):
     A context network whose parameters have been read: a function of latents.
 
     :param layers: its layers.
-    :param features: maps the units of a layer, and the inputs, to the next layer's features.
+    :param features: maps from the inputs, and from the units of a layer, to the next layer's
+        features.
     :param low: lower bound to which latents are clamped.
     :param high: upper bound, likewise.
     :param extra: extra input before the first block, shape ``(*batch, C)``.
@@ -189,17 +190,17 @@ class BoundContext(Picklable):
 
 class ContextNetwork(PyroModule):
     """
-    A masked perceptron or KAN: the outputs for a latent see the latents of earlier blocks.
+    A masked perceptron or KAN: the outputs for a latent depend only on latents of earlier blocks.
 
     ``extra -> hidden -> ... -> outputs`` with the masks of Germain et al. 2015 (arXiv:1502.03509).
-    Hidden units are divided evenly among the blocks, and nothing mixes them. The outputs start at
-    0. A KAN's edges are ``SiLU`` and radial functions, each with its own weight.
+    Hidden units are divided evenly among the blocks, in order. The outputs start at 0. An edge of a
+    KAN is a sum of ``SiLU`` and radial functions, each with its own weight.
 
     :param blocks: sizes of the blocks of latents.
     :param outputs: number of outputs for each latent.
     :param hidden: widths of the hidden layers.
     :param kind: ``"perceptron"`` or ``"kan"``.
-    :param extra: number of inputs that all outputs see, such as those of a label.
+    :param extra: number of inputs that all outputs see, such as a one-hot label.
     :param low: lower bound to which latents are clamped, because the basis of the densities ends
         there.
     :param high: upper bound, likewise.
@@ -260,9 +261,9 @@ class ContextNetwork(PyroModule):
     @torch.no_grad()
     def forget(self, latents: Tensor, z: Tensor) -> None:
         """
-        Let no output depend on some of the latents again; what they add on average stays.
+        Permanently remove the effect of some latents on all outputs, except for its average.
 
-        :param latents: whether each is forgotten, shape ``(Q,)``.
+        :param latents: which latents to remove, bools of shape ``(Q,)``.
         :param z: standardized latents over which to average, shape ``(num, Q)``.
         """
         of_inputs, _ = self._features()
@@ -275,7 +276,7 @@ class ContextNetwork(PyroModule):
 
     @property
     def _of_latents(self) -> Tensor:
-        """The part of ``reads`` that is about latents, after what is known before them."""
+        """The part of ``reads`` for the latents; it follows the extra input."""
         per = FUNCTIONS if self._kan else 1
         return self.reads[len(self.reads) - per * self._latents :]
 
@@ -294,7 +295,7 @@ def _same(units: Tensor) -> Tensor:
 
 
 def _shares(width: int, blocks: int, has_extra: bool) -> list[int]:
-    """Share the units of a hidden layer out among all blocks but the last, which none may see."""
+    """Divide a hidden layer's units among all blocks except the last, which no output may see."""
     places = blocks - 1 + has_extra
     ends = [math.floor(width * i / places) for i in range(places + 1)] if places else [0]
     counts = [end - start for start, end in pairwise(ends)]

@@ -111,15 +111,15 @@ class ConvGenerator(PyroModule):
         **options: bool | float | str,
     ) -> ConvGenerator:
         """
-        Make a network for square images: a small image whose side doubles, layer by layer, and a
-        last layer of 3 × 3 pixels.
+        Make a network for square images: a small image whose side doubles with each layer, and a
+        last layer with 3 × 3 kernels.
 
-        The first side is the image's, halved while it is even and above 4; channels halve where
-        the side doubles.
+        The first side is the side of the image, halved while it is even and above 4. Channels halve
+        whenever the side doubles.
 
         :param latent_dim: number of latents.
         :param data_shape: ``(side, side)`` or ``(colors, side, side)``.
-        :param channels: before the last layer.
+        :param channels: number of channels before the last layer.
         :param options: ``batch_norm``, ``negative_slope``, ``output``.
         :raises ValueError: for other shapes.
 

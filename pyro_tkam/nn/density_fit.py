@@ -14,8 +14,8 @@ from pyro_tkam.nn._checks import number, whole_number
 from pyro_tkam.nn._unseen import unseen
 from pyro_tkam.ops._arguments import dense
 
-RIDGE, NEWTON_STEPS = 1e-4, 15  # of the fit of the marginals
-HELD_OUT = 0.1  # share of the draws
+RIDGE, NEWTON_STEPS = 1e-4, 15  # for the fit of the marginals
+HELD_OUT = 0.1  # share of the draws that is held out
 FILLED = 3.5  # where light tails end among the basis functions, which reach to 4
 
 
@@ -97,7 +97,7 @@ def fit_density(
     :param learning_rate: highest step size of Adam.
     :param patience: in the second half of the steps, stop after this many checks without a new
         best.
-    :raises ValueError: as that method does.
+    :raises ValueError: see that method.
     """
     whole_number("steps", steps, 1)
     whole_number("batch_size", batch_size, 1)

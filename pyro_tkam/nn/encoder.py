@@ -30,14 +30,14 @@ def sinusoids(length: int, width: int) -> Tensor:
 
 class SequenceEncoder(PyroModule):
     """
-    A Transformer encoder: features of every symbol of a sequence, given all its symbols.
+    A Transformer encoder: features of each symbol of a sequence, given all symbols.
 
-    A sequence ends before its first 0, and what follows changes nothing (Vaswani et al. 2017,
+    A sequence ends before its first 0, and what follows has no effect (Vaswani et al. 2017,
     arXiv:1706.03762). Besides attention, a position sees the ``local`` symbols on either side
     through a convolution.
 
-    :param num_classes: number of symbols, with the 0 that ends a sequence.
-    :param max_length: most symbols of a sequence.
+    :param num_classes: number of symbols, including the 0 that ends a sequence.
+    :param max_length: largest number of symbols in a sequence.
     :param width: features per position; a multiple of ``num_heads``.
     :param num_heads: heads of each attention.
     :param num_layers: number of layers.
@@ -72,7 +72,7 @@ class SequenceEncoder(PyroModule):
         _checks.flag("attends", attends)
         self.width = width
         views = 2 * local + 1
-        # The class after the last stands before the start.
+        # An extra class stands for the positions before the start.
         self.embed = PyroModule[nn.ModuleList](
             nn.Embedding(num_classes + 1, width) for _ in range(views)
         )
@@ -90,7 +90,7 @@ class SequenceEncoder(PyroModule):
 
         :param tokens: integers, shape ``(*batch, length)``; symbols after the first 0 are padding.
         :param encoded: another sequence, of the same width and batch, if the encoder attends.
-        :return: with one position more than the longest sequence.
+        :return: features with one position more than the longest sequence has symbols.
         :raises ValueError: for sequences longer than ``max_length``, symbols outside the alphabet,
             and an ``encoded`` that is missing or that the encoder does not attend to.
         :raises TypeError: for tokens that are not integers.

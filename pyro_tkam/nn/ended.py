@@ -1,4 +1,4 @@
-"""Sequences of variable length from a decoder: their scores, draws and the most probable ones."""
+"""Sequences of variable length from a decoder: scoring, sampling and beam search."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def ended_log_prob(
 
     .. math:: \log p(x | z) = \sum_{t \le n} \log p(x_t | x_{<t}, z) + \log p(0 | x, z)
 
-    A sequence of ``max_length`` symbols ends for certain, so that the probabilities of all
-    sequences of at most ``max_length`` symbols sum to one. Padding changes nothing.
+    A sequence of ``max_length`` symbols ends with certainty, so the probabilities of all sequences
+    of at most ``max_length`` symbols sum to one. Padding changes nothing.
 
     :param decoder: the decoder.
     :param z: latents, shape ``(*batch_z, Q)``.
@@ -47,13 +47,13 @@ def ended_excess(
     decoder: SequenceGenerator, z: Tensor, tokens: Tensor, encoded: Encoded | None = None
 ) -> Tensor:
     r"""
-    Return how many more there are of each symbol than the decoder predicts.
+    Return how often each symbol occurs, minus how often the decoder expects it.
 
     .. math:: \sum_{t \le n} \bigl(1[x_t = v] - p(v | x_{<t}, z)\bigr) = \partial \log p(x | z) /
         \partial b_v
 
-    This is the gradient of the log probability with respect to a bias of the logits: what a latent
-    has to say beyond what the decoder knows.
+    This is the gradient of the log probability with respect to a bias of the logits. It shows what
+    a latent would have to add to what the decoder already knows.
 
     :param decoder: the decoder.
     :param z: latents, shape ``(*batch_z, Q)``.
@@ -69,7 +69,7 @@ def ended_excess(
 
 
 def _with_end(decoder: SequenceGenerator, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Return sequences up to the end of the longest, and which positions are scored."""
+    """Trim sequences to the end of the longest one; return them and which positions are scored."""
     _check_decoder(decoder)
     check_symbols("tokens", tokens, decoder.num_classes)
     if tokens.dim() == 0:
@@ -139,14 +139,14 @@ def beam_search(
     .. math:: \hat p(x) = \frac1S \sum_s p(x | z_s)
 
     All rows, beams and draws advance together, one symbol at a time, and each step keeps the best
-    ``num_beams`` beginnings. With as many beams as there are sequences of at most ``max_length``
+    ``num_beams`` prefixes. If there are as many beams as sequences of at most ``max_length``
     symbols, the result is exact.
 
     :param decoder: the decoder.
     :param z: draws of the latent, shape ``(*batch, S, Q)``; one draw (``S = 1``) decodes given a
         latent.
     :param encoded: another sequence to attend to, of batch shape ``batch``.
-    :param num_beams: number of beginnings that each step keeps.
+    :param num_beams: number of prefixes that each step keeps.
     :raises ValueError: for fewer than one beam or draw.
     """
     _check_decoder(decoder)
@@ -158,14 +158,14 @@ def beam_search(
     draws = z.shape[-2]
     rows = z.reshape(-1, 1, draws, z.shape[-1])
     cache = decoder.start(rows, None if encoded is None else _beside(encoded, batch))
-    totals = rows.new_zeros(len(rows), 1, draws)  # of each draw
+    totals = rows.new_zeros(len(rows), 1, draws)  # log probability under each draw
     ended = torch.zeros(len(rows), 1, dtype=torch.bool, device=z.device)
     best = rows.new_zeros(len(rows), 1)
     for _ in range(decoder.max_length):
         logits, cache = decoder.step(cache)
         following = at_least_single(logits).log_softmax(-1)
         closed = torch.full_like(following[0, 0, 0], -math.inf)
-        closed[END] = 0.0  # after the end, only padding
+        closed[END] = 0.0  # only padding follows the end
         following = torch.where(ended[..., None, None], closed, following)
         following = totals.unsqueeze(-1) + following
         scores = (following.logsumexp(2) - math.log(draws)).flatten(1)
@@ -183,7 +183,7 @@ def beam_search(
 
 
 def _beside(encoded: Encoded, batch: torch.Size) -> Encoded:
-    """Return an encoded sequence with one row for all beams and draws of a row of the batch."""
+    """Reshape an encoded sequence so that all beams and draws of a row of the batch share it."""
     if not isinstance(encoded, Encoded):
         raise TypeError(f"encoded must be an Encoded or None, got {encoded!r}")
     features = encoded.features.expand(*batch, -1, -1).flatten(0, -3)

@@ -1,4 +1,4 @@
-"""Fitting a network to data with gradients, on grids that follow the data."""
+"""Gradient-based fits of a network to data, with grids that follow the data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pyro_tkam.nn.kan import KAN
 from pyro_tkam.nn.lbfgs import UnitLBFGS
 from pyro_tkam.ops._arguments import dense
 
-#: rows of data that place grids; more would not place them better
+#: rows of data that determine grids; more would not improve them
 _MOST_ROWS = 2000
 _ADAM_RATE = 0.01
 
@@ -33,11 +33,12 @@ class FitResult:
     """
     The result of :func:`fit`.
 
-    :param losses: loss of the data without the penalty, before each step and, over all data, at the
-        end; shape ``(steps + 1,)``.
-    :param penalties: the unweighted penalty, likewise; zeros if there is none.
-    :param validation_losses: the loss of the validation data, likewise; None without such data.
-    :param grid_updates: the steps, from 0, before which the grids moved.
+    :param losses: loss without the penalty, before each step and at the end (there over all data);
+        shape ``(steps + 1,)``.
+    :param penalties: the unweighted penalty at the same points; zeros if there is none.
+    :param validation_losses: the loss of the validation data at the same points; None without such
+        data.
+    :param grid_updates: the steps, counted from 0, before which the grids moved.
     :param outside: share of each layer's inputs outside its grid at the end.
     """
 
@@ -54,7 +55,10 @@ class FitResult:
 
     @property
     def rmse(self) -> float:
-        """Its square root: the root mean squared error if the loss is the mean squared error."""
+        """
+        The square root of :attr:`loss`: the root mean squared error if it is the mean squared
+        error.
+        """
         return math.sqrt(self.loss)
 
 
@@ -76,26 +80,26 @@ def fit(
     """
     Fit a network to data, in place.
 
-    Grids move to the data before the first step and then at regular intervals in the first half of
-    the steps. In a terminal, a progress bar shows the loss.
+    Grids are moved to the data before the first step and then at regular intervals during the first
+    half of the steps. In a terminal, a progress bar shows the loss.
 
     :param net: the network.
     :param x: inputs, a tensor or an array of shape ``(N, widths[0])``; or a ``DataLoader`` of pairs
         of inputs and targets.
     :param y: targets, shape ``(N, widths[-1])``, or ``(N,)`` for one output; None with a
         ``DataLoader``.
-    :param optimizer: ``"lbfgs"`` with a strong Wolfe line search, in float64 whatever the network's
-        dtype, where one step makes up to 20 iterations over all data; ``"adam"`` with rate 0.01,
-        where one step is one batch; or an optimizer of the network's parameters.
+    :param optimizer: ``"lbfgs"`` with a strong Wolfe line search, in float64 except on MPS, where
+        one step makes up to 20 iterations over all data; ``"adam"`` with learning rate 0.01, where
+        one step uses one batch; or an optimizer of the network's parameters.
     :param steps: number of steps; with batches, rounded up to whole epochs.
     :param batch_size: rows per batch; None takes all. L-BFGS sums gradients over the batches.
     :param penalty: weight of :meth:`KAN.regularization`.
-    :param grid_updates: number of times that the grids move.
+    :param grid_updates: number of grid updates.
     :param validation: inputs and targets on which the loss is also reported.
     :param callback: called with the number of each step and its loss; the fit stops if it returns
         True.
-    :param loss: function of outputs and targets, their mean over a batch; None takes the mean
-        squared error.
+    :param loss: function from outputs and targets to the mean loss over a batch; None takes the
+        mean squared error.
     :raises ValueError: for data that are empty, not finite or of shapes that don't match.
     :raises TypeError: for data that are not real numbers, and random weights.
     :raises FloatingPointError: if the loss becomes infinite or NaN; names the step.
@@ -130,7 +134,10 @@ def fit(
 
 
 def _working(net: KAN) -> KAN:
-    """Return what L-BFGS works on: its line search compares losses that differ in late digits."""
+    """
+    Return the network that L-BFGS optimizes, in float64 where possible: the line search compares
+    losses that differ only in late digits.
+    """
     like = net.layers[0].coefficients
     single = like.dtype != torch.float64 and like.device.type != "mps"  # which has no float64
     return unseen_copy(net).double() if single else net
@@ -194,7 +201,7 @@ class _Data:
             yield x[rows], y[rows]
 
     def rows(self) -> Tensor:
-        """Return inputs that place the grids, evenly taken from all of them."""
+        """Return the inputs that determine the grids; from tensors, take evenly spaced rows."""
         if isinstance(self.source, DataLoader):
             parts: list[Tensor] = []
             for batch, _ in self.epoch(False):
@@ -261,7 +268,7 @@ def _as_targets(y: Any, like: Tensor) -> Tensor:
 
 
 class _Run:
-    """One fit: the network, the one that is worked on, its data and its optimizer."""
+    """One fit: the network, its working copy if there is one, the data and the optimizer."""
 
     def __init__(
         self,
@@ -323,7 +330,7 @@ class _Run:
         )
 
     def _batches(self) -> Iterator[Callable[[], Iterable[Batch]]]:
-        """Yield what each step goes through: all batches for L-BFGS, or one after the other."""
+        """Yield the batches of each step: all of them for L-BFGS, otherwise one at a time."""
         while True:
             if self.is_lbfgs:
                 yield lambda: self.data.epoch(shuffled=False)
@@ -340,12 +347,12 @@ class _Run:
         return True
 
     def _cast(self, values: Tensor) -> Tensor:
-        """Give floating-point numbers the dtype that is worked in."""
+        """Convert floating-point numbers to the dtype of the working network."""
         return values.to(self.net.layers[0].coefficients) if values.is_floating_point() else values
 
     @torch.no_grad()
     def _hand_over(self) -> None:
-        """Give the network what was found."""
+        """Copy grids and parameters from the working copy to the original network."""
         if self.net is self.original:
             return
         for layer, other in zip(self.original.layers, self.net.layers, strict=True):
@@ -354,7 +361,7 @@ class _Run:
             own.copy_(found)
 
     def _step(self, batches: Callable[[], Iterable[Batch]], step: int) -> tuple[float, float]:
-        """Make one step; return loss and penalty before it."""
+        """Make one step; return the loss and the penalty before it."""
         first: list[tuple[float, float]] = []
 
         def closure() -> Tensor:
@@ -368,7 +375,7 @@ class _Run:
         return first[0]
 
     def _backward(self, batches: Iterable[Batch]) -> tuple[Tensor, tuple[float, float]]:
-        """Add up gradients; return the objective, and loss and penalty apart."""
+        """Accumulate gradients; return the objective, and its loss and penalty separately."""
         parts = []
         rows = 0
         for x, y in batches:
@@ -411,7 +418,7 @@ class _Run:
 
 
 def _scalar(loss: Any) -> Tensor:
-    """Return what a user's loss has returned, if it is one number."""
+    """Check that a user's loss returned a single number."""
     if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
         raise TypeError(f"loss must return a tensor of one number, got {loss!r}")
     return loss

@@ -29,18 +29,18 @@ class BoundForms(Picklable):
     affine: Tensor
 
     def __call__(self, s: Tensor) -> Tensor:
-        """Evaluate every edge at its own argument, both of shape ``(*, K)``."""
+        """Evaluate each edge at its own argument; arguments and values have shape ``(*, K)``."""
         a, b, c, d = self.affine.unbind(-1)
         inner = a * s + b
         values = [form(u) for form, u in zip(self.forms, inner.unbind(-1), strict=True)]
         return c * torch.stack(values, -1) + d
 
     def of_inputs(self, s: Tensor) -> Tensor:
-        """Evaluate every edge, ``(*, in)`` to ``(*, K)``."""
+        """Evaluate each edge at its input, ``(*, in)`` to ``(*, K)``."""
         return self(s[..., self.edges[:, 1]])
 
     def on_grid_of_edges(self, values: Tensor, shape: torch.Size) -> Tensor:
-        """Put the values of edges, ``(*, K)``, in their places among zeros, ``(*, out, in)``."""
+        """Scatter the values of edges, ``(*, K)``, into zeros of shape ``(*, out, in)``."""
         place = self.edges[:, 0] * shape[1] + self.edges[:, 1]
         zeros = values.new_zeros(*values.shape[:-1], shape.numel())
         return zeros.index_copy(-1, place, values).unflatten(-1, shape)
@@ -54,7 +54,7 @@ class FixedEdges(PyroModule):
     :ivar affine: parameter, :math:`a, b, c, d` of each edge, shape ``(K, 4)``.
 
     :param forms: form and affine parameters of each edge ``(out, in)``.
-    :param like: a tensor of the dtype and device to take.
+    :param like: a tensor with the dtype and device to use.
 
     >>> from pyro_tkam.nn.forms import LIBRARY
     >>> fixed = FixedEdges({(0, 1): (LIBRARY["sin"], (2.0, 0.0, 3.0, 1.0))}, torch.zeros(()))

@@ -1,4 +1,4 @@
-"""Univariate functions to compare the edges of networks with: an extensible library of forms."""
+"""Univariate functions as candidates for the edges of networks: an extensible library of forms."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def bessel_j0(u: Tensor) -> Tensor:
     r"""
     Return the Bessel function :math:`J_0(u) = \frac{2}{π} \int_0^{π/2} \cos(u \sin t)\, dt`.
 
-    PyTorch's function has no gradient and has an error of 4e-7. Up to 80, this function computes
-    the integral with the midpoint rule, which converges faster than any power. Beyond 80, it uses
+    PyTorch's function has no gradient, and its error is 4e-7. Up to 80, this function computes the
+    integral with the midpoint rule, which converges faster than any power. Beyond 80, it uses
     Hankel's expansion (Abramowitz and Stegun 1964, 9.2.5).
 
     :param u: any shape.
@@ -47,7 +47,7 @@ def bessel_j0(u: Tensor) -> Tensor:
 
 
 class TorchFunctions:
-    """PyTorch's functions under the names that SymPy gives them."""
+    """PyTorch's functions under SymPy's names."""
 
     sin = torch.sin
     cos = torch.cos
@@ -118,7 +118,7 @@ def evaluate(expression: Any, variables: Mapping[str, Tensor]) -> Any:
 
 
 def _power(base: Any, exponent: Any) -> Any:
-    """Raise to a power; whole and half powers are the exact functions."""
+    """Raise to a power; exponents of ±1/2 use the exact square root functions."""
     if isinstance(exponent, float) and abs(exponent) == 0.5:
         return torch.sqrt(base) if exponent > 0 else torch.rsqrt(base)
     return base**exponent
@@ -126,7 +126,7 @@ def _power(base: Any, exponent: Any) -> Any:
 
 @dataclass(frozen=True)
 class _OfExpression:
-    """The definition that a sympy expression in one variable is."""
+    """A form's definition by a sympy expression in one variable."""
 
     expression: Any
     variable: str
@@ -139,7 +139,7 @@ class _OfExpression:
 
 @dataclass(frozen=True)
 class _OfFunction:
-    """The definition that a function of tensors is; in formulas it is a name."""
+    """A form's definition by a function of tensors; formulas show its name."""
 
     name: str
     function: Callable[[Tensor], Tensor]
@@ -153,14 +153,14 @@ class Form:
     r"""
     A function :math:`g` of one variable; edges use it in the family :math:`a\,g(bx + c) + d`.
 
-    Its symmetries are found from its values. If :math:`g(u + c)` is an affine function of
+    Its symmetries are detected numerically. If :math:`g(u + c)` is an affine function of
     :math:`g(u)`, as for ``exp``, the shift is redundant. If :math:`g(bu)` is one, as for powers,
     the scale is redundant.
 
     :param name: its name in formulas.
     :param definition: defines both the values on tensors and the SymPy expression: a function of a
         namespace of functions with SymPy's names, and of the argument.
-    :param cost: complexity that it counts in addition to its free parameters.
+    :param cost: complexity in addition to the number of free parameters.
 
     >>> wave = Form("wave", lambda f, u: f.exp(-u) * f.sin(u))
     >>> wave(torch.zeros(2)), wave.expression("x")
@@ -177,7 +177,7 @@ class Form:
         _checks.whole_number("cost", self.cost, 0)
 
     def __call__(self, u: Tensor) -> Tensor:
-        """Evaluate :math:`g` elementwise; NaN or infinite where it has no value."""
+        """Evaluate :math:`g` elementwise; NaN or infinite where it is undefined."""
         return self.definition(TorchFunctions, u)
 
     def expression(self, argument: Any = "u") -> Any:
@@ -207,7 +207,7 @@ class Form:
 
     @cached_property
     def is_constant(self) -> bool:
-        """Whether it is constant."""
+        """Whether :math:`g` is constant."""
         values = self(_TEST_POINTS)
         return bool((values == values[0]).all())
 
@@ -229,7 +229,7 @@ class Form:
 
     @cached_property
     def period(self) -> float | None:
-        """The period, :math:`π` or :math:`2π`, of :math:`g`; None if it has neither."""
+        """The period of :math:`g`, :math:`π` or :math:`2π`; None if it has neither."""
         values = self(_TEST_POINTS)
         if self.is_constant:
             return None
@@ -239,7 +239,9 @@ class Form:
         return None
 
     def _is_affine_in(self, moved: Tensor) -> bool:
-        """Whether the values at moved points are an affine function of those at the points."""
+        """
+        Whether the values at transformed test points are an affine function of the original values.
+        """
         old = self(_TEST_POINTS)
         new = self(moved)
         finite = old.isfinite() & new.isfinite()
@@ -251,12 +253,14 @@ class Form:
         return bool(error.abs().max() <= 1e-9 * new[finite].abs().max().clamp_min(1.0))
 
 
-#: none is 0, where powers have a pole; both signs, as functions may differ between them
+#: not 0, where powers have a pole; of both signs, because functions may differ between them
 _TEST_POINTS = torch.linspace(-0.93, 0.94, 41, dtype=torch.double)
 
 
 def _sigmoid(f: Any, u: Any) -> Any:
-    """Its formula, but on tensors the function whose gradient is finite everywhere."""
+    """
+    The formula of the sigmoid; on tensors, PyTorch's function, whose gradient is always finite.
+    """
     return torch.sigmoid(u) if f is TorchFunctions else 1 / (1 + f.exp(-u))
 
 
@@ -264,7 +268,7 @@ def _library(definitions: Mapping[str, Definition]) -> dict[str, Form]:
     return {name: Form(name, definition) for name, definition in definitions.items()}
 
 
-#: the forms by name; add your own, or hand another library over where one is asked for
+#: the forms by name; add your own, or pass another library to functions that take one
 LIBRARY: dict[str, Form] = _library(
     {
         "constant": lambda f, u: 0 * u,
@@ -301,7 +305,7 @@ LIBRARY: dict[str, Form] = _library(
     }
 )
 
-#: what a form can be given as
+#: the ways to specify a form
 FormLike = str | Form | Callable[[Tensor], Tensor] | Any
 
 
@@ -348,7 +352,7 @@ def _of_text(text: str, name: str | None) -> Form:
         expression = parse_expression(text)
     except ValueError as error:
         raise ValueError(f"{_names(text)}, or a formula in one variable: {error}") from None
-    if not expression.args and text not in ("x", "u"):  # a name that is not known, or a number
+    if not expression.args and text not in ("x", "u"):  # an unknown name, or a number
         raise ValueError(_names(text))
     return _of_expression(expression, name or (None if _known(expression) else text))
 
@@ -358,7 +362,7 @@ def _names(got: object) -> str:
 
 
 def _known(expression: Any) -> Form | None:
-    """Return the form of the library that an expression in one variable is."""
+    """Return the form of the library that equals an expression in one variable, or None."""
     [variable] = expression.free_symbols if len(expression.free_symbols) == 1 else [None]
     if variable is None:
         return None
@@ -377,7 +381,7 @@ def _of_expression(expression: Any, name: str | None) -> Form:
     return Form(name or str(expression), _OfExpression(expression, symbols[0]))
 
 
-#: what a library can be given as: names, or forms by name
+#: the ways to specify a library: names, or forms by name
 LibraryLike = Mapping[str, FormLike] | Sequence[FormLike]
 
 

@@ -1,4 +1,4 @@
-"""Networks made from formulas: the parts of an expression become nodes and edges."""
+"""Networks built from formulas: the parts of an expression become nodes and edges."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Layout:
 
     :param expressions: SymPy expressions, one for each output.
     :param symbols: names of the inputs.
-    :raises ValueError: for other symbols and for numbers that are not real.
+    :raises ValueError: for symbols that are not inputs and for numbers that are not real.
     """
 
     def __init__(self, expressions: Sequence[Any], symbols: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ class Layout:
             self._place(level)
 
     def _place(self, level: int) -> None:
-        """Let the nodes of a layer read the one before it, which carries what is older."""
+        """Make a layer read only the layer below it, which passes values of earlier layers on."""
         carried: dict[int, Node] = {}
         below = self.layers[level - 1]
         for total in (total for node in self.layers[level] for total in node.sums):
@@ -90,7 +90,7 @@ class Layout:
             below.sort(key=lambda node: len(node.sums))
 
     def _sum(self, expression: Any) -> Sum:
-        """Return an expression as a sum of functions of nodes."""
+        """Write an expression as a sum of functions of nodes."""
         total = Sum(0.0, [])
         for part in self._sympy.Add.make_args(expression):
             factor, rest = part.as_coeff_Mul()
@@ -106,7 +106,7 @@ class Layout:
     def _one_for_each_node(
         self, edges: list[tuple[float, Form, float, float, Node]]
     ) -> list[tuple[float, Form, float, float, Node]]:
-        """Make one form of several functions of the same node."""
+        """Merge several functions of the same node into one form."""
         by_node: dict[int, list[tuple[float, Form, float, float, Node]]] = {}
         for edge in edges:
             by_node.setdefault(id(edge[-1]), []).append(edge)
@@ -120,7 +120,7 @@ class Layout:
         return merged
 
     def _edge(self, part: Any) -> tuple[Form, float, float, Node]:
-        """Return form, scale, shift and node of a part without a numeric factor."""
+        """Return form, scale, shift and node of a term without its numeric factor."""
         sympy = self._sympy
         if part in self._known:
             return LIBRARY["linear"], 1.0, 0.0, self._known[part]
@@ -137,7 +137,9 @@ class Layout:
         return as_form(part.func(u)), *self._argument(argument)
 
     def _argument(self, expression: Any) -> tuple[float, float, Node]:
-        """Return scale, shift and node of an argument; a line of a node needs no other node."""
+        """
+        Return scale, shift and node of an argument; an affine function of a node needs no new node.
+        """
         constant, rest = expression.as_independent(*expression.free_symbols, as_Add=True)
         factor, single = rest.as_independent(*expression.free_symbols, as_Add=False)
         if not single.is_Add and (single in self._known or single.is_Mul):
@@ -146,7 +148,7 @@ class Layout:
         return 1.0, 0.0, self._node(expression, [self._sum(expression)])
 
     def _product(self, part: Any) -> Node:
-        """Return the node of a product, its first factor times the others."""
+        """Return the node of a product: the first factor times the rest."""
         first, *others = part.args
         return self._node(part, [self._sum(first), self._sum(self._sympy.Mul(*others))])
 

@@ -1,4 +1,4 @@
-"""Univariate functions with their tensors, as banks and layers return them."""
+"""Univariate functions together with their tensors, as banks and layers return them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pyro_tkam.ops.bases.regrid import quadratic
 @dataclass(frozen=True, eq=False)
 class BoundFunctions(Picklable):
     r"""
-    Univariate functions with their tensors,
-    :math:`φ(s) = w_b\,\mathrm{act}(s) + w_s \sum_i c_i B_i(s)`: an energy.
+    Univariate functions together with their tensors, :math:`φ(s) = w_b\,\mathrm{act}(s) + w_s
+    \sum_i c_i B_i(s)`, such as energies.
 
     Pure and picklable. If ``z`` broadcasts against ``batch_shape``, the result has the broadcast
     shape. Points shared by all functions, ``(N, 1, …, 1)``, cost ``N`` evaluations of the basis and
@@ -68,15 +68,15 @@ class BoundFunctions(Picklable):
     @property
     def magnitude(self) -> Tensor:
         """
-        Size of the largest weight, shape ``batch_shape``: rounding errors of the sums are
+        Absolute value of the largest weight, shape ``batch_shape``; rounding errors of the sums are
         proportional to it.
         """
         return self.weights.detach().abs().amax(-1)
 
     def features(self, z: Tensor) -> Tensor:
         """
-        Evaluate the basis and the base function, which the functions are sums of: ``(*z.shape,
-        features)``.
+        Evaluate the basis and the base function, whose weighted sums are the functions; shape
+        ``(*z.shape, features)``.
         """
         values = self.basis.cast(z.dtype)(z)
         return (
@@ -154,7 +154,7 @@ class BoundEdges(BoundFunctions):
             of_fixed = self.fixed.on_grid_of_edges(moments, self.batch_shape)
             edge_means = edge_means + of_fixed[0]
             variances = variances + of_fixed[1]
-        # Nothing that is constant has a gradient here.
+        # Constant edges get a zero gradient instead of the infinite one of a square root.
         positive = variances > 0
         spreads = torch.where(positive, torch.where(positive, variances, 1.0).sqrt(), 0.0)
         return EdgeStatistics(sums, edge_means, spreads)
@@ -164,9 +164,9 @@ class EdgeStatistics(NamedTuple):
     """
     Statistics of the edges of a layer over samples.
 
-    :param sums: of the edges over the inputs, shape ``(N, out)``.
-    :param means: of each edge, shape ``(out, in)``.
-    :param spreads: standard deviations of each edge, shape ``(out, in)``.
+    :param sums: sums of the edges over the inputs, shape ``(N, out)``.
+    :param means: mean of each edge, shape ``(out, in)``.
+    :param spreads: standard deviation of each edge, shape ``(out, in)``.
     """
 
     sums: Tensor

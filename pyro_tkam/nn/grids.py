@@ -1,5 +1,5 @@
 """
-Grid updates: knots move to the arguments, and the functions change as little as possible.
+Grid updates: knots move to where the arguments are, and the functions change as little as possible.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ class GridUpdate:
     """
     The result of updating a bank's grid.
 
-    :param error: root mean square change of each function over the points of the fit; shape
+    :param error: root mean square change of each function at the points of the fit; shape
         ``batch_shape``.
     :param change: the same over all functions, relative to their root mean square.
     :param accepted: whether the update was made.
     :param outside: share of the samples outside the old grid.
-    :param parameter: the coefficients; if the update was made, their entries have a new meaning.
+    :param parameter: the parameter that holds the coefficients; an update that was made changes
+        what its entries mean.
     """
 
     error: Tensor
@@ -94,7 +95,7 @@ def update_grid(
     accepted = change <= max_change
     if accepted:
         bank.basis.place(new)
-        coefficients = bank._in_bank_order(bank.coefficients)  # of masked functions, too
+        coefficients = bank._in_bank_order(bank.coefficients)  # including those of masked functions
         bank.replace_coefficients(fit.coefficients(coefficients.double()))
     return GridUpdate(error.to(dtype), change, accepted, outside, bank.coefficients)
 
@@ -110,7 +111,7 @@ def forget_moments(optimizer: Any, parameters: Iterable[nn.Parameter]) -> None:
     """
     Reset an optimizer's state for parameters whose entries have a new meaning.
 
-    The memory of L-BFGS mixes all parameters, so L-BFGS forgets everything.
+    The history of L-BFGS mixes all parameters, so all of it is dropped.
 
     :param optimizer: an optimizer of ``torch.optim`` or ``pyro.optim``.
     :param parameters: the changed parameters.
@@ -174,7 +175,7 @@ def _checked(
 def _new_ends(
     old: BasisFunctions, samples: Tensor, widen: bool, shrink: bool, precision: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the ends of the new intervals; equal samples tell nothing that could shrink one."""
+    """Return the ends of the new intervals; samples that are all equal don't shrink an interval."""
     low, high = _hull(old.placed[..., 0], old.placed[..., -1], samples.shape[1:])
     smallest = samples.amin(0)
     largest = samples.amax(0)
@@ -192,7 +193,8 @@ def _new_ends(
 
 def _hull(low: Tensor, high: Tensor, batch: torch.Size) -> tuple[Tensor, Tensor]:
     """
-    Return the ends of intervals that functions have in common when they share a grid from now on.
+    Return the ends of intervals; functions that will share a grid get the smallest interval that
+    contains all of theirs.
     """
     lost = tuple(range(low.dim() - len(batch)))
     if lost:
@@ -203,7 +205,10 @@ def _hull(low: Tensor, high: Tensor, batch: torch.Size) -> tuple[Tensor, Tensor]
 
 
 def _errors(functions: BoundFunctions, fit: Refit) -> tuple[Tensor, float]:
-    """Return each function's change, and that of all relative to their size (root mean squares)."""
+    """
+    Return each function's change, and the overall change relative to the size of the functions,
+    both as root mean squares.
+    """
     values = functions.features(fit.points).movedim(0, -2)
     weights = functions.weights.double()
     size = quadratic(values.mT @ values / values.shape[-2], weights)

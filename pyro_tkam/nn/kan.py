@@ -38,20 +38,20 @@ def _affine_range(s: Tensor, low: float, high: float) -> Tensor:
     smallest = s.amin(-1, keepdim=True)
     largest = s.amax(-1, keepdim=True)
     span = largest - smallest
-    # Equal features go to the middle.
+    # Features that are all equal map to the middle.
     return low + (high - low) * torch.where(
         span > 0, (s - smallest) / torch.where(span > 0, span, 1.0), 0.5
     )
 
 
-#: maps of a layer's output to the next grid's interval, by the name that users give
+#: maps of a layer's output to the next grid's interval, by the user's name
 HIDDEN_RANGES: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "none": _unchanged,
     "sigmoid": _sigmoid_range,
     "affine": _affine_range,
 }
 
-#: output activations by the name that users give
+#: output activations by the user's name
 OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {"none": torch.clone, "sigmoid": torch.sigmoid}
 
 #: the width of one layer of nodes: a number of sums, or numbers of sums and of products of two
@@ -89,7 +89,7 @@ class Nodes:
 
     @property
     def terms(self) -> int:
-        """The number of sums of edges; a product takes two."""
+        """The number of sums of edges; a product needs two."""
         return self.sums + 2 * self.products
 
     @property
@@ -117,13 +117,13 @@ class KAN(PyroModule):
 
     .. math:: s^{(l+1)}_o = b^{(l)}_o + \sum_i φ^{(l)}_{o,i}(s^{(l)}_i)
 
-    Nodes can also be products of two such sums (Liu et al. 2024, arXiv:2408.10205). Between layers
-    come first the layer norm and then the map ``hidden_range`` to the interval of the next grid.
+    Nodes can also be products of two such sums (Liu et al. 2024, arXiv:2408.10205). Between layers,
+    the layer norm comes first, then the map ``hidden_range`` to the interval of the next grid.
     Outside its grid, a B-spline continues as a straight line.
 
     :ivar layers: the layers, :class:`KANLayer`; each has a ``mask`` of its edges, ``(out, in)``.
-    :ivar inputs: after ``prune(inputs=True)``, the columns of the original network's inputs that
-        this network reads.
+    :ivar inputs: after ``prune(inputs=True)``, the input columns of the original network that this
+        network reads.
 
     :param widths: numbers of nodes from input to output, at least two; a pair ``(sums, products)``
         makes some nodes products of two sums.
@@ -231,7 +231,7 @@ class KAN(PyroModule):
         return self._output(s)
 
     def _between(self, number: int, terms: Tensor) -> Tensor:
-        """Take a layer's outputs to the next layer's inputs."""
+        """Map a layer's outputs to the next layer's inputs."""
         s = self.nodes[number + 1].combine(terms)
         if number == len(self.norms):
             return s
@@ -239,7 +239,7 @@ class KAN(PyroModule):
 
     def layer_inputs(self, samples: Tensor) -> Iterator[tuple[KANLayer, Tensor]]:
         """
-        Yield every layer with its inputs; you may change a layer before you ask for the next one.
+        Yield each layer with its inputs; you may change a layer before you request the next one.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
         """
@@ -295,11 +295,11 @@ class KAN(PyroModule):
         :param widen: let the intervals grow to contain all samples; one value for all layers or one
             for each.
         :param shrink: let the intervals shrink to the range of the samples.
-        :param max_change: see there.
+        :param max_change: see that method.
         :param optimizer: the optimizer in use. Its state for the moved coefficients is reset,
             because it refers to other coordinates or, after a refinement, to another shape.
         :return: one update per layer; ``outside`` is the share of the layer's inputs that lay
-            outside.
+            outside the old grid.
         :raises ValueError: see :meth:`UnivariateFunctions.update_grid`.
         :raises TypeError: likewise.
 
@@ -380,7 +380,7 @@ class KAN(PyroModule):
 
     def input_scores(self, samples: Tensor) -> Tensor:
         """
-        Return the share of the outputs that each input accounts for, from 0 to 1, shape
+        Return the share of the outputs for which each input accounts, from 0 to 1, shape
         ``(widths[0],)``.
 
         The shares are the shares of variance that :meth:`sizes` passes back; they sum to one.
@@ -403,7 +403,9 @@ class KAN(PyroModule):
             )
 
     def _attributions(self, spreads: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Pass the outputs' scores back; return those of the edges and those of the inputs."""
+        """
+        Propagate the outputs' scores backward; return the scores of the edges and of the inputs.
+        """
         found: list[Tensor] = []
         scores = spreads[-1].new_ones(self.nodes[-1].count)
         for nodes, each in zip(reversed(self.nodes[1:]), reversed(spreads), strict=True):
@@ -422,7 +424,7 @@ class KAN(PyroModule):
         smoothness: float = 0.0,
     ) -> Tensor:
         r"""
-        Return a penalty on the edges, to be added to a loss. Few small edges have a small penalty.
+        Return a penalty on the edges, to be added to a loss. It favors few edges and small ones.
 
         With the spreads :math:`σ_{oi}` of a layer's edges over the samples, the penalty is the sum
         over layers of
@@ -461,8 +463,8 @@ class KAN(PyroModule):
         smoothness: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """
-        Evaluate the network together with :meth:`regularization`, from the same basis values. This
-        is less work than both in turn.
+        Evaluate the network together with :meth:`regularization`. Both use the same basis values,
+        which is cheaper than two separate calls.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
         :param l1: as there.
@@ -519,7 +521,7 @@ class KAN(PyroModule):
         Return a wider network that computes the same function: outgoing edges of new nodes start at
         zero.
 
-        :param widths: of the new network, none below the old ones.
+        :param widths: widths of the new network, none below the old ones.
         :raises ValueError: for smaller widths, other inputs or outputs, and networks in which a
             node acts on the others of its layer.
 
@@ -561,8 +563,8 @@ class KAN(PyroModule):
         :param edges: maps an edge ``(layer, out, in)`` to a form, which is fitted to the current
             edge; to a pair of a form and :math:`(a, b, c, d)`; or to None, which makes the edge a
             spline again.
-        :param samples: inputs of the network, shape ``(N, widths[0])``, for fitting the forms; None
-            takes equally spaced arguments on each edge's grid.
+        :param samples: inputs of the network, shape ``(N, widths[0])``, at which the forms are
+            fitted; None takes equally spaced arguments on each edge's grid.
         :raises ValueError: for an edge that the network does not have and unknown forms.
 
         >>> KAN([2, 5, 1]).fix({(1, 0, 3): ("x^2", (1.0, 0.0, 1.0, 0.0))}).fixed
@@ -610,7 +612,7 @@ class KAN(PyroModule):
         :param formula: text that :func:`~pyro_tkam.nn.parse_expression` reads or a SymPy
             expression; a sequence of them for several outputs.
         :param symbols: the inputs, in order; None takes the symbols of the formula, sorted by name.
-        :param options: of :class:`KAN`; they matter if an edge becomes a spline again.
+        :param options: options of :class:`KAN`; they matter if an edge becomes a spline again.
         :raises ValueError: for text that is not a formula, unknown symbols, and numbers that are
             not real.
         :raises ImportError: without ``sympy``; names the extra to install.
@@ -647,7 +649,8 @@ class KAN(PyroModule):
         Make the network that a state dict describes, with its widths, grids, masks and formulas.
 
         :param state: the result of ``network.state_dict()``.
-        :param options: of :class:`KAN`, instead of the saved ones; a custom basis must be given.
+        :param options: options of :class:`KAN` that replace the saved ones; a custom basis must be
+            given.
         :raises ValueError: for a state that does not describe a network.
 
         >>> x = torch.randn(100, 3)
@@ -698,7 +701,7 @@ def _as_entry(
     given: FormLike | FixedForm | None,
     samples: Tensor | None,
 ) -> tuple[Form, Sequence[float]] | None:
-    """Return form and affine parameters, fitted to the edge as it is where only a form is given."""
+    """Return form and affine parameters; if only a form is given, fit it to the current edge."""
     if given is None:
         return None
     if isinstance(given, tuple):

@@ -65,7 +65,7 @@ class KANEdges(UnivariateFunctions):
         super().__init__(
             shape, basis, low, high, extrapolation=extrapolation, fan_in=in_features, **options
         )
-        # Contiguous, or Pyro's parameter store would train a copy of it.
+        # Must be contiguous: otherwise Pyro's parameter store would train a copy.
         self.coefficients = nn.Parameter(self.coefficients.detach().permute(1, 2, 0).contiguous())
         self.register_module("fixed", None)
 
@@ -151,7 +151,7 @@ class KANEdges(UnivariateFunctions):
         :param index: outputs ``(out, 1)`` and inputs ``(in,)`` to keep.
         """
         if self.fixed is not None:
-            # Of what is repeated the first is the old one.
+            # Of repeated indices, the first is the existing node, which keeps its closed forms.
             outputs, inputs = (
                 {old: new for new, old in reversed([*enumerate(each.flatten().tolist())])}
                 for each in index
@@ -184,9 +184,9 @@ class KANLayer(KANEdges):
     A layer of a Kolmogorov-Arnold network, :math:`y_o = b_o + \sum_i φ_{o,i}(s_i)`: the edges,
     summed over the inputs.
 
-    Basis values times coefficients is one matrix product. Penalties and pruning measure an edge by
-    its **spread**, the standard deviation over the samples. A constant that moves from one edge to
-    another or to the bias changes neither.
+    The product of basis values and coefficients is one matrix product. Penalties and pruning
+    measure an edge by its **spread**, the standard deviation over the samples. Moving a constant
+    from one edge to another, or to the bias, changes neither of them.
 
     :ivar bias: parameter :math:`b`, ``(out_features,)``, initially zero; None without a bias.
 
@@ -273,7 +273,7 @@ class KANLayer(KANEdges):
         Return the outputs together with the penalty, from the same basis values.
 
         :param s: samples, shape ``(N, in_features)``.
-        :param weights: of the penalty's terms.
+        :param weights: weights of the penalty's terms.
         """
         edges, s = self._bound_for(s)
         found = edges.statistics(s)
@@ -339,7 +339,7 @@ class KANLayer(KANEdges):
             self.bias = nn.Parameter(self.bias[index[0].flatten()])
 
     def _arguments(self, samples: Tensor | None) -> Tensor:
-        """Check samples; where there are none, return equally spaced ones."""
+        """Check samples; without samples, return equally spaced arguments."""
         if samples is None:
             samples = regularizers.spaced_arguments(self.basis.placed.placed)
             samples = samples.reshape(len(samples), -1).expand(-1, self.in_features)

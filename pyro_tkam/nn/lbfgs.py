@@ -1,4 +1,4 @@
-"""L-BFGS in units in which all weights of a network matter alike."""
+"""L-BFGS on rescaled weights, so that all weights of a network have a similar effect."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from pyro_tkam.nn.kan import KAN
 
 class UnitLBFGS(torch.optim.LBFGS):
     r"""
-    L-BFGS with a strong Wolfe line search on a network's weights times their units.
+    L-BFGS with a strong Wolfe line search on the weights of a network, each multiplied by a unit.
 
-    The unit of a base function's weight is the root mean square of that function over samples, or 1
-    where that is smaller; all others have the unit 1. Far from zero a base function is as large as
-    its argument, and its weight would outweigh all others in the curvature by the square of that.
+    The unit of a base function's weight is the root mean square of that function over the samples,
+    but at least 1; all other weights have unit 1. Far from zero, a base function is about as large
+    as its argument. In the curvature, its weight would outweigh all others by the square of that
+    size.
 
     :param net: the network.
     :param samples: inputs of the network, shape ``(N, widths[0])``.
@@ -34,7 +35,7 @@ class UnitLBFGS(torch.optim.LBFGS):
         self.measure(net, samples)
 
     def measure(self, net: KAN, samples: Tensor) -> None:
-        """Take the units from a network as it is now; what was learned of the curvature is lost."""
+        """Recompute the units from the current network; the curvature history is dropped."""
         units: dict[int, Tensor] = {}
         with torch.no_grad():
             for layer, inputs in net.layer_inputs(samples):
@@ -67,7 +68,7 @@ class UnitLBFGS(torch.optim.LBFGS):
 
     @torch.no_grad()
     def _restore(self) -> None:
-        """Give the network the weights."""
+        """Copy the rescaled weights back to the network."""
         scaled = self.param_groups[0]["params"]
         for value, own, unit in zip(scaled, self._own, self._units, strict=True):
             own.copy_(value / unit)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _CONSTANTS = ("pi", "E")
 _TRIGONOMETRIC = ("sin", "cos", "tan", "asin", "acos", "atan")
 _HYPERBOLIC = ("sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
-#: sympy's name of every function by the names that a formula may call it by
+#: SymPy's name of each function, by the names that a formula may use
 _FUNCTIONS = {
     **{name: name for name in (*_TRIGONOMETRIC, *_HYPERBOLIC)},
     **{name: name for name in ("exp", "log", "sqrt", "sign", "erf", "loggamma")},
@@ -24,7 +24,7 @@ _FUNCTIONS = {
 }
 _SUM = (ast.Add, ast.Sub)
 _PRODUCT = (ast.Mult, ast.Div)
-#: largest exponent: powers of numbers are worked out, and 9**9**9 would not end
+#: largest exponent: powers of numbers are evaluated, and 9**9**9 would never finish
 _LARGEST_EXPONENT = 1000
 #: bits of the largest integer, beyond the range of float64
 _MOST_BITS = 1024
@@ -45,8 +45,8 @@ def parse_expression(
     :param symbols: the variables by name, or their names; they take precedence over constants of
         the same name. None treats every name that is not a constant as a variable.
     :raises TypeError: for anything but text.
-    :raises ValueError: for anything else in the text, naming the piece and what is allowed; for
-        numbers that are not real and finite.
+    :raises ValueError: for anything else in the text, and for numbers that are not real and finite;
+        names the piece and what is allowed.
     :raises ImportError: without ``sympy``; names the extra to install.
 
     >>> parse_expression("2*sin(x1) + x2^2/pi", ["x1", "x2"])
@@ -88,10 +88,10 @@ def _short(text: str) -> str:
 
 class _Reader:
     """
-    Builds an expression by hand from a syntax tree, in which everything unknown is refused.
+    Builds an expression from a syntax tree and refuses everything that is not explicitly allowed.
 
-    :param source: the text of the tree.
-    :param symbols: the variables; None takes every name.
+    :param source: the text that was parsed.
+    :param symbols: the variables; None accepts every name.
     """
 
     def __init__(self, source: str, symbols: Mapping[str, sympy.Symbol] | None) -> None:
@@ -162,10 +162,12 @@ class _Reader:
         inverse: Callable[[sympy.Expr], sympy.Expr],
     ) -> list[sympy.Expr]:
         """
-        Return the parts of ``a + b - c + ...``, whose tree is as deep on its left as it is long.
+        Return the terms of ``a + b - c + ...``. The loop avoids recursion, because the tree is
+        left-deep: as deep as the sum is long.
 
         :param kinds: the operator and its inverse.
-        :param inverse: turns a part that is taken away into one that is added.
+        :param inverse: turns a term that is subtracted into one that is added, or a divisor into a
+            factor.
         """
         left: ast.expr = node
         parts = []
@@ -198,7 +200,7 @@ class _Reader:
         argument = self.read(node.args[0])
         name = _FUNCTIONS[function.id]
         if name == "loggamma" and argument.is_number:
-            argument = argument.evalf()  # of an integer, sympy would work out the factorial
+            argument = argument.evalf()  # for an integer, sympy would compute the factorial
         if name == "exp" and any(log.args[0].is_number for log in argument.atoms(self._sympy.log)):
             self._check_exponents(node, argument.atoms(self._sympy.Rational))  # exp(n*log(2))
         return getattr(self._sympy, name)(argument)

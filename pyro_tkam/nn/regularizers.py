@@ -1,4 +1,4 @@
-"""Penalties on functions: how large, how many and how rough they are."""
+"""Penalties on functions: on their size, number and roughness."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pyro_tkam.ops.quadrature import composite
 if TYPE_CHECKING:
     from pyro_tkam.nn.functions import BoundFunctions
 
-#: equally spaced arguments over an interval, where none are given
+#: number of equally spaced arguments on an interval if no samples are given
 _NUM_POINTS = 64
 _NODES_A_CELL = 8
 
@@ -29,7 +29,7 @@ def _plain_silu(z: Tensor) -> Tensor:
     return z * torch.sigmoid(z)
 
 
-#: base functions of which torch has no second forward derivative, in operations of which it has
+#: base functions without a second forward derivative in torch, written in operations that have one
 _TWICE_DIFFERENTIABLE: dict[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = {
     nn.functional.silu: _plain_silu
 }
@@ -51,7 +51,7 @@ def mean_sizes(functions: BoundFunctions, samples: Tensor | None = None) -> Tens
 
 
 def _check_shape(samples: Tensor, batch: torch.Size) -> None:
-    """Check that samples have one argument for each function, or share some."""
+    """Check that samples have one argument for each function or shared arguments."""
     if samples.dim() > len(batch) + 1 or not broadcasts_to(samples.shape[1:], batch):
         raise ValueError(
             f"samples must have shape (N, *grid_batch) within {tuple(batch)}, got "
@@ -70,9 +70,9 @@ def spaced_arguments(placed: Tensor) -> Tensor:
 
 def check_samples(samples: Tensor, like: Tensor) -> None:
     """
-    Check that there are samples, and that they are finite.
+    Check that samples are not empty and are finite.
 
-    :param like: the grid, whose dtype is that of the coefficients.
+    :param like: a tensor with the dtype of the coefficients.
     """
     _checks.dense("samples", samples)
     if samples.is_complex():
@@ -106,7 +106,7 @@ def edge_penalty(functions: BoundFunctions, spreads: Tensor, weights: PenaltyWei
     Return the penalty on a layer's edges, a scalar.
 
     :param functions: the edges, of batch shape ``(out, in)``.
-    :param spreads: their standard deviations, shape ``(out, in)``.
+    :param spreads: standard deviations of the edges, shape ``(out, in)``.
     :param weights: of the terms.
     """
     total = weights.l1 * spreads.sum()
@@ -128,8 +128,8 @@ def sparsity(
 
 def entropy_of(sizes: Tensor) -> Tensor:
     """
-    Return the entropy of sizes as shares of their sum. Sizes of zero contribute nothing to the
-    value or to gradients.
+    Return the entropy of sizes divided by their sum. Sizes of zero contribute nothing to the value
+    or to gradients.
 
     >>> entropy_of(torch.tensor([1.0, 1.0, 0.0]))
     tensor(0.6931)

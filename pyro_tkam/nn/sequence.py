@@ -1,6 +1,6 @@
 """
-A generator of sequences: a causal Transformer decoder that attends to a latent, and to another
-sequence if there is one.
+A generator of sequences: a causal Transformer decoder that attends to a latent and optionally to
+another sequence.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pyro_tkam.ops.symbols import check_symbols
 @dataclass(frozen=True)
 class DecoderCache:
     """
-    State that earlier positions leave for later ones, and the memory's keys and values.
+    The state that later positions need: keys and values of earlier positions and of the memory.
 
     :param tokens: tokens so far, shape ``(*batch, length)``.
-    :param memory: keys and values of the latent, and of an encoded sequence if there is one, for
-        each layer.
-    :param past: keys and values of the earlier positions for each layer; empty at the start.
+    :param memory: for each layer, keys and values of the latent and, if there is one, of an encoded
+        sequence.
+    :param past: for each layer, keys and values of the earlier positions; empty at the start.
     :param mask: which positions of the memory are shown; None shows all.
     :param shift: what the latent adds to the features of every position; None adds nothing.
     """
@@ -39,10 +39,10 @@ class DecoderCache:
 
     def rows(self, index: Tensor) -> DecoderCache:
         """
-        Return the cache whose rows continue other rows, as beams do.
+        Return a cache in which each row continues a chosen row, as in a beam search.
 
-        What comes from the latent and the memory is not moved, so it must be the same along the
-        dimension that is indexed.
+        Tensors from the latent and the memory are not reindexed, so they must be constant along
+        that dimension.
 
         :param index: which row each new row continues, shape ``(*batch, new)``, along the dimension
             that follows ``batch``.
@@ -58,7 +58,7 @@ class DecoderCache:
 
 
 NUM_SLOTS = 4
-"""Vectors that the latent is mapped to, for the decoder to attend to."""
+"""Number of vectors to which the latent is mapped, for the decoder to attend to."""
 
 
 class SequenceGenerator(PyroModule):
@@ -67,10 +67,10 @@ class SequenceGenerator(PyroModule):
 
     .. math:: \log p(x | z) = \sum_t \log \mathrm{softmax}(η_t(x_{<t}, z))_{x_t}
 
-    The latent is mapped to a few slots, and every layer attends to them (the sequence generator of
-    Raj 2025, arXiv:2506.14167, Sec. 5.2; Vaswani et al. 2017), and to another sequence if one is
-    encoded. Besides attention, a position sees the previous ``local`` tokens through a convolution,
-    which learns short contexts quickly.
+    The latent is mapped to a few vectors, to which every layer attends (the sequence generator of
+    Raj 2025, arXiv:2506.14167, Sec. 5.2; Vaswani et al. 2017). If another sequence is given, every
+    layer attends to it, too. Besides attention, a position sees the previous ``local`` tokens
+    through a convolution, which learns short contexts quickly.
 
     :param latent_dim: number of latents ``Q``.
     :param num_classes: number of tokens in the alphabet.
@@ -79,8 +79,8 @@ class SequenceGenerator(PyroModule):
     :param num_heads: heads of each attention.
     :param num_layers: number of layers.
     :param local: number of preceding tokens in the convolution.
-    :param adds_latent: also add a linear map of the latent to the features of every position, which
-        a decoder learns to use sooner than attention.
+    :param adds_latent: also add a linear map of the latent to the features of every position. A
+        decoder learns to use it sooner than attention.
     :raises ValueError: for sizes below one and a width that the heads do not divide.
 
     >>> generator = SequenceGenerator(latent_dim=3, num_classes=7, max_length=5, width=8,
@@ -113,7 +113,7 @@ class SequenceGenerator(PyroModule):
             raise ValueError(f"width must be a multiple of num_heads, got {width} and {num_heads}")
         _checks.flag("adds_latent", adds_latent)
         self.slots = PyroModule[nn.Linear](latent_dim, NUM_SLOTS * width)
-        # The token after the last of the alphabet stands before the start.
+        # An extra token stands for the positions before the start.
         self.embed = PyroModule[nn.ModuleList](
             nn.Embedding(num_classes + 1, width) for _ in range(local)
         )
@@ -229,7 +229,9 @@ class SequenceGenerator(PyroModule):
     def _memory(
         self, z: Tensor, encoded: Encoded | None
     ) -> tuple[tuple[Pair, ...], Tensor | None, torch.Size]:
-        """Return each layer's keys and values, what of them is shown, and the batch shape."""
+        """
+        Return each layer's keys and values, the mask of visible positions, and the batch shape.
+        """
         _checks.last_dimension("z", z, self.latent_dim)
         if not torch.is_autocast_enabled(z.device.type):
             _checks.same_dtype("z", z, self.slots.weight, "the weights")
@@ -251,7 +253,8 @@ class SequenceGenerator(PyroModule):
         self, tokens: Tensor, last: int, cache: DecoderCache
     ) -> tuple[Tensor, tuple[Pair, ...]]:
         """
-        Return logits of the ``last`` positions of ``tokens``, and all positions' keys and values.
+        Return the logits of the ``last`` positions of ``tokens``, and the keys and values of all
+        positions.
         """
         length = tokens.shape[-1]
         before = nn.functional.pad(tokens, (self.local, 0), value=self.num_classes)

@@ -1,5 +1,5 @@
 """
-Networks of another structure that compute the same function, or nearly: smaller, wider, deeper.
+Smaller, wider and deeper networks that compute the same function, or nearly the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def pruned(network: KAN, samples: Tensor, nodes: float, edges: float, inputs: bool) -> KAN:
-    """Remove what contributes little; the arguments are those of :meth:`KAN.prune`."""
+    """
+    Remove edges and nodes that contribute little; the arguments are those of :meth:`KAN.prune`.
+    """
     _checks.flag("inputs", inputs)
     nodes = _checks.number("nodes", nodes, at_least=0)
     edges = _checks.number("edges", edges, at_least=0)
@@ -45,7 +47,7 @@ def pruned(network: KAN, samples: Tensor, nodes: float, edges: float, inputs: bo
 
 
 def _kept_edges(network: KAN, samples: Tensor, nodes: float, edges: float) -> list[Tensor]:
-    """Choose the edges that stay, from the outputs to the inputs; one mask for each layer."""
+    """Choose the edges that stay, working backward from the outputs; return one mask per layer."""
     attributions = network.sizes(samples, "attribution")
     kept: list[Tensor] = []
     alive = torch.ones_like(attributions[-1][:, 0], dtype=torch.bool)
@@ -70,7 +72,7 @@ def _kept_edges(network: KAN, samples: Tensor, nodes: float, edges: float) -> li
 
 
 def _select_nodes(network: KAN, number: int, alive: Tensor) -> None:
-    """Keep some hidden nodes of a layer of nodes, in place."""
+    """Keep some nodes of a hidden layer, in place."""
     nodes = network.nodes[number]
     writer = network.layers[number - 1]
     reader = network.layers[number]
@@ -120,13 +122,13 @@ def expanded(network: KAN, nodes: list[Nodes]) -> KAN:
 
 
 def _add_nodes(network: KAN, number: int, nodes: Nodes) -> None:
-    """Add nodes to a hidden layer of nodes, in place."""
+    """Add nodes to a hidden layer, in place."""
     old = network.nodes[number]
     writer = network.layers[number - 1]
     reader = network.layers[number]
     device = writer.coefficients.device
     more = (nodes.sums - old.sums, nodes.products - old.products)
-    # New ones are copies of the first, with other parameters below.
+    # New nodes start as copies of the first; their parameters are replaced below.
     source = [*range(old.sums), *[0] * more[0], *range(old.sums, old.count), *[0] * more[1]]
     terms = [*range(old.sums), *[0] * more[0], *range(old.sums, old.terms), *[0] * 2 * more[1]]
     is_new = torch.ones(nodes.count, dtype=torch.bool, device=device)
@@ -145,7 +147,7 @@ def _add_nodes(network: KAN, number: int, nodes: Nodes) -> None:
 
 
 def _start_rows(layer: KANLayer, rows: Tensor) -> None:
-    """Let some outputs of a layer start afresh, in place."""
+    """Reinitialize some outputs of a layer, in place."""
     shape = (int(rows.sum()), layer.in_features)
     functions = layer.basis.num_functions
     noise = 0.1 / functions * (torch.rand(*shape, functions) - 0.5)

@@ -1,4 +1,6 @@
-"""Formulas for learned functions: affinely wrapped forms, fitted to their values."""
+"""
+Formulas for learned functions: forms with affine parameters, fitted to values of the functions.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,16 @@ from pyro_tkam.nn import _checks
 from pyro_tkam.nn.forms import Form, LibraryLike, as_library, evaluate
 from pyro_tkam.nn.parse import parse_expression
 
-#: arguments at which a function is read off, where none are given
+#: number of arguments at which a function is evaluated if no samples are given
 NUM_ARGUMENTS = 200
-#: a form that explains less of the variance than this is no description of a function
+#: smallest share of the variance that a form must explain to describe a function
 SMALLEST_R2 = 0.99
-#: points that starts are compared at, and at most as many that a fit uses
+#: largest number of points for a fit, and for the comparison of starting values
 _MOST_POINTS = 2000
 _SEARCH_POINTS = 400
-#: the fastest wave that is looked for, in radians over half of the samples' range
+#: highest frequency that is searched, in radians per half of the samples' range
 _FASTEST = 400.0
-#: starts of a form, the steps of all of them, and those of the best one after them
+#: starting values per form, steps for all of them, and further steps for the best one
 _STARTS = 4
 _FIRST_STEPS = 12
 _LAST_STEPS = 40
@@ -41,7 +43,7 @@ class Candidate:
 
     :param form: :math:`g`.
     :param parameters: :math:`a, b, c, d`.
-    :param r2: share of the variance that it explains, at most 1.
+    :param r2: share of the variance that the formula explains, at most 1.
     :param standard_errors: of the parameters, 0 for redundant ones. The residual of a form on a
         smooth curve is smooth, so it counts as two independent values for each of its sign changes.
         None if they were not requested.
@@ -139,7 +141,7 @@ def fit_formulas(
         :data:`pyro_tkam.nn.LIBRARY`.
     :param num_candidates: number of formulas to return.
     :param tolerance: share of the variance that a simpler form may lose.
-    :raises ValueError: for no or unknown forms, shapes that differ, fewer than five points, and
+    :raises ValueError: for unknown forms or none, shapes that differ, fewer than five points, and
         values that are not finite.
 
     Warns if no form explains 99% of the variance.
@@ -185,7 +187,7 @@ def with_errors(candidate: Candidate, x: Tensor, y: Tensor) -> Candidate:
     columns = columns / norms
     if not bool(columns.isfinite().all()):  # a parameter beyond the range of float64
         return candidate
-    # Independent residuals change their sign at every other value.
+    # Independent residuals change sign at every other value on average.
     independent = min(len(residuals), 1 + 2 * int((residuals[1:] * residuals[:-1] < 0).sum()))
     variance = residuals.square().sum() / max(independent - int(free.sum()), 1)
     covariance = torch.linalg.pinv(columns.mT @ columns, hermitian=True).diagonal()
@@ -204,7 +206,7 @@ def by_simplicity(candidates: Sequence[Candidate], tolerance: float) -> list[Can
     largest = max(candidate.r2 for candidate in candidates)
 
     def key(candidate: Candidate) -> tuple[float, float]:
-        # Equal families, such as sine and cosine, differ by rounding alone.
+        # Equivalent families, such as sine and cosine, differ only by rounding.
         missing = float(f"{max(1 - candidate.r2, 1e-12):.3g}")
         within = largest - candidate.r2 <= tolerance
         return (candidate.complexity if within else math.inf), missing
@@ -245,9 +247,9 @@ def fit_forms(x: Tensor, y: Tensor, forms: Sequence[Form]) -> list[Candidate]:
 @dataclass(frozen=True)
 class _Curve:
     """
-    Values in coordinates in which their arguments fill [-1, 1] and they have mean 0, variance 1.
+    A curve in standardized coordinates: arguments fill [-1, 1], and values have mean 0, variance 1.
 
-    Sums and squares of values up to the largest float stay finite there.
+    In these coordinates, sums and squares stay finite for values up to the largest float.
     """
 
     x: Tensor
@@ -261,7 +263,7 @@ class _Curve:
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> _Curve:
-        """Sort the points and move them into these coordinates."""
+        """Sort the points and transform them to these coordinates."""
         x, order = x.sort()
         y = y[order]
         middle = float(x[0] / 2 + x[-1] / 2)
@@ -270,14 +272,14 @@ class _Curve:
         scaled = y / largest
         mean = float(scaled.mean())
         spread = float(scaled.std(correction=0))
-        # Rounding of equal values is no variation.
+        # A tiny spread is rounding of equal values.
         spread = spread if spread > 1e-14 else 0.0
         unit = (x - middle) / (half or 1.0)
         values = (scaled - mean) / (spread or 1.0) * (spread > 0)
         return cls(x, y, unit, values, middle, half or 1.0, mean * largest, spread * largest)
 
     def thinned(self, most: int) -> _Curve:
-        """Keep at most so many points, evenly among the sorted ones."""
+        """Keep at most ``most`` points, evenly spaced among the sorted points."""
         if len(self.x) <= most:
             return self
         kept = torch.linspace(0, len(self.x) - 1, most, device=self.x.device).round().long()
@@ -296,7 +298,7 @@ def _starts(form: Form, curve: _Curve) -> Tensor:
     b, c = _grid(form, few)
     explained = projected(form(b.unsqueeze(-1) * few.unit + c.unsqueeze(-1)), few.values).explained
     best, places = explained.max(-1)
-    # Of neighbors only the best: they lead to one optimum.
+    # Keep only local maxima: neighbors lead to the same optimum.
     beside = torch.nn.functional.pad(best, (1, 1), value=-1.0)
     peaks = torch.where((best >= beside[:-2]) & (best >= beside[2:]), best, -1.0)
     rows = peaks.topk(min(_STARTS, len(peaks))).indices
@@ -306,11 +308,11 @@ def _starts(form: Form, curve: _Curve) -> Tensor:
 def _grid(form: Form, curve: _Curve) -> tuple[Tensor, Tensor]:
     """
     Return scales and shifts in the curve's coordinates, both ``(rows, columns)``; neighboring rows
-    are alike.
+    are similar.
     """
     like = curve.unit
     signs = like.new_tensor([1.0] if form.is_even_or_odd else [1.0, -1.0])
-    #: where the argument of the form is zero: everywhere among the samples, and farther out
+    #: zeros of the form's argument: among the samples, and farther out
     outside = 1 + torch.logspace(-6, 1.5, 24).to(like)
     origin = like.new_tensor([-curve.middle / curve.half])
     if form.scale_is_redundant:
@@ -339,12 +341,13 @@ def _grid(form: Form, curve: _Curve) -> tuple[Tensor, Tensor]:
 @dataclass(frozen=True)
 class Projection:
     """
-    Values of a form against centered values with variance 1: the best factor in closed form.
+    Regression of centered values with variance 1 on a form's values: the best factor in closed
+    form.
 
     :param centered: the form's values minus their mean, ``(*, N)``.
     :param squares: their sum of squares.
     :param factor: the best factor.
-    :param explained: share of the variance that it explains; -1 if the form has no value.
+    :param explained: share of the variance that the form explains; -1 if the form is undefined.
     """
 
     centered: Tensor
@@ -363,10 +366,10 @@ class Projection:
 
 
 def projected(values: Tensor, target: Tensor) -> Projection:
-    """Project a target on a form's values and a constant."""
+    """Project a target onto a form's values and a constant."""
     centered = values - values.mean(-1, keepdim=True)
     squares = centered.square().sum(-1)
-    # What is left of values that are nearly equal is their rounding.
+    # If values are nearly equal, only rounding is left after centering.
     flat = squares <= 1e-24 * values.square().sum(-1)
     products = (centered * target).sum(-1)
     safe = torch.where(flat, 1.0, squares)
@@ -380,11 +383,11 @@ def _refine(
     forms: Sequence[Form], curve: _Curve, starts: Sequence[Tensor], steps: int
 ) -> list[Tensor]:
     """
-    Run Levenberg-Marquardt on ``(b, c)`` from the starts of all forms at once; return the best of
-    each, ``(1, 2)``.
+    Run Levenberg-Marquardt on ``(b, c)`` from the starts of all forms at once; return the best
+    result for each form, ``(1, 2)``.
 
-    The factor and the constant are the best ones at every step; the derivatives are those of
-    Kaufman (1975).
+    The factor and the constant are optimal at every step; the derivatives are those of Kaufman
+    (1975).
     """
     counts = [len(part) for part in starts]
     theta = torch.cat(list(starts))
@@ -416,7 +419,9 @@ def _refine(
 def _evaluated(
     forms: Sequence[Form], counts: list[int], curve: _Curve, theta: Tensor
 ) -> tuple[Projection, Tensor]:
-    """Return the projections on the forms at ``theta``, and the forms' slopes ``(starts, N)``."""
+    """
+    Return the projections onto the forms at ``theta``, and the forms' slopes, ``(starts, N)``.
+    """
     u = theta[:, :1] * curve.unit + theta[:, 1:]
     g, slopes = values_and_slopes(
         [(form, part) for form, part in zip(forms, u.split(counts), strict=True)]
@@ -425,7 +430,7 @@ def _evaluated(
 
 
 def values_and_slopes(parts: Sequence[tuple[Form, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return forms' values and derivatives at arguments, in sequence."""
+    """Return the values and derivatives of several forms, concatenated."""
     with torch.enable_grad():
         u = torch.cat([part for _, part in parts]).detach().requires_grad_()
         sizes = [len(part) for _, part in parts]
@@ -464,7 +469,7 @@ def _candidate(form: Form, curve: _Curve, b: float, c: float) -> Candidate:
         _with_best_factor(form, curve, *canonical(form, scale, shift)),
         _with_best_factor(form, curve, scale, shift),
     ]
-    # Without its shift an exponential of large arguments overflows.
+    # Without its shift, an exponential of large arguments overflows.
     simple, raw = ways
     return simple if simple.r2 >= raw.r2 - 1e-9 else raw
 
@@ -485,7 +490,9 @@ def canonical(form: Form, b: float, c: float) -> tuple[float, float]:
 
 
 def _with_best_factor(form: Form, curve: _Curve, b: float, c: float) -> Candidate:
-    """Return the candidate with the best factor and constant; a constant where it has no value."""
+    """
+    Return the candidate with the best factor and constant; a constant if the form is undefined.
+    """
     g = form(b * curve.x + c)
     largest = float(g.abs().max())
     projection = projected(g / largest if largest > 1 else g, curve.values)

@@ -24,7 +24,7 @@ from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops.bases import BasisFunctions
 from pyro_tkam.ops.bases.regrid import refined_knots
 
-#: base functions by the name that users give
+#: base functions by the user's name
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
     "tanh": torch.tanh,
@@ -38,13 +38,13 @@ class UnivariateFunctions(PyroModule):
 
     .. math:: φ(s) = w_b\,\mathrm{act}(s) + w_s \sum_i c_i B_i(s)
 
-    (Raj 2025, arXiv:2506.14167, Sec. 3.1, after Liu et al. 2024). Polynomial bases use only the
+    (Raj 2025, arXiv:2506.14167, Sec. 3.1, after Liu et al. 2024). Polynomial bases have only the
     sum. Initial values: :math:`w_b = (μ + σ_b U(-1, 1))/\sqrt{n}`, :math:`w_s = σ_s/\sqrt{n}`, and
     coefficients fitted to noise :math:`U(-½, ½)·` ``noise_scale`` :math:`/F`, where :math:`F` is
     the number of functions.
 
-    Functions with a ``constraint`` use only the sum, too, and keep to it exactly, whatever the
-    parameters. They keep their grid.
+    Functions with a ``constraint`` have only the sum, too. They satisfy the constraint exactly for
+    any parameters, and their grid is fixed.
 
     :ivar coefficients: parameter, ``(*batch_shape, num_functions)``. This parameter and the next
         two can be replaced by a ``PyroSample`` of the same shape.
@@ -148,16 +148,15 @@ class UnivariateFunctions(PyroModule):
         return coefficients
 
     def _from_bank_order(self, coefficients: Tensor) -> Tensor:
-        """Undo :meth:`_in_bank_order`, in memory of its own."""
+        """Undo :meth:`_in_bank_order`; the result is contiguous."""
         return coefficients.contiguous()
 
     def functions_shape(self, coefficients: Tensor) -> tuple[int, ...]:
         """
-        Return the shape of the bank that coefficients in the parameter's order belong to, for any
-        basis.
+        Return the batch shape of coefficients in the parameter's order, for any grid.
 
-        :param coefficients: of this or another grid. With a different number of dimensions, they
-            belong to no bank, and their own shape is returned.
+        :param coefficients: coefficients on this or another grid. If their number of dimensions
+            doesn't fit this bank, their own shape is returned.
         """
         if coefficients.dim() != len(self.batch_shape) + 1:
             return tuple(coefficients.shape)
@@ -173,15 +172,15 @@ class UnivariateFunctions(PyroModule):
         replacement = self._from_bank_order(coefficients.detach().to(self.coefficients))
         if replacement.shape != self.coefficients.shape:
             self.coefficients.grad = None
-            # Autograd forgets the old shape, which a loss that is still held would keep, only where
-            # the dtype changes.
+            # While a loss is alive, autograd remembers the old shape. A change of dtype makes it
+            # forget the shape.
             other = torch.half if replacement.dtype != torch.half else torch.float
             self.coefficients.data = replacement.new_empty(0, dtype=other)
         self.coefficients.data = replacement
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved: Any = state_dict.get(f"{prefix}coefficients")
-        # A refined grid has more functions; of everything else another shape is an error.
+        # A refined grid has more functions; any other change of shape is an error.
         may_differ = "coefficients" in self._parameters and f"{prefix}basis.grid" in state_dict
         if saved is not None and may_differ and self.functions_shape(saved) == self.batch_shape:
             self.replace_coefficients(torch.empty_like(self._in_bank_order(saved)))
@@ -207,24 +206,25 @@ class UnivariateFunctions(PyroModule):
         max_change: float = math.inf,
     ) -> GridUpdate:
         r"""
-        Move the knots to the arguments, and refit the coefficients.
+        Move the knots to where the arguments are, and refit the coefficients.
 
         New knots are :math:`ρ · \text{uniform} + (1 - ρ) · \text{quantiles}` of the samples. New
         coefficients are the least-squares optimum over the samples and the whole interval. If the
         new space contains the old functions (splines on knots that contain the old ones,
         polynomials), they stay the same; otherwise ``error`` reports the change. Polynomials and
-        Fourier series have no inner knots, so only the ends matter; they change only if a series is
-        widened. The parameter stays the same object, but an optimizer's moments refer to the old
-        coordinates. Drop ``optimizer.state[bank.coefficients]``, as the trainer's callback does.
+        Fourier series have no inner knots, so only the ends of the interval matter; the functions
+        change only if a series is widened. The parameter stays the same object, but an optimizer's
+        moments refer to the old coordinates. Drop ``optimizer.state[bank.coefficients]``, as the
+        trainer's callback does.
 
         :param samples: arguments, shape ``(N, *grid_batch)``, where ``grid_batch`` broadcasts to
             ``batch_shape``: dimensions of size one, or missing ones, share a grid. None keeps the
-            knots, for ``grid_size`` to refine.
+            knots, so that ``grid_size`` refines them.
         :param grid_size: size of the new grid, see :class:`~pyro_tkam.nn.Basis`; None keeps it.
             Without samples, a multiple of the old size refines a spline exactly.
         :param uniform_share: :math:`ρ`, from 0 to 1.
-        :param widen: let the interval grow to contain all samples; otherwise samples outside count
-            as its ends.
+        :param widen: let the interval grow to contain all samples; otherwise, samples outside are
+            treated as lying at its ends.
         :param shrink: let the interval shrink to the range of the samples.
         :param max_change: refuse an update that changes the functions by more than this: root mean
             square change over the points of the fit, relative to that of the functions.
@@ -403,7 +403,7 @@ class UnivariateFunctions(PyroModule):
         return BoundFunctions(**self._bound_tensors(self.mask))
 
     def _bound_tensors(self, mask: Tensor) -> dict[str, Any]:
-        """Read what :class:`BoundFunctions` takes, without the functions that are masked."""
+        """Return the arguments of :class:`BoundFunctions`; masked functions are zero."""
         coefficients = self._in_bank_order(self.coefficients)
         if self._constrained is not None:
             coefficients = self._constrained(coefficients)
@@ -432,7 +432,7 @@ class UnivariateFunctions(PyroModule):
 
 
 def _is_full(mask: Tensor) -> bool:
-    """Tell whether nothing is masked, where that is cheap to know."""
+    """Return True only if no function is masked and this is cheap to check."""
     return mask.device.type == "cpu" and is_concrete(mask) and bool(mask.all())
 
 
