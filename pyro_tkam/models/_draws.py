@@ -1,4 +1,4 @@
-"""An error comes before effects, those on random numbers among them."""
+"""Calls that raise an error have no effects, not even on random numbers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import torch
 @contextmanager
 def undone_by_errors() -> Iterator[None]:
     """
-    Put torch's generator of the CPU back if an error is raised inside.
+    Restore torch's CPU generator if an error is raised inside.
 
     >>> before = torch.get_rng_state()
     >>> with undone_by_errors():

@@ -1,4 +1,4 @@
-"""A guide network: the approximate posterior of every datum's latents in one pass."""
+"""A guide network: the approximate posterior of each datum's latents in one forward pass."""
 
 from collections.abc import Mapping, Sequence
 from inspect import signature
@@ -35,8 +35,8 @@ class AmortizedGuide(PyroModule):
     :class:`~pyro_tkam.infer.LangevinMLE` (refined). ``RenyiELBO`` and ``ReweightedWakeSleep`` work
     with ``pyro.infer.SVI``, but not with :class:`~pyro_tkam.train.ELBOTraining`.
 
-    It takes the arguments of the model and reads ``x``. For a
-    :class:`~pyro_tkam.models.LabeledTKAM`, it does not read the labels.
+    It takes the arguments of the model, but reads only ``x``: with a
+    :class:`~pyro_tkam.models.LabeledTKAM`, it ignores the labels.
 
     :param model: a :class:`~pyro_tkam.models.TKAM`, :class:`~pyro_tkam.models.LabeledTKAM` or
         :class:`~pyro_tkam.models.MultimodalTKAM`, or another model with ``model(size=1)``, a plate
@@ -99,9 +99,9 @@ class AmortizedGuide(PyroModule):
         Draw the latents of a mini-batch.
 
         :param x: data, shape ``(batch, *event)``, or a dictionary of such.
-        :param others: the model's other arguments, in its order.
-        :param named: the same by name. It uses ``size``, the length of the whole data set, and
-            ``observed``.
+        :param others: the model's other positional arguments.
+        :param named: the model's keyword arguments. The guide uses ``size``, the length of the
+            whole data set, and ``observed``.
         :return: shape ``(batch, *latent)``.
         """
         given = {**dict(zip(self._arguments[1:], others, strict=False)), **named}
@@ -137,7 +137,7 @@ class AmortizedGuide(PyroModule):
 
 
 def _check_draws(model: Any) -> None:
-    """Refuse what can't be called with ``size=1``."""
+    """Refuse a model that can't be called with ``size=1``."""
     function("model", model, "size=1")
     try:
         signature(getattr(model, "forward", model)).bind(size=1)
@@ -163,7 +163,8 @@ def _num_rows(x: Any) -> int:
 
 def _ends(site: str, support: constraints.Constraint) -> tuple[Any, Any]:
     """
-    Return the ends of the interval in which the elements of a latent lie, None where there is none.
+    Return the ends of the interval that contains the elements of a latent; None for an infinite
+    end.
     """
     while isinstance(support, constraints.independent):
         support = support.base_constraint
@@ -175,7 +176,7 @@ def _ends(site: str, support: constraints.Constraint) -> tuple[Any, Any]:
 
 
 def _onto(low: Tensor | None, high: Tensor | None) -> list[Transform]:
-    """Return transforms from the real numbers onto an interval, which may have one end or none."""
+    """Return transforms from the real numbers onto an interval, a half-line or the real line."""
     if low is not None and high is not None:
         return [SigmoidTransform(cache_size=1), AffineTransform(low, high - low, cache_size=1)]
     if low is not None:

@@ -20,8 +20,8 @@ class LatentGenerator(PyroModule):
 
     :param outer: a module from ``(*, Q)`` to ``(*, D)`` or ``(*, *data_shape)``.
     :param data_shape: shape of one datum, of ``D`` elements.
-    :param mean: mean of one latent under the reference.
-    :param spread: standard deviation of one latent under the reference.
+    :param mean: mean of a latent under the reference.
+    :param spread: standard deviation of a latent under the reference.
     :raises ValueError: for a spread that is not positive and numbers that are not finite.
 
     >>> import torch
@@ -90,7 +90,7 @@ class KARTGenerator(LatentGenerator):
 
     See Raj 2025, arXiv:2506.14167, Eq. 7 and 10.
 
-    The argument of the outer functions includes a shift and a scale of the inner sums. They don't
+    The inner sums are shifted and scaled before they enter the outer functions. This does not
     change what can be represented.
 
     :param outer: the outer functions, a module from ``(*, Q)`` to ``(*, D)``.

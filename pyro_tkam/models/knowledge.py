@@ -1,4 +1,7 @@
-"""Prior knowledge: tilted densities fitted to samples, a density or a formula before training."""
+"""
+Prior knowledge: tilted densities that are fitted to samples, a density or a formula before
+training.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ from pyro_tkam.ops._points import aligned
 
 LogDensity = Callable[[Tensor], Tensor]
 Features = Callable[[Tensor], Tensor]
-#: from the features, nodes ``(n, *batch)`` and weights to what the target expects of the features,
-#: ``(*batch, F)``
+#: from the features, nodes ``(n, *batch)`` and weights to expectations of the features under a
+#: target, ``(*batch, F)``
 Moments = Callable[[Features, Tensor, Tensor], Tensor]
 
 _NEWTON_STEPS = 60
@@ -79,7 +82,7 @@ def of_formula(formula: Any) -> Moments:
     return of_density(log_density)
 
 
-#: what a target expects, by the name of the argument that gives it
+#: expectations under a target, by the name of the argument that specifies it
 MOMENTS: dict[str, Callable[[Any], Moments]] = {
     "samples": of_samples,
     "density": of_density,
@@ -106,8 +109,7 @@ def fit_tilt(
     :param moments: the features' expectations under the target.
     :param ridge: :math:`λ`, positive.
     :raises ValueError: for a ridge that is not positive and finite, a bank with a constraint, and
-        whatever ``moments``
-        raises.
+        whatever ``moments`` raises.
     :raises TypeError: for a bank whose coefficients, scales or weights are random.
     """
     check_learned(energies, energies.weight_names, "a fit")
@@ -128,10 +130,11 @@ def fit_tilt(
 
 def _maximize(features: Tensor, offset: Tensor, target: Tensor, ridge: float) -> Tensor:
     """
-    Run Newton's method, all densities at once, and return ``θ`` of the shape of ``target``.
+    Run Newton's method for all densities at once, and return ``θ`` with the shape of ``target``.
 
-    :param features: at the nodes, shape ``(n, *grid_batch, F)``.
-    :param offset: log of reference density times weight, shape ``(n, *reference_batch)``.
+    :param features: features at the nodes, shape ``(n, *grid_batch, F)``.
+    :param offset: log of the reference density times the quadrature weight, shape ``(n,
+        *reference_batch)``.
     """
     products = (features.unsqueeze(-1) * features.unsqueeze(-2)).flatten(-2)
     diagonal = ridge * torch.eye(target.shape[-1], dtype=target.dtype, device=target.device)
@@ -155,7 +158,7 @@ def _maximize(features: Tensor, offset: Tensor, target: Tensor, ridge: float) ->
         step = torch.linalg.solve(
             covariance + diagonal, (target - mean - ridge * theta).unsqueeze(-1)
         ).squeeze(-1)
-        # The best of several lengths, none among them.
+        # The best of several step lengths, including 0.
         steps = torch.stack([theta + length * step for length in (*_STEP_SIZES, 0.0)])
         best = torch.stack([objective(each) for each in steps]).argmax(0)
         theta = steps.gather(0, best[None, ..., None].expand(1, *theta.shape)).squeeze(0)

@@ -1,4 +1,4 @@
-"""Data with a class: a label coupled to the latents, known in some, all or no rows."""
+"""Data with class labels: a label coupled to the latents, known in some, all or no rows."""
 
 from typing import Any
 
@@ -30,15 +30,15 @@ class LabeledTKAM(PyroModule):
 
     The prior ``p(z) = Σ_y w_y p(z | y)`` and ``p(y | z)`` come from the same label energies (the
     symbol-vector coupling of Pang and Wu 2021, arXiv:2108.11556; Raj 2025, arXiv:2506.14167, Sec.
-    5.2). Data without a label therefore also train prior and generator, draws given a label are
-    exact, and ``p(y | x) = E[p(y | z) | x]``. Sites: ``"z"``, ``"label"`` and ``"x"``, in the plate
-    ``"data"``.
+    5.2). Therefore, data without a label also train the prior and the generator, draws given a
+    label are exact, and ``p(y | x) = E[p(y | z) | x]``. Sites: ``"z"``, ``"label"`` and ``"x"``, in
+    the plate ``"data"``.
 
     :param prior: the coupled prior.
     :param generator: module from latents ``(*batch, Q)`` to the likelihood's argument.
     :param likelihood: from the generator's output to a distribution of data.
-    :param label_weight: factor of ``log p(y | z)``. With a guide, set it above 1 if only a few of
-        many data have a label. Without a guide, leave it at 1, because it would sharpen the
+    :param label_weight: factor of ``log p(y | z)``. With a guide, set it above 1 if only a small
+        share of the data has a label. Without a guide, leave it at 1, because it would sharpen the
         importance weights too.
     :raises ValueError: for a weight that is not positive.
 
@@ -109,7 +109,10 @@ class LabeledTKAM(PyroModule):
     def _scores_apart(
         self, prior: LabeledTilted | LabeledAutoregressive, label: Tensor | None
     ) -> bool:
-        """Tell whether one label's density is enough for each row, where all labels cost much."""
+        """
+        Tell whether to evaluate only the density of each row's own label. This is cheaper for
+        autoregressive priors, and possible if all labels are known.
+        """
         if label is None or self.label_weight != 1 or not isinstance(prior, LabeledAutoregressive):
             return False
         return is_concrete(label) and bool((label >= 0).all())

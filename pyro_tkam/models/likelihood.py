@@ -1,4 +1,4 @@
-"""Distributions of data around the generator's output."""
+"""Distributions of data given the generator's output."""
 
 from typing import ClassVar
 
@@ -25,7 +25,7 @@ class Likelihood(PyroModule):
     :raises ValueError: for a negative number.
     """
 
-    #: whether data are integers instead of numbers of the output's dtype
+    #: whether data are integers; otherwise they have the dtype of the output
     takes_integers: ClassVar[bool] = False
 
     def __init__(self, event_dim: int = 1) -> None:
@@ -34,7 +34,7 @@ class Likelihood(PyroModule):
 
     def noiseless(self, output: Tensor) -> Tensor:
         """
-        Return a datum without the likelihood's noise: its mean.
+        Return data without the likelihood's noise: their mean.
 
         :param output: the generator's output.
         :return: shape ``(*batch, *event)``.
@@ -132,8 +132,8 @@ class ContinuousBernoulliLikelihood(Likelihood):
 
 class CategoricalLikelihood(Likelihood):
     """
-    A symbol at every position, with probabilities ``softmax(output)``; a single label with
-    ``event_dim=0``.
+    A symbol at each position with probabilities ``softmax(output)``; with ``event_dim=0``, a single
+    label.
 
     :param event_dim: number of dimensions of one datum.
 

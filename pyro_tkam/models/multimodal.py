@@ -1,4 +1,4 @@
-"""Several kinds of data from one latent, any of which may be missing."""
+"""Several kinds of data (modalities) generated from one latent; any of them may be missing."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,7 +24,7 @@ Data = Mapping[str, Tensor]
 
 class Heads(PyroModule):
     """
-    One generator per modality, on shared features.
+    One generator per modality, all with the same input features.
 
     :param heads: modules from features to each modality's output, by name.
     :param trunk: module from latents to features; None passes the latents through.
@@ -48,7 +48,7 @@ class Heads(PyroModule):
         """
         Generate all modalities.
 
-        :param z: latents, as the trunk takes them.
+        :param z: latents, the trunk's input.
         """
         features = self.trunk(z)
         return {name: head(features) for name, head in self.heads.items()}
@@ -68,7 +68,7 @@ class MultimodalTKAM(PyroModule):
     :param generator: module from latents to a dictionary of outputs, such as :class:`Heads`.
     :param likelihoods: map from each output to a distribution, by the modality's name.
     :param coupling: ``"independent"`` or ``"shared"``.
-    :raises ValueError: for an unknown coupling and no modality.
+    :raises ValueError: for an unknown coupling and if there is no modality.
 
     >>> from pyro_tkam.models import CategoricalLikelihood, GaussianLikelihood
     >>> from pyro_tkam.models import MixturePrior, TiltedPrior
@@ -116,7 +116,7 @@ class MultimodalTKAM(PyroModule):
             draw.
         :return: the modalities that are observed or drawn.
         :raises ValueError: for names that are not modalities, different or zero numbers of rows,
-            masks without ``x`` or of the wrong shape, rows without any modality, observed values
+            masks without ``x`` or with the wrong shape, rows without any modality, observed values
             that are not finite or of the wrong shape, a missing or too small ``size``, and
             ``coupling="shared"`` with a prior without inner indices.
         :raises TypeError: for values whose dtype differs from the generator's output.
@@ -205,14 +205,14 @@ class MultimodalTKAM(PyroModule):
         guide: Any = None,
     ) -> dict[str, Tensor]:
         """
-        Return every modality's posterior mean given the observed ones; for labels and symbols,
-        return their probabilities.
+        Return the posterior mean of each modality given the observed ones; for labels and symbols,
+        their posterior probabilities.
 
         ``E[x_m | x] = Σ_s w_s E[x_m | z_s]``, with importance weights. Text has no mean: for a
         model with a :class:`~pyro_tkam.models.SequenceLikelihood`, use :meth:`complete` instead.
 
-        :param x: observed modalities, as in :meth:`forward`.
-        :param observed: which rows have them, as in :meth:`forward`.
+        :param x: observed modalities, see :meth:`forward`.
+        :param observed: rows that have them, see :meth:`forward`.
         :param num_particles: number of draws.
         :param guide: a guide that takes the model's arguments; None draws from the prior, once for
             all data.
@@ -238,11 +238,11 @@ class MultimodalTKAM(PyroModule):
         guide: Any = None,
     ) -> dict[str, Tensor]:
         """
-        Draw every modality once from its posterior given the observed ones, without the
+        Draw all modalities once from their posterior given the observed ones, without the
         likelihoods' noise.
 
-        :param x: observed modalities, as in :meth:`forward`.
-        :param observed: which rows have them, as in :meth:`forward`.
+        :param x: observed modalities, see :meth:`forward`.
+        :param observed: rows that have them, see :meth:`forward`.
         :param num_particles: number of draws to choose from.
         :param guide: as in :meth:`conditional`.
         :return: by name, shape ``(batch, *event)``.
@@ -255,7 +255,7 @@ class MultimodalTKAM(PyroModule):
         return {name: self.likelihoods[name].noiseless(output) for name, output in outputs.items()}
 
     def _outputs(self, values: Data) -> dict[str, Tensor]:
-        """Generate from given values of the latent site."""
+        """Generate all modalities from values of the latent site."""
         with poutine.block(), poutine.condition(data=dict(values)):
             return self.generator(COUPLINGS[self.coupling](self.prior()))
 
@@ -276,8 +276,8 @@ def average(weights: Tensor, values: Tensor) -> Tensor:
 
 def _picked(values: Tensor, index: Tensor) -> Tensor:
     """
-    Take a draw for each datum from ``(draw, batch, *event)``, or ``(draw, 1, *event)`` where data
-    share them.
+    Select one draw for each datum from ``(draw, batch, *event)``, or from ``(draw, 1, *event)`` if
+    data share the draws.
     """
     rows = torch.arange(len(index), device=index.device)
     return values[index, rows if values.shape[1] > 1 else 0]
@@ -285,7 +285,7 @@ def _picked(values: Tensor, index: Tensor) -> Tensor:
 
 def _filled(name: str, value: Tensor, mask: Tensor) -> Tensor:
     """
-    Put zeros, which every likelihood takes, where a modality is missing, and check what is there.
+    Fill missing rows with zeros, which every likelihood accepts, and check the observed values.
     """
     value = torch.where(mask.reshape(-1, *[1] * (value.dim() - 1)), value, torch.zeros_like(value))
     if is_concrete(value) and not bool(torch.isfinite(value).all()):

@@ -1,4 +1,4 @@
-"""What the presets share: options of their networks, and the generators by name."""
+"""What the presets have in common: options of their networks, and the generators by name."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,23 +20,24 @@ class NetworkOptions:
     """
     Options that all presets of :class:`~pyro_tkam.models.TKAM` take.
 
-    :param degree: degree of splines and polynomials, of energies and generator; other bases ignore
-        it.
+    :param degree: degree of the splines and polynomials of energies and generator; other bases
+        ignore it.
     :param trainable_width: train the widths of basis functions, one for each bank of energies and
         each layer.
-    :param hidden_range: how hidden features of the generator reach the next grid: ``"none"``, or
-        strictly by ``"sigmoid"`` or ``"affine"``, see :class:`~pyro_tkam.nn.KAN`.
-    :param generator: ``"kan"``; or, where the representation theorem is relaxed,
-        ``"convolutional"`` (any square images) or the paper's networks ``"svhn"`` and
-        ``"cifar10"`` (images of shape ``(3, 32, 32)``).
-    :param learned_noise: learn the noise scale, from ``noise_scale`` on.
+    :param hidden_range: how hidden features of the generator are mapped to the next grid:
+        ``"none"``; or ``"sigmoid"`` or ``"affine"``, which never leave it, see
+        :class:`~pyro_tkam.nn.KAN`.
+    :param generator: ``"kan"``; or, for models that relax the representation theorem,
+        ``"convolutional"`` (any square images) or the paper's networks ``"svhn"`` and ``"cifar10"``
+        (images of shape ``(3, 32, 32)``).
+    :param learned_noise: learn the noise scale, starting from ``noise_scale``.
     :param standardized: let the generator work in standardized units of the data, see
-        :class:`~pyro_tkam.models.StandardizedLikelihood`; ``noise_scale`` is in them, too.
-    :param energy_constraint: of the prior's energies: ``"none"``, ``"increasing"``,
+        :class:`~pyro_tkam.models.StandardizedLikelihood`; ``noise_scale`` is in these units, too.
+    :param energy_constraint: constraint on the prior's energies: ``"none"``, ``"increasing"``,
         ``"decreasing"``, ``"even"`` or ``"periodic"``, see
         :class:`~pyro_tkam.nn.UnivariateFunctions`.
     :param energy_periods: number of periods of periodic energies in the prior's interval.
-    :param edge_constraint: of the edges of a generator that is a KAN, by the same names.
+    :param edge_constraint: constraint on the edges of a KAN generator, with the same choices.
     :param edge_periods: number of periods of periodic edges in their grids.
     """
 
@@ -58,7 +59,7 @@ class NetworkOptions:
         text("edge_constraint", self.edge_constraint)
 
     def energies(self) -> dict[str, Any]:
-        """Return the options of energies."""
+        """Return the options of the energies."""
         return self._functions(self.energy_constraint, self.energy_periods)
 
     def edges(self) -> dict[str, Any]:
@@ -71,7 +72,7 @@ class NetworkOptions:
             "trainable_width": self.trainable_width,
             "constraint": constraint,
             "periods": periods,
-            # Beyond the grid, falling to zero would break a constraint.
+            # Functions that fall to zero outside the grid would violate a constraint.
             "extrapolation": "zero" if constraint == "none" else "linear",
         }
 
@@ -87,9 +88,10 @@ class NetworkOptions:
         layer_norm: bool,
     ) -> nn.Module:
         """
-        Make the network from ``inputs`` standardized latents to the elements of a datum.
+        Make the network that maps ``inputs`` standardized latents to the elements of a datum.
 
-        :raises ValueError: for an unknown generator, and options that only a KAN has.
+        :raises ValueError: for an unknown generator, and for another generator with options that
+            only a KAN has.
         """
         one_of("generator", self.generator, GENERATORS)
         if self.standardized and output != "none":
@@ -127,7 +129,7 @@ class NetworkOptions:
 
 
 def reference_moments(reference: str) -> tuple[float, float]:
-    """Return mean and variance of a reference density on its interval."""
+    """Return the mean and variance of a reference density on its interval."""
     with torch.no_grad():
         plain = ExponentiallyTilted(torch.zeros_like, reference)
         return float(plain.mean), float(plain.variance)

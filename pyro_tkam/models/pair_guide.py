@@ -21,14 +21,14 @@ def check_pairs(
     model: Seq2SeqTKAM, source: Tensor, target: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """
-    Refuse what are no sequences of a model, and pairs of different numbers.
+    Check that sequences fit a model and that there are as many sources as targets.
 
     :param model: the model.
     :param source: integers, shape ``(batch, length)``.
     :param target: likewise, or None.
-    :return: both as they are.
-    :raises TypeError: for what are no integers.
-    :raises ValueError: for other shapes, symbols outside the alphabets, and no rows.
+    :return: both, unchanged.
+    :raises TypeError: for tensors that don't hold integers.
+    :raises ValueError: for other shapes, symbols outside the alphabets, and tensors without rows.
     """
     dense("source", source)
     checked_sequences("source", source, model.source_decoder)
@@ -46,13 +46,14 @@ class PairGuide(PyroModule):
     """
     ``q(z | source)`` and ``q(z | source, target)``, Gaussians whose networks read the sequences.
 
-    The first reads the features of the model's own encoder, whose parameters stay the model's. The
-    second moves it by what an encoder of the target finds, which attends to the encoded source, and
-    by :func:`~pyro_tkam.nn.ended_excess`: which symbols the target has more or less of than the
-    decoder predicts without knowing it. Without these, it says nothing that the source leaves open.
-    It takes the arguments of the model,
-    so that it works with any objective that takes a guide, and with the evidence of sources alone
-    or of pairs. Train both with :class:`PairELBO`.
+    The first reads the features of the model's encoder, whose parameters remain parameters of the
+    model. The second adds two corrections to the output for the first. One comes from an encoder of
+    the target, which attends to the encoded source. The other comes from
+    :func:`~pyro_tkam.nn.ended_excess`: which symbols are more or less frequent in the target than
+    the decoder predicts at the mean of ``q(z | source)``. Without these corrections, the second
+    would carry no information beyond the source. The guide takes the arguments of the model, so it
+    works with any objective that takes a guide, and for the evidence of sources alone or of pairs.
+    Train guide and model with :class:`PairELBO`.
 
     :param model: the model.
     :param num_layers: number of layers of the target's encoder.
@@ -68,7 +69,7 @@ class PairGuide(PyroModule):
     def __init__(self, model: Seq2SeqTKAM, num_layers: int = 1) -> None:
         instance("model", model, Seq2SeqTKAM, "a Seq2SeqTKAM")
         super().__init__()
-        self._model = (model,)  # whose parameters are not the guide's
+        self._model = (model,)  # in a tuple, so that its parameters are not the guide's
         decoder = model.target_decoder
         width = model.encoder.width
         self.latent_dim = decoder.latent_dim
@@ -88,7 +89,7 @@ class PairGuide(PyroModule):
         )
         self.from_excess = PyroModule[nn.Linear](decoder.num_classes, self.latent_dim)
         nn.init.normal_(self.from_excess.weight, std=0.3)
-        with torch.no_grad():  # both start near the prior's reference
+        with torch.no_grad():  # both posteriors start near the prior's reference
             for network in (self.alone, self.both):
                 network[-1].weight.mul_(0.1)
 
@@ -99,7 +100,7 @@ class PairGuide(PyroModule):
         Draw the latents of a mini-batch.
 
         :param source: integers, shape ``(batch, length)``.
-        :param target: their targets, likewise, or None for the guide from the source alone.
+        :param target: targets, of the same form; None draws from ``q(z | source)``.
         :param size: the length of the whole data set.
         :return: shape ``(batch, Q)``.
         """
@@ -115,7 +116,7 @@ class PairGuide(PyroModule):
 
         :param encoded: the source, encoded by the model's encoder.
         :param target: integers, shape ``(batch, length)``, or None.
-        :return: of batch shape ``(batch,)`` and event shape ``(Q,)``.
+        :return: a distribution of batch shape ``(batch,)`` and event shape ``(Q,)``.
         """
         pooled = encoded.pooled()
         output = at_least_single(self.alone(pooled))
@@ -126,7 +127,7 @@ class PairGuide(PyroModule):
             decoder = self._model[0].target_decoder
             with torch.no_grad():
                 excess = ended_excess(decoder, expected, target, encoded)
-            moved = at_least_single(self.from_excess(excess.asinh()))  # long targets exceed by much
+            moved = at_least_single(self.from_excess(excess.asinh()))  # asinh tames long targets
             output = output + nn.functional.pad(moved, (0, self.latent_dim))
         location, log_scale = output.chunk(2, -1)
         return Normal(location, log_scale.exp(), validate_args=False).to_event(1)

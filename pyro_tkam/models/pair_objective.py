@@ -1,4 +1,4 @@
-"""The objective that trains two sequences, their shared latent, and both of its guides."""
+"""The objective for a model of two sequences with a shared latent and for both of its guides."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from pyro_tkam.ops.symbols import END, UNKNOWN
 @dataclass(frozen=True)
 class PairTerms:
     """
-    The terms of the bounds, one for each pair, in nats; ``z`` is drawn from ``q(z | source,
-    target)``.
+    The terms of the bounds for each pair, in nats; ``z`` is drawn from ``q(z | source, target)``.
 
     :param source: ``log p(source | z)``.
     :param target: ``log p(target | z, source)``.
-    :param information: ``log q(z | source, target) - log p(z)``, what the latent says of the pair.
-    :param beyond: ``KL(q(z | source, target) || q(z | source))``, what it says beyond the source.
+    :param information: ``log q(z | source, target) - log p(z)``, an estimate of the information in
+        the latent about the pair.
+    :param beyond: ``KL(q(z | source, target) || q(z | source))``, the information beyond the
+        source.
     """
 
     source: Tensor
@@ -39,13 +40,13 @@ class PairTerms:
 
     @property
     def metrics(self) -> dict[str, Tensor]:
-        """Their means, by name."""
+        """The means of the terms, by name."""
         return {name: value.detach().mean() for name, value in vars(self).items()}
 
 
 class PairELBO(MaximumLikelihood):
     r"""
-    Two evidence lower bounds of pairs: of both sequences, and of the target given the source.
+    Two evidence lower bounds for pairs: of both sequences, and of the target given the source.
 
     .. math:: \log p(s, t) \ge E_{q(z|s,t)}[\log p(s|z) + \log p(t|z,s) + \log p(z) - \log q(z|s,t)]
 
@@ -53,16 +54,16 @@ class PairELBO(MaximumLikelihood):
         - KL(q(z|s,t) \| q(z|s))
 
     The first trains the model. The second trains generation in one pass, ``z ~ q(z | s)`` and then
-    ``t``, with ``q(z | s)`` as the learned prior of a conditional autoencoder (Sohn et al. 2015).
-    A decoder that reads what it has written can do without a latent (Bowman et al. 2016,
-    arXiv:1511.06349), so that ``free_nats`` of each divergence cost nothing (Kingma et al. 2016,
-    arXiv:1606.04934): the latent then says that much about the target beyond the source. Within
-    the free nats, ``q(z | s, t)`` does not feel the divergence, but ``p(z)`` and ``q(z | s)`` go on
-    to learn its draws, so that one pass draws latents that the decoder knows. ``statistics`` holds
-    the last :class:`PairTerms`.
+    ``t``. There, ``q(z | s)`` is the learned prior of a conditional autoencoder (Sohn et al. 2015).
+    An autoregressive decoder can learn to ignore the latent (Bowman et al. 2016, arXiv:1511.06349).
+    Therefore, ``free_nats`` of each divergence cost nothing (Kingma et al. 2016, arXiv:1606.04934),
+    so the latent can carry that much information about the target beyond the source. Within the
+    free nats, ``q(z | s, t)`` gets no gradient from the divergence. The priors ``p(z)`` and ``q(z |
+    s)`` still learn from its draws, so that one pass draws latents that the decoder has been
+    trained on. ``statistics`` holds the last :class:`PairTerms`.
 
-    :param free_nats: nats of each mean divergence that are free; 0 gives the bounds themselves.
-    :param unknown_share: share of the source's symbols that the encoder reads as unknown, which
+    :param free_nats: nats of each mean divergence that cost nothing; 0 gives the bounds themselves.
+    :param unknown_share: share of the source's symbols that the encoder reads as unknown. This
         trains the symbol 1 and keeps the model from relying on single symbols.
     :raises ValueError: for negative nats and a share outside [0, 1].
 
@@ -85,10 +86,10 @@ class PairELBO(MaximumLikelihood):
         self, model: Seq2SeqTKAM, guide: PairGuide, source: Tensor, target: Tensor
     ) -> PairTerms:
         """
-        Return the terms of both bounds at one draw for each pair.
+        Return the terms of both bounds, with one draw of the latent for each pair.
 
         :param model: the model.
-        :param guide: its guide.
+        :param guide: the model's guide.
         :param source: integers, shape ``(batch, length)``.
         :param target: likewise.
         """
@@ -98,7 +99,10 @@ class PairELBO(MaximumLikelihood):
     def _terms(
         self, model: Seq2SeqTKAM, guide: PairGuide, source: Tensor, target: Tensor
     ) -> tuple[PairTerms, Callable[[], tuple[Tensor, Tensor]]]:
-        """Return the terms, and what gives the nats that both priors of a latent give the draw."""
+        """
+        Return the terms, and a function that returns the negative log densities of both priors at
+        the draws, which it holds fixed.
+        """
         encoded = model.encoder(self.read(source))
         prior = model.prior()
         alone = guide.posterior(encoded)
@@ -118,7 +122,8 @@ class PairELBO(MaximumLikelihood):
 
     def read(self, source: Tensor) -> Tensor:
         """
-        Return sources of which ``unknown_share`` of the symbols is unknown, drawn at random.
+        Return sources in which a random share ``unknown_share`` of the symbols is replaced by
+        unknown.
 
         :param source: integers, shape ``(batch, length)``.
         """
@@ -142,10 +147,10 @@ class PairELBO(MaximumLikelihood):
         Return minus the sum of both bounds as a scalar.
 
         :param model: the model.
-        :param guide: its guide.
+        :param guide: the model's guide.
         :param source: integers, shape ``(batch, length)``.
         :param target: likewise.
-        :param size: length of the whole data set; None takes that of the batch.
+        :param size: length of the whole data set; None takes the length of the batch.
         :return: nats, scaled from the mini-batch to all data.
         """
         _check(model, guide, source, target)
@@ -153,15 +158,15 @@ class PairELBO(MaximumLikelihood):
         terms, learn = self._terms(model, guide, source, target)
         self.statistics = terms
         costs: Iterable[Tensor] = (terms.information.mean(), terms.beyond.mean())
-        if self.free_nats:  # an estimate of a divergence may be negative
+        if self.free_nats:  # without free nats, keep estimates of a divergence that are negative
             costs = map(self._cost, costs, (nats.mean() for nats in learn()))
         bound = (terms.source + 2 * terms.target).mean() - sum(costs)
         return -bound * rows
 
     def _cost(self, divergence: Tensor, nats: Tensor) -> Tensor:
         """
-        Return a mean divergence, or the free nats where it is less; then only the prior learns, by
-        the nats that it gives draws that are held.
+        Return a mean divergence, or the free nats if it is smaller. In that case only the prior
+        learns, from its negative log density ``nats`` at draws that are held fixed.
         """
         free = self.free_nats + (nats - nats.detach())
         return torch.where(divergence < self.free_nats, free, divergence)

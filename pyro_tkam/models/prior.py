@@ -89,8 +89,8 @@ class TiltedPrior(PyroModule):
         """
         Move the knots of the energies to the latents; the interval stays fixed.
 
-        Energies that differ only in the last of several batch dimensions share a grid and therefore
-        the nodes of their tables.
+        If there are several batch dimensions, energies that differ only in the last one share a
+        grid and therefore the nodes of their tables.
 
         :param samples: latents, shape ``(N, *batch_shape)``.
         :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for
@@ -142,7 +142,6 @@ class TiltedPrior(PyroModule):
             wrong shape or outside the interval, for a target without mass or with values that are
             not finite on the interval, and for a ridge that is not positive and finite.
         :raises TypeError: for samples that are not a tensor, a formula that is neither text nor an
-            expression, and random coefficients, scales or weights.
             expression, and for coefficients, scales or weights that are random.
 
         >>> prior = TiltedPrior((), "gaussian", basis="bspline")
@@ -265,10 +264,11 @@ class MixturePrior(PyroModule):
 
         :param latents: posterior draws of the data, shape ``(draw, data, *batch)``, or ``(draw, 1,
             *batch)`` if the data share draws.
-        :param weights: of the draws of each datum, shape ``(draw, data)``; they sum to one over
-            draws.
-        :param penalty: ``λ``, in data.
-        :param size: number of data that these represent; None takes their number.
+        :param weights: weights of the draws of each datum, shape ``(draw, data)``; they sum to one
+            over draws.
+        :param penalty: ``λ``, in numbers of data.
+        :param size: number of data that ``latents`` represent; None takes the number in
+            ``latents``.
         :return: the counts ``N``, shape ``(*batch, K)``.
         :raises ValueError: for a penalty that is negative or not finite.
 
@@ -293,7 +293,7 @@ class MixturePrior(PyroModule):
         counts = counts * ((size or weights.shape[1]) / weights.shape[1])
         largest = counts == counts.amax(-1, keepdim=True)
         kept = torch.where(largest, counts - penalty, (counts - penalty).clamp_min(0))
-        kept = torch.where(largest & (kept <= 0), 1.0, kept)  # the largest always stays
+        kept = torch.where(largest & (kept <= 0), 1.0, kept)  # the largest component always stays
         self.logits.copy_((kept / kept.sum(-1, keepdim=True)).log())
         self.logits.requires_grad_(False)
         return counts
@@ -403,7 +403,7 @@ class LabeledPrior(PyroModule):
         Start from prior knowledge: fit the latents' densities given each label to samples, a
         density or a formula.
 
-        :param samples: values inside the interval, of shape ``(N,)``; ``(N, Q)``, the same for all
+        :param samples: values inside the interval, of shape ``(N,)``; ``(N, Q)``, used for all
             labels; or ``(N, num_labels, Q)``.
         :param options: ``density``, ``formula`` and ``ridge`` of :meth:`TiltedPrior.fit`; a density
             may return values of shape ``(*, num_labels, Q)``.
@@ -474,7 +474,7 @@ def _formulas(
     index: tuple[int, ...],
     **options: Any,
 ) -> list[Candidate]:
-    """Find formulas for the log density at one place of a batch."""
+    """Find formulas for the log density of one element of a batch."""
     shape = density.batch_shape
     _checks.sequence("index", index, "whole numbers")
     for each in index:
@@ -492,11 +492,11 @@ def _formulas(
 
 def check_reweighing(penalty: float, size: int | None) -> None:
     """
-    Refuse numbers with which :meth:`MixturePrior.reweigh` can't count.
+    Check the numbers that :meth:`MixturePrior.reweigh` takes.
 
-    :param penalty: at least 0.
-    :param size: at least 1, or None.
-    :raises TypeError: for what is no number.
+    :param penalty: a number of at least 0.
+    :param size: a number of at least 1, or None.
+    :raises TypeError: for anything but numbers.
     :raises ValueError: for other numbers.
     """
     _checks.number("penalty", penalty, at_least=0.0)
@@ -532,7 +532,7 @@ def update_grids(part: Any, samples: Tensor, **options: Any) -> tuple[GridUpdate
     The first grid of a network keeps its interval, because latents stay inside it. Hidden grids
     grow as needed.
 
-    :param part: any object; without ``update_grid``, it has no grid.
+    :param part: any object; nothing is done if it has no ``update_grid``.
     :param samples: its inputs.
     :param options: passed on.
     """

@@ -1,4 +1,4 @@
-"""A sequence from a sequence: both from one latent, the target also from the source."""
+"""Sequence to sequence: both depend on one latent, and the target also depends on the source."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class EndedSequence(TorchDistribution):
         Return the distribution with a larger batch shape; nothing is copied.
 
         :param batch_shape: shape to which ``batch_shape`` broadcasts.
-        :raises ValueError: for a shape to which it does not.
+        :raises ValueError: for any other shape.
         """
         batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: EndedSequence = self._get_checked_instance(EndedSequence, _instance)
@@ -86,7 +86,8 @@ class EndedSequence(TorchDistribution):
         """
         Return the log probability of sequences.
 
-        :param value: integers, shape ``(*sample, *batch, length)``, or what broadcasts with it.
+        :param value: integers, shape ``(*sample, *batch, length)``, or a shape that broadcasts
+            against it.
         :return: shape ``(*sample, *batch)``, in nats per sequence.
         :raises ValueError: for more than ``max_length`` symbols, and symbols outside the alphabet.
         :raises TypeError: for symbols that are not integers.
@@ -112,15 +113,15 @@ class Seq2SeqTKAM(PyroModule):
     Two sequences that share one latent: ``p(z) p(source | z) p(target | z, source)``.
 
     The decoder of the target attends to the latent and to the encoded source (the text-to-text
-    models of Raj 2025, arXiv:2506.14167, Sec. 5.2). The latent carries what the source leaves open,
-    if it is trained to; see :class:`PairELBO`. Sequences are integers that end before their first
-    0; 1 stands for unknown symbols. Sites: ``"z"``, ``"source"`` and ``"target"``, in the plate
-    ``"data"``. :meth:`TKAM.seq2seq` makes one from sizes.
+    models of Raj 2025, arXiv:2506.14167, Sec. 5.2). With suitable training, the latent carries what
+    the source leaves open; see :class:`PairELBO`. Sequences are integers that end before their
+    first 0; 1 stands for unknown symbols. Sites: ``"z"``, ``"source"`` and ``"target"``, in the
+    plate ``"data"``. :meth:`TKAM.seq2seq` makes one from sizes.
 
     :param prior: module that returns the current prior when called without arguments.
-    :param source_decoder: from latents to sources.
-    :param encoder: of sources, as wide as ``target_decoder``.
-    :param target_decoder: from latents and encoded sources to targets.
+    :param source_decoder: maps latents to sources.
+    :param encoder: encodes sources, with the width of ``target_decoder``.
+    :param target_decoder: maps latents and encoded sources to targets.
 
     >>> from pyro_tkam.models import TKAM, PairGuide
     >>> model = TKAM.seq2seq(7, 9, max_source=5, max_target=6, latent_dim=3, width=8,
@@ -161,12 +162,12 @@ class Seq2SeqTKAM(PyroModule):
 
         :param source: a mini-batch of sources, integers of shape ``(batch, length)``, or None to
             draw both sequences.
-        :param target: their targets, likewise, or None for sources alone: then the model is ``p(z)
+        :param target: targets, of the same form; None for sources alone, with the model ``p(z)
             p(source | z)``.
         :param size: with ``source``, the length of the whole data set, which sets the scale of the
             plate; without, the number of rows to draw.
         :return: the sequences that are observed or drawn, padded with 0 to the longest lengths.
-        :raises ValueError: for a target without a source or with another number of rows, sequences
+        :raises ValueError: for targets without sources or with another number of rows, sequences
             that are too long, symbols outside the alphabet, and a missing or too small ``size``.
         :raises TypeError: for symbols that are not integers.
         """
@@ -209,7 +210,7 @@ class Seq2SeqTKAM(PyroModule):
 
         :param num: number of pairs.
         :return: sources and targets, shapes ``(num, max_source)`` and ``(num, max_target)``.
-        :raises ValueError: for fewer than one.
+        :raises ValueError: for fewer than one pair.
         """
         check_sizes(None, num, "num")
         with PYRO, poutine.block():
@@ -228,8 +229,8 @@ class Seq2SeqTKAM(PyroModule):
         :param source: integers, shape ``(batch, length)``.
         :param guide: gives ``q(z | source)``.
         :param num: number of targets for each source.
-        :param num_beams: None draws the symbols too; otherwise only the latent is drawn, and its
-            most probable target is searched for with so many beams.
+        :param num_beams: None draws the symbols, too; otherwise only the latent is drawn, and a
+            search with this many beams finds its most probable target.
         :return: integers of shape ``(num, batch, max_target)``.
         """
         check_sizes(None, num, "num")
@@ -253,8 +254,8 @@ class Seq2SeqTKAM(PyroModule):
 
         :param source: integers, shape ``(batch, length)``.
         :param guide: gives ``q(z | source)``.
-        :param num_beams: number of targets, and of beginnings that the search keeps.
-        :param num_draws: number of draws of the latent, on which the beams are averaged; see
+        :param num_beams: number of targets, and of prefixes that the search keeps.
+        :param num_draws: number of draws of the latent over which probabilities are averaged; see
             :func:`~pyro_tkam.nn.beam_search`.
         :return: the best targets first, of shapes ``(batch, beams, max_target)`` and ``(batch,
             beams)``.
@@ -280,9 +281,9 @@ def checked_sequences(
     """
     Check sequences against a decoder's alphabet, and pad them to its longest length.
 
-    :param name: of the argument, for the error.
+    :param name: name of the argument, for the error.
     :param tokens: integers, shape ``(batch, length)``, or None.
-    :param decoder: what scores them.
+    :param decoder: the decoder that scores the sequences.
     """
     if tokens is None:
         return None

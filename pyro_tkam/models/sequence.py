@@ -1,4 +1,4 @@
-"""Sequences from a latent: the distribution of an autoregressive decoder."""
+"""Sequences given a latent: the distribution of an autoregressive decoder."""
 
 from typing import Any, ClassVar
 
@@ -17,11 +17,11 @@ from pyro_tkam.ops._precision import at_least_single
 
 def check_decoder(decoder: Any, z: Any, name: str = "z") -> None:
     """
-    Refuse what is no decoder, and latents that it does not read.
+    Check that an object is a decoder and that it can read the latents.
 
-    :param decoder: the argument of that name.
+    :param decoder: the value of the argument ``decoder``.
     :param z: latents.
-    :param name: of the latents.
+    :param name: name of the latents, for the error.
     :raises TypeError: for other types.
     :raises ValueError: for another shape.
     """
@@ -37,7 +37,7 @@ class DecodedSequence(TorchDistribution):
     """
     Sequences from a decoder, ``log p(x | z) = Σ_t log p(x_t | x_{<t}, z)``.
 
-    Scoring takes one pass over all positions. Drawing goes token by token, with a cache.
+    Scoring takes one pass over all positions. Sampling proceeds token by token, with a cache.
 
     :param decoder: the decoder.
     :param z: latents, shape ``(*batch, Q)``.
@@ -74,7 +74,7 @@ class DecodedSequence(TorchDistribution):
         Return the distribution with a larger batch shape; nothing is copied.
 
         :param batch_shape: shape to which ``batch_shape`` broadcasts.
-        :raises ValueError: for a shape to which it does not.
+        :raises ValueError: for any other shape.
         """
         batch_shape = expanded_shape(self.batch_shape, batch_shape)
         new: DecodedSequence = self._get_checked_instance(DecodedSequence, _instance)
@@ -87,7 +87,8 @@ class DecodedSequence(TorchDistribution):
         """
         Return the log probability of sequences.
 
-        :param value: integers, shape ``(*sample, *batch, length)``, or what broadcasts with it.
+        :param value: integers, shape ``(*sample, *batch, length)``, or a shape that broadcasts
+            against it.
         :return: shape ``(*sample, *batch)``, in nats per sequence.
         :raises ValueError: for sequences longer than the decoder's, and tokens outside its
             alphabet.
@@ -116,7 +117,7 @@ class SequenceLikelihood(Likelihood):
     Sequences from a decoder that attends to the latent and reads the tokens before each position.
 
     In a ``TKAM``, use ``torch.nn.Identity()`` as the generator, because the decoder needs the
-    latent and also reads data.
+    latent itself and also reads data.
 
     :param decoder: the decoder.
 

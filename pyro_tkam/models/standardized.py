@@ -1,4 +1,4 @@
-"""A Gaussian likelihood in the units of the data around a generator that works in standard ones."""
+"""A Gaussian likelihood in the units of the data for a generator in standardized units."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,12 +14,12 @@ from pyro_tkam.ops._arguments import dense, finite
 
 class StandardizedNormal(IsotropicNormal):
     """
-    ``x = shift + factor · y`` with ``y`` an :class:`~pyro_tkam.distributions.IsotropicNormal`.
+    ``x = shift + factor · y``, where ``y`` is an :class:`~pyro_tkam.distributions.IsotropicNormal`.
 
-    :param loc: of ``y``, shape ``(*batch, *event)``.
-    :param scale: of ``y``.
-    :param shift: broadcasts to ``event``.
-    :param factor: the same, positive.
+    :param loc: location of ``y``, shape ``(*batch, *event)``.
+    :param scale: scale of ``y``.
+    :param shift: the shift, which broadcasts to ``event``.
+    :param factor: the factor, positive, which broadcasts to ``event``.
     :param event_dim: number of event dimensions.
     """
 
@@ -56,7 +56,7 @@ class StandardizedNormal(IsotropicNormal):
         """
         Return the log density, in the units of the data.
 
-        :param value: shape ``(*sample, *batch, *event)``, or what broadcasts with it.
+        :param value: shape ``(*sample, *batch, *event)``, or a shape that broadcasts against it.
         """
         volume = self.factor.log().expand(self.event_shape).sum()
         return super().log_prob((value - self.shift) / self.factor) - volume
@@ -72,12 +72,12 @@ class StandardizedNormal(IsotropicNormal):
 
 class StandardizedLikelihood(GaussianLikelihood):
     r"""
-    ``x = m + s (x̃ + σ ε)``: the generator works in standardized units, everything else in those of
-    the data.
+    ``x = m + s (x̃ + σ ε)``: the generator works in standardized units, everything else in the
+    units of the data.
 
     Rows of features have a mean ``m`` and a standard deviation ``s`` for each feature; images and
-    other arrays have one of each, because the noise is the same in all their elements. A feature
-    that is constant keeps its unit. A guide network for the model reads standardized data.
+    other arrays have one of each, because the noise is the same in all their elements. A constant
+    feature keeps its unit (``s = 1``). A guide network for the model reads standardized data.
 
     :param noise_scale: ``σ``, in units of ``s``.
     :param data_shape: shape of one datum.
@@ -107,11 +107,11 @@ class StandardizedLikelihood(GaussianLikelihood):
     @torch.no_grad()
     def fit(self, rows: Tensor) -> None:
         """
-        Take mean and standard deviation from data.
+        Set the mean and the standard deviation to those of data.
 
-        :param rows: shape ``(num, *data_shape)``, at least two.
-        :raises TypeError: for what is no tensor of numbers.
-        :raises ValueError: for fewer, another shape, NaN and infinities.
+        :param rows: data, shape ``(num, *data_shape)``, at least two rows.
+        :raises TypeError: for anything but a tensor of numbers.
+        :raises ValueError: for fewer rows, another shape, NaN and infinities.
         """
         dense("rows", rows)
         if rows.shape[1:] != self.data_shape:
@@ -140,9 +140,9 @@ class StandardizedLikelihood(GaussianLikelihood):
 
 class Standardize(nn.Module):
     """
-    The map of data to standardized units, with which a guide network begins.
+    The map from data to standardized units, the first layer of a guide network.
 
-    :param likelihood: whose units to take.
+    :param likelihood: the likelihood that defines the units.
     """
 
     shift: Tensor

@@ -46,14 +46,17 @@ if TYPE_CHECKING:
 
 def _independent(prior: Any) -> Tensor:
     """
-    Draw every latent from its own density; a prior of this kind learns through its log density.
+    Draw each latent from its own density. The prior then learns through its log density.
     """
     return pyro.sample("z", prior.to_event(len(prior.batch_shape)))
 
 
 def _shared(prior: Any) -> Tensor:
-    """Push one uniform per inner index through all its inverse CDFs; the prior learns pathwise."""
-    if len(prior.batch_shape) < 2:  # plates may add dimensions
+    """
+    Push one uniform per inner index through all its inverse CDFs. The prior then learns through
+    gradients of the draws (pathwise).
+    """
+    if len(prior.batch_shape) < 2:  # plates may add dimensions, so more than two are allowed
         raise ValueError(
             "coupling must be 'independent' for a prior whose batch shape is not (Q, P), got "
             f"'shared' for {tuple(prior.batch_shape)}"
@@ -89,7 +92,7 @@ class TKAM(PyroModule):
     torch.Size([3, 784])
     """
 
-    _held: Any = None  # the prior, while runs of the model share it
+    _held: Any = None  # the prior, while several runs of the model share it
 
     def __init__(
         self,
@@ -239,7 +242,7 @@ class TKAM(PyroModule):
 
         :param data_shape: shape of one datum, an int or a tuple.
         :param latent_dim: number ``Q`` of latents.
-        :param blocks: number of blocks, or their sizes; 1 is the independent prior, a few are a
+        :param blocks: number of blocks, or their sizes; 1 gives the independent prior, a few give a
             hierarchy of layers, None is fully autoregressive.
         :param context: network of the context, ``"perceptron"`` or ``"kan"``.
         :param context_widths: hidden widths of that network.
@@ -359,13 +362,13 @@ class TKAM(PyroModule):
         :class:`~pyro_tkam.models.Seq2SeqTKAM`.
 
         The prior is :class:`~pyro_tkam.nn.AutoregressivePrior`. Symbol 0 ends a sequence and pads
-        it, and symbol 1 stands for unknown ones. Train it with
+        it, and symbol 1 stands for unknown symbols. Train it with
         :class:`~pyro_tkam.models.PairGuide` and :class:`~pyro_tkam.models.PairELBO`.
 
-        :param num_source: number of symbols of the source, with 0 and 1.
-        :param num_target: number of symbols of the target, with 0 and 1.
-        :param max_source: most symbols of a source.
-        :param max_target: most symbols of a target.
+        :param num_source: number of symbols of the source, including 0 and 1.
+        :param num_target: number of symbols of the target, including 0 and 1.
+        :param max_source: largest number of symbols in a source.
+        :param max_target: largest number of symbols in a target.
         :param latent_dim: number ``Q`` of latents.
         :param blocks: number of blocks of latents, or their sizes; None is fully autoregressive.
         :param width: features per position.
@@ -393,7 +396,7 @@ class TKAM(PyroModule):
         target = SequenceGenerator(
             latent_dim, num_target, max_target, num_layers=num_layers, adds_latent=True, **sizes
         )
-        with torch.no_grad():  # positions like the encoder's, so that it attends to nearby ones
+        with torch.no_grad():  # same positions as the encoder, to attend to nearby symbols
             target.position.copy_(sinusoids(max_target, width))
         return Seq2SeqTKAM(
             AutoregressivePrior(latent_dim, blocks, hidden=context_widths),
@@ -450,9 +453,9 @@ class TKAM(PyroModule):
 
     def generate(self, num: int, *, differentiable: bool = False) -> Tensor:
         """
-        Draw new data without the likelihood's noise: its mean at prior draws, which is the
-        generator's output for a Gaussian likelihood. Texts are sampled, because they have no mean.
-        Threads that draw at once wait for each other.
+        Draw new data without the likelihood's noise: the likelihood's mean at prior draws, which is
+        the generator's output for a Gaussian likelihood. Texts are sampled, because they have no
+        mean. Threads that call this at the same time wait for each other.
 
         :param num: number of rows.
         :param differentiable: keep the graph, for a penalty on generated data: gradients reach the
@@ -482,7 +485,7 @@ class TKAM(PyroModule):
         :param options: as in :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`, except for
             ``widen``.
         :return: one update for each bank of functions; parts without grids have none.
-        :raises ValueError: for less than one draw, and as in that method.
+        :raises ValueError: for fewer than one draw, and as in that method.
         """
         check_sizes(None, num_samples, "num_samples")
         with (
@@ -501,7 +504,8 @@ class TKAM(PyroModule):
         self, x: Tensor, *, penalty: float = 0.0, size: int | None = None, num_particles: int = 200
     ) -> Tensor:
         """
-        Set the weights of a mixture prior from posterior draws, so that few components remain.
+        Set the weights of a mixture prior from posterior draws, so that only a few components
+        remain.
 
         See :meth:`MixturePrior.reweigh`. The posterior draws are weighted prior draws, without a
         guide.
@@ -522,8 +526,8 @@ class TKAM(PyroModule):
     @in_turn
     def prune(self, threshold: float, num_samples: int = 1000) -> "TKAM":
         """
-        Return a smaller model: a generator without edges and nodes that contribute little to its
-        outputs, and a mixture without components of small weight.
+        Return a smaller model: a generator without the edges and nodes that contribute little to
+        its outputs, and a mixture without the components of small weight.
 
         See :meth:`pyro_tkam.nn.KAN.prune`, applied at prior draws, and :meth:`MixturePrior.prune`.
         Parts without such a method are copied. If the removed parts contributed nothing, the model
@@ -533,7 +537,7 @@ class TKAM(PyroModule):
             of a component, to keep.
         :param num_samples: number of draws.
         :raises ValueError: for a threshold that is negative, empties a layer or, with a mixture, is
-            above 1, and for less than one draw.
+            above 1, and for fewer than one draw.
 
         >>> model = TKAM.mixture(4, latent_dim=3, num_components=5, layer_norm=False)
         >>> with torch.no_grad():
