@@ -26,7 +26,7 @@ from pyro_tkam.ops._points import broadcasts_to
 from pyro_tkam.ops.quadrature import Quadrature
 
 MOST_NOISE = 1e3
-"""The largest scale of noise for coefficients: beyond it, densities are not finite."""
+"""The largest noise scale for coefficients; beyond it, densities are not finite."""
 
 
 class TiltedPrior(PyroModule):

@@ -14,11 +14,11 @@ class SeededBatches:
     """
     Mini-batches of a run, in an order that depends only on ``(seed, epoch)``.
 
-    Every epoch is a permutation of the data; an incomplete last batch of an epoch is dropped. The
+    Every epoch is a permutation of the data; an incomplete last batch of an epoch is dropped. Its
     state is the number of batches returned so far, so iteration can resume in the middle of an
     epoch. If several processes train together, each gets an equal share of every batch.
 
-    :param dataset: a map-style data set. Batches have the structure of its items: a tensor, or a
+    :param dataset: a map-style data set. Batches have the structure of the items: a tensor, or a
         tuple or dictionary of tensors. A tuple of one tensor becomes that tensor.
     :param batch_size: rows per batch, of all processes together; at most the number of rows.
     :param updates: total number of batches.
@@ -59,7 +59,7 @@ class SeededBatches:
         """
         Return the indices of a batch.
 
-        :param update: which update, from 0.
+        :param update: number of the update, from 0.
         :return: shape ``(batch_size,)``.
         """
         epoch, batch = divmod(update, self.size // self.batch_size)
@@ -109,7 +109,7 @@ def tensors(batch: Any) -> Iterator[Tensor]:
 
 def _own_share(rows: Tensor) -> Tensor:
     """
-    Return every so manyth row, beginning with this process's rank; all of them in a single process.
+    Return this process's share of the rows: every n-th row for n processes, starting at its rank.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return rows

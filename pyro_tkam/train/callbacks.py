@@ -1,5 +1,6 @@
 """
-What Lightning lacks for a run that can be killed at any moment and still give the same numbers.
+Callbacks for runs that can be killed at any moment and still give the same numbers, which Lightning
+does not provide.
 """
 
 import csv
@@ -38,27 +39,27 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint, see :func:`~pyro_tkam.train.checkpoints.write_checkpoint`."""
+        """Write a checkpoint; see :func:`~pyro_tkam.train.checkpoints.write_checkpoint`."""
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint, see :func:`~pyro_tkam.train.checkpoints.read_checkpoint`."""
+        """Read a checkpoint; see :func:`~pyro_tkam.train.checkpoints.read_checkpoint`."""
         return read_checkpoint(Path(path), map_location)
 
 
 class StoppedError(Exception):
-    """A signal stops the run after its last checkpoint."""
+    """Raised when a signal stops the run, after its last checkpoint is written."""
 
 
 class StopSignals(Callback):
     """
-    Remember SIGTERM and Ctrl-C while a run trains, so that it stops between two updates.
+    Record SIGTERM and Ctrl-C during training, so that the run stops between two updates.
 
     Lightning's handler of SIGTERM ends a run with status 0 and communicates with other processes in
-    the middle of an update. A handler that was set earlier is also called, and a second signal
-    takes effect at once.
+    the middle of an update. Handlers that were set earlier are also called. A second signal takes
+    effect at once.
     """
 
     def __init__(self) -> None:
@@ -67,7 +68,7 @@ class StopSignals(Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Remember the handlers before Lightning adds its own."""
-        if threading.current_thread() is threading.main_thread():  # others cannot have handlers
+        if threading.current_thread() is threading.main_thread():  # no handlers in others
             self._earlier = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
 
     def on_train_start(self, *_: Any) -> None:
@@ -85,11 +86,11 @@ class StopSignals(Callback):
 
     def agreed(self, trainer: lightning.Trainer) -> bool:
         """
-        Tell all processes whether any of them got a signal.
+        Return whether any process received a signal; all processes get the same answer.
 
         :param trainer: the trainer.
         """
-        if trainer.received_sigterm:  # before training began
+        if trainer.received_sigterm:  # a signal before training began
             self.received = signal.SIGTERM
         any_received: bool = trainer.strategy.reduce_boolean_decision(
             self.received is not None, all=False
@@ -100,10 +101,10 @@ class StopSignals(Callback):
 
     def error(self, when: str, local_rank: int) -> BaseException:
         """
-        Return the exception to raise once everything is written.
+        Return the exception to raise after everything is written.
 
-        :param when: how far the run had come.
-        :param local_rank: number of the process on this machine; the first process reports for all.
+        :param when: how far the run got.
+        :param local_rank: rank of the process on this machine; the first process reports for all.
         """
         if local_rank:
             return SystemExit(0)
@@ -132,7 +133,7 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Save at the intervals."""
+        """Save at regular intervals."""
         is_last = trainer.global_step == trainer.max_steps or trainer.should_stop
         stops = self.signals.agreed(trainer)
         if is_last or stops or trainer.global_step % self.every == 0:
@@ -145,9 +146,9 @@ class RandomState(Callback):
     """
     Keep torch's generators in the checkpoint, and restore them just before the first batch.
 
-    If several processes train together, all have the generators of the first one between updates.
-    During an update, they draw the same numbers if the objective shares its draws among all data,
-    and use separate streams otherwise.
+    If several processes train together, all have the generator states of the first one between
+    updates. During an update, they draw the same numbers if the objective shares its draws among
+    all data; otherwise they use separate streams.
     """
 
     def __init__(self) -> None:
@@ -161,7 +162,7 @@ class RandomState(Callback):
         self._device = trainer.strategy.root_device
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the generators of the CPU and of the accelerator."""
+        """Return the states of the CPU and accelerator generators."""
         state = {"cpu": torch.get_rng_state()}
         if self._device.type != "cpu":
             state[self._device.type] = torch.get_device_module(self._device).get_rng_state()
@@ -174,11 +175,13 @@ class RandomState(Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Give all processes the same start."""
+        """Give all processes the same state at the start."""
         self._share(trainer)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, *_: Any) -> None:
-        """Restore the generators once; then separate those that should differ."""
+        """
+        Restore the generators once; then separate the streams of processes that should differ.
+        """
         if self._saved is not None:
             self._put_back(self._saved)
             self._saved = None
@@ -186,7 +189,7 @@ class RandomState(Callback):
             torch.manual_seed(int(torch.randint(2**63 - 1, (trainer.global_rank,))[-1]))
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Give all processes the same state again, first of all for grid updates."""
+        """Give all processes the same state again, mainly for grid updates."""
         self._share(trainer)
 
     def _share(self, trainer: lightning.Trainer) -> None:
@@ -202,10 +205,10 @@ class RandomState(Callback):
 class MetricsFile(Callback):
     """
     Write the logged metrics of every update to a CSV file, one row per update, before a checkpoint
-    can contain that update. A checkpoint contains their checksum.
+    can contain that update. A checkpoint contains the checksum of the rows.
 
     A run that resumes from a checkpoint first drops later rows. Times are not written, because they
-    never repeat. With several processes, the first one writes.
+    are not reproducible. With several processes, the first one writes.
 
     :param path: the file.
     """
@@ -260,7 +263,7 @@ class MetricsFile(Callback):
 
 
 BLOCK = 100
-"""Updates whose mean loss is looked at."""
+"""Number of updates per block, over which losses are averaged."""
 
 
 class StopEarly(EarlyStopping):
@@ -268,8 +271,8 @@ class StopEarly(EarlyStopping):
     Lightning's ``EarlyStopping`` on the mean loss of blocks of updates, because a run has no
     epochs.
 
-    A stopped run stays stopped: started again, it ends at the same place. Several processes reach
-    the same decision, because the logged loss is their mean.
+    A stopped run stays stopped: if restarted, it ends at the same update. Several processes reach
+    the same decision, because the logged loss is the mean over them.
 
     :param patience: number of blocks without a new best after which training stops.
     """
@@ -299,7 +302,7 @@ class StopEarly(EarlyStopping):
             self._losses.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return Lightning's state and the losses of the block."""
+        """Return Lightning's state and the losses of the current block."""
         return {**super().state_dict(), "losses": list(self._losses)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -331,9 +334,9 @@ class StepTime(Callback):
 
 class ProgressBar(TQDMProgressBar):
     """
-    A bar of all updates, with the logged metrics and the seconds of the last one.
+    A bar over all updates, with the logged metrics and the seconds of the last update.
 
-    :param times: the callback that measures.
+    :param times: the callback that measures step times.
     """
 
     def __init__(self, times: StepTime) -> None:
@@ -342,7 +345,7 @@ class ProgressBar(TQDMProgressBar):
         self._begun = False
 
     def init_train_tqdm(self) -> Tqdm:
-        """Make the bar, which starts where the run starts and knows its total."""
+        """Make the bar; it starts at the run's first update and has the run's total."""
         self._begun = True
         return Tqdm(
             desc=self.train_description,
@@ -358,7 +361,10 @@ class ProgressBar(TQDMProgressBar):
         )
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        """Keep the bar: it is for the whole run, and a run resumed in an epoch starts none."""
+        """
+        Do nothing: the bar is for the whole run, and a run that resumes within an epoch starts no
+        epoch.
+        """
 
     def on_exception(self, *_: Any) -> None:
         """End the line of the bar, so that the next message gets its own line."""
@@ -366,6 +372,6 @@ class ProgressBar(TQDMProgressBar):
             self.train_progress_bar.close()
 
     def get_metrics(self, *args: Any) -> dict[str, Any]:
-        """Return the text at the end of the bar."""
+        """Return the metrics at the end of the bar."""
         last = {"seconds": f"{self._times.seconds[-1]:.3f}"} if self._times.seconds else {}
         return {**super().get_metrics(*args), **last}

@@ -1,5 +1,6 @@
 """
-Checkpoint files that are always complete (written aside, then renamed) and identify their writer.
+Checkpoint files that are always complete (written to a temporary file, then renamed) and identify
+their writer.
 """
 
 import pickle
@@ -14,14 +15,14 @@ from pyro_tkam.train.folder import REMEDY, RunFolder, checksum
 
 FORMAT = 2
 """
-Number of the layout of checkpoints and configurations; it grows with every change after which older
-ones cannot be gone on from.
+Version of the layout of checkpoints and configurations; it increases with each change after which
+older runs cannot be resumed.
 """
 
 
 def stamp(objective: str) -> dict[str, Any]:
     """
-    Return the identification in a checkpoint.
+    Return the stamp that identifies a checkpoint's writer.
 
     :param objective: name of the objective.
     """
@@ -51,7 +52,7 @@ def check_stamp(content: dict[str, Any], objective: str) -> None:
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     """
-    Write a checkpoint so that a reader sees the old file or the new one, never a part.
+    Write a checkpoint so that a reader sees the old file or the new one, never a partial file.
 
     :param content: tensors, numbers, strings, and lists and dictionaries of them.
     :param path: the file to replace.
@@ -82,7 +83,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         try:
             content = torch.load(path, map_location=map_location, weights_only=True)
         except pickle.UnpicklingError:
-            fault = "it holds objects that could run code"  # torch's own text tells how to run it
+            fault = "it holds objects that could run code"  # torch's message says how to run it
         except (RuntimeError, EOFError, ValueError, KeyError):
             fault = "it holds no tensors"
     if fault is not None:
@@ -100,10 +101,10 @@ def last_checkpoint(files: RunFolder) -> dict[str, Any] | None:
     :return: the checkpoint; None if the run has not started.
     :raises FileNotFoundError: if the metrics show that there was a checkpoint.
     :raises ValueError: for a checkpoint of another version, a damaged one, and metrics that differ
-        from those when it was written.
+        from those at the time it was written.
     """
     if not files.checkpoint.exists():
-        # An empty file of metrics is older than the first checkpoint, a row is not.
+        # A metrics file can exist before the first checkpoint, but then it has no rows.
         if files.metrics.is_file() and (rows := len(files.read_metrics()["update"])):
             raise FileNotFoundError(
                 f"{files.checkpoint} is missing, though {files.metrics.name} has {rows} updates; "
@@ -134,9 +135,9 @@ def read_last_checkpoint(files: RunFolder) -> dict[str, Any]:
 
 
 def _check_metrics(files: RunFolder, content: dict[str, Any]) -> None:
-    """Refuse metrics other than those that a checkpoint was written with; later ones may follow."""
+    """Refuse metrics that differ from those at the time of a checkpoint; later rows may follow."""
     written = content.get("metrics")
-    if written is None:  # by a Trainer without such a file
+    if written is None:  # written by a Trainer without a metrics file
         return
     if not files.metrics.is_file():
         raise FileNotFoundError(f"{files.metrics} is missing; {REMEDY}")

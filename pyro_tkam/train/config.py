@@ -17,15 +17,15 @@ from pyro_tkam.train.folder import REMEDY, checksum
 @dataclass(frozen=True)
 class ModelConfig:
     """
-    Options of the presets of :class:`pyro_tkam.models.TKAM`. Options of other presets must keep
-    their defaults.
+    Options of the presets of :class:`pyro_tkam.models.TKAM`. Options that belong to other presets
+    must keep their defaults.
 
     :param preset: "kart" (the representation theorem), "mixture" (a mixture for each latent),
         "deep" (one energy of all latents), "autoregressive" (ordered latents, each depending on the
-        earlier ones; for objectives with a guide), "seq2seq" (a sequence from a sequence, with
-        such latents; for pairs of sequences), "labeled" (latents coupled to a class, which may be
+        earlier ones; for objectives with a guide), "seq2seq" (sequence to sequence, with such
+        latents; for pairs of sequences), "labeled" (latents coupled to a class, which may be
         missing), "multimodal" (several arrays from one latent) or "text" (windows of a text, from a
-        decoder that attends to the latent); the last two have mixtures for priors.
+        decoder that attends to the latent); the last two have mixture priors.
     :param data_shape: shape of one datum; null takes the data's shape, which the run folder
         records.
     :param latent_dim: for "kart", the number P of inner indices, with Q = 2P + 1 outer ones; for
@@ -43,36 +43,37 @@ class ModelConfig:
     :param basis: basis of energies and generator: "rbf", "bspline", "rswaf", "fourier",
         "chebyshev", "gegenbauer", "mexican_hat" or "morlet"; for "autoregressive", of the generator
         only.
-    :param grid_size: number of grid points of both; for "autoregressive", of the generator only.
+    :param grid_size: grid size of both; for "autoregressive", of the generator only.
     :param degree: degree of splines and polynomials; other bases ignore it.
     :param trainable_width: train the widths of basis functions.
-    :param hidden_range: how hidden features of the generator reach the next grid: "none", or
-        strictly by "sigmoid" or "affine".
-    :param energy_constraint: of the prior's energies: "none", "increasing", "decreasing" (both for
-        "bspline"), "even" or "periodic" (for "fourier").
+    :param hidden_range: how hidden features of the generator are mapped to the next grid: "none";
+        or "sigmoid" or "affine", which never leave it.
+    :param energy_constraint: constraint on the prior's energies: "none", "increasing", "decreasing"
+        (both for "bspline"), "even" or "periodic" (for "fourier").
     :param energy_periods: number of periods of periodic energies in the prior's interval.
-    :param edge_constraint: of the generator's edges, by the same names.
+    :param edge_constraint: constraint on the generator's edges, with the same choices.
     :param edge_periods: number of periods of periodic edges in their grids.
     :param energy_widths: for "deep", hidden widths of the energy; null takes one layer of 2Q.
     :param generator: "kan"; or "convolutional" (square images), "svhn" or "cifar10" (the paper's
         networks, for images of 3 x 32 x 32).
-    :param widths: hidden widths of a generator that is a KAN; null takes one layer of 2Q.
-    :param sequences: for "seq2seq", the sizes of the alphabets and the greatest lengths, [source
+    :param widths: hidden widths of a KAN generator; null takes one layer of 2Q.
+    :param sequences: for "seq2seq", the sizes of the alphabets and the largest lengths, [source
         symbols, source length, target symbols, target length]; null takes those of the data, which
         the run folder records.
     :param width: for "seq2seq" and "text", features per position.
     :param num_labels: for "labeled", the number of classes; null takes that of the data, which the
         run folder records.
-    :param modalities: for "multimodal", shape and number of classes (0 for numbers) of each; null
-        takes those of the data, which the run folder records.
-    :param length: for "text", symbols of a window.
-    :param alphabet: for "text", its symbols; null takes those of the text, which the run folder
-        records.
+    :param modalities: for "multimodal", the shape and the number of classes (0 for numeric data) of
+        each; null takes those of the data, which the run folder records.
+    :param length: for "text", number of symbols per window.
+    :param alphabet: for "text", the symbols of the alphabet; null takes those of the text, which
+        the run folder records.
     :param noise_scale: standard deviation of the Gaussian likelihood, in units of the data.
-    :param learned_noise: learn the noise scale, from ``noise_scale`` on.
-    :param output: last activation of the generator: "sigmoid" for data in [0, 1], or "none".
-    :param standardized: let the generator work in standardized units of the data, and take
-        ``noise_scale`` in them; for ``output`` "none". Samples and evidence stay in the data's.
+    :param learned_noise: learn the noise scale, starting from ``noise_scale``.
+    :param output: output activation of the generator: "sigmoid" for data in [0, 1], or "none".
+    :param standardized: let the generator work in standardized units of the data, which then also
+        apply to ``noise_scale``; requires ``output`` "none". Samples and evidence stay in the units
+        of the data.
     """
 
     preset: str = "kart"
@@ -119,8 +120,8 @@ class GridConfig:
     :param decay: each interval is 2 - decay times the previous one.
     :param num_samples: prior draws that determine the knots.
     :param uniform_share: share of the uniform grid in the new grid.
-    :param max_change: refuse an update that changes functions by more than this, relative to their
-        size.
+    :param max_change: refuse an update that changes the functions by more than this, relative to
+        their size.
     :param grid_size: size of the grids from the first update on (a larger size refines them); null
         keeps the size.
     """
@@ -139,22 +140,22 @@ class GridConfig:
 @dataclass(frozen=True)
 class ChainConfig:
     """
-    Options of the objectives that sample the posterior by chains; see
+    Options of the objectives that sample the posterior with chains; see
     :class:`~pyro_tkam.infer.LangevinMLE`.
 
     :param kernel: "ula", "mala" or "automala"; the objective "automala" always uses the last.
-    :param step_size: of the kernel; "automala" starts with it and then continues with its mean
-        accepted step size.
+    :param step_size: step size of the kernel; "automala" starts with it and then continues with the
+        mean of its accepted step sizes.
     :param min_step_size: smallest step size of "automala".
     :param max_step_size: largest step size of "automala".
     :param num_unadjusted: initial steps of "automala" without the Metropolis test.
     :param num_steps: steps of a chain per update.
     :param num_chains: chains per datum and temperature.
-    :param guide_objective: what the guide of "refined" learns from: "elbo" (its own draws) or
-        "inclusive" (the ends of the chains).
+    :param guide_objective: what the guide of the objective "refined" learns from: "elbo" (its own
+        draws) or "inclusive" (the ends of the chains).
     :param num_temperatures: temperatures of "steppingstone" and "thermodynamic", including 0 and 1.
     :param first_exponent: exponent of the ladder's power law at the first update.
-    :param last_exponent: exponent at the last update.
+    :param last_exponent: the same exponent at the last update.
     :param cycles: full cycles of the exponent between them.
     """
 
@@ -178,10 +179,12 @@ class ChainConfig:
 @dataclass(frozen=True)
 class PairConfig:
     """
-    Options of the objective of two sequences; see :class:`~pyro_tkam.models.PairELBO`.
+    Options of the objective "pair"; see :class:`~pyro_tkam.models.PairELBO`.
 
-    :param free_nats: nats that the latent may say for nothing, of the pair and beyond the source.
-    :param unknown_share: share of the source's symbols that are read as unknown in training.
+    :param free_nats: nats of each divergence that cost nothing: of the posterior from the prior,
+        and from the posterior given the source alone.
+    :param unknown_share: share of the source's symbols that are replaced by the unknown symbol in
+        training.
     """
 
     free_nats: float = 2.0
@@ -195,15 +198,15 @@ class PairConfig:
 class PenaltyConfig:
     """
     Weights of penalties on functions, in nats per datum; see
-    :meth:`~pyro_tkam.nn.UnivariateFunctions.regularization` for those of the prior's energies and
-    :meth:`~pyro_tkam.nn.KAN.regularization` for those of networks.
+    :meth:`~pyro_tkam.nn.UnivariateFunctions.regularization` for the prior's energies and
+    :meth:`~pyro_tkam.nn.KAN.regularization` for networks.
 
-    :param energy_l1: of the sizes of the prior's energies.
-    :param energy_entropy: of the entropy of these sizes.
-    :param energy_smoothness: of the integrals of the energies' squared second derivatives.
-    :param generator_l1: of the spreads of the generator's edges.
-    :param generator_entropy: of the entropy of these spreads.
-    :param generator_smoothness: of the integrals of the edges' squared second derivatives.
+    :param energy_l1: weight of the sizes of the prior's energies.
+    :param energy_entropy: weight of the entropy of these sizes.
+    :param energy_smoothness: weight of the integrals of the energies' squared second derivatives.
+    :param generator_l1: weight of the spreads of the generator's edges.
+    :param generator_entropy: weight of the entropy of these spreads.
+    :param generator_smoothness: weight of the integrals of the edges' squared second derivatives.
     """
 
     energy_l1: float = 0.0
@@ -221,16 +224,16 @@ class PenaltyConfig:
 @dataclass(frozen=True)
 class StartConfig:
     """
-    Prior knowledge: what the prior is at the start. At most one of the first four is given; none
-    starts near the reference.
+    Prior knowledge: the prior at the start of training. Give at most one of the first four options;
+    without any, the prior starts near the reference.
 
-    :param samples: a .npy or .pt file of values inside the prior's interval, of shape ``(num,)``
-        for all latents alike or ``(num, *latents)``; for "autoregressive", ``(num, latent_dim)``.
+    :param samples: a .npy or .pt file of values inside the prior's interval, of shape ``(num,)``,
+        used for all latents, or ``(num, *latents)``; for "autoregressive", ``(num, latent_dim)``.
     :param density: a torch distribution with numeric arguments, such as "Normal(0.5, 0.2)".
     :param formula: a density up to a factor in one variable, such as ``exp(-(z - 1)**2)``.
-    :param run: the run folder of a model whose learned prior is moved to this one.
+    :param run: the run folder of a model whose learned prior is copied.
     :param ridge: see :meth:`pyro_tkam.models.TiltedPrior.fit`.
-    :param frozen: keep the prior as it starts.
+    :param frozen: keep the prior fixed during training.
     """
 
     samples: str | None = None
@@ -242,7 +245,7 @@ class StartConfig:
 
     @property
     def given(self) -> dict[str, str]:
-        """The sources that are given, by name."""
+        """The options among the first four that are given, by name."""
         sources = {name: getattr(self, name) for name in ("samples", "density", "formula", "run")}
         return {name: value for name, value in sources.items() if value is not None}
 
@@ -286,10 +289,11 @@ class TrainConfig:
     :param chains: options of the objectives that run chains.
     :param pair: options of the objective "pair".
     :param penalty: penalties on the functions.
-    :param start: prior knowledge that the prior starts with.
-    :param learning_rate: step size of Adam, the highest one of a "one-cycle" schedule.
+    :param start: prior knowledge with which the prior starts.
+    :param learning_rate: step size of Adam; with a "one-cycle" schedule, the highest step size.
     :param schedule: "constant", or "one-cycle": the step size rises to ``learning_rate`` within the
-        first twentieth of the updates and falls to nothing at the last, by ``OneCycleLR``.
+        first twentieth of the updates and falls to nearly zero at the last update, as in
+        ``OneCycleLR``.
     :param clip_norm: largest norm of a gradient; larger gradients are scaled down to it; null turns
         this off.
     :param checkpoint_every: number of updates between checkpoints.
@@ -297,9 +301,9 @@ class TrainConfig:
     :param patience: stop after this many blocks of 100 updates without a new best mean loss; null
         never stops early.
     :param tensorboard: also write the metrics for TensorBoard, into the folder "tensorboard".
-    :param seed: seed of everything random.
-    :param device: "auto", "cpu", "gpu", "mps" or another accelerator that Lightning knows.
-    :param devices: number of processes per machine, one device each; they share the batches.
+    :param seed: seed of all random numbers.
+    :param device: "auto", "cpu", "gpu", "mps" or another accelerator that Lightning supports.
+    :param devices: number of processes per machine, with one device each; they share the batches.
     :param num_nodes: number of machines.
     :param precision: "32-true", or "bf16-mixed" for matrix products of networks in half precision;
         tables of the prior and log densities stay in single precision.
@@ -373,7 +377,7 @@ class TrainConfig:
     @classmethod
     def load(cls, path: Path) -> "TrainConfig":
         """
-        Read a configuration that :meth:`save` wrote.
+        Read a configuration written by :meth:`save`.
 
         :param path: the YAML file.
         :raises FileNotFoundError: if there is no such file.
@@ -419,12 +423,13 @@ class TrainConfig:
 _HEAD = re.compile(r"# written by pyro-tkam \S+, checksum (\w+): .*")
 
 PRECISIONS = ("32-true", "bf16-mixed")
-"""Names, as Lightning has them, of the precisions in which a run computes."""
+"""Precisions in which a run can compute, by Lightning's names."""
 
 
 def check_hardware(batch_size: int, devices: int, num_nodes: int, precision: str) -> None:
     """
-    Refuse values that the processes can't share, and unknown precisions.
+    Refuse a batch size that the processes can't share, invalid numbers of processes, and unknown
+    precisions.
 
     :param batch_size: rows of a batch, of all processes together.
     :param devices: number of processes on each machine.
@@ -453,7 +458,7 @@ _PARTS: dict[str, type] = {
 
 
 def _known(kind: type, content: Any) -> dict[str, Any]:
-    """Return a mapping whose keys are all fields of a dataclass."""
+    """Check that the keys of a mapping are fields of a dataclass, and return the mapping."""
     if not isinstance(content, Mapping):
         raise ValueError(f"configuration must be a mapping, got {type(content).__name__}")
     names = [entry.name for entry in fields(kind)]

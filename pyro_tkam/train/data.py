@@ -1,4 +1,4 @@
-"""The data of a run: training and held-out rows, and what the model has to know of them."""
+"""The data of a run: training and held-out rows, and what the model needs to know about them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ class RunData:
 
     :param rows: training rows; sources and targets; rows and labels; or arrays by name and which
         rows have them.
-    :param held_out: the same of held-out rows; pairs for sources and targets.
+    :param held_out: the held-out rows, in the same form; ``Pairs`` for sources and targets.
     :param model: the model's configuration, which records the sizes of the data.
     """
 
@@ -115,13 +115,13 @@ def _load_modalities(config: TrainConfig) -> RunData:
 
 
 _RESERVED = {"z", "u", "data", *dir(nn.ModuleDict)}
-"""Names that sites, plates and modules of a model of several arrays have already."""
+"""Names that sites, plates and modules of a multimodal model already use."""
 OBSERVED = "_observed"
-"""How names of Booleans end that say which rows have a modality."""
+"""Suffix of the names of Boolean arrays that say which rows have a modality."""
 
 
 def _recorded(config: TrainConfig, **sizes: Any) -> ModelConfig:
-    """Return the model's configuration with the sizes of the data, unless it has others."""
+    """Return the model's configuration with the sizes of the data; refuse one with other sizes."""
     for name, value in sizes.items():
         own = getattr(config.model, name)
         if own not in (None, value):
@@ -143,7 +143,7 @@ RECORDED = {
     "labeled": "num_labels",
     "multimodal": "modalities",
 }
-"""What training records of the data, where it is not ``data_shape``."""
+"""The option in which training records the size of the data, if it is not ``data_shape``."""
 
 
 def load_split(config: TrainConfig) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Encoders of guides for data that are not one array of numbers."""
+"""Encoders of guides for data other than a single array of numbers."""
 
 from collections.abc import Mapping
 from math import prod
@@ -41,9 +41,9 @@ def text_encoder(num_classes: int, length: int, outputs: int, features: int = 16
 
 class ModalityEncoder(nn.Module):
     """
-    A network from arrays by name, of which some may be missing, to ``(batch, outputs)``.
+    A network from named arrays, some of which may be missing, to ``(batch, outputs)``.
 
-    Classes enter as one-hot, missing arrays as zeros beside a number that says so.
+    Classes are encoded as one-hot vectors. Missing arrays are encoded as zeros, with an indicator.
 
     :param modalities: shape and number of classes of each, as a configuration records them.
     :param outputs: number of outputs.
@@ -62,7 +62,8 @@ class ModalityEncoder(nn.Module):
         Encode data.
 
         :param x: arrays by name.
-        :param observed: which rows have them, by name; all where a name is left out.
+        :param observed: which rows have them, by name; names that are left out are present in all
+            rows.
         """
         rows = len(next(iter(x.values())))
         parts = []

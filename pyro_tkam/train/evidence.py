@@ -1,5 +1,5 @@
 """
-Evidence of every held-out datum of a trained model, with the cheapest method whose verdict is
+Evidence of each held-out datum under a trained model, with the cheapest method whose verdict is
 trusted.
 """
 
@@ -31,13 +31,13 @@ __all__ = ["evidence_of_run", "per_datum_evidence"]
 
 PRIOR_DRAWS = 10_000
 CANDIDATES = 256
-"""Prior draws of each datum, among which its chains' starts are the best ones."""
+"""Number of prior draws per datum, the best of which start its chains."""
 NUM_CHAINS = 4
 WARMUP_STEPS = 128
 CHAIN_DRAWS = 128
 PROPOSALS = 4000
 CHUNK = 150
-"""Data whose chains run together."""
+"""Number of data whose chains run together."""
 TEMPERING: dict[str, Any] = {
     "num_temperatures": 12,
     "num_samples": 250,
@@ -53,22 +53,22 @@ def per_datum_evidence(
     Estimate the log evidence of each datum with the cheapest method whose verdict is trusted.
 
     The methods are tried in turn, each on the data for which the previous one could not be trusted.
-    First come prior draws shared by all data. Next is a mixture fitted to short chains of each
-    datum, in coordinates in which the prior is standard normal, and refined with its own weights.
-    Last is tempering. A unimodal proposal can miss a mode without any sign in its weights, so some
-    data are also estimated by tempering. Data on which the two disagree are not trusted. The model
-    is left unchanged.
+    The first uses prior draws that all data share. The second fits a mixture to short chains of
+    each datum, in coordinates in which the prior is standard normal, and refines it with its own
+    importance weights. The last is tempering. A proposal can miss a mode without any sign in its
+    weights, so some data are also estimated by tempering. If the two estimates of a datum disagree,
+    it is not trusted. The model is left unchanged.
 
-    The guide that a run has trained is not used as a proposal here, although it would be the
-    cheapest. On held-out digits it missed mass on half of them, 1.2 nats on average, and its small
-    standard errors did not show it (``benchmarks.per_datum``).
+    The run's trained guide is not used as a proposal here, although it would be the cheapest. On
+    held-out digits it missed mass on half of them, 1.2 nats on average, and its small standard
+    errors did not show it (``benchmarks.per_datum``).
 
     :param model: a Pyro model, ``model(data)``, whose latents and data lie in one plate.
     :param data: shape ``(num, *event)``.
     :param checked: number of trusted data (the first ones) that are also tempered.
     :param most_tempered: largest number of data that fall back to tempering, which is slow; the
         others stay flagged.
-    :raises TypeError: for a model that is no module, and data that are no tensor.
+    :raises TypeError: for a model that is not a module, and data that are not a tensor.
     :raises ValueError: if there are no data, a number is negative, no plate contains all sites or
         the plate couples its data, and for any model or data that
         :func:`~pyro_tkam.infer.log_evidence` refuses.
@@ -94,7 +94,7 @@ def per_datum_evidence(
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """Keep a model's parameters from asking for gradients, for a while."""
+    """Turn off gradients of a model's parameters temporarily."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
@@ -136,9 +136,9 @@ def evidence_of_run(
     :param num: number of held-out data (the first ones).
     :param checked: see :func:`per_datum_evidence`.
     :param most_tempered: see :func:`per_datum_evidence`.
-    :param seed: seed of everything random.
+    :param seed: seed of all random numbers.
     :raises FileNotFoundError: for a missing folder, configuration or checkpoint.
-    :raises TypeError: for a folder that is no path.
+    :raises TypeError: for a folder that is not a path.
     :raises ValueError: for a damaged folder, no held-out data, or a number out of range.
     :raises BlockingIOError: if another process is writing to the folder.
     """
@@ -151,7 +151,7 @@ def evidence_of_run(
     whole_number("most_tempered", most_tempered, 0)
     whole_number("seed", seed, 0)
     files = existing_folder(folder)
-    # Training that went on would leave the evidence of a model that is no more.
+    # If training continued meanwhile, the evidence would belong to an outdated model.
     with sole_owner(files.path, "evidence"):
         config = TrainConfig.load(files.config)
         if config.model.preset in RECORDED:
@@ -177,9 +177,9 @@ def _by_prior(model: nn.Module, data: Tensor) -> PerDatum:
 
 
 def _by_mixture(model: nn.Module, data: Tensor) -> PerDatum:
-    """Fit a mixture to short chains of each datum that start at the best of some prior draws."""
+    """Fit a mixture to short chains of each datum, which start at the best of many prior draws."""
     kernel = AutoMALA(model)
-    # vmap would forgo the priors' faster gradients.
+    # With vmap, the priors could not use their faster gradients.
     density = ModelDensity(model, (data,), standard_normal=True, preferred=("plate", "vmap"))
     with pyro.poutine.block(), pyro.validation_enabled(False):
         drawn = density.sample_prior(CANDIDATES)
@@ -203,7 +203,7 @@ def _by_tempering(model: nn.Module, data: Tensor) -> PerDatum:
     tempering = ParallelTempering(AutoMALA(model), **TEMPERING, disable_progbar=True)
     tempering.prepared = tempering.kernel.density(
         (data,), {}, None, standard_normal=tempering.standard_normal
-    )  # so that only the evidence's verdict is told
+    )  # so that only the verdict on the evidence is reported
     evidence = tempering.run(data).log_evidence()
     assert evidence.per_datum is not None
     assert evidence.per_datum_standard_error is not None
@@ -213,7 +213,7 @@ def _by_tempering(model: nn.Module, data: Tensor) -> PerDatum:
 
 
 def _weighted(log_weights: Tensor, method: str) -> PerDatum:
-    """Average log weights ``(draw, num)``."""
+    """Average importance weights, given their logarithms of shape ``(draw, num)``."""
     estimate = importance(log_weights.mT)
     khat = pareto_smooth(log_weights.mT).khat
     effective = 1 / log_weights.softmax(0).square().sum(0)

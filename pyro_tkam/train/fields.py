@@ -1,4 +1,4 @@
-"""Checks of the fields of a configuration against their annotations."""
+"""Checks of a configuration's fields against their annotations."""
 
 import math
 from collections.abc import Callable, Collection
@@ -11,13 +11,13 @@ from pyro_tkam._checks import flag, instance, mapping, number, sizes, text, whol
 
 def check_fields(config: Any, infinite: Collection[str] = ()) -> None:
     """
-    Refuse a field whose value is not what its annotation says.
+    Refuse a field whose value does not match its annotation.
 
-    :param config: a dataclass of truth values, numbers, texts, lists of whole numbers, mappings and
-        dataclasses, any of which may be None where its annotation says so.
+    :param config: a dataclass of Booleans, numbers, strings, lists of integers, mappings and
+        dataclasses; fields may be None if their annotation allows it.
     :param infinite: fields that may be infinity.
     :raises TypeError: for a value of another type; names the field.
-    :raises ValueError: for numbers that are not finite, and whole numbers below 0.
+    :raises ValueError: for numbers that are not finite, and integers below 0.
     """
     for entry in fields(config):
         kinds = get_args(entry.type) if isinstance(entry.type, UnionType) else (entry.type,)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pyro_tkam._arviz import Container
     from pyro_tkam.infer.results import Evidence
 
-#: the way out where a file is damaged
+#: what to do if a file is damaged
 REMEDY = "put back a copy of it, or train in a new folder"
-#: makes the hash of a content, which more can be added to
+#: makes a hash object, which can be updated with more content
 digest = partial(hashlib.blake2b, digest_size=8)
 _CHECKSUM = "checksum"
 
@@ -71,14 +71,14 @@ def read_results(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def _checksum_of(results: Mapping[str, Any]) -> str:
-    as_read = json.loads(json.dumps(results))  # where keys are strings
+    as_read = json.loads(json.dumps(results))  # as JSON, in which keys are strings
     return checksum(json.dumps(as_read, sort_keys=True).encode())
 
 
 @dataclass(frozen=True)
 class RunFolder:
     """
-    The location of all files of a run.
+    The locations of all files of a run.
 
     :param path: the folder.
 
@@ -113,7 +113,7 @@ class RunFolder:
 
     @property
     def responses(self) -> Path:
-        """What a model of pairs makes of some held-out sources."""
+        """Targets that a model of pairs generates for some held-out sources."""
         return self.path / "responses.txt"
 
     @property
@@ -123,7 +123,7 @@ class RunFolder:
 
     @property
     def training(self) -> Path:
-        """The metrics, and the evidence of held-out data, for ArviZ."""
+        """The metrics and the evidence of held-out data, for ArviZ."""
         return self.path / "training.nc"
 
     def read_metrics(self) -> dict[str, list[float]]:
@@ -157,7 +157,7 @@ class RunFolder:
 
     def __to_arviz__(self, *, evidence: Evidence | None = None) -> Container:
         """
-        Convert the folder of a finished run, as :func:`~pyro_tkam.diagnostics.to_arviz` asks it to.
+        Convert the folder of a finished run; called by :func:`~pyro_tkam.diagnostics.to_arviz`.
         """
         return training_to_arviz(self, evidence=evidence)
 
@@ -167,7 +167,7 @@ def existing_folder(folder: Path | str) -> RunFolder:
     Return the files of a run folder.
 
     :param folder: the folder.
-    :raises TypeError: for what is no path.
+    :raises TypeError: for anything but a path.
     :raises FileNotFoundError: for a missing folder.
     """
     files = RunFolder(file_path("folder", folder))
@@ -186,13 +186,13 @@ def training_to_arviz(result: RunFolder, *, evidence: Evidence | None = None) ->
     :param result: the folder of a finished run.
     :param evidence: not accepted. The run's own evidence of held-out data, in nats per datum, is in
         the attributes, if data were held out.
-    :raises FileNotFoundError: where metrics or summary are missing.
-    :raises ValueError: for an evidence, or damaged metrics or summary.
+    :raises FileNotFoundError: if metrics or summary are missing.
+    :raises ValueError: if ``evidence`` is given, and for damaged metrics or summary.
     """
     instance("result", result, RunFolder, "a RunFolder")
     import numpy as np
 
-    from pyro_tkam._arviz import from_groups  # ArviZ takes seconds to import
+    from pyro_tkam._arviz import from_groups  # importing ArviZ takes seconds
 
     if evidence is not None:
         raise ValueError("evidence must be None for a run folder, which has its own, got one")

@@ -27,14 +27,15 @@ class GridUpdates(Callback):
     :param decay: each interval is ``2 - decay`` times the previous one; 1 keeps it constant.
     :param num_samples: prior draws that determine the knots.
     :param uniform_share: see :meth:`pyro_tkam.nn.UnivariateFunctions.update_grid`.
-    :param max_change: see there. A refused update is skipped. So is an update for which all inputs
-        of a layer are equal, as when a hidden layer has collapsed. ``math.inf`` refuses none.
+    :param max_change: see that method. A refused update is skipped. So is an update for which all
+        inputs of a layer are equal, for example because a hidden layer has collapsed. ``math.inf``
+        refuses no update.
     :param grid_size: size of the grids from the first update on, see :class:`~pyro_tkam.nn.Basis`;
         a larger size refines them. None keeps the size.
     :raises ValueError: for ``every``, ``num_samples`` or ``grid_size`` below one, and ``decay``
-        outside (0, 1]. At the start of a run also for a ``grid_size`` that is too small for a basis
-        of the model, and for one with several processes, because they exchange gradients of a fixed
-        shape.
+        outside (0, 1]. At the start of a run, also for a ``grid_size`` that is too small for a
+        basis of the model, and for any ``grid_size`` with several processes, because they exchange
+        gradients of fixed shape.
     :raises TypeError: at the start of a run, for a model without ``update_grid``.
 
     >>> GridUpdates(every=100, decay=0.5).due(100)
@@ -78,7 +79,10 @@ class GridUpdates(Callback):
         return update >= round(self._next)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Refuse models without grid updates or with constraints, and refinement in processes."""
+        """
+        Refuse models without grid updates or with constraints, and refinement with several
+        processes.
+        """
         model = pl_module.objective.model
         if not hasattr(model, "update_grid"):
             raise TypeError(f"model must have update_grid, as TKAM has, got {type(model).__name__}")

@@ -1,6 +1,6 @@
 """
-Evidence of held-out data by importance sampling from the prior or a guide, with a check of whether
-to trust it.
+Evidence of held-out data by importance sampling from the prior or a guide, with a check of its
+reliability.
 """
 
 import math
@@ -26,7 +26,7 @@ from pyro_tkam.train.batches import tensors
 _RELIABLE_KHAT = 0.7  # Vehtari et al. 2024, arXiv:1507.02646
 
 DIAGNOSED = 100
-"""Data, the first ones, for which k-hat is computed, which takes longer than the evidence."""
+"""Number of data, the first ones, whose k̂ is computed; this takes longer than the evidence."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class HeldOutEvidence:
 
     @property
     def verdict(self) -> str:
-        """The same in words."""
+        """A sentence that says whether the estimate is reliable."""
         basis = (
             f"{self.unreliable_share:.0%} of the data have a Pareto k-hat above {_RELIABLE_KHAT}, "
             "and a datum rests on "
@@ -85,14 +85,14 @@ def held_out_evidence(
     num_blocks: int = 10,
 ) -> HeldOutEvidence:
     """
-    Estimate the log evidence of data with prior draws, shared by all data, or with a guide's.
+    Estimate the log evidence of data with prior draws that all data share, or with a guide's draws.
 
-    A block's value is unbiased before the logarithm. The logarithm biases it downward, and this
-    bias vanishes only if the effective sample size is large.
+    Each block's estimate of the evidence is unbiased. Taking the logarithm biases it downward; this
+    bias is negligible only if the effective sample size is large.
 
     :param model: a Pyro model, ``model(*data)``, whose latents and data lie in one plate.
     :param data: one or more tensors of shape ``(num, *event)``, or dictionaries of such.
-    :param guide: a guide that takes the same; None draws from the prior.
+    :param guide: a guide that takes the same arguments; None draws from the prior.
     :param num_draws: draws per block.
     :param num_blocks: independent blocks, at least 2.
     :raises ValueError: for fewer than two blocks or 25 draws in all, if no plate contains all sites
@@ -116,7 +116,7 @@ def held_out_evidence(
     total = log_weights.flatten(0, 1)
     log_evidence = total.logsumexp(0) - math.log(len(total))
     effective = (2 * total.logsumexp(0) - (2 * total).logsumexp(0)).exp()
-    # in the fit of the longest tails, where infinity means weight 0
+    # The fit of very long tails overflows; there, infinity means a weight of 0.
     with np.errstate(over="ignore"):
         _, khat = psis(total[:, :DIAGNOSED].T.double().cpu().numpy())
     return HeldOutEvidence(
@@ -137,7 +137,7 @@ def check_independent(
 
     :param model: a Pyro model, ``model(*data)``.
     :param data: its arguments.
-    :param guide: a guide that takes the same, or None.
+    :param guide: a guide that takes the same arguments, or None.
     :raises ValueError: if no plate contains all sites or the plate couples its data, and for any
         model or data that :func:`~pyro_tkam.infer.log_evidence` refuses.
     """

@@ -1,4 +1,4 @@
-"""What a run measures of its held-out data."""
+"""What a run measures on its held-out data."""
 
 import math
 from collections.abc import Callable
@@ -11,17 +11,18 @@ from pyro_tkam.models.tkam import takes_integers
 from pyro_tkam.train.held_out import HeldOutEvidence, held_out_evidence
 
 WINDOWS = 100
-"""Held-out windows of a text, the first ones, that are measured."""
+"""Number of held-out windows of a text that are measured; the first ones."""
 CLASSIFIED = 1000
-"""Held-out rows, the first ones, that are classified."""
+"""Number of held-out rows that are classified; the first ones."""
 
 
 def measured(model: nn.Module, held_out: Any) -> dict[str, Any]:
     """
-    Measure held-out data by draws from the prior: the evidence, and what else its kind has.
+    Measure held-out data with draws from the prior: the evidence, and further numbers for some
+    kinds of models.
 
     :param model: the trained model.
-    :param held_out: the data, as :class:`~pyro_tkam.train.data.RunData` has them.
+    :param held_out: the data, in the form of :class:`~pyro_tkam.train.data.RunData`.
     :return: numbers by name.
     """
     for kind, measure in _MEASURES.items():
@@ -37,14 +38,16 @@ def _described(evidence: HeldOutEvidence) -> dict[str, Any]:
 
 
 def _text(model: nn.Module, windows: Tensor) -> dict[str, Any]:
-    """Add bits a symbol: every draw runs the decoder over every window, so both are few."""
+    """
+    Add bits per symbol. Each draw runs the decoder over each window, so there are few of both.
+    """
     evidence = held_out_evidence(model, windows[:WINDOWS], num_draws=10)
     bits = -evidence.per_dimension / math.log(2)
     return {**_described(evidence), "bits_a_symbol": bits}
 
 
 def _labeled(model: LabeledTKAM, held_out: tuple[Tensor, Tensor]) -> dict[str, Any]:
-    """Add the share of right classes, which are not part of the evidence of rows."""
+    """Add the classification accuracy; the evidence scores the rows without labels."""
     x, label = held_out
     known = (label >= 0).nonzero().squeeze(-1)[:CLASSIFIED]
     found = _described(held_out_evidence(model, x))
@@ -55,7 +58,7 @@ def _labeled(model: LabeledTKAM, held_out: tuple[Tensor, Tensor]) -> dict[str, A
 
 
 def _modalities(model: MultimodalTKAM, held_out: Any) -> dict[str, Any]:
-    """Score all that is observed together."""
+    """Return the evidence of all observed modalities together."""
     data, observed = held_out
     return _described(held_out_evidence(model, data, observed))
 

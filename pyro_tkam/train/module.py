@@ -26,7 +26,7 @@ from pyro_tkam.train.checkpoints import check_stamp, stamp
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
-#: what to take in the place of Pyro's objectives that return no loss to differentiate
+#: alternatives to those objectives of Pyro that return no differentiable loss
 _INSTEAD = {
     "RenyiELBO": "pyro_tkam.infer.ImportanceWeightedELBO (its alpha=0, datum by datum)",
     "ReweightedWakeSleep": "pyro_tkam.infer.ImportanceMLE with a guide (wake) or WakeSleepMLE "
@@ -50,8 +50,8 @@ class ELBOTraining(lightning.LightningModule):
         :class:`~pyro_tkam.infer.ImportanceWeightedELBO` and :class:`~pyro_tkam.infer.WakeSleepMLE`
         instead.
     :param guide: a guide that is an ``nn.Module``, or None if the objective needs none.
-    :param size: number of data, passed as ``model(batch, size=size)``, with which a model scales a
-        mini-batch; None calls ``model(batch)``.
+    :param size: number of data, with which a model scales a mini-batch; passed as ``model(batch,
+        size=size)``. None calls ``model(batch)``.
     :param optimizer: function from parameters to a torch optimizer; the default is Adam with step
         size 1e-3.
     :param scheduler: function from the optimizer to a schedule of its step size, which advances
@@ -110,7 +110,7 @@ class ELBOTraining(lightning.LightningModule):
     def initialize(self, batch: Any) -> None:
         """
         Evaluate the objective once. Pyro requires this before an optimizer is made, because guides
-        create their parameters then.
+        create their parameters at the first evaluation.
 
         :param batch: data, shape ``(batch, *event)``, or tuples and dictionaries of such.
         :raises TypeError: for floating-point data whose dtype differs from the parameters'.
@@ -132,7 +132,9 @@ class ELBOTraining(lightning.LightningModule):
             raise ValueError("model must have a parameter that requires a gradient, got none")
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer of all parameters of model and guide, and its schedule if any."""
+        """
+        Return the optimizer of all parameters of model and guide, and its schedule if there is one.
+        """
         optimizer = self.make_optimizer(self.parameters())
         if self.make_scheduler is None:
             return optimizer
@@ -141,8 +143,8 @@ class ELBOTraining(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """
-        Save what the objective and persistent chains carry from one update to the next, and
-        identify the writer.
+        Save the state that the objective and persistent chains carry from one update to the next,
+        and the stamp of the writer.
 
         :param checkpoint: the checkpoint that Lightning will write.
         """
@@ -173,14 +175,16 @@ class ELBOTraining(lightning.LightningModule):
         self._carry_on(checkpoint["carried"])
 
     def _samplers(self) -> dict[str, PersistentULA]:
-        """Return the persistent chains of priors by the module that has them."""
+        """Return the samplers with persistent chains, by the name of the prior's module."""
         found = {name: getattr(part, "sampler", None) for name, part in self.named_modules()}
         return {
             name: sampler for name, sampler in found.items() if isinstance(sampler, PersistentULA)
         }
 
     def _carried(self) -> dict[str, Any]:
-        """Return what goes from one update to the next beside parameters."""
+        """
+        Return the state that is carried from one update to the next in addition to parameters.
+        """
         objective = self.elbo.state_dict() if isinstance(self.elbo, MaximumLikelihood) else {}
         return {
             "objective": objective,
@@ -194,7 +198,7 @@ class ELBOTraining(lightning.LightningModule):
             sampler.load_state_dict(carried[name])
 
     def _check_carried(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that lacks a state to go on from."""
+        """Refuse a checkpoint that lacks state from which to continue."""
         own = self._carried()
         saved = checkpoint.get("carried") or {}
         for name, state in own.items():
@@ -214,12 +218,12 @@ class ELBOTraining(lightning.LightningModule):
 
     def _fixed_shapes(self, state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
         """
-        Return the shapes that updates of grids leave alone: not those of grids, nor numbers of
-        functions on them.
+        Return the shapes that grid updates never change, which excludes grids and their numbers of
+        basis functions.
         """
         shapes = {name: tuple(value.shape) for name, value in state.items()}
         for name, part in self.named_modules():
-            shapes.pop(f"{name}.configuration", None)  # a text, in which the sizes of grids are
+            shapes.pop(f"{name}.configuration", None)  # encoded text with grid sizes
             if isinstance(part, Basis):
                 shapes.pop(f"{name}.grid", None)
             coefficients = state.get(f"{name}.coefficients")
@@ -243,7 +247,7 @@ class ELBOTraining(lightning.LightningModule):
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Give every process the state of the first one, as a checkpoint would."""
+        """Give all processes the state of the first one, as a checkpoint would."""
         if self.trainer.world_size > 1:
             self._carry_on(self.trainer.strategy.broadcast(self._carried()))
 
@@ -263,7 +267,7 @@ class ELBOTraining(lightning.LightningModule):
         return loss
 
     def _check_owned(self, used: Iterable[tuple[str, Tensor]]) -> None:
-        """Refuse parameters that the optimizer does not see."""
+        """Refuse parameters that are not in the optimizer."""
         own = {id(parameter) for parameter in self.parameters()}
         if lost := [name for name, parameter in used if id(parameter) not in own]:
             raise ValueError(
@@ -277,6 +281,6 @@ class ELBOTraining(lightning.LightningModule):
 
 
 def _name(elbo: ELBO) -> str:
-    """Return the name of an objective's class, with that of its kernel where it runs chains."""
+    """Return the name of an objective's class, with the kernel's name if it runs chains."""
     kernel = f" with {type(elbo.kernel).__name__}" if isinstance(elbo, ChainMLE) else ""
     return type(elbo).__name__ + kernel

@@ -1,4 +1,4 @@
-"""The objectives by name: what a run maximizes, and the guide, if it needs one."""
+"""The objectives by name: what a run maximizes, and a guide for objectives that need one."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +24,7 @@ from pyro_tkam.train.config import TrainConfig
 from pyro_tkam.train.encoders import make_guide
 
 Objective = Callable[[TrainConfig, nn.Module], tuple[ELBO, nn.Module | None]]
-"""From a configuration and its model to an objective and a guide, or None."""
+"""Function from a configuration and its model to an objective and a guide or None."""
 
 
 def _importance(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
@@ -70,13 +70,13 @@ def _tempered(
 
 
 def _pair(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Module | None]:
-    assert isinstance(model, Seq2SeqTKAM)  # the configuration has checked it
+    assert isinstance(model, Seq2SeqTKAM)  # checked by the configuration
     return PairELBO(config.pair.free_nats, config.pair.unknown_share), PairGuide(model)
 
 
 def _chains(kernel: str, config: TrainConfig) -> dict[str, Any]:
     """
-    Return the kernel of a name with the options that it reads, and the numbers of steps and chains.
+    Return the named kernel with its options, and the numbers of steps and chains.
     """
     if kernel not in KERNELS:
         raise ValueError(f"chains.kernel must be one of {sorted(KERNELS)}, got {kernel!r}")
@@ -90,7 +90,7 @@ KERNELS: dict[str, tuple[type[LangevinKernel], tuple[str, ...]]] = {
     "mala": (MALA, ()),
     "automala": (AutoMALA, ("min_step_size", "max_step_size", "num_unadjusted")),
 }
-"""Kernels of the chains, and their options beside the step size."""
+"""Kernels of the chains, and their options in addition to the step size."""
 
 OBJECTIVES: dict[str, Objective] = {
     "importance": _importance,
@@ -111,8 +111,8 @@ def make_objective(config: TrainConfig, model: nn.Module) -> tuple[ELBO, nn.Modu
     """
     Make the objective of a run.
 
-    :param config: names it and holds its options.
-    :param model: the model, for which a guide may be made.
+    :param config: the run's configuration, with the objective's name and options.
+    :param model: the model, for which a guide is made if the objective needs one.
     :return: the objective and its guide, or None if it needs no guide.
     :raises ValueError: for an unknown name and options that the objective refuses.
     """

@@ -1,5 +1,6 @@
 """
-A folder that only one process at a time writes to, and its message when that process is stopped.
+A lock that lets only one process at a time write to a folder, and the message when that process is
+stopped.
 """
 
 import json
@@ -26,7 +27,7 @@ class Terminated(SystemExit):
     """
     SIGTERM, which schedulers use to end a process: exit status 143, as in shells.
 
-    :param when: what had been done by then.
+    :param when: how far the process got.
     """
 
     def __init__(self, when: str = "") -> None:
@@ -35,13 +36,13 @@ class Terminated(SystemExit):
 
 
 def raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """Handle SIGTERM when nothing has to be finished first."""
+    """Handle SIGTERM if nothing has to be finished first."""
     raise Terminated
 
 
 def is_first_process(processes: int) -> bool:
     """
-    Tell whether this process is the first of those that share a run, before they have connected.
+    Tell whether this process is the first of those that share a run, even before they connect.
 
     :param processes: the number of processes.
     """
@@ -56,17 +57,17 @@ def sole_owner(
     go_on: Callable[[], str] = lambda: "the same call continues from there",
 ) -> Iterator[None]:
     """
-    Keep other processes from writing to a folder for a while.
+    Keep other processes from writing to a folder inside the context.
 
     The operating system holds the lock and releases it when the process ends for any reason.
     Anything that a killed process left behind is reported and cleared away. If SIGTERM or Ctrl-C
     stops the body, one line says how to resume.
 
     :param folder: the folder; created if necessary, and removed if nothing was written to it.
-    :param task: what is being done there, for other processes that try.
+    :param task: what is being done there, for the error message in other processes.
     :param processes: the number of processes that share the task; the first one owns the folder for
         all.
-    :param go_on: says how to resume.
+    :param go_on: a sentence that says how to resume.
     :raises BlockingIOError: at once, if another process or thread owns it.
     """
     with needs("train"):
@@ -118,7 +119,7 @@ def _own_description(task: str) -> str:
 
 
 def _described(owner: Path) -> str:
-    """Say who owns a folder, as far as it is known."""
+    """Describe the owner of a folder, as far as it is known."""
     try:
         return " by `{task}`, process {process} on {host} since {since}".format(
             **json.loads(owner.read_text(encoding="utf-8"))
@@ -128,7 +129,7 @@ def _described(owner: Path) -> str:
 
 
 def _clear(folder: Path, owner: Path) -> None:
-    """Tell of an owner that was killed, and remove files that it had not finished."""
+    """Report an owner that was killed, and remove its unfinished files."""
     if owner.exists():
         _LOGGER.warning(
             "%s: its last use%s ended without a word; going on from what is whole",
@@ -140,7 +141,7 @@ def _clear(folder: Path, owner: Path) -> None:
 
 
 def _tell(stop: BaseException, go_on: str) -> None:
-    """Say what was stopped and how to go on: once, for the outermost folder."""
+    """Say what was stopped and how to resume: once, for the outermost folder."""
     if len(_OWNED) > 1:
         return
     name = "SIGTERM" if isinstance(stop, Terminated) else "Ctrl-C"

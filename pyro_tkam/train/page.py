@@ -1,4 +1,4 @@
-"""A self-contained page that shows a run, for sending by mail."""
+"""A self-contained HTML page that shows a run, for example to send by mail."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -25,8 +25,8 @@ def report(folder: Path | str) -> Path:
     verdict.
 
     The page shows the evidence of each datum if ``python -m pyro_tkam evidence`` was run. Pictures
-    are part of the file, everything is escaped, and nothing is recomputed. The report of an
-    unfinished run shows what exists.
+    are embedded, all text is escaped, and nothing is recomputed. The report of an unfinished run
+    shows what exists so far.
 
     :param folder: the run folder.
     :return: the file.
@@ -34,7 +34,7 @@ def report(folder: Path | str) -> Path:
     :raises ValueError: for a damaged configuration, checkpoint, metrics, summary or evidence.
     """
     files = existing_folder(folder)
-    last_checkpoint(files)  # which refuses what is damaged
+    last_checkpoint(files)  # refuses damaged files
     config = TrainConfig.load(files.config)
     summary = files.read_summary()
     each = files.path / "evidence.json"
@@ -56,7 +56,7 @@ def report(folder: Path | str) -> Path:
 
 
 def _shown(path: Path, numbers: Mapping[str, Any], show: Callable[[Mapping[str, Any]], str]) -> str:
-    """Show what a file holds."""
+    """Show the content of a file."""
     try:
         return show(numbers)
     except KeyError as error:
@@ -87,7 +87,7 @@ def _evidence(summary: Mapping[str, Any]) -> str:
 
 
 def _per_datum(evidence: Mapping[str, Any]) -> str:
-    """Show what ``python -m pyro_tkam evidence`` found, if it was run."""
+    """Show the results of ``python -m pyro_tkam evidence`` if it was run."""
     if not evidence:
         return ""
     value = f"{evidence['log_evidence']:.3f} ± {evidence['standard_error']:.2g} nats a datum"
@@ -115,7 +115,7 @@ def _samples(files: RunFolder) -> str:
 
 
 def _picture(path: Path, alternative: str) -> str:
-    """Return a picture as part of the page."""
+    """Return a picture that is embedded in the page."""
     if not path.is_file():
         return "<p>No picture.</p>"
     content = base64.b64encode(path.read_bytes()).decode("ascii")
@@ -123,7 +123,7 @@ def _picture(path: Path, alternative: str) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Name the entries of nested options as the command line does."""
+    """Flatten nested options, with names as on the command line."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= (

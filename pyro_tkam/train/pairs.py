@@ -1,4 +1,4 @@
-"""Runs on pairs of sequences: what is measured of them, and the texts that they show."""
+"""Runs on pairs of sequences: their measurements and the texts that they generate."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pyro_tkam.train.config import TrainConfig
 from pyro_tkam.train.held_out import HeldOutEvidence, held_out_evidence
 
 SHOWN = 12
-"""Sources whose targets a run folder shows."""
+"""Number of sources whose targets a run folder shows."""
 MEASURED = 1000
-"""Held-out pairs, the first ones, that are measured."""
+"""Number of held-out pairs that are measured; the first ones."""
 
 
 def load_pair_split(config: TrainConfig) -> tuple[Pairs, Pairs]:
@@ -41,7 +41,8 @@ def load_pair_split(config: TrainConfig) -> tuple[Pairs, Pairs]:
 
 def sizes(pairs: Pairs) -> list[int]:
     """
-    Return sizes of alphabets and longest lengths, as a model's configuration records them.
+    Return the sizes of the alphabets and the largest lengths, in the form of a model's
+    configuration.
 
     :param pairs: pairs of sequences.
     """
@@ -56,14 +57,16 @@ def sizes(pairs: Pairs) -> list[int]:
 @torch.no_grad()
 def pair_summary(model: Seq2SeqTKAM, guide: PairGuide, pairs: Pairs) -> dict[str, Any]:
     """
-    Measure held-out pairs: their evidence by the guide's draws, and what the latent says, in nats.
+    Measure held-out pairs: their evidence with the guide's draws, and the information in the
+    latent, in nats.
 
-    ``latent_says`` is the divergence of the posterior from the prior; ``latent_says_beyond_source``
-    that from ``q(z | source)``; ``loss_with_others_latent`` how much worse targets are scored with
-    the latents of other pairs, which is near 0 if the latent is not used.
+    ``latent_says`` is the divergence of the posterior from the prior, and
+    ``latent_says_beyond_source`` its divergence from ``q(z | source)``. ``loss_with_others_latent``
+    is how much the log probability of targets falls with the latents of other pairs; it is near 0
+    if the latent is not used.
 
     :param model: the model.
-    :param guide: its guide.
+    :param guide: the model's guide.
     :param pairs: held-out pairs; the first ones are used.
     """
     pairs = pairs.rows(torch.arange(min(MEASURED, len(pairs))))
@@ -94,8 +97,8 @@ def responses(
     Return one line for each source: the source, its most probable target, and drawn targets.
 
     :param model: the model.
-    :param guide: its guide.
-    :param pairs: whose alphabets to use.
+    :param guide: the model's guide.
+    :param pairs: the pairs that define the alphabets.
     :param source: integers, shape ``(batch, length)``.
     :param num: number of draws.
     """
@@ -116,13 +119,13 @@ def responses(
 
 
 def _between(pairs: Pairs) -> str:
-    """Return what stands between symbols: nothing where each is one character."""
+    """Return the separator between symbols: empty if each symbol is one character."""
     return " " if any(len(symbol) > 1 for symbol in pairs.target_alphabet.symbols) else ""
 
 
 def write_responses(path: Path, lines: list[str]) -> None:
     """
-    Write what :func:`responses` returned, under a line that names the columns.
+    Write the result of :func:`responses`, under a line that names the columns.
 
     :param path: the file to replace.
     :param lines: the lines.

@@ -11,19 +11,19 @@ from pyro_tkam.nn import KAN, KANEdges, UnivariateFunctions
 from pyro_tkam.train.config import PenaltyConfig
 
 NUM_INPUTS = 100
-"""Standard normal inputs over which the edges of networks are measured."""
+"""Number of standard normal inputs at which the edges of networks are measured."""
 
 
 def make_penalty(config: PenaltyConfig, model: nn.Module) -> Callable[[nn.Module], Tensor] | None:
     """
     Make the penalty of a run, or None if all weights are 0.
 
-    Networks read latents that are standardized by the reference, so their edges are measured at
+    Networks read latents that are standardized under the reference, so their edges are measured at
     standard normal inputs.
 
     :param config: the weights.
-    :param model: the model, which must have the functions.
-    :raises ValueError: for a weight of functions that the model does not have.
+    :param model: the model, which must have the penalized functions.
+    :raises ValueError: for a weight on functions that the model does not have.
     """
     energies = _weights(config, "energy")
     generator = _weights(config, "generator")
@@ -55,7 +55,7 @@ def _weights(config: PenaltyConfig, part: str) -> dict[str, float]:
 
 
 def _energies(model: Any) -> Iterator[UnivariateFunctions | KAN]:
-    """Iterate over the prior's banks of energies, or the network of a joint one."""
+    """Iterate over the prior's banks of energies, or over the network of a joint energy."""
     if isinstance(model.prior, JointPrior):
         yield from (part for part in [model.prior.energy] if isinstance(part, KAN))
         return

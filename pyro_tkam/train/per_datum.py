@@ -1,4 +1,4 @@
-"""The evidence of each of many data, and a summary."""
+"""The evidence of each datum in a data set, and a summary."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pyro_tkam.train.folder import RunFolder, write_results
 AGREEMENT_SIGMAS = 4.0
 FALSE_DISAGREEMENT = 0.001
 """
-Chance that a sound datum's two estimates differ by so much, with room for errors of the standard
-errors.
+Probability that the two estimates of a sound datum differ by this much, with a margin for errors of
+the standard errors.
 """
 
 BEYOND_CHANCE = 0.01
-"""Chance below which so many disagreements are no accident."""
+"""Probability below which the number of disagreements is not due to chance."""
 
 METHOD_WORDS = {
     "prior": "draws from the prior",
@@ -35,9 +35,9 @@ class PerDatum:
     """Log evidence of each datum, in nats.
 
     :param value: ``log p(x_b)``, ``(num,)``.
-    :param standard_error: of the same shape.
-    :param khat: Pareto k-hat of importance weights; NaN if there are no weights.
-    :param method: index into ``METHODS``.
+    :param standard_error: standard errors of the values, of the same shape.
+    :param khat: Pareto k̂ of the importance weights; NaN if there are no weights.
+    :param method: index of each datum's method in ``METHODS``.
     :param trusted: whether the verdict on the estimate has no findings.
     """
 
@@ -57,7 +57,7 @@ class PerDatum:
         )
 
     def take(self, rows: Tensor) -> PerDatum:
-        """Return some rows."""
+        """Select some rows."""
         return PerDatum(*(each[rows] for each in _fields(self)))
 
 
@@ -76,7 +76,7 @@ class EvidenceReport:
 
     @staticmethod
     def of(data: PerDatum, checked: Tensor, tempered: PerDatum) -> EvidenceReport:
-        """Compare the two, and mark data on which they disagree as not trusted."""
+        """Compare both estimates, and mark data on which they disagree as not trusted."""
         report = EvidenceReport(data, checked, tempered)
         trusted = data.trusted.index_copy(0, checked, data.trusted[checked] & report.agrees)
         return replace(report, data=replace(data, trusted=trusted))
@@ -88,20 +88,20 @@ class EvidenceReport:
 
     @property
     def agrees(self) -> Tensor:
-        """Whether the two are within four standard errors, at the checked rows."""
+        """Whether both estimates agree within four standard errors, at the checked rows."""
         own = self.data.standard_error[self.checked]
         error = (own.square() + self.tempered.standard_error.square()).sqrt()
         return self.difference.abs() <= AGREEMENT_SIGMAS * error
 
     @property
     def confirmed(self) -> bool | None:
-        """Whether no more checks disagree than expected by chance; None without checks."""
+        """Whether the number of disagreements is compatible with chance; None without checks."""
         num = len(self.checked)
         disagreeing = int((~self.agrees).sum())
         return _chance_of_as_many(disagreeing, num) > BEYOND_CHANCE if num else None
 
     def summary(self) -> dict[str, Any]:
-        """Return summary numbers."""
+        """Return a summary as numbers by name."""
         data = self.data
         num = len(data.value)
         return {
@@ -173,7 +173,9 @@ class EvidenceReport:
 
 
 def _chance_of_as_many(disagreeing: int, num: int) -> float:
-    """Return how likely so many or more of ``num`` sound data disagree: a binomial tail."""
+    """
+    Return the probability that at least this many of ``num`` sound data disagree: a binomial tail.
+    """
     p = FALSE_DISAGREEMENT
     return 1 - sum(math.comb(num, k) * p**k * (1 - p) ** (num - k) for k in range(disagreeing))
 

@@ -19,19 +19,21 @@ from pyro_tkam.models import LabeledTKAM, Seq2SeqTKAM
 from pyro_tkam.train.config import ModelConfig
 from pyro_tkam.train.folder import RunFolder
 
-NUM_DRAWS = 2000  # of a joint prior, for its marginals
+NUM_DRAWS = 2000  # draws of a joint prior, for its marginals
 SHOWN_TEXTS = 12
 
 
 def generate(model: Any, num: int, label: int | None = None) -> Any:
     """
-    Draw new data without touching Pyro's global parameters, where two models may share names.
+    Draw new data without changing Pyro's global parameter store, in which two models may share
+    names.
 
     :param model: the model.
     :param num: number of rows.
-    :param label: their class, for a model of data with classes; None takes all in turn.
-    :return: a tensor, or a dictionary of such for several modalities.
-    :raises ValueError: for a label outside the classes, or of a model without classes.
+    :param label: class of the rows, for a model of data with classes; None cycles through all
+        classes.
+    :return: a tensor, or a dictionary of tensors for several modalities.
+    :raises ValueError: for a label outside the classes, or if the model has no classes.
     """
     with pyro.get_param_store().scope():
         if isinstance(model, LabeledTKAM):
@@ -45,11 +47,11 @@ def generate(model: Any, num: int, label: int | None = None) -> Any:
 
 def save_picture(axes: Any, path: Path, dpi: int = 120) -> None:
     """
-    Write the figure of some axes completely or not at all.
+    Write the figure of some axes, completely or not at all.
 
     :param axes: axes of :mod:`pyro_tkam.plots`.
     :param path: the file to replace.
-    :param dpi: dots an inch.
+    :param dpi: dots per inch.
     """
     with replacing(path) as aside:
         plots.save(axes, aside, dpi)
@@ -60,8 +62,8 @@ def draw_run(model: Any, files: RunFolder, config: ModelConfig, num: int = 64) -
     Write samples (``samples.png`` if a datum is an image, one picture for each modality that is,
     ``samples.txt`` for texts), ``prior.png`` and ``curves.png``.
 
-    For univariate priors the plot shows the densities; for joint priors, the first marginals of
-    draws.
+    For univariate priors, ``prior.png`` shows the densities; for joint priors, the first marginals
+    of draws.
 
     :param model: the trained model.
     :param files: the run folder.
@@ -93,9 +95,9 @@ def _draw_samples(samples: Any, files: RunFolder, config: ModelConfig) -> None:
 
 def decoded(symbols: torch.Tensor, alphabet: str) -> list[str]:
     """
-    Return texts, one line each: line ends are shown as spaces.
+    Return texts, one per line; line breaks within a text become spaces.
 
-    :param symbols: places in the alphabet, shape ``(num, length)``.
+    :param symbols: positions in the alphabet, shape ``(num, length)``.
     :param alphabet: the symbols.
     """
     return ["".join(alphabet[i] for i in row).replace("\n", " ") for row in symbols.tolist()]

@@ -33,7 +33,7 @@ from pyro_tkam.train.config import ModelConfig
 def _seq2seq(
     sequences: Sequence[int], latent_dim: int, blocks: int | None, width: int
 ) -> Seq2SeqTKAM:
-    """Make a model of two sequences from the sizes that a run records."""
+    """Make a model of two sequences with the sizes that a run records."""
     num_source, max_source, num_target, max_target = sequences
     return TKAM.seq2seq(
         num_source,
@@ -58,7 +58,7 @@ def _labeled(
     output: str,
     **options: Any,
 ) -> LabeledTKAM:
-    """Make a model of data with a class: tilted densities of each class, and a generator."""
+    """Make a model of data with class labels: tilted densities for each class, and a generator."""
     more = NetworkOptions(**options)
     functions: dict[str, Any] = {"basis": basis, "grid_size": grid_size}
     prior = LabeledPrior(num_labels, latent_dim, reference, **functions, **more.energies())
@@ -83,7 +83,9 @@ def _multimodal(
     learned_noise: bool,
     output: str,
 ) -> MultimodalTKAM:
-    """Make a model of several arrays: a mixture prior, shared features, a layer for each array."""
+    """
+    Make a model of several arrays: a mixture prior, shared features, and a layer for each array.
+    """
     functions: dict[str, Any] = {
         "basis": basis,
         "grid_size": grid_size,
@@ -140,7 +142,9 @@ def _text(
 
 
 def _standardizing(network: nn.Module, shape: tuple[int, ...], reference: str) -> LatentGenerator:
-    """Let a network read latents of mean 0 and variance 1 under the reference."""
+    """
+    Let a network read latents that are standardized to mean 0 and variance 1 under the reference.
+    """
     mean, variance = reference_moments(reference)
     return LatentGenerator(network, shape, mean=mean, spread=math.sqrt(variance))
 
@@ -161,7 +165,7 @@ def options_of(make: Callable[..., Any]) -> set[str]:
     """
     Return the names of the options that a preset takes.
 
-    :param make: makes the model; its ``options`` are those of networks.
+    :param make: the function that makes the model; its ``options`` are the network options.
     """
     names = set(signature(make).parameters)
     if "options" in names:
@@ -173,8 +177,7 @@ def make_model(config: ModelConfig) -> Any:
     """
     Make the model of a configuration.
 
-    :param config: names the preset and holds its options; options of other presets keep their
-        defaults.
+    :param config: the preset's name and options; options of other presets must keep their defaults.
     :raises ValueError: for an unknown preset, an option that the preset does not have, and options
         that it refuses.
 

@@ -40,8 +40,8 @@ from pyro_tkam.train.presets import make_model
 
 def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> dict[str, Any]:
     """
-    Train, from the folder's last checkpoint if there is one, and write everything that a reader of
-    the run needs.
+    Train, starting from the folder's last checkpoint if there is one, and write all results of the
+    run.
 
     The folder gets ``config.yaml``, ``metrics.csv``, ``checkpoints/last.ckpt``, ``summary.json``,
     ``samples.png`` (``responses.txt`` for pairs of sequences), ``prior.png``, ``curves.png`` and
@@ -91,7 +91,7 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
 
 
 def _fit(config: TrainConfig, rows: Any, files: RunFolder, progress: bool) -> float | None:
-    """Make the model and train it; return the seconds an update took."""
+    """Make the model and train it; return the median number of seconds per update."""
     from lightning.pytorch.callbacks import LambdaCallback
 
     from pyro_tkam.train.grid_updates import GridUpdates
@@ -107,7 +107,7 @@ def _fit(config: TrainConfig, rows: Any, files: RunFolder, progress: bool) -> fl
         model.likelihood.fit(next(tensors(rows)))
     if last_checkpoint(files) is None:
         start_prior(config, model)
-    # Pyro turns gradients of parameters on again, so that only the optimizer can leave them alone.
+    # Pyro turns gradients back on, so parameters are frozen by leaving them out of the optimizer.
     frozen = {id(each) for each in model.prior.parameters() if config.start.frozen}
     elbo, guide = make_objective(config, model)
     module = ELBOTraining(
@@ -122,7 +122,7 @@ def _fit(config: TrainConfig, rows: Any, files: RunFolder, progress: bool) -> fl
         penalty=make_penalty(config.penalty, model),
     )
     _check_claim(files, config)
-    # Which of several processes is the first is known only once they have started.
+    # With several processes, the first one is known only after they have started.
     claim = LambdaCallback(
         on_fit_start=lambda trainer, _: (
             config.save(files.config) if trainer.is_global_zero else None
@@ -150,7 +150,7 @@ def _fit(config: TrainConfig, rows: Any, files: RunFolder, progress: bool) -> fl
 
 
 def _one_cycle(config: TrainConfig) -> Callable[[Optimizer], LRScheduler]:
-    """Return a schedule that rises within a twentieth of the updates, and ends at nothing."""
+    """Return a schedule that rises within a twentieth of the updates, and ends near zero."""
     return partial(
         OneCycleLR,
         max_lr=config.learning_rate,
@@ -188,7 +188,7 @@ def _last_metrics(files: RunFolder) -> dict[str, Any]:
 
 
 def _measured(model: Any, held_out: Any, files: RunFolder) -> dict[str, Any]:
-    """Measure held-out data, and write what a model of pairs makes of them."""
+    """Measure held-out data; for a model of pairs, also write targets that it generates."""
     if isinstance(held_out, Pairs):
         if len(held_out) == 0:
             return {}
@@ -241,7 +241,7 @@ Part = TypeVar("Part", bound=nn.Module)
 
 
 def _restored(part: Part, name: str, files: RunFolder, state: dict[str, Tensor]) -> Part:
-    """Load the state of the model or the guide."""
+    """Load the state of the model or of the guide."""
     prefix = f"objective.{name}."
     own = {
         key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
@@ -257,7 +257,7 @@ def _restored(part: Part, name: str, files: RunFolder, state: dict[str, Tensor])
 
 
 def _read(folder: Path | str) -> tuple[RunFolder, TrainConfig, dict[str, Tensor]]:
-    """Read configuration and last checkpoint."""
+    """Read the configuration and the last checkpoint."""
     files = existing_folder(folder)
     content = read_last_checkpoint(files) if files.checkpoint.exists() else None
     config = TrainConfig.load(files.config)

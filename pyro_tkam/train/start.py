@@ -19,10 +19,10 @@ _CALL = re.compile(r"(\w+)\(([^()]*)\)")
 
 def parse_density(text: str) -> Distribution:
     """
-    Return a distribution of torch from its name and numbers; nothing else is run.
+    Return a torch distribution from its name and numbers; no other code is run.
 
-    :param text: such as ``"Normal(0.5, 0.2)"``.
-    :raises ValueError: for anything else, and numbers that the distribution refuses.
+    :param text: text such as ``"Normal(0.5, 0.2)"``.
+    :raises ValueError: for any other text, and for numbers that the distribution refuses.
 
     >>> parse_density("Normal(0.5, 0.2)")
     Normal(loc: 0.5, scale: 0.20000000298023224)
@@ -43,12 +43,12 @@ def parse_density(text: str) -> Distribution:
         raise ValueError(f"start.density must be valid, got {text!r}: {error}") from error
     if made.batch_shape + made.event_shape:
         raise ValueError(f"start.density must be univariate, got {text!r}")
-    return kind(*numbers, validate_args=False)  # its density is asked for outside its support, too
+    return kind(*numbers, validate_args=False)  # its density is also evaluated outside its support
 
 
 def start_prior(config: TrainConfig, model: nn.Module) -> None:
     """
-    Give a new model's prior what is known before training.
+    Initialize a new model's prior with prior knowledge.
 
     :param config: the run's configuration.
     :param model: the new model, changed in place.
@@ -83,12 +83,12 @@ def _fit(prior: Any, name: str, target: Any, start: StartConfig) -> None:
     prior.fit(**{name: target}, ridge=start.ridge)
 
 
-#: options of a model that do not concern its prior
+#: options of a model that do not affect its prior
 _OTHERS = {
     "preset",
     "data_shape",
     "coupling",
-    "grid_size",  # refined grids come along
+    "grid_size",  # refined grids are copied, too
     "hidden_range",
     "edge_constraint",
     "edge_periods",
@@ -107,7 +107,7 @@ _OTHERS = {
 
 
 def _of_run(prior: nn.Module, folder: str, config: TrainConfig) -> None:
-    """Copy the learned prior of another run, of the same options."""
+    """Copy the learned prior of another run with the same prior options."""
     from pyro_tkam.train.folder import RunFolder
     from pyro_tkam.train.run import load_model
 

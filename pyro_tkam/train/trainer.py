@@ -80,7 +80,6 @@ def fit(
         make the model.
     :param clip_norm: largest norm of a gradient; larger gradients are scaled down to it; None turns
         this off.
-        them.
     :param checkpoint_every: number of updates between checkpoints.
     :param patience: stop after this many blocks of 100 updates without a new best mean loss; None
         never stops early.
@@ -169,7 +168,7 @@ def _run(trainer: lightning.Trainer, module: Any, batches: Any, resume: str | No
     except StoppedError:
         pass
     except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt):  # which Lightning hides
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning hides it
             raise end.__context__ from None
         raise
 
@@ -181,7 +180,7 @@ def _tensorboard(folder: Path) -> TensorBoardLogger:
 
 
 def _trainer(device: str, **options: Any) -> lightning.Trainer:
-    """Make a trainer that keeps no checkpoints of its own."""
+    """Make a trainer that writes no checkpoints of its own."""
     try:
         return lightning.Trainer(
             accelerator=device,
