@@ -1,6 +1,6 @@
 """
-The command line: ``python -m pyro_tkam --help``. Heavy packages are imported when a command runs,
-not before.
+The command line: ``python -m pyro_tkam --help``. Heavy packages are imported only when a command
+runs.
 """
 
 import logging
@@ -33,7 +33,7 @@ def _config_arguments(parser: "ArgumentParser") -> None:
 
 
 def _config(options: Any) -> TrainConfig:
-    """Return the configuration among the options of a command."""
+    """Return the configuration that a command's options contain."""
     return TrainConfig.of({name: options[name] for name in TrainConfig.__dataclass_fields__})
 
 
@@ -68,7 +68,7 @@ def _run(config: TrainConfig, files: RunFolder) -> None:
 
     _quiet_lightning()
     summary = train(config, files.path)
-    if not summary:  # one of several processes, and not the first
+    if not summary:  # not the first of several processes
         return
     if evidence := summary.get("held_out"):
         value = f"{evidence['log_evidence']:.2f} ± {evidence['standard_error']:.2g}"
@@ -77,7 +77,7 @@ def _run(config: TrainConfig, files: RunFolder) -> None:
 
 
 def _quiet_lightning() -> None:
-    """Keep Lightning's hints off the screen; its import sets the level, so it comes first."""
+    """Hide Lightning's hints. Importing Lightning sets the level, so it must come first."""
     import lightning.pytorch
 
     logging.getLogger(lightning.pytorch.__name__).setLevel(logging.WARNING)
@@ -142,7 +142,7 @@ def _sample(options: Any) -> None:
 
 
 def _respond(model: Any, options: Any) -> None:
-    """Write what a model of pairs makes of a text, or of held-out sources."""
+    """Write the targets that a model of pairs generates for a text or for held-out sources."""
     from pyro_tkam.train import load_guide
     from pyro_tkam.train.pairs import SHOWN, load_pair_split, responses, write_responses
 
@@ -257,7 +257,7 @@ def _reproduce(options: Any) -> None:
 
     rows = chosen(options["name"])
     for row in rows:
-        row.scale(options["scale"])  # so that nothing runs before all of them can
+        row.scale(options["scale"])  # so that nothing runs unless all rows can
     _quiet_lightning()
     data = None if options["data"] is None else Path(options["data"])
     results = {}
@@ -279,7 +279,7 @@ def _reproduce(options: Any) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what it is for, its options, and what it does with them."""
+    """A command: its purpose, its options, and the function that runs it."""
 
     help: str
     arguments: Callable[["ArgumentParser"], None]
@@ -331,10 +331,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run a command.
 
-    :param arguments: words of the command line; None takes the process's.
-    :return: 0; 1 where it failed, and 130 where Ctrl-C stopped it, after a line on standard error
-        that says why.
-    :raises SystemExit: of status 143 on SIGTERM, after such a line.
+    :param arguments: command-line arguments; None takes those of the process.
+    :return: 0 for success; 1 after a failure and 130 after Ctrl-C, each with a line on standard
+        error that says why.
+    :raises SystemExit: with status 143 on SIGTERM, after such a line.
     """
     top = parser()
     options = top.parse_args(arguments).as_dict()
@@ -346,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, Terminated) as stop:
-        if not hasattr(stop, "__notes__"):  # it has not said how to go on
+        if not hasattr(stop, "__notes__"):  # no message about how to resume yet
             print("stopped: the same command starts again", file=sys.stderr)
         if isinstance(stop, Terminated):
             raise
@@ -356,8 +356,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _sigterm_raised() -> Iterator[None]:
-    """Let SIGTERM end a command as an exception does, so that nothing is left half done."""
-    if threading.current_thread() is not threading.main_thread():  # others cannot have handlers
+    """Let SIGTERM raise an exception, so that nothing is left half done."""
+    if threading.current_thread() is not threading.main_thread():  # no handlers in others
         yield
         return
     earlier = signal.signal(signal.SIGTERM, raise_terminated)

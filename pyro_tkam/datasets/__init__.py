@@ -1,6 +1,6 @@
 """
-Small real data sets, a solver that generates data, texts, and conversion of any tensor, array or
-Dataset for training.
+Small real data sets, texts, a solver that generates data, and conversion of tensors, arrays and
+Datasets for training.
 """
 
 from pyro_tkam.datasets.flow import DarcyFields, darcy, gaussian_fields, solve_darcy

@@ -1,4 +1,4 @@
-"""Where generated data are kept."""
+"""The folder for generated data."""
 
 import os
 from pathlib import Path

@@ -21,8 +21,8 @@ Array = NDArray[np.float64]
 #: permeability where the Gaussian field is positive, and where it is not (Li et al. 2021,
 #: arXiv:2010.08895)
 PERMEABILITIES = (12.0, 3.0)
-_INVERSE_LENGTH = 3.0  # the 9 = 3² of the covariance
-_MAKER = 1  # raised when the numbers change, so that no old cache is read
+_INVERSE_LENGTH = 3.0  # square root of the 9 in the covariance
+_MAKER = 1  # increases when the numbers change, so that no old cache is read
 
 
 class DarcyFields(NamedTuple):
@@ -85,7 +85,8 @@ def solve_darcy(permeability: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
 
     :param permeability: ``a > 0`` at the nodes of a grid that includes the boundary, shape
         ``(num, n, n)``.
-    :param forcing: ``f`` at the same nodes, or what broadcasts to them, such as one number.
+    :param forcing: ``f`` at the same nodes, or anything that broadcasts to them, such as one
+        number.
     :return: the pressure ``u``, float64, of the same shape.
     :raises ValueError: for a wrong shape, fewer than three points per side, and permeabilities that
         are not positive.
@@ -111,7 +112,7 @@ def solve_darcy(permeability: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
     a = permeability.detach().double().cpu().numpy()
     f = np.broadcast_to(forcing.detach().double().cpu().numpy(), a.shape)
     pressure = np.zeros_like(a)
-    for index in range(len(a)):  # a sparse factorization takes one matrix at a time
+    for index in range(len(a)):  # a sparse solver factorizes one matrix at a time
         pressure[index, 1:-1, 1:-1] = _solve_one(a[index], f[index])
     return torch.as_tensor(pressure, device=permeability.device)
 
@@ -211,7 +212,7 @@ def _make(num: int, resolution: int, refinement: int, seed: int) -> tuple[Any, A
 
 
 def _read(path: Path) -> tuple[Any, Any] | None:
-    """Return the arrays of a kept file, or None where there is none or it is damaged."""
+    """Return the arrays of a cached file, or None if it is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return kept["permeability"], kept["pressure"]

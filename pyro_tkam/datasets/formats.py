@@ -43,7 +43,7 @@ def read_idx(path: Path, *, md5: str | None = None) -> NDArray[np.uint8]:
 
     :param path: the file; the suffix ``.gz`` means that it is gzipped.
     :param md5: MD5 sum of the unpacked file in hexadecimal; None accepts any content.
-    :raises ValueError: for another format, and a file that is truncated or too long.
+    :raises ValueError: for any other format, and for a file that is truncated or too long.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -67,7 +67,7 @@ def read_idx(path: Path, *, md5: str | None = None) -> NDArray[np.uint8]:
         )
     if md5 is not None:
         _same_md5(path, hashlib.md5(content, usedforsecurity=False).hexdigest(), md5)
-    # a buffer of bytes is read-only
+    # a view of bytes would be read-only
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
@@ -101,8 +101,7 @@ def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 class _ArraysOnly(pickle.Unpickler):
     """
-    An unpickler that makes NumPy arrays and plain containers, and calls nothing else that a file
-    may name.
+    An unpickler that makes NumPy arrays and plain containers, and refuses to call anything else.
     """
 
     allowed = frozenset(
@@ -121,7 +120,7 @@ class _ArraysOnly(pickle.Unpickler):
                 f"it names {module}.{name}, which no batch of CIFAR-10 contains"
             )
         if module == "numpy._core.multiarray":
-            return np.ndarray.__reduce__(np.empty(0))[0]  # under whichever name this NumPy has it
+            return np.ndarray.__reduce__(np.empty(0))[0]  # by its name in this version of NumPy
         return super().find_class(module, name)
 
 

@@ -67,5 +67,5 @@ def digits() -> LabeledImages:
     return LabeledImages(images.unflatten(-1, (8, 8)), torch.as_tensor(labels, dtype=torch.int64))
 
 
-#: data sets by the name that users give
+#: data sets by the user's name
 DATASETS: dict[str, Callable[[], LabeledImages]] = {"mnist5k": mnist5k, "digits": digits}

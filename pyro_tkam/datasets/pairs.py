@@ -1,4 +1,4 @@
-"""Pairs of sequences of variable length: words and their pronunciations."""
+"""Pairs of sequences of variable length, such as words and their pronunciations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pyro_tkam.ops.symbols import END, UNKNOWN, check_symbols
 @dataclass(frozen=True)
 class Alphabet:
     """
-    Symbols as integers: 0 ends a sequence and pads it, 1 is unknown, and the symbols follow.
+    Symbols as integers: 0 ends and pads a sequence, 1 is the unknown symbol, and the others follow.
 
     :param symbols: the symbols, such as letters or phonemes.
 
@@ -38,7 +38,7 @@ class Alphabet:
             raise ValueError(f"symbols must all differ, got {self.symbols!r}")
 
     def __len__(self) -> int:
-        """Return the number of integers, with those for the end and for unknown symbols."""
+        """Return the number of integers, including those for the end and for unknown symbols."""
         return len(self.symbols) + 2
 
     def encode(self, sequences: Iterable[Sequence[str]], length: int | None = None) -> Tensor:
@@ -90,8 +90,8 @@ class Pairs:
 
     :param source: integers, shape ``(num, longest source)``, padded with 0.
     :param target: integers, shape ``(num, longest target)``, padded with 0.
-    :param group: the number of each pair's source, shape ``(num,)``; pairs of one source, such as
-        variants of a word, have the same.
+    :param group: the number of each pair's source, shape ``(num,)``; pairs with the same source,
+        such as variants of a word, share it.
     :param source_alphabet: the symbols of sources.
     :param target_alphabet: the symbols of targets.
     """
@@ -136,7 +136,7 @@ class Pairs:
 
     def split(self, held_out: int, *, seed: int = 0) -> tuple[Pairs, Pairs]:
         """
-        Split by source, so that no source of a held-out pair occurs in another training pair.
+        Split by source, so that no source of a held-out pair occurs in the training pairs.
 
         :param held_out: number of sources to hold out, with all their targets.
         :param seed: selects the split; the global generator is neither read nor changed.
@@ -166,13 +166,13 @@ def pronunciations(
     Read a pronouncing dictionary in the format of the CMU dictionary.
 
     A line is a word and its phonemes, ``cat K AE1 T``. A variant of a word has a number,
-    ``cats(2)``. Lines that begin with ``;;;``, and what follows ``#``, are comments. Words are read
-    in lower case, and only those of letters, apostrophes, hyphens and dots. All variants of a word
-    have the same ``group``, so that ``split`` keeps them together.
+    ``cats(2)``. Lines that begin with ``;;;``, and text after ``#``, are comments. Words are
+    converted to lower case; only words of letters, apostrophes, hyphens and dots are kept. All
+    variants of a word have the same ``group``, so ``split`` keeps them together.
 
     :param path: path of the file, in UTF-8 or Latin-1.
-    :param stress: keep the stress of vowels, the digits 0, 1 and 2; variants that differ only in
-        stress are otherwise the same.
+    :param stress: keep the stress of vowels, the digits 0, 1 and 2. If False, variants that differ
+        only in stress are the same.
     :param max_letters: leave out longer words.
     :param max_phonemes: leave out longer pronunciations.
     :raises FileNotFoundError: for a missing file.
@@ -186,7 +186,7 @@ def pronunciations(
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        text = content.decode("latin-1")  # as version 0.7 of the dictionary has it
+        text = content.decode("latin-1")  # the encoding of version 0.7 of the dictionary
     found: dict[str, dict[tuple[str, ...], None]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = [] if line.startswith(";;;") else line.partition("#")[0].split()
@@ -208,7 +208,7 @@ def pronunciations(
 def _gathered(
     found: Mapping[str, Iterable[Sequence[str]]], max_source: int, max_target: int
 ) -> Pairs:
-    """Encode targets by their source."""
+    """Encode targets that are grouped by source."""
     pairs = [(i, source, each) for i, source in enumerate(found) for each in found[source]]
     group, sources, targets = zip(*pairs, strict=True)
     alphabets = [
@@ -224,18 +224,21 @@ def _gathered(
 
 
 def _is_word(word: str) -> bool:
-    """Tell words from names of punctuation, such as ``!exclamation-point``."""
+    """
+    Tell whether an entry is a word, and not the name of a punctuation mark, such as
+    ``!exclamation-point``.
+    """
     return any(c.isalpha() for c in word) and all(c.isalpha() or c in "'-." for c in word)
 
 
 def text_pairs(path: Path | str, *, max_length: int = 100) -> Pairs:
     """
-    Read pairs of texts, one pair a line, separated by a tab; symbols are characters.
+    Read pairs of texts, one pair per line, separated by a tab; symbols are characters.
 
     Lines with the same source have the same ``group``.
 
     :param path: path of a file in UTF-8.
-    :param max_length: leave out pairs with a longer text.
+    :param max_length: leave out pairs with longer texts.
     :raises FileNotFoundError: for a missing file.
     :raises ValueError: for a file that is not text in UTF-8, a line that does not have two parts,
         and a file without pairs.
@@ -263,7 +266,7 @@ def text_pairs(path: Path | str, *, max_length: int = 100) -> Pairs:
     return _gathered(found, *longest)
 
 
-#: readers of pairs by the suffix of their file
+#: readers of pairs by file suffix
 PAIR_READERS: dict[str, Callable[[Path], Pairs]] = {".dict": pronunciations, ".tsv": text_pairs}
 
 
@@ -274,7 +277,7 @@ def load_pairs(source: str) -> Pairs:
     :param source: path of a ``.dict`` file, see :func:`pronunciations`, or a ``.tsv`` file, see
         :func:`text_pairs`.
     :raises FileNotFoundError: for a missing file.
-    :raises ValueError: for another suffix, and files that cannot be read.
+    :raises ValueError: for any other suffix, and for files that cannot be read.
     """
     path = file_path("data", source)
     if path.suffix not in PAIR_READERS:

@@ -26,7 +26,7 @@ def _photographs() -> Iterator[NDArray[np.uint8]]:
 
 def color_patches(size: int = 16, *, shrink: int = 2) -> LabeledImages:
     """
-    Cut six color photographs into square patches that share no pixel, so that any patch can be held
+    Cut six color photographs into square patches without overlap, so that any patch can be held
     out.
 
     Two photographs ship with ``scikit-learn`` and four with ``scikit-image``. The label of a patch
@@ -55,7 +55,7 @@ def color_patches(size: int = 16, *, shrink: int = 2) -> LabeledImages:
 
 
 def _tiles(photograph: NDArray[np.uint8], size: int, shrink: int) -> NDArray[np.float64]:
-    """Shrink a photograph and cut it, row by row, leaving out what does not fill a patch."""
+    """Shrink a photograph and cut it row by row; drop the rest that does not fill a patch."""
     side = size * shrink
     rows, columns = (length // side for length in photograph.shape[:2])
     whole = photograph[: rows * side, : columns * side].astype(np.float64)

@@ -174,7 +174,7 @@ def _files(
     download: bool,
     options: dict[str, Any],
 ) -> list[Path]:
-    """Return the files of a data set, fetched where that is asked for and needed."""
+    """Return the files of a data set; download missing ones if requested."""
     found = {name: _find(name, folder, inside) for name in names}
     if download and None in found.values():
         _download(kind, folder, options)
@@ -190,7 +190,7 @@ def _files(
 
 
 def _find(name: str, folder: Path, inside: str) -> Path | None:
-    """Return where a file is, in the folder or the one inside, gzipped or not."""
+    """Return the path of a file, gzipped or not, in the folder or the inner folder."""
     candidates = [
         parent / each for each in (f"{name}.gz", name) for parent in (folder, folder / inside)
     ]

@@ -80,14 +80,14 @@ class RowsOf(Dataset[Any]):
 
 
 def _mapped(fn: Callable[[Tensor], Tensor], data: Any) -> Any:
-    """Apply a function to every tensor of tuples and dictionaries."""
+    """Apply a function to each tensor in nested tuples and dictionaries."""
     if isinstance(data, dict):
         return {name: _mapped(fn, part) for name, part in data.items()}
     return tuple(_mapped(fn, part) for part in data) if isinstance(data, tuple) else fn(data)
 
 
 def _leaves(name: str, data: Any) -> Iterator[tuple[str, Tensor]]:
-    """Iterate over the tensors of tuples and dictionaries, and their names."""
+    """Iterate over the tensors in nested tuples and dictionaries, with their names."""
     if not isinstance(data, tuple | dict):
         yield name, data
         return
@@ -96,7 +96,7 @@ def _leaves(name: str, data: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _checked_tree(name: str, data: Any) -> Any:
-    """Check the tensors of tuples and dictionaries."""
+    """Check the tensors in nested tuples and dictionaries."""
     if isinstance(data, Mapping):
         return {key: _checked_tree(f"{name}[{key!r}]", part) for key, part in data.items()}
     if isinstance(data, tuple):
@@ -151,7 +151,7 @@ def split(size: int, held_out: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     return order[held_out:], order[:held_out]
 
 
-#: in the place of the readers' own texts, which tell how to run the code
+#: replaces the readers' own messages, which explain how to run the code
 _UNREADABLE = "it is not whole, or holds objects that could run code"
 
 
@@ -169,7 +169,7 @@ def _read_pt(path: Path) -> Any:
         raise ValueError(_UNREADABLE) from None
 
 
-#: readers of data files by their suffix
+#: readers of data files by suffix
 READERS: dict[str, Callable[[Path], Any]] = {".npy": _read_npy, ".pt": _read_pt}
 
 
@@ -179,7 +179,7 @@ def _pressures() -> Tensor:
     return pressure / pressure.max()
 
 
-#: rows to train on by the name that users give
+#: rows to train on by the user's name
 SOURCES: dict[str, Callable[[], Tensor]] = {
     "mnist5k": lambda: mnist5k().images,
     "digits": lambda: digits().images,
@@ -208,12 +208,12 @@ def load_rows(source: str) -> Tensor:
 
 def load_arrays(source: str) -> dict[str, Tensor]:
     """
-    Load arrays by name from a file, all with as many rows.
+    Load named arrays from a file, all with the same number of rows.
 
     :param source: path of a ``.npz`` file.
     :return: floating-point arrays in the default dtype, integers as int64, Booleans as they are.
-    :raises ValueError: for a file that cannot be read, other arrays, different numbers of rows, and
-        elements that are not finite.
+    :raises ValueError: for a file that cannot be read, arrays of other types, different numbers of
+        rows, and elements that are not finite.
     :raises FileNotFoundError: for a missing file.
     """
     path = file_path("data", source)
@@ -236,7 +236,7 @@ def load_arrays(source: str) -> dict[str, Tensor]:
         raise ValueError(
             f"data must be numbers or Booleans, got {arrays[other[0]].dtype} in {other[0]!r}"
         )
-    RowsOf(found)  # which checks them
+    RowsOf(found)  # checks them
     default = torch.get_default_dtype()
     return {
         name: array.to(default) if array.is_floating_point() else array
@@ -249,9 +249,9 @@ def load_array(source: str, name: str, *, least_dim: int = 1, or_names: str = ""
     Load a floating-point array from a file.
 
     :param source: path of a ``.npy`` or ``.pt`` file.
-    :param name: what errors call it.
-    :param least_dim: least number of dimensions.
-    :param or_names: what it may be beside a file, for errors.
+    :param name: its name in errors.
+    :param least_dim: smallest number of dimensions.
+    :param or_names: what else ``source`` may be, for errors.
     :return: the array in the default dtype.
     :raises ValueError: for a file that cannot be read, and elements that are not finite.
     :raises FileNotFoundError: for a missing file.

