@@ -1,4 +1,4 @@
-"""The arguments of a model: arrays made tensors, and errors of the model that name them."""
+"""The arguments of a model: conversion of arrays to tensors, and errors that name the arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _MOST_DESCRIBED = 6
 
 def with_tensors(arguments: Any) -> Any:
     """
-    Replace NumPy arrays of numbers by tensors of their dtype, also in tuples, lists, dictionaries.
+    Replace NumPy arrays of numbers with tensors of the same dtype, also in tuples, lists and
+    dictionaries.
 
     :param arguments: of a model.
     """
@@ -36,7 +37,7 @@ def with_tensors(arguments: Any) -> Any:
 
 
 def check_callable(model: Any) -> None:
-    """Raise a TypeError for what is no model."""
+    """Raise a TypeError for anything but a callable model."""
     if not callable(model):
         raise TypeError(f"model must be callable, got {type(model).__name__}")
 
@@ -56,7 +57,7 @@ def keywords(model_kwargs: Any) -> dict[str, Any]:
 
 
 def hold_arrays(arguments: Any) -> bool:
-    """Tell whether there is a NumPy array among arguments."""
+    """Tell whether any argument contains a NumPy array."""
     if isinstance(arguments, dict):
         return any(map(hold_arrays, arguments.values()))
     if type(arguments) in (tuple, list):
@@ -68,7 +69,7 @@ def told_of(
     run: Callable[[], T], name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> T:
     """
-    Run a model or a guide; name it and its arguments if it cannot take them.
+    Run a model or a guide; if it can't take its arguments, raise an error that names both.
 
     :param run: what runs it.
     :param name: ``"model"`` or ``"guide"``.
@@ -104,7 +105,7 @@ def _named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict
     call = function.forward if isinstance(function, torch.nn.Module) else function
     try:
         return dict(inspect.signature(call).bind(*args, **kwargs).arguments)
-    except (TypeError, ValueError):  # it has no signature, or takes another number of arguments
+    except (TypeError, ValueError):  # no signature, or another number of arguments
         return {f"args[{i}]": value for i, value in enumerate(args)} | kwargs
 
 
@@ -119,7 +120,9 @@ def _kind(value: Any) -> str:
 
 
 def _is_told(error: Exception) -> bool:
-    """Tell whether an error is one that this package raised itself, which names what is wrong."""
+    """
+    Tell whether this package raised an error itself, so that the message already names the cause.
+    """
     if not isinstance(error, ValueError | TypeError | NotImplementedError):
         return False
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)

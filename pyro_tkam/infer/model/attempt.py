@@ -1,4 +1,6 @@
-"""Runs of users' code that may fail: told what for, or tried in a faster way first."""
+"""
+Runs of users' code that may fail: with errors that name their cause, or to try a faster way.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,10 @@ RAISED_BY_CODE = (
 
 def attempt(run: Callable[[], T]) -> T | None:
     """
-    Run a model in a batch; return None where it cannot be run so, as a slower way can.
+    Run a model in a batch; return None if this is not possible, so that the caller can use a slower
+    way.
 
-    Out of memory is told, not answered by a slower way: that would hide it.
+    Lack of memory raises an error; a slower way would hide the problem.
 
     :param run: what to try.
     :raises MemoryError: if there is no memory for it.
@@ -42,7 +45,7 @@ def attempt(run: Callable[[], T]) -> T | None:
 
 def check_memory(name: str, number: int, bytes_each: int) -> None:
     """
-    Refuse a number of things that this machine's memory cannot hold.
+    Refuse a number of items that this machine's memory cannot hold.
 
     :param name: of the number.
     :param number: how many.
@@ -60,7 +63,7 @@ def check_memory(name: str, number: int, bytes_each: int) -> None:
 @contextmanager
 def telling_memory(name: str, number: int) -> Iterator[None]:
     """
-    Name the argument for which there was no memory.
+    Turn out-of-memory errors inside into one that names the argument.
 
     :param name: of the number that the memory grows with.
     :param number: its value.
@@ -76,7 +79,7 @@ def telling_memory(name: str, number: int) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory could not be had."""
+    """Tell whether an error means that memory ran out."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     words = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")

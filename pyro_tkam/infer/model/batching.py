@@ -1,5 +1,5 @@
 """
-Three ways to run a model at many positions, behind one interface, and how one of them is chosen.
+Three ways to run a model at many positions, with one interface, and the choice between them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ One = Callable[[Tensor], Any]
 
 @dataclass(frozen=True)
 class KnownTerms:
-    """Two terms of a log density that were evaluated before, with their gradients.
+    """Two terms of a log density that have already been evaluated, with their gradients.
 
     :param position: where, ``(rows, *local, dim)``.
     :param terms: returns them there as a run of the model would, differentiable in the position.
@@ -52,7 +52,8 @@ class Runner:
     """Runs a model at positions ``(rows, *local, dim)``.
 
     :param terms: the model.
-    :ivar known: what the run gave in which it was compared with others, if that was kept.
+    :ivar known: the results of the run in which it was compared with a single run, if they were
+        kept.
     """
 
     name: ClassVar[str]
@@ -90,7 +91,10 @@ class Runner:
 
     @abstractmethod
     def _run(self, one: One, plated: One, position: Tensor) -> Any:
-        """Run, by a function of one position or by one of all of them under an outer plate."""
+        """
+        Run with a function of one position, or with a function of all positions under an outer
+        plate.
+        """
 
 
 class VmapRunner(Runner):
@@ -112,7 +116,10 @@ class PlateRunner(Runner):
 
 
 class LoopRunner(Runner):
-    """Runs one position after another: any model, slowly; the measure of the others."""
+    """
+    Runs one position after another: any model, but slowly; the other runners are checked against
+    it.
+    """
 
     name = "loop"
 
@@ -126,7 +133,7 @@ RUNNERS: dict[str, type[Runner]] = {
 
 
 def vmapped(one: One, rows: Tensor) -> Any:
-    """Run at all rows by ``torch.func.vmap``, each with random numbers of its own."""
+    """Run at all rows with ``torch.func.vmap``, with different random numbers for each row."""
     with pyro.validation_enabled(False):
         return torch.func.vmap(one, randomness="different")(rows)
 
@@ -138,7 +145,8 @@ def at_all_rows(
     one: Callable[[Rows], Rows], rows: Rows, all_at_once: Callable[[Rows], Rows] | None = None
 ) -> Rows:
     """
-    Run at all rows at once, or row by row where that fails or gives others than the first row's.
+    Run at all rows at once; if that fails or gives different values for the first row, run row by
+    row.
 
     :param one: from a row of each tensor.
     :param rows: tensors of as many rows.
@@ -157,7 +165,7 @@ def at_all_rows(
 
 
 def looped(one: Callable[[Any], Any], rows: Tensor | dict[str, Tensor]) -> Any:
-    """Run at one row after another, and stack what comes out."""
+    """Run at one row after another, and stack the results."""
     if isinstance(rows, Tensor):
         return _stacked([one(row) for row in rows])
     each = zip(*rows.values(), strict=True)
@@ -176,7 +184,7 @@ def _stacked(results: list[Any]) -> Any:
 def choose_runner(
     terms: ModelTerms, preferred: Sequence[str] = ("vmap", "plate"), *, keep: bool = False
 ) -> Runner:
-    """Return the first runner that gives one of several positions the terms of a single run.
+    """Return the first runner whose terms at one of several positions equal those of a single run.
 
     :param terms: the model.
     :param preferred: names of the runners to try, in order.
@@ -195,20 +203,20 @@ def choose_runner(
             "model gives another log density at the same values of its latent sites; "
             "it must not draw random numbers outside pyro.sample"
         )
-    # The first values lie where coordinates round, as beside the bound of a support.
+    # The first run's values don't survive rounding in the coordinates, as near a support's bound.
     return _agreeing(terms, preferred, position, again, keep) or LoopRunner(terms)
 
 
 def _agreeing(
     terms: ModelTerms, names: Sequence[str], position: Tensor, expected: LogTerms, keep: bool
 ) -> Runner | None:
-    """Return the first runner that gives the first position these terms; None if none does."""
+    """Return the first runner that gives these terms at the first position; None if none does."""
     runners = (RUNNERS[name](terms) for name in names)
     return next((each for each in runners if agrees(each, position, expected, keep=keep)), None)
 
 
 def agrees(runner: Runner, position: Tensor, expected: LogTerms, *, keep: bool = False) -> bool:
-    """Tell whether a runner gives the first of several positions these terms.
+    """Tell whether a runner gives these terms at the first of several positions.
 
     :param keep: keep what it gives.
     """
@@ -246,7 +254,7 @@ def first_prior_draws(runner: Runner, normal: Tensor) -> tuple[Runner, Tensor]:
     drawn = attempt(lambda: terms.compared_draws(normal))
     if drawn is not None:
         return PlateRunner(terms), drawn
-    # Some distributions can't be drawn from under vmap.
+    # Some distributions can't be sampled under vmap.
     drawn = attempt(lambda: runner.draw_prior(normal))
     if drawn is not None:
         return runner, drawn

@@ -65,13 +65,14 @@ _CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
 
 class TracedFunction:
     """
-    A function of a batch, recorded once, so that handlers and autograd cost nothing afterwards.
+    A function of a batch that is recorded once, so that handlers and autograd cost nothing
+    afterward.
 
-    One recording serves all batches: sizes that are multiples of the recorded number of rows become
-    multiples of a batch's, or each row is evaluated by itself. It is checked at another input with
-    another number of rows. If the recording or the check fails, or values or sizes that depend on
-    values leave torch, where a recording would keep what it saw once, the function itself is called
-    from then on, and ``failure`` says why.
+    One recording serves all batches. Sizes that are multiples of the recorded number of rows become
+    multiples of the batch's number of rows, or each row is evaluated separately. The recording is
+    checked at another input with another number of rows. A recording would freeze Python values,
+    and sizes, that depend on values of tensors. If there are any, or if the recording or the check
+    fails, the function itself is called from then on, and ``failure`` says why.
 
     :param function: from ``(rows, ...)`` to a tuple of ``(rows, ...)``; each row by itself.
     :param enabled: False calls the function itself.
@@ -109,12 +110,12 @@ class TracedFunction:
 
     @property
     def operations(self) -> list[fx.Node]:
-        """What is run instead of the function, once it is recorded."""
+        """The operations that run instead of the function, once it is recorded."""
         return [] if self._module is None else list(self._module.graph.nodes)
 
     @property
     def cost(self) -> Cost | None:
-        """What a batch takes, once the function is recorded."""
+        """The cost of a batch, once the function is recorded."""
         return None if self._module is None else self._module.meta[_COST]
 
     def __call__(self, batch: Tensor) -> tuple[Any, ...]:
@@ -131,7 +132,7 @@ class TracedFunction:
             return self._graph(batch)
 
     def _prepare(self, batch: Tensor) -> None:
-        """Take the part of another recording, or record."""
+        """Take a part of another function's recording, or record this function."""
         if self._part_of is not None and self._part_of[0]._module is not None:
             whole, number = self._part_of
             assert whole._module is not None
@@ -180,21 +181,21 @@ class TracedFunction:
 
 
 def _any_number(graph: Callable[..., tuple[Any, ...]]) -> Function:
-    """Return a function of a batch from one of a dense batch and its number of rows."""
+    """Turn a function of a dense batch and its number of rows into a function of a batch."""
     return lambda batch: tuple(graph(_dense(batch), len(batch)))
 
 
 def _two_or_more(graph: Callable[..., tuple[Any, ...]]) -> Function:
     """
-    Return the same where dimensions of size one are dropped, as in sums over discrete sites: a
-    single row is evaluated twice.
+    Return the same for functions that drop dimensions of size one, such as sums over discrete
+    sites: a single row is duplicated before it is evaluated.
     """
     several = _any_number(graph)
     return lambda batch: _first_rows(several(_cut(batch, max(2, len(batch)))), len(batch))
 
 
 def _by_row(graph: Callable[..., tuple[Any, ...]]) -> Function:
-    """Return a function of a batch that evaluates each row by a graph of one."""
+    """Return a function of a batch that evaluates each row with the graph of a single row."""
 
     def evaluate(batch: Tensor) -> tuple[Any, ...]:
         rows = [graph(_dense(row)) for row in batch.split(1)]
@@ -204,7 +205,7 @@ def _by_row(graph: Callable[..., tuple[Any, ...]]) -> Function:
 
 
 def _first_results(module: fx.GraphModule, number: int) -> fx.GraphModule:
-    """Return the graph of a module's first results."""
+    """Return the part of a module that computes its first results."""
     graph = fx.Graph()
     results = graph.graph_copy(module.graph, {})
     graph.output(tuple(cast(Any, results)[:number]))
@@ -220,8 +221,8 @@ def _first_rows(values: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
 
 def _is_right(graph: Function, batch: Tensor, expected: tuple[Any, ...]) -> bool:
     """
-    Tell whether a recording gives the function's values, of a batch and of one row; it cannot where
-    sizes were no rows'.
+    Tell whether a recording gives the function's values for a batch and for one row. It does not if
+    a size was mistaken for a number of rows.
     """
     with torch.no_grad():
         try:
@@ -239,7 +240,7 @@ def _is_right(graph: Function, batch: Tensor, expected: tuple[Any, ...]) -> bool
 
 
 class _Reads(TorchFunctionMode):
-    """Notes by what values leave torch."""
+    """Records the functions that turn tensor values into Python values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,7 +256,8 @@ class _Reads(TorchFunctionMode):
 
 def _read_by_operations(module: fx.GraphModule) -> set[str]:
     """
-    Return the operations whose result has a size, or is a Python value, that depends on the batch.
+    Return the operations whose result is a Python value, or has a size, that depends on the batch's
+    values.
     """
     varying: set[fx.Node] = set()
     found = set()
@@ -268,7 +270,7 @@ def _read_by_operations(module: fx.GraphModule) -> set[str]:
 
 
 def _deciding(node: fx.Node) -> list[fx.Node]:
-    """Return the arguments of a node whose values decide on a size or a Python value."""
+    """Return the arguments of a node whose values determine a size or a Python value."""
     if not isinstance(node.target, _OpOverload):
         return []
     if node.target is aten.index.Tensor:
@@ -280,12 +282,15 @@ def _deciding(node: fx.Node) -> list[fx.Node]:
 
 
 def _dense(batch: Tensor) -> Tensor:
-    """Copy a batch into memory of its own, as a trace keeps the strides that it saw."""
+    """
+    Make a contiguous copy of a batch, because a trace assumes the strides with which it was
+    recorded.
+    """
     return batch.clone(memory_format=torch.contiguous_format)
 
 
 def _cut(batch: Tensor, rows: int) -> Tensor:
-    """Return so many of a batch's rows, the last one again and again where there are too few."""
+    """Return this many rows of a batch; if there are too few, repeat the last one."""
     few = batch[:rows]
     missing = rows - len(few)
     return _dense(torch.cat([few, few[-1:].expand(missing, *few.shape[1:])]))
@@ -293,10 +298,10 @@ def _cut(batch: Tensor, rows: int) -> Tensor:
 
 def _simplify(module: fx.GraphModule, rows: int) -> None:
     """
-    Drop what can be computed once, constants, copies, dead and repeated operations, and make sizes
-    those of any batch, whose number of rows the graph takes as well.
+    Fold constants, remove copies and dead or repeated operations, and make sizes depend on the
+    number of rows, which becomes an input of the graph.
 
-    :param rows: of the batch that was recorded; a graph of one row serves no other number.
+    :param rows: number of rows of the recorded batch; a graph of one row stays limited to one row.
     """
     graph = module.graph
     pieces = [size for node in graph.nodes if (size := _rows_in_a_piece(node, rows))]
@@ -317,7 +322,7 @@ def _simplify(module: fx.GraphModule, rows: int) -> None:
         graph.eliminate_dead_code()
         hoist_expansions(graph)
         sum_first(graph)
-        for node in graph.nodes:  # whose operands may lie otherwise in memory now, or in a batch
+        for node in graph.nodes:  # strides of operands may differ now, or in a batch
             if node.target in (aten.view.default, aten._unsafe_view.default):
                 node.target = aten.reshape.default
         graph.eliminate_dead_code()
@@ -336,8 +341,9 @@ def _simplify(module: fx.GraphModule, rows: int) -> None:
 
 def _rows_in_a_piece(node: fx.Node, recorded: int) -> int | None:
     """
-    Return how many rows there may be where an operation cut all recorded ones into a single piece
-    of some greatest size: more would make more pieces, which the recording lacks. None elsewhere.
+    Return the largest number of rows for an operation that cuts the rows into pieces of limited
+    size. All recorded rows fit into a single piece; more rows would need more pieces, which the
+    recording lacks. Return None for any other operation.
     """
     if recorded == 1 or node.target not in (aten.split.Tensor, aten.slice.Tensor):
         return None
@@ -350,7 +356,10 @@ def _rows_in_a_piece(node: fx.Node, recorded: int) -> int | None:
 
 
 def _generalize(module: fx.GraphModule, recorded: int) -> None:
-    """Replace sizes that are multiples of the recorded number of rows by those of a given one."""
+    """
+    Replace sizes that are multiples of the recorded number of rows with multiples of the graph's
+    input.
+    """
     graph = module.graph
     batch = next(node for node in graph.nodes if node.op == "placeholder")
     with graph.inserting_after(batch):
@@ -420,11 +429,11 @@ def _row_dims(value: Tensor, rows: int) -> list[int]:
 
 
 def _share(graph: fx.Graph) -> None:
-    """Compute once what is computed several times; all operations are pure."""
+    """Merge operations that are computed several times; all operations are pure."""
     first: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
         if node.op in ("call_function", "get_attr"):
-            # Names of nodes are unique, so that equal text means equal arguments.
+            # Names of nodes are unique, so equal text means equal arguments.
             same = first.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
             if same is not node:
                 node.replace_all_uses_with(same)
@@ -481,7 +490,7 @@ def _does_nothing(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _fold(module: fx.GraphModule, node: fx.Node, rows: int) -> None:
-    """Replace a node by the constant it computes, unless that differs between rows."""
+    """Replace a node with the constant that it computes, unless its value differs between rows."""
 
     def constant(argument: fx.Node) -> Any:
         if argument.op == "get_attr":

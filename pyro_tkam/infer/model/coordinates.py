@@ -101,7 +101,7 @@ class StandardNormal:
 
 @dataclass(frozen=True)
 class AsDrawn:
-    """Discrete values as they are, which no transform leads to.
+    """Discrete values as they are, without a transform.
 
     :param dtype: of the values.
     """
@@ -122,7 +122,7 @@ class AsDrawn:
 
 
 class Turns(Transform):
-    """Turns a number by whole turns into ``(center - period / 2, center + period / 2]``.
+    """Shifts numbers by whole periods into ``(center - period / 2, center + period / 2]``.
 
     :param period: a whole turn, positive.
     :param center: middle of the values.
@@ -293,7 +293,7 @@ class Layout:
 
 
 def around_mean(positions: Tensor, periods: Tensor | None) -> Tensor:
-    """Turn angles of all draws together to where they are closest to their mean direction.
+    """Shift angles by whole turns so that they are closest to the mean direction of all draws.
 
     :param positions: ``(draws, *local, dim)``.
     :param periods: a whole turn of each coordinate, infinite where it is no angle; None if none is.
@@ -306,7 +306,7 @@ def around_mean(positions: Tensor, periods: Tensor | None) -> Tensor:
 
 
 def opposite_of_gap(draws: Tensor, period: float) -> Tensor:
-    """Return the angle half a turn from where there are fewest draws.
+    """Return the angle opposite to the one with the fewest draws.
 
     Their density is estimated at 32 angles with a kernel of half a radian.
 
@@ -325,7 +325,7 @@ def opposite_of_gap(draws: Tensor, period: float) -> Tensor:
 
 
 class Chart:
-    """Turns angles to where they are closest to the mean direction of all that it was given.
+    """Shifts angles by whole turns to be closest to the mean direction of all positions so far.
 
     :param periods: a whole turn of each coordinate, infinite where it is no angle.
     """

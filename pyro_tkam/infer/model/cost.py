@@ -1,6 +1,6 @@
 """
-What operations on a batch take, told from their sizes: the same on every machine and in every run,
-so that results which depend on it are too.
+The cost of operations on a batch, estimated from their sizes. It is the same on every machine and
+in every run, so results that depend on it are reproducible.
 """
 
 from __future__ import annotations
@@ -34,25 +34,26 @@ FACTORIZED = 2.0
 
 
 class Cost(NamedTuple):
-    """Seconds that a batch takes, and beside it each of its rows."""
+    """Seconds per batch, and additional seconds per row."""
 
     batch: float
     row: float
 
     def seconds(self, rows: int) -> float:
-        """Return the seconds that so many rows take at once."""
+        """Return the seconds for this many rows in one batch."""
         return self.batch + rows * self.row
 
 
 def seconds_of(cost: Cost | None, rows: int, begin: float) -> float:
     """
-    Return the seconds that a batch took: the processor's, since some time, where no cost is known.
+    Return the seconds that a batch takes: its known cost, or else the processor time since
+    ``begin``.
     """
     return time.process_time() - begin if cost is None else cost.seconds(rows)
 
 
 def cost_of(nodes: Iterable[fx.Node], rows: int) -> Cost:
-    """Return what a graph's operations take.
+    """Return the cost of a graph's operations.
 
     :param nodes: of a graph of ATen operations, each with its value's shape.
     :param rows: of the batch that was recorded; one row is evaluated after another.
@@ -64,7 +65,7 @@ def cost_of(nodes: Iterable[fx.Node], rows: int) -> Cost:
 
 
 def _numbers(node: fx.Node) -> float:
-    """Return the numbers of a node's results, times what one of them costs."""
+    """Return how many numbers a node computes, times the cost of one of them."""
     value = node.meta.get("val")
     results = value if isinstance(value, tuple | list) else (value,)
     number = sum(each.numel() for each in results if isinstance(each, Tensor))

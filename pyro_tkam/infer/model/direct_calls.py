@@ -1,4 +1,4 @@
-"""Recorded operations called as functions of torch, which read their arguments faster."""
+"""Recorded operations called as functions of torch, which parse their arguments faster."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ FUNCTIONS: dict[Any, tuple[Callable[..., Any], int]] = {
 
 
 def direct(module: fx.GraphModule) -> fx.GraphModule:
-    """Return a module of the same operations, called as functions of torch where there are some.
+    """Return a module with the same operations, called as functions of torch where such functions
+    exist.
 
     ``torch.ops.aten.mul.Tensor(a, b)`` boxes its arguments, which takes longer than to multiply a
     few hundred numbers; ``torch.mul(a, b)`` does not.
@@ -63,7 +64,7 @@ def direct(module: fx.GraphModule) -> fx.GraphModule:
         if len(node.args) <= most:
             node.target = function
     made = fx.GraphModule(module, graph)
-    # As plain attributes constants are found at once, where buffers are looked for three times.
+    # Plain attributes are found at once; a buffer takes three lookups.
     vars(made).update(vars(made)["_buffers"])
     vars(made)["_buffers"].clear()
     return made

@@ -156,8 +156,8 @@ def with_guide(
     structure: PlateStructure, guide: Any, /, *args: Any, **kwargs: Any
 ) -> PlateStructure:
     """
-    Return the structure of a model with a guide: without local plates where a site of the guide is
-    in none of them.
+    Return the structure of a model with a guide; no plates are local if a site of the guide is
+    outside them.
 
     Torch's generator stays where it is.
 
@@ -183,7 +183,9 @@ def _batch_dim(site: dict[str, Any]) -> int:
 
 
 class _DrawParticles(Messenger):
-    """Draw every latent site once a particle, with one value for all data along ``shared_dims``."""
+    """
+    Draw each latent site once per particle, with one value for all data along ``shared_dims``.
+    """
 
     def __init__(
         self,
@@ -226,7 +228,7 @@ class _DrawParticles(Messenger):
 
 
 class _SetParticles(Messenger):
-    """Set every latent site to given values, the particles left of all plates."""
+    """Set each latent site to given values, with particles to the left of all plates."""
 
     def __init__(self, values: dict[str, Tensor], particle_dim: int) -> None:
         super().__init__()
@@ -256,9 +258,9 @@ def draw_particles(
     """
     Draw the latent sites from the prior, or from a guide, and score them.
 
-    Draws from an exchangeable prior are shared by all data: the model then runs once a particle,
-    not once a particle and datum. Where such draws show that their density differs between data
-    after all, each datum is given draws of its own. Draws carry no gradient; the densities do.
+    All data share draws from an exchangeable prior: the model then runs once per particle, not once
+    per particle and datum. If such draws show that their density differs between data after all,
+    each datum gets its own draws. Draws carry no gradient; the densities do.
 
     :param model: a Pyro model.
     :param guide: a Pyro guide, or None to draw from the prior.
@@ -292,8 +294,8 @@ def score_particles(
     kwargs: dict[str, Any],
 ) -> Particles:
     """
-    Score given values of the latent sites; the densities carry the gradient of the parameters, the
-    values none.
+    Score given values of the latent sites; the densities have gradients with respect to parameters,
+    the values have none.
 
     :param model: a Pyro model.
     :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``.
@@ -346,7 +348,8 @@ def trace_latents_at(
     kwargs: dict[str, Any],
 ) -> poutine.Trace:
     """
-    Run a model, unseen from outside, no further than its latent sites, set to given values.
+    Run a model up to its last latent site, with latent sites set to given values, hidden from outer
+    handlers.
 
     :param model: a Pyro model.
     :param values: of every latent site, each ``(particles, *batch_shape, *event_shape)``; they may
@@ -405,7 +408,7 @@ def _setting(values: dict[str, Tensor], structure: PlateStructure) -> Messenger:
 
 def _trace(fn: Any, messenger: Messenger, args: Any, kwargs: Any) -> poutine.Trace:
     """
-    Run with many draws of each latent site, in a dimension left of all plates.
+    Run with many draws of each latent site, in a dimension to the left of all plates.
 
     :raises ValueError: for code that takes no such dimension; it says how to write it.
     """
@@ -438,7 +441,7 @@ _OF_VALUES = ("to satisfy the constraint", "within the support")
 
 
 def plate_scale(site: dict[str, Any], dims: tuple[int, ...]) -> float:
-    """Return by how much mini-batching scales a site, in the given plates."""
+    """Return the factor by which mini-batching in the given plates scales a site."""
     return math.prod(
         f.full_size / f.size for f in site["cond_indep_stack"] if f.vectorized and f.dim in dims
     )

@@ -1,4 +1,4 @@
-"""Sums over discrete sites by Pyro's message passing, in functions that ``vmap`` takes."""
+"""Sums over discrete sites with Pyro's message passing, in functions that work under ``vmap``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Named = Any
 def marginal(
     trace: poutine.Trace, terms: dict[str, Tensor], names: Iterable[str], dims: tuple[int, ...]
 ) -> Tensor:
-    """Sum enumerated sites out of some terms; plates other than those at ``dims`` are summed too.
+    """Sum enumerated sites out of some terms; plates other than those at ``dims`` are summed, too.
 
     :param trace: an enumerated run of a model.
     :param terms: log density of each site of it.
@@ -53,13 +53,13 @@ def marginal(
 class Elimination(LogRing):
     """Pyro's ring of sums of products in log space, by variable elimination without ``einsum``.
 
-    A dimension at a time is summed out of the terms that have it, first that which leaves the
-    smallest term: a chain of ``n`` states of ``K`` values takes ``n K²`` operations. Sums stay in
-    log space, where Pyro's own leaves it and has a derivative that ``vmap`` refuses.
+    Dimensions are summed out one at a time, from the terms that have them; the one that leaves the
+    smallest term comes first. A chain of ``n`` states of ``K`` values takes ``n K²`` operations.
+    Sums stay in log space; Pyro's own ring leaves it and has a derivative that ``vmap`` refuses.
     """
 
     def sumproduct(self, terms: Sequence[Named], dims: Iterable[str]) -> Named:
-        """Return the log of the sum over ``dims`` of the product of terms that have names."""
+        """Return the log of the sum over ``dims`` of the product of terms with named dimensions."""
         left = list(terms)
         pending = sorted(dims)
         while pending:
@@ -73,7 +73,7 @@ class Elimination(LogRing):
 
 
 def _size_without(terms: Sequence[Named], dim: str) -> int:
-    """Return the number of values of the term that summing a dimension out leaves."""
+    """Return the number of values of the term that remains after a dimension is summed out."""
     sizes = {
         name: size
         for term in terms
@@ -87,14 +87,14 @@ def _size_without(terms: Sequence[Named], dim: str) -> int:
 
 
 def _product(terms: Sequence[Named]) -> Named:
-    """Add logs of terms whose dimensions have names."""
+    """Add log terms with named dimensions."""
     names = "".join(sorted({name for term in terms for name in term._pyro_dims}))
     first, *others = (_aligned(term, names) for term in terms)
     return _named(sum(others, first), names)
 
 
 def _aligned(term: Named, names: str) -> Tensor:
-    """Return a term with a dimension for each name, of length one where it has none."""
+    """Return a term with one dimension per name; missing dimensions get length one."""
     own = term._pyro_dims
     order = [own.index(name) for name in names if name in own]
     shape = [term.shape[own.index(name)] if name in own else 1 for name in names]

@@ -39,9 +39,9 @@ _CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4, "equal_nan": True}
 class ModelTerms:
     """Runs a model with its latent sites set from coordinates and sums its log densities by role.
 
-    Observed sites and factors are likelihood; latent sites, ``Delta`` sites and what is marked
-    ``infer={"is_prior": True}`` are prior. With enumerated sites ``k``:
-    ``log prior = log Σ_k p(z, k)`` and ``log likelihood = log Σ_k p(x, z, k) - log prior``.
+    Observed sites and factors count as likelihood; latent sites, ``Delta`` sites and sites marked
+    ``infer={"is_prior": True}`` count as prior. With enumerated sites ``k``: ``log prior = log Σ_k
+    p(z, k)`` and ``log likelihood = log Σ_k p(x, z, k) - log prior``.
 
     :param model: a Pyro model.
     :param args: its arguments.
@@ -74,14 +74,16 @@ class ModelTerms:
 
     def positions_to_compare(self) -> Tensor:
         """
-        Return positions ``(rows, *local, dim)``, the first that of the first run; they are not as
-        many as any dimension of the model is long.
+        Return positions ``(rows, *local, dim)``, beginning with that of the first run. Their number
+        differs from the size of every dimension of the model.
         """
         first = self.coordinates(self.structure.trace)
         return torch.stack([first + 0.1 * i for i in range(self._other_size(2))])
 
     def _other_size(self, least: int) -> int:
-        """Return the smallest number that no dimension of the model is long."""
+        """
+        Return the smallest number from ``least`` that is not the size of a dimension of the model.
+        """
         sizes = {
             size
             for _, site in self.structure.sites()
@@ -91,8 +93,8 @@ class ModelTerms:
 
     def first_terms(self, position: Tensor) -> LogTerms:
         """
-        Return log prior and log likelihood at a position; those of the first run, without another,
-        if that is where the model ran, and its distributions took its values.
+        Return log prior and log likelihood at a position. If it is the position of the first run,
+        and all values have a density, use that run's distributions instead of another run.
         """
         coordinates = self.layout.unflatten(position)
         nodes = self.structure.trace.nodes
@@ -107,7 +109,7 @@ class ModelTerms:
             sizes = self.layout.local_shape
             try:
                 return self._sum(self.structure.trace, coordinates, dims, sizes)
-            except ValueError:  # data lie outside a support, which that run checks
+            except ValueError:  # data are outside a support; the run below checks this
                 pass
         return self.one(position)
 
@@ -258,8 +260,8 @@ class ModelTerms:
         handler: AbstractContextManager[Any] | None = None,
     ) -> poutine.Trace:
         """
-        Run the model as :meth:`run` does, its discrete sites drawn, no further than its last latent
-        site.
+        Run the model like :meth:`run`, but only up to its last latent site, with discrete sites
+        drawn.
 
         :param handler: another messenger, which sees what the others have made of a site.
         """
@@ -268,7 +270,7 @@ class ModelTerms:
 
     @contextmanager
     def _setting(self, coordinates: dict[str, Tensor]) -> Iterator[None]:
-        """Let models run at these coordinates, unseen from outside."""
+        """Let models run at these coordinates, hidden from outer handlers."""
         setting = _SetCoordinates(self.layout, coordinates)
         with (
             poutine.block(),
@@ -375,14 +377,14 @@ class _FirstRow(poutine.messenger.Messenger):
 
 
 def are_close(value: Tensor, expected: Tensor) -> bool:
-    """Tell whether two ways of running a model give the same."""
+    """Tell whether two ways of running a model give the same values."""
     return value.shape == expected.shape and torch.allclose(value, expected, **_CLOSE)
 
 
 def _check_shape(name: str, fn: Any, value: Tensor) -> None:
     """
-    Refuse a distribution whose shape is no longer that of the first run; what is summed out lies
-    further left.
+    Refuse a distribution whose shape differs from the first run; enumerated dimensions are further
+    left and ignored.
     """
     shape = tuple(fn.shape())
     pairs = zip(reversed(shape), reversed(value.shape), strict=False)

@@ -1,4 +1,4 @@
-"""Operations on repeated values, computed once: plates repeat parameters for each datum."""
+"""Computes operations on repeated values only once: plates repeat parameters for each datum."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def hoist_expansions(graph: fx.Graph) -> None:
 
 
 def drop_expansions(graph: fx.Graph) -> None:
-    """Give operations on each number what was to be repeated, where they repeat it themselves.
+    """Remove expansions before pointwise operations that broadcast their inputs anyway.
 
     :param graph: of ATen operations, each node with its value; it is changed in place.
 
@@ -76,12 +76,12 @@ def _repeats_itself(user: fx.Node, expanded: fx.Node) -> bool:
 
 
 def reads_memory(graph: fx.Graph) -> bool:
-    """Tell whether results depend on how values lie in memory."""
+    """Tell whether results depend on the memory layout of values."""
     return any(node.target in _READ_MEMORY for node in graph.nodes)
 
 
 def _can_hoist(node: fx.Node) -> bool:
-    """Tell whether a node does the same to each of several copies, and who takes it minds not."""
+    """Tell whether a node does the same to each copy, and its users accept any strides."""
     inputs = node.all_input_nodes
     if not inputs or not all(each.target is aten.expand.default for each in inputs):
         return False
@@ -100,7 +100,7 @@ def _can_hoist(node: fx.Node) -> bool:
 
 
 def _hoist(graph: fx.Graph, node: fx.Node) -> None:
-    """Replace a node by a copy of it on what was expanded, expanded; results may have other
+    """Replace a node with an expansion of its copy on the unexpanded inputs; results may have other
     strides.
     """
     sources = [_source(each) for each in node.all_input_nodes]
@@ -126,7 +126,7 @@ def _source(node: fx.Node) -> fx.Node:
 
 
 def is_pointwise(node: fx.Node) -> bool:
-    """Tell whether an operation does the same to each number, after broadcasting."""
+    """Tell whether an operation acts on each number separately, after broadcasting."""
     target: Any = node.target
     return isinstance(target, _OpOverload) and torch.Tag.pointwise in target.tags
 

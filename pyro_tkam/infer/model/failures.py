@@ -1,4 +1,4 @@
-"""A density that fails at some rows of a batch is NaN there, and computed at the others."""
+"""If a density fails at some rows of a batch, it is NaN there and is computed at the others."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ ROW_ERRORS = (ValueError, torch.linalg.LinAlgError)  # type: ignore[attr-defined
 
 
 class ChangingShapeError(ValueError):
-    """A site's shape depends on values: a fault of the model, at whatever row it shows."""
+    """A site's shape depends on values: an error of the model, and not of single rows."""
 
 
 Function = Callable[[Tensor], tuple[Any, ...]]
 
 
 class ForRows(TorchFunctionMode):
-    """Replaces operations that fail for all rows of a batch together, or under ``vmap``.
+    """Replaces operations that would fail for a whole batch because of one row, or under ``vmap``.
 
-    A Cholesky factor or an inverse is NaN where there is none: matrices of other rows keep theirs,
-    also in a recorded graph, and what LAPACK leaves in a failed one is finite garbage. ``.data``,
-    of which Pyro's enumeration takes the shape, is the detached tensor.
+    A Cholesky factor or an inverse that does not exist becomes NaN; other rows keep theirs, also in
+    a recorded graph. (LAPACK leaves finite garbage in a failed factor.) ``.data``, of which Pyro's
+    enumeration takes the shape, is the detached tensor.
 
     >>> with ForRows():
     ...     torch.linalg.cholesky(torch.tensor([[[4.0]], [[-1.0]]])).flatten()
@@ -43,7 +43,7 @@ class ForRows(TorchFunctionMode):
 
 
 def _with_info(factorize: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a factorization that tells where it failed give NaN there."""
+    """Make a factorization return NaN for the matrices that it reports as failed."""
 
     def tolerant(*args: Any, **kwargs: Any) -> Tensor:
         result, info = factorize(*args, **kwargs)
@@ -60,7 +60,8 @@ _REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
 
 
 def by_rows(function: Function, batch: Tensor) -> tuple[Any, ...]:
-    """Evaluate a batch by halves where it raises, down to the rows that do, which become NaN.
+    """Evaluate a batch; if it raises, evaluate its halves, down to the rows that raise, which
+    become NaN.
 
     :param function: from ``(rows, ...)`` to a tuple of ``(rows, ...)``, each row by itself.
     :param batch: ``(rows, ...)``.

@@ -1,4 +1,4 @@
-"""Logarithms of sums of few exponentials, two at a time: mixtures of few components have many."""
+"""Faster log-sum-exp of few terms, two terms at a time: frequent in mixtures of few components."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _FEW = range(2, 5)
 
 
 def add_few_logs(graph: fx.Graph) -> None:
-    """Compute ``x.logsumexp(-1)`` as ``logaddexp(x[..., 0], x[..., 1])`` where these are all.
+    """Compute ``x.logsumexp(-1)`` as ``logaddexp(x[..., 0], x[..., 1])`` if there are only two
+    terms.
 
     Three and four terms are added one after the other.
 

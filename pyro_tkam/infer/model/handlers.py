@@ -1,4 +1,4 @@
-"""Pyro messengers that run a model for less than all of it, or draw in another way."""
+"""Pyro messengers that run only a part of a model, or that draw in another way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def trace_latents(
     model: Any, names: Collection[str], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> poutine.Trace:
     """
-    Run a model until it has set these sites.
+    Run a model until these sites have values.
 
     :param model: a Pyro model.
     :param names: of latent sites.
@@ -35,7 +35,9 @@ class _EarlyExitError(Exception):
 
 
 class _StopAfter(Messenger):
-    """Leaves a model once it has set some sites, after all handlers have seen the last of them."""
+    """
+    Stops a model once some sites have values, after all handlers have processed the last of them.
+    """
 
     def __init__(self, names: Collection[str]) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""Long dimensions adjacent in memory: a loop over two numbers costs more than its arithmetic."""
+"""
+Makes long dimensions contiguous in memory: a loop over two numbers costs more than its arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,10 @@ _SHORT, _TIMES = 8, 4
 
 
 def lengthen_inner_loops(graph: fx.Graph) -> None:
-    """Compute ``x + y`` as ``(x.mT + y.mT).mT`` where this makes an array of many short rows.
+    """Compute ``x + y`` as ``(x.mT + y.mT).mT`` if the result has many short rows.
 
-    Operations on each number keep how their arguments lie in memory, so that all that follow run
-    along the long dimension. Values stay the same; sums of them may round differently.
+    Pointwise operations keep the memory layout of their arguments, so all subsequent ones run along
+    the long dimension. Values stay the same, but sums of them may round differently.
 
     :param graph: of ATen operations that are pure, each node with its value; it is changed in
         place.
@@ -46,7 +48,7 @@ def lengthen_inner_loops(graph: fx.Graph) -> None:
 
 
 def _makes_short_rows(node: fx.Node) -> bool:
-    """Tell whether a node combines columns and rows to arrays of many short rows."""
+    """Tell whether a node broadcasts columns against rows to an array with many short rows."""
     if not is_pointwise(node):
         return False
     values = [each.meta.get("val") for each in (node, *node.all_input_nodes)]
@@ -63,7 +65,7 @@ def _makes_short_rows(node: fx.Node) -> bool:
 
 
 def _all_take_any_strides(node: fx.Node) -> bool:
-    """Tell whether all that use an array, or what keeps its strides, read it as it lies."""
+    """Tell whether all users of an array, and of results with its strides, accept any strides."""
     keep = [node]
     for each in keep:
         for user in each.users:
@@ -76,7 +78,7 @@ def _all_take_any_strides(node: fx.Node) -> bool:
 
 
 def _turn(graph: fx.Graph, node: fx.Node) -> None:
-    """Replace a node by its copy on the turned inputs, turned back."""
+    """Replace a node with its copy on the transposed inputs, transposed back."""
     value = node.meta["val"]
     with graph.inserting_before(node):
         inputs = {each: _turned(graph, each) for each in node.all_input_nodes}
@@ -89,7 +91,7 @@ def _turn(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _turned(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    """Return a view of a node with its last two dimensions swapped, as far as it has them."""
+    """Return a view of a node with its last two dimensions swapped, if it has both."""
     value = node.meta["val"]
     if value.shape[-2:].numel() == 1:
         return node

@@ -91,8 +91,8 @@ def one_turn(
 ) -> dict[str, Transform]:
     """Return, for each site of angles, the map from one turn of them to the reals.
 
-    It has a density that integrates to one, which an angle on all reals has not. A turn is cut
-    where the site's own values end, or opposite to where the draws are most.
+    On one turn, an angle has a density that integrates to one, which it does not have on all reals.
+    The turn is cut where the site's own values end, or opposite to most draws.
 
     :param nodes: of a trace.
     :param draws: of the latent sites, ``(draw, *site shape)``, if there are some.
@@ -123,7 +123,7 @@ def _to_reals(turns: Turns, draws: Tensor | None) -> Transform:
 def turns_of(site: Site) -> Turns | None:
     """Return the turns of a site of angles, in radians or a multiple; None of another site.
 
-    A site without a proper prior is none, as there is nothing to draw it from.
+    A site without a proper prior gives None, because there is nothing to draw it from.
     """
     if is_improper(site):
         return None

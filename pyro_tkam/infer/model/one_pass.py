@@ -1,4 +1,6 @@
-"""Operations done in one pass over memory, or in none: time series are chains of short ones."""
+"""
+Operations in one pass over memory, or without any: time series are chains of short operations.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def join_products(graph: fx.Graph) -> None:
 
 
 def _can_join(total: fx.Node, product: Any, addend: Any) -> bool:
-    """Tell whether a sum alone uses a product of its own shape, all being of one type."""
+    """Tell whether a sum is the only user of a product, and all have one shape and one type."""
     if not isinstance(product, fx.Node) or not isinstance(addend, fx.Node):
         return False
     if product.target is not aten.mul.Tensor or product is addend or len(product.users) > 1:
@@ -65,7 +67,7 @@ def _join(graph: fx.Graph, total: fx.Node, product: fx.Node, addend: fx.Node, si
 
 
 def slice_instead_of_padding(graph: fx.Graph) -> None:
-    """Cut by slices, which are views, where ``constant_pad_nd`` only cuts, into a copy.
+    """Replace ``constant_pad_nd``, which copies, with slices, which are views, if it only cuts.
 
     :param graph: of ATen operations that are pure, each node with its value; it is changed in
         place.

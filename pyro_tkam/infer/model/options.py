@@ -1,4 +1,4 @@
-"""Checks of the options that say how a model is seen: the same of kernels and densities."""
+"""Checks of the options for how a model is run, which kernels and densities have in common."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_options(
     transforms: Any, init_strategy: Any, max_plate_nesting: Any, batch_plates: Any, trace_graph: Any
 ) -> None:
     """
-    Refuse options of another type than those of :class:`LangevinKernel`.
+    Refuse options whose types are not those of :class:`LangevinKernel`.
 
     :raises TypeError: names the option.
     :raises ValueError: for a number of plates below zero.

@@ -1,4 +1,6 @@
-"""Sums over parts of arrays in place of arrays padded with zeros: time series look back by them."""
+"""
+Sums over parts of arrays instead of arrays padded with zeros, as in time series with lags.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,9 @@ def add_product_to_part(
 
 
 def work_on_parts(graph: fx.Graph) -> None:
-    """Add to a part, or sum a part, where an array padded with zeros is added or summed.
+    """Replace adding or summing an array padded with zeros by adding to a part or summing a part.
 
-    What is infinite where there was a zero is not multiplied by it, which would give NaN.
+    Infinite numbers are no longer multiplied by the zeros of the padding, which would give NaN.
 
     :param graph: of ATen operations that are pure, each node with its value; it is changed in
         place.
@@ -78,7 +80,7 @@ def work_on_parts(graph: fx.Graph) -> None:
 
 
 def _is(node: Any, target: Any) -> bool:
-    """Tell whether something is the result of an operation that nothing else uses."""
+    """Tell whether something is the result of an operation and has a single user."""
     return isinstance(node, fx.Node) and node.target is target and len(node.users) == 1
 
 
@@ -100,7 +102,9 @@ def _is_one_type(total: fx.Node, *terms: Any) -> bool:
 
 
 def _padded(node: Any) -> _Part | None:
-    """Return where an array lies that a node pads with zeros along one dimension."""
+    """
+    Return the place of an array that a node pads with zeros along one dimension; None otherwise.
+    """
     if not isinstance(node, fx.Node) or node.target is not aten.constant_pad_nd.default:
         return None
     pads: Any = node.args[1]

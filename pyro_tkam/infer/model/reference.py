@@ -1,4 +1,6 @@
-"""The normalized density from which tempering starts: the prior, made proper where it is not."""
+"""
+The normalized density from which tempering starts: the prior, with improper parts made proper.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,9 @@ def log_normal_reference(position: Tensor) -> Tensor:
 class Reference:
     """The prior, in which sites with a flat prior have ``N(0, 2²)`` on unconstrained coordinates.
 
-    Where the prior is not that of a run of the model (scaled or partly masked latent sites, factors
-    marked as prior, flat sites whose support depends on others), all coordinates have it, as they
-    have where that is asked for.
+    All coordinates have ``N(0, 2²)`` if that is requested, or if a run of the model does not draw
+    from the prior (scaled or partly masked latent sites, factors marked as prior, flat sites whose
+    support depends on others).
 
     :param structure: of the model.
     :param layout: of its latent sites.

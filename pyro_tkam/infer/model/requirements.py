@@ -69,7 +69,7 @@ class Checked:
 
 
 def check_data(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Checked:
-    """Refuse a model that does not run on its arguments, or whose data are not what they seem.
+    """Refuse a model that does not run on its arguments, or whose data have a problem.
 
     Torch's generator stays where it is.
 
@@ -207,7 +207,7 @@ def _run(
 
 
 def _drawn(site: Site) -> Tensor:
-    """Draw from the prior, or take the middle of the support of one that is improper."""
+    """Draw from the prior; for an improper prior, take the middle of its support."""
     fn = site["fn"]
     if not isinstance(unwrapped(fn), dist.ImproperUniform):
         return init_to_sample(site)
@@ -242,7 +242,7 @@ def _refuse_data(name: str, site: Site, spreads: bool) -> None:
 
 
 def _refuse_kind(name: str, site: Site, value: Tensor) -> None:
-    """Refuse data of which no density can be computed."""
+    """Refuse data for which no density can be computed."""
     if value.layout != torch.strided or (value.is_meta and is_concrete(value)):
         raise ValueError(
             "model must have dense data with values, got the layout "
@@ -263,11 +263,11 @@ def _refuse_kind(name: str, site: Site, value: Tensor) -> None:
 
 def _refuse_spread(name: str, site: Site, value: Tensor) -> None:
     """
-    Refuse a value and a distribution that spread each other, as ``(n, 1)`` and ``(n,)`` do to ``(n,
-    n)``.
+    Refuse a value and a distribution that broadcast each other, as ``(n, 1)`` and ``(n,)`` do to
+    ``(n, n)``.
 
-    A plate may have spread the distribution to ``(n, n)`` before: data may repeat along plates
-    only.
+    A plate may already have broadcast the distribution to ``(n, n)``, so data may repeat only along
+    plates.
     """
     fn = site["fn"]
     batch = value.shape[: value.dim() - fn.event_dim]
@@ -401,7 +401,7 @@ def _refuse_without_normalizer(hidden: list[tuple[str, Site]]) -> None:
 
 def _holds(site: Site, bad: Tensor, *, reduced: bool = False) -> bool:
     """
-    Tell whether a datum that counts is among some.
+    Tell whether any of the bad data is not masked.
 
     :param bad: of the shape of the value, or of its batch if ``reduced``.
     """

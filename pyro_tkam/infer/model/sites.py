@@ -26,7 +26,7 @@ Site = dict[str, Any]
 
 
 def is_latent(site: Site) -> bool:
-    """Tell whether a site is drawn, and no plate's subsample."""
+    """Tell whether a site is drawn and is not the subsample of a plate."""
     return site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
 
 
@@ -79,7 +79,7 @@ def is_deterministic(site: Site) -> bool:
 
 def is_unmasked(site: Site) -> bool:
     """
-    Tell whether a site has no mask of whatever values, itself or anywhere inside its distribution.
+    Tell whether a site has no mask at all, neither its own nor one inside its distribution.
     """
     return not masks(site)
 
@@ -106,8 +106,8 @@ def unscaled_log_prob(site: Site) -> Tensor:
     """
     Return a site's log density before its scale and mask.
 
-    What a mask hides of the data may be anything, padding or NaN: another value takes its place, so
-    that its gradient is zero as well.
+    Masked data may be anything, such as padding or NaN. They are replaced, so that their gradient
+    is zero, too.
     """
     fn = site["fn"]
     value = site["value"]
@@ -140,7 +140,7 @@ def scaled_and_masked(site: Site, log_prob: Tensor, scale: Any) -> Tensor:
 
 
 def _without_hidden(site: Site) -> Tensor:
-    """Return observed values with what masks hide replaced by some value of the support."""
+    """Return observed values in which masked ones are replaced with some value of the support."""
     value: Tensor = site["value"]
     found = [(site["mask"], site["fn"].event_dim)]
     found += [(getattr(each, "_mask", None), each.event_dim) for each in _layers(site["fn"])]
@@ -158,7 +158,7 @@ def _without_hidden(site: Site) -> Tensor:
 
 
 def _any_value(fn: Any, like: Tensor) -> Tensor | None:
-    """Return some value in a distribution's support; None where none is known."""
+    """Return some value in a distribution's support; None if none is known."""
     support = fn.support
     if fn.has_enumerate_support:
         value: Tensor = fn.enumerate_support(expand=False)[0]
@@ -208,7 +208,7 @@ class Structure:
 
     @property
     def num_data(self) -> int:
-        """How many numbers the densities of one run are of."""
+        """How many numbers the densities of one run score."""
         return sum(
             max(math.prod(site["fn"].shape()), torch.as_tensor(site["value"]).numel())
             for _, site in self.sites()
@@ -221,7 +221,7 @@ class Structure:
 
 @dataclass(frozen=True)
 class FirstRun:
-    """What a model was found to be by running it.
+    """What a first run shows about a model.
 
     :param trace: the run, in which discrete sites are enumerated.
     :param plain: a run in which they are drawn.
@@ -242,8 +242,9 @@ def first_run(
 ) -> FirstRun:
     """Run a model once, latent sites set by an initialization.
 
-    It is run again with its discrete sites enumerated, if there are any, but the values of the
-    others stay: below an enumerated site a distribution has a dimension more than what is drawn.
+    If there are discrete sites, the model runs again with these enumerated and the same values of
+    the others, because a distribution that depends on an enumerated site has an additional
+    dimension.
 
     :param nesting: number of plate dimensions; those that its plates take if None.
     """
@@ -268,8 +269,8 @@ def plate_nesting(trace: poutine.Trace) -> int:
 
 def centered_like(trace: poutine.Trace) -> Callable[[Site], Any]:
     """
-    Make an initialization at the center of supports, which draws nothing: priors may be slow to
-    draw from.
+    Make an initialization at the center of supports. It draws nothing, because drawing from priors
+    may be slow.
 
     :param trace: a run of the same model, which tells dtypes and devices.
     """
@@ -285,8 +286,8 @@ def centered_like(trace: poutine.Trace) -> Callable[[Site], Any]:
 
 def signature(arguments: Any) -> Any:
     """
-    Return all of a model's arguments but the values of tensors, to compare; objects of other kinds
-    equal none.
+    Return a model's arguments without the values of tensors, for comparison; other kinds of objects
+    never compare equal.
     """
     if isinstance(arguments, Tensor):
         return arguments.shape, arguments.dtype, arguments.device
@@ -320,8 +321,8 @@ def refuse_subsampling(trace: poutine.Trace) -> None:
 
 def takes_prior_draws(plain: poutine.Trace) -> bool:
     """
-    Tell whether only draws of the prior or a guide explore a model, as a discrete latent is
-    unbounded.
+    Tell whether a model can be explored only with draws from its prior or a guide, because a
+    discrete latent is unbounded.
 
     :param plain: a run of the model in which discrete sites are drawn.
     """
@@ -345,7 +346,7 @@ def _is_enumerated(name: str, site: Site) -> bool:
 
 
 def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
-    """Make an initialization name the site at which it can't work."""
+    """Make an initialization name the site at which it fails."""
 
     def initialize(site: Site) -> Any:
         if site["fn"].support.is_discrete:

@@ -1,4 +1,4 @@
-"""One summand at a time of the sums of densities that a model makes, as those of mixtures."""
+"""One summand at a time of the sums of densities in a model, such as those of mixtures."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ MOST_SUMS = 1024
 
 class OneSummand(TorchFunctionMode):
     """
-    Replaces logs of sums of exponentials by one of their arguments, while a model runs in it.
+    Replaces each log-sum-exp by one of its terms while a model runs inside this context.
 
-    Each turn chooses another summand of each sum, at random but so that all of a sum take turns. A
-    sum that keeps its dimension is a normalization, and stays.
+    Each turn chooses another summand of each sum, in random order, so that each summand has a turn.
+    A sum that keeps its dimension is a normalization and is not replaced.
 
     :ivar longest: summands of the longest sum so far.
     :ivar turn: which choice is made; a number below :attr:`num_turns`.
@@ -39,7 +39,7 @@ class OneSummand(TorchFunctionMode):
 
     @property
     def num_turns(self) -> int:
-        """How many turns there are: 0 where no sum has been met."""
+        """How many turns there are: 0 if no sum has occurred."""
         return min(max(self.longest, FEWEST_TURNS), MOST_TURNS) if self.longest else 0
 
     def __enter__(self) -> OneSummand:
@@ -51,13 +51,13 @@ class OneSummand(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Choose, where a function is the log of a sum."""
+        """Choose a summand if a function is the log of a sum."""
         choose = _SUMS.get(func)
         chosen = None if choose is None else choose(self._choice, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {})) if chosen is None else chosen
 
     def _choice(self, size: int) -> int:
-        """Return which of so many summands has its turn."""
+        """Return the index of the chosen summand among ``size``."""
         self.longest = max(self.longest, size)
         order = self._orders[self._index % MOST_SUMS]
         self._index += 1

@@ -1,4 +1,6 @@
-"""Sums taken before what is the same along them: gradients of what plates share are such sums."""
+"""
+Sums before operations on inputs that are constant along the sum: faster gradients of shared values.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ _SMALL = 10.0
 def sum_first(graph: fx.Graph) -> None:
     """Compute ``(g * x).sum(d)`` as ``g.sum(d) * x`` where ``x`` is the same along ``d``.
 
-    So is ``(g + x).sum(d)`` as ``g.sum(d) + n x`` where ``x`` is a logarithm or a small constant:
-    of others, as in ``(y - mean).sum()``, leading digits would cancel.
+    Likewise, compute ``(g + x).sum(d)`` as ``g.sum(d) + n x``, but only if ``x`` is a logarithm or
+    a small constant: otherwise, as in ``(y - mean).sum()``, leading digits would cancel.
 
     :param graph: of ATen operations that are pure, each node with its value; it is changed in
         place.
@@ -48,7 +50,9 @@ def sum_first(graph: fx.Graph) -> None:
 
 
 def _can_swap(total: fx.Node) -> bool:
-    """Tell whether a sum is the only user of what can as well be computed after it."""
+    """
+    Tell whether a sum is the only user of an operation that can also be applied after the sum.
+    """
     node: Any = total.args[0]
     if len(node.users) > 1 or total.kwargs or node.kwargs:
         return False
@@ -115,7 +119,7 @@ def _is_same_along(dims: set[int], value: Any, ndim: int) -> bool:
 
 
 def _source(node: fx.Node) -> fx.Node:
-    """Return what an expansion repeats, where a node is one."""
+    """Return the input of an expansion; any other node is returned itself."""
     source = node.args[0] if node.target is aten.expand.default else node
     assert isinstance(source, fx.Node)
     return source
@@ -126,7 +130,7 @@ def _swap(graph: fx.Graph, total: fx.Node) -> fx.Node:
     node: Any = total.args[0]
     first, others = _summed_and_others(node)
     dims, kept = total.args[1], len(total.args) > 2 and bool(total.args[2])
-    keep = kept or bool(others)  # what it is combined with has these dimensions
+    keep = kept or bool(others)  # the other inputs have these dimensions
     with graph.inserting_before(total):
         before = graph.call_function(aten.sum.dim_IntList, (first, dims, keep))
         before.meta["val"] = first.meta["val"].sum(dims, keep)
@@ -147,7 +151,7 @@ def _swap(graph: fx.Graph, total: fx.Node) -> fx.Node:
 
 
 def _times(graph: fx.Graph, term: Any, number: int) -> Any:
-    """Return so many times a number or what an expansion repeats."""
+    """Return a multiple of a number, or of the input of an expansion."""
     if not isinstance(term, fx.Node):
         return number * term
     source = _source(term)

@@ -1,4 +1,4 @@
-"""From values of a model's latent sites, drawn by anyone, to positions of its density."""
+"""Maps values of a model's latent sites, from any source, to positions of its density."""
 
 from __future__ import annotations
 

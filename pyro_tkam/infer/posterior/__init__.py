@@ -1,1 +1,1 @@
-"""What an evidence learns of a joint posterior: its optima, its mass, and draws of it."""
+"""What an evidence estimate needs to know about a joint posterior: optima, mass and draws."""

@@ -10,12 +10,12 @@ ADVICE = "raise max_evaluations, give a guide, or use another parameterization"
 
 
 class BudgetSpentError(ValueError):
-    """All evaluations that were allowed are spent."""
+    """The allowed number of evaluations is used up."""
 
 
 @dataclass
 class Budget:
-    """A number of evaluations of likelihood or gradient, and how many of them are spent.
+    """A number of evaluations of likelihood or gradient, and how many of them have been used.
 
     :param total: how many may be made in all.
     :param spent: how many have been made.
@@ -33,7 +33,7 @@ class Budget:
 
     @property
     def left(self) -> float:
-        """How many may still be made, without those that are kept."""
+        """How many evaluations may still be made, without the reserved ones."""
         return self.total - self.spent - self.kept
 
     def spend(self, evaluations: int) -> None:
@@ -41,7 +41,7 @@ class Budget:
         self.spent += evaluations
 
     def check(self, evaluations: int) -> None:
-        """Raise where less is left than something may take.
+        """Raise an error if fewer evaluations are left than something may take.
 
         :param evaluations: the most that it may take.
         :raises BudgetSpentError: then.
@@ -53,7 +53,7 @@ class Budget:
             )
 
     def affords(self, wanted: int, *, each: float = 1, share: float = 1.0) -> int:
-        """Return how many of ``wanted`` things a share of what is left pays for.
+        """Return how many of ``wanted`` things a share of the remaining evaluations allows.
 
         :param wanted: the most.
         :param each: what one of them takes, in evaluations.

@@ -1,4 +1,4 @@
-"""Optima that climbs from prior draws, and from lines through known optima, end at."""
+"""Optima at which climbs end, from prior draws and from lines through known optima."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SCREEN_STARTS = 64
 
 @dataclass(frozen=True)
 class _Pace:
-    """What some climbs took.
+    """What some climbs cost.
 
     :param climbs: how many there were.
     :param seconds: that the density took, as the target tells them.
@@ -69,7 +69,7 @@ class _Pace:
     evaluations: int
 
     def affords(self, seconds: float, evaluations: float) -> float:
-        """Return how many climbs are done in so much."""
+        """Return how many climbs these seconds and evaluations allow."""
         return self.climbs * min(seconds / self.seconds, evaluations / self.evaluations)
 
 
@@ -80,8 +80,8 @@ class Climbs:
     :param draws: prior draws.
     :param seconds_a_draw: that a prior draw and its density take.
     :ivar optima: where climbs ended so far.
-    :ivar explained: how many prior draws that did not climb are no denser than known modes make
-        them.
+    :ivar explained: how many prior draws without a climb are no denser than the known modes
+        explain.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Climbs:
         self._scale = torch.where(spread.isfinite() & (spread > 0), spread, 1.0)
 
     def __len__(self) -> int:
-        """How many prior draws climbed."""
+        """How many prior draws have been starts of a climb."""
         return int(self._climbed.sum()) - self._impossible
 
     @property
@@ -146,8 +146,8 @@ class Climbs:
 
     def divide(self) -> None:
         """
-        Climb by one summand at a time of the sums of densities that the model makes, and on from
-        there: beside a wide bump, the basin of a narrow one may hold no prior draw.
+        Climb with only one summand of each sum of densities in the model, and then continue with
+        all: next to a wide peak, the basin of a narrow one may contain no prior draw.
         """
         starts = self.draws.positions[self.draws.log_weights > -torch.inf][:SUMMAND_STARTS]
         most = self.target.budget.affords(MOST_STEPS, each=len(starts), share=SUMMAND_SHARE)
@@ -168,10 +168,10 @@ class Climbs:
 
     def screen(self) -> None:
         """
-        Look at more prior draws where the known modes have unlike widths, for narrower ones.
+        Search more prior draws for narrow modes if the widths of the known modes differ greatly.
 
-        A draw in the basin of a mode that is not known is denser than the known modes make it;
-        such draws climb. The others are explained.
+        A draw in the basin of an unknown mode is denser than the known modes explain; climbs start
+        at such draws. All others are explained.
         """
         wanted = math.ceil(RULE_OF_THREE * NARROW**self.target.dim)
         if self.optima.unlikeness < UNLIKE or wanted > MOST_SCREENED:
@@ -189,8 +189,8 @@ class Climbs:
 
     def _explain(self, positions: Tensor, log_joint: Tensor) -> None:
         """
-        Climb from the draws that stick out most; count those that known modes explain then. One
-        that is as dense as a mode makes it lies in its basin.
+        Climb from the draws with the largest excess density; then count the draws that known modes
+        explain. A draw that is as dense as a mode predicts lies in its basin.
         """
         excess = log_joint - self.optima.log_joint(positions).logsumexp(0)
         starts = excess.topk(min(SCREEN_STARTS, len(excess))).indices
@@ -203,7 +203,9 @@ class Climbs:
         self.optima = self.optima.hit_by(each[:, excess.abs() <= EXPLAINED].argmax(0))
 
     def _from_lines(self, lines: Tensor) -> Optima:
-        """Return the optima above the peaks of lines; no hits of prior draws."""
+        """
+        Return the optima to which peaks on lines lead; they count as without hits by prior draws.
+        """
         values = self.target.log_joint(lines.flatten(0, 1)).unflatten(0, lines.shape[:2])
         peak = rises_between(values)
         starts = lines[peak]

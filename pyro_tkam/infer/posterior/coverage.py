@@ -106,7 +106,7 @@ def heavy_peaks(
 
 
 def missed_verdict(peaks: Peaks, log_evidence: float) -> Verdict:
-    """Say that modes were missed.
+    """Return the verdict that modes were missed.
 
     :param peaks: of an evidence.
     :param log_evidence: the estimate.
@@ -124,8 +124,9 @@ def missed_verdict(peaks: Peaks, log_evidence: float) -> Verdict:
 
 def rare_verdict(peaks: Peaks, num_ended: int) -> Verdict:
     """
-    Say that a mode was found by luck: where few prior draws lead to one, none has led to others
-    (Good 1953, 10.1093/biomet/40.3-4.237). It is none where few lead to any, but all to one.
+    Return the verdict that a mode was found by luck: if few prior draws lead to one mode, there may
+    be others to which none has led (Good 1953, 10.1093/biomet/40.3-4.237). There is no such verdict
+    if few draws lead to any mode, but all to the same one.
 
     :param peaks: of an evidence.
     :param num_ended: how many prior draws led to any optimum.
@@ -141,7 +142,7 @@ def rare_verdict(peaks: Peaks, num_ended: int) -> Verdict:
 
 def unlike_verdict(peaks: Peaks, num_seen: int) -> Verdict:
     """
-    Say that modes of other widths may be left, where the known ones have unlike widths.
+    Return the verdict that modes of other widths may remain, if the known ones differ in width.
 
     The share of prior draws in the basin of a mode falls with its width to the power of the
     dimension, so ``n`` of them see modes down to a width of ``(3 / n)^{1/dim}`` of the widest.

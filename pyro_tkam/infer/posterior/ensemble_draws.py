@@ -30,7 +30,7 @@ Told = Callable[[str], None]
 
 
 class EnsembleDraws:
-    """64 chains from a tempered start, that may be run on.
+    """64 chains from a tempered start; their run can be continued.
 
     :param kernel: what moves them.
     :param density: of the model, on positions ``(rows, dim)``.
@@ -54,7 +54,7 @@ class EnsembleDraws:
 
     @property
     def evaluations_a_draw(self) -> float:
-        """Evaluations that a draw of all chains takes."""
+        """Evaluations for one draw of all chains."""
         return self._spent / max(1, self._steps)
 
     def run(self, num: int, keep: int) -> None:
@@ -87,7 +87,9 @@ class EnsembleDraws:
         return len(self._positions)
 
     def verdict(self, begin: int = 0) -> Verdict:
-        """Tell what is wrong with the draws from one on, as far as it bears on an evidence."""
+        """
+        Return what is wrong with the draws from ``begin`` on, as far as it matters for an evidence.
+        """
         stacked = {
             name: torch.stack([getattr(info, name) for info in self._infos[begin:]], 1)
             for name in ("acceptance_rate", "diverging", "failed", "outside")

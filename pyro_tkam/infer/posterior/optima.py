@@ -1,4 +1,6 @@
-"""Maxima of a posterior that prior draws climb to, each with the mass that its curvature gives."""
+"""
+Maxima of a posterior, found by climbs from prior draws, with masses that follow from curvature.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,7 @@ class Optima:
 
     @property
     def same_peak(self) -> Tensor:
-        """Which pairs are one peak, as one lies within reach of the other."""
+        """Which pairs are one peak, because one is within reach of the other."""
         near = self.distance(self.location) <= self.reach
         return near | near.mT
 
@@ -115,7 +117,9 @@ class Optima:
         return replace(self, hits=self.hits + peaks.bincount(minlength=len(self)))
 
     def joined(self, other: Optima) -> Optima:
-        """Return the optima of both; those at one place are one, with the climbs of both."""
+        """
+        Return the optima of both; optima at the same place are merged, with the climbs of both.
+        """
         if not len(self) or not len(other):
             return other if len(other) else self
         apart, nearest = self.distance(other.location).min(0)
@@ -124,18 +128,18 @@ class Optima:
         return Optima.of([replace(self, hits=hits), other.take(~same)])
 
     def beyond(self, other: Optima) -> Optima:
-        """Return the optima of another that are at none of these places."""
+        """Return the optima of ``other`` that are at none of these places."""
         if not len(self) or not len(other):
             return other
         return other.take(self.distance(other.location).amin(0) > APART)
 
     def without_hits(self) -> Optima:
-        """Return them as found by no climb from a prior draw."""
+        """Return the optima, marked as found by no climb from a prior draw."""
         return replace(self, hits=torch.zeros_like(self.hits))
 
     @staticmethod
     def of(parts: list[Optima]) -> Optima:
-        """Return all optima of some, with the largest mass first."""
+        """Combine several collections of optima, with the largest mass first."""
         columns = ([getattr(part, each.name) for part in parts] for each in fields(Optima))
         every = Optima(*map(torch.cat, columns))
         return every.take(every.log_mass.argsort(descending=True))
@@ -185,7 +189,7 @@ def find_optima(target: PosteriorTarget, starts: Tensor, scale: Tensor, most_ste
 
 
 def none_of(dim: int) -> Optima:
-    """Return no optima, in so many dimensions."""
+    """Return an empty collection of optima in ``dim`` dimensions."""
     none = torch.zeros(0, dim, dtype=torch.float64)
     counts = torch.zeros(0, dtype=torch.long)
     return Optima(none, none.new_zeros(0, dim, dim), none.new_zeros(0), counts, counts.bool())
@@ -193,8 +197,8 @@ def none_of(dim: int) -> Optima:
 
 def _led_to_peak(target: PosteriorTarget, end: Optima, scale: Tensor) -> Optima:
     """
-    Follow Newton's steps from a climb's end where the slope is not flat; return none where they
-    lead to no peak, or the budget ends before.
+    Take Newton steps from the end of a climb where the gradient is not zero; return no optimum if
+    they lead to no peak or the budget ends first.
     """
     for _ in range(NEWTON_STEPS):
         if not _affords(target):
@@ -217,7 +221,7 @@ def _affords(target: PosteriorTarget) -> bool:
 
 
 def _newton_step(target: PosteriorTarget, end: Optima) -> Tensor:
-    """Return how far the peak of a quadratic with that slope and curvature is, ``(1, dim)``."""
+    """Return the step to the peak of a quadratic with this slope and curvature, ``(1, dim)``."""
     slope = target.with_gradient(end.location.to(target.dtype))[1].double().unsqueeze(-1)
     return (end.scale_tril @ (end.scale_tril.mT @ slope)).squeeze(-1)
 
@@ -225,7 +229,9 @@ def _newton_step(target: PosteriorTarget, end: Optima) -> Tensor:
 def _described(
     target: PosteriorTarget, location: Tensor, value: Tensor, scale: Tensor
 ) -> Optima | None:
-    """Return curvature and mass at the end of a climb; None where it does not curve as a peak."""
+    """
+    Return curvature and mass at the end of a climb; None if the curvature is not that of a peak.
+    """
     width = NARROWEST * scale.double()
     for _ in range(CURVATURE_ROUNDS):
         factor = _inverse_factor(_curvature(target.with_gradient, location, width, target.dtype))

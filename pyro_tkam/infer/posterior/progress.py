@@ -1,4 +1,4 @@
-"""A bar that tells what takes longer than two seconds."""
+"""A progress line for work that takes longer than two seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SILENT_SECONDS = 2.0
 
 
 class Progress:
-    """Tells on one line what is going on; nothing in the first two seconds.
+    """Shows on one line what is going on, but nothing in the first two seconds.
 
     :param disabled: tell nothing at all; if None, where there is no terminal.
     """
@@ -37,16 +37,16 @@ class Progress:
         self._bar.close()
 
     def route(self, name: str) -> None:
-        """Begin something new."""
+        """Begin a new route."""
         self._route = name
         self.tell("")
 
     def found(self, standard_error: float) -> None:
-        """Tell from now on the standard error of an estimate that there is so far."""
+        """From now on, show the standard error of the best estimate so far."""
         self._so_far = f", standard error so far {standard_error:.2g}"
 
     def tell(self, what: str) -> None:
-        """Tell how far it is."""
+        """Show the progress."""
         where = f"{self._route}: {what}" if what else self._route
         self._bar.set_description_str(where + self._so_far, False)
         self._bar.update()

@@ -1,4 +1,4 @@
-"""The two searches that do not share a start with an estimate, and what they say of it."""
+"""Two searches whose starts are independent of an estimate, and what they reveal about it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Search:
     :param target: the posterior, where it can be in coordinates with a standard normal prior: there
         every bounded likelihood has a maximum.
     :param progress: is told what is going on.
-    :ivar seconds_a_draw: that a prior draw and its density took.
+    :ivar seconds_a_draw: seconds per prior draw, including its density.
     :ivar poor: an estimate by weights that were too poor to go on with, if no other can be had.
     """
 
@@ -105,7 +105,7 @@ class Search:
         return climbs.climb(torch.cat(starts).unique())
 
     def judge(self, evidence: Evidence, held: WeightedPositions) -> Evidence:
-        """Hold an estimate against the searches.
+        """Check an estimate against both searches.
 
         :param evidence: the estimate.
         :param held: draws that it rests on, in the coordinates of the target.
@@ -138,7 +138,7 @@ class Search:
         return Verdict((Finding("short search for modes", seen, "raise max_evaluations"),))
 
     def contradicted(self, evidence: Evidence) -> Evidence:
-        """Hold an estimate against the largest weight of the prior draws."""
+        """Check an estimate against the largest weight of the prior draws."""
         weights = self.draws.log_weights
         excess = weights.amax().item() - math.log(len(weights)) - evidence.value
         if excess <= CONTRADICTION:

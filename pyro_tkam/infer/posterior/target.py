@@ -1,4 +1,6 @@
-"""The log joint density of a model, evaluated in batches that suit its data, and counted."""
+"""
+The log joint density of a model, evaluated in batches of suitable size, with counted evaluations.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ class ReferenceDraws:
 class PosteriorTarget:
     """Log joint density of a model without local plates.
 
-    Where a model raises or gives NaN, as for parameters that overflow, its density counts as zero.
+    If a model raises an error or gives NaN, for example for parameters that overflow, its density
+    counts as zero.
 
     :param density: of the model, on positions ``(rows, dim)``.
     :param budget: counts its evaluations.
@@ -81,7 +84,7 @@ class PosteriorTarget:
         self.climbing = max(self.few, min(MOST_WITH_GRADIENT, self.many // 8))
 
     def draw(self, num: int, seconds: float = math.inf) -> ReferenceDraws:
-        """Draw from the reference and score, as many as a time allows.
+        """Draw from the reference and score the draws, as many as the time allows.
 
         :param num: how many.
         :param seconds: after which no further batch is begun.
@@ -156,7 +159,7 @@ class PosteriorTarget:
 def weigh(target: PosteriorTarget, proposal: CrossProposal, num: int) -> tuple[Tensor, Tensor]:
     """Return draws of a proposal ``(num, dim)`` and their log weights ``(num,)``.
 
-    What the density sees is rounded, and so is what the proposal scores.
+    The proposal scores the same rounded positions that the density evaluates.
 
     :param proposal: for one batch element.
     """
