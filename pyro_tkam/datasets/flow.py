@@ -170,8 +170,8 @@ def darcy(
     file.
 
     The permeability is 12 where a draw of :func:`gaussian_fields` is positive and 3 elsewhere, and
-    the forcing is 1. The equation is solved on a finer grid, of which every ``refinement``-th point
-    is kept (Li et al. 2021, arXiv:2010.08895, who solve on 421 × 421; the data of Raj 2025,
+    the forcing is 1. The equation is solved on a finer grid, and every ``refinement``-th point is
+    kept (Li et al. 2021, arXiv:2010.08895, who solve on 421 × 421; the data of Raj 2025,
     arXiv:2506.14167, Sec. 4.2).
 
     :param num: number of media.

@@ -72,7 +72,7 @@ class Alphabet:
         Return the symbols of one sequence, up to its end.
 
         :param tokens: integers, 1-d.
-        :raises TypeError: for what is no tensor of integers.
+        :raises TypeError: for anything but a tensor of integers.
         :raises ValueError: for another shape, and integers outside the alphabet.
         """
         check_symbols("tokens", tokens, len(self))
@@ -111,7 +111,7 @@ class Pairs:
         Return some of the pairs.
 
         :param index: which, integers or Booleans of shape ``(num,)``.
-        :raises TypeError: for what is no tensor of integers or Booleans.
+        :raises TypeError: for anything but a tensor of integers or Booleans.
         :raises ValueError: for another shape, and for pairs that do not exist.
         """
         dense("index", index)

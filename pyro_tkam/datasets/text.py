@@ -46,7 +46,7 @@ class Text:
         Return symbols as characters.
 
         :param symbols: integers, 1-d.
-        :raises TypeError: for what is no tensor of integers.
+        :raises TypeError: for anything but a tensor of integers.
         :raises ValueError: for another shape, and integers outside the alphabet.
         """
         check_symbols("symbols", symbols, len(self.alphabet))

@@ -237,8 +237,7 @@ class TKAM(PyroModule):
 
         The prior is :class:`~pyro_tkam.nn.AutoregressivePrior` on 16 radial functions. Like the
         other priors, it is exactly normalized and exactly sampled, and it can represent all of
-        them. Train it with a guide: with so many latents, importance sampling from any prior is
-        poor.
+        them. Train it with a guide: with many latents, importance sampling from any prior is poor.
 
         :param data_shape: shape of one datum, an int or a tuple.
         :param latent_dim: number ``Q`` of latents.

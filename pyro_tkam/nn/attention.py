@@ -103,7 +103,7 @@ class AttentionBlock(PyroModule):
         :param past: keys and values of the positions before ``x``; None if there are none.
         :param causal: hide later positions from earlier ones.
         :param mask: which positions are shown, shape ``(*batch, length)``; None shows all.
-        :param memory_mask: which positions of the memory are shown, likewise.
+        :param memory_mask: which positions of the memory are shown; None shows all.
         """
         query, key, value = (
             self._heads(part) for part in self.to_qkv(self.norms[0](x)).chunk(3, -1)

@@ -467,9 +467,9 @@ class KAN(PyroModule):
         which is cheaper than two separate calls.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
-        :param l1: as there.
-        :param entropy: as there.
-        :param smoothness: as there.
+        :param l1: as in that method.
+        :param entropy: as in that method.
+        :param smoothness: as in that method.
         :return: outputs ``(N, widths[-1])`` and the penalty.
         """
         weights = regularizers.PenaltyWeights.checked(l1, entropy, smoothness)

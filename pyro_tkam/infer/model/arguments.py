@@ -25,7 +25,7 @@ def with_tensors(arguments: Any) -> Any:
     Replace NumPy arrays of numbers with tensors of the same dtype, also in tuples, lists and
     dictionaries.
 
-    :param arguments: of a model.
+    :param arguments: the arguments of a model.
     """
     if isinstance(arguments, np.ndarray) and arguments.dtype.kind in "biuf":
         return torch.as_tensor(arguments)
@@ -46,7 +46,7 @@ def keywords(model_kwargs: Any) -> dict[str, Any]:
     """
     Return a model's keyword arguments, none if they are None.
 
-    :raises TypeError: for what is no mapping from names.
+    :raises TypeError: for anything but a mapping from names.
     """
     if model_kwargs is None:
         return {}
@@ -71,12 +71,13 @@ def told_of(
     """
     Run a model or a guide; if it can't take its arguments, raise an error that names both.
 
-    :param run: what runs it.
+    :param run: the function that runs it.
     :param name: ``"model"`` or ``"guide"``.
     :param function: the model or guide itself.
     :param args: its arguments.
     :param kwargs: its keyword arguments.
-    :raises ValueError: for what its lines, torch or Pyro raise; errors of this package say enough.
+    :raises ValueError: for errors from its own code, torch or Pyro; errors of this package pass
+        unchanged.
     """
     try:
         return run()

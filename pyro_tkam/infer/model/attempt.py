@@ -32,7 +32,7 @@ def attempt(run: Callable[[], T]) -> T | None:
 
     Lack of memory raises an error; a slower way would hide the problem.
 
-    :param run: what to try.
+    :param run: the function to try.
     :raises MemoryError: if there is no memory for it.
     """
     try:
@@ -47,10 +47,10 @@ def check_memory(name: str, number: int, bytes_each: int) -> None:
     """
     Refuse a number of items that this machine's memory cannot hold.
 
-    :param name: of the number.
-    :param number: how many.
-    :param bytes_each: memory that one takes at least.
-    :raises ValueError: if there is not as much memory, where the system tells.
+    :param name: name of the argument.
+    :param number: number of items.
+    :param bytes_each: smallest memory per item.
+    :raises ValueError: if there is too little memory, as far as the system reports it.
     """
     names = {"SC_PHYS_PAGES", "SC_PAGE_SIZE"}
     if not names <= getattr(os, "sysconf_names", {}).keys():
@@ -65,7 +65,7 @@ def telling_memory(name: str, number: int) -> Iterator[None]:
     """
     Turn out-of-memory errors inside into one that names the argument.
 
-    :param name: of the number that the memory grows with.
+    :param name: name of the argument that determines the memory.
     :param number: its value.
     """
     try:

@@ -25,8 +25,9 @@ One = Callable[[Tensor], Any]
 class KnownTerms:
     """Two terms of a log density that have already been evaluated, with their gradients.
 
-    :param position: where, ``(rows, *local, dim)``.
-    :param terms: returns them there as a run of the model would, differentiable in the position.
+    :param position: positions of the evaluation, ``(rows, *local, dim)``.
+    :param terms: returns the terms there, as a run of the model would, differentiable in the
+        position.
     """
 
     position: Tensor
@@ -148,9 +149,9 @@ def at_all_rows(
     Run at all rows at once; if that fails or gives different values for the first row, run row by
     row.
 
-    :param one: from a row of each tensor.
-    :param rows: tensors of as many rows.
-    :param all_at_once: from all of them; by ``torch.func.vmap`` if None.
+    :param one: function of one row of each tensor.
+    :param rows: tensors with equal numbers of rows.
+    :param all_at_once: function of all rows; None takes ``torch.func.vmap`` of ``one``.
     """
     first = one({name: value[0] for name, value in rows.items()})
     run = torch.func.vmap(one) if all_at_once is None else all_at_once
@@ -188,7 +189,7 @@ def choose_runner(
 
     :param terms: the model.
     :param preferred: names of the runners to try, in order.
-    :param keep: keep the terms and their gradients there.
+    :param keep: keep the terms and their gradients at these positions.
     :raises ValueError: if the model gives other values when it is run again.
     """
     position = terms.positions_to_compare()
@@ -218,7 +219,7 @@ def _agreeing(
 def agrees(runner: Runner, position: Tensor, expected: LogTerms, *, keep: bool = False) -> bool:
     """Tell whether a runner gives these terms at the first of several positions.
 
-    :param keep: keep what it gives.
+    :param keep: keep its terms and their gradients.
     """
     with torch.set_grad_enabled(keep or torch.is_grad_enabled()):
         position = position.detach().requires_grad_(keep)
@@ -246,9 +247,9 @@ def first_prior_draws(runner: Runner, normal: Tensor) -> tuple[Runner, Tensor]:
     """
     Draw positions from the prior of a model that a runner evaluates.
 
-    :param runner: what evaluates it.
+    :param runner: the runner.
     :param normal: standard normal, as :meth:`Runner.draw_prior` takes it.
-    :return: what drew, for further draws, and the positions.
+    :return: the runner that drew, for further draws, and the positions.
     """
     terms = runner.terms
     drawn = attempt(lambda: terms.compared_draws(normal))

@@ -59,7 +59,9 @@ _LEAVES_TORCH = {
     Tensor.data_ptr: "data_ptr()",
     Tensor.__dlpack__: "__dlpack__()",
 }
-"""Ways of values out of torch, beside ``item()``, which recording itself refuses."""
+"""
+Functions that return tensor values to Python, except ``item()``, which recording itself refuses.
+"""
 _CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
 
 
@@ -74,14 +76,14 @@ class TracedFunction:
     and sizes, that depend on values of tensors. If there are any, or if the recording or the check
     fails, the function itself is called from then on, and ``failure`` says why.
 
-    :param function: from ``(rows, ...)`` to a tuple of ``(rows, ...)``; each row by itself.
+    :param function: maps ``(rows, ...)`` to a tuple of ``(rows, ...)``, each row independently.
     :param enabled: False calls the function itself.
-    :param known: returns some batch and the function's values there, where these are known; the
-        function is called for the check if None.
-    :param row_by_row: whether the function itself does nothing but to loop over rows.
+    :param known: returns some batch and the function's known values there, for the check; if None,
+        the function is called.
+    :param row_by_row: whether the function itself only loops over rows.
     :param most_rows: rows that are evaluated at once; larger batches are cut.
-    :param part_of: another function that begins with the same results, and how many there are: its
-        recording serves this one as well, if there is one.
+    :param part_of: another function whose first results are those of this one, and their number; if
+        it has been recorded, its recording serves this one, too.
 
     >>> traced = TracedFunction(lambda x: (x.square().sum(-1),))
     >>> traced(torch.ones(3, 2))

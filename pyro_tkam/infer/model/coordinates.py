@@ -103,7 +103,7 @@ class StandardNormal:
 class AsDrawn:
     """Discrete values as they are, without a transform.
 
-    :param dtype: of the values.
+    :param dtype: dtype of the values.
     """
 
     dtype: torch.dtype
@@ -164,7 +164,7 @@ class TurnsAround(Turns):
 
     :param period: a whole turn, positive.
     :param center: middle of the values.
-    :param middle: of the inverse, broadcastable to the values.
+    :param middle: middle of the inverse's values, broadcastable to the values.
 
     >>> TurnsAround(2.0, 0.0, torch.tensor(1.0)).inv(torch.tensor([0.5, -0.5]))
     tensor([0.5000, 1.5000])

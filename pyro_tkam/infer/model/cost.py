@@ -56,7 +56,7 @@ def cost_of(nodes: Iterable[fx.Node], rows: int) -> Cost:
     """Return the cost of a graph's operations.
 
     :param nodes: of a graph of ATen operations, each with its value's shape.
-    :param rows: of the batch that was recorded; one row is evaluated after another.
+    :param rows: number of recorded rows; with one row, rows are evaluated one after another.
     """
     run = [node for node in nodes if node.op == "call_function"]
     numbers = sum(map(_numbers, run)) * NUMBER

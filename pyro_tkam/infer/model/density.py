@@ -67,7 +67,7 @@ ms a row by three.
 """
 
 _POSITIONS_COMPARED = 16
-"""Starting points at which supports are compared."""
+"""Number of starting points at which supports are compared."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Density(Protocol):
         """Return the sites whose support depends on other sites."""
 
     def check_independence(self, positions: Tensor) -> None:
-        """Look again, at draws of a run, whether local data are independent."""
+        """Check again, at draws of a run, whether local data are independent."""
 
     def point(self, position: Tensor, rows: Tensor | None = None) -> Point:
         """Evaluate the joint density and its gradient."""
@@ -127,7 +127,7 @@ class Density(Protocol):
         """
 
     def known_reference(self) -> KnownTerms | None:
-        """Return what is known of these terms somewhere without another run, if anything is."""
+        """Return these terms where they are known without another run, or None."""
 
     @property
     def starts_normal(self) -> bool:
@@ -152,7 +152,7 @@ class Density(Protocol):
         """Return the sites of which no proper prior is known."""
 
     def offense(self, position: Tensor) -> str:
-        """Say what isn't finite at one position ``(*local, dim)``."""
+        """Say which term isn't finite at one position ``(*local, dim)``."""
 
 
 class ModelDensity:
@@ -250,7 +250,7 @@ class ModelDensity:
         return local
 
     def _refuse_nesting(self, nesting: int | None) -> None:
-        """Refuse fewer dimensions than the plates of the model take."""
+        """Refuse fewer plate dimensions than the plates of the model need."""
         stacks = [site["cond_indep_stack"] for _, site in self.structure.sites()]
         dims = [-frame.dim for stack in stacks for frame in stack if frame.vectorized]
         taken = max(dims, default=0)
@@ -260,7 +260,7 @@ class ModelDensity:
             )
 
     def _refuse_plates(self, wanted: Sequence[str] | Plates | None, taken: Plates) -> None:
-        """Refuse plates that are wanted and not among those that can be taken."""
+        """Refuse requested plates that can't be local."""
         refused = [name for name in wanted or () if name not in taken]
         if refused:
             raise ValueError(
@@ -270,7 +270,7 @@ class ModelDensity:
             )
 
     def _bind(self, runner: type[Runner]) -> None:
-        """Make the terms of the local plates, and what runs them."""
+        """Make the terms of the local plates, and their runner."""
         self.terms = self._make_terms(self.local_plates)
         self._prototype = self.terms.coordinates(self.structure.trace)
         self._runner = runner(self.terms)
@@ -279,12 +279,12 @@ class ModelDensity:
 
     def rebind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelDensity:
         """
-        Return the density of the same model at other arguments and at its parameters' present
-        values.
+        Return the density of the same model with other arguments and with the current values of its
+        parameters.
 
-        What was found out about its plates and about how to run it is kept. The model runs once,
-        without a draw, unless the arguments have the shapes that it knows and no coordinate depends
-        on their values.
+        The findings about its plates and about how to run it are kept. The model runs once, without
+        a draw, unless the arguments have the shapes that it knows and no coordinate depends on
+        their values.
 
         :param args: its arguments.
         :param kwargs: its keyword arguments.
@@ -311,7 +311,7 @@ class ModelDensity:
         return new
 
     def _knows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Tell whether a run at these arguments would tell nothing new of the structure."""
+        """Tell whether a run with these arguments would reveal nothing new about the structure."""
         if signature((args, kwargs)) != signature((self._args, self._kwargs)):
             return False
         nodes = self.structure.trace.nodes
@@ -340,7 +340,7 @@ class ModelDensity:
         function: Callable[..., tuple[Tensor, ...]],
         part_of: tuple[TracedFunction, int] | None = None,
     ) -> TracedFunction:
-        """Return a function of log terms and positions, at those of this model."""
+        """Return a function of log terms and positions, for the terms of this model."""
         known = self._known
         return TracedFunction(
             partial(function, self.log_terms),
@@ -360,7 +360,9 @@ class ModelDensity:
 
     @property
     def most_rows(self) -> int:
-        """Rows that are evaluated at once, so that numbers of all data stay in cache."""
+        """
+        Rows that are evaluated at once, limited so that the numbers for all data stay in cache.
+        """
         values = (torch.as_tensor(site["value"]) for _, site in self.structure.sites())
         return max(1, CACHED_NUMBERS // max(value.numel() for value in values))
 
@@ -411,8 +413,8 @@ class ModelDensity:
 
     def moving_supports(self) -> list[str]:
         """
-        Return the sites whose support differs between some positions, so that :attr:`transforms`
-        are no more than those of one run.
+        Return the sites whose support differs between some positions. For them, :attr:`transforms`
+        holds only the transforms of one run.
         """
         transforms = self.transforms
         if self._has_fixed_supports():
@@ -470,7 +472,7 @@ class ModelDensity:
         return self._reference.split(position, *self.log_terms(position))
 
     def known_reference(self) -> KnownTerms | None:
-        """Return what is known of these terms somewhere without another run, if anything is."""
+        """Return these terms where they are known without another run, or None."""
         known = self._known
         if known is None:
             return None
@@ -495,11 +497,11 @@ class ModelDensity:
 
     @property
     def costs(self) -> tuple[Cost | None, Cost | None]:
-        """What a batch takes without and with gradients, where these were recorded."""
+        """The cost of a batch without and with gradients, if these were recorded."""
         return self._values.cost, self._joint.cost
 
     def summand_point(self, position: Tensor, summand: OneSummand) -> Point:
-        """Evaluate as :meth:`point` does, with one summand of each sum, by running the model."""
+        """Evaluate like :meth:`point`, but with one summand of each sum, by running the model."""
         with summand:
             return Point(position, *by_rows(partial(_joint_gradient, self.log_terms), position))
 
@@ -557,11 +559,10 @@ class ModelDensity:
 
     def check_independence(self, positions: Tensor) -> None:
         """
-        Look again whether the data of the local plates are independent, at draws that a run has
-        made.
+        Check again whether the data of the local plates are independent, at draws from a run.
 
-        :param positions: ``(rows, *local, dim)``, of which some are taken.
-        :raises CoupledDataError: if they are not; it names the plates.
+        :param positions: ``(rows, *local, dim)``; some of them are used.
+        :raises CoupledDataError: if the data are not independent; names the plates.
         """
         if not self.local_plates or len(positions) < 2:
             return
@@ -595,7 +596,7 @@ class ModelDensity:
 
     def offense(self, position: Tensor) -> str:
         """
-        Say which site's term, the first such one, isn't finite at one position ``(*local, dim)``.
+        Name the first site whose term isn't finite at one position ``(*local, dim)``.
         """
         trace, coordinates = self.terms.run(self.layout.unflatten(position))
         terms = self.terms.site_terms(trace, coordinates)

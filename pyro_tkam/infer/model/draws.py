@@ -48,7 +48,7 @@ class PlateStructure:
         dimension, so that one set of prior draws serves all data.
     :param plates: the local plates.
     :param coupled: names of plates that hold every site but couple their data.
-    :param trace: the run that was looked at.
+    :param trace: the run that was inspected.
     """
 
     local_dims: tuple[int, ...]
@@ -320,7 +320,7 @@ def draw_from_guide(
     Draw the latent sites from a guide.
 
     :param guide: a Pyro guide that draws all latent sites.
-    :param num: number of draws, which lie left of all plates.
+    :param num: number of draws, in a dimension to the left of all plates.
     :param names: of the model's latent sites.
     :param structure: what :func:`plate_structure` found for the model.
     :param args: the guide's arguments.
@@ -410,7 +410,7 @@ def _trace(fn: Any, messenger: Messenger, args: Any, kwargs: Any) -> poutine.Tra
     """
     Run with many draws of each latent site, in a dimension to the left of all plates.
 
-    :raises ValueError: for code that takes no such dimension; it says how to write it.
+    :raises ValueError: for code that doesn't support such a dimension; says how to write it.
     """
     try:
         with messenger:

@@ -263,7 +263,7 @@ class ModelTerms:
         Run the model like :meth:`run`, but only up to its last latent site, with discrete sites
         drawn.
 
-        :param handler: another messenger, which sees what the others have made of a site.
+        :param handler: another messenger, which processes a site after the others.
         """
         with self._setting(coordinates), handler or nullcontext():
             return trace_latents(self._with_rows(rows), self.layout.sites, self.args, self.kwargs)

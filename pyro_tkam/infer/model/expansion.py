@@ -15,7 +15,7 @@ _TAKE_ANY_STRIDES = (
     aten._log_softmax.default,
     aten._log_softmax_backward_data.default,
 )
-"""Operations, beside those on each number, that read repeated values as they do others."""
+"""Operations, in addition to pointwise ones, that accept repeated values like any others."""
 _READ_MEMORY = (aten.as_strided.default, aten.as_strided_scatter.default)
 """Operations whose result depends on how values lie in memory."""
 

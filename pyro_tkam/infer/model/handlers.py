@@ -23,7 +23,7 @@ def trace_latents(
     :param names: of latent sites.
     :param args: the model's arguments.
     :param kwargs: its keyword arguments.
-    :return: the trace up to the last of them; of the whole run where one is missing.
+    :return: the trace up to the last of them; the trace of the whole run if one is missing.
     """
     with poutine.trace() as tracer, suppress(_EarlyExitError), _StopAfter(names):
         model(*args, **kwargs)

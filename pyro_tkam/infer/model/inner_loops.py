@@ -21,7 +21,7 @@ _VIEWS = (
     aten.unsqueeze.default,
 )
 _SHORT, _TIMES = 8, 4
-"""What is turned is so short, and the other dimension so many times as long."""
+"""Largest length of the short dimension, and smallest ratio of the long dimension to it."""
 
 
 def lengthen_inner_loops(graph: fx.Graph) -> None:

@@ -72,7 +72,7 @@ def unconstrained(name: str, site: Site, coordinate: Unconstrained) -> SiteLayou
     """
     Lay out a site in unconstrained coordinates.
 
-    :raises ValueError: if they are not as many for each datum as there are values.
+    :raises ValueError: if a datum has a different number of coordinates than values.
     """
     inverse = coordinate.transform(site["fn"]).inv
     value_shape = tuple(site["value"].shape)

@@ -53,8 +53,8 @@ class Checked:
 
     :param args: arguments, NumPy arrays replaced by tensors where the model needs that.
     :param kwargs: keyword arguments, likewise.
-    :param first: a run on them, its latent sites drawn from the prior.
-    :param converted: whether tensors took the place of arrays.
+    :param first: a run with these arguments, with latent sites drawn from the prior.
+    :param converted: whether arrays were replaced with tensors.
     """
 
     args: tuple[Any, ...]
@@ -220,7 +220,7 @@ def _refuse_data(name: str, site: Site, spreads: bool) -> None:
     """
     Refuse the data of a site by themselves.
 
-    :param spreads: whether sites that are summed out spread distributions on purpose.
+    :param spreads: whether enumerated sites broadcast distributions on purpose.
     """
     value = site["value"]
     if isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""The sites of a model: their roles, masks and log densities, and which of them there are."""
+"""The sites of a model: which ones there are, and their roles, masks and log densities."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def first_run(
     the others, because a distribution that depends on an enumerated site has an additional
     dimension.
 
-    :param nesting: number of plate dimensions; those that its plates take if None.
+    :param nesting: number of plate dimensions; None takes the number that its plates need.
     """
     with poutine.block():
         plain = poutine.trace(InitMessenger(_explained(init))(model)).get_trace(*args, **kwargs)
@@ -272,7 +272,7 @@ def centered_like(trace: poutine.Trace) -> Callable[[Site], Any]:
     Make an initialization at the center of supports. It draws nothing, because drawing from priors
     may be slow.
 
-    :param trace: a run of the same model, which tells dtypes and devices.
+    :param trace: a run of the same model, which determines dtypes and devices.
     """
 
     def initialize(site: Site) -> Tensor:

@@ -17,9 +17,9 @@ class BudgetSpentError(ValueError):
 class Budget:
     """A number of evaluations of likelihood or gradient, and how many of them have been used.
 
-    :param total: how many may be made in all.
+    :param total: how many evaluations may be made in all.
     :param spent: how many have been made.
-    :param kept: how many are kept for later.
+    :param kept: how many are reserved for later.
 
     >>> budget = Budget(1000)
     >>> budget.spend(200)
@@ -43,8 +43,8 @@ class Budget:
     def check(self, evaluations: int) -> None:
         """Raise an error if fewer evaluations are left than something may take.
 
-        :param evaluations: the most that it may take.
-        :raises BudgetSpentError: then.
+        :param evaluations: the largest number that it may take.
+        :raises BudgetSpentError: in that case.
         """
         if self.left < evaluations:
             needed = self.spent + self.kept + evaluations
@@ -55,8 +55,8 @@ class Budget:
     def affords(self, wanted: int, *, each: float = 1, share: float = 1.0) -> int:
         """Return how many of ``wanted`` things a share of the remaining evaluations allows.
 
-        :param wanted: the most.
-        :param each: what one of them takes, in evaluations.
-        :param share: of what is left.
+        :param wanted: the largest number.
+        :param each: evaluations per thing.
+        :param share: share of the remaining evaluations.
         """
         return max(0, int(min(wanted, share * self.left / each)))

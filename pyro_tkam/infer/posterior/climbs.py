@@ -60,8 +60,8 @@ class _Pace:
     """What some climbs cost.
 
     :param climbs: how many there were.
-    :param seconds: that the density took, as the target tells them.
-    :param evaluations: of the density and its gradient.
+    :param seconds: seconds for the density, as counted by the target.
+    :param evaluations: evaluations of the density and its gradient.
     """
 
     climbs: int
@@ -78,7 +78,7 @@ class Climbs:
 
     :param target: the posterior.
     :param draws: prior draws.
-    :param seconds_a_draw: that a prior draw and its density take.
+    :param seconds_a_draw: seconds per prior draw, including its density.
     :ivar optima: where climbs ended so far.
     :ivar explained: how many prior draws without a climb are no denser than the known modes
         explain.

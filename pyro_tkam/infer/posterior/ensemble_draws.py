@@ -35,7 +35,7 @@ class EnsembleDraws:
     :param kernel: what moves them.
     :param density: of the model, on positions ``(rows, dim)``.
     :param budget: counts its evaluations.
-    :param tell: is told how far it is.
+    :param tell: called with the progress.
     :raises BudgetSpentError: here and while running, where nothing is left of it.
     """
 

@@ -37,7 +37,9 @@ REACH = 4.0
 """Standard deviations of a normal's squared radius, and more, up to which a peak reaches."""
 
 RULE_OF_THREE = 3.0
-"""What has a chance of three in so many tries is missed by all of them one time in twenty."""
+"""
+Rule of three: an event of probability ``3 / n`` is missed by all of ``n`` tries one time in twenty.
+"""
 
 UNLIKE = math.log(1.15)
 NARROW = 4.0

@@ -45,9 +45,9 @@ class Search:
 
     :param target: the posterior, where it can be in coordinates with a standard normal prior: there
         every bounded likelihood has a maximum.
-    :param progress: is told what is going on.
+    :param progress: shows what is going on.
     :ivar seconds_a_draw: seconds per prior draw, including its density.
-    :ivar poor: an estimate by weights that were too poor to go on with, if no other can be had.
+    :ivar poor: an estimate from weights of poor quality, for use if there is no other.
     """
 
     def __init__(self, target: PosteriorTarget, progress: Progress) -> None:
@@ -89,8 +89,8 @@ class Search:
 
     def surprises(self, proposal: Mixture, log_evidence: float) -> Optima:
         """
-        Climb from the prior draws that are densest beside a proposal, and beside one like it with
-        normal tails; return optima that are new.
+        Climb from the prior draws whose density is largest relative to a proposal, and relative to
+        the same proposal with normal tails; return new optima.
 
         :param proposal: of one batch element, in the coordinates of the target.
         :param log_evidence: an estimate, by which the posterior is normalized.

@@ -67,7 +67,7 @@ class PosteriorTarget:
 
     :param density: of the model, on positions ``(rows, dim)``.
     :param budget: counts its evaluations.
-    :ivar seconds: of the processor that evaluations took, told from their operations if these are
+    :ivar seconds: processor time of evaluations, estimated from their operations if these are
         recorded.
     """
 
