@@ -60,8 +60,8 @@ LAST_RESORT = 20.0
 
 STUCK = Finding(
     "stuck chains",
-    "all chains of a quarter stay at one point, so there are only few weights",
-    "reparameterize sites whose scale is a latent site, or pass a guide",
+    "in one of four groups of chains no chain moved, so there is no estimate from chains",
+    "give a guide, or reparameterize sites whose scale is a latent site",
 )
 LAST_SHARE = 0.5
 FEWEST_LAST = 100
@@ -111,16 +111,16 @@ class JointEvidence:
                     break
         except BudgetSpentError as error:
             spent = error
-        if not tried and (last := self._last_resort()) is not None:
+        why = STUCK if spent is None else _too_small(self.budget)
+        if not tried and (last := self._last_resort(why)) is not None:
             tried.append(last)
         if not tried:
             if (rough := rough_evidence(self.search)) is None:
                 raise spent or ValueError(
-                    f"model must have a posterior in which chains move, got {STUCK.name}; "
-                    f"{STUCK.advice}"
+                    "model must have a posterior that chains can explore, got chains that never "
+                    f"moved; {STUCK.advice}"
                 )
-            found = STUCK if spent is None else _too_small(self.budget)
-            tried.append(replace(rough, verdict=rough.verdict + Verdict((found,))))
+            tried.append(replace(rough, verdict=rough.verdict + Verdict((why,))))
         best = min(tried, key=_preference)
         if best.standard_error > self.target_se:
             seen = (
@@ -145,10 +145,14 @@ class JointEvidence:
             yield evidence
         elif fewest is not None and size is not None and fewest <= most < size / NEAR:
             yield self._by_prior(self._beside_search(most))
+        stuck = True
         for evidence in self._by_chains():
+            stuck = False
             yield evidence
             if self.guide is not None and (guided := self._by_guide(evidence)) is not None:
                 yield guided
+        if stuck and self.guide is not None and (guided := self._by_guide(None)) is not None:
+            yield guided
 
     def _beside_search(self, num: float) -> int:
         """Return how many of some draws leave what the climbs that judge them take."""
@@ -160,10 +164,12 @@ class JointEvidence:
         evidence = evidence_of_weights(draws.log_weights)
         return self.search.judge(evidence, WeightedPositions(draws.positions, draws.log_weights))
 
-    def _last_resort(self) -> Evidence | None:
+    def _last_resort(self, why: Finding) -> Evidence | None:
         """
         Weigh many prior draws: right, if coarse, where coordinates round as those of a sparse
         Dirichlet do. Where hardly any has weight, return what poor weights gave, if any did.
+
+        :param why: nothing better than poor weights is there.
         """
         num = self.budget.affords(MOST_WEIGHTS, share=LAST_SHARE)
         vain = effective_draws(self.search.draws.log_weights) < LAST_RESORT
@@ -171,10 +177,14 @@ class JointEvidence:
             return self._by_prior(num)
         if (poor := self.search.poor) is None or not math.isfinite(poor.value):
             return None
-        return replace(poor, verdict=poor.verdict + Verdict((_too_small(self.budget),)))
+        return replace(poor, verdict=poor.verdict + Verdict((why,)))
 
-    def _by_guide(self, other: Evidence) -> Evidence | None:
-        """Weigh draws of the guide; None if their weights are poor, or another estimate differs."""
+    def _by_guide(self, other: Evidence | None) -> Evidence | None:
+        """
+        Weigh draws of the guide; None if their weights are poor, or another estimate differs.
+
+        :param other: from chains; None if they are stuck, which is then a finding.
+        """
         self.progress.route("draws of the guide")
         sampling = ImportanceSampling(self.kernel.model, self.guide, PILOT_WEIGHTS)
         proposal = sampling.propose(self.checked, joint=True)
@@ -186,6 +196,8 @@ class JointEvidence:
         sampling.num_particles = size
         self.budget.spend(size)
         evidence = sampling.weigh(proposal).evidence
+        if other is None:
+            return replace(evidence, verdict=evidence.verdict + Verdict((STUCK,)))
         error = math.hypot(evidence.standard_error, other.standard_error)
         if abs(evidence.value - other.value) > APART_SIGMAS * error:
             return None
@@ -207,7 +219,8 @@ class JointEvidence:
                 bridges.append((evidence, bridge))
                 yield evidence
         sound = any(_is_sound(evidence) for evidence, _ in bridges)
-        if not sound and (last := self._last_resort()) is not None:
+        why = _too_small(self.budget) if bridges else STUCK
+        if not sound and (last := self._last_resort(why)) is not None:
             yield last
         if not bridges:
             return

@@ -85,9 +85,9 @@ class PosteriorBridge:
         return self.num_draws <= MOST_DRAWS and takes <= self.target.budget.left
 
     def _are_stuck(self) -> bool:
-        """Tell whether a quarter of the chains, to which a normal is fitted, is at one point."""
-        quarters = self.chains.draws(self.begin)[0].tensor_split(4)
-        return any(bool((each.flatten(0, 1).std(0) == 0).any()) for each in quarters)
+        """Tell whether a coordinate is constant in one of four groups, each fitted by a normal."""
+        groups = self.chains.draws(self.begin)[0].tensor_split(4)
+        return any(bool((each == each[0, 0]).flatten(0, 1).all(0).any()) for each in groups)
 
     def _wanted(self, pilot: CrossFitted) -> int:
         """Return how many draws a normal distribution in so many dimensions takes."""

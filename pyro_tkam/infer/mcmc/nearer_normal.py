@@ -10,6 +10,8 @@ from torch import Tensor
 
 from pyro_tkam.infer.mcmc.ensemble_adaptation import effective_draws
 from pyro_tkam.infer.mcmc.metric import AffineFrame, Evaluated, Metric, estimated
+from pyro_tkam.infer.model.attempt import attempt
+from pyro_tkam.infer.model.coordinates import around_mean
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.values import positions_of_values
 
@@ -46,15 +48,26 @@ def nearer_density(
     here = excess(draws, target)
     if here.var() / 2 < LEAST_GAIN:  # about its own divergence: there is not as much to gain
         return None
-    other = make()
-    if not other.has_normal_coordinates:
+    other = attempt(make)
+    if other is None or not other.has_normal_coordinates:
         return None
-    moved = positions_of_values(other.terms, constrain(draws.flatten(0, 1)))
-    if not moved.isfinite().all():
+    moved = positions_in(other, constrain(draws.flatten(0, 1)))
+    if moved is None:
         return None
     gains = (here - excess(moved.unflatten(0, draws.shape[:2]), other)).mean(1)
     error = gains.std().item() / math.sqrt(len(gains))
     return other if gains.mean() > max(LEAST_GAIN, LEAST_ERRORS * error) else None
+
+
+def positions_in(density: ModelDensity, values: dict[str, Tensor]) -> Tensor | None:
+    """
+    Return the positions ``(rows, dim)`` of values by site, with angles around their mean direction;
+    None if one is not finite.
+    """
+    positions = positions_of_values(density.terms, values)
+    if not positions.isfinite().all():
+        return None
+    return around_mean(positions, density.layout.periods)
 
 
 def excess(draws: Tensor, target: Evaluated) -> Tensor:
@@ -70,7 +83,7 @@ def excess(draws: Tensor, target: Evaluated) -> Tensor:
 
 def _log_normal(fitted: Tensor, held: Tensor) -> Tensor:
     """Return the log density, up to a constant, of the normal with the moments of draws."""
-    former = Metric.identity(fitted[0, 0])
+    former = Metric(AffineFrame.identity(fitted[0, 0]), torch.ones_like(fitted[0, 0]))
     frame = estimated(fitted.flatten(0, 1), effective_draws(fitted), former, dense=True).frame
     assert isinstance(frame, AffineFrame)
     inner = frame.inner(held.flatten(0, 1)).unflatten(0, held.shape[:2]).double()

@@ -13,7 +13,7 @@ from pyro.infer.mcmc.util import diagnostics, print_summary
 from torch import Tensor
 from torch.distributions import Transform
 
-from pyro_tkam._checks import flag, function, whole_number, words
+from pyro_tkam._checks import function, whole_number, words
 from pyro_tkam._threads import in_turn
 from pyro_tkam.infer.mcmc.chains import Chains
 from pyro_tkam.infer.mcmc.ensemble_adaptation import (
@@ -27,14 +27,13 @@ from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, prior_notes, w
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.mcmc.metric import Metric, estimated
-from pyro_tkam.infer.mcmc.nearer_normal import nearer_density
+from pyro_tkam.infer.mcmc.nearer_normal import nearer_density, positions_in
 from pyro_tkam.infer.mcmc.resumable import BatchRun, Sampled, check_mass, select_draws
 from pyro_tkam.infer.model.coordinates import around_mean
 from pyro_tkam.infer.model.density import Density, ModelDensity
 from pyro_tkam.infer.model.options import given_transforms
 from pyro_tkam.infer.model.requirements import check_data
 from pyro_tkam.infer.model.sites import FirstRun
-from pyro_tkam.infer.model.values import positions_of_values
 from pyro_tkam.infer.results import Verdict
 from pyro_tkam.ops.langevin import StepInfo
 
@@ -80,8 +79,9 @@ class VectorizedMCMC(BatchRun):
     ``lp, acceptance_rate, step_size, diverging, energy, reversible, failed, n_steps`` (evaluations
     of density and gradient), ``ancestor`` (draw of the prior from which a chain descends) and, with
     :class:`EnsembleHMC`, ``capped`` (trajectories cut short), each ``(chain, draw, *local)``.
-    :attr:`verdict` says what is wrong with the draws, and a warning reports it. A run may be
-    interrupted and resumed (:attr:`state`, :meth:`resume`, ``checkpoint``).
+    Densities ``lp`` are of the coordinates that chains move in. :attr:`verdict` says what is wrong
+    with the draws, and a warning reports it. A run may be interrupted and resumed (:attr:`state`,
+    :meth:`resume`, ``checkpoint``).
 
     :param kernel: an :class:`EnsembleHMC`, :class:`ULA`, :class:`MALA` or :class:`AutoMALA`.
     :param num_samples: number of draws kept of each chain.
@@ -105,8 +105,9 @@ class VectorizedMCMC(BatchRun):
         as :class:`InverseTransformReparam` does by hand. This helps where the scale of a site is
         itself a latent of which the data say little, as in a funnel. If None, an
         :class:`EnsembleHMC` changes to them during its warm-up where the posterior is nearer to a
-        normal in them, by a nat or more; with ``hook_fn``, which would see other coordinates,
-        ``initial_params`` or ``transforms``, it does not.
+        normal in them, by a nat or more. It does not with ``hook_fn``, which would see other
+        coordinates, ``initial_params`` or ``transforms``, for data with latents of their own,
+        enumerated sites, more than 512 dimensions or a warm-up of fewer than 55 steps.
     :raises TypeError: if ``kernel`` isn't one of these.
     :raises ValueError: if a number is out of range, ``initial_params`` does not have one set of
         values for each chain, or it or ``transforms`` comes with ``standard_normal``.
@@ -161,8 +162,8 @@ class VectorizedMCMC(BatchRun):
         self.save_params = save_params
         self.thin = whole_number("thin", thin, 1)
         self.transforms = given_transforms(transforms)
-        if standard_normal is not None:
-            flag("standard_normal", standard_normal)
+        if standard_normal is not None and not isinstance(standard_normal, bool):
+            raise TypeError(f"standard_normal must be True, False or None, got {standard_normal!r}")
         self.standard_normal = standard_normal
         for name, given in (("initial_params", initial_params), ("transforms", transforms)):
             if standard_normal and given is not None:
@@ -352,13 +353,15 @@ class VectorizedMCMC(BatchRun):
             and self._start is not None
             and isinstance(adaptation, EnsembleAdaptation)
             and adaptation.dense
+            and isinstance(self._density, ModelDensity)
+            and not self._density.structure.enumerated
             and not self._changed
         )
         ends = window_ends(self.warmup_steps)
         return ends[-2] if may and len(ends) > 1 else None
 
     def _change_coordinates(self) -> None:
-        """Go on in coordinates with a standard normal prior if the posterior is normal there."""
+        """Go on in coordinates with a standard normal prior if it is nearer to a normal there."""
         adaptation = self._moving.adaptation
         assert isinstance(adaptation, EnsembleAdaptation)
         assert adaptation.window is not None
@@ -367,14 +370,25 @@ class VectorizedMCMC(BatchRun):
         if found is None:
             return
         draws = torch.cat([adaptation.window, self._moving.position.unsqueeze(1)], 1)
-        moved = positions_of_values(found.terms, old.constrain(draws.flatten(0, 1)))
-        if moved.isfinite().all():
+        moved = positions_in(found, old.constrain(draws.flatten(0, 1)))
+        if moved is not None:
             self._go_on_in(found, moved.unflatten(0, draws.shape[:2]))
+
+    def _refuse_of_coordinates(self) -> None:
+        """Refuse what is of unconstrained coordinates, in a run that has changed them."""
+        for name in ("hook_fn", "transforms"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    "state must be of a run that stays in unconstrained coordinates, as "
+                    f"{name} is of these, got one that has changed them"
+                )
 
     def _in_normal(self) -> ModelDensity:
         """Return the density in coordinates with a standard normal prior."""
         with torch.random.fork_rng(devices=[]):  # draws are the same where it isn't used
-            density = self.kernel.density(self._args, self._kwargs, None, standard_normal=True)
+            density = self.kernel.density(
+                self._args, self._kwargs, None, standard_normal=True, batch_plates=()
+            )
         assert isinstance(density, ModelDensity)
         return density
 
@@ -386,8 +400,11 @@ class VectorizedMCMC(BatchRun):
         former = Metric.identity(draws[0, 0])
         metric = estimated(draws.flatten(0, 1), effective_draws(draws), former, dense=True)
         point = density.point(draws[:, -1].contiguous())
-        left = self.warmup_steps - window_ends(self.warmup_steps)[-2]
+        done = window_ends(self.warmup_steps)[-2]
+        unadjusted = self.kernel.unadjusted_steps(self.warmup_steps)
+        left = self.warmup_steps - done
         self._chains = Chains.begin(self.kernel, density, point, left, metric)
+        self._chains.num_unadjusted = max(0, unadjusted - done)
 
     def _after_step(self, index: int) -> None:
         if self.hook_fn is not None:
@@ -421,6 +438,7 @@ class VectorizedMCMC(BatchRun):
                 self._chains = self._start.chains(self.warmup_steps)
                 self._start.load(state["start"])  # it has chosen rows anew
             if state["changed"]:
+                self._refuse_of_coordinates()
                 position = state["moving"]["point"][0]
                 self._go_on_in(self._in_normal(), position.unsqueeze(1).expand(-1, 4, -1))
             self._moving.load(state["moving"])

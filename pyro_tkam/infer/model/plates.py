@@ -2,13 +2,14 @@
 Which data are independent: one decision, that evidences, samplers and objectives share.
 
 A plate is local if every site with a density lies in it and no datum's terms depend on the latents
-of another datum. Random mixtures tell: each datum takes its latents from one of nine draws, chosen
-at random. No term may be other than in the draw that its datum's latents come from. Where datum
-``i`` depends on datum ``j`` at the values tried, a mixture sees it with probability 8/9, so that
-nine of them miss a given pair with probability 3e-9. Since a dependence may show only in a region,
-further trials lie several standard deviations away from the prior, and runs look again at their own
-draws (:func:`check_draws`). Data that share a prior also share its draws, which may cost more than
-the terms.
+of another datum. Random mixtures tell: each datum takes its latents from one of twelve draws,
+chosen at random. No term may be other than in the draw that its datum's latents come from. If a
+dependence of datum ``i`` on datum ``j`` shows between any two of the draws, a mixture sees it with
+probability 11/12, so that twelve of them miss a given pair with probability 1e-13; if one draw
+alone shows it, they miss it with probability 0.14. So further trials lie several standard
+deviations away from the prior, and runs look again at their own draws (:func:`check_draws`). Where
+terms take much memory, fewer draws are mixed at a time. Data that share a prior also share its
+draws, which may cost more than the terms.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ CHECKED_DRAWS = 40
 """Draws of a run at which it looks again."""
 BATCH_ELEMENTS = 2**18
 """Most numbers, of all sites' values, that are evaluated in one batch."""
+MIXED_ELEMENTS = 2**25
+"""Most such numbers of positions that are mixed, if these are more than three."""
 ROUNDING = 100
 """Smallest change of a term that counts, in units of its precision."""
 
@@ -139,7 +142,7 @@ def _coupled(runner: Runner, trials: Trials, plates: Plates) -> set[str]:
     there.
     """
     found: set[str] = set()
-    for rows in trials.groups():
+    for rows in trials.groups(max(3, MIXED_ELEMENTS // _num_elements(runner))):
         left = {name: plate for name, plate in plates.items() if name not in found}
         if not left:
             break
@@ -147,7 +150,7 @@ def _coupled(runner: Runner, trials: Trials, plates: Plates) -> set[str]:
         run = partial(_terms, runner, seed=torch.get_rng_state())
         terms = attempt(partial(run, position))
         if terms is not None:
-            mixing = (run, runner.terms.layout, position, terms)
+            mixing = (runner, run, position, terms)
             found |= {name for name, plate in left.items() if _couples(*mixing, *plate)}
         elif rows[0] < trials.effort.drawn:  # far from the prior a model may break
             found |= set(left)
@@ -155,8 +158,8 @@ def _coupled(runner: Runner, trials: Trials, plates: Plates) -> set[str]:
 
 
 def _couples(
+    runner: Runner,
     run: Callable[[Tensor], dict[str, Tensor]],
-    layout: Layout,
     position: Tensor,
     terms: dict[str, Tensor],
     dim: int,
@@ -165,25 +168,34 @@ def _couples(
     """Tell whether mixing positions, whose terms are known, changes the terms of a datum."""
     num = len(position)
     chosen = torch.randint(num, (num, size)).to(position.device)
-    mixed = attempt(partial(run, mix(layout, position, chosen, dim)))
-    if mixed is None:
-        return True
-    turns = (chosen - torch.arange(num, device=position.device).unsqueeze(1)) % num
-    for turn in range(num):
-        known = {name: term.roll(-turn, 0) for name, term in terms.items()}
-        if not _any_changes(known, mixed, turns == turn, dim):
-            continue
-        # Rows have random numbers and rounding of their own: what counts is the row of the mixture.
-        own = attempt(partial(run, position.roll(-turn, 0))) if turn else known
-        if own is None or _any_changes(own, mixed, turns == turn, dim):
+    rows = torch.arange(num, device=position.device)
+    for few in rows.split(_rows_at_once(runner)):
+        mixture = mix(runner.terms.layout, position, chosen[few], dim)
+        mixed = attempt(partial(run, mixture))
+        if mixed is None:
             return True
+        for turn in range(num):
+            own = (few + turn) % num
+            kept = chosen[few] == own.unsqueeze(1)
+            known = {name: term[own] for name, term in terms.items()}
+            if not _any_changes(known, mixed, kept, dim):
+                continue
+            # Rows have random numbers and rounding of their own: that of the mixture counts.
+            again = attempt(partial(run, position[own])) if turn else known
+            if again is None or _any_changes(again, mixed, kept, dim):
+                return True
     return False
+
+
+def _num_elements(runner: Runner) -> int:
+    """Return how many numbers the values of all sites are."""
+    sites = runner.terms.structure.sites()
+    return max(1, sum(site["value"].numel() for _, site in sites))
 
 
 def _rows_at_once(runner: Runner) -> int:
     """Return at how many positions a model is run at once."""
-    elements = sum(site["value"].numel() for _, site in runner.terms.structure.sites())
-    return max(1, BATCH_ELEMENTS // max(1, elements))
+    return max(1, BATCH_ELEMENTS // _num_elements(runner))
 
 
 def _draws(runner: Runner, num: int) -> Tensor:

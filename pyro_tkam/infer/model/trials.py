@@ -27,7 +27,7 @@ class Effort(NamedTuple):
         return self.drawn + self.moved
 
 
-FULL = Effort(9, 3 * len(MOVES))
+FULL = Effort(12, 3 * len(MOVES))
 AGAIN = Effort(3, len(MOVES))
 """Trials of a model that is new, and of one that was tried before at other values."""
 
@@ -60,10 +60,13 @@ class Trials:
     def __len__(self) -> int:
         return self.effort.total
 
-    def groups(self) -> tuple[Tensor, ...]:
-        """Return numbers of the trials that are mixed: the drawn ones, and the moved by threes."""
+    def groups(self, most: int) -> tuple[Tensor, ...]:
+        """
+        Return numbers of the trials that are mixed: the drawn ones, so many at most at a time, and
+        the moved ones by threes.
+        """
         drawn, moved = torch.arange(len(self)).tensor_split([self.effort.drawn])
-        return drawn, *moved.split(len(MOVES))
+        return *drawn.tensor_split(-(-len(drawn) // most)), *moved.split(len(MOVES))
 
     def at(self, rows: Tensor) -> Tensor:
         """Return the positions of some trials, ``(trial, dim)``."""

@@ -612,3 +612,23 @@ def test_chains_that_are_stuck_give_no_evidence_of_their_own(
     assert_close(evidence, exact)
     assert evidence.method == ("Laplace importance" if times > 2 else "bridge")
     assert evidence.verdict.names == ({"stuck chains"} if times > 2 else set())
+
+
+def test_a_guide_is_weighed_where_chains_are_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one dimension, too, where the mean of equal numbers is not one of them."""
+    held_at_one_point(monkeypatch, 10_000)
+    monkeypatch.setattr("pyro_tkam.infer.evidence.joint.laplace_evidence", lambda *_: None)
+
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1e4))
+        pyro.sample("y", dist.Normal(z, 0.001), obs=torch.tensor(1.1))
+
+    def guide() -> None:
+        pyro.sample("z", dist.Normal(1.1, 0.0015))
+
+    exact = dist.Normal(0.0, 1e4).log_prob(torch.tensor(1.1)).item()
+    pyro.set_rng_seed(0)
+    evidence = log_evidence(model, guide=guide)
+    assert "stuck chains" in evidence.verdict.names
+    assert evidence.value == pytest.approx(exact, abs=0.1)
+    assert evidence.method == "importance"

@@ -115,6 +115,50 @@ def test_a_divergence_is_that_of_the_closed_form() -> None:
     assert gain.item() == pytest.approx(exact, abs=0.15)
 
 
+def test_no_draw_is_kept_without_its_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unadjusted steps before the change are not made again after it."""
+    adjusted = []
+    plain = EnsembleHMC.step
+
+    def step(self, point, target, tuning, test):
+        adjusted.append(test)
+        return plain(self, point, target, tuning, test)
+
+    monkeypatch.setattr(EnsembleHMC, "step", step)
+    pyro.set_rng_seed(0)
+    mcmc = VectorizedMCMC(EnsembleHMC(eight_schools, num_unadjusted=150), 20, num_chains=8)
+    with untrusted():
+        mcmc.run(EFFECTS)
+    assert "theta" not in mcmc.kernel.transforms
+    steps = adjusted[-240:]  # the tempered start comes before
+    assert steps == [False] * 150 + [True] * 90
+
+
+def test_angles_stay_together_in_the_other_coordinates() -> None:
+    """A funnel beside an angle near the cut of its circle."""
+
+    def model(effects: Tensor) -> None:
+        pyro.sample("angle", dist.VonMises(math.pi, 20.0))
+        eight_schools(effects)
+
+    pyro.set_rng_seed(0)
+    mcmc = VectorizedMCMC(EnsembleHMC(model), 100)
+    mcmc.run(EFFECTS)
+    assert mcmc.verdict.trusted
+    assert "theta" not in mcmc.kernel.transforms
+    cosine = mcmc.get_samples()["angle"].cos().mean().item()
+    assert cosine == pytest.approx(-0.9744, abs=0.003)  # I₁(20) / I₀(20)
+
+
+def test_a_state_in_other_coordinates_is_refused_where_these_are_fixed() -> None:
+    with untrusted():
+        changed = run(20, num_chains=8)
+    watched = VectorizedMCMC(EnsembleHMC(eight_schools), 20, num_chains=8, hook_fn=lambda *_: None)
+    watched.resume(changed.state)
+    with pytest.raises(ValueError, match="as hook_fn is of these, got one that has changed"):
+        watched.run(EFFECTS)
+
+
 @pytest.mark.parametrize("steps", [100, 130, 230])
 def test_a_run_that_changes_coordinates_resumes_to_the_bit(steps: int) -> None:
     """Before the change, after it, and after the warm-up."""

@@ -171,7 +171,7 @@ def test_trials_of_many_data_take_few_draws_of_each() -> None:
 
 @pytest.mark.parametrize("noisy", [False, True])
 def test_trials_evaluate_few_positions(noisy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nine mixtures of nine draws, and three times three of moved ones; more only under noise."""
+    """Twelve mixtures of twelve draws, and three times three of moved ones; more under noise."""
     evaluated = []
     terms = plates._terms
 
@@ -189,9 +189,9 @@ def test_trials_evaluate_few_positions(noisy: bool, monkeypatch: pytest.MonkeyPa
     pyro.set_rng_seed(0)
     assert plate_structure(model, (Y,), {}).coupled == ()
     if noisy:
-        assert sum(evaluated) > 36
+        assert sum(evaluated) > 42
     else:
-        assert evaluated == [9, 9, 3, 3, 3, 3, 3, 3]
+        assert evaluated == [12, 12, 3, 3, 3, 3, 3, 3]
 
 
 def test_coupled_counts_are_weighed_jointly() -> None:
