@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -14,6 +16,7 @@ from pyro_tkam._optional import needs
 from pyro_tkam.nn import KAN, FitResult, KANLayer, fit
 from pyro_tkam.nn.fitting import Loss
 from pyro_tkam.nn.kan import Width
+from pyro_tkam.nn.parse import is_variable_name
 from pyro_tkam.symbolic import Formula, find_formula
 
 with needs("sklearn"):
@@ -157,7 +160,9 @@ class KANRegressor(RegressorMixin, _KANEstimator):
     def formula_(self) -> Formula:
         """
         A formula for the targets in the units of the data, with the names of the inputs if they
-        have names.
+        have names. A name that cannot be a variable becomes one: ``"length (cm)"`` is
+        ``length_cm``, ``"lambda"`` is ``lambda_``. ``formula_.symbols`` lists them in the order of
+        the columns.
 
         See :func:`pyro_tkam.symbolic.find_formula`; for other options, pass it ``network_``. Each
         access computes the formula again. Networks with few nodes have short formulas; start with
@@ -178,7 +183,7 @@ class KANRegressor(RegressorMixin, _KANEstimator):
         targets = torch.as_tensor(self.target_scaler_.inverse_transform(scaled.numpy()))
         names = getattr(self, "feature_names_in_", None)
         return find_formula(
-            network, torch.as_tensor(x), targets, names=None if names is None else list(names)
+            network, torch.as_tensor(x), targets, names=None if names is None else _variables(names)
         )
 
     def __sklearn_tags__(self) -> Any:
@@ -186,6 +191,26 @@ class KANRegressor(RegressorMixin, _KANEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _variables(columns: Sequence[str]) -> list[str]:
+    """Return a variable for each column: its own name, or the nearest that can be a variable."""
+    taken = {column for column in columns if is_variable_name(column)}
+    variables: list[str] = []
+    for number, column in enumerate(columns, 1):
+        if column in taken and column not in variables:
+            variables.append(column)
+            continue
+        plain = unicodedata.normalize("NFKC", column)
+        near = re.sub(r"\W+", "_", plain).strip("_") or f"x_{number}"
+        near = near if near.isidentifier() else f"x_{near}"
+        near = near if is_variable_name(near) else f"{near}_"
+        if near in taken or near in variables:
+            near = f"{near}_{number}"
+        while near in taken or near in variables:
+            near += "_"
+        variables.append(near)
+    return variables
 
 
 def _in_units(network: KAN, inputs: Any, targets: Any) -> KAN:

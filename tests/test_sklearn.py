@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
+from pyro_tkam.nn import parse_expression
 from pyro_tkam.sklearn import KANClassifier, KANRegressor
 
 QUICK = {"hidden": (2,), "grid_size": 2, "steps": 1, "grid_updates": 1, "random_state": 0}
@@ -57,6 +58,27 @@ def test_a_formula_in_the_units_and_names_of_the_data():
     assert formula.rmse < 1e-9
     values = formula(torch.as_tensor(x.to_numpy(copy=True)))[:, 0]
     np.testing.assert_allclose(values, y, rtol=1e-10)
+
+
+def test_columns_of_any_name_become_variables_that_differ():
+    generator = np.random.default_rng(0)
+    names = ["petal length (cm)", "lambda", "", "petal_length_cm", "2nd", "lambda?", "λ"]
+    x = pandas.DataFrame(generator.uniform(1, 5, (200, len(names))), columns=names)
+    y = x.to_numpy() @ np.arange(1.0, len(names) + 1)
+    formula = KANRegressor(hidden=(), grid_size=2, steps=2, random_state=0).fit(x, y).formula_
+    variables = [
+        "petal_length_cm_1",
+        "lambda_",
+        "x_3",
+        "petal_length_cm",
+        "x_2nd",
+        "lambda__6",
+        "λ",
+    ]
+    assert list(map(str, formula.symbols)) == variables
+    terms = [f"{i}*{name}" for i, name in enumerate(variables, 1)]
+    law = parse_expression(" + ".join(terms), variables)
+    assert parse_expression(str(formula), variables) == law
 
 
 def test_a_curve_without_a_form_is_told_in_words_of_the_estimator():

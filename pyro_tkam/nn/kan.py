@@ -296,8 +296,10 @@ class KAN(PyroModule):
             for each.
         :param shrink: let the intervals shrink to the range of the samples.
         :param max_change: see that method.
-        :param optimizer: the optimizer in use. Its state for the moved coefficients is reset,
-            because it refers to other coordinates or, after a refinement, to another shape.
+        :param optimizer: the optimizer in use, if the network is in training. Its state for the
+            moved coefficients is reset, because it refers to other coordinates or, after a
+            refinement, to another shape. Without this, its next step after a refinement raises an
+            error of PyTorch.
         :return: one update per layer; ``outside`` is the share of the layer's inputs that lay
             outside the old grid.
         :raises ValueError: see :meth:`UnivariateFunctions.update_grid`.

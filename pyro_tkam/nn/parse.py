@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import keyword
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,20 @@ _PRODUCT = (ast.Mult, ast.Div)
 _LARGEST_EXPONENT = 1000
 #: bits of the largest integer, beyond the range of float64
 _MOST_BITS = 1024
+
+
+def is_variable_name(name: str) -> bool:
+    """
+    Tell whether formulas with a variable of this name can be read and evaluated.
+
+    :param name: the name.
+    """
+    return (
+        name.isidentifier()
+        and not keyword.iskeyword(name)
+        and unicodedata.normalize("NFKC", name) == name  # else Python reads another name
+        and name not in {*_CONSTANTS, *_FUNCTIONS, *_FUNCTIONS.values(), "besselj"}
+    )
 
 
 def parse_expression(

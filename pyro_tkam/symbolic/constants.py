@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pyro_tkam._optional import needs
+from pyro_tkam._progress import Progress
 from pyro_tkam.symbolic.least_squares import Data, Fit, refitted, standard_errors
 from pyro_tkam.symbolic.network import Edge, FormulaNetwork
 
@@ -31,14 +32,16 @@ class Rounding:
     :param fit: the fit.
     :param data: the data of the fit.
     :param exact: the loss of an exact formula.
+    :param progress: told how many constants are left.
     """
 
-    def __init__(self, fit: Fit, data: Data, exact: float) -> None:
+    def __init__(self, fit: Fit, data: Data, exact: float, progress: Progress) -> None:
         with needs("symbolic"):
             import sympy
         self._sympy = sympy
         self.fit = fit
         self.data = data
+        self.progress = progress
         self.is_exact = fit.loss <= exact
         self.allowed = exact if self.is_exact else fit.loss * (1 + 1 / data.y.numel())
 
@@ -54,6 +57,7 @@ class Rounding:
     ) -> bool:
         """Fix a parameter where the others can make up for it, which leaves fixed ones alone."""
         own = self.fit.network
+        self.progress.tell(f"{int(own.free.sum())} not rounded")
         moves_fixed = start is not None and bool(
             ((start.parameters != own.parameters) & ~own.free).any()
         )

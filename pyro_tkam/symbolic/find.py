@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 
 from pyro_tkam._optional import needs
+from pyro_tkam._progress import Progress
 from pyro_tkam._threads import in_turn
 from pyro_tkam.nn import KAN, _checks
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.fitting import as_real
 from pyro_tkam.nn.forms import LibraryLike, as_library
+from pyro_tkam.nn.parse import is_variable_name
 from pyro_tkam.nn.symbolic import SMALLEST_R2
 from pyro_tkam.symbolic.constants import Rounding, with_waves_in_range
 from pyro_tkam.symbolic.formula import Formula, FormulaEdge
 from pyro_tkam.symbolic.least_squares import Data, Fit, OutOfTimeError, refitted, standard_errors
+from pyro_tkam.symbolic.misfit import advice
 from pyro_tkam.symbolic.network import FormulaNetwork, Place
 from pyro_tkam.symbolic.search import EXACT, Search
 
@@ -38,6 +41,7 @@ def find_formula(
     names: Sequence[str] | None = None,
     strict: bool = False,
     timeout: float | None = None,
+    disable_progbar: bool | None = None,
 ) -> Formula:
     r"""
     Find a formula for what a network computes.
@@ -55,15 +59,23 @@ def find_formula(
     :param library: forms, see :func:`pyro_tkam.nn.forms.as_library`; None takes
         :data:`pyro_tkam.nn.LIBRARY`.
     :param tolerance: share of the variance that a simpler formula may lose.
-    :param names: of the inputs; None calls them ``x_1``, ``x_2``, ….
+    :param names: of the inputs, which must be identifiers such as ``x_1``, and no keywords,
+        constants or functions (``lambda``, ``pi``, ``exp``); None calls them ``x_1``, ``x_2``, ….
     :param strict: raise an error if an edge has no form, instead of keeping a spline.
-    :param timeout: seconds after which the search stops and returns its best result.
+    :param timeout: seconds of wall time after which the search stops. Its best result until then is
+        returned with a warning, ``is_cut`` of the result is True, and edges that have not been
+        looked at stay splines. What is found in a given time depends on the machine and its load.
+    :param disable_progbar: show no progress; if None, only on a terminal.
     :raises ValueError: for data that have the wrong shape or are not finite; a network with layer
         norm, a ``hidden_range`` or an output activation; with ``strict``, edges without a form.
     :raises TypeError: for what is no KAN, and data that are not real numbers.
     :raises ImportError: without ``sympy``; names the extra to install.
 
-    Warns if a form explains less than 99% of a learned curve, unless the formula is exact.
+    Warns if the search was cut. Warns if a form explains less than 99% of a learned curve, unless
+    the formula is exact or misses only noise: its squared errors are not clearly larger than the
+    network's, for the network's number of parameters, and errors at neighboring inputs are not
+    alike. The warning advises to fit the network longer only if the network's own errors at
+    neighboring inputs are alike.
 
     >>> x = torch.rand(200, 2, dtype=torch.double)
     >>> net = KAN([2, 1]).double()
@@ -75,6 +87,8 @@ def find_formula(
         import sympy
     _checks.instance("net", net, KAN, "a KAN")
     _checks.flag("strict", strict)
+    if disable_progbar is not None:
+        _checks.flag("disable_progbar", disable_progbar)
     forms = list(as_library(library).values())
     tolerance = _checks.number("tolerance", tolerance, above=0.0)
     symbols = tuple(sympy.Symbol(name) for name in _names(net, names))
@@ -87,22 +101,38 @@ def find_formula(
         data = _data(double, x, y, deadline)
         is_single = y is not None and torch.as_tensor(y).dtype != torch.float64
         exact = EXACT[torch.float32 if is_single else torch.float64]
-        search = Search(forms, data, tolerance, exact)
-        fit = _finished(search.run(FormulaNetwork.of(double)), data, exact)
-    unexplained = tuple(edge.place for edge in fit.network.edges if edge.form is None)
-    if strict and unexplained:
-        raise ValueError(
-            f"library must hold a form for every edge with strict=True, got none for {unexplained}"
+        with Progress(disable_progbar) as progress:
+            search = Search(forms, data, tolerance, exact, progress)
+            fit = search.run(FormulaNetwork.of(double))
+            fit, is_finished = _finished(fit, data, exact, progress)
+            unexplained = tuple(edge.place for edge in fit.network.edges if edge.form is None)
+            if strict and unexplained and search.is_cut:
+                raise ValueError(
+                    "timeout must be long enough for a form on every edge with strict=True, got "
+                    f"{timeout}"
+                )
+            if strict and unexplained:
+                raise ValueError(
+                    "library must hold a form for every edge with strict=True, got none for "
+                    f"{unexplained}"
+                )
+            progress.route("expression")
+            is_cut = search.is_cut or not is_finished
+            formula = _formula(fit, data, double, symbols, unexplained, is_cut)
+        edges = formula.edges.items()
+        poor = [place for place, edge in edges if edge.r2 < SMALLEST_R2 and edge.share]
+        help_ = advice(fit, double, data, tolerance) if poor and fit.loss > exact else None
+    if is_cut:
+        warnings.warn(
+            f"the search was cut after timeout={timeout:g} seconds: the formula is the best until "
+            "then, and more time may find another",
+            stacklevel=3,  # above the wrapper that takes turns
         )
-    with torch.no_grad():
-        formula = _formula(fit, data, double, symbols, unexplained)
-    poor = [place for place, edge in formula.edges.items() if edge.r2 < SMALLEST_R2 and edge.share]
-    if poor and fit.loss > exact:
+    if help_ is not None:
         warnings.warn(
             f"the forms of edges {poor} explain less than {100 * SMALLEST_R2:g}% of their learned "
-            f"curves, and the formula misses {100 * fit.loss:.2g}% of the variance of y: fit the "
-            "network longer, prune it, or add forms to library=",
-            stacklevel=3,  # above the wrapper that takes turns
+            f"curves, and {help_}",
+            stacklevel=3,
         )
     return formula
 
@@ -112,8 +142,13 @@ def _names(net: KAN, names: Sequence[str] | None) -> list[str]:
         return [f"x_{column + 1}" for column in net.inputs]
     count = net.nodes[0].count
     _checks.words("names", names, "names")
-    if len(names) != count or len(set(names)) != count or not all(names):
+    if len(names) != count or len(set(names)) != count:
         raise ValueError(f"names must be {count} different names, got {names!r}")
+    for name in names:
+        if not is_variable_name(name):
+            raise ValueError(
+                f"names must be identifiers that are no keyword, constant or function, got {name!r}"
+            )
     return list(names)
 
 
@@ -143,19 +178,20 @@ def _data(net: KAN, x: Tensor, y: Tensor | None, deadline: float) -> Data:
     return Data(x, y, deadline)
 
 
-def _finished(fit: Fit, data: Data, exact: float) -> Fit:
-    """Polish the constants, round them, and polish what is left."""
+def _finished(fit: Fit, data: Data, exact: float, progress: Progress) -> tuple[Fit, bool]:
+    """Polish the constants, round them, polish what is left; tell if the time was enough."""
+    progress.route("constants")
     try:
         fit = refitted(fit.network, data, _POLISHING_STEPS)
-        rounding = Rounding(Fit(with_waves_in_range(fit.network), fit.loss), data, exact)
+        rounding = Rounding(Fit(with_waves_in_range(fit.network), fit.loss), data, exact, progress)
         try:
             rounding.run()
         finally:
             fit = rounding.fit
         network = with_waves_in_range(refitted(fit.network, data, _POLISHING_STEPS).network)
-        return Fit(network, data.loss(network))
+        return Fit(network, data.loss(network)), True
     except OutOfTimeError:
-        return fit
+        return fit, False
 
 
 def _formula(
@@ -164,6 +200,7 @@ def _formula(
     net: KAN,
     symbols: tuple[Any, ...],
     unexplained: tuple[Place, ...],
+    is_cut: bool,
 ) -> Formula:
     """Collect what is known of a fit."""
     network = fit.network
@@ -186,6 +223,7 @@ def _formula(
         standard_errors=dict(zip(names, errors, strict=True)),
         unexplained=unexplained,
         module=module,
+        is_cut=is_cut,
     )
 
 

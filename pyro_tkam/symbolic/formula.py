@@ -49,6 +49,7 @@ class Formula:
     :param unexplained: edges without a form, which appear in the expressions as functions
         ``phi_...``.
     :param module: the network with the forms on its edges, in float64.
+    :param is_cut: whether the search ended at its ``timeout``.
     """
 
     expressions: tuple[Any, ...]
@@ -59,6 +60,7 @@ class Formula:
     standard_errors: Mapping[str, float]
     unexplained: tuple[Place, ...]
     module: KAN
+    is_cut: bool = False
 
     @property
     def expression(self) -> Any:

@@ -6,6 +6,7 @@ from collections import Counter
 
 from torch import Tensor
 
+from pyro_tkam._progress import Progress
 from pyro_tkam.nn import _checks
 from pyro_tkam.nn.forms import LibraryLike, as_library
 from pyro_tkam.nn.symbolic import by_simplicity, fit_forms
@@ -17,6 +18,7 @@ def form_probabilities(
     *,
     library: LibraryLike | None = None,
     tolerance: float | None = None,
+    disable_progbar: bool | None = None,
 ) -> dict[str, float]:
     r"""
     Return how probable each form of a curve is, from posterior draws of the curve.
@@ -32,6 +34,7 @@ def form_probabilities(
         :data:`pyro_tkam.nn.LIBRARY`.
     :param tolerance: share of the variance that a simpler form may lose; None computes it from the
         posterior: the mean share of variance by which draws differ from their mean, at least 1e-4.
+    :param disable_progbar: show no progress; if None, only on a terminal.
     :raises TypeError: for what is no tensor of real numbers.
     :raises ValueError: for curves of the wrong shape or not finite, and whatever
         :func:`pyro_tkam.nn.fit_formulas` refuses.
@@ -42,6 +45,8 @@ def form_probabilities(
     >>> form_probabilities(x, curves, library=["linear", "exp", "sin"])
     {'exp': 1.0}
     """
+    if disable_progbar is not None:
+        _checks.flag("disable_progbar", disable_progbar)
     forms = list(as_library(library).values())
     for name, values in (("x", x), ("curves", curves)):
         _checks.dense(name, values)
@@ -62,7 +67,10 @@ def form_probabilities(
         departure = (curves - mean).var(-1, correction=0).mean() / mean.var(correction=0)
         tolerance = max(1e-4, float(departure.nan_to_num(1e-4, 1.0)))
     tolerance = _checks.number("tolerance", tolerance, above=0.0)
-    firsts = Counter(
-        by_simplicity(fit_forms(x, curve, forms), tolerance)[0].name for curve in curves
-    )
+    firsts: Counter[str] = Counter()
+    with Progress(disable_progbar) as progress:
+        progress.route("forms of curves")
+        for number, curve in enumerate(curves, 1):
+            progress.tell(f"draw {number} of {len(curves)}")
+            firsts[by_simplicity(fit_forms(x, curve, forms), tolerance)[0].name] += 1
     return {name: count / len(curves) for name, count in firsts.most_common()}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pyro_tkam._progress import Progress
 from pyro_tkam.nn import Candidate, Form
 from pyro_tkam.nn.symbolic import SMALLEST_R2, by_simplicity, fit_forms
 from pyro_tkam.symbolic.least_squares import Data, Fit, OutOfTimeError, refitted
@@ -34,37 +36,46 @@ class Search:
     :param data: all samples.
     :param tolerance: share of the variance that a simpler formula may lose.
     :param exact: the loss of an exact formula.
+    :param progress: told what is tried.
     """
 
     forms: Sequence[Form]
     data: Data
     tolerance: float
     exact: float
+    progress: Progress
 
     def __post_init__(self) -> None:
         self.few = self.data.thinned(_SEARCH_SAMPLES)
         self.candidates: dict[Place, list[Candidate]] = {}
+        self.is_cut = False
 
     def run(self, network: FormulaNetwork) -> Fit:
         """
         Choose forms starting from the inputs, then change them in turn if the whole network
-        improves.
+        improves; what is best when the time is over is returned, and ``is_cut`` says so.
         """
-        fit = self._from_inputs_on(network)
+        self.best = Fit(network, math.inf)
         try:
-            fit = self._better(refitted(fit.network, self.few, _FIT_STEPS), fit)
-            fit = self._improved(fit)
-            fit = self._simplified(fit)
-            full = refitted(fit.network, self.data, _FIT_STEPS)
-            return full
+            self._from_inputs_on(network)
+            self._keep(self._better(refitted(self.best.network, self.few, _FIT_STEPS), self.best))
+            self._improve()
+            self._simplify()
+            return refitted(self.best.network, self.data, _FIT_STEPS)
         except OutOfTimeError:
-            return Fit(fit.network, self.data.loss(fit.network))
+            self.is_cut = True
+            return Fit(self.best.network, self.data.loss(self.best.network))
+
+    def _keep(self, fit: Fit) -> None:
+        self.best = fit
+        self.progress.so_far(f"misses {100 * fit.loss:.2g}% of the variance so far")
 
     def _better(self, new: Fit, old: Fit) -> Fit:
         return new if new.loss < old.loss else old
 
-    def _from_inputs_on(self, network: FormulaNetwork) -> Fit:
+    def _from_inputs_on(self, network: FormulaNetwork) -> None:
         """Give every edge its simplest form within the tolerance; those without one stay curves."""
+        self.progress.route("forms of each curve")
         for layer in range(len(network.terms)):
             s = self._inputs(network, layer)
             places = [edge.place for edge in network.edges if edge.place[0] == layer]
@@ -73,13 +84,21 @@ class Search:
                 for place in places
             }
             for place in places:
+                if time.monotonic() > self.data.deadline:
+                    raise OutOfTimeError
+                self._tell(place)
                 own = values[place]
                 whole = sum(float(v.var()) for p, v in values.items() if p[1] == place[1])
                 self.candidates[place] = self._candidates(s[:, place[2]], own, whole)
                 best = self.candidates[place][0]
                 if best.r2 >= SMALLEST_R2:
                     network = network.with_form(place, best, s[:, place[2]])
-        return Fit(network, self.few.loss(network))
+                    self.best = Fit(network, math.inf)
+        self._keep(Fit(network, self.few.loss(network)))
+
+    def _tell(self, place: Place) -> None:
+        number = self.best.network.edge_index(place) + 1
+        self.progress.tell(f"edge {number} of {len(self.best.network.edges)}")
 
     def _inputs(self, network: FormulaNetwork, layer: int) -> Tensor:
         with torch.no_grad():
@@ -108,21 +127,25 @@ class Search:
         others.sort(key=lambda candidate: (candidate.r2 < 1 - 30 * tolerance, candidate.complexity))
         return [first, *others[:_ALTERNATIVES]]
 
-    def _improved(self, fit: Fit) -> Fit:
+    def _improve(self) -> None:
         """Try other forms on one edge after the other, until none gains."""
+        self.progress.route("other forms")
         gained = True
-        while gained and fit.loss > self.exact:
+        while gained and self.best.loss > self.exact:
             gained = False
-            for place, candidate in self._alternatives(fit.network):
-                trial = self._trial(fit.network, place, candidate)
-                if trial.loss < 0.5 * fit.loss and trial.loss < fit.loss - 0.1 * self.tolerance * (
-                    trial.loss > 1e-3 * fit.loss
+            for place, candidate in self._alternatives(self.best.network):
+                self._tell(place)
+                loss = self.best.loss
+                trial = self._trial(self.best.network, place, candidate)
+                if trial.loss < 0.5 * loss and trial.loss < loss - 0.1 * self.tolerance * (
+                    trial.loss > 1e-3 * loss
                 ):
-                    fit = self._better(refitted(trial.network, self.few, _FIT_STEPS), trial)
+                    self._keep(trial)
+                    refit = refitted(trial.network, self.few, _FIT_STEPS)
+                    self._keep(self._better(refit, trial))
                     gained = True
-                if fit.loss <= self.exact:
+                if self.best.loss <= self.exact:
                     break
-        return fit
 
     def _alternatives(self, network: FormulaNetwork) -> Iterator[tuple[Place, Candidate]]:
         for edge in network.edges:
@@ -134,24 +157,24 @@ class Search:
         s = self._inputs(network, place[0])[:, place[2]]
         return refitted(network.with_form(place, candidate, s), self.few, _TRIAL_STEPS)
 
-    def _simplified(self, fit: Fit) -> Fit:
+    def _simplify(self) -> None:
         """Try simpler forms, a constant among them, on every edge; the least important first."""
+        self.progress.route("simpler forms")
         constant = next((form for form in self.forms if form.is_constant), None)
-        allowed = max(
-            fit.loss + (0.0 if fit.loss < 1e-3 * self.tolerance else self.tolerance), self.exact
-        )
-        for edge in fit.network.edges:
+        loss = self.best.loss
+        allowed = max(loss + (0.0 if loss < 1e-3 * self.tolerance else self.tolerance), self.exact)
+        for edge in self.best.network.edges:
+            self._tell(edge.place)
             current = edge.form
             tried = [] if constant is None else [Candidate(constant, (0.0, 1.0, 0.0, 0.0), 0.0)]
             tried += sorted(self.candidates[edge.place], key=lambda each: each.complexity)
             for candidate in tried:
                 if current is not None and candidate.complexity >= current.complexity:
                     continue
-                trial = self._trial(fit.network, edge.place, candidate)
+                trial = self._trial(self.best.network, edge.place, candidate)
                 if trial.loss <= allowed:
-                    fit = trial
+                    self._keep(trial)
                     break
-        return fit
 
 
 def _same(one: Candidate, other: Candidate, s: Tensor, values: Tensor) -> bool:

@@ -8,9 +8,14 @@ import pytest
 import sympy
 import torch
 
+from pyro_tkam import _progress
+from pyro_tkam._progress import Progress
 from pyro_tkam.nn import KAN, fit
 from pyro_tkam.nn.forms import evaluate
 from pyro_tkam.symbolic import find_formula
+from pyro_tkam.symbolic.least_squares import Data, Fit, OutOfTimeError
+from pyro_tkam.symbolic.misfit import has_pattern
+from pyro_tkam.symbolic.search import Search
 
 X, Y = sympy.symbols("x_1 x_2")
 
@@ -139,8 +144,89 @@ def test_a_form_that_is_poor_is_named_with_a_warning():
     x = inputs(8)
     net = network([2, 1], {(0, 0, 0): ("sin", (6, 0, 1, 0)), (0, 0, 1): ("square", (1, 0, 0.1, 0))})
     y = x[:, :1] ** 3 + x[:, 1:]  # another law than the network's
-    with pytest.warns(UserWarning, match=r"forms of edges .* less than 99% .* misses .*% of the"):
+    message = r"forms of edges .* less than 99% .* misses .*% of the .*: fit it longer, prune it or"
+    with pytest.warns(UserWarning, match=message):
         find_formula(net, x, y, library=["sin", "square"])
+
+
+def noisy_curve(count=200):
+    """Return a network whose curve follows the noise of its targets."""
+    x = inputs(0, 1, count)
+    y = torch.sin(3 * x) + 0.5 * torch.randn(count, 1, dtype=torch.double)
+    net = KAN([1, 1], grid_size=20).double()
+    fit(net, x, y, steps=3)
+    return net, x, y
+
+
+def test_a_right_formula_of_noisy_data_is_silent():
+    net, x, y = noisy_curve()
+    formula = find_formula(net, x, y, library=["sin", "linear", "square"], tolerance=0.1)
+    assert formula.edges[0, 0, 0].name == "sin"
+    assert formula.edges[0, 0, 0].r2 < 0.99  # the rest of the curve is noise
+
+
+def test_a_wrong_formula_of_noisy_data_is_not_for_want_of_training():
+    net, x, y = noisy_curve()
+    with pytest.warns(UserWarning, match="less than 99%") as told:
+        formula = find_formula(net, x, y, library=["linear"], tolerance=0.9)
+    assert formula.edges[0, 0, 0].name == "linear"
+    assert "prune it or add forms" in str(told[0].message)
+    assert "longer" not in str(told[0].message)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_residuals_that_are_noise_have_no_pattern(columns):
+    """A smooth rest has one. Of 60 sets of noise at three standard errors, two have in 1 of 300."""
+    x = inputs(0, columns)
+    spread = x[:, :1].exp()
+    noise = [spread * torch.randn(len(x), 2, dtype=torch.double) for _ in range(60)]
+    assert sum(has_pattern(Data(x, each)) for each in noise) < 2
+    assert has_pattern(Data(x, x.sum(-1, keepdim=True).sin() + 0.3 * noise[0]))
+    assert not has_pattern(Data(x, torch.zeros(len(x), 1)))
+
+
+def test_a_search_that_was_cut_says_so():
+    net, x, _ = noisy_curve()
+    with pytest.warns(UserWarning, match="search was cut after timeout=1e-09 seconds"):
+        formula = find_formula(net, x, timeout=1e-9)
+    assert formula.is_cut
+    assert formula.unexplained == ((0, 0, 0),)
+    torch.testing.assert_close(formula(x), net(x).detach())
+    with pytest.raises(ValueError, match=r"timeout must be long enough .* strict=True, got 1e-09"):
+        find_formula(net, x, timeout=1e-9, strict=True)
+    assert not find_formula(net, x, library=["linear"], timeout=1e9).is_cut
+
+
+def test_what_was_found_before_the_time_was_over_is_kept(monkeypatch):
+    kept = []
+
+    def trial(self, network, place, candidate):
+        if kept:
+            raise OutOfTimeError
+        kept.append(candidate.form.name)
+        return Fit(network.with_form(place, candidate, self.few.x[:, place[2]]), 1e-9)
+
+    monkeypatch.setattr(Search, "_trial", trial)
+    net, x, y = noisy_curve()
+    poor, cut = (pytest.warns(UserWarning, match=part) for part in ("than 99%", "search was cut"))
+    with poor, cut:
+        formula = find_formula(net, x, y, library=["linear", "square"], timeout=1e9)
+    assert formula.edges[0, 0, 0].name == kept[0]
+
+
+def test_a_bar_tells_how_far_a_search_is(monkeypatch, capsys):
+    monkeypatch.setattr(_progress, "SILENT_SECONDS", 0.0)
+    told = []
+    monkeypatch.setattr(Progress, "tell", lambda self, what: told.append((self._route, what)))
+    net, x, _ = noisy_curve()
+    find_formula(net, x, library=["linear"], disable_progbar=True)
+    assert not capsys.readouterr().err
+    routes = list(dict.fromkeys(route for route, _ in told))
+    expected = ["forms of each curve", "other forms", "simpler forms", "constants", "expression"]
+    assert routes == expected
+    assert ("forms of each curve", "edge 1 of 1") in told
+    find_formula(net, x, library=["linear"], disable_progbar=False)
+    assert capsys.readouterr().err
 
 
 def test_values_are_finite_where_forms_have_edges():
@@ -168,6 +254,17 @@ def test_bad_input():
         find_formula(KAN([2, 2, 1], layer_norm=True).double(), x)
     with pytest.raises(ValueError, match="tolerance must be a finite number greater than 0"):
         find_formula(net, x, tolerance=0.0)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "2a", "lambda", "pi", "exp", "loggamma", "\u00b5"])
+def test_a_name_that_no_formula_can_be_evaluated_with_is_refused_before_any_work(name, monkeypatch):
+    def work(*_):
+        raise AssertionError("work was done")
+
+    monkeypatch.setattr(Search, "run", work)
+    message = f"names must be identifiers that are no .* function, got {name!r}"
+    with pytest.raises(ValueError, match=message):
+        find_formula(KAN([2, 1]).double(), inputs(7), names=["a", name])
 
 
 NONE = ("constant", (0.0, 1.0, 0.0, 0.0))

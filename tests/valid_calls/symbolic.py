@@ -29,6 +29,7 @@ def calls() -> dict[str, Call]:
                 "names": ["a", "b"],
                 "strict": False,
                 "timeout": 10.0,
+                "disable_progbar": True,
             },
             expensive=True,
         ),
@@ -40,6 +41,7 @@ def calls() -> dict[str, Call]:
                 "curves": z + 0.01 * torch.randn(2, 8),
                 "library": ["x"],
                 "tolerance": 1e-3,
+                "disable_progbar": True,
             },
         ),
     }

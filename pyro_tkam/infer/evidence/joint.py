@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from pyro_tkam._progress import Progress
 from pyro_tkam.infer.evidence.cross_bridge import APART_SIGMAS
 from pyro_tkam.infer.evidence.importance import ImportanceSampling
 from pyro_tkam.infer.evidence.laplace import (
@@ -26,7 +27,6 @@ from pyro_tkam.infer.model.layouts import one_turn
 from pyro_tkam.infer.model.requirements import Checked
 from pyro_tkam.infer.posterior.budget import ADVICE, Budget, BudgetSpentError
 from pyro_tkam.infer.posterior.coverage import WeightedPositions
-from pyro_tkam.infer.posterior.progress import Progress
 from pyro_tkam.infer.posterior.search import Search
 from pyro_tkam.infer.posterior.target import PosteriorTarget
 from pyro_tkam.infer.posterior.weights import effective_draws, evidence_of_weights

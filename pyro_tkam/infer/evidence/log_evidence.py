@@ -9,6 +9,7 @@ from inspect import signature
 from typing import Any
 
 from pyro_tkam._checks import iterable, one_of, whole_number
+from pyro_tkam._progress import Progress
 from pyro_tkam._threads import in_turn
 from pyro_tkam.infer.evidence.annealed import Annealing
 from pyro_tkam.infer.evidence.importance import ImportanceSampling
@@ -26,7 +27,6 @@ from pyro_tkam.infer.model.requirements import Checked, check_guide, check_model
 from pyro_tkam.infer.model.sites import Model, takes_prior_draws
 from pyro_tkam.infer.parallel import map_seeded
 from pyro_tkam.infer.posterior.budget import Budget
-from pyro_tkam.infer.posterior.progress import Progress
 from pyro_tkam.infer.results import Evidence
 from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pyro_tkam._progress import Progress
 from pyro_tkam.infer.posterior.climbs import Climbs
 from pyro_tkam.infer.posterior.coverage import (
     WeightedPositions,
@@ -18,7 +19,6 @@ from pyro_tkam.infer.posterior.coverage import (
     unlike_verdict,
 )
 from pyro_tkam.infer.posterior.optima import Optima
-from pyro_tkam.infer.posterior.progress import Progress
 from pyro_tkam.infer.posterior.target import (
     PosteriorTarget,
     ReferenceDraws,

@@ -7,11 +7,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from pyro_tkam import _progress as bars
+from pyro_tkam._progress import Progress
 from pyro_tkam.infer import log_evidence
 from pyro_tkam.infer.model import density
 from pyro_tkam.infer.model.failures import by_rows
-from pyro_tkam.infer.posterior import progress as bars
-from pyro_tkam.infer.posterior.progress import Progress
 
 
 class Counted(dist.Normal):

@@ -16,6 +16,7 @@ import torch
 from pyro.infer import config_enumerate
 from torch import Tensor
 
+from pyro_tkam._progress import Progress
 from pyro_tkam.infer import EnsembleHMC, log_evidence
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.posterior.budget import Budget
@@ -29,7 +30,6 @@ from pyro_tkam.infer.posterior.coverage import (
 from pyro_tkam.infer.posterior.ensemble_draws import EnsembleDraws
 from pyro_tkam.infer.posterior.lines import lines_through, rises_between
 from pyro_tkam.infer.posterior.optima import MOST_STEPS, Optima, find_optima
-from pyro_tkam.infer.posterior.progress import Progress
 from pyro_tkam.infer.posterior.search import Search
 from pyro_tkam.infer.posterior.target import PosteriorTarget, weigh, weigh_beside
 from pyro_tkam.infer.posterior.weights import evidence_of_weights

@@ -43,7 +43,11 @@ class Progress:
 
     def found(self, standard_error: float) -> None:
         """From now on, show the standard error of the best estimate so far."""
-        self._so_far = f", standard error so far {standard_error:.2g}"
+        self.so_far(f"standard error so far {standard_error:.2g}")
+
+    def so_far(self, what: str) -> None:
+        """From now on, show this after what is going on."""
+        self._so_far = f", {what}"
 
     def tell(self, what: str) -> None:
         """Show the progress."""
