@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import pyro_tkam
-from benchmarks import trajectories
+from benchmarks import targets, trajectories
 from pyro_tkam.infer import diagnosis
 from pyro_tkam.infer.evidence import from_draws, mixture_proposal
 from pyro_tkam.infer.mcmc import judging, smc
@@ -163,6 +163,14 @@ def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_
     assert slower < 2
     slowest = drawing["refined mixture, falling"] / drawing[vae]
     assert f"It takes {slowest:.0f} times as long with the KAN" in text
+
+
+def test_what_the_performance_page_says_of_targets_is_in_committed_results():
+    runs = json.loads((DOCS / "results" / "targets.json").read_text())["runs"]
+    assert set(runs) == {f"{name}/{seed}" for name in targets.TARGETS for seed in range(3)}
+    for seed in range(3):
+        assert not runs[f"eight schools, centered/{seed}"]["findings"]
+        assert runs[f"eight schools, centered, coordinates kept/{seed}"]["findings"]
 
 
 def test_what_the_performance_page_says_of_trajectories_is_in_committed_results():
@@ -316,9 +324,9 @@ def test_every_table_renders_from_a_committed_result():
 
 def test_every_cross_reference_of_a_page_leads_to_an_object():
     role = re.compile(r":(?:class|func|meth|mod|attr|data):`(?:[^`<]*<)?~?(pyro_tkam[\w.]*)>?`")
-    targets = {each for page in DOCS.glob("*.rst") for each in role.findall(page.read_text())}
-    assert len(targets) > 30
-    for target in targets:
+    referred = {each for page in DOCS.glob("*.rst") for each in role.findall(page.read_text())}
+    assert len(referred) > 30
+    for target in referred:
         assert pkgutil.resolve_name(target) is not None
 
 
