@@ -2,7 +2,7 @@
 Calibration of ``log_evidence``: errors over standard errors, of 60 models and up to 40 seeds; JSON.
 
 Thirty models were known when the method was last changed. Thirty, ``fresh_regressions`` and
-``fresh_processes``, were written after that, by people who had not read it. Runs that the output
+``fresh_processes``, were written after that, by authors who had not read it. Runs that the output
 file has are kept, and seeds are in the outer loop, so that it may be ended at any time.
 
     python -m benchmarks.evidence_calibration --threads 1 --output evidence_calibration.json
