@@ -371,8 +371,12 @@ class VectorizedMCMC(BatchRun):
             return
         draws = torch.cat([adaptation.window, self._moving.position.unsqueeze(1)], 1)
         moved = positions_in(found, old.constrain(draws.flatten(0, 1)))
-        if moved is not None:
-            self._go_on_in(found, moved.unflatten(0, draws.shape[:2]))
+        if moved is None:
+            return
+        moved = moved.unflatten(0, draws.shape[:2])
+        former = Metric.identity(moved[0, 0])
+        metric = estimated(moved.flatten(0, 1), effective_draws(moved), former, dense=True)
+        self._go_on_in(found, moved[:, -1].contiguous(), metric)
 
     def _refuse_of_coordinates(self) -> None:
         """Refuse what is of unconstrained coordinates, in a run that has changed them."""
@@ -392,14 +396,14 @@ class VectorizedMCMC(BatchRun):
         assert isinstance(density, ModelDensity)
         return density
 
-    def _go_on_in(self, density: ModelDensity, draws: Tensor) -> None:
-        """Go on in other coordinates, from draws ``(chains, draws, dim)`` in them."""
+    def _go_on_in(
+        self, density: ModelDensity, position: Tensor, metric: Metric | None = None
+    ) -> None:
+        """Go on in other coordinates, from positions ``(chains, dim)`` and a metric in them."""
         self._changed = True
         self._density = density
         self.kernel.transforms = density.transforms
-        former = Metric.identity(draws[0, 0])
-        metric = estimated(draws.flatten(0, 1), effective_draws(draws), former, dense=True)
-        point = density.point(draws[:, -1].contiguous())
+        point = density.point(position)
         done = window_ends(self.warmup_steps)[-2]
         unadjusted = self.kernel.unadjusted_steps(self.warmup_steps)
         left = self.warmup_steps - done
@@ -439,8 +443,7 @@ class VectorizedMCMC(BatchRun):
                 self._start.load(state["start"])  # it has chosen rows anew
             if state["changed"]:
                 self._refuse_of_coordinates()
-                position = state["moving"]["point"][0]
-                self._go_on_in(self._in_normal(), position.unsqueeze(1).expand(-1, 4, -1))
+                self._go_on_in(self._in_normal(), state["moving"]["point"][0])
             self._moving.load(state["moving"])
 
     def _status(self) -> dict[str, str]:

@@ -194,6 +194,26 @@ def test_trials_evaluate_few_positions(noisy: bool, monkeypatch: pytest.MonkeyPa
         assert evaluated == [12, 12, 3, 3, 3, 3, 3, 3]
 
 
+def test_terms_that_take_much_memory_are_mixed_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three positions at a time, evaluated one by one: couplings are seen all the same."""
+    evaluated = []
+    terms = plates._terms
+
+    def counted(runner: Any, position: Tensor, seed: Tensor) -> dict[str, Tensor]:
+        evaluated.append(len(position))
+        return terms(runner, position, seed)
+
+    monkeypatch.setattr(plates, "_terms", counted)
+    monkeypatch.setattr(plates, "MIXED_ELEMENTS", 1)
+    monkeypatch.setattr(plates, "BATCH_ELEMENTS", 1)
+    pyro.set_rng_seed(0)
+    assert plate_structure(independent, (Y,), {}).coupled == ()
+    assert evaluated == [3, 1, 1, 1] * 7
+    assert plate_structure(pair, (Y,), {}).coupled == ("data",)
+
+
 def test_coupled_counts_are_weighed_jointly() -> None:
     assert plate_structure(of_counts, (Y,), {}).coupled == ("data",)
 
