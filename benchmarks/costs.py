@@ -25,6 +25,7 @@ from benchmarks.posteriors import (
     Data,
     columns,
     data_of,
+    factor_of_process,
     recursion,
 )
 from benchmarks.timing import arguments, best_side_by_side, report
@@ -107,11 +108,26 @@ def garch(data: Data) -> LogDensity:
     return log_density
 
 
+def poisson_process(data: Data) -> LogDensity:
+    """Return counts under a Gaussian process."""
+    x, k = data["x"], data["k"]
+
+    def log_density(z: Coordinates) -> Tensor:
+        rho, alpha, standard = z["rho"].exp(), z["alpha"].exp(), z["f_tilde"]
+        f = (factor_of_process(x, rho, alpha) @ standard[..., None])[..., 0]
+        likelihood = (k * f - f.exp()).sum(-1)
+        prior = -4 * rho - alpha.square() / 8 - standard.square().sum(-1) / 2
+        return likelihood + prior + 25 * z["rho"] + z["alpha"]
+
+    return log_density
+
+
 BY_HAND: dict[str, Callable[[Data], LogDensity]] = {
     "kidiq-kidscore_interaction": kidscore,
     "nes1996-nes": nes,
     "low_dim_gauss_mix-low_dim_gauss_mix": gauss_mix,
     "garch-garch11": garch,
+    "gp_pois_regr-gp_pois_regr": poisson_process,
 }
 
 
