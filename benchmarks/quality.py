@@ -8,16 +8,20 @@ a step size of 1e-3 or, where a name says "falling", of one that rises to 3e-3 a
 The measure is the Fréchet distance between 4,000 samples and the 4,000 digits trained on, in the
 features of a small classifier of them; held-out digits give its floor. The latent energy prior is
 that of Pang et al. 2020 (arXiv:2006.08205); flow priors are zuko's. The log evidence of held-out
-digits, by importance sampling from the encoder, compares contenders of the same noise only. Each
-row is written when it is done, and ``--resume`` goes on after those that the output already has.
+digits, by importance sampling from the encoder, compares contenders of the same noise only.
+``--validate`` trains contenders with every setting of one grid (noise, step size, width of the
+decoder) on 3,000 of the digits and compares samples with the other 1,000; the best setting is
+written into ``CHOSEN``. Each row is written when it is done, and ``--resume`` goes on after those
+that the output already has.
 """
 
 import importlib
+import itertools
 import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,10 +48,11 @@ from pyro_tkam.models import TKAM, AmortizedGuide, LatentGenerator
 from pyro_tkam.nn import KAN
 
 NUM_DATA, BATCH, LATENTS, GRID, RATE = 4000, 100, 81, 8, 1e-3
-UPDATES, HIGHEST_RATE = 2000, 3e-3
+UPDATES, HIGHEST_RATE, WIDTH = 2000, 3e-3, 2 * LATENTS
 ENERGY_RATE = 2e-5  # of the latent energy prior, as published; at 1e-4 and above it diverges
 Sampler = Callable[[int], Tensor]
 Loss = Callable[[Tensor], Tensor]
+VALIDATION, VALIDATION_SEED = 1000, 100
 DRAWS = 100  # of each held-out digit's latents, for its evidence
 
 
@@ -100,14 +105,36 @@ def held_out_evidence(contender: Contender, x: Tensor) -> dict[str, float]:
     }
 
 
-def decoder() -> nn.Module:
+@dataclass(frozen=True)
+class Setting:
+    """What is chosen for each contender: noise, highest step size, hidden width of the decoder."""
+
+    noise: float = 0.3
+    rate: float = HIGHEST_RATE
+    width: int = WIDTH
+
+    def name(self, contender: str) -> str:
+        """Return the name of a contender's row; what is usual goes without saying."""
+        usual = Setting(0.5 if "mixture" in contender else 0.3)
+        parts = (
+            f", {field} {getattr(self, field):g}"
+            for field in ("noise", "rate", "width")
+            if getattr(self, field) != getattr(usual, field)
+        )
+        return f"{contender}{''.join(parts)}, falling"
+
+
+CONSTANT = Setting(rate=RATE)
+
+
+def decoder(width: int = WIDTH) -> nn.Module:
     """Return the perceptron of the baselines."""
-    return nn.Sequential(nn.Linear(LATENTS, 162), nn.SiLU(), nn.Linear(162, 784), nn.Sigmoid())
+    return nn.Sequential(nn.Linear(LATENTS, width), nn.SiLU(), nn.Linear(width, 784), nn.Sigmoid())
 
 
-def kan_decoder() -> nn.Module:
+def kan_decoder(width: int = WIDTH) -> nn.Module:
     """Return the generator of this package's models as a decoder of the baselines."""
-    return KAN([LATENTS, 2 * LATENTS, 784], basis="rbf", grid_size=GRID, output="sigmoid")
+    return KAN([LATENTS, width, 784], basis="rbf", grid_size=GRID, output="sigmoid")
 
 
 def descend(
@@ -138,36 +165,37 @@ def descend(
 
 
 def autoencoder(
-    noise_scale: float = 0.3,
-    rate: float = RATE,
+    setting: Setting = CONSTANT,
     falls: int = 0,
-    make_decoder: Callable[[], nn.Module] = decoder,
+    make_decoder: Callable[[int], nn.Module] = decoder,
 ) -> Contender:
     """A variational autoencoder with a standard normal prior (Kingma & Welling 2014)."""
     encoder = nn.Sequential(nn.Linear(784, 256), nn.SiLU(), nn.Linear(256, 2 * LATENTS))
-    network = nn.ModuleList([encoder, make_decoder()])
+    network = nn.ModuleList([encoder, make_decoder(setting.width)])
 
     def loss(x: Tensor) -> Tensor:
         mean, log_scale = encoder(x).chunk(2, -1)
         z = mean + log_scale.exp() * torch.randn_like(mean)
         divergence = (0.5 * (mean.square() + (2 * log_scale).exp() - 1) - log_scale).sum(-1)
-        return ((x - network[1](z)).square().sum(-1) / (2 * noise_scale**2) + divergence).mean()
+        return ((x - network[1](z)).square().sum(-1) / (2 * setting.noise**2) + divergence).mean()
 
     def log_prior(z: Tensor) -> Tensor:
         return Normal(0.0, 1.0).log_prob(z).sum(-1)
 
     return Contender(
-        descend(loss, (network.parameters(), rate), falls=falls),
+        descend(loss, (network.parameters(), setting.rate), falls=falls),
         torch.no_grad()(lambda num: network[1](torch.randn(num, LATENTS))),
-        log_weights=by_encoder(lambda x: gaussian(encoder(x)), log_prior, network[1], noise_scale),
+        log_weights=by_encoder(
+            lambda x: gaussian(encoder(x)), log_prior, network[1], setting.noise
+        ),
     )
 
 
 def with_prior(
     make_prior: Callable[[], nn.Module],
-    noise_scale: float,
+    setting: Setting,
     falls: int,
-    make_decoder: Callable[[], nn.Module] = decoder,
+    make_decoder: Callable[[int], nn.Module] = decoder,
 ) -> Contender:
     """
     The variational autoencoder with a trained prior, a module that returns a distribution.
@@ -175,22 +203,22 @@ def with_prior(
     The divergence from the prior is an average over the encoder's draws.
     """
     encoder = nn.Sequential(nn.Linear(784, 256), nn.SiLU(), nn.Linear(256, 2 * LATENTS))
-    network = nn.ModuleList([encoder, make_decoder(), make_prior()])
+    network = nn.ModuleList([encoder, make_decoder(setting.width), make_prior()])
 
     def loss(x: Tensor) -> Tensor:
         mean, log_scale = encoder(x).chunk(2, -1)
         z = mean + log_scale.exp() * torch.randn_like(mean)
         divergence = -network[2]().log_prob(z) - log_scale.sum(-1)
-        return ((x - network[1](z)).square().sum(-1) / (2 * noise_scale**2) + divergence).mean()
+        return ((x - network[1](z)).square().sum(-1) / (2 * setting.noise**2) + divergence).mean()
 
     return Contender(
-        descend(loss, (network.parameters(), HIGHEST_RATE), falls=falls),
+        descend(loss, (network.parameters(), setting.rate), falls=falls),
         torch.no_grad()(lambda num: network[1](network[2]().sample((num,)))),
         log_weights=by_encoder(
             lambda x: gaussian(encoder(x)),
             lambda z: network[2]().log_prob(z),
             network[1],
-            noise_scale,
+            setting.noise,
         ),
     )
 
@@ -207,7 +235,7 @@ def flow(name: str, transforms: int, **options: Any) -> nn.Module:
     return made
 
 
-def latent_energy(noise_scale: float = 0.3, rate: float = RATE, falls: int = 0) -> Contender:
+def latent_energy(setting: Setting = CONSTANT, falls: int = 0) -> Contender:
     """
     Pang et al. 2020: a perceptron's energy over Gaussian latents, 60 prior and 20 posterior
     Langevin steps.
@@ -215,13 +243,13 @@ def latent_energy(noise_scale: float = 0.3, rate: float = RATE, falls: int = 0) 
     energy = nn.Sequential(
         nn.Linear(LATENTS, 200), nn.GELU(), nn.Linear(200, 200), nn.GELU(), nn.Linear(200, 1)
     )
-    network = nn.ModuleList([energy, decoder()])
+    network = nn.ModuleList([energy, decoder(setting.width)])
 
     def log_prior(z: Tensor) -> Tensor:
         return energy(z).squeeze(-1) - 0.5 * z.square().sum(-1)
 
     def log_joint(z: Tensor, x: Tensor) -> Tensor:
-        return log_prior(z) - (x - network[1](z)).square().sum(-1) / (2 * noise_scale**2)
+        return log_prior(z) - (x - network[1](z)).square().sum(-1) / (2 * setting.noise**2)
 
     def langevin(
         log_density: Callable[[Tensor], Tensor], num: int, steps: int, step: float
@@ -244,7 +272,10 @@ def latent_energy(noise_scale: float = 0.3, rate: float = RATE, falls: int = 0) 
 
     return Contender(
         descend(
-            loss, (energy.parameters(), ENERGY_RATE), (network[1].parameters(), rate), falls=falls
+            loss,
+            (energy.parameters(), ENERGY_RATE),
+            (network[1].parameters(), setting.rate),
+            falls=falls,
         ),
         lambda num: network[1](langevin(log_prior, num, 60, 0.4)).detach(),
     )
@@ -267,27 +298,31 @@ def with_perceptron(model: TKAM) -> TKAM:
     return model
 
 
-def amortized(perceptron: bool = False, rate: float = RATE, falls: int = 0) -> Contender:
+def amortized(setting: Setting, perceptron: bool = False, falls: int = 0) -> Contender:
     """Mixture prior with a guide network."""
-    model = TKAM.mixture(784, LATENTS, grid_size=GRID, noise_scale=0.5)
+    model = TKAM.mixture(
+        784, LATENTS, grid_size=GRID, widths=(setting.width,), noise_scale=setting.noise
+    )
     model = with_perceptron(model) if perceptron else model
     guide = AmortizedGuide(model)
     objective = pyro.infer.Trace_ELBO(max_plate_nesting=1)(model, guide)
     return Contender(
-        descend(objective, (objective.parameters(), rate), falls=falls), model.generate
+        descend(objective, (objective.parameters(), setting.rate), falls=falls), model.generate
     )
 
 
-def autoregressive(blocks: int, updates: int, noise_scale: float) -> Contender:
+def autoregressive(blocks: int, setting: Setting, updates: int) -> Contender:
     """The autoregressive tilted prior with a guide network."""
-    model = TKAM.autoregressive(784, LATENTS, blocks, grid_size=GRID, noise_scale=noise_scale)
+    model = TKAM.autoregressive(
+        784, LATENTS, blocks, grid_size=GRID, widths=(setting.width,), noise_scale=setting.noise
+    )
     guide = AmortizedGuide(model)
     objective = pyro.infer.Trace_ELBO(max_plate_nesting=1)(model, guide)
     return Contender(
-        descend(objective, (objective.parameters(), HIGHEST_RATE), falls=updates),
+        descend(objective, (objective.parameters(), setting.rate), falls=updates),
         model.generate,
         log_weights=by_encoder(
-            guide.posterior, lambda z: model.prior().log_prob(z), model.generator, noise_scale
+            guide.posterior, lambda z: model.prior().log_prob(z), model.generator, setting.noise
         ),
     )
 
@@ -317,16 +352,24 @@ class RememberedChains:
         return loss
 
 
-def refined(num_steps: int, updates: int, perceptron: bool = False) -> Contender:
+def refined(setting: Setting, updates: int, perceptron: bool = False) -> Contender:
     """
     Mixture prior over Gaussian references, with chains at the posterior that start at a guide's
     draws.
     """
-    model = TKAM.mixture(784, LATENTS, 10, reference="gaussian", grid_size=GRID, noise_scale=0.5)
+    model = TKAM.mixture(
+        784,
+        LATENTS,
+        10,
+        reference="gaussian",
+        grid_size=GRID,
+        widths=(setting.width,),
+        noise_scale=setting.noise,
+    )
     model = with_perceptron(model) if perceptron else model
-    objective = LangevinMLE(ULA, num_steps=num_steps, step_size=0.005)(model, AmortizedGuide(model))
+    objective = LangevinMLE(ULA, num_steps=1, step_size=0.005)(model, AmortizedGuide(model))
     return Contender(
-        descend(objective, (objective.parameters(), HIGHEST_RATE), falls=updates), model.generate
+        descend(objective, (objective.parameters(), setting.rate), falls=updates), model.generate
     )
 
 
@@ -340,54 +383,43 @@ def langevin(num_steps: int, noise_scale: float = 0.5) -> Contender:
     )
 
 
-def by_noise(noise_scale: float) -> dict[str, Callable[[int], Contender]]:
-    """Those whose noise is chosen from the same few, by the names that follow theirs."""
-    return {
-        "autoregressive, 81 blocks": lambda updates: autoregressive(81, updates, noise_scale),
-        "vae": lambda updates: autoencoder(noise_scale, HIGHEST_RATE, falls=updates),
-        "vae, KAN decoder": lambda updates: autoencoder(
-            noise_scale, HIGHEST_RATE, falls=updates, make_decoder=kan_decoder
-        ),
-        "flow prior, MAF": lambda updates: with_prior(
-            partial(flow, "MAF", 3), noise_scale, updates
-        ),
-        "gaussian chain prior": lambda updates: with_prior(
-            partial(flow, "MAF", 1), noise_scale, updates
-        ),
-        "autoregressive, 9 blocks": lambda updates: autoregressive(9, updates, noise_scale),
-        "flow prior, splines": lambda updates: with_prior(
-            partial(flow, "NSF", 3, bins=8), noise_scale, updates
-        ),
-        "flow prior, MAF, KAN decoder": lambda updates: with_prior(
-            partial(flow, "MAF", 3), noise_scale, updates, kan_decoder
-        ),
-        "flow prior, splines, KAN decoder": lambda updates: with_prior(
-            partial(flow, "NSF", 3, bins=8), noise_scale, updates, kan_decoder
-        ),
-    }
-
-
+TUNED: dict[str, Callable[[Setting, int], Contender]] = {
+    "autoregressive, 81 blocks": partial(autoregressive, 81),
+    "vae": autoencoder,
+    "vae, KAN decoder": partial(autoencoder, make_decoder=kan_decoder),
+    "flow prior, MAF": partial(with_prior, partial(flow, "MAF", 3)),
+    "gaussian chain prior": partial(with_prior, partial(flow, "MAF", 1)),
+    "autoregressive, 9 blocks": partial(autoregressive, 9),
+    "flow prior, splines": partial(with_prior, partial(flow, "NSF", 3, bins=8)),
+    "flow prior, MAF, KAN decoder": partial(
+        with_prior, partial(flow, "MAF", 3), make_decoder=kan_decoder
+    ),
+    "latent energy": latent_energy,
+    "refined mixture": refined,
+    "amortized mixture": lambda setting, updates: amortized(setting, falls=updates),
+}
+"""Those whose setting is chosen, all from the same few."""
+SETTINGS = [
+    Setting(*each)
+    for each in itertools.product((0.3, 0.4, 0.5), (HIGHEST_RATE, RATE), (WIDTH, 2 * WIDTH))
+]
+CHOSEN = {name: Setting(0.5 if "mixture" in name else 0.3) for name in TUNED}
 CONTENDERS: dict[str, Callable[[int], Contender]] = {
-    **{f"{name}, falling": make for name, make in by_noise(0.3).items()},
-    **{f"{name}, noise 0.4, falling": make for name, make in by_noise(0.4).items()},
+    **{CHOSEN[name].name(name): partial(make, CHOSEN[name]) for name, make in TUNED.items()},
     "vae": lambda updates: autoencoder(),
-    "vae, noise 0.5": lambda updates: autoencoder(0.5),
+    "vae, noise 0.5": lambda updates: autoencoder(Setting(0.5, RATE)),
     "latent energy": lambda updates: latent_energy(),
-    "amortized mixture": lambda updates: amortized(),
-    "amortized mixture, falling": lambda updates: amortized(rate=HIGHEST_RATE, falls=updates),
-    "amortized mixture, perceptron": lambda updates: amortized(perceptron=True),
+    "amortized mixture": lambda updates: amortized(Setting(0.5, RATE)),
+    "amortized mixture, perceptron": lambda updates: amortized(Setting(0.5, RATE), perceptron=True),
     "mixture, 100 draws": lambda updates: by_importance(TKAM.mixture, LATENTS, 100, grid_size=GRID),
     "shared, 100 draws": lambda updates: by_importance(TKAM.kart, 40, 100, coupling="shared"),
     "Langevin mixture": lambda updates: langevin(5),
-    "latent energy, falling": lambda updates: latent_energy(rate=HIGHEST_RATE, falls=updates),
-    "refined mixture, falling": lambda updates: refined(1, updates),
-    "refined mixture, perceptron, falling": lambda updates: refined(1, updates, perceptron=True),
+    "refined mixture, perceptron, falling": partial(refined, Setting(0.5), perceptron=True),
     "deep, 100 draws": lambda updates: by_importance(TKAM.deep, LATENTS, 100, grid_size=GRID),
     "shared, 400 draws": lambda updates: by_importance(TKAM.kart, 40, 400, coupling="shared"),
 }
 LONG = (
-    "autoregressive, 81 blocks, falling",
-    "vae, noise 0.4, falling",
+    *(CHOSEN[name].name(name) for name in ("autoregressive, 81 blocks", "vae")),
     "vae",
     "vae, noise 0.5",
     "amortized mixture",
@@ -416,11 +448,11 @@ def batches(num: int, updates: int) -> Iterator[Tensor]:
             yield rows
 
 
-def trained(name: str, seed: int, updates: int, x: Tensor) -> Contender:
+def trained(make: Callable[[int], Contender], seed: int, updates: int, x: Tensor) -> Contender:
     """Train one contender."""
     pyro.set_rng_seed(seed)
     pyro.clear_param_store()
-    contender = CONTENDERS[name](updates)
+    contender = make(updates)
     for rows in batches(len(x), updates):
         contender.choose(rows)
         contender.update(x[rows])
@@ -467,7 +499,7 @@ class Judges:
 def measure(name: str, seed: int, updates: int, x: Tensor, judges: Judges) -> dict[str, Any]:
     """Train one contender and judge its samples."""
     start = time.process_time()
-    contender = trained(name, seed, updates, x)
+    contender = trained(CONTENDERS[name], seed, updates, x)
     seconds = time.process_time() - start
     start = time.process_time()
     samples = torch.cat([contender.generate(5500).detach() for _ in range(4)])
@@ -483,6 +515,35 @@ def measure(name: str, seed: int, updates: int, x: Tensor, judges: Judges) -> di
     }
 
 
+def validate(name: str, setting: Setting, updates: int, x: Tensor, judges: Judges) -> float:
+    """
+    Train one contender with one setting on the first digits of the training data, and return the
+    Fréchet distance of its samples to the others.
+    """
+    contender = trained(partial(TUNED[name], setting), VALIDATION_SEED, updates, x[:-VALIDATION])
+    samples = torch.cat([contender.generate(1000).detach() for _ in range(4)])
+    real, drawn = (
+        embed(judges.features, images.reshape(-1, 28, 28)) for images in (x[-VALIDATION:], samples)
+    )
+    return frechet_distance(real, drawn)
+
+
+def choose(
+    rows: list[dict[str, Any]],
+    updates: int,
+    x: Tensor,
+    judges: Judges,
+    keep: Callable[[], None],
+) -> None:
+    """Append a row for each contender and setting that has none yet, and keep each at once."""
+    done = {(row["name"], Setting(row["noise"], row["rate"], row["width"])) for row in rows}
+    for name, setting in itertools.product(TUNED, SETTINGS):
+        if (name, setting) not in done:
+            frechet = validate(name, setting, updates, x, judges)
+            rows.append({"name": name, **asdict(setting), "frechet": frechet})
+            keep()
+
+
 def generation(x: Tensor, updates: int, repeats: int) -> dict[str, float]:
     """
     Train for a while, then return the processor seconds for 10,000 digits, the best of some in
@@ -493,7 +554,7 @@ def generation(x: Tensor, updates: int, repeats: int) -> dict[str, float]:
         pyro.clear_param_store()  # contenders have parameters of the same names
         contender.generate(10_000)
 
-    calls = {name: partial(draw, trained(name, 0, updates, x)) for name in TIMED}
+    calls = {name: partial(draw, trained(CONTENDERS[name], 0, updates, x)) for name in TIMED}
     return best_side_by_side(calls, repeats, time.process_time)
 
 
@@ -504,7 +565,7 @@ def earlier(output: Path | None) -> dict[str, Any]:
 
 def main() -> None:
     """Train every contender with every seed."""
-    options = arguments(__doc__, ("--resume",))
+    options = arguments(__doc__, ("--resume", "--validate"))
     seeds, updates, repeats = (range(1), 100, 1) if options.short else (range(3), UPDATES, 5)
     data = mnist5k()
     rows, held_out = split(len(data.images), 1000, seed=0)
@@ -519,6 +580,10 @@ def main() -> None:
     real, other = (embed(judges.features, each) for each in (images, judges.held_out))
     results = earlier(options.output) if options.resume else {}
     results = {"held_out_frechet": frechet_distance(real, other), **results}
+    if options.validate:
+        rows = results.setdefault("validation", [])
+        choose(rows, updates, x, judges, partial(report, results, options.output))
+        return
     runs = results.setdefault("runs", [])
     done = {(run["name"], run["seed"], run["updates"]) for run in runs}
     lengths = [(name, updates) for name in CONTENDERS] + [(name, 4 * updates) for name in LONG]
