@@ -272,6 +272,14 @@ def test_what_the_performance_page_says_of_the_autoregressive_prior_is_in_commit
     assert {run["seed"] for run in runs if run["name"] == ours} == {0, 1, 2}
 
 
+def test_what_the_performance_page_says_of_the_memory_of_draws_is_in_committed_results():
+    text = " ".join((DOCS / "performance.rst").read_text().split())
+    memory = json.loads((DOCS / "results" / "costs.json").read_text())["memory"]
+    assert len(memory["peaks"]) == 3
+    assert f"take at most {max(memory['peaks']):.2f} times the memory" in text
+    assert (memory["chains"], memory["draws"], memory["latents"]) == (64, 2000, 1000)
+
+
 def test_what_the_performance_page_says_of_asked_classes_is_in_committed_results():
     text = " ".join((DOCS / "performance.rst").read_text().split())
     results = json.loads((DOCS / "results" / "conditional.json").read_text())

@@ -31,10 +31,8 @@ MOST_FAILED = 0.01
 MOST_CAPPED = 0.5
 MOST_GROWTH = 1.2
 TAILS = (0.05, 0.95)
-BLOCKS = 100
-"""Parts in which coordinates are looked at: their spectra take a dozen times draws' memory."""
-
-LARGEST_BLOCK = 32
+BLOCK = 2**18
+"""Numbers that are looked at together: their spectra take a dozen times their memory."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +89,10 @@ class ChainRun:
         """The lesser effective number of draws at the 5% and 95% quantiles, ``(coordinate,)``."""
 
         def of(block: Tensor) -> Tensor:
-            levels = torch.tensor(TAILS, dtype=block.dtype, device=block.device)
-            flat = block.flatten(0, 1).sort(0).values
-            cuts = flat[(levels * (len(flat) - 1)).long()]
-            each = [effective_sample_size((block <= cut).double()) for cut in cuts]
-            return torch.minimum(*each)
+            flat = block.movedim(-1, 0).flatten(1)
+            places = (1 + int(level * (flat.shape[1] - 1)) for level in TAILS)
+            cuts = (flat.kthvalue(place).values for place in places)
+            return torch.minimum(*(effective_sample_size((block <= cut).double()) for cut in cuts))
 
         return self._by_block(of)
 
@@ -106,12 +103,16 @@ class ChainRun:
         errors by those of all, ``(chain, coordinate)``.
         """
         chains, length = self.draws.shape[:2]
-        means = self._by_block(lambda block: block.mean(1))
+
+        def of(block: Tensor) -> Tensor:
+            own = effective_sample_size(block.transpose(0, 1)[None])
+            return torch.stack([block.mean(1), block.std(1), own])
+
+        means, scales, own = self._by_block(of)
         spread = self._by_block(lambda block: block.flatten(0, 1).std(0)).clamp_min(TINY)
         gap = (means - means.mean(0)).abs() * (chains / (chains - 1))
         pooled = spread * (chains / self.effective.clamp(1, chains * length)).sqrt()
-        own = self._by_block(lambda block: effective_sample_size(block.transpose(0, 1)[None]))
-        alone = self._by_block(lambda block: block.std(1)) / own.clamp(1, length).sqrt()
+        alone = scales / own.clamp(1, length).sqrt()
         # A chain that stands still has no error of its own: that of the others is the least.
         error = torch.maximum(alone, alone.median(0).values).clamp_min(TINY)
         return gap / error, gap / pooled
@@ -135,9 +136,17 @@ class ChainRun:
         return list(draws.chunk(min(GROUPS, chains)))
 
     def _by_block(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        size = min(LARGEST_BLOCK, -(-self.draws.shape[-1] // BLOCKS))
-        blocks = self.draws.split(size, -1)
-        return torch.cat([function(block.double()) for block in blocks], -1)
+        """Look at a few coordinates at once, with a chain's draws side by side in memory."""
+        chains, length, _ = self.draws.shape
+        blocks = self.draws.movedim(-1, 0).split(max(1, BLOCK // (chains * length)))
+        found = torch.empty(0)
+        end = 0
+        for block in blocks:
+            part = function(block.contiguous().double().movedim(0, -1))
+            if not end:  # no memory is taken between blocks, which would keep theirs in pieces
+                found = part.new_empty(*part.shape[:-1], self.draws.shape[-1])
+            found[..., end : (end := end + len(block))] = part
+        return found
 
 
 def chain_verdict(run: ChainRun) -> Verdict:

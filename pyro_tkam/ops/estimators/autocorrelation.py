@@ -1,6 +1,7 @@
 """Effective sample sizes and standard errors of means of Markov chain draws."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ __all__ = ["effective_sample_size", "mean_standard_error"]
 
 #: Chains shorter than this say too little about their autocorrelation.
 MIN_DRAWS = 16
+
+#: Numbers whose spectrum is taken at once: few enough for a processor's nearer cache.
+ELEMENTS_AT_ONCE = 2**14
 
 
 def effective_sample_size(draws: Tensor) -> Tensor:
@@ -80,23 +84,36 @@ def _variance_and_time(draws: Tensor) -> tuple[Tensor, Tensor]:
     ``batch``.
     """
     half = draws.shape[1] // 2
-    chains = torch.cat([draws[:, :half], draws[:, -half:]])
-    covariance = _autocovariance(chains).mean(0)
+    halves = draws[:, :half], draws[:, -half:]
+    covariance = _mean_autocovariance(halves)
     within = covariance[0] * half / (half - 1)
-    variance = covariance[0] + chains.mean(1).var(0)
+    variance = covariance[0] + torch.cat([chains.mean(1) for chains in halves]).var(0)
     varies = variance > 0
     correlation = 1 - (within - covariance) / torch.where(varies, variance, 1.0)
     correlation[0] = 1.0
     time = _monotone_sequence_time(correlation)
-    shortest = 1 / math.log10(chains.shape[0] * half)
+    shortest = 1 / math.log10(2 * len(draws) * half)
     return variance, torch.where(varies, time.clamp(min=shortest), 1.0)
 
 
-def _autocovariance(chains: Tensor) -> Tensor:
-    """Autocovariance at every lag along dimension 1, by a zero-padded Fourier transform."""
-    length = chains.shape[1]
-    spectrum = torch.fft.rfft(chains - chains.mean(1, keepdim=True), n=2 * length, dim=1)
-    return torch.fft.irfft(spectrum.abs().square(), n=2 * length, dim=1)[:, :length] / length
+def _mean_autocovariance(groups: Sequence[Tensor]) -> Tensor:
+    """
+    Mean over chains of all groups of the autocovariance at every lag along dimension 1, by a
+    zero-padded Fourier transform.
+
+    A few chains at a time, as a spectrum takes several times the memory of its chains.
+    """
+    num, length = sum(map(len, groups)), groups[0].shape[1]
+    at_once = max(1, ELEMENTS_AT_ONCE // groups[0][0].numel())
+    parts = (part for chains in groups for part in chains.split(at_once))
+    power = torch.stack([_power(part) for part in parts]).sum(0)
+    return torch.fft.irfft(power, n=2 * length, dim=0)[:length] / (num * length)
+
+
+def _power(chains: Tensor) -> Tensor:
+    """Sum over chains of their power spectra along dimension 1, with as many zeros behind them."""
+    spectrum = torch.fft.rfft(chains - chains.mean(1, keepdim=True), n=2 * chains.shape[1], dim=1)
+    return (spectrum * spectrum.conj()).real.sum(0)
 
 
 def _monotone_sequence_time(correlation: Tensor) -> Tensor:

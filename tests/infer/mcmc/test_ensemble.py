@@ -308,7 +308,7 @@ def test_short_steps_take_no_more_gradients() -> None:
 
 
 def test_judging_and_keeping_draws_copies_few_of_them() -> None:
-    draws = torch.randn(64, 60, 96)
+    draws = torch.randn(64, 120, 96)
     whole = chain_verdict(ensemble_of(draws)).measures
     run = ensemble_of(draws)
     with LargestTensor(beside=draws) as largest:
