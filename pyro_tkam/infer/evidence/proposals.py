@@ -24,6 +24,7 @@ from pyro_tkam.infer.model.draws import (
     with_guide,
 )
 from pyro_tkam.infer.model.handlers import DrawDetached
+from pyro_tkam.infer.model.known import treats_each_datum_alone
 from pyro_tkam.infer.model.plates import CHECKED_DRAWS, check_draws
 from pyro_tkam.infer.model.sites import Site, is_latent
 
@@ -87,7 +88,7 @@ class Proposal:
         :raises CoupledDataError: if they are not; it names the plates.
         """
         log_weights, values = draws
-        if not self.structure.plates:
+        if not self.structure.plates or treats_each_datum_alone(self.model, self.guide):
             return
         few = min(CHECKED_DRAWS, len(log_weights)) // 2
         best = log_weights.topk(few, 0).indices

@@ -32,6 +32,7 @@ from pyro_tkam.infer.model.coordinates import Layout, StandardNormal, Unconstrai
 from pyro_tkam.infer.model.cost import Cost
 from pyro_tkam.infer.model.evaluate import REFERENCE_SCALE, LogTerms, ModelTerms
 from pyro_tkam.infer.model.failures import by_rows
+from pyro_tkam.infer.model.known import treats_each_datum_alone
 from pyro_tkam.infer.model.layouts import lay_out
 from pyro_tkam.infer.model.options import check_options
 from pyro_tkam.infer.model.plates import (
@@ -564,7 +565,8 @@ class ModelDensity:
         :param positions: ``(rows, *local, dim)``; some of them are used.
         :raises CoupledDataError: if the data are not independent; names the plates.
         """
-        if not self.local_plates or len(positions) < 2:
+        few = len(positions) < 2
+        if not self.local_plates or few or treats_each_datum_alone(self._model):
             return
         base = positions[:: max(1, len(positions) // CHECKED_DRAWS)][:CHECKED_DRAWS]
 

@@ -34,6 +34,7 @@ from pyro_tkam.infer.model.batching import (
 )
 from pyro_tkam.infer.model.coordinates import AsDrawn, Layout, SiteLayout, Unconstrained
 from pyro_tkam.infer.model.evaluate import ModelTerms
+from pyro_tkam.infer.model.known import treats_each_datum_alone
 from pyro_tkam.infer.model.layouts import unconstrained
 from pyro_tkam.infer.model.sites import Site, Structure, is_improper, is_latent, sample_sites
 from pyro_tkam.infer.model.trials import FULL, Effort, Trials, draws_needed, mix
@@ -109,6 +110,8 @@ def independent_plates(
 ) -> Plates:
     """Return those of some plates whose data no trial shows to depend on each other.
 
+    Models of this package, whose modules treat each datum alone, are not tried.
+
     Neither torch's generator nor buffers of the model, such as running means, are moved.
 
     :param terms: what :func:`trial_terms` returned.
@@ -117,7 +120,7 @@ def independent_plates(
     :param effort: how many trials there are.
     """
     several = {name: plate for name, plate in plates.items() if plate[1] > 1}
-    if not several:
+    if not several or treats_each_datum_alone(terms.model):
         return plates
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _buffers_kept(terms.model):
         run = _trial_runner(terms) if runner is None else runner(terms)
