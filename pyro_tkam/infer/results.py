@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyro_tkam.ops.estimators import Estimate
+
+SAME_SUM = 1e-4
+"""Relative difference of sums that precision and the order of data may make."""
+SAME_DATA = "pass all models the same data, in the same units"
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,21 @@ class LogBayesFactor:
         )
 
 
+class DataSeen(NamedTuple):
+    """What is noted of the data of an evidence: how many observed numbers, and their sum."""
+
+    numbers: int
+    total: float
+
+    def agrees_with(self, other: DataSeen) -> bool:
+        """Tell whether data can be the same, up to their precision."""
+        close = math.isclose(self.total, other.total, rel_tol=SAME_SUM, abs_tol=SAME_SUM)
+        return self.numbers == other.numbers and close
+
+    def __str__(self) -> str:
+        return f"{self.numbers} numbers of mean {self.total / self.numbers:.6g}"
+
+
 @dataclass(frozen=True)
 class Evidence:
     """
@@ -128,6 +148,7 @@ class Evidence:
         there are none.
     :param per_datum_standard_error: shaped alike.
     :param evaluations: number of evaluations of the likelihood or its gradient.
+    :param data: how many numbers were observed, and their sum; None if that is not known.
 
     >>> first = Evidence(-3.0, 0.03, "bridge", Verdict())
     >>> print(first - Evidence(-5.0, 0.04, "bridge", Verdict()))
@@ -142,6 +163,7 @@ class Evidence:
     per_datum: Tensor | None = None
     per_datum_standard_error: Tensor | None = None
     evaluations: int = 0
+    data: DataSeen | None = None
 
     @staticmethod
     def of(
@@ -189,6 +211,7 @@ class Evidence:
     def __add__(self, other: Evidence) -> Evidence:
         if not isinstance(other, Evidence):
             return NotImplemented
+        seen = [each.data for each in (self, other)]
         return Evidence(
             self.value + other.value,
             math.hypot(self.standard_error, other.standard_error),
@@ -197,6 +220,7 @@ class Evidence:
             _joined([self.per_datum, other.per_datum]),
             _joined([self.per_datum_standard_error, other.per_datum_standard_error]),
             self.evaluations + other.evaluations,
+            None if None in seen else DataSeen(*map(sum, zip(*seen, strict=True))),
         )
 
     def __radd__(self, other: int) -> Evidence:
@@ -208,6 +232,8 @@ class Evidence:
             return NotImplemented
         error = math.hypot(self.standard_error, other.standard_error)
         verdict = self.verdict.labeled("first model") + other.verdict.labeled("second model")
+        if told := different_data({"first model": self, "second model": other}):
+            verdict += Verdict((Finding("different data", told, SAME_DATA),))
         return LogBayesFactor(self.value - other.value, error, verdict)
 
     def __str__(self) -> str:
@@ -218,6 +244,17 @@ class Evidence:
             f"({self.method}{cost})"
         )
         return f"{head}\n{self.verdict}"
+
+
+def different_data(evidences: Mapping[str, Evidence]) -> str | None:
+    """Tell of evidences whose data differ, by name; None if none are known to."""
+    known = {name: each.data for name, each in evidences.items() if each.data is not None}
+    if not known:
+        return None
+    first = next(iter(known.values()))
+    if all(first.agrees_with(each) for each in known.values()):
+        return None
+    return ", ".join(f"{name!r} has {each}" for name, each in known.items())
 
 
 def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:

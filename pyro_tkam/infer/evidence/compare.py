@@ -10,7 +10,7 @@ from typing import Any
 
 from pyro_tkam._checks import mapping, number
 from pyro_tkam.infer.evidence.prior_sensitivity import SENSITIVITY, VAGUE_WIDTH, WIDTH
-from pyro_tkam.infer.results import Evidence
+from pyro_tkam.infer.results import SAME_DATA, Evidence, different_data
 
 SUM_TOLERANCE = 1e-6
 
@@ -24,7 +24,8 @@ def compare(
     ``p(M_i|x) = π_i Z_i / Σ_j π_j Z_j``; its standard error comes from the delta method,
     ``p_i √(Σ_j (δ_ij - p_j)² SE_j²)``. A warning names the models whose evidence is not trusted,
     and those with a prior a hundred times as wide as the posterior, whose evidence is inversely
-    proportional to that width (Kass and Raftery 1995, Section 5.1).
+    proportional to that width (Kass and Raftery 1995, Section 5.1). Another one tells of models
+    whose data differ in number or in sum, if they are known: :func:`log_evidence` notes them.
 
     :param evidences: the evidence of each model, by name.
     :param prior_probabilities: ``π`` by name, summing to 1; all equal if None.
@@ -125,6 +126,10 @@ def _warn(evidences: Mapping[str, Evidence]) -> None:
         warnings.warn(
             f"the evidences of {doubtful} are not to be trusted: print them to see why",
             stacklevel=3,
+        )
+    if told := different_data(evidences):
+        warnings.warn(
+            f"the evidences are of different data, {told}: {SAME_DATA}", UserWarning, stacklevel=3
         )
     widths = {name: each.verdict.measures.get(WIDTH, 0.0) for name, each in evidences.items()}
     vague = {name: f"{width:.0f}" for name, width in widths.items() if width > VAGUE_WIDTH}

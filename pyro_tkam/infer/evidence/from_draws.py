@@ -20,7 +20,7 @@ from pyro_tkam.infer.evidence.prior_sensitivity import prior_verdict
 from pyro_tkam.infer.model.arguments import keywords
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.layouts import one_turn
-from pyro_tkam.infer.model.requirements import check_model
+from pyro_tkam.infer.model.requirements import check_model, data_seen
 from pyro_tkam.infer.model.sites import is_latent
 from pyro_tkam.infer.model.values import positions_of_values
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
@@ -103,7 +103,7 @@ def bridge_evidence(
         + Verdict(notes=(MODES_NOTE,))
     )
     result = both.preferred
-    return replace(result, verdict=result.verdict + verdict)
+    return replace(result, verdict=result.verdict + verdict, data=data_seen(checked))
 
 
 def samples_of(draws: Any) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from pyro_tkam.infer.mcmc.kernels.mala import MALA
 from pyro_tkam.infer.model.arguments import check_callable, keywords
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.plates import CoupledDataError, common_plates
-from pyro_tkam.infer.model.requirements import Checked, check_guide, check_model
+from pyro_tkam.infer.model.requirements import Checked, check_guide, check_model, data_seen
 from pyro_tkam.infer.model.sites import Model, takes_prior_draws
 from pyro_tkam.infer.parallel import map_seeded
 from pyro_tkam.infer.posterior.budget import Budget
@@ -125,8 +125,9 @@ def log_evidence(
     if options.get("guide") is not None:
         check_guide(options["guide"], model, checked)
     call = Call(kernel, checked)
+    seen = data_seen(checked)
     if not has_prior_factors(checked):
-        return _estimate(call, method, options)
+        return replace(_estimate(call, method, options), data=seen)
     with_data, without = (
         _estimate(call.seen_through(PriorFactorsAsData(hide)), method, options)
         for hide in (False, True)
@@ -134,7 +135,12 @@ def log_evidence(
     ratio = with_data - without
     spent = with_data.evaluations + without.evaluations
     return Evidence(
-        ratio.value, ratio.standard_error, with_data.method, ratio.verdict, evaluations=spent
+        ratio.value,
+        ratio.standard_error,
+        with_data.method,
+        ratio.verdict,
+        evaluations=spent,
+        data=seen,
     )
 
 

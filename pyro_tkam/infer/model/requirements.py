@@ -38,6 +38,7 @@ from pyro_tkam.infer.model.sites import (
     sample_sites,
     unwrapped,
 )
+from pyro_tkam.infer.results import DataSeen
 from pyro_tkam.ops._concrete import is_concrete
 
 _GUIDE_TRIALS = 100
@@ -121,6 +122,24 @@ def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             "empty or all masked"
         )
     return checked
+
+
+def data_seen(checked: Checked) -> DataSeen | None:
+    """Note how many numbers a checked model observes where no mask hides them, and their sum."""
+    data = [site for _, site in sample_sites(checked.first.plain) if not is_prior(site)]
+    shown = [_shown(site) for site in data]
+    numbers = sum(each.numel() for each in shown)
+    return DataSeen(numbers, sum(each.sum().item() for each in shown)) if numbers else None
+
+
+def _shown(site: Site) -> Tensor:
+    """Return the observed numbers that no mask hides, ``(number,)``."""
+    value = site["value"].detach()
+    mask = _mask(site).to(value.device)
+    value, mask = torch.broadcast_tensors(
+        value, mask.reshape(mask.shape + (1,) * site["fn"].event_dim)
+    )
+    return value[mask].double()
 
 
 def check_batch(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

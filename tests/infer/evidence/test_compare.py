@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_tkam.infer import Evidence, Finding, Verdict, bridge_evidence, compare
+from pyro_tkam.infer import Evidence, Finding, Verdict, bridge_evidence, compare, log_evidence
 from pyro_tkam.infer.evidence.prior_sensitivity import SENSITIVITY
 
 
@@ -117,3 +117,50 @@ def test_without_pandas_there_are_rows(monkeypatch):
     monkeypatch.setattr("pyro_tkam.infer.evidence.compare.find_spec", lambda name: None)
     rows = compare({"a": evidence(-10.0), "b": evidence(-11.0)})
     assert rows["b"]["log_bayes_factor"] == pytest.approx(-1)
+
+
+def seen_partly(x, width=1.0, mask=None):
+    mean = pyro.sample("mean", dist.Normal(0.0, width))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mean, 1.0).mask(mask is None or mask), obs=x)
+
+
+X = torch.linspace(-1.0, 2.0, 20)
+PADDED = torch.cat([X, torch.full((3,), torch.nan)])
+SEEN = torch.arange(23) < 20
+
+
+@pytest.mark.parametrize(
+    ("other", "kwargs", "told"),
+    [
+        (X, {}, None),
+        (X.flip(0), {}, None),
+        (PADDED, {"mask": SEEN}, None),
+        (X[:10], {}, "'second model' has 10 numbers of mean -0.289474"),
+        (1000 * X, {}, "'second model' has 20 numbers of mean 500"),
+    ],
+)
+def test_evidences_of_different_data_are_told(other, kwargs, told, recwarn):
+    pyro.set_rng_seed(0)
+    first = log_evidence(seen_partly, X, method="importance", num_particles=200)
+    options = {"model_kwargs": {"width": 2.0, **kwargs}}
+    second = log_evidence(seen_partly, other, method="importance", num_particles=200, **options)
+    findings = {each.name: each.seen for each in (first - second).verdict.findings}
+    compare({"first model": first, "second model": second})
+    warned = [str(each.message) for each in recwarn if "different data" in str(each.message)]
+    if told is None:
+        assert "different data" not in findings
+        assert not warned
+    else:
+        assert findings["different data"].endswith(told)
+        assert told in warned[0]
+
+
+def test_the_data_of_a_sum_are_those_of_its_parts():
+    pyro.set_rng_seed(0)
+    parts = [
+        log_evidence(seen_partly, x, method="importance", num_particles=200) for x in X.chunk(2)
+    ]
+    whole = bridge_evidence(seen_partly, X, draws={"mean": 0.5 + 0.2 * torch.randn(4, 100)})
+    assert whole.data.agrees_with(sum(parts).data)
+    assert (parts[0] + evidence(-1.0)).data is None
