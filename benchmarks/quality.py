@@ -10,9 +10,9 @@ features of a small classifier of them; held-out digits give its floor. The late
 that of Pang et al. 2020 (arXiv:2006.08205); flow priors are zuko's. The log evidence of held-out
 digits, by importance sampling from the encoder, compares contenders of the same noise only.
 ``--validate`` trains contenders with every setting of one grid (noise, step size, width of the
-decoder) on 3,000 of the digits and compares samples with the other 1,000; the best setting is
-written into ``CHOSEN``. Each row is written when it is done, and ``--resume`` goes on after those
-that the output already has.
+decoder) on 3,000 of the digits and compares samples with the other 1,000; a run with ``--resume``
+takes the best ones. Each row is written when it is done, and ``--resume`` goes on after those that
+the output already has.
 """
 
 import importlib
@@ -115,13 +115,17 @@ class Setting:
 
     def name(self, contender: str) -> str:
         """Return the name of a contender's row; what is usual goes without saying."""
-        usual = Setting(0.5 if "mixture" in contender else 0.3)
         parts = (
-            f", {field} {getattr(self, field):g}"
-            for field in ("noise", "rate", "width")
-            if getattr(self, field) != getattr(usual, field)
+            f", {field} {value:g}"
+            for field, value in asdict(self).items()
+            if value != getattr(usual(contender), field)
         )
         return f"{contender}{''.join(parts)}, falling"
+
+
+def usual(contender: str) -> Setting:
+    """Return the setting that goes without saying."""
+    return Setting(0.5 if "mixture" in contender else 0.3)
 
 
 CONSTANT = Setting(rate=RATE)
@@ -391,9 +395,6 @@ TUNED: dict[str, Callable[[Setting, int], Contender]] = {
     "gaussian chain prior": partial(with_prior, partial(flow, "MAF", 1)),
     "autoregressive, 9 blocks": partial(autoregressive, 9),
     "flow prior, splines": partial(with_prior, partial(flow, "NSF", 3, bins=8)),
-    "flow prior, MAF, KAN decoder": partial(
-        with_prior, partial(flow, "MAF", 3), make_decoder=kan_decoder
-    ),
     "latent energy": latent_energy,
     "refined mixture": refined,
     "amortized mixture": lambda setting, updates: amortized(setting, falls=updates),
@@ -403,9 +404,7 @@ SETTINGS = [
     Setting(*each)
     for each in itertools.product((0.3, 0.4, 0.5), (HIGHEST_RATE, RATE), (WIDTH, 2 * WIDTH))
 ]
-CHOSEN = {name: Setting(0.5 if "mixture" in name else 0.3) for name in TUNED}
-CONTENDERS: dict[str, Callable[[int], Contender]] = {
-    **{CHOSEN[name].name(name): partial(make, CHOSEN[name]) for name, make in TUNED.items()},
+UNTUNED: dict[str, Callable[[int], Contender]] = {
     "vae": lambda updates: autoencoder(),
     "vae, noise 0.5": lambda updates: autoencoder(Setting(0.5, RATE)),
     "latent energy": lambda updates: latent_energy(),
@@ -418,23 +417,42 @@ CONTENDERS: dict[str, Callable[[int], Contender]] = {
     "deep, 100 draws": lambda updates: by_importance(TKAM.deep, LATENTS, 100, grid_size=GRID),
     "shared, 400 draws": lambda updates: by_importance(TKAM.kart, 40, 400, coupling="shared"),
 }
-LONG = (
-    *(CHOSEN[name].name(name) for name in ("autoregressive, 81 blocks", "vae")),
-    "vae",
-    "vae, noise 0.5",
-    "amortized mixture",
-)
+LONG = ("autoregressive, 81 blocks", "vae")
+LONG_UNTUNED = ("vae", "vae, noise 0.5", "amortized mixture")
 """Those that are also trained four times as long."""
-TIMED = (
-    "vae, noise 0.4, falling",
-    "refined mixture, perceptron, falling",
-    "refined mixture, falling",
-    "amortized mixture, falling",
-    "latent energy, falling",
-    "shared, 100 draws",
-    "deep, 100 draws",
-)
+TIMED: dict[str, Callable[[int], Contender]] = {
+    "vae, noise 0.4, falling": partial(autoencoder, Setting(0.4)),
+    "refined mixture, falling": partial(refined, Setting(0.5)),
+    "amortized mixture, falling": partial(TUNED["amortized mixture"], Setting(0.5)),
+    "latent energy, falling": partial(latent_energy, Setting()),
+    **{
+        name: UNTUNED[name]
+        for name in ("refined mixture, perceptron, falling", "shared, 100 draws", "deep, 100 draws")
+    },
+}
 """Those whose generation is timed side by side."""
+
+
+def best(rows: list[dict[str, Any]], name: str) -> Setting:
+    """Return the best setting of a contender that has been validated with all, else the usual."""
+    own = [row for row in rows if row["name"] == name]
+    if len(own) < len(SETTINGS):
+        return usual(name)
+    row = min(own, key=lambda row: row["frechet"])
+    return Setting(row["noise"], row["rate"], row["width"])
+
+
+def wanted(
+    rows: list[dict[str, Any]], updates: int
+) -> Iterator[tuple[str, int, Callable[[int], Contender]]]:
+    """Yield names of all rows, numbers of updates and what to train, given a validation."""
+    for name, make in TUNED.items():
+        for setting in {usual(name): None, best(rows, name): None}:
+            for times in (1, 4) if name in LONG else (1,):
+                yield setting.name(name), times * updates, partial(make, setting)
+    for name, train in UNTUNED.items():
+        for times in (1, 4) if name in LONG_UNTUNED else (1,):
+            yield name, times * updates, train
 
 
 def batches(num: int, updates: int) -> Iterator[Tensor]:
@@ -496,10 +514,17 @@ class Judges:
         }
 
 
-def measure(name: str, seed: int, updates: int, x: Tensor, judges: Judges) -> dict[str, Any]:
+def measure(
+    name: str,
+    make: Callable[[int], Contender],
+    seed: int,
+    updates: int,
+    x: Tensor,
+    judges: Judges,
+) -> dict[str, Any]:
     """Train one contender and judge its samples."""
     start = time.process_time()
-    contender = trained(CONTENDERS[name], seed, updates, x)
+    contender = trained(make, seed, updates, x)
     seconds = time.process_time() - start
     start = time.process_time()
     samples = torch.cat([contender.generate(5500).detach() for _ in range(4)])
@@ -554,7 +579,7 @@ def generation(x: Tensor, updates: int, repeats: int) -> dict[str, float]:
         pyro.clear_param_store()  # contenders have parameters of the same names
         contender.generate(10_000)
 
-    calls = {name: partial(draw, trained(CONTENDERS[name], 0, updates, x)) for name in TIMED}
+    calls = {name: partial(draw, trained(make, 0, updates, x)) for name, make in TIMED.items()}
     return best_side_by_side(calls, repeats, time.process_time)
 
 
@@ -580,17 +605,16 @@ def main() -> None:
     real, other = (embed(judges.features, each) for each in (images, judges.held_out))
     results = earlier(options.output) if options.resume else {}
     results = {"held_out_frechet": frechet_distance(real, other), **results}
+    validation = results.setdefault("validation", [])
     if options.validate:
-        rows = results.setdefault("validation", [])
-        choose(rows, updates, x, judges, partial(report, results, options.output))
+        choose(validation, updates, x, judges, partial(report, results, options.output))
         return
     runs = results.setdefault("runs", [])
     done = {(run["name"], run["seed"], run["updates"]) for run in runs}
-    lengths = [(name, updates) for name in CONTENDERS] + [(name, 4 * updates) for name in LONG]
     for seed in seeds:
-        for name, length in lengths:
+        for name, length, make in wanted(validation, updates):
             if (name, seed, length) not in done:
-                runs.append(measure(name, seed, length, x, judges))
+                runs.append(measure(name, make, seed, length, x, judges))
                 report(results, options.output)
     if "generation_seconds" not in results:
         results["generation_seconds"] = generation(x, updates // 10, repeats)
