@@ -32,7 +32,7 @@ from pyro import poutine
 from scipy import stats
 from torch import Tensor
 
-from benchmarks.timing import arguments, environment, report
+from benchmarks.timing import arguments, earlier, environment, report
 from pyro_tkam.infer import EnsembleHMC, VectorizedMCMC
 from pyro_tkam.infer.mcmc.path import Path
 from pyro_tkam.infer.mcmc.tempered_ensemble import Rung, TemperedEnsemble
@@ -147,7 +147,7 @@ def main() -> None:
     options = arguments(__doc__)
     torch.set_default_dtype(torch.float64)
     output: FilePath | None = options.output
-    known = json.loads(output.read_text())["runs"] if output and output.exists() else {}
+    known = earlier(output).get("runs", {})
     for key, run in runs(options.short).items():
         if key in known:
             continue

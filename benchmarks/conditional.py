@@ -20,8 +20,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from benchmarks.quality import GRID, HIGHEST_RATE, LATENTS, Judges, batches, descend, earlier
-from benchmarks.timing import arguments, report
+from benchmarks.quality import GRID, HIGHEST_RATE, LATENTS, Judges, batches, descend
+from benchmarks.timing import arguments, earlier, report
 from pyro_tkam.datasets import mnist5k, split
 from pyro_tkam.metrics import (
     classifier_features,

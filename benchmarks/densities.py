@@ -33,8 +33,7 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-from benchmarks.quality import earlier
-from benchmarks.timing import arguments, report
+from benchmarks.timing import arguments, earlier, report
 from pyro_tkam.nn import AutoregressivePrior
 from pyro_tkam.nn.density_fit import fit_density
 

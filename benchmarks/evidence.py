@@ -22,7 +22,7 @@ import torch
 from benchmarks.large_problems import LARGE
 from benchmarks.peers import LIMIT, PEERS, require_same_in_pymc, versions
 from benchmarks.problems import PROBLEMS, Problem
-from benchmarks.timing import arguments, environment, report
+from benchmarks.timing import arguments, earlier, environment, report
 from pyro_tkam.infer import log_evidence
 
 Result = dict[str, Any]
@@ -95,7 +95,7 @@ def main() -> None:
     """Measure what the output file does not have yet."""
     options = arguments(__doc__, ("--peers",))
     output: Path | None = options.output
-    runs = json.loads(output.read_text())["runs"] if output and output.exists() else {}
+    runs = earlier(output).get("runs", {})
     methods: dict[str, Method] = {"auto": automatic} | (PEERS if options.peers else {})
     origin = {"peers": versions(), "limit_process_seconds": LIMIT} if options.peers else {}
     for name, make in (USUAL if options.peers else USUAL | LARGE).items():

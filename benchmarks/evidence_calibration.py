@@ -26,7 +26,7 @@ from benchmarks.further_problems import FURTHER_PROBLEMS
 from benchmarks.problems import PROBLEMS, Problem
 from benchmarks.random_problems import gaussian_mixture, logistic, ring, squares
 from benchmarks.statistical_models import STATISTICAL
-from benchmarks.timing import arguments, environment, report
+from benchmarks.timing import arguments, earlier, environment, report
 from pyro_tkam.infer import log_evidence
 
 Run = dict[str, Any]
@@ -112,7 +112,7 @@ def main() -> None:
     """Measure what the output file does not have yet."""
     options = arguments(__doc__)
     output: Path | None = options.output
-    runs = json.loads(output.read_text())["runs"] if output and output.exists() else {}
+    runs = earlier(output).get("runs", {})
     for seed in range(1 if options.short else 40):
         for name in MODELS:
             key = f"{name}/{seed}"

@@ -25,8 +25,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions.transforms import AffineTransform, TanhTransform
 
-from benchmarks.quality import earlier
-from benchmarks.timing import arguments, report
+from benchmarks.timing import arguments, earlier, report
 from pyro_tkam.datasets import mnist5k, split
 from pyro_tkam.metrics import train_classifier
 from pyro_tkam.models import GaussianLikelihood, LabeledPrior, LabeledTKAM

@@ -10,17 +10,15 @@ upper bound on average. A run that was stopped goes on from the files in ``--wor
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
 from benchmarks.seq2seq import Budget, latents_share, report, with_latent
-from benchmarks.timing import environment
+from benchmarks.timing import earlier, environment
 from pyro_tkam.datasets import Alphabet, Pairs, Text, king_james
 from pyro_tkam.models import PairGuide, Seq2SeqTKAM
 from pyro_tkam.nn import ended_log_prob
@@ -70,9 +68,7 @@ def main() -> None:
     train, test = lines(text, text.symbols[:cut], 16), lines(text, text.symbols[cut:], LENGTH)
     test = test.rows(torch.arange(40 if options.short else len(test)))
     budget = Budget(updates=3, batch=8) if options.short else BUDGET
-    results: dict[str, Any] = {"runs": []}
-    if options.output is not None and options.output.is_file():
-        results = json.loads(options.output.read_text())
+    results = {"runs": [], **earlier(options.output)}
     results |= {"environment": environment(), "lines": len(test), "settings": vars(budget)}
     for seed in range(1 if options.short else options.seeds):
         if seed in {run["seed"] for run in results["runs"]}:

@@ -17,13 +17,11 @@ the output already has.
 
 import importlib
 import itertools
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyro
@@ -31,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from benchmarks.timing import arguments, best_side_by_side, report
+from benchmarks.timing import arguments, best_side_by_side, earlier, report
 from pyro_tkam.datasets import mnist5k, split
 from pyro_tkam.infer import ULA, ImportanceMLE, LangevinMLE
 from pyro_tkam.metrics import (
@@ -581,11 +579,6 @@ def generation(x: Tensor, updates: int, repeats: int) -> dict[str, float]:
 
     calls = {name: partial(draw, trained(make, 0, updates, x)) for name, make in TIMED.items()}
     return best_side_by_side(calls, repeats, time.process_time)
-
-
-def earlier(output: Path | None) -> dict[str, Any]:
-    """Return what an output has."""
-    return json.loads(output.read_text()) if output is not None and output.is_file() else {}
 
 
 def main() -> None:

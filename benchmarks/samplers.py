@@ -26,7 +26,7 @@ import torch
 from pyro.infer import MCMC, NUTS
 
 from benchmarks.posteriors import POSTERIORS, Data, data_of, reference_of, scalars
-from benchmarks.timing import arguments, environment, report
+from benchmarks.timing import arguments, earlier, environment, report
 from pyro_tkam.infer import EnsembleHMC, VectorizedMCMC
 
 SEEDS = (0, 1, 2)
@@ -138,7 +138,7 @@ def main() -> None:
     options = arguments(__doc__)
     torch.set_default_dtype(torch.float64)
     output: Path | None = options.output
-    known = json.loads(output.read_text())["runs"] if output and output.exists() else {}
+    known = earlier(output).get("runs", {})
     for key, run in runs(options.short).items():
         if key in known:
             continue

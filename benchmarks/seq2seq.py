@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.graphones import JointNGram
-from benchmarks.timing import environment
+from benchmarks.timing import earlier, environment
 from pyro_tkam.datasets import Alphabet, Pairs, king_james, pronunciations
 from pyro_tkam.models import TKAM, PairELBO, PairGuide, Seq2SeqTKAM
 from pyro_tkam.nn import beam_search, ended_log_prob, sample_ended
@@ -364,9 +364,7 @@ def main() -> None:
     train, test = pairs.split(300 if small else HELD_OUT)
     words, num = Words.of(test), 100 if small else SCORED
     budget = Budget(updates=30, batch=32) if small else Budget()
-    results: dict[str, Any] = {}
-    if options.output is not None and options.output.is_file():
-        results = json.loads(options.output.read_text())
+    results = earlier(options.output)
     results |= {
         "environment": environment(),
         "data": {

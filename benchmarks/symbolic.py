@@ -29,7 +29,7 @@ import sympy
 import torch
 from torch import Tensor
 
-from benchmarks.timing import environment
+from benchmarks.timing import earlier, environment
 from pyro_tkam.nn import KAN, fit, parse_expression
 from pyro_tkam.nn.forms import evaluate
 from pyro_tkam.symbolic import Formula, find_formula
@@ -271,9 +271,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.short:
         options.seeds, options.task = [0], ["hello", "relativistic"]
-    held = (
-        json.loads(options.output.read_text()) if options.output and options.output.exists() else {}
-    )
+    held = earlier(options.output)
     runs: dict[str, dict[str, Any]] = held.get("runs", {})
     package = "pykan" if options.peer else "pyro-tkam"
     version = importlib.metadata.version(package)

@@ -19,7 +19,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 
-from benchmarks.timing import arguments, environment, report
+from benchmarks.timing import arguments, earlier, environment, report
 from pyro_tkam.infer import EnsembleHMC, VectorizedMCMC
 from pyro_tkam.ops.langevin import Point, StepInfo, Target, Tuning
 
@@ -167,7 +167,7 @@ def main() -> None:
     options = arguments(__doc__)
     torch.set_default_dtype(torch.float64)
     output: Path | None = options.output
-    known = json.loads(output.read_text())["runs"] if output and output.exists() else {}
+    known = earlier(output).get("runs", {})
     for name, make in list(TARGETS.items())[: 1 if options.short else None]:
         for seed in range(1 if options.short else 3):
             key = f"{name}/{seed}"

@@ -84,6 +84,11 @@ def arguments(description: str | None, flags: Sequence[str] = ()) -> argparse.Na
     return parsed
 
 
+def earlier(output: Path | None) -> dict[str, Any]:
+    """Return what an output has."""
+    return json.loads(output.read_text()) if output is not None and output.is_file() else {}
+
+
 def report(results: dict[str, Any], output: Path | None) -> None:
     """Print the results as JSON, with the environment, and write them where asked."""
     text = json.dumps({"environment": environment(), **results}, indent=2)

@@ -35,7 +35,7 @@ from torch import Tensor
 from benchmarks.posteriors import POSTERIORS, data_of
 from benchmarks.samplers import SEEDS, quality
 from benchmarks.targets import TARGETS
-from benchmarks.timing import arguments, environment, report
+from benchmarks.timing import arguments, earlier, environment, report
 from pyro_tkam.infer import EnsembleHMC, VectorizedMCMC
 from pyro_tkam.infer.mcmc.chains import Adaptation
 from pyro_tkam.infer.mcmc.ensemble_adaptation import EnsembleAdaptation
@@ -345,7 +345,7 @@ def main() -> None:
     options = arguments(__doc__)
     torch.set_default_dtype(torch.float64)
     output: Path | None = options.output
-    known = json.loads(output.read_text())["runs"] if output and output.exists() else {}
+    known = earlier(output).get("runs", {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         measured("arma-arma11", "default", 0)  # the first run pays for what is loaded late

@@ -8,10 +8,8 @@ error is over 5 standard errors and 0.02 nats. Results that the output file has 
     python -m benchmarks.two_bumps --threads 1 --output two_bumps.json
 """
 
-import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pyro
@@ -20,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.problems import Problem
-from benchmarks.timing import arguments, report
+from benchmarks.timing import arguments, earlier, report
 from pyro_tkam.infer import log_evidence
 
 DIMS, RATIOS, WIDTH = (2, 5, 10), (1, 3, 10), 0.3
@@ -96,9 +94,7 @@ def main() -> None:
     """Measure what an output file does not have yet."""
     options = arguments(__doc__)
     seeds = range(1 if options.short else 10)
-    results: dict[str, Any] = {}
-    if options.output and Path(options.output).is_file():
-        results = json.loads(Path(options.output).read_text())["problems"]
+    results = earlier(options.output).get("problems", {})
     for make in (opposite, anywhere):
         for dim in DIMS:
             for ratio in RATIOS:
