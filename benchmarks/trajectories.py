@@ -43,6 +43,7 @@ from pyro_tkam.infer.mcmc.judging import RHAT_LIMIT
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import SHORT_SHARE, SHORT_STEP
 from pyro_tkam.infer.mcmc.metric import LARGEST_DENSE, Metric
 from pyro_tkam.ops.batched import choose
+from pyro_tkam.ops.hmc import Parking
 from pyro_tkam.ops.langevin import (
     DIVERGENCE_THRESHOLD,
     Noise,
@@ -107,21 +108,13 @@ def isokinetic_trajectory(
     stride = step_size.unsqueeze(-1) * scale
     point = start
     velocity, kinetic = turned(velocity, scale * start.gradient, step_size / 2)
-    failed = torch.zeros_like(start.log_density, dtype=torch.bool)
-    outside = failed
-    parked = False
+    parking = Parking(start)
     for step in range(num_steps):
-        end = target(torch.addcmul(point.position, stride, velocity))
-        finite = torch.isfinite(end.log_density + end.gradient.sum(-1))
-        if not finite.all():
-            outside = outside | (~failed & (end.log_density == -torch.inf))
-            failed = failed | ~finite
-            parked = True
-        point = choose(~failed, end, point) if parked else end
+        point = parking.reached(target(torch.addcmul(point.position, stride, velocity)), point)
         duration = step_size if step < num_steps - 1 else step_size / 2
         velocity, change = turned(velocity, scale * point.gradient, duration)
         kinetic = kinetic + change
-    return point, kinetic, failed, outside
+    return point, kinetic, parking.failed, parking.outside
 
 
 def isokinetic_step(

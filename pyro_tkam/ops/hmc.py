@@ -22,6 +22,30 @@ from pyro_tkam.ops.langevin import (
 )
 
 
+class Parking:
+    """Keeps rows and data at their last point where density and gradient are finite.
+
+    :param start: where they start, with finite density.
+
+    ``failed`` tells which were parked, ``(rows, *local)``; ``outside`` tells which of these were
+    because the density was zero.
+    """
+
+    def __init__(self, start: Point) -> None:
+        self.failed = torch.zeros_like(start.log_density, dtype=torch.bool)
+        self.outside = self.failed
+        self._used = False
+
+    def reached(self, end: Point, point: Point) -> Point:
+        """Return the end of a step from a point, or that point where the row is parked."""
+        finite = torch.isfinite(end.log_density + end.gradient.sum(-1))
+        if not finite.all():
+            self.outside = self.outside | (~self.failed & (end.log_density == -torch.inf))
+            self.failed = self.failed | ~finite
+            self._used = True
+        return choose(~self.failed, end, point) if self._used else end
+
+
 def trajectory(
     start: Point, momentum: Tensor, step_size: Tensor, scale: Tensor, num_steps: int, target: Target
 ) -> tuple[Point, Tensor, Tensor, Tensor]:
@@ -53,25 +77,14 @@ def trajectory(
     stride = step_size.unsqueeze(-1) * scale
     point = start
     middle = kick(momentum, stride, start.gradient)
-    failed = torch.zeros_like(start.log_density, dtype=torch.bool)
-    outside = failed
-    parked = False
+    parking = Parking(start)
     for step in range(num_steps):
-        end = target(torch.addcmul(point.position, stride, middle))
-        finite = torch.isfinite(end.log_density + end.gradient.sum(-1))
-        if not finite.all():
-            outside = outside | (~failed & (end.log_density == -torch.inf))
-            failed = failed | ~finite
-            parked = True
-        if parked:
-            end = choose(~failed, end, point)
+        point = parking.reached(target(torch.addcmul(point.position, stride, middle)), point)
         if step < num_steps - 1:
-            moved = torch.addcmul(middle, stride, end.gradient)
+            middle = torch.addcmul(middle, stride, point.gradient)
         else:
-            moved = kick(middle, stride, end.gradient)
-        point = end
-        middle = moved
-    return point, middle, failed, outside
+            middle = kick(middle, stride, point.gradient)
+    return point, middle, parking.failed, parking.outside
 
 
 def hmc_step(
