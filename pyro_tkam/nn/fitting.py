@@ -76,12 +76,13 @@ def fit(
     validation: tuple[Any, Any] | None = None,
     callback: Callable[[int, float], object] | None = None,
     loss: Loss | None = None,
+    disable_progbar: bool | None = None,
 ) -> FitResult:
     """
     Fit a network to data, in place.
 
     Grids are moved to the data before the first step and then at regular intervals during the first
-    half of the steps. In a terminal, a progress bar shows the loss.
+    half of the steps. A progress bar shows the loss.
 
     :param net: the network.
     :param x: inputs, a tensor or an array of shape ``(N, widths[0])``; or a ``DataLoader`` of pairs
@@ -100,6 +101,7 @@ def fit(
         True.
     :param loss: function from outputs and targets to the mean loss over a batch; None takes the
         mean squared error.
+    :param disable_progbar: show no progress; if None, only on a terminal.
     :raises ValueError: for data that are empty, not finite or of shapes that don't match.
     :raises TypeError: for data that are not real numbers, and random weights.
     :raises FloatingPointError: if the loss becomes infinite or NaN; names the step.
@@ -111,6 +113,8 @@ def fit(
     steps = _checks.integer("steps", steps, 1)
     grid_updates = _checks.integer("grid_updates", grid_updates, 0)
     penalty = _checks.number("penalty", penalty, at_least=0)
+    if disable_progbar is not None:
+        _checks.flag("disable_progbar", disable_progbar)
     if not isinstance(net, torch.nn.Module) or not hasattr(net, "layers"):
         raise TypeError(f"net must be a KAN, got {type(net).__name__}")
     for name, called in (("callback", callback), ("loss", loss)):
@@ -130,7 +134,7 @@ def fit(
             rows = data.rows()
             chosen = _make(optimizer, working, rows)
             run = _Run(net, working, data, others, chosen, penalty, loss or _mean_squared_error)
-            return run.go(steps, grid_updates, callback, rows)
+            return run.go(steps, grid_updates, callback, rows, disable_progbar)
 
 
 def _working(net: KAN) -> KAN:
@@ -295,6 +299,7 @@ class _Run:
         grid_updates: int,
         callback: Callable[[int, float], object] | None,
         rows: Tensor,
+        disable_progbar: bool | None,
     ) -> FitResult:
         if not self.is_lbfgs:
             steps = math.ceil(steps / len(self.data)) * len(self.data)
@@ -303,7 +308,7 @@ class _Run:
         moved: list[int] = []
         found: list[tuple[float, float]] = []
         validated: list[float] = []
-        with tqdm(total=steps, disable=None, leave=False) as bar:
+        with tqdm(total=steps, disable=disable_progbar, leave=False) as bar:
             for step in range(steps):
                 if step in due and self._move_grids(rows):
                     moved.append(step)

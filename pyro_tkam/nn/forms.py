@@ -316,8 +316,8 @@ def as_form(value: FormLike, name: str | None = None) -> Form:
     :param value: a name in :data:`LIBRARY`; text such as ``"x**2"`` or a SymPy expression, in one
         variable; an elementwise function of tensors; or a form.
     :param name: a name for it; None takes the text or the function's name.
-    :raises ValueError: for text that is neither a name nor a formula, and for an expression that
-        does not have exactly one variable.
+    :raises ValueError: for text that is neither a name nor a formula, for an expression that does
+        not have exactly one variable, and for a function with a name that is no identifier.
     :raises TypeError: for anything else.
 
     >>> as_form("x^3").name, as_form(torch.atanh).name, as_form("x*exp(-x)").complexity
@@ -335,6 +335,10 @@ def as_form(value: FormLike, name: str | None = None) -> Form:
         raise TypeError(
             "library must hold names, formulas, sympy expressions, functions or forms, got "
             f"{value!r}"
+        )
+    if name is not None and not name.isidentifier():
+        raise ValueError(
+            f"library must have names that a formula can call, such as 'f', got {name!r}"
         )
     own = str(getattr(value, "__name__", type(value).__name__))
     known = LIBRARY.get(own)

@@ -156,3 +156,13 @@ def test_bad_data(x, y, options, error, message):
     with pytest.raises(error, match=message):
         fit(net, x, y, **options)
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def test_a_bar_can_be_shown_and_hidden(capsys):
+    x = torch.linspace(-1.0, 1.0, 20).unsqueeze(-1)
+    fit(KAN([1, 1]), x, x, steps=2, disable_progbar=True)
+    assert not capsys.readouterr().err
+    fit(KAN([1, 1]), x, x, steps=2, disable_progbar=False)
+    assert "loss" in capsys.readouterr().err
+    with pytest.raises(TypeError, match="disable_progbar must be"):
+        fit(KAN([1, 1]), x, x, disable_progbar="yes")

@@ -75,6 +75,8 @@ def test_the_library_takes_names_formulas_expressions_and_functions():
         as_form(3)
     with pytest.raises(TypeError, match="library must be a sequence or a mapping"):
         as_library("sin")
+    with pytest.raises(ValueError, match="names that a formula can call, such as 'f', got 'a b'"):
+        as_library({"a b": torch.tanh})
 
 
 def _double(u):
