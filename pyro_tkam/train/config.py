@@ -43,16 +43,17 @@ class ModelConfig:
     :param basis: basis of energies and generator: "rbf", "bspline", "rswaf", "fourier",
         "chebyshev", "gegenbauer", "mexican_hat" or "morlet"; for "autoregressive", of the generator
         only.
-    :param grid_size: grid size of both; for "autoregressive", of the generator only.
+    :param grid_size: grid size of the energies and the generator; for "autoregressive", of the
+        generator only.
     :param degree: degree of splines and polynomials; other bases ignore it.
     :param trainable_width: train the widths of basis functions.
-    :param hidden_range: how hidden features of the generator are mapped to the next grid: "none";
-        or "sigmoid" or "affine", which never leave it.
+    :param hidden_range: how hidden features of the generator are mapped to the next grid: "none",
+        or "sigmoid" or "affine", which keep them inside it.
     :param energy_constraint: constraint on the prior's energies: "none", "increasing", "decreasing"
         (both for "bspline"), "even" or "periodic" (for "fourier").
-    :param energy_periods: number of periods of periodic energies in the prior's interval.
-    :param edge_constraint: constraint on the generator's edges, with the same choices.
-    :param edge_periods: number of periods of periodic edges in their grids.
+    :param energy_periods: number of periods of periodic energies within the prior's interval.
+    :param edge_constraint: constraint on the generator's edges, with the choices of the energies.
+    :param edge_periods: number of periods of periodic edges within their grids.
     :param energy_widths: for "deep", hidden widths of the energy; null takes one layer of 2Q.
     :param generator: "kan"; or "convolutional" (square images), "svhn" or "cifar10" (the paper's
         networks, for images of 3 x 32 x 32).
@@ -69,7 +70,7 @@ class ModelConfig:
     :param alphabet: for "text", the symbols of the alphabet; null takes those of the text, which
         the run folder records.
     :param noise_scale: standard deviation of the Gaussian likelihood, in units of the data.
-    :param learned_noise: learn the noise scale, starting from ``noise_scale``.
+    :param learned_noise: learn the noise scale, starting from the given one.
     :param output: output activation of the generator: "sigmoid" for data in [0, 1], or "none".
     :param standardized: let the generator work in standardized units of the data, which then also
         apply to ``noise_scale``; requires ``output`` "none". Samples and evidence stay in the units
@@ -114,7 +115,9 @@ class ModelConfig:
 @dataclass(frozen=True)
 class GridConfig:
     """
-    When and how grids follow the latents; see :class:`pyro_tkam.train.GridUpdates`.
+    When and how grids follow the latents.
+
+    See :class:`pyro_tkam.train.GridUpdates`.
 
     :param every: number of updates before the first grid update; later intervals grow.
     :param decay: each interval is 2 - decay times the previous one.
@@ -156,7 +159,7 @@ class ChainConfig:
     :param num_temperatures: temperatures of "steppingstone" and "thermodynamic", including 0 and 1.
     :param first_exponent: exponent of the ladder's power law at the first update.
     :param last_exponent: the same exponent at the last update.
-    :param cycles: full cycles of the exponent between them.
+    :param cycles: full cycles of the exponent between the first and the last update.
     """
 
     kernel: str = "ula"
@@ -230,9 +233,11 @@ class StartConfig:
     :param samples: a .npy or .pt file of values inside the prior's interval, of shape ``(num,)``,
         used for all latents, or ``(num, *latents)``; for "autoregressive", ``(num, latent_dim)``.
     :param density: a torch distribution with numeric arguments, such as "Normal(0.5, 0.2)".
-    :param formula: a density up to a factor in one variable, such as ``exp(-(z - 1)**2)``.
-    :param run: the run folder of a model whose learned prior is copied.
-    :param ridge: see :meth:`pyro_tkam.models.TiltedPrior.fit`.
+    :param formula: a density in one variable, up to a constant factor, such as
+        ``exp(-(z - 1)**2)``.
+    :param run: run folder of a model whose learned prior is copied.
+    :param ridge: penalty on the squared coefficients of the prior's energies, in nats; larger
+        values stay closer to the reference.
     :param frozen: keep the prior fixed during training.
     """
 
@@ -263,7 +268,9 @@ class StartConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     """
-    Everything that determines a training run: the same values give the same metrics.
+    Everything that determines a training run.
+
+    The same values give the same metrics.
 
     :param data: data set: "mnist5k" (28 x 28 digits), "digits" (8 x 8 digits), "darcy" (32 x 32
         pressures), "patches" (3 x 16 x 16, from color photographs), or a .npy or .pt file of
@@ -276,8 +283,8 @@ class TrainConfig:
         targets.
     :param model: the model.
     :param updates: number of gradient steps.
-    :param batch_size: rows per gradient step, of all processes together.
-    :param objective: how posterior draws are made: "importance", "langevin" (chains at the
+    :param batch_size: rows per gradient step, over all processes.
+    :param objective: how posterior draws are obtained: "importance", "langevin" (chains at the
         posterior), "automala" (the same with that kernel), "steppingstone" or "thermodynamic"
         (tempered chains; the loss is that estimate of the evidence), "amortized" (a guide network
         and the evidence lower bound), "iwae" (the same with the importance-weighted bound), "wake"
@@ -288,18 +295,18 @@ class TrainConfig:
         batch; "iwae", "wake" and "wake-sleep" make separate draws for each datum.
     :param chains: options of the objectives that run chains.
     :param pair: options of the objective "pair".
-    :param penalty: penalties on the functions.
-    :param start: prior knowledge with which the prior starts.
+    :param penalty: weights of the penalties on the functions, in nats per datum.
+    :param start: prior knowledge that the prior starts from.
     :param learning_rate: step size of Adam; with a "one-cycle" schedule, the highest step size.
-    :param schedule: "constant", or "one-cycle": the step size rises to ``learning_rate`` within the
+    :param schedule: "constant", or "one-cycle": the step size rises to the learning rate within the
         first twentieth of the updates and falls to nearly zero at the last update, as in
         ``OneCycleLR``.
-    :param clip_norm: largest norm of a gradient; larger gradients are scaled down to it; null turns
-        this off.
+    :param clip_norm: largest norm of the gradient; larger gradients are scaled down to it; null
+        turns this off.
     :param checkpoint_every: number of updates between checkpoints.
     :param grid_updates: schedule of grid updates; null keeps the grids.
-    :param patience: stop after this many blocks of 100 updates without a new best mean loss; null
-        never stops early.
+    :param patience: stop after this many consecutive blocks of 100 updates without a new best
+        mean loss; null never stops early.
     :param tensorboard: also write the metrics for TensorBoard, into the folder "tensorboard".
     :param seed: seed of all random numbers.
     :param device: "auto", "cpu", "gpu", "mps" or another accelerator that Lightning supports.
