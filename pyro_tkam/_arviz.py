@@ -166,7 +166,7 @@ def check_netcdf(name: str, path: Any) -> None:
         raise TypeError(f"{name} must be the path of a netCDF file, got {path!r}")
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"{name} must be a file that exists, got {str(path)!r}")
+        raise ValueError(f"{name} must be an existing file, got {str(path)!r}")
     with file.open("rb") as content:
         if content.read(len(SIGNATURE)) != SIGNATURE:
             raise ValueError(f"{name} must be a netCDF file, got another, {str(path)!r}")

@@ -30,9 +30,9 @@ def whole_number(name: str, value: Any, least: int) -> int:
     4
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     if int(value) > LARGEST:
-        raise ValueError(f"{name} must be a whole number of 64 bits, got {value!r}")
+        raise ValueError(f"{name} must fit in a 64-bit integer, got {value!r}")
     return int(value)
 
 
@@ -61,7 +61,7 @@ def number(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if isinstance(value, Integral) and abs(int(value)) > LARGEST:
-        raise ValueError(f"{name} must be a whole number of 64 bits, got {value!r}")
+        raise ValueError(f"{name} must fit in a 64-bit integer, got {value!r}")
     given = float(value)
     if not math.isfinite(given) or given <= above:
         bound = "" if above == -math.inf else f" greater than {above:g}"
@@ -120,7 +120,7 @@ def function(name: str, value: Any, of: str) -> None:
     :raises TypeError: for what cannot be called.
     """
     if not callable(value):
-        raise TypeError(f"{name} must be a callable of {of}, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a callable that takes {of}, got {type(value).__name__}")
 
 
 def instance(name: str, value: Any, kind: type | tuple[type, ...], of: str) -> None:
@@ -178,7 +178,7 @@ def words(name: str, value: Any, of: str) -> None:
     """
     sequence(name, value, of)
     if not all(isinstance(each, str) for each in value):
-        raise TypeError(f"{name} must be a sequence of {of}, which are text, got {value!r}")
+        raise TypeError(f"{name} must be a sequence of {of} as strings, got {value!r}")
 
 
 def file_path(name: str, value: Any) -> Path:
@@ -193,7 +193,7 @@ def file_path(name: str, value: Any) -> Path:
     if not isinstance(value, str | PathLike):
         raise TypeError(f"{name} must be a path, got {value!r}")
     if not os.fspath(value):
-        raise ValueError(f"{name} must be a path, got empty text")
+        raise ValueError(f"{name} must be a path, got an empty string")
     return Path(value)
 
 
@@ -208,7 +208,7 @@ def existing_file(name: str, value: Any) -> Path:
     """
     path = file_path(name, value)
     if not path.is_file():
-        raise FileNotFoundError(f"{name} must be a file that exists, got {path}")
+        raise FileNotFoundError(f"{name} must be an existing file, got {path}")
     return path
 
 
@@ -238,7 +238,7 @@ def text(name: str, value: Any) -> None:
     :raises TypeError: for another type.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, got {value!r}")
+        raise TypeError(f"{name} must be a string, got {value!r}")
 
 
 def iterable(name: str, value: Any, of: str) -> None:
@@ -268,8 +268,8 @@ def sizes(name: str, value: Any, least: int = 1) -> tuple[int, ...]:
     >>> sizes("hidden", [300, 300])
     (300, 300)
     """
-    sequence(name, value, "whole numbers")
-    return tuple(whole_number(f"every number of {name}", each, least) for each in value)
+    sequence(name, value, "integers")
+    return tuple(whole_number(f"every element of {name}", each, least) for each in value)
 
 
 def mapping(name: str, value: Any, of: str) -> None:
@@ -307,4 +307,4 @@ def share(name: str, value: Any) -> None:
     :raises ValueError: for another value.
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
-        raise ValueError(f"{name} must be a share from 0 to 1, got {value!r}")
+        raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")

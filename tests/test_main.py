@@ -106,11 +106,11 @@ def test_resume_goes_on(run, tmp_path, capsys):
         (["sample", "absent"], "absent: there is no such run folder"),
         (["resume", "absent"], "absent: there is no such run folder"),
         (["train", "RUN"], "is already a run: continue it with"),
-        (["sample", "RUN", "--num", "0"], "num must be a whole number of at least 1, got 0"),
+        (["sample", "RUN", "--num", "0"], "num must be an integer of at least 1, got 0"),
         (["train", "new", "--data", "mnist6k"], "data must be one of ['darcy', "),
         (
             ["train", "new", "--data", "digits", "--updates", "0"],
-            "updates must be a whole number of at least 1, got 0",
+            "updates must be an integer of at least 1, got 0",
         ),
     ],
 )

@@ -275,7 +275,7 @@ def resolve_reference(
         if isinstance(given, Tensor):
             dense(name, given)
         elif isinstance(given, int) and abs(given) > LARGEST:
-            raise ValueError(f"{name} must be a whole number of 64 bits, got {given}")
+            raise ValueError(f"{name} must fit in a 64-bit integer, got {given}")
     if isinstance(reference, str):
         if reference not in REFERENCES:
             raise ValueError(

@@ -476,9 +476,9 @@ def _formulas(
 ) -> list[Candidate]:
     """Find formulas for the log density of one element of a batch."""
     shape = density.batch_shape
-    _checks.sequence("index", index, "whole numbers")
+    _checks.sequence("index", index, "integers")
     for each in index:
-        _checks.whole_number("every number of index", each, -max(shape, default=0))
+        _checks.whole_number("every element of index", each, -max(shape, default=0))
     if len(index) != len(shape) or not all(
         -size <= i < size for i, size in zip(index, shape, strict=True)
     ):

@@ -34,7 +34,7 @@ def known(argument: str, name: object, table: Mapping[str, T]) -> T:
 def text(argument: str, value: object) -> None:
     """Check that ``value`` is a nonempty string."""
     if not isinstance(value, str) or not value:
-        raise TypeError(f"{argument} must be text, got {value!r}")
+        raise TypeError(f"{argument} must be a string, got {value!r}")
 
 
 def integer(argument: str, value: int, at_least: int) -> int:

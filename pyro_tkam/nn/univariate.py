@@ -310,7 +310,7 @@ class UnivariateFunctions(PyroModule):
         >>> best.name
         'tanh'
         """
-        _checks.sequence("index", index, "whole numbers")
+        _checks.sequence("index", index, "integers")
         index = tuple(index)
         shape = self.batch_shape
         if len(index) != len(shape) or not all(

@@ -86,7 +86,7 @@ def shape(name: str, value: Any) -> torch.Size:
         except TypeError:
             size = None
     if size is None:
-        raise TypeError(f"{name} must be a tuple of whole numbers, got {value!r}")
+        raise TypeError(f"{name} must be a tuple of integers, got {value!r}")
     if any(each < 0 or each > LARGEST for each in size):
-        raise ValueError(f"{name} must hold whole numbers from 0 to 2^63 - 1, got {value!r}")
+        raise ValueError(f"{name} must hold integers from 0 to 2^63 - 1, got {value!r}")
     return size

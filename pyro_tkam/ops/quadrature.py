@@ -62,7 +62,7 @@ class Quadrature:
     def __post_init__(self) -> None:
         sequence("nodes", self.nodes, "numbers")
         for node in self.nodes:
-            number("every number of nodes", node)
+            number("every element of nodes", node)
         ascending = all(left < right for left, right in pairwise((-1.0, *self.nodes)))
         if not self.nodes or not ascending or self.nodes[0] < 0 or self.nodes[-1] > 1:
             raise ValueError(f"nodes must be ascending numbers of [0, 1], got {self.nodes}")
@@ -134,7 +134,7 @@ def _checked(num_nodes: Any, smallest: int, largest: int = MAX_NODES) -> int:
     whole = isinstance(num_nodes, Integral) and not isinstance(num_nodes, bool)
     if not whole or not smallest <= num_nodes <= largest:
         raise ValueError(
-            f"num_nodes must be a whole number from {smallest} to {largest}, got {num_nodes!r}"
+            f"num_nodes must be an integer from {smallest} to {largest}, got {num_nodes!r}"
         )
     return int(num_nodes)
 

@@ -105,7 +105,7 @@ def ladders(num_temperatures: int, exponents: Sequence[float], axes: Axes | None
     num_temperatures = _checks.whole_number("num_temperatures", num_temperatures, 2)
     _checks.sequence("exponents", exponents, "numbers")
     for exponent in exponents:
-        _checks.length("every number of exponents", exponent)
+        _checks.length("every element of exponents", exponent)
     curves = {exponent: _array(power_law(num_temperatures, exponent)) for exponent in exponents}
     axes = axes_or_new(axes)
     for exponent, curve in curves.items():
@@ -216,8 +216,8 @@ def importance_weights(
     :raises ValueError: for a datum that the draws do not have.
     """
     _checks.instance("draws", draws, WeightedDraws, "WeightedDraws, as ImportanceSampling returns")
-    _checks.sequence("data", data, "whole numbers")
-    data = [_checks.place("every number of data", each, draws.khat.numel()) for each in data]
+    _checks.sequence("data", data, "integers")
+    data = [_checks.place("every element of data", each, draws.khat.numel()) for each in data]
     axes = axes_or_new(axes)
     weights = draws.log_weights.softmax(0).reshape(draws.num_particles, -1)
     sizes = draws.effective_sample_size.reshape(-1)

@@ -232,10 +232,10 @@ def test_a_data_set_has_half_of_each_material(tmp_path):
             "permeability must be positive and finite, got elements that are not",
         ),
         (lambda: darcy(0), r"num must be .*, got 0"),
-        (lambda: darcy(1, 2), "resolution must be a whole number of at least 3, got 2"),
+        (lambda: darcy(1, 2), "resolution must be an integer of at least 3, got 2"),
         (
             lambda: darcy(1, 5, refinement=0),
-            "refinement must be a whole number of at least 1, got 0",
+            "refinement must be an integer of at least 1, got 0",
         ),
     ],
     ids=["rank", "points", "zero", "num", "resolution", "refinement"],

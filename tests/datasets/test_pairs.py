@@ -82,7 +82,7 @@ def test_an_alphabet_reads_what_it_wrote() -> None:
 
 
 def test_refuses_what_is_no_dictionary(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="path must be a file that exists"):
+    with pytest.raises(FileNotFoundError, match="path must be an existing file"):
         pronunciations(tmp_path / "none")
     (tmp_path / "bare").write_text("cat\n")
     with pytest.raises(ValueError, match="words with phonemes, got 'cat' in line 1"):
@@ -116,5 +116,5 @@ def test_reads_pairs_of_texts(tmp_path: Path) -> None:
         text_pairs(file)
     with pytest.raises(ValueError, match=r"data must be a file \.dict or \.tsv"):
         load_pairs("digits")
-    with pytest.raises(FileNotFoundError, match="path must be a file that exists"):
+    with pytest.raises(FileNotFoundError, match="path must be an existing file"):
         text_pairs(tmp_path / "none.tsv")

@@ -144,7 +144,7 @@ def test_files_that_are_no_data_are_named(tmp_path):
     ):
         load_rows("mnist6k")
     with pytest.raises(
-        FileNotFoundError, match=r"data must be a file that exists, got .*absent\.npy"
+        FileNotFoundError, match=r"data must be an existing file, got .*absent\.npy"
     ):
         load_rows(str(tmp_path / "absent.npy"))
     for name in ("broken.npy", "broken.pt"):

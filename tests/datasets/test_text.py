@@ -24,7 +24,7 @@ def test_windows_are_the_text_without_its_rest() -> None:
 
 def test_refuses_what_is_not_a_text(tmp_path) -> None:
     with pytest.raises(
-        FileNotFoundError, match=r"source must be a file that exists, got .*missing\.txt"
+        FileNotFoundError, match=r"source must be an existing file, got .*missing\.txt"
     ):
         text(tmp_path / "missing.txt")
     (tmp_path / "empty.txt").write_text("")

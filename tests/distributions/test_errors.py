@@ -141,7 +141,7 @@ def test_a_rule_too_coarse_for_its_tolerance_warns_only_when_validating():
 @pytest.mark.parametrize("count", [0, -1, 10_000])
 def test_counts_of_nodes(rule, count):
     with pytest.raises(
-        ValueError, match=rf"num_nodes must be a whole number from \d to \d+, got {count}"
+        ValueError, match=rf"num_nodes must be an integer from \d to \d+, got {count}"
     ):
         rule(count)
 

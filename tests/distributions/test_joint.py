@@ -141,8 +141,8 @@ def test_the_annealed_normalizer_makes_no_move_after_its_last_weight():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_particles": 1}, "num_particles must be a whole number of at least 2, got 1"),
-        ({"num_temperatures": 1}, "num_temperatures must be a whole number of at least 2, got 1"),
+        ({"num_particles": 1}, "num_particles must be an integer of at least 2, got 1"),
+        ({"num_temperatures": 1}, "num_temperatures must be an integer of at least 2, got 1"),
         ({"step_size": -1.0}, r"step_size must be a finite number greater than 0, got -1\.0"),
         ({"step_size": math.inf}, "step_size must be a finite number greater than 0, got inf"),
         ({"step_size": math.nan}, "step_size must be a finite number greater than 0, got nan"),
@@ -196,7 +196,7 @@ class Latent(PyroModule):
         (
             {"num_negatives": 0},
             ValueError,
-            "num_negatives must be a whole number of at least 1, got 0",
+            "num_negatives must be an integer of at least 1, got 0",
         ),
     ],
 )

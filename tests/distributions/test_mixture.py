@@ -260,5 +260,5 @@ def test_bad_arguments(arguments, error, message):
 
 
 def test_prune_takes_a_probability():
-    with pytest.raises(ValueError, match=r"threshold must be a share from 0 to 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"threshold must be a number from 0 to 1, got 1\.5"):
         mixture().prune(1.5)

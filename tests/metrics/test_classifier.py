@@ -53,7 +53,7 @@ def test_wrong_shapes_are_named():
         train_classifier(torch.zeros(4, 64), torch.zeros(4, dtype=torch.int64))
     with pytest.raises(TypeError, match=r"labels must have the dtype .*, got torch\.float32"):
         train_classifier(torch.zeros(4, 8, 8), torch.zeros(4))
-    with pytest.raises(ValueError, match="members must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="members must be an integer of at least 1, got 0"):
         train_classifier(torch.zeros(4, 8, 8), torch.zeros(4, dtype=torch.int64), members=0)
     with pytest.raises(ValueError, match=r"images must have shape \(num,.*, got \(0, 8, 8\)"):
         class_shares(Fixed(), torch.zeros(0, 8, 8))

@@ -214,7 +214,7 @@ def test_a_text_is_completed_and_has_no_mean() -> None:
             "got a datum outside at the observed site 'label'",
         ),
         (lambda: model()(), "size must be the number of rows to draw, at least 1, got None"),
-        (lambda: model()(size=-1), "size must be a whole number of at least 1, got -1"),
+        (lambda: model()(size=-1), "size must be an integer of at least 1, got -1"),
         (lambda: model()(X, size=2), "size must be at least the 3 rows of the mini-batch, got 2"),
         (lambda: model().generate(0), r"num must be .*, got 0"),
         (

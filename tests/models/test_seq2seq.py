@@ -274,11 +274,11 @@ def test_refuses_what_it_cannot_score() -> None:
         model(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"source must have shape \(batch, length\)"):
         model(torch.ones(3, dtype=torch.int64))
-    with pytest.raises(ValueError, match="num must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="num must be an integer of at least 1"):
         model.respond(SOURCES, guide, num=0)
     with pytest.raises(ValueError, match="free_nats must be at least 0"):
         PairELBO(-1.0)
-    with pytest.raises(ValueError, match="unknown_share must be a share"):
+    with pytest.raises(ValueError, match="unknown_share must be a number from 0 to 1"):
         PairELBO(unknown_share=2.0)
 
 

@@ -267,7 +267,7 @@ def test_a_pruned_model_is_smaller_and_equal(preset: str, ran: bool) -> None:
 def test_with_layer_norm_nodes_stay() -> None:
     model = TKAM.mixture(4, 3, 2, grid_size=5)
     assert model.prune(0.01).generator.outer.widths == model.generator.outer.widths
-    with pytest.raises(ValueError, match=r"threshold must be a share from 0 to 1, got 1000\.0"):
+    with pytest.raises(ValueError, match=r"threshold must be a number from 0 to 1, got 1000\.0"):
         model.prune(1000.0)
 
 
@@ -345,7 +345,7 @@ def test_shared_draws_of_random_priors_in_a_plate() -> None:
         ),
         (
             lambda: TKAM.kart(4, latent_dim=0),
-            "latent_dim must be a whole number of at least 1, got 0",
+            "latent_dim must be an integer of at least 1, got 0",
         ),
         (
             lambda: TKAM.kart((), latent_dim=2),
@@ -353,15 +353,15 @@ def test_shared_draws_of_random_priors_in_a_plate() -> None:
         ),
         (
             lambda: TKAM.mixture(4, latent_dim=0),
-            "latent_dim must be a whole number of at least 1, got 0",
+            "latent_dim must be an integer of at least 1, got 0",
         ),
         (
             lambda: TKAM.mixture(4, 3, 0),
-            "num_components must be a whole number of at least 1, got 0",
+            "num_components must be an integer of at least 1, got 0",
         ),
         (
             lambda: TKAM.deep(4, latent_dim=0),
-            "latent_dim must be a whole number of at least 1, got 0",
+            "latent_dim must be an integer of at least 1, got 0",
         ),
         (
             lambda: TKAM.kart(4, 2, reference="cauchy"),
@@ -374,7 +374,7 @@ def test_shared_draws_of_random_priors_in_a_plate() -> None:
         ),
         (
             lambda: GaussianLikelihood(event_dim=0),
-            "event_dim must be a whole number of at least 1, got 0",
+            "event_dim must be an integer of at least 1, got 0",
         ),
         (
             lambda: GaussianLikelihood(math.nan),
@@ -386,8 +386,8 @@ def test_shared_draws_of_random_priors_in_a_plate() -> None:
             r"spread must be positive and finite, got 0\.0",
         ),
         (lambda: small()(), "size must be the number of rows to draw, at least 1, got None"),
-        (lambda: small()(size=0), "size must be a whole number of at least 1, got 0"),
-        (lambda: small().generate(0), "num must be a whole number of at least 1, got 0"),
+        (lambda: small()(size=0), "size must be an integer of at least 1, got 0"),
+        (lambda: small().generate(0), "num must be an integer of at least 1, got 0"),
         (lambda: small().update_grid(0), r"num_samples must be .*, got 0"),
         (
             lambda: small()(torch.zeros(0, 2, 3)),

@@ -231,7 +231,7 @@ def test_a_network_with_a_collapsed_layer_stays_as_it_was():
             torch.rand(5, 3),
             {"uniform_share": 1.5},
             ValueError,
-            "uniform_share must be a share from 0 to 1, got 1.5",
+            "uniform_share must be a number from 0 to 1, got 1.5",
         ),
         (
             torch.eye(50, 3),

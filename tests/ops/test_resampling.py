@@ -130,7 +130,7 @@ def test_weights_that_are_no_distribution_are_refused(resampler):
 @resamplers
 @pytest.mark.parametrize("num", [0, -2])
 def test_number_of_draws_must_be_positive(resampler, num):
-    with pytest.raises(ValueError, match="num must be a whole number of at least 1, got"):
+    with pytest.raises(ValueError, match="num must be an integer of at least 1, got"):
         resampler(torch.zeros(3), num)
 
 

@@ -84,7 +84,7 @@ def test_conditional_densities_are_those_of_the_contexts():
 
 def test_conditional_densities_refuse_what_is_not_there():
     for options, least in (({"num": 0}, "1, got 0"), ({"points": 1}, "2, got 1")):
-        with pytest.raises(ValueError, match=f"must be a whole number of at least {least}"):
+        with pytest.raises(ValueError, match=f"must be an integer of at least {least}"):
             plots.conditional_densities(chained_pair(), **options)
     with pytest.raises(ValueError, match="latent must be from -2 to 1, got 2"):
         plots.conditional_densities(chained_pair(), latent=2)
@@ -127,7 +127,7 @@ def test_prior_marginals_are_histograms_beside_the_reference(tmp_path):
         plots.prior_marginals(
             torch.zeros(5, 2), Normal(0.0, 1.0), plots.new_figure().subplots(1, 1, squeeze=False)[0]
         )
-    with pytest.raises(ValueError, match="bins must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="bins must be an integer of at least 1, got 0"):
         plots.prior_marginals(torch.zeros(5, 2), Normal(0.0, 1.0), bins=0)
 
 
@@ -147,7 +147,7 @@ def test_training_curves_draw_values_and_running_means():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"images must have shape \(num,.*, got \(3, 4\)"):
         plots.image_grid(torch.zeros(3, 4))
-    with pytest.raises(ValueError, match="num must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="num must be an integer of at least 1, got 0"):
         plots.prior_densities(ExponentiallyTilted(lambda z: z), num=0)
     with pytest.raises(ValueError, match="runs must hold at least one, got none"):
         plots.training_curves({})

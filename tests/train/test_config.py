@@ -23,7 +23,7 @@ def test_a_configuration_comes_back_from_its_file(tmp_path):
         ("update: 3", "keys must be among data, held_out, .*, got update"),
         ("model: {latent: 3}", "keys must be among preset, data_shape, latent_dim, .*, got latent"),
         ("model: 3", "must be a mapping, got int"),
-        ("updates: 0", "updates must be a whole number of at least 1, got 0"),
+        ("updates: 0", "updates must be an integer of at least 1, got 0"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(tmp_path, text, message):
@@ -59,7 +59,7 @@ def test_types_are_those_of_the_fields():
     assert config.grid_updates.max_change == math.inf
     for content, message in (
         ({"learning_rate": "1e-3"}, "learning_rate must be a number, got '1e-3'"),
-        ({"model": {"widths": 3}}, "widths must be a sequence of whole numbers, got 3"),
+        ({"model": {"widths": 3}}, "widths must be a sequence of integers, got 3"),
         ({"tensorboard": "no"}, "tensorboard must be True or False, got 'no'"),
     ):
         with pytest.raises(TypeError, match=message):

@@ -188,10 +188,10 @@ def test_a_model_without_grid_updates_is_refused_before_the_first_step(tmp_path)
 
 def test_bad_schedules():
     for options, message in (
-        ({"every": 0}, "every must be a whole number of at least 1, got 0"),
+        ({"every": 0}, "every must be an integer of at least 1, got 0"),
         ({"num_samples": 0}, r"num_samples must be .*, got 0"),
         ({"decay": 0.0}, r"decay must be a finite number greater than 0, got 0\.0"),
-        ({"grid_size": 0}, "grid_size must be a whole number of at least 1, got 0"),
+        ({"grid_size": 0}, "grid_size must be an integer of at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             GridUpdates(**options)
@@ -205,7 +205,7 @@ def test_one_interval_is_a_grid_where_a_basis_has_one(basis, least, tmp_path):
     schedule = GridUpdates(every=1, num_samples=30, max_change=math.inf, grid_size=1)
     options = {"updates": 2, "batch_size": 6, "progress": False, "callbacks": (schedule,)}
     if least == 2:
-        with pytest.raises(ValueError, match="grid_size must be a whole number of at least 2"):
+        with pytest.raises(ValueError, match="grid_size must be an integer of at least 2"):
             fit(module, torch.rand(30, 4), tmp_path, **options)
         return
     fit(module, torch.rand(30, 4), tmp_path, **options)

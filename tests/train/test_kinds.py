@@ -110,7 +110,7 @@ def test_texts(tmp_path):
         ("multimodal", "z.npz", "data must have arrays with names that a site can have, got 'z'"),
         ("multimodal", "low.npz", "data must have classes from 0, and Booleans kind_observed"),
         ("multimodal", "wide.npz", "model.output must be 'none' for data outside [0, 1]"),
-        ("labeled", "absent.npz", "data must be a file that exists"),
+        ("labeled", "absent.npz", "data must be an existing file"),
     ],
 )
 def test_data_that_do_not_fit_are_named(tmp_path, preset, data, message, capsys):

@@ -214,7 +214,7 @@ def test_a_whole_run_from_the_flag(tmp_path):
         ),
         (
             {"objective": "langevin", "chains": ChainConfig(num_steps=0)},
-            "num_steps must be a whole number of at least 1, got 0",
+            "num_steps must be an integer of at least 1, got 0",
         ),
         (
             {"objective": "langevin", "chains": ChainConfig(step_size=0.0)},
@@ -222,7 +222,7 @@ def test_a_whole_run_from_the_flag(tmp_path):
         ),
         (
             {"objective": "steppingstone", "chains": ChainConfig(num_temperatures=1)},
-            "num_temperatures must be a whole number of at least 2",
+            "num_temperatures must be an integer of at least 2",
         ),
     ],
 )

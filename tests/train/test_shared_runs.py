@@ -118,8 +118,8 @@ def test_the_command_line_trains_in_two_processes_and_writes_once(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"devices": 0}, "devices must be a whole number of at least 1, got 0"),
-        ({"num_nodes": 0}, "num_nodes must be a whole number of at least 1, got 0"),
+        ({"devices": 0}, "devices must be an integer of at least 1, got 0"),
+        ({"num_nodes": 0}, "num_nodes must be an integer of at least 1, got 0"),
         ({"devices": 4}, "batch_size must be a multiple of the 4 processes, got 6"),
         ({"devices": 2, "num_nodes": 2}, "batch_size must be a multiple of the 4 processes, got 6"),
         (

@@ -197,8 +197,8 @@ def test_a_checkpoint_of_another_model_is_named(whole):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"updates": 0}, "updates must be a whole number of at least 1, got 0"),
-        ({"checkpoint_every": -1}, "checkpoint_every must be a whole number of at least 1, got -1"),
+        ({"updates": 0}, "updates must be an integer of at least 1, got 0"),
+        ({"checkpoint_every": -1}, "checkpoint_every must be an integer of at least 1, got -1"),
         ({"batch_size": 31}, "batch_size must be from 1 to 30, the number of rows, got 31"),
         ({"device": "abacus"}, "device must be one of this machine, got 'abacus' with devices=1"),
     ],

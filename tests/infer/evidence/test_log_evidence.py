@@ -169,7 +169,7 @@ def test_a_constraint_is_no_missed_mode(method):
         ({"method": "harmonic mean"}, "method must be one of"),
         (
             {"method": "bar", "num_temperatures": 1},
-            "num_temperatures must be a whole number of at least 2",
+            "num_temperatures must be an integer of at least 2",
         ),
         (
             {"method": "bar", "schedule": torch.tensor([0.0, 0.5, 0.5, 1.0])},
@@ -177,8 +177,8 @@ def test_a_constraint_is_no_missed_mode(method):
         ),
         ({"method": "bar", "num_chains": 0}, "num_chains"),
         ({"target_se": 0.0}, "target_se must be a positive number"),
-        ({"max_evaluations": 10}, "max_evaluations must be a whole number of at least"),
-        ({"method": "ais", "num_particles": 2}, "num_particles must be a whole number of at least"),
+        ({"max_evaluations": 10}, "max_evaluations must be an integer of at least"),
+        ({"method": "ais", "num_particles": 2}, "num_particles must be an integer of at least"),
         ({"method": "importance", "resampler": "lottery"}, "resampler"),
     ],
 )

@@ -405,12 +405,12 @@ def test_persistent_chains_go_on(tempered: bool) -> None:
         (
             lambda: LangevinMLE(num_steps=0),
             ValueError,
-            "num_steps must be a whole number of at least 1, got 0",
+            "num_steps must be an integer of at least 1, got 0",
         ),
         (
             lambda: LangevinMLE(num_chains=0),
             ValueError,
-            "num_chains must be a whole number of at least 1, got 0",
+            "num_chains must be an integer of at least 1, got 0",
         ),
         (
             lambda: LangevinMLE(log_prior_gradient="none"),
@@ -451,17 +451,17 @@ def test_persistent_chains_go_on(tempered: bool) -> None:
         (
             lambda: SteppingstoneMLE(num_steps=1),
             ValueError,
-            "num_steps must be a whole number of at least 2, got 1",
+            "num_steps must be an integer of at least 2, got 1",
         ),
         (
             lambda: SteppingstoneMLE(swap_every=0),
             ValueError,
-            "swap_every must be a whole number of at least 1, got 0",
+            "swap_every must be an integer of at least 1, got 0",
         ),
         (
             lambda: SteppingstoneMLE(num_temperatures=1),
             ValueError,
-            "num_temperatures must be a whole number of at least 2",
+            "num_temperatures must be an integer of at least 2",
         ),
         (lambda: SteppingstoneMLE(exponent=0.0), ValueError, "exponent must be positive"),
         (

@@ -299,8 +299,8 @@ def test_a_seed_reproduces_a_run_bit_for_bit() -> None:
     [
         ({"resampler": "softmax"}, r"resampler must be one of.*, got 'softmax'"),
         ({"log_prior_gradient": "none"}, r"log_prior_gradient must be one of.*, got 'none'"),
-        ({"num_particles": 0}, "num_particles must be a whole number of at least 1, got 0"),
-        ({"ess_threshold": 1.5}, r"ess_threshold must be a share from 0 to 1, got 1\.5"),
+        ({"num_particles": 0}, "num_particles must be an integer of at least 1, got 0"),
+        ({"ess_threshold": 1.5}, r"ess_threshold must be a number from 0 to 1, got 1\.5"),
     ],
 )
 def test_refuses_bad_options(options: dict, message: str) -> None:

@@ -103,9 +103,7 @@ def test_svi_learns_the_posterior():
 
 
 def test_bad_input():
-    with pytest.raises(
-        ValueError, match="num_particles must be a whole number of at least 1, got 0"
-    ):
+    with pytest.raises(ValueError, match="num_particles must be an integer of at least 1, got 0"):
         ImportanceWeightedELBO(0)
     with pytest.raises(
         ValueError, match=r"guide must be given, such as AmortizedGuide\(model\), got None"
@@ -126,7 +124,7 @@ def test_bad_input():
 @pytest.mark.parametrize("objective", [ImportanceMLE, ImportanceWeightedELBO])
 def test_numbers_of_draws_are_whole(objective):
     with pytest.raises(
-        ValueError, match=r"num_particles must be a whole number of at least 1, got 1000\.0"
+        ValueError, match=r"num_particles must be an integer of at least 1, got 1000\.0"
     ):
         objective(1e3)
     assert objective(np.int64(3)).num_particles == 3

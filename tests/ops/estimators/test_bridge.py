@@ -202,5 +202,5 @@ def test_other_bad_input():
         TypeError, match="draws must be one tensor, of chains that are equally long, got list"
     ):
         bridge([torch.randn(20, 2), torch.randn(19, 2)], good)
-    with pytest.raises(ValueError, match="num_proposals must be a whole number of at least 2"):
+    with pytest.raises(ValueError, match="num_proposals must be an integer of at least 2"):
         bridge(torch.randn(4, 20, 2), good, num_proposals=1)
