@@ -177,7 +177,7 @@ class AutoregressiveTilted(Picklable, CheckedDistribution):
         """
         self._check_value(u, "u")
         if self._validate_args and is_concrete(u) and not bool(((u >= 0) & (u <= 1)).all()):
-            raise ValueError("u must hold probabilities from 0 to 1, got others")
+            raise ValueError("u must hold probabilities from 0 to 1, got values outside")
         return self._by_block(u, None)
 
     @in_full_precision

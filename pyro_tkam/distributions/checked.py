@@ -33,8 +33,8 @@ class CheckedDistribution(TorchDistribution):
         event = value.shape[value.dim() - event_dim :] if value.dim() >= event_dim else None
         if event != self.event_shape or not broadcast_together(value.shape, whole):
             raise ValueError(
-                f"{name} must have a shape that broadcasts with {tuple(whole)}, with the event's "
-                f"{tuple(self.event_shape)} last, got {tuple(value.shape)}"
+                f"{name} must have a shape that broadcasts with {tuple(whole)} and ends with "
+                f"the event shape {tuple(self.event_shape)}, got {tuple(value.shape)}"
             )
         if self._validate_args and is_concrete(value) and value.numel():
             self._check_support(value, name)

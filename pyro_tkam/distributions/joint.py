@@ -209,7 +209,7 @@ class JointEnergy(CheckedDistribution):
             )
         if is_concrete(value) and not bool(value.isfinite().all()):
             raise ValueError(
-                "energy must be finite at the middle of the support, got values that are not"
+                "energy must be finite at the middle of the support, got NaN or infinite values"
             )
         _refuse_latent(_sites_behind(value))
         return value
@@ -237,7 +237,7 @@ class JointEnergy(CheckedDistribution):
         """
         self._check_value(value)
         if not value.numel():  # which torch's Independent does not score
-            raise ValueError(f"value must hold latents, got shape {tuple(value.shape)}")
+            raise ValueError(f"value must not be empty, got shape {tuple(value.shape)}")
         log_prob = self.energy(value) + self.reference.log_prob(value)
         if self.negatives is None or not torch.is_grad_enabled():
             return log_prob
@@ -353,9 +353,7 @@ def _joint_reference(reference: Distribution) -> Distribution:
 
 def _refuse_latent(names: list[str]) -> None:
     if names:
-        raise ValueError(
-            f"energy must have parameters that are not sampled, got latent ones {names}"
-        )
+        raise ValueError(f"energy must have no sampled parameters, got latent ones {names}")
 
 
 def _sites_behind(value: Tensor) -> list[str]:

@@ -66,7 +66,7 @@ class LabelSummedOut(CheckedDistribution):
         self._check_value(value)
         joint = self._joint(value)
         if is_concrete(joint) and bool(joint.isneginf().all(-1).any()):
-            raise ValueError("value must have a density above zero, got latents that have none")
+            raise ValueError("value must have a density above zero, got latents with zero density")
         return joint.log_softmax(-1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:

@@ -205,12 +205,11 @@ def check_weights(logits: Tensor, components: ExponentiallyTilted) -> None:
     if not is_concrete(logits):
         return
     if bool((logits.isnan() | logits.isposinf()).any()):
-        raise ValueError(
-            "logits must be finite numbers or minus infinity, got NaN or plus infinity"
-        )
+        raise ValueError("logits must be finite or -inf, got NaN or +inf")
     if bool(logits.isneginf().all(-1).any()):
         raise ValueError(
-            "logits must hold at least one finite number for each mixture, got one without weight"
+            "logits must hold at least one finite number for each mixture, got a mixture with "
+            "only -inf"
         )
 
 

@@ -332,8 +332,8 @@ def _check_interval(low: End, high: End) -> None:
     for name, end in ends.items():
         if not bool(end.isfinite().all()):
             raise ValueError(
-                f"{name} must be finite (and given where the reference has no such end), got "
-                f"{end.tolist()}"
+                f"{name} must be finite (and given if the reference has no end on that side), "
+                f"got {end.tolist()}"
             )
     try:
         ordered = bool((ends["low"] < ends["high"]).all())
@@ -341,6 +341,6 @@ def _check_interval(low: End, high: End) -> None:
         raise ValueError(f"low and high must have shapes that broadcast, got {error}") from error
     if not ordered:
         raise ValueError(
-            f"low and high must be ascending ends inside the reference's support, got low={low}, "
+            f"low must be below high, both inside the reference's support, got low={low}, "
             f"high={high}"
         )

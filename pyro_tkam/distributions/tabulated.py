@@ -176,7 +176,7 @@ class Tabulated(Picklable, CheckedDistribution):
             and is_concrete(value)
             and not bool(((value >= 0) & (value <= 1)).all())
         ):
-            raise ValueError("value must hold probabilities from 0 to 1, got others")
+            raise ValueError("value must hold probabilities from 0 to 1, got values outside")
         place = self._coordinate.place(self._table.icdf(value, self._above(upper, value)))
         return place.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
 
@@ -232,15 +232,15 @@ class Tabulated(Picklable, CheckedDistribution):
         half_the_digits = torch.finfo(error.dtype).eps ** 0.5
         if bool((error > tolerance).any()):
             warnings.warn(
-                f"quadrature: the error of the CDF is estimated at {float(error.max()):.1e}, "
-                f"above {tolerance:.1e}",
+                f"quadrature: the estimated error of the CDF is {float(error.max()):.1e}, above "
+                f"the tolerance {tolerance:.1e}; use a rule with more nodes or a larger max_cells",
                 stacklevel=3,
             )
         if bool((lost > half_the_digits).any()):
             warnings.warn(
-                f"reference: a mass of {float(lost.max()):.1e} lies nearer to an end of the "
-                "interval than the next "
-                f"{error.dtype}",
+                f"reference: a mass of {float(lost.max()):.1e} lies closer to an end of the "
+                f"interval than {error.dtype} can resolve; use a reference that is less "
+                "steep there",
                 stacklevel=3,
             )
 

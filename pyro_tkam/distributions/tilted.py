@@ -69,7 +69,7 @@ class ExponentiallyTilted(Tabulated):
         validate_args: bool | None = None,
     ) -> None:
         if not callable(energy):
-            raise TypeError(f"energy must be a callable of z, got {type(energy).__name__}")
+            raise TypeError(f"energy must be a callable that takes z, got {type(energy).__name__}")
         if quadrature is not None and not isinstance(quadrature, Quadrature):
             raise TypeError(f"quadrature must be a Quadrature, got {type(quadrature).__name__}")
         refuse_tracing("an exponentially tilted distribution")
@@ -163,9 +163,7 @@ class ExponentiallyTilted(Tabulated):
         energy = self.energy(places)
         reference = self.reference.log_density(places)
         if bool((energy.isnan() | energy.isposinf()).any()):
-            raise ValueError(
-                "energy must be finite (or -inf) inside the interval, got values that are not"
-            )
+            raise ValueError("energy must be finite (or -inf) inside the interval, got NaN or +inf")
         if bool((reference.isnan() | reference.isposinf()).any()):
             raise ValueError(
                 "reference must have a finite density inside the interval, got one that is not"

@@ -64,7 +64,7 @@ def finite(name: str, value: Any) -> None:
     floating(name, value)
     wrong = value.numel() - int(value.isfinite().sum())
     if wrong:
-        raise ValueError(f"{name} must be finite, got {wrong} elements that are not")
+        raise ValueError(f"{name} must be finite, got {wrong} elements that are NaN or infinite")
 
 
 def shape(name: str, value: Any) -> torch.Size:

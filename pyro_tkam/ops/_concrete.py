@@ -36,6 +36,6 @@ def refuse_tracing(what: str) -> None:
     """
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise NotImplementedError(
-            f"jit_compile must be False for a model with {what}, got a run traced by TorchScript; "
-            "Trace_ELBO and NUTS work without it, VectorizedMCMC is faster"
+            f"jit_compile must be False for a model with {what}, got a run traced by "
+            "TorchScript; Trace_ELBO and NUTS work without it, and VectorizedMCMC is faster"
         )

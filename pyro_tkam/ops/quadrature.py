@@ -65,7 +65,7 @@ class Quadrature:
             number("every element of nodes", node)
         ascending = all(left < right for left, right in pairwise((-1.0, *self.nodes)))
         if not self.nodes or not ascending or self.nodes[0] < 0 or self.nodes[-1] > 1:
-            raise ValueError(f"nodes must be ascending numbers of [0, 1], got {self.nodes}")
+            raise ValueError(f"nodes must be increasing numbers in [0, 1], got {self.nodes}")
         for name in ("splits", "base_cells", "max_cells"):
             whole_number(name, getattr(self, name), 1)
         flag("use_knots", self.use_knots)

@@ -159,8 +159,7 @@ def _check_log_weights(log_weights: Tensor) -> None:
     if not largest.isfinite().all():
         wrong = largest[~largest.isfinite()][0].item()
         raise ValueError(
-            "log_weights must be below +inf, not NaN and not all -inf, got a largest one of "
-            f"{wrong}"
+            f"log_weights must be below +inf, not NaN and not all -inf, got a maximum of {wrong}"
         )
 
 

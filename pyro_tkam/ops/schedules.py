@@ -124,9 +124,7 @@ def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tenso
     floating("betas", betas)
     floating("rejections", rejections)
     if betas.dim() != 1 or len(betas) < 2:
-        raise ValueError(
-            f"betas must have shape (K + 1,) with K of at least 1, got {tuple(betas.shape)}"
-        )
+        raise ValueError(f"betas must have shape (K + 1,) with K >= 1, got {tuple(betas.shape)}")
     num = len(betas) if num is None else whole_number("num", num, 2)
     if rejections.shape != (len(betas) - 1,):
         raise ValueError(
@@ -136,7 +134,7 @@ def adaptive(betas: Tensor, rejections: Tensor, num: int | None = None) -> Tenso
     if is_concrete(betas) and not bool(
         (betas[0] == 0) & (betas[-1] == 1) & (betas.diff() >= 0).all()
     ):
-        raise ValueError(f"betas must rise from 0 to 1, got {betas.tolist()}")
+        raise ValueError(f"betas must increase from 0 to 1, got {betas.tolist()}")
     if is_concrete(rejections) and not bool(((rejections >= 0) & (rejections <= 1)).all()):
         raise ValueError(f"rejections must lie in [0, 1], got {rejections.tolist()}")
     # A pair that never rejects still needs a rising barrier, or its interval could not be inverted.
@@ -162,7 +160,7 @@ def monotone_cubic(x: Tensor, y: Tensor, points: Tensor) -> Tensor:
     floating("points", points)
     if x.dim() != 1 or len(x) < 2 or not bool((x.diff() > 0).all()):
         raise ValueError(
-            f"x must rise strictly, in shape (n,) with n of at least 2, got {x.tolist()}"
+            f"x must increase strictly and have shape (n,) with n >= 2, got {x.tolist()}"
         )
     for name, other in (("y", y), ("points", points)):
         if other.dtype != x.dtype:

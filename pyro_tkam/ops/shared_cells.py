@@ -84,7 +84,9 @@ class SharedCells(Picklable):
         low, high = number("low", low), number("high", high)
         whole_number("grid_size", grid_size, 2)
         if not -REACH < low < high < REACH:
-            raise ValueError(f"low, high must be ascending inside (-9, 9), got {low} and {high}")
+            raise ValueError(
+                f"low, high must be increasing and inside (-9, 9), got {low} and {high}"
+            )
         kind = BASES[basis]
         functions = kind.uniform(low, high, grid_size, 3, kind.default_width)
         width = None if functions.width is None else functions.width.to(like)

@@ -32,12 +32,12 @@ def flat(z):
         (
             {"energy": lambda z: z / 0},
             ValueError,
-            r"energy must be finite .*, got values that are not",
+            r"energy must be finite .*, got NaN or .*inf",
         ),
         (
             {"energy": lambda z: z * torch.nan},
             ValueError,
-            r"energy must be finite .*, got values that are not",
+            r"energy must be finite .*, got NaN or .*inf",
         ),
         (
             {"energy": lambda z: z - torch.inf},
@@ -68,7 +68,7 @@ def flat(z):
         (
             {"reference": Uniform(2.0, 3.0), "low": 0.0, "high": 1.0},
             ValueError,
-            r"low and high must be ascending ends inside the reference's.*, got low=",
+            r"low must be below high, both inside the reference's.*, got low=",
         ),
         (
             {"reference": Normal(0.0, 1e-3), "low": 5.0, "high": 6.0},
@@ -78,12 +78,12 @@ def flat(z):
         (
             {"low": 1.0, "high": 1.0},
             ValueError,
-            r"low and high must be ascending.*, got low=1\.0, high=1\.0",
+            r"low must be below high.*, got low=1\.0, high=1\.0",
         ),
         (
             {"low": torch.tensor([0.0, 2.0]), "high": 1.0},
             ValueError,
-            r"low and high must be ascending ends inside the reference's.*, got low=",
+            r"low must be below high, both inside the reference's.*, got low=",
         ),
         ({"high": float("nan")}, ValueError, r"high must be finite \(and given.*, got nan"),
         ({"high": float("inf")}, ValueError, r"high must be finite \(and given.*, got inf"),
@@ -114,7 +114,9 @@ def test_values_outside_the_support():
     strict = ExponentiallyTilted(flat, validate_args=True)
     with pytest.raises(ValueError, match="within the support"):
         strict.log_prob(outside)
-    with pytest.raises(ValueError, match="value must hold probabilities from 0 to 1, got others"):
+    with pytest.raises(
+        ValueError, match="value must hold probabilities from 0 to 1, got values outside"
+    ):
         strict.icdf(outside)
     with pytest.raises(ValueError, match="value must lie within the support"):
         strict.log_prob(torch.tensor(float("nan")))
@@ -133,7 +135,7 @@ def test_a_rule_too_coarse_for_its_tolerance_warns_only_when_validating():
 
     rule = composite(1, 4, base_cells=2, tolerance=1e-6)
     assert ExponentiallyTilted(wiggly, quadrature=rule, validate_args=False).quadrature_error > 1e-6
-    with pytest.warns(UserWarning, match="quadrature: the error of the CDF is estimated at"):
+    with pytest.warns(UserWarning, match="quadrature: the estimated error of the CDF is"):
         ExponentiallyTilted(wiggly, quadrature=rule, validate_args=True)
 
 
@@ -148,5 +150,5 @@ def test_counts_of_nodes(rule, count):
 
 @pytest.mark.parametrize("nodes", [(), (0.5, 0.2), (-0.1, 0.5), (0.5, 1.5)])
 def test_nodes_of_a_rule(nodes):
-    with pytest.raises(ValueError, match=r"nodes must be ascending numbers of \[0, 1\], got "):
+    with pytest.raises(ValueError, match=r"nodes must be increasing numbers in \[0, 1\], got "):
         Quadrature(nodes)

@@ -174,7 +174,7 @@ def test_poles_and_kinks_meet_the_accuracy_without_a_warning(name):
 def test_mass_that_floats_cannot_tell_from_an_end_is_reported(name):
     reference, low, high, law = CASES[name]
     with pytest.warns(
-        UserWarning, match="nearer to an end of the interval than the next torch.float64"
+        UserWarning, match="closer to an end of the interval than torch.float64 can resolve"
     ):
         prior = ExponentiallyTilted(torch.zeros_like, reference, low, high, validate_args=True)
     least, top = float(torch.finfo(torch.float64).tiny), 1 - torch.finfo(torch.float64).eps

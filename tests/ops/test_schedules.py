@@ -103,7 +103,7 @@ def test_adaptive_refuses_what_is_no_rejection(rejection: float) -> None:
     [[0.0, 0.7, 0.5, 1.0], [0.0, 0.5, math.nan, 1.0], [0.1, 0.2, 0.3, 1.0], [0.0, 0.2, 0.3, 0.9]],
 )
 def test_adaptive_refuses_what_is_no_ladder(betas: list[float]) -> None:
-    with pytest.raises(ValueError, match="betas must rise from 0 to 1, got"):
+    with pytest.raises(ValueError, match="betas must increase from 0 to 1, got"):
         adaptive(torch.tensor(betas), torch.full((3,), 0.3))
 
 

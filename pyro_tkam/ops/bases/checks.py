@@ -71,7 +71,7 @@ def check_grid(grid: Any) -> None:
     floating("grid", grid)
     if grid.dim() == 0 or grid.shape[-1] == 0:
         raise ValueError(
-            f"grid must have shape (*grid_batch, M) with M of at least 1, got {tuple(grid.shape)}"
+            f"grid must have shape (*grid_batch, M) with M >= 1, got {tuple(grid.shape)}"
         )
 
 

@@ -82,8 +82,8 @@ class ShiftedKernel(BasisFunctions):
                 (expected,) = torch.autograd.grad(cls.derivative(u, order - 1).sum(), u)
             if not torch.allclose(cls.derivative(u, order), expected, rtol=1e-5, atol=1e-7):
                 raise ValueError(
-                    f"basis must have derivatives of each other, got {cls.__name__}.derivative(u, "
-                    f"{order}), which is not that of order {order - 1}"
+                    f"basis must have consistent derivatives, got {cls.__name__}.derivative(u, "
+                    f"{order}), which is not the derivative of order {order - 1}"
                 )
 
     @classmethod

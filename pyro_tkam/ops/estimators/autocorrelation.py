@@ -38,7 +38,7 @@ def effective_sample_size(draws: Tensor) -> Tensor:
     check_tensor("draws", draws)
     if draws.dim() < 2 or draws.shape[1] < 4 or draws.numel() == 0:
         raise ValueError(
-            "draws must have shape (chain, draw, *batch) with 4 draws or more, got "
+            "draws must have shape (chain, draw, *batch) with at least 4 draws, got "
             f"{tuple(draws.shape)}"
         )
     _, time = _variance_and_time(draws)
@@ -72,8 +72,8 @@ def mean_standard_error(draws: Tensor) -> Tensor:
         return (variance * time / (num_chains * num_draws)).sqrt()
     if num_chains < 2:
         raise ValueError(
-            f"draws must number {MIN_DRAWS} in a chain, or be of 2 chains, for a standard error, "
-            f"got {num_draws} in one"
+            f"draws must hold at least {MIN_DRAWS} draws per chain or at least 2 chains for a "
+            f"standard error, got {num_draws} in one chain"
         )
     return draws.mean(1).std(0) / num_chains**0.5
 

@@ -120,9 +120,8 @@ def _check(draws: Tensor, num_proposals: int | None) -> None:
     dim = draws.shape[-1]
     if num_draws < _MIN_DRAWS or num_chains * (num_draws // 2) < 2 * (dim + 1):
         raise ValueError(
-            f"draws must number {_MIN_DRAWS} in a chain and {4 * (dim + 1)} in all for dimension "
-            f"{dim}, "
-            f"got {num_chains} chains of {num_draws}"
+            f"draws must hold at least {_MIN_DRAWS} draws per chain and {4 * (dim + 1)} in "
+            f"total for dimension {dim}, got {num_chains} chains of {num_draws}"
         )
     if num_proposals is not None:
         whole_number("num_proposals", num_proposals, 2)

@@ -31,8 +31,7 @@ def check_tensor(name: str, value: Any) -> None:
 def _one_tensor(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"{name} must be one tensor, of chains that are equally long, got "
-            f"{type(value).__name__}"
+            f"{name} must be one tensor of chains of equal length, got {type(value).__name__}"
         )
     floating(name, value)
 
@@ -55,7 +54,7 @@ def check_log_weights(log_weights: Any, least: int) -> None:
     largest = log_weights.amax(-1)  # NaN propagates
     if not largest.isfinite().all():
         raise ValueError(
-            "log_weights must be below +inf, not NaN and not all -inf, got a largest one of "
+            "log_weights must be below +inf, not NaN and not all -inf, got a maximum of "
             f"{largest[~largest.isfinite()][0].item()}"
         )
 

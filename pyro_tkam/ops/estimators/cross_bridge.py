@@ -189,7 +189,7 @@ def _check(draws: Tensor, num_proposals: int | None) -> None:
     num_chains, num_draws = draws.shape[:2]
     if num_draws < (needed := _fewest_draws(num_chains)):
         raise ValueError(
-            f"draws must number {needed} in a chain where there are {num_chains} chains, got "
+            f"draws must hold at least {needed} draws per chain for {num_chains} chains, got "
             f"{num_draws}"
         )
     if num_proposals is not None:

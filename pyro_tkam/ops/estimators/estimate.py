@@ -62,7 +62,8 @@ def check_ladder(log_lik: Tensor, betas: Tensor) -> Tensor:
     check_tensor("betas", betas)
     if betas.dtype != log_lik.dtype:
         raise TypeError(
-            f"log_lik and betas must have one floating dtype, got {log_lik.dtype} and {betas.dtype}"
+            f"log_lik and betas must have the same floating-point dtype, got {log_lik.dtype} "
+            f"and {betas.dtype}"
         )
     if log_lik.dim() < 3 or log_lik.numel() == 0:
         shape = tuple(log_lik.shape)
@@ -72,13 +73,13 @@ def check_ladder(log_lik: Tensor, betas: Tensor) -> Tensor:
     num_temperatures = log_lik.shape[0]
     batch = log_lik.shape[3:]
     if num_temperatures < 2:
-        raise ValueError("log_lik must have 2 temperatures or more, got 1")
+        raise ValueError("log_lik must have at least 2 temperatures, got 1")
     if betas.shape not in ((num_temperatures,), (num_temperatures, *batch)):
         raise ValueError(
             f"betas must have shape ({num_temperatures},) or (…, *batch), got {tuple(betas.shape)}"
         )
     if not ((betas[0] == 0).all() and (betas[-1] == 1).all() and (betas.diff(dim=0) > 0).all()):
-        raise ValueError(f"betas must rise strictly from 0 to 1, got {betas.tolist()}")
+        raise ValueError(f"betas must increase strictly from 0 to 1, got {betas.tolist()}")
     if not log_lik[1:].isfinite().all():
         raise ValueError(
             "log_lik must be finite wherever betas > 0, got a NaN or an infinity there"
@@ -87,6 +88,6 @@ def check_ladder(log_lik: Tensor, betas: Tensor) -> Tensor:
     if not largest.isfinite().all():
         raise ValueError(
             "log_lik at betas = 0 must be below +inf, not NaN and not -inf everywhere, got a "
-            f"largest one of {largest[~largest.isfinite()][0].item()}"
+            f"maximum of {largest[~largest.isfinite()][0].item()}"
         )
     return betas.reshape(num_temperatures, 1, 1, *(betas.shape[1:] or (1,) * len(batch)))

@@ -32,8 +32,8 @@ def thermodynamic(log_lik: Tensor, betas: Tensor, *, variance_correction: bool =
     betas = check_ladder(log_lik, betas)
     if not log_lik[0].isfinite().all():
         raise ValueError(
-            "log_lik must be finite at betas = 0 too, as -inf has no mean, got -inf; steppingstone "
-            "can take it"
+            "log_lik must be finite at betas = 0 too, because -inf has no mean, got -inf; use "
+            "steppingstone instead"
         )
     steps = betas.diff(dim=0)
     none = torch.zeros_like(steps[:1])

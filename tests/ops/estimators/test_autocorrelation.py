@@ -48,16 +48,18 @@ def test_standard_error_of_a_mean(correlation, shape):
 
 
 def test_too_few_draws():
-    with pytest.raises(ValueError, match="4 draws or more"):
+    with pytest.raises(ValueError, match="at least 4 draws"):
         effective_sample_size(torch.randn(4, 3))
-    with pytest.raises(ValueError, match=r"draws must number 16 in a chain,.*, got 15 in one"):
+    with pytest.raises(
+        ValueError, match=r"draws must hold at least 16 draws per chain.*, got 15 in one"
+    ):
         mean_standard_error(torch.randn(1, 15))
 
 
 @pytest.mark.parametrize("function", [effective_sample_size, mean_standard_error])
 def test_lists_are_refused(function):
     with pytest.raises(
-        TypeError, match="draws must be one tensor, of chains that are equally long, got list"
+        TypeError, match="draws must be one tensor of chains of equal length, got list"
     ):
         function([torch.randn(20), torch.randn(19)])
 

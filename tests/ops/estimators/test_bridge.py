@@ -154,8 +154,8 @@ def good(z):
 @pytest.mark.parametrize(
     ("draws", "log_density", "message"),
     [
-        (torch.randn(4, 7, 2), good, "8 in a chain"),
-        (torch.randn(1, 20, 10), good, "44 in all for dimension 10"),
+        (torch.randn(4, 7, 2), good, "8 draws per chain"),
+        (torch.randn(1, 20, 10), good, "44 in total for dimension 10"),
         (torch.randn(4, 20), good, "non-empty shape"),
         (torch.randn(4, 20, 0, 2), good, "non-empty shape"),
         (torch.full((4, 20, 2), math.nan), good, "draws must be finite"),
@@ -199,7 +199,7 @@ def test_other_bad_input():
     with pytest.raises(TypeError, match="floating-point"):
         bridge(torch.ones(4, 20, 2, dtype=torch.long), good)
     with pytest.raises(
-        TypeError, match="draws must be one tensor, of chains that are equally long, got list"
+        TypeError, match="draws must be one tensor of chains of equal length, got list"
     ):
         bridge([torch.randn(20, 2), torch.randn(19, 2)], good)
     with pytest.raises(ValueError, match="num_proposals must be an integer of at least 2"):

@@ -114,6 +114,6 @@ def test_weights_that_are_none_are_refused(estimator):
         with pytest.raises(ValueError, match="log_weights must have shape"):
             estimator(empty)
     with pytest.raises(
-        TypeError, match="log_weights must be one tensor, of chains that are equally long, got list"
+        TypeError, match="log_weights must be one tensor of chains of equal length, got list"
     ):
         estimator([torch.zeros(50), torch.zeros(49)])

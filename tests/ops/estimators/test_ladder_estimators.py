@@ -221,14 +221,14 @@ def test_reverse_steppingstones_count_the_part_of_the_prior_that_is_impossible()
 @pytest.mark.parametrize(
     ("shape", "betas", "message"),
     [
-        ((1, 4, 20), [0.0], "2 temperatures or more"),
+        ((1, 4, 20), [0.0], "at least 2 temperatures"),
         ((3, 4, 20), [0.0, 1.0], "betas must have shape"),
-        ((3, 4, 20), [0.0, 0.5, 0.5], "rise strictly from 0 to 1"),
-        ((3, 4, 20), [0.0, 0.0, 1.0], "rise strictly from 0 to 1"),
-        ((3, 4, 20), [0.1, 0.5, 1.0], "rise strictly from 0 to 1"),
-        ((3, 4, 20), [0.0, 0.5, 0.9], "rise strictly from 0 to 1"),
-        ((3, 4, 20), [1.0, 0.5, 0.0], "rise strictly from 0 to 1"),
-        ((3, 4, 20), [0.0, math.nan, 1.0], "rise strictly from 0 to 1"),
+        ((3, 4, 20), [0.0, 0.5, 0.5], "increase strictly from 0 to 1"),
+        ((3, 4, 20), [0.0, 0.0, 1.0], "increase strictly from 0 to 1"),
+        ((3, 4, 20), [0.1, 0.5, 1.0], "increase strictly from 0 to 1"),
+        ((3, 4, 20), [0.0, 0.5, 0.9], "increase strictly from 0 to 1"),
+        ((3, 4, 20), [1.0, 0.5, 0.0], "increase strictly from 0 to 1"),
+        ((3, 4, 20), [0.0, math.nan, 1.0], "increase strictly from 0 to 1"),
         ((3, 20), [0.0, 0.5, 1.0], "log_lik must have a non-empty shape"),
         ((3, 4, 20, 0), [0.0, 0.5, 1.0], "log_lik must have a non-empty shape"),
     ],
@@ -262,7 +262,9 @@ def test_impossible_log_likelihoods_are_refused(estimator, rung, value, message)
 
 @estimators
 def test_too_few_draws_are_refused(estimator):
-    with pytest.raises(ValueError, match=r"draws must number 16 in a chain,.*, got 15 in one"):
+    with pytest.raises(
+        ValueError, match=r"draws must hold at least 16 draws per chain.*, got 15 in one"
+    ):
         estimator(torch.zeros(3, 1, 15), torch.tensor([0.0, 0.5, 1.0]))
 
 
@@ -272,12 +274,12 @@ def test_lists_are_refused(estimator, name):
     arguments = {"log_lik": torch.zeros(3, 4, 20), "betas": torch.tensor([0.0, 0.5, 1.0])}
     ragged = [torch.zeros(4, 20), torch.zeros(4, 19), torch.zeros(4, 20)]
     with pytest.raises(
-        TypeError, match=f"{name} must be one tensor, of chains that are equally long, got list"
+        TypeError, match=f"{name} must be one tensor of chains of equal length, got list"
     ):
         estimator(**(arguments | {name: ragged}))
 
 
 @every_estimator
 def test_mixed_dtypes_are_refused(estimator):
-    with pytest.raises(TypeError, match="one floating dtype"):
+    with pytest.raises(TypeError, match="the same floating-point dtype"):
         estimator(torch.zeros(3, 4, 20), torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
