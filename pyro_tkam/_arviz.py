@@ -169,7 +169,9 @@ def check_netcdf(name: str, path: Any) -> None:
         raise ValueError(f"{name} must be an existing file, got {str(path)!r}")
     with file.open("rb") as content:
         if content.read(len(SIGNATURE)) != SIGNATURE:
-            raise ValueError(f"{name} must be a netCDF file, got another, {str(path)!r}")
+            raise ValueError(
+                f"{name} must be a netCDF file, got another kind of file, {str(path)!r}"
+            )
 
 
 def load(path: str | PathLike[str]) -> Container:
@@ -240,18 +242,18 @@ def _group_dataset(
             raise ValueError(f"{name} must have the dimensions {names}, got shape {array.shape}")
         if len(set(names)) < len(names):
             raise ValueError(
-                f"{name} must have dimensions of different names, got {names}: rename the plate"
+                f"{name} must have dimensions with distinct names, got {names}: rename the plate"
             )
         if variable_name(name) in data:
             raise ValueError(
-                f"variables must have different names, got {variable_name(name)!r} twice once "
-                "slashes are dots: rename a site"
+                f"variables must have distinct names, got {variable_name(name)!r} twice after "
+                "slashes become dots: rename a site"
             )
         data[variable_name(name)] = (names, array)
     used = {dim for names, _ in data.values() for dim in names}
     if clash := sorted(used & set(data)):
         raise ValueError(
-            f"variables must not have the names of dimensions, got {clash}: rename these sites"
+            f"variables must not share names with dimensions, got {clash}: rename these sites"
         )
     dataset = xarray.Dataset(data)
     labels = {variable_name(dim): label for dim, label in coords.items()}

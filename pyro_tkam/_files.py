@@ -53,7 +53,7 @@ def disk_errors_named(path: Path) -> Iterator[None]:
         cause = _disk_error(error)
         if cause is None:
             raise
-        named = OSError(f"{path} could not be written, and its old content is unchanged: {cause}")
+        named = OSError(f"{path} could not be written; its previous content is unchanged: {cause}")
         named.errno = error.errno if isinstance(error, OSError) else None
         raise named from error
 
@@ -80,12 +80,12 @@ def archive_fault(path: Path) -> str | None:
             broken = records.testzip()
     # The last two for records that seem encrypted or of a future format.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError):
-        return "it is not whole"
+        return "it is incomplete"
     except OSError as error:
         if error.errno != errno.EINVAL:  # a place before the file's start
             raise
-        return "it is not whole"
-    return None if broken is None else f"its record {broken} is not as it was written"
+        return "it is incomplete"
+    return None if broken is None else f"its record {broken} is corrupted"
 
 
 def _disk_error(error: BaseException | None) -> str | None:

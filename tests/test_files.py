@@ -49,7 +49,7 @@ def as_numpy_does():
 
 @pytest.mark.parametrize("fail", [as_torch_does, as_numpy_does])
 def test_a_full_disk_is_named_however_it_is_told(tmp_path, fail):
-    message = "file could not be written, and its old content is unchanged: No space left"
+    message = "file could not be written; its previous content is unchanged: No space left"
     with pytest.raises(OSError, match=message), disk_errors_named(tmp_path / "file"):
         fail()
 
@@ -81,7 +81,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_last_one(tmp_path):
         [sys.executable, "-c", WRITE, path], capture_output=True, text=True, timeout=120
     )
     assert done.stdout.startswith(
-        f"{path} could not be written, and its old content is unchanged: "
+        f"{path} could not be written; its previous content is unchanged: "
     ), done
     assert len(done.stdout.splitlines()) == 1
     assert list(tmp_path.iterdir()) == [path]

@@ -111,7 +111,7 @@ def _chains(
     evidence: Evidence | None,
 ) -> Container:
     if not result._samples:
-        raise RuntimeError("run() must be called before there are results")
+        raise RuntimeError("run() must be called first: there are no results yet")
     groups: dict[str, Group] = {
         "posterior": result.get_samples(group_by_chain=True),
         "sample_stats": sample_stats,
@@ -125,7 +125,7 @@ def _chains(
 @_convert.register
 def _evidence(result: Evidence, *, evidence: Evidence | None = None) -> Container:
     if evidence is not None:
-        raise ValueError("evidence must be None for a result that is an evidence itself, got one")
+        raise ValueError("evidence must be None for a result that is itself an Evidence, got one")
     if result.per_datum is None or result.per_datum_standard_error is None:
         return from_groups({}, attrs=_attributes(result))
     groups = {

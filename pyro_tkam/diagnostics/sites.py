@@ -178,7 +178,7 @@ def _start(site: Site) -> Tensor:
 
 def _left_out(why: str) -> dict[str, Tensor]:
     warnings.warn(
-        f"log_likelihood is left out, so that loo and compare won't work: {why}", stacklevel=2
+        f"log_likelihood is left out, so loo and compare will not work: {why}", stacklevel=2
     )
     return {}
 

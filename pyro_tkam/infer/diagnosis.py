@@ -83,7 +83,7 @@ class TemperedRun:
         half = self.by_chain.shape[1] // 2
         if half < 2:
             raise ValueError(
-                f"num_samples must be at least 4 in a chain for R-hat, got {self.by_chain.shape[1]}"
+                f"num_samples must be at least 4 per chain for R-hat, got {self.by_chain.shape[1]}"
             )
         halves = torch.cat([self.by_chain[:, :half], self.by_chain[:, -half:]])
         varies = halves.flatten(0, 1).var(0) > 0
@@ -207,8 +207,8 @@ def boundary_stuck_chains(run: TemperedRun) -> Finding | None:
         return None
     where = _rung(run, stuck.sum(0))
     seen = (
-        f"{int(stuck.flatten(1).any(1).sum())} of {len(stuck)} chains hardly move, most at "
-        f"{where}, as at a boundary"
+        f"{int(stuck.flatten(1).any(1).sum())} of {len(stuck)} chains barely move, most of "
+        f"them at {where}, as at a boundary"
     )
     advice = (
         "check whether they sit at a boundary of the support; use a smaller step size or other "
@@ -246,7 +246,7 @@ def tempering_verdict(run: TemperedRun) -> Verdict:
     """
     num_chains, num_draws = run.by_chain.shape[:2]
     if num_draws < FEWEST_DRAWS * (1 if num_chains > 1 else 2):
-        seen = f"{num_draws} draws in a chain are too few to diagnose"
+        seen = f"{num_draws} draws per chain are too few to diagnose"
         return Verdict((Finding("too few draws", seen, "raise num_samples"),))
     findings = tuple(finding for check in CHECKS if (finding := check(run)) is not None)
     measures = {
@@ -292,7 +292,7 @@ def bridge_verdict(bridge: CrossBridge, dim: int) -> Verdict:
     if (sigmas > HALVES_SIGMAS).any():
         worst = int(sigmas.argmax())
         seen = (
-            f"the halves of the draws give evidences that differ by {sigmas.max():.1f} of their "
+            f"the halves of the draws give log evidences that differ by {sigmas.max():.1f} "
             f"standard errors ({(first - second).abs().flatten()[worst]:.2g} nats)"
         )
         advice = "run longer, with more chains"
@@ -300,8 +300,8 @@ def bridge_verdict(bridge: CrossBridge, dim: int) -> Verdict:
     terms = bridge.effective_terms.min().item()
     if terms < TERMS_LIMIT:
         seen = (
-            f"a sum of the bridge has {terms:.0f} effective terms, below {TERMS_LIMIT:.0f}: the "
-            "normal distributions fitted to the draws overlap them too little"
+            f"a sum of the bridge has {terms:.0f} effective terms, below {TERMS_LIMIT:.0f}: "
+            "the normal distributions fitted to the draws overlap too little with them"
         )
         findings.append(Finding("little overlap", seen, "run longer, or use other coordinates"))
     fewest = bridge.effective_draws.min().item()
@@ -389,7 +389,7 @@ def score_verdict(positions: Tensor, gradient: Tensor, names: Sequence[str]) -> 
                 f"the density's gradient shows that the draws of {names[where]!r} are {what} by "
                 f"{off.max():.2g} standard deviations"
             )
-            advice = "check that model, arguments and data are those that were sampled"
+            advice = "check that the model, arguments and data are the ones that were sampled"
             finding = Finding("draws of another posterior", seen, advice)
     measures = {"draws off, in standard deviations": worst}
     return Verdict(() if finding is None else (finding,), measures)

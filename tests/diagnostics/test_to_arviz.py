@@ -388,7 +388,7 @@ def test_an_evidence_converts(tmp_path):
     assert container["evidence"]["log_evidence"].values.tolist() == [-1.0, -2.0]
     np.testing.assert_allclose(container["evidence"]["standard_error"], errors)
     with pytest.raises(
-        ValueError, match="evidence must be None for a result that is an evidence itself, got one"
+        ValueError, match="evidence must be None for a result that is itself an Evidence, got one"
     ):
         to_arviz(evidence, evidence=evidence)
 
@@ -562,7 +562,7 @@ def test_sites_named_like_dimensions_are_refused_by_name(name):
     run = VectorizedMCMC(MALA(model), num_samples=8, num_chains=2, disable_progbar=True)
     with untrusted():
         run.run()
-    with pytest.raises(ValueError, match=rf"names of dimensions, got \['{name}'\]"):
+    with pytest.raises(ValueError, match=rf"names with dimensions, got \['{name}'\]"):
         to_arviz(run)
 
 
@@ -575,5 +575,5 @@ def test_plates_named_like_dimensions_are_refused_by_name():
     run = VectorizedMCMC(MALA(model), num_samples=8, num_chains=2, disable_progbar=True)
     with untrusted():
         run.run()
-    with pytest.raises(ValueError, match="dimensions of different names"):
+    with pytest.raises(ValueError, match="dimensions with distinct names"):
         to_arviz(run)

@@ -176,7 +176,7 @@ def test_objectives_are_those_of_all_data_together(name: str, objective: str) ->
     coupling = COUPLINGS[name]
     make, guided = OBJECTIVES[objective]
     if objective == "WakeSleepMLE" and coupling.has_factor:
-        with pytest.raises(ValueError, match="names of its observed sites"):
+        with pytest.raises(ValueError, match="named after its observed sites"):
             make().loss(coupling.model, coupling.guide, Y)
         return
     values, slopes = [], []

@@ -189,7 +189,7 @@ PLACES = {
     "heavy-tailed weights": f"between t = 0 and {BETAS[1]:.3g}",
     "non-stationary rung": f"at t = {BETAS[4]:.3g}",
     "chains in disagreement": "at t = 1",
-    "boundary-stuck chains": "1 of 8 chains hardly move, most at t = 1",
+    "boundary-stuck chains": "1 of 8 chains barely move, most of them at t = 1",
     "too few draws": f"at t = {BETAS[5]:.3g}",
 }
 
@@ -238,7 +238,7 @@ def test_a_single_healthy_chain_is_silent():
 
 def test_r_hat_needs_draws():
     with pytest.raises(
-        ValueError, match="num_samples must be at least 4 in a chain for R-hat, got 3"
+        ValueError, match="num_samples must be at least 4 per chain for R-hat, got 3"
     ):
         _ = exact_run(0, draws=3).rhat
 

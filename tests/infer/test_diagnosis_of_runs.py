@@ -126,7 +126,7 @@ def test_runs_too_short_to_diagnose_are_flagged(chains, draws):
         MALA(displaced), schedule=ENDS, num_samples=draws, warmup_steps=100, num_chains=chains
     )
     assert verdict.names == {"too few draws"}
-    assert f"{draws} draws in a chain are too few" in str(verdict)
+    assert f"{draws} draws per chain are too few" in str(verdict)
 
 
 @pytest.mark.parametrize(("chains", "draws"), [(1, 32), (2, 16)])
@@ -159,7 +159,7 @@ def test_a_chain_frozen_at_a_bound():
         num_chains=32,
     )
     text = seen(verdict, "boundary-stuck chains")
-    assert "of 32 chains hardly move, most at t = 1" in text
+    assert "of 32 chains barely move, most of them at t = 1" in text
     assert 1 <= int(text.split()[0]) < 16
 
 

@@ -136,7 +136,7 @@ NAN = torch.where(torch.arange(6) == 2, torch.nan, Y)
 #: A model, its arguments, and what is said of them.
 DATA = {
     "a column for a row": (line, (X, Y[:, None]), r"have .*\(6,\), got \(6, 1\) at site 'y'"),
-    "fewer data": (line, (X, Y[:3]), r"have data of .*\(6,\), got \(3,\) at site 'y'"),
+    "fewer data": (line, (X, Y[:3]), r"have data with .*\(6,\), got \(3,\) at site 'y'"),
     "no data": (line, (X[:0], Y[:0]), "have data, got a plate of size zero"),
     "a NaN": (line, (X, NAN), "have finite data, got a NaN .*'y'"),
     "an infinity": (line, (X, NAN.nan_to_num(math.inf)), "have finite data, got .*'y'"),
@@ -153,7 +153,7 @@ DATA = {
     "half precision": (
         line,
         (X.half(), Y.half()),
-        "have data of single or double precision, got float16",
+        "have data in single or double precision, got float16",
     ),
     "whole numbers for a Bernoulli": (
         binary,
@@ -303,11 +303,11 @@ def narrow(x, y):
 
 
 GUIDES = {
-    "lacks a site": (without, r"guide must draw every latent site, got none .*\['slope'\]"),
-    "draws another": (further, r"guide must draw the latent sites .*, got \['other'\] too"),
+    "lacks a site": (without, r"guide must draw every latent site, got no draw .*\['slope'\]"),
+    "draws another": (further, r"guide must draw only the latent sites .*, got \['other'\] too"),
     "is too narrow": (
         narrow,
-        r"guide must draw all values of .slope. .*, got Interval",
+        r"guide must be able to draw every value of .slope. .*, got Interval",
     ),
     "needs others": (lambda x: None, r"guide must run on its arguments, .*, got TypeError"),
 }
@@ -387,7 +387,7 @@ OPTIONS = {
     "the kernel of another model": (
         lambda: log_evidence(line, X, Y, kernel=MALA(another)),
         ValueError,
-        "kernel must be made from the model .*line.*, got one of .*another",
+        "kernel must be made from the model .*line.*, got one made from .*another",
     ),
     "a guide that is none": (
         lambda: log_evidence(line, X, Y, guide="g"),
@@ -412,17 +412,17 @@ OPTIONS = {
     "more steps than memory": (
         too_many_draws,
         MemoryError,
-        "num_samples must be small enough for the memory, got 1000000000000000",
+        "num_samples must be small enough to fit in memory, got 1000000000000000",
     ),
     "draws to keep of another site": (
         lambda: mcmc(save_params=["zz"]).run(X, Y),
         ValueError,
-        r"save_params must be of the sites \['slope'\], got \['zz'\]",
+        r"save_params must be among the sites \['slope'\], got \['zz'\]",
     ),
     "a transform of another site": (
         lambda: mcmc(transforms={"zz": ExpTransform()}).run(X, Y),
         ValueError,
-        r"transforms must be of the sites \['slope'\], got \['zz'\]",
+        r"transforms must be among the sites \['slope'\], got \['zz'\]",
     ),
     "initial lists": (
         lambda: mcmc(initial_params={"slope": [0.0, 0.0]}),
@@ -452,17 +452,17 @@ OPTIONS = {
     "samples before a run": (
         lambda: mcmc().get_samples(),
         RuntimeError,
-        r"run\(\) must be called before there are draws",
+        r"run\(\) must be called first: there are no draws yet",
     ),
     "a summary before a run": (
         lambda: mcmc().summary(),
         RuntimeError,
-        r"run\(\) must be called before there are draws",
+        r"run\(\) must be called first: there are no draws yet",
     ),
     "diagnostics before a run": (
         lambda: mcmc().diagnostics(),
         RuntimeError,
-        r"run\(\) must be called before there are draws",
+        r"run\(\) must be called first: there are no draws yet",
     ),
     "an empty state": (
         lambda: mcmc().resume({}),
@@ -472,22 +472,22 @@ OPTIONS = {
     "the state of another kernel": (
         lambda: resumed(kernel=AutoMALA),
         ValueError,
-        "state must be of the kernel AutoMALA, got one of MALA",
+        "state must come from the kernel AutoMALA, got one from MALA",
     ),
     "the state of a model with other sites": (
         lambda: resumed(model=vector),
         ValueError,
-        r"state must be of a model with the sites .*\[3\].*, got .*\[\]",
+        r"state must come from a model with the sites .*\[3\].*, got .*\[\]",
     ),
     "the state of another model": (
         lambda: resumed(model=another),
         ValueError,
-        "state must be of the same model and data, got a log density of",
+        "state must come from the same model and data, got a log density of",
     ),
     "the state of other data": (
         lambda: resumed(X, Y + 1),
         ValueError,
-        "state must be of the same model and data, got a log density of",
+        "state must come from the same model and data, got a log density of",
     ),
 }
 

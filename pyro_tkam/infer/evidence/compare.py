@@ -115,9 +115,7 @@ def _prior(
         )
     proper = all(value >= 0 for value in given.values())
     if not proper or not abs(sum(given.values()) - 1) <= SUM_TOLERANCE:
-        raise ValueError(
-            f"prior_probabilities must be at least 0 and have the sum 1, got {dict(given)}"
-        )
+        raise ValueError(f"prior_probabilities must be nonnegative and sum to 1, got {dict(given)}")
     return given
 
 
@@ -136,8 +134,9 @@ def _warn(evidences: Mapping[str, Evidence]) -> None:
     if vague:
         wide = ", ".join(f"{name!r} ({width} times)" for name, width in vague.items())
         warnings.warn(
-            f"some prior is far wider than its posterior in {wide}: a Bayes factor is inversely "
-            "proportional to this width, so choose it deliberately or compare predictions",
+            f"at least one prior is far wider than its posterior in {wide}: a Bayes factor is "
+            "inversely proportional to this width, so choose it deliberately or compare "
+            "predictions",
             stacklevel=3,
         )
 
@@ -154,11 +153,13 @@ def _check(evidences: Mapping[str, Evidence]) -> None:
                 f"for {name!r}"
             )
     if len(evidences) < 2:
-        raise ValueError(f"evidences must be of two models or more, got {len(evidences)}")
+        raise ValueError(f"evidences must be for at least two models, got {len(evidences)}")
     data = {
         name: evidence.per_datum.numel()
         for name, evidence in evidences.items()
         if evidence.per_datum is not None
     }
     if len(set(data.values())) > 1:
-        raise ValueError(f"evidences must be of the same data, got these numbers of data: {data}")
+        raise ValueError(
+            f"evidences must be for the same data, got different numbers of data: {data}"
+        )

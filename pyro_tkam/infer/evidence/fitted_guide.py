@@ -60,7 +60,7 @@ def fitted_guide(
     density = ModelDensity(model, checked.args, checked.kwargs, batch_plates=())
     positions = positions_of_draws(density, samples).double()
     if not positions.isfinite().all():
-        raise ValueError("draws must have no value on the boundary of its support, got some")
+        raise ValueError("draws must have no values on the boundary of the support, got some")
     guide = AutoMultivariateNormal(model)
     with torch.no_grad(), poutine.block():
         guide(
@@ -85,6 +85,7 @@ def _check_angles(positions: Tensor, periods: Tensor | None) -> None:
     widest = (positions.flatten(0, 1).std(0) / periods).max().item()
     if widest > WIDEST:
         raise ValueError(
-            f"draws of angles must have a standard deviation of at most {WIDEST} turns, so that a "
-            f"normal does not reach around, got {widest:.2g}; bridge_evidence takes them"
+            f"draws of angles must have a standard deviation of at most {WIDEST} turns, so "
+            f"that a fitted normal does not wrap around, got {widest:.2g}; use bridge_evidence "
+            "instead"
         )

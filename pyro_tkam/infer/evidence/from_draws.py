@@ -34,7 +34,7 @@ MOST_LOST = 0.1
 LOST_LIMIT = 0.01
 SCORED_DRAWS = 1000
 FEWEST_PROPOSALS = 100
-MODES_NOTE = "bridge sampling counts the modes that the draws have found, and no others"
+MODES_NOTE = "bridge sampling counts only the modes that the draws have found"
 
 
 @in_turn
@@ -124,7 +124,7 @@ def samples_of(draws: Any) -> dict[str, Tensor]:
         samples = {name: _array(name, value) for name, value in draws.items()}
     elif hasattr(draws, "get_samples"):
         if not getattr(draws, "_samples", True):
-            raise ValueError("draws must be of a sampler that has run, got one that has not")
+            raise ValueError("draws must come from a sampler that has run, got one that has not")
         samples = draws.get_samples(group_by_chain=True)
     else:
         samples = _arviz_samples(draws)
@@ -137,7 +137,7 @@ def samples_of(draws: Any) -> dict[str, Tensor]:
         )
     (lead,) = leads
     if 0 in lead:
-        raise ValueError(f"draws must be of one chain or more, and not empty, got {lead}")
+        raise ValueError(f"draws must hold at least one chain and one draw, got {lead}")
     return samples
 
 
@@ -215,8 +215,8 @@ def _without_lost(density: ModelDensity, positions: Tensor) -> tuple[Tensor, Ten
     share = lost.double().mean((0, 1)).max().item()
     if share > MOST_LOST:
         raise ValueError(
-            f"draws must have a density, got {100 * share:.3g} % on the boundary of the support or "
-            "of zero density: are they of another model, or of other data?"
+            f"draws must have a density, got {100 * share:.3g} % on the boundary of the "
+            "support or with zero density: do they belong to another model or other data?"
         )
     first = lost.to(torch.uint8).argsort(dim=1, stable=True)
     fewest = int((~lost).sum(1).min())

@@ -202,7 +202,7 @@ class JointEvidence:
         if abs(evidence.value - other.value) > APART_SIGMAS * error:
             return None
         reach = (
-            "a mode of which the guide knows nothing may be missing, worth less than "
+            "a mode that the guide does not cover may be missing, worth less than "
             f"{APART_SIGMAS * error:.2g} nats"
         )
         verdict = evidence.verdict + Verdict(notes=(reach,))

@@ -330,7 +330,7 @@ class LocalEvidence:
         spent = f"after {self.budget.spent} of {self.budget.total} evaluations"
         if error <= self.target_se:
             return replace(
-                result, verdict=result.verdict + Verdict(notes=(f"ended by the budget {spent}",))
+                result, verdict=result.verdict + Verdict(notes=(f"stopped by the budget {spent}",))
             )
         seen = f"standard error {error:.3g} {spent}, target {self.target_se:.3g}"
         finding = Finding("target not reached", seen, "raise max_evaluations or target_se")

@@ -120,7 +120,9 @@ def log_evidence(
     given = keywords(model_kwargs)
     kernel = DEFAULT_KERNELS[method](model) if kernel is None else check_kernel(kernel)
     if kernel.model != model:  # bound methods are equal, not the same
-        raise ValueError(f"kernel must be made from the model {model}, got one of {kernel.model}")
+        raise ValueError(
+            f"kernel must be made from the model {model}, got one made from {kernel.model}"
+        )
     checked = check_model(model, args, given)
     if options.get("guide") is not None:
         check_guide(options["guide"], model, checked)

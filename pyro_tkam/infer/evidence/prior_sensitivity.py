@@ -44,8 +44,8 @@ def prior_verdict(
     if measures[WIDTH] <= VAGUE_WIDTH:
         return Verdict(measures=measures)
     note = (
-        f"the prior of {names[worst % len(names)]!r} is {measures[WIDTH]:.0f} times as wide as its "
-        "posterior: ten times that width would take 2.3 nats from the log evidence"
+        f"the prior of {names[worst % len(names)]!r} is {measures[WIDTH]:.0f} times as wide as "
+        "its posterior: a prior ten times as wide would lower the log evidence by 2.3 nats"
     )
     return Verdict(measures=measures, notes=(note,))
 

@@ -20,7 +20,7 @@ def checkpoint_file(checkpoint: Any) -> Path:
     """
     file = file_path("checkpoint", checkpoint)
     if not file.parent.is_dir():
-        raise ValueError(f"checkpoint must be in a folder that exists, got {checkpoint}")
+        raise ValueError(f"checkpoint must be in an existing folder, got {checkpoint}")
     if file.is_dir():
         raise ValueError(f"checkpoint must be a file, got the folder {checkpoint}")
     return file
@@ -44,8 +44,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if fault := archive_fault(path):
         raise ValueError(
-            f"checkpoint must be a file that a run wrote, got {path}: {fault}; remove it to begin "
-            "anew"
+            f"checkpoint must be a file that a run wrote, got {path}: {fault}; remove it to "
+            "start over"
         )
     state: dict[str, Any] = torch.load(path, weights_only=True)
     return state

@@ -73,7 +73,7 @@ def find_finite(density: Startable, draw: Callable[[], AnyDraws]) -> tuple[AnyDr
         missing = missing[: len(found)]
         draws = draws.put(missing, others.take(found))
         point = point.put(missing, there.take(found))
-    complaint = f"model must have a finite start, got none in {MAX_TRIES} tries:"
+    complaint = f"model must have a finite density at some start, got none in {MAX_TRIES} tries:"
     return draws, checked_start(density, draws.position, complaint)
 
 
@@ -88,7 +88,7 @@ def given_start(density: Density, params: Mapping[str, Tensor], num: int) -> Poi
     check_params(density.layout, params, (num,))
     position = density.layout.flatten({name: value.detach() for name, value in params.items()}, 1)
     return checked_start(
-        density, position, "initial_params must have a finite density, got some where"
+        density, position, "initial_params must have a finite density, got one where"
     )
 
 

@@ -160,7 +160,7 @@ def chain_verdict(run: ChainRun) -> Verdict:
     """
     length = run.draws.shape[1]
     if length < FEWEST_DRAWS:
-        seen = f"{length} draws in a chain are too few to diagnose"
+        seen = f"{length} draws per chain are too few to diagnose"
         return Verdict((Finding("too few draws", seen, "raise num_samples"),))
     checks = (_disagreement, _frozen, _stray, _few, _energy, _diverging, _failed, _capped, _growing)
     findings = tuple(each for check in checks if (each := check(run)) is not None)
@@ -177,7 +177,9 @@ def prior_notes(density: Density) -> Verdict:
     if not (isinstance(density, ModelDensity) and density.is_of_prior):
         return Verdict()
     return Verdict(
-        notes=("draws of the prior, as no site is observed: if the model takes data, pass them",)
+        notes=(
+            "draws of the prior, because no site is observed: if the model takes data, pass them",
+        )
     )
 
 

@@ -149,7 +149,7 @@ class BatchRun(ABC):
     def state(self) -> dict[str, Any]:
         """All that :meth:`resume` needs: numbers, strings and tensors, fit for ``torch.save``."""
         if not self._rng:
-            raise RuntimeError("run() must be called before there is a state")
+            raise RuntimeError("run() must be called first: there is no state yet")
         return {
             **self._identity,
             "steps": self._done,
@@ -179,12 +179,12 @@ class BatchRun(ABC):
             raise ValueError(f"state must have the entries {sorted(STATE_ENTRIES)}, got {got}")
         if not isinstance(state["chains"], Mapping) or state["chains"].keys() != self.entries:
             raise ValueError(
-                f"state must be of a {type(self).__name__}, which has the entries "
+                f"state must come from a {type(self).__name__}, which has the entries "
                 f"{sorted(self.entries)}, got {sorted(state['chains'])}"
             )
         if state["kernel"] != type(self.kernel).__name__:
             raise ValueError(
-                f"state must be of the kernel {type(self.kernel).__name__}, got one of "
+                f"state must come from the kernel {type(self.kernel).__name__}, got one from "
                 f"{state['kernel']}"
             )
         for name in ("warmup_steps", "num_chains", *self.settings):
@@ -237,13 +237,14 @@ class BatchRun(ABC):
         own = self._identity
         if state["sites"] != own["sites"]:
             raise ValueError(
-                f"state must be of a model with the sites {own['sites']}, got {state['sites']}"
+                f"state must come from a model with the sites {own['sites']}, got {state['sites']}"
             )
         saved = state["log_density"].to(own["log_density"])
         if not torch.allclose(saved, own["log_density"], rtol=1e-4, atol=1e-3, equal_nan=True):
             raise ValueError(
-                "state must be of the same model and data, got a log density of "
-                f"{float(saved.sum()):.6g} where this run has {float(own['log_density'].sum()):.6g}"
+                "state must come from the same model and data, got a log density of "
+                f"{float(saved.sum()):.6g} where this run has "
+                f"{float(own['log_density'].sum()):.6g}"
             )
         self._load(state["chains"])
         self._done = state["steps"]

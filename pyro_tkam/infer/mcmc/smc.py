@@ -288,7 +288,7 @@ class SMC(BatchRun):
 
     def _finished(self, name: str) -> Tensor:
         if self.num_draws < self.num_samples:
-            raise RuntimeError("run() must be called before there are results")
+            raise RuntimeError("run() must be called first: there are no results yet")
         return self._records[name]
 
     def _fewest_ancestors(self) -> int:

@@ -128,7 +128,7 @@ class TemperedEnsemble:
     def state(self) -> EnsembleState:
         """Where it is."""
         if self._state is None:
-            raise RuntimeError("rung() must be called before there is a state")
+            raise RuntimeError("rung() must be called first: there is no state yet")
         return self._state
 
     @property
@@ -159,8 +159,8 @@ class TemperedEnsemble:
         state = self._state
         if state.rungs == MOST_RUNGS:
             raise ValueError(
-                f"model must have a posterior that {MOST_RUNGS} tempered steps reach from its "
-                f"prior, got stuck at t = {state.t.min():.3g}; use narrower priors"
+                f"model must have a posterior that {MOST_RUNGS} tempered steps from its prior "
+                f"can reach, got stuck at t = {state.t.min():.3g}; use narrower priors"
             )
         if self.schedule is None:
             t = next_temperature(state.rest, state.t, self.ess_threshold)

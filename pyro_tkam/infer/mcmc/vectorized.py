@@ -168,7 +168,7 @@ class VectorizedMCMC(BatchRun):
         for name, given in (("initial_params", initial_params), ("transforms", transforms)):
             if standard_normal and given is not None:
                 raise ValueError(
-                    f"standard_normal must be False or None with {name}, which are of "
+                    f"standard_normal must be False or None with {name}, which refer to "
                     "unconstrained coordinates, got True"
                 )
         if initial_params is not None:
@@ -311,11 +311,11 @@ class VectorizedMCMC(BatchRun):
         sites = sorted(density.layout.sites)
         for name, given in (("save_params", self.save_params), ("transforms", self.transforms)):
             if unknown := [site for site in given or () if site not in sites]:
-                raise ValueError(f"{name} must be of the sites {sites}, got {unknown}")
+                raise ValueError(f"{name} must be among the sites {sites}, got {unknown}")
 
     def _drawn(self) -> dict[str, Tensor]:
         if not self._samples:
-            raise RuntimeError("run() must be called before there are draws")
+            raise RuntimeError("run() must be called first: there are no draws yet")
         return self._samples
 
     def _sampled(self) -> Sampled:
@@ -383,8 +383,8 @@ class VectorizedMCMC(BatchRun):
         for name in ("hook_fn", "transforms"):
             if getattr(self, name) is not None:
                 raise ValueError(
-                    "state must be of a run that stays in unconstrained coordinates, as "
-                    f"{name} is of these, got one that has changed them"
+                    f"state must come from a run in unconstrained coordinates, to which {name} "
+                    "refers, got one that has changed its coordinates"
                 )
 
     def _in_normal(self) -> ModelDensity:
@@ -489,7 +489,7 @@ class VectorizedMCMC(BatchRun):
 
     def _chain_run(self) -> ChainRun:
         if not self._samples:
-            raise RuntimeError("run() must be called before there are results")
+            raise RuntimeError("run() must be called first: there are no results yet")
         stats = self.sample_stats
         adaptation = self._moving.adaptation
         growth = adaptation.growth if isinstance(adaptation, EnsembleAdaptation) else None

@@ -85,7 +85,7 @@ def told_of(
         if "size cannot be zero" not in str(error):
             raise
         raise ValueError(
-            f"{name} must have data, got a plate of size zero: they are empty or all masked"
+            f"{name} must have data, got a plate of size zero: the data are empty or all masked"
         ) from error
     except RAISED_BY_CODE as error:
         if is_out_of_memory(error) or _is_told(error):

@@ -74,7 +74,7 @@ def telling_memory(name: str, number: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise MemoryError(
-            f"{name} must be small enough for the memory, got {number}: {_first_line(error)}"
+            f"{name} must be small enough to fit in memory, got {number}: {_first_line(error)}"
         ) from error
 
 

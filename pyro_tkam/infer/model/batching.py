@@ -201,8 +201,8 @@ def choose_runner(
         return LoopRunner(terms)
     if not _agree(terms.one(position[0]), again):
         raise ValueError(
-            "model gives another log density at the same values of its latent sites; "
-            "it must not draw random numbers outside pyro.sample"
+            "model gives a different log density at the same values of its latent sites; it "
+            "must not draw random numbers outside pyro.sample"
         )
     # The first run's values don't survive rounding in the coordinates, as near a support's bound.
     return _agreeing(terms, preferred, position, again, keep) or LoopRunner(terms)

@@ -168,7 +168,7 @@ class TracedFunction:
                     if _is_right(wrap(direct(traced).forward), *known):
                         self._keep(traced, wrap)
                         return
-            self.failure = "the recorded operations give other values than the function"
+            self.failure = "the recorded operations give different values from the function"
         except RAISED_BY_CODE as error:
             if is_out_of_memory(error):
                 raise

@@ -265,8 +265,8 @@ class ModelDensity:
         refused = [name for name in wanted or () if name not in taken]
         if refused:
             raise ValueError(
-                "batch_plates must name plates that hold every site and couple no data, got "
-                f"{refused}; plates that hold every site: "
+                "batch_plates must name plates that hold every site and do not couple data, "
+                f"got {refused}; plates that hold every site: "
                 f"{sorted(common_plates(self.structure.plain))}"
             )
 
@@ -606,7 +606,7 @@ class ModelDensity:
         if not bad:
             return "the gradient is not finite"
         if bad[0] not in self.terms.prior_names and (terms[bad[0]] < torch.inf).all():
-            return f"the likelihood is zero: site {bad[0]!r} is not finite but -inf"
+            return f"the likelihood is zero: the log density of site {bad[0]!r} is -inf"
         return f"site {bad[0]!r} is not finite"
 
     def _only_latent_prior(self) -> bool:

@@ -135,9 +135,9 @@ def refuse_coupled(model: Any, names: Sequence[str]) -> NoReturn:
     """Raise for plates that couple their data; name batch normalization, if it does."""
     norms = _batch_norms(model)
     cause = (
-        f"by batch normalization in {norms[0]!r}, which eval() or batch_norm=False ends"
+        f"by batch normalization in {norms[0]!r}; call eval() or pass batch_norm=False"
         if norms
-        else "so that none has an evidence or chains of its own"
+        else "so that no datum has its own evidence or chains"
     )
     raise ValueError(
         f"model must have independent data in its plates, got {list(names)}, which couples its "
@@ -334,7 +334,7 @@ def draw_from_guide(
     messenger = _DrawParticles(num, structure.particle_dim, (), reparameterized)
     drawn = _trace(guide, messenger, args, kwargs)
     if lacking := [name for name in names if name not in drawn.nodes]:
-        raise ValueError(f"guide must draw every latent site, got none of the sites {lacking}")
+        raise ValueError(f"guide must draw every latent site, got no draw of the sites {lacking}")
     return tuple(drawn.nodes[name]["value"] for name in names), total_log_density(
         drawn, structure, latent=True
     )

@@ -60,8 +60,8 @@ class CoupledDataError(ValueError):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(
-            f"model: its plates {list(names)} couple their data, which showed only at draws of "
-            "this run; pass batch_plates=() to the kernel to sample all data jointly"
+            f"model: its plates {list(names)} couple their data, which showed only during this "
+            "run; pass batch_plates=() to the kernel to sample all data jointly"
         )
         self.names = list(names)
 

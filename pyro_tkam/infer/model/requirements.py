@@ -149,7 +149,7 @@ def check_batch(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     """
     if check_data(model, args, kwargs).converted:
         raise TypeError(
-            "model must be given tensors, as torch.as_tensor makes them, got "
+            "model must be given tensors (use torch.as_tensor), got "
             f"{described(model, args, kwargs)}"
         )
 
@@ -176,12 +176,14 @@ def check_guide(guide: Any, model: Model, checked: Checked) -> None:
         own = {name: site for name, site in sample_sites(drawn) if not site["is_observed"]}
         latent = {n: site for n, site in sample_sites(checked.trace) if not site["is_observed"]}
         if lacking := [name for name in latent if name not in own]:
-            raise ValueError(f"guide must draw every latent site, got none of the sites {lacking}")
+            raise ValueError(
+                f"guide must draw every latent site, got no draw of the sites {lacking}"
+            )
         other = [name for name in own if name not in latent and not _is_auxiliary(own[name])]
         if other:
             raise ValueError(
-                f"guide must draw the latent sites {list(latent)} of the model alone, got {other} "
-                'too; mark them by infer={"is_auxiliary": True} if they belong to these'
+                f"guide must draw only the latent sites {list(latent)} of the model, got {other} "
+                'too; if these are auxiliary, mark them with infer={"is_auxiliary": True}'
             )
         _refuse_without_density(own, list(latent))
         for name, site in latent.items():
@@ -255,7 +257,7 @@ def _refuse_data(name: str, site: Site, spreads: bool) -> None:
         )
     if value.dtype in _HALF:
         raise ValueError(
-            "model must have data of single or double precision, got "
+            "model must have data in single or double precision, got "
             f"{str(value.dtype).removeprefix('torch.')} at the observed site {name!r}"
         )
 
@@ -291,7 +293,7 @@ def _refuse_spread(name: str, site: Site, value: Tensor) -> None:
     fn = site["fn"]
     batch = value.shape[: value.dim() - fn.event_dim]
     grammar = (
-        "model must have data of the batch shape of their distribution, "
+        "model must have data with the batch shape of their distribution, "
         f"{tuple(fn.batch_shape)}, got {tuple(batch)} at site {name!r}"
     )
     try:
@@ -302,7 +304,7 @@ def _refuse_spread(name: str, site: Site, value: Tensor) -> None:
     sizes = (1,) * (len(together) - len(batch)) + batch
     repeated = {dim for dim in range(-len(together), 0) if sizes[dim] == 1 < together[dim]}
     if together not in (batch, fn.batch_shape) or not repeated <= plates:
-        raise ValueError(f"{grammar}: as they are, they would count as {tuple(together)} data")
+        raise ValueError(f"{grammar}: they would broadcast to {tuple(together)} data")
 
 
 def _refuse_outside(model: Model, checked: Checked, name: str, site: Site) -> None:
@@ -316,8 +318,8 @@ def _refuse_outside(model: Model, checked: Checked, name: str, site: Site) -> No
     again = _run(model, checked.args, checked.kwargs, again=True).trace.nodes.get(name)
     if again is not None and _are_equal(fn.support, again["fn"].support):
         raise ValueError(
-            f"model must have data in the support of their distribution, {fn.support}, got a datum "
-            f"outside at the observed site {name!r}"
+            f"model must have data in the support of their distribution, {fn.support}, got a "
+            f"datum outside it at the observed site {name!r}"
         )
 
 
@@ -344,8 +346,8 @@ def _refuse_without_density(own: dict[str, Site], latent: list[str]) -> None:
         )
     if changed := [name for name, site in own.items() if not _has_own_density(site)]:
         raise ValueError(
-            f"guide must have neither scale nor mask, got one at {changed}: its density would not "
-            "be that of its draws"
+            f"guide must have neither scale nor mask, got one at {changed}: its density would "
+            "differ from that of its draws"
         )
 
 
@@ -372,9 +374,9 @@ def _refuse_narrow(model: Model, checked: Checked, name: str, site: Site, own: S
             joint = poutine.trace(at_value).get_trace(*checked.args, **checked.kwargs)
             if joint.log_prob_sum() > -torch.inf:
                 raise ValueError(
-                    f"guide must draw all values of {name!r} that have a density, in "
-                    f"{fn.support}, got {proposal.support}, which "
-                    f"{len(missed)} of {_GUIDE_TRIALS} prior draws are not in"
+                    f"guide must be able to draw every value of {name!r} that has a density, "
+                    f"in {fn.support}, got {proposal.support}, which misses {len(missed)} of "
+                    f"{_GUIDE_TRIALS} prior draws"
                 )
 
 
@@ -412,9 +414,9 @@ def _refuse_without_normalizer(hidden: list[tuple[str, Site]]) -> None:
         )
     if scaled := [name for name, site in hidden if (torch.as_tensor(site["scale"]) != 1).any()]:
         raise ValueError(
-            f"model must have priors without scale, got sites {scaled} scaled by a mini-batch (or "
-            "by poutine.scale): they are not normalized, so the evidence is undefined; call it "
-            "with all data, or without size"
+            f"model must have priors without scale, got sites {scaled} scaled by a mini-batch "
+            "(or by poutine.scale): they are not normalized, so the evidence is undefined; "
+            "pass all data, or leave out size"
         )
 
 

@@ -339,8 +339,8 @@ def _is_enumerated(name: str, site: Site) -> bool:
     if fn.support.is_discrete:
         raise ValueError(
             f"model must have discrete sites with a finite support to enumerate, got {name!r} "
-            f"({type(fn).__name__}); sum it out of the model, observe it, use importance sampling, "
-            "or, for a Poisson or Geometric, put InverseTransformReparam on it"
+            f"({type(fn).__name__}); sum it out of the model, observe it, use importance "
+            "sampling, or, for a Poisson or Geometric, apply InverseTransformReparam"
         )
     return False
 

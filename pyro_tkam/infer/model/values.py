@@ -41,7 +41,7 @@ def positions_of_values(terms: ModelTerms, values: Mapping[str, Tensor]) -> Tens
         if values[name].shape[1:] != expected.shape:
             raise ValueError(
                 f"draws of {name!r} must have the shape {tuple(expected.shape)} of the model's "
-                f"site, got {tuple(values[name].shape[1:])}: are they of another model?"
+                f"site, got {tuple(values[name].shape[1:])}: do they come from another model?"
             )
         own[name] = values[name].to(expected)
 

@@ -169,7 +169,9 @@ class ChainMLE(MaximumLikelihood):
     ) -> tuple[PosteriorDraws, Values]:
         """Run the chains and return where they end, also as values of the latent sites."""
         if guide is not None and not self.takes_guide:
-            raise ValueError(f"guide must be None, as chains start from the prior, got {guide!r}")
+            raise ValueError(
+                f"guide must be None, because chains start from the prior, got {guide!r}"
+            )
         if guide is not None and self.persistent:
             raise ValueError(
                 "persistent must be False with a guide, from which chains start each time, got True"
@@ -229,13 +231,14 @@ class ChainMLE(MaximumLikelihood):
         """Return where chains start: at draws from the prior, or where persistent ones ended."""
         if self.persistent and bound.is_mini_batch:
             raise ValueError(
-                "persistent must be False for mini-batches, as chains belong to data, got True"
+                "persistent must be False for mini-batches, because each chain belongs to one "
+                "datum, got True"
             )
         if not self.persistent or self._last is None:
             return drawn
         if self._last.shape != drawn.shape:
             raise ValueError(
-                "persistent must be False where the number of data changes, got chains of shape "
+                "persistent must be False if the number of data changes, got chains of shape "
                 f"{tuple(self._last.shape)} for data that need {tuple(drawn.shape)}"
             )
         return self._last.to(drawn)
@@ -292,13 +295,15 @@ def _configured(kernel: KernelFactory | LangevinKernel, options: dict[str, Any])
     if isinstance(kernel, LangevinKernel):
         if options:
             raise ValueError(
-                f"options must be given to the kernel's class, got {sorted(options)} beside a "
-                "kernel that is made"
+                f"options must be passed to the kernel itself, got {sorted(options)} with a "
+                "kernel instance"
             )
         return kernel
     made = kernel(_no_model, **options) if _makes(kernel, options) else None
     if not isinstance(made, LangevinKernel):
-        raise TypeError(f"kernel must be ULA, MALA, AutoMALA or one that is made, got {kernel!r}")
+        raise TypeError(
+            f"kernel must be ULA, MALA, AutoMALA or an instance of one of them, got {kernel!r}"
+        )
     return made
 
 

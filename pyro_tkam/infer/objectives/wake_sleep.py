@@ -82,7 +82,7 @@ def dream(
         bound.arguments[name] = value
     if data:
         raise ValueError(
-            f"model must have arguments with names of its observed sites, {sorted(data)}, got none"
+            f"model must have arguments named after its observed sites, {sorted(data)}, got none"
         )
     values = {
         name: site["value"].unsqueeze(0)
@@ -115,8 +115,8 @@ def _hidden(name: str, site: Site, data: Tensor) -> Tensor:
     drawn: Tensor = site["value"]
     if drawn.shape != data.shape:
         raise ValueError(
-            f"model must have observed sites of the shape of their arguments, got {name!r} of "
-            f"shape {tuple(drawn.shape)} and its argument of {tuple(data.shape)}"
+            f"model must have observed sites with the shapes of their arguments, got {name!r} "
+            f"of shape {tuple(drawn.shape)} and its argument of {tuple(data.shape)}"
         )
     if not isinstance(site["mask"], Tensor):
         return drawn

@@ -49,7 +49,7 @@ class Budget:
         if self.left < evaluations:
             needed = self.spent + self.kept + evaluations
             raise BudgetSpentError(
-                f"max_evaluations must be over {needed} for this model, got {self.total}"
+                f"max_evaluations must be greater than {needed} for this model, got {self.total}"
             )
 
     def affords(self, wanted: int, *, each: float = 1, share: float = 1.0) -> int:

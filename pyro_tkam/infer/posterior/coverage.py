@@ -135,7 +135,9 @@ def rare_verdict(peaks: Peaks, num_ended: int) -> Verdict:
     lucky = peaks.optima.flat & (hits < FEWEST_HITS) & ((hits < num_ended) | (hits == 0))
     if not lucky.any():
         return Verdict()
-    seen = f"{int(hits[lucky].amin())} of {num_ended} prior draws led to a mode with notable mass"
+    seen = (
+        f"{int(hits[lucky].amin())} of {num_ended} prior draws led to a mode with considerable mass"
+    )
     finding = Finding("rare mode", f"{seen}: others may be missing", "give a guide that covers it")
     return Verdict((finding,))
 

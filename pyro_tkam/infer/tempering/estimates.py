@@ -130,9 +130,7 @@ def guide_verdict(guided: Evidence, bridged: Evidence, draws: TemperedDraws) -> 
     others = (along_ladder(draws), _estimate_of(bridged))
     verdicts = [agreement(estimate, other, limit=0.0) for other in others]
     error = AGREEMENT_SIGMAS * min(other.standard_error.max().item() for other in others)
-    reach = (
-        f"a mode of which the guide knows nothing may be missing, worth less than {error:.2g} nats"
-    )
+    reach = f"a mode that the guide does not cover may be missing, worth less than {error:.2g} nats"
     return verdicts[1] + verdicts[0] + Verdict(notes=(reach,))
 
 
@@ -233,7 +231,7 @@ def agreement(
     if not apart.any():
         return Verdict(measures=measures)
     seen = (
-        "draws at t = 1 and the ladder give evidences that differ by "
+        "draws at t = 1 and the ladder give log evidences that differ by "
         f"{difference[apart].max():.2f} nats"
     )
     finding = Finding("missed mode", seen, "use more chains and temperatures, and a longer warm-up")

@@ -208,8 +208,8 @@ class ParallelTempering(BatchRun):
         )
         if kernel.model is None:
             raise ValueError(
-                "kernel must be made from a model, as a potential_fn has no prior to temper from, "
-                "got one made from potential_fn"
+                "kernel must be made from a model, because a potential_fn has no prior to "
+                "temper from, got one made from potential_fn"
             )
         self.swap_every = whole_number("swap_every", swap_every, 1)
         self.keep_all = flag("keep_all", keep_all)
@@ -369,5 +369,5 @@ class ParallelTempering(BatchRun):
 
     def _finished(self) -> PowerPosteriors:
         if self.result is None:
-            raise RuntimeError("run() must be called before there are results")
+            raise RuntimeError("run() must be called first: there are no results yet")
         return self.result

@@ -43,7 +43,7 @@ class FixedLadder:
             or betas[-1] != 1
             or not (betas.diff() > 0).all()
         ):
-            raise ValueError(f"schedule must rise strictly from 0 to 1, got {betas.tolist()}")
+            raise ValueError(f"schedule must increase strictly from 0 to 1, got {betas.tolist()}")
         self.betas = betas
 
     def start(self) -> Tensor:

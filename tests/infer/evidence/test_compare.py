@@ -80,7 +80,7 @@ def test_vague_priors_are_named_and_measured():
     }
     with pytest.warns(UserWarning, match=r"wider than its posterior in 'vague' \(\d{4} times\)"):
         table = compare(models)
-    assert "ten times that width would take 2.3 nats" in str(models["vague"])
+    assert "ten times as wide would lower the log evidence by 2.3 nats" in str(models["vague"])
     # exactly: E_posterior[log p] - E_prior[log p] = (1 - E_posterior[z² / s²]) / 2
     second = (x.sum() / 5) ** 2 + 1 / 5
     narrow = table.loc["narrow", "prior_sensitivity"]
@@ -95,8 +95,13 @@ def test_vague_priors_are_named_and_measured():
         ({"a": evidence(0.0)}, None, ValueError, "two models"),
         ({"a": evidence(0.0), "b": -1.0}, None, TypeError, "got float for 'b'"),
         ({"a": evidence(0.0), "b": evidence(0.0)}, {"a": 1.0}, ValueError, "names"),
-        ({"a": evidence(0.0), "b": evidence(0.0)}, {"a": 1.0, "b": 1.0}, ValueError, "sum 1"),
-        ({"a": evidence(0.0), "b": evidence(0.0)}, {"a": 2.0, "b": -1.0}, ValueError, "at least 0"),
+        ({"a": evidence(0.0), "b": evidence(0.0)}, {"a": 1.0, "b": 1.0}, ValueError, "sum to 1"),
+        (
+            {"a": evidence(0.0), "b": evidence(0.0)},
+            {"a": 2.0, "b": -1.0},
+            ValueError,
+            "nonnegative",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(evidences, prior, error, message):
@@ -109,7 +114,7 @@ def test_evidences_of_different_data_are_refused():
         name: Evidence(-1.0, 0.1, "bridge", Verdict(), torch.zeros(num), torch.zeros(num))
         for name, num in (("a", 3), ("b", 4))
     }
-    with pytest.raises(ValueError, match=r"of the same data.*'a': 3, 'b': 4"):
+    with pytest.raises(ValueError, match=r"for the same data.*'a': 3, 'b': 4"):
         compare(models)
 
 

@@ -132,7 +132,7 @@ def test_draws_of_another_model_are_refused():
     terms = ModelDensity(regression, data).terms
     with pytest.raises(ValueError, match=r"got none of \['weights'\]: they hold \['w'\]"):
         positions_of_values(terms, {"w": torch.zeros(5, 2)})
-    with pytest.raises(ValueError, match="of another model"):
+    with pytest.raises(ValueError, match="from another model"):
         positions_of_values(terms, {"weights": torch.zeros(5, 3)})
 
 

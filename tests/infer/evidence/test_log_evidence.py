@@ -173,7 +173,7 @@ def test_a_constraint_is_no_missed_mode(method):
         ),
         (
             {"method": "bar", "schedule": torch.tensor([0.0, 0.5, 0.5, 1.0])},
-            "schedule must rise strictly",
+            "schedule must increase strictly",
         ),
         ({"method": "bar", "num_chains": 0}, "num_chains"),
         ({"target_se": 0.0}, "target_se must be a positive number"),
@@ -229,7 +229,7 @@ def test_data_that_spread_over_their_distribution_are_refused():
         with pyro.plate("data", 5):
             pyro.sample("y", dist.Normal(slope * torch.arange(5.0), 1.0), obs=y)
 
-    message = r"model must have data of the batch.*, got \(5, 1\) at site 'y'"
+    message = r"model must have data with the batch.*, got \(5, 1\) at site 'y'"
     for method in ("auto", "bridge", "importance"):
         with pytest.raises(ValueError, match=message):
             log_evidence(line, torch.zeros(5, 1), method=method)
@@ -255,8 +255,8 @@ def test_data_that_spread_by_a_column_of_means_are_refused(likelihood, plates, s
             pyro.sample("y", likelihood(slope * torch.arange(5.0).unsqueeze(-1)), obs=y)
 
     message = (
-        rf"model must have data of the batch shape of their distribution, {shape}, got \(5,\) at "
-        r"site 'y': .*count as \(5, 5\) data"
+        rf"model must have data with the batch shape of their distribution, {shape}, got \(5,\) at "
+        r"site 'y': .*broadcast to \(5, 5\) data"
     )
     for method in ("bridge", "importance"):
         with pytest.raises(ValueError, match=message):

@@ -139,8 +139,8 @@ def test_an_impossible_likelihood_of_draws(method):
 @pytest.mark.parametrize("method", ["ais", *TEMPERED])
 def test_an_impossible_likelihood_of_chains(method):
     zero = (
-        r"model must have a finite start, got none in 100 tries: the likelihood is zero: site "
-        r"'likelihood' is not finite but -inf in chain 0"
+        r"model must have a finite density at some start, got none in 100 tries: the likelihood is "
+        r"zero: the log density of site 'likelihood' is -inf in chain 0"
     )
     with pytest.raises(ValueError, match=zero):
         log_evidence(impossible, method=method)

@@ -168,6 +168,6 @@ def test_the_default_finds_a_far_count_by_its_noise() -> None:
     ],
 )
 def test_chains_refuse_counts_and_name_the_remedy(run) -> None:
-    remedies = "use importance sampling, or, .* put InverseTransformReparam on it"
+    remedies = "use importance sampling, or, .* apply InverseTransformReparam"
     with pytest.raises(ValueError, match=rf"got 'count' \(Poisson\).* {remedies}"):
         run(FAR[0])

@@ -203,10 +203,10 @@ def test_a_kernel_takes_parameters_it_did_not_return() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: MALA(), "model or potential_fn must be given, and only one of them, got "),
+        (lambda: MALA(), "exactly one of model and potential_fn must be given, got "),
         (
             lambda: ULA(gaussian, lambda params: params["z"]),
-            "model or potential_fn must be given, and only one of them, got ",
+            "exactly one of model and potential_fn must be given, got ",
         ),
         (lambda: ULA(gaussian, step_size=0.0), "step_size"),
         (lambda: MALA(gaussian, step_size=float("nan")), "step_size"),
@@ -387,7 +387,9 @@ def test_a_run_that_fails_leaves_no_draws_of_the_one_before() -> None:
         mcmc.run(torch.tensor(5.0))
     assert mcmc.sample_stats == {}
     for results in (mcmc.get_samples, mcmc.diagnostics):
-        with pytest.raises(RuntimeError, match=r"run\(\) must be called before there are draws"):
+        with pytest.raises(
+            RuntimeError, match=r"run\(\) must be called first: there are no draws yet"
+        ):
             results()
 
 

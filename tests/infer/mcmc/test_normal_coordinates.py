@@ -155,7 +155,7 @@ def test_a_state_in_other_coordinates_is_refused_where_these_are_fixed() -> None
         changed = run(20, num_chains=8)
     watched = VectorizedMCMC(EnsembleHMC(eight_schools), 20, num_chains=8, hook_fn=lambda *_: None)
     watched.resume(changed.state)
-    with pytest.raises(ValueError, match="as hook_fn is of these, got one that has changed"):
+    with pytest.raises(ValueError, match="to which hook_fn refers, got one that has changed"):
         watched.run(EFFECTS)
 
 

@@ -394,7 +394,7 @@ def test_persistent_chains_go_on(tempered: bool) -> None:
         gradient_of(objective, X, 10)
     with pytest.raises(
         ValueError,
-        match=r"persistent must be False where the number of data changes, got chains of shape \(",
+        match=r"persistent must be False if the number of data changes, got chains of shape \(",
     ):
         gradient_of(objective, X[:3])
 
@@ -421,12 +421,12 @@ def test_persistent_chains_go_on(tempered: bool) -> None:
         (
             lambda: LangevinMLE(ULA(conjugate), step_size=0.1),
             ValueError,
-            r"options must be given to the.*, got \['step_size'\] beside a kernel",
+            r"options must be passed to the.*, got \['step_size'\] with a kernel",
         ),
         (
             lambda: LangevinMLE("ula"),
             TypeError,
-            "kernel must be ULA, MALA, AutoMALA or one that is made, got 'ula'",
+            "kernel must be ULA, MALA, AutoMALA or an instance of one of them, got 'ula'",
         ),
         (
             lambda: LangevinMLE(lambda model: 3),
@@ -467,7 +467,7 @@ def test_persistent_chains_go_on(tempered: bool) -> None:
         (
             lambda: SteppingstoneMLE().loss(conjugate, conjugate, X),
             ValueError,
-            r"guide must be None, as chains.*, got <function conjugate at",
+            r"guide must be None, because chains.*, got <function conjugate at",
         ),
     ],
 )

@@ -352,11 +352,11 @@ def test_what_cannot_be_refined_is_named() -> None:
     with pytest.raises(ValueError, match=r"persistent must be False with a.*, got True"):
         LangevinMLE(persistent=True).loss(conjugate, guide, X)
     with pytest.raises(
-        ValueError, match=r"guide must draw every latent site, got none of the sites \['z'\]"
+        ValueError, match=r"guide must draw every latent site, got no draw of the sites \['z'\]"
     ):
         LangevinMLE().loss(conjugate, nothing, X)
     with pytest.raises(
-        ValueError, match=r"guide must be None, as chains.*, got <function guide at"
+        ValueError, match=r"guide must be None, because chains.*, got <function guide at"
     ):
         SteppingstoneMLE().loss(conjugate, guide, X)
     with pytest.raises(

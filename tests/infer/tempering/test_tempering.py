@@ -415,6 +415,6 @@ def test_diagnostics_say_how_many_draws_they_take() -> None:
     with untrusted():
         tempering.run(ROWS)
     with pytest.raises(
-        ValueError, match="num_samples must be at least 4 in a chain for R-hat, got 3"
+        ValueError, match="num_samples must be at least 4 per chain for R-hat, got 3"
     ):
         tempering.diagnostics()

@@ -77,8 +77,8 @@ class AutoMALA(LangevinKernel):
         super().__init__(model, potential_fn, step_size=step_size, **options)
         if not smallest <= self.initial_step_size <= largest:
             raise ValueError(
-                "min_step_size, step_size and max_step_size must be positive and ascending, got "
-                f"{min_step_size}, {step_size} and {max_step_size}"
+                "min_step_size, step_size and max_step_size must be positive and in "
+                f"increasing order, got {min_step_size}, {step_size} and {max_step_size}"
             )
         self.standardize = flag("standardize", standardize)
         self.limits = (smallest, largest)

@@ -65,13 +65,13 @@ class LangevinKernel(MCMCKernel):
     ) -> None:
         if (model is None) == (potential_fn is None):
             raise ValueError(
-                "model or potential_fn must be given, and only one of them, got "
+                "exactly one of model and potential_fn must be given, got "
                 f"{'neither' if model is None else 'both'}"
             )
         if model is not None:
             check_callable(model)
         else:
-            function("potential_fn", potential_fn, "unconstrained values by site")
+            function("potential_fn", potential_fn, "a dictionary of unconstrained values")
         if num_unadjusted is not None:
             whole_number("num_unadjusted", num_unadjusted, 0)
         check_options(transforms, init_strategy, max_plate_nesting, batch_plates, trace_graph)
@@ -205,8 +205,9 @@ class LangevinKernel(MCMCKernel):
         density = self.density(args, kwargs, params)
         if moving := density.moving_supports():
             raise ValueError(
-                "kernel must be run by VectorizedMCMC for this model, got MCMC, which maps each "
-                f"site back by itself: the supports of {moving} depend on other sites"
+                "kernel must be run by VectorizedMCMC for this model, got MCMC, which "
+                f"transforms each site separately: the supports of {moving} depend on other "
+                "sites"
             )
         self.transforms = density.transforms
         chains = self._first_chain(density, params, warmup_steps)
