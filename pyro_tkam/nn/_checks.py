@@ -51,7 +51,9 @@ def interval(low: float, high: float) -> tuple[float, float]:
     low = number("low", low)
     high = number("high", high)
     if max(abs(low), abs(high)) > torch.finfo(torch.get_default_dtype()).max:
-        raise ValueError(f"low and high must be in range of a tensor, got low={low}, high={high}")
+        raise ValueError(
+            f"low and high must be in the range of the default dtype, got low={low}, high={high}"
+        )
     if low >= high:
         raise ValueError(f"low must be below high, got low={low:g}, high={high:g}")
     return low, high

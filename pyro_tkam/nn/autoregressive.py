@@ -214,9 +214,9 @@ class AutoregressivePrior(PyroModule):
             labels.
         """
         if (label is None) != (self.num_labels == 0):
-            got = "none" if label is None else "some"
-            wanted = "labels" if self.num_labels else "none"
-            raise ValueError(f"label must be {wanted}, got {got}")
+            got = "None" if label is None else "labels"
+            wanted = "given for a prior with" if self.num_labels else "None for a prior without"
+            raise ValueError(f"label must be {wanted} labels, got {got}")
         bound = self.bound()
         return bound() if label is None else bound(label)
 
@@ -245,7 +245,7 @@ class AutoregressivePrior(PyroModule):
             )
         for name, value in (("samples", samples), ("shares", shares)):
             if value.is_complex() or not len(value) or not bool(value.isfinite().all()):
-                raise ValueError(f"{name} must be finite real numbers, got others")
+                raise ValueError(f"{name} must be finite real numbers, got other values")
         components, moves = self._layout
         if components > 1:
             return

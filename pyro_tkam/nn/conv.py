@@ -62,7 +62,8 @@ class ConvGenerator(PyroModule):
         for name, values in specs.items():
             if len(values) != len(channels) or not channels:
                 raise ValueError(
-                    f"{name} must hold one for each of {len(channels)} layers, got {len(values)}"
+                    f"{name} must hold one value for each of {len(channels)} layers, got "
+                    f"{len(values)}"
                 )
         self.data_shape: tuple[int, ...] = _image_shape(channels, kernel_sizes, strides, paddings)
         sizes = [self.latent_dim, *channels]

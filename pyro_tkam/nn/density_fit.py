@@ -171,7 +171,7 @@ def _checked(prior: Any, samples: Tensor, weights: Tensor | None) -> Tensor:
     dense("samples", samples)
     if samples.dim() != 2 or samples.shape[1] != size or len(samples) < 2:
         raise ValueError(
-            f"samples must have shape (N, {size}) with N of at least 2, got {tuple(samples.shape)}"
+            f"samples must have shape (N, {size}) with N >= 2, got {tuple(samples.shape)}"
         )
     if samples.dtype != prior.loc.dtype:
         raise TypeError(f"samples must have dtype {prior.loc.dtype}, got {samples.dtype}")

@@ -178,7 +178,7 @@ class _Data:
 
         if isinstance(x, DataLoader):
             if y is not None or batch_size is not None:
-                raise ValueError("y, batch_size must be None with a DataLoader, got others")
+                raise ValueError("y, batch_size must be None with a DataLoader, got other values")
             return cls(x, None, as_batch)
         if batch_size is not None:
             batch_size = _checks.integer("batch_size", batch_size, 1)
@@ -222,8 +222,7 @@ def _as_batch(net: KAN, x: Any, y: Any, is_regression: bool) -> Batch:
     x = as_real("x", x, like)
     if x.dim() != 2 or len(x) == 0 or x.shape[1] != net.nodes[0].count:
         raise ValueError(
-            f"x must have shape (N, {net.nodes[0].count}) with N of at least 1, got "
-            f"{tuple(x.shape)}"
+            f"x must have shape (N, {net.nodes[0].count}) with N >= 1, got {tuple(x.shape)}"
         )
     y = as_real("y", y, like) if is_regression else _as_targets(y, like)
     outputs = net.nodes[-1].count
@@ -250,7 +249,9 @@ def as_real(name: str, values: Any, like: Tensor) -> Tensor:
     tensor = tensor.detach().to(like)
     if not bool(tensor.isfinite().all()):
         bad = int((~tensor.isfinite()).sum())
-        raise ValueError(f"{name} must be finite in {like.dtype}, got {bad} values that are not")
+        raise ValueError(
+            f"{name} must be finite in {like.dtype}, got {bad} values that are NaN or infinite"
+        )
     return tensor
 
 
@@ -417,13 +418,13 @@ class _Run:
     def _check(found: tuple[float, float], step: int) -> None:
         if not all(map(math.isfinite, found)):
             raise FloatingPointError(
-                f"loss must stay finite, got {found[0]} with penalty {found[1]} at step {step}; "
-                "take a smaller rate, or a network in float64"
+                f"loss must stay finite, got {found[0]} with penalty {found[1]} at step "
+                f"{step}; use a smaller learning rate or a float64 network"
             )
 
 
 def _scalar(loss: Any) -> Tensor:
     """Check that a user's loss returned a single number."""
     if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
-        raise TypeError(f"loss must return a tensor of one number, got {loss!r}")
+        raise TypeError(f"loss must return a tensor with one element, got {loss!r}")
     return loss

@@ -113,7 +113,7 @@ def evaluate(expression: Any, variables: Mapping[str, Tensor]) -> Any:
     if name in LIBRARY and len(parts) == 1:
         return LIBRARY[name](parts[0])
     if not hasattr(TorchFunctions, name):
-        raise ValueError(f"expression must be made of functions that PyTorch has, got {name}")
+        raise ValueError(f"expression must use only functions available in PyTorch, got {name}")
     return getattr(TorchFunctions, name)(*parts)
 
 

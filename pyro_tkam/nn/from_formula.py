@@ -57,7 +57,7 @@ class Layout:
             import sympy
         self._sympy = sympy
         if not expressions:
-            raise ValueError("formula must be one formula or more, got none")
+            raise ValueError("formula must hold at least one formula, got none")
         unknown = {str(s) for each in expressions for s in each.free_symbols} - set(symbols)
         if unknown:
             raise ValueError(f"symbols must hold {sorted(unknown)}, got {list(symbols)}")
@@ -176,10 +176,14 @@ def layout(formula: Any, symbols: Sequence[str] | None) -> tuple[Layout, list[st
         sequence("symbols", symbols, "names")
     given = [formula] if isinstance(formula, str) or hasattr(formula, "free_symbols") else formula
     if isinstance(given, str | bytes) or not isinstance(given, Sequence):
-        raise TypeError(f"formula must be text, an expression or several, got {formula!r}")
+        raise TypeError(
+            f"formula must be a string, an expression or several of them, got {formula!r}"
+        )
     wrong = [e for e in given if not isinstance(e, str) and not hasattr(e, "free_symbols")]
     if wrong:
-        raise TypeError(f"formula must be text, an expression or several, got {wrong[0]!r}")
+        raise TypeError(
+            f"formula must be a string, an expression or several of them, got {wrong[0]!r}"
+        )
     names = None if symbols is None else [str(each) for each in symbols]
     expressions = [
         parse_expression(each, names) if isinstance(each, str) else each for each in given
@@ -187,5 +191,5 @@ def layout(formula: Any, symbols: Sequence[str] | None) -> tuple[Layout, list[st
     if names is None:
         names = sorted({str(s) for each in expressions for s in each.free_symbols})
     if not names or len(set(names)) != len(names):
-        raise ValueError(f"symbols must be different names, at least one, got {names}")
+        raise ValueError(f"symbols must be distinct names, at least one, got {names}")
     return Layout(expressions, names), names

@@ -55,7 +55,7 @@ def check_learned(module: nn.Module, names: Iterable[str], purpose: str) -> None
     """
     for name in names:
         if not isinstance(module._parameters.get(name), nn.Parameter):
-            raise TypeError(f"{name} must be a parameter for {purpose}, got random ones")
+            raise TypeError(f"{name} must be a parameter for {purpose}, got random values")
 
 
 @torch.no_grad()
@@ -164,10 +164,11 @@ def _checked(
             f"{tuple(samples.shape)}"
         )
     if not bool(samples.isfinite().all()):
-        raise ValueError("samples must be finite, got NaN or infinite ones")
+        raise ValueError("samples must be finite, got NaN or infinite values")
     if bool((samples == samples[0]).all()):
         raise EqualSamplesError(
-            f"samples must differ to place a grid, got {len(samples)} equal ones for every function"
+            f"samples must differ to place a grid, got {len(samples)} equal values for every "
+            "function"
         )
     return functions
 

@@ -79,7 +79,7 @@ class Nodes:
             raise ValueError(f"widths must be ints or pairs of sums and products, got {width}")
         nodes = cls(*(_checks.integer("widths", number, 0) for number in width))
         if nodes.count == 0:
-            raise ValueError(f"widths must be at least one node in each layer, got {width}")
+            raise ValueError(f"widths must have at least one node in each layer, got {width}")
         return nodes
 
     @property
@@ -312,14 +312,15 @@ class KAN(PyroModule):
         """
         self._check_samples(samples)
         if not isinstance(widen, bool):
-            _checks.sequence("widen", widen, "truth values")
+            _checks.sequence("widen", widen, "Booleans")
             for each in widen:
-                _checks.flag("every one of widen", each)
+                _checks.flag("every element of widen", each)
         widths = [widen] * len(self.layers) if isinstance(widen, bool) else list(widen)
         _checks.flag("shrink", shrink)
         if len(widths) != len(self.layers):
             raise ValueError(
-                f"widen must be a bool or one for each of {len(self.layers)} layers, got {widen}"
+                f"widen must be a bool or one bool for each of {len(self.layers)} layers, got "
+                f"{widen}"
             )
         if optimizer is not None:
             forget_moments(optimizer, [])  # an error before any effect

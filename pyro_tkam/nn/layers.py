@@ -298,8 +298,8 @@ class KANLayer(KANEdges):
         kept = spreads >= threshold
         if not bool(kept.any()):
             raise ValueError(
-                f"threshold must be at most {float(spreads.max())}, the largest spread of an edge, "
-                f"got {threshold:g}, which empties the layer"
+                f"threshold must be at most {float(spreads.max())}, the largest spread of an "
+                f"edge, got {threshold:g}, which would empty the layer"
             )
         pruned = unseen_copy(self)
         pruned.keep(kept, samples)

@@ -71,7 +71,7 @@ def parse_expression(
     with needs("symbolic"):
         import sympy
     if not isinstance(text, str):
-        raise TypeError(f"formula must be text, got {text!r}")
+        raise TypeError(f"formula must be a string, got {text!r}")
     if symbols is not None and not isinstance(symbols, Mapping):
         sequence("symbols", symbols, "names")
         if not all(isinstance(name, str) for name in symbols):
@@ -86,11 +86,11 @@ def parse_expression(
         cause = error.msg if isinstance(error, SyntaxError) else str(error)
         raise ValueError(f"formula must be one expression, got {_short(text)}: {cause}") from None
     except (RecursionError, MemoryError):
-        raise ValueError(f"formula must be of less nesting, got {_short(text)}") from None
+        raise ValueError(f"formula must be less deeply nested, got {_short(text)}") from None
     try:
         expression = _Reader(source, symbols).read(tree)
     except RecursionError:
-        raise ValueError(f"formula must be of less nesting, got {_short(text)}") from None
+        raise ValueError(f"formula must be less deeply nested, got {_short(text)}") from None
     if expression.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo, sympy.I):
         raise ValueError(
             f"formula must be real and finite, got {_short(text)}, which is {expression}"
@@ -200,7 +200,7 @@ class _Reader:
         power = base**exponent
         numbers = power.atoms(self._sympy.Rational)
         if any(max(abs(n.p), n.q).bit_length() > _MOST_BITS for n in numbers):
-            raise self._refused(node, "numbers that float64 holds")
+            raise self._refused(node, "numbers that fit in float64")
         return power
 
     def _check_exponents(self, node: ast.expr, exponents: set[sympy.Expr]) -> None:

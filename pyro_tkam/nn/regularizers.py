@@ -80,8 +80,8 @@ def check_samples(samples: Tensor, like: Tensor) -> None:
     if samples.dim() == 0 or len(samples) == 0 or not bool(samples.isfinite().all()):
         bad = int((~samples.isfinite()).sum())
         raise ValueError(
-            f"samples must be finite, at least one, got shape {tuple(samples.shape)} with {bad} "
-            "not finite"
+            f"samples must be finite and not empty, got shape {tuple(samples.shape)} with "
+            f"{bad} values that are NaN or infinite"
         )
     if not torch.is_autocast_enabled(samples.device.type):
         _checks.same_dtype("samples", samples, like, "the coefficients")

@@ -186,7 +186,7 @@ class SequenceGenerator(PyroModule):
         tokens = torch.cat([cache.tokens, filler], -1)
         logits, past = self._decode(tokens, 1, cache)
         if is_concrete(logits) and bool(logits.isnan().any()):
-            raise ValueError("z must give logits that are numbers, got NaN")
+            raise ValueError("z must give logits without NaN, got NaN")
         return logits.squeeze(-2), replace(cache, past=past)
 
     def append(self, cache: DecoderCache, token: Tensor) -> DecoderCache:

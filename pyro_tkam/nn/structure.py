@@ -110,8 +110,8 @@ def expanded(network: KAN, nodes: list[Nodes]) -> KAN:
         )
     if not network.has_independent_nodes:
         raise ValueError(
-            "layer_norm, hidden_range must leave nodes alone in a network to expand, got "
-            f"{network.widths} with nodes that act on each other"
+            "layer_norm, hidden_range must keep nodes independent in a network to expand, got "
+            f"{network.widths} with nodes that affect each other"
         )
     for layer in network.layers:
         refuse_constrained(layer, "more nodes")
@@ -165,7 +165,8 @@ def deepened(network: KAN, samples: Tensor | None) -> KAN:
     """Append an identity; the arguments are those of :meth:`KAN.deepen`."""
     if not network.is_plain:
         raise ValueError(
-            "layer_norm, hidden_range must be off in a network to deepen, got one that is not plain"
+            "layer_norm, hidden_range must be off in a network to deepen, got one with either "
+            "of them"
         )
     for layer in network.layers:
         refuse_constrained(layer, "another layer")

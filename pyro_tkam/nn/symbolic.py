@@ -82,7 +82,7 @@ class Candidate:
         2.0*x**2 + 0.5
         """
         if not isinstance(symbol, str):
-            raise TypeError(f"symbol must be text, got {symbol!r}")
+            raise TypeError(f"symbol must be a string, got {symbol!r}")
         _checks.integer("digits", digits, 1)
         with needs("symbolic"):
             import sympy
@@ -108,7 +108,7 @@ def formula_function(formula: Any) -> Callable[[Tensor], Tensor]:
     with needs("symbolic"):
         import sympy
     if not isinstance(formula, str | sympy.Expr):
-        raise TypeError(f"formula must be text or a sympy expression, got {formula!r}")
+        raise TypeError(f"formula must be a string or a sympy expression, got {formula!r}")
     expression = parse_expression(formula) if isinstance(formula, str) else formula
     symbols = sorted(expression.free_symbols, key=str)
     if len(symbols) != 1:
@@ -229,7 +229,7 @@ def fit_forms(x: Tensor, y: Tensor, forms: Sequence[Form]) -> list[Candidate]:
             raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
     if x.shape != y.shape or x.dim() != 1 or len(x) < 5:
         raise ValueError(
-            f"x and y must have one shape (N,) with N of at least 5, got {tuple(x.shape)} and "
+            f"x and y must have the same shape (N,) with N >= 5, got {tuple(x.shape)} and "
             f"{tuple(y.shape)}"
         )
     if not bool(x.isfinite().all() & y.isfinite().all()):

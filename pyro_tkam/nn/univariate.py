@@ -316,7 +316,7 @@ class UnivariateFunctions(PyroModule):
         if len(index) != len(shape) or not all(
             isinstance(i, int) and -size <= i < size for i, size in zip(index, shape, strict=True)
         ):
-            raise ValueError(f"index must be a place in batch_shape {tuple(shape)}, got {index}")
+            raise ValueError(f"index must be valid for batch_shape {tuple(shape)}, got {index}")
         with unseen(self):
             functions = self.bound()
         if samples is None:
@@ -325,7 +325,7 @@ class UnivariateFunctions(PyroModule):
         regularizers.check_samples(samples, functions.coefficients)
         if samples.dim() != 1 or len(samples) < 5:
             raise ValueError(
-                f"samples must have shape (N,) with N of at least 5, got {tuple(samples.shape)}"
+                f"samples must have shape (N,) with N >= 5, got {tuple(samples.shape)}"
             )
         with torch.no_grad():
             values = functions(samples.reshape(-1, *[1] * len(shape)))[:, *index]
@@ -354,8 +354,8 @@ class UnivariateFunctions(PyroModule):
         kept = sizes >= threshold
         if not bool(kept.any()):
             raise ValueError(
-                f"threshold must be at most {float(sizes.max())}, the largest size of a function "
-                f"in bank, got {threshold:g}, which empties it"
+                f"threshold must be at most {float(sizes.max())}, the largest size of a "
+                f"function in bank, got {threshold:g}, which would empty it"
             )
         pruned = unseen_copy(self)
         pruned.mask &= kept

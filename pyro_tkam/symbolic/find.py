@@ -124,8 +124,8 @@ def find_formula(
         help_ = advice(fit, double, data, tolerance) if poor and fit.loss > exact else None
     if is_cut:
         warnings.warn(
-            f"the search was cut after timeout={timeout:g} seconds: the formula is the best until "
-            "then, and more time may find another",
+            f"the search stopped after timeout={timeout:g} seconds: the formula is the best found "
+            "by then, and a longer search may find a better one",
             stacklevel=3,  # above the wrapper that takes turns
         )
     if help_ is not None:
@@ -143,11 +143,12 @@ def _names(net: KAN, names: Sequence[str] | None) -> list[str]:
     count = net.nodes[0].count
     _checks.words("names", names, "names")
     if len(names) != count or len(set(names)) != count:
-        raise ValueError(f"names must be {count} different names, got {names!r}")
+        raise ValueError(f"names must be {count} distinct names, got {names!r}")
     for name in names:
         if not is_variable_name(name):
             raise ValueError(
-                f"names must be identifiers that are no keyword, constant or function, got {name!r}"
+                "names must be identifiers other than keywords, constants and functions, got "
+                f"{name!r}"
             )
     return list(names)
 
@@ -166,8 +167,7 @@ def _data(net: KAN, x: Tensor, y: Tensor | None, deadline: float) -> Data:
     x = as_real("x", x, like)
     if x.dim() != 2 or x.shape[1] != net.nodes[0].count or len(x) < 5:
         raise ValueError(
-            f"x must have shape (N, {net.nodes[0].count}) with N of at least 5, got "
-            f"{tuple(x.shape)}"
+            f"x must have shape (N, {net.nodes[0].count}) with N >= 5, got {tuple(x.shape)}"
         )
     y = net(x) if y is None else as_real("y", y, like)
     y = y.unsqueeze(-1) if y.dim() == 1 else y

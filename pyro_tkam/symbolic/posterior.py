@@ -53,7 +53,7 @@ def form_probabilities(
         if values.is_complex():
             raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
     if x.dim() != 1 or len(x) < 5:
-        raise ValueError(f"x must have shape (N,) with N of at least 5, got {tuple(x.shape)}")
+        raise ValueError(f"x must have shape (N,) with N >= 5, got {tuple(x.shape)}")
     if curves.dim() != 2 or len(curves) == 0 or curves.shape[1:] != x.shape:
         raise ValueError(
             f"curves must have shape (draws, {len(x)}) with at least one draw, got "

@@ -41,9 +41,11 @@ def test_refuses_blocks_and_contexts_that_are_none(options):
 
 
 def test_a_label_must_be_given_where_there_are_labels_only():
-    with pytest.raises(ValueError, match="label must be labels"):
+    with pytest.raises(ValueError, match="label must be given for a prior with labels, got None"):
         AutoregressivePrior(3, num_labels=2, hidden=(8,))()
-    with pytest.raises(ValueError, match="label must be none"):
+    with pytest.raises(
+        ValueError, match="label must be None for a prior without labels, got labels"
+    ):
         AutoregressivePrior(3, hidden=(8,))(torch.zeros(4, dtype=torch.int64))
 
 

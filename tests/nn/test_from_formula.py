@@ -44,7 +44,7 @@ def test_several_outputs_and_a_state():
 def test_bad_input():
     with pytest.raises(ValueError, match=r"symbols must hold \['y'\], got \['x'\]"):
         KAN.from_formula(sympy.Symbol("y") + 1, ["x"])
-    with pytest.raises(ValueError, match="symbols must be different names"):
+    with pytest.raises(ValueError, match="symbols must be distinct names"):
         KAN.from_formula("x", ["x", "x"])
     with pytest.raises(ValueError, match="formula must have no comments"):
         KAN.from_formula("x  # y")

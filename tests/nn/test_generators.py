@@ -135,7 +135,7 @@ def test_objectives_name_batch_normalization(objective: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"strides": (1, 2)}, "strides must hold one for each of 3 layers, got 2"),
+        ({"strides": (1, 2)}, "strides must hold one value for each of 3 layers, got 2"),
         ({"paddings": (2, 1, 1)}, "leave a side of 0"),
         ({"channels": (8, 0, 1)}, "every element of channels must be an integer of at least 1"),
         ({"output": "tanh"}, "output must be one of"),

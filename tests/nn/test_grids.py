@@ -260,7 +260,7 @@ def test_random_coefficients_cannot_be_updated():
     bank = UnivariateFunctions(3, grid_size=4)
     bank.coefficients = PyroSample(dist.Normal(0.0, 1.0).expand([3, 4]).to_event(2))
     with pytest.raises(
-        TypeError, match="coefficients must be a parameter for a grid update, got random ones"
+        TypeError, match="coefficients must be a parameter for a grid update, got random values"
     ):
         bank.update_grid(torch.rand(20))
 
@@ -275,7 +275,9 @@ def test_what_is_random_cannot_be_pruned(make, name):
     bank = module.layers[1] if isinstance(module, KAN) else module
     shape = getattr(bank, name).shape
     setattr(bank, name, PyroSample(dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape))))
-    with pytest.raises(TypeError, match=f"{name} must be a parameter for pruning, got random ones"):
+    with pytest.raises(
+        TypeError, match=f"{name} must be a parameter for pruning, got random values"
+    ):
         module.prune(torch.rand(5, 3) if isinstance(module, KAN) else 0.0)
 
 
@@ -296,8 +298,8 @@ def test_sparsity_by_hand():
 @pytest.mark.parametrize(
     ("samples", "options", "message"),
     [
-        (torch.rand(0, 3), {}, r"samples must be finite, at least one, got shape \(0, 3\)"),
-        (torch.full((5, 3), math.nan), {}, "samples must be finite, at least one"),
+        (torch.rand(0, 3), {}, r"samples must be finite and not empty, got shape \(0, 3\)"),
+        (torch.full((5, 3), math.nan), {}, "samples must be finite and not empty"),
         (torch.tensor(1.0), {}, r"samples must .*, got shape \(\)"),
         (None, {"l1": math.nan}, "l1 must be a finite number, got nan"),
         (None, {"entropy": math.inf}, "entropy must be a finite number, got inf"),

@@ -159,7 +159,7 @@ def test_fits_a_function():
         (lambda: KAN([3, 0, 2]), "widths must be at least 1, got 0"),
         (
             lambda: KAN([3, (0, 0), 2]),
-            r"widths must be at least one node in each layer, got \(0, 0\)",
+            r"widths must have at least one node in each layer, got \(0, 0\)",
         ),
         (lambda: KAN([3, (1, 2, 3), 2]), "widths must be ints or pairs of sums and products"),
         (lambda: KAN([(3, 1), 2]), "widths must begin with a number of inputs"),

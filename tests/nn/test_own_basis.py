@@ -72,7 +72,7 @@ def test_a_kernel_may_be_differentiated_by_torch(law):
 
 
 def test_a_kernel_with_wrong_derivatives_is_refused():
-    message = r"basis must have derivatives of each other, got Deaf\.derivative\(u, 1\)"
+    message = r"basis must have consistent derivatives, got Deaf\.derivative\(u, 1\)"
     with pytest.raises(ValueError, match=message):
         KAN([2, 3], basis=Deaf)
 

@@ -78,8 +78,8 @@ def test_a_thousand_terms():
         ("(-8)**(1/3)", "real numbers, got"),
         ("9**9**9**9", r"exponents from -1000 to 1000, got '9\*\*9\*\*9'"),
         ("exp(1000000000*log(2) + x)", "exponents from -1000 to 1000, got"),
-        ("(10**300*x)**100", "numbers that float64 holds, got"),
-        ("-" * 100_000 + "x", "less nesting, got '---"),
+        ("(10**300*x)**100", "numbers that fit in float64, got"),
+        ("-" * 100_000 + "x", "less deeply nested, got '---"),
         ("exp(" * 150 + "x" + ")" * 149, "one expression, got"),
     ],
 )
@@ -93,7 +93,7 @@ def test_anything_else_is_refused(text, message, tmp_path, monkeypatch):
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="made of x, y, pi, E and functions of these, got 'z' in"):
         parse_expression("x + z", ["x", "y"])
-    with pytest.raises(TypeError, match="formula must be text, got 3"):
+    with pytest.raises(TypeError, match="formula must be a string, got 3"):
         parse_expression(3)
 
 
@@ -106,7 +106,7 @@ def test_priors_read_formulas_alike(tmp_path, monkeypatch):
     prior = TiltedPrior((), "gaussian")
     with pytest.raises(ValueError, match="formula must be made of the functions"):
         prior.fit(formula="__import__('os').mkdir('made')")
-    with pytest.raises(TypeError, match="formula must be text or a sympy expression, got <"):
+    with pytest.raises(TypeError, match="formula must be a string or a sympy expression, got <"):
         prior.fit(formula=object())
     assert not os.listdir(tmp_path)
 

@@ -182,14 +182,12 @@ def test_bad_input():
     ):
         fit_formulas(x, x, [])
     with pytest.raises(
-        ValueError, match=r"x and y must have one shape \(N,\).*, got \(20,\) and \(19,\)"
+        ValueError, match=r"x and y must have the same shape \(N,\).*, got \(20,\) and \(19,\)"
     ):
         fit_formulas(x, x[1:])
     with pytest.raises(ValueError, match="x and y must be finite, got NaN"):
         fit_formulas(x, x.log())
-    with pytest.raises(
-        ValueError, match=r"index must be a place in batch_shape \(3,\), got \(3,\)"
-    ):
+    with pytest.raises(ValueError, match=r"index must be valid for batch_shape \(3,\), got \(3,\)"):
         UnivariateFunctions(3).symbolic((3,))
     with pytest.raises(ValueError, match=r"formula must have one variable, got a\*z"):
         formula_function("a*z")

@@ -187,7 +187,7 @@ def test_residuals_that_are_noise_have_no_pattern(columns):
 
 def test_a_search_that_was_cut_says_so():
     net, x, _ = noisy_curve()
-    with pytest.warns(UserWarning, match="search was cut after timeout=1e-09 seconds"):
+    with pytest.warns(UserWarning, match="search stopped after timeout=1e-09 seconds"):
         formula = find_formula(net, x, timeout=1e-9)
     assert formula.is_cut
     assert formula.unexplained == ((0, 0, 0),)
@@ -248,7 +248,7 @@ def test_bad_input():
         find_formula(net, x, x[1:, :1])
     with pytest.raises(ValueError, match=r"y must be finite in torch\.float64, got 143"):
         find_formula(net, x, x[:, :1].log())
-    with pytest.raises(ValueError, match="names must be 2 different names"):
+    with pytest.raises(ValueError, match="names must be 2 distinct names"):
         find_formula(net, x, names=["a", "a"])
     with pytest.raises(ValueError, match="net must be a network with layer_norm=False"):
         find_formula(KAN([2, 2, 1], layer_norm=True).double(), x)
@@ -262,7 +262,7 @@ def test_a_name_that_no_formula_can_be_evaluated_with_is_refused_before_any_work
         raise AssertionError("work was done")
 
     monkeypatch.setattr(Search, "run", work)
-    message = f"names must be identifiers that are no .* function, got {name!r}"
+    message = f"names must be identifiers other than .* functions, got {name!r}"
     with pytest.raises(ValueError, match=message):
         find_formula(KAN([2, 1]).double(), inputs(7), names=["a", name])
 
