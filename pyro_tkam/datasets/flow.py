@@ -103,8 +103,7 @@ def solve_darcy(permeability: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
         or permeability.shape[1] < 3
     ):
         raise ValueError(
-            "permeability must have shape (num, n, n) with n of at least 3, got "
-            f"{tuple(permeability.shape)}"
+            f"permeability must have shape (num, n, n) with n >= 3, got {tuple(permeability.shape)}"
         )
     if not bool(((permeability > 0) & torch.isfinite(permeability)).all()):
         raise ValueError("permeability must be positive and finite, got elements that are not")

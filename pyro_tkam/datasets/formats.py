@@ -33,7 +33,7 @@ def _same_md5(path: Path, found: str, expected: str) -> None:
     if found != expected:
         raise ValueError(
             f"folder must hold the published files, got {path} with MD5 sum {found} instead of "
-            f"{expected}; fetch it again"
+            f"{expected}; download it again"
         )
 
 
@@ -57,13 +57,13 @@ def read_idx(path: Path, *, md5: str | None = None) -> NDArray[np.uint8]:
     start = 4 + 4 * content[3]
     if len(content) < start:
         raise ValueError(
-            f"folder must hold whole files, got {path} with {len(content)} of {start} bytes"
+            f"folder must hold complete files, got {path} with {len(content)} of {start} bytes"
         )
     shape = struct.unpack(f">{content[3]}I", content[4:start])
     if len(content) - start != int(np.prod(shape, dtype=np.int64)):
         raise ValueError(
-            f"folder must hold whole files, got {path} with {len(content) - start} bytes of data "
-            f"for a header of {shape}"
+            f"folder must hold complete files, got {path} with {len(content) - start} bytes of "
+            f"data for a header of {shape}"
         )
     if md5 is not None:
         _same_md5(path, hashlib.md5(content, usedforsecurity=False).hexdigest(), md5)

@@ -35,7 +35,7 @@ class Alphabet:
     def __post_init__(self) -> None:
         words("symbols", self.symbols, "symbols")
         if len(set(self.symbols)) != len(self.symbols):
-            raise ValueError(f"symbols must all differ, got {self.symbols!r}")
+            raise ValueError(f"symbols must be distinct, got {self.symbols!r}")
 
     def __len__(self) -> int:
         """Return the number of integers, including those for the end and for unknown symbols."""
@@ -50,11 +50,11 @@ class Alphabet:
         :return: shape ``(num, length)``.
         :raises ValueError: for a sequence longer than ``length``.
         """
-        iterable("sequences", sequences, "texts or sequences of symbols")
+        iterable("sequences", sequences, "strings or sequences of symbols")
         sequences = list(sequences)
         for each in sequences:
             if not isinstance(each, str):
-                words("every one of sequences", each, "symbols")
+                words("every element of sequences", each, "symbols")
         place = {symbol: i + 2 for i, symbol in enumerate(self.symbols)}
         rows = [[place.get(symbol, UNKNOWN) for symbol in each] for each in sequences]
         longest = max(map(len, rows), default=0)
@@ -125,7 +125,9 @@ class Pairs:
             low = int(index.min())
             high = int(index.max())
             if low < -len(self) or high >= len(self):
-                raise ValueError(f"index must be of {len(self)} pairs, got {low} to {high}")
+                raise ValueError(
+                    f"index must be in range for {len(self)} pairs, got {low} to {high}"
+                )
         return Pairs(
             self.source[index],
             self.target[index],
@@ -248,13 +250,13 @@ def text_pairs(path: Path | str, *, max_length: int = 100) -> Pairs:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"path must be text in UTF-8, got {path}: {error}") from error
+        raise ValueError(f"path must be UTF-8 text, got {path}: {error}") from error
     found: dict[str, dict[str, None]] = {}
     for number, line in enumerate(lines, 1):
         parts = line.split("\t")
         if len(parts) != 2:
             raise ValueError(
-                f"path must hold two texts a line, separated by a tab, got {line!r} in line "
+                f"path must hold two texts per line, separated by a tab, got {line!r} in line "
                 f"{number}"
             )
         if max(map(len, parts)) <= max_length:
@@ -282,6 +284,6 @@ def load_pairs(source: str) -> Pairs:
     path = file_path("data", source)
     if path.suffix not in PAIR_READERS:
         raise ValueError(
-            f"data must be a file {' or '.join(PAIR_READERS)} of pairs of sequences, got {source!r}"
+            f"data must be a {' or '.join(PAIR_READERS)} file of pairs of sequences, got {source!r}"
         )
     return PAIR_READERS[path.suffix](path)

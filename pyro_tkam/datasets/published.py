@@ -183,8 +183,8 @@ def _files(
         where = f"{folder}" + (f" and {folder / inside}" if inside else "")
         raise FileNotFoundError(
             f"folder must hold {', '.join(missing)} of {kind}, got none in {where}; put the "
-            "published files there, or pass download=True if torchvision and a network are "
-            "available"
+            "published files there, or pass download=True if torchvision and a network "
+            "connection are available"
         )
     return [path for path in found.values() if path is not None]
 

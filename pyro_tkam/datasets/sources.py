@@ -68,7 +68,8 @@ class RowsOf(Dataset[Any]):
         sizes = {name: len(rows) for name, rows in _leaves("data", self._data)}
         if len(set(sizes.values())) != 1:
             raise ValueError(
-                f"data must be at least one tensor, all with as many rows, got rows {sizes}"
+                "data must be at least one tensor, all with the same number of rows, got "
+                f"{sizes} rows"
             )
         self._size = next(iter(sizes.values()))
 
@@ -122,7 +123,8 @@ def _rows(name: str, data: Any, *, integers: bool = False, least_dim: int = 2) -
         )
     if rows.dim() < least_dim or rows.numel() == 0:
         raise ValueError(
-            f"{name} must have shape (num, *event), both of at least one, got {tuple(rows.shape)}"
+            f"{name} must have shape (num, *event), all dimensions at least 1, got "
+            f"{tuple(rows.shape)}"
         )
     if not bool(torch.isfinite(rows).all()):
         raise ValueError(f"{name} must be finite, got NaN or infinite elements")
@@ -152,7 +154,7 @@ def split(size: int, held_out: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 #: replaces the readers' own messages, which explain how to run the code
-_UNREADABLE = "it is not whole, or holds objects that could run code"
+_UNREADABLE = "it is incomplete or holds objects that could run code"
 
 
 def _read_npy(path: Path) -> Any:
@@ -218,7 +220,7 @@ def load_arrays(source: str) -> dict[str, Tensor]:
     """
     path = file_path("data", source)
     if path.suffix != ".npz":
-        raise ValueError(f"data must be a file .npz with arrays by name, got {source!r}")
+        raise ValueError(f"data must be a .npz file of named arrays, got {source!r}")
     existing_file("data", path)
     try:
         with np.load(path, allow_pickle=False) as content:
@@ -261,7 +263,7 @@ def load_array(source: str, name: str, *, least_dim: int = 1, or_names: str = ""
     least_dim = whole_number("least_dim", least_dim, 0)
     path = file_path(name, source)
     if path.suffix not in READERS:
-        raise ValueError(f"{name} must be {or_names}a file {' or '.join(READERS)}, got {source!r}")
+        raise ValueError(f"{name} must be {or_names}a {' or '.join(READERS)} file, got {source!r}")
     existing_file(name, path)
     try:
         content = READERS[path.suffix](path)

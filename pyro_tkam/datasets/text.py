@@ -69,7 +69,7 @@ def text(source: Path | str, *, alphabet: str | None = None) -> Text:
     try:
         return encode(path.read_text(encoding="utf-8"), alphabet=alphabet)
     except UnicodeDecodeError as error:
-        raise ValueError(f"source must be text in UTF-8, got {source}: {error}") from error
+        raise ValueError(f"source must be UTF-8 text, got {source}: {error}") from error
 
 
 def encode(characters: str, *, alphabet: str | None = None) -> Text:
@@ -87,11 +87,11 @@ def encode(characters: str, *, alphabet: str | None = None) -> Text:
     if alphabet is not None:
         check_text("alphabet", alphabet)
     if not characters:
-        raise ValueError("characters must hold at least one, got none")
+        raise ValueError("characters must hold at least one character, got none")
     alphabet = "".join(sorted(set(characters))) if alphabet is None else alphabet
     place = {character: i for i, character in enumerate(alphabet)}
     if unknown := sorted(set(characters) - set(place)):
-        raise ValueError(f"characters must be of the alphabet {alphabet!r}, got {unknown[0]!r}")
+        raise ValueError(f"characters must be in the alphabet {alphabet!r}, got {unknown[0]!r}")
     return Text(torch.tensor([place[character] for character in characters]), alphabet)
 
 
@@ -124,5 +124,5 @@ def king_james(
         verses.setdefault(verse["book"], []).append(verse["text"])
     for book in books:
         if book not in verses:
-            raise ValueError(f"books must be some of {', '.join(verses)}, got {book!r}")
+            raise ValueError(f"books must be among {', '.join(verses)}, got {book!r}")
     return encode("\n".join(line for book in books for line in verses[book]))

@@ -26,8 +26,7 @@ def rows_of(name: str, value: Any, least: int = 1) -> None:
     dense(name, value)
     if value.dim() < 2 or len(value) < least or value.numel() == 0:
         raise ValueError(
-            f"{name} must have shape (num, *event) with num of at least {least}, got "
-            f"{tuple(value.shape)}"
+            f"{name} must have shape (num, *event) with num >= {least}, got {tuple(value.shape)}"
         )
     finite(name, value)
 

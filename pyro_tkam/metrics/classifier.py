@@ -99,7 +99,7 @@ def train_classifier(
     dense("images", images)
     if images.dim() != 3 or len(images) == 0 or min(images.shape[1:]) < 8:
         raise ValueError(
-            "images must have shape (num, height, width) of at least 8 × 8, got "
+            "images must have shape (num, height, width) with at least 8 × 8 pixels, got "
             f"{tuple(images.shape)}"
         )
     finite("images", images)
@@ -169,7 +169,7 @@ def class_shares(classifier: nn.Module, images: Tensor, *, threshold: float = 0.
     dense("images", images)
     if images.dim() != 3 or images.numel() == 0:
         raise ValueError(
-            f"images must have shape (num, height, width), at least one, got {tuple(images.shape)}"
+            f"images must have shape (num, height, width) with num >= 1, got {tuple(images.shape)}"
         )
     finite("images", images)
     probability = outputs_of("classifier", classifier, images.unsqueeze(1)).softmax(-1)

@@ -24,7 +24,7 @@ def _check(real: Tensor, generated: Tensor) -> None:
         dense(name, features)
         if features.dim() != 2 or len(features) < 2 or features.shape[1] == 0:
             raise ValueError(
-                f"{name} must have shape (num, num_features) with num above 1, got "
+                f"{name} must have shape (num, num_features) with num > 1, got "
                 f"{tuple(features.shape)}"
             )
         finite(name, features)

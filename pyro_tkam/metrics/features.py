@@ -27,7 +27,7 @@ class StandardizedFeatures(nn.Module):
     scale: Tensor
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:
-        instance("network", network, nn.Module, "a module from images to features")
+        instance("network", network, nn.Module, "a module that maps images to features")
         _check_images(images, (4,))
         super().__init__()
         self.network = network.eval()
@@ -45,7 +45,7 @@ class StandardizedFeatures(nn.Module):
         features = outputs_of("network", self.network, images)
         if features.shape[1] != self.num_features:
             raise ValueError(
-                f"images must have {self.num_features} features, as those at the start had, got "
+                f"images must have {self.num_features} features, like those at the start, got "
                 f"{features.shape[1]} from shape {tuple(images.shape)}"
             )
         return (features - self.mean) / self.scale

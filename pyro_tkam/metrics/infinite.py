@@ -74,8 +74,8 @@ def extrapolate(
     dense("samples", samples)
     if samples.dim() == 0 or len(samples) < sum(sizes):
         raise ValueError(
-            f"samples must number sum(sizes) = {sum(sizes)}, as each size needs its own, got "
-            f"shape {tuple(samples.shape)}"
+            f"samples must have sum(sizes) = {sum(sizes)} rows, because each size needs its "
+            f"own, got shape {tuple(samples.shape)}"
         )
     confidence = _checks.within("confidence", confidence, 0, 1)
     parts = samples[: sum(sizes)].split(list(sizes))
@@ -94,8 +94,7 @@ def sample_sizes(sizes: Any) -> tuple[int, ...]:
     sizes = _checks.sizes("sizes", sizes)
     if len(sizes) < 3 or len(set(sizes)) < 2 or min(sizes) < 2:
         raise ValueError(
-            "sizes must be at least three numbers above 1, two of them different, got "
-            f"{list(sizes)}"
+            f"sizes must be at least three numbers above 1, not all equal, got {list(sizes)}"
         )
     return sizes
 

@@ -142,7 +142,9 @@ def _check_draws(model: Any) -> None:
     try:
         signature(getattr(model, "forward", model)).bind(size=1)
     except TypeError as error:
-        raise TypeError(f"model must be a callable of size=1, got {model!r}: {error}") from error
+        raise TypeError(
+            f"model must be a callable that takes size=1, got {model!r}: {error}"
+        ) from error
 
 
 def _num_rows(x: Any) -> int:
@@ -171,7 +173,9 @@ def _ends(site: str, support: constraints.Constraint) -> tuple[Any, Any]:
     low, high = (getattr(support, bound, None) for bound in ("lower_bound", "upper_bound"))
     real = isinstance(support, type(constraints.real))
     if support.is_discrete or (low is None and high is None and not real):
-        raise ValueError(f"model must have real latents, bounded or not, got {site!r} in {support}")
+        raise ValueError(
+            f"model must have real-valued latents, bounded or not, got {site!r} in {support}"
+        )
     return low, high
 
 

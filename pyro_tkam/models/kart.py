@@ -33,7 +33,7 @@ class LatentGenerator(PyroModule):
         self, outer: nn.Module, data_shape: tuple[int, ...], *, mean: float, spread: float
     ) -> None:
         super().__init__()
-        instance("outer", outer, nn.Module, "a module from latents to data")
+        instance("outer", outer, nn.Module, "a module that maps latents to data")
         number("mean", mean)
         length("spread", spread)
         self.data_shape = sizes("data_shape", data_shape)

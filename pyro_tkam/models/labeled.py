@@ -60,7 +60,7 @@ class LabeledTKAM(PyroModule):
     ) -> None:
         super().__init__()
         for name, part in (("prior", prior), ("generator", generator), ("likelihood", likelihood)):
-            function(name, part, "what the model gives it")
+            function(name, part, "the arguments that the model passes")
         length("label_weight", label_weight)
         self.prior = prior
         self.generator = generator

@@ -156,13 +156,13 @@ class MultimodalTKAM(PyroModule):
         for argument, given, known in (("x", x, self.likelihoods), ("observed", observed, x)):
             if unknown := sorted(set(given) - set(known)):
                 raise ValueError(
-                    f"{argument} must have names out of {sorted(known)}, got {unknown[0]!r}"
+                    f"{argument} must have names among {sorted(known)}, got {unknown[0]!r}"
                 )
         sizes = {name: len(value) for name, value in x.items()}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
             raise ValueError(
-                "x must hold at least one modality, all with as many rows, at least 1, got "
-                f"{sizes} rows"
+                "x must hold at least one modality, all with the same number of rows, at "
+                f"least 1, got {sizes} rows"
             )
         rows = next(iter(sizes.values()))
         masks = {}

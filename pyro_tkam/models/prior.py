@@ -111,7 +111,7 @@ class TiltedPrior(PyroModule):
         batch = self.energies.batch_shape
         if samples.shape[1:] != batch or len(samples) == 0:
             raise ValueError(
-                f"samples must have shape (N, *{tuple(batch)}) with N of at least 1, got "
+                f"samples must have shape (N, *{tuple(batch)}) with N >= 1, got "
                 f"{tuple(samples.shape)}"
             )
 
@@ -153,8 +153,7 @@ class TiltedPrior(PyroModule):
         given = [name for name, target in targets.items() if target is not None]
         if len(given) != 1:
             raise ValueError(
-                "samples, density or formula must be given, and only one of them, got "
-                f"{given or 'none'}"
+                f"exactly one of samples, density and formula must be given, got {given or 'none'}"
             )
         ridge = _checks.length("ridge", ridge)
         if samples is not None:
@@ -172,7 +171,7 @@ class TiltedPrior(PyroModule):
         batch = self.energies.batch_shape
         if samples.dim() == 0 or len(samples) == 0 or not broadcasts_to(samples.shape[1:], batch):
             raise ValueError(
-                f"samples must have shape (N,) or (N, *{tuple(batch)}) with N of at least 1, got "
+                f"samples must have shape (N,) or (N, *{tuple(batch)}) with N >= 1, got "
                 f"{tuple(samples.shape)}"
             )
         if not bool(((samples >= self.low) & (samples <= self.high)).all()):
@@ -338,7 +337,7 @@ class MixturePrior(PyroModule):
             reference = mixture.reference.batch_shape
             if reference and reference[-1] > 1:
                 raise ValueError(
-                    "reference must be one for all components, got one for each, "
+                    "reference must be the same for all components, got one for each, "
                     f"{tuple(reference)}"
                 )
             logits = mixture.prune(threshold).log_weights
@@ -362,7 +361,7 @@ class MixturePrior(PyroModule):
         batch = self.components.energies.batch_shape
         if samples.shape[1:] != batch[:-1] or len(samples) == 0:
             raise ValueError(
-                f"samples must have shape (N, *{tuple(batch[:-1])}) with N of at least 1, got "
+                f"samples must have shape (N, *{tuple(batch[:-1])}) with N >= 1, got "
                 f"{tuple(samples.shape)}"
             )
         several = samples.unsqueeze(-1).expand(-1, *batch)
@@ -482,7 +481,7 @@ def _formulas(
     if len(index) != len(shape) or not all(
         -size <= i < size for i, size in zip(index, shape, strict=True)
     ):
-        raise ValueError(f"index must be a place in batch_shape {tuple(shape)}, got {index}")
+        raise ValueError(f"index must be valid for batch_shape {tuple(shape)}, got {index}")
     z = low + (high - low) * (torch.arange(NUM_ARGUMENTS).to(density.low) + 0.5) / NUM_ARGUMENTS
     values: Tensor = density.log_prob(z.reshape(-1, *[1] * len(shape)))
     for i in index:
@@ -513,8 +512,8 @@ def _check_weighted(latents: Tensor, weights: Tensor, logits: Tensor) -> None:
     sums = weights.sum(0)
     if bool((weights < 0).any()) or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
         raise ValueError(
-            "weights must be at least 0 and sum to one over the draws of each datum, got sums "
-            f"from {float(sums.min()):g} to {float(sums.max()):g}"
+            "weights must be nonnegative and sum to one over the draws of each datum, got "
+            f"sums from {float(sums.min()):g} to {float(sums.max()):g}"
         )
     shape = logits.shape
     draws, data = weights.shape

@@ -161,5 +161,5 @@ class SequenceLikelihood(Likelihood):
         :raises NotImplementedError: always.
         """
         raise NotImplementedError(
-            "SequenceLikelihood: a text has no mean; draw from its posterior with complete"
+            "SequenceLikelihood: a text has no mean; draw texts with complete instead"
         )

@@ -120,7 +120,7 @@ class StandardizedLikelihood(GaussianLikelihood):
                 f"{tuple(rows.shape)}"
             )
         if len(rows) < 2:
-            raise ValueError(f"rows must number at least 2 to standardize, got {len(rows)}")
+            raise ValueError(f"rows must hold at least 2 rows to standardize, got {len(rows)}")
         finite("rows", rows)
         over = tuple(range(rows.dim() - self.shift.dim()))
         mean = rows.double().mean(over)

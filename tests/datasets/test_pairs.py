@@ -109,12 +109,12 @@ def test_reads_pairs_of_texts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="separated by a tab, got 'y' in line 2"):
         text_pairs(file)
     file.write_bytes(b"\xff\t\xff")
-    with pytest.raises(ValueError, match="path must be text in UTF-8"):
+    with pytest.raises(ValueError, match="path must be UTF-8 text"):
         text_pairs(file)
     file.write_text("")
     with pytest.raises(ValueError, match="pairs of texts, got none"):
         text_pairs(file)
-    with pytest.raises(ValueError, match=r"data must be a file \.dict or \.tsv"):
+    with pytest.raises(ValueError, match=r"data must be a \.dict or \.tsv file"):
         load_pairs("digits")
     with pytest.raises(FileNotFoundError, match="path must be an existing file"):
         text_pairs(tmp_path / "none.tsv")

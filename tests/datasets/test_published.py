@@ -318,9 +318,9 @@ def test_damaged_files_are_named(tmp_path, pixels):
     whole = idx(pixels)
     write_mnist(tmp_path, pixels, LABELS, zipped=False)
     for content, message in (
-        (whole[:-1], "must hold whole files, got .* with 119 bytes of data"),
+        (whole[:-1], "must hold complete files, got .* with 119 bytes of data"),
         (whole + b"x", "with 121 bytes of data"),
-        (whole[:9], "must hold whole files, got .* with 9 of 16 bytes"),
+        (whole[:9], "must hold complete files, got .* with 9 of 16 bytes"),
         (b"\x00\x00\x0d" + whole[3:], "must hold idx files of bytes, got"),
         (b"", "must hold idx files"),
     ):

@@ -53,11 +53,15 @@ def test_symbols_labels_and_masks_keep_their_values():
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        ((), ValueError, r"data must be at least one tensor, all with as many rows, got rows \{\}"),
+        (
+            (),
+            ValueError,
+            r"data must be at least one tensor, all with the same number of rows, got \{\} rows",
+        ),
         (
             (torch.zeros(3, 2), torch.zeros(2)),
             ValueError,
-            r"data must be at least one tensor,.*, got rows \{'data\[0\]'",
+            r"data must be at least one tensor,.*, got \{'data\[0\]'",
         ),
         (
             {"image": torch.full((2, 2), torch.nan)},
@@ -88,12 +92,12 @@ def test_symbols_labels_and_masks_keep_their_values():
         (
             torch.zeros(3),
             ValueError,
-            r"data must have shape \(num, \*event\), both of at least one, got \(3,\)",
+            r"data must have shape \(num, \*event\), all dimensions at least 1, got \(3,\)",
         ),
         (
             torch.zeros(0, 2),
             ValueError,
-            r"data must have shape \(num, \*event\), both of at least one, got \(0, 2\)",
+            r"data must have shape \(num, \*event\), all dimensions at least 1, got \(0, 2\)",
         ),
         (
             torch.tensor([[0.0, float("nan")]]),

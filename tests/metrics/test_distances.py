@@ -143,7 +143,7 @@ def test_the_papers_eleven_sizes_are_the_default():
     [
         (
             lambda: frechet_distance(torch.zeros(3), torch.zeros(3, 1)),
-            r"real must have shape \(num, num_features\) with num above 1, got \(3,\)",
+            r"real must have shape \(num, num_features\) with num > 1, got \(3,\)",
         ),
         (
             lambda: frechet_distance(torch.zeros(3, 2), torch.zeros(3, 1)),
@@ -151,11 +151,11 @@ def test_the_papers_eleven_sizes_are_the_default():
         ),
         (
             lambda: kernel_distance(torch.zeros(3, 2), torch.full((3, 2), math.nan)),
-            "generated must be finite, got 6 elements that are not",
+            "generated must be finite, got 6 elements that are NaN or infinite",
         ),
         (
             lambda: extrapolate(len, torch.zeros(9, 1), [4, 6, 8]),
-            r"samples must number sum\(sizes\) = 18, .* its own, got shape \(9, 1\)",
+            r"samples must have sum\(sizes\) = 18 rows, .* its own, got shape \(9, 1\)",
         ),
         (
             lambda: extrapolate(len, torch.zeros(9, 1), [4, 4, 4]),

@@ -231,7 +231,7 @@ def test_latents_may_have_one_end_or_none(fn):
 )
 def test_latents_that_are_not_in_an_interval_are_refused(fn):
     with pytest.raises(
-        ValueError, match="model must have real latents, bounded or not, got 'z' in "
+        ValueError, match="model must have real-valued latents, bounded or not, got 'z' in "
     ):
         AmortizedGuide(one_latent(fn))
 

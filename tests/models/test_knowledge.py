@@ -58,10 +58,10 @@ def test_what_cannot_be_fitted():
     prior = TiltedPrior(())
     state = {name: value.clone() for name, value in prior.state_dict().items()}
     for target, message in (
-        ({}, r"samples, density or formula must.*, got none"),
+        ({}, r"exactly one of samples, density and formula must.*, got none"),
         (
             {"samples": torch.rand(5), "formula": "z"},
-            r"samples, density or formula must.*, got \['samples', 'formula'\]",
+            r"exactly one of samples, density and formula must.*, got \['samples', 'formula'\]",
         ),
         (
             {"samples": torch.tensor([0.5, 1.5])},
@@ -81,7 +81,7 @@ def test_what_cannot_be_fitted():
         ),
         (
             {"samples": torch.empty(0)},
-            r"samples must have shape \(N,\) or \(N, \*\(\)\) with N of at least 1, got \(0,\)",
+            r"samples must have shape \(N,\) or \(N, \*\(\)\) with N >= 1, got \(0,\)",
         ),
         (
             {"formula": "sqrt(z - 0.5)"},
@@ -145,7 +145,7 @@ def test_targets_of_a_mixture_and_of_labels_by_place():
     )
     state = {name: value.clone() for name, value in mixture.state_dict().items()}
     for options, message in (
-        ({}, r"samples, density or formula must.*, got none"),
+        ({}, r"exactly one of samples, density and formula must.*, got none"),
         (
             {"samples": samples, "noise_scale": -1.0},
             r"noise_scale must be at least 0, got -1\.0",
@@ -161,9 +161,7 @@ def test_the_formula_of_a_mixture():
     prior.fit(formula="exp(-3*z)", ridge=1e-8)
     [best] = prior.symbolic((1,), library=["linear"])
     assert best.parameters[0] * best.parameters[1] == pytest.approx(-3, abs=0.05)
-    with pytest.raises(
-        ValueError, match=r"index must be a place in batch_shape \(2,\), got \(2,\)"
-    ):
+    with pytest.raises(ValueError, match=r"index must be valid for batch_shape \(2,\), got \(2,\)"):
         prior.symbolic((2,))
 
 
@@ -286,7 +284,7 @@ def test_components_with_references_of_their_own_are_not_pruned():
 
     prior = around([-2.0, 0.0, 2.0])
     with pytest.raises(
-        ValueError, match=r"reference must be one for all components, got one for each, \(3,\)"
+        ValueError, match=r"reference must be the same for all components, got one for each, \(3,\)"
     ):
         prior.prune(0.0)
     prior = around([[-2.0], [2.0]])  # one for each mixture
@@ -309,7 +307,7 @@ def test_random_weights_are_neither_fitted_nor_pruned(name):
         lambda: prior.prune(0.0),
     ):
         with pytest.raises(
-            TypeError, match=f"{name} must be a parameter for (a fit|pruning), got random ones"
+            TypeError, match=f"{name} must be a parameter for (a fit|pruning), got random values"
         ):
             call()
     assert all(torch.equal(value, state[name]) for name, value in prior.state_dict().items())

@@ -179,7 +179,7 @@ def test_a_text_is_completed_and_has_no_mean() -> None:
         ),
         (
             lambda: model()({"sound": X["label"]}),
-            r"x must have names out of \['bits', 'image', 'label'\], got 'sound'",
+            r"x must have names among \['bits', 'image', 'label'\], got 'sound'",
         ),
         (
             lambda: model()({"image": X["image"], "label": X["label"][:2]}),
@@ -187,7 +187,7 @@ def test_a_text_is_completed_and_has_no_mean() -> None:
         ),
         (
             lambda: model()(X, observed={"bits": OBSERVED["label"]}),
-            r"observed must have names out of \['image', 'label'\], got 'bits'",
+            r"observed must have names among \['image', 'label'\], got 'bits'",
         ),
         (
             lambda: model()(X, observed={"label": torch.ones(3)}),
@@ -211,7 +211,7 @@ def test_a_text_is_completed_and_has_no_mean() -> None:
         ),
         (
             lambda: ImportanceMLE(5).loss(model(), None, {"label": X["label"] + 1}),
-            "got a datum outside at the observed site 'label'",
+            "got a datum outside it at the observed site 'label'",
         ),
         (lambda: model()(), "size must be the number of rows to draw, at least 1, got None"),
         (lambda: model()(size=-1), "size must be an integer of at least 1, got -1"),

@@ -119,7 +119,7 @@ def test_constant_features_keep_their_unit():
     likelihood = StandardizedLikelihood(0.3, (2,))
     likelihood.fit(torch.tensor([[1.0, 7.0], [3.0, 7.0]]))
     torch.testing.assert_close(likelihood.factor, torch.ones(2))
-    with pytest.raises(ValueError, match="rows must number at least 2 to standardize, got 1"):
+    with pytest.raises(ValueError, match="rows must hold at least 2 rows to standardize, got 1"):
         likelihood.fit(torch.zeros(1, 2))
 
 

@@ -380,7 +380,7 @@ def test_shared_draws_of_random_priors_in_a_plate() -> None:
             lambda: GaussianLikelihood(math.nan),
             "noise_scale must be positive and finite, got nan",
         ),
-        (lambda: TiltedPrior((2, 2), low=1.0, high=0.0), r"low and high must .*, got "),
+        (lambda: TiltedPrior((2, 2), low=1.0, high=0.0), r"low must be below high.*, got "),
         (
             lambda: KARTGenerator(torch.nn.Identity(), (2,), mean=0.0, spread=0.0),
             r"spread must be positive and finite, got 0\.0",
