@@ -239,7 +239,7 @@ def _reproduce_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument(
         "--data",
         default=None,
-        help="folder with the published data files, or for storing generated data",
+        help="folder with the published data files, or for caching generated data",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument(

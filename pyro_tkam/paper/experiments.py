@@ -408,6 +408,6 @@ def chosen(pattern: str) -> list[Experiment]:
     ]
     if not rows:
         raise ValueError(
-            f"name must be one of {sorted(EXPERIMENTS)} or the start of some, got {pattern!r}"
+            f"name must be one of {sorted(EXPERIMENTS)} or a prefix of some, got {pattern!r}"
         )
     return rows

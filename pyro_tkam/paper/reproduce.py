@@ -80,7 +80,7 @@ def reproduce(
     with sole_owner(folder, "reproduce"):
         _claim(folder, described)
         earlier = read_results(
-            folder / "result.json", "delete it, and `reproduce` writes it again"
+            folder / "result.json", "delete it, and `reproduce` will write it again"
         ).get("seconds_per_update")
         pyro.set_rng_seed(seed)
         model = experiment.model(settings, images.training.shape[1:])
@@ -131,10 +131,11 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
     """Write what decides the run, unless the folder holds another one."""
     last_checkpoint(RunFolder(folder))  # which refuses what is damaged or of another version
     path = folder / "experiment.json"
-    earlier = read_results(path, "delete it, and `reproduce` writes it again")
+    earlier = read_results(path, "delete it, and `reproduce` will write it again")
     if earlier and earlier != described:
         raise ValueError(
-            f"folder must be new or hold the same run, got {folder} with another, see {path.name}"
+            f"folder must be new or hold the same run, got {folder} with another run, see "
+            f"{path.name}"
         )
     write_results(path, described)
 
@@ -183,7 +184,7 @@ def measure(model: TKAM, samples: Tensor, images: Images, sizes: tuple[int, ...]
     sizes = sample_sizes(sizes)
     if sum(sizes) > len(samples):
         raise ValueError(
-            f"sizes must add up to at most {len(samples)}, as many as samples, got {sizes}"
+            f"sizes must add up to at most {len(samples)}, the number of samples, got {sizes}"
         )
     evidence = held_out_evidence(model, images.held_out, num_draws=200)
     repeated = metrics.copies(samples[:1000], images.training, images.held_out)

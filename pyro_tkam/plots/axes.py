@@ -53,7 +53,7 @@ def check_axes(name: str, axes: Any) -> None:
     """
     with needs("plots"):
         from matplotlib.axes import Axes
-    instance(name, axes, Axes, "axes of matplotlib")
+    instance(name, axes, Axes, "matplotlib axes")
 
 
 def panels_or_new(
@@ -87,9 +87,9 @@ def check_panels(axes: Any, num: int, of: str) -> None:
     :raises ValueError: for another number of axes.
     """
     given = list(axes) if getattr(axes, "ndim", 0) == 1 else axes  # as subplots returns them
-    sequence("axes", given, "axes of matplotlib")
+    sequence("axes", given, "matplotlib axes")
     if len(given) != num:
-        raise ValueError(f"axes must number {num}, one for each {of}, got {len(given)}")
+        raise ValueError(f"axes must hold {num} axes, one for each {of}, got {len(given)}")
     for each in given:
         check_axes("axes", each)
 

@@ -50,14 +50,14 @@ def _names(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
     """Check the columns of all runs and return the names of the metrics."""
     mapping("runs", runs, "names to columns")
     if not runs:
-        raise ValueError("runs must hold at least one, got none")
+        raise ValueError("runs must hold at least one run, got none")
     for run, columns in runs.items():
         mapping(f"runs[{run!r}]", columns, "names to columns")
     first = set(next(iter(runs.values())))
     for run, columns in runs.items():
         if not first <= set(columns) or "update" not in columns or len(columns) < 2:
             raise ValueError(
-                f"runs must have the columns of the first, 'update' and others, got "
+                "runs must all have the columns of the first, 'update' and others, got "
                 f"{sorted(columns)} in {run!r}"
             )
         for name, column in columns.items():
@@ -66,7 +66,7 @@ def _names(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
                 number(f"runs[{run!r}][{name!r}]", value)
         sizes = {name: len(column) for name, column in columns.items()}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
-            raise ValueError(f"runs must have columns of one length, got {sizes} in {run!r}")
+            raise ValueError(f"runs must have columns of equal length, got {sizes} in {run!r}")
     return [name for name in next(iter(runs.values())) if name != "update"]
 
 

@@ -73,7 +73,7 @@ def evidence_curve(
     if margin > 0:
         axes.set_ylim(float(means.min()) - margin, float(means.max()) + margin)
     area = torch.trapezoid(averages[known], draws.betas[known]).item()
-    lacking = "" if known.all() else f" from t = {betas[0]:.2g}, as the mean at 0 is -inf"
+    lacking = "" if known.all() else f" from t = {betas[0]:.2g}, because the mean at 0 is -inf"
     truth = "" if exact is None else f", exactly {exact:.2f}"
     axes.set_title(f"area {area:.2f} nats{lacking}{truth}", fontsize="medium")
     return _labeled(axes, "t", "mean log likelihood (nats)")

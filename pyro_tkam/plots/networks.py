@@ -60,7 +60,9 @@ def _names(net: KAN, input_names: Sequence[str] | None) -> list[str]:
         _checks.words("input_names", input_names, "names")
     names = [f"$x_{{{i + 1}}}$" for i in range(count)] if input_names is None else [*input_names]
     if len(names) != count:
-        raise ValueError(f"input_names must be {count}, one for each input, got {len(names)}")
+        raise ValueError(
+            f"input_names must hold {count} names, one for each input, got {len(names)}"
+        )
     return names
 
 

@@ -121,7 +121,7 @@ def prior_marginals(
     dense("draws", draws)
     if draws.dim() != 2 or draws.numel() == 0:
         raise ValueError(
-            f"draws must have shape (N, Q), both of at least one, got {tuple(draws.shape)}"
+            f"draws must have shape (N, Q), all dimensions at least 1, got {tuple(draws.shape)}"
         )
     finite("draws", draws)
     panels = _panels(axes, min(num, draws.shape[1]))

@@ -62,7 +62,9 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
         with aside.open("wb") as file:
             torch.save(content, file)
         if fault := archive_fault(aside):
-            raise OSError(f"{path} could not be written, and its old content is unchanged: {fault}")
+            raise OSError(
+                f"{path} could not be written; its previous content is unchanged: {fault}"
+            )
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:

@@ -258,7 +258,7 @@ class StartConfig:
         check_fields(self)
         if len(self.given) > 1:
             raise ValueError(
-                "start must have one of samples, density, formula and run, got "
+                "start must have at most one of samples, density, formula and run, got "
                 f"{', '.join(self.given)}"
             )
         if self.frozen and not self.given:
@@ -357,8 +357,8 @@ class TrainConfig:
             )
         if self.start.frozen and self.grid_updates is not None:
             raise ValueError(
-                "grid_updates must be null with start.frozen, because they would change the "
-                f"prior, got {self.grid_updates}"
+                "grid_updates must be null with start.frozen, because grid updates would "
+                f"change the prior, got {self.grid_updates}"
             )
         one_of("schedule", self.schedule, ("constant", "one-cycle"))
         check_hardware(self.batch_size, self.devices, self.num_nodes, self.precision)
@@ -395,7 +395,7 @@ class TrainConfig:
             import yaml
         path = file_path("path", path)
         if not path.is_file():
-            raise FileNotFoundError(f"path must be a file that exists, got none: {path} is missing")
+            raise FileNotFoundError(f"path must be an existing file, got none: {path} is missing")
         try:
             text = path.read_text(encoding="utf-8")
             content = yaml.safe_load(text)
@@ -405,8 +405,8 @@ class TrainConfig:
         head, _, body = text.partition("\n")
         if (written := _HEAD.fullmatch(head)) and written[1] != checksum(body.encode()):
             raise ValueError(
-                f"{path} was changed after it was written: its checksum differs; put back a copy "
-                "of it, or remove its first line to accept it as it is"
+                f"{path} was changed after it was written: its checksum differs; restore a "
+                "copy of it, or remove its first line to accept the change"
             )
         try:
             return cls.of(content)
@@ -424,7 +424,7 @@ class TrainConfig:
         path = file_path("path", path)
         body = yaml.safe_dump(asdict(self), sort_keys=False)
         written = f"# written by pyro-tkam {__version__}, checksum {checksum(body.encode())}"
-        write_text(path, f"{written}: remove this line after a change by hand\n{body}")
+        write_text(path, f"{written}: remove this line after editing by hand\n{body}")
 
 
 _HEAD = re.compile(r"# written by pyro-tkam \S+, checksum (\w+): .*")

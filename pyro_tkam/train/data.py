@@ -52,7 +52,7 @@ def _load_pairs(config: TrainConfig) -> RunData:
 
 def _load_text(config: TrainConfig) -> RunData:
     if not config.data.endswith(".txt"):
-        raise ValueError(f"data must be a file .txt for the preset 'text', got {config.data!r}")
+        raise ValueError(f"data must be a .txt file for the preset 'text', got {config.data!r}")
     content = text(config.data, alphabet=config.model.alphabet)
     windows = content.windows(config.model.length)
     train, apart = split(len(windows), config.held_out, seed=config.seed)
@@ -87,12 +87,14 @@ def _load_modalities(config: TrainConfig) -> RunData:
     for name, mask in masks.items():
         if name.removesuffix(OBSERVED) not in data or mask.dim() != 1:
             raise ValueError(
-                f"data must have Booleans of shape (num,) named NAME{OBSERVED} alone, got {name!r} "
-                f"of shape {tuple(mask.shape)}"
+                f"data must have Booleans only as masks of shape (num,) named NAME{OBSERVED}, "
+                f"got {name!r} of shape {tuple(mask.shape)}"
             )
     for name, value in data.items():
         if not name.isidentifier() or name in _RESERVED:
-            raise ValueError(f"data must have arrays with names that a site can have, got {name!r}")
+            raise ValueError(
+                f"data must have arrays whose names are valid site names, got {name!r}"
+            )
         if value.dtype == torch.int64 and int(value.min()) < 0:
             raise ValueError(
                 f"data must have classes from 0, and Booleans {name}{OBSERVED} where they are "

@@ -77,7 +77,7 @@ def per_datum_evidence(
     dense("data", data)
     if data.dim() == 0 or len(data) == 0:
         raise ValueError(
-            f"data must have shape (num, *event) with num of at least 1, got {tuple(data.shape)}"
+            f"data must have shape (num, *event) with num >= 1, got {tuple(data.shape)}"
         )
     checked = whole_number("checked", checked, 0)
     most_tempered = whole_number("most_tempered", most_tempered, 0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyro_tkam.infer.results import Evidence
 
 #: what to do if a file is damaged
-REMEDY = "put back a copy of it, or train in a new folder"
+REMEDY = "restore a copy of it, or train in a new folder"
 #: makes a hash object, which can be updated with more content
 digest = partial(hashlib.blake2b, digest_size=8)
 _CHECKSUM = "checksum"
@@ -153,7 +153,7 @@ class RunFolder:
 
         :raises ValueError: for a file that was changed.
         """
-        return read_results(self.summary, "delete it, and `resume` writes it again")
+        return read_results(self.summary, "delete it, and `resume` will write it again")
 
     def __to_arviz__(self, *, evidence: Evidence | None = None) -> Container:
         """
@@ -173,7 +173,7 @@ def existing_folder(folder: Path | str) -> RunFolder:
     files = RunFolder(file_path("folder", folder))
     if not files.path.is_dir():
         raise FileNotFoundError(
-            f"folder must be one that exists, got {files.path}: there is no such run folder"
+            f"folder must be an existing folder, got {files.path}: there is no such run folder"
         )
     return files
 

@@ -66,9 +66,9 @@ class HeldOutEvidence:
     def verdict(self) -> str:
         """A sentence that says whether the estimate is reliable."""
         basis = (
-            f"{self.unreliable_share:.0%} of the data have a Pareto k-hat above {_RELIABLE_KHAT}, "
-            "and a datum rests on "
-            f"{self.effective_sample_size:.1f} effective draws of {self.num_draws}"
+            f"{self.unreliable_share:.0%} of the data have a Pareto k-hat above "
+            f"{_RELIABLE_KHAT}, and each datum rests on {self.effective_sample_size:.1f} "
+            f"effective draws of {self.num_draws}"
         )
         if self.reliable:
             return f"reliable: {basis}"
@@ -103,7 +103,7 @@ def held_out_evidence(
     num_draws = whole_number("num_draws", num_draws, 1)
     if num_draws * num_blocks < 25:
         raise ValueError(
-            f"num_blocks and num_draws must make at least 25 draws in all, got {num_blocks} "
+            f"num_blocks and num_draws must give at least 25 draws in total, got {num_blocks} "
             f"and {num_draws}"
         )
     structure = check_independent(model, data, guide)

@@ -85,7 +85,7 @@ class ELBOTraining(lightning.LightningModule):
             raise TypeError(f"elbo must be a pyro.infer.ELBO, got {type(elbo).__name__}")
         if not hasattr(elbo, "differentiable_loss"):
             raise TypeError(
-                f"elbo must have a differentiable_loss, got {type(elbo).__name__}; take "
+                f"elbo must have a differentiable_loss, got {type(elbo).__name__}; use "
                 f"{_INSTEAD.get(type(elbo).__name__, 'pyro.infer.Trace_ELBO')}"
             )
         if size is not None:

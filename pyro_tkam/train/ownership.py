@@ -54,7 +54,7 @@ def sole_owner(
     folder: Path,
     task: str,
     processes: int = 1,
-    go_on: Callable[[], str] = lambda: "the same call continues from there",
+    go_on: Callable[[], str] = lambda: "repeat the call to continue from there",
 ) -> Iterator[None]:
     """
     Keep other processes from writing to a folder inside the context.
@@ -86,7 +86,7 @@ def sole_owner(
         lock.acquire()
     except Timeout:
         raise BlockingIOError(
-            f"{folder} is in use{_described(owner)}; wait until it ends, or use another folder"
+            f"{folder} is in use{_described(owner)}; wait until it is free, or use another folder"
         ) from None
     _OWNED.append(folder)
     try:
@@ -132,7 +132,7 @@ def _clear(folder: Path, owner: Path) -> None:
     """Report an owner that was killed, and remove its unfinished files."""
     if owner.exists():
         _LOGGER.warning(
-            "%s: its last use%s ended without a word; going on from what is whole",
+            "%s: its last use%s ended unexpectedly; continuing from its complete files",
             folder,
             _described(owner),
         )

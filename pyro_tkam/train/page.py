@@ -16,7 +16,7 @@ from pyro_tkam.train.folder import RunFolder, existing_folder, read_results
 from pyro_tkam.train.per_datum import METHOD_WORDS
 
 _TEMPLATE = Path(__file__).with_name("page.html")
-_UNFINISHED = "<p>Not there: the run has not finished.</p>"
+_UNFINISHED = "<p>Not available: the run has not finished.</p>"
 
 
 def report(folder: Path | str) -> Path:
@@ -42,7 +42,9 @@ def report(folder: Path | str) -> Path:
         title=escape(files.path.resolve().name),
         state=_state(files, config),
         evidence=_shown(files.summary, summary, _evidence)
-        + _shown(each, read_results(each, "delete it, and `evidence` writes it again"), _per_datum),
+        + _shown(
+            each, read_results(each, "delete it, and `evidence` will write it again"), _per_datum
+        ),
         curves=_picture(files.path / "curves.png", "metrics of every update"),
         metrics=_table({name: value for name, value in summary.items() if name != "held_out"}),
         samples=_samples(files),
@@ -79,7 +81,7 @@ def _evidence(summary: Mapping[str, Any]) -> str:
     verdict = str(evidence["verdict"])
     kind = "verdict reliable" if verdict.startswith("reliable") else "verdict"
     value = (
-        f"{evidence['log_evidence']:.2f} ± {evidence['standard_error']:.2g} nats a held-out datum"
+        f"{evidence['log_evidence']:.2f} ± {evidence['standard_error']:.2g} nats per held-out datum"
     )
     return (
         f'<div class="{kind}"><p><strong>{escape(value)}</strong></p><p>{escape(verdict)}</p></div>'
@@ -90,7 +92,7 @@ def _per_datum(evidence: Mapping[str, Any]) -> str:
     """Show the results of ``python -m pyro_tkam evidence`` if it was run."""
     if not evidence:
         return ""
-    value = f"{evidence['log_evidence']:.3f} ± {evidence['standard_error']:.2g} nats a datum"
+    value = f"{evidence['log_evidence']:.3f} ± {evidence['standard_error']:.2g} nats per datum"
     ways = ", ".join(
         f"{count} by {METHOD_WORDS[name]}" for name, count in evidence["methods"].items() if count
     )

@@ -128,8 +128,8 @@ class EvidenceReport:
         )
         error = numbers["standard_error"]
         lines = [
-            f"log evidence: {numbers['log_evidence']:.3f} ± {error:.2g} nats a datum (Monte Carlo "
-            "error)",
+            f"log evidence: {numbers['log_evidence']:.3f} ± {error:.2g} nats per datum (Monte "
+            "Carlo error)",
             f"estimated for {numbers['num']} held-out data: {ways}",
         ]
         if numbers["checked"]:

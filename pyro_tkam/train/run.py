@@ -68,7 +68,7 @@ def train(config: TrainConfig, folder: Path | str, *, progress: bool = True) -> 
     def go_on() -> str:
         if files.config.is_file():
             return f"continue it with `python -m pyro_tkam resume {files.path}`"
-        return "nothing was trained yet, start it again"
+        return "nothing was trained yet; start it again"
 
     task = "resume" if files.config.is_file() else "train"
     with sole_owner(files.path, task, processes, go_on):

@@ -116,9 +116,9 @@ def fit(
     flag("tensorboard", tensorboard)
     flag("progress", progress)
     text("device", device)
-    sequence("callbacks", callbacks, "callbacks of Lightning")
+    sequence("callbacks", callbacks, "Lightning callbacks")
     for each in callbacks:
-        instance("every one of callbacks", each, Callback, "a Callback of Lightning")
+        instance("every element of callbacks", each, Callback, "a Lightning Callback")
     folder = file_path("folder", folder)
     check_hardware(batch_size, devices, num_nodes, precision)
     dataset: Dataset[Any] = as_dataset(data)
@@ -190,6 +190,6 @@ def _trainer(device: str, **options: Any) -> lightning.Trainer:
         )
     except (ValueError, MisconfigurationException) as error:
         raise ValueError(
-            f"device must be one of this machine, got {device!r} with "
+            f"device must be available on this machine, got {device!r} with "
             f"devices={options['devices']}: {error}"
         ) from error

@@ -152,7 +152,7 @@ def test_a_finished_run_gives_its_results_again(run):
     assert again["measured"] == result["measured"]
     assert again["seconds_per_update"] == result["seconds_per_update"]
     with pytest.raises(
-        ValueError, match=r"folder must be new .*run with another, see experiment\.json"
+        ValueError, match=r"folder must be new .*run with another run, see experiment\.json"
     ):
         reproduce(tiny(), "small", folder / "run", data=folder, seed=1, progress=False)
 

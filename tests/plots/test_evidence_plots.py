@@ -75,7 +75,7 @@ def test_evidence_curve_without_a_mean_at_the_prior(draws):
     np.testing.assert_allclose(curve.get_xdata(), draws.betas[1:], rtol=1e-6)
     assert len(axes.collections) == 2
     assert (
-        f"from t = {draws.betas[1]:.2g}, as the mean at 0 is -inf, exactly -2.50"
+        f"from t = {draws.betas[1]:.2g}, because the mean at 0 is -inf, exactly -2.50"
         in axes.get_title()
     )
 

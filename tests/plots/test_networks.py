@@ -32,7 +32,9 @@ def test_a_network_has_a_curve_on_each_edge(tmp_path):
     correlation = np.corrcoef(red.get_ydata(), expected)[0, 1]
     assert correlation == pytest.approx(1.0, abs=1e-6)
     plots.save(axes, tmp_path / "network.png")
-    with pytest.raises(ValueError, match="input_names must be 2, one for each input, got 1"):
+    with pytest.raises(
+        ValueError, match="input_names must hold 2 names, one for each input, got 1"
+    ):
         plots.kan_network(net, x, input_names=["mass"])
 
 

@@ -120,10 +120,10 @@ def test_prior_marginals_are_histograms_beside_the_reference(tmp_path):
     plots.save(panels[0], tmp_path / "marginals.png")
     assert (tmp_path / "marginals.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(
-        ValueError, match=r"draws must have shape \(N, Q\), both of at least one, got \(5,\)"
+        ValueError, match=r"draws must have shape \(N, Q\), all dimensions at least 1, got \(5,\)"
     ):
         plots.prior_marginals(torch.zeros(5), Normal(0.0, 1.0))
-    with pytest.raises(ValueError, match="axes must number 2, one for each density, got 1"):
+    with pytest.raises(ValueError, match="axes must hold 2 axes, one for each density, got 1"):
         plots.prior_marginals(
             torch.zeros(5, 2), Normal(0.0, 1.0), plots.new_figure().subplots(1, 1, squeeze=False)[0]
         )
@@ -149,7 +149,9 @@ def test_wrong_arguments_are_named():
         plots.image_grid(torch.zeros(3, 4))
     with pytest.raises(ValueError, match="num must be an integer of at least 1, got 0"):
         plots.prior_densities(ExponentiallyTilted(lambda z: z), num=0)
-    with pytest.raises(ValueError, match="runs must hold at least one, got none"):
+    with pytest.raises(ValueError, match="runs must hold at least one run, got none"):
         plots.training_curves({})
-    with pytest.raises(ValueError, match=r"axes must number 1, one for each of \['loss'\], got 0"):
+    with pytest.raises(
+        ValueError, match=r"axes must hold 1 axes, one for each of \['loss'\], got 0"
+    ):
         plots.training_curves({"run": {"update": [1.0], "loss": [1.0]}}, [])

@@ -88,10 +88,10 @@ DAMAGES = {
 @pytest.mark.parametrize(
     ("name", "commands", "way_out"),
     [
-        ("metrics.csv", ("resume", "report"), "put back a copy of it, or train in a new folder"),
-        ("summary.json", ("resume", "report"), "delete it, and `resume` writes it again"),
-        ("config.yaml", ("resume", "report", "sample", "evidence"), "put back a copy of it, or "),
-        ("checkpoints/last.ckpt", ("resume", "report", "sample", "evidence"), "put back a copy of"),
+        ("metrics.csv", ("resume", "report"), "restore a copy of it, or train in a new folder"),
+        ("summary.json", ("resume", "report"), "delete it, and `resume` will write it again"),
+        ("config.yaml", ("resume", "report", "sample", "evidence"), "restore a copy of it, or "),
+        ("checkpoints/last.ckpt", ("resume", "report", "sample", "evidence"), "restore a copy of"),
     ],
 )
 def test_damaged_files_are_named(run, capsys, damage, name, commands, way_out):
@@ -143,7 +143,7 @@ def test_a_summary_that_was_deleted_is_written_again(run):
 def test_a_configuration_changed_by_hand_is_taken_without_its_first_line(run):
     text = run.config.read_text().replace("device: cpu", "device: auto")
     run.config.write_text(text)
-    with pytest.raises(ValueError, match="remove its first line to accept it as it is"):
+    with pytest.raises(ValueError, match="remove its first line to accept the change"):
         TrainConfig.load(run.config)
     run.config.write_text(text.partition("\n")[2])
     assert TrainConfig.load(run.config).device == "auto"

@@ -103,11 +103,15 @@ def test_texts(tmp_path):
 @pytest.mark.parametrize(
     ("preset", "data", "message"),
     [
-        ("text", "rows.npz", "data must be a file .txt for the preset 'text', got"),
+        ("text", "rows.npz", "data must be a .txt file for the preset 'text', got"),
         ("labeled", "rows.npz", r"data must hold 'x' and 'label', got ['image']"),
-        ("labeled", "rows.npy", "data must be a file .npz with arrays by name, got"),
-        ("multimodal", "odd.npz", "data must have Booleans of shape (num,) named NAME_observed"),
-        ("multimodal", "z.npz", "data must have arrays with names that a site can have, got 'z'"),
+        ("labeled", "rows.npy", "data must be a .npz file of named arrays, got"),
+        (
+            "multimodal",
+            "odd.npz",
+            "data must have Booleans only as masks of shape (num,) named NAME_observed",
+        ),
+        ("multimodal", "z.npz", "data must have arrays whose names are valid site names, got 'z'"),
         ("multimodal", "low.npz", "data must have classes from 0, and Booleans kind_observed"),
         ("multimodal", "wide.npz", "model.output must be 'none' for data outside [0, 1]"),
         ("labeled", "absent.npz", "data must be an existing file"),

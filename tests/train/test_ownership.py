@@ -38,7 +38,9 @@ def held(tmp_path):
 def test_one_process_owns_a_folder_and_a_killed_one_is_told(held, caplog):
     folder, process = held
     before = sorted(folder.iterdir())
-    message = rf"run is in use by `train`, process {process.pid} on .* since .*; wait until it ends"
+    message = (
+        rf"run is in use by `train`, process {process.pid} on .* since .*; wait until it is free"
+    )
     with pytest.raises(BlockingIOError, match=message), sole_owner(folder, "resume"):
         raise AssertionError
     assert sorted(folder.iterdir()) == before

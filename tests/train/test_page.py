@@ -118,7 +118,7 @@ def test_the_evidence_of_each_datum_is_shown_where_it_was_estimated(tmp_path):
     )
     EvidenceReport(own, torch.tensor([0]), own.take(torch.tensor([0]))).write(files)
     page = Page(report(files.path).read_text())
-    assert "-2.500 ± 0.071 nats a datum" in page.text
+    assert "-2.500 ± 0.071 nats per datum" in page.text
     assert "1 by draws from the prior, 1 by draws from a mixture fitted to each datum" in page.text
     assert "1 of 2" in page.text
     assert "1 of 1" in page.text

@@ -118,7 +118,7 @@ def test_refuses_what_does_not_fit(config, folder, tmp_path):
         replace(config, objective="importance")
     with pytest.raises(ValueError, match='objective must be "pair" for the preset "seq2seq"'):
         TrainConfig(objective="pair")
-    with pytest.raises(ValueError, match=r"data must be a file \.dict or \.tsv"):
+    with pytest.raises(ValueError, match=r"data must be a \.dict or \.tsv file"):
         train(replace(config, data="digits"), tmp_path, progress=False)
     wrong = replace(config, model=replace(config.model, sequences=[1, 2, 3, 4]))
     with pytest.raises(ValueError, match=r"model\.sequences must be the sizes of the data"):

@@ -140,7 +140,8 @@ def test_numbers_that_a_density_refuses_are_named(text):
     [
         (
             {"start": {"density": "Normal(0, 1)", "formula": "exp(z)"}},
-            "start must have one of samples, density, formula and run, got density, formula",
+            "start must have at most one of samples, density, formula and run, got density, "
+            "formula",
         ),
         ({"start": {"frozen": True}}, r"start\.frozen must be false without a start"),
         (

@@ -107,9 +107,7 @@ def test_data_that_do_not_fit_are_named_before_anything_is_written(tmp_path):
         fit(multimodal(), {"image": IMAGE.double(), "label": LABEL}, tmp_path / "run", **options)
     with pytest.raises(ValueError, match="label must hold classes from 0 to 2, got 9"):
         fit(labeled(), (IMAGE, torch.full_like(LABEL, 9)), tmp_path / "run", **options)
-    with pytest.raises(
-        ValueError, match=r"data must be at least one tensor,.*, got rows \{'data\[0\]'"
-    ):
+    with pytest.raises(ValueError, match=r"data must be at least one tensor,.*, got \{'data\[0\]'"):
         fit(labeled(), (IMAGE, LABEL[1:]), tmp_path / "run", **options)
     with pytest.raises(TypeError, match=r"data must hold floating point.*, got torch\.uint8"):
         fit(labeled(), IMAGE.byte(), tmp_path / "run", **options)

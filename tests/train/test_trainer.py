@@ -200,7 +200,10 @@ def test_a_checkpoint_of_another_model_is_named(whole):
         ({"updates": 0}, "updates must be an integer of at least 1, got 0"),
         ({"checkpoint_every": -1}, "checkpoint_every must be an integer of at least 1, got -1"),
         ({"batch_size": 31}, "batch_size must be from 1 to 30, the number of rows, got 31"),
-        ({"device": "abacus"}, "device must be one of this machine, got 'abacus' with devices=1"),
+        (
+            {"device": "abacus"},
+            "device must be available on this machine, got 'abacus' with devices=1",
+        ),
     ],
 )
 def test_wrong_options_are_named_before_anything_is_written(tmp_path, options, message):
