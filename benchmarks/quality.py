@@ -10,9 +10,9 @@ features of a small classifier of them; held-out digits give its floor. The late
 that of Pang et al. 2020 (arXiv:2006.08205); flow priors are zuko's. The log evidence of held-out
 digits, by importance sampling from the encoder, compares contenders of the same noise only.
 ``--validate`` trains contenders with every setting of one grid (noise, step size, width of the
-decoder) on 3,000 of the digits and compares samples with the other 1,000; a run with ``--resume``
-takes the best ones. Each row is written when it is done, and ``--resume`` goes on after those that
-the output already has.
+decoder) on 3,000 of the digits and compares samples with the other 1,000, in the same features; a
+run with ``--resume`` takes the best ones. Each row is written when it is done, and ``--resume``
+goes on after those that the output already has.
 """
 
 import importlib

@@ -25,7 +25,7 @@ from pyro_tkam.infer.objectives.steppingstone import SteppingstoneMLE
 from pyro_tkam.infer.objectives.wake_sleep import WakeSleepMLE
 from pyro_tkam.infer.parallel import map_seeded
 from pyro_tkam.infer.reparam import InverseTransformReparam
-from pyro_tkam.infer.results import Evidence, Finding, LogBayesFactor, Verdict
+from pyro_tkam.infer.results import DataSeen, Evidence, Finding, LogBayesFactor, Verdict
 from pyro_tkam.infer.tempering.parallel_tempering import ParallelTempering, PowerPosteriors
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "SMC",
     "ULA",
     "AutoMALA",
+    "DataSeen",
     "EnsembleHMC",
     "Evidence",
     "Finding",

@@ -117,18 +117,26 @@ class LogBayesFactor:
 
 
 class DataSeen(NamedTuple):
-    """What is noted of the data of an evidence: how many observed numbers, and their sum."""
+    """What is noted of the data of an evidence.
+
+    :param numbers: how many numbers were observed.
+    :param total: their sum.
+    :param size: the sum of their absolute values.
+    """
 
     numbers: int
     total: float
+    size: float
 
     def agrees_with(self, other: DataSeen) -> bool:
         """Tell whether data can be the same, up to their precision."""
-        close = math.isclose(self.total, other.total, rel_tol=SAME_SUM, abs_tol=SAME_SUM)
-        return self.numbers == other.numbers and close
+        most = SAME_SUM * max(self.size, other.size)
+        changes = abs(self.total - other.total), abs(self.size - other.size)
+        return self.numbers == other.numbers and max(changes) <= most
 
     def __str__(self) -> str:
-        return f"{self.numbers} numbers of mean {self.total / self.numbers:.6g}"
+        mean, size = self.total / self.numbers, self.size / self.numbers
+        return f"{self.numbers} numbers of mean {mean:.6g} and mean size {size:.6g}"
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ class Evidence:
         there are none.
     :param per_datum_standard_error: shaped alike.
     :param evaluations: number of evaluations of the likelihood or its gradient.
-    :param data: how many numbers were observed, and their sum; None if that is not known.
+    :param data: how many numbers were observed, and their sums; None if that is not known.
 
     >>> first = Evidence(-3.0, 0.03, "bridge", Verdict())
     >>> print(first - Evidence(-5.0, 0.04, "bridge", Verdict()))

@@ -103,7 +103,7 @@ def bridge_evidence(
         + Verdict(notes=(MODES_NOTE,))
     )
     result = both.preferred
-    return replace(result, verdict=result.verdict + verdict, data=data_seen(checked))
+    return replace(result, verdict=result.verdict + verdict, data=data_seen(model, checked))
 
 
 def samples_of(draws: Any) -> dict[str, Tensor]:

@@ -127,7 +127,7 @@ def log_evidence(
     if options.get("guide") is not None:
         check_guide(options["guide"], model, checked)
     call = Call(kernel, checked)
-    seen = data_seen(checked)
+    seen = data_seen(model, checked)
     if not has_prior_factors(checked):
         return replace(_estimate(call, method, options), data=seen)
     with_data, without = (

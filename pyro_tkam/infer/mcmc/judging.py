@@ -89,9 +89,8 @@ class ChainRun:
         """The lesser effective number of draws at the 5% and 95% quantiles, ``(coordinate,)``."""
 
         def of(block: Tensor) -> Tensor:
-            flat = block.movedim(-1, 0).flatten(1)
-            places = (1 + int(level * (flat.shape[1] - 1)) for level in TAILS)
-            cuts = (flat.kthvalue(place).values for place in places)
+            flat = block.movedim(-1, 0).flatten(1).sort().values
+            cuts = (flat[:, int(level * (flat.shape[1] - 1))] for level in TAILS)
             return torch.minimum(*(effective_sample_size((block <= cut).double()) for cut in cuts))
 
         return self._by_block(of)

@@ -9,7 +9,8 @@ probability 11/12, so that twelve of them miss a given pair with probability 1e-
 alone shows it, they miss it with probability 0.14. So further trials lie several standard
 deviations away from the prior, and runs look again at their own draws (:func:`check_draws`). Where
 terms take much memory, fewer draws are mixed at a time. Data that share a prior also share its
-draws, which may cost more than the terms.
+draws, which may cost more than the terms. Models that are known to couple their data by their
+shapes or not at all are tried little (:func:`treats_each_datum_alone`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from pyro_tkam.infer.model.evaluate import ModelTerms
 from pyro_tkam.infer.model.known import treats_each_datum_alone
 from pyro_tkam.infer.model.layouts import unconstrained
 from pyro_tkam.infer.model.sites import Site, Structure, is_improper, is_latent, sample_sites
-from pyro_tkam.infer.model.trials import FULL, Effort, Trials, draws_needed, mix
+from pyro_tkam.infer.model.trials import FULL, KNOWN, NONE, Effort, Trials, draws_needed, mix
 
 Plates = dict[str, tuple[int, int]]
 """Dimension (negative) and size of plates by name."""
@@ -110,7 +111,7 @@ def independent_plates(
 ) -> Plates:
     """Return those of some plates whose data no trial shows to depend on each other.
 
-    Models of this package, whose modules treat each datum alone, are not tried.
+    Models of this package, whose modules treat each datum alone, are tried at few draws.
 
     Neither torch's generator nor buffers of the model, such as running means, are moved.
 
@@ -120,12 +121,16 @@ def independent_plates(
     :param effort: how many trials there are.
     """
     several = {name: plate for name, plate in plates.items() if plate[1] > 1}
-    if not several or treats_each_datum_alone(terms.model):
+    known = treats_each_datum_alone(terms.model) and _has_events(terms)
+    if known:
+        effort = KNOWN if effort == FULL else NONE
+    if not several or not effort.total:
         return plates
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _buffers_kept(terms.model):
         run = _trial_runner(terms) if runner is None else runner(terms)
         shared = _sharing_plate(terms, several)
-        drawn = _draws(run, draws_needed(shared, effort))
+        num = draws_needed(shared, effort)
+        drawn = _normal(run, num) if known else _draws(run, num)
         trials = Trials(terms.layout, drawn, shared, effort)
         coupled = _coupled(run, trials, several)
     return {name: plate for name, plate in plates.items() if name not in coupled}
@@ -204,14 +209,23 @@ def _rows_at_once(runner: Runner) -> int:
 def _draws(runner: Runner, num: int) -> Tensor:
     """Return draws of the prior ``(num, dim)``; of a normal, where it has none."""
     nodes = runner.terms.structure.trace.nodes
-    normal = torch.randn_like(
-        runner.terms.coordinates(runner.terms.structure.trace).expand(num, -1)
-    )
+    normal = _normal(runner, num)
     if any(is_improper(nodes[name]) for name in runner.terms.layout.sites):
         return normal
     # Draws end at the last latent site: what is observed takes no memory.
     parts = normal.split(max(1, BATCH_ELEMENTS // max(1, normal.shape[1])))
     return torch.cat([first_prior_draws(runner, each)[1] for each in parts])
+
+
+def _normal(runner: Runner, num: int) -> Tensor:
+    """Return draws of a normal in the model's coordinates, ``(num, dim)``."""
+    terms = runner.terms
+    return torch.randn_like(terms.coordinates(terms.structure.trace).expand(num, -1))
+
+
+def _has_events(terms: ModelTerms) -> bool:
+    """Tell whether each datum's latents are vectors: a network could take data for their like."""
+    return all(site.event_dim for site in terms.layout.sites.values())
 
 
 def _sharing_plate(terms: ModelTerms, plates: Plates) -> tuple[int, int] | None:

@@ -124,22 +124,58 @@ def check_model(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return checked
 
 
-def data_seen(checked: Checked) -> DataSeen | None:
-    """Note how many numbers a checked model observes where no mask hides them, and their sum."""
-    data = [site for _, site in sample_sites(checked.first.plain) if not is_prior(site)]
-    shown = [_shown(site) for site in data]
-    numbers = sum(each.numel() for each in shown)
-    return DataSeen(numbers, sum(each.sum().item() for each in shown)) if numbers else None
+def data_seen(model: Model, checked: Checked) -> DataSeen | None:
+    """
+    Note how many numbers a checked model observes where no mask hides them, and their sums.
 
-
-def _shown(site: Site) -> Tensor:
-    """Return the observed numbers that no mask hides, ``(number,)``."""
-    value = site["value"].detach()
-    mask = _mask(site).to(value.device)
-    value, mask = torch.broadcast_tensors(
-        value, mask.reshape(mask.shape + (1,) * site["fn"].event_dim)
+    None if it observes none, if they depend on its latents, or if a mask is inside an event.
+    """
+    sites = _observed(checked)
+    if any(_masks_inside(site["fn"]) for site in sites.values()):
+        return None
+    shown = {name: _shown(site) for name, site in sites.items()}
+    again = _observed(_run(model, checked.args, checked.kwargs, again=True))
+    if again.keys() != shown.keys() or not all(
+        torch.equal(value, _shown(again[name])[0]) for name, (value, _) in shown.items()
+    ):
+        return None
+    numbers = sum(count for _, count in shown.values())
+    total, size = (
+        sum(call(value).sum(dtype=torch.float64).item() for value, _ in shown.values())
+        for call in (torch.clone, torch.abs)
     )
-    return value[mask].double()
+    return DataSeen(numbers, total, size) if numbers else None
+
+
+def _observed(checked: Checked) -> dict[str, Site]:
+    """Return the sites with data; a factor has none."""
+    return {
+        name: site
+        for name, site in sample_sites(checked.first.plain)
+        if not is_prior(site) and torch.as_tensor(site["value"]).numel()
+    }
+
+
+def _shown(site: Site) -> tuple[Tensor, int]:
+    """Return observed numbers, 0 where a mask hides them, and how many are not hidden."""
+    fn = site["fn"]
+    value = torch.as_tensor(site["value"]).detach()
+    mask = _mask(site).to(value.device).expand(fn.batch_shape)
+    count = int(mask.sum()) * fn.event_shape.numel()
+    if bool(mask.all()):
+        return value.expand(fn.shape()), count
+    kept = mask.reshape(mask.shape + (1,) * fn.event_dim)
+    return torch.where(kept, value, torch.zeros_like(value)), count
+
+
+def _masks_inside(fn: Any) -> bool:
+    """Tell whether a mask lies inside an event, so that it hides parts of it."""
+    while (inside := getattr(fn, "base_dist", None)) is not None:
+        masked = getattr(inside, "_mask", None) is not None
+        if masked and isinstance(fn, torch.distributions.Independent):
+            return True
+        fn = inside
+    return False
 
 
 def check_batch(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

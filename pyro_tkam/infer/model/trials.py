@@ -30,6 +30,9 @@ class Effort(NamedTuple):
 FULL = Effort(12, 3 * len(MOVES))
 AGAIN = Effort(3, len(MOVES))
 """Trials of a model that is new, and of one that was tried before at other values."""
+KNOWN = Effort(3, 0)
+"""Trials of a model whose parts are known: what its shapes couple shows at any values."""
+NONE = Effort(0, 0)
 
 
 class Trials:
@@ -66,7 +69,8 @@ class Trials:
         the moved ones by threes.
         """
         drawn, moved = torch.arange(len(self)).tensor_split([self.effort.drawn])
-        return *drawn.tensor_split(-(-len(drawn) // most)), *moved.split(len(MOVES))
+        parts = *drawn.tensor_split(-(-len(drawn) // most)), *moved.split(len(MOVES))
+        return tuple(part for part in parts if len(part))
 
     def at(self, rows: Tensor) -> Tensor:
         """Return the positions of some trials, ``(trial, dim)``."""
