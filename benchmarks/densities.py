@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -113,6 +114,7 @@ class Flow(PyroModule):
 CONTENDERS: dict[str, Callable[[], nn.Module]] = {
     "independent": lambda: AutoregressivePrior(2, 1),
     "autoregressive": lambda: AutoregressivePrior(2, hidden=HIDDEN),
+    "autoregressive, moved": lambda: AutoregressivePrior(2, hidden=HIDDEN, moves=True),
     "flow, splines": partial(Flow, "NSF", transforms=3, bins=8),
     "flow, MAF": partial(Flow, "MAF", transforms=3),
 }
@@ -157,6 +159,7 @@ def main() -> None:
     options = arguments(__doc__, ("--resume", "--validate"))
     seeds, steps = (range(1), 200) if options.short else (SEEDS, 1000)
     results = earlier(options.output) if options.resume else {}
+    results["peers"] = {"zuko": version("zuko")}
     validation = results.setdefault("validation", [])
     runs = validation if options.validate else results.setdefault("runs", [])
     wanted = (

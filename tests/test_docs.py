@@ -272,6 +272,28 @@ def test_what_the_performance_page_says_of_the_autoregressive_prior_is_in_commit
     assert {run["seed"] for run in runs if run["name"] == ours} == {0, 1, 2}
 
 
+def test_what_the_performance_page_says_of_densities_is_in_committed_results():
+    text = " ".join((DOCS / "performance.rst").read_text().split())
+    runs = json.loads((DOCS / "results" / "densities.json").read_text())["runs"]
+
+    def gap(problem: str, name: str) -> float:
+        own = [r["gap"] for r in runs if (r["problem"], r["name"]) == (problem, name)]
+        assert len(own) == 3
+        return statistics.mean(own)
+
+    problems = ("banana", "ring", "correlated", "grid")
+    moved = {problem: gap(problem, "autoregressive, moved") for problem in problems}
+    assert max(moved.values()) < 0.02
+    assert all(run["standard_error"] < 0.003 for run in runs if "moved" in run["name"])
+    assert f"by {gap('banana', 'autoregressive'):.2f} nats, as the spline flow does" in text
+    assert f"as the spline flow does by {gap('banana', 'flow, splines'):.2f}" in text
+    for problem in ("banana", "correlated"):
+        assert gap(problem, "flow, MAF") < moved[problem]
+    misses = [gap(problem, "flow, MAF") for problem in ("ring", "grid")]
+    assert f"misses the ring by {misses[0]:.2f} and the grid by {misses[1]:.2f}" in text
+    assert all(gap(problem, "independent") > 0.5 for problem in problems[:3])
+
+
 def test_what_the_performance_page_says_of_the_memory_of_draws_is_in_committed_results():
     text = " ".join((DOCS / "performance.rst").read_text().split())
     memory = json.loads((DOCS / "results" / "costs.json").read_text())["memory"]
