@@ -38,7 +38,7 @@ from pyro_tkam.infer.model.evaluate import ModelTerms
 from pyro_tkam.infer.model.known import treats_each_datum_alone
 from pyro_tkam.infer.model.layouts import unconstrained
 from pyro_tkam.infer.model.sites import Site, Structure, is_improper, is_latent, sample_sites
-from pyro_tkam.infer.model.trials import FULL, KNOWN, NONE, Effort, Trials, draws_needed, mix
+from pyro_tkam.infer.model.trials import FULL, KNOWN, Effort, Trials, draws_needed, mix
 
 Plates = dict[str, tuple[int, int]]
 """Dimension (negative) and size of plates by name."""
@@ -112,7 +112,6 @@ def independent_plates(
     """Return those of some plates whose data no trial shows to depend on each other.
 
     Models of this package, whose modules treat each datum alone, are tried at few draws.
-
     Neither torch's generator nor buffers of the model, such as running means, are moved.
 
     :param terms: what :func:`trial_terms` returned.
@@ -121,19 +120,24 @@ def independent_plates(
     :param effort: how many trials there are.
     """
     several = {name: plate for name, plate in plates.items() if plate[1] > 1}
-    known = treats_each_datum_alone(terms.model) and _has_events(terms)
-    if known:
-        effort = KNOWN if effort == FULL else NONE
-    if not several or not effort.total:
+    if not several:
         return plates
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _buffers_kept(terms.model):
+        known = treats_each_datum_alone(terms.model) and _has_events(terms)
+        if known and (effort != FULL or not _known_couples(terms, several)):
+            return plates
         run = _trial_runner(terms) if runner is None else runner(terms)
         shared = _sharing_plate(terms, several)
-        num = draws_needed(shared, effort)
-        drawn = _normal(run, num) if known else _draws(run, num)
-        trials = Trials(terms.layout, drawn, shared, effort)
-        coupled = _coupled(run, trials, several)
+        drawn = _draws(run, draws_needed(shared, effort))
+        coupled = _coupled(run, Trials(terms.layout, drawn, shared, effort), several)
     return {name: plate for name, plate in plates.items() if name not in coupled}
+
+
+def _known_couples(terms: ModelTerms, plates: Plates) -> bool:
+    """Tell whether a model whose parts are known seems to couple data, at a few draws."""
+    run = PlateRunner(terms)
+    normal = torch.randn_like(terms.coordinates(terms.structure.trace).expand(KNOWN.total, -1))
+    return bool(_coupled(run, Trials(terms.layout, normal, None, KNOWN), plates))
 
 
 def _trial_runner(terms: ModelTerms) -> Runner:
@@ -209,18 +213,14 @@ def _rows_at_once(runner: Runner) -> int:
 def _draws(runner: Runner, num: int) -> Tensor:
     """Return draws of the prior ``(num, dim)``; of a normal, where it has none."""
     nodes = runner.terms.structure.trace.nodes
-    normal = _normal(runner, num)
+    normal = torch.randn_like(
+        runner.terms.coordinates(runner.terms.structure.trace).expand(num, -1)
+    )
     if any(is_improper(nodes[name]) for name in runner.terms.layout.sites):
         return normal
     # Draws end at the last latent site: what is observed takes no memory.
     parts = normal.split(max(1, BATCH_ELEMENTS // max(1, normal.shape[1])))
     return torch.cat([first_prior_draws(runner, each)[1] for each in parts])
-
-
-def _normal(runner: Runner, num: int) -> Tensor:
-    """Return draws of a normal in the model's coordinates, ``(num, dim)``."""
-    terms = runner.terms
-    return torch.randn_like(terms.coordinates(terms.structure.trace).expand(num, -1))
 
 
 def _has_events(terms: ModelTerms) -> bool:

@@ -32,7 +32,6 @@ AGAIN = Effort(3, len(MOVES))
 """Trials of a model that is new, and of one that was tried before at other values."""
 KNOWN = Effort(3, 0)
 """Trials of a model whose parts are known: what its shapes couple shows at any values."""
-NONE = Effort(0, 0)
 
 
 class Trials:
