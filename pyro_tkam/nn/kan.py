@@ -519,6 +519,27 @@ class KAN(PyroModule):
         """
         return structure.pruned(self, samples, nodes, edges, inputs)
 
+    def sparse_start(self, samples: Tensor) -> KAN:
+        """
+        Return a network of the same widths with a new start: each sum reads few inputs, as lines.
+
+        Inputs and sums are paired at random until each is in a pair. The edge of a pair is a line
+        with mean 0 and spread 1 over the samples; all other edges are zero, but train. If the
+        target is a product of many inputs, sums of all inputs give a fit no direction, because the
+        product is uncorrelated with each of them. Try a few starts, and keep the one that fits
+        best.
+
+        :param samples: inputs of the network, shape ``(N, widths[0])``.
+        :raises ValueError: for functions with a constraint, and inputs that are all equal.
+        :raises TypeError: for random weights.
+
+        >>> network, x = KAN([3, 3, 1]), torch.randn(100, 3)
+        >>> (network.sparse_start(x).sizes(x)[0] > 1e-6).sum()
+        tensor(3)
+        """
+        self._check_samples(samples)
+        return structure.with_sparse_start(self, samples)
+
     def expand(self, widths: Sequence[Width]) -> KAN:
         """
         Return a wider network that computes the same function: outgoing edges of new nodes start at

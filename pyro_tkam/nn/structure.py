@@ -161,6 +161,39 @@ def _start_rows(layer: KANLayer, rows: Tensor) -> None:
 
 
 @torch.no_grad()
+def with_sparse_start(network: KAN, samples: Tensor) -> KAN:
+    """Restart a network with few edges; the argument is that of :meth:`KAN.sparse_start`."""
+    for layer in network.layers:
+        check_learned(layer, layer.weight_names, "a start")
+        refuse_constrained(layer, "a start")
+    started = unseen_copy(network)
+    with unseen(started):
+        for layer, inputs in started.layer_inputs(samples):
+            layer.update_grid(inputs, widen=True, shrink=True)
+            _start_with_lines(layer, inputs)
+    return started
+
+
+def _start_with_lines(layer: KANLayer, inputs: Tensor) -> None:
+    """Make few edges lines with unit spread and the others zero, in place."""
+    values = layer.bound().basis(inputs).movedim(0, 1)
+    lines = (inputs - inputs.mean(0)) / inputs.std(0)
+    fitted = torch.linalg.lstsq(values, lines.mT.unsqueeze(-1)).solution.squeeze(-1)
+    coefficients = torch.zeros_like(layer._in_bank_order(layer.coefficients))
+    outputs, sources = torch.randperm(layer.out_features), torch.randperm(layer.in_features)
+    for number in range(max(layer.batch_shape)):
+        output = outputs[number % len(outputs)]
+        source = sources[number % len(sources)]
+        coefficients[output, source] = fitted[source]
+    if layer.base_weight is not None and layer.scale is not None:
+        layer.base_weight.zero_()
+        coefficients /= layer.scale.unsqueeze(-1)
+    if layer.bias is not None:
+        layer.bias.zero_()
+    layer.replace_coefficients(coefficients)
+
+
+@torch.no_grad()
 def deepened(network: KAN, samples: Tensor | None) -> KAN:
     """Append an identity; the arguments are those of :meth:`KAN.deepen`."""
     if not network.is_plain:
