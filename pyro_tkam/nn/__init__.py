@@ -16,6 +16,7 @@ from pyro_tkam.nn.kan import KAN
 from pyro_tkam.nn.layers import KANEdges, KANLayer
 from pyro_tkam.nn.parse import parse_expression
 from pyro_tkam.nn.sequence import DecoderCache, SequenceGenerator
+from pyro_tkam.nn.simplify import simplify
 from pyro_tkam.nn.symbolic import Candidate, fit_formulas
 from pyro_tkam.nn.univariate import UnivariateFunctions
 
@@ -50,4 +51,5 @@ __all__ = [
     "fit_formulas",
     "parse_expression",
     "sample_ended",
+    "simplify",
 ]
