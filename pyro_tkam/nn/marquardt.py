@@ -72,7 +72,8 @@ class Marquardt(torch.optim.Optimizer):
             outputs, derivatives = linearized(self._net, x)
             flat = derivatives.flatten(0, 1)
             systems.append((flat.mT @ flat, flat.mT @ (y - outputs).mT.flatten()))
-        return sum(each for each, _ in systems), sum(each for _, each in systems)
+        normals, gradients = zip(*systems, strict=True)
+        return torch.stack(normals).sum(0), torch.stack(gradients).sum(0)
 
 
 def linearized(net: KAN, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +161,7 @@ def _put(net: KAN, weights: Tensor) -> None:
         count = int(learned.sum()) * old.shape[-1]
         own[learned] = weights[:count].unflatten(0, (-1, old.shape[-1]))
         weights = weights[count:]
-        if layer.base_weight is not None:
+        if layer.base_weight is not None and layer.scale is not None:
             layer.base_weight.copy_(torch.where(learned, own[..., -1], layer.base_weight))
             own = own[..., :-1] / layer.scale.unsqueeze(-1)
         coefficients = layer._in_bank_order(layer.coefficients)

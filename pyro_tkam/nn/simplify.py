@@ -16,7 +16,7 @@ from pyro_tkam.nn.kan import KAN
 
 #: steps of a trial, the share of the allowed loss at which it ends before, and the share of a loss
 #: that is left after two steps if it has settled
-_STEPS = 8
+_STEPS = 15
 _GOOD = 0.5
 _SETTLED = 0.8
 
@@ -25,7 +25,7 @@ Place = tuple[int, int, int]
 
 
 @in_turn
-def simplify(net: KAN, x: Any, y: Any, *, tolerance: float = 1e-5) -> KAN:
+def simplify(net: KAN, x: Any, y: Any, *, tolerance: float = 1e-6) -> KAN:
     """
     Return a simpler network that fits the data nearly as well.
 
@@ -33,7 +33,7 @@ def simplify(net: KAN, x: Any, y: Any, *, tolerance: float = 1e-5) -> KAN:
     the others are fitted again with a few steps of the Levenberg-Marquardt method; the node or edge
     stays away if the loss allows it. Then every edge becomes a line where the loss allows it, from
     the outputs back to the inputs. Otherwise, a curve and its inverse in the next layer could have
-    any shape.
+    any shape. Both are repeated as long as lines make more edges superfluous.
 
     While :meth:`KAN.prune` measures how much an edge contributes, this function asks whether the
     others can take its place, which costs two short fits for each edge and one for each node.
@@ -61,7 +61,15 @@ def simplify(net: KAN, x: Any, y: Any, *, tolerance: float = 1e-5) -> KAN:
         loss = float((net(x) - y).square().mean())
     allowed = loss + tolerance * float(y.var(0, correction=0).mean())
     net = _without_nodes(net, x, y, allowed)
-    return _with_lines(_without_edges(net, x, y, allowed), x, y, allowed)
+    net = _with_lines(_without_edges(net, x, y, allowed), x, y, allowed)
+    while _count(fewer := _without_edges(net, x, y, allowed)) < _count(net):
+        net = _with_lines(fewer, x, y, allowed)
+    return net
+
+
+def _count(net: KAN) -> int:
+    """Return the number of edges."""
+    return sum(int(layer.mask.sum()) for layer in net.layers)
 
 
 def _without_nodes(net: KAN, x: Tensor, y: Tensor, allowed: float) -> KAN:
@@ -142,6 +150,7 @@ def _without(net: KAN, edges: list[Place], x: Tensor) -> KAN:
                 for edge in edges:
                     kept[edge[1:]] = False
                 layer.keep(kept, inputs)
+                layer.fix({edge[1:]: None for edge in edges})
                 break
     return smaller
 

@@ -24,7 +24,7 @@ def test_edges_that_others_replace_are_removed_and_lines_are_lines():
     net = KAN([2, 2, 1], grid_size=5).double()
     fit(net, x, y, optimizer="lm", steps=15)
     assert net.prune(x).widths == [2, 2, 1]
-    simple = simplify(net, x, y)
+    simple = simplify(net, x, y, tolerance=1e-5)
     assert simple.widths == [2, 1, 1]
     assert sorted(simple.fixed) == [(0, 0, 1), (1, 0, 0)]
     assert missed(simple, x, y) < missed(net, x, y) + 1e-5
