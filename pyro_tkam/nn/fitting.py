@@ -244,7 +244,8 @@ def checked_batch(net: KAN, x: Any, y: Any, is_regression: bool = True) -> Batch
     outputs = net.nodes[-1].count
     if is_regression and y.dim() == 1 and outputs == 1:
         y = y.unsqueeze(-1)
-    if not y.numel() or len(y) != len(x) or (is_regression and y.shape != (len(x), outputs)):
+    fits = y.numel() and y.shape[:1] == x.shape[:1]
+    if not fits or (is_regression and y.shape != (len(x), outputs)):
         raise ValueError(f"y must have shape ({len(x)}, {outputs}), got {tuple(y.shape)}")
     return x, y
 

@@ -71,11 +71,11 @@ def find_formula(
     :raises TypeError: for what is no KAN, and data that are not real numbers.
     :raises ImportError: without ``sympy``; names the extra to install.
 
-    Warns if the search was cut. Warns if a form explains less than 99% of a learned curve, unless
-    the formula is exact or misses only noise: its squared errors are not clearly larger than the
-    network's, for the network's number of parameters, and errors at neighboring inputs are not
-    alike. The warning advises to fit the network longer only if the network's own errors at
-    neighboring inputs are alike.
+    Warns if the search stopped before it was done. Warns if a form explains less than 99% of a
+    learned curve, unless the formula is exact or misses only noise: its squared errors are not
+    clearly larger than the network's, for the network's number of parameters, and errors at
+    neighboring inputs are not alike. The warning advises to fit the network longer only if the
+    network's own errors at neighboring inputs are alike.
 
     >>> x = torch.rand(200, 2, dtype=torch.double)
     >>> net = KAN([2, 1]).double()

@@ -126,7 +126,7 @@ def test_objectives_name_batch_normalization(objective: str) -> None:
     model, x = of_images(batch_norm=True), stripes(4)
     with pytest.raises(
         ValueError,
-        match=r"couples its data, by batch normalization in 'generator\.layers\.1', which eval",
+        match=r"couples its data, by batch normalization in 'generator\.layers\.1'; call eval",
     ):
         OBJECTIVES[objective]()(model, None)(x)
     OBJECTIVES[objective]()(model.eval(), None)(x).backward()

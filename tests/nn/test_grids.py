@@ -169,7 +169,9 @@ def test_constant_inputs():
     assert torch.allclose(layer.basis.grid[1], torch.linspace(-2, 2, 6))  # nothing is known of it
     assert layer(s).isfinite().all()
     state = {name: value.clone() for name, value in layer.state_dict().items()}
-    with pytest.raises(ValueError, match="samples must differ to place a grid, got 20 equal ones"):
+    with pytest.raises(
+        ValueError, match="samples must differ to place a grid, got 20 equal values"
+    ):
         layer.update_grid(torch.full((20, 3), 0.7))
     assert all(torch.equal(value, state[name]) for name, value in layer.state_dict().items())
 
@@ -192,7 +194,9 @@ def test_a_network_with_a_collapsed_layer_stays_as_it_was():
     )
     s = torch.randn(20, 3)
     output = net(s)
-    with pytest.raises(ValueError, match="samples must differ to place a grid, got 20 equal ones"):
+    with pytest.raises(
+        ValueError, match="samples must differ to place a grid, got 20 equal values"
+    ):
         net.update_grid(2 * s)
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     assert all(a is b for a, b in zip(net.parameters(), parameters, strict=True))

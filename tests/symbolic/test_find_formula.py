@@ -208,7 +208,10 @@ def test_what_was_found_before_the_time_was_over_is_kept(monkeypatch):
 
     monkeypatch.setattr(Search, "_trial", trial)
     net, x, y = noisy_curve()
-    poor, cut = (pytest.warns(UserWarning, match=part) for part in ("than 99%", "search was cut"))
+    poor, cut = (
+        pytest.warns(UserWarning, match=part)
+        for part in ("than 99%", "search stopped after timeout")
+    )
     with poor, cut:
         formula = find_formula(net, x, y, library=["linear", "square"], timeout=1e9)
     assert formula.edges[0, 0, 0].name == kept[0]

@@ -40,6 +40,7 @@ from tests.valid_calls.call import Call, calls_of
 
 #: Made by the package, and what has no arguments.
 RECORDS = (
+    "DataSeen",
     "Evidence",
     "Finding",
     "ImportanceStatistics",

@@ -27,6 +27,7 @@ from pyro_tkam.nn import (
     fit_formulas,
     parse_expression,
     sample_ended,
+    simplify,
 )
 from tests.valid_calls.call import Call, calls_of
 
@@ -138,6 +139,7 @@ def kans() -> dict[str, Call]:
             prune={"samples": samples, "nodes": 0.01, "edges": 0.01, "inputs": False},
             expand={"widths": [2, 3, 1]},
             deepen={"samples": samples},
+            sparse_start={"samples": samples},
             fix={"edges": {(0, 0, 0): "sin"}, "samples": samples},
             from_formula={"formula": "x*y", "symbols": ["x", "y"], "grid_size": 3},
             from_state_dict={"state": net.state_dict()},
@@ -159,7 +161,13 @@ def kans() -> dict[str, Call]:
                 "validation": (samples, samples.sum(1, keepdim=True)),
                 "callback": lambda *_: None,
                 "loss": torch.nn.functional.mse_loss,
+                "disable_progbar": True,
             },
+            expensive=True,
+        ),
+        "simplify": Call(
+            simplify,
+            {"net": net, "x": samples, "y": samples.sum(1, keepdim=True), "tolerance": 1e-6},
             expensive=True,
         ),
         "fit_formulas": Call(

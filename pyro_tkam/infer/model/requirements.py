@@ -160,10 +160,13 @@ def _shown(site: Site) -> tuple[Tensor, int]:
     """Return observed numbers, 0 where a mask hides them, and how many are not hidden."""
     fn = site["fn"]
     value = torch.as_tensor(site["value"]).detach()
-    mask = _mask(site).to(value.device).expand(fn.batch_shape)
+    mask = _mask(site).to(value.device)
+    batch = torch.broadcast_shapes(fn.batch_shape, mask.shape)
+    mask = mask.expand(batch)
     count = int(mask.sum()) * fn.event_shape.numel()
     if bool(mask.all()):
-        return value.expand(fn.shape()), count
+        whole = torch.broadcast_shapes(value.shape, batch + fn.event_shape)
+        return value.expand(whole), count
     kept = mask.reshape(mask.shape + (1,) * fn.event_dim)
     return torch.where(kept, value, torch.zeros_like(value)), count
 
