@@ -204,7 +204,7 @@ def test_numpy_data_are_taken_as_tensors(run):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("run", ["ImportanceMLE", "LangevinMLE"])
 def test_numpy_data_are_refused_in_training_where_the_model_cannot_take_them(run):
-    message = r"must be given tensors, .*got \(x of NumPy's float32 \(6,\), y of NumPy's"
+    message = r"must be given tensors .*got \(x of NumPy's float32 \(6,\), y of NumPy's"
     with pytest.raises(TypeError, match=message):
         RUNS[run](line)(X.numpy(), Y.numpy())
 

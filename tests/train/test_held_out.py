@@ -61,7 +61,7 @@ def test_the_effective_sample_size_of_equal_weights_is_the_number_of_draws():
 def test_too_few_draws_are_named(num_draws, num_blocks):
     model, exact = linear(1, 1.0)
     with pytest.raises(
-        ValueError, match=r"num_(blocks|draws|blocks and num_draws) must (be|make) .*, got "
+        ValueError, match=r"num_(blocks|draws|blocks and num_draws) must (be|give) .*, got "
     ):
         held_out_evidence(model, exact.sample((3,)), num_draws=num_draws, num_blocks=num_blocks)
 
