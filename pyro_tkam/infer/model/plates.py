@@ -10,7 +10,8 @@ alone shows it, they miss it with probability 0.14. So further trials lie severa
 deviations away from the prior, and runs look again at their own draws (:func:`check_draws`). Where
 terms take much memory, fewer draws are mixed at a time. Data that share a prior also share its
 draws, which may cost more than the terms. Models that are known to couple their data by their
-shapes or not at all are tried little (:func:`treats_each_datum_alone`).
+shapes or not at all are tried little, or not where their shapes cannot couple any
+(:func:`treats_each_datum_alone`).
 """
 
 from __future__ import annotations
@@ -123,14 +124,29 @@ def independent_plates(
     if not several:
         return plates
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _buffers_kept(terms.model):
-        known = treats_each_datum_alone(terms.model) and _has_events(terms)
-        if known and (effort != FULL or not _known_couples(terms, several)):
-            return plates
+        if treats_each_datum_alone(terms.model) and _has_events(terms):
+            if effort != FULL or _shapes_keep_apart(terms, several):
+                return plates
+            if not _known_couples(terms, several):
+                return plates
         run = _trial_runner(terms) if runner is None else runner(terms)
         shared = _sharing_plate(terms, several)
         drawn = _draws(run, draws_needed(shared, effort))
         coupled = _coupled(run, Trials(terms.layout, drawn, shared, effort), several)
     return {name: plate for name, plate in plates.items() if name not in coupled}
+
+
+def _shapes_keep_apart(terms: ModelTerms, plates: Plates) -> bool:
+    """
+    Tell whether a model whose parts are known says for which dimensions of its latents no shape
+    can couple data, and these are its latents'.
+    """
+    dims = getattr(terms.model, "latent_dims", None)
+    sites = terms.layout.sites.values()
+    return all(site.event_dim == dims for site in sites) and all(
+        len(site["fn"].batch_shape) == len(plates)
+        for _, site in sample_sites(terms.structure.trace)
+    )
 
 
 def _known_couples(terms: ModelTerms, plates: Plates) -> bool:

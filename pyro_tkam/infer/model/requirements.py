@@ -55,12 +55,14 @@ class Checked:
     :param args: arguments, NumPy arrays replaced by tensors where the model needs that.
     :param kwargs: keyword arguments, likewise.
     :param first: a run with these arguments, with latent sites drawn from the prior.
+    :param drawn: state of torch's generator after that run.
     :param converted: whether arrays were replaced with tensors.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     first: FirstRun
+    drawn: Tensor
     converted: bool = False
 
     @property
@@ -181,16 +183,18 @@ def _masks_inside(fn: Any) -> bool:
     return False
 
 
-def check_batch(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def check_batch(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Checked:
     """Refuse what :func:`check_data` refuses, and NumPy arrays: they would be copied each step.
 
     :raises TypeError: if the model is not callable or cannot take NumPy arrays that it is given.
     """
-    if check_data(model, args, kwargs).converted:
+    checked = check_data(model, args, kwargs)
+    if checked.converted:
         raise TypeError(
             "model must be given tensors (use torch.as_tensor), got "
             f"{described(model, args, kwargs)}"
         )
+    return checked
 
 
 def check_guide(guide: Any, model: Model, checked: Checked) -> None:
@@ -242,7 +246,7 @@ def _run(
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.rand(int(again))
             found = first_run(model, args, kwargs, _drawn, None)
-            return Checked(args, kwargs, found)
+            return Checked(args, kwargs, found, torch.get_rng_state())
 
     def told() -> Checked:
         return told_of(lambda: run(args, kwargs), "model", model, args, kwargs)

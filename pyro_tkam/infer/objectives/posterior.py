@@ -27,14 +27,13 @@ from pyro_tkam.infer.model.draws import (
     Particles,
     draw_from_guide,
     plate_scale,
-    plate_structure,
     refuse_coupled,
     score_guide,
     score_particles,
     sum_to_local,
     trace_latents_at,
 )
-from pyro_tkam.infer.model.requirements import check_batch
+from pyro_tkam.infer.objectives.structure import checked_structure
 from pyro_tkam.ops.langevin import Point
 
 
@@ -73,9 +72,8 @@ class BoundModel:
         self.kernel = copy(kernel)
         self.args = args
         self.kwargs = kwargs
-        check_batch(model, args, kwargs)
         with torch.no_grad():
-            self.structure = plate_structure(model, args, kwargs)
+            self.structure = checked_structure(model, args, kwargs)
             if self.structure.coupled:
                 refuse_coupled(model, self.structure.coupled)
             self.kernel.model = _WithoutScale(self.structure.local_dims)(model)

@@ -8,7 +8,18 @@ import torch
 
 from pyro_tkam.infer.model.draws import PlateStructure, plate_structure, with_guide
 from pyro_tkam.infer.model.requirements import check_batch
-from pyro_tkam.infer.model.trials import AGAIN, FULL, Effort
+from pyro_tkam.infer.model.trials import AGAIN
+
+
+def checked_structure(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PlateStructure:
+    """
+    Return the structure of a model whose batch is checked first, by the same run of the model.
+
+    Torch's generator moves as that run moves it.
+    """
+    checked = check_batch(model, args, kwargs)
+    torch.set_rng_state(checked.drawn)
+    return plate_structure(model, args, kwargs, trace=checked.first.plain)
 
 
 class KnownStructure:
@@ -27,22 +38,16 @@ class KnownStructure:
         """Return the structure of a model with a guide."""
         new = self._seen is None or self._seen[0] is not model or self._seen[1] is not guide
         if new:
-            check_batch(model, args, kwargs)
+            found = checked_structure(model, args, kwargs)
             self._seen = (model, guide)
             self._calls = 0
-            self.last = _with_any_guide(model, guide, args, kwargs, FULL)
+            self.last = with_guide(found, guide, *args, **kwargs)
         self._calls += 1
         if not new and _is_power_of_four(self._calls):
             with torch.random.fork_rng(devices=[]):
-                self.last = _with_any_guide(model, guide, args, kwargs, AGAIN)
+                found = plate_structure(model, args, kwargs, effort=AGAIN)
+                self.last = with_guide(found, guide, *args, **kwargs)
         return self.last
-
-
-def _with_any_guide(
-    model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], effort: Effort
-) -> PlateStructure:
-    structure = plate_structure(model, args, kwargs, effort=effort)
-    return with_guide(structure, guide, *args, **kwargs)
 
 
 def _is_power_of_four(number: int) -> bool:

@@ -85,8 +85,13 @@ def test_a_known_model_would_pass_the_trials_that_it_is_spared(
     assert tried.plates == few.plates
 
 
-def test_a_known_model_is_tried_at_three_draws_and_never_again(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [(lambda: with_generator(nn.Linear(3, WIDTH)), [KNOWN]), (COUPLINGS["mixture"], [])],
+    ids=["a network without a shape of data", "shapes that cannot couple any"],
+)
+def test_a_known_model_is_tried_at_three_draws_or_none_and_never_again(
+    make: Callable[[], Any], expected: list[Effort], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     efforts: list[Effort] = []
 
@@ -96,10 +101,10 @@ def test_a_known_model_is_tried_at_three_draws_and_never_again(
             super().__init__(*args)
 
     monkeypatch.setattr(plates, "Trials", Counted)
-    model = TKAM.mixture(6, 4, 3)
+    model = make()
     plate_structure(model, (X,), {})
     plate_structure(model, (X,), {}, effort=AGAIN)
-    assert efforts == [KNOWN]
+    assert efforts == expected
 
 
 def scalar_latents(network: nn.Module, likelihood: Any) -> TKAM:
