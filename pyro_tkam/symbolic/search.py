@@ -71,13 +71,18 @@ class Search:
         self.progress.so_far(f"misses {100 * fit.loss:.2g}% of the variance so far")
 
     def _better(self, new: Fit, old: Fit) -> Fit:
-        return new if new.loss < old.loss else old
+        return new if new.loss < old.loss and self._has_values(new) else old
+
+    def _has_values(self, fit: Fit) -> bool:
+        """Tell whether a fit to a part of the samples has a value at all of them."""
+        return math.isfinite(self.data.loss(fit.network))
 
     def _from_inputs_on(self, network: FormulaNetwork) -> None:
         """Give every edge its simplest form within the tolerance; those without one stay curves."""
         self.progress.route("forms of each curve")
         for layer in range(len(network.terms)):
-            s = self._inputs(network, layer)
+            s = self._inputs(network, layer, self.few)
+            everywhere = self._inputs(network, layer, self.data)
             places = [edge.place for edge in network.edges if edge.place[0] == layer]
             values = {
                 place: network.edges[network.edge_index(place)].curve(s[:, place[2]])
@@ -89,9 +94,11 @@ class Search:
                 self._tell(place)
                 own = values[place]
                 whole = sum(float(v.var()) for p, v in values.items() if p[1] == place[1])
-                self.candidates[place] = self._candidates(s[:, place[2]], own, whole)
-                best = self.candidates[place][0]
-                if best.r2 >= SMALLEST_R2:
+                self.candidates[place] = self._candidates(
+                    s[:, place[2]], own, whole, everywhere[:, place[2]]
+                )
+                best = next(iter(self.candidates[place]), None)
+                if best is not None and best.r2 >= SMALLEST_R2:
                     network = network.with_form(place, best, s[:, place[2]])
                     self.best = Fit(network, math.inf)
         self._keep(Fit(network, self.few.loss(network)))
@@ -100,15 +107,18 @@ class Search:
         number = self.best.network.edge_index(place) + 1
         self.progress.tell(f"edge {number} of {len(self.best.network.edges)}")
 
-    def _inputs(self, network: FormulaNetwork, layer: int) -> Tensor:
+    def _inputs(self, network: FormulaNetwork, layer: int, data: Data) -> Tensor:
         with torch.no_grad():
-            return network.layer_values(network.parameters.unsqueeze(-1), self.few.x)[layer]
+            return network.layer_values(network.parameters.unsqueeze(-1), data.x)[layer]
 
-    def _candidates(self, s: Tensor, values: Tensor, whole: float) -> list[Candidate]:
+    def _candidates(
+        self, s: Tensor, values: Tensor, whole: float, everywhere: Tensor
+    ) -> list[Candidate]:
         """
         Return candidates of an edge, the first to be tried first.
 
         :param whole: variance of all edges of the sum.
+        :param everywhere: inputs of the edge at all samples, where a candidate must have values.
         """
         kept = torch.linspace(0, len(s) - 1, min(_CURVE_POINTS, len(s))).round().long()
         order = s.argsort()[kept]
@@ -119,8 +129,12 @@ class Search:
         ordered = by_simplicity(fitted, tolerance)
         chosen: list[Candidate] = []
         for candidate in ordered:
+            if not bool(candidate(everywhere).isfinite().all()):
+                continue
             if not any(_same(candidate, other, s, values) for other in chosen):
                 chosen.append(candidate)
+        if not chosen:
+            return []
         first, *others = chosen
         if share < self.tolerance:
             first = Candidate(first.form, first.parameters, 1.0)
@@ -137,9 +151,8 @@ class Search:
                 self._tell(place)
                 loss = self.best.loss
                 trial = self._trial(self.best.network, place, candidate)
-                if trial.loss < 0.5 * loss and trial.loss < loss - 0.1 * self.tolerance * (
-                    trial.loss > 1e-3 * loss
-                ):
+                least = 0.1 * self.tolerance * (trial.loss > 1e-3 * loss)
+                if trial.loss < min(0.5 * loss, loss - least) and self._has_values(trial):
                     self._keep(trial)
                     refit = refitted(trial.network, self.few, _FIT_STEPS)
                     self._keep(self._better(refit, trial))
@@ -154,7 +167,7 @@ class Search:
                     yield edge.place, candidate
 
     def _trial(self, network: FormulaNetwork, place: Place, candidate: Candidate) -> Fit:
-        s = self._inputs(network, place[0])[:, place[2]]
+        s = self._inputs(network, place[0], self.few)[:, place[2]]
         return refitted(network.with_form(place, candidate, s), self.few, _TRIAL_STEPS)
 
     def _simplify(self) -> None:
@@ -172,7 +185,7 @@ class Search:
                 if current is not None and candidate.complexity >= current.complexity:
                     continue
                 trial = self._trial(self.best.network, edge.place, candidate)
-                if trial.loss <= allowed:
+                if trial.loss <= allowed and self._has_values(trial):
                     self._keep(trial)
                     break
 

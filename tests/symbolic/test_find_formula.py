@@ -242,6 +242,28 @@ def test_values_are_finite_where_forms_have_edges():
     assert formula.rmse < 1e-10
 
 
+@pytest.mark.filterwarnings("ignore:the forms of edges")
+@pytest.mark.parametrize("widths", [[1, 1], [1, 1, 1]])
+def test_a_formula_has_a_value_at_every_sample(widths):
+    """One sample of many, which the search need not look at, lies where a root has no value."""
+    x = inputs(0, 1, 1501).abs()
+    x[1] = -0.05
+    y = x.clamp_min(0).sqrt()
+    torch.manual_seed(0)
+    net = KAN(widths, grid_size=10).double()
+    fit(net, x, y, optimizer="lm", steps=20, disable_progbar=True)
+    formula = find_formula(net, x, y, library=("sqrt", "square", "linear"), tolerance=1e-2)
+    assert formula.rmse < 0.1
+    assert formula.module(x).isfinite().all()
+
+
+def test_a_curve_stays_where_no_form_has_values():
+    x = inputs(0, 1)
+    net = network([1, 1], {(0, 0, 0): ("square", (1.0, 0.0, 1.0, 0.0))})
+    formula = find_formula(net, x, library={"none": lambda s: s / 0 * 0})
+    assert formula.unexplained == ((0, 0, 0),)
+
+
 def test_bad_input():
     x = inputs(7)
     net = KAN([2, 1]).double()
