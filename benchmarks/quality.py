@@ -147,7 +147,7 @@ def descend(
     nothing after ``falls`` updates, or with 0 stay.
     """
     optimizer = torch.optim.Adam(
-        [{"params": list(parameters), "lr": rate} for parameters, rate in groups]
+        [{"params": list(parameters), "lr": rate} for parameters, rate in groups], fused=True
     )
     rates = [group["lr"] for group in optimizer.param_groups]
     cycle = (

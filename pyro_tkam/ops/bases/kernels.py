@@ -163,12 +163,14 @@ class KernelProduct:
         """Compute gradients; values are recomputed, one chunk of rows at a time."""
         grad_v = torch.empty_like(v) if needed[0] else None
         grad_offsets = torch.zeros_like(offsets) if needed[1] else None
-        grad_weight = torch.zeros_like(weight) if needed[2] else None
+        grad_weight: Tensor | None = None
         places = v if grad_v is None else grad_v
         for part, upper, place in _chunks(offsets, v, grad, places):
-            if grad_weight is not None:
-                values = self.kernel.overwrite(part.unsqueeze(-1) - offsets, 0).flatten(1)
-                grad_weight.addmm_(values.mT, upper)
+            if needed[2]:
+                values = self.kernel.overwrite(part.unsqueeze(-1) - offsets, 0).flatten(1).mT
+                grad_weight = (
+                    values @ upper if grad_weight is None else grad_weight.addmm_(values, upper)
+                )
             if needed[0] or needed[1]:
                 slopes = self.kernel.overwrite(part.unsqueeze(-1) - offsets, 1)
                 slopes *= (upper @ weight.mT).view_as(slopes)
