@@ -16,6 +16,7 @@ from torch.distributions import Normal, Transform, constraints
 from pyro_tkam._checks import function, instance, sizes, whole_number
 from pyro_tkam.infer.model.sites import is_latent
 from pyro_tkam.models._draws import undone_by_errors
+from pyro_tkam.models._names import tell_of_other_parameters
 from pyro_tkam.models.standardized import Standardize, StandardizedLikelihood
 from pyro_tkam.ops._arguments import dense
 from pyro_tkam.ops._precision import at_least_single
@@ -104,6 +105,7 @@ class AmortizedGuide(PyroModule):
             whole data set, and ``observed``.
         :return: shape ``(batch, *latent)``.
         """
+        tell_of_other_parameters(self)
         given = {**dict(zip(self._arguments[1:], others, strict=False)), **named}
         rows = _num_rows(x)
         size = rows if given.get("size") is None else whole_number("size", given["size"], rows)

@@ -13,6 +13,7 @@ from pyro_tkam._checks import function, length
 from pyro_tkam._threads import PYRO, in_turn
 from pyro_tkam.distributions import LabeledAutoregressive, LabeledTilted
 from pyro_tkam.infer import ImportanceSampling
+from pyro_tkam.models._names import tell_of_other_parameters
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.multimodal import average
 from pyro_tkam.models.prior import LabeledPrior
@@ -84,6 +85,7 @@ class LabeledTKAM(PyroModule):
         :raises TypeError: for labels that are not integers, and data whose dtype differs from the
             generator's output.
         """
+        tell_of_other_parameters(self)
         rows, size = check_sizes(x, size)
         prior: LabeledTilted | LabeledAutoregressive = self.prior()
         label = self._checked(label, rows, prior.num_labels)

@@ -13,6 +13,7 @@ from torch.distributions import Categorical
 from pyro_tkam._checks import function, instance, mapping, one_of
 from pyro_tkam._threads import PYRO, in_turn
 from pyro_tkam.infer import ImportanceSampling
+from pyro_tkam.models._names import tell_of_other_parameters
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.tkam import COUPLINGS, check_rows, check_sizes, takes_integers
 from pyro_tkam.ops._arguments import dense
@@ -121,6 +122,7 @@ class MultimodalTKAM(PyroModule):
             ``coupling="shared"`` with a prior without inner indices.
         :raises TypeError: for values whose dtype differs from the generator's output.
         """
+        tell_of_other_parameters(self)
         for argument, given in (("x", x), ("observed", observed)):
             if given is not None:
                 mapping(argument, given, "names to tensors")

@@ -9,6 +9,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_tkam._checks import instance, whole_number
+from pyro_tkam.models._names import tell_of_other_parameters
 from pyro_tkam.models.seq2seq import Seq2SeqTKAM, checked_sequences
 from pyro_tkam.nn import SequenceEncoder
 from pyro_tkam.nn.attention import Encoded
@@ -104,6 +105,7 @@ class PairGuide(PyroModule):
         :param size: the length of the whole data set.
         :return: shape ``(batch, Q)``.
         """
+        tell_of_other_parameters(self)
         source, target = check_pairs(self._model[0], source, target)
         rows = len(source)
         size = rows if size is None else whole_number("size", size, rows)

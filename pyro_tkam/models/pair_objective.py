@@ -12,6 +12,7 @@ from torch.distributions import kl_divergence
 
 from pyro_tkam._checks import instance, share, whole_number
 from pyro_tkam.infer.objectives.base import MaximumLikelihood
+from pyro_tkam.models._names import tell_of_other_parameters
 from pyro_tkam.models.pair_guide import PairGuide, check_pairs
 from pyro_tkam.models.seq2seq import Seq2SeqTKAM
 from pyro_tkam.nn import _checks
@@ -114,6 +115,8 @@ class PairELBO(MaximumLikelihood):
             information=both.log_prob(z) - prior.log_prob(z),
             beyond=kl_divergence(both, alone),
         )
+        for module in (model, guide):
+            tell_of_other_parameters(module)
         held = z.detach()
         return terms, lambda: (-prior.log_prob(held), -alone.log_prob(held))
 

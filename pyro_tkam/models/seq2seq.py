@@ -15,6 +15,7 @@ from torch.distributions import constraints
 from pyro_tkam._checks import function, instance
 from pyro_tkam._threads import PYRO, in_turn
 from pyro_tkam.models._draws import undone_by_errors
+from pyro_tkam.models._names import tell_of_other_parameters
 from pyro_tkam.models.sequence import check_decoder
 from pyro_tkam.models.tkam import check_sizes
 from pyro_tkam.nn import AutoregressivePrior, SequenceEncoder, SequenceGenerator
@@ -171,6 +172,7 @@ class Seq2SeqTKAM(PyroModule):
             that are too long, symbols outside the alphabet, and a missing or too small ``size``.
         :raises TypeError: for symbols that are not integers.
         """
+        tell_of_other_parameters(self)
         rows, size = check_sizes(source, size, data_name="source")
         source, target = self._checked(source, target)
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):

@@ -16,6 +16,7 @@ from pyro_tkam._threads import PYRO, in_turn
 from pyro_tkam.distributions import PersistentULA, ShortRunULA
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models._draws import undone_by_errors
+from pyro_tkam.models._names import tell_of_other_parameters
 from pyro_tkam.models.apart import latent_dims
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import Likelihood
@@ -420,6 +421,7 @@ class TKAM(PyroModule):
             indices.
         :raises TypeError: for data whose dtype differs from the generator's output.
         """
+        tell_of_other_parameters(self)
         rows, size = check_sizes(x, size)
         prior = self.prior() if self._held is None else self._held
         with pyro.plate("data", size, subsample=torch.arange(rows) if rows < size else None):
