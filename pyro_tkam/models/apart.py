@@ -33,7 +33,7 @@ ON_THE_LAST_DIMENSION = frozenset(
 """Modules that act on each element or on the last dimension, besides what a generator sums."""
 
 
-def latent_dims(prior: Any, generator: Any, likelihood: Any) -> int | None:
+def dims_apart(prior: Any, generator: Any, likelihood: Any) -> int | None:
     """
     Return the number of dimensions of one datum's latents for which a model's parts keep data
     apart; None if their shapes leave it open.

@@ -17,7 +17,7 @@ from pyro_tkam.distributions import PersistentULA, ShortRunULA
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models._draws import undone_by_errors
 from pyro_tkam.models._names import tell_of_other_parameters
-from pyro_tkam.models.apart import latent_dims
+from pyro_tkam.models.apart import dims_apart
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.network import NetworkOptions, reference_moments
@@ -436,12 +436,12 @@ class TKAM(PyroModule):
             return pyro.sample("x", likelihood, obs=x)
 
     @property
-    def latent_dims(self) -> int | None:
+    def dims_apart(self) -> int | None:
         """
         Number of dimensions of one datum's latent site for which no shape can couple data; None if
         that is not known.
         """
-        dims = latent_dims(self.prior, self.generator, self.likelihood)
+        dims = dims_apart(self.prior, self.generator, self.likelihood)
         if self.coupling == "shared":  # a prior over (Q, P) draws P uniforms
             return 1 if dims == 2 else None
         return dims

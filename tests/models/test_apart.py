@@ -81,7 +81,7 @@ def test_a_model_says_for_which_latents_it_keeps_data_apart(
 ) -> None:
     torch.manual_seed(0)
     model = APART[name]()
-    assert model.latent_dims == (2 if name == "independent" else 1)
+    assert model.dims_apart == (2 if name == "independent" else 1)
     x = model.generate(ROWS).round()
     for known in (True, False):  # untried, then in full
         monkeypatch.setattr(plates, "treats_each_datum_alone", lambda model, known=known: known)
@@ -90,7 +90,7 @@ def test_a_model_says_for_which_latents_it_keeps_data_apart(
 
 @pytest.mark.parametrize("name", OPEN)
 def test_a_model_whose_shapes_could_couple_data_says_nothing(name: str) -> None:
-    assert OPEN[name]().latent_dims is None
+    assert OPEN[name]().dims_apart is None
 
 
 def test_shapes_that_couple_data_are_tried_and_found() -> None:
@@ -119,7 +119,7 @@ def test_latents_of_other_dimensions_than_a_model_says_are_tried(
 
     monkeypatch.setattr(plates, "_known_couples", known_couples)
     model = make()
-    assert model.latent_dims == dims
+    assert model.dims_apart == dims
     plates.independent_plates(*trial(model))
     assert tried
 

@@ -141,7 +141,7 @@ def _shapes_keep_apart(terms: ModelTerms, plates: Plates) -> bool:
     Tell whether a model whose parts are known says for which dimensions of its latents no shape
     can couple data, and these are its latents'.
     """
-    dims = getattr(terms.model, "latent_dims", None)
+    dims = getattr(terms.model, "dims_apart", None)
     sites = terms.layout.sites.values()
     return all(site.event_dim == dims for site in sites) and all(
         len(site["fn"].batch_shape) == len(plates)
