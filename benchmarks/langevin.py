@@ -187,7 +187,7 @@ def against_nuts(
 
 def tempering_rate(model: Callable[[], None], kernel: type, repetitions: int) -> dict[str, float]:
     """
-    Return evaluations a second, with or without gradient, of 16 temperatures with 16 chains, after
+    Return evaluations per second, with or without gradient, of 16 temperatures with 16 chains, after
     warm-up.
     """
     tempering = ParallelTempering(

@@ -37,7 +37,7 @@ FREE_NATS, UNKNOWN_SHARE = 1.5, 0.02
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: updates, pairs an update, and the highest step size."""
+    """How long to train: updates, pairs per update, and the highest step size."""
 
     updates: int = 6000
     batch: int = 64

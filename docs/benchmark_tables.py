@@ -49,10 +49,10 @@ def _mixture(results: Any) -> Iterable[Row]:
 def _chains(results: Any) -> Iterable[Row]:
     yield (
         "kernel",
-        "1 chain, ms a step",
-        "64 chains, ms a step",
+        "1 chain, ms per step",
+        "64 chains, ms per step",
         "ratio",
-        "tempering, 1000 evaluations a second",
+        "tempering, 1000 evaluations per second",
     )
     for kernel, cost in results["cost_of_64_chains"].items():
         times = (f"{cost[each]:.2f}" for each in ("one_chain_ms", "64_chains_ms", "ratio"))
@@ -62,7 +62,7 @@ def _chains(results: Any) -> Iterable[Row]:
 def _against_nuts(results: Any) -> Iterable[Row]:
     yield (
         "model",
-        "a second",
+        "per second",
         "a processor second",
         "a gradient",
         "an evaluation, with or without gradient",
@@ -190,7 +190,7 @@ def _conditional(results: Any) -> Iterable[Row]:
         "samples of the class asked for, %",
         "held-out digits of their class, %",
         "nearest training image, over held-out digits'",
-        "s an update",
+        "s per update",
     )
     for (updates,), runs in _grouped(results["runs"], "updates"):
         nearest = mean(
@@ -268,7 +268,7 @@ def _kan(results: Any) -> Iterable[Row]:
         "batch",
         "step over the MLP's",
         "forward over the MLP's",
-        "memory of a step, MiB",
+        "MiB of memory in a step",
     )
     names = {
         "mlp": "perceptron",
@@ -296,7 +296,7 @@ def _quality(results: Any) -> Iterable[Row]:
         "seeds",
         "Fréchet distance",
         "over the best VAE's",
-        "s an update",
+        "s per update",
         "s for 10,000",
     )
     groups: dict[tuple[str, int], list[Any]] = {}
@@ -457,7 +457,7 @@ def _symbolic_laws(results: Any) -> Iterable[Row]:
 
 def _workflow(results: Any) -> Iterable[Row]:
     """Yield milliseconds of a step; pykan's as a ratio to the plain step too."""
-    yield "network", "a step, ms", "with the penalty, ms", "pykan, ms", "``speed()``, ms", "ratio"
+    yield "network", "ms per step", "with the penalty, ms", "pykan, ms", "``speed()``, ms", "ratio"
     for widths, steps in results["steps"].items():
         ours, theirs = steps["plain"], steps["pykan"]
         names = ("plain", "penalized", "pykan", "pykan speed()")
@@ -487,7 +487,7 @@ def _samplers(results: Any) -> Iterable[Row]:
         "largest R-hat",
         "effective draws",
         "processor seconds",
-        "effective draws a second",
+        "effective draws per second",
         "of NUTS",
         "ratio",
         "ratio a gradient",
@@ -543,7 +543,7 @@ def _trajectories(results: Any) -> Iterable[Row]:
     medians = {
         "per_gradient": "a gradient",
         "tail_per_gradient": "in a tail, a gradient",
-        "per_second": "a second",
+        "per_second": "per second",
     }
     for of, label in medians.items():
         cells = []
@@ -590,7 +590,7 @@ def _means(results: Any) -> Iterable[Row]:
 
 
 def _convolutional(results: Any) -> Iterable[Row]:
-    yield "experiment", "seconds an update", "from", "peak memory, MiB", "hours of 8,000 updates"
+    yield "experiment", "seconds per update", "from", "peak memory, MiB", "hours of 8,000 updates"
     for data in ("svhn", "cifar10"):
         for prior in ("mixture", "deep"):
             for by in ("mle", "se"):

@@ -138,8 +138,8 @@ _COLUMNS: dict[str, Callable[[str, Mapping[str, Any], Mapping[str, float]], floa
     "published unpaired error": lambda name, ours, theirs: theirs.get("unpaired_error"),
     "published FID": lambda name, ours, theirs: theirs.get("fid_infinity"),
     "published KID": lambda name, ours, theirs: theirs.get("kid_infinity"),
-    "seconds an update, ours": lambda name, ours, theirs: ours.get("seconds_per_update"),
-    "published seconds an update": lambda name, ours, theirs: _an_update(
+    "seconds per update, ours": lambda name, ours, theirs: ours.get("seconds_per_update"),
+    "published seconds per update": lambda name, ours, theirs: _an_update(
         name, theirs.get("seconds_total")
     ),
     "published seconds in total": lambda name, ours, theirs: theirs.get("seconds_total"),

@@ -124,7 +124,7 @@ def test_a_table_has_every_published_row_with_its_figures_beside_ours(name, tabl
             "published KID": theirs.get("kid_infinity"),
             "published seconds in total": theirs.get("seconds_total"),
             "unpaired error, ours": ours and ours["measured"]["unpaired_error"],
-            "seconds an update, ours": ours and ours["seconds_per_update"],
+            "seconds per update, ours": ours and ours["seconds_per_update"],
         }
         for column, value in wanted.items():
             if value is None:
@@ -133,7 +133,7 @@ def test_a_table_has_every_published_row_with_its_figures_beside_ours(name, tabl
                 assert float(figures[column]) == pytest.approx(value, rel=6e-4)
         if theirs:
             updates = {"digits": 2000, "fashion": 2000, "darcy": 12_000}.get(name, 8000)
-            per_update = float(figures["published seconds an update"])
+            per_update = float(figures["published seconds per update"])
             assert per_update == pytest.approx(theirs["seconds_total"] / updates, rel=6e-4)
 
 

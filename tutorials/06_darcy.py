@@ -79,7 +79,7 @@ def train(basis, reference):
 
 
 results = {}
-print(f"{'basis':8} {'reference':10} {'distance':>8} {'roughness':>9} {'ms an update':>12}")
+print(f"{'basis':8} {'reference':10} {'distance':>8} {'roughness':>9} {'ms per update':>13}")
 for basis in ("rbf", "fourier"):
     for reference in ("uniform", "gaussian", "lognormal"):
         model, seconds = train(basis, reference)
@@ -87,7 +87,7 @@ for basis in ("rbf", "fourier"):
         distance = frechet_distance(real, embed(features, samples))
         roughness = (curvature(samples) / curvature(training)).item()
         results[basis, reference] = (model, samples, distance, roughness)
-        print(f"{basis:8} {reference:10} {distance:8.2f} {roughness:9.2f} {1000 * seconds:12.0f}")
+        print(f"{basis:8} {reference:10} {distance:8.2f} {roughness:9.2f} {1000 * seconds:13.0f}")
 print(f"held-out pressures: distance {floor:.2f}")
 
 # %%

@@ -84,7 +84,7 @@ for name, make in (("mixture", mixture), ("deep", deep)):
     samples[name], seconds = drawn(models[name])
     distances[name] = frechet_distance(real, embed(features, samples[name]))
     print(
-        f"{name}: distance {distances[name]:.2f}, {per_update:.2f} s an update, {seconds:.2f} s "
+        f"{name}: distance {distances[name]:.2f}, {per_update:.2f} s per update, {seconds:.2f} s "
         "for 1000 samples"
     )
 print(f"held-out patches: distance {frechet_distance(real, embed(features, held_out)):.2f}")

@@ -194,7 +194,7 @@ def table(result: DemoResult) -> str:
             str(sum(s > 0 for s in result.shares[name].confident_by_class)) for name in names
         ],
         "rarest class, any p": [f"{min(result.shares[name].by_class):.1%}" for name in names],
-        "seconds an update": [_seconds(summary) for summary in result.summaries.values()],
+        "seconds per update": [_seconds(summary) for summary in result.summaries.values()],
     }
     lines += [
         f"{name:26}" + "".join(f"{entry:>18}" for entry in entries)

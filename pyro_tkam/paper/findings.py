@@ -279,7 +279,7 @@ CLAIMS = (
     Claim(
         "4.3",
         "Steppingstone training takes longer than plain maximum likelihood.",
-        "seconds an update of maximum likelihood below those of steppingstone training, for both "
+        "seconds per update of maximum likelihood below those of steppingstone training, for both "
         "priors",
         _PATCHES,
         _pairs("patches-{}-mle", "patches-{}-se", "seconds", _PRIORS),

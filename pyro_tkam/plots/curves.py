@@ -6,7 +6,7 @@ from itertools import accumulate
 from pyro_tkam._checks import iterable, mapping, number, whole_number
 from pyro_tkam.plots.axes import Axes, panels_or_new
 
-_LABELS = {"loss": "loss (nats a datum)", "ess": "effective draws a datum"}
+_LABELS = {"loss": "loss (nats per datum)", "ess": "effective draws per datum"}
 
 
 def training_curves(

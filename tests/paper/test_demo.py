@@ -29,7 +29,7 @@ def test_the_demo_compares_two_models(tmp_path):
     text = table(result)
     for words in (
         "Fréchet distance",
-        "seconds an update",
+        "seconds per update",
         "one class, p > .9",
         "strict KART",
     ):
