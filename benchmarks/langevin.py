@@ -187,8 +187,8 @@ def against_nuts(
 
 def tempering_rate(model: Callable[[], None], kernel: type, repetitions: int) -> dict[str, float]:
     """
-    Return evaluations per second, with or without gradient, of 16 temperatures with 16 chains, after
-    warm-up.
+    Return evaluations per second, with or without gradient, of 16 temperatures with 16 chains,
+    after warm-up.
     """
     tempering = ParallelTempering(
         kernel(model, step_size=0.001),

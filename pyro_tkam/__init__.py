@@ -3,4 +3,4 @@ Thermodynamic Kolmogorov-Arnold models for Pyro: exact learned priors, Langevin 
 and evidence.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
