@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -126,20 +128,19 @@ class Search:
         share = float(values.var()) / whole if whole > 0 else 0.0
         # What is a small part of its sum need not be known as well.
         tolerance = self.tolerance / max(share, self.tolerance)
-        ordered = by_simplicity(fitted, tolerance)
         chosen: list[Candidate] = []
-        for candidate in ordered:
-            if not bool(candidate(everywhere).isfinite().all()):
-                continue
+        for candidate in by_simplicity(fitted, tolerance):
             if not any(_same(candidate, other, s, values) for other in chosen):
                 chosen.append(candidate)
-        if not chosen:
+        is_finite = partial(_is_finite_at, everywhere)
+        first = next(filter(is_finite, chosen), None)
+        if first is None:
             return []
-        first, *others = chosen
+        others = [candidate for candidate in chosen if candidate is not first]
         if share < self.tolerance:
             first = Candidate(first.form, first.parameters, 1.0)
         others.sort(key=lambda candidate: (candidate.r2 < 1 - 30 * tolerance, candidate.complexity))
-        return [first, *others[:_ALTERNATIVES]]
+        return [first, *islice(filter(is_finite, others), _ALTERNATIVES)]
 
     def _improve(self) -> None:
         """Try other forms on one edge after the other, until none gains."""
@@ -188,6 +189,11 @@ class Search:
                 if trial.loss <= allowed and self._has_values(trial):
                     self._keep(trial)
                     break
+
+
+def _is_finite_at(s: Tensor, candidate: Candidate) -> bool:
+    """Tell whether a candidate has a value at all inputs of its edge."""
+    return bool(candidate(s).isfinite().all())
 
 
 def _same(one: Candidate, other: Candidate, s: Tensor, values: Tensor) -> bool:

@@ -15,11 +15,13 @@ from pyro_tkam.models import (
     BernoulliLikelihood,
     CategoricalLikelihood,
     GaussianLikelihood,
+    JointPrior,
     KARTGenerator,
     LatentGenerator,
     MixturePrior,
     TiltedPrior,
 )
+from pyro_tkam.nn import AutoregressivePrior, KANLayer, UnivariateFunctions
 from tests.models.small import COUPLINGS
 
 ROWS = 6
@@ -65,9 +67,56 @@ OPEN: dict[str, Callable[[], TKAM]] = {
     "one uniform for all": lambda: over(
         generator(nn.Linear(3, 4), (4,)), prior=TiltedPrior((3, 2)), coupling="shared"
     ),
+    "functions that add dimensions": lambda: over(generator(UnivariateFunctions((2, 1, 3)), (6,))),
+    "functions of sums that add dimensions": lambda: over(
+        KARTGenerator(UnivariateFunctions((2, 1, 3)), (6,), mean=0.0, spread=1.0),
+        prior=TiltedPrior((3, 2), "gaussian"),
+        coupling="shared",
+    ),
+    "functions that add dimensions in a sequence": lambda: over(
+        generator(nn.Sequential(UnivariateFunctions((2, 1, 3)), nn.Linear(3, 2)), (4,)),
+        prior=AutoregressivePrior(3, hidden=(8,)),
+    ),
+    "a generator in a generator": lambda: over(
+        generator(KARTGenerator(nn.Linear(ROWS, 4 * ROWS), (ROWS, 4), mean=0.0, spread=1.0), (4,)),
+    ),
+    "an energy of several rows": lambda: over(
+        generator(nn.Linear(3, 4), (4,)), prior=JointPrior(energy_of_several_rows(), 3)
+    ),
+    "a vector of weights": lambda: over(
+        generator(nn.Sequential(vector_of_weights(), nn.Linear(ROWS, ROWS)), (1,))
+    ),
+    "a bias with rows": lambda: over(generator(layer_with(bias=(2, 1, 4)), (8,))),
+    "scales with rows": lambda: over(generator(layer_with(scale=(2, 1, 4, 1)), (8,))),
+    "a mean with rows": lambda: over(mean_with_rows()),
     "no shape of data": lambda: over(nn.Linear(3, 4)),
     "a user's module": lambda: over(generator(OverRows(), (3,))),
 }
+
+
+def energy_of_several_rows() -> nn.Module:
+    inner = generator(UnivariateFunctions((2, 1, 3), noise_scale=30.0), (6,))
+    return nn.Sequential(inner, nn.Linear(6, 1))
+
+
+def vector_of_weights() -> nn.Module:
+    """A layer whose output lacks the last dimension."""
+    layer = nn.Linear(3, 1, bias=False)
+    layer.weight = nn.Parameter(torch.randn(3))
+    return layer
+
+
+def layer_with(**shapes: tuple[int, ...]) -> nn.Module:
+    layer = KANLayer(3, 4)
+    for name, shape in shapes.items():
+        setattr(layer, name, nn.Parameter(torch.randn(shape)))
+    return layer
+
+
+def mean_with_rows() -> LatentGenerator:
+    made = generator(nn.Linear(3, 4), (8,))
+    made.mean = torch.tensor([0.0, 1.0]).reshape(2, 1, 1)  # type: ignore[assignment]
+    return made
 
 
 class OverRows(nn.Module):
@@ -93,10 +142,23 @@ def test_a_model_whose_shapes_could_couple_data_says_nothing(name: str) -> None:
     assert OPEN[name]().dims_apart is None
 
 
-def test_shapes_that_couple_data_are_tried_and_found() -> None:
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("a likelihood over rows", (ROWS, 4)),
+        ("functions that add dimensions", (6,)),
+        ("functions of sums that add dimensions", (6,)),
+        ("functions that add dimensions in a sequence", (4,)),
+        ("a generator in a generator", (4,)),
+        ("an energy of several rows", (4,)),
+        ("a vector of weights", (1,)),
+        ("a bias with rows", (8,)),
+        ("scales with rows", (8,)),
+    ],
+)
+def test_shapes_that_couple_data_are_tried_and_found(name: str, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    model = OPEN["a likelihood over rows"]()
-    assert not plate_structure(model, (torch.ones(ROWS, ROWS, 4),), {}).plates
+    assert not plate_structure(OPEN[name](), (torch.ones(ROWS, *shape),), {}).plates
 
 
 def sums_over_rows() -> TKAM:

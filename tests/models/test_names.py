@@ -10,7 +10,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.nn import PyroModule
 
-from pyro_tkam.infer import ImportanceMLE
+from pyro_tkam.infer import ULA, ImportanceMLE, LangevinMLE
 from pyro_tkam.models import TKAM, AmortizedGuide, PairELBO, PairGuide
 from tests.models.small import COUPLINGS, labeled, multimodal
 
@@ -46,7 +46,7 @@ def test_a_second_model_under_svi_says_that_the_first_would_be_trained(name: str
     first, second = make(), make()
     svi(first).step(*data)
     before = numbers(second)
-    with pytest.warns(UserWarning, match="holds another module's '.*', which SVI trains in place"):
+    with pytest.warns(UserWarning, match="holds another tensor as '.*', which SVI trains in place"):
         svi(second).step(*data)
     assert all(map(torch.equal, numbers(second), before))
 
@@ -105,6 +105,46 @@ def test_a_second_model_of_sequences_and_its_guide_say_so() -> None:
     messages = " ".join(str(each.message) for each in told)
     assert "this Seq2SeqTKAM's" in messages
     assert "this PairGuide's" in messages
+
+
+def test_a_second_model_of_another_kind_with_parts_of_the_same_names_says_so() -> None:
+    svi(COUPLINGS["independent"]()).step(X)
+    with pytest.warns(UserWarning, match="as 'generator"):
+        svi(COUPLINGS["mixture"]()).step(X)
+
+
+def test_two_models_that_share_a_prior_are_trained() -> None:
+    one, other = COUPLINGS["mixture"](), COUPLINGS["mixture"]()
+    other.prior = one.prior
+    before = numbers(one)
+    svi(one).step(X)
+    assert not all(map(torch.equal, numbers(one), before))
+    with pytest.warns(UserWarning, match="as 'generator"):
+        svi(other).step(X)
+
+
+def test_models_that_a_function_names_are_silent() -> None:
+    named = {name: COUPLINGS["mixture"]() for name in ("first", "second")}
+    for name, model in named.items():
+        before = numbers(model)
+        svi(lambda x, name=name, model=model: pyro.module(name, model)(x)).step(X)
+        assert not all(map(torch.equal, numbers(model), before))
+
+
+def test_parameters_that_are_hidden_from_svi_are_silent() -> None:
+    first, second = COUPLINGS["mixture"](), COUPLINGS["mixture"]()
+    svi(first, AmortizedGuide(first), Trace_ELBO()).step(X)
+    guide = AmortizedGuide(second)
+    pyro.clear_param_store()
+    svi(first).step(X)
+    svi(pyro.poutine.block(second, hide_types=["param"]), guide, Trace_ELBO()).step(X)
+
+
+def test_a_guide_that_is_a_function_is_silent_under_an_optimizer_of_torch() -> None:
+    first, second = COUPLINGS["mixture"](), COUPLINGS["mixture"]()
+    guides = [AmortizedGuide(model) for model in (first, second)]
+    for model, guide in zip((first, second), guides, strict=True):
+        LangevinMLE(ULA, num_steps=1)(model, lambda x, guide=guide: guide(x))(X).backward()
 
 
 def test_modules_with_names_of_their_own_are_silent() -> None:
