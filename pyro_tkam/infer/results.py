@@ -86,7 +86,7 @@ class Verdict:
         return Verdict(tuple(findings), measures, tuple(f"{whose}: {note}" for note in self.notes))
 
     def __str__(self) -> str:
-        lines = ["trusted: nothing wrong found" if self.trusted else "not to be trusted"]
+        lines = ["trusted: no problem found" if self.trusted else "not to be trusted"]
         lines += [f"  {finding}" for finding in self.findings] + [
             f"  {note}" for note in self.notes
         ]
@@ -161,7 +161,7 @@ class Evidence:
     >>> first = Evidence(-3.0, 0.03, "bridge", Verdict())
     >>> print(first - Evidence(-5.0, 0.04, "bridge", Verdict()))
     log Bayes factor = 2.0000 ± 0.0500 nats
-    trusted: nothing wrong found
+    trusted: no problem found
     """
 
     value: float

@@ -3,7 +3,6 @@
 from typing import Any
 
 from pyro.nn import PyroModule
-from pyro.nn.module import PyroModuleList
 from torch import Tensor, nn
 
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
@@ -23,12 +22,12 @@ LIKELIHOODS = (GaussianLikelihood, BernoulliLikelihood, ContinuousBernoulliLikel
 """Those whose datum has as many dimensions as its location."""
 PRIORS = (TiltedPrior, MixturePrior, AutoregressivePrior)
 IN_PRIORS = frozenset(
-    {*PRIORS, UnivariateFunctions, Basis, ContextNetwork, MaskedLinear, PyroModuleList}
+    {*PRIORS, UnivariateFunctions, Basis, ContextNetwork, MaskedLinear, PyroModule[nn.ModuleList]}
 )
 """Modules of priors whose batch and events show in a run of the model."""
 IN_NETWORKS = frozenset(
     {
-        *(KAN, KANLayer, Basis, PyroModuleList, nn.Sequential),
+        *(KAN, KANLayer, Basis, PyroModule[nn.ModuleList], nn.Sequential),
         *(nn.Linear, nn.LayerNorm, PyroModule[nn.LayerNorm], nn.Identity),
         *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.Softplus),
     }

@@ -52,6 +52,7 @@ class ConvGenerator(PyroModule):
         super().__init__()
         self.latent_dim = _checks.integer("latent_dim", latent_dim, 1)
         self._output = _checks.known("output", output, OUTPUTS)
+        self.ends_in_sigmoid = output == "sigmoid"
         _checks.flag("batch_norm", batch_norm)
         negative_slope = _checks.number("negative_slope", negative_slope)
         channels = _checks.sizes("channels", channels)

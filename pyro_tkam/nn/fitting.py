@@ -29,7 +29,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FitResult:
     """
     The result of :func:`fit`.
@@ -61,6 +61,9 @@ class FitResult:
         error.
         """
         return math.sqrt(self.loss)
+
+    def __repr__(self) -> str:
+        return f"FitResult(steps={len(self.losses) - 1}, loss={self.loss:.4g})"
 
 
 @in_turn

@@ -217,6 +217,11 @@ class KAN(PyroModule):
         """The numbers of nodes from input to output; a pair if some nodes are products."""
         return [nodes.width for nodes in self.nodes]
 
+    @property
+    def ends_in_sigmoid(self) -> bool:
+        """Whether the outputs lie in [0, 1]."""
+        return bool(self._options["output"] == "sigmoid")
+
     def forward(self, s: Tensor) -> Tensor:
         """
         Evaluate the network.

@@ -227,7 +227,8 @@ def _panels(axes: Sequence[Axes] | None, num: int) -> Sequence[Axes]:
 
 def _check_bank(prior: Any, num: int, points: int) -> None:
     kinds = (ExponentiallyTilted, TiltedMixture)
-    instance("prior", prior, kinds, "an ExponentiallyTilted or a TiltedMixture")
+    what = "an ExponentiallyTilted or a TiltedMixture (call a module: prior())"
+    instance("prior", prior, kinds, what)
     whole_number("num", num, 1)
     whole_number("points", points, 2)
 

@@ -31,7 +31,7 @@ def advice(fit: Fit, net: KAN, data: Data, tolerance: float) -> str | None:
     loss = float(learned.y.square().mean())
     ways = ["prune it", "add forms to library="]
     if loss > tolerance and has_pattern(learned):
-        ways.insert(0, "fit it longer")
+        ways.insert(0, "fit it longer or from another seed")
     return (
         f"the formula misses {100 * fit.loss:.2g}% of the variance of y and the network "
         f"{100 * loss:.2g}%: {', '.join(ways[:-1])} or {ways[-1]}"

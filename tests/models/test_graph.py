@@ -12,7 +12,7 @@ from pyro_tkam.distributions import JointEnergy
 from pyro_tkam.infer.model.density import ModelDensity
 from tests.models.small import COUPLINGS, labeled, multimodal
 
-ROWS = torch.linspace(-1, 1, 24).reshape(4, 6)
+ROWS = torch.linspace(0, 1, 24).reshape(4, 6)
 LABELS = torch.tensor([0, 1, -1, 2])
 MODELS = {name: (make, (ROWS,)) for name, make in COUPLINGS.items()} | {
     "labeled": (lambda: labeled(6), (ROWS, LABELS)),

@@ -453,3 +453,13 @@ def test_threads_draw_from_one_model():
     with ThreadPoolExecutor(3) as threads:
         drawn = list(threads.map(lambda _: model.generate(50), range(60)))
     assert all(each.shape == (50, 8) and bool(each.isfinite().all()) for each in drawn)
+
+
+@pytest.mark.parametrize("make", [TKAM.kart, TKAM.mixture, TKAM.deep, TKAM.autoregressive])
+def test_data_that_a_sigmoid_cannot_reach_are_told(make):
+    x = torch.tensor([[0.5, 2.0], [-1.0, 0.0]])
+    with pytest.warns(UserWarning, match="x has values from -1 to 2, .* with output='none'"):
+        make(2, latent_dim=2, grid_size=4)(x)
+    make(2, latent_dim=2, grid_size=4)(x.clamp(0, 1))
+    make(2, latent_dim=2, grid_size=4, output="none")(x)
+    make(2, latent_dim=2, grid_size=4, standardized=True)(x)
