@@ -86,5 +86,8 @@ def test_a_curve_without_a_form_is_told_in_words_of_the_estimator():
     y = np.sign(np.sin(40 * x[:, 0])) * np.exp(x[:, 0])
     regressor = KANRegressor(hidden=(), grid_size=60, steps=5, random_state=0).fit(x, y)
     message = r"network_ must have a form .*, got none for \(\(0, 0, 0\),\); fit with fewer nodes"
-    with pytest.raises(ValueError, match=message):
+    with (
+        pytest.warns(UserWarning, match="no form explains 1 of 1 curves"),
+        pytest.raises(ValueError, match=message),
+    ):
         _ = regressor.formula_

@@ -71,11 +71,12 @@ def find_formula(
     :raises TypeError: for what is no KAN, and data that are not real numbers.
     :raises ImportError: without ``sympy``; names the extra to install.
 
-    Warns if the search stopped before it was done. Warns if a form explains less than 99% of a
-    learned curve, unless the formula is exact or misses only noise: its squared errors are not
-    clearly larger than the network's, for the network's number of parameters, and errors at
-    neighboring inputs are not alike. The warning advises to fit the network longer only if the
-    network's own errors at neighboring inputs are alike.
+    Warns if the search stopped before it was done. Warns if no form explains a curve, which the
+    expression then holds as a function such as ``phi_0_1_0`` (layer, output, input). Warns if a
+    form explains less than 99% of a learned curve, unless the formula is exact or misses only
+    noise: its squared errors are not clearly larger than the network's, for the network's number
+    of parameters, and errors at neighboring inputs are not alike. The warning advises to fit the
+    network longer only if the network's own errors at neighboring inputs are alike.
 
     >>> x = torch.rand(200, 2, dtype=torch.double)
     >>> net = KAN([2, 1]).double()
@@ -127,6 +128,14 @@ def find_formula(
             f"the search stopped after timeout={timeout:g} seconds: the formula is the best found "
             "by then, and a longer search may find a better one",
             stacklevel=3,  # above the wrapper that takes turns
+        )
+    elif unexplained:
+        curves = ", ".join(f"phi_{'_'.join(map(str, place))}" for place in unexplained)
+        warnings.warn(
+            f"no form explains {len(unexplained)} of {len(formula.edges)} curves, {curves} in the "
+            "expression: fit the network from another seed or with fewer nodes, prune it, or add "
+            "forms to library=",
+            stacklevel=3,
         )
     if help_ is not None:
         warnings.warn(

@@ -532,3 +532,19 @@ def test_values_that_a_distribution_refuses_are_no_matter_of_shapes() -> None:
     pyro.set_rng_seed(0)
     with pytest.raises(ValueError, match="to satisfy the constraint"):
         ImportanceMLE(num_particles=8).loss(model, None, torch.randn(20, 3), torch.randn(20))
+
+
+def logistic(x, y):
+    weights = pyro.sample("weights", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Bernoulli(logits=x @ weights), obs=y)
+
+
+def test_doubles_beside_singles_and_tables_are_told_with_a_remedy():
+    x, y = torch.randn(5, 2), torch.ones(5)
+    for doubles in (x.double(), x.double().numpy()):
+        with pytest.raises(ValueError, match=r"; x is float64: if the model computes in float32"):
+            log_evidence(logistic, doubles, y)
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match=r"; pass torch.tensor\(x.to_numpy\(\), dtype=torch.fl"):
+        log_evidence(logistic, pandas.DataFrame(x.numpy()), y)

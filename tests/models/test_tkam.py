@@ -462,4 +462,4 @@ def test_data_that_a_sigmoid_cannot_reach_are_told(make):
         make(2, latent_dim=2, grid_size=4)(x)
     make(2, latent_dim=2, grid_size=4)(x.clamp(0, 1))
     make(2, latent_dim=2, grid_size=4, output="none")(x)
-    make(2, latent_dim=2, grid_size=4, standardized=True)(x)
+    make(2, latent_dim=2, grid_size=4, output="none", standardized=True)(x)

@@ -65,6 +65,9 @@ def hold_arrays(arguments: Any) -> bool:
     return isinstance(arguments, np.ndarray)
 
 
+DOUBLES = (torch.float64, np.dtype("float64"))
+
+
 def told_of(
     run: Callable[[], T], name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> T:
@@ -92,7 +95,8 @@ def told_of(
             raise
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
         given = described(function, args, kwargs)
-        raise ValueError(f"{name} must run on its arguments, {given}, got {cause}") from error
+        hint = _remedy(str(error), _named(function, args, kwargs))
+        raise ValueError(f"{name} must run on its arguments, {given}, got {cause}{hint}") from error
 
 
 def described(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -100,6 +104,19 @@ def described(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> s
     parts = [f"{name} {_kind(value)}" for name, value in _named(function, args, kwargs).items()]
     more = ["…"] if len(parts) > _MOST_DESCRIBED else []
     return f"({', '.join(parts[:_MOST_DESCRIBED] + more)})"
+
+
+def _remedy(error: str, named: dict[str, Any]) -> str:
+    """Return what may help where a model cannot take doubles beside singles, or tables."""
+    doubles = [name for name, each in named.items() if getattr(each, "dtype", None) in DOUBLES]
+    tables = [
+        name for name, each in named.items() if type(each).__module__.partition(".")[0] == "pandas"
+    ]
+    if tables:
+        return f"; pass torch.tensor({tables[0]}.to_numpy(), dtype=torch.float32)"
+    if doubles and ("dtype" in error or "Double" in error):
+        return f"; {doubles[0]} is float64: if the model computes in float32, convert it first"
+    return ""
 
 
 def _named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
