@@ -24,8 +24,8 @@ def compare(
     ``p(M_i|x) = π_i Z_i / Σ_j π_j Z_j``; its standard error comes from the delta method,
     ``p_i √(Σ_j (δ_ij - p_j)² SE_j²)``. A warning names the models whose evidence is not trusted,
     and those with a prior a hundred times as wide as the posterior, whose evidence is inversely
-    proportional to that width (Kass and Raftery 1995, Section 5.1). Another one tells of models
-    whose data differ in number or in sum, if they are known: :func:`log_evidence` notes them.
+    proportional to that width (Kass and Raftery 1995, Section 5.1). Another warning names models
+    whose data differ in number or in sum, if these are known: :func:`log_evidence` notes them.
 
     :param evidences: the evidence of each model, by name.
     :param prior_probabilities: ``π`` by name, summing to 1; all equal if None.

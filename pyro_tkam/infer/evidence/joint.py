@@ -43,7 +43,7 @@ CHEAP_SECONDS = 4.0
 NEAR = 6
 """Times the most draws, which the aim may take for them to come near enough."""
 
-OF_SEARCH = {"rare mode", "modes of unlike widths"}
+OF_SEARCH = {"rare mode", "modes of different widths"}
 """Findings on the posterior, which another route cannot cure."""
 
 OWN_FINDINGS = {

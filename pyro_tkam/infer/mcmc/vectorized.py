@@ -70,7 +70,7 @@ MERGED = {
 
 
 class VectorizedMCMC(BatchRun):
-    """Runs many chains of a kernel in one batch; otherwise like :class:`pyro.infer.MCMC`.
+    """Runs many chains of a kernel in one batch, with the interface of :class:`pyro.infer.MCMC`.
 
     Chains start from an ensemble of 64 or more that is tempered from the prior to the posterior
     (:class:`SMC`), in four populations that share only temperature, metric and step size; chains
@@ -209,6 +209,12 @@ class VectorizedMCMC(BatchRun):
         self._verdict = None
         self._run(args, kwargs)
         warn_of(self.verdict, "the draws")
+        if (args or kwargs) and prior_notes(self._density).notes:
+            warnings.warn(
+                "the model was given arguments but observes none of its sites, so these are draws "
+                "of the prior: pass all the data that it takes",
+                stacklevel=2,
+            )
 
     @property
     def verdict(self) -> Verdict:

@@ -48,7 +48,7 @@ SCREEN_SECONDS = 2.0
 SCREEN_SHARE = 0.1
 EXPLAINED = 2.0
 """Most prior draws, seconds and share of the budget to look for narrow modes
-where known ones have unlike widths; nats by which a draw's density may exceed theirs."""
+where known ones have different widths; nats by which a draw's density may exceed theirs."""
 
 MOST_LINED = 2
 LINE_STARTS = 64

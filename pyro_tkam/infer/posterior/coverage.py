@@ -163,4 +163,4 @@ def unlike_verdict(peaks: Peaks, num_seen: int) -> Verdict:
         f"show none that is {seen_down_to:.1f} times as narrow as the widest"
     )
     advice = "give a guide that covers all modes"
-    return Verdict((Finding("modes of unlike widths", seen, advice),))
+    return Verdict((Finding("modes of different widths", seen, advice),))

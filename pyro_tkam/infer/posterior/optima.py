@@ -43,8 +43,8 @@ Rule of three: an event of probability ``3 / n`` is missed by all of ``n`` tries
 
 UNLIKE = math.log(1.15)
 NARROW = 4.0
-"""Difference of log widths from which modes are of unlike widths, and how many times as narrow as
-the widest they may then be."""
+"""Difference of log widths from which modes are of different widths, and how many times as narrow
+as the widest they may then be."""
 
 LEAST_SHARE = 1e-4
 """Share of the largest mass below which an optimum is not looked at."""

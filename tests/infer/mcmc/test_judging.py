@@ -29,3 +29,17 @@ def test_draws_of_a_prior_say_so(given: bool) -> None:
         assert verdict.trusted
         told = [note for note in verdict.notes if "no site is observed" in note]
         assert len(told) == (not given)
+
+
+def test_data_of_a_model_that_observes_nothing_are_told() -> None:
+    def model(x: Tensor, y: Tensor | None = None) -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(z * x, 1.0), obs=y)
+
+    chains = VectorizedMCMC(EnsembleHMC(model), 100, disable_progbar=True)
+    x = torch.linspace(-1, 1, 4)
+    with pytest.warns(UserWarning, match="observes none of its sites, so these are draws of the p"):
+        chains.run(x)
+    chains.run(x, x)
+    assert chains.verdict.trusted
