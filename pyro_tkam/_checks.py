@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import Parameter, signature
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -296,6 +298,38 @@ def one_of(name: str, value: Any, known: Collection[str]) -> None:
     """
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name} must be one of {sorted(known)}, got {value!r}")
+
+
+def options(caller: str, given: Iterable[str], *takers: Callable[..., Any]) -> None:
+    """
+    Refuse names that none of some callables takes, and suggest the closest one.
+
+    :param caller: what a user has called.
+    :param given: names of its further options.
+    :param takers: itself, then those that its options are passed on to, of which only those with
+        defaults count.
+    :raises TypeError: names the first unknown one.
+
+    >>> def outer(size, **more): ...
+    >>> def inner(data, *, width=1): ...
+    >>> options("outer", ["widht"], outer, inner)
+    Traceback (most recent call last):
+    TypeError: options of outer must be among ['size', 'width'], got 'widht'; did you mean 'width'?
+    """
+    known: set[str] = set()
+    for number, taker in enumerate(takers):
+        for each in signature(taker).parameters.values():
+            named = each.kind in (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+            if named and (number == 0 or each.default is not Parameter.empty):
+                known.add(each.name)
+    known.discard("self")
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(
+                f"options of {caller} must be among {sorted(known)}, got {name!r}{hint}"
+            )
 
 
 def share(name: str, value: Any) -> None:

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from pyro_tkam._checks import flag, one_of, sequence, text
+from pyro_tkam._checks import options as known_options
 from pyro_tkam.distributions import ExponentiallyTilted
 from pyro_tkam.models.likelihood import GaussianLikelihood
 from pyro_tkam.models.standardized import StandardizedLikelihood
@@ -57,6 +58,19 @@ class NetworkOptions:
         flag("standardized", self.standardized)
         text("energy_constraint", self.energy_constraint)
         text("edge_constraint", self.edge_constraint)
+
+    @classmethod
+    def checked(cls, caller: str, preset: Callable[..., Any], options: dict[str, Any]) -> Self:
+        """
+        Return the options that a preset was given.
+
+        :param caller: the preset's name.
+        :param preset: the preset.
+        :param options: its further options.
+        :raises TypeError: for an option that neither takes.
+        """
+        known_options(caller, options, preset, cls)
+        return cls(**options)
 
     def energies(self) -> dict[str, Any]:
         """Return the options of the energies."""

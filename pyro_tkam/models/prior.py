@@ -65,6 +65,7 @@ class TiltedPrior(PyroModule):
         for name, end in (("low", low), ("high", high)):
             if end is not None:
                 _checks.number(name, end)
+        _checks.options("TiltedPrior", options, TiltedPrior.__init__, UnivariateFunctions.__init__)
         super().__init__()
         resolved = resolve_reference(reference, low, high)
         self.low = float(resolved.low)

@@ -154,7 +154,7 @@ class TKAM(PyroModule):
         """
         shape = _data_shape(data_shape, latent_dim)
         outer = 2 * latent_dim + 1
-        more = NetworkOptions(**options)
+        more = NetworkOptions.checked("TKAM.kart", cls.kart, options)
         functions: dict[str, Any] = {"basis": basis, "grid_size": grid_size}
         prior = TiltedPrior((outer, latent_dim), reference, **functions, **more.energies())
         network = more.network(
@@ -205,7 +205,7 @@ class TKAM(PyroModule):
         """
         shape = _data_shape(data_shape, latent_dim)
         num_components = _checks.whole_number("num_components", num_components, 1)
-        more = NetworkOptions(**options)
+        more = NetworkOptions.checked("TKAM.mixture", cls.mixture, options)
         functions: dict[str, Any] = {"basis": basis, "grid_size": grid_size}
         prior = MixturePrior(
             TiltedPrior((latent_dim, num_components), reference, **functions, **more.energies())
@@ -264,7 +264,7 @@ class TKAM(PyroModule):
         shape = _data_shape(data_shape, latent_dim)
         context_widths = _checks.sizes("context_widths", context_widths)
         prior = AutoregressivePrior(latent_dim, blocks, context=context, hidden=context_widths)
-        more = NetworkOptions(**options)
+        more = NetworkOptions.checked("TKAM.autoregressive", cls.autoregressive, options)
         if more.energy_constraint != "none":
             raise ValueError(
                 "energy_constraint must be 'none' for an autoregressive prior, whose energies "
@@ -321,7 +321,7 @@ class TKAM(PyroModule):
         torch.Size([2, 8, 8])
         """
         shape = _data_shape(data_shape, latent_dim)
-        more = NetworkOptions(**options)
+        more = NetworkOptions.checked("TKAM.deep", cls.deep, options)
         functions: dict[str, Any] = {
             "basis": basis,
             "grid_size": grid_size,

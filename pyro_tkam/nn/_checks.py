@@ -14,6 +14,7 @@ from pyro_tkam._checks import instance as instance
 from pyro_tkam._checks import length as length
 from pyro_tkam._checks import mapping as mapping
 from pyro_tkam._checks import number as number
+from pyro_tkam._checks import options as options
 from pyro_tkam._checks import sequence as sequence
 from pyro_tkam._checks import share as share
 from pyro_tkam._checks import sizes as sizes

@@ -20,7 +20,7 @@ from pyro_tkam.nn.forms import Form, FormLike, as_form
 from pyro_tkam.nn.from_formula import layout
 from pyro_tkam.nn.grids import GridUpdate, forget_moments, share_outside
 from pyro_tkam.nn.layers import KANEdges, KANLayer
-from pyro_tkam.nn.univariate import all_or_none
+from pyro_tkam.nn.univariate import UnivariateFunctions, all_or_none
 from pyro_tkam.ops.bases import BasisFunctions
 
 __all__ = ["HIDDEN_RANGES", "KAN", "OUTPUTS", "KANEdges", "KANLayer"]
@@ -165,6 +165,8 @@ class KAN(PyroModule):
         extrapolation: str = "linear",
         **options: Any,
     ) -> None:
+        takers = (KAN.__init__, KANLayer.__init__, KANEdges.__init__, UnivariateFunctions.__init__)
+        _checks.options("KAN", options, *takers)
         super().__init__()
         _checks.sequence("widths", widths, "widths")
         _checks.flag("layer_norm", layer_norm)

@@ -32,6 +32,7 @@ from pyro_tkam.infer import (
     log_evidence,
 )
 from pyro_tkam.infer.model.requirements import check_data, check_guide, check_model
+from pyro_tkam.models import TiltedPrior
 from tests.untrusted import untrusted
 
 X = torch.linspace(-1.0, 1.0, 6)
@@ -548,3 +549,9 @@ def test_doubles_beside_singles_and_tables_are_told_with_a_remedy():
     pandas = pytest.importorskip("pandas")
     with pytest.raises(ValueError, match=r"; pass torch.tensor\(x.to_numpy\(\), dtype=torch.fl"):
         log_evidence(logistic, pandas.DataFrame(x.numpy()), y)
+
+
+def test_a_prior_that_is_not_called_is_told_with_a_remedy():
+    prior = TiltedPrior(2)
+    with pytest.raises(ValueError, match=r"; call the TiltedPrior for its distribution, as in pr"):
+        log_evidence(lambda x: pyro.sample("z", prior), torch.zeros(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -107,7 +108,12 @@ def described(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> s
 
 
 def _remedy(error: str, named: dict[str, Any]) -> str:
-    """Return what may help where a model cannot take doubles beside singles, or tables."""
+    """
+    Return what may help where a model cannot take doubles beside singles, or tables, or takes a
+    module for the distribution that it returns.
+    """
+    if module := re.search(r"'(\w+Prior)' object has no attribute", error):
+        return f"; call the {module[1]} for its distribution, as in prior()"
     doubles = [name for name, each in named.items() if getattr(each, "dtype", None) in DOUBLES]
     tables = [
         name for name, each in named.items() if type(each).__module__.partition(".")[0] == "pandas"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_tkam._checks import flag, length
+from pyro_tkam._checks import options as known_options
 from pyro_tkam.infer.mcmc.adaptation import (
     FrameAdaptation,
     RoundAdaptation,
@@ -74,6 +75,7 @@ class AutoMALA(LangevinKernel):
     ) -> None:
         smallest = length("min_step_size", min_step_size)
         largest = length("max_step_size", max_step_size)
+        known_options("AutoMALA", options, AutoMALA.__init__, LangevinKernel.__init__)
         super().__init__(model, potential_fn, step_size=step_size, **options)
         if not smallest <= self.initial_step_size <= largest:
             raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_tkam._checks import length, whole_number, within
+from pyro_tkam._checks import options as known_options
 from pyro_tkam.infer.mcmc.chains import Adaptation, Chains
 from pyro_tkam.infer.mcmc.ensemble_adaptation import WINDOWS, EnsembleAdaptation, FixedMetric
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
@@ -78,6 +79,7 @@ class EnsembleHMC(LangevinKernel):
         step_size: float = 0.5,
         **options: Any,
     ) -> None:
+        known_options("EnsembleHMC", options, EnsembleHMC.__init__, LangevinKernel.__init__)
         super().__init__(model, potential_fn, step_size=step_size, **options)
         self.trajectory_length = length("trajectory_length", trajectory_length)
         self.max_steps = whole_number("max_steps", max_steps, 2)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from pyro_tkam._checks import flag, within
+from pyro_tkam._checks import options as known_options
 from pyro_tkam.infer.mcmc.adaptation import DualAveragingAdaptation
 from pyro_tkam.infer.mcmc.chains import Adaptation
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
@@ -55,6 +56,7 @@ class MALA(LangevinKernel):
         adapt_mass_matrix: bool = True,
         **options: Any,
     ) -> None:
+        known_options("MALA", options, MALA.__init__, LangevinKernel.__init__)
         super().__init__(model, potential_fn, step_size=step_size, **options)
         self.target_accept_prob = within("target_accept_prob", target_accept_prob, 0, 1)
         self.adapt_step_size = flag("adapt_step_size", adapt_step_size)

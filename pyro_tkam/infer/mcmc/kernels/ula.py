@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro_tkam._checks import options as known_options
 from pyro_tkam.infer.mcmc.adaptation import NoAdaptation
 from pyro_tkam.infer.mcmc.chains import Adaptation
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
@@ -46,6 +47,7 @@ class ULA(LangevinKernel):
         step_size: float = 0.01,
         **options: Any,
     ) -> None:
+        known_options("ULA", options, ULA.__init__, LangevinKernel.__init__)
         super().__init__(model, potential_fn, step_size=step_size, **options)
 
     def step(
