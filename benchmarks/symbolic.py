@@ -223,7 +223,7 @@ def ours(task: str, law: Law, seed: int) -> dict[str, Any]:
         "same": _same(formula.expression, law.expression),
         "relative_rmse": error,
         "seconds": round(seconds, 1),
-        "formula": str(formula)[:400],
+        "formula": "; ".join(map(str, formula.expressions))[:400],
         "widths": net.widths,
     }
 

@@ -78,9 +78,8 @@ assert velocities.rmse < 1e-8
 
 torch.manual_seed(1)
 noisy = find_formula(net, u, total + 0.01 * torch.randn(1000), names=["u", "v"])
-print(f"{noisy}, rmse {noisy.rmse:.4f}")
-for name, value in noisy.constants.items():
-    print(f"{name} = {value:.4f} ± {noisy.standard_errors[name]:.4f}")
+print(noisy)
+print(f"rmse {noisy.rmse:.4f}")
 
 # %%
 # Real data

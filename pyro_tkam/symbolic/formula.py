@@ -36,14 +36,18 @@ class FormulaEdge:
 
 @dataclass(frozen=True, eq=False)
 class Formula:
-    """
+    r"""
     A formula for each output of a network, from :func:`find_formula`.
+
+    Printed, it shows numbers to six digits, and the constants with their standard errors.
 
     :param expressions: SymPy expressions, one for each output.
     :param symbols: of the inputs.
     :param edges: the result for each edge, by ``(layer, out, in)``.
     :param rmse: root mean squared error on the data, in their units.
-    :param constants: numbers in the expressions that were fitted and not rounded, by name.
+    :param constants: numbers in the expressions that were fitted and not rounded, by name:
+        ``factor``, ``scale`` and ``shift`` of an edge :math:`a\,g(bs + c)`, with layer, output and
+        input, and ``constant`` of a sum, with layer and output, all counted from 0.
     :param standard_errors: of the constants, for independent errors of equal variance in the
         targets.
     :param unexplained: edges without a form, which appear in the expressions as functions
@@ -104,17 +108,26 @@ class Formula:
         return unseen_copy(self.module)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.expressions))
+        lines = [*map(str, self._rounded(6))]
+        fitted = (
+            f"{name} = {value:.5g} ± {self.standard_errors[name]:.2g}"
+            for name, value in self.constants.items()
+        )
+        return "\n".join([*lines, *(f"  {each}" for each in fitted)])
 
     def latex(self) -> str:
         """Return the expressions in LaTeX, with numbers to four digits."""
         with needs("symbolic"):
             import sympy
-        shown = [
-            each.xreplace({number: sympy.Float(number, 4) for number in each.atoms(sympy.Float)})
+        return r" \\ ".join(map(sympy.latex, self._rounded(4)))
+
+    def _rounded(self, digits: int) -> list[Any]:
+        with needs("symbolic"):
+            import sympy
+        return [
+            each.xreplace({x: sympy.Float(x, digits) for x in each.atoms(sympy.Float)})
             for each in self.expressions
         ]
-        return r" \\ ".join(map(sympy.latex, shown))
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.latex()}$"

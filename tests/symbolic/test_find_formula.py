@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import sympy
@@ -330,3 +331,19 @@ def test_the_expression_is_the_function(name):
     assert sympy.simplify(formula.expression - truth) == 0
     values = evaluate(formula.expression, dict(zip(("x_1", "x_2"), x.unbind(-1), strict=True)))
     torch.testing.assert_close(values, formula(x).squeeze(-1), rtol=1e-10, atol=1e-10)
+
+
+def test_a_printed_formula_has_six_digits_and_standard_errors():
+    x = inputs(3)
+    forms = {(0, 0, 0): ("sin", (3.1, 0.2, 1.3, 0.0)), (0, 0, 1): ("square", (1.0, 0.0, 0.7, 0.0))}
+    net = network([2, 1], forms)
+    formula = find_formula(net, x, net(x).detach() + 0.05 * torch.randn(len(x), 1).double())
+    expression, *constants = str(formula).splitlines()
+    digits = (each.replace(".", "").lstrip("0") for each in re.findall(r"\d+\.\d+", expression))
+    assert max(map(len, digits)) == 6
+    assert len(constants) == len(formula.constants) > 0
+    for line, (name, value) in zip(constants, formula.constants.items(), strict=True):
+        shown, number, _, error = re.fullmatch(r"  (\S+) = (\S+) (±) (\S+)", line).groups()
+        assert shown == name
+        assert float(number) == pytest.approx(value, rel=1e-4)
+        assert float(error) == pytest.approx(formula.standard_errors[name], rel=0.06)
