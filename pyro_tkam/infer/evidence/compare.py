@@ -33,9 +33,9 @@ def compare(
         dictionary of its rows: ``log_evidence``, ``standard_error``, ``percentage_error``; the
         ``bayes_factor`` against the best model and its logarithm with a standard error;
         ``prior_probability``, ``posterior_probability`` and the latter's standard error;
-        ``trusted``; and ``prior_sensitivity``: the change of the log evidence with the logarithm of
-        the power to which the prior is raised, NaN where the evidence is not of
-        :func:`bridge_evidence`, which alone finds it.
+        ``trusted``; and, if an evidence is of :func:`bridge_evidence`, which alone finds it,
+        ``prior_sensitivity``: the change of the log evidence with the logarithm of the power to
+        which the prior is raised, NaN for other evidences.
     :raises TypeError: if ``evidences`` is not a mapping of evidences.
     :raises ValueError: if there are fewer than two models, they have different numbers of data, or
         the prior probabilities have other names or do not sum to 1.
@@ -52,6 +52,8 @@ def compare(
     names = sorted(evidences, key=lambda name: evidences[name].value, reverse=True)
     best = evidences[names[0]]
     posterior = _posterior(evidences, prior)
+    found = {name: evidences[name].verdict.measures.get(SENSITIVITY, math.nan) for name in names}
+    no_sensitivity = all(map(math.isnan, found.values()))
     rows = {}
     for name in names:
         evidence = evidences[name]
@@ -70,7 +72,7 @@ def compare(
             "posterior_probability": posterior[name][0],
             "posterior_probability_error": posterior[name][1],
             "trusted": evidence.verdict.trusted,
-            "prior_sensitivity": evidence.verdict.measures.get(SENSITIVITY, math.nan),
+            **({} if no_sensitivity else {"prior_sensitivity": found[name]}),
         }
     _warn(evidences)
     if find_spec("pandas") is None:

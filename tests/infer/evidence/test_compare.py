@@ -93,6 +93,8 @@ def test_vague_priors_are_named_and_measured():
     # exactly: E_posterior[log p] - E_prior[log p] = (1 - E_posterior[z² / s²]) / 2
     second = (x.sum() / 5) ** 2 + 1 / 5
     narrow = table.loc["narrow", "prior_sensitivity"]
+    others = {name: Evidence(each.value, 0.1, "smc", Verdict()) for name, each in models.items()}
+    assert "prior_sensitivity" not in compare(others)
     assert narrow == pytest.approx((1 - second.item()) / 2, abs=0.12)
     assert models["vague"].verdict.measures[SENSITIVITY] == pytest.approx(0.5, abs=0.12)
 
