@@ -14,6 +14,7 @@ from pyro_tkam._threads import PYRO, in_turn
 from pyro_tkam.distributions import LabeledAutoregressive, LabeledTilted
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models._names import tell_of_other_parameters
+from pyro_tkam.models._reach import tell_of_values_out_of_reach
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.multimodal import average
 from pyro_tkam.models.prior import LabeledPrior
@@ -106,6 +107,7 @@ class LabeledTKAM(PyroModule):
             if x is not None:
                 dtype = None if takes_integers(self.likelihood) else location.dtype
                 check_rows(x, likelihood.event_shape, dtype)
+                tell_of_values_out_of_reach(self.generator, self.likelihood, x)
             return pyro.sample("x", likelihood, obs=x)
 
     def _scores_apart(

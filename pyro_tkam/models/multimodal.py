@@ -14,6 +14,7 @@ from pyro_tkam._checks import function, instance, mapping, one_of
 from pyro_tkam._threads import PYRO, in_turn
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models._names import tell_of_other_parameters
+from pyro_tkam.models._reach import tell_of_values_out_of_reach
 from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.tkam import COUPLINGS, check_rows, check_sizes, takes_integers
 from pyro_tkam.ops._arguments import dense
@@ -149,6 +150,8 @@ class MultimodalTKAM(PyroModule):
                         name,
                     )
                     value = _filled(name, x[name], masks[name])
+                    head = getattr(self.generator, "heads", {name: None})[name]
+                    tell_of_values_out_of_reach(head, likelihood, value, f"x[{name!r}]")
                 with poutine.mask(mask=masks.get(name, True)):
                     found[name] = pyro.sample(name, fn, obs=value)
         return found

@@ -1,7 +1,6 @@
 """The thermodynamic Kolmogorov-Arnold model as a PyroModule that is a Pyro model."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,9 +17,10 @@ from pyro_tkam.distributions import PersistentULA, ShortRunULA
 from pyro_tkam.infer import ImportanceSampling
 from pyro_tkam.models._draws import undone_by_errors
 from pyro_tkam.models._names import tell_of_other_parameters
+from pyro_tkam.models._reach import tell_of_values_out_of_reach
 from pyro_tkam.models.apart import dims_apart
 from pyro_tkam.models.kart import KARTGenerator, LatentGenerator
-from pyro_tkam.models.likelihood import GaussianLikelihood, Likelihood
+from pyro_tkam.models.likelihood import Likelihood
 from pyro_tkam.models.network import NetworkOptions, reference_moments
 from pyro_tkam.models.prior import (
     JointPrior,
@@ -434,8 +434,7 @@ class TKAM(PyroModule):
                     likelihood.event_shape,
                     None if takes_integers(self.likelihood) else location.dtype,
                 )
-                if type(self.likelihood) is GaussianLikelihood:
-                    tell_of_values_out_of_reach(self.generator, x)
+                tell_of_values_out_of_reach(self.generator, self.likelihood, x)
             return pyro.sample("x", likelihood, obs=x)
 
     @property
@@ -602,25 +601,6 @@ def check_rows(
     if dtype is not None and x.dtype != dtype:
         raise TypeError(
             f"{name} must have the dtype of the generator's output, {dtype}, got {x.dtype}"
-        )
-
-
-def tell_of_values_out_of_reach(generator: Any, x: Tensor) -> None:
-    """
-    Warn of data outside [0, 1], which a generator that ends in a sigmoid cannot reach.
-
-    :param generator: maps latents to means of data.
-    :param x: data.
-    """
-    network = getattr(generator, "outer", generator)
-    if not getattr(network, "ends_in_sigmoid", False) or not is_concrete(x):
-        return
-    low, high = float(x.min()), float(x.max())
-    if low < 0 or high > 1:
-        warnings.warn(
-            f"x has values from {low:.4g} to {high:.4g}, which the generator cannot reach, as it "
-            "ends in a sigmoid: make the model with output='none'",
-            stacklevel=2,
         )
 
 

@@ -16,11 +16,17 @@ from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.models import (
     TKAM,
     GaussianLikelihood,
+    Heads,
     JointPrior,
     KARTGenerator,
+    LabeledPrior,
+    LabeledTKAM,
+    LatentGenerator,
     MixturePrior,
+    MultimodalTKAM,
     TiltedPrior,
 )
+from pyro_tkam.nn import KAN
 
 COUPLINGS = ["independent", "shared"]
 REFERENCES = ["uniform", "gaussian", "lognormal", "learnable_gaussian", "flat"]
@@ -463,3 +469,18 @@ def test_data_that_a_sigmoid_cannot_reach_are_told(make):
     make(2, latent_dim=2, grid_size=4)(x.clamp(0, 1))
     make(2, latent_dim=2, grid_size=4, output="none")(x)
     make(2, latent_dim=2, grid_size=4, output="none", standardized=True)(x)
+
+
+def test_data_of_modalities_and_labels_that_a_sigmoid_cannot_reach_are_told():
+    def head() -> LatentGenerator:
+        return LatentGenerator(KAN([2, 2], output="sigmoid"), (2,), mean=0.0, spread=1.0)
+
+    x = torch.tensor([[0.5, 2.0], [-1.0, 0.0]])
+    labeled = LabeledTKAM(LabeledPrior(3, 2, grid_size=5), head(), GaussianLikelihood(0.5))
+    with pytest.warns(UserWarning, match="x has values from -1 to 2"):
+        labeled(x)
+    prior = MixturePrior(TiltedPrior((2, 2), grid_size=5))
+    several = MultimodalTKAM(prior, Heads({"image": head()}), {"image": GaussianLikelihood(0.3)})
+    with pytest.warns(UserWarning, match=r"x\['image'\] has values from -1 to 2"):
+        several({"image": x})
+    several({"image": x.clamp(0, 1)})
