@@ -155,7 +155,7 @@ def measured(make: Callable[[], Model], seed: int, standard_normal: bool | None)
     seconds = time.process_time() - begin
     return {
         "rhat": mcmc.verdict.measures["largest R-hat between groups"],
-        "effective_draws": mcmc.verdict.measures["fewest effective draws"],
+        "effective_draws": mcmc.verdict.measures["smallest effective sample size"],
         "gradients": kernel.gradients,
         "process_seconds": seconds,
         "findings": sorted(mcmc.verdict.names),

@@ -260,8 +260,8 @@ def measured(name: str, kernel: str, seed: int) -> dict[str, Any]:
     seconds = time.process_time() - begin
     stats = mcmc.sample_stats
     result = {
-        "effective_draws": measures["fewest effective draws"],
-        "tail_draws": measures["fewest in a tail"],
+        "effective_draws": measures["smallest effective sample size"],
+        "tail_draws": measures["smallest in a tail"],
         "rhat": measures["largest R-hat between groups"],
         "gradients": int(stats["n_steps"].sum()) // len(stats["n_steps"]),
         "process_seconds": seconds,

@@ -522,7 +522,13 @@ def _beside_nuts(kinds: dict[str, Any], ours: dict[str, float]) -> Row:
 
 
 def _targets(results: Any) -> Iterable[Row]:
-    yield "target", "largest R-hat", "fewest effective draws", "gradients a chain", "seconds"
+    yield (
+        "target",
+        "largest R-hat",
+        "smallest effective sample size",
+        "gradients a chain",
+        "seconds",
+    )
     by_name: dict[str, list[Any]] = {}
     for key, run in results["runs"].items():
         by_name.setdefault(key.rpartition("/")[0], []).append(run)

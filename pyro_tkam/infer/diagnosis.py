@@ -253,9 +253,9 @@ def tempering_verdict(run: TemperedRun) -> Verdict:
         "round trips": float(run.round_trips.min()),
         "worst swap rate": run.swap_acceptance.min().item(),
         "largest sandwich gap of a pair": run.pair_gaps.value.abs().max().item(),
-        "worst k-hat": run.khat.max().item(),
+        "largest k-hat": run.khat.max().item(),
         "worst split R-hat": run.rhat.max().item(),
-        "fewest effective draws": run.effective_draws.min().item(),
+        "smallest effective sample size": run.effective_draws.min().item(),
     }
     return Verdict(findings, measures)
 
@@ -276,7 +276,7 @@ def importance_verdict(khat: Tensor, effective_draws: Tensor) -> Verdict:
         findings.append(
             Finding("too few draws", seen, "raise num_particles, or use a guide or tempering")
         )
-    measures = {"worst k-hat": khat.max().item(), "fewest effective draws": fewest}
+    measures = {"largest k-hat": khat.max().item(), "smallest effective sample size": fewest}
     return Verdict(tuple(finding for finding in findings if finding is not None), measures)
 
 
@@ -313,7 +313,7 @@ def bridge_verdict(bridge: CrossBridge, dim: int) -> Verdict:
         )
         findings.append(Finding("too few draws", seen, f"run {needed / fewest:.1f} times as long"))
     measures = {
-        "halves apart, in standard errors": sigmas.max().item(),
+        "difference of halves, in standard errors": sigmas.max().item(),
         "effective terms": terms,
         "effective draws of a half": fewest,
     }
@@ -391,7 +391,7 @@ def score_verdict(positions: Tensor, gradient: Tensor, names: Sequence[str]) -> 
             )
             advice = "check that the model, arguments and data are the ones that were sampled"
             finding = Finding("draws of another posterior", seen, advice)
-    measures = {"draws off, in standard deviations": worst}
+    measures = {"shift of the draws, in standard deviations": worst}
     return Verdict(() if finding is None else (finding,), measures)
 
 

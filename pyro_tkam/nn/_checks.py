@@ -64,7 +64,10 @@ def same_dtype(argument: str, value: Tensor, like: Tensor, of: str) -> None:
     """Check that ``value`` is a tensor with the dtype of ``like``."""
     dense(argument, value)
     if value.dtype != like.dtype:
-        raise TypeError(f"{argument} must have the dtype of {of}, {like.dtype}, got {value.dtype}")
+        raise TypeError(
+            f"{argument} must have the dtype of {of}, {like.dtype}, got {value.dtype}: convert it "
+            f"with .to({like.dtype})"
+        )
 
 
 def last_dimension(argument: str, value: Tensor, size: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from pyro_tkam._checks import LARGEST
@@ -20,7 +21,8 @@ def dense(name: str, value: Any) -> None:
     :raises ValueError: for a sparse tensor and one on the meta device.
     """
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+        remedy = ": convert it with torch.as_tensor" if isinstance(value, ndarray) else ""
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}{remedy}")
     if value.layout != torch.strided:
         raise ValueError(f"{name} must be a dense tensor, got the layout {value.layout}")
     if value.is_meta and is_concrete(value):

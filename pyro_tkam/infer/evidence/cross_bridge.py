@@ -57,8 +57,8 @@ class CrossFitted:
     def _importance_is_good(self) -> bool:
         measures = self.importance.verdict.measures
         return (
-            measures["worst k-hat"] <= IMPORTANCE_KHAT
-            and measures["fewest effective draws"] >= IMPORTANCE_DRAWS
+            measures["largest k-hat"] <= IMPORTANCE_KHAT
+            and measures["smallest effective sample size"] >= IMPORTANCE_DRAWS
             and self.uncovered <= UNCOVERED
         )
 

@@ -345,7 +345,7 @@ def _trusts(draws: WeightedDraws, least_efficiency: float) -> bool:
 
 
 def _is_heavy(evidence: Evidence) -> bool:
-    return evidence.verdict.measures["worst k-hat"] > KHAT_LIMIT
+    return evidence.verdict.measures["largest k-hat"] > KHAT_LIMIT
 
 
 def _preference(candidate: tuple[Evidence, bool]) -> tuple[bool, bool, float]:

@@ -165,8 +165,8 @@ def chain_verdict(run: ChainRun) -> Verdict:
     findings = tuple(each for check in checks if (each := check(run)) is not None)
     measures = {
         "largest R-hat between groups": run.rhat.max().item(),
-        "fewest effective draws": run.effective.min().item(),
-        "fewest in a tail": run.tail_effective.min().item(),
+        "smallest effective sample size": run.effective.min().item(),
+        "smallest in a tail": run.tail_effective.min().item(),
     }
     return Verdict(findings, measures)
 

@@ -91,7 +91,7 @@ def test_importance_is_preferred_where_it_is_good_and_the_bridge_is_not(
 ):
     seen = Finding("little overlap", "seen", "advice")
     bridge = Evidence(0.0, 0.01, "bridge", Verdict(() if trusted else (seen,)))
-    measures = {"worst k-hat": khat, "fewest effective draws": draws}
+    measures = {"largest k-hat": khat, "smallest effective sample size": draws}
     importance = Evidence(apart, 0.01, "importance", Verdict((), measures))
     assert CrossFitted(bridge, importance, 0.0).preferred.method == which
     unreached = CrossFitted(bridge, importance, 0.1)  # a tenth of the draws

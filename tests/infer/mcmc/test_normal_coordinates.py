@@ -55,7 +55,7 @@ def test_a_funnel_is_no_funnel_there(standard_normal: bool | None) -> None:
     """The mean of log tau, whose tail in the neck chains miss, within 4.5 errors."""
     mcmc = run(500, standard_normal=standard_normal)
     assert mcmc.verdict.trusted
-    worth = mcmc.verdict.measures["fewest effective draws"]
+    worth = mcmc.verdict.measures["smallest effective sample size"]
     assert worth > 4000
     log_tau = mcmc.get_samples()["tau"].log()
     error = log_tau.std().item() / math.sqrt(worth)
@@ -66,7 +66,7 @@ def test_a_funnel_is_no_funnel_there(standard_normal: bool | None) -> None:
 def test_unconstrained_coordinates_are_kept_where_they_are_asked_for() -> None:
     with pytest.warns(UserWarning, match="not to be trusted"):
         asked = run(100, standard_normal=False)
-    assert asked.verdict.measures["fewest effective draws"] < 400
+    assert asked.verdict.measures["smallest effective sample size"] < 400
     with untrusted():
         watched = run(20, hook_fn=lambda *_: None)
     for mcmc in (asked, watched):
