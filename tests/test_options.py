@@ -15,13 +15,13 @@ def model() -> None:
 CALLS = {
     "EnsembleHMC": (lambda: EnsembleHMC(model, target_accept=0.9), "target_accept_prob"),
     "MALA": (lambda: MALA(model, max_plate_nestin=1), "max_plate_nesting"),
-    "AutoMALA": (lambda: AutoMALA(model, standardise=True), "standardize"),
+    "AutoMALA": (lambda: AutoMALA(model, standardze=True), "standardize"),
     "ULA": (lambda: ULA(model, stepsize=0.1), "step_size"),
     "KAN": (lambda: KAN([2, 1], grid=5), "grid_size"),
     "TiltedPrior": (lambda: TiltedPrior(2, grid=5), "grid_size"),
     "TKAM.kart": (lambda: TKAM.kart(2, latent=2), "latent_dim"),
     "TKAM.mixture": (lambda: TKAM.mixture(2, learn_noise=True), "learned_noise"),
-    "TKAM.deep": (lambda: TKAM.deep(2, standardised=True), "standardized"),
+    "TKAM.deep": (lambda: TKAM.deep(2, standardze=True), "standardized"),
     "TKAM.autoregressive": (lambda: TKAM.autoregressive(2, block=2), "blocks"),
 }
 
