@@ -150,8 +150,9 @@ class MultimodalTKAM(PyroModule):
                         name,
                     )
                     value = _filled(name, x[name], masks[name])
-                    head = getattr(self.generator, "heads", {name: None})[name]
-                    tell_of_values_out_of_reach(head, likelihood, value, f"x[{name!r}]")
+                    if isinstance(self.generator, Heads):
+                        head = self.generator.heads[name]
+                        tell_of_values_out_of_reach(head, likelihood, value, f"x[{name!r}]")
                 with poutine.mask(mask=masks.get(name, True)):
                     found[name] = pyro.sample(name, fn, obs=value)
         return found

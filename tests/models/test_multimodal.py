@@ -233,3 +233,15 @@ def test_refuses_another_dtype() -> None:
         model()({"image": X["image"].double(), "label": X["label"]})
     with pytest.raises(TypeError, match=r"value must hold integers, got torch\.float32"):
         ImportanceMLE(5).loss(model(), None, {"label": X["label"].float()})
+
+
+def test_a_generator_may_call_anything_its_heads():
+    class Own(nn.Module):
+        heads = 4
+
+        def forward(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"image": z.repeat(1, 2)}
+
+    prior = MixturePrior(TiltedPrior((2, 2), grid_size=5))
+    model = MultimodalTKAM(prior, Own(), {"image": GaussianLikelihood(0.3)})
+    assert set(model({"image": torch.rand(3, 4)})) == {"image"}

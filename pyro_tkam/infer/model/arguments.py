@@ -66,6 +66,8 @@ def hold_arrays(arguments: Any) -> bool:
     return isinstance(arguments, np.ndarray)
 
 
+OUR_PRIORS = r"(?:Tilted|Mixture|Joint|Labeled|Autoregressive|LabeledAutoregressive)Prior"
+"""Modules that return a distribution when they are called."""
 DOUBLES = (torch.float64, np.dtype("float64"))
 
 
@@ -112,7 +114,7 @@ def _remedy(error: str, named: dict[str, Any]) -> str:
     Return what may help where a model cannot take doubles beside singles, or tables, or takes a
     module for the distribution that it returns.
     """
-    if module := re.search(r"'(\w+Prior)' object has no attribute", error):
+    if module := re.search(rf"'({OUR_PRIORS})' object has no attr", error):
         return f"; call the {module[1]} for its distribution, as in prior()"
     doubles = [name for name, each in named.items() if getattr(each, "dtype", None) in DOUBLES]
     tables = [
