@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -180,6 +181,25 @@ def prior_notes(density: Density) -> Verdict:
             "draws of the prior, because no site is observed: if the model takes data, pass them",
         )
     )
+
+
+def warn_of_prior(
+    density: Density, args: tuple[Any, ...], kwargs: Mapping[str, Any], stacklevel: int = 3
+) -> None:
+    """
+    Warn of draws of a prior if the model was given something that may be its data.
+
+    :param density: what was sampled.
+    :param args: the model's arguments.
+    :param kwargs: its keyword arguments.
+    :param stacklevel: of the warning.
+    """
+    if (args or kwargs) and prior_notes(density).notes:
+        warnings.warn(
+            "the model was given arguments but observes none of its sites, so these are draws of "
+            "the prior: pass all the data that it takes",
+            stacklevel=stacklevel,
+        )
 
 
 def warn_of(verdict: Verdict, whose: str, stacklevel: int = 4) -> None:

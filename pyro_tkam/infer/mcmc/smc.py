@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_tkam._checks import flag, whole_number, within
 from pyro_tkam._threads import PYRO
-from pyro_tkam.infer.mcmc.judging import prior_notes, warn_of
+from pyro_tkam.infer.mcmc.judging import prior_notes, warn_of, warn_of_prior
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.mcmc.kernels.random_walk import RandomWalk
 from pyro_tkam.infer.mcmc.metric import Metric
@@ -122,6 +122,7 @@ class SMC(BatchRun):
         with PYRO if self.executor is None else nullcontext():
             self._run(args, kwargs)
         warn_of(self.verdict, "the draws", stacklevel=3)
+        warn_of_prior(self._density, args, kwargs)
 
     @property
     def log_evidence(self) -> Evidence:

@@ -23,7 +23,13 @@ from pyro_tkam.infer.mcmc.ensemble_adaptation import (
 )
 from pyro_tkam.infer.mcmc.ensemble_start import EnsembleStart
 from pyro_tkam.infer.mcmc.initialization import find_start, floating_params, given_start
-from pyro_tkam.infer.mcmc.judging import ChainRun, chain_verdict, prior_notes, warn_of
+from pyro_tkam.infer.mcmc.judging import (
+    ChainRun,
+    chain_verdict,
+    prior_notes,
+    warn_of,
+    warn_of_prior,
+)
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel, check_kernel
 from pyro_tkam.infer.mcmc.kernels.ensemble_hmc import EnsembleHMC
 from pyro_tkam.infer.mcmc.metric import Metric, estimated
@@ -209,12 +215,7 @@ class VectorizedMCMC(BatchRun):
         self._verdict = None
         self._run(args, kwargs)
         warn_of(self.verdict, "the draws")
-        if (args or kwargs) and prior_notes(self._density).notes:
-            warnings.warn(
-                "the model was given arguments but observes none of its sites, so these are draws "
-                "of the prior: pass all the data that it takes",
-                stacklevel=2,
-            )
+        warn_of_prior(self._density, args, kwargs)
 
     @property
     def verdict(self) -> Verdict:

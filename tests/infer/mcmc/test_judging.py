@@ -37,9 +37,12 @@ def test_data_of_a_model_that_observes_nothing_are_told() -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("y", dist.Normal(z * x, 1.0), obs=y)
 
-    chains = VectorizedMCMC(EnsembleHMC(model), 100, disable_progbar=True)
     x = torch.linspace(-1, 1, 4)
-    with pytest.warns(UserWarning, match="observes none of its sites, so these are draws of the p"):
-        chains.run(x)
-    chains.run(x, x)
-    assert chains.verdict.trusted
+    for run in (
+        VectorizedMCMC(EnsembleHMC(model), 100, disable_progbar=True),
+        SMC(model, 256, disable_progbar=True),
+    ):
+        with pytest.warns(UserWarning, match="observes none of its sites, so these are draws of t"):
+            run.run(x)
+        run.run(x, x)
+        assert run.verdict.trusted
