@@ -11,7 +11,8 @@ error on 1000 fresh points is below 1e-8 of the law's standard deviation; ``same
 is the law after simplification. Each task has one recipe for all its laws and seeds. A file given
 by ``--output`` is written after each run, and runs that it holds are not repeated.
 
-``--peer`` does the same with pykan's ``auto_symbolic``, where pykan is installed.
+``--peer`` does the same with pykan's ``auto_symbolic``, where pykan is installed. Its last fit ends
+earlier, so its formulas count as found below 1e-4.
 """
 
 import argparse
@@ -38,6 +39,8 @@ from pyro_tkam.symbolic import Formula, find_formula
 
 SAMPLES = 1000
 FOUND = 1e-8
+#: the same for pykan, whose last fit ends earlier when its forms are right
+PEER_FOUND = 1e-4
 #: short fits for a network, and rows for all but the last fit
 STARTS, FEW = 4, 500
 #: error, as a share of the standard deviation, of a network that is read at once; number of others
@@ -261,19 +264,20 @@ def peer(task: str, law: Law, seed: int) -> dict[str, Any]:
             model = model.refine(10)
             model.fit(data, opt="LBFGS", steps=20)
             model.auto_symbolic()
-            model.fit(data, opt="LBFGS", steps=50)
+            # No splines are left; moving grids here may stop it with an UnboundLocalError.
+            model.fit(data, opt="LBFGS", steps=50, update_grid=False)
             with torch.no_grad():
                 error = float(
                     (model(data["test_input"]) - data["test_label"]).square().mean().sqrt()
                 )
             formula = str(model.symbolic_formula()[0][0])
-    except (ValueError, RuntimeError, IndexError, TypeError) as failure:
+    except (ValueError, RuntimeError, IndexError, TypeError, NameError) as failure:
         error, formula = float("inf"), f"{type(failure).__name__}: {failure}"
     finally:
         torch.set_default_dtype(torch.float32)
     relative = error / float(data["test_label"].std())
     return {
-        "found": relative < FOUND,
+        "found": relative < PEER_FOUND,
         "relative_rmse": relative,
         "seconds": round(time.process_time() - start, 1),
         "formula": formula[:400],

@@ -26,6 +26,7 @@ from pyro_tkam.symbolic.least_squares import Data, Fit, OutOfTimeError, refitted
 from pyro_tkam.symbolic.misfit import advice
 from pyro_tkam.symbolic.network import FormulaNetwork, Place
 from pyro_tkam.symbolic.search import EXACT, Search
+from pyro_tkam.symbolic.shortest import shortest
 
 _POLISHING_STEPS = 100
 
@@ -107,43 +108,51 @@ def find_formula(
             fit = search.run(FormulaNetwork.of(double))
             fit, is_finished = _finished(fit, data, exact, progress)
             unexplained = tuple(edge.place for edge in fit.network.edges if edge.form is None)
-            if strict and unexplained and search.is_cut:
-                raise ValueError(
-                    "timeout must be long enough for a form on every edge with strict=True, got "
-                    f"{timeout}"
-                )
             if strict and unexplained:
-                raise ValueError(
-                    "library must hold a form for every edge with strict=True, got none for "
-                    f"{unexplained}"
-                )
+                raise _without_form(unexplained, timeout if search.is_cut else None)
             progress.route("expression")
             is_cut = search.is_cut or not is_finished
             formula = _formula(fit, data, double, symbols, unexplained, is_cut)
         edges = formula.edges.items()
         poor = [place for place, edge in edges if edge.r2 < SMALLEST_R2 and edge.share]
         help_ = advice(fit, double, data, tolerance) if poor and fit.loss > exact else None
-    if is_cut:
-        warnings.warn(
-            f"the search stopped after timeout={timeout:g} seconds: the formula is the best found "
-            "by then, and a longer search may find a better one",
-            stacklevel=3,  # above the wrapper that takes turns
-        )
-    elif unexplained:
-        curves = ", ".join(f"phi_{'_'.join(map(str, place))}" for place in unexplained)
-        warnings.warn(
-            f"no form explains {len(unexplained)} of {len(formula.edges)} curves, {curves} in the "
-            "expression: fit the network from another seed or with fewer nodes, prune it, or add "
-            "forms to library=",
-            stacklevel=3,
-        )
+    told = [_shortfall(formula, timeout)]
     if help_ is not None:
-        warnings.warn(
+        told.append(
             f"the forms of edges {poor} explain less than {100 * SMALLEST_R2:g}% of their learned "
-            f"curves, and {help_}",
-            stacklevel=3,
+            f"curves, and {help_}"
         )
+    for text in filter(None, told):
+        warnings.warn(text, stacklevel=3)  # above the wrapper that takes turns
     return formula
+
+
+def _without_form(unexplained: tuple[Place, ...], timeout: float | None) -> ValueError:
+    """Say why edges have no form; the timeout is that of a search that it stopped."""
+    if timeout is not None:
+        return ValueError(
+            f"timeout must be long enough for a form on every edge with strict=True, got {timeout}"
+        )
+    return ValueError(
+        f"library must hold a form for every edge with strict=True, got none for {unexplained}"
+    )
+
+
+def _shortfall(formula: Formula, timeout: float | None) -> str | None:
+    """Say what a formula lacks: time, or forms."""
+    if formula.is_cut:
+        return (
+            f"the search stopped after timeout={timeout:g} seconds: the formula is the best found "
+            "by then, and a longer search may find a better one"
+        )
+    if not formula.unexplained:
+        return None
+    curves = ", ".join(f"phi_{'_'.join(map(str, place))}" for place in formula.unexplained)
+    return (
+        f"no form explains {len(formula.unexplained)} of {len(formula.edges)} curves, {curves} in "
+        "the expression: fit the network from another seed or with fewer nodes, prune it, or add "
+        "forms to library="
+    )
 
 
 def _names(net: KAN, names: Sequence[str] | None) -> list[str]:
@@ -224,7 +233,7 @@ def _formula(
     with unseen(module):
         rmse = float((module(data.x) - data.y).square().mean().sqrt())
     return Formula(
-        expressions=tuple(map(_simplest, network.expressions(symbols))),
+        expressions=tuple(map(shortest, network.expressions(symbols))),
         symbols=symbols,
         edges=edges,
         rmse=rmse,
@@ -291,13 +300,3 @@ def _r2(curve: Tensor, values: Tensor) -> float:
     other = values - values.mean()
     norms = one.square().sum() * other.square().sum()
     return float((one * other).sum().square() / norms) if float(norms) > 0 else 0.0
-
-
-def _simplest(expression: Any) -> Any:
-    """Return the shortest of a few equal expressions."""
-    import sympy
-
-    ways = [expression, sympy.expand(expression), sympy.expand_trig(expression)]
-    if not expression.atoms(sympy.Float):
-        ways += [sympy.factor_terms(expression), sympy.together(ways[-1])]
-    return min(ways, key=lambda each: (sympy.count_ops(each), len(str(each))))
