@@ -224,7 +224,7 @@ def ours(task: str, law: Law, seed: int) -> dict[str, Any]:
     return {
         "found": error < FOUND,
         "same": _same(formula.expression, law.expression),
-        "relative_rmse": error,
+        "relative_rmse": error if math.isfinite(error) else None,
         "seconds": round(seconds, 1),
         "formula": "; ".join(map(str, formula.expressions))[:400],
         "widths": net.widths,
@@ -278,7 +278,7 @@ def peer(task: str, law: Law, seed: int) -> dict[str, Any]:
     relative = error / float(data["test_label"].std())
     return {
         "found": relative < PEER_FOUND,
-        "relative_rmse": relative,
+        "relative_rmse": relative if math.isfinite(relative) else None,
         "seconds": round(time.process_time() - start, 1),
         "formula": formula[:400],
     }

@@ -452,7 +452,9 @@ def _symbolic_laws(results: Any) -> Iterable[Row]:
         if task == "feynman":
             formula = run["formula"] if len(run["formula"]) <= 60 else f"{run['formula'][:57]}..."
             found = "yes" if run["found"] else "no"
-            yield law, package, seed, found, f"{run['relative_rmse']:.1e}", f"``{formula}``"
+            error = run["relative_rmse"]  # None where the formula has no value at a fresh point
+            told = "not finite" if error is None else f"{error:.1e}"
+            yield law, package, seed, found, told, f"``{formula}``"
 
 
 def _workflow(results: Any) -> Iterable[Row]:

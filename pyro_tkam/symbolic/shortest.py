@@ -26,7 +26,7 @@ def shortest(expression: Any) -> Any:
     ways = [expression]
     if max(map(_terms, sympy.preorder_traversal(expression))) <= MOST_TERMS:
         ways.append(sympy.expand(expression))
-    ways.append(expression.replace(_is_short_angle, lambda node: sympy.expand_trig(node, False)))
+    ways.append(expression.replace(_has_short_angle, _split))
     if not expression.atoms(sympy.Float):
         ways += [sympy.factor_terms(expression), sympy.together(ways[-1])]
     return min(ways, key=lambda each: (sympy.count_ops(each), len(str(each))))
@@ -44,14 +44,29 @@ def _terms(expression: Any) -> int:
     return 1
 
 
-def _is_short_angle(node: Any) -> bool:
+def _has_short_angle(node: Any) -> bool:
     """Whether a node is a function of an angle, circular or hyperbolic, that has few addends."""
-    from sympy import Add
     from sympy.functions.elementary.hyperbolic import HyperbolicFunction
     from sympy.functions.elementary.trigonometric import TrigonometricFunction
 
     if not isinstance(node, TrigonometricFunction | HyperbolicFunction):
         return False
-    factors = [term.as_coeff_Mul(rational=True)[0] for term in Add.make_args(node.args[0])]
-    addends = sum(abs(int(factor)) if factor.is_Integer else 1 for factor in factors)
+    addends = sum(abs(int(n)) if n.is_Integer else 1 for n, _ in _addends(node))
     return addends <= MOST_ADDENDS and node.count_ops() <= LARGEST
+
+
+def _addends(node: Any) -> list[tuple[Any, Any]]:
+    """Return the addends of a function's angle, each as a rational factor and the rest."""
+    from sympy import Add
+
+    return [term.as_coeff_Mul(rational=True) for term in Add.make_args(node.args[0])]
+
+
+def _split(node: Any) -> Any:
+    """Apply the addition theorem to an angle; its addends stay as they are."""
+    from sympy import Add, Dummy, expand_trig
+
+    rests = {Dummy(): rest for _, rest in _addends(node)}
+    factors = (factor for factor, _ in _addends(node))
+    angle = Add(*(n * symbol for n, symbol in zip(factors, rests, strict=True)))
+    return expand_trig(node.func(angle)).xreplace(rests)

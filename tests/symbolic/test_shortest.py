@@ -28,6 +28,7 @@ def test_equal_expressions_become_short(expression: sympy.Expr, expected: sympy.
         sympy.sin(5000 * X),
         (((X + Y + Z + 1) ** 5 + 2 * X) ** 5 + Y) ** 5,
         (2 + 1 / (X + Y + Z) ** 25) ** 9,
+        sympy.sinh(1.5 * (X + 0.5 * Y - Z) * (2.5 * X - Y + 1.5) * (Y + 3.5 * Z - X) ** 5 + X),
         sympy.tan(sum(sympy.tan(k * X + 2.2 * Y - Z + k / 3) for k in range(8))),
     ],
 )
