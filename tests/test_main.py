@@ -8,7 +8,7 @@ import pytest
 from pyro_tkam.__main__ import COMMANDS, main
 from pyro_tkam._arviz import load
 from pyro_tkam.ops.bases import BASES
-from pyro_tkam.train import RunFolder, TrainConfig, load_model
+from pyro_tkam.train import RunFolder, TrainConfig, evidence, load_model
 
 OPTIONS = """\
 data: digits
@@ -139,7 +139,9 @@ def test_unknown_and_shortened_options_are_refused(capsys, tmp_path, monkeypatch
     assert "model.latent" in capsys.readouterr().err
 
 
-def test_evidence_of_every_held_out_datum(run, capsys):
+def test_evidence_of_every_held_out_datum(run, capsys, monkeypatch):
+    short = {**evidence.TEMPERING, "num_temperatures": 6, "num_samples": 60, "warmup_steps": 60}
+    monkeypatch.setattr(evidence, "TEMPERING", short)
     assert main(["evidence", str(run), "--num", "6", "--checked", "2", "--most_tempered", "1"]) == 0
     text = capsys.readouterr().out
     assert "estimated for 6 held-out data" in text

@@ -4,6 +4,7 @@ Composite interpolatory quadrature: rules on one cell, and the cells of an inter
 """
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from numbers import Integral
 from typing import Any
@@ -143,6 +144,12 @@ def _from_symmetric(nodes: np.ndarray) -> tuple[float, ...]:
     return tuple(float(node) for node in (nodes + 1) / 2)
 
 
+@cache
+def _gauss_nodes(num_nodes: int) -> tuple[float, ...]:
+    """Found once, as every density on an interval makes a rule."""
+    return _from_symmetric(np.polynomial.legendre.leggauss(num_nodes)[0])
+
+
 def gauss_legendre(num_nodes: int) -> Quadrature:
     """
     Return the plain Gauss-Legendre rule: one cell, exact for polynomials of degree
@@ -154,8 +161,7 @@ def gauss_legendre(num_nodes: int) -> Quadrature:
     >>> len(gauss_legendre(100).nodes)
     100
     """
-    nodes, _ = np.polynomial.legendre.leggauss(_checked(num_nodes, 1))
-    return Quadrature(_from_symmetric(nodes))
+    return Quadrature(_gauss_nodes(_checked(num_nodes, 1)))
 
 
 def gauss_kronrod(num_nodes: int) -> Quadrature:
@@ -239,9 +245,8 @@ def composite(
     >>> composite(2, 8).splits
     2
     """
-    return Quadrature(
-        gauss_legendre(num_nodes).nodes, splits, base_cells, True, tolerance, max_cells
-    )
+    nodes = _gauss_nodes(_checked(num_nodes, 1))
+    return Quadrature(nodes, splits, base_cells, True, tolerance, max_cells)
 
 
 def default_rule(dtype: torch.dtype) -> Quadrature:

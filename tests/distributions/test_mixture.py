@@ -104,8 +104,8 @@ def small(logits, slopes, low, high) -> TiltedMixture:
 
 
 @pytest.mark.parametrize("different", [False, True])
-@pytest.mark.parametrize("name", ["icdf", "log_prob", "mean", "entropy"])
-def test_pathwise_derivatives_in_weights_and_components(name, different):
+def test_pathwise_derivatives_in_weights_and_components(different):
+    """Of all values at once, as making the mixture takes longest; each has its own size."""
     torch.manual_seed(0)
     logits, slopes = torch.randn(2, 3).double(), 2 * torch.randn(2, 3).double()
     low = torch.tensor([0.0, 0.1, 0.2] if different else 0.0).double()
@@ -113,15 +113,12 @@ def test_pathwise_derivatives_in_weights_and_components(name, different):
     u = torch.tensor([[0.03, 0.25], [0.6, 0.95]]).double()
 
     def function(*arguments):
-        prior = small(*arguments[:4])
-        if name in ("mean", "entropy"):
-            value = getattr(prior, name)
-            return value() if callable(value) else value
-        return getattr(prior, name)(arguments[-1])
+        prior, at = small(*arguments[:4]), arguments[-1]
+        return prior.icdf(at), prior.log_prob(at), prior.mean, prior.entropy()
 
     inputs = [x.clone().requires_grad_() for x in (logits, slopes, low, high, u)]
     assert gradcheck(function, inputs, atol=1e-6)
-    assert gradgradcheck(function, inputs, atol=1e-5, rtol=1e-3)
+    assert gradgradcheck(function, inputs, atol=1e-5, rtol=2e-4)
 
 
 def test_draws_follow_the_cdf_and_components_their_weights():

@@ -3,14 +3,14 @@ A second device that needs no hardware: tensors that hold their values on the CP
 another device for whoever asks, and refuse to be mixed with tensors of the CPU as CUDA's do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 DEVICE = torch.device("meta")
 """Its backward pass needs no driver; real tensors of this device have no values, ours have."""
@@ -54,9 +54,26 @@ class Elsewhere(torch.Tensor):
         return run(func, args, kwargs or {})
 
 
+def mapped(change: Callable[[torch.Tensor], Any], value: Any) -> Any:
+    """Change every tensor, as ``tree_map_only`` does, which takes longer than most operators."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if type(value) in (list, tuple):
+        return type(value)([mapped(change, each) for each in value])
+    if isinstance(value, (list, tuple, dict)):
+        return tree_map_only(torch.Tensor, change, value)
+    return value
+
+
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Run an operator where its tensors are, or where its argument ``device`` says."""
-    tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, torch.Tensor)]
+    tensors: list[torch.Tensor] = []
+
+    def its_values(each: torch.Tensor) -> torch.Tensor:
+        tensors.append(each)
+        return each.values if isinstance(each, Elsewhere) else each
+
+    own = mapped(its_values, args), {name: mapped(its_values, kwargs[name]) for name in kwargs}
     here = [each for each in tensors if not isinstance(each, Elsewhere)]
     if len(here) < len(tensors) and func not in ANY_DEVICE:
         strays = [each for each in here if each.dim() > 0]
@@ -68,19 +85,16 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     there = len(here) < len(tensors)
     if "device" in kwargs and kwargs["device"] is not None:
         there = torch.device(kwargs["device"]) == DEVICE
-        kwargs = {**kwargs, "device": torch.device("cpu")}
+        own[1]["device"] = torch.device("cpu")
     elif not tensors:
         there = False
-    own = tree_map_only(Elsewhere, lambda each: each.values, (args, kwargs))
     result = func(*own[0], **own[1])
     if func is aten._local_scalar_dense.default or not there:
         return result
     if func is aten.copy_.default and not isinstance(args[0], Elsewhere):
         return args[0]
     known = {id(each.values): each for each in tensors if isinstance(each, Elsewhere)}
-    return tree_map_only(
-        torch.Tensor, lambda each: known[id(each)] if id(each) in known else Elsewhere(each), result
-    )
+    return mapped(lambda each: known[id(each)] if id(each) in known else Elsewhere(each), result)
 
 
 class _Values(TorchFunctionMode):

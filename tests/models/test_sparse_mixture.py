@@ -50,14 +50,14 @@ def test_the_largest_component_always_stays(penalty):
 
 @pytest.mark.slow
 def test_fewer_components_are_kept_along_a_path_of_penalties():
-    """One of five seeds, which kept 6, 4, 2 and 2 at first."""
+    """One of six seeds, which kept 6, 5 or 6, and 2."""
     x, model = two_clusters(), mixture()
     pyro.set_rng_seed(0)
     objective = ImportanceMLE(100)(model, None)
     model.reweigh(x)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 3e-2)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 5e-2)
     kept = []
-    for penalty, updates in ((0.0, 300), (20.0, 200), (80.0, 200)):
+    for penalty, updates in ((0.0, 120), (20.0, 80), (80.0, 150)):
         for update in range(updates):
             optimizer.zero_grad()
             (objective(x[torch.randint(1000, (100,))]) / 100).backward()

@@ -2,11 +2,11 @@
 Run small commands again and again in forked processes that are stopped; run as a script by
 ``test_trainer.py``.
 
-``killed_runs.py FOLDER SEED WORK UPDATES SIGNAL STOPS``: ``FOLDER/whole`` is done without a break,
-``FOLDER/stopped-0`` with ``STOPS`` signals at random moments; where it is done before,
-``stopped-1`` takes the rest, and so on. ``WORK`` is one of ``WORKS`` below, ``SIGNAL`` is
-``SIGKILL`` (one of them while a checkpoint is being written) or ``SIGTERM``, whose exit status is
-checked. Prints the number of signals.
+``killed_runs.py FOLDER SEED WORK UPDATES SIGNAL STOPS ...``, where the last four may be repeated:
+``FOLDER/WORK/whole`` is done without a break, ``FOLDER/WORK/SIGNAL-0`` with ``STOPS`` signals at
+random moments; where it is done before, ``SIGNAL-1`` takes the rest, and so on. ``WORK`` is one of
+``WORKS`` below, ``SIGNAL`` is ``SIGKILL`` (one of them while a checkpoint is being written) or
+``SIGTERM``, whose exit status is checked. Prints the number of signals of each.
 """
 
 import importlib
@@ -30,13 +30,14 @@ from pyro_tkam.models import TKAM
 from pyro_tkam.paper.experiments import EXPERIMENTS, Scale
 from pyro_tkam.train import ELBOTraining, checkpoints, fit
 
+EVERY = 2  # updates from checkpoint to checkpoint; it divides no epoch
 MODEL = {"latent_dim": 2, "grid_size": 5, "widths": [8], "noise_scale": 0.3}
 
 
 def fitted(make_elbo: Callable[[], object]) -> Callable[[Path, int], None]:
     def work(folder: Path, updates: int) -> None:
         pyro.set_rng_seed(3)
-        images = digits().images
+        images = digits().images[:320]
         module = ELBOTraining(
             TKAM.kart((8, 8), coupling="shared", **MODEL), make_elbo(), size=len(images)
         )
@@ -46,7 +47,7 @@ def fitted(make_elbo: Callable[[], object]) -> Callable[[Path, int], None]:
             folder,
             updates=updates,
             batch_size=64,
-            checkpoint_every=7,
+            checkpoint_every=EVERY,
             clip_norm=1.0,
             progress=False,
         )
@@ -66,9 +67,9 @@ def commanded(name: str) -> Callable[[Path, int], None]:
                 "data": "digits",
                 "held_out": 200,
                 "updates": updates,
-                "batch_size": 50,
+                "batch_size": 150,  # 11 batches an epoch
                 "num_particles": 10,
-                "checkpoint_every": 7,
+                "checkpoint_every": EVERY,
                 "device": "cpu",
             }
             words += [f"--{key}={value}" for key, value in options.items()]
@@ -92,7 +93,9 @@ REPRODUCED = Scale(
 
 def reproduced(folder: Path, updates: int) -> None:
     reproduce = importlib.import_module("pyro_tkam.paper.reproduce")
-    reproduce.fit = partial(fit, checkpoint_every=7)  # not 200, so that kills fall between several
+    reproduce.fit = partial(
+        fit, checkpoint_every=EVERY
+    )  # not 200, so that kills fall between several
     scales = {"small": replace(REPRODUCED, updates=updates)}
     row = replace(EXPERIMENTS["darcy-uniform-rbf"], scales=scales)
     reproduce.reproduce(row, "small", folder, data=folder.parent, progress=False)
@@ -147,18 +150,26 @@ def stopped(work: Callable[[], None], number: int, seconds: float | None = None)
     return code != 0
 
 
-def main(folder: Path, seed: int, name: str, updates: int, signal_name: str, stops: int) -> None:
-    torch.set_num_threads(1)
-    work, number = WORKS[name], signal.Signals[signal_name]
+def import_libraries() -> None:
+    """Import what commands import as they run, so that no forked process has to."""
+    for name in ("arviz", "h5netcdf", "jsonargparse", "matplotlib.pyplot", "scipy.optimize"):
+        importlib.import_module(name)
 
-    def whole() -> None:
-        work(folder / "whole", updates)
 
+def measured(folder: Path, name: str, updates: int, number: int) -> float:
+    """Do the work without a break, and return how long it took."""
     if name == "reproduce":  # makes data once, which are no part of a run's duration
         REPRODUCED.images(folder)
     start = time.perf_counter()
-    stopped(whole, number)
-    duration = time.perf_counter() - start
+    stopped(lambda: WORKS[name](folder / "whole", updates), number)
+    return time.perf_counter() - start
+
+
+def stop(
+    folder: Path, seed: int, name: str, updates: int, signal_name: str, stops: int, duration: float
+) -> int:
+    """Do the work until so many signals have stopped it, and return their number."""
+    work, number = WORKS[name], signal.Signals[signal_name]
     moments, done, runs = random.Random(seed), 0, 0
     while done < stops:
         breaking = number == signal.SIGKILL and done == stops // 2
@@ -166,17 +177,30 @@ def main(folder: Path, seed: int, name: str, updates: int, signal_name: str, sto
         def next_try(breaking: bool = breaking, run: int = runs) -> None:
             if breaking:
                 break_checkpoints()
-            work(folder / f"stopped-{run}", updates)
+            work(folder / f"{signal_name}-{run}", updates)
 
         seconds = None if breaking else moments.uniform(0, 0.8 * duration)
         if stopped(next_try, number, seconds):
             done += 1
         else:
             runs += 1
-    stopped(lambda: work(folder / f"stopped-{runs}", updates), number)
-    print(done)
+    stopped(lambda: work(folder / f"{signal_name}-{runs}", updates), number)
+    return done
+
+
+def main(folder: Path, seed: int, *words: str) -> None:
+    torch.set_num_threads(1)
+    import_libraries()
+    durations: dict[tuple[str, str], float] = {}
+    for name, updates, signal_name, stops in zip(*[iter(words)] * 4, strict=True):
+        place = folder / name
+        place.mkdir(exist_ok=True)
+        whole = (name, updates)
+        if whole not in durations:
+            number = signal.Signals[signal_name]
+            durations[whole] = measured(place, name, int(updates), number)
+        print(stop(place, seed, name, int(updates), signal_name, int(stops), durations[whole]))
 
 
 if __name__ == "__main__":
-    path, seed, name, updates, signal_name, stops = sys.argv[1:]
-    main(Path(path), int(seed), name, int(updates), signal_name, int(stops))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -132,11 +132,12 @@ def _select(candidates: list[Mixture], scores: Tensor) -> tuple[Mixture, Tensor]
 def _expectation_maximization(draws: Tensor, mixture: Mixture) -> Mixture:
     """Climb to a maximum of the likelihood; components with too few draws are dropped."""
     log_joint, distance = component_log_joint(mixture, draws)
+    log_likelihood = log_joint.logsumexp(1).mean(-1)
     for _ in range(_MAX_ITERATIONS):
-        previous = log_joint.logsumexp(1).mean(-1)
         mixture = maximize(draws, log_joint.softmax(1), distance, mixture.df)
         log_joint, distance = component_log_joint(mixture, draws)
-        if (log_joint.logsumexp(1).mean(-1) - previous < _TOLERANCE).all():
+        previous, log_likelihood = log_likelihood, log_joint.logsumexp(1).mean(-1)
+        if (log_likelihood - previous < _TOLERANCE).all():
             break
     return mixture
 
@@ -170,9 +171,10 @@ def maximize(draws: Tensor, responsibility: Tensor, distance: Tensor, df: Tensor
     The M step; a Student-t draw has less weight the further out it is (Kent, Tyler and Vardi 1994).
     """
     dim = draws.shape[-1]
-    ratio = (1 / df)[:, None, None]
-    weight = responsibility * (1 + ratio * dim) / (1 + ratio * distance)
-    mass = responsibility.sum(-1)
+    weight, mass = responsibility, responsibility.sum(-1)
+    if not df.isinf().all():
+        ratio = (1 / df)[:, None, None]
+        weight = responsibility * (1 + ratio * dim) / (1 + ratio * distance)
     alive = mass >= MIN_DRAWS_PER_COMPONENT * (dim + 1)
     alive = alive | (mass == mass.amax(-1, keepdim=True))
     total = torch.where(alive, weight.sum(-1), 1.0)[..., None, None]
@@ -205,7 +207,15 @@ def component_log_joint(mixture: Mixture, value: Tensor) -> tuple[Tensor, Tensor
         torch.linalg.solve_triangular(mixture.scale_tril, centered, upper=False).square().sum(-2)
     )
     log_volume = mixture.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    df = mixture.df[:, None, None]
+    log_kernel = _log_kernel(distance, mixture.df[:, None, None], dim)
+    return (mixture.log_weights - log_volume).unsqueeze(-1) + log_kernel, distance
+
+
+def _log_kernel(distance: Tensor, df: Tensor, dim: int) -> Tensor:
+    """Log density of a standard Gaussian or Student-t at squared distances from its center."""
+    gaussian = -(distance + dim * math.log(2 * math.pi)) / 2
+    if df.isinf().all():
+        return gaussian
     finite_df = torch.where(df.isinf(), 1.0, df)
     student = (
         torch.lgamma((finite_df + dim) / 2)
@@ -213,9 +223,7 @@ def component_log_joint(mixture: Mixture, value: Tensor) -> tuple[Tensor, Tensor
         - dim / 2 * (finite_df * math.pi).log()
         - (finite_df + dim) / 2 * (distance / finite_df).log1p()
     )
-    gaussian = -(distance + dim * math.log(2 * math.pi)) / 2
-    log_kernel = torch.where(df.isinf(), gaussian, student)
-    return (mixture.log_weights - log_volume).unsqueeze(-1) + log_kernel, distance
+    return torch.where(df.isinf(), gaussian, student)
 
 
 def _bic(mixture: Mixture, draws: Tensor, effective_size: Tensor) -> Tensor:
