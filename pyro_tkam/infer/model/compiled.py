@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 
 from pyro_tkam.infer.model.attempt import RAISED_BY_CODE, is_out_of_memory
 from pyro_tkam.infer.model.cost import Cost, cost_of
@@ -138,15 +139,18 @@ class TracedFunction:
         if self._part_of is not None and self._part_of[0]._module is not None:
             whole, number = self._part_of
             assert whole._module is not None
-            self._keep(_first_results(whole._module, number), whole._wrap)
+            part = _first_results(whole._module, number)
+            self._keep(part, direct(part).forward, whole._wrap)
         else:
             self._record(batch)
         self._known = self._part_of = None
 
-    def _keep(self, module: fx.GraphModule, wrap: Wrap) -> None:
+    def _keep(
+        self, module: fx.GraphModule, forward: Callable[..., tuple[Any, ...]], wrap: Wrap
+    ) -> None:
         self._module = module
         self._wrap = wrap
-        self._graph = wrap(direct(module).forward)
+        self._graph = wrap(forward)
         limits = (self.most_rows, module.meta.get(_MOST_ROWS))
         self.most_rows = min((each for each in limits if each is not None), default=None)
 
@@ -157,16 +161,17 @@ class TracedFunction:
         try:
             known = self._known() if self._known else self._compared(batch)
             for rows in (1,) if self._row_by_row else _RECORDED_ROWS:
-                with _Reads() as reads, tracing(TracingContext(FakeTensorMode())):
+                with _Reads() as reads, tracing(TracingContext(_Shapes())):
                     traced = make_fx(lambda tensor: self.function(tensor))(_cut(batch, rows))
                 if read := reads.seen | _read_by_operations(traced):
                     self.failure = f"values are read by {sorted(read)}"
                     return
                 _simplify(traced, rows)
                 traced.meta[_COST] = cost_of(traced.graph.nodes, rows)
+                forward = direct(traced).forward
                 for wrap in (_by_row,) if self._row_by_row else (_any_number, _two_or_more):
-                    if _is_right(wrap(direct(traced).forward), *known):
-                        self._keep(traced, wrap)
+                    if _is_right(wrap(forward), *known):
+                        self._keep(traced, forward, wrap)
                         return
             self.failure = "the recorded operations give different values from the function"
         except RAISED_BY_CODE as error:
@@ -256,6 +261,22 @@ class _Reads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _Shapes(FakeTensorMode):
+    """
+    Notes the shapes of results, for which ``make_fx`` calls nothing but ``empty_strided``: made
+    at once, they take a fraction of the time of a search for the operation's kernel.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func is not aten.empty_strided.default or not (kwargs or {}).get("device"):
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        with no_dispatch():
+            shape = torch.empty_strided(*args, **kwargs | {"device": "meta"})
+        return FakeTensor(self, shape, kwargs["device"])
+
+
 def _read_by_operations(module: fx.GraphModule) -> set[str]:
     """
     Return the operations whose result is a Python value, or has a size, that depends on the batch's
@@ -338,7 +359,6 @@ def _simplify(module: fx.GraphModule, rows: int) -> None:
         join_products(graph)
         work_on_parts(graph)
         lengthen_inner_loops(graph)
-    module.recompile()
 
 
 def _rows_in_a_piece(node: fx.Node, recorded: int) -> int | None:

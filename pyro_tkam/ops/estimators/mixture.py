@@ -44,8 +44,20 @@ class Mixture(NamedTuple):
         half_df = torch.where(gaussian, 1.0, self.df / 2).unsqueeze(-1).expand(batch, num)
         stretch = (half_df / torch.distributions.Gamma(half_df, 1.0).sample()).sqrt()
         stretch = torch.where(gaussian.unsqueeze(-1), 1.0, stretch)
-        step = (self.scale_tril[row, component] @ normal.unsqueeze(-1)).squeeze(-1)
+        step = self._scaled(normal, component)
         return (self.loc[row, component] + stretch.unsqueeze(-1) * step).movedim(1, 0)
+
+    def _scaled(self, normal: Tensor, component: Tensor) -> Tensor:
+        """Multiply draws ``(batch, N, dim)`` by the scales of their components ``(batch, N)``."""
+        if len(self.loc) > 1:
+            row = torch.arange(len(self.loc), device=self.loc.device).unsqueeze(-1)
+            return (self.scale_tril[row, component] @ normal.unsqueeze(-1)).squeeze(-1)
+        step = torch.empty_like(normal)  # without a copy of the matrix for each draw
+        for number, scale_tril in enumerate(self.scale_tril[0]):
+            chosen = component[0] == number
+            part = normal[0, chosen].unsqueeze(-1)
+            step[0, chosen] = (scale_tril.expand(len(part), -1, -1) @ part).squeeze(-1)
+        return step
 
 
 def fit_mixture(draws: Tensor, effective_size: Tensor) -> Mixture:

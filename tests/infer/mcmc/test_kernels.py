@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -114,12 +115,29 @@ def test_chains_can_run_one_after_another(kernel: type, monkeypatch: pytest.Monk
     assert draws.shape == (2, 3)
 
 
-@every_kernel
+@pytest.fixture(scope="module")
+def _server() -> None:
+    """Processes of the context "forkserver" start with what it has imported once."""
+    multiprocessing.set_forkserver_preload([__name__])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.usefixtures("_server")
+@pytest.mark.parametrize(
+    ("kernel", "context"),
+    [
+        *((kernel, "fork") for kernel in KERNELS),
+        *((kernel, "forkserver") for kernel in KERNELS),
+        (EnsembleHMC, "spawn"),
+    ],
+)
 def test_chains_can_run_in_processes(
     kernel: type, context: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """
+    A process of "forkserver" gets its kernel by pickle, as one of "spawn" does, which imports all
+    anew.
+    """
     monkeypatch.setattr("torch.multiprocessing.cpu_count", lambda: 8)
     mcmc = MCMC(
         kernel(gaussian, step_size=0.1),
@@ -303,54 +321,56 @@ def test_local_data_have_their_own_chains(kernel: type) -> None:
 
 
 @every_kernel
-@pytest.mark.parametrize("chains", [1, 3])
-def test_enumerated_models_are_sampled(kernel: type, chains: int) -> None:
-    mcmc = VectorizedMCMC(
-        kernel(mixture, step_size=0.05), 10, 10, num_chains=chains, disable_progbar=True
-    )
-    with untrusted():
-        mcmc.run(ROWS)
-    assert mcmc.get_samples()["weights"].shape == (10 * chains, 2)
+def test_enumerated_models_are_sampled(kernel: type) -> None:
+    for chains in (1, 3):
+        mcmc = VectorizedMCMC(
+            kernel(mixture, step_size=0.05), 10, 10, num_chains=chains, disable_progbar=True
+        )
+        with untrusted():
+            mcmc.run(ROWS)
+        assert mcmc.get_samples()["weights"].shape == (10 * chains, 2)
     single = MCMC(kernel(mixture, step_size=0.05), 10, 10, disable_progbar=True)
     single.run(ROWS)
     assert single.get_samples()["weights"].shape == (10, 2)
 
 
 @every_kernel
-@pytest.mark.parametrize("stop", [3, 12, 25, 39])
-def test_a_resumed_run_is_the_same_to_the_bit(kernel: type, stop: int, tmp_path) -> None:
-    def make(draws: int) -> VectorizedMCMC:
-        return VectorizedMCMC(kernel(eight_schools), draws, 22, num_chains=5, disable_progbar=True)
+def test_a_resumed_run_is_the_same_to_the_bit(kernel: type, tmp_path) -> None:
+    """It is stopped twice in its warm-up, twice at its draws, and each time another one goes on."""
+
+    def make() -> VectorizedMCMC:
+        return VectorizedMCMC(kernel(eight_schools), 20, 22, num_chains=5, disable_progbar=True)
 
     pyro.set_rng_seed(5)
-    whole = make(20)
+    whole = make()
     with untrusted():
         whole.run()
     pyro.set_rng_seed(5)
-    first = make(20)
-    first.hook_fn = lambda kernel, params, stage, i: interrupt(
-        i + (stage == "Sample") * 22 + 1 == stop
-    )
-    with pytest.raises(KeyboardInterrupt):
-        first.run()
-    drawn = max(0, stop - 22)
-    if drawn:
-        torch.testing.assert_close(
-            first.get_samples(group_by_chain=True)["mu"],
-            whole.get_samples(group_by_chain=True)["mu"][:, :drawn],
-            rtol=0,
-            atol=0,
+    part = make()
+    for stop in (3, 12, 25, 39):
+        part.hook_fn = lambda kernel, params, stage, i, stop=stop: interrupt(
+            i + (stage == "Sample") * 22 + 1 == stop
         )
-    torch.save(first.state, tmp_path / "state.pt")
-    pyro.set_rng_seed(99)
-    second = make(20)
-    second.resume(torch.load(tmp_path / "state.pt", weights_only=True))
+        with pytest.raises(KeyboardInterrupt):
+            part.run()
+        drawn = max(0, stop - 22)
+        if drawn:
+            torch.testing.assert_close(
+                part.get_samples(group_by_chain=True)["mu"],
+                whole.get_samples(group_by_chain=True)["mu"][:, :drawn],
+                rtol=0,
+                atol=0,
+            )
+        torch.save(part.state, tmp_path / "state.pt")
+        pyro.set_rng_seed(99)
+        part = make()
+        part.resume(torch.load(tmp_path / "state.pt", weights_only=True))
     with untrusted():
-        second.run()
+        part.run()
     for name, value in whole.get_samples().items():
-        assert torch.equal(value, second.get_samples()[name])
+        assert torch.equal(value, part.get_samples()[name])
     for name, value in whole.sample_stats.items():
-        assert torch.equal(value, second.sample_stats[name])
+        assert torch.equal(value, part.sample_stats[name])
 
 
 @pytest.mark.parametrize("stop", [3, 15])

@@ -159,34 +159,38 @@ def test_a_state_in_other_coordinates_is_refused_where_these_are_fixed() -> None
         watched.run(EFFECTS)
 
 
-@pytest.mark.parametrize("steps", [100, 130, 230])
-def test_a_run_that_changes_coordinates_resumes_to_the_bit(steps: int) -> None:
-    """Before the change, after it, and after the warm-up."""
+def test_a_run_that_changes_coordinates_resumes_to_the_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is stopped before the change, after it, and after the warm-up, and others go on."""
 
     class StopError(Exception):
         pass
 
+    plain = VectorizedMCMC._step
+
+    def stopping(mcmc: VectorizedMCMC, index: int) -> dict[str, Tensor]:
+        if index == stop:
+            raise StopError
+        return plain(mcmc, index)
+
     with untrusted():
         whole = run(20, num_chains=8)
-    half = VectorizedMCMC(EnsembleHMC(eight_schools), 20, num_chains=8)
-    plain = half._step
-
-    def stopping(index: int) -> dict[str, Tensor]:
-        if index == steps:
-            raise StopError
-        return plain(index)
-
-    half._step = stopping  # type: ignore[method-assign]
+    monkeypatch.setattr(VectorizedMCMC, "_step", stopping)
     pyro.set_rng_seed(0)
-    with pytest.raises(StopError):
-        half.run(EFFECTS)
-    assert half.state["chains"]["changed"] == (steps > 120)
-    more = VectorizedMCMC(EnsembleHMC(eight_schools), 20, num_chains=8)
-    more.resume(half.state)
+    part = VectorizedMCMC(EnsembleHMC(eight_schools), 20, num_chains=8)
+    for stop in (100, 130, 230):
+        with pytest.raises(StopError):
+            part.run(EFFECTS)
+        state = part.state
+        assert state["chains"]["changed"] == (stop > 120)
+        part = VectorizedMCMC(EnsembleHMC(eight_schools), 20, num_chains=8)
+        part.resume(state)
+    stop = -1
     with untrusted():
-        more.run(EFFECTS)
+        part.run(EFFECTS)
     for name, draws in whole.get_samples().items():
-        assert torch.equal(more.get_samples()[name], draws)
+        assert torch.equal(part.get_samples()[name], draws)
 
 
 def test_a_run_is_resumed_in_its_own_coordinates_alone() -> None:

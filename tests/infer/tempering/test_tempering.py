@@ -258,10 +258,11 @@ def test_priors_without_standard_normal_coordinates(model, exact: bool) -> None:
 
 
 @every_kernel
-@pytest.mark.parametrize("stop", [9, 30])
 def test_a_resumed_run_is_the_same_to_the_bit(
-    kernel: type, stop: int, monkeypatch: pytest.MonkeyPatch
+    kernel: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is stopped in its warm-up and at its draws, and each time another one goes on."""
+
     def make() -> ParallelTempering:
         return ParallelTempering(
             kernel(eight_schools),
@@ -275,20 +276,27 @@ def test_a_resumed_run_is_the_same_to_the_bit(
     with untrusted():
         whole = make().run()
     pyro.set_rng_seed(7)
-    first, step = make(), ParallelTempering._step
-    monkeypatch.setattr(
-        first, "_step", lambda index: (interrupt(index + 1 == stop), step(first, index))[1]
-    )
-    with pytest.raises(KeyboardInterrupt):
-        first.run()
-    if stop > 20:
-        assert first.result is not None
-        assert torch.equal(first.result.log_likelihood, whole.log_likelihood[:, :, : stop - 20])
-    second = make()
-    second.resume(first.state)
-    pyro.set_rng_seed(1)
+    part, step = make(), ParallelTempering._step
+    for stop in (9, 30):
+        monkeypatch.setattr(
+            part,
+            "_step",
+            lambda index, part=part, stop=stop: (
+                interrupt(index + 1 == stop),
+                step(part, index),
+            )[1],
+        )
+        with pytest.raises(KeyboardInterrupt):
+            part.run()
+        state = part.state
+        if stop > 20:
+            assert part.result is not None
+            assert torch.equal(part.result.log_likelihood, whole.log_likelihood[:, :, : stop - 20])
+        part = make()
+        part.resume(state)
+        pyro.set_rng_seed(1)
     with untrusted():
-        result = second.run()
+        result = part.run()
     for name in (
         "betas",
         "log_likelihood",
