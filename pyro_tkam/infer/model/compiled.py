@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
-from torch._subclasses import FakeTensor, FakeTensorMode
+from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
-from torch.utils._mode_utils import no_dispatch
 
 from pyro_tkam.infer.model.attempt import RAISED_BY_CODE, is_out_of_memory
 from pyro_tkam.infer.model.cost import Cost, cost_of
@@ -161,7 +160,7 @@ class TracedFunction:
         try:
             known = self._known() if self._known else self._compared(batch)
             for rows in (1,) if self._row_by_row else _RECORDED_ROWS:
-                with _Reads() as reads, tracing(TracingContext(_Shapes())):
+                with _Reads() as reads, tracing(TracingContext(FakeTensorMode())):
                     traced = make_fx(lambda tensor: self.function(tensor))(_cut(batch, rows))
                 if read := reads.seen | _read_by_operations(traced):
                     self.failure = f"values are read by {sorted(read)}"
@@ -259,22 +258,6 @@ class _Reads(TorchFunctionMode):
         if func in _LEAVES_TORCH:
             self.seen.add(_LEAVES_TORCH[func])
         return func(*args, **(kwargs or {}))
-
-
-class _Shapes(FakeTensorMode):
-    """
-    Notes the shapes of results, for which ``make_fx`` calls nothing but ``empty_strided``: made
-    at once, they take a fraction of the time of a search for the operation's kernel.
-    """
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        if func is not aten.empty_strided.default or not (kwargs or {}).get("device"):
-            return super().__torch_dispatch__(func, types, args, kwargs)
-        with no_dispatch():
-            shape = torch.empty_strided(*args, **kwargs | {"device": "meta"})
-        return FakeTensor(self, shape, kwargs["device"])
 
 
 def _read_by_operations(module: fx.GraphModule) -> set[str]:
