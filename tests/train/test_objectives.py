@@ -1,6 +1,7 @@
 """Every objective through the trainer: by name, resumed to the bit, stopped early, logged."""
 
 import copy
+import shutil
 from dataclasses import replace
 
 import pyro
@@ -120,6 +121,14 @@ def test_a_run_of_another_objective_is_named_and_left_alone(first, second, messa
     run(tmp_path, first)
 
 
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("crashed")
+    with pytest.raises(RuntimeError, match="crash"):
+        run(folder, "automala", crash=3)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -148,10 +157,9 @@ def test_a_run_of_another_objective_is_named_and_left_alone(first, second, messa
     ],
 )
 def test_a_checkpoint_of_another_version_is_named_before_anything_is_loaded(
-    change, message, tmp_path
+    change, message, crashed, tmp_path
 ):
-    with pytest.raises(RuntimeError, match="crash"):
-        run(tmp_path, "automala", crash=3)
+    shutil.copytree(crashed, tmp_path, dirs_exist_ok=True)
     files = RunFolder(tmp_path)
     content = read_checkpoint(files.checkpoint)
     change(content)
