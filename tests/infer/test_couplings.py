@@ -53,8 +53,9 @@ class Coupling:
                 pyro.factor("factor", self.log_factor(z))
             pyro.sample("y", dist.Normal(both, NOISE), obs=y)
 
-    @property
+    @cached_property
     def has_factor(self) -> bool:
+        """Known once a model has run: recordings are of models that read no values of tensors."""
         return self.slope > 0 or bool(self.precision.any())
 
     def log_factor(self, z: Tensor) -> Tensor:

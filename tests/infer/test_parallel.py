@@ -2,7 +2,6 @@
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -31,6 +30,14 @@ def evidences(executor=None):
 
 
 @pytest.fixture(scope="module")
+def processes():
+    """A worker, which takes seconds to start; each test has parameters of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
 def serial():
     return [each.value for each in evidences()]
 
@@ -49,10 +56,8 @@ def test_threads_take_turns(serial):
 
 
 @pytest.mark.slow
-def test_processes(serial):
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as executor:
-        assert [each.value for each in evidences(executor)] == serial
+def test_processes(serial, processes):
+    assert [each.value for each in evidences(processes)] == serial
 
 
 @pytest.mark.slow
@@ -69,7 +74,7 @@ def sequential(executor=None, checkpoint=None):
     """Draws and evidence of runs whose parameter no worker knows but from its caller."""
     pyro.set_rng_seed(3)
     pyro.get_param_store().clear()
-    pyro.param("scale", torch.tensor(1.0))
+    pyro.param("scale", torch.tensor(2.0))
     smc = SMC(model, 64, executor=executor, disable_progbar=True, checkpoint=checkpoint)
     smc.run(DATA[1])
     after = torch.rand(())
@@ -77,21 +82,18 @@ def sequential(executor=None, checkpoint=None):
     return [*smc.get_samples(group_by_chain=True).values(), value, after]
 
 
-@pytest.mark.parametrize(
-    "workers",
-    [
-        partial(ThreadPoolExecutor, 2),
-        pytest.param(
-            partial(ProcessPoolExecutor, 1, mp_context=multiprocessing.get_context("spawn")),
-            marks=pytest.mark.slow,
-        ),
-    ],
-    ids=["threads", "processes"],
-)
-def test_sequential_monte_carlo(workers, tmp_path):
-    here = sequential()
-    with workers() as executor:
-        there = sequential(executor, tmp_path / "state.pt")
+def test_sequential_monte_carlo_in_threads(tmp_path):
+    with ThreadPoolExecutor(2) as executor:
+        check_sequential(executor, tmp_path)
+
+
+@pytest.mark.slow
+def test_sequential_monte_carlo_in_processes(tmp_path, processes):
+    check_sequential(processes, tmp_path)
+
+
+def check_sequential(executor, path):
+    here, there = sequential(), sequential(executor, path / "state.pt")
     assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
 
 

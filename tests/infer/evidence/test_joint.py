@@ -195,17 +195,14 @@ def test_an_enumerated_mixture_is_the_sum_over_assignments() -> None:
     assert evidence.verdict.trusted, str(evidence)
 
 
-@pytest.mark.parametrize("faster", [1e3, 1e-3])
-def test_how_fast_the_processor_is_changes_nothing(faster, monkeypatch):
-    def evidence() -> Evidence:
+def test_how_fast_the_processor_is_changes_nothing(monkeypatch):
+    clock, found = time.process_time, []
+    for faster in (1, 1e3, 1e-3):
+        monkeypatch.setattr(time, "process_time", lambda faster=faster: clock() / faster)
         pyro.set_rng_seed(0)
-        return log_evidence(two_modes)
-
-    usual = evidence()
-    clock = time.process_time
-    monkeypatch.setattr(time, "process_time", lambda: clock() / faster)
-    other = evidence()
-    assert (other.value, other.evaluations) == (usual.value, usual.evaluations)
+        evidence = log_evidence(two_modes)
+        found.append((evidence.value, evidence.evaluations))
+    assert found == [found[0]] * 3
 
 
 def test_a_count_without_a_bound_is_weighed_from_its_prior() -> None:
@@ -430,6 +427,8 @@ def test_prior_draws_have_what_a_proposal_lacks() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_mixture_of_five_data_within_twenty_thousand_evaluations(seed: int) -> None:
+    """Pyro's tutorial of Gaussian mixtures: the components may trade places."""
+
     @config_enumerate
     def model(data: Tensor) -> None:
         weights = pyro.sample("weights", dist.Dirichlet(torch.full((2,), 0.5)))
@@ -443,7 +442,9 @@ def test_a_mixture_of_five_data_within_twenty_thousand_evaluations(seed: int) ->
     data = torch.tensor([0.0, 1.0, 10.0, 11.0, 12.0])
     pyro.set_rng_seed(seed)
     evidence = log_evidence(model, data, max_evaluations=20_000, target_se=0.3)
-    assert_close(evidence, of_five_data(data))
+    exact = of_five_data(data)
+    assert exact == pytest.approx(-17.1255, abs=1e-3)
+    assert_close(evidence, exact)
     assert evidence.standard_error < 0.1
     assert not evidence.verdict.trusted  # as the search for modes was short
 
@@ -511,28 +512,6 @@ def test_findings_advise_options_of_the_method() -> None:
     assert not evidence.verdict.trusted
     for finding in evidence.verdict.findings:
         assert "max_evaluations" in finding.advice or "guide" in finding.advice, str(finding)
-
-
-@config_enumerate
-def two_normals(data):
-    """Pyro's tutorial of Gaussian mixtures: the components may trade places."""
-    weights = pyro.sample("weights", dist.Dirichlet(torch.tensor([0.5, 0.5])))
-    scale = pyro.sample("scale", dist.LogNormal(0.0, 2.0))
-    with pyro.plate("components", 2):
-        locs = pyro.sample("locs", dist.Normal(0.0, 10.0))
-    with pyro.plate("data", len(data)):
-        assignment = pyro.sample("assignment", dist.Categorical(weights))
-        pyro.sample("obs", dist.Normal(locs[assignment], scale), obs=data)
-
-
-def test_a_budget_that_is_too_small_gives_an_estimate_that_is_not_trusted():
-    """The evidence is exact by a sum over assignments and quadrature over the scale."""
-    for seed in range(2):
-        pyro.set_rng_seed(seed)
-        data = torch.tensor([0.0, 1.0, 10.0, 11.0, 12.0])
-        found = log_evidence(two_normals, data, max_evaluations=20_000, target_se=0.3)
-        assert not found.verdict.trusted
-        assert abs(found.value - -17.1255) < max(0.5, 5 * found.standard_error)
 
 
 def three_widths(dim: int):

@@ -46,10 +46,26 @@ def test_a_tempered_run_stops_before_its_evaluations_are_exceeded():
         ParallelTempering(AutoMALA(two_modes), max_evaluations=500, **options).run()
 
 
+def tempered(model, *args, seed, num_samples):
+    """Draws as :func:`log_evidence` makes them, for estimates by several methods."""
+    pyro.set_rng_seed(seed)
+    options = {"num_temperatures": 8, "num_chains": 8, "disable_progbar": True}
+    return ParallelTempering(AutoMALA(model), num_samples=num_samples, **options).run(*args)
+
+
+@pytest.fixture(scope="module")
+def draws_per_datum():
+    return tempered(latent, LATENT_DATA, seed=1, num_samples=200)
+
+
+@pytest.fixture(scope="module")
+def draws_of_half_a_line():
+    return tempered(half_line, seed=0, num_samples=300)
+
+
 @pytest.mark.parametrize("method", TEMPERED)
-def test_tempered_methods_per_datum(method):
-    pyro.set_rng_seed(1)
-    evidence = log_evidence(latent, LATENT_DATA, method=method, num_temperatures=8, num_samples=200)
+def test_tempered_methods_per_datum(method, draws_per_datum):
+    evidence = draws_per_datum.log_evidence(method)
     assert_close(evidence, LATENT_EXACT.sum().item(), margin=0.02)
     assert evidence.per_datum.shape == evidence.per_datum_standard_error.shape == (3,)
     margin = 0.02  # of the trapezium
@@ -151,9 +167,8 @@ def half_line():
 
 
 @pytest.mark.parametrize("method", ["steppingstone", "bar", "bridge"])
-def test_a_constraint_is_no_missed_mode(method):
-    pyro.set_rng_seed(0)
-    evidence = log_evidence(half_line, method=method, num_temperatures=8, num_samples=300)
+def test_a_constraint_is_no_missed_mode(method, draws_of_half_a_line):
+    evidence = draws_of_half_a_line.log_evidence(method)
     # of the posterior without the constraint
     above = dist.Normal(0.0, 1.0).cdf(torch.tensor(0.8 / math.sqrt(0.2)))
     assert_close(

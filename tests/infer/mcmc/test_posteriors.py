@@ -123,7 +123,7 @@ def test_ranks_of_true_values_are_uniform(kernel: type) -> None:
     mean = scale * torch.randn(500)
     x = torch.stack([mean + 0.7 * torch.randn(500), mean + scale * torch.randn(500)])
     mcmc = VectorizedMCMC(
-        kernel(model, init_strategy=init_to_sample), 1, 300, num_chains=63, disable_progbar=True
+        kernel(model, init_strategy=init_to_sample), 1, 150, num_chains=63, disable_progbar=True
     )
     with untrusted():
         mcmc.run(x)
