@@ -96,13 +96,15 @@ def test_the_bound_of_a_trained_guide_comes_close_to_the_exact_evidence():
         evidence = float((joint.logsumexp(1) + torch.tensor(8 / 2000).log()).mean())
     guide = AmortizedGuide(model, hidden=(32,))
     loss = pyro.infer.Trace_ELBO()(model, guide)
-    optimizer = torch.optim.Adam(guide.parameters(), 5e-3)
-    for _ in range(600):
+    optimizer = torch.optim.Adam(guide.parameters(), 1.5e-2)
+    assert -ImportanceWeightedELBO(5).loss(model, guide, x) / len(x) < evidence - 0.2
+    for _ in range(200):
         optimizer.zero_grad()
         loss(x).backward()
         optimizer.step()
-    bound = -ImportanceWeightedELBO(50).loss(model, guide, x) / len(x)
-    assert evidence - 0.05 < bound < evidence + 0.02
+    for particles, gap in ((5, 0.1), (50, 0.05)):
+        bound = -ImportanceWeightedELBO(particles).loss(model, guide, x) / len(x)
+        assert evidence - gap < bound < evidence + 0.02
 
 
 def symbols() -> TKAM:
