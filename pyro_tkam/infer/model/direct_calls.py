@@ -11,18 +11,26 @@ from torch import fx
 aten = torch.ops.aten
 
 _ONE_ARGUMENT = [
-    *["abs", "cos", "digamma", "erf", "exp", "expm1", "lgamma", "log", "log1p", "logical_not"],
-    *["neg", "reciprocal", "relu", "rsqrt", "sigmoid", "sin", "sqrt", "tanh"],
+    *["abs", "bitwise_not", "ceil", "cos", "digamma", "erf", "exp", "expm1", "lgamma", "log"],
+    *["log1p", "logical_not", "neg", "reciprocal", "relu", "rsqrt", "sgn", "sigmoid", "sin"],
+    *["sqrt", "tanh"],
 ]
 _TWO_ARGUMENTS = ["add", "div", "eq", "ge", "gt", "le", "lt", "mul", "ne", "sub"]
 
 FUNCTIONS: dict[Any, tuple[Callable[..., Any], int]] = {
     aten.addcmul.default: (torch.addcmul, 3),
     aten.addmm.default: (torch.addmm, 3),
+    aten.amax.default: (torch.amax, 3),
+    aten.bitwise_and.Tensor: (torch.bitwise_and, 2),
     aten.bmm.default: (torch.bmm, 2),
     aten.cat.default: (torch.cat, 2),
+    aten.clamp.default: (torch.clamp, 3),
+    aten.cumprod.default: (torch.cumprod, 2),
     aten.cumsum.default: (torch.cumsum, 2),
     aten.expand.default: (torch.broadcast_to, 2),
+    aten.flip.default: (torch.flip, 2),
+    aten.gather.default: (torch.gather, 3),
+    aten.logical_and.default: (torch.logical_and, 2),
     aten.logsumexp.default: (torch.logsumexp, 3),
     aten.masked_fill.Scalar: (torch.masked_fill, 3),
     aten.mm.default: (torch.mm, 2),
@@ -30,12 +38,15 @@ FUNCTIONS: dict[Any, tuple[Callable[..., Any], int]] = {
     aten.pow.Tensor_Scalar: (torch.pow, 2),
     aten.pow.Tensor_Tensor: (torch.pow, 2),
     aten.reshape.default: (torch.reshape, 2),
+    aten.rsub.Scalar: (torch.rsub, 2),
     aten.select.int: (torch.select, 3),
+    aten.squeeze.dims: (torch.squeeze, 2),
     aten.sum.dim_IntList: (torch.sum, 3),
     aten.t.default: (torch.t, 1),
     aten.transpose.int: (torch.transpose, 3),
     aten.unsqueeze.default: (torch.unsqueeze, 2),
     aten.where.self: (torch.where, 3),
+    aten.xlogy.Tensor: (torch.xlogy, 2),
     **{getattr(aten, name).default: (getattr(torch, name), 1) for name in _ONE_ARGUMENT},
     **{
         getattr(getattr(aten, name), overload): (getattr(torch, name), 2)
