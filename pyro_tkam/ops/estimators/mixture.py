@@ -48,15 +48,14 @@ class Mixture(NamedTuple):
         return (self.loc[row, component] + stretch.unsqueeze(-1) * step).movedim(1, 0)
 
     def _scaled(self, normal: Tensor, component: Tensor) -> Tensor:
-        """Multiply draws ``(batch, N, dim)`` by the scales of their components ``(batch, N)``."""
-        if len(self.loc) > 1:
-            row = torch.arange(len(self.loc), device=self.loc.device).unsqueeze(-1)
-            return (self.scale_tril[row, component] @ normal.unsqueeze(-1)).squeeze(-1)
-        step = torch.empty_like(normal)  # without a copy of the matrix for each draw
-        for number, scale_tril in enumerate(self.scale_tril[0]):
-            chosen = component[0] == number
-            part = normal[0, chosen].unsqueeze(-1)
-            step[0, chosen] = (scale_tril.expand(len(part), -1, -1) @ part).squeeze(-1)
+        """
+        Multiply draws ``(batch, N, dim)`` by the scales of their components ``(batch, N)``, without
+        a copy of the matrix for each draw.
+        """
+        step = torch.zeros_like(normal)
+        for number, scale_tril in enumerate(self.scale_tril.unbind(1)):
+            own = (component == number).unsqueeze(-1)
+            step = torch.where(own, normal @ scale_tril.mT, step)
         return step
 
 
