@@ -5,8 +5,8 @@ Run small commands again and again in forked processes that are stopped; run as 
 ``killed_runs.py FOLDER SEED WORK UPDATES SIGNAL STOPS ...``, where the last four may be repeated:
 ``FOLDER/WORK/whole`` is done without a break, ``FOLDER/WORK/SIGNAL-0`` with ``STOPS`` signals at
 random moments; where it is done before, ``SIGNAL-1`` takes the rest, and so on. ``WORK`` is one of
-``WORKS`` below, ``SIGNAL`` is ``SIGKILL`` (one of them while a checkpoint is being written) or
-``SIGTERM``, whose exit status is checked. Prints the number of signals of each.
+``WORKS`` below, ``SIGNAL`` is ``SIGKILL`` or ``SIGTERM``, whose exit status is checked; one of
+them arrives while a checkpoint is being written. Prints the number of signals of each.
 """
 
 import importlib
@@ -65,9 +65,9 @@ def commanded(name: str) -> Callable[[Path, int], None]:
         else:
             options = {f"model.{key}": value for key, value in MODEL.items()} | {
                 "data": "digits",
-                "held_out": 200,
+                "held_out": 50,
                 "updates": updates,
-                "batch_size": 150,  # 11 batches an epoch
+                "batch_size": 160,  # 11 batches an epoch
                 "num_particles": 10,
                 "checkpoint_every": EVERY,
                 "device": "cpu",
@@ -110,15 +110,19 @@ WORKS: dict[str, Callable[[Path, int], None]] = {
 }
 
 
-def break_checkpoints() -> None:
-    """Let this process die in its third checkpoint, of which only a part is written."""
+def break_checkpoints(number: int) -> None:
+    """
+    Let a signal arrive in this process's third checkpoint, of which a killed one writes only a
+    part.
+    """
     save, calls = torch.save, iter((False, False, True))
 
     def save_or_die(content: object, file: object) -> None:
         if next(calls, True):
-            file.write(b"half of a checkpoint")
-            file.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
+            if number == signal.SIGKILL:
+                file.write(b"half of a checkpoint")
+                file.flush()
+            os.kill(os.getpid(), number)
         save(content, file)
 
     checkpoints.torch.save = save_or_die
@@ -172,11 +176,11 @@ def stop(
     work, number = WORKS[name], signal.Signals[signal_name]
     moments, done, runs = random.Random(seed), 0, 0
     while done < stops:
-        breaking = number == signal.SIGKILL and done == stops // 2
+        breaking = done == stops // 2
 
         def next_try(breaking: bool = breaking, run: int = runs) -> None:
             if breaking:
-                break_checkpoints()
+                break_checkpoints(number)
             work(folder / f"{signal_name}-{run}", updates)
 
         seconds = None if breaking else moments.uniform(0, 0.8 * duration)

@@ -245,9 +245,9 @@ def contents(folder):
 def test_a_run_that_is_stopped_again_and_again_gives_the_same_numbers(tmp_path):
     works = [
         ("importance", 16, "SIGKILL", 10),
-        ("automala", 9, "SIGKILL", 10),
-        ("train", 13, "SIGTERM", 5),
-        ("train", 13, "SIGKILL", 5),
+        ("automala", 9, "SIGKILL", 6),
+        ("train", 13, "SIGTERM", 3),
+        ("train", 13, "SIGKILL", 3),
     ]
     done = subprocess.run(  # one process, as its imports take longer than the runs
         [
@@ -263,7 +263,7 @@ def test_a_run_that_is_stopped_again_and_again_gives_the_same_numbers(tmp_path):
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         timeout=300,
     )
-    assert done.stdout.splitlines()[-1] == "5"
+    assert done.stdout.splitlines()[-1] == "3"
     for work, updates, name, _ in works:
         metrics = RunFolder(tmp_path / work / "whole").read_metrics()
         assert metrics["update"] == list(range(1, updates + 1))
