@@ -70,7 +70,7 @@ def test_chains_sample_supports_that_move() -> None:
         pyro.sample("b", dist.Uniform(0.0, a))
 
     pyro.set_rng_seed(0)
-    mcmc = VectorizedMCMC(AutoMALA(model), 1500, 500, num_chains=16, disable_progbar=True)
+    mcmc = VectorizedMCMC(AutoMALA(model), 400, 200, num_chains=64, disable_progbar=True)
     mcmc.run()
     samples, diagnostics = mcmc.get_samples(), mcmc.diagnostics()
     assert (samples["b"] <= samples["a"]).all()
