@@ -41,8 +41,8 @@ SAMPLES = 1000
 FOUND = 1e-8
 #: the same for pykan, whose last fit ends earlier when its forms are right
 PEER_FOUND = 1e-4
-#: short fits for a network, and rows for all but the last fit
-STARTS, FEW = 4, 500
+#: short fits for a network, those for one that few starts suit, and rows for all but the last fit
+STARTS, MORE, FEW = 4, 16, 500
 #: error, as a share of the standard deviation, of a network that is read at once; number of others
 #: that are read
 ACCURATE, READ = 1e-3, 3
@@ -137,20 +137,25 @@ def _trained(x: Tensor, y: Tensor, widths: Sequence[Any]) -> tuple[KAN, float]:
     return net, fit(net, x, y, steps=10, grid_updates=0).rmse / float(y.std())
 
 
-def shapes(inputs: int) -> list[list[Any]]:
-    """Return the networks that are tried for a law, the smallest first."""
+def shapes(inputs: int) -> list[tuple[list[Any], int]]:
+    """
+    Return the networks that are tried for a law, the smallest first, with the numbers of short fits.
+
+    The last one holds laws that are a function, such as the exponential, of a sum and a product.
+    """
     if inputs == 1:
-        return [[1, 1]]
+        return [([1, 1], STARTS)]
     small: list[list[Any]] = [[inputs, (0, 1), 1], [inputs, 1, 1], [inputs, (1, 1), 1]]
     deep: list[list[Any]] = [[inputs, (1, 1), (0, 1), 1], [inputs, (2, 1), 1, 1]]
     deeper: list[list[Any]] = [[inputs, (0, 2), (0, 1), 1], [inputs, (1, 2), (0, 1), 1]]
-    return small + deep + (deeper if inputs > 2 else [])
+    widths = small + deep + (deeper if inputs > 2 else [])
+    return [(each, STARTS) for each in widths] + [([inputs, (1, 1), 1, 1], MORE)]
 
 
-def _started(x: Tensor, y: Tensor, widths: Sequence[Any]) -> KAN | None:
-    """Return the best of a few short fits from sparse starts; None if all collapse."""
+def _started(x: Tensor, y: Tensor, widths: Sequence[Any], starts: int) -> KAN | None:
+    """Return the best of some short fits from sparse starts; None if all collapse."""
     best: tuple[float, KAN] | None = None
-    for _ in range(STARTS):
+    for _ in range(starts):
         try:
             net = KAN(widths, grid_size=3).double().sparse_start(x)
             error = fit(net, x, y, optimizer="lm", steps=12, grid_updates=4).rmse
@@ -189,8 +194,8 @@ def feynman(law: Law) -> tuple[Formula, KAN]:
         read.append((formula, net))
         return formula.rmse < FOUND * float(y.std())
 
-    for widths in shapes(len(law.ranges)):
-        net = _started(*few, widths)
+    for widths, starts in shapes(len(law.ranges)):
+        net = _started(*few, widths, starts)
         if net is None:
             continue
         error = _refined(net, *few, 5)

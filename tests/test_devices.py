@@ -5,12 +5,14 @@ Everything follows the device of its inputs: on a second device, values are thos
 """
 
 from contextlib import nullcontext
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 
+from pyro_tkam.distributions import ShortRunULA
 from pyro_tkam.infer import (
     MALA,
     SMC,
@@ -92,7 +94,15 @@ OBJECTIVES = {
 } | {kernel.__name__: lambda kernel=kernel: LangevinMLE(kernel, num_steps=2) for kernel in KERNELS}
 
 
-@pytest.mark.parametrize("preset", ["kart", "mixture", "autoregressive", "deep"])
+PRESETS = {
+    "kart": TKAM.kart,
+    "mixture": TKAM.mixture,
+    "autoregressive": TKAM.autoregressive,
+    "deep": partial(TKAM.deep, sampler=ShortRunULA(num_steps=3)),
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("objective", ["ELBO", "importance", "MALA"])
 def test_presets(device, preset, objective):
     alike(training(preset, objective), device)
@@ -105,7 +115,7 @@ def test_objectives(device, objective):
 
 def training(preset, objective):
     def work(place):
-        model = getattr(TKAM, preset)(6, 4).to(place)
+        model = PRESETS[preset](6, 4).to(place)
         needs_guide = objective in ("ELBO", "importance-weighted")
         guide = AmortizedGuide(model).to(place) if needs_guide else None
         x = torch.rand(5, 6).to(place)

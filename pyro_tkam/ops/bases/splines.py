@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import ClassVar, Self
 
 import torch
@@ -123,19 +122,16 @@ class BSplines(BasisFunctions):
         check_points(z, self.grid)
         cell, values = self._local(z)
         index = cell.long().unsqueeze(-1) + torch.arange(self.degree + 1, device=z.device)
-        active = torch.stack(values, -1)
+        active = values.movedim(0, -1)
         padded = active.new_zeros(*cell.shape, self.num_functions + 2 * self.degree)
         padded = padded.scatter(-1, index, active)
         return padded[..., self.degree : self.degree + self.num_functions]
 
-    def _local(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Find the cell of ``z`` and the values of the functions active in it."""
+    def _local(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Find the cell of ``z`` and the values of the functions active in it, functions first."""
         cell, t, _, beyond = locate(z, self.grid, self.degree, self.linear)
-        values = cardinal_splines(t, self.degree)
-        if beyond is None:
-            return cell, values
-        slopes = cardinal_slopes(t, self.degree)
-        return cell, [v + beyond * slope for v, slope in zip(values, slopes, strict=True)]
+        values, lower = cardinal_splines(t, self.degree)
+        return cell, values if beyond is None else values + beyond * cardinal_slopes(lower)
 
     def elementwise_sum(self, z: Tensor, coefficients: Tensor) -> Tensor:
         """Sum the functions that are not zero."""
@@ -196,7 +192,7 @@ def reach_out(beyond: Tensor) -> bool:
     return beyond.device.type != "cpu" or not is_concrete(beyond) or bool(beyond.any())
 
 
-def cardinal_splines(t: Tensor, degree: int) -> list[Tensor]:
+def cardinal_splines(t: Tensor, degree: int) -> tuple[Tensor, Tensor]:
     r"""
     Evaluate the ``degree + 1`` uniform B-splines that are not zero in a cell, at the place ``t`` in
     [0, 1] in it.
@@ -205,23 +201,30 @@ def cardinal_splines(t: Tensor, degree: int) -> list[Tensor]:
     b^{d-1}_j}{d}`.
 
     :returns: the values from the leftmost function, which ends with the cell, to the one that
-        starts with it.
+        starts with it, ``(degree + 1, *t.shape)``; and the values of one degree less.
     """
-    values = [torch.ones_like(t)]
-    for d in range(1, degree + 1):
-        rising = [(t + (d - j)) * values[j - 1] for j in range(1, d + 1)]
-        falling = [((1 + j) - t) * values[j] for j in range(d)]
-        middle = [(a + b) / d for a, b in zip(rising[:-1], falling[1:], strict=True)]
-        values = [falling[0] / d, *middle, rising[-1] / d]
-    return values
+    steps = torch.arange(degree + 1, dtype=t.dtype, device=t.device)
+    steps = steps.reshape(-1, *(1 for _ in t.shape))
+    from_low = t + steps[:-1].flip(0)
+    to_high = steps[1:] - t
+    lower, values = torch.ones_like(t).unsqueeze(0), torch.cat((to_high[:1], from_low[-1:]))
+    for d in range(2, degree + 1):
+        lower = values
+        values = _next_degree(to_high[:d] * lower, from_low[degree - d :] * lower) / steps[d]
+    return values, lower
 
 
-def cardinal_slopes(t: Tensor, degree: int) -> list[Tensor]:
+def _next_degree(falling: Tensor, rising: Tensor) -> Tensor:
+    """Add what each function of a degree gets from two functions of the degree below."""
+    return torch.cat((falling[:1], rising[:-1] + falling[1:], rising[-1:]))
+
+
+def cardinal_slopes(lower: Tensor) -> Tensor:
     r"""
-    Differentiate :func:`cardinal_splines`: :math:`\partial_t b^d_j = b^{d-1}_{j-1} - b^{d-1}_j`.
+    Differentiate :func:`cardinal_splines`, from the values of one degree less: :math:`\partial_t
+    b^d_j = b^{d-1}_{j-1} - b^{d-1}_j`.
     """
-    lower = cardinal_splines(t, degree - 1)
-    return [-lower[0], *(a - b for a, b in pairwise(lower)), lower[-1]]
+    return torch.cat((-lower[:1], lower[:-1] - lower[1:], lower[-1:]))
 
 
 @dataclass(frozen=True)
@@ -243,29 +246,26 @@ class LocalFunctions:
         """
         num_functions = grid.shape[-1] - 1 + self.degree
         cell, found = self.local(z, grid, orders)
+        parts = [each.movedim(0, 1).contiguous() for each in found]
         steps = torch.arange(-self.degree, 1, dtype=cell.dtype, device=z.device)
-        function = cell.unsqueeze(1) + steps.unsqueeze(-1)
-        rows = function.clamp(0, num_functions - 1)
-        exists = rows == function
+        rows = cell.unsqueeze(1) + steps.unsqueeze(-1)
+        if not self.linear:  # lines take no argument to where functions do not exist
+            function, rows = rows, rows.clamp(0, num_functions - 1)
+            exists = rows == function
+            parts = [each.mul_(exists) for each in parts]
         blocks = torch.arange(z.shape[1], dtype=cell.dtype, device=z.device).mul_(num_functions)
-        return rows.add_(blocks), *(each.mul_(exists) for each in found)
+        return rows.add_(blocks), *parts
 
     def local(self, z: Tensor, grid: Tensor, orders: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """
-        Find the cell ``(N, K)`` and, of each order, values or slopes ``(N, k + 1, K)`` of the
+        Find the cell ``(N, K)`` and, of each order, values or slopes ``(k + 1, N, K)`` of the
         functions in it.
         """
         cell, t, rate, beyond = locate(z, grid, self.degree, self.linear)
-        found = []
-        for order in orders:
-            each = torch.stack((cardinal_slopes if order else cardinal_splines)(t, self.degree), 1)
-            if order:
-                each.mul_(rate.unsqueeze(1))
-            elif beyond is not None and reach_out(beyond):
-                slopes = torch.stack(cardinal_slopes(t, self.degree), 1)
-                each.addcmul_(slopes, beyond.unsqueeze(1))
-            found.append(each)
-        return cell, found
+        values, lower = cardinal_splines(t, self.degree)
+        if beyond is not None and 0 in orders and reach_out(beyond):
+            values = values.addcmul_(cardinal_slopes(lower), beyond)
+        return cell, [cardinal_slopes(lower).mul_(rate) if order else values for order in orders]
 
     def dense(self, z: Tensor, grid: Tensor) -> Tensor:
         """Evaluate every function differentiably, ``(N, K, F)``."""
@@ -375,15 +375,12 @@ class IrregularBSplines(BSplines):
     grid are one mean step apart.
     """
 
-    def _local(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _local(self, z: Tensor) -> tuple[Tensor, Tensor]:
         knots = _extended(self.grid, self.degree)
         inside, cell = _cell(z, knots, self.degree, self.linear)
-        values = local_splines(inside, knots, cell, self.degree)
-        if not self.linear:
-            return cell, values
-        slopes = local_slopes(inside, knots, cell, self.degree)
-        beyond = z - inside
-        return cell, [v + beyond * slope for v, slope in zip(values, slopes, strict=True)]
+        around = _neighbors(knots, cell, self.degree)
+        values, lower = local_splines(inside, around)
+        return cell, values + (z - inside) * local_slopes(lower, around) if self.linear else values
 
     @property
     def _sum(self) -> type[SplineSum]:
@@ -427,18 +424,18 @@ def _cell(z: Tensor, knots: Tensor, degree: int, linear: bool) -> tuple[Tensor, 
     return inside, (found - 1 - degree).clamp(first, last).int()
 
 
-def _neighbors(knots: Tensor, cell: Tensor, degree: int) -> list[Tensor]:
-    """Return the ``2k`` knots around a cell, from ``k - 1`` before its lower end on."""
+def _neighbors(knots: Tensor, cell: Tensor, degree: int) -> Tensor:
+    """
+    Return the ``2k`` knots around a cell, from ``k - 1`` before its lower end on, ``(2k,
+    *cell.shape)``.
+    """
     count = knots.shape[-1]
     first = torch.arange(0, knots.numel(), count, device=cell.device).reshape(knots.shape[:-1])
-    place = cell.long() + first + 1
-    flat = knots.flatten()
-    return [flat[place + i] for i in range(2 * degree)]
+    steps = torch.arange(1, 2 * degree + 1, device=cell.device)
+    return knots.flatten()[cell.long() + first + steps.reshape(-1, *(1 for _ in cell.shape))]
 
 
-def local_splines(
-    z: Tensor, knots: Tensor, cell: Tensor, degree: int, order: int | None = None
-) -> list[Tensor]:
+def local_splines(z: Tensor, around: Tensor) -> tuple[Tensor, Tensor]:
     r"""
     Evaluate the B-splines that are not zero in a cell, with the Cox-de Boor recurrence.
 
@@ -446,37 +443,29 @@ def local_splines(
     t_{i+1}}
     b^{d-1}_{i+1}(z)`.
 
-    :param knots: including ``2 degree`` of them beyond either end of the grid.
-    :param order: the degree of the functions; None takes ``degree``.
-    :returns: ``order + 1`` values, from the function that ends with the cell to the one that starts
-        with it.
+    :param around: the ``2k`` knots around the cell, of shape ``(2k, *cell)``, for the degree ``k``.
+    :returns: ``(k + 1, *cell)`` values, from the function that ends with the cell to the one that
+        starts with it; and the values of one degree less.
     """
-    around = _neighbors(knots, cell, degree)
-    values = [torch.ones_like(z).expand(cell.shape)]
-    for d in range(1, (degree if order is None else order) + 1):
+    degree = len(around) // 2
+    from_low = z - around[:degree]
+    to_high = around[degree:] - z
+    lower = values = torch.ones_like(to_high[:1])
+    for d in range(1, degree + 1):
+        lower = values
         # Function j of degree d - 1 reaches from the knot low[j] to the knot high[j].
-        low = around[degree - d : degree]
-        high = around[degree : degree + d]
-        shares = [value / (b - a) for value, a, b in zip(values, low, high, strict=True)]
-        falling = [(b - z) * share for b, share in zip(high, shares, strict=True)]
-        rising = [(z - a) * share for a, share in zip(low, shares, strict=True)]
-        middle = [a + b for a, b in zip(rising[:-1], falling[1:], strict=True)]
-        values = [falling[0], *middle, rising[-1]]
-    return values
+        shares = lower / (around[degree : degree + d] - around[degree - d : degree])
+        values = _next_degree(to_high[:d] * shares, from_low[degree - d :] * shares)
+    return values, lower
 
 
-def local_slopes(z: Tensor, knots: Tensor, cell: Tensor, degree: int) -> list[Tensor]:
+def local_slopes(lower: Tensor, around: Tensor) -> Tensor:
     r"""
-    Differentiate: :math:`k\,[b^{k-1}_i/(t_{i+k} - t_i) - b^{k-1}_{i+1}/(t_{i+k+1} - t_{i+1})]`.
+    Differentiate :func:`local_splines`, from the values of one degree less:
+    :math:`k\,[b^{k-1}_i/(t_{i+k} - t_i) - b^{k-1}_{i+1}/(t_{i+k+1} - t_{i+1})]`.
     """
-    around = _neighbors(knots, cell, degree)
-    lower = local_splines(z, knots, cell, degree, degree - 1)
-    shares = [
-        degree * v / (b - a)
-        for v, a, b in zip(lower, around[:degree], around[degree:], strict=True)
-    ]
-    middle = [a - b for a, b in pairwise(shares)]
-    return [-shares[0], *middle, shares[-1]]
+    degree = len(lower)
+    return cardinal_slopes(degree * lower / (around[degree:] - around[:degree]))
 
 
 class _Irregular(LocalFunctions):
@@ -485,19 +474,17 @@ class _Irregular(LocalFunctions):
     def local(self, z: Tensor, grid: Tensor, orders: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         knots = _extended(grid, self.degree)
         inside, cell = _cell(z, knots, self.degree, self.linear)
+        around = _neighbors(knots, cell, self.degree)
+        values, lower = local_splines(inside, around)
         beyond = z - inside
-        found = []
-        for order in orders:
-            each = torch.stack(
-                (local_slopes if order else local_splines)(inside, knots, cell, self.degree), 1
-            )
-            if order and not self.linear:
-                each.mul_((inside == z).unsqueeze(1))
-            elif not order and self.linear and reach_out(beyond):
-                slopes = torch.stack(local_slopes(inside, knots, cell, self.degree), 1)
-                each.addcmul_(slopes, beyond.unsqueeze(1))
-            found.append(each)
-        return cell, found
+        if self.linear and 0 in orders and reach_out(beyond):
+            values = values.addcmul_(local_slopes(lower, around), beyond)
+        if 1 not in orders:
+            return cell, [values]
+        slopes = local_slopes(lower, around)
+        if not self.linear:
+            slopes.mul_(inside == z)
+        return cell, [slopes if order else values for order in orders]
 
     def dense(self, z: Tensor, grid: Tensor) -> Tensor:
         return IrregularBSplines(grid, None, self.degree, self.linear)(z)

@@ -141,16 +141,29 @@ def _select(candidates: list[Mixture], scores: Tensor) -> tuple[Mixture, Tensor]
 
 
 def _expectation_maximization(draws: Tensor, mixture: Mixture) -> Mixture:
-    """Climb to a maximum of the likelihood; components with too few draws are dropped."""
+    """
+    Climb to a maximum of the likelihood; components with too few draws are dropped.
+
+    A batch element leaves the others when it has converged, as if it were fitted alone.
+    """
+    climbing = torch.arange(len(draws), device=draws.device)
+    fitted = Mixture(*(field.clone() for field in mixture))
     log_joint, distance = component_log_joint(mixture, draws)
     log_likelihood = log_joint.logsumexp(1).mean(-1)
     for _ in range(_MAX_ITERATIONS):
         mixture = maximize(draws, log_joint.softmax(1), distance, mixture.df)
+        for whole, own in zip(fitted, mixture, strict=True):
+            whole[climbing] = own
         log_joint, distance = component_log_joint(mixture, draws)
         previous, log_likelihood = log_likelihood, log_joint.logsumexp(1).mean(-1)
-        if (log_likelihood - previous < _TOLERANCE).all():
+        rises = log_likelihood - previous >= _TOLERANCE
+        if not rises.any():
             break
-    return mixture
+        if not rises.all():
+            climbing, draws, log_likelihood = climbing[rises], draws[rises], log_likelihood[rises]
+            log_joint, distance = log_joint[rises], distance[rises]
+            mixture = Mixture(*(field[rises] for field in mixture))
+    return fitted
 
 
 def _spread_centers(draws: Tensor, num_components: int) -> Mixture:

@@ -97,3 +97,15 @@ def test_draws_whose_covariance_rounds_to_a_singular_one():
         fitted.scale_tril[0, 0].diag(), draws[0].std(0, correction=0), rtol=1e-4, atol=0
     )
     assert fitted.log_prob(draws.movedim(0, 1)).isfinite().all()
+
+
+def test_each_set_of_draws_is_fitted_as_if_it_were_alone():
+    """Few draws take one component, whose Student-t fits end after different numbers of steps."""
+    torch.manual_seed(0)
+    draws = dist.StudentT(torch.tensor([1.0, 2.0, 5.0, 1e4], dtype=DOUBLE)).sample((15,))
+    size = torch.full((4,), 15.0, dtype=DOUBLE)
+    together = fit_mixture(draws.unsqueeze(-1), size)
+    for number, alone in enumerate(draws.mT):
+        own = fit_mixture(alone.reshape(-1, 1, 1), size[:1])
+        for whole, field in zip(together, own, strict=True):
+            torch.testing.assert_close(whole[number : number + 1], field)
