@@ -208,8 +208,8 @@ def test_training_reaches_the_entropy_of_two_gaussians(coupling: str) -> None:
     model = TKAM.kart(2, 1, coupling=coupling, noise_scale=noise, output="none", widths=[])
     before = exact_evidence(model, held_out[:300])
     loss = ImportanceMLE(100, ess_threshold=0.0)(model, None)
-    optimizer = torch.optim.Adam(loss.parameters(), lr=0.03)
-    steps = 300
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.05)
+    steps = 150
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         batch = x[torch.randint(len(x), (100,))]
