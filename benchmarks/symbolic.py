@@ -139,7 +139,7 @@ def _trained(x: Tensor, y: Tensor, widths: Sequence[Any]) -> tuple[KAN, float]:
 
 def shapes(inputs: int) -> list[tuple[list[Any], int]]:
     """
-    Return the networks that are tried for a law, the smallest first, with the numbers of short fits.
+    Return the networks that are tried for a law, the smallest first, and how often each is started.
 
     The last one holds laws that are a function, such as the exponential, of a sum and a product.
     """

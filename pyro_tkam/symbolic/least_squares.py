@@ -68,7 +68,8 @@ def linearized(network: FormulaNetwork, data: Data) -> tuple[Tensor, Tensor]:
     Return residuals ``(N out,)`` and their derivatives in the free parameters ``(N out, free)``,
     in units of the targets' standard deviations.
 
-    Each sample has its own copy of the parameters, so one backward pass gives all derivatives.
+    Each sample has its own copy of the parameters, so one backward pass gives all derivatives. They
+    are zero where a form ends with an infinite slope, such as the arcsine at one.
     """
     with torch.enable_grad():
         own = network.parameters.unsqueeze(-1).repeat(1, len(data.x)).requires_grad_()
@@ -78,6 +79,7 @@ def linearized(network: FormulaNetwork, data: Data) -> tuple[Tensor, Tensor]:
             for output in outputs.unbind(-1)
         ]
     jacobian = torch.stack(rows, 1) / data.scale.unsqueeze(-1)
+    jacobian = torch.where(jacobian.isfinite().all(-1, keepdim=True), jacobian, 0.0)
     residuals = (data.y - outputs.detach()) / data.scale
     return residuals.flatten(), jacobian.flatten(0, 1)
 

@@ -165,7 +165,7 @@ class FormulaNetwork:
         edge = replace(self.edges[number], form=candidate.form)
         parameters = self.parameters.clone()
         free = self.free.clone()
-        parameters[own] = torch.tensor(candidate.parameters[:3]).to(parameters)
+        parameters[own] = parameters.new_tensor(candidate.parameters[:3])
         free[own] = torch.tensor(edge.free)
         before = self.edges[number](s, *self.parameters[own])
         moved = before.mean() - edge(s, *parameters[own]).mean()

@@ -347,3 +347,14 @@ def test_a_printed_formula_has_six_digits_and_standard_errors():
         assert shown == name
         assert float(number) == pytest.approx(value, rel=1e-4)
         assert float(error) == pytest.approx(formula.standard_errors[name], rel=0.06)
+
+
+@pytest.mark.filterwarnings("ignore:the forms of edges")
+@pytest.mark.parametrize("scale", [0.6, 0.8034289479255676])
+def test_a_sample_may_lie_at_the_end_of_the_domain_of_a_form(scale):
+    """There the arcsine has no derivative, and a rounded scale would give it no value."""
+    net = KAN([1, 1, 1]).double()
+    net = net.fix({(0, 0, 0): ("asin", (scale, 1 - scale, 1, 0)), (1, 0, 0): ("exp", (1, 0, 1, 0))})
+    formula = find_formula(net, torch.linspace(-1, 1, 200, dtype=torch.double).unsqueeze(-1))
+    assert formula.rmse < 2e-6
+    assert not any(math.isnan(error) for error in formula.standard_errors.values())

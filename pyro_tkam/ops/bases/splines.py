@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Self
 
 import torch
@@ -177,8 +178,9 @@ def locate(
     num_intervals = grid.shape[-1] - 1
     first = degree if linear else 0
     last = num_intervals + 2 * degree - first
-    rate = num_intervals / (grid[..., -1] - grid[..., 0])
-    place = (z - grid[..., 0]) * rate + degree
+    low = grid[..., 0]
+    rate = (grid[..., -1] - low).reciprocal() * num_intervals
+    place = (z - low) * rate + degree
     u = place.clamp(first, last)
     cell = u.detach().floor().clamp(max=last - 1)
     index = cell.int().clamp(first, last - 1)  # of NaN, whose values are NaN, some cell
@@ -247,14 +249,15 @@ class LocalFunctions:
         num_functions = grid.shape[-1] - 1 + self.degree
         cell, found = self.local(z, grid, orders)
         parts = [each.movedim(0, 1).contiguous() for each in found]
-        steps = torch.arange(-self.degree, 1, dtype=cell.dtype, device=z.device)
-        rows = cell.unsqueeze(1) + steps.unsqueeze(-1)
-        if not self.linear:  # lines take no argument to where functions do not exist
-            function, rows = rows, rows.clamp(0, num_functions - 1)
-            exists = rows == function
-            parts = [each.mul_(exists) for each in parts]
-        blocks = torch.arange(z.shape[1], dtype=cell.dtype, device=z.device).mul_(num_functions)
-        return rows.add_(blocks), *parts
+        whole = partial(torch.arange, dtype=cell.dtype, device=z.device)
+        steps = whole(-self.degree, 1).unsqueeze(-1)
+        blocks = whole(0, z.shape[1] * num_functions, num_functions)
+        if self.linear:  # no argument is moved to where functions do not exist
+            return cell.unsqueeze(1) + (steps + blocks), *parts
+        function = cell.unsqueeze(1) + steps
+        rows = function.clamp(0, num_functions - 1)
+        exists = rows == function
+        return rows.add_(blocks), *(each.mul_(exists) for each in parts)
 
     def local(self, z: Tensor, grid: Tensor, orders: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """

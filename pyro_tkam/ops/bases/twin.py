@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -59,6 +60,10 @@ class _Fast(torch.autograd.Function):
         info: Any, in_dims: tuple[int | None, ...], twin: Twin, *tensors: Tensor | None
     ) -> tuple[Tensor, int]:
         return torch.func.vmap(twin.plain, in_dims=in_dims[1:])(*tensors), 0
+
+
+# ``apply`` asks for it at each call.
+_Fast.forward.__signature__ = inspect.signature(_Fast.forward)  # type: ignore[attr-defined]
 
 
 def _plain_gradients(
