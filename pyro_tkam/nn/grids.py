@@ -7,10 +7,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyro_tkam.nn import _checks
@@ -105,33 +104,6 @@ def share_outside(basis: BasisFunctions, samples: Tensor) -> float:
     low = basis.placed[..., 0]
     high = basis.placed[..., -1]
     return float(((samples < low) | (samples > high)).double().mean())
-
-
-def forget_moments(optimizer: Any, parameters: Iterable[nn.Parameter]) -> None:
-    """
-    Reset an optimizer's state for parameters whose entries have a new meaning.
-
-    The history of L-BFGS mixes all parameters, so all of it is dropped.
-
-    :param optimizer: an optimizer of ``torch.optim`` or ``pyro.optim``.
-    :param parameters: the changed parameters.
-    :raises TypeError: for any other object.
-    """
-    parameters = list(parameters)
-    if isinstance(optimizer, PyroOptim):
-        for parameter in parameters:
-            if parameter in optimizer.optim_objs:
-                forget_moments(optimizer.optim_objs[parameter], [parameter])
-        return
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(
-            f"optimizer must be one of torch.optim or pyro.optim, got {type(optimizer).__name__}"
-        )
-    if isinstance(optimizer, torch.optim.LBFGS):
-        optimizer.state.clear()
-        optimizer._numel_cache = None
-    for parameter in parameters:
-        optimizer.state.pop(parameter, None)
 
 
 def _checked(

@@ -18,8 +18,9 @@ from pyro_tkam.nn._saved import as_tensor, from_tensor
 from pyro_tkam.nn._unseen import unseen, unseen_copy
 from pyro_tkam.nn.forms import Form, FormLike, as_form
 from pyro_tkam.nn.from_formula import layout
-from pyro_tkam.nn.grids import GridUpdate, forget_moments, share_outside
+from pyro_tkam.nn.grids import GridUpdate, share_outside
 from pyro_tkam.nn.layers import KANEdges, KANLayer
+from pyro_tkam.nn.optimizers import forget_moments
 from pyro_tkam.nn.univariate import UnivariateFunctions, all_or_none
 from pyro_tkam.ops.bases import BasisFunctions
 
@@ -304,9 +305,8 @@ class KAN(PyroModule):
         :param shrink: let the intervals shrink to the range of the samples.
         :param max_change: see that method.
         :param optimizer: the optimizer in use, if the network is in training. Its state for the
-            moved coefficients is reset, because it refers to other coordinates or, after a
-            refinement, to another shape. Without this, its next step after a refinement raises an
-            error of PyTorch.
+            moved coefficients is reset, because it refers to other coordinates. After a refinement
+            each optimizer forgets by itself what it holds in the old shape, at its next step.
         :return: one update per layer; ``outside`` is the share of the layer's inputs that lay
             outside the old grid.
         :raises ValueError: see :meth:`UnivariateFunctions.update_grid`.

@@ -19,6 +19,7 @@ from pyro_tkam.nn.constraints import constraint_of
 from pyro_tkam.nn.forms import LibraryLike
 from pyro_tkam.nn.functions import BoundFunctions
 from pyro_tkam.nn.grids import GridUpdate, check_learned, update_grid
+from pyro_tkam.nn.optimizers import reshaped
 from pyro_tkam.nn.symbolic import NUM_ARGUMENTS, Candidate, fit_formulas
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops.bases import BasisFunctions
@@ -172,6 +173,7 @@ class UnivariateFunctions(PyroModule):
         replacement = self._from_bank_order(coefficients.detach().to(self.coefficients))
         if replacement.shape != self.coefficients.shape:
             self.coefficients.grad = None
+            reshaped(self)
             # While a loss is alive, autograd remembers the old shape. A change of dtype makes it
             # forget the shape.
             other = torch.half if replacement.dtype != torch.half else torch.float

@@ -243,8 +243,8 @@ def test_a_form_is_fitted_to_the_edge():
 
 
 @pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.LBFGS])
-@pytest.mark.parametrize("keeps_loss", [False, True])
-def test_an_optimizer_goes_on_after_a_refinement(make, keeps_loss):
+@pytest.mark.parametrize(("is_told", "keeps_loss"), [(True, False), (True, True), (False, True)])
+def test_an_optimizer_goes_on_after_a_refinement(make, is_told, keeps_loss):
     """
     Wrong versions: moments of the old shape; a loss that is still held keeps autograd at it.
     """
@@ -260,12 +260,31 @@ def test_an_optimizer_goes_on_after_a_refinement(make, keeps_loss):
         return loss
 
     optimizer.step(closure)
-    net.update_grid(x, grid_size=10, optimizer=optimizer)
+    net.update_grid(x, grid_size=10, optimizer=optimizer if is_told else None)
     for _ in range(20):
         optimizer.step(closure)
     assert held[-1] < 0.5 * held[0]
     with pytest.raises(TypeError, match=r"optimizer must be one of torch.optim or pyro.optim, got"):
         net.update_grid(x, optimizer=3)
+
+
+def test_only_moments_of_another_shape_are_forgotten():
+    """Wrong versions: all moments, those of another network, those that a later step brings."""
+    nets = [KAN([2, 3, 1], grid_size=5) for _ in range(2)]
+    optimizers = [torch.optim.Adam(net.parameters(), lr=1e-3) for net in nets]
+
+    def step(net, optimizer):
+        net(torch.rand(50, 2)).square().mean().backward()
+        optimizer.step()
+        return {name: int(optimizer.state[each]["step"]) for name, each in net.named_parameters()}
+
+    for net, optimizer in zip(nets, optimizers, strict=True):
+        step(net, optimizer)
+    nets[0].update_grid(torch.rand(100, 2), grid_size=10)
+    for number in (1, 2):
+        assert set(step(nets[1], optimizers[1]).values()) == {number + 1}
+        for name, steps in step(nets[0], optimizers[0]).items():
+            assert steps == number + (not name.endswith("coefficients")), name
 
 
 @pytest.mark.parametrize("grid_size", [1, 2])
