@@ -11,8 +11,8 @@ that of Pang et al. 2020 (arXiv:2006.08205); flow priors are zuko's. The log evi
 digits, by importance sampling from the encoder, compares contenders of the same noise only.
 ``--validate`` trains contenders with every setting of one grid (noise, step size, width of the
 decoder) on 3,000 of the digits and compares samples with the other 1,000, in the same features; a
-run with ``--resume`` takes the best ones. Each row is written when it is done, and ``--resume``
-goes on after those that the output already has.
+run with ``--resume`` takes the best ones for each number of updates. Each row is written when it is
+done, and ``--resume`` goes on after those that the output already has.
 """
 
 import importlib
@@ -431,10 +431,22 @@ TIMED: dict[str, Callable[[int], Contender]] = {
 """Those whose generation is timed side by side."""
 
 
-def best(rows: list[dict[str, Any]], name: str) -> Setting:
-    """Return the best setting of a contender that has been validated with all, else the usual."""
-    own = [row for row in rows if row["name"] == name]
-    if len(own) < len(SETTINGS):
+def grid(updates: int) -> Iterator[tuple[str, int, Setting]]:
+    """
+    Yield contenders, numbers of updates and settings to be compared; training that is four times as
+    long takes the higher step size.
+    """
+    for name, setting in itertools.product(TUNED, SETTINGS):
+        yield name, updates, setting
+    for name, setting in itertools.product(LONG, SETTINGS):
+        if setting.rate == HIGHEST_RATE:
+            yield name, 4 * updates, setting
+
+
+def best(rows: list[dict[str, Any]], name: str, updates: int) -> Setting:
+    """Return a contender's best setting of those compared, without any the usual one."""
+    own = [row for row in rows if (row["name"], row["updates"]) == (name, updates)]
+    if not own:
         return usual(name)
     row = min(own, key=lambda row: row["frechet"])
     return Setting(row["noise"], row["rate"], row["width"])
@@ -444,13 +456,13 @@ def wanted(
     rows: list[dict[str, Any]], updates: int
 ) -> Iterator[tuple[str, int, Callable[[int], Contender]]]:
     """Yield names of all rows, numbers of updates and what to train, given a validation."""
-    for name, make in TUNED.items():
-        for setting in {usual(name): None, best(rows, name): None}:
-            for times in (1, 4) if name in LONG else (1,):
-                yield setting.name(name), times * updates, partial(make, setting)
-    for name, train in UNTUNED.items():
-        for times in (1, 4) if name in LONG_UNTUNED else (1,):
-            yield name, times * updates, train
+    for times, names in ((1, tuple(TUNED)), (4, LONG)):
+        for name in names:
+            setting = best(rows, name, times * updates)
+            yield setting.name(name), times * updates, partial(TUNED[name], setting)
+    for times, names in ((1, tuple(UNTUNED)), (4, LONG_UNTUNED)):
+        for name in names:
+            yield name, times * updates, UNTUNED[name]
 
 
 def batches(num: int, updates: int) -> Iterator[Tensor]:
@@ -559,11 +571,14 @@ def choose(
     keep: Callable[[], None],
 ) -> None:
     """Append a row for each contender and setting that has none yet, and keep each at once."""
-    done = {(row["name"], Setting(row["noise"], row["rate"], row["width"])) for row in rows}
-    for name, setting in itertools.product(TUNED, SETTINGS):
-        if (name, setting) not in done:
-            frechet = validate(name, setting, updates, x, judges)
-            rows.append({"name": name, **asdict(setting), "frechet": frechet})
+    done = {
+        (row["name"], row["updates"], Setting(row["noise"], row["rate"], row["width"]))
+        for row in rows
+    }
+    for name, length, setting in grid(updates):
+        if (name, length, setting) not in done:
+            frechet = validate(name, setting, length, x, judges)
+            rows.append({"name": name, "updates": length, **asdict(setting), "frechet": frechet})
             keep()
 
 

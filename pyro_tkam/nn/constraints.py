@@ -107,8 +107,10 @@ def _periodic(basis: Basis, periods: int) -> Constraint:
 
 def _frequencies(basis: Basis) -> tuple[Tensor, Tensor]:
     """Return the frequency of each function of a Fourier series, and whether it is a cosine."""
-    if not isinstance(basis._buffers.get("width"), Tensor) or float(basis.width) != 1.0:
-        raise ValueError("width must be 1 and fixed for a constrained Fourier series")
+    fixed = basis._buffers.get("width")
+    if fixed is None or float(fixed) != 1.0:
+        got = "a learned width" if fixed is None else f"{float(fixed):g}"
+        raise ValueError(f"width must be 1 and fixed for a constrained Fourier series, got {got}")
     number = torch.arange(basis.num_functions)
     return (number + 1) // 2, (number % 2 == 1) | (number == 0)
 
