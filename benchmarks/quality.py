@@ -11,8 +11,9 @@ that of Pang et al. 2020 (arXiv:2006.08205); flow priors are zuko's. The log evi
 digits, by importance sampling from the encoder, compares contenders of the same noise only.
 ``--validate`` trains contenders with every setting of one grid (noise, step size, width of the
 decoder) on 3,000 of the digits and compares samples with the other 1,000, in the same features; a
-run with ``--resume`` takes the best ones for each number of updates. Each row is written when it is
-done, and ``--resume`` goes on after those that the output already has.
+run with ``--resume`` takes the best ones for each number of updates; after long training, of those
+whose samples are no copies. Each row is written when it is done, and ``--resume`` goes on after
+those that the output already has.
 """
 
 import importlib
@@ -51,6 +52,8 @@ ENERGY_RATE = 2e-5  # of the latent energy prior, as published; at 1e-4 and abov
 Sampler = Callable[[int], Tensor]
 Loss = Callable[[Tensor], Tensor]
 VALIDATION, VALIDATION_SEED = 1000, 100
+#: least distance of samples to the nearest training image, over that of other digits
+NO_COPIES = 0.9
 DRAWS = 100  # of each held-out digit's latents, for its evidence
 
 
@@ -444,8 +447,12 @@ def grid(updates: int) -> Iterator[tuple[str, int, Setting]]:
 
 
 def best(rows: list[dict[str, Any]], name: str, updates: int) -> Setting:
-    """Return a contender's best setting of those compared, without any the usual one."""
+    """
+    Return a contender's best setting of those compared whose samples are no copies, where that was
+    measured; without any the usual one.
+    """
     own = [row for row in rows if (row["name"], row["updates"]) == (name, updates)]
+    own = [row for row in own if row.get("nearest_training", math.inf) >= NO_COPIES]
     if not own:
         return usual(name)
     row = min(own, key=lambda row: row["frechet"])
@@ -550,17 +557,25 @@ def measure(
     }
 
 
-def validate(name: str, setting: Setting, updates: int, x: Tensor, judges: Judges) -> float:
+def validate(
+    name: str, setting: Setting, updates: int, x: Tensor, judges: Judges
+) -> dict[str, float]:
     """
-    Train one contender with one setting on the first digits of the training data, and return the
-    Fréchet distance of its samples to the others.
+    Train one contender with one setting on the first digits of the training data.
+
+    :return: the Fréchet distance of its samples to the other digits, and the median distance of
+        samples to the nearest training image over that of the others.
     """
     contender = trained(partial(TUNED[name], setting), VALIDATION_SEED, updates, x[:-VALIDATION])
     samples = torch.cat([contender.generate(1000).detach() for _ in range(4)])
-    real, drawn = (
-        embed(judges.features, images.reshape(-1, 28, 28)) for images in (x[-VALIDATION:], samples)
+    seen, others, drawn = (
+        images.reshape(-1, 28, 28) for images in (x[:-VALIDATION], x[-VALIDATION:], samples)
     )
-    return frechet_distance(real, drawn)
+    near, usual = (
+        float(copies(each, seen, others).distance.median()) for each in (drawn[:1000], others)
+    )
+    real, embedded = (embed(judges.features, each) for each in (others, drawn))
+    return {"frechet": frechet_distance(real, embedded), "nearest_training": near / usual}
 
 
 def choose(
@@ -577,8 +592,8 @@ def choose(
     }
     for name, length, setting in grid(updates):
         if (name, length, setting) not in done:
-            frechet = validate(name, setting, length, x, judges)
-            rows.append({"name": name, "updates": length, **asdict(setting), "frechet": frechet})
+            found = validate(name, setting, length, x, judges)
+            rows.append({"name": name, "updates": length, **asdict(setting), **found})
             keep()
 
 
