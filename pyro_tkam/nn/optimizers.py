@@ -59,10 +59,11 @@ def _listen() -> None:
 
 
 def _before_a_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Reset an optimizer's state of the old shapes, unless it has heard of the change."""
     for bank, heard in list(_RESHAPED.items()):
         if optimizer not in heard:
             heard.add(optimizer)
-            parameter = bank._parameters["coefficients"]
+            parameter = bank._parameters.get("coefficients")  # a user may have put a prior there
             if parameter is not None and _has_old_shape(optimizer, parameter):
                 forget_moments(optimizer, [parameter])
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroSample
 
 from pyro_tkam.nn import KAN, KANLayer
 
@@ -285,6 +287,19 @@ def test_only_moments_of_another_shape_are_forgotten():
         assert set(step(nets[1], optimizers[1]).values()) == {number + 1}
         for name, steps in step(nets[0], optimizers[0]).items():
             assert steps == number + (not name.endswith("coefficients")), name
+
+
+def test_a_refined_function_may_get_a_prior_before_the_next_step():
+    """Wrong version: the step of any optimizer fails, as the parameter is gone."""
+    net, other = KAN([1, 1]), torch.nn.Linear(1, 1)
+    net.update_grid(torch.rand(100, 1), grid_size=10)
+    layer = net.layers[0]
+    layer.coefficients = PyroSample(dist.Normal(torch.zeros(layer.coefficients.shape), 1.0))
+    optimizer = torch.optim.Adam(other.parameters())
+    other(torch.ones(1)).sum().backward()
+    before = other.bias.item()
+    optimizer.step()
+    assert other.bias.item() != before
 
 
 @pytest.mark.parametrize("grid_size", [1, 2])

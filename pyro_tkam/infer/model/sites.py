@@ -356,8 +356,8 @@ def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:
         except NotImplementedError as error:
             raise ValueError(
                 f"model must have priors that can be sampled, got {type(site['fn']).__name__} (an "
-                f"improper prior?) at {site['name']!r}; pass init_strategy=init_to_value(...), or "
-                "an objective a guide"
+                f"improper prior?) at {site['name']!r}; pass init_strategy=init_to_value(...) "
+                "to a kernel, or a guide to an objective"
             ) from error
 
     return initialize
