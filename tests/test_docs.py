@@ -111,65 +111,65 @@ def test_figures_in_the_prose_of_the_performance_page_are_those_of_committed_res
     )
 
 
-def test_what_the_performance_page_says_of_samples_and_samplers_is_in_committed_results():
+def test_what_the_performance_page_says_of_samples_is_in_committed_results():
     text = " ".join((DOCS / "performance.rst").read_text().split())
-    results = json.loads((DOCS / "results" / "quality.json").read_text())
-    runs = results["runs"]
-
-    def mean(name: str, updates: int = 2000, of: str = "frechet") -> float:
-        return statistics.mean(
-            run[of] for run in runs if (run["name"], run["updates"]) == (name, updates)
+    vae, long_vae = (
+        min(
+            (by_seed(name, updates) for name in ("vae", "vae, noise 0.5")),
+            key=statistics.mean,
         )
-
-    best, best_long = (
-        min(mean(name, each) for name in ("vae", "vae, noise 0.5")) for each in (2000, 8000)
+        for updates in (2000, 8000)
     )
-    assert (
-        f"{mean('amortized mixture') / best:.1f}"
-        == f"{mean('shared, 400 draws') / best:.1f}"
-        == "0.7"
-    )
+    guided, many = by_seed("amortized mixture"), by_seed("shared, 400 draws")
     assert (
         "After 2,000 updates, the mixture trained with a guide and the shared coupling with 400 "
-        "draws both have 0.7 of the VAE's distance." in text
+        f"draws have {ratio(guided, vae)} and {ratio(many, vae)} of the VAE's distance." in text
     )
-    ratio = mean("amortized mixture", 8000) / best_long
-    assert f"After 8,000 updates, the mixture has {ratio:.2f} of it." in text
-    vae, guided, refined, energy, decoded = (
-        chosen(name)
-        for name in (
-            "vae",
-            "amortized mixture",
-            "refined mixture",
-            "latent energy",
-            "vae, KAN decoder",
-        )
+    long = by_seed("amortized mixture", 8000)
+    assert f"After 8,000 updates, the mixture has {ratio(long, long_vae)} of it." in text
+    shared, mixture, deep = (
+        by_seed(f"{name}, 100 draws") for name in ("shared", "mixture", "deep")
     )
-    falling = mean(guided) / mean(vae)
-    assert f"that mixture then has {falling:.2f} of the VAE's distance" in text
-    assert mean(vae) / best < mean(guided) / mean("amortized mixture")
-    assert best < mean("shared, 100 draws") < mean("mixture, 100 draws") < mean("deep, 100 draws")
-    assert mean("Langevin mixture") > mean("latent energy")
-    assert mean(refined) < mean("Langevin mixture")
-    assert f"distance is {mean(refined) / mean(energy):.2f} times that of the latent energy" in text
-    drawing = results["generation_seconds"]
-    assert drawing["refined mixture, falling"] / drawing["latent energy, falling"] == pytest.approx(
-        1 / 8, rel=0.05
+    assert statistics.mean(vae) < statistics.mean(shared) < statistics.mean(mixture)
+    assert f"the same way (paired difference {paired(mixture, deep)}, two seeds)" in text
+    chains, energy = by_seed("Langevin mixture"), by_seed("latent energy")
+    assert f"behind the latent energy prior (paired difference {paired(chains, energy)})" in text
+    refined = by_seed(chosen("refined mixture"))
+    assert f"does better ({paired(refined, chains)}; " in text
+    energy = by_seed(chosen("latent energy"))
+    assert f"distance is {ratio(refined, energy)} times that of the latent energy" in text
+
+    tuned = by_seed(chosen("vae"))
+    falling = by_seed(chosen("amortized mixture"))
+    gains = [statistics.mean(a) / statistics.mean(b) for a, b in ((tuned, vae), (falling, guided))]
+    assert gains[0] < gains[1]
+    assert f"then has {ratio(falling, tuned)} of the VAE's distance; the two are not" in text
+    assert f"told apart (paired difference {paired(falling, tuned)})" in text
+    plain, decoded = (
+        by_seed(name)
+        for name in ("amortized mixture, perceptron", "refined mixture, perceptron, falling")
     )
+    assert statistics.mean(plain) > statistics.mean(vae)
+    assert f"has {ratio(decoded, tuned)} of the best VAE's distance" in text
+    assert f"(paired difference {paired(decoded, tuned)})" in text
+    distances = told(by_seed(chosen("vae, KAN decoder"))), told(tuned)
+    assert "distance is {}, where the perceptron's is {}".format(*distances) in text
+
+
+def test_what_the_performance_page_says_of_the_time_of_samples_is_in_committed_results():
+    text = " ".join((DOCS / "performance.rst").read_text().split())
+    drawing = json.loads((DOCS / "results" / "quality.json").read_text())["generation_seconds"]
+    chains = drawing["refined mixture, falling"] / drawing["latent energy, falling"]
+    assert chains == pytest.approx(1 / 8, rel=0.05)
     assert "it draws without chains, in an eighth of the time" in text
-    perceptron = mean("refined mixture, perceptron, falling") / mean(vae)
-    assert f"a refined mixture has {perceptron:.2f} of the best VAE's distance" in text
-    assert mean("amortized mixture, perceptron") > best
-    distances = f"{mean(decoded):.1f}, where the perceptron's is {mean(vae):.1f}"
-    assert f"as the decoder of a VAE its distance is {distances}" in text
-    timed = drawing["vae, noise 0.4, falling"]
-    slower = drawing["refined mixture, perceptron, falling"] / timed
+    vae = drawing["vae, noise 0.4, falling"]
+    slower = drawing["refined mixture, perceptron, falling"] / vae
     assert (
         f"takes {slower:.1f} times as long as with the VAE if the mixture uses the VAE's perceptron"
         in text
     )
     assert slower < 2
-    slowest = drawing["refined mixture, falling"] / timed
+    slowest = drawing["refined mixture, falling"] / vae
     assert f"It takes {slowest:.0f} times as long with the KAN" in text
 
 
@@ -249,53 +249,63 @@ def chosen(contender: str, updates: int = 2000) -> str:
     return quality.best(rows, contender, updates).name(contender)
 
 
+def by_seed(name: str, updates: int = 2000, of: str = "frechet") -> list[float]:
+    """Return a measure of a contender's samples for seeds 0, 1 and so on."""
+    runs = json.loads((DOCS / "results" / "quality.json").read_text())["runs"]
+    found = {
+        run["seed"]: run[of] for run in runs if (run["name"], run["updates"]) == (name, updates)
+    }
+    assert sorted(found) == list(range(len(found)))
+    assert len(found) >= 2
+    return [found[seed] for seed in range(len(found))]
+
+
+def told(each: list[float]) -> str:
+    """Write a mean and its standard error."""
+    return f"{statistics.mean(each):.2f} ± {statistics.stdev(each) / len(each) ** 0.5:.2f}"
+
+
+def ratio(ours: list[float], others: list[float]) -> str:
+    """Write a ratio of means and its standard error over the seeds of both."""
+    squares = [(statistics.stdev(v) / statistics.mean(v)) ** 2 / len(v) for v in (ours, others)]
+    value = statistics.mean(ours) / statistics.mean(others)
+    return f"{value:.2f} ± {value * sum(squares) ** 0.5:.2f}"
+
+
+def paired(ours: list[float], others: list[float]) -> str:
+    """Write the mean difference over the seeds of both, and its standard error."""
+    return told([a - b for a, b in zip(ours, others, strict=False)]).replace("-", "−")
+
+
 def test_what_the_performance_page_says_of_the_autoregressive_prior_is_in_committed_results():
     text = " ".join((DOCS / "performance.rst").read_text().split())
     readme = " ".join((DOCS.parent / "README.md").read_text().split())
-    runs = json.loads((DOCS / "results" / "quality.json").read_text())["runs"]
-
-    def values(name: str, updates: int = 2000, of: str = "frechet") -> list[float]:
-        found = {r["seed"]: r[of] for r in runs if (r["name"], r["updates"]) == (name, updates)}
-        assert set(found) == {0, 1, 2}
-        return [found[seed] for seed in range(3)]
-
-    def told(each: list[float], digits: int) -> str:
-        error = statistics.stdev(each) / len(each) ** 0.5
-        return f"{statistics.mean(each):.{digits}f} ± {error:.{digits}f}"
-
-    def beside(ours: str, other: str) -> str:
-        """Ratio of means, and its standard error over the seeds of both."""
-        both = [values(name) for name in (ours, other)]
-        squares = [(statistics.stdev(v) / statistics.mean(v)) ** 2 / len(v) for v in both]
-        ratio = statistics.mean(both[0]) / statistics.mean(both[1])
-        return f"{ratio:.2f} ± {ratio * sum(squares) ** 0.5:.2f}"
-
     others = {name for name in quality.TUNED if not name.startswith("autoregressive")}
     vaes = {chosen(name) for name in others if name.startswith("vae")}
-    ours = chosen("autoregressive, 81 blocks")
-    vae = min(vaes, key=lambda name: statistics.mean(values(name)))
-    flow = min(map(chosen, others), key=lambda name: statistics.mean(values(name)))
-    assert flow == chosen("flow prior, MAF")
-    assert f"has {beside(ours, vae)} of the best VAE's distance" in text
-    assert f"and {beside(ours, flow)} of that of the best flow prior" in text
-    assert f"is {beside(ours, vae)} times that of the best VAE" in readme
-    assert f"and {beside(ours, flow)} times that of the best flow prior" in readme
-    paired = [a - b for a, b in zip(values(ours), values(flow), strict=True)]
-    assert f"paired difference from that flow is {told(paired, 2)}" in text.replace("−", "-")
+    ours = by_seed(chosen("autoregressive, 81 blocks"))
+    vae = min(map(by_seed, vaes), key=statistics.mean)
+    flow = min((by_seed(chosen(name)) for name in others), key=statistics.mean)
+    assert flow == by_seed(chosen("flow prior, MAF"))
+    assert len(ours) == len(vae) == len(flow) == 3
+    assert f"has {ratio(ours, vae)} of the best VAE's distance" in text
+    assert f"and {ratio(ours, flow)} of that of the best flow prior" in text
+    assert f"is {ratio(ours, vae)} times that of the best VAE" in readme
+    assert f"and {ratio(ours, flow)} times that of the best flow prior" in readme
+    assert f"paired difference from that flow is {paired(ours, flow)}" in text
 
-    def near(name: str, updates: int) -> float:
+    def near(updates: int) -> float:
+        name = chosen("autoregressive, 81 blocks", updates)
         drawn, real = (
-            statistics.mean(values(name, updates, each))
+            statistics.mean(by_seed(name, updates, each))
             for each in ("nearest_training", "nearest_training_of_held_out")
         )
         return drawn / real
 
-    assert f"is {near(ours, 2000):.2f} times that of held-out digits" in text
-    longest = near(chosen("autoregressive, 81 blocks", 8000), 8000)
-    assert longest >= quality.NO_COPIES
-    assert f"{longest:.2f} times as far from the training images as held-out digits" in text
+    assert f"is {near(2000):.2f} times that of held-out digits" in text
+    assert near(8000) >= quality.NO_COPIES
+    assert f"{near(8000):.2f} times as far from the training images as held-out digits" in text
     long, long_vae = (
-        told(values(chosen(name, 8000), 8000), 2) for name in ("autoregressive, 81 blocks", "vae")
+        told(by_seed(chosen(name, 8000), 8000)) for name in ("autoregressive, 81 blocks", "vae")
     )
     assert (
         f"After 8,000 updates its distance is {long}, and that of the best VAE {long_vae}" in text
