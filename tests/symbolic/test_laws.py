@@ -1,4 +1,4 @@
-"""Laws with products of many inputs are found from data."""
+"""Laws are found from data."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ import pytest
 import sympy
 import torch
 
+from benchmarks.symbolic import FOUND, TASKS, ours
 from pyro_tkam.nn import KAN, fit, simplify
 from pyro_tkam.symbolic import find_formula
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("task", ["hello", "relativistic"])
+def test_the_first_example_and_the_addition_of_velocities_are_found(task, seed):
+    """By the recipes of the benchmark, on fresh points and as the law itself."""
+    found = ours(task, TASKS[task][task], seed)
+    assert found["same"], found["formula"]
+    assert found["relative_rmse"] < FOUND
 
 
 @pytest.mark.slow
