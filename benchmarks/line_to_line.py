@@ -6,7 +6,8 @@ A line continues a line: bits a character of a target line, with the line before
 The text and its held-out tenth are those of ``benchmarks/text.py``. Lines are windows of 128
 characters, and each is the target of the one before it, so that nothing is scored without a
 context. Bits are those of the importance-weighted bound with draws of the guide from both lines, an
-upper bound on average. A run that was stopped goes on from the files in ``--work``.
+upper bound on average. A run that was stopped goes on from the files in ``--work``. What else is in
+``--output`` is kept, so that it may be the file of ``benchmarks/seq2seq.py``.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from pyro_tkam.models import PairGuide, Seq2SeqTKAM
 from pyro_tkam.nn import ended_log_prob
 
 LENGTH, WIDTH, PARTICLES = 128, 160, 8
-BUDGET = Budget(updates=1500, batch=24)
+BUDGET = Budget(updates=2000, before=1600, batch=24, rate=3e-3)
 
 
 def lines(text: Text, symbols: Tensor, stride: int) -> Pairs:
@@ -67,8 +68,9 @@ def main() -> None:
     cut = len(text.symbols) * 9 // 10
     train, test = lines(text, text.symbols[:cut], 16), lines(text, text.symbols[cut:], LENGTH)
     test = test.rows(torch.arange(40 if options.short else len(test)))
-    budget = Budget(updates=3, batch=8) if options.short else BUDGET
-    results = {"runs": [], **earlier(options.output)}
+    budget = Budget(updates=3, before=2, batch=8) if options.short else BUDGET
+    every = earlier(options.output)
+    results = every.setdefault("lines", {"runs": []})
     results |= {"environment": environment(), "lines": len(test), "settings": vars(budget)}
     for seed in range(1 if options.short else options.seeds):
         if seed in {run["seed"] for run in results["runs"]}:
@@ -78,7 +80,7 @@ def main() -> None:
         pyro.set_rng_seed(seed)
         found = {"bits": bits(model, guide, test), "latent": latents_share(model, guide, test)}
         results["runs"].append({"seed": seed, **spent, **found})
-        report(results, options.output)
+        report(every, options.output)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.graphones import CHUNKS, Alignment, JointNGram
-from benchmarks.seq2seq import Words, as_tuple, edits, recall
+from benchmarks.seq2seq import Budget, Words, as_tuple, compared, edits, matches, recall
 from pyro_tkam.datasets import Pairs, text_pairs
 
 
@@ -86,7 +86,25 @@ def test_variants_are_gathered_and_found() -> None:
     words = Words.of(Pairs(pairs, targets, torch.tensor([0, 0, 1]), None, None))
     assert sorted(map(sorted, words.variants)) == [[(4,), (4, 5)], [(6,)]]
     draws = torch.tensor([[[4, 0], [6, 0]], [[4, 0], [7, 0]]])
-    assert recall(draws, [{(4,), (4, 5)}, {(6,)}]).tolist() == [0.5, 1.0]
+    variants = [{(4,), (4, 5)}, {(6,)}]
+    assert recall(draws, variants).tolist() == [0.5, 1.0]
+    assert matches(draws, variants).tolist() == [1.0, 0.5]
+
+
+def test_draws_of_two_networks_are_compared_word_by_word() -> None:
+    draws = torch.tensor([[[4, 0], [6, 0]], [[4, 0], [7, 0]]])
+    other = torch.tensor([[[4, 0], [6, 0]], [[4, 5], [6, 0]]])
+    found = compared({"one": draws, "other": other}, [{(4,), (4, 5)}, {(6,)}])
+    assert found["different"] == {"one": 1.5, "other": 1.5}
+    expected = {"one": 0.75, "other": 1.0, "difference": -0.25, "difference_error": 0.25}
+    assert found["matches"] == pytest.approx(expected)
+    assert found["recall"] == pytest.approx(expected)
+
+
+def test_a_budget_is_divided_into_updates_before_and_with_the_latent() -> None:
+    before, after = Budget(updates=10, before=7, rate=0.4).parts()
+    assert (before.updates, before.rate) == (7, 0.4)
+    assert (after.updates, after.rate) == (3, 0.2)
 
 
 def test_the_committed_baseline_is_not_broken_and_the_how_to_cites_it() -> None:
