@@ -340,6 +340,7 @@ def measured(
         )
     best = beam_search(plain.target_decoder, rest.unsqueeze(1), encoded, DRAWS).tokens
     drawn = {
+        "latent_spread": model.respond(chosen, guide, num=DRAWS, num_beams=1, spread=True),
         "latent_drawn": model.respond(chosen, guide, num=DRAWS, num_beams=1),
         "latent_and_symbols_drawn": model.respond(chosen, guide, num=DRAWS),
         "without_latent_symbols_drawn": sampled,

@@ -10,9 +10,9 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Normal, constraints
 
-from pyro_tkam._checks import function, instance
+from pyro_tkam._checks import flag, function, instance
 from pyro_tkam._threads import PYRO, in_turn
 from pyro_tkam.models._draws import undone_by_errors
 from pyro_tkam.models._names import tell_of_other_parameters
@@ -23,6 +23,7 @@ from pyro_tkam.nn.attention import Encoded
 from pyro_tkam.nn.ended import Beams, beam_search, ended_log_prob, sample_ended
 from pyro_tkam.ops._arguments import dense, shape
 from pyro_tkam.ops._points import expanded_shape
+from pyro_tkam.ops.spread import spread_normals
 from pyro_tkam.ops.symbols import check_symbols, padded, until_end
 
 if TYPE_CHECKING:
@@ -223,7 +224,13 @@ class Seq2SeqTKAM(PyroModule):
     @torch.no_grad()
     @undone_by_errors()
     def respond(
-        self, source: Tensor, guide: PairGuide, *, num: int = 1, num_beams: int | None = None
+        self,
+        source: Tensor,
+        guide: PairGuide,
+        *,
+        num: int = 1,
+        num_beams: int | None = None,
+        spread: bool = False,
     ) -> Tensor:
         """
         Draw targets in one pass: ``z ~ q(z | source)``, then decode.
@@ -233,10 +240,14 @@ class Seq2SeqTKAM(PyroModule):
         :param num: number of targets for each source.
         :param num_beams: None draws the symbols, too; otherwise only the latent is drawn, and a
             search with this many beams finds its most probable target.
+        :param spread: whether the latents of one source lie apart: each is a draw of ``q(z |
+            source)``, and together they have its mean, so that a few targets are less often alike.
+            The draws are then not independent; see :func:`~pyro_tkam.ops.spread.spread_normals`.
         :return: integers of shape ``(num, batch, max_target)``.
         """
         check_sizes(None, num, "num")
-        z, encoded = self._latents(source, guide, num)
+        flag("spread", spread)
+        z, encoded = self._latents(source, guide, num, spread)
         if num_beams is None:
             return sample_ended(self.target_decoder, z, encoded)
         several = Encoded(
@@ -266,7 +277,9 @@ class Seq2SeqTKAM(PyroModule):
         z, encoded = self._latents(source, guide, num_draws)
         return beam_search(self.target_decoder, z.movedim(0, -2), encoded, num_beams)
 
-    def _latents(self, source: Tensor, guide: PairGuide, num: int) -> tuple[Tensor, Encoded]:
+    def _latents(
+        self, source: Tensor, guide: PairGuide, num: int, spread: bool = False
+    ) -> tuple[Tensor, Encoded]:
         if not hasattr(guide, "posterior"):
             raise TypeError(f"guide must be a PairGuide, got {type(guide).__name__}")
         dense("source", source)
@@ -274,7 +287,12 @@ class Seq2SeqTKAM(PyroModule):
         checked_sequences("source", source, self.source_decoder)
         with poutine.block():
             encoded = self.encoder(source)
-            return guide.posterior(encoded).sample((num,)), encoded
+            fn = guide.posterior(encoded)
+            if not spread:
+                return fn.sample((num,)), encoded
+            gaussian = getattr(fn, "base_dist", fn)
+            instance("guide's posterior", gaussian, Normal, "Gaussian with spread=True")
+            return gaussian.loc + gaussian.scale * spread_normals(num, gaussian.loc), encoded
 
 
 def checked_sequences(

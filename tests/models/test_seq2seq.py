@@ -249,6 +249,44 @@ def test_the_latent_carries_a_choice_and_one_pass_makes_it() -> None:
     assert float(best.log_prob[0, :2].logsumexp(0).exp()) > 0.9
 
 
+def test_targets_of_latents_that_lie_apart_are_drawn_alike_one_by_one() -> None:
+    """
+    Each target has the law of an independent one: counts of all targets within five standard
+    errors. Two at a time they differ more often than independent ones.
+    """
+    model, guide = small()
+    with torch.no_grad():
+        guide.alone[-1].bias.zero_()  # a standard normal posterior
+        model.target_decoder.add.weight.mul_(20)  # the latent decides
+    source = SOURCES[:1].expand(4000, -1)
+    pyro.set_rng_seed(0)
+    alone, apart = (
+        model.respond(source, guide, num=2, num_beams=1, spread=spread) for spread in (False, True)
+    )
+    codes, counts = torch.cat([alone, apart]).flatten(0, 1).unique(dim=0, return_counts=True)
+    assert len(codes) > 1
+    for draw in (*alone, *apart):
+        found = (draw.unsqueeze(1) == codes).all(-1).double().mean(0)
+        wanted = counts / counts.sum()
+        assert bool(((found - wanted).abs() < 5 * (wanted / len(draw)).sqrt()).all())
+    differ = [float((pair[0] != pair[1]).any(-1).double().mean()) for pair in (alone, apart)]
+    assert differ[1] > differ[0] + 0.05
+
+
+def test_latents_lie_apart_only_under_a_gaussian() -> None:
+    model, guide = small()
+
+    class Uniform:
+        def posterior(self, encoded):
+            return torch.distributions.Uniform(torch.zeros(3, 2), 1.0)
+
+    with pytest.raises(TypeError, match="posterior must be Gaussian with spread=True, got"):
+        model.respond(SOURCES, Uniform(), num=2, spread=True)
+    with pytest.raises(TypeError, match="spread must be"):
+        model.respond(SOURCES, guide, num=2, spread=1)
+    assert model.respond(SOURCES, guide, spread=True).shape == (1, 3, 2)
+
+
 def test_draws_and_searches_have_their_shapes() -> None:
     model, guide = small()
     source, target = model.generate(5)
