@@ -25,7 +25,7 @@ from pyro_tkam.models import PairGuide, Seq2SeqTKAM
 from pyro_tkam.nn import ended_log_prob
 
 LENGTH, WIDTH, PARTICLES = 128, 160, 8
-BUDGET = Budget(updates=2000, before=1600, batch=24, rate=3e-3)
+BUDGET = Budget(updates=1750, before=1400, batch=24, rate=3e-3)
 
 
 def lines(text: Text, symbols: Tensor, stride: int) -> Pairs:
