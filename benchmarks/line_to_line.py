@@ -25,6 +25,7 @@ from pyro_tkam.models import PairGuide, Seq2SeqTKAM
 from pyro_tkam.nn import ended_log_prob
 
 LENGTH, WIDTH, PARTICLES = 128, 160, 8
+STRENGTH = 0.1  # of the latent at first: a strong one throws the trained decoder off
 BUDGET = Budget(updates=1750, before=1400, batch=24, rate=3e-3)
 
 
@@ -76,7 +77,7 @@ def main() -> None:
         if seed in {run["seed"] for run in results["runs"]}:
             continue
         path = None if options.work is None else options.work / f"lines-{seed}.pt"
-        model, guide, spent = with_latent(train, budget, seed, path, width=WIDTH)
+        model, guide, spent = with_latent(train, budget, seed, path, WIDTH, STRENGTH)
         pyro.set_rng_seed(seed)
         found = {"bits": bits(model, guide, test), "latent": latents_share(model, guide, test)}
         results["runs"].append({"seed": seed, **spent, **found})

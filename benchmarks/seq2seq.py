@@ -158,15 +158,28 @@ def make_model(pairs: Pairs, width: int) -> Seq2SeqTKAM:
 
 
 def with_latent(
-    pairs: Pairs, budget: Budget, seed: int, path: Path | None, width: int = 128
+    pairs: Pairs,
+    budget: Budget,
+    seed: int,
+    path: Path | None,
+    width: int = 128,
+    strength: float = 1.0,
 ) -> tuple[Seq2SeqTKAM, PairGuide, dict[str, float]]:
-    """Train encoder and decoder, then the whole model and its guide."""
+    """
+    Train encoder and decoder, then the whole model and its guide.
+
+    :param strength: multiplies the decoder's weights of the latent, which the first part does not
+        train, before the second.
+    """
     pyro.set_rng_seed(seed)
     model = make_model(pairs, width)
     guide = PairGuide(model)
     before, after = budget.parts()
     first = None if path is None else path.with_name(f"before-{path.name}")
     spent = fit_at_zero(model, pairs, before, seed, first)
+    with torch.no_grad():
+        for layer in (model.target_decoder.slots, model.target_decoder.add):
+            layer.weight.mul_(strength)
     objective = PairELBO(FREE_NATS, UNKNOWN_SHARE)(model, guide)
     further = fit(
         objective, lambda s, t: objective(s, t) / s.shape[0], pairs, after, seed + SEEDS, path
