@@ -179,7 +179,8 @@ def with_latent(
     spent = fit_at_zero(model, pairs, before, seed, first)
     with torch.no_grad():
         for layer in (model.target_decoder.slots, model.target_decoder.add):
-            layer.weight.mul_(strength)
+            if layer is not None:
+                layer.weight.mul_(strength)
     objective = PairELBO(FREE_NATS, UNKNOWN_SHARE)(model, guide)
     further = fit(
         objective, lambda s, t: objective(s, t) / s.shape[0], pairs, after, seed + SEEDS, path
