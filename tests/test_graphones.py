@@ -169,3 +169,18 @@ def test_the_committed_figures_of_words_keep_their_bounds_and_the_how_to_cites_t
     assert float(gaps.mean()) < -2 * float(gaps.std()) / len(gaps) ** 0.5, "so says the how-to"
     gaps = drawn["matches", "difference"]
     assert float(gaps.mean()) > 2 * float(gaps.std()) / len(gaps) ** 0.5, "so says the how-to"
+
+
+def test_the_committed_figures_of_lines_keep_their_bounds_and_the_how_to_cites_them() -> None:
+    runs = json.loads((DOCS / "results" / "seq2seq.json").read_text())["lines"]["runs"]
+    alone = json.loads((DOCS / "results" / "text.json").read_text())["runs"]
+    assert [run["seed"] for run in runs] == [0, 1, 2]
+    bits, bits_alone = over_runs(runs, "bits"), over_runs(alone, "bits")
+    information = over_runs(runs, "latent", "information_with_pair")
+    others = over_runs(runs, "latent", "loss_with_others")
+    assert float(bits.mean()) <= float(bits_alone.mean())
+    assert bool((information > 1).all())
+    text = told()
+    for each in (bits, bits_alone):
+        assert f"needs {each.mean():.3f} ± {each.std() / len(each) ** 0.5:.3f}" in text
+    assert f"{information.mean():.1f} nats, and lines are scored {others.mean():.1f} nats" in text
