@@ -10,7 +10,7 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor
-from torch.distributions import Normal, constraints
+from torch.distributions import Independent, Normal, constraints
 
 from pyro_tkam._checks import flag, function, instance
 from pyro_tkam._threads import PYRO, in_turn
@@ -244,6 +244,9 @@ class Seq2SeqTKAM(PyroModule):
             source)``, and together they have its mean, so that a few targets are less often alike.
             The draws are then not independent; see :func:`~pyro_tkam.ops.spread.spread_normals`.
         :return: integers of shape ``(num, batch, max_target)``.
+        :raises TypeError: for a guide without ``posterior``, sources that are not integers, and
+            ``spread`` with a posterior that is not Gaussian.
+        :raises ValueError: for fewer than one target or beam, and sources that do not fit.
         """
         check_sizes(None, num, "num")
         flag("spread", spread)
@@ -290,7 +293,7 @@ class Seq2SeqTKAM(PyroModule):
             fn = guide.posterior(encoded)
             if not spread:
                 return fn.sample((num,)), encoded
-            gaussian = getattr(fn, "base_dist", fn)
+            gaussian = fn.base_dist if isinstance(fn, Independent) else fn
             instance("guide's posterior", gaussian, Normal, "Gaussian with spread=True")
             return gaussian.loc + gaussian.scale * spread_normals(num, gaussian.loc), encoded
 

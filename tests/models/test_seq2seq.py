@@ -273,15 +273,26 @@ def test_targets_of_latents_that_lie_apart_are_drawn_alike_one_by_one() -> None:
     assert differ[1] > differ[0] + 0.02
 
 
-def test_latents_lie_apart_only_under_a_gaussian() -> None:
-    model, guide = small()
+@pytest.mark.parametrize(
+    "posterior",
+    [
+        torch.distributions.Uniform(torch.zeros(3, 2), 1.0),
+        torch.distributions.LogNormal(torch.zeros(3, 2), 1.0),  # its base is Gaussian
+    ],
+)
+def test_latents_lie_apart_only_under_a_gaussian(posterior) -> None:
+    model, _ = small()
 
-    class Uniform:
+    class Guide:
         def posterior(self, encoded):
-            return torch.distributions.Uniform(torch.zeros(3, 2), 1.0)
+            return posterior
 
     with pytest.raises(TypeError, match="posterior must be Gaussian with spread=True, got"):
-        model.respond(SOURCES, Uniform(), num=2, spread=True)
+        model.respond(SOURCES, Guide(), num=2, spread=True)
+
+
+def test_whether_latents_lie_apart_is_true_or_false() -> None:
+    model, guide = small()
     with pytest.raises(TypeError, match="spread must be"):
         model.respond(SOURCES, guide, num=2, spread=1)
     assert model.respond(SOURCES, guide, spread=True).shape == (1, 3, 2)
