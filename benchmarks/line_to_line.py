@@ -18,7 +18,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from benchmarks.seq2seq import Budget, latents_share, report, with_latent
+from benchmarks.seq2seq import FREE_NATS, Budget, latents_share, report, with_latent
 from benchmarks.timing import earlier, environment
 from pyro_tkam.datasets import Alphabet, Pairs, Text, king_james
 from pyro_tkam.models import PairGuide, Seq2SeqTKAM
@@ -72,7 +72,8 @@ def main() -> None:
     budget = Budget(updates=3, before=2, batch=8) if options.short else BUDGET
     every = earlier(options.output)
     results = every.setdefault("lines", {"runs": []})
-    results |= {"environment": environment(), "lines": len(test), "settings": vars(budget)}
+    settings = {**vars(budget), "width": WIDTH, "strength": STRENGTH, "free_nats": FREE_NATS}
+    results |= {"environment": environment(), "lines": len(test), "settings": settings}
     for seed in range(1 if options.short else options.seeds):
         if seed in {run["seed"] for run in results["runs"]}:
             continue

@@ -126,6 +126,11 @@ def percent(values: Tensor) -> str:
     return f"{100 * values.mean():.1f} ± {100 * error:.1f} %"
 
 
+def nats(values: Tensor) -> str:
+    """Return a mean over runs in nats, with its standard error."""
+    return f"{values.mean():.2f} ± {values.std() / len(values) ** 0.5:.2f} nats"
+
+
 def told() -> str:
     """Return the text of the how-to, in one line."""
     return " ".join((DOCS / "howto.rst").read_text().split())
@@ -155,8 +160,7 @@ def test_the_committed_figures_of_words_keep_their_bounds_and_the_how_to_cites_t
         f"5-gram gets {100 * baseline['phoneme_error']:.1f} % of the phonemes of "
         f"{baseline['words']:,} held-out words wrong",
         f"The first gets {percent(error)} of the phonemes wrong, and the second {percent(plain)}",
-        f"carries {information.mean():.1f} nats about a pair, and targets are scored "
-        f"{others.mean():.1f} nats worse",
+        f"carries {nats(information)} about a pair, and targets are scored {nats(others)} worse",
         f"match a variant in {percent(drawn['matches', 'latent_spread'])} of cases",
         f"without a latent in {percent(drawn['matches', 'without_latent_symbols_drawn'])}",
         f"{percent(drawn['recall', 'latent_spread'])} against "
@@ -165,6 +169,8 @@ def test_the_committed_figures_of_words_keep_their_bounds_and_the_how_to_cites_t
         f"without the latent finds {percent(beams)}",
     ):
         assert phrase in text, phrase
+    gaps = error - plain
+    assert float(gaps.mean()) > 2 * float(gaps.std()) / len(gaps) ** 0.5, "so say the limits"
     gaps = drawn["recall", "difference"]
     assert float(gaps.mean()) < -2 * float(gaps.std()) / len(gaps) ** 0.5, "so says the how-to"
     gaps = drawn["matches", "difference"]
@@ -183,4 +189,4 @@ def test_the_committed_figures_of_lines_keep_their_bounds_and_the_how_to_cites_t
     text = told()
     for each in (bits, bits_alone):
         assert f"needs {each.mean():.3f} ± {each.std() / len(each) ** 0.5:.3f}" in text
-    assert f"{information.mean():.1f} nats, and lines are scored {others.mean():.1f} nats" in text
+    assert f"carries {nats(information)}, and lines are scored {nats(others)} worse" in text
