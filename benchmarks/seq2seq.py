@@ -6,9 +6,9 @@ aligned joint 5-gram.
 
 The dictionary is that of Carnegie Mellon University, without stress, split by word: no variant of a
 test word is in training. An error rate counts the edits to the nearest variant. Both networks make
-as many updates. The one with a latent makes most of them at a latent of zero, in half the time. A
-run that was stopped goes on from the files in ``--work``, and what is in ``--output`` is not run
-again. Without ``--data``, words are made up, to try the code.
+as many updates. The one with a latent makes most of them at a latent of zero, where an update costs
+less. A run that was stopped goes on from the files in ``--work``, and what is in ``--output`` is
+not run again. Without ``--data``, words are made up, to try the code.
 """
 
 import argparse

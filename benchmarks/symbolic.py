@@ -11,8 +11,9 @@ error on 1000 fresh points is below 1e-8 of the law's standard deviation; ``same
 is the law after simplification. Each task has one recipe for all its laws and seeds. A file given
 by ``--output`` is written after each run, and runs that it holds are not repeated.
 
-``--peer`` takes pykan's ``auto_symbolic`` on one network of five hidden nodes, where pykan is
-installed. Its last fit ends earlier, so its formulas count as found below 1e-4.
+``--peer`` takes pykan's ``auto_symbolic`` on one network of five hidden nodes (of one in
+``relativistic``), where pykan is installed. Its last fit ends earlier, so its formulas count as
+found below 1e-4.
 """
 
 import argparse
