@@ -621,6 +621,48 @@ def _convolutional(results: Any) -> Iterable[Row]:
                 )
 
 
+def _fashion(results: Any) -> Iterable[Row]:
+    yield (
+        "model",
+        "seeds",
+        "Fréchet",
+        "nearest training image, over held-out articles'",
+        "processor s per update",
+    )
+    for (name,), runs in _grouped(results["runs"], "name"):
+        near = [run["nearest_training"] / run["nearest_training_of_held_out"] for run in runs]
+        yield (
+            name,
+            len(runs),
+            with_error([run["frechet_to_held_out_extrapolated"] for run in runs]),
+            with_error(near),
+            f"{mean(run['cpu_seconds_per_update'] for run in runs):.2g}",
+        )
+
+
+def _told_apart(difference: Any, digits: int) -> str:
+    """Return a difference with its error, and whether two errors tell it from nothing."""
+    size, error = difference["mean"], difference["standard_error"]
+    told = "" if abs(size) > 2 * error else " (not told apart)"
+    return f"{size:+.{digits}f} ± {error:.{digits}f}{told}"
+
+
+def _variants(results: Any) -> Iterable[Row]:
+    yield "model", "Fréchet", "reconstruction", "log evidence, nats", "variance ratio"
+    for (name,), runs in _grouped(results["runs"], "name"):
+        shown = {"frechet": 2, "reconstruction_error": 4, "log_evidence": 2, "variance_ratio": 3}
+        apart = results["differences"].get(name)
+        yield (
+            name,
+            *(
+                _told_apart(apart[figure], digits)
+                if apart
+                else with_error([run[figure] for run in runs], digits)
+                for figure, digits in shown.items()
+            ),
+        )
+
+
 def _versions(results: Any) -> Iterable[Row]:
     yield "environment", "versions", "tests that passed", "that failed"
     for row in results["environments"]:
@@ -635,6 +677,8 @@ def _versions(results: Any) -> Iterable[Row]:
 #: tables by name: the file they are rendered from, and how
 TABLES = {
     "convolutional": ("convolutional", _convolutional),
+    "fashion": ("fashion", _fashion),
+    "variants": ("variants", _variants),
     "versions": ("versions", _versions),
     "training_step": ("training_step", _training_step),
     "symbolic": ("symbolic", _symbolic),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from docutils import nodes
-from reproduction_tables import OURS, PUBLISHED, rendered
+from reproduction_tables import PUBLISHED, TABLES, rendered
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -15,9 +15,10 @@ class ReproductionTable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the table's nodes."""
-        self.env.note_dependency(str(OURS))
-        self.env.note_dependency(str(PUBLISHED))
-        return self.parse_text_to_nodes(rendered(self.arguments[0]))
+        text = rendered(self.arguments[0])
+        for path in (*TABLES[self.arguments[0]][0], PUBLISHED):
+            self.env.note_dependency(str(path))
+        return self.parse_text_to_nodes(text)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pyro_tkam.paper.findings import Comparison, Finding, findings
 
 RESULTS = Path(__file__).parent / "results"
 OURS = sorted(RESULTS.glob("reproduction-seed-*.json"))
+PAPER = sorted(RESULTS.glob("paper-seed-*.json"))
 PUBLISHED = RESULTS / "published.json"
 
 VERDICTS = {True: "holds here too", False: "**does not hold here**", None: "undecided"}
@@ -46,7 +47,8 @@ def over_seeds(runs: Sequence[Results]) -> Results:
     """
     Return the means of runs that differ in their seed; what is true has to be true of each.
 
-    The least and the greatest Fréchet distance go beside its mean.
+    The least and the greatest Fréchet distance go beside its mean, and the number of runs beside
+    them.
 
     :param runs: results of all experiments, one mapping for each seed.
 
@@ -54,12 +56,14 @@ def over_seeds(runs: Sequence[Results]) -> Results:
     >>> over_seeds([run, {"digits-flat-rbf": {"measured": {"frechet": 2.0,
     ...     "evidence_reliable": False}}}])
     {'digits-flat-rbf': {'measured': {'frechet': 1.5, 'evidence_reliable': False,
-     'frechet_range': (1.0, 2.0)}}}
+     'frechet_range': (1.0, 2.0)}, 'runs': 2}}
     """
-    means: dict[str, dict[str, Any]] = _mean(runs)
-    for name, mean in means.items():
-        distances = [run[name]["measured"]["frechet"] for run in runs]
-        mean["measured"]["frechet_range"] = min(distances), max(distances)
+    means: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for run in runs for name in run):
+        own = [run[name] for run in runs if name in run]
+        distances = [each["measured"]["frechet"] for each in own]
+        means[name] = {**_mean(own), "runs": len(own)}
+        means[name]["measured"]["frechet_range"] = min(distances), max(distances)
     return means
 
 
@@ -102,6 +106,7 @@ def quality_table(prefix: str, ours: Results) -> str:
     """
     header = [
         "experiment",
+        "seeds",
         "Fréchet (all seeds)",
         "kernel",
         "variance ratio",
@@ -111,15 +116,17 @@ def quality_table(prefix: str, ours: Results) -> str:
     ]
     return grid(
         header,
-        [_quality(name, result["measured"]) for name, result in _named(prefix, ours).items()],
+        [_quality(name, result) for name, result in _named(prefix, ours).items()],
     )
 
 
-def _quality(name: str, measured: Mapping[str, Any]) -> list[str]:
+def _quality(name: str, result: Mapping[str, Any]) -> list[str]:
+    measured = result["measured"]
     low, high = measured["frechet_range"]
     trust = "" if measured["evidence_reliable"] else " (not reliable)"
     return [
         f"``{name}``",
+        str(result["runs"]),
         f"{measured['frechet']:.2f} ({low:.2f} to {high:.2f})",
         number(measured["kernel"]),
         number(measured["variance_ratio"]),
@@ -190,8 +197,7 @@ def data_line(prefix: str, ours: Results) -> str:
         f"Settings: {settings['training']} images to train on, {settings['held_out']} held out, "
         f"{settings['updates']} updates of {settings['batch_size']} images, "
         f"{settings['model']['latent_dim']} latents, noise scale "
-        f"{settings['model']['noise_scale']}; "
-        f"means over {len(OURS)} seeds. "
+        f"{settings['model']['noise_scale']}; means over seeds. "
         "Training images beside held-out ones: Fréchet distance "
         f"{measured['frechet_of_data']:.2f}, "
         f"kernel {number(measured['kernel_of_data'])}, unpaired error "
@@ -229,7 +235,8 @@ def verdict(found: Finding) -> str:
     if not found.comparisons:
         return "not run"
     holding = sum(each.holds is True for each in found.comparisons)
-    return f"{VERDICTS[found.holds]} ({holding} of {len(found.comparisons)})"
+    rest = "" if found.complete else f" of {len(found.claim.cases)}, the rest not run"
+    return f"{VERDICTS[found.holds]} ({holding} of {len(found.comparisons)}{rest})"
 
 
 def _compared(comparison: Comparison) -> str:
@@ -283,12 +290,17 @@ def _experiments(prefix: str, runs: Sequence[Results]) -> str:
     return experiments_table(prefix, over_seeds(runs), published)
 
 
-TABLES: dict[str, Callable[[Sequence[Results]], str]] = {
-    "findings": findings_table,
-    **{
-        prefix: partial(_experiments, prefix)
-        for prefix in ("digits", "fashion", "darcy", "patches", "svhn", "cifar10")
-    },
+#: tables by name: the files that they are rendered from, and how
+TABLES: dict[str, tuple[Sequence[Path], Callable[[Sequence[Results]], str]]] = {
+    "findings": (OURS, findings_table),
+    "paper_findings": (PAPER, findings_table),
+    "digits": (OURS, partial(_experiments, "digits")),
+    "paper_digits": (PAPER, partial(_experiments, "digits")),
+    "fashion": (PAPER, partial(_experiments, "fashion")),
+    "darcy": (OURS, partial(_experiments, "darcy")),
+    "patches": (OURS, partial(_experiments, "patches")),
+    "svhn": (OURS, partial(_experiments, "svhn")),
+    "cifar10": (OURS, partial(_experiments, "cifar10")),
 }
 
 
@@ -301,4 +313,5 @@ def rendered(name: str) -> str:
     """
     if name not in TABLES:
         raise ValueError(f"reproduction must be one of {sorted(TABLES)}, got {name!r}")
-    return TABLES[name]([json.loads(path.read_text()) for path in OURS])
+    files, table = TABLES[name]
+    return table([json.loads(path.read_text()) for path in files])

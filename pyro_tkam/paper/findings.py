@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from statistics import fmean, stdev
 from typing import Any
 
@@ -74,14 +73,14 @@ class Claim:
     :param section: the paper's section.
     :param text: what the paper says.
     :param measure: which figure must be below which.
-    :param rows: names of the experiments that the claim is about.
-    :param compare: takes the figures to compare from the results.
+    :param cases: what it is claimed of, such as each basis.
+    :param compare: takes the figures to compare from the results, for the cases that were run.
     """
 
     section: str
     text: str
     measure: str
-    rows: tuple[str, ...]
+    cases: tuple[str, ...]
     compare: Callable[[Results], Iterator[Pair]]
 
 
@@ -91,7 +90,7 @@ class Finding:
     A claim, and what our runs say about it.
 
     :param claim: the claim.
-    :param comparisons: figures of our runs; empty if some runs are missing.
+    :param comparisons: figures of our runs, for the cases that every seed has.
     """
 
     claim: Claim
@@ -101,12 +100,17 @@ class Finding:
     def holds(self) -> bool | None:
         """
         Whether all comparisons agree with the claim: False if one contradicts it, None if one finds
-        no difference or none was made.
+        no difference or was not made.
         """
         found = [each.holds for each in self.comparisons]
         if False in found:
             return False
-        return None if None in found or not found else True
+        return None if None in found or not self.complete else True
+
+    @property
+    def complete(self) -> bool:
+        """Whether every case was compared."""
+        return len(self.comparisons) == len(self.claim.cases)
 
 
 def findings(runs: Sequence[Results]) -> list[Finding]:
@@ -143,10 +147,9 @@ def check_results(name: str, results: Any) -> None:
 
 
 def _compared(claim: Claim, runs: Sequence[Results]) -> tuple[Comparison, ...]:
-    """Return the comparisons of a claim; none if a seed lacks a run."""
-    if not all(_made(results).issuperset(claim.rows) for results in runs):
-        return ()
-    by_seed = [list(claim.compare(results)) for results in runs]
+    """Return the comparisons of a claim, for the cases that every seed has run."""
+    names = set.intersection(*map(_made, runs)) if runs else set()
+    by_seed = [list(claim.compare({name: run[name] for name in names})) for run in runs]
     return tuple(
         Comparison(
             pairs[0][0], tuple(low for _, low, _ in pairs), tuple(high for _, _, high in pairs)
@@ -172,8 +175,15 @@ _TRAININGS = ("mle", "se")
 _PRIORS = ("mixture", "deep")
 
 
-def _rows(prefix: str, *parts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple("-".join((prefix, *each)) for each in product(*parts))
+def _figures(results: Results, rows: Sequence[str], name: str) -> list[float] | None:
+    """Return a figure of each row, or None if one was not run."""
+    if not results.keys() >= set(rows):
+        return None
+    return [_figure(results, row, name) for row in rows]
+
+
+def _of_references(results: Results, data: str, basis: str, name: str) -> list[float] | None:
+    return _figures(results, [f"{data}-{each}-{basis}" for each in _REFERENCES], name)
 
 
 def _against_others(
@@ -183,23 +193,17 @@ def _against_others(
 
     def compare(results: Results) -> Iterator[Pair]:
         for basis in _BASES:
-            others = [
-                _figure(results, f"{data}-{each}-{basis}", name)
-                for each in _REFERENCES
-                if each != reference
-            ]
-            own = _figure(results, f"{data}-{reference}-{basis}", name)
-            yield basis, own, factor * min(others)
+            if found := _of_references(results, data, basis, name):
+                own = found.pop(_REFERENCES.index(reference))
+                yield basis, own, factor * min(found)
 
     return compare
 
 
 def _references_are_alike(results: Results) -> Iterator[Pair]:
     for basis in _BASES:
-        distances = [
-            _figure(results, f"darcy-{reference}-{basis}", "frechet") for reference in _REFERENCES
-        ]
-        yield basis, max(distances), 2 * min(distances)
+        if distances := _of_references(results, "darcy", basis, "frechet"):
+            yield basis, max(distances), 2 * min(distances)
 
 
 def _pairs(
@@ -211,8 +215,9 @@ def _pairs(
 
     def compare(results: Results) -> Iterator[Pair]:
         for each in others:
-            smaller, larger = (_figure(results, row.format(each), name) for row in (low, high))
-            yield each, smaller, larger
+            if found := _figures(results, [low.format(each), high.format(each)], name):
+                smaller, larger = found
+                yield each, smaller, larger
 
     return compare
 
@@ -222,7 +227,7 @@ def _lognormal_collapses(data: str, images: str) -> Claim:
         "4.1",
         f"Lognormal references collapse: samples are an average of all {images}.",
         "variance ratio of lognormal below half the least of the other references, for both bases",
-        _rows(data, _REFERENCES, _BASES),
+        _BASES,
         _against_others(data, "lognormal", "variance_ratio", 0.5),
     )
 
@@ -232,13 +237,10 @@ def _sharpest(data: str, reference: str, images: str) -> Claim:
         "4.1",
         f"{reference.capitalize()} references give the sharpest {images}.",
         f"Fréchet distance of {reference} below the least of the other references, for both bases",
-        _rows(data, _REFERENCES, _BASES),
+        _BASES,
         _against_others(data, reference, "frechet", 1.0),
     )
 
-
-_PATCHES = _rows("patches", _PRIORS, _TRAININGS)
-_DARCY = _rows("darcy", _REFERENCES, _BASES)
 
 #: the published findings that our runs can decide, in the order of the paper
 CLAIMS = (
@@ -250,7 +252,7 @@ CLAIMS = (
         "4.2",
         "On Darcy pressures all references give similar samples.",
         "largest Fréchet distance below twice the least, for both bases",
-        _DARCY,
+        _BASES,
         _references_are_alike,
     ),
     Claim(
@@ -258,14 +260,14 @@ CLAIMS = (
         "On Darcy pressures RBF bases smooth too much; Fourier bases capture more of the "
         "large-scale variation.",
         "variance ratio of RBF below that of Fourier, for every reference",
-        _DARCY,
+        _REFERENCES,
         _pairs("darcy-{}-rbf", "darcy-{}-fourier", "variance_ratio", _REFERENCES),
     ),
     Claim(
         "4.3",
         "The mixture prior is better than the deep one.",
         "Fréchet distance of the mixture below that of the deep prior, for both objectives",
-        _PATCHES,
+        _TRAININGS,
         _pairs("patches-mixture-{}", "patches-deep-{}", "frechet", _TRAININGS),
     ),
     Claim(
@@ -273,7 +275,7 @@ CLAIMS = (
         "Steppingstone training is no better than plain maximum likelihood.",
         "Fréchet distance of maximum likelihood below that of steppingstone training, for both "
         "priors",
-        _PATCHES,
+        _PRIORS,
         _pairs("patches-{}-mle", "patches-{}-se", "frechet", _PRIORS),
     ),
     Claim(
@@ -281,7 +283,7 @@ CLAIMS = (
         "Steppingstone training takes longer than plain maximum likelihood.",
         "seconds per update of maximum likelihood below those of steppingstone training, for both "
         "priors",
-        _PATCHES,
+        _PRIORS,
         _pairs("patches-{}-mle", "patches-{}-se", "seconds", _PRIORS),
     ),
 )

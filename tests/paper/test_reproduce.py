@@ -264,7 +264,17 @@ def test_a_claim_of_missing_runs_is_open():
     unfinished = results()
     unfinished["darcy-uniform-rbf"]["seconds_per_update"] = None
     found = findings(seeds(results(), unfinished))[4:6]
-    assert [finding.comparisons for finding in found] == [(), ()]
+    assert [[each.about for each in finding.comparisons] for finding in found] == [
+        ["fourier"],
+        ["gaussian", "lognormal"],
+    ]
+    assert [(finding.holds, finding.complete) for finding in found] == [(None, False)] * 2
+
+
+def test_one_case_can_contradict_a_claim_before_the_others_are_run():
+    some = {name: row for name, row in results().items() if not name.endswith("fourier")}
+    some["fashion-uniform-rbf"]["measured"]["frechet"] = 1.0
+    assert [finding.holds for finding in findings(seeds(some))][2:4] == [None, False]
 
 
 def test_the_command_line_runs_an_experiment(tmp_path, monkeypatch, capsys):
