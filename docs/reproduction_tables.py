@@ -235,7 +235,8 @@ def verdict(found: Finding) -> str:
     if not found.comparisons:
         return "not run"
     holding = sum(each.holds is True for each in found.comparisons)
-    rest = "" if found.complete else f" of {len(found.claim.cases)}, the rest not run"
+    missing = len(found.claim.cases) - len(found.comparisons)
+    rest = f"; {missing} not run" if missing else ""
     return f"{VERDICTS[found.holds]} ({holding} of {len(found.comparisons)}{rest})"
 
 

@@ -246,7 +246,7 @@ def test_the_verdicts_on_the_page_are_those_of_the_recorded_results(table, runs,
         assert verdict.startswith(
             f"{WORDS[finding.holds]} ({holding} of {len(finding.comparisons)}"
         )
-        assert verdict.endswith("the rest not run)") is not finding.complete
+        assert verdict.endswith("not run)") is not finding.complete
         for shown, each in zip(figures.split("; "), finding.comparisons, strict=True):
             about, difference, _, error, *told = shown.split(" ")
             assert about == f"{each.about}:"
