@@ -12,6 +12,7 @@ not run again. Without ``--data``, words are made up, to try the code.
 """
 
 import argparse
+import copy
 import json
 import math
 import re
@@ -34,6 +35,8 @@ from pyro_tkam.ops.symbols import until_end
 
 HELD_OUT, SCORED, DRAWS, SEEDS = 8000, 2000, 5, 3
 FREE_NATS, UNKNOWN_SHARE = 2.0, 0.02
+TEMPERATURES = (0.5, 0.65, 0.8)
+"""Of draws of symbols without a latent, beside temperature 1."""
 
 
 @dataclass(frozen=True)
@@ -299,6 +302,25 @@ def compared(draws: dict[str, Tensor], words: list[set[tuple[int, ...]]]) -> dic
 
 
 @torch.no_grad()
+def at_temperatures(
+    plain: Seq2SeqTKAM, source: Tensor, variants: list[set[tuple[int, ...]]]
+) -> list[dict[str, float]]:
+    """Return what draws of symbols without a latent match and find if logits are sharpened."""
+    encoded = plain.encoder(source)
+    rest = torch.zeros(len(source), plain.target_decoder.latent_dim)
+    found = []
+    for temperature in TEMPERATURES:
+        decoder = copy.deepcopy(plain.target_decoder)
+        for parameter in decoder.to_logits.parameters():
+            parameter.div_(temperature)
+        draws = torch.stack([sample_ended(decoder, rest, encoded) for _ in range(DRAWS)])
+        shares = {"matches": matches(draws, variants), "recall": recall(draws, variants)}
+        means = {name: share.mean().item() for name, share in shares.items()}
+        found.append({"temperature": temperature, **means})
+    return found
+
+
+@torch.no_grad()
 def latents_share(model: Seq2SeqTKAM, guide: PairGuide, pairs: Pairs) -> dict[str, float]:
     """
     Return, in nats: the divergences, bounds of the mutual information by the mean posterior of all
@@ -374,6 +396,7 @@ def measured(
             "searched": compared(searched, variants),
         },
         "latent": latents_share(model, guide, test.rows(torch.arange(len(test))[::4])),
+        "without_latent_at_temperatures": at_temperatures(plain, chosen, variants),
     }
 
 

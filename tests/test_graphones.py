@@ -112,9 +112,9 @@ def test_a_budget_is_divided_into_updates_before_and_with_the_latent() -> None:
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def over_runs(runs: list[dict[str, Any]], *keys: str) -> Tensor:
+def over_runs(runs: list[dict[str, Any]], *keys: str | int) -> Tensor:
     """Return a figure of all runs."""
-    values = runs
+    values: Any = runs
     for key in keys:
         values = [each[key] for each in values]
     return torch.tensor(values, dtype=torch.float64)
@@ -156,6 +156,11 @@ def test_the_committed_figures_of_words_keep_their_bounds_and_the_how_to_cites_t
     plain = over_runs(runs, "error_without_latent", "phoneme_error")
     beams = over_runs(runs, "variants", "searched", "recall", "without_latent")
     apart = drawn["recall", "latent_spread"] - drawn["recall", "latent_drawn"]
+    sharper = {
+        name: over_runs(runs, "without_latent_at_temperatures", 1, name)
+        for name in ("temperature", "matches", "recall")
+    }
+    assert sharper["temperature"].unique().item() == 0.65
     for phrase in (
         f"5-gram gets {100 * baseline['phoneme_error']:.1f} % of the phonemes of "
         f"{baseline['words']:,} held-out words wrong",
@@ -166,6 +171,8 @@ def test_the_committed_figures_of_words_keep_their_bounds_and_the_how_to_cites_t
         f"{percent(drawn['recall', 'latent_spread'])} against "
         f"{percent(drawn['recall', 'without_latent_symbols_drawn'])}",
         f"Compared with independent draws, latents that lie apart find another {percent(apart)}",
+        f"At a temperature of 0.65, draws of symbols match in {percent(sharper['matches'])} of "
+        f"cases and find {percent(sharper['recall'])}",
         f"without the latent finds {percent(beams)}",
     ):
         assert phrase in text, phrase
@@ -173,6 +180,8 @@ def test_the_committed_figures_of_words_keep_their_bounds_and_the_how_to_cites_t
     assert float(gaps.mean()) > 2 * float(gaps.std()) / len(gaps) ** 0.5, "so say the limits"
     gaps = drawn["recall", "difference"]
     assert float(gaps.mean()) < -2 * float(gaps.std()) / len(gaps) ** 0.5, "so says the how-to"
+    gaps = sharper["matches"] - drawn["matches", "latent_spread"]
+    assert float(gaps.mean()) > 2 * float(gaps.std()) / len(gaps) ** 0.5, "so says the how-to"
     gaps = drawn["matches", "difference"]
     assert float(gaps.mean()) > 2 * float(gaps.std()) / len(gaps) ** 0.5, "so says the how-to"
 
