@@ -113,7 +113,7 @@ def main() -> None:
     options = arguments(__doc__)
     rows: dict[str, Any] = earlier(options.output).get("rows", {})
     for name in ROWS:
-        if options.short or rows.get(name, {}).get("updates") != UPDATES:
+        if rows.get(name, {}).get("updates") != UPDATES:
             rows[name] = described(name, options.threads, short=options.short)
             report({"rows": rows}, options.output)
 

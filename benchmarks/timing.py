@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import math
 import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pyro
@@ -71,17 +73,26 @@ def environment() -> dict[str, Any]:
     }
 
 
-def arguments(description: str | None, flags: Sequence[str] = ()) -> argparse.Namespace:
-    """Parse ``--threads``, ``--output``, ``--short`` and a benchmark's own flags."""
+def arguments(
+    description: str | None, flags: Sequence[str] = (), paths: Sequence[str] = ()
+) -> argparse.Namespace:
+    """Parse ``--threads``, ``--output``, ``--short`` and a benchmark's own flags and paths."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--output", type=Path, help="also write the JSON to this file")
     parser.add_argument("--short", action="store_true", help="fewer repeats")
     for flag in flags:
         parser.add_argument(flag, action="store_true")
+    for path in paths:
+        parser.add_argument(path, type=Path)
     parsed = parser.parse_args()
     torch.set_num_threads(parsed.threads)
     return parsed
+
+
+def with_error(values: Sequence[float]) -> dict[str, float]:
+    """Return the mean over seeds and its standard error."""
+    return {"mean": fmean(values), "standard_error": stdev(values) / math.sqrt(len(values))}
 
 
 def earlier(output: Path | None) -> dict[str, Any]:

@@ -10,14 +10,12 @@ same seed of the row that a variant is compared with, with standard errors over 
 output already has are not run again.
 """
 
-import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
-from benchmarks.timing import arguments, earlier, report
+from benchmarks.timing import arguments, earlier, report, with_error
 from pyro_tkam.paper.experiments import EXPERIMENTS
 from pyro_tkam.paper.reproduce import reproduce
 
@@ -58,14 +56,10 @@ def differences(runs: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, flo
         if name != other:
             pairs = [(by_row[name, seed], by_row[other, seed]) for seed in seeds]
             found[name] = {
-                figure: _mean([one[figure] - two[figure] for one, two in pairs])
+                figure: with_error([one[figure] - two[figure] for one, two in pairs])
                 for figure in FIGURES
             }
     return found
-
-
-def _mean(values: list[float]) -> dict[str, float]:
-    return {"mean": fmean(values), "standard_error": stdev(values) / math.sqrt(len(values))}
 
 
 def main() -> None:
