@@ -627,15 +627,20 @@ def _fashion(results: Any) -> Iterable[Row]:
         "seeds",
         "Fréchet",
         "nearest training image, over held-out articles'",
+        "over the nearest unseen image",
         "processor s per update",
     )
     for (name,), runs in _grouped(results["runs"], "name"):
-        near = [run["nearest_training"] / run["nearest_training_of_held_out"] for run in runs]
+        near, copied = (
+            with_error([run["nearest_training"] / run[other] for run in runs], digits)
+            for other, digits in (("nearest_training_of_held_out", 2), ("nearest_unseen", 3))
+        )
         yield (
             name,
             len(runs),
             with_error([run["frechet_to_held_out_extrapolated"] for run in runs]),
-            with_error(near),
+            near,
+            copied,
             f"{mean(run['cpu_seconds_per_update'] for run in runs):.2g}",
         )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import pyro_tkam
-from benchmarks import quality, targets, trajectories
+from benchmarks import fashion, quality, targets, trajectories
 from pyro_tkam.infer import diagnosis
 from pyro_tkam.infer.evidence import from_draws, mixture_proposal
 from pyro_tkam.infer.mcmc import judging, smc
@@ -247,6 +247,11 @@ def chosen(contender: str, updates: int = 2000) -> str:
     count = sum((row["name"], row["updates"]) == (contender, updates) for row in rows)
     assert count == {2000: 12, 8000: 6}[updates]
     return quality.best(rows, contender, updates).name(contender)
+
+
+def test_settings_on_fashion_are_the_best_on_digits():
+    chosen_on_digits = {name: chosen(name) for name in fashion.SETTINGS}
+    assert {name: one.name(name) for name, one in fashion.SETTINGS.items()} == chosen_on_digits
 
 
 def by_seed(name: str, updates: int = 2000, of: str = "frechet") -> list[float]:
