@@ -338,6 +338,22 @@ def test_further_words_of_the_page_and_the_readme():
     )
 
 
+def test_what_the_first_paragraph_and_the_readme_say_of_the_papers_scale():
+    found = findings(PAPER_RUNS)
+    assert [each.holds for each in found[:4]] == [False, None, False, None]
+    assert all(not each.comparisons for each in found[4:])
+    first = " ".join(PAGE.split("\n\n")[1].split())
+    readme = " ".join((DOCS.parent / "README.md").read_text().split())
+    assert "lognormal references do not collapse, and no reference gives the sharpest" in first
+    assert "lognormal references do not collapse on digits or Fashion-MNIST either" in readme
+    fourier = [name for name in PAPER if name.endswith("fourier")]
+    assert [PAPER[name]["runs"] for name in fourier] == [1]
+    assert "Fourier functions, except one run of Fashion-MNIST" in first
+    rows = json.loads((DOCS / "results" / "convolutional.json").read_text())["rows"]
+    assert [row["updates"] for row in rows.values()] == [20] * 5
+    assert "twenty updates of five of the eight rows" in first
+
+
 def paper_figures(data, reference, figure):
     return [run[f"{data}-{reference}-rbf"]["measured"][figure] for run in PAPER_RUNS]
 
