@@ -632,8 +632,8 @@ def _fashion(results: Any) -> Iterable[Row]:
     )
     for (name,), runs in _grouped(results["runs"], "name"):
         near, copied = (
-            with_error([run["nearest_training"] / run[other] for run in runs], digits)
-            for other, digits in (("nearest_training_of_held_out", 2), ("nearest_unseen", 3))
+            with_error([run["nearest_training"] / run[other] for run in runs], digits=3)
+            for other in ("nearest_training_of_held_out", "nearest_unseen")
         )
         yield (
             name,
@@ -655,7 +655,7 @@ def _told_apart(difference: Any, digits: int) -> str:
 def _variants(results: Any) -> Iterable[Row]:
     yield "model", "Fréchet", "reconstruction", "log evidence, nats", "variance ratio"
     for (name,), runs in _grouped(results["runs"], "name"):
-        shown = {"frechet": 2, "reconstruction_error": 4, "log_evidence": 2, "variance_ratio": 3}
+        shown = {"frechet": 2, "reconstruction_error": 5, "log_evidence": 2, "variance_ratio": 3}
         apart = results["differences"].get(name)
         yield (
             name,

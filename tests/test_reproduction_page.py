@@ -435,7 +435,7 @@ def test_the_words_on_the_autoregressive_prior_are_those_of_the_recorded_results
     assert f"{ratio['mean']:.3f} ± {ratio['standard_error']:.3f}" in PAGE
     assert ratio["mean"] <= 0.25
     ours = [run for run in results["runs"] if run["name"].startswith("autoregressive")]
-    near = told([run["nearest_training"] / run["nearest_training_of_held_out"] for run in ours])
+    near = told([run["nearest_training"] / run["nearest_training_of_held_out"] for run in ours], 3)
     unseen, of_vae = (
         [run["nearest_training"] / run["nearest_unseen"] for run in results["runs"] if test(run)]
         for test in (lambda run: run in ours, lambda run: run not in ours)
