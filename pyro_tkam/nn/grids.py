@@ -30,10 +30,11 @@ class GridUpdate:
     :param error: root mean square change of each function at the points of the fit; shape
         ``batch_shape``.
     :param change: the same over all functions, relative to their root mean square.
-    :param accepted: whether the update was made.
+    :param accepted: whether the bank is on the new grid.
     :param outside: share of the samples outside the old grid.
-    :param parameter: the parameter that holds the coefficients; an update that was made changes
-        what its entries mean.
+    :param parameter: the parameter that holds the coefficients.
+    :param moved: whether the update changed what the entries of the parameter mean: it was
+        accepted, and the new grid differs from the old one.
     """
 
     error: Tensor
@@ -41,6 +42,7 @@ class GridUpdate:
     accepted: bool
     outside: float
     parameter: nn.Parameter
+    moved: bool
 
 
 class EqualSamplesError(ValueError):
@@ -88,6 +90,10 @@ def update_grid(
         raise ValueError(
             f"uniform_share must be large enough to keep knots apart, got {uniform_share}"
         )
+    if size == old.grid_size and _equal(knots, old.placed):
+        # a grid that functions share stays shared: its basis is evaluated once for all of them
+        none = torch.zeros(bank.batch_shape, dtype=dtype, device=knots.device)
+        return GridUpdate(none, 0.0, True, outside, bank.coefficients, moved=False)
     new = old.moved(knots, size)
     fit = refit(old, new, samples)
     error, change = _errors(functions, fit)
@@ -96,7 +102,12 @@ def update_grid(
         bank.basis.place(new)
         coefficients = bank._in_bank_order(bank.coefficients)  # including those of masked functions
         bank.replace_coefficients(fit.coefficients(coefficients.double()))
-    return GridUpdate(error.to(dtype), change, accepted, outside, bank.coefficients)
+    return GridUpdate(error.to(dtype), change, accepted, outside, bank.coefficients, accepted)
+
+
+def _equal(knots: Tensor, old: Tensor) -> bool:
+    """Tell whether all functions keep their knots, of which there may be another number."""
+    return knots.shape[-1] == old.shape[-1] and bool((knots == old).all())
 
 
 def share_outside(basis: BasisFunctions, samples: Tensor) -> float:

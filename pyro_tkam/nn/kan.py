@@ -346,7 +346,7 @@ class KAN(PyroModule):
                     )
                 )
         if optimizer is not None:
-            forget_moments(optimizer, [each.parameter for each in updates if each.accepted])
+            forget_moments(optimizer, [each.parameter for each in updates if each.moved])
         return tuple(updates)
 
     def outside(self, samples: Tensor) -> tuple[float, ...]:

@@ -157,7 +157,7 @@ def _fit(
         model,
         experiment.elbo(settings),
         size=len(images.training),
-        optimizer=partial(torch.optim.Adam, lr=settings.learning_rate),
+        optimizer=partial(torch.optim.Adam, lr=settings.learning_rate, fused=True),
     )
     options: dict[str, Any] = {
         "updates": settings.updates,

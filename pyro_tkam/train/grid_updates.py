@@ -105,7 +105,7 @@ class GridUpdates(Callback):
             return
         for update in self._updates(pl_module.objective.model):
             for optimizer in trainer.optimizers:
-                if update.accepted:
+                if update.moved:
                     optimizer.state.pop(update.parameter, None)
         self._interval *= 2 - self.decay
         self._next += self._interval

@@ -116,7 +116,9 @@ def _fit(config: TrainConfig, rows: Any, files: RunFolder, progress: bool) -> fl
         guide,
         size=len(next(tensors(rows))),
         optimizer=lambda parameters: torch.optim.Adam(
-            [each for each in parameters if id(each) not in frozen], lr=config.learning_rate
+            [each for each in parameters if id(each) not in frozen],
+            lr=config.learning_rate,
+            fused=True,
         ),
         scheduler=_one_cycle(config) if config.schedule == "one-cycle" else None,
         penalty=make_penalty(config.penalty, model),

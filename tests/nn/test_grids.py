@@ -161,6 +161,24 @@ def test_functions_that_share_samples_share_a_grid():
     assert bank(z).shape == (7, 4, 3)
 
 
+@pytest.mark.parametrize("basis", ["fourier", "chebyshev", "gegenbauer"])
+def test_an_update_that_moves_nothing_keeps_a_shared_grid(basis):
+    """
+    Wrong version: each row gets a copy of the same ends, and the basis is then evaluated for every
+    row.
+    """
+    bank = UnivariateFunctions((4, 3), basis, 0.0, 1.0, grid_size=6)
+    before = {name: value.clone() for name, value in bank.state_dict().items()}
+    update = bank.update_grid(torch.rand(50, 4, 1))
+    assert update.accepted
+    assert not update.moved
+    assert update.change == 0
+    assert torch.equal(update.error, torch.zeros(4, 3))
+    assert all(torch.equal(value, before[name]) for name, value in bank.state_dict().items())
+    assert bank.update_grid(3 * torch.rand(50, 4, 1), widen=True).moved
+    assert bank.basis.grid.shape[:2] == (4, 1)
+
+
 def test_constant_inputs():
     layer = KANLayer(3, 2, "rbf", grid_size=6)
     s = torch.rand(20, 3)

@@ -28,7 +28,8 @@ from pyro_tkam.train.checkpoints import read_checkpoint
 def run(folder, updates=9, **options):
     pyro.set_rng_seed(1)
     x = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
-    model = TKAM.kart(4, latent_dim=2, grid_size=5, widths=[6], noise_scale=0.2)
+    basis = options.pop("basis", "rbf")
+    model = TKAM.kart(4, latent_dim=2, basis=basis, grid_size=5, widths=[6], noise_scale=0.2)
     module = ELBOTraining(model, ImportanceMLE(8), size=30, penalty=options.pop("penalty", None))
     schedule = GridUpdates(**({"every": 3, "decay": 0.5, "num_samples": 30} | options))
     fit(
@@ -99,6 +100,19 @@ def test_the_optimizer_starts_afresh_for_new_coefficients(tmp_path):
     assert len(counts) == len(states)
     assert [count for name, count in counts.items() if name.endswith("coefficients")] == [1, 1, 1]
     assert {count for name, count in counts.items() if not name.endswith("coefficients")} == {4}
+
+
+def test_the_optimizer_goes_on_where_no_knot_moves(tmp_path):
+    """Fourier energies have none to move; the hidden layer's interval widens."""
+    model, checkpoint = run(tmp_path, updates=4, every=3, basis="fourier")
+    states = checkpoint["optimizer_states"][0]["state"]
+    counts = [
+        float(states[i]["step"])
+        for i, (name, _) in enumerate(model.named_parameters())
+        if name.endswith("coefficients")
+    ]
+    assert counts == [4, 4, 1]
+    assert model.prior.energies.basis.grid.dim() == 1
 
 
 def test_refused_updates_change_nothing(tmp_path):

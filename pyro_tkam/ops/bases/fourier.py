@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_tkam._checks import whole_number
 from pyro_tkam.ops.bases.base import BasisFunctions
@@ -89,7 +89,7 @@ class FourierSeries(BasisFunctions):
         check_points(z, self.grid)
         angle = self.angle(z).unsqueeze(-1) * self._frequencies(z)
         pairs = torch.stack((torch.cos(angle), torch.sin(angle)), -1).flatten(-2)
-        return torch.cat((torch.ones_like(z).unsqueeze(-1), pairs), -1)
+        return nn.functional.pad(pairs, (1, 0), value=1.0)  # faster than cat for few frequencies
 
     def elementwise_sum(self, z: Tensor, coefficients: Tensor) -> Tensor:
         """Sum the functions plane by plane."""
