@@ -299,6 +299,7 @@ TABLES: dict[str, tuple[Sequence[Path], Callable[[Sequence[Results]], str]]] = {
     "paper_digits": (PAPER, partial(_experiments, "digits")),
     "fashion": (PAPER, partial(_experiments, "fashion")),
     "darcy": (OURS, partial(_experiments, "darcy")),
+    "paper_darcy": (PAPER, partial(_experiments, "darcy")),
     "patches": (OURS, partial(_experiments, "patches")),
     "svhn": (OURS, partial(_experiments, "svhn")),
     "cifar10": (OURS, partial(_experiments, "cifar10")),

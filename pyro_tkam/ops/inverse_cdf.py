@@ -26,23 +26,23 @@ def cell_masses(coefficients: Tensor, edges: Tensor) -> Tensor:
     return edges.diff(dim=0) * coefficients[:, 0]
 
 
-def cdf_coefficients(coefficients: Tensor, edges: Tensor) -> Tensor:
-    """
-    Return the CDF in every cell as a polynomial of the place ``s`` in it, 0 at its start and 1 at
-    its end.
+def _mass_below(masses: Tensor) -> Tensor:
+    """Return the mass below each cell's start from those of the cells, shape ``(cells, batch)``."""
+    return masses.cumsum(0) - masses
 
-    :param coefficients: Legendre coefficients of the density, shape ``(cells, degree + 1, batch)``.
-    :param edges: cell edges, shape ``(cells + 1, batch)`` or ``(cells + 1, 1)``.
-    :return: coefficients of ``1, s, ..., s^{degree + 1}``, shape ``(cells, degree + 2, batch)``.
 
-    >>> cdf_coefficients(torch.ones(2, 1, 1), torch.tensor([[0.0], [0.5],
-    ...     [1.0]])).squeeze().tolist()
-    [[0.0, 0.5], [0.5, 0.5]]
+def _cdf_powers(below: Tensor, width: Tensor, coefficients: Tensor) -> Tensor:
     """
-    masses = cell_masses(coefficients, edges)
-    below = (masses.cumsum(0) - masses)[:, None]
-    inside = integral_matrix(coefficients.shape[1], coefficients) @ coefficients
-    return torch.cat([below, edges.diff(dim=0)[:, None] * inside], 1)
+    Return the CDF in one cell for each place, as a polynomial of ``s``, 0 at the cell's start and 1
+    at its end.
+
+    :param below: mass below the cell's start, shape ``(*sample,)``.
+    :param width: of the cell, shaped alike.
+    :param coefficients: Legendre coefficients of the density, shape ``(degree + 1, *sample)``.
+    :return: coefficients of ``1, s, ..., s^{degree + 1}``, shape ``(degree + 2, *sample)``.
+    """
+    inside = integral_matrix(len(coefficients), coefficients) @ coefficients.flatten(1)
+    return torch.cat([below[None], width * inside.view_as(coefficients)])
 
 
 def cdf(z: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
@@ -63,7 +63,8 @@ def cdf(z: Tensor, coefficients: Tensor, edges: Tensor) -> Tensor:
     start = _pick(edges[:-1], index)
     width = _pick(edges.diff(dim=0), index)
     s = ((z - start) / torch.where(width > 0, width, 1)).clamp(0, 1)
-    value, _ = polynomial(_select(cdf_coefficients(coefficients, edges), index), s)
+    below = _pick(_mass_below(cell_masses(coefficients, edges)), index)
+    value, _ = polynomial(_cdf_powers(below, width, _select(coefficients, index)), s)
     return value
 
 
@@ -89,7 +90,7 @@ def icdf(u: Tensor, coefficients: Tensor, edges: Tensor, upper: Tensor | None = 
             [0.7500]])
     """
     cells = _Cells.of(coefficients, edges, from_above=upper is not None)
-    if not is_concrete(u) or u.requires_grad or cells.local.requires_grad:
+    if not is_concrete(u) or u.requires_grad or cells.requires_grad:
         return cells.solve(u, upper)
     if upper is None and u.dtype == torch.float32 and len(u) >= MANY_DRAWS:
         return _many(u, cells)
@@ -124,15 +125,16 @@ class _Cells:
     The CDF in cells seen from below, and perhaps in as many more seen from above, in which ``u`` is
     the mass above.
 
-    :param masses: mass up to each cell's end, for each side a shape ``(cells, batch)``.
-    :param local: polynomials of the place in a cell, shape ``(cells, degree + 2, batch)``, those of
-        both sides.
+    :param ends: mass up to each cell's end, for each side a shape ``(cells, batch)``.
+    :param below: mass below each cell's start, shape ``(cells, batch)``, those of both sides.
+    :param coefficients: of the density, shape ``(cells, degree + 1, batch)``.
     :param start: where cells start, shape ``(cells, batch)``.
     :param width: their widths, negative from above.
     """
 
-    masses: tuple[Tensor, ...]
-    local: Tensor
+    ends: tuple[Tensor, ...]
+    below: Tensor
+    coefficients: Tensor
     start: Tensor
     width: Tensor
 
@@ -141,15 +143,21 @@ class _Cells:
         sides = [_seen_from_below(coefficients, edges)]
         if from_above:
             sides.append(_seen_from_above(coefficients, edges))
-        masses, local, *lines = zip(*sides, strict=True)
+        ends, *parts = zip(*sides, strict=True)
+        below, coefficients, *lines = map(_joined, parts)
         batch = coefficients.shape[2]
-        return cls(masses, torch.cat(local), *(torch.cat(line).expand(-1, batch) for line in lines))
+        return cls(ends, below, coefficients, *(line.expand(-1, batch) for line in lines))
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the cells have gradients."""
+        return self.coefficients.requires_grad or self.start.requires_grad
 
     def solve(self, u: Tensor, above: Tensor | None = None) -> Tensor:
         """Return the inverse at ``u``, shape ``(sample, batch)``."""
-        cell, *others = (_find_massive_cell(each, u.detach()) for each in self.masses)
+        cell, *others = (_find_massive_cell(each, u.detach()) for each in self.ends)
         if above is not None:
-            cell = torch.where(above, others[0] + len(self.masses[0]), cell)
+            cell = torch.where(above, others[0] + len(self.ends[0]), cell)
         return self._solve_in(cell, u, torch.arange(u.shape[1], device=u.device))
 
     def solve_scattered(self, u: Tensor, column: Tensor) -> Tensor:
@@ -157,33 +165,47 @@ class _Cells:
         Return the inverse, seen from below, at draws ``u`` of any of the densities, both of shape
         ``(sample,)``.
         """
-        return self._solve_in(_find_scattered_cell(self.masses[0], u, column), u, column)
+        return self._solve_in(_find_scattered_cell(self.ends[0], u, column), u, column)
 
     def _solve_in(self, cell: Tensor, u: Tensor, column: Tensor) -> Tensor:
-        index = cell * self.local.shape[2] + column
-        place = _Solve.apply(u, _select(self.local, index))
-        return _pick(self.start, index) + _pick(self.width, index) * place
+        index = cell * self.below.shape[1] + column
+        width = _pick(self.width, index)
+        below = _pick(self.below, index)
+        # of the draws alone: mostly there are fewer of them than of cells
+        density = _select(self.coefficients, index)
+        place = _Solve.apply(u, _cdf_powers(below, width.abs(), density))
+        return _pick(self.start, index) + width * place
 
 
-def _seen_from_below(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    """Return one part, or several in a row; a copy of one would cost as much as the table."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+_Seen = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _seen_from_below(coefficients: Tensor, edges: Tensor) -> _Seen:
     """
-    Return of each cell the mass up to its end, the CDF as a polynomial, the start and the width.
+    Return of each cell the mass up to its end and below its start, the density, the start and the
+    width.
     """
-    masses = cell_masses(coefficients, edges).detach().cumsum(0)
-    return masses, cdf_coefficients(coefficients, edges), edges[:-1], edges.diff(dim=0)
+    masses = cell_masses(coefficients, edges)
+    ends = masses.detach().cumsum(0)
+    return ends, _mass_below(masses), coefficients, edges[:-1], edges.diff(dim=0)
 
 
-def _seen_from_above(coefficients: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _seen_from_above(coefficients: Tensor, edges: Tensor) -> _Seen:
     """
     Return the same from the upper end: cells in reverse, each run through backwards with a negative
     width.
     """
     degree = torch.arange(coefficients.shape[1], device=coefficients.device)
     signs = 1 - 2 * (degree % 2).to(coefficients.dtype)
-    masses, local, start, width = _seen_from_below(
+    ends, below, density, start, width = _seen_from_below(
         coefficients.flip(0) * signs[:, None], -edges.flip(0)
     )
-    return masses, local, -start, -width
+    return ends, below, density, -start, -width
 
 
 def _find_massive_cell(masses: Tensor, u: Tensor) -> Tensor:

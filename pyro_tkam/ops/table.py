@@ -224,14 +224,17 @@ def _integrate(
 ) -> tuple[Table, Tensor]:
     """Return the table on given cells, and the estimated error of each cell in each column."""
     nodes = _nodes(edges, rule.nodes)
-    values = log_density(nodes.flatten(0, 1)).expand(-1, *batch_shape).unflatten(0, nodes.shape[:2])
-    peak = values.detach().amax((0, 1))
+    # in memory nodes come before cells, so that draws pick their coefficients without a copy
+    by_node = nodes.transpose(0, 1)
+    values = log_density(by_node.flatten(0, 1)).expand(-1, *batch_shape)
+    peak = values.detach().amax(0)
     peak = torch.where(peak.isfinite(), peak, 0)
-    density = (values - peak).exp().reshape(*nodes.shape[:2], -1)
+    density = (values - peak).exp().reshape(*by_node.shape[:2], -1)
     columns = _columns(edges, batch_shape)
-    coefficients = analysis_matrix(rule.nodes, edges) @ density
+    series = analysis_matrix(rule.nodes, edges) @ density.flatten(1)
+    coefficients, density = (each.view_as(density).transpose(0, 1) for each in (series, density))
     mass = inverse_cdf.cell_masses(coefficients, columns).sum(0)
-    coefficients = coefficients / mass
+    coefficients = coefficients * (1 / mass)  # whose gradient takes half as long as a quotient's
     noise = _noise(density.detach(), peak.flatten(), terms, columns.detach()) / mass.detach()
     error = _cell_errors(coefficients.detach(), columns.detach(), noise)
     error = error + _hidden_errors(coefficients.detach(), columns.detach(), noise, rule.nodes)
