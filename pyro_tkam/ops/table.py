@@ -207,10 +207,11 @@ def tabulate(
     if rule.tolerance is None or not is_concrete(error):
         return table
     while len(error) < rule.max_cells:
-        cut = _worth_cutting(error, _columns(edges.detach(), batch_shape), rule.tolerance)
+        columns = _columns(edges.detach(), batch_shape)
+        cut, again = _worth_cutting(error, columns, rule.tolerance, len(rule.nodes))
         if not bool(cut.any()):
             break
-        edges = _cut(edges, cut)
+        edges = _cut(edges, cut, again)
         table, error = _integrate(log_density, edges, batch_shape, rule, terms)
     return table
 
@@ -341,12 +342,21 @@ def _hidden_errors(
     return edges.diff(dim=0) * unseen  # a kink bends by its height times its distance
 
 
-def _worth_cutting(error: Tensor, edges: Tensor, tolerance: float) -> Tensor:
+def _worth_cutting(
+    error: Tensor, edges: Tensor, tolerance: float, count: int
+) -> tuple[Tensor, Tensor]:
     """
-    Tell which cells have more than their share of the error in any column, and can still be cut.
+    Tell which cells have more than their share of the error in any column, and can still be cut;
+    and whose halves will have more than theirs.
+
+    Half of a cell on which the density is smooth has an error of some ``2^-(count + 4)`` times the
+    cell's, for ``count`` nodes.
     """
-    too_much = (error > tolerance / len(error)) & (error.sum(0) > tolerance)
-    return (too_much & _wide(edges, pieces=2)).any(1)
+    matters = (error.sum(0) > tolerance) & _wide(edges, pieces=2)
+    cut = (matters & (error > tolerance / len(error))).any(1)
+    share = tolerance / (len(error) + cut.sum())
+    again = matters & (error * 0.5 ** (count + 4) > share) & _wide(edges, pieces=4)
+    return cut, again.any(1)
 
 
 def _wide(edges: Tensor, pieces: int = 1) -> Tensor:
@@ -361,19 +371,20 @@ def _wide(edges: Tensor, pieces: int = 1) -> Tensor:
     return edges.diff(dim=0) > 64 * pieces * spacing
 
 
-def _cut(edges: Tensor, cut: Tensor) -> Tensor:
+def _cut(edges: Tensor, cut: Tensor, again: Tensor) -> Tensor:
     """
-    Halve the marked cells; the two at the ends, where densities may be singular, are cut close to
-    the end.
+    Cut cells into halves, or again into quarters; the two at the ends, where densities may be
+    singular, also close to the end.
     """
-    share = torch.full(cut.shape, 0.5, dtype=edges.dtype, device=edges.device)
-    share[0] = 0.125
-    share[-1] = 0.875
-    start = edges[:-1][cut]
-    end = edges[1:][cut]
-    share = share[cut].reshape(-1, *[1] * (edges.dim() - 1))
-    new = start + (end - start) * share
-    order = torch.cat(
-        [torch.arange(len(edges), device=edges.device), cut.nonzero()[:, 0] + 0.5]
-    ).argsort()
-    return torch.cat([edges, new])[order]
+    shares = torch.tensor([0.125, 0.25, 0.5, 0.75, 0.875], dtype=edges.dtype, device=edges.device)
+    never = torch.zeros_like(cut)
+    places = torch.stack([never, again, cut, again, never], 1)
+    places[0, 0] = cut[0]
+    places[-1, -1] = cut[-1]
+    cell, place = places.nonzero(as_tuple=True)
+    share = shares[place]
+    start = edges[:-1][cell]
+    end = edges[1:][cell]
+    new = start + (end - start) * share.reshape(-1, *[1] * (edges.dim() - 1))
+    old = torch.arange(len(edges), device=edges.device)
+    return torch.cat([edges, new])[torch.cat([old, cell + share]).argsort()]
