@@ -16,6 +16,7 @@ from scipy.stats import kstest, norm
 from pyro_tkam.distributions import ExponentiallyTilted, TiltedMixture
 from pyro_tkam.distributions.references import REFERENCES
 from pyro_tkam.nn import UnivariateFunctions
+from pyro_tkam.ops.quadrature import default_rule
 from tests.distributions.energies import bank, cuts, integrals, log_reference, true_cdf
 
 BASES = ["rbf", "bspline"]
@@ -167,6 +168,28 @@ def test_cells_without_width_at_a_break_point_on_the_end_of_an_interval_do_not_s
     functions = UnivariateFunctions(2, "bspline", 0.0, 8.0, 8)  # 4 is a break point of both
     prior = ExponentiallyTilted(functions.bound(), "lognormal", 0.0, 8.0)
     assert (prior.quadrature_error <= 5e-6).all()
+
+
+@pytest.mark.parametrize("reference", ["uniform", "gaussian", "lognormal"])
+@pytest.mark.parametrize(("basis", "grid_size", "size"), [("rbf", 20, 3.0), ("fourier", 50, 0.3)])
+def test_cells_of_many_steep_densities_are_found_in_two_passes(basis, grid_size, size, reference):
+    """Wrong version: halving all cells that err too much, which takes a pass for each halving."""
+    functions = bank(basis, reference, size=300, grid_size=grid_size).float()
+    with torch.no_grad():
+        functions.coefficients.mul_(size)
+    energy = functions.bound()
+    passes = []
+
+    def counted(z):
+        passes.append(len(z) if z.dim() else 0)
+        return energy(z)
+
+    counted.knots, counted.magnitude = energy.knots, energy.magnitude
+    rule = default_rule(torch.float32)
+    ExponentiallyTilted(counted, reference, quadrature=rule)
+    cells = [count // len(rule.nodes) for count in passes if count > len(rule.nodes)]
+    assert len(cells) == 2
+    assert cells[0] < cells[1] < 5 * cells[0]
 
 
 @pytest.mark.slow
