@@ -89,7 +89,7 @@ def icdf(u: Tensor, coefficients: Tensor, edges: Tensor, upper: Tensor | None = 
     tensor([[0.2500],
             [0.7500]])
     """
-    cells = _Cells.of(coefficients, edges, from_above=upper is not None)
+    cells = _Cells.of(coefficients, edges, u.numel(), from_above=upper is not None)
     if not is_concrete(u) or u.requires_grad or cells.requires_grad:
         return cells.solve(u, upper)
     if upper is None and u.dtype == torch.float32 and len(u) >= MANY_DRAWS:
@@ -130,6 +130,8 @@ class _Cells:
     :param coefficients: of the density, shape ``(cells, degree + 1, batch)``.
     :param start: where cells start, shape ``(cells, batch)``.
     :param width: their widths, negative from above.
+    :param powers: the CDF in every cell, shape ``(degree + 2, cells batch)``; None where it is made
+        for each draw, as cells outnumber the draws.
     """
 
     ends: tuple[Tensor, ...]
@@ -137,16 +139,21 @@ class _Cells:
     coefficients: Tensor
     start: Tensor
     width: Tensor
+    powers: Tensor | None
 
     @classmethod
-    def of(cls, coefficients: Tensor, edges: Tensor, from_above: bool) -> Self:
+    def of(cls, coefficients: Tensor, edges: Tensor, draws: int, from_above: bool) -> Self:
         sides = [_seen_from_below(coefficients, edges)]
         if from_above:
             sides.append(_seen_from_above(coefficients, edges))
         ends, *parts = zip(*sides, strict=True)
         below, coefficients, *lines = map(_joined, parts)
-        batch = coefficients.shape[2]
-        return cls(ends, below, coefficients, *(line.expand(-1, batch) for line in lines))
+        start, width = (line.expand(-1, coefficients.shape[2]) for line in lines)
+        powers = None
+        if draws > below.numel():
+            density = coefficients.transpose(0, 1).flatten(1)
+            powers = _cdf_powers(below.flatten(), width.flatten().abs(), density)
+        return cls(ends, below, coefficients, start, width, powers)
 
     @property
     def requires_grad(self) -> bool:
@@ -170,11 +177,14 @@ class _Cells:
     def _solve_in(self, cell: Tensor, u: Tensor, column: Tensor) -> Tensor:
         index = cell * self.below.shape[1] + column
         width = _pick(self.width, index)
-        below = _pick(self.below, index)
-        # of the draws alone: mostly there are fewer of them than of cells
-        density = _select(self.coefficients, index)
-        place = _Solve.apply(u, _cdf_powers(below, width.abs(), density))
+        place = _Solve.apply(u, self._powers_at(index, width))
         return _pick(self.start, index) + width * place
+
+    def _powers_at(self, index: Tensor, width: Tensor) -> Tensor:
+        if self.powers is not None:
+            return self.powers.index_select(1, index.flatten()).unflatten(1, index.shape)
+        density = _select(self.coefficients, index)
+        return _cdf_powers(_pick(self.below, index), width.abs(), density)
 
 
 def _joined(parts: tuple[Tensor, ...]) -> Tensor:
