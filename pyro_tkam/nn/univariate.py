@@ -215,9 +215,10 @@ class UnivariateFunctions(PyroModule):
         new space contains the old functions (splines on knots that contain the old ones,
         polynomials), they stay the same; otherwise ``error`` reports the change. Polynomials and
         Fourier series have no inner knots, so only the ends of the interval matter; the functions
-        change only if a series is widened. The parameter stays the same object, but an optimizer's
-        moments refer to the old coordinates. Drop ``optimizer.state[bank.coefficients]``, as the
-        trainer's callback does.
+        change only if a series is widened. An update that moves no knot changes nothing; in
+        particular, functions that share a grid go on sharing it. The parameter stays the same
+        object, but where ``moved`` says so, an optimizer's moments refer to the old coordinates.
+        Then drop ``optimizer.state[bank.coefficients]``, as the trainer's callback does.
 
         :param samples: arguments, shape ``(N, *grid_batch)``, where ``grid_batch`` broadcasts to
             ``batch_shape``: dimensions of size one, or missing ones, share a grid. None keeps the

@@ -208,7 +208,7 @@ def tabulate(
         return table
     while len(error) < rule.max_cells:
         columns = _columns(edges.detach(), batch_shape)
-        cut, again = _worth_cutting(error, columns, rule.tolerance, len(rule.nodes))
+        cut, again = _worth_cutting(error, columns, rule)
         if not bool(cut.any()):
             break
         edges = _cut(edges, cut, again)
@@ -235,7 +235,7 @@ def _integrate(
     series = analysis_matrix(rule.nodes, edges) @ density.flatten(1)
     coefficients, density = (each.view_as(density).transpose(0, 1) for each in (series, density))
     mass = inverse_cdf.cell_masses(coefficients, columns).sum(0)
-    coefficients = coefficients * (1 / mass)  # whose gradient takes half as long as a quotient's
+    coefficients = coefficients * (1 / mass)  # a product has the cheaper gradient
     noise = _noise(density.detach(), peak.flatten(), terms, columns.detach()) / mass.detach()
     error = _cell_errors(coefficients.detach(), columns.detach(), noise)
     error = error + _hidden_errors(coefficients.detach(), columns.detach(), noise, rule.nodes)
@@ -278,7 +278,7 @@ def _noise(density: Tensor, offset: Tensor, terms: Tensor, edges: Tensor) -> Ten
     argument in proportion to the argument's.
     """
     info = torch.finfo(edges.dtype)
-    lowest, highest = density.amin(1), density.amax(1)  # six times faster than aminmax
+    lowest, highest = density.amin(1), density.amax(1)  # faster here than aminmax
     log_density = torch.where(highest > 0, highest.log() + offset, 0)
     reach = torch.maximum(edges[:-1].abs(), edges[1:].abs())
     # in cells; that of cells without width stays finite, so that it can be multiplied by 0
@@ -342,21 +342,22 @@ def _hidden_errors(
     return edges.diff(dim=0) * unseen  # a kink bends by its height times its distance
 
 
-def _worth_cutting(
-    error: Tensor, edges: Tensor, tolerance: float, count: int
-) -> tuple[Tensor, Tensor]:
+def _worth_cutting(error: Tensor, edges: Tensor, rule: Quadrature) -> tuple[Tensor, Tensor]:
     """
     Tell which cells have more than their share of the error in any column, and can still be cut;
-    and whose halves will have more than theirs.
+    and which of their halves will be cut, too.
 
-    Half of a cell on which the density is smooth has an error of some ``2^-(count + 4)`` times the
-    cell's, for ``count`` nodes.
+    Half of a cell on which the density is smooth is taken to have ``2^-(count + 4)`` times the
+    cell's error, for ``count`` nodes: its last coefficients fall by ``2^-(count - 1)``, its width
+    by ``2^-1``, and what the estimate multiplies them by falls as well.
     """
-    matters = (error.sum(0) > tolerance) & _wide(edges, pieces=2)
-    cut = (matters & (error > tolerance / len(error))).any(1)
-    share = tolerance / (len(error) + cut.sum())
-    again = matters & (error * 0.5 ** (count + 4) > share) & _wide(edges, pieces=4)
-    return cut, again.any(1)
+    assert rule.tolerance is not None
+    matters = (error.sum(0) > rule.tolerance) & _wide(edges, pieces=2)
+    cut = (matters & (error > rule.tolerance / len(error))).any(1)
+    cells = len(error) + cut.sum()
+    of_half = error * 0.5 ** (len(rule.nodes) + 4)
+    again = (matters & (of_half > rule.tolerance / cells) & _wide(edges, pieces=4)).any(1)
+    return cut, again & (cells < rule.max_cells)
 
 
 def _wide(edges: Tensor, pieces: int = 1) -> Tensor:

@@ -192,6 +192,42 @@ def test_cells_of_many_steep_densities_are_found_in_two_passes(basis, grid_size,
     assert cells[0] < cells[1] < 5 * cells[0]
 
 
+@pytest.mark.filterwarnings("ignore:quadrature")
+def test_no_pass_goes_far_beyond_the_largest_number_of_cells():
+    """Wrong version: 32 cells cut in four at once, as if there were no such number."""
+    cells = []
+
+    def energy(z):
+        cells.append(len(z) // 8 if z.dim() else 0)
+        return 30 * torch.sin(200 * z)
+
+    rule = dataclasses.replace(default_rule(torch.float32), max_cells=60)
+    ExponentiallyTilted(energy, "uniform", quadrature=rule)
+    assert 60 <= max(cells) < 2 * 60
+
+
+@pytest.mark.parametrize("dtype", ACCURACY, ids=str)
+@pytest.mark.parametrize("ends", ["lower", "both"])
+def test_few_and_many_draws_are_the_same(ends, dtype):
+    """
+    Few draws pick their cells first, many pick from ready polynomials: neither the values nor the
+    gradients may tell which.
+    """
+    functions = bank("rbf", "gaussian").to(dtype)
+    u = torch.rand(400, 4, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    above = (u < 0.5) & (ends == "both")
+
+    def draws_and_gradient(rows):
+        prior = ExponentiallyTilted(functions.bound(), "gaussian")
+        pieces = zip(u.split(rows), above.split(rows), strict=True)
+        z = torch.cat([prior.icdf(some, upper=up) for some, up in pieces])
+        (gradient,) = torch.autograd.grad(z.sin().mean(), functions.coefficients)
+        return z.detach(), gradient
+
+    for few, many in zip(draws_and_gradient(20), draws_and_gradient(400), strict=True):
+        torch.testing.assert_close(few, many, rtol=0, atol=100 * torch.finfo(dtype).eps)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_a_million_draws_follow_the_cdf(reference):

@@ -89,7 +89,7 @@ class FourierSeries(BasisFunctions):
         check_points(z, self.grid)
         angle = self.angle(z).unsqueeze(-1) * self._frequencies(z)
         pairs = torch.stack((torch.cos(angle), torch.sin(angle)), -1).flatten(-2)
-        return nn.functional.pad(pairs, (1, 0), value=1.0)  # faster than cat for few frequencies
+        return nn.functional.pad(pairs, (1, 0), value=1.0)
 
     def elementwise_sum(self, z: Tensor, coefficients: Tensor) -> Tensor:
         """Sum the functions plane by plane."""
