@@ -171,9 +171,14 @@ def test_cells_without_width_at_a_break_point_on_the_end_of_an_interval_do_not_s
 
 
 @pytest.mark.parametrize("reference", ["uniform", "gaussian", "lognormal"])
-@pytest.mark.parametrize(("basis", "grid_size", "size"), [("rbf", 20, 3.0), ("fourier", 50, 0.3)])
+@pytest.mark.parametrize(
+    ("basis", "grid_size", "size"), [("rbf", 20, 3.0), ("fourier", 50, 0.3), ("fourier", 50, 0.6)]
+)
 def test_cells_of_many_steep_densities_are_found_in_two_passes(basis, grid_size, size, reference):
-    """Wrong version: halving all cells that err too much, which takes a pass for each halving."""
+    """
+    Wrong versions: halving all cells that err too much, which takes a pass for each halving; and
+    functions that round so much that cells are cut in vain.
+    """
     functions = bank(basis, reference, size=300, grid_size=grid_size).float()
     with torch.no_grad():
         functions.coefficients.mul_(size)

@@ -211,6 +211,16 @@ def test_fourier_closed_form():
     assert basis.knots.numel() == 13
 
 
+@pytest.mark.parametrize("width", [1.0, 0.7])
+@pytest.mark.parametrize(("low", "high"), [(-4.0, 4.0), (0.0, 1.0), (0.0, 4.0)])
+def test_high_frequencies_keep_their_digits_in_single_precision(low, high, width):
+    """Wrong version: multiples of a rounded angle, up to 4e-5 off."""
+    basis = FourierSeries.uniform(low, high, 50, 0, width)
+    z = torch.linspace(low, high, 10001)
+    exact = basis.cast(torch.double)(z.double())
+    assert (basis(z) - exact).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("name", ["chebyshev", "gegenbauer"])
 @pytest.mark.parametrize("degree", [0, 1, 3, 9])
 def test_polynomials_closed_form(name, degree):

@@ -22,6 +22,8 @@ from pyro_tkam.ops.bases.planes import plane_sum
 
 #: cells of the grid in one period of the highest frequency
 _CELLS_A_PERIOD = 4
+#: parts of a turn; multiples of such a part are exact in float32 up to 4,096 turns
+_COARSE = 4096
 
 
 class FourierSeries(BasisFunctions):
@@ -87,7 +89,7 @@ class FourierSeries(BasisFunctions):
     def __call__(self, z: Tensor) -> Tensor:
         """Values ``(*z.shape, 2G + 1)``."""
         check_points(z, self.grid)
-        angle = self.angle(z).unsqueeze(-1) * self._frequencies(z)
+        angle = 2 * math.pi * self._turns(z)
         pairs = torch.stack((torch.cos(angle), torch.sin(angle)), -1).flatten(-2)
         return nn.functional.pad(pairs, (1, 0), value=1.0)
 
@@ -101,6 +103,14 @@ class FourierSeries(BasisFunctions):
         high = self.grid[..., -1]
         return (z - low) * (2 * math.pi * self.width / (high - low))
 
+    def _turns(self, z: Tensor) -> Tensor:
+        """Return ``kθ / 2π`` without most of its whole turns, shape ``(*z.shape, G)``."""
+        k = self._frequencies(z)
+        low = self.grid[..., 0]
+        high = self.grid[..., -1]
+        from_middle = (z - (low + high) / 2) * (self.width / (high - low))
+        return _multiples(from_middle, k) + _multiples(self.width / 2, k)
+
     def start(self, noise: Tensor, low: float, high: float) -> Tensor:
         """Make coefficients that decay as one over the frequency squared."""
         k = self._frequencies(noise).repeat_interleave(2)
@@ -108,6 +118,18 @@ class FourierSeries(BasisFunctions):
 
     def _frequencies(self, like: Tensor) -> Tensor:
         return torch.arange(1, self.degree + 1, dtype=like.dtype, device=like.device)
+
+
+def _multiples(turns: Tensor, k: Tensor) -> Tensor:
+    """
+    Multiply turns by each ``k`` and take whole turns off, shape ``(*turns.shape, len(k))``.
+
+    A rounded product would err by ``k`` times the rounding. So the turns are split: multiples of
+    the coarse part are exact, and the rest is small.
+    """
+    coarse = (turns.detach() * _COARSE).round() / _COARSE
+    exact = coarse.unsqueeze(-1) * k
+    return exact - exact.round() + (turns - coarse).unsqueeze(-1) * k
 
 
 @dataclass(frozen=True)
