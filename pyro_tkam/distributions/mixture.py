@@ -16,7 +16,6 @@ from pyro_tkam.ops._arguments import dense, shape
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._points import aligned
 from pyro_tkam.ops._precision import in_full_precision
-from pyro_tkam.ops.quadrature import default_rule
 from pyro_tkam.ops.table import Table, tabulate
 
 
@@ -93,7 +92,7 @@ class TiltedMixture(Tabulated):
         cuts = [
             points.movedim(-1, 1).flatten(0, 1) for points in (ends, knots) if points is not None
         ]
-        rule = default_rule(low.dtype)
+        rule = components._default_rule(low.dtype)
         part = components.reference.singular_part
         singular = None if part is None else lambda z: part(z[..., None]).logsumexp(-1)
         self._coordinate = coordinate_for(singular, low, high)

@@ -31,7 +31,8 @@ class ExponentiallyTilted(Tabulated):
 
     :param energy: elementwise ``f``. It takes any ``z`` that broadcasts against ``(*sample,
         *batch)`` and returns the broadcast shape. An attribute ``knots``, of shape ``(*grid_batch,
-        count)``, gives the edges of the cells inside which ``f`` is smooth. An attribute
+        count)``, gives the edges of the cells inside which ``f`` is smooth, and ``num_nodes`` the
+        least number of nodes that the default quadrature puts into each. An attribute
         ``magnitude``, broadcastable to the batch, gives the size of the largest terms in a sum
         whose terms cancel.
     :param reference: ``π0``, a univariate distribution or one of ``"uniform"`` (on [0, 1]),
@@ -89,9 +90,12 @@ class ExponentiallyTilted(Tabulated):
             energy(middle).shape, middle.shape, self.reference.batch_shape
         )
         super().__init__(batch_shape, validate_args=validate_args)
-        rule = quadrature or default_rule(like.dtype)
+        rule = quadrature or self._default_rule(like.dtype)
         self._table = self._tabulate(rule)
         self._warn_of_error(rule.tolerance)
+
+    def _default_rule(self, dtype: torch.dtype) -> Quadrature:
+        return default_rule(dtype, getattr(self.energy, "num_nodes", 1))
 
     def _tabulate(self, rule: Quadrature) -> Table:
         low, high = (

@@ -52,6 +52,11 @@ class BoundFunctions(Picklable):
         return self.basis.knots
 
     @property
+    def num_nodes(self) -> int:
+        """Least number of quadrature nodes per cell."""
+        return self.basis.num_nodes
+
+    @property
     def weights(self) -> Tensor:
         """
         The factors of :meth:`features`: ``w_s c`` and, if there is a base function, ``w_b``.

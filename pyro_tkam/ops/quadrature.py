@@ -249,16 +249,17 @@ def composite(
     return Quadrature(nodes, splits, base_cells, True, tolerance, max_cells)
 
 
-def default_rule(dtype: torch.dtype) -> Quadrature:
+def default_rule(dtype: torch.dtype, num_nodes: int = 1) -> Quadrature:
     """
     Return the default rule of a precision: error below 1e-10 in float64 and 5e-7 in float32.
 
     :param dtype: ``torch.float64``, or a narrower floating type.
+    :param num_nodes: least number of nodes per cell.
 
     >>> default_rule(torch.float32).tolerance
     5e-07
     """
     floating_dtype("dtype", dtype)
     if dtype == torch.float64:
-        return composite(2, 12, base_cells=16, tolerance=1e-10)
-    return composite(1, 8, base_cells=32, tolerance=5e-7)
+        return composite(2, max(12, num_nodes), base_cells=16, tolerance=1e-10)
+    return composite(1, max(8, num_nodes), base_cells=32, tolerance=5e-7)

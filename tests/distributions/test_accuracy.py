@@ -170,18 +170,10 @@ def test_cells_without_width_at_a_break_point_on_the_end_of_an_interval_do_not_s
     assert (prior.quadrature_error <= 5e-6).all()
 
 
-@pytest.mark.parametrize("reference", ["uniform", "gaussian", "lognormal"])
-@pytest.mark.parametrize(
-    ("basis", "grid_size", "size"), [("rbf", 20, 3.0), ("fourier", 50, 0.3), ("fourier", 50, 0.6)]
-)
-def test_cells_of_many_steep_densities_are_found_in_two_passes(basis, grid_size, size, reference):
-    """
-    Wrong versions: halving all cells that err too much, which takes a pass for each halving; and
-    functions that round so much that cells are cut in vain.
-    """
-    functions = bank(basis, reference, size=300, grid_size=grid_size).float()
+def cells_of_passes(functions, reference, size):
+    """Return the numbers of cells of a table's passes in float32, with functions made larger."""
     with torch.no_grad():
-        functions.coefficients.mul_(size)
+        functions.float().coefficients.mul_(size)
     energy = functions.bound()
     passes = []
 
@@ -190,11 +182,31 @@ def test_cells_of_many_steep_densities_are_found_in_two_passes(basis, grid_size,
         return energy(z)
 
     counted.knots, counted.magnitude = energy.knots, energy.magnitude
-    rule = default_rule(torch.float32)
+    rule = default_rule(torch.float32, energy.num_nodes)
     ExponentiallyTilted(counted, reference, quadrature=rule)
-    cells = [count // len(rule.nodes) for count in passes if count > len(rule.nodes)]
+    return [count // len(rule.nodes) for count in passes if count > len(rule.nodes)]
+
+
+@pytest.mark.parametrize("reference", ["uniform", "gaussian", "lognormal"])
+@pytest.mark.parametrize(("basis", "grid_size", "size"), [("rbf", 20, 3.0), ("fourier", 50, 0.3)])
+def test_cells_of_many_steep_densities_are_found_in_two_passes(basis, grid_size, size, reference):
+    """Wrong version: halving all cells that err too much, which takes a pass for each halving."""
+    cells = cells_of_passes(bank(basis, reference, 300, grid_size=grid_size), reference, size)
     assert len(cells) == 2
     assert cells[0] < cells[1] < 5 * cells[0]
+
+
+@pytest.mark.parametrize("width", [1.0, 0.7])
+@pytest.mark.parametrize("reference", ["uniform", "gaussian", "lognormal"])
+def test_no_cell_is_cut_in_vain_for_waves_that_round(reference, width):
+    """
+    Wrong versions: multiples of a rounded angle, and angles from the middle of the interval. Both
+    round more than the arguments of the density do.
+    """
+    functions = bank("fourier", reference, 300, grid_size=50)
+    with torch.no_grad():
+        functions.basis.width.fill_(width)
+    assert len(cells_of_passes(functions, reference, 1.0)) <= 3
 
 
 @pytest.mark.filterwarnings("ignore:quadrature")

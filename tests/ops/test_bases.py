@@ -208,7 +208,7 @@ def test_fourier_closed_form():
     ]
     # the width is rounded to float32
     assert torch.allclose(basis(z), torch.stack(expected, -1), atol=1e-6)
-    assert basis.knots.numel() == 13
+    assert basis.knots.numel() == 7
 
 
 @pytest.mark.parametrize("width", [1.0, 0.7])

@@ -36,6 +36,7 @@ class FourierSeries(BasisFunctions):
     """
 
     width: Tensor
+    num_nodes = 10
 
     @classmethod
     def uniform(
@@ -83,8 +84,8 @@ class FourierSeries(BasisFunctions):
 
     @property
     def knots(self) -> Tensor:
-        """Cells that resolve the highest frequency."""
-        return self.grid
+        """Cells of half a period of the highest frequency."""
+        return self.grid[..., ::2]
 
     def __call__(self, z: Tensor) -> Tensor:
         """Values ``(*z.shape, 2G + 1)``."""
@@ -104,12 +105,17 @@ class FourierSeries(BasisFunctions):
         return (z - low) * (2 * math.pi * self.width / (high - low))
 
     def _turns(self, z: Tensor) -> Tensor:
-        """Return ``kθ / 2π`` without most of its whole turns, shape ``(*z.shape, G)``."""
+        """
+        Return ``kθ / 2π`` without most of its whole turns, shape ``(*z.shape, G)``.
+
+        Measured from the point nearest to 0, they are as exact as ``z``.
+        """
         k = self._frequencies(z)
         low = self.grid[..., 0]
         high = self.grid[..., -1]
-        from_middle = (z - (low + high) / 2) * (self.width / (high - low))
-        return _multiples(from_middle, k) + _multiples(self.width / 2, k)
+        nearest = torch.minimum(low.clamp_min(0), high)
+        scale = self.width / (high - low)
+        return _multiples((z - nearest) * scale, k) + _multiples((nearest - low) * scale, k)
 
     def start(self, noise: Tensor, low: float, high: float) -> Tensor:
         """Make coefficients that decay as one over the frequency squared."""
