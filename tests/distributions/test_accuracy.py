@@ -196,6 +196,18 @@ def test_cells_of_many_steep_densities_are_found_in_two_passes(basis, grid_size,
     assert cells[0] < cells[1] < 5 * cells[0]
 
 
+def test_energies_say_how_many_nodes_their_cells_need():
+    def energy(z):
+        return torch.sin(9 * z) + torch.zeros(2)
+
+    energy.num_nodes = 11
+    low, high = torch.tensor([0.0, -1.0]), torch.tensor([1.0, 2.0])
+    prior = ExponentiallyTilted(energy, "flat", low, high)
+    assert len(prior._table.fractions) == 11
+    apart = TiltedMixture(torch.zeros(2), prior)  # has a table of its own
+    assert len(apart._table.fractions) == 11
+
+
 @pytest.mark.parametrize("width", [1.0, 0.7])
 @pytest.mark.parametrize("reference", ["uniform", "gaussian", "lognormal"])
 def test_no_cell_is_cut_in_vain_for_waves_that_round(reference, width):

@@ -36,7 +36,7 @@ class FourierSeries(BasisFunctions):
     """
 
     width: Tensor
-    num_nodes = 10
+    num_nodes = 12
 
     @classmethod
     def uniform(
