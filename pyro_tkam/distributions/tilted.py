@@ -31,10 +31,10 @@ class ExponentiallyTilted(Tabulated):
 
     :param energy: elementwise ``f``. It takes any ``z`` that broadcasts against ``(*sample,
         *batch)`` and returns the broadcast shape. An attribute ``knots``, of shape ``(*grid_batch,
-        count)``, gives the edges of the cells inside which ``f`` is smooth, and ``num_nodes`` the
-        least number of nodes that the default quadrature puts into each. An attribute
-        ``magnitude``, broadcastable to the batch, gives the size of the largest terms in a sum
-        whose terms cancel.
+        count)``, gives the edges of the cells inside which ``f`` is smooth; an attribute
+        ``nodes_per_cell``, the least number of nodes that the default quadrature puts into each.
+        An attribute ``magnitude``, broadcastable to the batch, gives the size of the largest terms
+        in a sum whose terms cancel.
     :param reference: ``π0``, a univariate distribution or one of ``"uniform"`` (on [0, 1]),
         ``"gaussian"`` and ``"learnable_gaussian"`` (on [-4, 4]), ``"lognormal"`` (on [0, 4]) and
         ``"flat"`` (1 on [-1, 1]).
@@ -95,7 +95,7 @@ class ExponentiallyTilted(Tabulated):
         self._warn_of_error(rule.tolerance)
 
     def _default_rule(self, dtype: torch.dtype) -> Quadrature:
-        return default_rule(dtype, getattr(self.energy, "num_nodes", 1))
+        return default_rule(dtype, getattr(self.energy, "nodes_per_cell", 1))
 
     def _tabulate(self, rule: Quadrature) -> Table:
         low, high = (

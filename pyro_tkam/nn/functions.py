@@ -52,9 +52,9 @@ class BoundFunctions(Picklable):
         return self.basis.knots
 
     @property
-    def num_nodes(self) -> int:
+    def nodes_per_cell(self) -> int:
         """Least number of quadrature nodes per cell."""
-        return self.basis.num_nodes
+        return self.basis.nodes_per_cell
 
     @property
     def weights(self) -> Tensor:

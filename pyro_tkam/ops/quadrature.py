@@ -249,17 +249,19 @@ def composite(
     return Quadrature(nodes, splits, base_cells, True, tolerance, max_cells)
 
 
-def default_rule(dtype: torch.dtype, num_nodes: int = 1) -> Quadrature:
+def default_rule(dtype: torch.dtype, nodes_per_cell: int = 1) -> Quadrature:
     """
     Return the default rule of a precision: error below 1e-10 in float64 and 5e-7 in float32.
 
     :param dtype: ``torch.float64``, or a narrower floating type.
-    :param num_nodes: least number of nodes per cell.
+    :param nodes_per_cell: at least so many nodes in each cell.
+    :raises ValueError: for fewer than one, or more than 200.
 
     >>> default_rule(torch.float32).tolerance
     5e-07
     """
     floating_dtype("dtype", dtype)
+    whole_number("nodes_per_cell", nodes_per_cell, 1)
     if dtype == torch.float64:
-        return composite(2, max(12, num_nodes), base_cells=16, tolerance=1e-10)
-    return composite(1, max(8, num_nodes), base_cells=32, tolerance=5e-7)
+        return composite(2, max(12, nodes_per_cell), base_cells=16, tolerance=1e-10)
+    return composite(1, max(8, nodes_per_cell), base_cells=32, tolerance=5e-7)

@@ -182,7 +182,7 @@ def cells_of_passes(functions, reference, size):
         return energy(z)
 
     counted.knots, counted.magnitude = energy.knots, energy.magnitude
-    rule = default_rule(torch.float32, energy.num_nodes)
+    rule = default_rule(torch.float32, energy.nodes_per_cell)
     ExponentiallyTilted(counted, reference, quadrature=rule)
     return [count // len(rule.nodes) for count in passes if count > len(rule.nodes)]
 
@@ -200,7 +200,7 @@ def test_energies_say_how_many_nodes_their_cells_need():
     def energy(z):
         return torch.sin(9 * z) + torch.zeros(2)
 
-    energy.num_nodes = 11
+    energy.nodes_per_cell = 11
     low, high = torch.tensor([0.0, -1.0]), torch.tensor([1.0, 2.0])
     prior = ExponentiallyTilted(energy, "flat", low, high)
     assert len(prior._table.fractions) == 11

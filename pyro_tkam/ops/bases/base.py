@@ -52,7 +52,7 @@ class BasisFunctions(Picklable, ABC):
     #: smallest size of a grid
     smallest_grid_size: ClassVar[int] = 1
     #: least number of quadrature nodes between two knots
-    num_nodes: ClassVar[int] = 1
+    nodes_per_cell: ClassVar[int] = 1
     #: whether an edge adds a base function to the sum (polynomials stand alone)
     has_base: ClassVar[bool] = True
 

@@ -36,7 +36,7 @@ class FourierSeries(BasisFunctions):
     """
 
     width: Tensor
-    num_nodes = 12
+    nodes_per_cell = 12
 
     @classmethod
     def uniform(
