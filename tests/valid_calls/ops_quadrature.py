@@ -45,7 +45,7 @@ def calls() -> dict[str, Call]:
                 "max_cells": 64,
             },
         ),
-        "default_rule": Call(default_rule, {"dtype": torch.float64}),
+        "default_rule": Call(default_rule, {"dtype": torch.float64, "nodes_per_cell": 4}),
         **{
             rule.__name__: Call(rule, {"num_nodes": 4})
             for rule in (gauss_kronrod, gauss_legendre, trapezium)
