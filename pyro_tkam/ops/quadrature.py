@@ -131,11 +131,13 @@ def _check_like(name: str, value: Tensor, low: Tensor) -> None:
         )
 
 
-def _checked(num_nodes: Any, smallest: int, largest: int = MAX_NODES) -> int:
+def _checked(
+    num_nodes: Any, smallest: int, largest: int = MAX_NODES, name: str = "num_nodes"
+) -> int:
     whole = isinstance(num_nodes, Integral) and not isinstance(num_nodes, bool)
     if not whole or not smallest <= num_nodes <= largest:
         raise ValueError(
-            f"num_nodes must be an integer from {smallest} to {largest}, got {num_nodes!r}"
+            f"{name} must be an integer from {smallest} to {largest}, got {num_nodes!r}"
         )
     return int(num_nodes)
 
@@ -254,14 +256,14 @@ def default_rule(dtype: torch.dtype, nodes_per_cell: int = 1) -> Quadrature:
     Return the default rule of a precision: error below 1e-10 in float64 and 5e-7 in float32.
 
     :param dtype: ``torch.float64``, or a narrower floating type.
-    :param nodes_per_cell: at least so many nodes in each cell.
-    :raises ValueError: for fewer than one, or more than 200.
+    :param nodes_per_cell: least number of nodes in each cell.
+    :raises ValueError: for a number of nodes outside 1 to 200.
 
     >>> default_rule(torch.float32).tolerance
     5e-07
     """
     floating_dtype("dtype", dtype)
-    whole_number("nodes_per_cell", nodes_per_cell, 1)
+    least = _checked(nodes_per_cell, 1, name="nodes_per_cell")
     if dtype == torch.float64:
-        return composite(2, max(12, nodes_per_cell), base_cells=16, tolerance=1e-10)
-    return composite(1, max(8, nodes_per_cell), base_cells=32, tolerance=5e-7)
+        return composite(2, max(12, least), base_cells=16, tolerance=1e-10)
+    return composite(1, max(8, least), base_cells=32, tolerance=5e-7)

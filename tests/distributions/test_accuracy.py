@@ -206,6 +206,9 @@ def test_energies_say_how_many_nodes_their_cells_need():
     assert len(prior._table.fractions) == 11
     apart = TiltedMixture(torch.zeros(2), prior)  # has a table of its own
     assert len(apart._table.fractions) == 11
+    energy.nodes_per_cell = 201
+    with pytest.raises(ValueError, match="nodes_per_cell must be an integer from 1 to 200, got 20"):
+        ExponentiallyTilted(energy, "flat", low, high)
 
 
 @pytest.mark.parametrize("width", [1.0, 0.7])
