@@ -211,6 +211,15 @@ def test_fourier_closed_form():
     assert basis.knots.numel() == 7
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_layer_without_outputs_is_refused(name):
+    """Wrong version: PyTorch's lookup fails with an error of its own on two threads."""
+    basis = make(name)
+    coefficients = torch.zeros(0, 2, basis.num_functions, dtype=torch.double)
+    with pytest.raises(ValueError, match=r"coefficients must have shape .* at least one out"):
+        basis.edge_sum(torch.zeros(5, 2, dtype=torch.double), coefficients)
+
+
 @pytest.mark.parametrize("width", [1.0, 0.7])
 @pytest.mark.parametrize(("low", "high"), [(-4.0, 4.0), (0.0, 1.0), (0.0, 4.0)])
 def test_high_frequencies_keep_their_digits_in_single_precision(low, high, width):

@@ -132,10 +132,11 @@ def check_edges(s: Any, coefficients: Any, num_functions: int) -> None:
     _check_like("coefficients", coefficients, "s", s)
     if s.dim() == 0:
         raise ValueError(f"s must have shape (*, in), got {tuple(s.shape)}")
-    if coefficients.dim() != 3 or coefficients.shape[1:] != (s.shape[-1], num_functions):
+    shape = coefficients.shape
+    if len(shape) != 3 or shape[0] == 0 or shape[1:] != (s.shape[-1], num_functions):
         raise ValueError(
-            f"coefficients must have shape (out, {s.shape[-1]}, {num_functions}), got "
-            f"{tuple(coefficients.shape)}"
+            f"coefficients must have shape (out, {s.shape[-1]}, {num_functions}) with at least "
+            f"one out, got {tuple(shape)}"
         )
 
 
