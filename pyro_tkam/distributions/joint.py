@@ -20,7 +20,7 @@ from torch.distributions import Distribution, Independent, biject_to, constraint
 
 from pyro_tkam._checks import function, number, whole_number
 from pyro_tkam.distributions.checked import CheckedDistribution
-from pyro_tkam.distributions.references import copied
+from pyro_tkam.distributions.references import copied, tensors_of
 from pyro_tkam.ops._arguments import shape
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._points import expanded_shape
@@ -195,7 +195,10 @@ class JointEnergy(CheckedDistribution):
         return self.reference.support
 
     def _check_energy(self) -> Tensor:
-        middle = biject_to(self.reference.support)(torch.zeros_like(self._draw_shape()))
+        transform = biject_to(self.reference.support)
+        like = next(filter(torch.is_floating_point, tensors_of(self.reference)), torch.empty(()))
+        shape = transform.inverse_shape(self.batch_shape + self.event_shape)
+        middle = transform(like.new_zeros(shape))
         with pyro.poutine.block(), pyro.poutine.trace() as tracing:
             value = self.energy(middle)
         _refuse_latent(
@@ -213,10 +216,6 @@ class JointEnergy(CheckedDistribution):
             )
         _refuse_latent(_sites_behind(value))
         return value
-
-    def _draw_shape(self) -> Tensor:
-        """Return any tensor shaped as a draw."""
-        return self.reference.mean.expand(self.batch_shape + self.event_shape)
 
     def _draw_negatives(self, count: int, probe: Tensor) -> Tensor:
         if _functorch.is_functorch_wrapped_tensor(probe):

@@ -4,6 +4,7 @@ densities.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import torch
@@ -17,6 +18,7 @@ from pyro_tkam.distributions.tilted import ExponentiallyTilted
 from pyro_tkam.ops._arguments import shape
 from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._points import expanded_shape
+from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.symbols import check_symbols
 
 
@@ -123,10 +125,10 @@ class LabeledTilted(LabelSummedOut):
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> constraints.Constraint:
-        """The box between the components' ends."""
-        low = self.components.low
-        high = self.components.high
-        return constraints.independent(constraints.interval(low.amin(), high.amax()), 1)
+        """The smallest box that holds the components' intervals, whatever the label."""
+        low = _over_labels(self.components.low, torch.amin)
+        high = _over_labels(self.components.high, torch.amax)
+        return constraints.independent(constraints.interval(low, high), 1)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         """
@@ -154,7 +156,13 @@ class LabeledTilted(LabelSummedOut):
 
     def _joint(self, z: Tensor) -> Tensor:
         """Return ``log p(z, y)`` for every label, with a last dimension of labels."""
-        return self.components.log_prob(z.unsqueeze(-2)).sum(-1) + self.log_weights
+        return self._of_labels(z).sum(-1) + self.log_weights
+
+    @in_full_precision
+    def _of_labels(self, z: Tensor) -> Tensor:
+        """Return every ``log p_{y,q}(z_q)``, minus infinity outside the label's own interval."""
+        self.components._check_dtype(z.unsqueeze(-2))
+        return self.components._masked_log_prob(z.unsqueeze(-2))
 
     def given(self, label: Tensor) -> Distribution:
         """
@@ -167,6 +175,10 @@ class LabeledTilted(LabelSummedOut):
         """
         check_symbols("label", label, self.num_labels)
         return _GivenLabel(self, label)
+
+
+def _over_labels(ends: Tensor, reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
+    return reduce(ends, -2) if ends.dim() > 1 else ends
 
 
 class _GivenLabel(CheckedDistribution):
@@ -196,7 +208,7 @@ class _GivenLabel(CheckedDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         self._check_value(value)
         whole = torch.broadcast_shapes(value.shape, self.label.shape + self.event_shape)
-        return self._own(self.prior.components.log_prob(value.expand(whole).unsqueeze(-2))).sum(-1)
+        return self._own(self.prior._of_labels(value.expand(whole))).sum(-1)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         components = self.prior.components

@@ -18,6 +18,7 @@ from torch.distributions import (
 from pyro_tkam._checks import whole_number
 from pyro_tkam.distributions.checked import CheckedDistribution
 from pyro_tkam.ops._arguments import floating
+from pyro_tkam.ops._concrete import is_concrete
 from pyro_tkam.ops._points import expanded_shape
 from pyro_tkam.ops._precision import in_full_precision
 from pyro_tkam.ops.pairwise import inner_product
@@ -89,13 +90,18 @@ class _PairwiseFamily(CheckedDistribution):
         """
         self._check_value(value)
         batch_shape = value.shape[: value.dim() - len(self.event_shape)]
-        logits = self.logits
-        statistic = self._statistic(value)
-        cross = inner_product(
-            *(self._flat(tensor, self._element_dim) for tensor in (logits, statistic))
-        )
+        cross = self._cross(self._statistic(value))
         log_prob = cross - self._flat(self._log_partition(), 0).sum(-1)
         return log_prob.expand(torch.broadcast_shapes(batch_shape, self.batch_shape))
+
+    def _cross(self, statistic: Tensor) -> Tensor:
+        """Return ``Σ_d η_d·T(x_d)`` of all pairs."""
+        return self._pairs(self.logits, statistic)
+
+    def _pairs(self, of_logits: Tensor, statistic: Tensor) -> Tensor:
+        return inner_product(
+            *(self._flat(tensor, self._element_dim) for tensor in (of_logits, statistic))
+        )
 
     def _flat(self, tensor: Tensor, element_dim: int) -> Tensor:
         """Join the event's and the element's dimensions to one, the last."""
@@ -196,7 +202,7 @@ class PairwiseCategorical(_PairwiseFamily):
     nothing, and if the batches of ``η`` and the value broadcast against each other, one matrix
     product with the symbols' indicators scores all pairs.
 
-    :param logits: ``η``, shape ``(*batch, *event, num_classes)``.
+    :param logits: ``η``, shape ``(*batch, *event, num_classes)``; minus infinity forbids a class.
     :param event_dim: number of event dimensions; 0 for one label.
     :raises ValueError: for an ``event_dim`` that ``logits`` does not have, and, when scoring, for a
         symbol outside the classes.
@@ -235,6 +241,15 @@ class PairwiseCategorical(_PairwiseFamily):
     def _statistic(self, value: Tensor) -> Tensor:
         classes = torch.arange(self.logits.shape[-1], device=value.device)
         return (value[..., None] == classes).to(self.logits)
+
+    def _cross(self, statistic: Tensor) -> Tensor:
+        """Sum the logits of the symbols; those of impossible ones, -inf, count only where drawn."""
+        impossible = self.logits.isneginf()
+        if is_concrete(impossible) and not bool(impossible.any()):
+            return super()._cross(statistic)
+        possible = self._pairs(self.logits.masked_fill(impossible, 0), statistic)
+        drawn = self._pairs(impossible.to(statistic), statistic) > 0
+        return possible.masked_fill(drawn, -torch.inf)
 
     def _log_partition(self) -> Tensor:
         return self.logits.logsumexp(-1)

@@ -106,8 +106,12 @@ def fit_density(
     weights = _checked(prior, samples, weights)
     if label is not None:
         _check_label(label, len(samples))
-    count = max(int(HELD_OUT * len(samples)), 1)
-    order = torch.randperm(len(samples), device=samples.device)
+    given = () if label is None else (label,)
+    with torch.no_grad(), unseen(prior):
+        prior(*given)  # refuses labels before anything changes
+    (counted,) = (weights > 0).nonzero(as_tuple=True)  # others would leave batches without weight
+    count = max(int(HELD_OUT * len(counted)), 1)
+    order = counted[torch.randperm(len(counted), device=samples.device)]
     held_out = order[:count]
     own = order[count:]
     with torch.no_grad():
@@ -180,9 +184,12 @@ def _checked(prior: Any, samples: Tensor, weights: Tensor | None) -> Tensor:
     if weights is None:
         return samples.new_ones(len(samples))
     dense("weights", weights)
-    if weights.shape != samples.shape[:1] or not bool((weights >= 0).all() & (weights.sum() > 0)):
+    if weights.shape != samples.shape[:1] or not bool(((weights >= 0) & weights.isfinite()).all()):
         raise ValueError(
-            f"weights must have shape ({len(samples)},), none negative and some positive, got "
-            f"shape {tuple(weights.shape)}"
+            f"weights must have shape ({len(samples)},), none negative or infinite, got shape "
+            f"{tuple(weights.shape)}"
         )
+    positive = int((weights > 0).sum())
+    if positive < 2:
+        raise ValueError(f"weights must be positive for at least 2 samples, got {positive}")
     return weights.to(samples)

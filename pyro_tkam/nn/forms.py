@@ -375,7 +375,22 @@ def _known(expression: Any) -> Form | None:
     )
 
 
+def plain(expression: Any) -> Any:
+    """
+    Return a SymPy expression with symbols that are equal if their names are, since SymPy tells
+    symbols with different assumptions apart.
+
+    >>> import sympy
+    >>> plain(sympy.Symbol("x", positive=True)) == sympy.Symbol("x")
+    True
+    """
+    with needs("symbolic"):
+        import sympy
+    return expression.xreplace({s: sympy.Symbol(s.name) for s in expression.free_symbols})
+
+
 def _of_expression(expression: Any, name: str | None) -> Form:
+    expression = plain(expression)
     symbols = sorted(map(str, expression.free_symbols))
     if len(symbols) != 1:
         raise ValueError(f"formula must have one variable, got {expression} with {symbols}")
@@ -395,8 +410,8 @@ def as_library(library: LibraryLike | None = None) -> dict[str, Form]:
 
     :param library: forms, each as for :func:`as_form`, or a mapping from names to them; None takes
         :data:`LIBRARY`.
-    :raises ValueError: for an empty library, unknown names and anything that :func:`as_form`
-        refuses.
+    :raises ValueError: for an empty library, unknown names, different forms of the same name and
+        anything that :func:`as_form` refuses.
     :raises TypeError: as :func:`as_form` does.
 
     >>> list(as_library(["sin", "x^2", torch.atanh]))
@@ -416,4 +431,11 @@ def as_library(library: LibraryLike | None = None) -> dict[str, Form]:
         raise ValueError(
             f"library must name at least one of {', '.join(map(repr, LIBRARY))}, got {library!r}"
         )
-    return {form.name: form for form in forms}
+    by_name = {form.name: form for form in forms}
+    for form in forms:
+        if form.definition != by_name[form.name].definition:
+            raise ValueError(
+                "library must have a different name for every form, as a mapping from names gives "
+                f"them, got several named {form.name!r}"
+            )
+    return by_name

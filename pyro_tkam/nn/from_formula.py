@@ -8,7 +8,7 @@ from typing import Any
 
 from pyro_tkam._checks import sequence
 from pyro_tkam._optional import needs
-from pyro_tkam.nn.forms import LIBRARY, Form, as_form
+from pyro_tkam.nn.forms import LIBRARY, Form, as_form, plain
 from pyro_tkam.nn.parse import parse_expression
 
 
@@ -186,7 +186,7 @@ def layout(formula: Any, symbols: Sequence[str] | None) -> tuple[Layout, list[st
         )
     names = None if symbols is None else [str(each) for each in symbols]
     expressions = [
-        parse_expression(each, names) if isinstance(each, str) else each for each in given
+        parse_expression(each, names) if isinstance(each, str) else plain(each) for each in given
     ]
     if names is None:
         names = sorted({str(s) for each in expressions for s in each.free_symbols})

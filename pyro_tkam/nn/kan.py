@@ -531,10 +531,10 @@ class KAN(PyroModule):
         Return a network of the same widths with a new start: each sum reads few inputs, as lines.
 
         Inputs and sums are paired at random until each is in a pair. The edge of a pair is a line
-        with mean 0 and spread 1 over the samples; all other edges are zero, but train. If the
-        target is a product of many inputs, sums of all inputs give a fit no direction, because the
-        product is uncorrelated with each of them. Try a few starts, and keep the one that fits
-        best.
+        with mean 0 and spread 1 over the samples; all other edges are zero, but train. Masked and
+        fixed edges, and inputs that are constant over the samples, are in no pair. If the target is
+        a product of many inputs, sums of all inputs give a fit no direction, because the product is
+        uncorrelated with each of them. Try a few starts, and keep the one that fits best.
 
         :param samples: inputs of the network, shape ``(N, widths[0])``.
         :raises ValueError: for functions with a constraint, and inputs that are all equal.
@@ -644,14 +644,20 @@ class KAN(PyroModule):
             expression; a sequence of them for several outputs.
         :param symbols: the inputs, in order; None takes the symbols of the formula, sorted by name.
         :param options: options of :class:`KAN`; they matter if an edge becomes a spline again.
-        :raises ValueError: for text that is not a formula, unknown symbols, and numbers that are
-            not real.
+        :raises ValueError: for text that is not a formula, unknown symbols, numbers that are not
+            real, and options with which the network would compute something else.
         :raises ImportError: without ``sympy``; names the extra to install.
 
         >>> net = KAN.from_formula("exp(sin(pi*x) + y**2)", ["x", "y"])
         >>> net.widths, net(torch.tensor([[0.5, 1.0]], dtype=torch.double)).log()
         ([2, 1, 1], tensor([[2.]], dtype=torch.float64, grad_fn=<LogBackward0>))
         """
+        for name, needed in _OF_FORMULAS.items():
+            if options.get(name, needed) != needed:
+                raise ValueError(
+                    f"{name} must be {needed!r} in a network that computes a formula, got "
+                    f"{options[name]!r}"
+                )
         plan, names = layout(formula, symbols)
         counts = [sum(len(node.sums) == 1 for node in nodes) for nodes in plan.layers[1:]]
         widths = [(n, len(nodes) - n) for n, nodes in zip(counts, plan.layers[1:], strict=True)]
@@ -721,6 +727,9 @@ class KAN(PyroModule):
         state_dict.pop(f"{prefix}configuration", None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+
+#: options of a network that adds and composes its functions, and nothing else
+_OF_FORMULAS = {"bias": True, "hidden_range": "none", "layer_norm": False, "output": "none"}
 
 #: a form with a, b, c, d
 FixedForm = tuple[FormLike, Sequence[float]]

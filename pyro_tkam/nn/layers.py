@@ -110,8 +110,8 @@ class KANEdges(UnivariateFunctions):
 
     def fix(self, forms: Mapping[tuple[int, int], tuple[Form, Sequence[float]] | None]) -> None:
         r"""
-        Make edges closed forms :math:`c\,f(a s + b) + d`, in place. None makes an edge a learned
-        curve again.
+        Make edges closed forms :math:`c\,f(a s + b) + d`, in place, also edges that were masked.
+        None makes an edge a learned curve again.
 
         :param forms: form and :math:`(a, b, c, d)` of edges ``(out, in)``.
         :raises ValueError: for an edge that the layer does not have, and for anything but four
@@ -124,6 +124,7 @@ class KANEdges(UnivariateFunctions):
         tensor([[18.]])
         """
         entries = {} if self.fixed is None else self.fixed.entries()
+        mask = self.mask.clone()
         _checks.mapping("forms", forms, "edges to forms and numbers")
         for edge, entry in forms.items():
             self.check_edge(edge)
@@ -133,6 +134,8 @@ class KANEdges(UnivariateFunctions):
                 entries[edge] = form, tuple(_checks.number("affine", float(a)) for a in affine)
                 if len(affine) != 4:
                     raise ValueError(f"affine must be four numbers a, b, c, d, got {affine}")
+                mask[edge] = True
+        self.mask = mask
         self.fixed = FixedEdges(entries, self.coefficients) if entries else None
 
     def check_edge(self, edge: tuple[int, int]) -> None:

@@ -5,6 +5,7 @@ Smaller, wider and deeper networks that compute the same function, or nearly the
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -163,6 +164,8 @@ def _start_rows(layer: KANLayer, rows: Tensor) -> None:
 @torch.no_grad()
 def with_sparse_start(network: KAN, samples: Tensor) -> KAN:
     """Restart a network with few edges; the argument is that of :meth:`KAN.sparse_start`."""
+    if not bool((samples.amax(0) > samples.amin(0)).any()):
+        raise ValueError("samples must differ in some column, got equal rows")
     for layer in network.layers:
         check_learned(layer, layer.weight_names, "a start")
         refuse_constrained(layer, "a start")
@@ -176,14 +179,15 @@ def with_sparse_start(network: KAN, samples: Tensor) -> KAN:
 
 def _start_with_lines(layer: KANLayer, inputs: Tensor) -> None:
     """Make few edges lines with unit spread and the others zero, in place."""
+    varies = inputs.amax(0) > inputs.amin(0)
     values = layer.bound().basis(inputs).movedim(0, 1)
-    lines = (inputs - inputs.mean(0)) / inputs.std(0)
+    lines = (inputs - inputs.mean(0)) / torch.where(varies, inputs.std(0), 1)
     fitted = torch.linalg.lstsq(values, lines.mT.unsqueeze(-1)).solution.squeeze(-1)
     coefficients = torch.zeros_like(layer._in_bank_order(layer.coefficients))
-    outputs, sources = torch.randperm(layer.out_features), torch.randperm(layer.in_features)
-    for number in range(max(layer.batch_shape)):
-        output = outputs[number % len(outputs)]
-        source = sources[number % len(sources)]
+    live = layer.mask & varies
+    if layer.fixed is not None:
+        live &= ~layer.fixed.where(layer.batch_shape)
+    for output, source in _pairs(live.cpu()):
         coefficients[output, source] = fitted[source]
     if layer.base_weight is not None and layer.scale is not None:
         layer.base_weight.zero_()
@@ -191,6 +195,26 @@ def _start_with_lines(layer: KANLayer, inputs: Tensor) -> None:
     if layer.bias is not None:
         layer.bias.zero_()
     layer.replace_coefficients(coefficients)
+
+
+def _pairs(live: Tensor) -> Iterator[tuple[int, int]]:
+    """
+    Pair outputs and inputs at random along edges, until each that has an edge is in a pair.
+
+    :param live: the edges there are, shape ``(out, in)``.
+    """
+    outputs, sources = (torch.randperm(size).tolist() for size in live.shape)
+    edges = live.tolist()
+    outputs = [output for output in outputs if any(edges[output])]
+    sources = [source for source in sources if any(edges[output][source] for output in outputs)]
+    for number in range(max(len(outputs), len(sources))):
+        output = outputs[number % len(outputs)]
+        source = sources[number % len(sources)]
+        if edges[output][source]:
+            yield output, source
+        else:
+            yield output, next(each for each in sources if edges[output][each])
+            yield next(each for each in outputs if edges[each][source]), source
 
 
 @torch.no_grad()
@@ -213,6 +237,9 @@ def deepened(network: KAN, samples: Tensor | None) -> KAN:
         )
     width = deeper.nodes[-1].count
     options: dict[str, Any] = {"grid_size": functions.grid_size, "degree": functions.degree}
+    # base functions start at zero, but train
+    if "activation" in network._options:
+        options["activation"] = network._options["activation"]
     layer = KANLayer(width, width, "bspline", *deeper._hidden_interval, base_spread=0.0, **options)
     layer.to(last.coefficients)
     lines = cast("BSplines", layer.basis.placed).greville

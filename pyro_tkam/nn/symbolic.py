@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_tkam._optional import needs
 from pyro_tkam.nn import _checks
-from pyro_tkam.nn.forms import Form, LibraryLike, as_library, evaluate
+from pyro_tkam.nn.forms import Form, LibraryLike, as_library, evaluate, plain
 from pyro_tkam.nn.parse import parse_expression
 
 #: number of arguments at which a function is evaluated if no samples are given
@@ -109,7 +109,7 @@ def formula_function(formula: Any) -> Callable[[Tensor], Tensor]:
         import sympy
     if not isinstance(formula, str | sympy.Expr):
         raise TypeError(f"formula must be a string or a sympy expression, got {formula!r}")
-    expression = parse_expression(formula) if isinstance(formula, str) else formula
+    expression = parse_expression(formula) if isinstance(formula, str) else plain(formula)
     symbols = sorted(expression.free_symbols, key=str)
     if len(symbols) != 1:
         raise ValueError(f"formula must have one variable, got {formula} with {symbols}")

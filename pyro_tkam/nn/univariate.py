@@ -390,10 +390,8 @@ class UnivariateFunctions(PyroModule):
             )
             self.base_weight = nn.Parameter(self.base_weight[index].contiguous())
         if grid.dim() > 1:
-            own = grid.expand(*old, -1)[index]
-            own = own[(0,) * (len(old) + 1 - grid.dim())]
-            shared = tuple(slice(1) if size == 1 else slice(None) for size in grid.shape[:-1])
-            self.basis.place(self.basis.placed.on_grid(own[shared].contiguous()))
+            own = _shared_again(grid.expand(*old, -1)[index], grid.shape)
+            self.basis.place(self.basis.placed.on_grid(own.contiguous()))
 
     @pyro_method
     def bound(self) -> BoundFunctions:
@@ -458,3 +456,21 @@ def all_or_none(module: nn.Module) -> Iterator[None]:
             bank.basis.place(functions)
             bank.coefficients.data = coefficients
         raise
+
+
+def _shared_again(grids: Tensor, shape: torch.Size) -> Tensor:
+    """
+    Store selected grids once along the dimensions in which functions shared them, unless they have
+    come to differ there.
+
+    :param grids: one for each selected function, shape ``(*batch, M)``.
+    :param shape: of the grids before the selection.
+    """
+    stored = (1,) * (grids.dim() - len(shape)) + tuple(shape)
+    for dim in (dim for dim, size in enumerate(stored[:-1]) if size == 1):
+        first = grids[(slice(None),) * dim + (slice(1),)]
+        if torch.equal(first.expand_as(grids), grids):
+            grids = first
+    while grids.dim() > len(shape) and len(grids) == 1:
+        grids = grids[0]
+    return grids

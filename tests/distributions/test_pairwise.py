@@ -131,3 +131,25 @@ def test_refuses_wrong_arguments() -> None:
         TypeError, match=r"logits must be a floating-point tensor, got torch\.int64"
     ):
         PairwiseBernoulli(torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["all pairs", "one each"])
+def test_a_forbidden_class_has_probability_zero_and_spoils_no_other(shared) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(5, 1 if shared else 4, 3, 6, dtype=torch.float64)
+    logits[..., 2] = -math.inf
+    value = symbols(4, 3)
+    value[0] = torch.tensor([0, 1, 3])
+    value[1] = torch.tensor([0, 2, 3])
+    logits.requires_grad_()
+    ours = PairwiseCategorical(logits).log_prob(value)
+    theirs = td.Categorical(logits=logits).log_prob(value).sum(-1)
+    torch.testing.assert_close(ours, theirs)
+    assert bool(ours[:, 0].isfinite().all())
+    assert bool(ours[:, 1].isneginf().all())
+    mapped = torch.func.vmap(lambda each: PairwiseCategorical(each).log_prob(value))(logits)
+    torch.testing.assert_close(mapped, ours)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours[:, 0].sum(), logits, retain_graph=True),
+        torch.autograd.grad(theirs[:, 0].sum(), logits),
+    )

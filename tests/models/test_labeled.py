@@ -267,3 +267,25 @@ def test_known_labels_are_scored_apart_with_the_same_joint_density() -> None:
     torch.testing.assert_close(known, expected)
     assert model.generate(torch.tensor([0, 0, 2])).shape == (3, 4)
     assert model.classify(x, num_particles=50).shape == (5, 3)
+
+
+def test_each_label_may_have_an_interval_of_its_own() -> None:
+    low, high = torch.tensor([[0.0], [0.5]]).double(), torch.tensor([[1.0], [2.0]]).double()
+    components = ExponentiallyTilted(lambda z: 0 * z, low=low, high=high).expand((2, 3))
+    fn = LabeledTilted(torch.zeros(2).double(), components, validate_args=True)
+    draws = fn.sample((1000,))
+    assert draws.min() < 0.5
+    assert draws.max() > 1
+    inside = ((draws[:, None] >= low) & (draws[:, None] <= high)).all(-1)
+    shares = inside / torch.tensor([1.0, 1.5]).double() ** 3 / 2
+    torch.testing.assert_close(fn.log_prob(draws), shares.sum(-1).log())
+    posterior = shares / shares.sum(-1, keepdim=True)
+    torch.testing.assert_close(fn.label_logits(draws).exp(), posterior)
+    given = fn.given(torch.tensor([0, 1])).log_prob(draws[:, None])
+    torch.testing.assert_close(given.exp(), 2 * shares)
+    other = torch.tensor([[0.0, 0.0, 3.0], [1.0, 1.0, 4.0]]).double()
+    fn = LabeledTilted(
+        fn.log_weights, ExponentiallyTilted(lambda z: 0 * z, low=other, high=other + 1)
+    )
+    assert fn.support.check(fn.sample((100,))).all()
+    assert not fn.support.check(torch.tensor([0.5, 0.5, 0.5]).double())

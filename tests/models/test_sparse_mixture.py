@@ -74,3 +74,20 @@ def test_refuses_negative_penalties_and_priors_that_are_no_mixture():
         mixture().reweigh(two_clusters(), penalty=-1.0)
     with pytest.raises(TypeError, match="prior must be a MixturePrior"):
         TKAM.kart(1, 1).reweigh(two_clusters())
+
+
+def test_components_keep_their_own_grids_whatever_their_order_in_a_mixture():
+    torch.manual_seed(0)
+    prior = MixturePrior(TiltedPrior((2, 3)))
+    with torch.no_grad():
+        prior.components.energies.coefficients.mul_(30.0)
+        prior.logits.copy_(torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]]))
+    # a grid for each component, shared by the two mixtures, which order them differently
+    prior.components.energies.update_grid(
+        torch.rand(200, 3) ** torch.tensor([1.0, 3.0, 6.0]), max_change=1.0
+    )
+    grid = prior.components.energies.basis.grid
+    assert grid.shape[:-1] == (3,)
+    assert not torch.equal(grid[0], grid[2])
+    z = torch.linspace(0.05, 0.95, 7)[:, None]
+    torch.testing.assert_close(prior.prune(0.0)().log_prob(z), prior().log_prob(z))

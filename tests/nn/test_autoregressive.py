@@ -107,7 +107,8 @@ def test_labels_have_densities_of_their_own():
         (torch.zeros(5, 3), None, "samples must have shape"),
         (torch.full((5, 2), torch.nan), None, "samples must be finite"),
         (torch.zeros(5, 2), torch.full((5,), -1.0), "weights must have shape"),
-        (torch.zeros(5, 2), torch.zeros(5), "weights must have shape"),
+        (torch.zeros(5, 2), torch.full((5,), torch.inf), "weights must have shape"),
+        (torch.zeros(5, 2), torch.zeros(5), "weights must be positive for at least 2 samples"),
     ],
 )
 def test_fit_refuses_what_are_no_draws(samples, weights, wrong):
@@ -151,3 +152,26 @@ def test_pruning_refuses_labels_and_negative_divergences():
     for prior, least in ((AutoregressivePrior(3, num_labels=2), 0.1), (AutoregressivePrior(3), -1)):
         with pytest.raises(ValueError, match=r"(least|num_labels) must be .*, got"):
             prior.prune(least)
+
+
+def test_draws_without_weight_do_not_undo_a_fit():
+    """As importance weights that underflow; a batch of such draws would have no score."""
+    torch.manual_seed(0)
+    prior = AutoregressivePrior(2, hidden=(8,))
+    samples = torch.randn(2000, 2)
+    weights = torch.zeros(2000)
+    weights[:100] = 1
+    found = prior.fit(samples, weights, steps=100, batch_size=16)
+    assert math.isfinite(found.held_out)
+    assert found.kept > 0
+    with pytest.raises(ValueError, match="weights must be positive for at least 2 samples, got 1"):
+        prior.fit(samples, weights * (torch.arange(2000) == 0))
+
+
+@pytest.mark.parametrize("label", [None, torch.full((100,), 2)], ids=["missing", "out of range"])
+def test_labels_are_refused_before_anything_changes(label):
+    prior = AutoregressivePrior(2, hidden=(8,), num_labels=2)
+    before = {name: value.clone() for name, value in prior.state_dict().items()}
+    with pytest.raises(ValueError, match="label must"):
+        prior.fit(5 + torch.randn(100, 2), label=label)
+    assert all(torch.equal(value, before[name]) for name, value in prior.state_dict().items())

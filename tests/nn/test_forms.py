@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import pickle
 
@@ -11,6 +12,7 @@ import sympy
 import torch
 
 from pyro_tkam.nn.forms import LIBRARY, Form, as_form, as_library, bessel_j0, evaluate
+from pyro_tkam.nn.symbolic import formula_function
 
 POINTS = (-0.7, -0.2, 0.3, 0.8, 2.5)
 
@@ -112,3 +114,29 @@ def test_an_own_form_is_one_definition():
     assert wave.complexity == 5
     assert float(wave(torch.tensor(1.0).double())) == pytest.approx(math.exp(-1) * math.sin(1))
     assert wave.expression("t") == sympy.exp(-sympy.Symbol("t")) * sympy.sin(sympy.Symbol("t"))
+
+
+@pytest.mark.parametrize("assumption", [{}, {"real": True}, {"positive": True}])
+def test_assumptions_about_a_symbol_change_no_formula(assumption):
+    x = sympy.Symbol("x", **assumption)
+    form = as_form(x * sympy.exp(-x))
+    t = sympy.Symbol("t")
+    assert form.expression(2 * t + 1) == (2 * t + 1) * sympy.exp(-2 * t - 1)
+    both = x + sympy.Symbol("x") ** 2  # one variable to us, two to SymPy
+    assert as_form(both).expression(t) == t + t**2
+    assert torch.equal(formula_function(both)(torch.tensor(3.0)), torch.tensor(12.0))
+
+
+@pytest.mark.parametrize(
+    "functions",
+    [
+        [lambda u: u.sin(), lambda u: u.cos()],
+        [functools.partial(torch.pow, exponent=n) for n in (6, 7)],
+    ],
+    ids=["lambdas", "partials"],
+)
+def test_functions_without_a_name_of_their_own_are_not_lost(functions):
+    with pytest.raises(ValueError, match="library must have a different name for every form, as a"):
+        as_library(functions)
+    assert len(as_library({"f": functions[0], "g": functions[1]})) == 2
+    assert len(as_library(["x**2", "square", functions[0], functions[0]])) == 2

@@ -48,3 +48,25 @@ def test_bad_input():
         KAN.from_formula("x", ["x", "x"])
     with pytest.raises(ValueError, match="formula must have no comments"):
         KAN.from_formula("x  # y")
+
+
+@pytest.mark.parametrize("assumption", [{"real": True}, {"positive": True}])
+def test_assumptions_about_a_symbol_change_no_network(assumption):
+    x, y = sympy.symbols("x y", **assumption)
+    net = KAN.from_formula(sympy.sin(x) + x**2 * y, [x, y])
+    point = torch.tensor([[0.5, 3.0]], dtype=torch.double)
+    torch.testing.assert_close(net(point)[0, 0], point[0, 0].sin() + 0.75)
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        ({"bias": False}, "bias must be True"),
+        ({"hidden_range": "sigmoid"}, "hidden_range must be 'none'"),
+        ({"layer_norm": True}, "layer_norm must be False"),
+        ({"output": "sigmoid"}, "output must be 'none'"),
+    ],
+)
+def test_options_with_which_the_network_would_compute_something_else(options, needed):
+    with pytest.raises(ValueError, match=f"{needed} in a network that computes a formula, got"):
+        KAN.from_formula("log(x + y**2 + 1)", **options)

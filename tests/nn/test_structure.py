@@ -350,3 +350,37 @@ def test_grids_reach_far_data_and_say_what_was_outside():
     net.update_grid(x / 10, shrink=False, widen=True)
     torch.testing.assert_close(net.layers[0].basis.grid[:, -1], x.amax(0))
     assert second.outside <= 1
+
+
+def test_a_deeper_network_keeps_its_activation_in_its_state():
+    x = torch.randn(50, 2)
+    deeper = KAN([2, 3, 1], activation="tanh").deepen(x)
+    with torch.no_grad():  # as training would
+        deeper.layers[-1].base_weight.fill_(1.0)
+    assert torch.equal(KAN.from_state_dict(deeper.state_dict())(x), deeper(x))
+
+
+def test_a_masked_edge_becomes_a_closed_form():
+    net = KAN([2, 1])
+    net.layers[0].mask[0, 0] = False
+    fixed = net.fix({(0, 0, 0): ("x^2", (1.0, 0.0, 1.0, 0.0))})
+    change = fixed(torch.tensor([[3.0, 0.5]])) - fixed(torch.tensor([[0.0, 0.5]]))
+    torch.testing.assert_close(change, torch.tensor([[9.0]]))
+    assert not net.layers[0].mask[0, 0]  # the original's
+
+
+def test_a_sparse_start_uses_the_edges_and_inputs_that_there_are():
+    torch.manual_seed(1)
+    x = torch.randn(50, 3)
+    constant = torch.cat([x[:, :2], torch.full((50, 1), 2.0)], 1)
+    for shape in ([3, 1], [3, 3, 1]):
+        started = KAN(shape).sparse_start(constant)
+        assert ((started.sizes(constant)[0] > 1e-3).any(0) == torch.tensor([1, 1, 0])).all()
+        assert bool(started(constant).isfinite().all())
+    net = KAN([3, 3, 1]).fix({(0, 2, 0): ("sin", (1.0, 0.0, 1.0, 0.0))})
+    net.layers[0].mask = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 1]], dtype=torch.bool)
+    started = net.sparse_start(x)
+    assert torch.equal(started.sizes(x)[0] > 1e-3, net.layers[0].mask)
+    assert set(started.fixed) == {(0, 2, 0)}
+    with pytest.raises(ValueError, match="samples must differ in some column, got equal rows"):
+        KAN([3, 1]).sparse_start(torch.ones(50, 3))
