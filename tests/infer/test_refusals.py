@@ -19,6 +19,7 @@ from torch.distributions.transforms import ExpTransform
 
 from pyro_tkam.infer import (
     MALA,
+    SMC,
     AutoMALA,
     ImportanceMLE,
     ImportanceSampling,
@@ -124,6 +125,7 @@ RUNS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     ),
     "ImportanceSampling": lambda model: ImportanceSampling(model).run,
     "VectorizedMCMC": lambda model: mcmc(model=model).run,
+    "SMC": lambda model: SMC(model, 64, disable_progbar=True).run,
     "MCMC": lambda model: MCMC(MALA(model), 4, warmup_steps=4, disable_progbar=True).run,
     "ParallelTempering": tempering,
     "ImportanceMLE": objective(ImportanceMLE(30)),
@@ -555,3 +557,148 @@ def test_a_prior_that_is_not_called_is_told_with_a_remedy():
     prior = TiltedPrior(2)
     with pytest.raises(ValueError, match=r"; call the TiltedPrior for its distribution, as in pr"):
         log_evidence(lambda x: pyro.sample("z", prior), torch.zeros(2))
+
+
+def test_draws_under_a_scaled_prior_have_no_evidence():
+    def scaled():
+        with poutine.scale(scale=5.0):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.5))
+
+    smc = SMC(scaled, 64, disable_progbar=True)
+    pyro.set_rng_seed(0)
+    smc.run()
+    # the prior to the fifth power has variance 1/5
+    assert abs(smc.get_samples()["z"].var() - 1 / 6) < 0.06
+    for evidence in (lambda: smc.log_evidence, lambda: log_evidence(scaled)):
+        with pytest.raises(ValueError, match=r"model must have priors without scale, got .*'z'"):
+            evidence()
+
+
+def test_smc_takes_arrays_as_others_do():
+    smc = SMC(line, 64, disable_progbar=True)
+    pyro.set_rng_seed(0)
+    smc.run(X.numpy(), Y.numpy())
+    covariance = torch.eye(6) + torch.outer(X, X)
+    exact = dist.MultivariateNormal(torch.zeros(6), covariance).log_prob(Y)
+    assert abs(smc.log_evidence.value - exact) < 5 * smc.log_evidence.standard_error
+
+
+def walk(y):
+    steps = pyro.sample("steps", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+    pyro.sample("y", dist.Normal(steps.cumsum(0), 1.0).to_event(1), obs=y)
+
+
+def narrow(y):
+    """A column of one, which a dimension of draws turns into a table, at weights near zero."""
+    weight = pyro.sample("weight", dist.Normal(torch.zeros(1), 1e-3).to_event(1))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(torch.ones(len(y), 1) @ weight, 1.0), obs=y)
+
+
+def guide_of(model):
+    names = {walk: ("steps", 4), narrow: ("weight", 1)}
+    name, size = names[model]
+
+    def guide(y):
+        pyro.sample(name, dist.Normal(torch.zeros(size), 0.1).to_event(1))
+
+    return guide
+
+
+@pytest.mark.parametrize("model", [walk, narrow])
+@pytest.mark.parametrize(
+    ("made", "takes_guide"),
+    [
+        (ImportanceMLE(30), False),
+        (ImportanceWeightedELBO(), True),
+        (WakeSleepMLE(5), True),
+        (LangevinMLE(num_steps=2), False),
+        (SteppingstoneMLE(num_steps=2), False),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_objectives_refuse_a_model_that_mixes_up_draws(model, made, takes_guide):
+    """Its density is right with one draw, and another one with several: no error shows it."""
+    y = torch.arange(4.0)
+    guide = guide_of(model) if takes_guide else None
+    for _ in range(2):  # the second call knows the model
+        with pytest.raises(
+            ValueError, match=r"several draws, .* alone, got .* nats; write \(X \* b"
+        ):
+            made.loss(model, guide, y)
+
+
+def test_evidence_of_a_model_that_mixes_up_draws_is_right():
+    """Draws are made one by one, or under vmap; five standard errors."""
+    y = torch.arange(4.0)
+    exact = dist.MultivariateNormal(torch.zeros(4), torch.eye(4) + 1e-6).log_prob(y)
+    pyro.set_rng_seed(0)
+    found = log_evidence(narrow, y, method="importance", num_particles=2000)
+    assert abs(found.value - exact) < 0.01
+    tril = torch.ones(4, 4).tril()
+    exact = dist.MultivariateNormal(torch.zeros(4), tril @ tril.T + torch.eye(4)).log_prob(y)
+    found = log_evidence(walk, y, method="importance", num_particles=20_000)
+    assert abs(found.value - exact) < 5 * found.standard_error
+
+
+def two(x):
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    b = pyro.sample("b", dist.Normal(0.0, 1e-3))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(a + b, 1.0), obs=x)
+
+
+def first(x):
+    pyro.sample("a", dist.Normal(0.0, 1.0))
+
+
+def three(x):
+    for name in ("a", "b", "c"):
+        pyro.sample(name, dist.Normal(0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [ImportanceMLE(30), ImportanceWeightedELBO(5), WakeSleepMLE(5), LangevinMLE(num_steps=2)],
+    ids=lambda each: type(each).__name__,
+)
+def test_objectives_refuse_guides_that_draw_other_sites(made):
+    with pytest.raises(ValueError, match=r"guide must draw every latent site, .*\['b'\]"):
+        made.loss(two, first, X)
+    with pytest.raises(ValueError, match=r"guide must draw only the latent .* got \['c'\] too"):
+        made.loss(two, three, X)
+
+
+def test_a_bound_method_is_one_model():
+    class Holder:
+        def model(self, x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    holder = Holder()
+    made = LangevinMLE(MALA, step_size=0.1, num_steps=2, persistent=True)
+    for _ in range(3):
+        made.loss_and_grads(holder.model, None, X)
+    assert made.step == 3
+
+
+def test_samplers_say_that_inference_mode_is_on():
+    with (
+        torch.inference_mode(),
+        pytest.raises(RuntimeError, match=r"inference mode must be off, .*no_grad"),
+    ):
+        mcmc().run(X, Y)
+
+
+def test_evidence_names_obs_mask():
+    def missing(x, known):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x, obs_mask=known)
+
+    with pytest.raises(
+        ValueError, match=r"improper ones at \['x_unobserved'\].*; obs_mask= leaves"
+    ):
+        log_evidence(missing, X, X > 0)

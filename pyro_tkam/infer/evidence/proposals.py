@@ -5,7 +5,7 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_tkam.infer.model.alone import Alone
 from pyro_tkam.infer.model.attempt import attempt
 from pyro_tkam.infer.model.batching import looped, vmapped
 from pyro_tkam.infer.model.draws import (
+    Particles,
     draw_particles,
     plate_structure,
     score_particles,
@@ -26,14 +28,12 @@ from pyro_tkam.infer.model.draws import (
 from pyro_tkam.infer.model.handlers import DrawDetached
 from pyro_tkam.infer.model.known import treats_each_datum_alone
 from pyro_tkam.infer.model.plates import CHECKED_DRAWS, check_draws
-from pyro_tkam.infer.model.sites import Site, is_latent
 
 Draws = tuple[Tensor, dict[str, Tensor]]
 """Log weights ``(draw, *local)``, and values ``(draw, *plates, *event)`` of the latent sites."""
 
 _COPIES = 4
 """Numbers in memory for each that is kept, where draws are made and weighed."""
-_CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
 
 
 class Proposal:
@@ -66,8 +66,8 @@ class Proposal:
         structure = plate_structure(model, args, kwargs, trace=trace)
         structure = with_guide(structure, guide, *args, **kwargs)
         self.structure = replace(structure, local_dims=(), plates={}) if joint else structure
-        latent = {name: site for name, site in structure.trace.nodes.items() if is_latent(site)}
-        self.shapes = {name: _shape(site) for name, site in latent.items()}
+        self._alone = Alone(model, guide, self.structure, args, kwargs)
+        self.shapes = self._alone.shapes
         self.way: str | None = None
 
     @property
@@ -130,50 +130,36 @@ class Proposal:
 
     def _first(self, num: int) -> Draws:
         """Draw in the first way that works, and keep it."""
-        drawn = attempt(lambda: self._plated(num))
-        if drawn is not None and self._is_right(drawn):
+        particles = attempt(lambda: self._particles(num))
+        if particles is not None and self._is_right(particles):
             self.way = "plate"
-            return drawn
+            return particles.log_weights, particles.values
         drawn = attempt(lambda: self._one_by_one(vmapped, num))
         self.way = "loop" if drawn is None else "vmap"
         return self._again(num) if drawn is None else drawn
 
     def _again(self, num: int) -> Draws:
         if self.way == "plate":
-            return self._plated(num)
+            particles = self._particles(num)
+            return particles.log_weights, particles.values
         return self._one_by_one(vmapped if self.way == "vmap" else looped, num)
 
-    def _plated(self, num: int) -> Draws:
+    def _particles(self, num: int) -> Particles:
         """Draw all at once, under an outer plate."""
         with poutine.block():
-            particles = draw_particles(
+            return draw_particles(
                 self.model, self.guide, num, self.structure, *self.args, **self.kwargs
             )
-        return particles.log_weights, particles.values
 
-    def _is_right(self, draws: Draws) -> bool:
+    def _is_right(self, particles: Particles) -> bool:
         """Tell whether the last draw has the weight that the model gives it on its own."""
-        log_weights, values = draws
-        last = {
-            name: value[-1].expand(self._padded_shape(name)).reshape(batch + event)
-            for (name, value), (batch, event) in zip(
-                values.items(), self.shapes.values(), strict=True
-            )
-        }
-        log_prior, log_likelihood = self._scored(last)
-        if self.guide is None:
-            return torch.allclose(log_weights[-1], log_likelihood, **_CLOSE)
-        with poutine.block():
-            guide = poutine.condition(self.guide, data=last)
-            trace = _unobserved(poutine.trace(guide).get_trace(*self.args, **self.kwargs), last)
-        log_proposal = total_log_density(trace, self.structure, latent=True)[0]
-        return torch.allclose(log_weights[-1], log_prior + log_likelihood - log_proposal, **_CLOSE)
+        return self._alone.scores_like(particles)[0]
 
     def _one_by_one(self, way: Callable[..., Any], num: int) -> Draws:
         """Draw by runs of a draw each."""
         log_weights, values = way(self._one, torch.arange(num))
         padded = {
-            name: value.reshape(len(value), *self._padded_shape(name))
+            name: value.reshape(len(value), *self._alone.padded_shape(name))
             for name, value in values.items()
         }
         return log_weights, padded
@@ -200,32 +186,4 @@ class Proposal:
             run = (self.structure, self.args, self.kwargs)
             particles = score_particles(self.model, values, *run)
             return particles.log_prior + particles.log_likelihood
-        return looped(lambda row: sum(self._scored(row)), values)
-
-    def _scored(self, values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return log prior and log likelihood ``(*local)`` of values ``(*site shape)``."""
-        with poutine.block():
-            model = poutine.condition(self.model, data=values)
-            trace = _unobserved(poutine.trace(model).get_trace(*self.args, **self.kwargs), values)
-        return (
-            total_log_density(trace, self.structure, latent=True)[0],
-            total_log_density(trace, self.structure, latent=False)[0],
-        )
-
-    def _padded_shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a site with as many batch dimensions as there are plates."""
-        batch, event = self.shapes[name]
-        return (*(1,) * (-self.structure.particle_dim - 1 - len(batch)), *batch, *event)
-
-
-def _unobserved(trace: poutine.Trace, names: Collection[str]) -> poutine.Trace:
-    """Mark sites as latent again, whose values were given."""
-    for name in names:
-        trace.nodes[name]["is_observed"] = False
-    return trace
-
-
-def _shape(site: Site) -> tuple[torch.Size, torch.Size]:
-    shape = site["value"].shape
-    event_dim = site["fn"].event_dim
-    return shape[: len(shape) - event_dim], shape[len(shape) - event_dim :]
+        return looped(lambda row: sum(self._alone.scores(row)), values)

@@ -217,6 +217,11 @@ class BatchRun(ABC):
         }
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                "inference mode must be off, as samplers take gradients, got "
+                "torch.inference_mode(); use torch.no_grad()"
+            )
         with poutine.block(), pyro.validation_enabled(False):
             self._records = {}
             self._done = 0

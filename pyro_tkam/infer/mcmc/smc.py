@@ -24,6 +24,7 @@ from pyro_tkam.infer.mcmc.smc_run import ScheduledRun, prepared
 from pyro_tkam.infer.mcmc.tempered_ensemble import POPULATIONS, Rung, TemperedEnsemble
 from pyro_tkam.infer.model.arguments import check_callable
 from pyro_tkam.infer.model.coordinates import around_mean
+from pyro_tkam.infer.model.requirements import check_data, refuse_scaled, scaled_priors
 from pyro_tkam.infer.parallel import check_executor, run_seeded
 from pyro_tkam.infer.results import Evidence, Finding, Verdict
 from pyro_tkam.ops.estimators import Estimate
@@ -111,11 +112,14 @@ class SMC(BatchRun):
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Run on the model's arguments.
 
-        :raises ValueError: if the draws find no common support of prior and posterior.
+        :raises ValueError: if the model or its data are not what they must be, or the draws find no
+            common support of prior and posterior.
         :raises KeyboardInterrupt: after Ctrl-C, between two temperatures or runs.
         """
-        self._args = args
-        self._kwargs = kwargs
+        checked = check_data(self.model, args, kwargs)
+        self._args = args = checked.args
+        self._kwargs = kwargs = checked.kwargs
+        self._scaled = scaled_priors(checked.trace)
         self._samples = {}
         self._rungs = []
         # Threads of an executor take turns themselves, and would wait for this one.
@@ -126,7 +130,11 @@ class SMC(BatchRun):
 
     @property
     def log_evidence(self) -> Evidence:
-        """Log evidence by the runs' mean, with its error from their scatter."""
+        """Log evidence by the runs' mean, with its error from their scatter.
+
+        :raises ValueError: for a model with a scaled prior.
+        """
+        refuse_scaled(self._scaled)
         each = self._finished("log_evidence")
         value = each.logsumexp(0) - math.log(len(each))
         relative = (each - value).exp()

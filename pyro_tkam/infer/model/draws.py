@@ -27,6 +27,8 @@ from pyro_tkam.infer.model.plates import (
     trial_terms,
 )
 from pyro_tkam.infer.model.sites import (
+    batch_nesting,
+    check_guided,
     is_latent,
     plate_nesting,
     sample_sites,
@@ -118,7 +120,7 @@ def plate_structure(
     for kind, some in (("latent", latent), ("observed", len(sites) > len(latent))):
         if not some:
             raise ValueError(f"model must have latent and observed sites, got no {kind} site")
-    nesting = max(plate_nesting(trace), *map(_batch_dim, sites))
+    nesting = max(plate_nesting(trace), *map(batch_nesting, sites))
     plates = common_plates(trace)
     terms = trial_terms(model, args, kwargs, trace, nesting)
     local = independent_plates(terms, plates, effort=effort)
@@ -175,11 +177,6 @@ def with_guide(
     if all(local <= each for each in frames):
         return structure
     return replace(structure, local_dims=(), plates={})
-
-
-def _batch_dim(site: dict[str, Any]) -> int:
-    """Return how many batch dimensions a site's log density has."""
-    return max(len(site["fn"].batch_shape), site["value"].dim() - site["fn"].event_dim)
 
 
 class _DrawParticles(Messenger):
@@ -267,7 +264,8 @@ def draw_particles(
     :param num_particles: how many draws.
     :param structure: what :func:`plate_structure` found for this model.
     :param reparameterized: draw from the guide by ``rsample``.
-    :raises ValueError: for a site that should be reparameterized and cannot be.
+    :raises ValueError: for a site that should be reparameterized and cannot be, and for a guide
+        that does not draw the latent sites of the model, and only these.
     """
     local = structure.local_dims
     particle_dim = structure.particle_dim
@@ -278,6 +276,7 @@ def draw_particles(
             guide, _DrawParticles(num_particles, particle_dim, (), reparameterized), args, kwargs
         )
         log_proposal = total_log_density(drawn, structure, latent=True)
+        check_guided(drawn, structure.trace)
         model = poutine.replay(model, trace=drawn)
     trace = _trace(model, _DrawParticles(num_particles, particle_dim, shared), args, kwargs)
     latent = [site for site in trace.nodes.values() if is_latent(site)]
@@ -328,13 +327,12 @@ def draw_from_guide(
     :param reparameterized: draw by ``rsample``.
     :return: values of these sites, and the log density of the draws, ``(num, *local)`` or what
         broadcasts to it.
-    :raises ValueError: names the latent sites that the guide lacks, or that should be
+    :raises ValueError: names the sites that the guide lacks or adds, or that should be
         reparameterized and cannot be.
     """
     messenger = _DrawParticles(num, structure.particle_dim, (), reparameterized)
     drawn = _trace(guide, messenger, args, kwargs)
-    if lacking := [name for name in names if name not in drawn.nodes]:
-        raise ValueError(f"guide must draw every latent site, got no draw of the sites {lacking}")
+    check_guided(drawn, structure.trace)
     return tuple(drawn.nodes[name]["value"] for name in names), total_log_density(
         drawn, structure, latent=True
     )
@@ -421,9 +419,15 @@ def _trace(fn: Any, messenger: Messenger, args: Any, kwargs: Any) -> poutine.Tra
             raise
         raise ValueError(
             "model and guide must take latent values with draws in a dimension left of all plates, "
-            f"got {type(error).__name__}: {told}; write (X * b).sum(-1) for X.matmul(b) or X @ b, "
-            "and b[..., index] for b[index]"
+            f"got {type(error).__name__}: {told}; {WRITE}"
         ) from error
+
+
+WRITE = (
+    "write (X * b).sum(-1) for X.matmul(b) or X @ b, b.cumsum(-1) for b.cumsum(0), and "
+    "b[..., index] for b[index]"
+)
+"""How to write a model that takes draws in a dimension left of all plates."""
 
 
 _OF_SHAPES = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,10 +30,10 @@ def marginal(
     """
     trace.symbolize_dims()
     plates = trace.plate_to_symbol
-    packed_terms = {
-        name: packed.pack(terms[name].clone(), trace.nodes[name]["infer"]["_dim_to_symbol"])
-        for name in names
-    }
+    packed_terms = {}
+    for name in names:
+        named = trace.nodes[name]["infer"]["_dim_to_symbol"]
+        packed_terms[name] = packed.pack(_in_plates(terms[name], named).clone(), named)
     # Packing drops plates of size one, such as that of a single chain.
     present = {symbol for term in packed_terms.values() for symbol in term._pyro_dims}
     factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
@@ -48,6 +48,12 @@ def marginal(
     )
     result = contract_to_tensor(factors, enumerated, target_ordinal=kept, ring=Elimination())
     return packed.unpack(result, trace.symbol_to_dim)
+
+
+def _in_plates(term: Tensor, named: Mapping[int, str]) -> Tensor:
+    """Sum a term over the dimensions that are no plate's, as those of data without a plate."""
+    others = [dim for dim in range(-term.dim(), 0) if term.shape[dim] > 1 and dim not in named]
+    return term.sum(others, keepdim=True) if others else term
 
 
 class Elimination(LogRing):

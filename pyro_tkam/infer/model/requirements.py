@@ -29,8 +29,10 @@ from pyro_tkam.infer.model.sites import (
     FirstRun,
     Model,
     Site,
+    check_guided,
     first_run,
     is_improper,
+    is_latent,
     is_partly_masked,
     is_prior,
     masks,
@@ -43,6 +45,10 @@ from pyro_tkam.ops._concrete import is_concrete
 
 _GUIDE_TRIALS = 100
 """Prior draws to find in a guide's support: one that lacks 5 % of the prior passes in 0.6 %."""
+_LEFT_BY_OBS_MASK = (
+    "; obs_mask= leaves values without a prior where data are observed: pass the observed data "
+    "only, or mask the missing ones with poutine.mask"
+)
 _HALF = (torch.float16, torch.bfloat16)
 _OF_FLOATS = torch.distributions.Bernoulli.log_prob
 """A density that torch computes of floating-point data only; a mask makes data such."""
@@ -218,16 +224,7 @@ def check_guide(guide: Any, model: Model, checked: Checked) -> None:
         drawn = told_of(lambda: run(*args, **kwargs), "guide", guide, args, kwargs)
         own = {name: site for name, site in sample_sites(drawn) if not site["is_observed"]}
         latent = {n: site for n, site in sample_sites(checked.trace) if not site["is_observed"]}
-        if lacking := [name for name in latent if name not in own]:
-            raise ValueError(
-                f"guide must draw every latent site, got no draw of the sites {lacking}"
-            )
-        other = [name for name in own if name not in latent and not _is_auxiliary(own[name])]
-        if other:
-            raise ValueError(
-                f"guide must draw only the latent sites {list(latent)} of the model, got {other} "
-                'too; if these are auxiliary, mark them with infer={"is_auxiliary": True}'
-            )
+        check_guided(drawn, checked.trace)
         _refuse_without_density(own, list(latent))
         for name, site in latent.items():
             _refuse_narrow(model, checked, name, site, own[name])
@@ -445,17 +442,31 @@ def _are_equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _is_auxiliary(site: Site) -> bool:
-    return bool(site["infer"].get("is_auxiliary"))
-
-
 def _refuse_without_normalizer(hidden: list[tuple[str, Site]]) -> None:
     if improper := [name for name, site in hidden if is_improper(site)]:
         raise ValueError(
             f"model must have proper priors, got improper ones at {improper}, so its evidence is "
-            "undefined"
+            f"undefined{_LEFT_BY_OBS_MASK if _are_of_obs_mask(improper) else ''}"
         )
-    if scaled := [name for name, site in hidden if (torch.as_tensor(site["scale"]) != 1).any()]:
+    refuse_scaled([name for name, site in hidden if _is_scaled(site)])
+
+
+def _are_of_obs_mask(names: list[str]) -> bool:
+    return all(name.endswith("_unobserved") for name in names)
+
+
+def scaled_priors(trace: poutine.Trace) -> list[str]:
+    """Return the latent sites whose density is scaled, so that it is not normalized."""
+    return [name for name, site in sample_sites(trace) if is_latent(site) and _is_scaled(site)]
+
+
+def _is_scaled(site: Site) -> bool:
+    return bool((torch.as_tensor(site["scale"]) != 1).any())
+
+
+def refuse_scaled(scaled: list[str]) -> None:
+    """Refuse the evidence of a model with scaled priors."""
+    if scaled:
         raise ValueError(
             f"model must have priors without scale, got sites {scaled} scaled by a mini-batch "
             "(or by poutine.scale): they are not normalized, so the evidence is undefined; "

@@ -204,6 +204,8 @@ class Structure:
         latent = tuple(name for name, _ in hidden if name not in enumerated)
         if not latent:
             raise ValueError("model must have a continuous latent site to sample, got none")
+        for name in enumerated:
+            _refuse_loose(name, run.plain.nodes[name])
         return Structure(run.trace, run.plain, run.max_plate_nesting, latent, enumerated)
 
     @property
@@ -255,6 +257,7 @@ def first_run(
         hidden = [(name, site) for name, site in sample_sites(plain) if is_latent(site)]
         if not any(site["fn"].has_enumerate_support for _, site in hidden):
             return FirstRun(plain, plain, nesting)
+        nesting = max(nesting, *(batch_nesting(site) for _, site in sample_sites(plain)))
         values = InitMessenger(lambda site: plain.nodes[site["name"]]["value"])
         enumerating = poutine.enum(config_enumerate(model), first_available_dim=-1 - nesting)
         trace = poutine.trace(values(enumerating)).get_trace(*args, **kwargs)
@@ -265,6 +268,12 @@ def plate_nesting(trace: poutine.Trace) -> int:
     """Return how many dimensions the vectorized plates of a run take."""
     stacks = [site["cond_indep_stack"] for site in trace.nodes.values() if site["type"] == "sample"]
     return max((-frame.dim for stack in stacks for frame in stack if frame.vectorized), default=0)
+
+
+def batch_nesting(site: Site) -> int:
+    """Return how many batch dimensions a site's log density has, in plates or outside of them."""
+    value = torch.as_tensor(site["value"])
+    return max(len(site["fn"].batch_shape), value.dim() - site["fn"].event_dim)
 
 
 def centered_like(trace: poutine.Trace) -> Callable[[Site], Any]:
@@ -305,6 +314,31 @@ def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, Site]]:
             yield name, site
 
 
+def check_guided(drawn: poutine.Trace, trace: poutine.Trace) -> None:
+    """
+    Refuse a guide that does not draw what its model draws.
+
+    :param drawn: a run of the guide.
+    :param trace: a run of the model.
+    :raises ValueError: names the latent sites that the guide lacks, or those that it adds.
+    """
+    own = {name: site for name, site in sample_sites(drawn) if is_latent(site)}
+    latent = [name for name, site in sample_sites(trace) if is_latent(site)]
+    if lacking := [name for name in latent if name not in own]:
+        raise ValueError(f"guide must draw every latent site, got no draw of the sites {lacking}")
+    added = set(own) - set(latent)
+    if other := [name for name in own if name in added and not is_auxiliary(own[name])]:
+        raise ValueError(
+            f"guide must draw only the latent sites {latent} of the model, got {other} too; if "
+            'these are auxiliary, mark them with infer={"is_auxiliary": True}'
+        )
+
+
+def is_auxiliary(site: Site) -> bool:
+    """Tell whether a guide's site is marked as none of the model's."""
+    return bool(site["infer"].get("is_auxiliary"))
+
+
 def refuse_subsampling(trace: poutine.Trace) -> None:
     """Raise if a plate draws a random subsample."""
     for name, site in trace.nodes.items():
@@ -343,6 +377,17 @@ def _is_enumerated(name: str, site: Site) -> bool:
             "sampling, or, for a Poisson or Geometric, apply InverseTransformReparam"
         )
     return False
+
+
+def _refuse_loose(name: str, site: Site) -> None:
+    """Refuse independent discrete values outside of plates: all would be enumerated as one."""
+    plates = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+    batch = site["fn"].batch_shape
+    if any(batch[dim] > 1 and dim not in plates for dim in range(-len(batch), 0)):
+        raise ValueError(
+            "model must have a plate around each dimension of a discrete latent site, got "
+            f"{name!r} of batch shape {tuple(batch)} in plates at dimensions {sorted(plates)}"
+        )
 
 
 def _explained(init: Callable[[Site], Any]) -> Callable[[Site], Any]:

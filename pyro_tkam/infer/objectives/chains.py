@@ -216,7 +216,7 @@ class ChainMLE(MaximumLikelihood):
         """Run the chains, from the guide's draws if there is one."""
 
     def _bind(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundModel:
-        if self._bound is not None and self._bound.model is model:
+        if self._bound is not None and self._bound.model == model:  # bound methods are equal
             return self._bound.rebind(args, kwargs)
         if self._bound is not None:
             self._forget()  # what it carries belongs to another model

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pyro_tkam.infer.mcmc.initialization import Draws, find_finite, find_start
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
+from pyro_tkam.infer.model.alone import Alone, refuse_mixed_draws
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.draws import (
     Particles,
@@ -61,8 +62,8 @@ class BoundModel:
     :param kernel: what will move the latents; its own model is replaced.
     :param args: the model's arguments.
     :param kwargs: its keyword arguments.
-    :raises ValueError: for a model without latent or observed sites, with discrete latents, or with
-        a plate that holds every site and couples its data.
+    :raises ValueError: for a model without latent or observed sites, with discrete latents, with a
+        plate that holds every site and couples its data, or that mixes up several draws.
     """
 
     def __init__(
@@ -91,6 +92,8 @@ class BoundModel:
                 f"{density.structure.enumerated}"
             )
         self.density = density
+        alone = Alone(model, None, self.structure, args, kwargs)
+        refuse_mixed_draws(alone, lambda: self.score(self.values(self.draw_prior(2))))
 
     def rebind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundModel:
         """Return the model bound to other arguments."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from pyro_tkam.infer.model.alone import Alone, refuse_mixed_draws
 from pyro_tkam.infer.model.draws import PlateStructure, plate_structure, with_guide
 from pyro_tkam.infer.model.requirements import check_batch
 from pyro_tkam.infer.model.trials import AGAIN
@@ -36,12 +37,13 @@ class KnownStructure:
         self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> PlateStructure:
         """Return the structure of a model with a guide."""
-        new = self._seen is None or self._seen[0] is not model or self._seen[1] is not guide
+        new = self._seen != (model, guide)  # bound methods are equal, not the same
         if new:
-            found = checked_structure(model, args, kwargs)
+            found = with_guide(checked_structure(model, args, kwargs), guide, *args, **kwargs)
+            refuse_mixed_draws(Alone(model, guide, found, args, kwargs))
+            self.last = found
             self._seen = (model, guide)
             self._calls = 0
-            self.last = with_guide(found, guide, *args, **kwargs)
         self._calls += 1
         if not new and _is_power_of_four(self._calls):
             with torch.random.fork_rng(devices=[]):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
@@ -13,6 +15,7 @@ from pyro.infer import config_enumerate
 from pyro.infer.mcmc.util import initialize_model
 from torch import Tensor
 
+from pyro_tkam.infer import log_evidence
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.enumeration import Elimination
 from pyro_tkam.infer.model.requirements import check_model
@@ -246,3 +249,52 @@ def test_masked_states_of_a_hidden_markov_model_leave_no_trace() -> None:
     split = ModelDensity(model, batch_plates=()).split(m)
     torch.testing.assert_close(split.log_likelihood, expected)
     torch.testing.assert_close(split.log_prior, dist.Normal(0.0, 1.0).log_prob(m[:, 0]))
+
+
+LOCS = torch.tensor([-2.0, 0.0, 2.0])
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("plated", [True, False])
+def test_data_without_a_plate_share_a_summed_out_value(size, plated):
+    """As many data as classes once met the classes in one dimension; five standard errors."""
+
+    def model(x):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        k = pyro.sample("k", dist.Categorical(torch.ones(3) / 3))
+        with pyro.plate("data", size) if plated else nullcontext():
+            pyro.sample("x", dist.Normal(LOCS[k] + mean, 1.0), obs=x)
+
+    x = torch.linspace(-1.0, 1.5, size)
+    covariance = torch.eye(size) + 1
+    parts = [dist.MultivariateNormal(loc.expand(size), covariance).log_prob(x) for loc in LOCS]
+    exact = torch.stack(parts).logsumexp(0) - math.log(3)
+    pyro.set_rng_seed(0)
+    found = log_evidence(model, x, method="bar", num_samples=100, num_temperatures=6)
+    assert abs(found.value - exact) < 5 * found.standard_error
+
+
+def test_latents_without_a_plate_beside_a_summed_out_value():
+    def model(x):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 1.0))
+        k = pyro.sample("k", dist.Bernoulli(0.25))
+        pyro.sample("x", dist.Normal(mean + 3 * k, 1.0), obs=x)
+
+    x = torch.tensor([0.5, 1.5])
+    parts = torch.stack([dist.Normal(3.0 * k, 2**0.5).log_prob(x).sum() for k in range(2)])
+    exact = (parts + torch.tensor([0.75, 0.25]).log()).logsumexp(0)
+    pyro.set_rng_seed(0)
+    found = log_evidence(model, x, method="bar", num_samples=100, num_temperatures=6)
+    assert abs(found.value - exact) < 5 * found.standard_error
+
+
+def test_independent_discrete_values_need_a_plate():
+    def model(x):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        k = pyro.sample("k", dist.Categorical(torch.ones(4, 3) / 3))
+        pyro.sample("x", dist.Normal(LOCS[k] + mean, 1.0), obs=x)
+
+    with pytest.raises(
+        ValueError, match=r"model must have a plate around .*'k' .*\(4,\) in plates"
+    ):
+        log_evidence(model, torch.zeros(4), method="bar")

@@ -1,0 +1,152 @@
+"""Whether draws that are scored many at once get the densities that each has alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_tkam.infer.model.draws import (
+    WRITE,
+    Particles,
+    PlateStructure,
+    draw_particles,
+    total_log_density,
+)
+from pyro_tkam.infer.model.sites import Site, is_auxiliary, is_latent
+
+_CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
+
+
+class Alone:
+    """
+    Runs of a model and guide with one draw, whose densities :meth:`scores_like` compares.
+
+    :param model: a Pyro model.
+    :param guide: a Pyro guide, or None.
+    :param structure: of the model, see :func:`plate_structure`.
+    :param args: arguments of both.
+    :param kwargs: keyword arguments of both.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        guide: Any,
+        structure: PlateStructure,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.model = model
+        self.guide = guide
+        self.structure = structure
+        self.args = args
+        self.kwargs = kwargs
+        nodes = structure.trace.nodes
+        self.shapes = {name: _shape(site) for name, site in nodes.items() if is_latent(site)}
+
+    def padded_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a site with as many batch dimensions as there are plates."""
+        batch, event = self.shapes[name]
+        return (*(1,) * (-self.structure.particle_dim - 1 - len(batch)), *batch, *event)
+
+    def scores(self, values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return log prior and log likelihood ``(*local)`` of values ``(*site shape)``."""
+        trace = self._trace(self.model, values)
+        return (
+            total_log_density(trace, self.structure, latent=True)[0],
+            total_log_density(trace, self.structure, latent=False)[0],
+        )
+
+    def scores_like(self, particles: Particles) -> tuple[bool, Tensor, Tensor]:
+        """
+        Tell whether the last of some particles has the log weight that it has alone, and both.
+
+        :param particles: of the same model and guide.
+        """
+        last = {
+            name: value[-1].expand(self.padded_shape(name)).reshape(batch + event)
+            for (name, (batch, event)), value in zip(
+                self.shapes.items(), map(particles.values.__getitem__, self.shapes), strict=True
+            )
+        }
+        log_prior, alone = self.scores(last)
+        if particles.log_proposal is not None:
+            guided = self._trace(self.guide, last)
+            log_proposal = total_log_density(guided, self.structure, latent=True)[0]
+            alone = alone + log_prior - log_proposal
+        if particles.log_likelihood.dim() > 1 + len(self.structure.local_dims):
+            return False, particles.log_likelihood[-1], alone  # draws have spread data further
+        among = particles.log_weights[-1]
+        return torch.allclose(among, alone, **_CLOSE), among, alone
+
+    def draw_two(self) -> Particles:
+        """
+        Draw two particles; without the guide's density if that has auxiliary draws, which are not
+        known of given values.
+        """
+        given = (self.structure, *self.args)
+        particles = draw_particles(self.model, self.guide, 2, *given, **self.kwargs)
+        if self.guide is None:
+            return particles
+        sites = poutine.trace(self.guide).get_trace(*self.args, **self.kwargs).nodes.values()
+        if any(site["type"] == "sample" and is_auxiliary(site) for site in sites):
+            return replace(particles, log_proposal=None)
+        return particles
+
+    def _trace(self, fn: Any, values: dict[str, Tensor]) -> poutine.Trace:
+        with poutine.block():
+            trace = poutine.trace(poutine.condition(fn, data=values)).get_trace(
+                *self.args, **self.kwargs
+            )
+        return _unobserved(trace, values)
+
+
+def refuse_mixed_draws(alone: Alone, drawn: Callable[[], Particles] | None = None) -> None:
+    """
+    Refuse a model or guide that mixes up draws in a dimension left of its plates.
+
+    Torch's generator stays where it is. Models and guides whose densities are random, as with
+    dropout, are not compared, and of guides with auxiliary draws only the model is.
+
+    :param alone: runs of the model and the guide with one draw.
+    :param drawn: makes several draws with their densities; None draws as the objectives do.
+    :raises ValueError: if the density of a draw differs from that of the same draw alone; says how
+        to write the model.
+    """
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.no_grad(),
+        poutine.block(),
+        pyro.validation_enabled(False),
+    ):
+        particles = (drawn or alone.draw_two)()
+        is_right, among, own = alone.scores_like(particles)
+        if is_right:
+            return
+        _, _, again = alone.scores_like(particles)
+    if not torch.allclose(own, again, **_CLOSE):
+        return
+    raise ValueError(
+        "model and guide must give each of several draws, in a dimension left of all plates, the "
+        f"density that it has alone, got {float(among.sum()):.6g} instead of "
+        f"{float(own.sum()):.6g} nats; {WRITE}"
+    )
+
+
+def _unobserved(trace: poutine.Trace, names: Collection[str]) -> poutine.Trace:
+    """Mark sites as latent again, whose values were given."""
+    for name in names:
+        trace.nodes[name]["is_observed"] = False
+    return trace
+
+
+def _shape(site: Site) -> tuple[torch.Size, torch.Size]:
+    shape = site["value"].shape
+    event_dim = site["fn"].event_dim
+    return shape[: len(shape) - event_dim], shape[len(shape) - event_dim :]
