@@ -14,13 +14,9 @@ from torch import Tensor, nn
 from pyro_tkam._arviz import psis
 from pyro_tkam._checks import whole_number
 from pyro_tkam._threads import in_turn
-from pyro_tkam.infer.model.draws import (
-    PlateStructure,
-    draw_particles,
-    plate_structure,
-    refuse_coupled,
-)
+from pyro_tkam.infer.model.draws import PlateStructure, draw_particles
 from pyro_tkam.infer.model.requirements import check_guide, check_model
+from pyro_tkam.infer.model.structure import plate_structure, refuse_coupled
 from pyro_tkam.train.batches import tensors
 
 _RELIABLE_KHAT = 0.7  # Vehtari et al. 2024, arXiv:1507.02646

@@ -589,7 +589,7 @@ def walk(y):
     pyro.sample("y", dist.Normal(steps.cumsum(0), 1.0).to_event(1), obs=y)
 
 
-def narrow(y):
+def column(y):
     """A column of one, which a dimension of draws turns into a table, at weights near zero."""
     weight = pyro.sample("weight", dist.Normal(torch.zeros(1), 1e-3).to_event(1))
     with pyro.plate("data", len(y)):
@@ -597,7 +597,7 @@ def narrow(y):
 
 
 def guide_of(model):
-    names = {walk: ("steps", 4), narrow: ("weight", 1)}
+    names = {walk: ("steps", 4), column: ("weight", 1)}
     name, size = names[model]
 
     def guide(y):
@@ -606,7 +606,7 @@ def guide_of(model):
     return guide
 
 
-@pytest.mark.parametrize("model", [walk, narrow])
+@pytest.mark.parametrize("model", [walk, column])
 @pytest.mark.parametrize(
     ("made", "takes_guide"),
     [
@@ -634,7 +634,7 @@ def test_evidence_of_a_model_that_mixes_up_draws_is_right():
     y = torch.arange(4.0)
     exact = dist.MultivariateNormal(torch.zeros(4), torch.eye(4) + 1e-6).log_prob(y)
     pyro.set_rng_seed(0)
-    found = log_evidence(narrow, y, method="importance", num_particles=2000)
+    found = log_evidence(column, y, method="importance", num_particles=2000)
     assert abs(found.value - exact) < 0.01
     tril = torch.ones(4, 4).tril()
     exact = dist.MultivariateNormal(torch.zeros(4), tril @ tril.T + torch.eye(4)).log_prob(y)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyro_tkam.infer import ImportanceMLE
 from pyro_tkam.infer.model import plates
-from pyro_tkam.infer.model.draws import plate_structure
+from pyro_tkam.infer.model.structure import plate_structure
 from pyro_tkam.models import (
     TKAM,
     BernoulliLikelihood,

@@ -6,7 +6,8 @@ import torch
 
 from pyro_tkam.distributions import IsotropicNormal, JointEnergy, PairwiseBernoulli
 from pyro_tkam.infer import ImportanceMLE, LangevinMLE
-from pyro_tkam.infer.model.draws import draw_particles, plate_structure
+from pyro_tkam.infer.model.draws import draw_particles
+from pyro_tkam.infer.model.structure import plate_structure
 from pyro_tkam.models import (
     TKAM,
     AmortizedGuide,

@@ -20,14 +20,13 @@ from pyro_tkam.infer.model.batching import looped, vmapped
 from pyro_tkam.infer.model.draws import (
     Particles,
     draw_particles,
-    plate_structure,
     score_particles,
     total_log_density,
-    with_guide,
 )
 from pyro_tkam.infer.model.handlers import DrawDetached
 from pyro_tkam.infer.model.known import treats_each_datum_alone
 from pyro_tkam.infer.model.plates import CHECKED_DRAWS, check_draws
+from pyro_tkam.infer.model.structure import plate_structure, with_guide
 
 Draws = tuple[Tensor, dict[str, Tensor]]
 """Log weights ``(draw, *local)``, and values ``(draw, *plates, *event)`` of the latent sites."""

@@ -18,6 +18,7 @@ from pyro_tkam.infer.model.draws import (
     draw_particles,
     total_log_density,
 )
+from pyro_tkam.infer.model.known import treats_each_datum_alone
 from pyro_tkam.infer.model.sites import Site, is_auxiliary, is_latent
 
 _CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
@@ -111,7 +112,7 @@ def refuse_mixed_draws(alone: Alone, drawn: Callable[[], Particles] | None = Non
     """
     Refuse a model or guide that mixes up draws in a dimension left of its plates.
 
-    Torch's generator stays where it is. Models and guides whose densities are random, as with
+    Torch's generator stays where it is. Models that are known to treat each row alone, models and guides whose densities are random, as with
     dropout, are not compared, and of guides with auxiliary draws only the model is.
 
     :param alone: runs of the model and the guide with one draw.
@@ -119,6 +120,8 @@ def refuse_mixed_draws(alone: Alone, drawn: Callable[[], Particles] | None = Non
     :raises ValueError: if the density of a draw differs from that of the same draw alone; says how
         to write the model.
     """
+    if alone.structure.plates and treats_each_datum_alone(alone.model, alone.guide):
+        return
     with (
         torch.random.fork_rng(devices=[]),
         torch.no_grad(),

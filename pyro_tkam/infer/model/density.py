@@ -37,7 +37,6 @@ from pyro_tkam.infer.model.layouts import lay_out
 from pyro_tkam.infer.model.options import check_options
 from pyro_tkam.infer.model.plates import (
     CHECKED_DRAWS,
-    Plates,
     check_draws,
     common_plates,
     independent_plates,
@@ -47,6 +46,7 @@ from pyro_tkam.infer.model.reference import Reference
 from pyro_tkam.infer.model.sites import (
     FirstRun,
     Model,
+    Plates,
     Site,
     Structure,
     centered_like,

@@ -38,11 +38,16 @@ from pyro_tkam.infer.model.coordinates import AsDrawn, Layout, SiteLayout, Uncon
 from pyro_tkam.infer.model.evaluate import ModelTerms
 from pyro_tkam.infer.model.known import treats_each_datum_alone
 from pyro_tkam.infer.model.layouts import unconstrained
-from pyro_tkam.infer.model.sites import Site, Structure, is_improper, is_latent, sample_sites
+from pyro_tkam.infer.model.sites import (
+    Plates,
+    Site,
+    Structure,
+    is_improper,
+    is_latent,
+    same_along,
+    sample_sites,
+)
 from pyro_tkam.infer.model.trials import FULL, KNOWN, Effort, Trials, draws_needed, mix
-
-Plates = dict[str, tuple[int, int]]
-"""Dimension (negative) and size of plates by name."""
 
 CHECKED_DRAWS = 40
 """Draws of a run at which it looks again."""
@@ -264,17 +269,6 @@ def shares_a_prior(site: Site, dims: tuple[int, ...]) -> bool:
         return same_along(site["fn"].log_prob(value), dims)
     except ValueError:  # it is outside the support of another
         return False
-
-
-def same_along(log_prob: Tensor, dims: tuple[int, ...]) -> bool:
-    """
-    Tell whether draws that all data share have the same log density under every datum's
-    distribution.
-    """
-    first = log_prob
-    for dim in dims:
-        first = first.narrow(dim, 0, 1)
-    return bool((log_prob == first).all())
 
 
 def _terms(runner: Runner, position: Tensor, seed: Tensor) -> dict[str, Tensor]:

@@ -23,6 +23,8 @@ from pyro_tkam.ops._precision import at_least_single
 Model = Callable[..., Any]
 Site = dict[str, Any]
 """A node of a Pyro trace."""
+Plates = dict[str, tuple[int, int]]
+"""Dimension (negative) and size of plates by name."""
 
 
 def is_latent(site: Site) -> bool:
@@ -274,6 +276,17 @@ def batch_nesting(site: Site) -> int:
     """Return how many batch dimensions a site's log density has, in plates or outside of them."""
     value = torch.as_tensor(site["value"])
     return max(len(site["fn"].batch_shape), value.dim() - site["fn"].event_dim)
+
+
+def same_along(log_prob: Tensor, dims: tuple[int, ...]) -> bool:
+    """
+    Tell whether draws that all data share have the same log density under every datum's
+    distribution.
+    """
+    first = log_prob
+    for dim in dims:
+        first = first.narrow(dim, 0, 1)
+    return bool((log_prob == first).all())
 
 
 def centered_like(trace: poutine.Trace) -> Callable[[Site], Any]:

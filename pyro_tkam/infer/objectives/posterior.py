@@ -28,12 +28,12 @@ from pyro_tkam.infer.model.draws import (
     Particles,
     draw_from_guide,
     plate_scale,
-    refuse_coupled,
     score_guide,
     score_particles,
     sum_to_local,
     trace_latents_at,
 )
+from pyro_tkam.infer.model.structure import refuse_coupled
 from pyro_tkam.infer.objectives.structure import checked_structure
 from pyro_tkam.ops.langevin import Point
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from pyro_tkam.infer.model.alone import Alone, refuse_mixed_draws
-from pyro_tkam.infer.model.draws import PlateStructure, plate_structure, with_guide
+from pyro_tkam.infer.model.draws import PlateStructure
 from pyro_tkam.infer.model.requirements import check_batch
+from pyro_tkam.infer.model.structure import plate_structure, with_guide
 from pyro_tkam.infer.model.trials import AGAIN
 
 

@@ -18,8 +18,9 @@ from pyro_tkam.infer import (
     ImportanceWeightedELBO,
     LangevinMLE,
 )
-from pyro_tkam.infer.model.draws import draw_particles, plate_structure
+from pyro_tkam.infer.model.draws import draw_particles
 from pyro_tkam.infer.model.plates import common_plates
+from pyro_tkam.infer.model.structure import plate_structure
 
 X = torch.linspace(-1, 1, 6)
 

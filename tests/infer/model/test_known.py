@@ -13,8 +13,8 @@ from torch.nn.utils import parametrize
 
 from pyro_tkam.infer import log_evidence
 from pyro_tkam.infer.model import plates
-from pyro_tkam.infer.model.draws import plate_structure
 from pyro_tkam.infer.model.known import treats_each_datum_alone
+from pyro_tkam.infer.model.structure import plate_structure
 from pyro_tkam.infer.model.trials import AGAIN, KNOWN, Effort, Trials
 from pyro_tkam.models import (
     TKAM,

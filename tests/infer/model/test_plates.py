@@ -16,8 +16,8 @@ from pyro_tkam.infer import (
     ModelDensity,
 )
 from pyro_tkam.infer.model import plates
-from pyro_tkam.infer.model.draws import plate_structure
 from pyro_tkam.infer.model.plates import CoupledDataError
+from pyro_tkam.infer.model.structure import plate_structure
 from pyro_tkam.infer.objectives.structure import KnownStructure
 
 Y = torch.tensor([1.5, 2.0, 1.0, 1.3, 2.1, 0.4, -0.3])
