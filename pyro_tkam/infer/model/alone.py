@@ -112,8 +112,9 @@ def refuse_mixed_draws(alone: Alone, drawn: Callable[[], Particles] | None = Non
     """
     Refuse a model or guide that mixes up draws in a dimension left of its plates.
 
-    Torch's generator stays where it is. Models that are known to treat each row alone, models and guides whose densities are random, as with
-    dropout, are not compared, and of guides with auxiliary draws only the model is.
+    Torch's generator stays where it is. Not compared are models that are known to treat each row
+    alone, and models and guides whose densities are random, as with dropout. Of guides with
+    auxiliary draws, only the model is compared.
 
     :param alone: runs of the model and the guide with one draw.
     :param drawn: makes several draws with their densities; None draws as the objectives do.
