@@ -70,6 +70,14 @@ def fixed(x, y):
         pyro.sample("y", dist.Normal(slope * x + shift, 1.0), obs=y)
 
 
+def clusters(x, y):
+    """A discrete value of each datum."""
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        k = pyro.sample("k", dist.Bernoulli(0.5))
+        pyro.sample("y", dist.Normal(slope * x + k, 1.0), obs=y)
+
+
 def mcmc(kernel=MALA, model=line, **options):
     options = {"num_samples": 4, "warmup_steps": 4, "num_chains": 2} | options
     return VectorizedMCMC(kernel(model), disable_progbar=True, **options)
@@ -702,3 +710,9 @@ def test_evidence_names_obs_mask():
         ValueError, match=r"improper ones at \['x_unobserved'\].*; obs_mask= leaves"
     ):
         log_evidence(missing, X, X > 0)
+
+
+def test_data_are_compared_with_their_distribution_beside_summed_out_values():
+    check_data(clusters, (X, Y), {})
+    with pytest.raises(ValueError, match=r"have .*\(6,\), got \(6, 1\) at site 'y': they would"):
+        check_data(clusters, (X, Y[:, None]), {})

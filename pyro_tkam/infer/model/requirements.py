@@ -99,10 +99,11 @@ def check_data(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> C
                 f"model must have Delta sites that are observed, got {name!r} without obs; "
                 "use pyro.deterministic for a value that is computed"
             )
-    spreads = any(site["fn"].has_enumerate_support for _, site in hidden)
+    # enumeration broadcasts distributions on purpose
+    drawn = dict(sample_sites(checked.first.plain))
     for name, site in sites:
         if not is_prior(site):
-            _refuse_data(name, site, spreads)
+            _refuse_data(name, drawn[name])
             _refuse_outside(model, checked, name, site)
     return checked
 
@@ -277,20 +278,15 @@ def _drawn(site: Site) -> Tensor:
     return value
 
 
-def _refuse_data(name: str, site: Site, spreads: bool) -> None:
-    """
-    Refuse the data of a site by themselves.
-
-    :param spreads: whether enumerated sites broadcast distributions on purpose.
-    """
+def _refuse_data(name: str, site: Site) -> None:
+    """Refuse the data of a site by themselves."""
     value = site["value"]
     if isinstance(value, int | float):
         value = torch.as_tensor(value)
     if not isinstance(value, Tensor):
         raise TypeError(f"model must have tensors as data, got {type(value).__name__} at {name!r}")
     _refuse_kind(name, site, value)
-    if not spreads:
-        _refuse_spread(name, site, value)
+    _refuse_spread(name, site, value)
     if _holds(site, ~value.isfinite()):
         raise ValueError(
             f"model must have finite data, got a NaN or an infinity at the observed site {name!r}"
