@@ -116,7 +116,8 @@ class SMC(BatchRun):
             common support of prior and posterior.
         :raises KeyboardInterrupt: after Ctrl-C, between two temperatures or runs.
         """
-        checked = check_data(self.model, args, kwargs)
+        with PYRO:
+            checked = check_data(self.model, args, kwargs)
         self._args = args = checked.args
         self._kwargs = kwargs = checked.kwargs
         self._scaled = scaled_priors(checked.trace)
