@@ -5,6 +5,7 @@ train it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
@@ -93,7 +94,7 @@ class BoundModel:
             )
         self.density = density
         alone = Alone(model, None, self.structure, args, kwargs)
-        refuse_mixed_draws(alone, lambda: self.score(self.values(self.draw_prior(2))))
+        refuse_mixed_draws(alone, lambda: self.score(self.values(self._two_positions())))
 
     def rebind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundModel:
         """Return the model bound to other arguments."""
@@ -112,6 +113,14 @@ class BoundModel:
             plate_scale(trace.nodes[self.density.structure.latent[0]], self.structure.local_dims)
             != 1
         )
+
+    def _two_positions(self) -> Tensor:
+        """Return two positions ``(2, *local, dim)`` near the middle, without drawing."""
+        layout = self.density.layout
+        like = self.structure.trace.nodes[self.density.structure.latent[0]]["value"]
+        shape = (2, *layout.local_shape, layout.dim)
+        line = torch.linspace(-1, 1, math.prod(shape), dtype=like.dtype, device=like.device)
+        return line.reshape(shape)
 
     def draw_prior(self, num: int) -> Tensor:
         """
