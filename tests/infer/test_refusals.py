@@ -465,6 +465,11 @@ OPTIONS = {
         RuntimeError,
         r"run\(\) must be called first: there are no draws yet",
     ),
+    "an evidence before a run": (
+        lambda: SMC(line, 64).log_evidence,
+        RuntimeError,
+        r"run\(\) must be called first: there are no results yet",
+    ),
     "a summary before a run": (
         lambda: mcmc().summary(),
         RuntimeError,
@@ -604,17 +609,32 @@ def column(y):
         pyro.sample("y", dist.Normal(torch.ones(len(y), 1) @ weight, 1.0), obs=y)
 
 
+def below(y):
+    """Its prior mixes up draws, its likelihood does not."""
+    steps = pyro.sample("steps", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+    path = pyro.sample("path", dist.Normal(steps.cumsum(0), 1.0).to_event(1))
+    pyro.sample("y", dist.Normal(path, 1.0).to_event(1), obs=y)
+
+
 def guide_of(model):
-    names = {walk: ("steps", 4), column: ("weight", 1)}
-    name, size = names[model]
+    sizes = {walk: {"steps": 4}, below: {"steps": 4, "path": 4}, column: {"weight": 1}}
 
     def guide(y):
-        pyro.sample(name, dist.Normal(torch.zeros(size), 0.1).to_event(1))
+        for name, size in sizes[model].items():
+            pyro.sample(name, dist.Normal(torch.zeros(size), 0.1).to_event(1))
 
     return guide
 
 
-@pytest.mark.parametrize("model", [walk, column])
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (walk, r"several draws, .* alone, got .* nats; write \(X \* b"),
+        (below, r"several draws, .* alone, got .* nats; write \(X \* b"),
+        (column, r"density of shape \(.*\), which has more dimensions; write \(X \* b"),
+    ],
+    ids=["likelihood", "prior", "shape"],
+)
 @pytest.mark.parametrize(
     ("made", "takes_guide"),
     [
@@ -626,14 +646,12 @@ def guide_of(model):
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_objectives_refuse_a_model_that_mixes_up_draws(model, made, takes_guide):
+def test_objectives_refuse_a_model_that_mixes_up_draws(model, told, made, takes_guide):
     """Its density is right with one draw, and another one with several: no error shows it."""
     y = torch.arange(4.0)
     guide = guide_of(model) if takes_guide else None
     for _ in range(2):  # the second call knows the model
-        with pytest.raises(
-            ValueError, match=r"several draws, .* alone, got .* nats; write \(X \* b"
-        ):
+        with pytest.raises(ValueError, match=told):
             made.loss(model, guide, y)
 
 

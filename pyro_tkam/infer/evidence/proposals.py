@@ -14,7 +14,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_tkam.infer.model.alone import Alone
+from pyro_tkam.infer.model.alone import SingleRuns
 from pyro_tkam.infer.model.attempt import attempt
 from pyro_tkam.infer.model.batching import looped, vmapped
 from pyro_tkam.infer.model.draws import (
@@ -35,7 +35,7 @@ _COPIES = 4
 """Numbers in memory for each that is kept, where draws are made and weighed."""
 
 
-class Proposal:
+class Proposal(SingleRuns):
     """A model and what its latent sites are drawn from; the model runs once to see its structure.
 
     :param model: a Pyro model.
@@ -58,15 +58,10 @@ class Proposal:
         trace: poutine.Trace | None = None,
         joint: bool = False,
     ) -> None:
-        self.model = model
-        self.guide = guide
-        self.args = args
-        self.kwargs = kwargs
         structure = plate_structure(model, args, kwargs, trace=trace)
         structure = with_guide(structure, guide, *args, **kwargs)
-        self.structure = replace(structure, local_dims=(), plates={}) if joint else structure
-        self._alone = Alone(model, guide, self.structure, args, kwargs)
-        self.shapes = self._alone.shapes
+        structure = replace(structure, local_dims=(), plates={}) if joint else structure
+        super().__init__(model, guide, structure, args, kwargs)
         self.way: str | None = None
 
     @property
@@ -130,7 +125,7 @@ class Proposal:
     def _first(self, num: int) -> Draws:
         """Draw in the first way that works, and keep it."""
         particles = attempt(lambda: self._particles(num))
-        if particles is not None and self._is_right(particles):
+        if particles is not None and self.scores_like(particles)[0]:
             self.way = "plate"
             return particles.log_weights, particles.values
         drawn = attempt(lambda: self._one_by_one(vmapped, num))
@@ -150,15 +145,11 @@ class Proposal:
                 self.model, self.guide, num, self.structure, *self.args, **self.kwargs
             )
 
-    def _is_right(self, particles: Particles) -> bool:
-        """Tell whether the last draw has the weight that the model gives it on its own."""
-        return self._alone.scores_like(particles)[0]
-
     def _one_by_one(self, way: Callable[..., Any], num: int) -> Draws:
         """Draw by runs of a draw each."""
         log_weights, values = way(self._one, torch.arange(num))
         padded = {
-            name: value.reshape(len(value), *self._alone.padded_shape(name))
+            name: value.reshape(len(value), *self.padded_shape(name))
             for name, value in values.items()
         }
         return log_weights, padded
@@ -185,4 +176,4 @@ class Proposal:
             run = (self.structure, self.args, self.kwargs)
             particles = score_particles(self.model, values, *run)
             return particles.log_prior + particles.log_likelihood
-        return looped(lambda row: sum(self._alone.scores(row)), values)
+        return looped(lambda row: sum(self.scores(row)), values)

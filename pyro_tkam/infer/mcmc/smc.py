@@ -135,8 +135,8 @@ class SMC(BatchRun):
 
         :raises ValueError: for a model with a scaled prior.
         """
-        refuse_scaled(self._scaled)
         each = self._finished("log_evidence")
+        refuse_scaled(self._scaled)
         value = each.logsumexp(0) - math.log(len(each))
         relative = (each - value).exp()
         error = relative.std(0) / len(each) ** 0.5

@@ -1,4 +1,4 @@
-"""Whether draws that are scored many at once get the densities that each has alone."""
+"""Whether draws that are scored many at once get the densities that each has single."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from pyro_tkam.infer.model.draws import (
 from pyro_tkam.infer.model.known import treats_each_datum_alone
 from pyro_tkam.infer.model.sites import Site, is_auxiliary, is_latent
 
-_CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": True}
+SEVERAL = 8
+"""Draws of which the last is compared: the more, the further it lies from where it is alone."""
 
 
-class Alone:
+class SingleRuns:
     """
     Runs of a model and guide with one draw, whose densities :meth:`scores_like` compares.
 
@@ -66,33 +67,31 @@ class Alone:
 
     def scores_like(self, particles: Particles) -> tuple[bool, Tensor, Tensor]:
         """
-        Tell whether the last of some particles has the log weight that it has alone, and both.
+        Tell whether the last of some particles has the log densities that it has alone, and return
+        the sums of both: prior and likelihood, less the guide where that is known.
 
         :param particles: of the same model and guide.
         """
         last = {
-            name: value[-1].expand(self.padded_shape(name)).reshape(batch + event)
-            for (name, (batch, event)), value in zip(
-                self.shapes.items(), map(particles.values.__getitem__, self.shapes), strict=True
-            )
+            name: particles.values[name][-1].expand(self.padded_shape(name)).reshape(batch + event)
+            for name, (batch, event) in self.shapes.items()
         }
-        log_prior, alone = self.scores(last)
+        among = [particles.log_prior[-1], particles.log_likelihood[-1]]
+        alone = [*self.scores(last)]
         if particles.log_proposal is not None:
+            among.append(-particles.log_proposal[-1])
             guided = self._trace(self.guide, last)
-            log_proposal = total_log_density(guided, self.structure, latent=True)[0]
-            alone = alone + log_prior - log_proposal
-        if particles.log_likelihood.dim() > 1 + len(self.structure.local_dims):
-            return False, particles.log_likelihood[-1], alone  # draws have spread data further
-        among = particles.log_weights[-1]
-        return torch.allclose(among, alone, **_CLOSE), among, alone
+            alone.append(-total_log_density(guided, self.structure, latent=True)[0])
+        is_like = all(map(_are_close, among, alone))
+        return is_like, sum(among[1:], among[0]), sum(alone[1:], alone[0])
 
-    def draw_two(self) -> Particles:
+    def draw_several(self) -> Particles:
         """
-        Draw two particles; without the guide's density if that has auxiliary draws, which are not
+        Draw particles; without the guide's density if that has auxiliary draws, which are not
         known of given values.
         """
         given = (self.structure, *self.args)
-        particles = draw_particles(self.model, self.guide, 2, *given, **self.kwargs)
+        particles = draw_particles(self.model, self.guide, SEVERAL, *given, **self.kwargs)
         if self.guide is None:
             return particles
         sites = poutine.trace(self.guide).get_trace(*self.args, **self.kwargs).nodes.values()
@@ -108,7 +107,7 @@ class Alone:
         return _unobserved(trace, values)
 
 
-def refuse_mixed_draws(alone: Alone, drawn: Callable[[], Particles] | None = None) -> None:
+def refuse_mixed_draws(single: SingleRuns, drawn: Callable[[], Particles] | None = None) -> None:
     """
     Refuse a model or guide that mixes up draws in a dimension left of its plates.
 
@@ -116,12 +115,12 @@ def refuse_mixed_draws(alone: Alone, drawn: Callable[[], Particles] | None = Non
     alone, and models and guides whose densities are random, as with dropout. Of guides with
     auxiliary draws, only the model is compared.
 
-    :param alone: runs of the model and the guide with one draw.
+    :param single: runs of the model and the guide with one draw.
     :param drawn: makes several draws with their densities; None draws as the objectives do.
     :raises ValueError: if the density of a draw differs from that of the same draw alone; says how
         to write the model.
     """
-    if alone.structure.plates and treats_each_datum_alone(alone.model, alone.guide):
+    if single.structure.plates and treats_each_datum_alone(single.model, single.guide):
         return
     with (
         torch.random.fork_rng(devices=[]),
@@ -129,18 +128,22 @@ def refuse_mixed_draws(alone: Alone, drawn: Callable[[], Particles] | None = Non
         poutine.block(),
         pyro.validation_enabled(False),
     ):
-        particles = (drawn or alone.draw_two)()
-        is_right, among, own = alone.scores_like(particles)
+        particles = (drawn or single.draw_several)()
+        is_right, among, own = single.scores_like(particles)
         if is_right:
             return
-        _, _, again = alone.scores_like(particles)
-    if not torch.allclose(own, again, **_CLOSE):
+        _, _, again = single.scores_like(particles)
+    if not _are_close(own, again):
         return
     raise ValueError(
         "model and guide must give each of several draws, in a dimension left of all plates, the "
         f"density that it has alone, got {float(among.sum()):.6g} instead of "
         f"{float(own.sum()):.6g} nats; {WRITE}"
     )
+
+
+def _are_close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 def _unobserved(trace: poutine.Trace, names: Collection[str]) -> poutine.Trace:

@@ -381,8 +381,17 @@ def _log_prob(site: dict[str, Any]) -> Tensor:
 
 
 def sum_to_local(term: Tensor, structure: PlateStructure) -> Tensor:
-    """Sum a term over all dimensions but the particles and the local plates."""
+    """
+    Sum a term over all dimensions but the particles and the local plates.
+
+    :raises ValueError: for a term with more dimensions, as where draws spread the data.
+    """
     rank = -structure.particle_dim
+    if term.dim() > rank:
+        raise ValueError(
+            "model and guide must take latent values with draws in a dimension left of all plates, "
+            f"got a density of shape {tuple(term.shape)}, which has more dimensions; {WRITE}"
+        )
     keep = (structure.particle_dim, *structure.local_dims)
     drop = [dim for dim in range(-rank, 0) if dim not in keep]
     term = term.reshape((1,) * (rank - term.dim()) + term.shape)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pyro_tkam.infer.mcmc.initialization import Draws, find_finite, find_start
 from pyro_tkam.infer.mcmc.kernels.base import LangevinKernel
-from pyro_tkam.infer.model.alone import Alone, refuse_mixed_draws
+from pyro_tkam.infer.model.alone import SEVERAL, SingleRuns, refuse_mixed_draws
 from pyro_tkam.infer.model.density import ModelDensity
 from pyro_tkam.infer.model.draws import (
     Particles,
@@ -93,8 +93,8 @@ class BoundModel:
                 f"{density.structure.enumerated}"
             )
         self.density = density
-        alone = Alone(model, None, self.structure, args, kwargs)
-        refuse_mixed_draws(alone, lambda: self.score(self.values(self._two_positions())))
+        single = SingleRuns(model, None, self.structure, args, kwargs)
+        refuse_mixed_draws(single, lambda: self.score(self.values(self._positions(SEVERAL))))
 
     def rebind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundModel:
         """Return the model bound to other arguments."""
@@ -114,11 +114,11 @@ class BoundModel:
             != 1
         )
 
-    def _two_positions(self) -> Tensor:
-        """Return two positions ``(2, *local, dim)`` near the middle, without drawing."""
+    def _positions(self, num: int) -> Tensor:
+        """Return positions ``(num, *local, dim)`` near the middle, without drawing."""
         layout = self.density.layout
         like = self.structure.trace.nodes[self.density.structure.latent[0]]["value"]
-        shape = (2, *layout.local_shape, layout.dim)
+        shape = (num, *layout.local_shape, layout.dim)
         line = torch.linspace(-1, 1, math.prod(shape), dtype=like.dtype, device=like.device)
         return line.reshape(shape)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pyro_tkam.infer.model.alone import Alone, refuse_mixed_draws
+from pyro_tkam.infer.model.alone import SingleRuns, refuse_mixed_draws
 from pyro_tkam.infer.model.draws import PlateStructure
 from pyro_tkam.infer.model.requirements import check_batch
 from pyro_tkam.infer.model.structure import plate_structure, with_guide
@@ -41,7 +41,7 @@ class KnownStructure:
         new = self._seen != (model, guide)  # bound methods are equal, not the same
         if new:
             found = with_guide(checked_structure(model, args, kwargs), guide, *args, **kwargs)
-            refuse_mixed_draws(Alone(model, guide, found, args, kwargs))
+            refuse_mixed_draws(SingleRuns(model, guide, found, args, kwargs))
             self.last = found
             self._seen = (model, guide)
             self._calls = 0
