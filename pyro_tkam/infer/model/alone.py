@@ -1,4 +1,4 @@
-"""Whether draws that are scored many at once get the densities that each has single."""
+"""Whether draws that are scored many at once get the densities that each has alone."""
 
 from __future__ import annotations
 
