@@ -133,6 +133,7 @@ class SMC(BatchRun):
     def log_evidence(self) -> Evidence:
         """Log evidence by the runs' mean, with its error from their scatter.
 
+        :raises RuntimeError: before a run.
         :raises ValueError: for a model with a scaled prior.
         """
         each = self._finished("log_evidence")
